@@ -1,0 +1,7 @@
+"""NCSN++ cont. (VP) on CIFAR-10. The paper reports no figure for it."""
+
+from configs.presets import cifar10, compose, ncsnpp, vp
+
+
+def get_config():
+    return compose(cifar10, ncsnpp, vp)

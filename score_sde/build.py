@@ -1,0 +1,215 @@
+"""From a config to the things it describes. Below this module nothing knows a config.
+
+Building an `Experiment` costs nothing and raises `UsageError` for whatever makes no sense, so the loops do it before
+they write anything.
+"""
+
+import dataclasses
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import optax
+from flax import traverse_util
+from ml_collections import ConfigDict
+
+from score_sde import images, likelihood, losses
+from score_sde.array_types import Array, Images, Key, Keys, PerSample, PyTree, ScoreFn
+from score_sde.data import dataset
+from score_sde.errors import UsageError, one_of
+from score_sde.models import MODELS, is_trainable
+from score_sde.randomness import Stream, normal, stream
+from score_sde.sampling import SAMPLERS, Solver, probability_flow
+from score_sde.score import precondition, preconditioning
+from score_sde.sde import SDES, VE
+from score_sde.state import TrainState, adam, initial_state
+
+
+class Experiment:
+    """The SDE, network, score, loss, optimizer and solvers of a config, as functions of parameters."""
+
+    def __init__(self, config: ConfigDict):
+        _check_values(config)
+        self.config = config
+        self.scaling = images.CENTERED if config.data.centered else images.UNIT
+        self.image_shape = (config.data.image_size, config.data.image_size, config.data.num_channels)
+        self.sde = _construct("sde", SDES, config.sde)
+        self.network = _construct("model", MODELS, config.model, apart=("scale_by_sigma",))
+        self.network.check(config.data.image_size)
+        self._preconditioning(config.training.continuous)
+        self.sampling_sde = self.sde
+        if config.sampling.num_scales is not None:
+            self.sampling_sde = dataclasses.replace(self.sde, num_scales=config.sampling.num_scales)
+        perturbation = losses.continuous_perturbation if config.training.continuous else losses.discrete_perturbation
+        self.perturbation = perturbation(self.sde)
+        self.param_shapes = jax.eval_shape(self.init_params)
+        self.optimizer = _optimizer(config, self.param_shapes)
+        self.sampler(self.param_shapes)
+
+    def init_params(self) -> PyTree:
+        """Fresh parameters, a function of config.seed."""
+        x = jnp.zeros((1, *self.image_shape))
+        return self.network.init(stream(jax.random.key(self.config.seed), Stream.INIT), x, jnp.ones(1))["params"]
+
+    def init_state(self) -> TrainState:
+        return initial_state(self.init_params(), self.optimizer)
+
+    def score_fn(
+        self,
+        params: PyTree,
+        *,
+        dropout_key: Key[Array, ""] | None = None,
+        continuous: bool | None = None,
+    ) -> ScoreFn:
+        """The score in model range. dropout_key: given in training. continuous: default as trained."""
+        train = dropout_key is not None
+        rngs = {"dropout": dropout_key} if train else None
+
+        def network(x: Images, label: PerSample) -> Images:
+            return self.network.apply({"params": params}, x, label, train, rngs=rngs)
+
+        return precondition(network, self._preconditioning(continuous))
+
+    def _preconditioning(self, continuous: bool | None):
+        config = self.config
+        return preconditioning(
+            self.sde,
+            continuous=config.training.continuous if continuous is None else continuous,
+            centered=config.data.centered,
+            scale_by_sigma=config.model.scale_by_sigma,
+        )
+
+    def ode_score_fn(self, params: PyTree) -> ScoreFn:
+        """The score at any t. A VP network trained at discrete times has one, as its labels are 999 t too."""
+        if isinstance(self.sde, VE) and not self.config.training.continuous:
+            raise UsageError(
+                "The probability-flow ODE needs a score at every time, and this VE network was trained at discrete "
+                "ones; set sampling.method=pc, and eval.enable_bpd=False."
+            )
+        return self.score_fn(params, continuous=True)
+
+    def loss(self, params: PyTree, keys: Keys, x: Images, *, dropout_key: Key[Array, ""] | None = None) -> PerSample:
+        """Denoising score matching loss of images in [0, 1], each perturbed by its own key."""
+        x0 = self.scaling.to_model(x)
+        t = self.perturbation.sample_times(stream(keys, Stream.TIME))
+        z = normal(stream(keys, Stream.NOISE), x0.shape[1:])
+        training = self.config.training
+        return losses.dsm_loss(
+            self.score_fn(params, dropout_key=dropout_key),
+            self.perturbation,
+            x0,
+            t,
+            z,
+            likelihood_weighting=training.likelihood_weighting,
+            reduce_mean=training.reduce_mean,
+        )
+
+    def augment(self, keys: Keys, x: Images) -> Images:
+        """What training does to images in [0, 1]: flip, dequantise."""
+        if self.config.data.random_flip:
+            x = images.random_flip(stream(keys, Stream.FLIP), x)
+        if self.config.data.uniform_dequantization:
+            x = images.dequantize(stream(keys, Stream.DEQUANTIZE), x)
+        return x
+
+    def sampler(self, params: PyTree, method: str | None = None) -> Solver:
+        """The solver of config.sampling, or the given method with its options."""
+        sampling = self.config.sampling
+        method = one_of("sampling.method", (method or sampling.method).lower(), SAMPLERS)
+        common = dict(eps=sampling.eps, noise_removal=sampling.noise_removal)
+        if method == "ode":
+            score_fn = self.ode_score_fn(params)
+            return SAMPLERS["ode"](self.sampling_sde, score_fn, rtol=sampling.rtol, atol=sampling.atol, **common)
+        return SAMPLERS["pc"](
+            self.sampling_sde,
+            self.score_fn(params),
+            predictor=sampling.predictor.lower(),
+            corrector=sampling.corrector.lower(),
+            snr=sampling.snr,
+            n_steps_each=sampling.n_steps_each,
+            probability_flow=sampling.probability_flow,
+            **common,
+        )
+
+    def bits_per_dim(self, params: PyTree) -> Solver:
+        """The solver for bits/dim of dequantised images in model range."""
+        options = self.config.eval
+        return likelihood.bits_per_dim(
+            self.sde,
+            self.ode_score_fn(params),
+            offset_bits=self.scaling.offset_bits,
+            divergence=options.hutchinson_type.lower(),
+            rtol=options.rtol,
+            atol=options.atol,
+        )
+
+    def transport(self, params: PyTree, *, encode: bool) -> Solver:
+        """The probability-flow ODE between images in model range, at t = 1e-5, and latents; either way."""
+        sampling, score_fn = self.config.sampling, self.ode_score_fn(params)
+        options = dict(rtol=sampling.rtol, atol=sampling.atol, eps=1e-5, noise_removal=False)
+        return probability_flow(self.sde, score_fn, encode=encode, **options)
+
+
+def parameter_counts(shapes: PyTree) -> tuple[int, int]:
+    """(trainable, total) numbers in a parameter tree."""
+    leaves = traverse_util.flatten_dict(shapes)
+    trainable = sum(leaf.size for path, leaf in leaves.items() if is_trainable(path))
+    return trainable, sum(leaf.size for leaf in leaves.values())
+
+
+def _construct(section: str, choices: dict[str, Any], values: ConfigDict, apart: tuple[str, ...] = ()) -> Any:
+    """The class that values.name chooses, with the other values as its arguments."""
+    values = dict(values)
+    cls = choices[one_of(f"{section}.name", values.pop("name"), choices)]
+    known = [f.name for f in dataclasses.fields(cls) if f.name not in ("name", "parent", "sampling_eps")]
+    arguments = {key: value for key, value in values.items() if key not in apart}
+    for key in arguments:
+        if key not in known:
+            raise UsageError(
+                f"{section}.{key} is not an argument of {cls.__name__}, which takes {', '.join(known)}; "
+                f"start from a config of that {section}."
+            )
+    return cls(**arguments)
+
+
+def _optimizer(config: ConfigDict, param_shapes: PyTree) -> optax.GradientTransformation:
+    optim = config.optim
+    mask = traverse_util.path_aware_map(lambda path, _: is_trainable(path), param_shapes)
+    return adam(
+        lr=optim.lr,
+        beta1=optim.beta1,
+        eps=optim.eps,
+        weight_decay=optim.weight_decay,
+        warmup=optim.warmup,
+        grad_clip=optim.grad_clip,
+        trainable=mask,
+    )
+
+
+def _check_values(config: ConfigDict) -> None:
+    """Choices and ranges that no constructor below checks."""
+    dataset(config.data.dataset)
+    one_of("optim.optimizer", config.optim.optimizer, ("Adam",))
+    one_of("eval.bpd_dataset", config.eval.bpd_dataset, ("train", "test"))
+    one_of("eval.hutchinson_type", config.eval.hutchinson_type.lower(), likelihood.DIVERGENCES)
+    one_of("wandb.mode", config.wandb.mode, ("disabled", "offline", "online"))
+    training = config.training
+    for key in ("batch_size", "n_iters", "snapshot_freq", "snapshot_freq_for_preemption", "log_freq", "eval_freq"):
+        _check_positive(f"training.{key}", training[key])
+    for key in ("batch_size", "num_samples", "bpd_num_repeats"):
+        _check_positive(f"eval.{key}", config.eval[key])
+    for key in ("image_size", "num_channels"):
+        _check_positive(f"data.{key}", config.data[key])
+    _check_positive("sampling.num_samples", config.sampling.num_samples)
+    _check_positive("optim.lr", config.optim.lr)
+    if not 0 <= config.optim.ema_rate < 1:
+        raise UsageError(f"optim.ema_rate={config.optim.ema_rate} must be in [0, 1); 0 means no averaging.")
+    if training.likelihood_weighting and not training.continuous:
+        raise UsageError(
+            "training.likelihood_weighting=True is defined for continuous times; set training.continuous=True."
+        )
+
+
+def _check_positive(name: str, value: float) -> None:
+    if value <= 0:
+        raise UsageError(f"{name}={value} must be positive.")

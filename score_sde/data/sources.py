@@ -1,0 +1,121 @@
+"""Data sets, read through tensorflow-datasets' ArrayRecord data sources without TensorFlow."""
+
+import importlib
+import io
+import os
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+from PIL import Image
+from tqdm import tqdm
+
+from score_sde.errors import UsageError, one_of
+
+
+class Dataset(NamedTuple):
+    """Where a data set is found. `builder` is a TFDS name, or "module:Class" of a builder of ours."""
+
+    builder: str
+    eval_split: str
+    train_split: str = "train"
+
+    @property
+    def ours(self) -> bool:
+        return ":" in self.builder
+
+
+DATASETS: dict[str, Dataset] = {
+    "digits": Dataset("score_sde.data.digits:Digits", eval_split="test"),
+    "cifar10": Dataset("cifar10", eval_split="test"),
+    "svhn": Dataset("svhn_cropped", eval_split="test"),
+    "mnist": Dataset("mnist", eval_split="test"),
+    "fashion_mnist": Dataset("fashion_mnist", eval_split="test"),
+}
+
+
+class Source(NamedTuple):
+    """A split in memory."""
+
+    images: np.ndarray  # uint8 (n, h, w, c)
+    labels: np.ndarray | None  # int (n,)
+
+    def __len__(self) -> int:
+        return len(self.images)
+
+
+def dataset(name: str) -> Dataset:
+    """The entry of `DATASETS`, upper or lower case. Raises `UsageError` naming the nearest."""
+    return DATASETS[one_of("data.dataset", name.lower(), DATASETS)]
+
+
+def find(name: str, data_dir: str = ""):
+    """The prepared TFDS builder of a data set; ours are prepared now if they are not yet.
+
+    data_dir: default the environment's TFDS_DATA_DIR, else ~/tensorflow_datasets.
+    Raises `UsageError` when the data set is not there as ArrayRecord.
+    """
+    entry = dataset(name)
+    directory = Path(data_dir or os.environ.get("TFDS_DATA_DIR") or "~/tensorflow_datasets").expanduser()
+    import tensorflow_datasets as tfds
+
+    if entry.ours:
+        module, cls = entry.builder.split(":")
+        builder = getattr(importlib.import_module(module), cls)(data_dir=str(directory), file_format="array_record")
+        try:
+            builder.download_and_prepare()
+        except OSError as error:
+            advice = "set config.data.data_dir to a writable folder"
+            raise UsageError(f"Cannot prepare {name} in {directory} ({error}); {advice}.") from error
+        return builder
+    try:
+        builder = tfds.builder(entry.builder, data_dir=str(directory), file_format="array_record")
+        ready = builder.is_prepared()
+    except Exception:  # TFDS raises various types for a folder it cannot read
+        ready = False
+    if not ready:
+        raise UsageError(
+            f"No prepared '{entry.builder}' in {directory}: set config.data.data_dir or TFDS_DATA_DIR to the "
+            "folder that holds it; to prepare it where TensorFlow is installed, "
+            f"tfds.builder('{entry.builder}', data_dir=..., file_format='array_record').download_and_prepare()."
+        )
+    return builder
+
+
+def load(name: str, *, train: bool, image_size: int, num_channels: int, data_dir: str = "") -> Source:
+    """The training or evaluation split as uint8 images of the given size, in memory.
+
+    Images of another size are resized, bilinear with antialiasing, on 256 levels.
+    Raises `UsageError` when the data set is missing or its channels are not `num_channels`.
+    """
+    import tensorflow_datasets as tfds
+
+    builder, entry = find(name, data_dir), dataset(name)
+    split = entry.train_split if train else entry.eval_split
+    examples = builder.as_data_source(split=split, decoders={"image": tfds.decode.SkipDecoding()})
+    images, labels = [], []
+    for example in tqdm(examples, desc=f"reading {name} {split}", unit="img", delay=1.0):
+        images.append(resize(decode(example["image"]), image_size))
+        labels.append(example.get("label"))
+    images = np.stack(images)
+    if images.shape[-1] != num_channels:
+        raise UsageError(
+            f"{name} has {images.shape[-1]} channel(s); set config.data.num_channels to that, not {num_channels}."
+        )
+    return Source(images, None if labels[0] is None else np.asarray(labels))
+
+
+def decode(encoded: bytes) -> np.ndarray:
+    """An image file as uint8 (h, w, c)."""
+    image = np.asarray(Image.open(io.BytesIO(encoded)))
+    return image if image.ndim == 3 else image[..., None]
+
+
+def resize(image: np.ndarray, size: int) -> np.ndarray:
+    """uint8 (h, w, c) to (size, size, c)."""
+    if image.shape[:2] == (size, size):
+        return image
+    planes = [
+        Image.fromarray(plane).resize((size, size), Image.Resampling.BILINEAR) for plane in np.moveaxis(image, -1, 0)
+    ]
+    return np.stack([np.asarray(plane) for plane in planes], axis=-1)

@@ -1,0 +1,95 @@
+"""What a config stands for, before anything is trained: network, memory, sampler, NFE."""
+
+import json
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+from ml_collections import ConfigDict
+
+from score_sde import workdir
+from score_sde.build import Experiment, parameter_counts
+
+MIB = 2**20
+
+
+def describe(config: ConfigDict) -> None:
+    """Prints the resolved config, the network layer by layer, memory and sampler; the last line is JSON."""
+    experiment = Experiment(config)
+    for key, value in workdir.flatten(config.to_dict()).items():
+        print(f"{key} = {value}")
+    print(_layers(experiment))
+
+    trainable, total = parameter_counts(experiment.param_shapes)
+    state = _bytes(jax.eval_shape(experiment.init_state))
+    batch, devices = config.training.batch_size, jax.device_count()
+    saved = _bytes(_residuals(experiment)) - _bytes(experiment.param_shapes)
+    print(f"parameters: {trainable:,} trainable, {total:,} in all")
+    print(f"training state (parameters, two Adam moments, EMA): {state / MIB:,.1f} MiB on each device")
+    print(
+        f"kept for the backward pass, before the compiler's savings: {saved / MIB:,.1f} MiB an image, "
+        f"{saved * batch / MIB / devices:,.0f} MiB on each of {devices} device(s) at batch size {batch}"
+    )
+    nfe = _nfe(experiment)
+    print(f"sampler: {_sampler(experiment)}, {'adaptive' if nfe is None else nfe} network evaluations a sample")
+    print(json.dumps({"trainable_parameters": trainable, "total_parameters": total, "nfe": nfe}))
+
+
+def _layers(experiment: Experiment) -> str:
+    """A line for each layer or block of the network, in order: name, parameters, output shape."""
+    names: list[str] = []
+
+    def captured(module: nn.Module, _: str) -> bool:
+        if len(module.path) == 1 and module.name not in names:
+            names.append(module.name)
+        return len(module.path) == 1
+
+    def outputs(params, x):
+        _, state = experiment.network.apply({"params": params}, x, jnp.ones(1), capture_intermediates=captured)
+        return state["intermediates"]
+
+    x = jax.ShapeDtypeStruct((1, *experiment.image_shape), jnp.float32)
+    shapes = jax.eval_shape(outputs, experiment.param_shapes, x)
+    lines = [f"{'layer':28} {'parameters':>12}  output"]
+    for name in names:
+        _, count = parameter_counts(experiment.param_shapes.get(name, {}))
+        lines.append(f"{name:28} {count:12,}  {shapes[name]['__call__'][0].shape[1:]}")
+    return "\n".join(lines)
+
+
+def _residuals(experiment: Experiment):
+    """Shapes of what differentiating the network at one image stores."""
+
+    def network(params, x):
+        return experiment.network.apply({"params": params}, x, jnp.ones(1), True, rngs={"dropout": jax.random.key(0)})
+
+    x = jax.ShapeDtypeStruct((1, *experiment.image_shape), jnp.float32)
+    return jax.eval_shape(lambda params, x: jax.vjp(network, params, x)[1], experiment.param_shapes, x)
+
+
+def _nfe(experiment: Experiment) -> int | None:
+    """Evaluations a sample, None if the sampler decides."""
+    if experiment.config.sampling.method.lower() == "ode":
+        return None
+
+    def count(params):
+        solver = experiment.sampler(params)
+        keys = jax.random.split(jax.random.key(0), 1)
+        return solver.result(solver.init(keys, jnp.zeros((1, *experiment.image_shape))))[1]
+
+    shapes = jax.tree.map(lambda leaf: jnp.zeros((), leaf.dtype), experiment.param_shapes)
+    return int(count(shapes)[0])
+
+
+def _sampler(experiment: Experiment) -> str:
+    sampling = experiment.config.sampling
+    if sampling.method.lower() == "ode":
+        return f"probability-flow ODE, rtol {sampling.rtol:g}, atol {sampling.atol:g}"
+    return (
+        f"predictor {sampling.predictor}, corrector {sampling.corrector} x {sampling.n_steps_each}, "
+        f"snr {sampling.snr:g}, {experiment.sampling_sde.num_scales} times"
+    )
+
+
+def _bytes(tree) -> int:
+    return sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(tree))

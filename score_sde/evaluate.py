@@ -1,0 +1,161 @@
+"""What is done with a trained model: loss, bits/dim and samples of its snapshots, and samples on demand."""
+
+import math
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from ml_collections import ConfigDict
+
+from score_sde import data, images, parallel, workdir
+from score_sde.errors import UsageError
+from score_sde.progress import bar, pad_to_devices
+from score_sde.randomness import Stream, sample_keys, stream
+from score_sde.train import eval_loss, load_data
+from score_sde.trained import Trained, load
+
+
+def evaluate(config: ConfigDict, directory: str | Path, folder: str = "eval") -> None:
+    """Evaluates snapshots `eval.begin_ckpt`..`eval.end_ckpt`, or the last checkpoint where there are none of these.
+
+    Writes `folder`/report.json, after each checkpoint anew. Raises `UsageError` when there is no checkpoint, or
+    `config` describes another run.
+    """
+    directory, options = Path(directory), config.eval
+    steps = _steps_to_evaluate(config, workdir.checkpoint_steps(directory))
+    models = (load(directory, step, config) for step in steps)
+    parallel.check_divisible("eval.batch_size", options.batch_size)
+    if not (options.enable_loss or options.enable_bpd or options.enable_sampling):
+        raise UsageError("Nothing to evaluate: set eval.enable_loss, eval.enable_bpd or eval.enable_sampling to True.")
+    test_set = load_data(config, train=False)
+
+    report: dict[str, Any] = {"config": workdir.flatten(config.to_dict()), "versions": workdir.versions()}
+    report["devices"] = [device.device_kind for device in jax.devices()]
+    report["checkpoints"] = []
+    for model in models:
+        entry: dict[str, Any] = {"step": model.step}
+        if options.enable_loss:
+            entry["loss"] = loss(model, test_set)
+        if options.enable_bpd:
+            train = options.bpd_dataset == "train"
+            source = load_data(config, train=True) if train else test_set
+            entry["bits_per_dim"] = bits_per_dim(model, source, repeats=1 if train else options.bpd_num_repeats)
+        if options.enable_sampling:
+            target = directory / folder / f"step_{model.step:08d}"
+            entry["sampling"] = draw_samples(model, options.num_samples, target)
+        report["checkpoints"].append(entry)
+        workdir.write(directory, f"{folder}/report.json", report)
+        print(f"step {model.step}: {_summary(entry)}")
+    print(f"Report: {directory / folder / 'report.json'}")
+
+
+def sample(config: ConfigDict, directory: str | Path) -> None:
+    """Writes `sampling.num_samples` samples of the last checkpoint to samples/, as .npz and as a sheet."""
+    directory = Path(directory)
+    model = load(directory, config=config)
+    parallel.check_divisible("eval.batch_size", config.eval.batch_size)
+    stem = f"step_{model.step:08d}_{config.sampling.method.lower()}"
+    result = draw_samples(model, config.sampling.num_samples, directory / "samples", stem)
+    print(f"{result['num_samples']} samples, {result['nfe']:g} network evaluations each")
+    print(f"{directory / 'samples' / stem}.png")
+
+
+def draw_samples(model: Trained, n: int, folder: Path, stem: str = "samples") -> dict[str, Any]:
+    """`n` samples, in rounds of eval.batch_size: `stem`.npz if one round is enough, else one file a round; and a sheet.
+
+    Sample i of a checkpoint depends on (seed, step, i) only, unless the sampler couples the batch.
+    """
+    size = min(model.config.eval.batch_size, pad_to_devices(n))
+    rounds = math.ceil(n / size)
+    key = stream(stream(jax.random.key(model.config.seed + 1), Stream.SAMPLE), model.step)
+    folder.mkdir(parents=True, exist_ok=True)
+    nfe, sheet = [], None
+    with bar(f"sampling ({model.config.sampling.method})", n, "img") as progress:
+        for number in range(rounds):
+            valid = min(size, n - number * size)
+            keys = sample_keys(key, jnp.arange(number * size, (number + 1) * size))
+            x, evaluations = model.sample_with_nfe(keys, report=_reporter(progress, number * size, valid))
+            pixels = images.to_pixels(x)[:valid]
+            nfe.append(np.asarray(evaluations)[:valid])
+            name = stem if rounds == 1 else f"{stem}_{number:04d}"
+            np.savez(folder / f"{name}.npz", images=pixels)
+            if sheet is None:
+                sheet = images.grid(pixels[:256])
+    images.write_png(folder / f"{stem}.png", sheet, magnify=max(1, 64 // model.config.data.image_size))
+    return {"num_samples": n, "nfe": float(np.concatenate(nfe).mean())}
+
+
+def loss(model: Trained, source: data.Source) -> dict[str, Any]:
+    """The training objective over a whole split, without dropout: mean and standard error over images."""
+    experiment, size = model.experiment, model.config.eval.batch_size
+    losses_of = parallel.pmap(eval_loss(experiment), in_axes=(None, 0, None, 0), out_axes=0)
+
+    def chunk(indices: np.ndarray, report: Callable) -> np.ndarray:
+        return np.asarray(losses_of(model.params, source.images[indices], 0, indices))
+
+    values = _over_split("loss", len(source), size, 1, lambda indices, _, report: (chunk(indices, report),))[0]
+    return _mean_and_error(values)
+
+
+def bits_per_dim(model: Trained, source: data.Source, repeats: int) -> dict[str, Any]:
+    """Bits/dim over a whole split, each image `repeats` times with fresh dequantisation noise and probe.
+
+    The standard error is over images, of their means over the repeats: it holds the spread of both.
+    """
+    root = stream(jax.random.key(model.config.seed + 1), Stream.BITS_PER_DIM)
+
+    def chunk(indices: np.ndarray, repeat: int, report: Callable) -> tuple[np.ndarray, np.ndarray]:
+        keys = sample_keys(stream(root, repeat), jnp.asarray(indices))
+        bpd, nfe = model.bits_per_dim_with_nfe(keys, images.to_unit(jnp.asarray(source.images[indices])), report)
+        return np.asarray(bpd), np.asarray(nfe)
+
+    size = min(model.config.eval.batch_size, pad_to_devices(len(source)))
+    bpd, nfe = _over_split("bits/dim", len(source), size, repeats, chunk)
+    return {**_mean_and_error(bpd), "repeats": repeats, "nfe": float(nfe.mean())}
+
+
+def _over_split(name: str, n: int, size: int, repeats: int, chunk: Callable) -> list[np.ndarray]:
+    """Arrays (repeats, n) of what `chunk(indices, repeat, report)` gives for every image."""
+    rows: list[list[np.ndarray]] = []
+    with bar(name, n * repeats, "img") as progress:
+        for repeat in range(repeats):
+            for indices, valid in data.padded_chunks(n, size):
+                values = chunk(indices, repeat, _reporter(progress, repeat * n + indices[0], valid))
+                rows.append([value[:valid] for value in values])
+                progress.update(repeat * n + indices[0] + valid - progress.n)
+    return [np.concatenate(column).reshape(repeats, n) for column in zip(*rows, strict=True)]
+
+
+def _mean_and_error(values: np.ndarray) -> dict[str, Any]:
+    """Of values (repeats, n)."""
+    per_image = values.mean(axis=0, dtype=np.float64)
+    error = float(per_image.std(ddof=1) / math.sqrt(len(per_image))) if len(per_image) > 1 else float("nan")
+    return {"mean": float(per_image.mean()), "standard_error": error, "images": len(per_image)}
+
+
+def _reporter(progress, done: int, valid: int) -> Callable[[float], None]:
+    return lambda fraction: progress.update(done + fraction * valid - progress.n)
+
+
+def _steps_to_evaluate(config: ConfigDict, available: list[int]) -> list[int]:
+    frequency, options = config.training.snapshot_freq, config.eval
+    chosen = [s for s in available if s % frequency == 0 and options.begin_ckpt <= s // frequency <= options.end_ckpt]
+    if chosen:
+        return chosen
+    print(
+        f"No snapshot from {options.begin_ckpt * frequency} to {options.end_ckpt * frequency} steps "
+        f"(eval.begin_ckpt, eval.end_ckpt); evaluating the last checkpoint, of step {available[-1]}."
+    )
+    return available[-1:]
+
+
+def _summary(entry: dict[str, Any]) -> str:
+    parts = [
+        f"{label} {entry[name]['mean']:.4f} +- {entry[name]['standard_error']:.4f}"
+        for name, label in (("loss", "loss"), ("bits_per_dim", "bits/dim"))
+        if name in entry
+    ]
+    return ", ".join(parts + ([f"{entry['sampling']['num_samples']} samples"] if "sampling" in entry else []))

@@ -1,0 +1,73 @@
+"""Pixels and model range: conversions, flips, dequantisation, and pictures as PNG."""
+
+import math
+from pathlib import Path
+from typing import NamedTuple
+
+import jax.numpy as jnp
+import numpy as np
+from PIL import Image
+
+from score_sde.array_types import Array, Images, Keys, Pixels
+from score_sde.randomness import expand, uniform
+
+
+class Scaling(NamedTuple):
+    """The affine map from [0, 1] to the model's range."""
+
+    scale: float
+    shift: float
+
+    def to_model(self, x: Images) -> Images:
+        return self.scale * x + self.shift
+
+    def to_unit(self, x: Images) -> Images:
+        return (x - self.shift) / self.scale
+
+    @property
+    def offset_bits(self) -> float:
+        """Bits/dim from a density in model range to one of 256 levels: a level is scale/256 wide there."""
+        return math.log2(256 / self.scale)
+
+
+CENTERED = Scaling(2.0, -1.0)  # [-1, 1]
+UNIT = Scaling(1.0, 0.0)  # [0, 1]
+
+
+def to_unit(pixels: Pixels) -> Images:
+    """0..255 -> [0, 1]."""
+    return pixels.astype(jnp.float32) / 255
+
+
+def random_flip(keys: Keys, x: Images) -> Images:
+    """Mirrors each image left to right with probability 1/2."""
+    return jnp.where(expand(uniform(keys) < 0.5, x), x[:, :, ::-1], x)
+
+
+def dequantize(keys: Keys, x: Images) -> Images:
+    """(u + 255 x) / 256 with u ~ U[0, 1): spreads each of the 256 levels over its cell. x in [0, 1]."""
+    return (uniform(keys, x.shape[1:]) + 255 * x) / 256
+
+
+def to_pixels(x: Array | np.ndarray) -> np.ndarray:
+    """[0, 1] -> uint8, clipped and rounded down, as the paper's code does before computing metrics."""
+    return np.floor(np.clip(np.asarray(x), 0, 1) * 255).astype(np.uint8)
+
+
+def grid(pixels: Pixels, columns: int | None = None, padding: int = 2) -> np.ndarray:
+    """All images on one sheet (H, W, 3), row by row, with `padding` black pixels between them; square by default."""
+    pixels = np.asarray(pixels)
+    n, h, w, c = pixels.shape
+    columns = columns or math.ceil(math.sqrt(n))
+    rows = math.ceil(n / columns)
+    sheet = np.zeros((rows * (h + padding) + padding, columns * (w + padding) + padding, 3), np.uint8)
+    for i, image in enumerate(pixels):
+        top, left = padding + (i // columns) * (h + padding), padding + (i % columns) * (w + padding)
+        sheet[top : top + h, left : left + w] = image if c == 3 else image[..., :1]
+    return sheet
+
+
+def write_png(path: Path, sheet: np.ndarray, magnify: int = 1) -> None:
+    """Writes uint8 (H, W, 3) as a PNG, every pixel `magnify` pixels wide."""
+    picture = Image.fromarray(sheet)
+    picture.resize((picture.width * magnify, picture.height * magnify), Image.Resampling.NEAREST).save(path)

@@ -1,0 +1,66 @@
+r"""Denoising score matching (eq. 7 of the paper), in one expression.
+
+With x = m(t) x_0 + s(t) z, every loss of the paper's code is, per image element,
+
+    (s(t) score(x, t) + z)^2,                                                   (1)
+
+under different noise levels: t uniform in [eps, 1] and (m, s) of the SDE (continuous), or t on the N points of the
+SMLD or DDPM chain and (m, s) of the chain (discrete). Likelihood weighting replaces the weight s^2 by g^2:
+g(t)^2 (score + z/s)^2.
+"""
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+import jax.numpy as jnp
+
+from score_sde.array_types import Images, Keys, PerSample, ScoreFn, Times
+from score_sde.randomness import expand, uniform
+from score_sde.sde import SDE
+
+
+class Perturbation(NamedTuple):
+    """Noise levels to train on."""
+
+    sample_times: Callable[[Keys], Times]
+    marginal: Callable[[Times], tuple[PerSample, PerSample]]  # mean scale, std
+    diffusion: Callable[[Times], PerSample]
+
+
+def continuous_perturbation(sde: SDE, eps: float = 1e-5) -> Perturbation:
+    """t uniform in [eps, 1] (paper, appendix C: eps = 1e-5)."""
+    return Perturbation(
+        sample_times=lambda keys: eps + (1 - eps) * uniform(keys),
+        marginal=lambda t: (sde.mean_scale(t), sde.std(t)),
+        diffusion=sde.diffusion,
+    )
+
+
+def discrete_perturbation(sde: SDE) -> Perturbation:
+    """t uniform on the N points k/(N-1): SMLD (VE) and DDPM (VP). Raises `UsageError` for sub-VP."""
+    sde.chain_marginal(jnp.ones(1))  # raises where there is no chain
+    n = sde.num_scales
+
+    def sample_times(keys: Keys) -> Times:
+        return jnp.minimum(jnp.floor(uniform(keys) * n), n - 1) / (n - 1)
+
+    return Perturbation(sample_times, marginal=sde.chain_marginal, diffusion=sde.diffusion)
+
+
+def dsm_loss(
+    score_fn: ScoreFn,
+    perturbation: Perturbation,
+    x0: Images,
+    t: Times,
+    z: Images,
+    *,
+    likelihood_weighting: bool,
+    reduce_mean: bool,
+) -> PerSample:
+    """Loss of each image, eq. (1): the mean over its elements if `reduce_mean`, else half their sum."""
+    mean_scale, std = perturbation.marginal(t)
+    x = expand(mean_scale, x0) * x0 + expand(std, z) * z
+    losses = jnp.square(expand(std, x) * score_fn(x, t) + z)
+    axes = tuple(range(1, x0.ndim))
+    loss = jnp.mean(losses, axes) if reduce_mean else 0.5 * jnp.sum(losses, axes)
+    return loss * jnp.square(perturbation.diffusion(t) / std) if likelihood_weighting else loss

@@ -1,0 +1,177 @@
+"""The command line: flags only. See README.md."""
+
+import contextlib
+import itertools
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+from absl import flags
+from ml_collections import ConfigDict, config_flags
+
+from score_sde.errors import UsageError, nearest
+
+CONFIG = ("--config", "-config")
+MODES = ("train", "eval", "sample", "describe")
+
+MOVED = {
+    "training.sde": "sde.name",
+    "training.loss": "sde.name",
+    "model.sigma_min": "sde.sigma_min",
+    "model.sigma_max": "sde.sigma_max",
+    "model.beta_min": "sde.beta_min",
+    "model.beta_max": "sde.beta_max",
+    "model.num_scales": "sde.num_scales",
+    "model.ema_rate": "optim.ema_rate",
+    "eval.dataset": "eval.bpd_dataset",
+    "data.tfrecords_path": "data.data_dir",
+}
+REMOVED = {
+    "training.n_jitted_steps": "every step is one program that does not wait for the host",
+    "model.normalization": "each network has its own",
+    "model.conv_size": "the paper's code never read it",
+    "model.attention_type": "the paper's code never read it",
+    "optim.amsgrad": "the paper's code never read it",
+    "device": "JAX takes the accelerators it finds; the environment's JAX_PLATFORMS chooses",
+}
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Exit status: 0, or 2 with one sentence on stderr for a mistake of the user."""
+    try:
+        values = parse(sys.argv if argv is None else argv)
+        _run(values.mode, values.config, values.workdir, values.eval_folder, overrides(values))
+    except UsageError as error:
+        print(f"score_sde: {error}", file=sys.stderr)
+        return 2
+    return 0
+
+
+def _run(mode: str, config: ConfigDict, workdir: str | None, eval_folder: str, overrides: dict) -> None:
+    if mode == "describe":
+        from score_sde.describe import describe
+
+        return describe(config)
+    if not workdir:
+        raise UsageError("--workdir=DIR is missing: the folder of the run.")
+    if mode == "train":
+        from score_sde.train import train
+
+        return train(config, workdir, overrides)
+
+    from score_sde.evaluate import evaluate, sample
+    from score_sde.workdir import checkpoint_steps, read
+
+    checkpoint_steps(Path(workdir))
+    launched = read(Path(workdir), "launch.json").get("overrides", {})
+    for key, value in launched.items():
+        if key not in overrides:
+            _set(config, key, value)
+    if mode == "eval":
+        return evaluate(config, workdir, eval_folder)
+    return sample(config, workdir)
+
+
+def _set(config: ConfigDict, key: str, value) -> None:
+    """An override of the training's launch; a key that today's config does not have belongs to another config."""
+    with contextlib.suppress(KeyError, AttributeError, TypeError):
+        config.update_from_flattened_dict({key: tuple(value) if isinstance(value, list) else value})
+
+
+def parse(argv: list[str]) -> flags.FlagValues:
+    """The flags of a command line, argv[0] being the program. Raises `UsageError`."""
+    if any(argument in ("--help", "-h", "--helpfull") for argument in argv):
+        print(USAGE)
+        raise SystemExit(0)
+    given = list(_arguments(argv))
+    path = next((value for name, value in given if name == "config"), None)
+    if not path:
+        raise UsageError("--config=FILE is missing, for example --config=configs/vp/cifar10_ddpmpp_continuous.py.")
+    if not Path(path.split(":")[0]).is_file():
+        raise UsageError(f"No config file {path.split(':')[0]}; see configs/ for those there are.")
+    template = _read_flags([argv[0], f"--config={path}"]).config
+    for name, value in given:
+        if name.startswith("config."):
+            _check_override(template, name.removeprefix("config."), value)
+    try:
+        # The config comes first: its own flags, one for each overridden value, exist only then.
+        values = _read_flags([argv[0], f"--config={path}", *_without_config(argv)])
+    except (flags.Error, AttributeError, KeyError, TypeError, ValueError) as error:
+        raise UsageError(f"{' '.join(str(error).split()).rstrip('.')} (--help shows the flags).") from error
+    if values.mode is None:
+        raise UsageError(f"--mode is missing: one of {', '.join(MODES)}.")
+    return values
+
+
+def overrides(values: flags.FlagValues) -> dict:
+    """{"training.n_iters": 10, ...}: the config values given on the command line."""
+    return config_flags.get_override_values(values["config"])
+
+
+def _read_flags(argv: list[str]) -> flags.FlagValues:
+    values = flags.FlagValues()
+    config_flags.DEFINE_config_file("config", None, "", values, lock_config=True, sys_argv=argv)
+    flags.DEFINE_string("workdir", None, "", values)
+    flags.DEFINE_enum("mode", None, MODES, "", values)
+    flags.DEFINE_string("eval_folder", "eval", "", values)
+    rest = values(argv)
+    if rest[1:]:
+        raise UsageError(f"Unexpected argument '{rest[1]}'; flags look like --name=value.")
+    return values
+
+
+def _without_config(argv: list[str]) -> Iterator[str]:
+    """The arguments but for the config file, in either form."""
+    for previous, argument in itertools.pairwise(argv):
+        if not (argument.lstrip("-").startswith("config=") or argument in CONFIG or previous in CONFIG):
+            yield argument
+
+
+def _arguments(argv: list[str]) -> Iterator[tuple[str, str | None]]:
+    """(name, value) of every flag, in either form: --name=value, --name value."""
+    for argument, following in itertools.zip_longest(argv[1:], argv[2:]):
+        if argument.startswith("-"):
+            name, equals, value = argument.lstrip("-").partition("=")
+            yield name.removeprefix("no") if name.startswith("noconfig.") else name, value if equals else following
+
+
+def _check_override(template: ConfigDict, key: str, value: str | None) -> None:
+    if key in MOVED:
+        raise UsageError(f"config.{key} is now config.{MOVED[key]}.")
+    if key in REMOVED:
+        raise UsageError(f"config.{key} is gone: {REMOVED[key]}.")
+    known = list(_leaves(template))
+    if key not in known:
+        if any(leaf.startswith(key + ".") for leaf in known):
+            raise UsageError(f"config.{key} is a section; set one of its values, like --config.{key}.NAME=VALUE.")
+        raise UsageError(f"Unknown config key '{key}'{nearest(key, known)}; --mode=describe prints all of them.")
+    kind = template.get_type(key) if "." not in key else _section(template, key).get_type(key.rsplit(".")[-1])
+    if kind in (int, float) and value is not None:
+        try:
+            kind(value)
+        except ValueError:
+            raise UsageError(f"--config.{key}={value} is not {'an integer' if kind is int else 'a number'}.") from None
+
+
+def _section(config: ConfigDict, key: str) -> ConfigDict:
+    for name in key.split(".")[:-1]:
+        config = config[name]
+    return config
+
+
+def _leaves(config: ConfigDict, prefix: str = "") -> Iterator[str]:
+    for key, value in config.items():
+        if isinstance(value, ConfigDict):
+            yield from _leaves(value, f"{prefix}{key}.")
+        else:
+            yield prefix + key
+
+
+USAGE = """\
+python -m score_sde --config=FILE --workdir=DIR --mode=train|eval|sample|describe
+                    [--eval_folder=eval] [--config.KEY=VALUE ...]
+
+train     trains, going on from the workdir's last checkpoint
+eval      loss, bits/dim and samples of snapshots, to DIR/EVAL_FOLDER/report.json
+sample    config.sampling.num_samples samples of the last checkpoint, to DIR/samples
+describe  prints the resolved config, the network, memory, sampler and its network evaluations; needs no workdir"""

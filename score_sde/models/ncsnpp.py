@@ -1,0 +1,257 @@
+"""NCSN++ and DDPM++ (paper, section 4.1 and appendix H): one U-Net with switches.
+
+DDPM++ has positional embeddings, nearest / box resampling and no progressive branches; NCSN++ has FIR resampling and a
+residual input pyramid, and under the continuous VE SDE a random Fourier embedding of log sigma.
+"""
+
+from collections.abc import Callable, Sequence
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from score_sde.array_types import Array, FeatureMaps, Float, Images, PerSample
+from score_sde.errors import UsageError, one_of
+from score_sde.models import resampling
+from score_sde.models.layers import (
+    ACTIVATIONS,
+    NIN,
+    Downsample,
+    GaussianFourierProjection,
+    GroupNorm,
+    Upsample,
+    conv1x1,
+    conv3x3,
+    dense,
+    sinusoidal_embedding,
+)
+
+Embedding = Float[Array, "b d"]
+
+
+class AttnBlockpp(nn.Module):
+    """Single-head self-attention over all pixels, with a residual connection."""
+
+    skip_rescale: bool
+    init_scale: float
+
+    @nn.compact
+    def __call__(self, x: FeatureMaps) -> FeatureMaps:
+        b, height, width, c = x.shape
+        h = GroupNorm()(x)
+        q, k, v = (NIN(c)(h).reshape(b, height * width, 1, c) for _ in range(3))
+        h = jax.nn.dot_product_attention(q, k, v).reshape(x.shape)
+        h = x + NIN(c, self.init_scale)(h)
+        return h / np.sqrt(2) if self.skip_rescale else h
+
+
+class ResnetBlockDDPMpp(nn.Module):
+    """The residual block of DDPM."""
+
+    act: Callable
+    features: int
+    dropout: float
+    skip_rescale: bool
+    init_scale: float
+
+    @nn.compact
+    def __call__(self, x: FeatureMaps, temb: Embedding | None, train: bool) -> FeatureMaps:
+        h = conv3x3(self.features)(self.act(GroupNorm()(x)))
+        h = _add_embedding(self, h, temb)
+        h = self.act(GroupNorm()(h))
+        h = nn.Dropout(self.dropout)(h, deterministic=not train)
+        h = conv3x3(self.features, init_scale=self.init_scale)(h)
+        if x.shape[-1] != self.features:
+            x = NIN(self.features)(x)
+        return (x + h) / np.sqrt(2) if self.skip_rescale else x + h
+
+
+class ResnetBlockBigGANpp(nn.Module):
+    """The residual block of BigGAN, which also resamples: both branches before their first convolution."""
+
+    act: Callable
+    features: int
+    dropout: float
+    skip_rescale: bool
+    init_scale: float
+    fir: bool
+    fir_kernel: Sequence[float]
+    up: bool = False
+    down: bool = False
+
+    @nn.compact
+    def __call__(self, x: FeatureMaps, temb: Embedding | None, train: bool) -> FeatureMaps:
+        h = self.act(GroupNorm()(x))
+        if self.up or self.down:
+            h, x = self._resample(h), self._resample(x)
+        h = conv3x3(self.features)(h)
+        h = _add_embedding(self, h, temb)
+        h = self.act(GroupNorm()(h))
+        h = nn.Dropout(self.dropout)(h, deterministic=not train)
+        h = conv3x3(self.features, init_scale=self.init_scale)(h)
+        if x.shape[-1] != self.features or self.up or self.down:
+            x = conv1x1(self.features)(x)
+        return (x + h) / np.sqrt(2) if self.skip_rescale else x + h
+
+    def _resample(self, x: FeatureMaps) -> FeatureMaps:
+        if self.up:
+            return resampling.fir_upsample(x, self.fir_kernel) if self.fir else resampling.nearest_upsample(x)
+        return resampling.fir_downsample(x, self.fir_kernel) if self.fir else resampling.mean_downsample(x)
+
+
+def _add_embedding(block, h: FeatureMaps, temb: Embedding | None) -> FeatureMaps:
+    """Called inside a compact method: the embedding as a bias for each channel."""
+    return h if temb is None else h + dense(block.features)(block.act(temb))[:, None, None, :]
+
+
+class Combine(nn.Module):
+    """Joins the input pyramid to the features: 1x1 convolution, then sum or concatenation."""
+
+    method: str
+
+    @nn.compact
+    def __call__(self, pyramid: FeatureMaps, h: FeatureMaps) -> FeatureMaps:
+        p = conv1x1(h.shape[-1])(pyramid)
+        return jnp.concatenate([p, h], axis=-1) if self.method == "cat" else p + h
+
+
+class NCSNpp(nn.Module):
+    """The U-Net. `label` is what the preconditioning gives: sigma for "fourier", a time label for "positional".
+
+    nf: channels of the first level; ch_mult: factors on it, one a level; attn_resolutions: heights with attention.
+    Height and width of the images must be divisible by 2 ** (len(ch_mult) - 1).
+    """
+
+    nf: int = 128
+    ch_mult: Sequence[int] = (1, 2, 2, 2)
+    num_res_blocks: int = 4
+    attn_resolutions: Sequence[int] = (16,)
+    dropout: float = 0.1
+    nonlinearity: str = "swish"
+    conditional: bool = True
+    embedding_type: str = "fourier"
+    fourier_scale: float = 16.0
+    resblock_type: str = "biggan"
+    resamp_with_conv: bool = True
+    fir: bool = True
+    fir_kernel: Sequence[float] = (1, 3, 3, 1)
+    skip_rescale: bool = True
+    progressive: str = "none"
+    progressive_input: str = "none"
+    progressive_combine: str = "sum"
+    init_scale: float = 0.0
+
+    def check(self, image_size: int) -> None:
+        """Raises `UsageError` for options this network does not have."""
+        one_of("model.nonlinearity", self.nonlinearity, ACTIVATIONS)
+        one_of("model.embedding_type", self.embedding_type, ("fourier", "positional"))
+        one_of("model.resblock_type", self.resblock_type, ("ddpm", "biggan"))
+        one_of("model.progressive", self.progressive, ("none", "output_skip", "residual"))
+        one_of("model.progressive_input", self.progressive_input, ("none", "input_skip", "residual"))
+        one_of("model.progressive_combine", self.progressive_combine, ("sum", "cat"))
+        if not self.ch_mult or any(not isinstance(m, int) or m < 1 for m in self.ch_mult):
+            raise UsageError(
+                f"model.ch_mult={tuple(self.ch_mult)} must hold one positive integer a level, like (1, 2, 2)."
+            )
+        if self.nf < 4 or self.nf % 4:
+            raise UsageError(f"model.nf={self.nf} must be a positive multiple of 4 (a channel group holds at least 4).")
+        factor = 2 ** (len(self.ch_mult) - 1)
+        if image_size % factor:
+            raise UsageError(
+                f"data.image_size={image_size} is not divisible by {factor}: the {len(self.ch_mult)} levels of "
+                f"model.ch_mult halve it {len(self.ch_mult) - 1} times."
+            )
+        if not 0 <= self.dropout < 1:
+            raise UsageError(f"model.dropout={self.dropout} must be in [0, 1).")
+
+    @nn.compact
+    def __call__(self, x: Images, label: PerSample, train: bool = False) -> Images:
+        act = ACTIVATIONS[self.nonlinearity]
+        channels, levels = x.shape[-1], len(self.ch_mult)
+        temb = self._embed(label, act)
+
+        def resample(module, features=None, with_conv=False):
+            return module(features, with_conv, self.fir, self.fir_kernel)
+
+        def block(h, features, **direction):
+            kwargs = dict(act=act, features=features, dropout=self.dropout, skip_rescale=self.skip_rescale)
+            kwargs["init_scale"] = self.init_scale
+            if self.resblock_type == "ddpm":
+                return ResnetBlockDDPMpp(**kwargs)(h, temb, train)
+            return ResnetBlockBigGANpp(**kwargs, fir=self.fir, fir_kernel=self.fir_kernel, **direction)(h, temb, train)
+
+        def attention(h):
+            return AttnBlockpp(self.skip_rescale, self.init_scale)(h)
+
+        def rescale(h):
+            return h / np.sqrt(2) if self.skip_rescale else h
+
+        def to_image(h, features, init_scale):
+            return conv3x3(features, init_scale=init_scale)(act(GroupNorm()(h)))
+
+        # Down: push features on the stack of skips, resample, and join the input pyramid.
+        pyramid = x if self.progressive_input != "none" else None
+        skips = [conv3x3(self.nf)(x)]
+        for level, multiple in enumerate(self.ch_mult):
+            for _ in range(self.num_res_blocks):
+                h = block(skips[-1], self.nf * multiple)
+                if h.shape[1] in self.attn_resolutions:
+                    h = attention(h)
+                skips.append(h)
+            if level != levels - 1:
+                if self.resblock_type == "ddpm":
+                    h = resample(Downsample, with_conv=self.resamp_with_conv)(skips[-1])
+                else:
+                    h = block(skips[-1], skips[-1].shape[-1], down=True)
+                if self.progressive_input == "input_skip":
+                    pyramid = resample(Downsample)(pyramid)
+                    h = Combine(self.progressive_combine)(pyramid, h)
+                elif self.progressive_input == "residual":
+                    pyramid = resample(Downsample, h.shape[-1], with_conv=True)(pyramid)
+                    h = pyramid = rescale(pyramid + h)
+                skips.append(h)
+
+        # Middle.
+        h = block(skips[-1], skips[-1].shape[-1])
+        h = attention(h)
+        h = block(h, h.shape[-1])
+
+        # Up: pop the skips, join them by concatenation, and build the output pyramid.
+        pyramid = None
+        for level, multiple in reversed(list(enumerate(self.ch_mult))):
+            for _ in range(self.num_res_blocks + 1):
+                h = block(jnp.concatenate([h, skips.pop()], axis=-1), self.nf * multiple)
+            if h.shape[1] in self.attn_resolutions:
+                h = attention(h)
+            if self.progressive == "output_skip":
+                if pyramid is None:
+                    pyramid = to_image(h, channels, self.init_scale)
+                else:
+                    pyramid = resample(Upsample)(pyramid)
+                    pyramid = pyramid + to_image(h, channels, self.init_scale)
+            elif self.progressive == "residual":
+                if pyramid is None:
+                    pyramid = to_image(h, h.shape[-1], 1.0)
+                else:
+                    pyramid = resample(Upsample, h.shape[-1], with_conv=True)(pyramid)
+                    h = pyramid = rescale(pyramid + h)
+            if level != 0:
+                h = (
+                    resample(Upsample, with_conv=self.resamp_with_conv)(h)
+                    if self.resblock_type == "ddpm"
+                    else block(h, h.shape[-1], up=True)
+                )
+        assert not skips
+        return pyramid if self.progressive == "output_skip" else to_image(h, channels, self.init_scale)
+
+    def _embed(self, label: PerSample, act: Callable) -> Embedding | None:
+        """Called inside the compact method, so that its layers are numbered first."""
+        if self.embedding_type == "fourier":
+            temb = GaussianFourierProjection(self.nf, self.fourier_scale)(label)
+        else:
+            temb = sinusoidal_embedding(label, self.nf)
+        if not self.conditional:
+            return None
+        temb = dense(4 * self.nf)(temb)
+        return dense(4 * self.nf)(act(temb))

@@ -1,0 +1,102 @@
+"""Resampling by two: nearest / box, and the FIR filters of StyleGAN2 that NCSN++ uses (paper, appendix H).
+
+A FIR pass is pad, insert zeros, filter, decimate, written along one axis as shifted weighted sums: XLA fuses those,
+while a depthwise convolution is slow on CPU.
+"""
+
+from collections.abc import Sequence
+
+import jax.numpy as jnp
+import numpy as np
+from jax import lax
+
+from score_sde.array_types import Array, FeatureMaps, Float
+
+Taps = Sequence[float]
+SPATIAL = (1, 2)
+
+
+def nearest_upsample(x: FeatureMaps) -> FeatureMaps:
+    """Every pixel becomes a 2x2 block."""
+    return x.repeat(2, axis=1).repeat(2, axis=2)
+
+
+def mean_downsample(x: FeatureMaps) -> FeatureMaps:
+    """Mean over 2x2 blocks."""
+    b, h, w, c = x.shape
+    return x.reshape(b, h // 2, 2, w // 2, 2, c).mean(axis=(2, 4))
+
+
+def fir_downsample(x: FeatureMaps, taps: Taps) -> FeatureMaps:
+    """FIR filter, then every second pixel: height and width halve."""
+    excess = len(taps) - 2
+    return filter2d(x, taps, gain=1, down=2, pad=((excess + 1) // 2, excess // 2))
+
+
+def fir_upsample(x: FeatureMaps, taps: Taps) -> FeatureMaps:
+    """Zeros between the pixels, then a FIR filter of gain 4: height and width double."""
+    excess = len(taps) - 2
+    return filter2d(x, taps, gain=2, up=2, pad=((excess + 1) // 2 + 1, excess // 2))
+
+
+def fir_conv_downsample(x: FeatureMaps, weight: Float[Array, "k k c_in c_out"], taps: Taps) -> FeatureMaps:
+    """FIR filter, then a strided convolution without padding, so that borders see no zeros but the filter's."""
+    excess = (len(taps) - 2) + (weight.shape[0] - 1)
+    return _conv(filter2d(x, taps, gain=1, pad=((excess + 1) // 2, excess // 2)), weight, stride=2)
+
+
+def fir_conv_upsample(x: FeatureMaps, weight: Float[Array, "k k c_in c_out"], taps: Taps) -> FeatureMaps:
+    """Transposed convolution of stride 2, then the FIR filter of gain 4."""
+    edge = weight.shape[0] - 1
+    y = _conv(x, weight, dilation=2, pad=edge)
+    excess = (len(taps) - 2) - (weight.shape[0] - 1)
+    return filter2d(y, taps, gain=2, pad=((excess + 1) // 2 + 1, excess // 2 + 1))
+
+
+def filter2d(
+    x: FeatureMaps, taps: Taps, *, gain: float, up: int = 1, down: int = 1, pad: tuple[int, int]
+) -> FeatureMaps:
+    """The separable filter outer(taps, taps), normalised to sum 1, with `gain` along each axis."""
+    h = gain * np.asarray(taps, np.float32) / np.sum(taps)
+    for axis in SPATIAL:
+        x = _filter(x, h[::-1], axis, up, down, pad)
+    return x
+
+
+def _filter(x: FeatureMaps, h: np.ndarray, axis: int, up: int, down: int, pad: tuple[int, int]) -> FeatureMaps:
+    """Correlation with h along one axis, after zero insertion (`up`) and padding, keeping every `down`-th value."""
+    length = (x.shape[axis] * up + sum(pad) - len(h)) // down + 1
+    if up == 1:
+        widths = [(0, 0)] * x.ndim
+        widths[axis] = pad
+        x = jnp.pad(x, widths)
+        return sum(
+            weight * lax.slice_in_dim(x, j, j + (length - 1) * down + 1, down, axis) for j, weight in enumerate(h)
+        )
+    # Output n = i up + r sees only the taps j for which n + j - pad is a multiple of `up`: one sum for each phase r.
+    assert down == 1 and length % up == 0
+    rows = length // up
+    reach = len(h) // up + 1
+    widths = [(0, 0)] * x.ndim
+    widths[axis] = (reach, reach)
+    padded = jnp.pad(x, widths)
+    phases = []
+    for r in range(up):
+        terms = [(j, (r + j - pad[0]) // up) for j in range(len(h)) if (r + j - pad[0]) % up == 0]
+        phases.append(sum(h[j] * lax.slice_in_dim(padded, s + reach, s + reach + rows, 1, axis) for j, s in terms))
+    shape = list(x.shape)
+    shape[axis] = length
+    return jnp.stack(phases, axis=axis + 1).reshape(shape)
+
+
+def _conv(
+    x: FeatureMaps, weight: Float[Array, "k k c_in c_out"], *, stride: int = 1, dilation: int = 1, pad: int = 0
+) -> FeatureMaps:
+    return lax.conv_general_dilated(
+        x,
+        weight,
+        window_strides=(stride, stride),
+        padding=((pad, pad), (pad, pad)),
+        lhs_dilation=(dilation, dilation),
+        dimension_numbers=("NHWC", "HWIO", "NHWC"),
+    )

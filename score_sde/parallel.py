@@ -1,0 +1,51 @@
+"""One program over all devices: batches are split, everything else is replicated.
+
+`pmap` is named after what the paper's code uses. It takes the same `in_axes`, but the mapped function sees the whole
+batch, so that a mean over the batch is the mean over all devices and no collective is written anywhere. It is `jit`
+over a mesh; `jax.pmap` itself is in maintenance and lowers to the same.
+"""
+
+import functools
+from collections.abc import Callable
+from typing import Any
+
+import jax
+from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
+
+from score_sde.errors import UsageError
+
+AXIS = "batch"
+
+
+@functools.lru_cache
+def mesh() -> Mesh:
+    """All devices in one row."""
+    return jax.make_mesh((jax.device_count(),), (AXIS,), axis_types=(AxisType.Auto,))
+
+
+def shardings(axes: Any) -> Any:
+    """A tree of 0 (split along the batch) and None (replicated) as shardings."""
+
+    def sharding(axis):
+        return NamedSharding(mesh(), PartitionSpec() if axis is None else PartitionSpec(AXIS))
+
+    return jax.tree.map(sharding, axes, is_leaf=lambda axis: axis is None)
+
+
+def batch_axes(tree: Any) -> Any:
+    """0 for arrays, None for scalars: the axes of a tree whose arrays all have the batch first."""
+    return jax.tree.map(lambda leaf: 0 if leaf.ndim else None, tree)
+
+
+def pmap(fn: Callable, *, in_axes: tuple, out_axes: Any, donate_argnums: tuple[int, ...] = ()) -> Callable:
+    """`fn` compiled over all devices; axes are 0 (batch, split) or None (replicated), or trees of these."""
+    return jax.jit(
+        fn, in_shardings=shardings(in_axes), out_shardings=shardings(out_axes), donate_argnums=donate_argnums
+    )
+
+
+def check_divisible(name: str, batch_size: int) -> None:
+    """Raises `UsageError` unless the batch splits evenly over the devices."""
+    devices = jax.device_count()
+    if batch_size < 1 or batch_size % devices:
+        raise UsageError(f"{name}={batch_size} must be a positive multiple of the {devices} devices.")

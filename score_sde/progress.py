@@ -1,0 +1,97 @@
+"""Progress bars with rate and time left, and solvers that show one."""
+
+import math
+import sys
+import time
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from tqdm import tqdm
+
+from score_sde.array_types import Images, Keys, PyTree
+from score_sde.parallel import batch_axes, pmap
+from score_sde.sampling import Solver, advance
+
+FORMAT = "{desc}: {percentage:3.0f}%|{bar:24}| {n:.0f}/{total:.0f} [{elapsed}<{remaining}, {rate_fmt}]{postfix}"
+SECONDS_A_CALL = 0.5
+
+
+def bar(description: str, total: float, unit: str, initial: float = 0) -> tqdm:
+    """On a terminal redrawn often; in a log file a line now and then."""
+    interval = 0.2 if sys.stderr.isatty() else 15.0
+    return tqdm(
+        total=total,
+        desc=description,
+        unit=unit,
+        initial=initial,
+        mininterval=interval,
+        bar_format=FORMAT,
+        smoothing=0.1,
+    )
+
+
+class Runner:
+    """A solver over all devices, in programs of about half a second, so that progress can be shown.
+
+    make_solver: parameters -> solver. A batch that the devices do not divide is filled up with copies of its last row.
+    """
+
+    def __init__(self, make_solver: Callable[[PyTree], Solver]):
+        self._make_solver = make_solver
+        self._programs: dict[tuple[int, ...], tuple[Callable, ...]] = {}
+
+    def __call__(
+        self,
+        params: PyTree,
+        keys: Keys,
+        x: Images,
+        report: Callable[[float], None] = lambda _: None,
+        max_steps: float = math.inf,
+    ) -> Any:
+        """The solver's result; `report` is told the fraction done. max_steps=0 only compiles."""
+        n, padded = len(x), pad_to_devices(len(x))
+        keys, x = (a[jnp.minimum(jnp.arange(padded), n - 1)] if padded > n else a for a in (keys, x))
+        init, step, result = self._programs_for(params, keys, x)
+        state, fraction = init(params, keys, x)
+        steps, taken = 1, 0
+        state, fraction = step(params, state, 0)
+        while fraction < 1 and taken < max_steps:
+            started = time.monotonic()
+            state, fraction = step(params, state, steps)
+            report(float(fraction))
+            taken += steps
+            if time.monotonic() - started < SECONDS_A_CALL / 2:
+                steps *= 2
+        return jax.tree.map(lambda a: a[:n], result(params, state))
+
+    def _programs_for(self, params: PyTree, keys: Keys, x: Images) -> tuple[Callable, ...]:
+        if x.shape not in self._programs:
+
+            def init(params, keys, x):
+                solver = self._make_solver(params)
+                state = solver.init(keys, x)
+                return state, solver.fraction(state)
+
+            def step(params, state, steps):
+                solver = self._make_solver(params)
+                state = advance(solver, state, steps)
+                return state, solver.fraction(state)
+
+            def result(params, state):
+                return self._make_solver(params).result(state)
+
+            axes = batch_axes(jax.eval_shape(init, params, keys, x)[0])
+            self._programs[x.shape] = (
+                pmap(init, in_axes=(None, 0, 0), out_axes=(axes, None)),
+                pmap(step, in_axes=(None, axes, None), out_axes=(axes, None), donate_argnums=(1,)),
+                pmap(result, in_axes=(None, axes), out_axes=0),
+            )
+        return self._programs[x.shape]
+
+
+def pad_to_devices(n: int) -> int:
+    """The next multiple of the number of devices."""
+    devices = jax.device_count()
+    return -(-n // devices) * devices

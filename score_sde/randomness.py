@@ -1,0 +1,66 @@
+"""Randomness is a function of (seed, step, sample index) only.
+
+Every sample owns a key, derived from its global index. Whatever a sample needs is drawn from its own key,
+so the numbers do not depend on how a batch is split over devices, rounds or restarts.
+"""
+
+import enum
+
+import jax
+import jax.numpy as jnp
+
+from score_sde.array_types import Array, Float, Int, Key, Keys, Shaped
+
+
+class Stream(enum.IntEnum):
+    """Independent uses of one key. Append only: a number that moves changes every result."""
+
+    INIT = 0
+    TRAIN = 1
+    EVAL = 2
+    SAMPLE = 3
+    BITS_PER_DIM = 4
+    PRIOR = 5
+    STEPS = 6
+    PROBE = 7
+    DEQUANTIZE = 8
+    TIME = 9
+    NOISE = 10
+    FLIP = 11
+    DROPOUT = 12
+    PROJECT = 13
+
+
+def stream(key: Key[Array, "..."], use: Stream | int | Int[Array, ""]) -> Key[Array, "..."]:
+    """The key(s) for one use, or one step: `fold_in`, elementwise over an array of keys."""
+    return jax.vmap(jax.random.fold_in, (0, None))(key, use) if key.ndim else jax.random.fold_in(key, use)
+
+
+def sample_keys(key: Key[Array, ""], indices: Int[Array, " b"]) -> Keys:
+    """One key for each sample index."""
+    return jax.vmap(jax.random.fold_in, (None, 0))(key, indices)
+
+
+def batch_keys(key: Key[Array, "..."], batch_size: int) -> Keys:
+    """Keys of samples 0..batch_size-1 if `key` is a single key; an array of keys is returned as it is."""
+    return key if key.ndim else sample_keys(key, jnp.arange(batch_size))
+
+
+def normal(keys: Keys, shape: tuple[int, ...]) -> Float[Array, "b ..."]:
+    """Standard normal numbers of shape (b, *shape), each row from its own key."""
+    return jax.vmap(lambda key: jax.random.normal(key, shape))(keys)
+
+
+def rademacher(keys: Keys, shape: tuple[int, ...]) -> Float[Array, "b ..."]:
+    """Signs -1.0 and +1.0 with equal probability, of shape (b, *shape)."""
+    return jax.vmap(lambda key: jax.random.rademacher(key, shape, jnp.float32))(keys)
+
+
+def uniform(keys: Keys, shape: tuple[int, ...] = ()) -> Float[Array, "b ..."]:
+    """Uniform numbers in [0, 1) of shape (b, *shape)."""
+    return jax.vmap(lambda key: jax.random.uniform(key, shape))(keys)
+
+
+def expand(scalars: Shaped[Array, " b"], like: Float[Array, "b ..."]) -> Shaped[Array, "b ..."]:
+    """Scalars per sample, shaped to broadcast against `like`."""
+    return scalars.reshape(scalars.shape + (1,) * (like.ndim - scalars.ndim))

@@ -1,0 +1,116 @@
+"""The predictor-corrector sampler (paper, section 4.2).
+
+On the grid t_i = linspace(1, eps, N) each step runs the corrector, then the predictor, at t_i. This is the order of
+the paper's code; its algorithm 1 has them the other way round.
+"""
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from score_sde.array_types import Array, Images, Int, Keys, ScoreFn, Times
+from score_sde.errors import UsageError, one_of
+from score_sde.randomness import Stream, expand, normal, stream
+from score_sde.sampling.correctors import CORRECTORS
+from score_sde.sampling.predictors import PREDICTORS, ancestral_sampling
+from score_sde.sampling.solver import Solver
+from score_sde.sde import SDE
+
+# Imposes known content on (x, x_mean) at time t after each update: inpainting, colouring.
+Project = Callable[[Keys, Times, Images, Images], tuple[Images, Images]]
+
+
+class State(NamedTuple):
+    i: Int[Array, ""]
+    keys: Keys
+    x: Images
+    x_mean: Images  # x without the noise of the last update
+
+
+def predictor_corrector(
+    sde: SDE,
+    score_fn: ScoreFn,
+    *,
+    predictor: str = "euler_maruyama",
+    corrector: str = "none",
+    snr: float = 0.16,
+    n_steps_each: int = 1,
+    probability_flow: bool = False,
+    noise_removal: bool = True,
+    eps: float | None = None,
+    project: Project | None = None,
+) -> Solver:
+    """A solver from x_T ~ p_1 to samples; its result is (x, nfe), nfe of shape (b,) the exact evaluations a sample.
+
+    sde: its `num_scales` is the number of steps, which may differ from that in training.
+    snr: signal-to-noise ratio of the corrector, > 0; n_steps_each: corrector steps at each time.
+    probability_flow: the predictor takes the ODE's step instead, without noise.
+    noise_removal: return the last predictor's mean (Tweedie denoising), not the noisy state.
+    eps: last time; default `sde.sampling_eps`.
+    Raises `UsageError` for unknown names and for combinations that are not defined.
+    """
+    predict = PREDICTORS[one_of("sampling.predictor", predictor, PREDICTORS)]
+    correct = CORRECTORS[one_of("sampling.corrector", corrector, CORRECTORS)]
+    if predict is None and correct is None:
+        raise UsageError("sampling.predictor and sampling.corrector are both 'none': nothing would be sampled.")
+    if predict is ancestral_sampling and probability_flow:
+        raise UsageError(
+            "Ancestral sampling has no probability flow; set sampling.predictor to reverse_diffusion or euler_maruyama."
+        )
+    if correct is not None and snr <= 0:
+        raise UsageError(f"sampling.snr={snr} must be positive, as a corrector's steps are proportional to its square.")
+    if n_steps_each < 1:
+        raise UsageError(
+            f"sampling.n_steps_each={n_steps_each} must be at least 1; set sampling.corrector=none for none."
+        )
+    if predict is not None:
+        predict(sde, jnp.ones(1))  # what the SDE lacks is said now
+    n = sde.num_scales
+    times = jnp.linspace(1.0, sde.sampling_eps if eps is None else eps, n)
+    evaluations = n * ((predict is not None) + (correct is not None) * n_steps_each)
+
+    def apply_project(keys, t, x, x_mean):
+        return (x, x_mean) if project is None else project(stream(keys, Stream.PROJECT), t, x, x_mean)
+
+    def corrector_update(keys, x, t):
+        score = score_fn(x, t)
+        z = normal(keys, x.shape[1:])
+        step_size = expand(correct(sde, t, snr, score, z), x)
+        x_mean = x + step_size * score
+        return apply_project(keys, t, x_mean + jnp.sqrt(2 * step_size) * z, x_mean)
+
+    def predictor_update(keys, x, t):
+        a, b, c = predict(sde, t)
+        if probability_flow:
+            b, c = 0.5 * b, jnp.zeros_like(c)
+        x_mean = expand(a, x) * x + expand(b, x) * score_fn(x, t)
+        return apply_project(keys, t, x_mean + expand(c, x) * normal(keys, x.shape[1:]), x_mean)
+
+    def init(keys: Keys, x: Images) -> State:
+        return State(jnp.int32(0), stream(keys, Stream.STEPS), x, x)
+
+    def step(state: State) -> State:
+        x, x_mean = state.x, state.x
+        t = jnp.full(len(x), times[state.i])
+        keys = stream(state.keys, state.i)
+        if correct is not None:
+
+            def body(j, carry):
+                return corrector_update(stream(keys, j), carry[0], t)
+
+            x, x_mean = jax.lax.fori_loop(0, n_steps_each, body, (x, x_mean))
+        if predict is not None:
+            x, x_mean = predictor_update(stream(keys, n_steps_each), x, t)
+        else:
+            x_mean = x
+        return State(state.i + 1, state.keys, x, x_mean)
+
+    return Solver(
+        init=init,
+        step=step,
+        fraction=lambda state: state.i / n,
+        view=lambda state: state.x,
+        result=lambda state: (state.x_mean if noise_removal else state.x, jnp.full(len(state.x), evaluations)),
+    )

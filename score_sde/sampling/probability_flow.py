@@ -1,0 +1,70 @@
+"""The probability-flow ODE (paper, section 4.3, eq. 13): sampler, encoder and decoder.
+
+dx/dt = f(t) x - g(t)^2 score(x, t) / 2 has the SDE's marginals. It is solved from 1 to eps for samples, and from eps to
+1 for latents.
+"""
+
+from collections.abc import Callable
+
+import jax.numpy as jnp
+
+from score_sde.array_types import Images, Keys, ScoreFn, Times
+from score_sde.errors import UsageError
+from score_sde.randomness import expand
+from score_sde.sampling.predictors import reverse_diffusion
+from score_sde.sampling.runge_kutta import State, dormand_prince
+from score_sde.sampling.solver import Solver
+from score_sde.sde import SDE
+
+
+def drift(sde: SDE, score_fn: ScoreFn) -> Callable[[Times, Images], Images]:
+    """The velocity (t, x) -> dx/dt."""
+
+    def velocity(t: Times, x: Images) -> Images:
+        return expand(sde.drift_rate(t), x) * x - expand(0.5 * jnp.square(sde.diffusion(t)), x) * score_fn(x, t)
+
+    return velocity
+
+
+def probability_flow(
+    sde: SDE,
+    score_fn: ScoreFn,
+    *,
+    rtol: float = 1e-5,
+    atol: float = 1e-5,
+    eps: float | None = None,
+    noise_removal: bool = True,
+    encode: bool = False,
+) -> Solver:
+    """A solver from x_T to samples, or from images to latents if `encode`; its result is (x, nfe), nfe of shape (b,).
+
+    rtol, atol: tolerances of each step, for each sample by itself. eps: default `sde.sampling_eps`.
+    noise_removal: after the ODE, one denoising step: the mean of the reverse-diffusion predictor at eps, as in the
+    paper's code; 1 more evaluation. Never when encoding.
+    A sample on which the solver fails is NaN.
+    """
+    check_tolerances(rtol, atol)
+    eps = sde.sampling_eps if eps is None else eps
+    t0, t1 = (eps, 1.0) if encode else (1.0, eps)
+    velocity = drift(sde, score_fn)
+    ode = dormand_prince(lambda t, x, _: velocity(t, x), t0, t1, rtol=rtol, atol=atol)
+    denoise = noise_removal and not encode
+
+    def init(keys: Keys, x: Images) -> State:
+        return ode.init(x)
+
+    def result(state: State):
+        x, nfe = state.y, state.nfe
+        if denoise:
+            t = jnp.full(len(x), eps, jnp.float32)
+            a, b, _ = reverse_diffusion(sde, t)
+            x, nfe = expand(a, x) * x + expand(b, x) * score_fn(x, t), nfe + 1
+        return x, nfe
+
+    return Solver(init, ode.step, ode.fraction, view=lambda state: state.y, result=result)
+
+
+def check_tolerances(rtol: float, atol: float) -> None:
+    """Raises `UsageError` for tolerances that float32 cannot meet."""
+    if rtol < 1e-7 or atol <= 0:
+        raise UsageError(f"ODE tolerances rtol={rtol}, atol={atol}: in float32 use rtol >= 1e-7 and atol > 0.")

@@ -1,0 +1,139 @@
+"""Dormand-Prince 5(4) with a step size of its own for every sample of a batch, on the device.
+
+The method, its error estimate and its step control are those of `scipy.integrate.solve_ivp(method="RK45")`, applied to
+each sample as if it were alone: the steps a sample takes do not depend on its batch. (scipy over a whole batch has one
+step for all of it.) A batch costs what its slowest sample costs.
+"""
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from score_sde.array_types import Array, Float, Int, PerSample, PyTree, Times
+from score_sde.randomness import expand
+
+RightHandSide = Callable[[Times, PyTree, PyTree], PyTree]  # (t, y, args) -> dy/dt, each sample at its own t
+
+# Butcher tableau (Dormand and Prince, 1980). The last row of A is the solution; its stage is the next step's first.
+C = np.array([0, 1 / 5, 3 / 10, 4 / 5, 8 / 9, 1, 1], np.float32)
+A = np.array(
+    [
+        [0, 0, 0, 0, 0, 0, 0],
+        [1 / 5, 0, 0, 0, 0, 0, 0],
+        [3 / 40, 9 / 40, 0, 0, 0, 0, 0],
+        [44 / 45, -56 / 15, 32 / 9, 0, 0, 0, 0],
+        [19372 / 6561, -25360 / 2187, 64448 / 6561, -212 / 729, 0, 0, 0],
+        [9017 / 3168, -355 / 33, 46732 / 5247, 49 / 176, -5103 / 18656, 0, 0],
+        [35 / 384, 0, 500 / 1113, 125 / 192, -2187 / 6784, 11 / 84, 0],
+    ],
+    np.float32,
+)
+E = np.array([-71 / 57600, 0, 71 / 16695, -71 / 1920, 17253 / 339200, -22 / 525, 1 / 40], np.float32)
+ORDER = 5
+SAFETY, MIN_FACTOR, MAX_FACTOR = 0.9, 0.2, 10.0
+
+
+class State(NamedTuple):
+    t: Times
+    y: PyTree
+    dy: PyTree
+    h: PerSample  # size of the next step, > 0
+    rejected: Array  # whether the last attempt failed
+    nfe: Int[Array, " b"]
+
+
+class Integrator(NamedTuple):
+    init: Callable[[PyTree, PyTree], State]  # (y, args)
+    step: Callable[[State, PyTree], State]  # (state, args)
+    fraction: Callable[[State], Float[Array, ""]]
+
+
+def dormand_prince(rhs: RightHandSide, t0: float, t1: float, *, rtol: float, atol: float) -> Integrator:
+    """Integrates dy/dt = rhs(t, y, args) from t0 to t1 (either direction) for a pytree y of arrays (b, ...).
+
+    A sample whose step size underflows, or whose derivative is not finite, ends at t1 with y = NaN.
+    """
+    direction = np.float32(np.sign(t1 - t0))
+    span = np.float32(abs(t1 - t0))
+
+    def init(y: PyTree, args: PyTree = None) -> State:
+        """First step size as in Hairer, Norsett and Wanner, section II.4."""
+        t = jnp.full(len(jax.tree.leaves(y)[0]), t0, jnp.float32)
+        dy = rhs(t, y, args)
+        scale = jax.tree.map(lambda y: atol + rtol * jnp.abs(y), y)
+        d0, d1 = _rms(y, scale), _rms(dy, scale)
+        h0 = jnp.where((d0 < 1e-5) | (d1 < 1e-5), 1e-6, 0.01 * d0 / d1)
+        h0 = jnp.minimum(h0, span)
+        dy1 = rhs(t + direction * h0, _axpy(direction * h0, dy, y), args)
+        d2 = _rms(jax.tree.map(jnp.subtract, dy1, dy), scale) / h0
+        h1 = jnp.where(
+            (d1 <= 1e-15) & (d2 <= 1e-15),
+            jnp.maximum(1e-6, 1e-3 * h0),
+            (0.01 / jnp.maximum(d1, d2)) ** (1 / ORDER),
+        )
+        h = jnp.minimum(jnp.minimum(100 * h0, h1), span)
+        return State(t, y, dy, h, jnp.zeros(t.shape, bool), jnp.full(t.shape, 2, jnp.int32))
+
+    def step(state: State, args: PyTree = None) -> State:
+        t, y, dy, h, rejected, nfe = state
+        remaining = direction * (t1 - t)
+        active = remaining > 0
+        min_step = 10 * jnp.finfo(jnp.float32).eps * jnp.maximum(jnp.abs(t), 1e-6)
+        h = jnp.where(h > min_step, h, min_step)  # also where it is NaN
+        last = h >= remaining
+        signed_h = direction * jnp.where(last, remaining, h)
+
+        # Stages 2..7; the loop keeps one copy of the network in the program.
+        stages = jax.tree.map(lambda d: jnp.zeros((7, *d.shape), d.dtype).at[0].set(d), dy)
+
+        def stage(s, carry):
+            stages, _ = carry
+            row = jnp.asarray(A)[s]
+            y_s = _axpy(signed_h, jax.tree.map(lambda k: jnp.tensordot(row, k, 1), stages), y)
+            dy_s = rhs(t + signed_h * jnp.asarray(C)[s], y_s, args)
+            return jax.tree.map(lambda k, d: k.at[s].set(d), stages, dy_s), y_s
+
+        stages, y_new = jax.lax.fori_loop(1, 7, stage, (stages, y))
+        error = jax.tree.map(lambda k: jnp.tensordot(jnp.asarray(E), k, 1), stages)
+        error = jax.tree.map(lambda e: expand(signed_h, e) * e, error)
+        scale = jax.tree.map(lambda a, b: atol + rtol * jnp.maximum(jnp.abs(a), jnp.abs(b)), y, y_new)
+        error_norm = _rms(error, scale)
+
+        accepted = active & (error_norm < 1)
+        factor = jnp.clip(SAFETY * error_norm ** (-1 / ORDER), MIN_FACTOR, MAX_FACTOR)
+        factor = jnp.where(accepted & rejected, jnp.minimum(factor, 1.0), factor)
+        factor = jnp.where(jnp.isfinite(error_norm), factor, MIN_FACTOR)
+        failed = active & ~accepted & (h <= min_step)
+
+        t_new = jnp.where(last, jnp.float32(t1), t + signed_h)
+        t = jnp.where(failed, t1, jnp.where(accepted, t_new, t))
+        y = _where(accepted, y_new, y)
+        y = jax.tree.map(lambda y: jnp.where(expand(failed, y), jnp.nan, y), y)
+        dy = _where(accepted, jax.tree.map(lambda k: k[-1], stages), dy)
+        h = jnp.where(active, jnp.abs(signed_h) * factor, h)
+        return State(t, y, dy, h, active & ~accepted, nfe + 6 * active)
+
+    def fraction(state: State) -> Float[Array, ""]:
+        unfinished = jnp.any(direction * (t1 - state.t) > 0)
+        done = jnp.min(direction * (state.t - t0)) / span
+        return jnp.where(unfinished, jnp.minimum(done, 1 - 1e-6), 1.0)
+
+    return Integrator(init, step, fraction)
+
+
+def _axpy(a: PerSample, x: PyTree, y: PyTree) -> PyTree:
+    return jax.tree.map(lambda x, y: expand(a, x) * x + y, x, y)
+
+
+def _where(condition: Array, a: PyTree, b: PyTree) -> PyTree:
+    return jax.tree.map(lambda a, b: jnp.where(expand(condition, a), a, b), a, b)
+
+
+def _rms(tree: PyTree, scale: PyTree) -> PerSample:
+    """Root mean square of tree / scale over all numbers of a sample."""
+    squares = jax.tree.leaves(jax.tree.map(lambda x, s: jnp.square(x / s), tree, scale))
+    ratios = [square.reshape(len(square), -1) for square in squares]
+    return jnp.sqrt(sum(r.sum(1) for r in ratios) / sum(r.shape[1] for r in ratios))

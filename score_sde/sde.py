@@ -1,0 +1,282 @@
+r"""The paper's three SDEs (Song et al., 2021, section 3.4 and appendix B).
+
+All are affine with scalar coefficients,
+
+    dx = f(t) x dt + g(t) dw,     t in [0, 1],                                  (1)
+
+so an SDE is a handful of scalar functions of time and x never enters its interface. Its transition kernel is
+
+    x_t | x_0  ~  N(mean_scale(t) x_0, std(t)^2 I).                             (2)
+
+Beside the continuous process each SDE carries a Markov chain of `num_scales` steps, x_{i+1} = (1 + f_k) x_i + G_k z
+with k = floor(t (N - 1)): the DDPM chain for VP, the SMLD chain for VE, Euler-Maruyama for sub-VP.
+"""
+
+import abc
+import dataclasses
+import functools
+
+import jax.numpy as jnp
+import numpy as np
+
+from score_sde.array_types import Array, Float, Images, Int, Keys, PerSample
+from score_sde.errors import UsageError
+from score_sde.randomness import normal
+
+Scalars = Float[Array, "*b"]  # one scalar a sample, or a single one
+
+# t (N - 1) is an integer up to float32 rounding wherever t is a grid point; this keeps the floor on the right side
+# of it. It is above one rounding unit for N <= 2000 and below the offset that sampling_eps adds at any grid point.
+ROUNDING = 2.5e-4
+
+
+class SDE(abc.ABC):
+    """dx = f(t) x dt + g(t) dw on t in [0, 1], and its discrete chain of `num_scales` steps."""
+
+    num_scales: int  # N: steps of the chain, and of a sampler
+    sampling_eps: float  # samplers stop at this t
+
+    @abc.abstractmethod
+    def drift_rate(self, t: Scalars) -> Scalars:
+        """f(t)."""
+
+    @abc.abstractmethod
+    def diffusion(self, t: Scalars) -> Scalars:
+        """g(t)."""
+
+    @abc.abstractmethod
+    def mean_scale(self, t: Scalars) -> Scalars:
+        """Factor on x_0 in the mean of x_t (eq. 29 of the paper)."""
+
+    @abc.abstractmethod
+    def std(self, t: Scalars) -> Scalars:
+        """Standard deviation of x_t given x_0 (eq. 29)."""
+
+    @abc.abstractmethod
+    def chain(self, t: Scalars) -> tuple[Scalars, Scalars]:
+        """(f_k, G_k): the step x + f_k x + G_k z of the discrete chain at t."""
+
+    @abc.abstractmethod
+    def chain_marginal(self, t: Scalars) -> tuple[Scalars, Scalars]:
+        """(mean scale, std) of the chain after step k, given x_0: the noise levels of discrete training."""
+
+    @abc.abstractmethod
+    def ancestral(self, t: Scalars) -> tuple[Scalars, Scalars, Scalars]:
+        """(a, b, c) of the ancestral step x_mean = a x + b score, x = x_mean + c z (appendix F)."""
+
+    @abc.abstractmethod
+    def langevin_scale(self, t: Scalars) -> Scalars:
+        """alpha in the Langevin step size 2 alpha (snr |z| / |score|)^2 (appendix G, algorithms 4 and 5)."""
+
+    @property
+    @abc.abstractmethod
+    def prior_std(self) -> float:
+        """Standard deviation of the prior p_1, a zero-mean isotropic Gaussian."""
+
+    def prior_sample(self, keys: Keys, shape: tuple[int, ...]) -> Float[Array, "b ..."]:
+        """x_T of shape (b, *shape), one sample from each key."""
+        return self.prior_std * normal(keys, shape)
+
+    def prior_logp(self, x: Images) -> PerSample:
+        """log p_1(x) in nats."""
+        d = x[0].size
+        energy = jnp.sum(jnp.square(x / self.prior_std), axis=tuple(range(1, x.ndim)))
+        return -0.5 * energy - d * (0.5 * np.log(2 * np.pi) + np.log(self.prior_std))
+
+    def chain_index(self, t: Scalars) -> Int[Array, "*b"]:
+        """k = floor(t (N - 1)), the position of t in the chain, 0..N-1."""
+        return jnp.floor(t * (self.num_scales - 1) + ROUNDING).astype(jnp.int32)
+
+    def _check(self, **positive: float) -> None:
+        if self.num_scales < 2:
+            raise UsageError(f"sde.num_scales is {self.num_scales}; a chain needs at least 2 steps.")
+        if not 0 < self.sampling_eps < 1:
+            raise UsageError(f"sampling_eps is {self.sampling_eps}; samplers stop at a time in (0, 1).")
+        (low_name, low), (high_name, high) = positive.items()
+        if not 0 < low < high:
+            raise UsageError(f"sde.{low_name}={low} and sde.{high_name}={high}: need 0 < {low_name} < {high_name}.")
+
+
+@dataclasses.dataclass(frozen=True)
+class VP(SDE):
+    """Variance preserving: f = -beta(t)/2, g = sqrt(beta(t)), beta linear in t (eq. 11); the limit of DDPM."""
+
+    beta_min: float = 0.1
+    beta_max: float = 20.0
+    num_scales: int = 1000
+    sampling_eps: float = 1e-3
+
+    def __post_init__(self):
+        self._check(beta_min=self.beta_min, beta_max=self.beta_max)
+
+    def beta(self, t: Scalars) -> Scalars:
+        return self.beta_min + t * (self.beta_max - self.beta_min)
+
+    def integrated_beta(self, t: Scalars) -> Scalars:
+        """B(t), the integral of beta from 0 to t."""
+        return t * (self.beta_min + 0.5 * t * (self.beta_max - self.beta_min))
+
+    def drift_rate(self, t: Scalars) -> Scalars:
+        return -0.5 * self.beta(t)
+
+    def diffusion(self, t: Scalars) -> Scalars:
+        return jnp.sqrt(self.beta(t))
+
+    def mean_scale(self, t: Scalars) -> Scalars:
+        return jnp.exp(-0.5 * self.integrated_beta(t))
+
+    def std(self, t: Scalars) -> Scalars:
+        return jnp.sqrt(-jnp.expm1(-self.integrated_beta(t)))
+
+    def chain(self, t: Scalars) -> tuple[Scalars, Scalars]:
+        beta = _lookup(_ddpm_chain(self)[0], self.chain_index(t))
+        return jnp.sqrt(1 - beta) - 1, jnp.sqrt(beta)
+
+    def chain_marginal(self, t: Scalars) -> tuple[Scalars, Scalars]:
+        _, mean_scale, std = _ddpm_chain(self)
+        k = self.chain_index(t)
+        return _lookup(mean_scale, k), _lookup(std, k)
+
+    def ancestral(self, t: Scalars) -> tuple[Scalars, Scalars, Scalars]:
+        beta = _lookup(_ddpm_chain(self)[0], self.chain_index(t))
+        return 1 / jnp.sqrt(1 - beta), beta / jnp.sqrt(1 - beta), jnp.sqrt(beta)
+
+    def langevin_scale(self, t: Scalars) -> Scalars:
+        """alpha_k = 1 - beta_k: of one step, not the cumulative product."""
+        return 1 - _lookup(_ddpm_chain(self)[0], self.chain_index(t))
+
+    @property
+    def prior_std(self) -> float:
+        return 1.0
+
+
+@dataclasses.dataclass(frozen=True)
+class SubVP(SDE):
+    """Sub-VP: as VP with g = sqrt(beta(t) (1 - exp(-2 B(t)))), so that std = 1 - exp(-B(t)) (eqs. 12 and 29)."""
+
+    beta_min: float = 0.1
+    beta_max: float = 20.0
+    num_scales: int = 1000
+    sampling_eps: float = 1e-3
+
+    def __post_init__(self):
+        self._check(beta_min=self.beta_min, beta_max=self.beta_max)
+
+    @property
+    def _vp(self) -> VP:
+        return VP(**dataclasses.asdict(self))
+
+    def drift_rate(self, t: Scalars) -> Scalars:
+        return self._vp.drift_rate(t)
+
+    def diffusion(self, t: Scalars) -> Scalars:
+        return jnp.sqrt(-self._vp.beta(t) * jnp.expm1(-2 * self._vp.integrated_beta(t)))
+
+    def mean_scale(self, t: Scalars) -> Scalars:
+        return self._vp.mean_scale(t)
+
+    def std(self, t: Scalars) -> Scalars:
+        return -jnp.expm1(-self._vp.integrated_beta(t))
+
+    def chain(self, t: Scalars) -> tuple[Scalars, Scalars]:
+        return self.drift_rate(t) / self.num_scales, self.diffusion(t) / np.sqrt(self.num_scales)
+
+    def chain_marginal(self, t: Scalars) -> tuple[Scalars, Scalars]:
+        raise UsageError("Sub-VP has no discrete noise levels; set training.continuous=True.")
+
+    def ancestral(self, t: Scalars) -> tuple[Scalars, Scalars, Scalars]:
+        raise UsageError(
+            "Ancestral sampling is not defined for sub-VP; "
+            "set sampling.predictor to reverse_diffusion or euler_maruyama."
+        )
+
+    def langevin_scale(self, t: Scalars) -> Scalars:
+        """1 - beta(t)/N, what alpha_k of VP is up to O(1/N). The paper's code has none and stops with an error."""
+        return 1 - self._vp.beta(t) / self.num_scales
+
+    @property
+    def prior_std(self) -> float:
+        return 1.0
+
+
+@dataclasses.dataclass(frozen=True)
+class VE(SDE):
+    """Variance exploding: f = 0, std = sigma(t) = sigma_min (sigma_max / sigma_min)^t (eq. 9); the limit of SMLD.
+
+    The kernel's variance is sigma(t)^2, as in the paper's code, not sigma(t)^2 - sigma(0)^2.
+    """
+
+    sigma_min: float = 0.01
+    sigma_max: float = 50.0
+    num_scales: int = 1000
+    sampling_eps: float = 1e-5
+
+    def __post_init__(self):
+        self._check(sigma_min=self.sigma_min, sigma_max=self.sigma_max)
+
+    @property
+    def _log_ratio(self) -> float:
+        return float(np.log(self.sigma_max / self.sigma_min))
+
+    def drift_rate(self, t: Scalars) -> Scalars:
+        return jnp.zeros_like(t)
+
+    def diffusion(self, t: Scalars) -> Scalars:
+        return self.std(t) * np.float32(np.sqrt(2 * self._log_ratio))
+
+    def mean_scale(self, t: Scalars) -> Scalars:
+        return jnp.ones_like(t)
+
+    def std(self, t: Scalars) -> Scalars:
+        return self.sigma_min * jnp.exp(t * self._log_ratio)
+
+    def chain(self, t: Scalars) -> tuple[Scalars, Scalars]:
+        sigma, previous = self._steps(t)
+        return jnp.zeros_like(t), jnp.sqrt(sigma**2 - previous**2)
+
+    def chain_marginal(self, t: Scalars) -> tuple[Scalars, Scalars]:
+        return jnp.ones_like(t), self._steps(t)[0]
+
+    def ancestral(self, t: Scalars) -> tuple[Scalars, Scalars, Scalars]:
+        sigma, previous = self._steps(t)
+        variance = sigma**2 - previous**2
+        return jnp.ones_like(t), variance, jnp.sqrt(previous**2 * variance) / sigma
+
+    def langevin_scale(self, t: Scalars) -> Scalars:
+        return jnp.ones_like(t)
+
+    @property
+    def prior_std(self) -> float:
+        return float(self.sigma_max)
+
+    def _steps(self, t: Scalars) -> tuple[Scalars, Scalars]:
+        """sigma_k and sigma_{k-1}, with sigma_{-1} = 0."""
+        sigmas, k = _smld_chain(self), self.chain_index(t)
+        return _lookup(sigmas, k), jnp.where(k > 0, _lookup(sigmas, k - 1), 0.0)
+
+
+@functools.lru_cache
+def _ddpm_chain(sde: VP) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """beta_k, and the mean scale and std after step k, in float64."""
+    n = sde.num_scales
+    betas = np.linspace(sde.beta_min / n, sde.beta_max / n, n)
+    if betas[-1] >= 1:
+        raise UsageError(
+            f"The DDPM chain has beta_max / num_scales = {sde.beta_max:g} / {n}, and a step needs less than 1; "
+            f"raise num_scales above {sde.beta_max:g}, or use sampling.predictor=euler_maruyama with no corrector."
+        )
+    alphas_cumprod = np.cumprod(1 - betas)
+    return betas, np.sqrt(alphas_cumprod), np.sqrt(1 - alphas_cumprod)
+
+
+@functools.lru_cache
+def _smld_chain(sde: VE) -> np.ndarray:
+    """sigma_k ascending, in float64."""
+    return np.geomspace(sde.sigma_min, sde.sigma_max, sde.num_scales)
+
+
+def _lookup(table: np.ndarray, k: Int[Array, "*b"]) -> Scalars:
+    return jnp.asarray(table, jnp.float32)[jnp.clip(k, 0, len(table) - 1)]
+
+
+SDES: dict[str, type[SDE]] = {"vpsde": VP, "subvpsde": SubVP, "vesde": VE}

@@ -1,0 +1,48 @@
+"""The training state and its update. The state is arrays only, and exactly what a checkpoint holds."""
+
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import optax
+
+from score_sde.array_types import Array, Int, PyTree
+
+
+class TrainState(NamedTuple):
+    step: Int[Array, ""]  # updates made
+    params: PyTree
+    opt_state: PyTree
+    ema_params: PyTree
+
+
+def initial_state(params: PyTree, optimizer: optax.GradientTransformation) -> TrainState:
+    """The EMA starts at the initial parameters."""
+    ema_params = jax.tree.map(jnp.copy, params)  # two buffers: the step donates both
+    return TrainState(jnp.int32(0), params, optimizer.init(params), ema_params)
+
+
+def adam(
+    *, lr: float, beta1: float, eps: float, weight_decay: float, warmup: int, grad_clip: float, trainable: PyTree
+) -> optax.GradientTransformation:
+    """The paper's optimizer: clip by global norm, Adam (beta2 0.999), decoupled weight decay, linear warm-up.
+
+    The rate is lr min(step / warmup, 1) with the step before it is counted, so the first update has rate 0.
+    grad_clip < 0 turns clipping off. trainable: tree of booleans, what weight decay applies to.
+    """
+
+    def schedule(step: Array) -> Array:
+        return lr * jnp.minimum(step / warmup, 1.0) if warmup > 0 else jnp.float32(lr)
+
+    clip = optax.clip_by_global_norm(grad_clip) if grad_clip >= 0 else optax.identity()
+    return optax.chain(clip, optax.adamw(schedule, b1=beta1, eps=eps, weight_decay=weight_decay, mask=trainable))
+
+
+def apply_gradients(
+    state: TrainState, grads: PyTree, optimizer: optax.GradientTransformation, ema_rate: float
+) -> TrainState:
+    """One update, then the EMA at its constant rate, from the first step on."""
+    updates, opt_state = optimizer.update(grads, state.opt_state, state.params)
+    params = optax.apply_updates(state.params, updates)
+    ema_params = jax.tree.map(lambda ema, p: ema_rate * ema + (1 - ema_rate) * p, state.ema_params, params)
+    return TrainState(state.step + 1, params, opt_state, ema_params)

@@ -1,0 +1,144 @@
+"""A trained model, for notebooks and scripts: `model = score_sde.load(workdir)`."""
+
+import functools
+import math
+from collections.abc import Callable
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+from ml_collections import ConfigDict
+
+from score_sde import checkpoints, images, workdir
+from score_sde.array_types import Array, Float, Images, Key, Keys, PerSample, Times
+from score_sde.build import Experiment
+from score_sde.errors import UsageError
+from score_sde.progress import Runner, pad_to_devices
+from score_sde.randomness import Stream, batch_keys, sample_keys, stream
+from score_sde.sampling import SAMPLERS
+from score_sde.sde import SDE
+
+Report = Callable[[float], None]
+
+
+def load(directory: str | Path, step: int | None = None, config: ConfigDict | None = None) -> "Trained":
+    """The model trained in a workdir, with its EMA weights.
+
+    step: default the last checkpoint. config: default the workdir's; another may differ in `sampling` and `eval`.
+    Raises `UsageError` when there is no such checkpoint, or `config` describes another run.
+    """
+    available = workdir.checkpoint_steps(Path(directory))
+    step = available[-1] if step is None else step
+    if step not in available:
+        raise UsageError(f"No checkpoint of step {step} in {directory}; there are: {', '.join(map(str, available))}.")
+    if config is None:
+        config = _config_dict(workdir.read(Path(directory), "config.json"))
+    else:
+        workdir.check_same_run(Path(directory), config.to_dict())
+    return Trained(Experiment(config), Path(directory), step)
+
+
+def _config_dict(stored: dict) -> ConfigDict:
+    """A stored config as ConfigDict, its lists tuples again."""
+
+    def restore(value):
+        if isinstance(value, dict):
+            return {key: restore(v) for key, v in value.items()}
+        return tuple(value) if isinstance(value, list) else value
+
+    return ConfigDict(restore(stored)).lock()
+
+
+class Trained:
+    """A network with the weights of one checkpoint. Images are in [0, 1], NHWC; x is in model range."""
+
+    def __init__(self, experiment: Experiment, directory: Path, step: int):
+        self.experiment = experiment
+        self.step = step
+        with checkpoints.Checkpoints(directory / "checkpoints") as saved:
+            state = saved.load(step, checkpoints.on_host(jax.eval_shape(experiment.init_state)))
+        self.params = jax.device_put(state.ema_params)
+
+    @property
+    def config(self) -> ConfigDict:
+        return self.experiment.config
+
+    @property
+    def sde(self) -> SDE:
+        return self.experiment.sde
+
+    def score(self, x: Images, t: Times) -> Images:
+        """The score of p_t at x (model range, float32), one time in (0, 1] for each image."""
+        return self._score(self.params, x, t)
+
+    @functools.cached_property
+    def _score(self) -> Callable:
+        return jax.jit(lambda params, x, t: self.experiment.score_fn(params)(x, t))
+
+    def sample(self, key: Key[Array, ""], n: int, sampler: str | None = None) -> Float[Array, "n h w c"]:
+        """`n` images in [0, 1]; sample i depends on (key, i) only, unless the sampler couples the batch.
+
+        sampler: "pc" or "ode"; default config.sampling.method.
+        """
+        x, _ = self.sample_with_nfe(sample_keys(key, jnp.arange(pad_to_devices(n))), sampler)
+        return x[:n]
+
+    def sample_with_nfe(
+        self, keys: Keys, sampler: str | None = None, report: Report = lambda _: None, max_steps: float = math.inf
+    ) -> tuple[Images, Array]:
+        """One image in [0, 1] and its number of network evaluations for each key. max_steps=0 only compiles."""
+        prior_keys = stream(keys, Stream.PRIOR)
+        x = self.experiment.sampling_sde.prior_sample(prior_keys, self.experiment.image_shape)
+        x, nfe = self._runners[sampler or self.config.sampling.method.lower()](self.params, keys, x, report, max_steps)
+        _check_finite(x, "A sample")
+        return jnp.clip(self.experiment.scaling.to_unit(x), 0, 1), nfe
+
+    def bits_per_dim(self, key: Key[Array, ""], pixels: Array) -> PerSample:
+        """Bits/dim of each image, uint8 or in [0, 1] on 256 levels: dequantised with noise from `key` first."""
+        keys = batch_keys(key, len(pixels))
+        return self.bits_per_dim_with_nfe(keys, self._in_unit_range(pixels))[0]
+
+    def bits_per_dim_with_nfe(self, keys: Keys, x: Images, report: Report = lambda _: None) -> tuple[PerSample, Array]:
+        """Bits/dim and evaluations of each image in [0, 1], everything random in it from the image's own key."""
+        x = self.experiment.scaling.to_model(images.dequantize(stream(keys, Stream.DEQUANTIZE), x))
+        bpd, _, nfe = self._runners["bits_per_dim"](self.params, keys, x, report)
+        _check_finite(bpd, "A likelihood")
+        return bpd, nfe
+
+    def encode(self, pixels: Array) -> Images:
+        """Latents x_1 of images, uint8 or in [0, 1], by the probability-flow ODE from t = 1e-5."""
+        return self._transport("encoder", self.experiment.scaling.to_model(self._in_unit_range(pixels)))
+
+    def decode(self, z: Images) -> Images:
+        """Images in [0, 1] of latents: the inverse of `encode`, without a denoising step."""
+        return jnp.clip(self.experiment.scaling.to_unit(self._transport("decoder", z)), 0, 1)
+
+    def _transport(self, runner: str, x: Images) -> Images:
+        keys = batch_keys(jax.random.key(0), len(x))  # an ODE draws nothing
+        y, _ = self._runners[runner](self.params, keys, x)
+        _check_finite(y, "A solution of the probability-flow ODE")
+        return y
+
+    @functools.cached_property
+    def _runners(self) -> dict[str, Runner]:
+        experiment = self.experiment
+        solvers = {name: functools.partial(experiment.sampler, method=name) for name in SAMPLERS}
+        solvers["bits_per_dim"] = experiment.bits_per_dim
+        solvers["encoder"] = functools.partial(experiment.transport, encode=True)
+        solvers["decoder"] = functools.partial(experiment.transport, encode=False)
+        return {name: Runner(make_solver) for name, make_solver in solvers.items()}
+
+    def _in_unit_range(self, pixels: Array) -> Images:
+        pixels = jnp.asarray(pixels)
+        if pixels.ndim != 4 or pixels.shape[1:] != self.experiment.image_shape:
+            raise UsageError(f"Images of shape {pixels.shape}: this model takes (n, {self.experiment.image_shape}).")
+        if pixels.dtype == jnp.uint8:
+            return images.to_unit(pixels)
+        if not bool(jnp.all((pixels >= 0) & (pixels <= 1))):
+            raise UsageError("Images must be uint8, or floats in [0, 1]; these leave that range or are NaN.")
+        return pixels.astype(jnp.float32)
+
+
+def _check_finite(x: Array, what: str) -> None:
+    if not bool(jnp.all(jnp.isfinite(x))):
+        raise UsageError(f"{what} is not finite: the solver failed; try another checkpoint, or looser tolerances.")

@@ -1,0 +1,102 @@
+"""The folder of a run, which holds all of it:
+
+config.json     the resolved config
+launch.json     the command-line overrides and the versions it was started with
+metrics.jsonl   one JSON object a line, each with its step
+checkpoints/    one folder a step
+samples/        samples as .npz and .png
+eval/           report.json
+"""
+
+import importlib.metadata
+import json
+import platform
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from score_sde import checkpoints
+from score_sde.errors import UsageError
+
+# What may change between the launches of a run without making it another run.
+FREE_SECTIONS = ("sampling", "eval", "wandb")
+FREE_KEYS = (
+    "data.data_dir",
+    "training.n_iters",
+    "training.snapshot_freq",
+    "training.snapshot_freq_for_preemption",
+    "training.log_freq",
+    "training.eval_freq",
+    "training.snapshot_sampling",
+)
+PACKAGES = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "numpy", "score-sde")
+
+
+def flatten(config: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """{"training.n_iters": 1, ...}; tuples become lists, as in JSON."""
+    flat = {}
+    for key, value in config.items():
+        if isinstance(value, Mapping):
+            flat |= flatten(value, f"{prefix}{key}.")
+        else:
+            flat[prefix + key] = list(value) if isinstance(value, tuple) else value
+    return flat
+
+
+def read(workdir: Path, name: str) -> dict[str, Any]:
+    """A JSON file of the workdir, {} if it has none. Raises `UsageError` if it cannot be parsed."""
+    path = Path(workdir) / name
+    if not path.exists():
+        return {}
+    try:
+        return json.loads(path.read_text())
+    except ValueError as error:
+        raise UsageError(f"{path} is not valid JSON ({error}); restore it, or start in a new --workdir.") from error
+
+
+def write(workdir: Path, name: str, content: Any) -> None:
+    """Replaces a JSON file whole: a reader sees the old one or the new one."""
+    path = Path(workdir) / name
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(path.name + ".tmp")
+    temporary.write_text(json.dumps(content, indent=2) + "\n")
+    temporary.replace(path)
+
+
+def checkpoint_steps(workdir: Path) -> list[int]:
+    """Steps with a checkpoint. Raises `UsageError` if there are none."""
+    steps = checkpoints.steps(Path(workdir) / "checkpoints")
+    if not steps or not read(workdir, "config.json"):
+        raise UsageError(f"No checkpoint in {workdir}; train first: --mode=train with the same --config and --workdir.")
+    return steps
+
+
+def check_same_run(workdir: Path, config: Mapping[str, Any]) -> None:
+    """Raises `UsageError` if the workdir holds a run of another config. Only `FREE_*` may differ."""
+    stored, wanted = flatten(read(workdir, "config.json")), flatten(config)
+    if not stored:
+        return
+    different = [
+        key
+        for key in sorted(stored.keys() | wanted.keys())
+        if stored.get(key) != wanted.get(key) and key not in FREE_KEYS and key.split(".")[0] not in FREE_SECTIONS
+    ]
+    if different:
+        # Name what tells most: the SDE, network or data set, if it is one of these.
+        key = next((key for key in different if key in ("sde.name", "data.dataset", "model.name")), different[0])
+        others = f" ({len(different) - 1} more keys differ)" if len(different) > 1 else ""
+        raise UsageError(
+            f"{workdir} was trained with {key}={stored.get(key)!r}, not {wanted.get(key)!r}{others}; "
+            "use the config and overrides it was trained with, or another --workdir."
+        )
+
+
+def versions() -> dict[str, str]:
+    """Of Python and of the packages that can move a number."""
+    found = {"python": platform.python_version()}
+    for package in PACKAGES:
+        try:
+            found[package] = importlib.metadata.version(package)
+        except importlib.metadata.PackageNotFoundError:
+            found[package] = "not installed"
+    return found

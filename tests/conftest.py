@@ -1,0 +1,40 @@
+"""What the tests share: XLA's flags, a data folder, a configuration of seconds, and a run trained with it."""
+
+import os
+
+from score_sde.backend import configure
+
+configure()
+os.environ.setdefault("WANDB_MODE", "disabled")
+
+from pathlib import Path  # noqa: E402
+
+import pytest  # noqa: E402
+
+ROOT = Path(__file__).parent.parent
+
+
+@pytest.fixture(scope="session")
+def data_dir(tmp_path_factory) -> str:
+    return str(tmp_path_factory.mktemp("tensorflow_datasets"))
+
+
+@pytest.fixture
+def tiny_config(data_dir):
+    """name -> the digits config of that name with a network and a run of seconds."""
+
+    def build(name: str = "vp/digits_ddpmpp_continuous"):
+        import importlib
+
+        config = importlib.import_module("configs." + name.replace("/", ".")).get_config()
+        config.data.data_dir = data_dir
+        config.model.update(nf=8, num_res_blocks=1, attn_resolutions=(4,))
+        config.sde.num_scales = 30
+        config.training.update(
+            batch_size=16, n_iters=4, snapshot_freq=2, snapshot_freq_for_preemption=2, log_freq=1, eval_freq=2
+        )
+        config.eval.update(batch_size=64, bpd_num_repeats=1, rtol=1e-2, atol=1e-2)
+        config.sampling.update(num_samples=8, rtol=1e-2, atol=1e-2)
+        return config
+
+    return build

@@ -1,0 +1,89 @@
+"""Run by test_parallel.py in a process of its own, with 8 virtual CPU devices or 1; prints what it computed as JSON."""
+
+import json
+import sys
+
+from score_sde.backend import configure
+
+configure()
+
+import jax  # noqa: E402
+import jax.numpy as jnp  # noqa: E402
+import numpy as np  # noqa: E402
+import optax  # noqa: E402
+
+from configs.vp.digits_ddpmpp_continuous import get_config  # noqa: E402
+from score_sde import images, parallel  # noqa: E402
+from score_sde.build import Experiment  # noqa: E402
+from score_sde.progress import Runner  # noqa: E402
+from score_sde.randomness import Stream, sample_keys, stream  # noqa: E402
+from score_sde.train import train_step  # noqa: E402
+
+
+def experiment() -> Experiment:
+    config = get_config()
+    config.model.update(nf=8, num_res_blocks=1, ch_mult=(1,), dropout=0.3, init_scale=1.0)
+    config.optim.warmup = 0
+    config.data.uniform_dequantization = True
+    config.sde.num_scales = 30
+    config.sampling.corrector = "langevin"
+    return Experiment(config)
+
+
+PIXELS = np.random.default_rng(0).integers(0, 256, (16, 8, 8, 1)).astype(np.uint8)
+
+
+def sharded() -> dict:
+    """Two training steps, samples and bits/dim through `score_sde.parallel`."""
+    parts = experiment()
+    step = parallel.pmap(train_step(parts), in_axes=(None, 0), out_axes=(None, None))
+    state, losses = jax.jit(parts.init_state)(), []
+    for _ in range(2):
+        state, loss = step(state, PIXELS)
+        losses.append(float(loss))
+    keys = sample_keys(jax.random.key(1), jnp.arange(16))
+    x = parts.sde.prior_sample(stream(keys, Stream.PRIOR), parts.image_shape)
+    samples, _ = Runner(parts.sampler)(state.params, keys, x)
+    bpd, _, nfe = Runner(parts.bits_per_dim)(state.params, keys[:11], x[:11])  # 11 images on 8 devices
+    return {
+        "devices": jax.device_count(),
+        "losses": losses,
+        "noise": np.asarray(x).tobytes().hex()[:4096],
+        "samples": np.asarray(samples).ravel().tolist(),
+        "bpd": np.asarray(bpd).tolist(),
+        "nfe": np.asarray(nfe).tolist(),
+        "params": [float(jnp.sum(jnp.abs(leaf))) for leaf in jax.tree.leaves(state.params)],
+    }
+
+
+def literal_pmap() -> dict:
+    """The largest difference between an update through `parallel.pmap` and one through `jax.pmap` with a pmean."""
+    parts = experiment()
+    optimizer = optax.sgd(1.0)  # Adam's first step is a sign, which would hide a wrong gradient
+    params = parts.init_params()
+
+    def gradient(params, keys, pixels):
+        return jax.value_and_grad(lambda p: parts.loss(p, keys, images.to_unit(pixels)).mean())(params)
+
+    def update(params, keys, pixels, reduce):
+        loss, grads = reduce(gradient(params, keys, pixels))
+        updates, _ = optimizer.update(grads, optimizer.init(params))
+        return optax.apply_updates(params, updates), loss
+
+    keys = sample_keys(jax.random.key(2), jnp.arange(16))
+    ours = parallel.pmap(
+        lambda p, k, x: update(p, k, x, lambda tree: tree), in_axes=(None, 0, 0), out_axes=(None, None)
+    )(params, keys, PIXELS)
+    split = jax.tree.map(lambda a: a.reshape(8, 2, *a.shape[1:]), (keys, jnp.asarray(PIXELS)))
+    literal = jax.pmap(
+        lambda p, k, x: update(p, k, x, lambda tree: jax.lax.pmean(tree, "batch")),
+        axis_name="batch",
+        in_axes=(None, 0, 0),
+    )(params, *split)
+    literal = jax.tree.map(lambda a: a[0], literal)
+    difference = jax.tree.map(lambda a, b: float(jnp.max(jnp.abs(a - b))), ours, literal)
+    moved = jax.tree.map(lambda a, b: float(jnp.max(jnp.abs(a - b))), ours[0], params)
+    return {"difference": max(jax.tree.leaves(difference)), "moved": max(jax.tree.leaves(moved))}
+
+
+print(json.dumps({"sharded": sharded, "literal_pmap": literal_pmap}[sys.argv[1]]()))

@@ -1,0 +1,56 @@
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from score_sde.checkpoints import Checkpoints, on_host, steps
+from score_sde.errors import UsageError
+from score_sde.state import adam, initial_state
+
+
+def state(value: float, shape=(3, 2)):
+    params = {"layer": {"w": jnp.full(shape, value)}}
+    optimizer = adam(
+        lr=0.1,
+        beta1=0.9,
+        eps=1e-8,
+        weight_decay=0.0,
+        warmup=5,
+        grad_clip=1.0,
+        trainable=jax.tree.map(bool, {"layer": {"w": 1}}),
+    )
+    return initial_state(params, optimizer)
+
+
+def test_a_state_comes_back_bit_for_bit(tmp_path):
+    saved = jax.tree.map(lambda a: a + jnp.asarray(np.pi, a.dtype), state(1.0))
+    with Checkpoints(tmp_path) as checkpoints:
+        checkpoints.save(7, saved)
+    with Checkpoints(tmp_path) as checkpoints:
+        loaded = checkpoints.load(7, on_host(jax.eval_shape(lambda: state(0.0))))
+    assert jax.tree.structure(loaded) == jax.tree.structure(saved)
+    for a, b in zip(jax.tree.leaves(loaded), jax.tree.leaves(saved), strict=True):
+        assert a.dtype == b.dtype
+        np.testing.assert_array_equal(a, b)
+
+
+def test_snapshots_are_kept_and_of_the_others_the_last_two(tmp_path):
+    with Checkpoints(tmp_path, keep_every=4) as checkpoints:
+        for step in range(1, 8):
+            checkpoints.save(step, state(float(step)))
+            checkpoints.wait()
+    assert steps(tmp_path) == [4, 6, 7]
+
+
+def test_a_checkpoint_of_another_network_is_one_sentence(tmp_path):
+    with Checkpoints(tmp_path) as checkpoints:
+        checkpoints.save(1, state(1.0))
+        checkpoints.wait()
+        with pytest.raises(UsageError, match="Cannot read the checkpoint of step 1"):
+            checkpoints.load(1, on_host(jax.eval_shape(lambda: state(1.0, shape=(5,)))))
+
+
+def test_a_folder_without_checkpoints_has_no_steps(tmp_path):
+    assert steps(tmp_path / "missing") == []
+    (tmp_path / "3.orbax-checkpoint-tmp").mkdir()
+    assert steps(tmp_path) == []

@@ -1,0 +1,106 @@
+import io
+import sys
+
+import numpy as np
+import pytest
+import tensorflow_datasets as tfds
+from PIL import Image
+
+from score_sde import data
+from score_sde.data.sources import resize
+from score_sde.errors import UsageError
+
+SOURCE = data.Source(np.arange(10 * 4, dtype=np.uint8).reshape(10, 2, 2, 1), np.arange(10))
+
+
+def test_the_digits_are_scikit_learns(data_dir):
+    from sklearn.datasets import load_digits
+
+    train, test = (data.load("digits", train=t, image_size=8, num_channels=1, data_dir=data_dir) for t in (True, False))
+    assert (len(train), len(test)) == (1498, 299)
+    expected = sorted(np.round(image * 255 / 16).astype(np.uint8).tobytes() for image in load_digits().images)
+    assert sorted(image.tobytes() for image in np.concatenate([train.images, test.images])) == expected
+    assert np.bincount(test.labels).min() > 15
+    assert "tensorflow" not in sys.modules
+
+
+def test_batches_are_a_function_of_seed_and_step():
+    def stream(start):
+        return data.batches(SOURCE, 4, seed=1, start_step=start)
+
+    whole = [next(s) for s in [stream(0)] for _ in range(7)]
+    for step, resumed in zip(range(3, 7), stream(3), strict=False):
+        assert resumed[0] == whole[step][0] == step
+        np.testing.assert_array_equal(resumed[1].images, whole[step][1].images)
+    other = next(data.batches(SOURCE, 4, seed=2))
+    assert not np.array_equal(other[1].labels, whole[0][1].labels)
+
+
+def test_every_epoch_holds_every_example_once_in_another_order():
+    indices = np.concatenate([data.batch_indices(10, 4, seed=0, step=step) for step in range(5)])
+    first, second = indices[:10], indices[10:]
+    assert sorted(first) == sorted(second) == list(range(10))
+    assert first.tolist() != second.tolist()
+
+
+def test_padded_chunks_cover_a_split_once():
+    chunks = list(data.padded_chunks(10, 4))
+    assert [len(indices) for indices, _ in chunks] == [4, 4, 4]
+    assert np.concatenate([indices[:valid] for indices, valid in chunks]).tolist() == list(range(10))
+
+
+class Cifar10(tfds.core.GeneratorBasedBuilder):
+    """Random images under the stock data set's name, as if prepared elsewhere."""
+
+    VERSION = tfds.core.Version("3.0.2")
+    name = "cifar10"
+
+    def _info(self):
+        features = {"image": tfds.features.Image(shape=(32, 32, 3)), "label": tfds.features.ClassLabel(num_classes=10)}
+        return tfds.core.DatasetInfo(builder=self, features=tfds.features.FeaturesDict(features))
+
+    def _split_generators(self, dl_manager):
+        return {"train": self._generate_examples(40), "test": self._generate_examples(20)}
+
+    def _generate_examples(self, n):
+        rng = np.random.default_rng(n)
+        for i in range(n):
+            png = io.BytesIO()
+            Image.fromarray(rng.integers(0, 256, (32, 32, 3)).astype(np.uint8)).save(png, format="png")
+            png.seek(0)
+            yield i, {"image": png, "label": i % 10}
+
+
+def prepare_cifar10(directory) -> None:
+    Cifar10(data_dir=str(directory), file_format="array_record").download_and_prepare()
+
+
+def test_a_stock_data_set_prepared_as_array_record_is_read(tmp_path):
+    prepare_cifar10(tmp_path)
+    train = data.load("CIFAR10", train=True, image_size=32, num_channels=3, data_dir=str(tmp_path))
+    assert train.images.shape == (40, 32, 32, 3)
+    rng = np.random.default_rng(40)
+    expected = sorted(rng.integers(0, 256, (32, 32, 3)).astype(np.uint8).tobytes() for _ in range(40))
+    assert sorted(image.tobytes() for image in train.images) == expected
+    test = data.load("cifar10", train=False, image_size=16, num_channels=3, data_dir=str(tmp_path))
+    assert test.images.shape == (20, 16, 16, 3)
+    with pytest.raises(UsageError, match="3 channel"):
+        data.load("cifar10", train=False, image_size=32, num_channels=1, data_dir=str(tmp_path))
+
+
+def test_resizing_averages_and_keeps_constants():
+    assert np.unique(resize(np.full((32, 32, 3), 77, np.uint8), 12)).tolist() == [77]
+    checks = np.indices((32, 32)).sum(0) % 2 * 200
+    halved = resize(checks.astype(np.uint8)[..., None], 16)
+    assert abs(int(halved[4:-4, 4:-4].mean()) - 100) <= 1
+    assert np.ptp(halved[4:-4, 4:-4]) <= 2  # antialiased
+
+
+def test_a_missing_data_set_is_one_sentence(tmp_path, monkeypatch):
+    with pytest.raises(UsageError, match="did you mean 'cifar10'"):
+        data.dataset("cifar")
+    with pytest.raises(UsageError, match="No prepared 'cifar10'"):
+        data.load("cifar10", train=True, image_size=32, num_channels=3, data_dir=str(tmp_path / "none"))
+    monkeypatch.setenv("TFDS_DATA_DIR", str(tmp_path / "from_environment"))
+    with pytest.raises(UsageError, match="from_environment"):
+        data.load("cifar10", train=True, image_size=32, num_channels=3)

@@ -1,0 +1,211 @@
+"""Train, stop, go on, evaluate, sample, load: through the functions the command line calls."""
+
+import json
+import shutil
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from test_data import prepare_cifar10
+
+import score_sde
+from score_sde import workdir as wd
+from score_sde.errors import UsageError
+from score_sde.evaluate import evaluate, sample
+from score_sde.main import main
+from score_sde.train import train
+
+CONFIGS = ["vp/digits_ddpmpp_continuous", "subvp/digits_ddpmpp_continuous", "ve/digits_ncsnpp_continuous"]
+
+
+def metrics(folder) -> list[dict]:
+    lines = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+    return [{key: value for key, value in line.items() if key != "time"} for line in lines]
+
+
+@pytest.fixture(scope="module")
+def runs(tmp_path_factory):
+    """Trained workdirs, by config name."""
+    return {}, tmp_path_factory.mktemp("runs")
+
+
+@pytest.fixture
+def trained(runs, tiny_config):
+    """name -> (workdir, config), trained for 4 steps the first time."""
+    done, folder = runs
+
+    def run(name=CONFIGS[0]):
+        if name not in done:
+            done[name] = folder / name.replace("/", "_")
+            train(tiny_config(name), done[name], {"training.n_iters": 4})
+        return done[name], tiny_config(name)
+
+    return run
+
+
+@pytest.mark.parametrize("name", CONFIGS)
+def test_a_config_trains_evaluates_and_samples(name, trained):
+    folder, config = trained(name)
+    assert [line["step"] for line in metrics(folder)] == [1, 2, 2, 3, 4, 4]
+    assert all(np.isfinite(value) for line in metrics(folder) for value in line.values())
+    assert json.loads((folder / "config.json").read_text())["model"]["nf"] == 8
+
+    config.eval.begin_ckpt = 2
+    evaluate(config, folder)
+    (entry,) = json.loads((folder / "eval" / "report.json").read_text())["checkpoints"]
+    assert entry["step"] == 4
+    assert entry["loss"]["images"] == entry["bits_per_dim"]["images"] == 299
+    assert 5 < entry["bits_per_dim"]["mean"] < 20  # near the 8 bits and more of an untrained model
+    assert 0 < entry["bits_per_dim"]["standard_error"] < 1
+
+    sample(config, folder)
+    (file,) = (folder / "samples").glob("*.npz")
+    images = np.load(file)["images"]
+    assert (images.shape, images.dtype) == ((8, 8, 8, 1), np.uint8)
+    assert len(list((folder / "samples").glob("*.png"))) == 1
+
+
+def test_a_stopped_run_goes_on_to_the_same_numbers(trained, tiny_config, tmp_path):
+    folder, _ = trained()
+    config = tiny_config()
+    config.training.n_iters = 2
+    train(config, tmp_path)
+    config.training.n_iters = 4
+    train(config, tmp_path)
+    assert metrics(tmp_path) == metrics(folder)
+    for a, b in zip(*(jax.tree.leaves(score_sde.load(f).params) for f in (folder, tmp_path)), strict=True):
+        np.testing.assert_array_equal(a, b)
+
+
+def test_training_a_finished_run_again_changes_nothing(trained, tmp_path):
+    folder, config = trained()
+    shutil.copytree(folder, tmp_path / "copy")
+    train(config, tmp_path / "copy")
+    assert metrics(tmp_path / "copy") == metrics(folder)
+
+
+def test_the_evaluation_does_not_depend_on_the_batch_size(trained, tmp_path):
+    folder, config = trained()
+    shutil.copytree(folder, tmp_path / "copy")
+    entries = []
+    for size in (64, 299):
+        config.eval.batch_size = size
+        evaluate(config, tmp_path / "copy", f"eval{size}")
+        report = json.loads((tmp_path / "copy" / f"eval{size}" / "report.json").read_text())
+        entries.append(report["checkpoints"][-1])
+    np.testing.assert_allclose(entries[0]["loss"]["mean"], entries[1]["loss"]["mean"], rtol=1e-5)
+    np.testing.assert_allclose(entries[0]["bits_per_dim"]["mean"], entries[1]["bits_per_dim"]["mean"], atol=1e-4)
+
+
+def test_a_loaded_model_does_all_it_says(trained):
+    folder, _ = trained()
+    model = score_sde.load(folder)
+    assert model.step == 4
+    assert model.config.model.nf == 8
+    assert type(model.sde).__name__ == "VP"
+    x = jax.random.normal(jax.random.key(0), (3, 8, 8, 1))
+    assert model.score(x, jnp.array([0.1, 0.5, 1.0])).shape == x.shape
+    three = model.sample(jax.random.key(1), 3)
+    assert three.shape == (3, 8, 8, 1)
+    assert 0 <= float(three.min()) <= float(three.max()) <= 1
+    np.testing.assert_allclose(model.sample(jax.random.key(1), 2), three[:2], atol=1e-5)
+    ode = model.sample(jax.random.key(1), 2, sampler="ode")
+    assert np.abs(ode - three[:2]).max() > 1e-3
+    pixels = (np.asarray(three) * 255).astype(np.uint8)
+    np.testing.assert_allclose(
+        model.bits_per_dim(jax.random.key(2), pixels),
+        model.bits_per_dim(jax.random.key(2), pixels.astype(np.float32) / 255),
+        rtol=1e-5,
+    )
+    older = score_sde.load(folder, step=2)
+    assert not np.array_equal(older.score(x, jnp.ones(3)), model.score(x, jnp.ones(3)))
+    with pytest.raises(UsageError, match="there are: 2, 4"):
+        score_sde.load(folder, step=3)
+
+
+def test_decoding_inverts_encoding(trained):
+    folder, config = trained()
+    config.sampling.update(rtol=1e-5, atol=1e-5)
+    model = score_sde.trained.load(folder, config=config)
+    images = jax.random.uniform(jax.random.key(0), (2, 8, 8, 1), minval=0.1, maxval=0.9)
+    latents = model.encode(images)
+    assert latents.shape == images.shape
+    np.testing.assert_allclose(model.decode(latents), images, atol=2e-3)
+    with pytest.raises(UsageError, match=r"in \[0, 1\]"):
+        model.encode(images * 255)
+    with pytest.raises(UsageError, match="shape"):
+        model.bits_per_dim(jax.random.key(0), images[:, :4])
+
+
+def test_the_other_sections_come_from_the_workdir(trained, data_dir, capsys):
+    """Overrides of the training's command line need not be repeated, and cannot be contradicted."""
+    folder, config = trained()
+    wd.write(folder, "launch.json", {"overrides": differences(config)})
+    command = ["score_sde", "--config=configs/vp/digits_ddpmpp_continuous.py", f"--workdir={folder}", "--mode=sample"]
+    assert main([*command, "--config.sampling.num_samples=4", "--config.sampling.method=ode"]) == 0
+    images = np.load(folder / "samples" / "step_00000004_ode.npz")["images"]
+    assert len(images) == 4
+    capsys.readouterr()
+    for argument, words in (
+        ("--config.model.nf=16", "model.nf=8, not 16"),
+        ("--config.data.dataset=cifar10", "data.dataset='digits', not 'cifar10'"),
+    ):
+        assert main([*command, argument]) == 2
+        assert words in capsys.readouterr().err
+    other = [c.replace("vp/digits_ddpmpp", "subvp/digits_ddpmpp") for c in command]
+    for mode in ("sample", "eval", "train"):
+        assert main([*other, f"--mode={mode}"]) == 2
+        assert "another --workdir" in capsys.readouterr().err
+
+
+def differences(config) -> dict:
+    from configs.vp.digits_ddpmpp_continuous import get_config
+
+    base, own = wd.flatten(get_config().to_dict()), wd.flatten(config.to_dict())
+    return {key: value for key, value in own.items() if base[key] != value}
+
+
+def test_training_another_network_in_the_same_workdir_is_refused(trained, capsys):
+    folder, config = trained()
+    before = (folder / "config.json").read_text()
+    config.model.nf = 16
+    with pytest.raises(UsageError, match=r"model\.nf=8, not 16"):
+        train(config, folder)
+    assert (folder / "config.json").read_text() == before
+
+
+def test_a_diverging_run_stops_and_names_the_last_checkpoint(tiny_config, tmp_path):
+    config = tiny_config()
+    config.optim.update(lr=1e30, warmup=0, grad_clip=-1.0)
+    with pytest.raises(UsageError, match=r"loss at step \d+ is (nan|inf)"):
+        train(config, tmp_path)
+
+
+def test_snapshots_come_with_samples(tiny_config, tmp_path):
+    config = tiny_config()
+    config.training.update(n_iters=2, snapshot_sampling=True)
+    train(config, tmp_path)
+    assert np.load(tmp_path / "samples/snapshots/step_00000002.npz")["images"].shape == (16, 8, 8, 1)
+
+
+def test_cifar10_trains_resumes_samples_and_evaluates_from_the_command_line(tmp_path, monkeypatch, capsys):
+    prepare_cifar10(tmp_path / "data")
+    monkeypatch.setenv("TFDS_DATA_DIR", str(tmp_path / "data"))
+    small = ["--config.model.nf=8", "--config.model.num_res_blocks=1", "--config.model.ch_mult=(1,2)"]
+    small += ["--config.training.batch_size=4", "--config.sde.num_scales=25", "--config.training.snapshot_freq=2"]
+    small += [
+        "--config.training.log_freq=1",
+        "--config.training.eval_freq=2",
+        "--config.training.snapshot_sampling=False",
+    ]
+    command = ["score_sde", "--config=configs/vp/cifar10_ddpmpp_continuous.py", f"--workdir={tmp_path / 'run'}"]
+    assert main([*command, "--mode=train", *small, "--config.training.n_iters=2"]) == 0
+    assert main([*command, "--mode=train", *small, "--config.training.n_iters=3"]) == 0
+    assert [line["step"] for line in metrics(tmp_path / "run")] == [1, 2, 2, 3]
+    assert main([*command, "--mode=sample", "--config.sampling.num_samples=3"]) == 0
+    assert np.load(next((tmp_path / "run/samples").glob("*.npz")))["images"].shape == (3, 32, 32, 3)
+    loose = ["--config.eval.rtol=0.1", "--config.eval.atol=0.1", "--config.eval.bpd_num_repeats=1"]
+    assert main([*command, "--mode=eval", "--config.eval.enable_bpd=True", "--config.eval.batch_size=20", *loose]) == 0
+    (entry,) = json.loads((tmp_path / "run/eval/report.json").read_text())["checkpoints"]
+    assert entry["bits_per_dim"]["images"] == 20

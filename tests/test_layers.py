@@ -1,0 +1,115 @@
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from jax import lax
+
+from score_sde.models import resampling
+from score_sde.models.layers import (
+    Downsample,
+    GaussianFourierProjection,
+    GroupNorm,
+    Upsample,
+    conv3x3,
+    default_init,
+    sinusoidal_embedding,
+)
+
+TAPS = (1, 3, 3, 1)
+RAMP = jnp.arange(1.0, 17.0).reshape(1, 4, 4, 1)
+SQUARE = jnp.array([[1.0, 2.0], [5.0, 6.0]]).reshape(1, 2, 2, 1)
+WEIGHT = (jnp.arange(1.0, 10.0) / 10).reshape(3, 3, 1, 1)
+
+
+def test_sinusoidal_embeddings_equal_those_of_the_papers_code():
+    expected = [-0.8796958, 0.4683009, 0.02261963, 0.00105, -0.4755369, 0.88356906, 0.9997441, 0.99999946]
+    np.testing.assert_allclose(sinusoidal_embedding(jnp.array([10.5]), 8)[0], expected, rtol=2e-5)
+    odd = [0.14112, 0.0299955, 3.0e-4, -0.9899925, 0.99955004, 0.9999999, 0]
+    np.testing.assert_allclose(sinusoidal_embedding(jnp.array([3.0]), 7)[0], odd, rtol=1e-5)
+
+
+def test_fourier_embeddings_are_of_the_labels_logarithm_and_never_train():
+    module, label = GaussianFourierProjection(4, 16.0), jnp.array([0.5, 50.0])
+    params = module.init(jax.random.key(0), label)
+    w = np.asarray(params["params"]["W"], np.float64)
+    angles = 2 * np.pi * np.log(np.asarray(label, np.float64))[:, None] * w
+    expected = np.concatenate([np.sin(angles), np.cos(angles)], axis=1)
+    np.testing.assert_allclose(module.apply(params, label), expected, atol=1e-4)
+    gradient = jax.grad(lambda p: module.apply(p, label).sum())(params)
+    np.testing.assert_array_equal(gradient["params"]["W"], 0)
+
+
+def test_fir_filters_equal_those_of_the_papers_code():
+    np.testing.assert_allclose(
+        resampling.fir_downsample(RAMP, TAPS)[0, ..., 0], [[3.5, 4.703125], [8.3125, 9.515625]], rtol=1e-6
+    )
+    up = [[0.5625, 0.9375, 1.3125, 1.125], [1.5, 2.25, 2.75, 2.25], [3, 4.25, 4.75, 3.75]]
+    up.append([2.8125, 3.9375, 4.3125, 3.375])
+    np.testing.assert_allclose(resampling.fir_upsample(SQUARE, TAPS)[0, ..., 0], up, rtol=1e-6)
+
+
+def test_fused_fir_convolutions_equal_those_of_the_papers_code():
+    down = [[21.6875, 23.704689], [29.018751, 29.198439]]
+    np.testing.assert_allclose(resampling.fir_conv_downsample(RAMP, WEIGHT, TAPS)[0, ..., 0], down, rtol=1e-6)
+    up = [[4.63125, 7.01875, 7.7375, 5.86875], [9.6375, 13.7875, 14.46875, 10.59375]]
+    up += [[11.925, 16.6, 17.01875, 12.20625], [8.26875, 11.25625, 11.3375, 7.93125]]
+    np.testing.assert_allclose(resampling.fir_conv_upsample(SQUARE, WEIGHT, TAPS)[0, ..., 0], up, rtol=1e-6)
+
+
+@pytest.mark.parametrize("taps", [(1, 3, 3, 1), (1, 2, 1), (1, 4, 6, 4, 1), (1, 2, 3, 5, 7, 1)])
+@pytest.mark.parametrize(("up", "down"), [(1, 1), (1, 2), (2, 1)])
+def test_filters_equal_a_dilated_depthwise_convolution(taps, up, down):
+    """Zero insertion, padding, true convolution with the normalised outer product, decimation."""
+    x = jax.random.normal(jax.random.key(0), (2, 8, 6, 3))
+    pad = (3, 2) if len(taps) % 2 == 0 else (3, 3) if up == 1 else (3, 2 + len(taps) % 2)
+    h = np.asarray(taps, np.float32)
+    kernel = np.outer(h, h)[::-1, ::-1] / h.sum() ** 2 * 4
+    # `lhs_dilation` puts no zero after the last value; the padding above it is one wider for that.
+    padding = [(pad[0], pad[1] + up - 1)] * 2
+    expected = lax.conv_general_dilated(
+        x,
+        np.tile(kernel[:, :, None, None], (1, 1, 1, 3)).astype(np.float32),
+        (down, down),
+        padding,
+        lhs_dilation=(up, up),
+        dimension_numbers=("NHWC", "HWIO", "NHWC"),
+        feature_group_count=3,
+    )
+    if up == 2 and expected.shape[1] % 2:
+        pytest.skip("an odd number of rows is never asked of an upsampling filter")
+    actual = resampling.filter2d(x, taps, gain=2, up=up, down=down, pad=pad)
+    np.testing.assert_allclose(actual, expected, atol=1e-5)
+
+
+@pytest.mark.parametrize("channels", [4, 32, 96, 256])
+def test_group_norm_equals_flaxs(channels):
+    x = 3 + 2 * jax.random.normal(jax.random.key(1), (2, 5, 4, channels))
+    reference = nn.GroupNorm(num_groups=min(channels // 4, 32), epsilon=1e-6, use_fast_variance=False)
+    params = reference.init(jax.random.key(2), x)
+    params = jax.tree.map(lambda p: p + jax.random.normal(jax.random.key(3), p.shape), params)
+    np.testing.assert_allclose(GroupNorm().apply(params, x), reference.apply(params, x), atol=2e-5)
+
+
+def test_strided_convolutions_pad_below_and_on_the_right():
+    params = {"params": {"kernel": jnp.ones((3, 3, 1, 1)), "bias": jnp.zeros(1)}}
+    y = conv3x3(1, stride=2).apply(params, RAMP)
+    window_sums = [[RAMP[0, :3, :3].sum(), RAMP[0, :3, 2:].sum()], [RAMP[0, 2:, :3].sum(), RAMP[0, 2:, 2:].sum()]]
+    np.testing.assert_allclose(y[0, ..., 0], window_sums)
+
+
+@pytest.mark.parametrize("fir", [False, True])
+@pytest.mark.parametrize("with_conv", [False, True])
+def test_resampling_modules_change_the_size_by_two(fir, with_conv):
+    x = jnp.ones((2, 8, 8, 4))
+    up, _ = Upsample(6 if with_conv else None, with_conv, fir).init_with_output(jax.random.key(0), x)
+    down, _ = Downsample(6 if with_conv else None, with_conv, fir).init_with_output(jax.random.key(0), x)
+    channels = 6 if with_conv else 4
+    assert up.shape == (2, 16, 16, channels)
+    assert down.shape == (2, 4, 4, channels)
+
+
+def test_a_zero_init_scale_is_tiny_but_not_zero():
+    kernel = default_init(0.0)(jax.random.key(0), (3, 3, 64, 64))
+    bound = np.sqrt(3e-10 / (9 * 64))
+    assert 0.9 * bound < float(jnp.abs(kernel).max()) <= bound

@@ -1,0 +1,75 @@
+"""The package's rooms: a module imports only from the rooms below its own."""
+
+import ast
+from pathlib import Path
+
+import pytest
+
+PACKAGE = Path(__file__).parent.parent / "score_sde"
+
+ROOMS = [
+    {"array_types", "backend", "errors"},
+    {"randomness"},
+    {"sde", "models", "images", "data", "state", "writer", "parallel", "checkpoints"},
+    {"score"},
+    {"losses", "sampling"},
+    {"likelihood", "progress", "workdir"},
+    {"build"},
+    {"trained", "train"},
+    {"evaluate", "describe"},
+    {"main", "__init__"},
+    {"__main__"},
+]
+ROOM = {module: number for number, room in enumerate(ROOMS) for module in room}
+
+# A heavy dependency has one door.
+DOORS = {
+    "tensorflow_datasets": {"data"},
+    "wandb": {"writer"},
+    "orbax": {"checkpoints"},
+    "absl": {"main"},
+    "ml_collections": {"main", "build", "train", "trained", "evaluate", "describe"},
+    "flax.linen": {"models", "describe"},
+    "tqdm": {"progress", "data"},
+    "tensorflow": set(),
+    "torch": set(),
+}
+
+FILES = sorted(PACKAGE.rglob("*.py"))
+
+
+def module(path: Path) -> str:
+    return path.relative_to(PACKAGE).parts[0].removesuffix(".py")
+
+
+def imports(path: Path):
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{path}: relative import"
+            yield from (f"{node.module}.{alias.name}" for alias in node.names)
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda path: str(path.relative_to(PACKAGE)))
+def test_imports_go_down_only(path):
+    for name in imports(path):
+        parts = name.split(".")
+        if parts[0] == "score_sde" and len(parts) > 1 and parts[1] in ROOM:
+            assert ROOM[parts[1]] < ROOM[module(path)] or parts[1] == module(path), name
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda path: str(path.relative_to(PACKAGE)))
+def test_heavy_dependencies_have_one_door(path):
+    for name in imports(path):
+        for dependency, doors in DOORS.items():
+            if name == dependency or name.startswith(dependency + "."):
+                assert module(path) in doors, f"{name} in {path.name}"
+
+
+def test_every_module_has_its_room():
+    assert {module(path) for path in FILES} == set(ROOM)
+
+
+def test_files_stay_short():
+    assert {path.name: n for path in FILES if (n := len(path.read_text().splitlines())) > 400} == {}

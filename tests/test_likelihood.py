@@ -1,0 +1,80 @@
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from gaussian import Gaussian
+
+from score_sde.errors import UsageError
+from score_sde.images import CENTERED, UNIT
+from score_sde.likelihood import bits_per_dim
+from score_sde.randomness import expand
+from score_sde.sampling import solve
+from score_sde.sde import VE, VP, SubVP
+
+SHAPE = (4, 4, 2)
+SDES = [VP(), SubVP(), VE()]
+
+
+@pytest.mark.parametrize("divergence", ["rademacher", "exact"])
+@pytest.mark.parametrize("sde", SDES, ids=["vp", "subvp", "ve"])
+def test_bits_per_dim_equal_the_closed_form(sde, divergence):
+    """With one variance for all numbers the field's Jacobian is a multiple of I, and Rademacher probes are exact."""
+    data = Gaussian(0.3, 0.5)
+    x = data.mean + data.std * jax.random.normal(jax.random.key(0), (16, *SHAPE))
+    solver = bits_per_dim(sde, data.score_fn(sde), offset_bits=0, divergence=divergence)
+    bpd, _, nfe = solve(solver, jax.random.key(1), x)
+    np.testing.assert_allclose(bpd, data.bits_per_dim(sde, x), atol=1e-4)
+    assert nfe.min() > 20
+
+
+@pytest.mark.parametrize("sde", SDES, ids=["vp", "subvp", "ve"])
+def test_the_exact_divergence_holds_for_unequal_variances(sde):
+    rng = np.random.default_rng(0)
+    data = Gaussian(rng.normal(size=SHAPE).astype(np.float32), np.exp(rng.normal(size=SHAPE)).astype(np.float32))
+    x = data.mean + data.std * jax.random.normal(jax.random.key(0), (8, *SHAPE))
+    solver = bits_per_dim(sde, data.score_fn(sde), offset_bits=0, divergence="exact")
+    np.testing.assert_allclose(solve(solver, jax.random.key(1), x)[0], data.bits_per_dim(sde, x), atol=1e-4)
+
+
+@pytest.mark.parametrize("divergence", ["rademacher", "gaussian"])
+def test_hutchinsons_estimator_is_unbiased(divergence):
+    """A score whose Jacobian is not diagonal: both probes scatter, about the exact value."""
+    sde = VP()
+    basis = np.linalg.qr(np.random.default_rng(1).normal(size=(8, 8)))[0]
+    variances = np.geomspace(0.05, 4, 8)
+
+    def score_fn(x, t):
+        m, s = expand(sde.mean_scale(t), x[:, :, 0, 0]), expand(sde.std(t), x[:, :, 0, 0])
+        rotated = x[:, :, 0, 0] @ basis
+        return (-(rotated / (jnp.square(m) * variances + jnp.square(s))) @ basis.T)[:, :, None, None]
+
+    x = np.random.default_rng(2).normal(size=(1, 8)) * np.sqrt(variances) @ basis.T
+    x = jnp.asarray(np.tile(x, (512, 1))[:, :, None, None], jnp.float32)
+    exact, _, _ = solve(bits_per_dim(sde, score_fn, offset_bits=0, divergence="exact"), jax.random.key(1), x[:1])
+    estimates, _, _ = solve(bits_per_dim(sde, score_fn, offset_bits=0, divergence=divergence), jax.random.key(1), x)
+    assert np.std(estimates) > 1e-3
+    assert abs(np.mean(estimates) - exact[0]) < 4 * np.std(estimates) / np.sqrt(len(estimates))
+
+
+def test_the_offset_is_the_change_of_variables_to_256_levels():
+    assert CENTERED.offset_bits == 7
+    assert UNIT.offset_bits == 8
+    data = Gaussian()
+    x = jnp.full((1, *SHAPE), 0.2)
+    bits = [
+        solve(bits_per_dim(VP(), data.score_fn(VP()), offset_bits=offset), jax.random.key(0), x)[0] for offset in (0, 7)
+    ]
+    np.testing.assert_allclose(bits[1] - bits[0], 7, atol=1e-5)
+
+
+def test_an_images_bits_do_not_depend_on_its_batch():
+    data, sde = Gaussian(), VP()
+    x = data.mean + data.std * jax.random.normal(jax.random.key(0), (8, *SHAPE))
+    solver = bits_per_dim(sde, data.score_fn(sde), offset_bits=0)
+    whole = solve(solver, jax.random.key(1), x)[0]
+    np.testing.assert_array_equal(whole[0], solve(solver, jax.random.key(1), x.at[1:].multiply(9.0))[0][0])
+
+
+def test_unknown_estimators_are_refused():
+    with pytest.raises(UsageError, match="did you mean 'rademacher'"):
+        bits_per_dim(VP(), Gaussian().score_fn(VP()), offset_bits=0, divergence="radmacher")

@@ -1,0 +1,111 @@
+"""Mistakes on the command line: one sentence on stderr, status 2, nothing written."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from score_sde.main import main, overrides, parse
+
+ROOT = Path(__file__).parent.parent
+CONFIG = str(ROOT / "configs/vp/digits_ddpmpp_continuous.py")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["--config.training.n_itters=5"], "did you mean 'training.n_iters'"),
+        (["--config.optim.wramup", "5"], "did you mean 'optim.warmup'"),
+        (["--config.trainning.batch_size=5"], "did you mean 'training.batch_size'"),
+        (["--config.training=5"], "is a section"),
+        (["--config.training.sde=vesde"], "now config.sde.name"),
+        (["--config.model.sigma_max=90"], "now config.sde.sigma_max"),
+        (["--config.model.ema_rate=0.9"], "now config.optim.ema_rate"),
+        (["--config.training.n_jitted_steps=5"], "is gone"),
+        (["--config.training.n_iters=1e4"], "is not an integer"),
+        (["--config.optim.lr=high"], "is not a number"),
+        (["--config.training.continuous=maybe"], "maybe"),
+        (["--config.model.ch_mult=(1.5,2)"], "ch_mult"),
+        (["--config.sampling.num_scales=many"], "many"),
+        (["--config=configs/missing.py"], "No config file configs/missing.py"),
+        (["--config.data.dataset=cifar"], "did you mean 'cifar10'"),
+        (["--config.sde.name=vpsd"], "did you mean 'vpsde'"),
+        (["--config.sde.name=vesde"], "is not an argument of VE"),
+        (["--config.model.name=ncsnp"], "did you mean 'ncsnpp'"),
+        (["--config.model.nonlinearity=swisch"], "did you mean 'swish'"),
+        (["--config.sampling.predictor=euler"], "did you mean 'euler_maruyama'"),
+        (["--config.sampling.method=sde"], "Unknown sampling.method"),
+        (["--config.optim.optimizer=SGD"], "choose from: Adam"),
+        (["--config.training.batch_size=0"], "training.batch_size=0"),
+        (["--config.data.image_size=9"], "not divisible by 2"),
+        (["--config.training.likelihood_weighting=True", "--config.training.continuous=False"], "continuous=True"),
+        (["--mode=trian"], "trian"),
+        (["--mode=eval"], "No checkpoint in"),
+        (["--mode=sample"], "No checkpoint in"),
+        (["--wrokdir=x"], "wrokdir"),
+        (["something"], "Unexpected argument 'something'"),
+    ],
+)
+def test_mistakes_are_one_sentence_and_nothing_is_written(arguments, words, tmp_path, capsys):
+    workdir = tmp_path / "run"
+    base = ["score_sde", f"--workdir={workdir}", f"--config.data.data_dir={tmp_path / 'data'}"]
+    config = [] if arguments[0].startswith("--config=") else [f"--config={CONFIG}"]
+    mode = [] if arguments[0].startswith("--mode") else ["--mode=train"]
+    assert main([*base, *config, *mode, *arguments]) == 2
+    error = capsys.readouterr().err
+    assert error.startswith("score_sde: ")
+    assert words in error
+    assert error.count("\n") == 1
+    assert not workdir.exists()
+
+
+@pytest.mark.parametrize("missing", ["--config", "--mode", "--workdir"])
+def test_missing_flags_are_named(missing, tmp_path, capsys):
+    arguments = [f"--config={CONFIG}", f"--workdir={tmp_path / 'run'}", "--mode=train"]
+    assert main(["score_sde", *(a for a in arguments if not a.startswith(missing + "="))]) == 2
+    assert f"{missing}" in capsys.readouterr().err
+
+
+def test_sub_vp_refuses_ancestral_sampling_by_name(tmp_path, capsys):
+    config = str(ROOT / "configs/subvp/digits_ddpmpp_continuous.py")
+    override = "--config.sampling.predictor=ancestral_sampling"
+    assert main(["score_sde", f"--config={config}", f"--workdir={tmp_path}", "--mode=train", override]) == 2
+    assert "reverse_diffusion or euler_maruyama" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("form", [["--config", CONFIG], [f"--config={CONFIG}"]])
+def test_overrides_are_applied_in_any_order_and_form(form):
+    arguments = ["--config.optim.lr=1e-3", "--config.training.n_iters", "7", "--noconfig.sampling.noise_removal"]
+    values = parse(["score_sde", "--mode=describe", *arguments, *form, "--config.model.ch_mult=(1,2,4)"])
+    assert values.config.optim.lr == 1e-3
+    assert values.config.training.n_iters == 7
+    assert values.config.model.ch_mult == (1, 2, 4)
+    assert values.config.sampling.noise_removal is False
+    assert overrides(values)["training.n_iters"] == 7
+
+
+def test_describe_ends_with_the_counts_as_json(capsys):
+    assert main(["score_sde", f"--config={ROOT / 'configs/ve/cifar10_ncsnpp_continuous.py'}", "--mode=describe"]) == 0
+    output = capsys.readouterr().out
+    assert json.loads(output.splitlines()[-1]) == {
+        "trainable_parameters": 62_758_787,
+        "total_parameters": 62_758_915,
+        "nfe": 2000,
+    }
+    assert "sde.sigma_max = 50.0" in output
+    assert "ResnetBlockBigGANpp_43" in output
+    assert "langevin" in output
+    ode = ["--mode=describe", "--config.sampling.method=ode"]
+    assert main(["score_sde", f"--config={CONFIG}", *ode]) == 0
+    assert json.loads(capsys.readouterr().out.splitlines()[-1])["nfe"] is None
+
+
+def test_the_module_runs_as_a_program():
+    result = subprocess.run([sys.executable, "-m", "score_sde", "--help"], cwd=ROOT, capture_output=True, text=True)
+    assert result.returncode == 0
+    assert "--mode=train|eval|sample|describe" in result.stdout
+    result = subprocess.run([sys.executable, "-m", "score_sde"], cwd=ROOT, capture_output=True, text=True)
+    assert result.returncode == 2
+    assert result.stderr.startswith("score_sde: --config=FILE is missing")

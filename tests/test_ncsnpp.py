@@ -1,0 +1,128 @@
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from flax import traverse_util
+
+from score_sde.build import Experiment, parameter_counts
+from score_sde.errors import UsageError
+from score_sde.models import NCSNpp
+
+
+def shapes(network, image_size=32, channels=3):
+    x = jnp.zeros((1, image_size, image_size, channels))
+    return jax.eval_shape(lambda: network.init(jax.random.key(0), x, jnp.ones(1)))["params"]
+
+
+@pytest.mark.parametrize(
+    ("options", "image_size", "trainable", "total"),
+    [
+        (dict(progressive_input="residual"), 32, 62_758_787, 62_758_915),
+        (dict(progressive_input="residual", num_res_blocks=8), 32, 107_586_947, 107_587_075),
+        (dict(progressive_input="residual", embedding_type="positional"), 32, 62_693_251, 62_693_251),
+        (dict(fir=False, embedding_type="positional"), 32, 61_804_419, 61_804_419),
+        (dict(fir=False, embedding_type="positional", num_res_blocks=8), 32, 106_632_579, 106_632_579),
+        (
+            dict(
+                ch_mult=(1, 1, 2, 2, 2, 2, 2),
+                num_res_blocks=2,
+                progressive="output_skip",
+                progressive_input="input_skip",
+            ),
+            256,
+            65_574_421,
+            65_574_549,
+        ),
+    ],
+)
+def test_full_size_networks_have_the_papers_parameter_counts(options, image_size, trainable, total):
+    assert parameter_counts(shapes(NCSNpp(**options), image_size)) == (trainable, total)
+
+
+@pytest.mark.parametrize(
+    ("name", "expected"),
+    [
+        ("vp/cifar10_ddpmpp_continuous", (61_804_419, 61_804_419)),
+        ("subvp/cifar10_ddpmpp_continuous", (61_804_419, 61_804_419)),
+        ("vp/cifar10_ncsnpp_continuous", (62_693_251, 62_693_251)),
+        ("subvp/cifar10_ncsnpp_continuous", (62_693_251, 62_693_251)),
+        ("ve/cifar10_ncsnpp_continuous", (62_758_787, 62_758_915)),
+    ],
+)
+def test_configs_build_the_papers_networks(name, expected):
+    import importlib
+
+    config = importlib.import_module("configs." + name.replace("/", ".")).get_config()
+    assert parameter_counts(Experiment(config).param_shapes) == expected
+
+
+def test_leaves_are_named_as_in_the_papers_checkpoints():
+    names = {"/".join(path): leaf.shape for path, leaf in traverse_util.flatten_dict(shapes(NCSNpp())).items()}
+    assert names["GaussianFourierProjection_0/W"] == (128,)
+    assert names["Dense_0/kernel"] == (256, 512)
+    assert names["Conv_0/kernel"] == (3, 3, 3, 128)
+    assert names["ResnetBlockBigGANpp_5/Conv_2/kernel"] == (1, 1, 128, 256)
+    assert names["ResnetBlockBigGANpp_43/GroupNorm_1/scale"] == (128,)
+    assert names["AttnBlockpp_5/NIN_3/W"] == (256, 256)
+    assert names["Conv_1/kernel"] == (3, 3, 128, 3)
+    pyramids = NCSNpp(progressive_input="residual", num_res_blocks=1)
+    residual = {"/".join(path) for path in traverse_util.flatten_dict(shapes(pyramids))}
+    assert "Downsample_2/Conv2d_0/weight" in residual
+    skips = NCSNpp(progressive="output_skip", progressive_input="input_skip", num_res_blocks=1)
+    combined = {"/".join(path) for path in traverse_util.flatten_dict(shapes(skips))}
+    assert "Combine_2/Conv_0/kernel" in combined
+    assert "Conv_4/kernel" in combined
+    assert not any("sample" in name for name in combined)  # the pyramids' filters have no leaves
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        dict(resblock_type="ddpm", fir=False),
+        dict(resblock_type="ddpm", fir=True, resamp_with_conv=False),
+        dict(progressive="residual", progressive_input="input_skip", progressive_combine="cat"),
+        dict(progressive="output_skip", progressive_input="residual", fir=False),
+        dict(conditional=False, embedding_type="positional", skip_rescale=False),
+        dict(nonlinearity="elu", ch_mult=(1, 1, 2), init_scale=1.0),
+    ],
+)
+def test_every_option_gives_an_image_of_the_inputs_shape(options):
+    network = NCSNpp(**{"nf": 8, "ch_mult": (1, 2), "num_res_blocks": 1, "attn_resolutions": (4,), **options})
+    network.check(8)
+    x, label = jax.random.normal(jax.random.key(0), (2, 8, 8, 1)), jnp.array([0.5, 2.0])
+    y, _ = jax.jit(network.init_with_output)(jax.random.key(1), x, label)
+    assert y.shape == x.shape
+    assert bool(jnp.all(jnp.isfinite(y)))
+
+
+def test_dropout_acts_in_training_only():
+    network = NCSNpp(nf=8, ch_mult=(1,), num_res_blocks=1, dropout=0.5, init_scale=1.0)
+    x, label = jax.random.normal(jax.random.key(0), (2, 4, 4, 1)), jnp.ones(2)
+    params = network.init(jax.random.key(1), x, label)
+    apply = jax.jit(network.apply, static_argnums=3)
+    keys = [{"dropout": jax.random.key(i)} for i in (0, 1)]
+    assert not np.array_equal(apply(params, x, label, True, rngs=keys[0]), apply(params, x, label, True, rngs=keys[1]))
+    np.testing.assert_array_equal(apply(params, x, label, False), apply(params, x, label, False, rngs=keys[0]))
+
+
+def test_images_of_a_batch_do_not_see_each_other():
+    network = NCSNpp(nf=8, ch_mult=(1, 2), num_res_blocks=1, attn_resolutions=(4,), init_scale=1.0)
+    x, label = jax.random.normal(jax.random.key(0), (3, 8, 8, 1)), jnp.array([0.1, 1.0, 10.0])
+    params = network.init(jax.random.key(1), x, label)
+    alone = network.apply(params, x[1:2], label[1:2])
+    np.testing.assert_allclose(network.apply(params, x, label)[1:2], alone, atol=2e-5)
+
+
+@pytest.mark.parametrize(
+    ("options", "image_size", "words"),
+    [
+        (dict(nonlinearity="swisch"), 8, "did you mean 'swish'"),
+        (dict(ch_mult=(1, 2, 2, 2)), 12, "not divisible by 8"),
+        (dict(ch_mult=(0, 2)), 8, "ch_mult"),
+        (dict(nf=10), 8, "multiple of 4"),
+        (dict(dropout=1.0), 8, "dropout"),
+    ],
+)
+def test_impossible_options_are_refused(options, image_size, words):
+    with pytest.raises(UsageError, match=words):
+        NCSNpp(**options).check(image_size)

@@ -1,0 +1,48 @@
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from score_sde.errors import UsageError
+from score_sde.parallel import check_divisible
+
+SCRIPT = Path(__file__).parent / "eight_devices.py"
+
+
+def run(devices: int, what: str) -> dict:
+    flags = os.environ.get("XLA_FLAGS", "") + f" --xla_force_host_platform_device_count={devices}"
+    result = subprocess.run(
+        [sys.executable, str(SCRIPT), what],
+        env=os.environ | {"XLA_FLAGS": flags, "PYTHONPATH": str(SCRIPT.parent.parent)},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert result.returncode == 0, result.stderr[-3000:]
+    return json.loads(result.stdout.splitlines()[-1])
+
+
+def test_one_and_eight_devices_train_and_sample_the_same():
+    one, eight = run(1, "sharded"), run(8, "sharded")
+    assert (one["devices"], eight["devices"]) == (1, 8)
+    assert one["noise"] == eight["noise"]  # bit for bit
+    for quantity in ("losses", "samples", "bpd"):
+        np.testing.assert_allclose(one[quantity], eight[quantity], rtol=1e-5, atol=1e-5, err_msg=quantity)
+    np.testing.assert_allclose(one["params"], eight["params"], rtol=1e-4)
+    assert len(one["bpd"]) == len(one["nfe"]) == 11
+
+
+def test_an_update_equals_that_of_jax_pmap_on_eight_devices():
+    result = run(8, "literal_pmap")
+    assert result["moved"] > 1e-2
+    assert result["difference"] < 1e-5 * max(1.0, result["moved"])
+
+
+def test_batches_that_do_not_split_over_the_devices_are_refused():
+    check_divisible("training.batch_size", 4)
+    with pytest.raises(UsageError, match=r"training\.batch_size=0"):
+        check_divisible("training.batch_size", 0)

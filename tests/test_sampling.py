@@ -1,0 +1,187 @@
+"""Samplers with the exact score of a Gaussian instead of a network: mean and variance are known at every step."""
+
+import dataclasses
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from gaussian import Gaussian
+
+from score_sde.errors import UsageError
+from score_sde.randomness import Stream, sample_keys, stream
+from score_sde.sampling import advance, predictor_corrector, probability_flow, solve
+from score_sde.sampling.predictors import PREDICTORS
+from score_sde.sde import VE, VP, SubVP
+
+DATA = Gaussian(mean=0.3, std=0.5)
+SDES = [VP(), SubVP(), VE()]
+SHAPE = (4, 4, 2)
+KEYS = sample_keys(jax.random.key(0), jnp.arange(512))
+N = len(KEYS) * np.prod(SHAPE)
+
+
+def start(sde, keys=KEYS):
+    return sde.prior_sample(stream(keys, Stream.PRIOR), SHAPE)
+
+
+def exact_moments(sde, predictor, *, probability_flow=False, noise_removal=True):
+    """Mean and variance of the sampler's output for a Gaussian: an affine recursion, in float64."""
+    mean, variance = 0.0, sde.prior_std**2
+    times = np.linspace(1.0, sde.sampling_eps, sde.num_scales)
+    coefficients = [np.asarray(v, np.float64) for v in PREDICTORS[predictor](sde, jnp.asarray(times, jnp.float32))]
+    scale = np.asarray(sde.mean_scale(jnp.asarray(times, jnp.float32)), np.float64)
+    std = np.asarray(sde.std(jnp.asarray(times, jnp.float32)), np.float64)
+    for i, (a, b, c) in enumerate(zip(*coefficients, strict=True)):
+        b, c = (b / 2, 0.0) if probability_flow else (b, c)
+        v = (scale[i] * DATA.std) ** 2 + std[i] ** 2
+        mean = (a - b / v) * mean + b * scale[i] * DATA.mean / v
+        variance = (a - b / v) ** 2 * variance
+        if not (noise_removal and i == len(times) - 1):
+            variance += c**2
+    return mean, variance
+
+
+def assert_moments(x, mean, variance):
+    """Within four standard errors; and numbers of an image independent."""
+    x = np.asarray(x, np.float64)
+    assert abs(x.mean() - mean) < 4 * np.sqrt(variance / N)
+    assert abs(x.var() / variance - 1) < 4 * np.sqrt(2 / N)
+    correlations = np.corrcoef(x.reshape(len(x), -1).T) - np.eye(np.prod(SHAPE))
+    assert np.abs(correlations).max() < 5.5 / np.sqrt(len(x))
+
+
+@pytest.mark.parametrize("flow", [False, True])
+@pytest.mark.parametrize("predictor", ["euler_maruyama", "reverse_diffusion", "ancestral_sampling"])
+@pytest.mark.parametrize("sde", SDES, ids=["vp", "subvp", "ve"])
+def test_predictors_give_the_moments_of_their_recursion(sde, predictor, flow):
+    if predictor == "ancestral_sampling" and (flow or isinstance(sde, SubVP)):
+        with pytest.raises(UsageError, match="reverse_diffusion"):
+            predictor_corrector(sde, DATA.score_fn(sde), predictor=predictor, probability_flow=flow)
+        return
+    solver = predictor_corrector(sde, DATA.score_fn(sde), predictor=predictor, probability_flow=flow)
+    x, nfe = solve(solver, KEYS, start(sde))
+    assert_moments(x, *exact_moments(sde, predictor, probability_flow=flow))
+    np.testing.assert_array_equal(nfe, 1000)
+
+
+@pytest.mark.parametrize("sde", SDES, ids=["vp", "subvp", "ve"])
+def test_predictor_corrector_samplers_return_the_data(sde):
+    """Discretisation bias of N = 1000 is below 2 % of the standard deviation."""
+    solver = predictor_corrector(
+        sde, DATA.score_fn(sde), predictor="reverse_diffusion", corrector="langevin", snr=0.16, n_steps_each=2
+    )
+    x, nfe = solve(solver, KEYS, start(sde))
+    np.testing.assert_allclose([np.mean(x), np.std(x)], [DATA.mean, DATA.std], atol=0.02 * DATA.std)
+    np.testing.assert_array_equal(nfe, 3000)
+
+
+@pytest.mark.parametrize("sde", SDES, ids=["vp", "subvp", "ve"])
+def test_the_ode_sampler_follows_the_exact_flow(sde):
+    x_T = start(sde)
+    x, _ = solve(probability_flow(sde, DATA.score_fn(sde), rtol=1e-6, atol=1e-6, noise_removal=False), KEYS, x_T)
+    (mean0, std0), (mean1, std1) = DATA.marginal(sde, sde.sampling_eps), DATA.marginal(sde, 1.0)
+    np.testing.assert_allclose(x, mean0 + (np.asarray(x_T) - mean1) * std0 / std1, atol=1e-4)
+    denoised, nfe = solve(probability_flow(sde, DATA.score_fn(sde)), KEYS, x_T)
+    np.testing.assert_allclose([np.mean(denoised), np.std(denoised)], [DATA.mean, DATA.std], atol=0.02)
+    assert len(np.unique(nfe)) > 1  # every sample has its own steps
+
+
+@pytest.mark.parametrize("sde", SDES, ids=["vp", "subvp", "ve"])
+def test_encoding_inverts_sampling(sde):
+    options = dict(rtol=1e-6, atol=1e-6, eps=1e-5)
+    x = DATA.mean + DATA.std * jax.random.normal(jax.random.key(3), (8, *SHAPE))
+    z, _ = solve(probability_flow(sde, DATA.score_fn(sde), encode=True, **options), KEYS[:8], x)
+    back, _ = solve(probability_flow(sde, DATA.score_fn(sde), noise_removal=False, **options), KEYS[:8], z)
+    np.testing.assert_allclose(back, x, atol=1e-4)
+
+
+def test_annealed_langevin_dynamics_alone_reaches_the_data():
+    sde = VE(num_scales=200)
+    solver = predictor_corrector(
+        sde, DATA.score_fn(sde), predictor="none", corrector="ald", snr=0.16, n_steps_each=20, noise_removal=False
+    )
+    x, nfe = solve(solver, KEYS, start(sde))
+    np.testing.assert_allclose([np.mean(x), np.std(x)], [DATA.mean, DATA.std], atol=0.03)
+    np.testing.assert_array_equal(nfe, 4000)
+
+
+@pytest.mark.parametrize(
+    ("predictor", "corrector", "n_steps"),
+    [("euler_maruyama", "none", 1), ("none", "ald", 2), ("reverse_diffusion", "langevin", 3)],
+)
+def test_network_evaluations_are_counted_exactly(predictor, corrector, n_steps):
+    sde, calls = VE(num_scales=7), []
+    exact = DATA.score_fn(sde)
+
+    def counted(x, t):
+        jax.debug.callback(lambda t: calls.append(t), t[0])
+        return exact(x, t)
+
+    solver = predictor_corrector(sde, counted, predictor=predictor, corrector=corrector, n_steps_each=n_steps)
+    _, nfe = solve(solver, KEYS[:2], start(sde, KEYS[:2]))
+    jax.effects_barrier()
+    assert nfe.tolist() == [len(calls)] * 2
+
+
+def test_the_sampler_may_take_another_number_of_steps_than_the_chain_of_training():
+    sde = dataclasses.replace(VP(), num_scales=200)
+    x, nfe = solve(predictor_corrector(sde, DATA.score_fn(VP())), KEYS, start(sde))
+    assert_moments(x, *exact_moments(sde, "euler_maruyama"))
+    np.testing.assert_array_equal(nfe, 200)
+
+
+def test_without_noise_removal_the_last_steps_noise_stays():
+    sde = VE(num_scales=100)
+    solver = predictor_corrector(sde, DATA.score_fn(sde), predictor="reverse_diffusion", noise_removal=False)
+    x, _ = solve(solver, KEYS, start(sde))
+    assert_moments(x, *exact_moments(sde, "reverse_diffusion", noise_removal=False))
+
+
+def test_projections_act_on_every_update():
+    sde = VP(num_scales=50)
+    known = jnp.full(SHAPE, 0.7)
+
+    def project(keys, t, x, x_mean):
+        return x.at[:, :2].set(known[:2]), x_mean.at[:, :2].set(known[:2])
+
+    solver = predictor_corrector(sde, DATA.score_fn(sde), corrector="ald", project=project)
+    x, _ = solve(solver, KEYS[:4], start(sde, KEYS[:4]))
+    np.testing.assert_array_equal(x[:, :2], np.float32(0.7))
+    assert np.ptp(x[:, 2:]) > 0.1
+
+
+def test_a_sample_depends_on_its_key_only():
+    sde = VP(num_scales=50)
+    sampler = predictor_corrector(sde, DATA.score_fn(sde), corrector="ald")
+    whole, _ = solve(sampler, KEYS[:8], start(sde, KEYS[:8]))
+    part, _ = solve(sampler, KEYS[4:8], start(sde, KEYS[4:8]))
+    np.testing.assert_allclose(whole[4:], part, rtol=1e-5, atol=1e-6)
+
+
+def test_advancing_in_parts_changes_nothing():
+    sde = VP(num_scales=30)
+    solver = predictor_corrector(sde, DATA.score_fn(sde), corrector="langevin")
+    state = solver.init(KEYS[:4], start(sde, KEYS[:4]))
+    for steps in (7, 7, 100):
+        state = jax.jit(lambda s, n: advance(solver, s, n))(state, steps)
+    assert float(solver.fraction(state)) == 1
+    whole, _ = solve(solver, KEYS[:4], start(sde, KEYS[:4]))
+    np.testing.assert_allclose(solver.result(state)[0], whole, rtol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        (dict(predictor="euler"), "did you mean 'euler_maruyama'"),
+        (dict(corrector="langvin"), "did you mean 'langevin'"),
+        (dict(predictor="none"), "both 'none'"),
+        (dict(corrector="ald", snr=0.0), "snr"),
+        (dict(n_steps_each=0), "n_steps_each"),
+    ],
+)
+def test_undefined_samplers_are_refused(options, words):
+    with pytest.raises(UsageError, match=words):
+        predictor_corrector(VP(), DATA.score_fn(VP()), **options)
+    with pytest.raises(UsageError, match="rtol"):
+        probability_flow(VP(), DATA.score_fn(VP()), rtol=1e-9)
