@@ -1,10 +1,14 @@
 """Score-based generative modelling through stochastic differential equations, in JAX."""
 
+from score_sde.backend import configure
+
 __version__ = "0.1.0"
+
+configure()
 
 
 def load(workdir, step=None):
-    """The model trained in `workdir`: see `score_sde.trained.Trained`."""
+    """The model trained in `workdir`, of its last checkpoint or of `step`: see `score_sde.trained.Trained`."""
     from score_sde.trained import load
 
     return load(workdir, step)

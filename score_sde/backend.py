@@ -1,4 +1,4 @@
-"""Settings that JAX reads when it is imported. Knows nothing else, imports nothing heavy."""
+"""Settings that JAX reads when its backend starts. Imports nothing heavy."""
 
 import importlib.metadata
 import os
@@ -10,7 +10,7 @@ TRIED = ("0.10.", "0.12.")
 
 
 def configure() -> None:
-    """Appends to the environment's XLA_FLAGS, unless the user has set the same flag. Call before importing jax."""
+    """Appends to the environment's XLA_FLAGS, unless the user has set the same flag; too late once JAX has computed."""
     flags = os.environ.get("XLA_FLAGS", "")
     known = importlib.metadata.version("jaxlib").startswith(TRIED)
     if known and CPU_CONVOLUTION_FLAG.split("=")[0] not in flags:

@@ -25,6 +25,7 @@ def evaluate(config: ConfigDict, directory: str | Path, folder: str = "eval") ->
     `config` describes another run.
     """
     directory, options = Path(directory), config.eval
+    workdir.check_same_run(directory, config.to_dict())
     steps = _steps_to_evaluate(config, workdir.checkpoint_steps(directory))
     models = (load(directory, step, config) for step in steps)
     parallel.check_divisible("eval.batch_size", options.batch_size)
@@ -123,9 +124,10 @@ def _over_split(name: str, n: int, size: int, repeats: int, chunk: Callable) -> 
     with bar(name, n * repeats, "img") as progress:
         for repeat in range(repeats):
             for indices, valid in data.padded_chunks(n, size):
-                values = chunk(indices, repeat, _reporter(progress, repeat * n + indices[0], valid))
+                done = repeat * n + int(indices[0])
+                values = chunk(indices, repeat, _reporter(progress, done, valid))
                 rows.append([value[:valid] for value in values])
-                progress.update(repeat * n + indices[0] + valid - progress.n)
+                progress.update(done + valid - progress.n)
     return [np.concatenate(column).reshape(repeats, n) for column in zip(*rows, strict=True)]
 
 

@@ -89,7 +89,10 @@ def parse(argv: list[str]) -> flags.FlagValues:
         raise UsageError("--config=FILE is missing, for example --config=configs/vp/cifar10_ddpmpp_continuous.py.")
     if not Path(path.split(":")[0]).is_file():
         raise UsageError(f"No config file {path.split(':')[0]}; see configs/ for those there are.")
-    template = _read_flags([argv[0], f"--config={path}"]).config
+    try:
+        template = _read_flags([argv[0], f"--config={path}"]).config
+    except (AttributeError, KeyError, TypeError, ImportError, SyntaxError) as error:
+        raise UsageError(f"Cannot read the config {path}: {' '.join(str(error).split())}") from error
     for name, value in given:
         if name.startswith("config."):
             _check_override(template, name.removeprefix("config."), value)

@@ -54,9 +54,8 @@ class Runner:
         n, padded = len(x), pad_to_devices(len(x))
         keys, x = (a[jnp.minimum(jnp.arange(padded), n - 1)] if padded > n else a for a in (keys, x))
         init, step, result = self._programs_for(params, keys, x)
-        state, fraction = init(params, keys, x)
+        state, fraction = step(params, init(params, keys, x), 0)
         steps, taken = 1, 0
-        state, fraction = step(params, state, 0)
         while fraction < 1 and taken < max_steps:
             started = time.monotonic()
             state, fraction = step(params, state, steps)
@@ -70,9 +69,7 @@ class Runner:
         if x.shape not in self._programs:
 
             def init(params, keys, x):
-                solver = self._make_solver(params)
-                state = solver.init(keys, x)
-                return state, solver.fraction(state)
+                return self._make_solver(params).init(keys, x)
 
             def step(params, state, steps):
                 solver = self._make_solver(params)
@@ -82,9 +79,9 @@ class Runner:
             def result(params, state):
                 return self._make_solver(params).result(state)
 
-            axes = batch_axes(jax.eval_shape(init, params, keys, x)[0])
+            axes = batch_axes(jax.eval_shape(init, params, keys, x))
             self._programs[x.shape] = (
-                pmap(init, in_axes=(None, 0, 0), out_axes=(axes, None)),
+                pmap(init, in_axes=(None, 0, 0), out_axes=axes),
                 pmap(step, in_axes=(None, axes, None), out_axes=(axes, None), donate_argnums=(1,)),
                 pmap(result, in_axes=(None, axes), out_axes=0),
             )

@@ -61,8 +61,6 @@ def train(config: ConfigDict, directory: str | Path, overrides: Mapping[str, Any
     parallel.check_divisible("training.batch_size", training.batch_size)
     workdir.check_same_run(directory, config.to_dict())
     train_set, eval_set = load_data(config, train=True), load_data(config, train=False)
-    if directory.exists() and not directory.is_dir():
-        raise UsageError(f"--workdir={directory} is a file; give a folder.")
 
     workdir.write(directory, "config.json", config.to_dict())
     workdir.write(directory, "launch.json", {"overrides": dict(overrides or {}), "versions": workdir.versions()})
@@ -80,36 +78,35 @@ def train(config: ConfigDict, directory: str | Path, overrides: Mapping[str, Any
         else:
             state = jax.jit(experiment.init_state, out_shardings=replicated)()
         start = int(state.step)
-        writer = Writer(directory, start, config.wandb.to_dict(), config.to_dict())
-        progress = bar("training", training.n_iters, "step", initial=start)
+        logged = Writer(directory, start, config.wandb.to_dict(), config.to_dict())
+        with logged as writer, bar("training", training.n_iters, "step", initial=start) as progress:
+            for number, batch in data.batches(train_set, training.batch_size, seed=config.seed, start_step=start):
+                if number >= training.n_iters:
+                    break
+                state, loss = update(state, batch.images)
+                step = number + 1  # updates made
+                progress.update()
 
-        for number, batch in data.batches(train_set, training.batch_size, seed=config.seed, start_step=start):
-            if number >= training.n_iters:
-                break
-            state, loss = update(state, batch.images)
-            step = number + 1  # updates made
-            progress.update()
+                if step % training.log_freq == 0 or step == training.n_iters:
+                    loss = _finite(float(loss), step, directory)
+                    writer.scalars(step, training_loss=loss)
+                    progress.set_postfix_str(f"loss {loss:.4g}", refresh=False)
 
-            if step % training.log_freq == 0 or step == training.n_iters:
-                loss = _finite(float(loss), step, directory)
-                writer.scalars(step, training_loss=loss)
-                progress.set_postfix_str(f"loss {loss:.4g}", refresh=False)
+                if step % training.eval_freq == 0:
+                    indices = data.batch_indices(len(eval_set), training.batch_size, seed=config.seed, step=step)
+                    losses = evaluate(
+                        state.ema_params, data.take(eval_set, indices).images, step, np.arange(len(indices))
+                    )
+                    writer.scalars(step, eval_loss=float(losses.mean()))
 
-            if step % training.eval_freq == 0:
-                indices = data.batch_indices(len(eval_set), training.batch_size, seed=config.seed, step=step)
-                losses = evaluate(state.ema_params, data.take(eval_set, indices).images, step, np.arange(len(indices)))
-                writer.scalars(step, eval_loss=float(losses.mean()))
+                snapshot = step % training.snapshot_freq == 0
+                if snapshot or step % training.snapshot_freq_for_preemption == 0 or step == training.n_iters:
+                    _finite(float(loss), step, directory)
+                    checkpoints.save(step, state)
 
-            snapshot = step % training.snapshot_freq == 0
-            if snapshot or step % training.snapshot_freq_for_preemption == 0 or step == training.n_iters:
-                _finite(float(loss), step, directory)
-                checkpoints.save(step, state)
-
-            if snapshot and training.snapshot_sampling:
-                sheet = _sample_sheet(experiment, sample, state, step, directory)
-                writer.image(step, "samples", sheet)
-        progress.close()
-        writer.close()
+                if snapshot and training.snapshot_sampling:
+                    sheet = _sample_sheet(experiment, sample, state, step, directory)
+                    writer.image(step, "samples", sheet)
 
 
 def load_data(config: ConfigDict, *, train: bool) -> data.Source:

@@ -7,12 +7,14 @@ from pathlib import Path
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from ml_collections import ConfigDict
 
 from score_sde import checkpoints, images, workdir
 from score_sde.array_types import Array, Float, Images, Key, Keys, PerSample, Times
 from score_sde.build import Experiment
 from score_sde.errors import UsageError
+from score_sde.parallel import shardings
 from score_sde.progress import Runner, pad_to_devices
 from score_sde.randomness import Stream, batch_keys, sample_keys, stream
 from score_sde.sampling import SAMPLERS
@@ -57,7 +59,7 @@ class Trained:
         self.step = step
         with checkpoints.Checkpoints(directory / "checkpoints") as saved:
             state = saved.load(step, checkpoints.on_host(jax.eval_shape(experiment.init_state)))
-        self.params = jax.device_put(state.ema_params)
+        self.params = jax.device_put(state.ema_params, shardings(None))
 
     @property
     def config(self) -> ConfigDict:
@@ -93,7 +95,7 @@ class Trained:
         _check_finite(x, "A sample")
         return jnp.clip(self.experiment.scaling.to_unit(x), 0, 1), nfe
 
-    def bits_per_dim(self, key: Key[Array, ""], pixels: Array) -> PerSample:
+    def bits_per_dim(self, key: Key[Array, ""], pixels: Array | np.ndarray | np.ndarray) -> PerSample:
         """Bits/dim of each image, uint8 or in [0, 1] on 256 levels: dequantised with noise from `key` first."""
         keys = batch_keys(key, len(pixels))
         return self.bits_per_dim_with_nfe(keys, self._in_unit_range(pixels))[0]
@@ -105,7 +107,7 @@ class Trained:
         _check_finite(bpd, "A likelihood")
         return bpd, nfe
 
-    def encode(self, pixels: Array) -> Images:
+    def encode(self, pixels: Array | np.ndarray) -> Images:
         """Latents x_1 of images, uint8 or in [0, 1], by the probability-flow ODE from t = 1e-5."""
         return self._transport("encoder", self.experiment.scaling.to_model(self._in_unit_range(pixels)))
 
@@ -128,7 +130,7 @@ class Trained:
         solvers["decoder"] = functools.partial(experiment.transport, encode=False)
         return {name: Runner(make_solver) for name, make_solver in solvers.items()}
 
-    def _in_unit_range(self, pixels: Array) -> Images:
+    def _in_unit_range(self, pixels: Array | np.ndarray) -> Images:
         pixels = jnp.asarray(pixels)
         if pixels.ndim != 4 or pixels.shape[1:] != self.experiment.image_shape:
             raise UsageError(f"Images of shape {pixels.shape}: this model takes (n, {self.experiment.image_shape}).")

@@ -55,12 +55,15 @@ def read(workdir: Path, name: str) -> dict[str, Any]:
 
 
 def write(workdir: Path, name: str, content: Any) -> None:
-    """Replaces a JSON file whole: a reader sees the old one or the new one."""
+    """Replaces a JSON file whole: a reader sees the old one or the new one. Raises `UsageError` if it cannot."""
     path = Path(workdir) / name
-    path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(path.name + ".tmp")
-    temporary.write_text(json.dumps(content, indent=2) + "\n")
-    temporary.replace(path)
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        temporary.write_text(json.dumps(content, indent=2) + "\n")
+        temporary.replace(path)
+    except OSError as error:
+        raise UsageError(f"Cannot write {path} ({error.strerror}); choose a --workdir that can be written.") from error
 
 
 def checkpoint_steps(workdir: Path) -> list[int]:

@@ -13,7 +13,7 @@ class Writer:
     """Appends one JSON object a line to `workdir/metrics.jsonl`; lines after `start_step` are dropped first.
 
     wandb: {"mode": "disabled" | "offline" | "online", "project": str, "name": str}. Nothing that goes wrong with it
-    stops the run: it is said once, and the mirror ends.
+    stops the run: it is said once, and the mirror ends. Use as a context manager.
     """
 
     def __init__(self, workdir: Path, start_step: int, wandb: dict[str, Any], config: dict[str, Any]):
@@ -65,7 +65,10 @@ class Writer:
 
             self._try(log)
 
-    def close(self) -> None:
+    def __enter__(self) -> "Writer":
+        return self
+
+    def __exit__(self, *_) -> None:
         self._file.close()
         if self._wandb is not None:
             self._try(self._wandb.finish)

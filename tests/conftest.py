@@ -1,17 +1,10 @@
-"""What the tests share: XLA's flags, a data folder, a configuration of seconds, and a run trained with it."""
+"""What the tests share: a data folder and a configuration of seconds."""
 
-import os
+import importlib
 
-from score_sde.backend import configure
+import pytest
 
-configure()
-os.environ.setdefault("WANDB_MODE", "disabled")
-
-from pathlib import Path  # noqa: E402
-
-import pytest  # noqa: E402
-
-ROOT = Path(__file__).parent.parent
+import score_sde  # noqa: F401  (sets XLA's flags before anything computes)
 
 
 @pytest.fixture(scope="session")
@@ -24,11 +17,9 @@ def tiny_config(data_dir):
     """name -> the digits config of that name with a network and a run of seconds."""
 
     def build(name: str = "vp/digits_ddpmpp_continuous"):
-        import importlib
-
         config = importlib.import_module("configs." + name.replace("/", ".")).get_config()
         config.data.data_dir = data_dir
-        config.model.update(nf=8, num_res_blocks=1, attn_resolutions=(4,))
+        config.model.update(nf=8, ch_mult=(1,), attn_resolutions=(8,))
         config.sde.num_scales = 30
         config.training.update(
             batch_size=16, n_iters=4, snapshot_freq=2, snapshot_freq_for_preemption=2, log_freq=1, eval_freq=2

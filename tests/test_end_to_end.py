@@ -192,7 +192,7 @@ def test_snapshots_come_with_samples(tiny_config, tmp_path):
 def test_cifar10_trains_resumes_samples_and_evaluates_from_the_command_line(tmp_path, monkeypatch, capsys):
     prepare_cifar10(tmp_path / "data")
     monkeypatch.setenv("TFDS_DATA_DIR", str(tmp_path / "data"))
-    small = ["--config.model.nf=8", "--config.model.num_res_blocks=1", "--config.model.ch_mult=(1,2)"]
+    small = ["--config.model.nf=8", "--config.model.num_res_blocks=1", "--config.model.ch_mult=(1,)"]
     small += ["--config.training.batch_size=4", "--config.sde.num_scales=25", "--config.training.snapshot_freq=2"]
     small += [
         "--config.training.log_freq=1",

@@ -27,7 +27,7 @@ CONFIG = str(ROOT / "configs/vp/digits_ddpmpp_continuous.py")
         (["--config.training.n_iters=1e4"], "is not an integer"),
         (["--config.optim.lr=high"], "is not a number"),
         (["--config.training.continuous=maybe"], "maybe"),
-        (["--config.model.ch_mult=(1.5,2)"], "ch_mult"),
+        (["--config.model.ch_mult=(0,2)"], "ch_mult"),
         (["--config.sampling.num_scales=many"], "many"),
         (["--config=configs/missing.py"], "No config file configs/missing.py"),
         (["--config.data.dataset=cifar"], "did you mean 'cifar10'"),
@@ -73,6 +73,17 @@ def test_sub_vp_refuses_ancestral_sampling_by_name(tmp_path, capsys):
     override = "--config.sampling.predictor=ancestral_sampling"
     assert main(["score_sde", f"--config={config}", f"--workdir={tmp_path}", "--mode=train", override]) == 2
     assert "reverse_diffusion or euler_maruyama" in capsys.readouterr().err
+
+
+def test_a_misspelt_key_in_a_config_file_is_one_sentence(tmp_path, capsys):
+    config = tmp_path / "mine.py"
+    body = "from configs.presets import compose, ddpmpp, vp\n\n\ndef get_config():\n    config = compose(ddpmpp, vp)\n"
+    config.write_text(body + "    config.optim.wramup = 3\n    return config\n")
+    assert main(["score_sde", f"--config={config}", f"--workdir={tmp_path / 'run'}", "--mode=train"]) == 2
+    error = capsys.readouterr().err
+    assert "mine.py" in error
+    assert "wramup" in error
+    assert error.count("\n") == 1
 
 
 @pytest.mark.parametrize("form", [["--config", CONFIG], [f"--config={CONFIG}"]])

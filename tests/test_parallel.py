@@ -31,9 +31,11 @@ def test_one_and_eight_devices_train_and_sample_the_same():
     assert (one["devices"], eight["devices"]) == (1, 8)
     assert one["noise"] == eight["noise"]  # bit for bit
     for quantity in ("losses", "samples", "bpd"):
-        np.testing.assert_allclose(one[quantity], eight[quantity], rtol=1e-5, atol=1e-5, err_msg=quantity)
+        scale = np.abs(one[quantity]).max()
+        np.testing.assert_allclose(one[quantity], eight[quantity], rtol=0, atol=1e-5 * scale, err_msg=quantity)
     np.testing.assert_allclose(one["params"], eight["params"], rtol=1e-4)
-    assert len(one["bpd"]) == len(one["nfe"]) == 11
+    assert one["nfe"] == eight["nfe"]
+    assert len(one["bpd"]) == 11
 
 
 def test_an_update_equals_that_of_jax_pmap_on_eight_devices():

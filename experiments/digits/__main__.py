@@ -1,14 +1,10 @@
 """The demo: train, sample, measure, and one page to look at. `python -m experiments.digits [--workdir=runs/digits]`."""
 
-from score_sde.backend import configure
+import argparse
+import sys
+from pathlib import Path
 
-configure()
-
-import argparse  # noqa: E402
-import sys  # noqa: E402
-from pathlib import Path  # noqa: E402
-
-from experiments.digits.run import run  # noqa: E402
+from experiments.digits.run import run
 
 parser = argparse.ArgumentParser(prog="python -m experiments.digits", description=__doc__)
 parser.add_argument("--workdir", type=Path, default=Path("runs/digits"))

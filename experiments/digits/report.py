@@ -20,6 +20,7 @@ from score_sde.trained import Trained
 matplotlib.use("Agg")
 from matplotlib import pyplot as plt
 
+TIMES = 10  # columns of the trajectory
 NAMES = {"pc": "Predictor-corrector", "ode": "Probability-flow ODE"}
 
 
@@ -32,6 +33,7 @@ class SamplerResult(NamedTuple):
 
 def write_report(
     folder: Path,
+    title: str,
     model: Trained,
     real: np.ndarray,
     samplers: list[SamplerResult],
@@ -51,10 +53,10 @@ def write_report(
     versions = "\n".join(f"{name} {version}" for name, version in workdir.versions().items())
     devices = ", ".join(f"{device.platform} ({device.device_kind})" for device in jax.devices())
     page = PAGE.format(
-        title=f"{config.model.name} under {config.sde.name} on {config.data.dataset}",
+        title=title,
         step=model.step,
         grids="".join(_figure(name, p) for name, p in grids),
-        trajectory=_picture(images.grid(trajectory, trajectory.shape[0] // 10)),
+        trajectory=_picture(images.grid(trajectory, TIMES), magnify=6),
         loss=_loss_curve(metrics),
         bpd=f"{bpd['mean']:.3f} ± {bpd['standard_error']:.3f}",
         bpd_note=f"{bpd['images']} held-out images, each {bpd['repeats']} times with fresh dequantisation noise and "
@@ -111,10 +113,10 @@ PAGE = """<!doctype html>
 <html lang="en"><meta charset="utf-8"><title>{title}</title>
 <style>
   body {{ font: 16px/1.5 system-ui, sans-serif; color: #1c1c1c; }}
-  body {{ max-width: 78rem; margin: 2rem auto; padding: 0 1.5rem; }}
+  body {{ max-width: 84rem; margin: 2rem auto; padding: 0 1.5rem; }}
   h1 {{ font-size: 1.6rem; }} h2 {{ font-size: 1.15rem; margin-top: 2.2rem; }}
   figure {{ margin: 0; }} figcaption {{ color: #555; padding-top: .3rem; }}
-  .grids {{ display: flex; flex-wrap: wrap; gap: 1.2rem; }}
+  .grids {{ display: flex; gap: 1.2rem; }} .grids figure {{ flex: 1; }} .grids img {{ width: 100%; }}
   img {{ image-rendering: pixelated; max-width: 100%; }}
   table {{ border-collapse: collapse; }}
   th, td {{ text-align: left; padding: .35rem 1rem .35rem 0; border-bottom: 1px solid #ddd; }}

@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from configs.vp.digits_ddpmpp_continuous import get_config
-from experiments.digits.report import SamplerResult, write_report
+from experiments.digits.report import TIMES, SamplerResult, write_report
 from score_sde import images
 from score_sde.errors import UsageError
 from score_sde.evaluate import bits_per_dim
@@ -20,7 +20,8 @@ from score_sde.train import load_data, train
 from score_sde.trained import Trained, load
 
 SAMPLES = 100
-TRAJECTORY = (10, 10)  # samples, times
+TRAJECTORIES = 8
+TITLE = "DDPM++ (small) under the VP SDE on handwritten digits"
 
 
 def run(workdir: Path) -> int:
@@ -39,7 +40,7 @@ def run(workdir: Path) -> int:
         print(f"demo: {error}", file=sys.stderr)
         return 2
     real = held_out.images[:SAMPLES]
-    page = write_report(workdir, model, real, samplers, trajectory, bpd)
+    page = write_report(workdir, TITLE, model, real, samplers, trajectory, bpd)
     for result in samplers:
         print(f"{result.name}: {result.nfe:g} network evaluations, {result.seconds:.1f} s for {SAMPLES} images")
     print(f"held-out bits/dim: {bpd['mean']:.3f} +- {bpd['standard_error']:.3f}")
@@ -61,7 +62,7 @@ def _sample(model: Trained, method: str) -> SamplerResult:
 
 def _trajectory(model: Trained) -> np.ndarray:
     """Pixels (samples x times) of PC sampling from noise, at evenly spaced times, the denoised image last."""
-    experiment, (n, times) = model.experiment, TRAJECTORY
+    experiment, n, times = model.experiment, TRAJECTORIES, TIMES
     keys = sample_keys(stream(jax.random.key(model.config.seed + 1), Stream.SAMPLE), jnp.arange(n))
     x = experiment.sampling_sde.prior_sample(stream(keys, Stream.PRIOR), experiment.image_shape)
     stride = experiment.sampling_sde.num_scales // (times - 1)
