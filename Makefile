@@ -4,7 +4,7 @@ export JAX_COMPILATION_CACHE_DIR ?= $(CURDIR)/.cache/jax
 BIN := .venv/bin
 NEXT := .venv-next/bin
 
-# The first Python >= 3.11, and the newest >= 3.12 if there is one: on it the tests run with the newest JAX as well.
+# The first Python >= 3.11; and the first >= 3.12 if there is one, on which the tests run with the newest JAX as well.
 CANDIDATES := python3.11 python3 python3.12 python3.13 python3.14 $(wildcard $(HOME)/.pyenv/versions/3.1[2-4]*/bin/python3)
 PYTHON ?= $(shell for p in $(CANDIDATES); do $$p -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && echo $$p && break; done)
 NEXT_PYTHON ?= $(shell for p in $(CANDIDATES); do $$p -c 'import sys; sys.exit(sys.version_info < (3, 12))' 2>/dev/null && echo $$p && break; done)

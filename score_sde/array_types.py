@@ -3,7 +3,7 @@
 from collections.abc import Callable
 
 import numpy as np
-from jaxtyping import Array, Bool, Float, Int, Key, PyTree, Shaped, UInt8
+from jaxtyping import Array, Float, Int, Key, PyTree, Shaped, UInt8
 
 Images = Float[Array, "b h w c"]  # model range, see images.Scaling
 Pixels = UInt8[Array, "b h w c"] | UInt8[np.ndarray, "b h w c"]  # 0..255, as stored and as written
@@ -15,7 +15,6 @@ ScoreFn = Callable[[Images, Times], Images]
 
 __all__ = [
     "Array",
-    "Bool",
     "FeatureMaps",
     "Float",
     "Images",

@@ -14,13 +14,14 @@ from flax import traverse_util
 from ml_collections import ConfigDict
 
 from score_sde import images, likelihood, losses
-from score_sde.array_types import Array, Images, Key, Keys, PerSample, PyTree, ScoreFn
+from score_sde.array_types import Array, Images, Key, Keys, PerSample, Pixels, PyTree, ScoreFn
 from score_sde.data import dataset
 from score_sde.errors import UsageError, one_of
 from score_sde.models import MODELS, is_trainable
-from score_sde.randomness import Stream, normal, stream
+from score_sde.randomness import Stream, normal, sample_keys, stream
 from score_sde.sampling import SAMPLERS, Solver, probability_flow
-from score_sde.score import precondition, preconditioning
+from score_sde.sampling.probability_flow import check_tolerances
+from score_sde.score import Preconditioning, precondition, preconditioning
 from score_sde.sde import SDES, VE
 from score_sde.state import TrainState, adam, initial_state
 
@@ -39,6 +40,8 @@ class Experiment:
         self._preconditioning(config.training.continuous)
         self.sampling_sde = self.sde
         if config.sampling.num_scales is not None:
+            if config.sampling.num_scales < 2:
+                raise UsageError(f"sampling.num_scales={config.sampling.num_scales} must be at least 2.")
             self.sampling_sde = dataclasses.replace(self.sde, num_scales=config.sampling.num_scales)
         perturbation = losses.continuous_perturbation if config.training.continuous else losses.discrete_perturbation
         self.perturbation = perturbation(self.sde)
@@ -55,38 +58,37 @@ class Experiment:
         return initial_state(self.init_params(), self.optimizer)
 
     def score_fn(
-        self,
-        params: PyTree,
-        *,
-        dropout_key: Key[Array, ""] | None = None,
-        continuous: bool | None = None,
+        self, params: PyTree, *, dropout_key: Key[Array, ""] | None = None, row: Preconditioning | None = None
     ) -> ScoreFn:
-        """The score in model range. dropout_key: given in training. continuous: default as trained."""
+        """The score in model range. dropout_key: given in training. row: default as trained."""
         train = dropout_key is not None
         rngs = {"dropout": dropout_key} if train else None
 
         def network(x: Images, label: PerSample) -> Images:
             return self.network.apply({"params": params}, x, label, train, rngs=rngs)
 
-        return precondition(network, self._preconditioning(continuous))
+        return precondition(network, row or self._preconditioning(self.config.training.continuous))
 
-    def _preconditioning(self, continuous: bool | None):
+    def _preconditioning(self, continuous: bool) -> Preconditioning:
         config = self.config
         return preconditioning(
             self.sde,
-            continuous=config.training.continuous if continuous is None else continuous,
+            continuous=continuous,
             centered=config.data.centered,
             scale_by_sigma=config.model.scale_by_sigma,
         )
 
     def ode_score_fn(self, params: PyTree) -> ScoreFn:
-        """The score at any t. A VP network trained at discrete times has one, as its labels are 999 t too."""
+        """The score at any t. A VP network trained at discrete times has one: its labels t (N - 1) mean any t."""
         if isinstance(self.sde, VE) and not self.config.training.continuous:
             raise UsageError(
                 "The probability-flow ODE needs a score at every time, and this VE network was trained at discrete "
                 "ones; set sampling.method=pc, and eval.enable_bpd=False."
             )
-        return self.score_fn(params, continuous=True)
+        row = self._preconditioning(continuous=True)
+        return self.score_fn(
+            params, row=row._replace(c_noise=self._preconditioning(self.config.training.continuous).c_noise)
+        )
 
     def loss(self, params: PyTree, keys: Keys, x: Images, *, dropout_key: Key[Array, ""] | None = None) -> PerSample:
         """Denoising score matching loss of images in [0, 1], each perturbed by its own key."""
@@ -104,13 +106,24 @@ class Experiment:
             reduce_mean=training.reduce_mean,
         )
 
+    def eval_losses(self, params: PyTree, pixels: Pixels, number: Array, indices: Array) -> PerSample:
+        """Loss of each image without flips and dropout; `number` counts passes, `indices` the images in one."""
+        keys = sample_keys(stream(stream(jax.random.key(self.config.seed), Stream.EVAL), number), indices)
+        return self.loss(params, keys, self._dequantize(keys, images.to_unit(pixels)))
+
+    def prior(self, keys: Keys) -> Images:
+        """x_T for each key, where the sampler starts."""
+        return self.sampling_sde.prior_sample(stream(keys, Stream.PRIOR), self.image_shape)
+
     def augment(self, keys: Keys, x: Images) -> Images:
         """What training does to images in [0, 1]: flip, dequantise."""
         if self.config.data.random_flip:
             x = images.random_flip(stream(keys, Stream.FLIP), x)
-        if self.config.data.uniform_dequantization:
-            x = images.dequantize(stream(keys, Stream.DEQUANTIZE), x)
-        return x
+        return self._dequantize(keys, x)
+
+    def _dequantize(self, keys: Keys, x: Images) -> Images:
+        wanted = self.config.data.uniform_dequantization
+        return images.dequantize(stream(keys, Stream.DEQUANTIZE), x) if wanted else x
 
     def sampler(self, params: PyTree, method: str | None = None) -> Solver:
         """The solver of config.sampling, or the given method with its options."""
@@ -119,7 +132,7 @@ class Experiment:
         common = dict(eps=sampling.eps, noise_removal=sampling.noise_removal)
         if method == "ode":
             score_fn = self.ode_score_fn(params)
-            return SAMPLERS["ode"](self.sampling_sde, score_fn, rtol=sampling.rtol, atol=sampling.atol, **common)
+            return SAMPLERS["ode"](self.sde, score_fn, rtol=sampling.rtol, atol=sampling.atol, **common)
         return SAMPLERS["pc"](
             self.sampling_sde,
             self.score_fn(params),
@@ -204,6 +217,13 @@ def _check_values(config: ConfigDict) -> None:
     _check_positive("optim.lr", config.optim.lr)
     if not 0 <= config.optim.ema_rate < 1:
         raise UsageError(f"optim.ema_rate={config.optim.ema_rate} must be in [0, 1); 0 means no averaging.")
+    check_tolerances(config.sampling.rtol, config.sampling.atol)
+    check_tolerances(config.eval.rtol, config.eval.atol)
+    if not training.continuous and config.model.get("embedding_type") == "fourier":
+        raise UsageError(
+            "A Fourier embedding takes the logarithm of sigma, and training.continuous=False gives the network integer "
+            "labels; set model.embedding_type=positional."
+        )
     if training.likelihood_weighting and not training.continuous:
         raise UsageError(
             "training.likelihood_weighting=True is defined for continuous times; set training.continuous=True."
@@ -211,5 +231,5 @@ def _check_values(config: ConfigDict) -> None:
 
 
 def _check_positive(name: str, value: float) -> None:
-    if value <= 0:
+    if not value > 0:
         raise UsageError(f"{name}={value} must be positive.")

@@ -16,7 +16,8 @@ logging.getLogger("absl").setLevel(logging.WARNING)  # Orbax reports every file 
 class Checkpoints:
     """The checkpoints under one folder, numbered by step. Use as a context manager: leaving it waits for saves.
 
-    keep_every: steps that are multiples of it are kept for ever; of the others the last two.
+    keep_every: steps that are multiples of it are kept for ever; of the others the last two. Given by the one process
+    that saves here: it removes what a killed save has left, which to a reader could be a save under way.
     """
 
     def __init__(self, directory: Path, keep_every: int | None = None):
@@ -24,7 +25,9 @@ class Checkpoints:
         kept = [policies.LatestN(2)] + ([policies.EveryNSteps(keep_every)] if keep_every else [])
         self.directory = Path(directory).absolute()
         self._checkpointer = ocp.training.Checkpointer(
-            self.directory, preservation_policy=policies.AnyPreservationPolicy(kept), cleanup_tmp_directories=True
+            self.directory,
+            preservation_policy=policies.AnyPreservationPolicy(kept),
+            cleanup_tmp_directories=keep_every is not None,
         )
 
     def __enter__(self) -> "Checkpoints":
@@ -49,7 +52,7 @@ class Checkpoints:
         try:
             state = self._checkpointer.load(step, like)
         except Exception as error:
-            reason = str(error.__cause__ or error).strip().splitlines()[0]
+            reason = (str(error.__cause__ or error).strip() or type(error).__name__).splitlines()[0]
             raise UsageError(f"Cannot read {where}: {reason}") from error
         wanted = jax.tree_util.tree_leaves_with_path(like)
         for (path, leaf), found in zip(wanted, jax.tree.leaves(state), strict=True):

@@ -12,9 +12,10 @@ from ml_collections import ConfigDict
 
 from score_sde import data, images, parallel, workdir
 from score_sde.errors import UsageError
-from score_sde.progress import bar, pad_to_devices
+from score_sde.parallel import pad_to_devices
+from score_sde.progress import bar, reporter
 from score_sde.randomness import Stream, sample_keys, stream
-from score_sde.train import eval_loss, load_data
+from score_sde.train import load_data
 from score_sde.trained import Trained, load
 
 
@@ -25,31 +26,33 @@ def evaluate(config: ConfigDict, directory: str | Path, folder: str = "eval") ->
     `config` describes another run.
     """
     directory, options = Path(directory), config.eval
-    workdir.check_same_run(directory, config.to_dict())
     steps = _steps_to_evaluate(config, workdir.checkpoint_steps(directory))
-    models = (load(directory, step, config) for step in steps)
     parallel.check_divisible("eval.batch_size", options.batch_size)
     if not (options.enable_loss or options.enable_bpd or options.enable_sampling):
         raise UsageError("Nothing to evaluate: set eval.enable_loss, eval.enable_bpd or eval.enable_sampling to True.")
+    model = load(directory, steps[0], config)
+    train = options.bpd_dataset == "train"
     test_set = load_data(config, train=False)
+    bpd_set = load_data(config, train=True) if options.enable_bpd and train else test_set
+    if options.enable_bpd:
+        model.experiment.bits_per_dim(model.params)  # what the SDE lacks is said now
 
     report: dict[str, Any] = {"config": workdir.flatten(config.to_dict()), "versions": workdir.versions()}
     report["devices"] = [device.device_kind for device in jax.devices()]
     report["checkpoints"] = []
-    for model in models:
-        entry: dict[str, Any] = {"step": model.step}
+    for step in steps:
+        model.restore(step)
+        entry: dict[str, Any] = {"step": step}
         if options.enable_loss:
             entry["loss"] = loss(model, test_set)
         if options.enable_bpd:
-            train = options.bpd_dataset == "train"
-            source = load_data(config, train=True) if train else test_set
-            entry["bits_per_dim"] = bits_per_dim(model, source, repeats=1 if train else options.bpd_num_repeats)
+            entry["bits_per_dim"] = bits_per_dim(model, bpd_set, repeats=1 if train else options.bpd_num_repeats)
         if options.enable_sampling:
-            target = directory / folder / f"step_{model.step:08d}"
+            target = directory / folder / f"step_{step:08d}"
             entry["sampling"] = draw_samples(model, options.num_samples, target)
         report["checkpoints"].append(entry)
         workdir.write(directory, f"{folder}/report.json", report)
-        print(f"step {model.step}: {_summary(entry)}")
+        print(f"step {step}: {_summary(entry)}")
     print(f"Report: {directory / folder / 'report.json'}")
 
 
@@ -73,12 +76,14 @@ def draw_samples(model: Trained, n: int, folder: Path, stem: str = "samples") ->
     rounds = math.ceil(n / size)
     key = stream(stream(jax.random.key(model.config.seed + 1), Stream.SAMPLE), model.step)
     folder.mkdir(parents=True, exist_ok=True)
+    for stale in folder.glob(f"{stem}*.npz"):
+        stale.unlink()
     nfe, sheet = [], None
     with bar(f"sampling ({model.config.sampling.method})", n, "img") as progress:
         for number in range(rounds):
             valid = min(size, n - number * size)
             keys = sample_keys(key, jnp.arange(number * size, (number + 1) * size))
-            x, evaluations = model.sample_with_nfe(keys, report=_reporter(progress, number * size, valid))
+            x, evaluations = model.sample_with_nfe(keys, report=reporter(progress, valid, number * size))
             pixels = images.to_pixels(x)[:valid]
             nfe.append(np.asarray(evaluations)[:valid])
             name = stem if rounds == 1 else f"{stem}_{number:04d}"
@@ -90,15 +95,13 @@ def draw_samples(model: Trained, n: int, folder: Path, stem: str = "samples") ->
 
 
 def loss(model: Trained, source: data.Source) -> dict[str, Any]:
-    """The training objective over a whole split, without dropout: mean and standard error over images."""
-    experiment, size = model.experiment, model.config.eval.batch_size
-    losses_of = parallel.pmap(eval_loss(experiment), in_axes=(None, 0, None, 0), out_axes=0)
+    """The training objective over a whole split, without flips and dropout: mean and standard error over images."""
+    size = model.config.eval.batch_size
 
-    def chunk(indices: np.ndarray, report: Callable) -> np.ndarray:
-        return np.asarray(losses_of(model.params, source.images[indices], 0, indices))
+    def chunk(indices: np.ndarray, repeat: int, report: Callable) -> tuple[np.ndarray, ...]:
+        return (np.asarray(model.eval_losses(model.params, source.images[indices], repeat, indices)),)
 
-    values = _over_split("loss", len(source), size, 1, lambda indices, _, report: (chunk(indices, report),))[0]
-    return _mean_and_error(values)
+    return _mean_and_error(_over_split("loss", len(source), size, 1, chunk)[0])
 
 
 def bits_per_dim(model: Trained, source: data.Source, repeats: int) -> dict[str, Any]:
@@ -125,7 +128,7 @@ def _over_split(name: str, n: int, size: int, repeats: int, chunk: Callable) -> 
         for repeat in range(repeats):
             for indices, valid in data.padded_chunks(n, size):
                 done = repeat * n + int(indices[0])
-                values = chunk(indices, repeat, _reporter(progress, done, valid))
+                values = chunk(indices, repeat, reporter(progress, valid, done))
                 rows.append([value[:valid] for value in values])
                 progress.update(done + valid - progress.n)
     return [np.concatenate(column).reshape(repeats, n) for column in zip(*rows, strict=True)]
@@ -134,12 +137,8 @@ def _over_split(name: str, n: int, size: int, repeats: int, chunk: Callable) -> 
 def _mean_and_error(values: np.ndarray) -> dict[str, Any]:
     """Of values (repeats, n)."""
     per_image = values.mean(axis=0, dtype=np.float64)
-    error = float(per_image.std(ddof=1) / math.sqrt(len(per_image))) if len(per_image) > 1 else float("nan")
+    error = float(per_image.std(ddof=1) / math.sqrt(len(per_image))) if len(per_image) > 1 else None
     return {"mean": float(per_image.mean()), "standard_error": error, "images": len(per_image)}
-
-
-def _reporter(progress, done: int, valid: int) -> Callable[[float], None]:
-    return lambda fraction: progress.update(done + fraction * valid - progress.n)
 
 
 def _steps_to_evaluate(config: ConfigDict, available: list[int]) -> list[int]:
@@ -156,7 +155,7 @@ def _steps_to_evaluate(config: ConfigDict, available: list[int]) -> list[int]:
 
 def _summary(entry: dict[str, Any]) -> str:
     parts = [
-        f"{label} {entry[name]['mean']:.4f} +- {entry[name]['standard_error']:.4f}"
+        f"{label} {entry[name]['mean']:.4f} +- {entry[name]['standard_error'] or math.nan:.4f}"
         for name, label in (("loss", "loss"), ("bits_per_dim", "bits/dim"))
         if name in entry
     ]

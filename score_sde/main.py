@@ -24,7 +24,6 @@ MOVED = {
     "model.num_scales": "sde.num_scales",
     "model.ema_rate": "optim.ema_rate",
     "eval.dataset": "eval.bpd_dataset",
-    "data.tfrecords_path": "data.data_dir",
 }
 REMOVED = {
     "training.n_jitted_steps": "every step is one program that does not wait for the host",
@@ -32,6 +31,7 @@ REMOVED = {
     "model.conv_size": "the paper's code never read it",
     "model.attention_type": "the paper's code never read it",
     "optim.amsgrad": "the paper's code never read it",
+    "data.tfrecords_path": "TFRecord files are not read; data sets are ArrayRecord, in data.data_dir",
     "device": "JAX takes the accelerators it finds; the environment's JAX_PLATFORMS chooses",
 }
 
@@ -60,22 +60,41 @@ def _run(mode: str, config: ConfigDict, workdir: str | None, eval_folder: str, o
         return train(config, workdir, overrides)
 
     from score_sde.evaluate import evaluate, sample
-    from score_sde.workdir import checkpoint_steps, read
 
-    checkpoint_steps(Path(workdir))
-    launched = read(Path(workdir), "launch.json").get("overrides", {})
-    for key, value in launched.items():
-        if key not in overrides:
-            _set(config, key, value)
-    if mode == "eval":
-        return evaluate(config, workdir, eval_folder)
-    return sample(config, workdir)
+    config = _of_workdir(Path(workdir), config, overrides)
+    return evaluate(config, workdir, eval_folder) if mode == "eval" else sample(config, workdir)
 
 
-def _set(config: ConfigDict, key: str, value) -> None:
-    """An override of the training's launch; a key that today's config does not have belongs to another config."""
-    with contextlib.suppress(KeyError, AttributeError, TypeError):
-        config.update_from_flattened_dict({key: tuple(value) if isinstance(value, list) else value})
+def _of_workdir(directory: Path, config: ConfigDict, overrides: dict) -> ConfigDict:
+    """The workdir's config, with `sampling`, `eval` and `wandb` as the command line has them.
+
+    The overrides of the training's command line need not be repeated. Raises `UsageError` where the command line
+    describes another run.
+    """
+    from score_sde import workdir
+    from score_sde.trained import stored_config
+
+    workdir.checkpoint_steps(directory)
+    for key, value in workdir.read(directory, "launch.json").get("overrides", {}).items():
+        # A key that today's file does not have belongs to another config, which the check below names.
+        with contextlib.suppress(KeyError, AttributeError, TypeError):
+            if key not in overrides:
+                config.update_from_flattened_dict({key: tuple(value) if isinstance(value, list) else value})
+    workdir.check_same_run(directory, config.to_dict())
+    stored = stored_config(directory)
+    flat = workdir.flatten(stored.to_dict())
+    for key, value in workdir.flatten(overrides).items():
+        if key.split(".")[0] not in workdir.FREE_SECTIONS and key != "data.data_dir" and flat.get(key) != value:
+            sections = ", ".join(f"{section}.*" for section in workdir.FREE_SECTIONS)
+            raise UsageError(
+                f"{key}={value!r} cannot be changed after training; only {sections} and data.data_dir can."
+            )
+    with stored.unlocked():
+        for section in workdir.FREE_SECTIONS:
+            stored[section] = config[section]
+        if "data.data_dir" in overrides:
+            stored.data.data_dir = overrides["data.data_dir"]
+    return stored
 
 
 def parse(argv: list[str]) -> flags.FlagValues:
@@ -91,8 +110,12 @@ def parse(argv: list[str]) -> flags.FlagValues:
         raise UsageError(f"No config file {path.split(':')[0]}; see configs/ for those there are.")
     try:
         template = _read_flags([argv[0], f"--config={path}"]).config
-    except (AttributeError, KeyError, TypeError, ImportError, SyntaxError) as error:
-        raise UsageError(f"Cannot read the config {path}: {' '.join(str(error).split())}") from error
+    except Exception as error:  # whatever the file does
+        cause = error.__cause__ or error.__context__ or error
+        reason = str(cause).strip().splitlines()[-1:] or [""]
+        raise UsageError(f"Cannot read the config {path}: {type(cause).__name__}: {reason[0]}") from error
+    if not isinstance(template, ConfigDict):
+        raise UsageError(f"get_config() of {path} returns no ConfigDict; see configs/presets.py.")
     for name, value in given:
         if name.startswith("config."):
             _check_override(template, name.removeprefix("config."), value)

@@ -10,6 +10,7 @@ from collections.abc import Callable
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
 from score_sde.errors import UsageError
@@ -42,6 +43,18 @@ def pmap(fn: Callable, *, in_axes: tuple, out_axes: Any, donate_argnums: tuple[i
     return jax.jit(
         fn, in_shardings=shardings(in_axes), out_shardings=shardings(out_axes), donate_argnums=donate_argnums
     )
+
+
+def split(*arrays: Any) -> tuple[Any, ...]:
+    """Arrays of one batch on all devices; a batch they do not divide is filled up with copies of its last row."""
+    n = len(arrays[0])
+    rows = jnp.minimum(jnp.arange(pad_to_devices(n)), n - 1)
+    return tuple(jax.device_put(a if len(rows) == n else jnp.asarray(a)[rows], shardings(0)) for a in arrays)
+
+
+def pad_to_devices(n: int) -> int:
+    """The next multiple of the number of devices."""
+    return -(-n // jax.device_count()) * jax.device_count()
 
 
 def check_divisible(name: str, batch_size: int) -> None:

@@ -1,17 +1,15 @@
 """Progress bars with rate and time left, and solvers that show one."""
 
-import math
 import sys
 import time
 from collections.abc import Callable
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 from tqdm import tqdm
 
 from score_sde.array_types import Images, Keys, PyTree
-from score_sde.parallel import batch_axes, pmap
+from score_sde.parallel import batch_axes, pmap, split
 from score_sde.sampling import Solver, advance
 
 FORMAT = "{desc}: {percentage:3.0f}%|{bar:24}| {n:.0f}/{total:.0f} [{elapsed}<{remaining}, {rate_fmt}]{postfix}"
@@ -32,10 +30,15 @@ def bar(description: str, total: float, unit: str, initial: float = 0) -> tqdm:
     )
 
 
+def reporter(progress: tqdm, total: int, done: int = 0) -> Callable[[float], None]:
+    """Moves a bar to `done` and the given fraction of `total`."""
+    return lambda fraction: progress.update(done + fraction * total - progress.n)
+
+
 class Runner:
     """A solver over all devices, in programs of about half a second, so that progress can be shown.
 
-    make_solver: parameters -> solver. A batch that the devices do not divide is filled up with copies of its last row.
+    make_solver: parameters -> solver.
     """
 
     def __init__(self, make_solver: Callable[[PyTree], Solver]):
@@ -48,19 +51,18 @@ class Runner:
         keys: Keys,
         x: Images,
         report: Callable[[float], None] = lambda _: None,
-        max_steps: float = math.inf,
+        compile_only: bool = False,
     ) -> Any:
-        """The solver's result; `report` is told the fraction done. max_steps=0 only compiles."""
-        n, padded = len(x), pad_to_devices(len(x))
-        keys, x = (a[jnp.minimum(jnp.arange(padded), n - 1)] if padded > n else a for a in (keys, x))
+        """The solver's result; `report` is told the fraction done. compile_only: no step is taken."""
+        n = len(x)
+        keys, x = split(keys, x)
         init, step, result = self._programs_for(params, keys, x)
         state, fraction = step(params, init(params, keys, x), 0)
-        steps, taken = 1, 0
-        while fraction < 1 and taken < max_steps:
+        steps = 1
+        while fraction < 1 and not compile_only:
             started = time.monotonic()
             state, fraction = step(params, state, steps)
             report(float(fraction))
-            taken += steps
             if time.monotonic() - started < SECONDS_A_CALL / 2:
                 steps *= 2
         return jax.tree.map(lambda a: a[:n], result(params, state))
@@ -86,9 +88,3 @@ class Runner:
                 pmap(result, in_axes=(None, axes), out_axes=0),
             )
         return self._programs[x.shape]
-
-
-def pad_to_devices(n: int) -> int:
-    """The next multiple of the number of devices."""
-    devices = jax.device_count()
-    return -(-n // devices) * devices

@@ -1,7 +1,8 @@
 """Randomness is a function of (seed, step, sample index) only.
 
-Every sample owns a key, derived from its global index. Whatever a sample needs is drawn from its own key,
-so the numbers do not depend on how a batch is split over devices, rounds or restarts.
+Every sample owns a key, derived from its global index. What a sample needs is drawn from its own key, so the numbers
+do not depend on how a batch is split over devices, rounds or restarts. Dropout alone has one key for a training batch,
+from which JAX draws the same bits however the batch is split.
 """
 
 import enum
@@ -10,6 +11,7 @@ import jax
 import jax.numpy as jnp
 
 from score_sde.array_types import Array, Float, Int, Key, Keys, Shaped
+from score_sde.errors import UsageError
 
 
 class Stream(enum.IntEnum):
@@ -43,6 +45,8 @@ def sample_keys(key: Key[Array, ""], indices: Int[Array, " b"]) -> Keys:
 
 def batch_keys(key: Key[Array, "..."], batch_size: int) -> Keys:
     """Keys of samples 0..batch_size-1 if `key` is a single key; an array of keys is returned as it is."""
+    if not jnp.issubdtype(key.dtype, jax.dtypes.prng_key):
+        raise UsageError("Keys are those of jax.random.key(seed), not of the older jax.random.PRNGKey.")
     return key if key.ndim else sample_keys(key, jnp.arange(batch_size))
 
 

@@ -25,8 +25,9 @@ from score_sde.randomness import normal
 
 Scalars = Float[Array, "*b"]  # one scalar a sample, or a single one
 
-# t (N - 1) is an integer up to float32 rounding wherever t is a grid point; this keeps the floor on the right side
-# of it. It is above one rounding unit for N <= 2000 and below the offset that sampling_eps adds at any grid point.
+# t (N - 1) is an integer up to float32 rounding wherever t is a point of the chain; this keeps the floor on the right
+# side of it. It is above one rounding unit for N <= 2000, and below the distance 1 - (N - 1) eps of a sampler's last
+# time from the next point (1e-3 for VP).
 ROUNDING = 2.5e-4
 
 
@@ -192,6 +193,11 @@ class SubVP(SDE):
 
     def langevin_scale(self, t: Scalars) -> Scalars:
         """1 - beta(t)/N, what alpha_k of VP is up to O(1/N). The paper's code has none and stops with an error."""
+        if self.beta_max >= self.num_scales:
+            raise UsageError(
+                f"A Langevin step of sub-VP needs beta_max / num_scales below 1, not {self.beta_max:g} / "
+                f"{self.num_scales}; raise num_scales above {self.beta_max:g}, or set sampling.corrector=none."
+            )
         return 1 - self._vp.beta(t) / self.num_scales
 
     @property

@@ -1,6 +1,7 @@
 """Training: one loop from the last checkpoint, or from the start, to config.training.n_iters updates."""
 
 import math
+import secrets
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -11,11 +12,11 @@ import numpy as np
 from ml_collections import ConfigDict
 
 from score_sde import data, images, parallel, workdir
-from score_sde.array_types import Array, PerSample, Pixels, PyTree
+from score_sde.array_types import Array, Pixels, PyTree
 from score_sde.build import Experiment
 from score_sde.checkpoints import Checkpoints, steps
 from score_sde.errors import UsageError
-from score_sde.progress import Runner, bar
+from score_sde.progress import Runner, bar, reporter
 from score_sde.randomness import Stream, sample_keys, stream
 from score_sde.state import TrainState, apply_gradients
 from score_sde.writer import Writer
@@ -27,7 +28,7 @@ def train_step(experiment: Experiment) -> Callable[[TrainState, Pixels], tuple[T
 
     def step(state: TrainState, pixels: Pixels) -> tuple[TrainState, Array]:
         key = stream(stream(jax.random.key(config.seed), Stream.TRAIN), state.step)
-        keys = sample_keys(key, jnp.arange(len(pixels)))
+        keys = sample_keys(stream(key, Stream.SAMPLE), jnp.arange(len(pixels)))
         x = experiment.augment(keys, images.to_unit(pixels))
 
         def mean_loss(params: PyTree) -> Array:
@@ -37,16 +38,6 @@ def train_step(experiment: Experiment) -> Callable[[TrainState, Pixels], tuple[T
         return apply_gradients(state, grads, experiment.optimizer, config.optim.ema_rate), loss
 
     return step
-
-
-def eval_loss(experiment: Experiment) -> Callable[[PyTree, Pixels, Array, Array], PerSample]:
-    """(EMA parameters, pixels, pass number, sample indices) -> loss of each image, without dropout."""
-
-    def losses(params: PyTree, pixels: Pixels, number: Array, indices: Array) -> PerSample:
-        key = stream(stream(jax.random.key(experiment.config.seed), Stream.EVAL), number)
-        return experiment.loss(params, sample_keys(key, indices), images.to_unit(pixels))
-
-    return losses
 
 
 def train(config: ConfigDict, directory: str | Path, overrides: Mapping[str, Any] | None = None) -> None:
@@ -63,9 +54,12 @@ def train(config: ConfigDict, directory: str | Path, overrides: Mapping[str, Any
     train_set, eval_set = load_data(config, train=True), load_data(config, train=False)
 
     workdir.write(directory, "config.json", config.to_dict())
-    workdir.write(directory, "launch.json", {"overrides": dict(overrides or {}), "versions": workdir.versions()})
+    run_id = workdir.read(directory, "launch.json").get("run_id", secrets.token_hex(4))
+    launch = {"run_id": run_id, "overrides": dict(overrides or {}), "versions": workdir.versions()}
+    workdir.write(directory, "launch.json", launch)
     update = parallel.pmap(train_step(experiment), in_axes=(None, 0), out_axes=(None, None), donate_argnums=(0,))
-    evaluate = parallel.pmap(eval_loss(experiment), in_axes=(None, 0, None, 0), out_axes=0)
+    evaluate = parallel.pmap(experiment.eval_losses, in_axes=(None, 0, None, 0), out_axes=0)
+    total = jax.jit(lambda params: sum(jnp.sum(leaf) for leaf in jax.tree.leaves(params)))
     sample = Runner(experiment.sampler)
     replicated = parallel.shardings(None)
     checkpoint_steps = steps(directory / "checkpoints")
@@ -78,7 +72,7 @@ def train(config: ConfigDict, directory: str | Path, overrides: Mapping[str, Any
         else:
             state = jax.jit(experiment.init_state, out_shardings=replicated)()
         start = int(state.step)
-        logged = Writer(directory, start, config.wandb.to_dict(), config.to_dict())
+        logged = Writer(directory, start, config.wandb.to_dict() | {"id": run_id}, config.to_dict())
         with logged as writer, bar("training", training.n_iters, "step", initial=start) as progress:
             for number, batch in data.batches(train_set, training.batch_size, seed=config.seed, start_step=start):
                 if number >= training.n_iters:
@@ -97,11 +91,11 @@ def train(config: ConfigDict, directory: str | Path, overrides: Mapping[str, Any
                     losses = evaluate(
                         state.ema_params, data.take(eval_set, indices).images, step, np.arange(len(indices))
                     )
-                    writer.scalars(step, eval_loss=float(losses.mean()))
+                    writer.scalars(step, eval_loss=_finite(float(losses.mean()), step, directory))
 
                 snapshot = step % training.snapshot_freq == 0
                 if snapshot or step % training.snapshot_freq_for_preemption == 0 or step == training.n_iters:
-                    _finite(float(loss), step, directory)
+                    _finite(float(total(state.params)), step, directory)  # never save what cannot be gone on from
                     checkpoints.save(step, state)
 
                 if snapshot and training.snapshot_sampling:
@@ -124,9 +118,8 @@ def _sample_sheet(experiment: Experiment, sample: Runner, state: TrainState, ste
     """One batch of samples with the EMA parameters, written to samples/snapshots/ as .npz and .png."""
     key = stream(stream(jax.random.key(experiment.config.seed), Stream.SAMPLE), step)
     keys = sample_keys(key, jnp.arange(experiment.config.training.batch_size))
-    x = experiment.sampling_sde.prior_sample(stream(keys, Stream.PRIOR), experiment.image_shape)
     with bar(f"samples at step {step}", len(keys), "img") as progress:
-        x, _ = sample(state.ema_params, keys, x, lambda fraction: progress.update(fraction * len(keys) - progress.n))
+        x, _ = sample(state.ema_params, keys, experiment.prior(keys), reporter(progress, len(keys)))
     pixels = images.to_pixels(experiment.scaling.to_unit(x))
     folder = directory / "samples" / "snapshots"
     folder.mkdir(parents=True, exist_ok=True)
@@ -136,9 +129,13 @@ def _sample_sheet(experiment: Experiment, sample: Runner, state: TrainState, ste
     return sheet
 
 
-def _finite(loss: float, step: int, directory: Path) -> float:
-    if math.isfinite(loss):
-        return loss
+def _finite(value: float, step: int, directory: Path) -> float:
+    """`value`, a loss or the sum of all parameters. Raises `UsageError` if it is not finite."""
+    if math.isfinite(value):
+        return value
     saved = steps(directory / "checkpoints")
     advice = f"the last good checkpoint is of step {saved[-1]}" if saved else "there is no checkpoint yet"
-    raise UsageError(f"The loss at step {step} is {loss}; {advice}. Lower optim.lr, or set optim.grad_clip.")
+    raise UsageError(
+        f"Training diverged: a loss or a parameter is {value} at step {step}; {advice}. "
+        "Train with a lower optim.lr, or with optim.grad_clip set, in another --workdir."
+    )

@@ -1,7 +1,6 @@
 """A trained model, for notebooks and scripts: `model = score_sde.load(workdir)`."""
 
 import functools
-import math
 from collections.abc import Callable
 from pathlib import Path
 
@@ -13,10 +12,10 @@ from ml_collections import ConfigDict
 from score_sde import checkpoints, images, workdir
 from score_sde.array_types import Array, Float, Images, Key, Keys, PerSample, Times
 from score_sde.build import Experiment
-from score_sde.errors import UsageError
-from score_sde.parallel import shardings
-from score_sde.progress import Runner, pad_to_devices
-from score_sde.randomness import Stream, batch_keys, sample_keys, stream
+from score_sde.errors import UsageError, one_of
+from score_sde.parallel import pad_to_devices, pmap, shardings, split
+from score_sde.progress import Runner
+from score_sde.randomness import Stream, batch_keys, stream
 from score_sde.sampling import SAMPLERS
 from score_sde.sde import SDE
 
@@ -34,21 +33,21 @@ def load(directory: str | Path, step: int | None = None, config: ConfigDict | No
     if step not in available:
         raise UsageError(f"No checkpoint of step {step} in {directory}; there are: {', '.join(map(str, available))}.")
     if config is None:
-        config = _config_dict(workdir.read(Path(directory), "config.json"))
+        config = stored_config(Path(directory))
     else:
         workdir.check_same_run(Path(directory), config.to_dict())
     return Trained(Experiment(config), Path(directory), step)
 
 
-def _config_dict(stored: dict) -> ConfigDict:
-    """A stored config as ConfigDict, its lists tuples again."""
+def stored_config(directory: Path) -> ConfigDict:
+    """The config that a workdir was trained with."""
 
     def restore(value):
         if isinstance(value, dict):
             return {key: restore(v) for key, v in value.items()}
         return tuple(value) if isinstance(value, list) else value
 
-    return ConfigDict(restore(stored)).lock()
+    return ConfigDict(restore(workdir.read(directory, "config.json"))).lock()
 
 
 class Trained:
@@ -56,9 +55,14 @@ class Trained:
 
     def __init__(self, experiment: Experiment, directory: Path, step: int):
         self.experiment = experiment
+        self.directory = directory
+        self.restore(step)
+
+    def restore(self, step: int) -> None:
+        """Takes the weights of another checkpoint; nothing is compiled again."""
         self.step = step
-        with checkpoints.Checkpoints(directory / "checkpoints") as saved:
-            state = saved.load(step, checkpoints.on_host(jax.eval_shape(experiment.init_state)))
+        with checkpoints.Checkpoints(self.directory / "checkpoints") as saved:
+            state = saved.load(step, checkpoints.on_host(jax.eval_shape(self.experiment.init_state)))
         self.params = jax.device_put(state.ema_params, shardings(None))
 
     @property
@@ -71,31 +75,35 @@ class Trained:
 
     def score(self, x: Images, t: Times) -> Images:
         """The score of p_t at x (model range, float32), one time in (0, 1] for each image."""
-        return self._score(self.params, x, t)
+        return self._score(self.params, *split(x, t))[: len(x)]
 
     @functools.cached_property
     def _score(self) -> Callable:
-        return jax.jit(lambda params, x, t: self.experiment.score_fn(params)(x, t))
+        return pmap(lambda params, x, t: self.experiment.score_fn(params)(x, t), in_axes=(None, 0, 0), out_axes=0)
+
+    @functools.cached_property
+    def eval_losses(self) -> Callable:
+        """`Experiment.eval_losses` over all devices."""
+        return pmap(self.experiment.eval_losses, in_axes=(None, 0, None, 0), out_axes=0)
 
     def sample(self, key: Key[Array, ""], n: int, sampler: str | None = None) -> Float[Array, "n h w c"]:
         """`n` images in [0, 1]; sample i depends on (key, i) only, unless the sampler couples the batch.
 
         sampler: "pc" or "ode"; default config.sampling.method.
         """
-        x, _ = self.sample_with_nfe(sample_keys(key, jnp.arange(pad_to_devices(n))), sampler)
+        x, _ = self.sample_with_nfe(batch_keys(key, pad_to_devices(n)), sampler)
         return x[:n]
 
     def sample_with_nfe(
-        self, keys: Keys, sampler: str | None = None, report: Report = lambda _: None, max_steps: float = math.inf
+        self, keys: Keys, sampler: str | None = None, report: Report = lambda _: None, compile_only: bool = False
     ) -> tuple[Images, Array]:
-        """One image in [0, 1] and its number of network evaluations for each key. max_steps=0 only compiles."""
-        prior_keys = stream(keys, Stream.PRIOR)
-        x = self.experiment.sampling_sde.prior_sample(prior_keys, self.experiment.image_shape)
-        x, nfe = self._runners[sampler or self.config.sampling.method.lower()](self.params, keys, x, report, max_steps)
+        """One image in [0, 1] and its number of network evaluations for each key. compile_only: see `Runner`."""
+        method = one_of("sampler", (sampler or self.config.sampling.method).lower(), SAMPLERS)
+        x, nfe = self._runners[method](self.params, keys, self.experiment.prior(keys), report, compile_only)
         _check_finite(x, "A sample")
         return jnp.clip(self.experiment.scaling.to_unit(x), 0, 1), nfe
 
-    def bits_per_dim(self, key: Key[Array, ""], pixels: Array | np.ndarray | np.ndarray) -> PerSample:
+    def bits_per_dim(self, key: Key[Array, ""], pixels: Array | np.ndarray) -> PerSample:
         """Bits/dim of each image, uint8 or in [0, 1] on 256 levels: dequantised with noise from `key` first."""
         keys = batch_keys(key, len(pixels))
         return self.bits_per_dim_with_nfe(keys, self._in_unit_range(pixels))[0]

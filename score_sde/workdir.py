@@ -75,10 +75,12 @@ def checkpoint_steps(workdir: Path) -> list[int]:
 
 
 def check_same_run(workdir: Path, config: Mapping[str, Any]) -> None:
-    """Raises `UsageError` if the workdir holds a run of another config. Only `FREE_*` may differ."""
+    """Raises `UsageError` if the workdir has checkpoints of another config. Only `FREE_*` may differ."""
+    if not checkpoints.steps(Path(workdir) / "checkpoints"):
+        return
     stored, wanted = flatten(read(workdir, "config.json")), flatten(config)
     if not stored:
-        return
+        raise UsageError(f"{workdir} has checkpoints and no config.json; restore it, or start in a new --workdir.")
     different = [
         key
         for key in sorted(stored.keys() | wanted.keys())

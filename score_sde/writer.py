@@ -12,8 +12,8 @@ import numpy as np
 class Writer:
     """Appends one JSON object a line to `workdir/metrics.jsonl`; lines after `start_step` are dropped first.
 
-    wandb: {"mode": "disabled" | "offline" | "online", "project": str, "name": str}. Nothing that goes wrong with it
-    stops the run: it is said once, and the mirror ends. Use as a context manager.
+    wandb: {"mode": "disabled" | "offline" | "online", "project": str, "name": str, "id": str}. Nothing that goes wrong
+    with it stops the run: it is said once, and the mirror ends. Use as a context manager.
     """
 
     def __init__(self, workdir: Path, start_step: int, wandb: dict[str, Any], config: dict[str, Any]):
@@ -35,7 +35,7 @@ class Writer:
             mode=options["mode"],
             project=options["project"],
             name=name,
-            id=name,
+            id=options["id"],
             resume="allow",
         )
 

@@ -12,10 +12,12 @@ from gaussian import Gaussian
 from configs.vp.digits_ddpmpp_continuous import get_config
 from score_sde import images, parallel
 from score_sde.build import Experiment
+from score_sde.errors import UsageError
 from score_sde.likelihood import bits_per_dim
 from score_sde.progress import Runner
 from score_sde.randomness import Stream, sample_keys, stream
 from score_sde.train import train_step
+from score_sde.trained import Trained
 
 
 def experiment() -> Experiment:
@@ -59,6 +61,28 @@ def sharded() -> dict:
     }
 
 
+def library() -> dict:
+    """Three images through what `score_sde.load` gives, on eight devices."""
+    parts = experiment()
+    model = object.__new__(Trained)  # without a checkpoint
+    model.experiment, model.step = parts, 0
+    model.params = jax.device_put(parts.init_params(), parallel.shardings(None))
+    samples = model.sample(jax.random.key(0), 3)
+    latents = model.encode(samples)
+    try:
+        parallel.check_divisible("batch_size", 12)
+        message = ""
+    except UsageError as error:
+        message = str(error)
+    return {
+        "samples": list(samples.shape),
+        "bpd": model.bits_per_dim(jax.random.key(1), samples).tolist(),
+        "error": float(jnp.abs(model.decode(latents) - samples).max()),
+        "score": list(model.score(samples, jnp.ones(3)).shape),
+        "message": message,
+    }
+
+
 def literal_pmap() -> dict:
     """The largest difference between an update through `parallel.pmap` and one through `jax.pmap` with a pmean."""
     parts = experiment()
@@ -89,4 +113,4 @@ def literal_pmap() -> dict:
     return {"difference": max(jax.tree.leaves(difference)), "moved": max(jax.tree.leaves(moved))}
 
 
-print(json.dumps({"sharded": sharded, "literal_pmap": literal_pmap}[sys.argv[1]]()))
+print(json.dumps({"sharded": sharded, "literal_pmap": literal_pmap, "library": library}[sys.argv[1]]()))

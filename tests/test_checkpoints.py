@@ -50,6 +50,19 @@ def test_a_checkpoint_of_another_network_is_one_sentence(tmp_path):
             checkpoints.load(1, on_host(jax.eval_shape(lambda: state(1.0, shape=(5,)))))
 
 
+def test_a_reader_leaves_a_save_under_way_alone(tmp_path):
+    with Checkpoints(tmp_path, keep_every=10) as checkpoints:
+        checkpoints.save(1, state(1.0))
+    under_way = tmp_path / "2.orbax-checkpoint-tmp"
+    under_way.mkdir()
+    with Checkpoints(tmp_path) as checkpoints:
+        checkpoints.load(1, on_host(jax.eval_shape(lambda: state(0.0))))
+    assert under_way.exists()
+    with Checkpoints(tmp_path, keep_every=10):
+        pass
+    assert not under_way.exists()
+
+
 def test_a_folder_without_checkpoints_has_no_steps(tmp_path):
     assert steps(tmp_path / "missing") == []
     (tmp_path / "3.orbax-checkpoint-tmp").mkdir()

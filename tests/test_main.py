@@ -41,6 +41,16 @@ CONFIG = str(ROOT / "configs/vp/digits_ddpmpp_continuous.py")
         (["--config.training.batch_size=0"], "training.batch_size=0"),
         (["--config.data.image_size=9"], "not divisible by 2"),
         (["--config.training.likelihood_weighting=True", "--config.training.continuous=False"], "continuous=True"),
+        (["--config.sampling.eps=1.0"], "sampling.eps=1.0"),
+        (["--config.sampling.method=ode", "--config.sampling.eps=0.0"], "sampling.eps=0.0"),
+        (["--config.sampling.corrector=ald", "--config.sampling.num_scales=10"], "raise num_scales above 20"),
+        (["--config.sampling.num_scales=1"], "sampling.num_scales=1"),
+        (["--config.sampling.snr=nan", "--config.sampling.corrector=ald"], "snr=nan"),
+        (["--config.optim.lr=nan"], "optim.lr=nan"),
+        (["--config.eval.rtol=0"], "rtol=0"),
+        (["--config.model.num_res_blocks=-1"], "num_res_blocks=-1"),
+        (["--config.training.continuous=False", "--config.model.embedding_type=fourier"], "embedding_type=positional"),
+        (["--config.data.tfrecords_path=x"], "is gone"),
         (["--mode=trian"], "trian"),
         (["--mode=eval"], "No checkpoint in"),
         (["--mode=sample"], "No checkpoint in"),
@@ -58,7 +68,7 @@ def test_mistakes_are_one_sentence_and_nothing_is_written(arguments, words, tmp_
     assert error.startswith("score_sde: ")
     assert words in error
     assert error.count("\n") == 1
-    assert not workdir.exists()
+    assert list(tmp_path.iterdir()) == []
 
 
 @pytest.mark.parametrize("missing", ["--config", "--mode", "--workdir"])
@@ -84,6 +94,26 @@ def test_a_misspelt_key_in_a_config_file_is_one_sentence(tmp_path, capsys):
     assert "mine.py" in error
     assert "wramup" in error
     assert error.count("\n") == 1
+
+
+@pytest.mark.parametrize(
+    "body", ["raise ValueError('what now')", "def get_config():\n    return 3", "import nothing_here"]
+)
+def test_a_broken_config_file_is_one_sentence(body, tmp_path, capsys):
+    config = tmp_path / "mine.py"
+    config.write_text(body)
+    assert main(["score_sde", f"--config={config}", f"--workdir={tmp_path / 'run'}", "--mode=train"]) == 2
+    error = capsys.readouterr().err
+    assert "mine.py" in error
+    assert error.count("\n") == 1
+
+
+def test_a_workdir_that_is_a_file_is_one_sentence(tmp_path, capsys, data_dir):
+    file = tmp_path / "run"
+    file.write_text("something")
+    arguments = [f"--config={CONFIG}", f"--workdir={file}", "--mode=train", f"--config.data.data_dir={data_dir}"]
+    assert main(["score_sde", *arguments]) == 2
+    assert "choose a --workdir" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("form", [["--config", CONFIG], [f"--config={CONFIG}"]])

@@ -6,7 +6,7 @@ from flax import traverse_util
 
 from score_sde.build import Experiment, parameter_counts
 from score_sde.errors import UsageError
-from score_sde.models import NCSNpp
+from score_sde.models import NCSNpp, is_trainable
 
 
 def shapes(network, image_size=32, channels=3):
@@ -55,6 +55,9 @@ def test_full_size_networks_have_the_papers_parameter_counts(options, image_size
         ("vp/cifar10_ncsnpp_continuous", (62_693_251, 62_693_251)),
         ("subvp/cifar10_ncsnpp_continuous", (62_693_251, 62_693_251)),
         ("ve/cifar10_ncsnpp_continuous", (62_758_787, 62_758_915)),
+        ("vp/digits_ddpmpp_continuous", (748_737, 748_737)),
+        ("subvp/digits_ddpmpp_continuous", (748_737, 748_737)),
+        ("ve/digits_ncsnpp_continuous", (753_153, 753_185)),
     ],
 )
 def test_configs_build_the_papers_networks(name, expected):
@@ -101,6 +104,28 @@ def test_every_option_gives_an_image_of_the_inputs_shape(options):
     y = jax.jit(network.apply)({"params": random_params(network)}, x, label)
     assert y.shape == x.shape
     assert bool(jnp.all(jnp.isfinite(y)))
+
+
+def test_every_parameter_of_a_two_level_network_gets_a_gradient_but_the_fixed_frequencies():
+    network = NCSNpp(
+        nf=8,
+        ch_mult=(1, 2),
+        num_res_blocks=1,
+        attn_resolutions=(4,),
+        progressive="residual",
+        progressive_input="residual",
+    )
+    x, label = jax.random.normal(jax.random.key(0), (2, 8, 8, 1)), jnp.array([0.5, 2.0])
+
+    def loss(params):
+        return jnp.sum(jnp.square(network.apply({"params": params}, x, label)))
+
+    gradients = traverse_util.flatten_dict(jax.jit(jax.grad(loss))(random_params(network)))
+    for path, gradient in gradients.items():
+        assert np.all(np.isfinite(gradient)), path
+        # A key's bias shifts all logits of a row alike, which the softmax ignores: zero but for rounding.
+        if path[-2:] != ("NIN_1", "b"):
+            assert np.any(gradient) == is_trainable(path), path
 
 
 def test_dropout_acts_in_training_only():

@@ -7,7 +7,7 @@ import pytest
 
 from score_sde.writer import Writer
 
-DISABLED = {"mode": "disabled", "project": "p", "name": ""}
+DISABLED = {"mode": "disabled", "project": "p", "name": "", "id": "1"}
 
 
 def lines(folder):

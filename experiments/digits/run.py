@@ -13,7 +13,7 @@ from experiments.digits.report import TIMES, SamplerResult, write_report
 from score_sde import images
 from score_sde.errors import UsageError
 from score_sde.evaluate import bits_per_dim
-from score_sde.progress import bar
+from score_sde.progress import bar, reporter
 from score_sde.randomness import Stream, sample_keys, stream
 from score_sde.sampling import advance
 from score_sde.train import load_data, train
@@ -49,12 +49,12 @@ def run(workdir: Path) -> int:
 
 
 def _sample(model: Trained, method: str) -> SamplerResult:
-    """Timed without compilation, which a run of no steps does first."""
+    """Timed without compilation, which is done first."""
     keys = sample_keys(stream(jax.random.key(model.config.seed + 1), Stream.SAMPLE), jnp.arange(SAMPLES))
-    model.sample_with_nfe(keys, method, max_steps=0)
+    model.sample_with_nfe(keys, method, compile_only=True)
     with bar(f"sampling ({method})", SAMPLES, "img") as progress:
         started = time.monotonic()
-        x, nfe = model.sample_with_nfe(keys, method, lambda f: progress.update(f * SAMPLES - progress.n))
+        x, nfe = model.sample_with_nfe(keys, method, reporter(progress, SAMPLES))
         x = np.asarray(x)
         seconds = time.monotonic() - started
     return SamplerResult(method, images.to_pixels(x), float(np.mean(nfe)), seconds)
@@ -64,7 +64,7 @@ def _trajectory(model: Trained) -> np.ndarray:
     """Pixels (samples x times) of PC sampling from noise, at evenly spaced times, the denoised image last."""
     experiment, n, times = model.experiment, TRAJECTORIES, TIMES
     keys = sample_keys(stream(jax.random.key(model.config.seed + 1), Stream.SAMPLE), jnp.arange(n))
-    x = experiment.sampling_sde.prior_sample(stream(keys, Stream.PRIOR), experiment.image_shape)
+    x = experiment.prior(keys)
     stride = experiment.sampling_sde.num_scales // (times - 1)
 
     @jax.jit

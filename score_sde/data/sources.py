@@ -18,7 +18,6 @@ class Dataset(NamedTuple):
 
     builder: str
     eval_split: str
-    train_split: str = "train"
 
     @property
     def ours(self) -> bool:
@@ -91,7 +90,7 @@ def load(name: str, *, train: bool, image_size: int, num_channels: int, data_dir
     import tensorflow_datasets as tfds
 
     builder, entry = find(name, data_dir), dataset(name)
-    split = entry.train_split if train else entry.eval_split
+    split = "train" if train else entry.eval_split
     examples = builder.as_data_source(split=split, decoders={"image": tfds.decode.SkipDecoding()})
     images, labels = [], []
     for example in tqdm(examples, desc=f"reading {name} {split}", unit="img", delay=1.0):

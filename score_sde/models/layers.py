@@ -55,17 +55,14 @@ class NIN(nn.Module):
 class GroupNorm(nn.Module):
     """Group normalisation over contiguous channel groups, biased variance, eps 1e-6.
 
-    The default number of groups is min(C // 4, 32), the rule of the NCSN++ family. Statistics are reduced over
+    There are min(C // 4, 32) groups, the rule of the NCSN++ family. Statistics are reduced over
     pixels first and over the channels of a group after, which spares flax's module's reshape of the whole image.
     """
-
-    num_groups: int | None = None
-    epsilon: float = 1e-6
 
     @nn.compact
     def __call__(self, x: FeatureMaps) -> FeatureMaps:
         c = x.shape[-1]
-        groups = self.num_groups or max(min(c // 4, 32), 1)
+        groups = max(min(c // 4, 32), 1)
         if c % groups:
             raise UsageError(f"{c} channels do not split into {groups} groups; choose model.nf as a multiple of 32.")
         scale = self.param("scale", nn.initializers.ones, (c,))
@@ -77,7 +74,7 @@ class GroupNorm(nn.Module):
 
         mean = group_mean(x.mean((1, 2)))
         variance = group_mean(jnp.square(x - mean).mean((1, 2)))
-        return (x - mean) * (jax.lax.rsqrt(variance + self.epsilon) * scale) + bias
+        return (x - mean) * (jax.lax.rsqrt(variance + 1e-6) * scale) + bias
 
 
 class GaussianFourierProjection(nn.Module):

@@ -154,6 +154,10 @@ class NCSNpp(nn.Module):
             raise UsageError(
                 f"model.ch_mult={tuple(self.ch_mult)} must hold one positive integer a level, like (1, 2, 2)."
             )
+        if self.num_res_blocks < 1:
+            raise UsageError(f"model.num_res_blocks={self.num_res_blocks} must be at least 1.")
+        if self.fir and (len(self.fir_kernel) < 2 or not sum(self.fir_kernel) > 0):
+            raise UsageError(f"model.fir_kernel={tuple(self.fir_kernel)} needs two taps or more with a positive sum.")
         if self.nf < 4 or self.nf % 4:
             raise UsageError(f"model.nf={self.nf} must be a positive multiple of 4 (a channel group holds at least 4).")
         factor = 2 ** (len(self.ch_mult) - 1)

@@ -15,7 +15,7 @@ from score_sde.errors import UsageError, one_of
 from score_sde.randomness import Stream, expand, normal, stream
 from score_sde.sampling.correctors import CORRECTORS
 from score_sde.sampling.predictors import PREDICTORS, ancestral_sampling
-from score_sde.sampling.solver import Solver
+from score_sde.sampling.solver import Solver, check_eps
 from score_sde.sde import SDE
 
 # Imposes known content on (x, x_mean) at time t after each update: inpainting, colouring.
@@ -59,16 +59,20 @@ def predictor_corrector(
         raise UsageError(
             "Ancestral sampling has no probability flow; set sampling.predictor to reverse_diffusion or euler_maruyama."
         )
-    if correct is not None and snr <= 0:
+    if correct is not None and not snr > 0:
         raise UsageError(f"sampling.snr={snr} must be positive, as a corrector's steps are proportional to its square.")
     if n_steps_each < 1:
         raise UsageError(
             f"sampling.n_steps_each={n_steps_each} must be at least 1; set sampling.corrector=none for none."
         )
+    eps = sde.sampling_eps if eps is None else eps
+    check_eps(eps)
     if predict is not None:
         predict(sde, jnp.ones(1))  # what the SDE lacks is said now
+    if correct is not None:
+        sde.langevin_scale(jnp.ones(1))
     n = sde.num_scales
-    times = jnp.linspace(1.0, sde.sampling_eps if eps is None else eps, n)
+    times = jnp.linspace(1.0, eps, n)
     evaluations = n * ((predict is not None) + (correct is not None) * n_steps_each)
 
     def apply_project(keys, t, x, x_mean):
@@ -76,7 +80,7 @@ def predictor_corrector(
 
     def corrector_update(keys, x, t):
         score = score_fn(x, t)
-        z = normal(keys, x.shape[1:])
+        z = normal(stream(keys, Stream.NOISE), x.shape[1:])
         step_size = expand(correct(sde, t, snr, score, z), x)
         x_mean = x + step_size * score
         return apply_project(keys, t, x_mean + jnp.sqrt(2 * step_size) * z, x_mean)
@@ -86,7 +90,8 @@ def predictor_corrector(
         if probability_flow:
             b, c = 0.5 * b, jnp.zeros_like(c)
         x_mean = expand(a, x) * x + expand(b, x) * score_fn(x, t)
-        return apply_project(keys, t, x_mean + expand(c, x) * normal(keys, x.shape[1:]), x_mean)
+        z = normal(stream(keys, Stream.NOISE), x.shape[1:])
+        return apply_project(keys, t, x_mean + expand(c, x) * z, x_mean)
 
     def init(keys: Keys, x: Images) -> State:
         return State(jnp.int32(0), stream(keys, Stream.STEPS), x, x)

@@ -13,7 +13,7 @@ from score_sde.errors import UsageError
 from score_sde.randomness import expand
 from score_sde.sampling.predictors import reverse_diffusion
 from score_sde.sampling.runge_kutta import State, dormand_prince
-from score_sde.sampling.solver import Solver
+from score_sde.sampling.solver import Solver, check_eps
 from score_sde.sde import SDE
 
 
@@ -45,10 +45,13 @@ def probability_flow(
     """
     check_tolerances(rtol, atol)
     eps = sde.sampling_eps if eps is None else eps
+    check_eps(eps)
     t0, t1 = (eps, 1.0) if encode else (1.0, eps)
     velocity = drift(sde, score_fn)
     ode = dormand_prince(lambda t, x, _: velocity(t, x), t0, t1, rtol=rtol, atol=atol)
     denoise = noise_removal and not encode
+    if denoise:
+        reverse_diffusion(sde, jnp.ones(1))  # what the SDE lacks is said now
 
     def init(keys: Keys, x: Images) -> State:
         return ode.init(x)
@@ -66,5 +69,5 @@ def probability_flow(
 
 def check_tolerances(rtol: float, atol: float) -> None:
     """Raises `UsageError` for tolerances that float32 cannot meet."""
-    if rtol < 1e-7 or atol <= 0:
+    if not (rtol >= 1e-7 and atol > 0):
         raise UsageError(f"ODE tolerances rtol={rtol}, atol={atol}: in float32 use rtol >= 1e-7 and atol > 0.")

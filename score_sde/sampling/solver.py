@@ -16,6 +16,7 @@ import jax
 import jax.numpy as jnp
 
 from score_sde.array_types import Array, Float, Images, Int, Key, Keys, PyTree
+from score_sde.errors import UsageError
 from score_sde.randomness import batch_keys
 
 
@@ -27,6 +28,12 @@ class Solver(NamedTuple):
     fraction: Callable[[PyTree], Float[Array, ""]]  # 1.0 when finished
     view: Callable[[PyTree], Images]  # the current images, for trajectories
     result: Callable[[PyTree], Any]
+
+
+def check_eps(eps: float) -> None:
+    """Raises `UsageError` for a last time outside (0, 1)."""
+    if not 0 < eps < 1:
+        raise UsageError(f"sampling.eps={eps} must be in (0, 1): samplers go from t = 1 down to it.")
 
 
 def advance(solver: Solver, state: PyTree, max_steps: int | Int[Array, ""]) -> PyTree:
