@@ -99,8 +99,8 @@ class SDE(abc.ABC):
 
 
 @dataclasses.dataclass(frozen=True)
-class VP(SDE):
-    """Variance preserving: f = -beta(t)/2, g = sqrt(beta(t)), beta linear in t (eq. 11); the limit of DDPM."""
+class LinearBeta(SDE):
+    """What VP and sub-VP share: f = -beta(t)/2 with beta(t) linear in t, and a standard normal prior (eq. 11)."""
 
     beta_min: float = 0.1
     beta_max: float = 20.0
@@ -120,11 +120,20 @@ class VP(SDE):
     def drift_rate(self, t: Scalars) -> Scalars:
         return -0.5 * self.beta(t)
 
-    def diffusion(self, t: Scalars) -> Scalars:
-        return jnp.sqrt(self.beta(t))
-
     def mean_scale(self, t: Scalars) -> Scalars:
         return jnp.exp(-0.5 * self.integrated_beta(t))
+
+    @property
+    def prior_std(self) -> float:
+        return 1.0
+
+
+@dataclasses.dataclass(frozen=True)
+class VP(LinearBeta):
+    """Variance preserving: g = sqrt(beta(t)) (eq. 11); the limit of DDPM."""
+
+    def diffusion(self, t: Scalars) -> Scalars:
+        return jnp.sqrt(self.beta(t))
 
     def std(self, t: Scalars) -> Scalars:
         return jnp.sqrt(-jnp.expm1(-self.integrated_beta(t)))
@@ -146,38 +155,16 @@ class VP(SDE):
         """alpha_k = 1 - beta_k: of one step, not the cumulative product."""
         return 1 - _lookup(_ddpm_chain(self)[0], self.chain_index(t))
 
-    @property
-    def prior_std(self) -> float:
-        return 1.0
-
 
 @dataclasses.dataclass(frozen=True)
-class SubVP(SDE):
-    """Sub-VP: as VP with g = sqrt(beta(t) (1 - exp(-2 B(t)))), so that std = 1 - exp(-B(t)) (eqs. 12 and 29)."""
-
-    beta_min: float = 0.1
-    beta_max: float = 20.0
-    num_scales: int = 1000
-    sampling_eps: float = 1e-3
-
-    def __post_init__(self):
-        self._check(beta_min=self.beta_min, beta_max=self.beta_max)
-
-    @property
-    def _vp(self) -> VP:
-        return VP(**dataclasses.asdict(self))
-
-    def drift_rate(self, t: Scalars) -> Scalars:
-        return self._vp.drift_rate(t)
+class SubVP(LinearBeta):
+    """Sub-VP: g = sqrt(beta(t) (1 - exp(-2 B(t)))), so that std = 1 - exp(-B(t)) (eqs. 12 and 29)."""
 
     def diffusion(self, t: Scalars) -> Scalars:
-        return jnp.sqrt(-self._vp.beta(t) * jnp.expm1(-2 * self._vp.integrated_beta(t)))
-
-    def mean_scale(self, t: Scalars) -> Scalars:
-        return self._vp.mean_scale(t)
+        return jnp.sqrt(-self.beta(t) * jnp.expm1(-2 * self.integrated_beta(t)))
 
     def std(self, t: Scalars) -> Scalars:
-        return -jnp.expm1(-self._vp.integrated_beta(t))
+        return -jnp.expm1(-self.integrated_beta(t))
 
     def chain(self, t: Scalars) -> tuple[Scalars, Scalars]:
         return self.drift_rate(t) / self.num_scales, self.diffusion(t) / np.sqrt(self.num_scales)
@@ -198,11 +185,7 @@ class SubVP(SDE):
                 f"A Langevin step of sub-VP needs beta_max / num_scales below 1, not {self.beta_max:g} / "
                 f"{self.num_scales}; raise num_scales above {self.beta_max:g}, or set sampling.corrector=none."
             )
-        return 1 - self._vp.beta(t) / self.num_scales
-
-    @property
-    def prior_std(self) -> float:
-        return 1.0
+        return 1 - self.beta(t) / self.num_scales
 
 
 @dataclasses.dataclass(frozen=True)

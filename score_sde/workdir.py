@@ -15,7 +15,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from score_sde import checkpoints
+from score_sde import __version__, checkpoints
 from score_sde.errors import UsageError
 
 # What may change between the launches of a run without making it another run.
@@ -29,7 +29,7 @@ FREE_KEYS = (
     "training.eval_freq",
     "training.snapshot_sampling",
 )
-PACKAGES = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "numpy", "score-sde")
+PACKAGES = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "numpy")
 
 
 def flatten(config: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
@@ -98,7 +98,7 @@ def check_same_run(workdir: Path, config: Mapping[str, Any]) -> None:
 
 def versions() -> dict[str, str]:
     """Of Python and of the packages that can move a number."""
-    found = {"python": platform.python_version()}
+    found = {"score_sde": __version__, "python": platform.python_version()}
     for package in PACKAGES:
         try:
             found[package] = importlib.metadata.version(package)

@@ -1,10 +1,15 @@
-"""What the tests share: a data folder and a configuration of seconds."""
+"""What the tests share: quick compilation, a data folder and a configuration of seconds."""
 
 import importlib
+import os
 
 import pytest
 
 import score_sde  # noqa: F401  (sets XLA's flags before anything computes)
+
+# LLVM's optimisations take longer than what they save on networks this small. Subprocesses inherit this.
+QUICK = "--xla_backend_optimization_level=0 --xla_llvm_disable_expensive_passes=true"
+os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} {QUICK}"
 
 
 @pytest.fixture(scope="session")

@@ -59,8 +59,9 @@ def write_report(
         trajectory=_picture(images.grid(trajectory, TIMES), magnify=6),
         loss=_loss_curve(metrics),
         bpd=f"{bpd['mean']:.3f} ± {bpd['standard_error']:.3f}",
-        bpd_note=f"{bpd['images']} held-out images, each {bpd['repeats']} times with fresh dequantisation noise and "
-        f"Rademacher probe; {bpd['nfe']:.0f} evaluations on average. The error is one standard error over images.",
+        bpd_note=f"{bpd['images']} held-out images, {bpd['repeats']} pass(es) with fresh dequantisation noise and "
+        f"Rademacher probes, rtol = atol = {config.eval.rtol:g}; {bpd['nfe']:.0f} evaluations on average. "
+        "The error is one standard error over images.",
         rows=rows,
         machine=html.escape(
             f"{devices}; {os.cpu_count()} cores; {platform.platform()}; seed {config.seed}; 1 repetition"
