@@ -41,7 +41,8 @@ def evaluate(config: ConfigDict, directory: str | Path, folder: str = "eval") ->
     report["devices"] = [device.device_kind for device in jax.devices()]
     report["checkpoints"] = []
     for step in steps:
-        model.restore(step)
+        if step != model.step:
+            model.restore(step)
         entry: dict[str, Any] = {"step": step}
         if options.enable_loss:
             entry["loss"] = loss(model, test_set)

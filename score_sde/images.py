@@ -2,7 +2,7 @@
 
 import math
 from pathlib import Path
-from typing import NamedTuple
+from typing import BinaryIO, NamedTuple
 
 import jax.numpy as jnp
 import numpy as np
@@ -67,7 +67,9 @@ def grid(pixels: Pixels, columns: int | None = None, padding: int = 2) -> np.nda
     return sheet
 
 
-def write_png(path: Path, sheet: np.ndarray, magnify: int = 1) -> None:
-    """Writes uint8 (H, W, 3) as a PNG, every pixel `magnify` pixels wide."""
+def write_png(file: Path | BinaryIO, sheet: np.ndarray, magnify: int = 1) -> None:
+    """Writes uint8 (H, W, 3) as a PNG to a path or an open file, every pixel `magnify` pixels wide."""
     picture = Image.fromarray(sheet)
-    picture.resize((picture.width * magnify, picture.height * magnify), Image.Resampling.NEAREST).save(path)
+    picture.resize((picture.width * magnify, picture.height * magnify), Image.Resampling.NEAREST).save(
+        file, format="png"
+    )

@@ -12,7 +12,6 @@ from typing import Any, NamedTuple
 import jax
 import matplotlib
 import numpy as np
-from PIL import Image
 
 from score_sde import images, workdir
 from score_sde.trained import Trained
@@ -86,9 +85,7 @@ def _describe(method: str, config) -> str:
 
 def _picture(sheet: np.ndarray, magnify: int = 4) -> str:
     buffer = io.BytesIO()
-    picture = Image.fromarray(sheet)
-    size = (picture.width * magnify, picture.height * magnify)
-    picture.resize(size, Image.Resampling.NEAREST).save(buffer, format="png")
+    images.write_png(buffer, sheet, magnify)
     return f'<img src="data:image/png;base64,{base64.b64encode(buffer.getvalue()).decode()}">'
 
 
