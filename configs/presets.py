@@ -89,12 +89,64 @@ def base() -> ConfigDict:
     return config
 
 
-# Data.
+# Data, each with the schedule that the paper trains and evaluates it with.
 
 
 def cifar10(config: ConfigDict) -> None:
     """The base is CIFAR-10's."""
     config.data.dataset = "cifar10"
+
+
+def celeba(config: ConfigDict) -> None:
+    """CelebA at 64x64."""
+    config.data.update(dataset="celeba", image_size=64)
+    config.sampling.snr = 0.17
+    config.eval.update(begin_ckpt=1, enable_sampling=True)
+
+
+def lsun(scene: str, image_size: int = 256, batch_size: int = 64) -> Piece:
+    """A scene of LSUN, "bedroom" or "church_outdoor" in the paper."""
+
+    def piece(config: ConfigDict) -> None:
+        _large(config, f"lsun/{scene}", image_size)
+        config.training.batch_size = batch_size
+
+    return piece
+
+
+def celebahq_256(config: ConfigDict) -> None:
+    """CelebA-HQ at 256x256."""
+    _large(config, "celebahq_256", 256)
+
+
+def ffhq_256(config: ConfigDict) -> None:
+    """FFHQ at 256x256."""
+    _large(config, "ffhq_256", 256)
+
+
+def celebahq_1024(config: ConfigDict) -> None:
+    """CelebA-HQ at 1024x1024."""
+    _huge(config, "celebahq_1024")
+
+
+def ffhq_1024(config: ConfigDict) -> None:
+    """FFHQ at 1024x1024. The paper averages its loss over pixels, unlike that of CelebA-HQ."""
+    _huge(config, "ffhq_1024")
+    config.training.reduce_mean = True
+
+
+def _large(config: ConfigDict, dataset: str, image_size: int) -> None:
+    config.data.update(dataset=dataset, image_size=image_size)
+    config.training.update(batch_size=64, n_iters=2_400_001, snapshot_freq_for_preemption=5000)
+    config.sampling.snr = 0.075
+    config.eval.update(batch_size=512, begin_ckpt=50, end_ckpt=96, enable_sampling=True)
+
+
+def _huge(config: ConfigDict, dataset: str) -> None:
+    _large(config, dataset, 1024)
+    config.training.batch_size = 8
+    config.sampling.snr = 0.15
+    config.eval.update(batch_size=8, begin_ckpt=1)
 
 
 def digits(config: ConfigDict) -> None:
@@ -149,6 +201,91 @@ def ddpmpp(config: ConfigDict) -> None:
     config.model.update(fir=False, progressive_input="none", embedding_type="positional")
 
 
+def ncsnpp_256(config: ConfigDict) -> None:
+    """NCSN++ for 256x256: image pyramids at both ends."""
+    ncsnpp(config)
+    config.model.update(
+        ch_mult=(1, 1, 2, 2, 2, 2, 2),
+        num_res_blocks=2,
+        dropout=0.0,
+        progressive="output_skip",
+        progressive_input="input_skip",
+    )
+
+
+def ncsnpp_1024(config: ConfigDict) -> None:
+    """NCSN++ for 1024x1024."""
+    ncsnpp_256(config)
+    config.model.update(nf=16, ch_mult=(1, 2, 4, 8, 16, 32, 32, 32), num_res_blocks=1)
+
+
+def deep(config: ConfigDict) -> None:
+    """Twice the blocks of NCSN++ or DDPM++, trained for less long."""
+    config.model.num_res_blocks = 8
+    config.training.n_iters = 950_001
+
+
+def ddpm(config: ConfigDict) -> None:
+    """The network of Ho et al. (2020)."""
+    _replace(
+        config,
+        "model",
+        name="ddpm",
+        nf=128,
+        ch_mult=(1, 2, 2, 2),
+        num_res_blocks=2,
+        attn_resolutions=(16,),
+        dropout=0.1,
+        nonlinearity="swish",
+        conditional=True,
+        resamp_with_conv=True,
+        scale_by_sigma=False,
+    )
+
+
+def ddpm_256(config: ConfigDict) -> None:
+    """The network of Ho et al. (2020) for 256x256."""
+    ddpm(config)
+    config.model.update(ch_mult=(1, 1, 2, 2, 4, 4), dropout=0.0)
+    config.optim.lr = 2e-5
+
+
+def ncsn(config: ConfigDict) -> None:
+    """NCSN, Song and Ermon (2019): an embedding for each noise level."""
+    _refinenet(config, "ncsn")
+    config.optim.lr = 1e-3
+
+
+def ncsnv2(image_size: int) -> Piece:
+    """NCSNv2, Song and Ermon (2020), one network for each of 64, 128 and 256 pixels."""
+
+    def piece(config: ConfigDict) -> None:
+        _refinenet(config, f"ncsnv2_{image_size}")
+        config.optim.lr = 1e-4
+
+    return piece
+
+
+def wideresnet(config: ConfigDict) -> None:
+    """The noise-conditional classifier WRN-28-10, with the statistics of CIFAR-10's pixels."""
+    _replace(
+        config,
+        "model",
+        name="wideresnet",
+        blocks_per_group=4,
+        channel_multiplier=10,
+        num_outputs=10,
+        mean=(0.49139968, 0.48215841, 0.44653091),
+        std=(0.24703223, 0.24348513, 0.26158784),
+        scale_by_sigma=False,
+    )
+
+
+def _refinenet(config: ConfigDict, name: str) -> None:
+    _replace(config, "model", name=name, nf=128, nonlinearity="elu", interpolation="bilinear", scale_by_sigma=True)
+    config.optim.update(warmup=0, grad_clip=-1.0)
+
+
 def small(config: ConfigDict) -> None:
     """A network for 8x8 images on a CPU."""
     config.model.update(nf=32, ch_mult=(1, 2), num_res_blocks=1, attn_resolutions=(4,), dropout=0.0)
@@ -157,12 +294,13 @@ def small(config: ConfigDict) -> None:
 # SDEs, each with what the paper trains and samples it with.
 
 
-def ve(sigma_max: float, num_scales: int = 1000) -> Piece:
+def ve(sigma_max: float, num_scales: int = 1000, *, scale_by_sigma: bool = True) -> Piece:
     """VE. sigma_max: about the largest distance between two training images (in [0, 1])."""
 
     def piece(config: ConfigDict) -> None:
         _replace(config, "sde", name="vesde", sigma_min=0.01, sigma_max=float(sigma_max), num_scales=num_scales)
-        config.model.update(embedding_type="fourier", scale_by_sigma=True)
+        config.model.scale_by_sigma = scale_by_sigma
+        _embedding(config, "fourier")
         config.sampling.update(predictor="reverse_diffusion", corrector="langevin")
         config.optim.ema_rate = 0.999
 
@@ -181,11 +319,59 @@ def subvp(config: ConfigDict) -> None:
 
 def _vp_like(config: ConfigDict, name: str) -> None:
     _replace(config, "sde", name=name, beta_min=0.1, beta_max=20.0, num_scales=1000)
-    config.model.update(embedding_type="positional", scale_by_sigma=False)
+    config.model.scale_by_sigma = False
+    _embedding(config, "positional")
     config.data.centered = True
     config.training.reduce_mean = True
     config.sampling.update(predictor="euler_maruyama", corrector="none")
     config.optim.ema_rate = 0.9999
+
+
+# Variants, after the SDE.
+
+
+def discrete(config: ConfigDict) -> None:
+    """Trained at the N noise levels of SMLD (VE) or DDPM (VP), labelled by their index."""
+    config.training.continuous = False
+    _embedding(config, "positional")
+
+
+def ancestral(config: ConfigDict) -> None:
+    """Sampled as in Ho et al. (2020)."""
+    config.sampling.predictor = "ancestral_sampling"
+
+
+def reverse_diffusion(config: ConfigDict) -> None:
+    """Sampled by the reverse of the discrete chain."""
+    config.sampling.predictor = "reverse_diffusion"
+
+
+def annealed_langevin(snr: float, n_steps: int) -> Piece:
+    """Sampled as in Song and Ermon (2019), corrector only."""
+
+    def piece(config: ConfigDict) -> None:
+        config.sampling.update(predictor="none", corrector="ald", snr=snr, n_steps_each=n_steps)
+
+    return piece
+
+
+def ema(rate: float) -> Piece:
+    """Another rate of the parameters' moving average; 0 turns it off."""
+
+    def piece(config: ConfigDict) -> None:
+        config.optim.ema_rate = rate
+
+    return piece
+
+
+def unconditional(config: ConfigDict) -> None:
+    """A network that is not told the noise level."""
+    config.model.conditional = False
+
+
+def _embedding(config: ConfigDict, kind: str) -> None:
+    if "embedding_type" in config.model:  # only NCSN++ and DDPM++ have the choice
+        config.model.embedding_type = kind
 
 
 def _replace(config: ConfigDict, section: str, **values) -> None:

@@ -7,8 +7,15 @@ __version__ = "0.1.0"
 configure()
 
 
-def load(workdir, step=None):
+def load(workdir, step=None, *, ema=True):
     """The model trained in `workdir`, of its last checkpoint or of `step`: see `score_sde.trained.Trained`."""
     from score_sde.trained import load
 
-    return load(workdir, step)
+    return load(workdir, step, ema=ema)
+
+
+def load_classifier(workdir, step=None):
+    """The noise-conditional classifier in `workdir`: see `score_sde.trained.TrainedClassifier`."""
+    from score_sde.trained import load_classifier
+
+    return load_classifier(workdir, step)

@@ -5,6 +5,7 @@ they write anything.
 """
 
 import dataclasses
+from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -14,11 +15,11 @@ from flax import traverse_util
 from ml_collections import ConfigDict
 
 from score_sde import images, likelihood, losses
-from score_sde.array_types import Array, Images, Key, Keys, PerSample, Pixels, PyTree, ScoreFn
+from score_sde.array_types import Array, Float, Images, Key, Keys, PerSample, Pixels, PyTree, ScoreFn, Times
 from score_sde.data import dataset
 from score_sde.errors import UsageError, one_of
-from score_sde.models import MODELS, is_trainable
-from score_sde.randomness import Stream, normal, sample_keys, stream
+from score_sde.models import CLASSIFIERS, MODELS, is_trainable
+from score_sde.randomness import Stream, expand, normal, sample_keys, stream
 from score_sde.sampling import SAMPLERS, Solver, probability_flow
 from score_sde.sampling.probability_flow import check_tolerances
 from score_sde.score import Preconditioning, precondition, preconditioning
@@ -26,28 +27,20 @@ from score_sde.sde import SDES, VE
 from score_sde.state import TrainState, adam, initial_state
 
 
-class Experiment:
-    """The SDE, network, score, loss, optimizer and solvers of a config, as functions of parameters."""
+class _Trainable:
+    """What score networks and classifiers share: the SDE, network and optimizer of a config."""
 
-    def __init__(self, config: ConfigDict):
+    def __init__(self, config: ConfigDict, choices: dict[str, Any]):
         _check_values(config)
         self.config = config
         self.scaling = images.CENTERED if config.data.centered else images.UNIT
         self.image_shape = (config.data.image_size, config.data.image_size, config.data.num_channels)
-        self.sde = _construct("sde", SDES, config.sde)
-        self.network = _construct("model", MODELS, config.model, apart=("scale_by_sigma",))
+        self.sde = _construct("sde", SDES, dict(config.sde))
+        levels = {"num_classes": self.sde.num_scales} if config.model.name == "ncsn" else {}  # an embedding for each
+        self.network = _construct("model", choices, dict(config.model) | levels, apart=("scale_by_sigma",))
         self.network.check(config.data.image_size)
-        self._preconditioning(config.training.continuous)
-        self.sampling_sde = self.sde
-        if config.sampling.num_scales is not None:
-            if config.sampling.num_scales < 2:
-                raise UsageError(f"sampling.num_scales={config.sampling.num_scales} must be at least 2.")
-            self.sampling_sde = dataclasses.replace(self.sde, num_scales=config.sampling.num_scales)
-        perturbation = losses.continuous_perturbation if config.training.continuous else losses.discrete_perturbation
-        self.perturbation = perturbation(self.sde)
         self.param_shapes = jax.eval_shape(self.init_params)
         self.optimizer = _optimizer(config, self.param_shapes)
-        self.sampler(self.param_shapes)
 
     def init_params(self) -> PyTree:
         """Fresh parameters, a function of config.seed."""
@@ -56,6 +49,25 @@ class Experiment:
 
     def init_state(self) -> TrainState:
         return initial_state(self.init_params(), self.optimizer)
+
+
+class Experiment(_Trainable):
+    """The score, loss and solvers of a config, as functions of parameters."""
+
+    def __init__(self, config: ConfigDict):
+        name = config.model.name
+        if name in CLASSIFIERS:
+            raise UsageError(f"model.name={name} is a classifier and has no score: score_sde.load_classifier loads it.")
+        super().__init__(config, MODELS)
+        self._preconditioning(config.training.continuous)
+        self.sampling_sde = self.sde
+        if config.sampling.num_scales is not None:
+            if config.sampling.num_scales < 2:
+                raise UsageError(f"sampling.num_scales={config.sampling.num_scales} must be at least 2.")
+            self.sampling_sde = dataclasses.replace(self.sde, num_scales=config.sampling.num_scales)
+        perturbation = losses.continuous_perturbation if config.training.continuous else losses.discrete_perturbation
+        self.perturbation = perturbation(self.sde)
+        self.sampler(self.param_shapes)
 
     def score_fn(
         self, params: PyTree, *, dropout_key: Key[Array, ""] | None = None, row: Preconditioning | None = None
@@ -163,6 +175,25 @@ class Experiment:
         return probability_flow(self.sde, score_fn, encode=encode, **options)
 
 
+class Classification(_Trainable):
+    """The noise-conditional classifier of a config, as a function of parameters."""
+
+    def __init__(self, config: ConfigDict):
+        if config.model.name in MODELS:
+            raise UsageError(f"model.name={config.model.name} is no classifier; these are: {', '.join(CLASSIFIERS)}.")
+        super().__init__(config, CLASSIFIERS)
+
+    def logits_fn(self, params: PyTree) -> Callable[[Images, Times], Float[Array, "b k"]]:
+        """Logits at x in model range. The network is given x without the SDE's mean scale, in [0, 1] plus noise."""
+
+        def logits(x: Images, t: Times) -> Float[Array, "b k"]:
+            scale = self.sde.mean_scale(t)
+            sigma = self.sde.std(t) / scale / self.scaling.scale
+            return self.network.apply({"params": params}, self.scaling.to_unit(x / expand(scale, x)), sigma)
+
+        return logits
+
+
 def parameter_counts(shapes: PyTree) -> tuple[int, int]:
     """(trainable, total) numbers in a parameter tree."""
     leaves = traverse_util.flatten_dict(shapes)
@@ -170,7 +201,7 @@ def parameter_counts(shapes: PyTree) -> tuple[int, int]:
     return trainable, sum(leaf.size for leaf in leaves.values())
 
 
-def _construct(section: str, choices: dict[str, Any], values: ConfigDict, apart: tuple[str, ...] = ()) -> Any:
+def _construct(section: str, choices: dict[str, Any], values: dict[str, Any], apart: tuple[str, ...] = ()) -> Any:
     """The class that values.name chooses, with the other values as its arguments."""
     values = dict(values)
     cls = choices[one_of(f"{section}.name", values.pop("name"), choices)]
@@ -224,6 +255,8 @@ def _check_values(config: ConfigDict) -> None:
             "A Fourier embedding takes the logarithm of sigma, and training.continuous=False gives the network integer "
             "labels; set model.embedding_type=positional."
         )
+    if training.continuous and config.model.name == "ncsn":
+        raise UsageError("NCSN has an embedding for each noise level; set training.continuous=False.")
     if training.likelihood_weighting and not training.continuous:
         raise UsageError(
             "training.likelihood_weighting=True is defined for continuous times; set training.continuous=True."

@@ -3,7 +3,7 @@
 import contextlib
 import itertools
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from absl import flags
@@ -17,6 +17,7 @@ MODES = ("train", "eval", "sample", "describe")
 MOVED = {
     "training.sde": "sde.name",
     "training.loss": "sde.name",
+    "training.continuouse": "training.continuous",
     "model.sigma_min": "sde.sigma_min",
     "model.sigma_max": "sde.sigma_max",
     "model.beta_min": "sde.beta_min",
@@ -27,6 +28,9 @@ MOVED = {
 }
 REMOVED = {
     "training.n_jitted_steps": "every step is one program that does not wait for the host",
+    "data.category": "it is part of data.dataset, as in lsun/bedroom",
+    "model.num_classes": "it is sde.num_scales",
+    "model.sigma_begin": "the paper's code never read it",
     "model.normalization": "each network has its own",
     "model.conv_size": "the paper's code never read it",
     "model.attention_type": "the paper's code never read it",
@@ -39,7 +43,9 @@ REMOVED = {
 def main(argv: list[str] | None = None) -> int:
     """Exit status: 0, or 2 with one sentence on stderr for a mistake of the user."""
     try:
-        values = parse(sys.argv if argv is None else argv)
+        values = parse(sys.argv if argv is None else argv, program_flags, USAGE)
+        if values.mode is None:
+            raise UsageError(f"--mode is missing: one of {', '.join(MODES)}.")
         _run(values.mode, values.config, values.workdir, values.eval_folder, overrides(values))
     except UsageError as error:
         print(f"score_sde: {error}", file=sys.stderr)
@@ -97,10 +103,10 @@ def _of_workdir(directory: Path, config: ConfigDict, overrides: dict) -> ConfigD
     return stored
 
 
-def parse(argv: list[str]) -> flags.FlagValues:
-    """The flags of a command line, argv[0] being the program. Raises `UsageError`."""
+def parse(argv: list[str], define: Callable[[flags.FlagValues], None], usage: str) -> flags.FlagValues:
+    """The flags of a command line, argv[0] being the program: `config` and those of `define`. Raises `UsageError`."""
     if any(argument in ("--help", "-h", "--helpfull") for argument in argv):
-        print(USAGE)
+        print(usage)
         raise SystemExit(0)
     given = list(_arguments(argv))
     path = next((value for name, value in given if name == "config"), None)
@@ -109,7 +115,7 @@ def parse(argv: list[str]) -> flags.FlagValues:
     if not Path(path.split(":")[0]).is_file():
         raise UsageError(f"No config file {path.split(':')[0]}; see configs/ for those there are.")
     try:
-        template = _read_flags([argv[0], f"--config={path}"]).config
+        template = _read_flags([argv[0], f"--config={path}"], define).config
     except Exception as error:  # whatever the file does
         cause = error.__cause__ or error.__context__ or error
         reason = str(cause).strip().splitlines()[-1:] or [""]
@@ -121,11 +127,9 @@ def parse(argv: list[str]) -> flags.FlagValues:
             _check_override(template, name.removeprefix("config."), value)
     try:
         # The config comes first: its own flags, one for each overridden value, exist only then.
-        values = _read_flags([argv[0], f"--config={path}", *_without_config(argv)])
+        values = _read_flags([argv[0], f"--config={path}", *_without_config(argv)], define)
     except (flags.Error, AttributeError, KeyError, TypeError, ValueError) as error:
         raise UsageError(f"{' '.join(str(error).split()).rstrip('.')} (--help shows the flags).") from error
-    if values.mode is None:
-        raise UsageError(f"--mode is missing: one of {', '.join(MODES)}.")
     return values
 
 
@@ -134,12 +138,16 @@ def overrides(values: flags.FlagValues) -> dict:
     return config_flags.get_override_values(values["config"])
 
 
-def _read_flags(argv: list[str]) -> flags.FlagValues:
-    values = flags.FlagValues()
-    config_flags.DEFINE_config_file("config", None, "", values, lock_config=True, sys_argv=argv)
+def program_flags(values: flags.FlagValues) -> None:
     flags.DEFINE_string("workdir", None, "", values)
     flags.DEFINE_enum("mode", None, MODES, "", values)
     flags.DEFINE_string("eval_folder", "eval", "", values)
+
+
+def _read_flags(argv: list[str], define: Callable[[flags.FlagValues], None]) -> flags.FlagValues:
+    values = flags.FlagValues()
+    config_flags.DEFINE_config_file("config", None, "", values, lock_config=True, sys_argv=argv)
+    define(values)
     rest = values(argv)
     if rest[1:]:
         raise UsageError(f"Unexpected argument '{rest[1]}'; flags look like --name=value.")

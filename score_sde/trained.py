@@ -11,32 +11,48 @@ from ml_collections import ConfigDict
 
 from score_sde import checkpoints, images, workdir
 from score_sde.array_types import Array, Float, Images, Key, Keys, PerSample, Times
-from score_sde.build import Experiment
+from score_sde.build import Classification, Experiment
 from score_sde.errors import UsageError, one_of
 from score_sde.parallel import pad_to_devices, pmap, shardings, split
 from score_sde.progress import Runner
 from score_sde.randomness import Stream, batch_keys, stream
 from score_sde.sampling import SAMPLERS
 from score_sde.sde import SDE
+from score_sde.state import TrainState
 
 Report = Callable[[float], None]
 
 
-def load(directory: str | Path, step: int | None = None, config: ConfigDict | None = None) -> "Trained":
-    """The model trained in a workdir, with its EMA weights.
+def load(
+    directory: str | Path, step: int | None = None, config: ConfigDict | None = None, *, ema: bool = True
+) -> "Trained":
+    """The model trained in a workdir, with its EMA weights, or without averaging where `ema` is False.
 
     step: default the last checkpoint. config: default the workdir's; another may differ in `sampling` and `eval`.
     Raises `UsageError` when there is no such checkpoint, or `config` describes another run.
     """
-    available = workdir.checkpoint_steps(Path(directory))
-    step = available[-1] if step is None else step
-    if step not in available:
-        raise UsageError(f"No checkpoint of step {step} in {directory}; there are: {', '.join(map(str, available))}.")
+    step = _available(directory, step)
     if config is None:
         config = stored_config(Path(directory))
     else:
         workdir.check_same_run(Path(directory), config.to_dict())
-    return Trained(Experiment(config), Path(directory), step)
+    return Trained(Experiment(config), Path(directory), step, ema=ema)
+
+
+def load_classifier(directory: str | Path, step: int | None = None) -> "TrainedClassifier":
+    """The noise-conditional classifier of a workdir, with its EMA weights. Errors as `load`."""
+    return TrainedClassifier(
+        Classification(stored_config(Path(directory))), Path(directory), _available(directory, step)
+    )
+
+
+def _available(directory: str | Path, step: int | None) -> int:
+    """`step`, default the last, if it has a checkpoint."""
+    available = workdir.checkpoint_steps(Path(directory))
+    step = available[-1] if step is None else step
+    if step not in available:
+        raise UsageError(f"No checkpoint of step {step} in {directory}; there are: {', '.join(map(str, available))}.")
+    return step
 
 
 def stored_config(directory: Path) -> ConfigDict:
@@ -53,17 +69,17 @@ def stored_config(directory: Path) -> ConfigDict:
 class Trained:
     """A network with the weights of one checkpoint. Images are in [0, 1], NHWC; x is in model range."""
 
-    def __init__(self, experiment: Experiment, directory: Path, step: int):
+    def __init__(self, experiment: Experiment, directory: Path, step: int, *, ema: bool = True):
         self.experiment = experiment
         self.directory = directory
+        self.ema = ema
         self.restore(step)
 
     def restore(self, step: int) -> None:
         """Takes the weights of another checkpoint; nothing is compiled again."""
         self.step = step
-        with checkpoints.Checkpoints(self.directory / "checkpoints") as saved:
-            state = saved.load(step, checkpoints.on_host(jax.eval_shape(self.experiment.init_state)))
-        self.params = jax.device_put(state.ema_params, shardings(None))
+        state = _restore(self.experiment, self.directory, step)
+        self.params = jax.device_put(state.ema_params if self.ema else state.params, shardings(None))
 
     @property
     def config(self) -> ConfigDict:
@@ -147,6 +163,36 @@ class Trained:
         if not bool(jnp.all((pixels >= 0) & (pixels <= 1))):
             raise UsageError("Images must be uint8, or floats in [0, 1]; these leave that range or are NaN.")
         return pixels.astype(jnp.float32)
+
+
+class TrainedClassifier:
+    """The noise-conditional classifier of a workdir."""
+
+    def __init__(self, classification: Classification, directory: Path, step: int):
+        self.classification = classification
+        self.step = step
+        self.params = jax.device_put(_restore(classification, directory, step).ema_params, shardings(None))
+
+    @property
+    def config(self) -> ConfigDict:
+        return self.classification.config
+
+    @property
+    def sde(self) -> SDE:
+        return self.classification.sde
+
+    def logits(self, x: Images, t: Times) -> Float[Array, "b k"]:
+        """Logits of p(class | x_t) at x (model range, float32), one time in (0, 1] for each image."""
+        return self._logits(self.params, *split(x, t))[: len(x)]
+
+    @functools.cached_property
+    def _logits(self) -> Callable:
+        return pmap(lambda params, x, t: self.classification.logits_fn(params)(x, t), in_axes=(None, 0, 0), out_axes=0)
+
+
+def _restore(experiment: Experiment | Classification, directory: Path, step: int) -> TrainState:
+    with checkpoints.Checkpoints(directory / "checkpoints") as saved:
+        return saved.load(step, checkpoints.on_host(jax.eval_shape(experiment.init_state)))
 
 
 def _check_finite(x: Array, what: str) -> None:

@@ -49,30 +49,39 @@ def test_padded_chunks_cover_a_split_once():
     assert np.concatenate([indices[:valid] for indices, valid in chunks]).tolist() == list(range(10))
 
 
-class Cifar10(tfds.core.GeneratorBasedBuilder):
-    """Random images under the stock data set's name, as if prepared elsewhere."""
+def prepare(directory, name: str, shape=(32, 32, 3), splits=(("train", 40), ("test", 20)), labels: bool = True) -> None:
+    """Random images as a data set of that name, "builder" or "builder/config", as if prepared elsewhere."""
+    stock, _, config = name.partition("/")
+    configs = [tfds.core.BuilderConfig(name=config, version="1.0.0")] if config else []
 
-    VERSION = tfds.core.Version("3.0.2")
-    name = "cifar10"
+    class Prepared(tfds.core.GeneratorBasedBuilder, skip_registration=True):
+        name = stock
+        VERSION = tfds.core.Version("3.0.2")
+        BUILDER_CONFIGS = configs
 
-    def _info(self):
-        features = {"image": tfds.features.Image(shape=(32, 32, 3)), "label": tfds.features.ClassLabel(num_classes=10)}
-        return tfds.core.DatasetInfo(builder=self, features=tfds.features.FeaturesDict(features))
+        def _info(self):
+            features = {"image": tfds.features.Image(shape=shape)}
+            if labels:
+                features["label"] = tfds.features.ClassLabel(num_classes=10)
+            return tfds.core.DatasetInfo(builder=self, features=tfds.features.FeaturesDict(features))
 
-    def _split_generators(self, dl_manager):
-        return {"train": self._generate_examples(40), "test": self._generate_examples(20)}
+        def _split_generators(self, dl_manager):
+            return {split: self._generate_examples(n) for split, n in splits}
 
-    def _generate_examples(self, n):
-        rng = np.random.default_rng(n)
-        for i in range(n):
-            png = io.BytesIO()
-            Image.fromarray(rng.integers(0, 256, (32, 32, 3)).astype(np.uint8)).save(png, format="png")
-            png.seek(0)
-            yield i, {"image": png, "label": i % 10}
+        def _generate_examples(self, n):
+            rng = np.random.default_rng(n)
+            for i in range(n):
+                png = io.BytesIO()
+                Image.fromarray(rng.integers(0, 256, shape).astype(np.uint8)).save(png, format="png")
+                png.seek(0)
+                yield i, {"image": png} | ({"label": i % 10} if labels else {})
+
+    options = {"config": config} if config else {}
+    Prepared(data_dir=str(directory), file_format="array_record", **options).download_and_prepare()
 
 
 def prepare_cifar10(directory) -> None:
-    Cifar10(data_dir=str(directory), file_format="array_record").download_and_prepare()
+    prepare(directory, "cifar10")
 
 
 def test_a_stock_data_set_prepared_as_array_record_is_read(tmp_path):
@@ -96,11 +105,37 @@ def test_resizing_averages_and_keeps_constants():
     assert np.ptp(halved[4:-4, 4:-4]) <= 2  # antialiased
 
 
+def test_the_papers_data_sets_are_cropped_as_in_the_paper(tmp_path):
+    """CelebA: 140x140 from the centre; LSUN: the largest square; CelebA-HQ and FFHQ: as they are."""
+    prepare(tmp_path, "celeb_a", (218, 178, 3), (("train", 2), ("validation", 1)), labels=False)
+    prepare(tmp_path, "lsun/bedroom", (20, 30, 3), (("train", 2), ("validation", 1)), labels=False)
+    prepare(tmp_path, "ffhq/256", (256, 256, 3), (("train", 1),), labels=False)
+
+    def images(name, size, train=True):
+        return data.load(name, train=train, image_size=size, num_channels=3, data_dir=str(tmp_path)).images
+
+    def originals(shape, n):
+        rng = np.random.default_rng(n)
+        return [rng.integers(0, 256, shape).astype(np.uint8) for _ in range(n)]
+
+    def expected(pictures, filter, size):
+        return sorted(np.asarray(Image.fromarray(p).resize((size, size), filter)).tobytes() for p in pictures)
+
+    celeba = [picture[39:179, 19:159] for picture in originals((218, 178, 3), 2)]
+    assert sorted(i.tobytes() for i in images("CELEBA", 64)) == expected(celeba, Image.Resampling.BILINEAR, 64)
+    lsun = [picture[:, 5:25] for picture in originals((20, 30, 3), 2)]
+    assert sorted(i.tobytes() for i in images("lsun/bedroom", 10)) == expected(lsun, Image.Resampling.BICUBIC, 10)
+    assert images("lsun/bedroom", 10, train=False).shape == (1, 10, 10, 3)
+    np.testing.assert_array_equal(images("ffhq_256", 256, train=False), originals((256, 256, 3), 1))
+
+
 def test_a_missing_data_set_is_one_sentence(tmp_path, monkeypatch):
     with pytest.raises(UsageError, match="did you mean 'cifar10'"):
         data.dataset("cifar")
     with pytest.raises(UsageError, match="No prepared 'cifar10'"):
         data.load("cifar10", train=True, image_size=32, num_channels=3, data_dir=str(tmp_path / "none"))
+    with pytest.raises(UsageError, match="a builder of your own named 'ffhq/1024'"):
+        data.load("ffhq_1024", train=True, image_size=1024, num_channels=3, data_dir=str(tmp_path / "none"))
     monkeypatch.setenv("TFDS_DATA_DIR", str(tmp_path / "from_environment"))
     with pytest.raises(UsageError, match="from_environment"):
         data.load("cifar10", train=True, image_size=32, num_channels=3)

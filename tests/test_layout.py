@@ -9,16 +9,16 @@ PACKAGE = Path(__file__).parent.parent / "score_sde"
 
 ROOMS = [
     {"array_types", "backend", "errors"},
-    {"randomness"},
+    {"randomness", "pytorch_files"},
     {"sde", "models", "images", "data", "state", "writer", "parallel", "checkpoints"},
-    {"score"},
+    {"score", "reference_checkpoints"},
     {"losses", "sampling"},
     {"likelihood", "progress", "workdir"},
     {"build"},
     {"trained", "train"},
     {"evaluate", "describe"},
     {"main", "__init__"},
-    {"__main__"},
+    {"__main__", "import_checkpoint"},
 ]
 ROOM = {module: number for number, room in enumerate(ROOMS) for module in room}
 
@@ -27,8 +27,8 @@ DOORS = {
     "tensorflow_datasets": {"data"},
     "wandb": {"writer"},
     "orbax": {"checkpoints"},
-    "absl": {"main"},
-    "ml_collections": {"main", "build", "train", "trained", "evaluate", "describe"},
+    "absl": {"main", "import_checkpoint"},
+    "ml_collections": {"main", "import_checkpoint", "build", "train", "trained", "evaluate", "describe"},
     "flax.linen": {"models", "describe"},
     "tqdm": {"progress", "data"},
     "tensorflow": set(),

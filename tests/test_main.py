@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from score_sde.main import main, overrides, parse
+from score_sde.main import main, overrides, parse, program_flags
 
 ROOT = Path(__file__).parent.parent
 CONFIG = str(ROOT / "configs/vp/digits_ddpmpp_continuous.py")
@@ -119,7 +119,9 @@ def test_a_workdir_that_is_a_file_is_one_sentence(tmp_path, capsys, data_dir):
 @pytest.mark.parametrize("form", [["--config", CONFIG], [f"--config={CONFIG}"]])
 def test_overrides_are_applied_in_any_order_and_form(form):
     arguments = ["--config.optim.lr=1e-3", "--config.training.n_iters", "7", "--noconfig.sampling.noise_removal"]
-    values = parse(["score_sde", "--mode=describe", *arguments, *form, "--config.model.ch_mult=(1,2,4)"])
+    values = parse(
+        ["score_sde", "--mode=describe", *arguments, *form, "--config.model.ch_mult=(1,2,4)"], program_flags, ""
+    )
     assert values.config.optim.lr == 1e-3
     assert values.config.training.n_iters == 7
     assert values.config.model.ch_mult == (1, 2, 4)

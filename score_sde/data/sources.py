@@ -14,15 +14,36 @@ from score_sde.errors import UsageError, one_of
 
 
 class Dataset(NamedTuple):
-    """Where a data set is found. `builder` is a TFDS name, or "module:Class" of a builder of ours."""
+    """Where a data set is found and how its images become squares.
+
+    builder: a TFDS name, "name/config", or "module:Class" of a builder of ours.
+    crop: side of the square at the centre that is kept, as large as possible if None, before resizing by `filter`.
+    stock: whether TFDS can prepare it.
+    """
 
     builder: str
     eval_split: str
+    crop: int | None = None
+    filter: Image.Resampling = Image.Resampling.BILINEAR
+    stock: bool = True
 
     @property
     def ours(self) -> bool:
         return ":" in self.builder
 
+
+LSUN_SCENES = (
+    "bedroom",
+    "bridge",
+    "church_outdoor",
+    "classroom",
+    "conference_room",
+    "dining_room",
+    "kitchen",
+    "living_room",
+    "restaurant",
+    "tower",
+)
 
 DATASETS: dict[str, Dataset] = {
     "digits": Dataset("score_sde.data.digits:Digits", eval_split="test"),
@@ -30,6 +51,16 @@ DATASETS: dict[str, Dataset] = {
     "svhn": Dataset("svhn_cropped", eval_split="test"),
     "mnist": Dataset("mnist", eval_split="test"),
     "fashion_mnist": Dataset("fashion_mnist", eval_split="test"),
+    "celeba": Dataset("celeb_a", eval_split="validation", crop=140),
+    **{
+        f"lsun/{scene}": Dataset(f"lsun/{scene}", eval_split="validation", filter=Image.Resampling.BICUBIC)
+        for scene in LSUN_SCENES
+    },
+    # The paper evaluates these on what it trains on: they have one split.
+    "celebahq_256": Dataset("celeb_a_hq/256", eval_split="train"),
+    "celebahq_1024": Dataset("celeb_a_hq/1024", eval_split="train"),
+    "ffhq_256": Dataset("ffhq/256", eval_split="train", stock=False),
+    "ffhq_1024": Dataset("ffhq/1024", eval_split="train", stock=False),
 }
 
 
@@ -68,15 +99,17 @@ def find(name: str, data_dir: str = ""):
             raise UsageError(f"Cannot prepare {name} in {directory} ({error}); {advice}.") from error
         return builder
     try:
-        builder = tfds.builder(entry.builder, data_dir=str(directory), file_format="array_record")
-        ready = builder.is_prepared()
+        builder = tfds.core.read_only_builder.builder_from_files(entry.builder, data_dir=str(directory))
+        ready = builder.info.file_format is tfds.core.FileFormat.ARRAY_RECORD
     except Exception:  # TFDS raises various types for a folder it cannot read
         ready = False
     if not ready:
+        how = f"tfds.builder('{entry.builder}', data_dir=..., file_format='array_record').download_and_prepare()"
+        if not entry.stock:
+            how = f"a builder of your own named '{entry.builder}', with a feature 'image', since TFDS has none"
         raise UsageError(
             f"No prepared '{entry.builder}' in {directory}: set config.data.data_dir or TFDS_DATA_DIR to the "
-            "folder that holds it; to prepare it where TensorFlow is installed, "
-            f"tfds.builder('{entry.builder}', data_dir=..., file_format='array_record').download_and_prepare()."
+            f"folder that holds it as ArrayRecord; to prepare it, where TensorFlow is installed: {how}."
         )
     return builder
 
@@ -84,7 +117,7 @@ def find(name: str, data_dir: str = ""):
 def load(name: str, *, train: bool, image_size: int, num_channels: int, data_dir: str = "") -> Source:
     """The training or evaluation split as uint8 images of the given size, in memory.
 
-    Images of another size are resized, bilinear with antialiasing, on 256 levels.
+    Images are cropped to a square and resized as `DATASETS` says, with antialiasing, on 256 levels.
     Raises `UsageError` when the data set is missing or its channels are not `num_channels`.
     """
     import tensorflow_datasets as tfds
@@ -94,7 +127,7 @@ def load(name: str, *, train: bool, image_size: int, num_channels: int, data_dir
     examples = builder.as_data_source(split=split, decoders={"image": tfds.decode.SkipDecoding()})
     images, labels = [], []
     for example in tqdm(examples, desc=f"reading {name} {split}", unit="img", delay=1.0):
-        images.append(resize(decode(example["image"]), image_size))
+        images.append(resize(square(decode(example["image"]), entry.crop), image_size, entry.filter))
         labels.append(example.get("label"))
     images = np.stack(images)
     if images.shape[-1] != num_channels:
@@ -110,11 +143,17 @@ def decode(encoded: bytes) -> np.ndarray:
     return image if image.ndim == 3 else image[..., None]
 
 
-def resize(image: np.ndarray, size: int) -> np.ndarray:
+def square(image: np.ndarray, side: int | None = None) -> np.ndarray:
+    """The square of that side at the centre, at most and by default as large as the shorter side."""
+    height, width = image.shape[:2]
+    side = min(side or height, height, width)
+    top, left = (height - side) // 2, (width - side) // 2
+    return image[top : top + side, left : left + side]
+
+
+def resize(image: np.ndarray, size: int, filter: Image.Resampling = Image.Resampling.BILINEAR) -> np.ndarray:
     """uint8 (h, w, c) to (size, size, c)."""
     if image.shape[:2] == (size, size):
         return image
-    planes = [
-        Image.fromarray(plane).resize((size, size), Image.Resampling.BILINEAR) for plane in np.moveaxis(image, -1, 0)
-    ]
+    planes = [Image.fromarray(plane).resize((size, size), filter) for plane in np.moveaxis(image, -1, 0)]
     return np.stack([np.asarray(plane) for plane in planes], axis=-1)

@@ -1,8 +1,19 @@
-"""Score networks: (image, label) -> image. They know no SDE and no config."""
+"""Score networks, (image, label) -> image, and classifiers, (image, sigma) -> logits, which know no SDE."""
 
+from score_sde.models.ddpm import DDPM
 from score_sde.models.layers import is_trainable
+from score_sde.models.ncsn import NCSN, NCSNv2, NCSNv2_128, NCSNv2_256
 from score_sde.models.ncsnpp import NCSNpp
+from score_sde.models.wide_resnet import WideResnet
 
-MODELS = {"ncsnpp": NCSNpp}
+MODELS = {
+    "ncsnpp": NCSNpp,
+    "ddpm": DDPM,
+    "ncsnv2_64": NCSNv2,
+    "ncsnv2_128": NCSNv2_128,
+    "ncsnv2_256": NCSNv2_256,
+    "ncsn": NCSN,
+}
+CLASSIFIERS = {"wideresnet": WideResnet}
 
-__all__ = ["MODELS", "is_trainable"]
+__all__ = ["CLASSIFIERS", "MODELS", "is_trainable"]

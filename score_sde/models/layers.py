@@ -8,10 +8,10 @@ import jax.numpy as jnp
 import numpy as np
 
 from score_sde.array_types import Array, FeatureMaps, Float, PerSample
-from score_sde.errors import UsageError
+from score_sde.errors import UsageError, one_of
 from score_sde.models import resampling
 
-Features = Float[Array, "b d"]
+Features = Float[Array, "b _"]
 
 ACTIVATIONS: dict[str, Callable] = {
     "swish": nn.swish,
@@ -53,16 +53,19 @@ class NIN(nn.Module):
 
 
 class GroupNorm(nn.Module):
-    """Group normalisation over contiguous channel groups, biased variance, eps 1e-6.
+    """Group normalisation over contiguous channel groups, biased variance.
 
-    There are min(C // 4, 32) groups, the rule of the NCSN++ family. Statistics are reduced over
+    groups: default min(C // 4, 32), the rule of the NCSN++ family; DDPM always has 32. Statistics are reduced over
     pixels first and over the channels of a group after, which spares flax's module's reshape of the whole image.
     """
+
+    groups: int | None = None
+    epsilon: float = 1e-6
 
     @nn.compact
     def __call__(self, x: FeatureMaps) -> FeatureMaps:
         c = x.shape[-1]
-        groups = max(min(c // 4, 32), 1)
+        groups = self.groups or max(min(c // 4, 32), 1)
         if c % groups:
             raise UsageError(f"{c} channels do not split into {groups} groups; choose model.nf as a multiple of 32.")
         scale = self.param("scale", nn.initializers.ones, (c,))
@@ -74,7 +77,14 @@ class GroupNorm(nn.Module):
 
         mean = group_mean(x.mean((1, 2)))
         variance = group_mean(jnp.square(x - mean).mean((1, 2)))
-        return (x - mean) * (jax.lax.rsqrt(variance + 1e-6) * scale) + bias
+        return (x - mean) * (jax.lax.rsqrt(variance + self.epsilon) * scale) + bias
+
+
+def attention(h: FeatureMaps, init_scale: float) -> FeatureMaps:
+    """Called inside a compact method: single-head self-attention over all pixels, four `NIN`s."""
+    b, height, width, c = h.shape
+    q, k, v = (NIN(c)(h).reshape(b, height * width, 1, c) for _ in range(3))
+    return NIN(c, init_scale)(jax.nn.dot_product_attention(q, k, v).reshape(h.shape))
 
 
 class GaussianFourierProjection(nn.Module):
@@ -91,12 +101,27 @@ class GaussianFourierProjection(nn.Module):
 
 
 def sinusoidal_embedding(label: PerSample, dim: int) -> Features:
-    """[sin, cos](label f_j), f_j from 1 down to 1/10000: the Transformer's, zero-padded if `dim` is odd."""
+    """[sin, cos](label f_j), f_j from 1 down to 1/10000: the Transformer's, zero-padded if `dim` is odd.
+
+    Frequencies are rounded as the paper's networks were trained with: times a label of 700, that shows at 1e-5.
+    """
     half = dim // 2
-    frequencies = jnp.asarray(np.exp(-np.arange(half) * (np.log(10000) / (half - 1))), jnp.float32)
+    exponents = np.arange(half, dtype=np.float32) * np.float32(-np.log(10000) / (half - 1))
+    frequencies = jnp.asarray(np.exp(exponents))
     angles = label[:, None] * frequencies[None, :]
     embedding = jnp.concatenate([jnp.sin(angles), jnp.cos(angles)], axis=-1)
     return jnp.pad(embedding, ((0, 0), (0, dim % 2)))
+
+
+def embedding_mlp(embedding: Features, nf: int, act: Callable) -> Features:
+    """Called inside a compact method: the two layers that all blocks share."""
+    temb = dense(4 * nf)(embedding)  # created first, and so named Dense_0
+    return dense(4 * nf)(act(temb))
+
+
+def add_embedding(h: FeatureMaps, temb: Features | None, act: Callable) -> FeatureMaps:
+    """Called inside a compact method: the noise level's embedding as a bias for each channel."""
+    return h if temb is None else h + dense(h.shape[-1])(act(temb))[:, None, None, :]
 
 
 class Conv2d(nn.Module):
@@ -154,3 +179,26 @@ class Downsample(nn.Module):
 def is_trainable(path: tuple[str, ...]) -> bool:
     """False for the fixed frequencies of the Fourier embedding, which are stored among the parameters."""
     return not any(name.startswith("GaussianFourierProjection") for name in path)
+
+
+def check_unet(network, image_size: int) -> None:
+    """The checks that the U-Nets share. Raises `UsageError` for options they cannot have."""
+    one_of("model.nonlinearity", network.nonlinearity, ACTIVATIONS)
+    if not network.ch_mult or any(not isinstance(m, int) or m < 1 for m in network.ch_mult):
+        raise UsageError(
+            f"model.ch_mult={tuple(network.ch_mult)} must hold one positive integer a level, like (1, 2, 2)."
+        )
+    if network.num_res_blocks < 1:
+        raise UsageError(f"model.num_res_blocks={network.num_res_blocks} must be at least 1.")
+    halvings = len(network.ch_mult) - 1
+    check_halvings(image_size, halvings, f"the {halvings + 1} levels of model.ch_mult")
+    if not 0 <= network.dropout < 1:
+        raise UsageError(f"model.dropout={network.dropout} must be in [0, 1).")
+
+
+def check_halvings(image_size: int, halvings: int, what: str) -> None:
+    """Raises `UsageError` unless the image can be halved so often."""
+    if image_size % 2**halvings:
+        raise UsageError(
+            f"data.image_size={image_size} is not divisible by {2**halvings}: {what} halve it {halvings} time(s)."
+        )

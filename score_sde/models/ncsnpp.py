@@ -7,7 +7,6 @@ residual input pyramid, and under the continuous VE SDE a random Fourier embeddi
 from collections.abc import Callable, Sequence
 
 import flax.linen as nn
-import jax
 import jax.numpy as jnp
 import numpy as np
 
@@ -21,9 +20,12 @@ from score_sde.models.layers import (
     GaussianFourierProjection,
     GroupNorm,
     Upsample,
+    add_embedding,
+    attention,
+    check_unet,
     conv1x1,
     conv3x3,
-    dense,
+    embedding_mlp,
     sinusoidal_embedding,
 )
 
@@ -38,11 +40,7 @@ class AttnBlockpp(nn.Module):
 
     @nn.compact
     def __call__(self, x: FeatureMaps) -> FeatureMaps:
-        b, height, width, c = x.shape
-        h = GroupNorm()(x)
-        q, k, v = (NIN(c)(h).reshape(b, height * width, 1, c) for _ in range(3))
-        h = jax.nn.dot_product_attention(q, k, v).reshape(x.shape)
-        h = x + NIN(c, self.init_scale)(h)
+        h = x + attention(GroupNorm()(x), self.init_scale)
         return h / np.sqrt(2) if self.skip_rescale else h
 
 
@@ -58,7 +56,7 @@ class ResnetBlockDDPMpp(nn.Module):
     @nn.compact
     def __call__(self, x: FeatureMaps, temb: Embedding | None, train: bool) -> FeatureMaps:
         h = conv3x3(self.features)(self.act(GroupNorm()(x)))
-        h = _add_embedding(self, h, temb)
+        h = add_embedding(h, temb, self.act)
         h = self.act(GroupNorm()(h))
         h = nn.Dropout(self.dropout)(h, deterministic=not train)
         h = conv3x3(self.features, init_scale=self.init_scale)(h)
@@ -86,7 +84,7 @@ class ResnetBlockBigGANpp(nn.Module):
         if self.up or self.down:
             h, x = self._resample(h), self._resample(x)
         h = conv3x3(self.features)(h)
-        h = _add_embedding(self, h, temb)
+        h = add_embedding(h, temb, self.act)
         h = self.act(GroupNorm()(h))
         h = nn.Dropout(self.dropout)(h, deterministic=not train)
         h = conv3x3(self.features, init_scale=self.init_scale)(h)
@@ -98,11 +96,6 @@ class ResnetBlockBigGANpp(nn.Module):
         if self.up:
             return resampling.fir_upsample(x, self.fir_kernel) if self.fir else resampling.nearest_upsample(x)
         return resampling.fir_downsample(x, self.fir_kernel) if self.fir else resampling.mean_downsample(x)
-
-
-def _add_embedding(block, h: FeatureMaps, temb: Embedding | None) -> FeatureMaps:
-    """Called inside a compact method: the embedding as a bias for each channel."""
-    return h if temb is None else h + dense(block.features)(block.act(temb))[:, None, None, :]
 
 
 class Combine(nn.Module):
@@ -144,30 +137,16 @@ class NCSNpp(nn.Module):
 
     def check(self, image_size: int) -> None:
         """Raises `UsageError` for options this network does not have."""
-        one_of("model.nonlinearity", self.nonlinearity, ACTIVATIONS)
+        check_unet(self, image_size)
         one_of("model.embedding_type", self.embedding_type, ("fourier", "positional"))
         one_of("model.resblock_type", self.resblock_type, ("ddpm", "biggan"))
         one_of("model.progressive", self.progressive, ("none", "output_skip", "residual"))
         one_of("model.progressive_input", self.progressive_input, ("none", "input_skip", "residual"))
         one_of("model.progressive_combine", self.progressive_combine, ("sum", "cat"))
-        if not self.ch_mult or any(not isinstance(m, int) or m < 1 for m in self.ch_mult):
-            raise UsageError(
-                f"model.ch_mult={tuple(self.ch_mult)} must hold one positive integer a level, like (1, 2, 2)."
-            )
-        if self.num_res_blocks < 1:
-            raise UsageError(f"model.num_res_blocks={self.num_res_blocks} must be at least 1.")
         if self.fir and (len(self.fir_kernel) < 2 or not sum(self.fir_kernel) > 0):
             raise UsageError(f"model.fir_kernel={tuple(self.fir_kernel)} needs two taps or more with a positive sum.")
         if self.nf < 4 or self.nf % 4:
             raise UsageError(f"model.nf={self.nf} must be a positive multiple of 4 (a channel group holds at least 4).")
-        factor = 2 ** (len(self.ch_mult) - 1)
-        if image_size % factor:
-            raise UsageError(
-                f"data.image_size={image_size} is not divisible by {factor}: the {len(self.ch_mult)} levels of "
-                f"model.ch_mult halve it {len(self.ch_mult) - 1} times."
-            )
-        if not 0 <= self.dropout < 1:
-            raise UsageError(f"model.dropout={self.dropout} must be in [0, 1).")
 
     @nn.compact
     def __call__(self, x: Images, label: PerSample, train: bool = False) -> Images:
@@ -255,7 +234,4 @@ class NCSNpp(nn.Module):
             temb = GaussianFourierProjection(self.nf, self.fourier_scale)(label)
         else:
             temb = sinusoidal_embedding(label, self.nf)
-        if not self.conditional:
-            return None
-        temb = dense(4 * self.nf)(temb)
-        return dense(4 * self.nf)(act(temb))
+        return embedding_mlp(temb, self.nf, act) if self.conditional else None

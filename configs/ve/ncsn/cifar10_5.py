@@ -1,0 +1,7 @@
+"""NCSN on CIFAR-10 with technique 5 of NCSNv2, the moving average. The paper has no figure."""
+
+from configs.presets import annealed_langevin, cifar10, compose, discrete, ncsn, ve
+
+
+def get_config():
+    return compose(cifar10, ncsn, ve(1, 10, scale_by_sigma=False), discrete, annealed_langevin(0.316, 100))

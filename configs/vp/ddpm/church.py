@@ -1,0 +1,7 @@
+"""DDPM (VP, discrete) on LSUN churches, 256x256. The paper has no figure."""
+
+from configs.presets import ancestral, compose, ddpm_256, discrete, lsun, vp
+
+
+def get_config():
+    return compose(lsun("church_outdoor"), ddpm_256, vp, discrete, ancestral)

@@ -1,0 +1,115 @@
+"""`python -m score_sde.import_checkpoint`: from a checkpoint that the paper's authors released to a workdir."""
+
+import hashlib
+import secrets
+import sys
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+from absl import flags
+from ml_collections import ConfigDict
+
+from score_sde import workdir
+from score_sde.build import Classification, Experiment, parameter_counts
+from score_sde.checkpoints import Checkpoints, steps
+from score_sde.errors import UsageError
+from score_sde.main import overrides, parse
+from score_sde.models import CLASSIFIERS
+from score_sde.reference_checkpoints import Reference, leaf_shapes, read
+from score_sde.sde import VE
+from score_sde.state import TrainState
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Exit status: 0, or 2 with one sentence on stderr for a mistake of the user."""
+    try:
+        values = parse(sys.argv if argv is None else argv, _define_flags, USAGE)
+        for name in ("from", "workdir"):
+            if not values[name].value:
+                raise UsageError(f"--{name} is missing (--help shows the flags).")
+        import_checkpoint(values.config, values["from"].value, values.workdir, overrides(values))
+    except UsageError as error:
+        print(f"score_sde: {error}", file=sys.stderr)
+        return 2
+    return 0
+
+
+def import_checkpoint(
+    config: ConfigDict, source: str | Path, directory: str | Path, overrides: dict[str, Any] | None = None
+) -> None:
+    """Makes `directory` the workdir of a run that has arrived at the checkpoint in `source`, and says what it found.
+
+    Raises `UsageError` before anything is written if the file does not fit the config, leaf by leaf, or the workdir
+    holds a run.
+    """
+    source, directory = Path(source), Path(directory)
+    classifier = config.model.name in CLASSIFIERS
+    experiment = Classification(config) if classifier else Experiment(config)
+    if steps(directory / "checkpoints"):
+        raise UsageError(f"{directory} holds checkpoints already; import into a --workdir of its own.")
+    reference = read(source, leaf_shapes(experiment.init_params), classifier=classifier)
+    _check_noise_levels(experiment, reference)
+    state = _state(experiment, reference)
+
+    with source.open("rb") as file:
+        digest = hashlib.file_digest(file, "sha256").hexdigest()
+    facts = {"file": source.name, "sha256": digest, "format": reference.kind, "step": reference.step}
+    workdir.write(directory, "config.json", config.to_dict())
+    launch = {"run_id": secrets.token_hex(4), "overrides": dict(overrides or {}), "versions": workdir.versions()}
+    workdir.write(directory, "launch.json", launch | {"imported": facts})
+    with Checkpoints(directory / "checkpoints", keep_every=config.training.snapshot_freq) as checkpoints:
+        checkpoints.save(reference.step, state)
+
+    trainable, total = parameter_counts(experiment.param_shapes)
+    moments = (
+        f"of {reference.moments[0]} updates" if reference.moments else "not in the file; training starts them anew"
+    )
+    print(f"{source}: {reference.kind}, step {reference.step}")
+    print(f"SHA-256 {digest}")
+    print(f"{len(jax.tree.leaves(experiment.param_shapes))} leaves, {total:,} parameters, {trainable:,} trainable")
+    print(f"EMA weights: {'in the file' if not classifier else 'the same'}; Adam's moments: {moments}")
+    print(f"Workdir: {directory}")
+
+
+def _check_noise_levels(experiment: Experiment | Classification, reference: Reference) -> None:
+    """The noise levels that a PyTorch file holds are those of the config's VE SDE."""
+    sde = experiment.sde
+    if reference.sigmas is None or not isinstance(sde, VE):
+        return
+    expected = np.exp(np.linspace(np.log(sde.sigma_max), np.log(sde.sigma_min), sde.num_scales))
+    found = reference.sigmas
+    if found.shape != expected.shape or not np.allclose(found, expected, rtol=1e-4):
+        raise UsageError(
+            f"The file's network was built for {len(found)} noise levels from {found[0]:.6g} to {found[-1]:.6g}, and "
+            f"the config's for {len(expected)} from {expected[0]:.6g} to {expected[-1]:.6g}; set config.sde to match."
+        )
+
+
+def _state(experiment: Experiment | Classification, reference: Reference) -> TrainState:
+    opt_state = experiment.optimizer.init(reference.params)
+    if reference.moments:
+        count, mu, nu = reference.moments
+        opt_state = optax.tree_utils.tree_set(opt_state, count=jnp.int32(count), mu=mu, nu=nu)
+    return TrainState(jnp.int32(reference.step), reference.params, opt_state, reference.ema_params)
+
+
+def _define_flags(values: flags.FlagValues) -> None:
+    flags.DEFINE_string("from", None, "", values)
+    flags.DEFINE_string("workdir", None, "", values)
+
+
+USAGE = """\
+python -m score_sde.import_checkpoint --from=FILE --config=CONFIG --workdir=DIR [--config.KEY=VALUE ...]
+
+FILE  a checkpoint that the paper's authors released: PyTorch (.pth) or Flax (no extension), of a score network or of
+      the noise-conditional classifier. Nothing in it is executed, and PyTorch is not needed.
+CONFIG  the config of the same name; the file does not say which SDE it was trained under.
+DIR   becomes the workdir of that run, for --mode=eval, sample and train, and for score_sde.load(DIR)."""
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,104 @@
+"""The U-Net of DDPM (Ho et al., 2020), in the paper's form: attention once a level on the way up.
+
+It is what NCSN++ starts from: no FIR, no pyramids, no rescaled skips, positional embeddings, always 32 channel groups.
+"""
+
+from collections.abc import Callable, Sequence
+
+import flax.linen as nn
+import jax.numpy as jnp
+
+from score_sde.array_types import Array, FeatureMaps, Float, Images, PerSample
+from score_sde.errors import UsageError
+from score_sde.models.layers import (
+    ACTIVATIONS,
+    NIN,
+    Downsample,
+    GroupNorm,
+    Upsample,
+    add_embedding,
+    attention,
+    check_unet,
+    conv3x3,
+    embedding_mlp,
+    sinusoidal_embedding,
+)
+
+GROUPS = 32
+
+
+class AttnBlock(nn.Module):
+    """Single-head self-attention over all pixels, with a residual connection."""
+
+    @nn.compact
+    def __call__(self, x: FeatureMaps) -> FeatureMaps:
+        return x + attention(GroupNorm(GROUPS)(x), init_scale=0.0)
+
+
+class ResnetBlockDDPM(nn.Module):
+    """Two convolutions, the embedding between them, and a residual connection."""
+
+    act: Callable
+    features: int
+    dropout: float
+
+    @nn.compact
+    def __call__(self, x: FeatureMaps, temb: Float[Array, "b d"] | None, train: bool) -> FeatureMaps:
+        h = conv3x3(self.features)(self.act(GroupNorm(GROUPS)(x)))
+        h = add_embedding(h, temb, self.act)
+        h = self.act(GroupNorm(GROUPS)(h))
+        h = nn.Dropout(self.dropout)(h, deterministic=not train)
+        h = conv3x3(self.features, init_scale=0.0)(h)
+        return h + (x if x.shape[-1] == self.features else NIN(self.features)(x))
+
+
+class DDPM(nn.Module):
+    """The U-Net. `label` is a time label; sigma would do, but belongs to a Fourier embedding.
+
+    nf: channels of the first level, a multiple of 32; ch_mult: factors on it, one a level; attn_resolutions: heights
+    with attention. Height and width of the images must be divisible by 2 ** (len(ch_mult) - 1).
+    """
+
+    nf: int = 128
+    ch_mult: Sequence[int] = (1, 2, 2, 2)
+    num_res_blocks: int = 2
+    attn_resolutions: Sequence[int] = (16,)
+    dropout: float = 0.1
+    nonlinearity: str = "swish"
+    conditional: bool = True
+    resamp_with_conv: bool = True
+
+    def check(self, image_size: int) -> None:
+        """Raises `UsageError` for options this network does not have."""
+        check_unet(self, image_size)
+        if self.nf < GROUPS or self.nf % GROUPS:
+            raise UsageError(f"model.nf={self.nf} must be a positive multiple of {GROUPS}: DDPM has {GROUPS} groups.")
+
+    @nn.compact
+    def __call__(self, x: Images, label: PerSample, train: bool = False) -> Images:
+        act = ACTIVATIONS[self.nonlinearity]
+        temb = embedding_mlp(sinusoidal_embedding(label, self.nf), self.nf, act) if self.conditional else None
+
+        def block(h, features):
+            return ResnetBlockDDPM(act, features, self.dropout)(h, temb, train)
+
+        skips = [conv3x3(self.nf)(x)]
+        for level, multiple in enumerate(self.ch_mult):
+            for _ in range(self.num_res_blocks):
+                h = block(skips[-1], self.nf * multiple)
+                skips.append(AttnBlock()(h) if h.shape[1] in self.attn_resolutions else h)
+            if level != len(self.ch_mult) - 1:
+                skips.append(Downsample(with_conv=self.resamp_with_conv)(skips[-1]))
+
+        h = block(skips[-1], skips[-1].shape[-1])
+        h = AttnBlock()(h)
+        h = block(h, h.shape[-1])
+
+        for level, multiple in reversed(list(enumerate(self.ch_mult))):
+            for _ in range(self.num_res_blocks + 1):
+                h = block(jnp.concatenate([h, skips.pop()], axis=-1), self.nf * multiple)
+            if h.shape[1] in self.attn_resolutions:
+                h = AttnBlock()(h)
+            if level != 0:
+                h = Upsample(with_conv=self.resamp_with_conv)(h)
+        return conv3x3(x.shape[-1], init_scale=0.0)(act(GroupNorm(GROUPS)(h)))

@@ -1,0 +1,109 @@
+"""The noise-conditional classifier: a Wide ResNet (Zagoruyko and Komodakis, 2016), p(y | x_t) by logits.
+
+The paper guides samples by its gradient (appendix I); WRN-28-10 is `WideResnet(4, 10)`. "bn" in the names of layers is
+history: they are group normalisations.
+"""
+
+from collections.abc import Sequence
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from score_sde.array_types import Array, FeatureMaps, Float, Images, PerSample
+from score_sde.errors import UsageError
+from score_sde.models.layers import GaussianFourierProjection, GroupNorm, check_halvings
+
+Embedding = Float[Array, "b d"]
+conv_init = nn.initializers.variance_scaling(2.0, "fan_out", "normal")
+
+
+def conv3x3(features: int, name: str, stride: int = 1) -> nn.Conv:
+    return nn.Conv(features, (3, 3), (stride, stride), use_bias=False, kernel_init=conv_init, name=name)
+
+
+def norm_relu(x: FeatureMaps, name: str) -> FeatureMaps:
+    """Called inside a compact method."""
+    return nn.relu(GroupNorm(epsilon=1e-5, name=name)(x))
+
+
+def _last_init(key, shape, dtype=jnp.float32):
+    bound = 1 / np.sqrt(shape[1])
+    return jax.random.uniform(key, shape, dtype, -bound, bound)
+
+
+class WideResnetBlock(nn.Module):
+    """Two convolutions and a shortcut without parameters: mean pooling and zero channels."""
+
+    channels: int
+    stride: int
+    activate_before_residual: bool
+
+    @nn.compact
+    def __call__(self, x: FeatureMaps, temb: Embedding) -> FeatureMaps:
+        h = norm_relu(x, "init_bn")
+        if self.activate_before_residual:
+            x = h
+        h = conv3x3(self.channels, "conv1", self.stride)(h)
+        h = h + nn.Dense(self.channels)(nn.swish(temb))[:, None, None, :]
+        h = conv3x3(self.channels, "conv2")(norm_relu(h, "bn_2"))
+        if x.shape[-1] != self.channels:
+            x = nn.avg_pool(x, (self.stride, self.stride), (self.stride, self.stride))
+            x = jnp.pad(x, ((0, 0), (0, 0), (0, 0), (0, self.channels - x.shape[-1])))
+        return x + h
+
+
+class WideResnetGroup(nn.Module):
+    """Blocks of one resolution, which the first of them may halve."""
+
+    blocks: int
+    channels: int
+    stride: int
+
+    @nn.compact
+    def __call__(self, x: FeatureMaps, temb: Embedding) -> FeatureMaps:
+        for i in range(self.blocks):
+            first = i == 0
+            block = WideResnetBlock(self.channels, self.stride if first else 1, first and self.stride == 1)
+            x = block(x, temb)
+        return x
+
+
+class WideResnet(nn.Module):
+    """Logits of images in [0, 1] plus noise of standard deviation `sigma`, both per sample.
+
+    blocks_per_group, channel_multiplier: depth 6 n + 4 and width of the three groups of 16, 32 and 64 channels.
+    mean, std: of each channel of the data; the input is standardised by them, and each image by its own after that.
+    """
+
+    blocks_per_group: int = 4
+    channel_multiplier: int = 10
+    num_outputs: int = 10
+    mean: Sequence[float] = (0.0,)
+    std: Sequence[float] = (1.0,)
+
+    def check(self, image_size: int) -> None:
+        """Raises `UsageError` for options this network does not have."""
+        check_halvings(image_size, 2, "the groups of WideResnet")
+        for key in ("blocks_per_group", "channel_multiplier", "num_outputs"):
+            if getattr(self, key) < 1:
+                raise UsageError(f"model.{key}={getattr(self, key)} must be at least 1.")
+        if min(self.std) <= 0:
+            raise UsageError(f"model.std={tuple(self.std)} must be positive.")
+
+    @nn.compact
+    def __call__(self, x: Images, sigma: PerSample) -> Float[Array, "b k"]:
+        if not {len(self.mean), len(self.std)} <= {1, x.shape[-1]}:
+            raise UsageError(f"model.mean and model.std must hold one value for each of {x.shape[-1]} channels.")
+        x = (x - np.asarray(self.mean, np.float32)) / np.asarray(self.std, np.float32)
+        std = jnp.maximum(x.std((1, 2, 3), keepdims=True), 1 / np.sqrt(x[0].size))
+        x = (x - x.mean((1, 2, 3), keepdims=True)) / std
+
+        temb = nn.Dense(512)(GaussianFourierProjection(128, 16.0)(sigma))
+        temb = nn.Dense(512)(nn.swish(temb))
+        x = conv3x3(16, "init_conv")(x)
+        for stride, channels in ((1, 16), (2, 32), (2, 64)):
+            x = WideResnetGroup(self.blocks_per_group, channels * self.channel_multiplier, stride)(x, temb)
+        x = norm_relu(x, "pre-pool-bn").mean((1, 2))
+        return nn.Dense(self.num_outputs, kernel_init=_last_init)(x)

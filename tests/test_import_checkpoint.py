@@ -1,0 +1,427 @@
+"""The authors' checkpoints become workdirs; files that do not fit are refused by name, and nothing is written."""
+
+import json
+import pickle
+import shutil
+import subprocess
+import sys
+import types
+import zipfile
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from flax import serialization, traverse_util
+from golden_weights import GOLDEN, load_json, names, relative, seeded, weights
+from test_end_to_end import metrics
+
+import score_sde
+from score_sde import pytorch_files, workdir
+from score_sde.build import Classification, Experiment
+from score_sde.errors import UsageError
+from score_sde.import_checkpoint import main
+from score_sde.reference_checkpoints import leaf_shapes, torch_names
+
+SHRUNK = ["--config.data.image_size=16", "--config.model.ch_mult=(1,2)", "--config.model.num_res_blocks=1"]
+SHRUNK += ["--config.model.attn_resolutions=(8,)"]
+CONFIG = "configs/ve/cifar10_ncsnpp_continuous.py"
+NF4 = [*SHRUNK, "--config.model.nf=4"]
+
+
+def run(source, workdir, config=CONFIG, overrides=NF4) -> int:
+    return main(["import", f"--from={source}", f"--config={config}", f"--workdir={workdir}", *overrides])
+
+
+def config_of(path: str, *, nf: int):
+    import importlib
+
+    config = importlib.import_module(path.removesuffix(".py").replace("/", ".")).get_config()
+    config.data.image_size = 16
+    config.model.update(nf=nf, ch_mult=(1, 2), num_res_blocks=1, attn_resolutions=(8,))
+    return config
+
+
+def scores(case: str) -> dict[str, np.ndarray]:
+    golden = np.load(GOLDEN / "scores.npz")
+    return {key.split("/")[1]: golden[key] for key in golden if key.startswith(f"{case}/")}
+
+
+def to_torch(path: str, value: np.ndarray) -> np.ndarray:
+    """Independent of the importer's: OIHW, and (out, in)."""
+    if path.endswith(("/kernel", "/weight")) and value.ndim == 4:
+        return np.einsum("hwio->oihw", value)
+    return value.T if path.endswith("/kernel") and value.ndim == 2 else value
+
+
+def flax_paths(keys: list, shapes: dict) -> dict[str, str]:
+    """Reference names -> ours, matched by their order."""
+    own = [name for name, _ in keys if not name.endswith("sigmas")]
+    return dict(zip(own, shapes, strict=True))
+
+
+def torch_content(case: str, shapes: dict, sde) -> dict:
+    """What the paper's PyTorch code saves, under the names and in the order that it reported itself."""
+    keys = load_json("scores.json")[case]["keys"]
+    paths = flax_paths(keys, shapes)
+
+    def tensor(name, seed):
+        return to_torch(paths[name], weights(paths[name], shapes[paths[name]], seed))
+
+    model, shadow = {}, []
+    for name, shape in keys:
+        if name.endswith("sigmas"):
+            model[name] = np.exp(np.linspace(np.log(50.0), np.log(0.01), 1000))
+            continue
+        model[name] = tensor(name, 0)
+        assert list(model[name].shape) == shape
+        if not paths[name].startswith("GaussianFourier"):
+            shadow.append(tensor(name, 1))
+    ema = {"decay": 0.999, "num_updates": 400005, "shadow_params": shadow}
+    return {"optimizer": {"state": {}, "param_groups": []}, "model": model, "ema": ema, "step": 400005}
+
+
+def stub(module: str, name: str):
+    """Something that is pickled under this name."""
+    return type(name, (), {"__module__": module, "__new__": lambda *_: None})
+
+
+def save_pth(path, content, monkeypatch) -> None:
+    """Writes what `torch.save` writes: the same names in the pickle, the same zip."""
+    rebuild = stub("torch._utils", "_rebuild_tensor_v2")
+    kinds = {np.dtype("f4"): stub("torch", "FloatStorage"), np.dtype("f8"): stub("torch", "DoubleStorage")}
+    utils, torch = types.ModuleType("torch._utils"), types.ModuleType("torch")
+    for module, value in ((utils, rebuild), *((torch, kind) for kind in kinds.values())):
+        setattr(module, value.__name__, value)
+        monkeypatch.setitem(sys.modules, module.__name__, module)
+    storages = []
+
+    class Storage(int):
+        pass
+
+    class Pickler(pickle.Pickler):
+        def persistent_id(self, value):
+            if isinstance(value, Storage):
+                array = storages[value]
+                return ("storage", kinds[array.dtype], str(int(value)), "cpu", array.size)
+            return None
+
+        def reducer_override(self, value):
+            if isinstance(value, np.ndarray):
+                storages.append(np.ascontiguousarray(value).ravel())
+                strides = tuple(s // value.itemsize for s in np.ascontiguousarray(value).strides)
+                return rebuild, (Storage(len(storages) - 1), 0, value.shape, strides, False, {})
+            return NotImplemented
+
+    with zipfile.ZipFile(path, "w") as archive:
+        with archive.open("archive/data.pkl", "w") as file:
+            Pickler(file, protocol=2).dump(content)
+        for number, storage in enumerate(storages):
+            archive.writestr(f"archive/data/{number}", storage.tobytes())
+
+
+def test_a_genuine_pytorch_file_gives_the_papers_score(tmp_path, capsys):
+    assert run(GOLDEN / "official_layout.pth", tmp_path / "run") == 0
+    printed = capsys.readouterr().out
+    for words in ("PyTorch, step 400005", "157 leaves", "12,719 parameters", "12,715 trainable", "6f123809334f"):
+        assert words in printed
+    golden = scores("ncsnpp_ve_nf4")
+    x, t = jnp.asarray(golden["x"]), jnp.asarray(golden["t"])
+    averaged = score_sde.load(tmp_path / "run")
+    raw = score_sde.load(tmp_path / "run", ema=False)
+    assert averaged.step == 400005
+    for model, expected in ((averaged, golden["score"]), (raw, golden["score_raw_weights"])):
+        for sample, golden_sample in zip(model.score(x, t), expected, strict=True):
+            assert relative(sample, golden_sample) < 1e-5
+
+
+def test_a_flax_file_gives_the_same_state(tmp_path):
+    assert run(GOLDEN / "official_layout.pth", tmp_path / "a") == 0
+    assert run(GOLDEN / "official_layout_flax", tmp_path / "b") == 0
+    experiment = Experiment(config_of(CONFIG, nf=4))
+    a, b = (score_sde.trained._restore(experiment, tmp_path / name, 400005) for name in ("a", "b"))
+    for first, second in zip(jax.tree.leaves(a), jax.tree.leaves(b), strict=True):
+        np.testing.assert_allclose(first, second, rtol=1e-6)
+    for name, value in (("params", seeded(experiment.param_shapes, 0)), ("mu", seeded(experiment.param_shapes, 2))):
+        expected = names(value)
+        assert expected == names(a.params), name
+    np.testing.assert_array_equal(a.params["Conv_0"]["kernel"], weights("Conv_0/kernel", (3, 3, 3, 4), 0))
+    np.testing.assert_array_equal(a.ema_params["Conv_0"]["kernel"], weights("Conv_0/kernel", (3, 3, 3, 4), 1))
+    adam = a.opt_state[1][0]
+    assert int(adam.count) == 400005
+    np.testing.assert_allclose(adam.mu["Conv_0"]["kernel"], 0.01 * weights("Conv_0/kernel", (3, 3, 3, 4), 2), rtol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("case", "config", "nf"),
+    [
+        ("ncsnpp_ve", CONFIG, 8),
+        ("ncsnpp_ve_discrete", "configs/ve/cifar10_ncsnpp.py", 8),
+        ("ddpmpp_vp", "configs/vp/cifar10_ddpmpp_continuous.py", 8),
+        ("ddpm_vp_discrete", "configs/vp/ddpm/cifar10.py", 32),
+    ],
+)
+def test_every_family_in_the_pytorch_layout_gives_the_papers_score(case, config, nf, tmp_path, monkeypatch):
+    experiment = Experiment(config_of(config, nf=nf))
+    content = torch_content(case, leaf_shapes(experiment.init_params), experiment.sde)
+    save_pth(tmp_path / "checkpoint_8.pth", content, monkeypatch)
+    assert run(tmp_path / "checkpoint_8.pth", tmp_path / "run", config, [*SHRUNK, f"--config.model.nf={nf}"]) == 0
+    golden = scores(case)
+    score = score_sde.load(tmp_path / "run").score(jnp.asarray(golden["x"]), jnp.asarray(golden["t"]))
+    for sample, golden_sample in zip(score, golden["score"], strict=True):
+        assert relative(sample, golden_sample) < 1e-5
+
+
+@pytest.mark.parametrize("config", load_json("layouts.json"))
+def test_full_size_layers_are_numbered_as_in_the_papers_pytorch_code(config):
+    """Against digests of the reference network's parameters in order: names, shapes and trainability; and our names."""
+    import hashlib
+    import importlib
+
+    experiment = Experiment(importlib.import_module("configs." + config.replace("/", ".")).get_config())
+    shapes = leaf_shapes(experiment.init_params)
+    lines = []
+    for path, name in torch_names(shapes).items():
+        shape = to_torch(path, np.broadcast_to(np.float32(0), shapes[path])).shape
+        lines.append(f"{name} {list(shape)} {int(not path.startswith('GaussianFourier'))}")
+    digests = [hashlib.sha256("\n".join(text).encode()).hexdigest() for text in (lines, shapes)]
+    assert [len(lines), *digests] == load_json("layouts.json")[config]
+
+
+def flax_content() -> dict:
+    return serialization.msgpack_restore((GOLDEN / "official_layout_flax").read_bytes())
+
+
+def edit(tree: dict, path: str, value) -> None:
+    *parents, last = path.split("/")
+    for name in parents:
+        tree = tree[name]
+    if value is None:
+        del tree[last]
+    else:
+        tree[last] = value
+
+
+@pytest.mark.parametrize(
+    ("path", "value", "words"),
+    [
+        ("params_ema/Conv_1/bias", None, "params_ema has no Conv_1/bias"),
+        ("optimizer/target/Conv_1/bias", None, "optimizer.target has no Conv_1/bias"),
+        ("optimizer/state/param_states/Conv_1/bias", None, "grad_ema has no Conv_1/bias"),
+        ("params_ema/Conv_9", {"bias": np.zeros(3, np.float32)}, "params_ema has Conv_9/bias"),
+        ("params_ema/Conv_0/kernel", np.zeros((3, 3, 3, 8), np.float32), "Conv_0/kernel has shape (3, 3, 3, 8)"),
+        (
+            "params_ema/Conv_0/bias",
+            np.full(4, np.nan, np.float32),
+            "params_ema: Conv_0/bias holds a number that is not",
+        ),
+        ("params_ema/Conv_0/bias", np.zeros(4, np.int32), "no floating-point array"),
+        ("params_ema", None, "no params_ema"),
+        ("optimizer", None, "no optimizer"),
+        ("optimizer/state/param_states", np.zeros(3, np.float32), "an array where"),
+        ("step", "seven", "step"),
+    ],
+)
+def test_a_flax_file_that_does_not_fit_is_refused_by_name(path, value, words, tmp_path, capsys):
+    content = flax_content()
+    edit(content, path, value)
+    (tmp_path / "file").write_bytes(serialization.msgpack_serialize(content))
+    assert run(tmp_path / "file", tmp_path / "run") == 2
+    error = capsys.readouterr().err
+    assert words in error and error.count("\n") == 1
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        (lambda c: c["model"].pop("module.all_modules.3.bias"), "model has no all_modules.3.bias"),
+        (lambda c: c["model"].update({"module.extra": np.zeros(3, np.float32)}), "model has extra"),
+        (
+            lambda c: c["model"].update({"module.all_modules.3.bias": np.zeros(5, np.float32)}),
+            "all_modules.3.bias has shape (5,), and in the config (8,)",
+        ),
+        (lambda c: c["ema"]["shadow_params"].pop(), "ema.shadow_params has 155 tensors"),
+        (lambda c: c["ema"]["shadow_params"].reverse(), "ema.shadow_params: all_modules.1.weight has shape"),
+        (lambda c: c.pop("ema"), "no ema"),
+        (lambda c: c["model"].update({"module.sigmas": np.geomspace(90, 0.01, 500)}), "500 noise levels from 90"),
+        (lambda c: c.update(ema=[1, 2]), "no ema.shadow_params"),
+        (lambda c: c.update(model=3), "not laid out"),
+    ],
+)
+def test_a_pytorch_file_that_does_not_fit_is_refused_by_name(change, words, tmp_path, monkeypatch, capsys):
+    experiment = Experiment(config_of(CONFIG, nf=8))
+    content = torch_content("ncsnpp_ve", leaf_shapes(experiment.init_params), experiment.sde)
+    change(content)
+    save_pth(tmp_path / "file.pth", content, monkeypatch)
+    assert run(tmp_path / "file.pth", tmp_path / "run", overrides=[*SHRUNK, "--config.model.nf=8"]) == 2
+    error = capsys.readouterr().err
+    assert words in error and error.count("\n") == 1
+    assert not (tmp_path / "run").exists()
+
+
+def test_no_code_of_a_file_is_run(tmp_path, capsys, monkeypatch):
+    """A file whose loading would call os.system, written by `torch.save`; and other callables, nested and reduced."""
+    monkeypatch.chdir(GOLDEN.parent.parent)
+    assert run(GOLDEN / "malicious.pth", tmp_path / "run") == 2
+    assert "posix.system" in capsys.readouterr().err
+
+    class Evil:
+        def __init__(self, function, *args):
+            self.call = function, args
+
+        def __reduce__(self):
+            return self.call
+
+    import builtins
+    import os
+
+    target = tmp_path / "pwned"
+    for function, args in (
+        (os.mkdir, (str(target),)),
+        (builtins.eval, (f"__import__('os').mkdir({str(target)!r})",)),
+        (builtins.getattr, ("text", "upper")),
+        (np.fromfile, ("/etc/hostname",)),
+        (subprocess.Popen, (["true"],)),
+    ):
+        save_pth(tmp_path / "file.pth", {"model": Evil(function, *args)}, monkeypatch)
+        with pytest.raises(UsageError, match="no code is run"):
+            pytorch_files.read(tmp_path / "file.pth")
+    (tmp_path / "plain").write_bytes(pickle.dumps({"model": Evil(os.mkdir, str(target))}))
+    assert run(tmp_path / "plain", tmp_path / "run") == 2
+    assert not target.exists() and not (tmp_path / "run").exists()
+
+
+def test_tensors_that_reach_beyond_their_storage_are_refused(tmp_path):
+    storage = np.arange(6, dtype=np.float32)
+    np.testing.assert_array_equal(pytorch_files._tensor(storage, 0, (2, 3), (3, 1)), storage.reshape(2, 3))
+    np.testing.assert_array_equal(pytorch_files._tensor(storage, 0, (3, 2), (1, 3)), storage.reshape(2, 3).T)
+    assert pytorch_files._tensor(storage, 5, (), ()) == 5
+    for offset, shape, strides in (
+        (1, (2, 3), (3, 1)),
+        (0, (7,), (1,)),
+        (-1, (2,), (1,)),
+        (5, (2,), (-1,)),
+        (6, (), ()),
+    ):
+        with pytest.raises(UsageError, match="beyond"):
+            pytorch_files._tensor(storage, offset, shape, strides)
+
+
+def test_damaged_and_wrong_files_are_one_sentence(tmp_path, capsys):
+    whole = (GOLDEN / "official_layout.pth").read_bytes()
+    files = {
+        "cut.pth": whole[: len(whole) // 2],
+        "cut_flax": (GOLDEN / "official_layout_flax").read_bytes()[:-100],
+        "empty": b"",
+        "text.pth": b"<html>sign in</html>",
+        "old.pth": pytorch_files.BEFORE_1_6 + b"...",
+    }
+    for name, content in files.items():
+        (tmp_path / name).write_bytes(content)
+        assert run(tmp_path / name, tmp_path / "run") == 2, name
+        error = capsys.readouterr().err
+        assert error.count("\n") == 1 and name in error
+        assert ("torch.save" in error) == (name == "old.pth")
+    for source, words in ((tmp_path / "none.pth", "No file"), ("", "--from is missing")):
+        assert run(source, tmp_path / "run") == 2
+        assert words in capsys.readouterr().err
+    assert not (tmp_path / "run").exists()
+
+
+def test_an_imported_run_samples_goes_on_training_and_is_not_written_over(tmp_path, tiny_config, capsys):
+    """The whole life of a digits run that arrives as a Flax file of the paper's code."""
+    from score_sde.evaluate import evaluate, sample
+    from score_sde.import_checkpoint import import_checkpoint
+    from score_sde.train import train
+
+    config = tiny_config("vp/digits_ddpmpp_continuous")
+    shapes = Experiment(config).param_shapes
+    zeros = traverse_util.path_aware_map(
+        lambda _, leaf: {"grad_ema": np.zeros(leaf.shape, "f4"), "grad_sq_ema": np.ones(leaf.shape, "f4")}, shapes
+    )
+    params = seeded(shapes, 0)
+    content = {
+        "optimizer": {"target": params, "state": {"step": np.int32(2), "param_states": zeros}},
+        "step": np.int32(2),
+        "params_ema": params,
+    }
+    (tmp_path / "file").write_bytes(serialization.msgpack_serialize(content))
+    folder = tmp_path / "run"
+    import_checkpoint(config, tmp_path / "file", folder)
+    sample(config, folder)
+    config.eval.enable_bpd = False
+    evaluate(config, folder)
+    assert json.loads((folder / "eval/report.json").read_text())["checkpoints"][0]["step"] == 2
+    train(config, folder)
+    assert [line["step"] for line in metrics(folder)] == [3, 4, 4]
+    with pytest.raises(UsageError, match="holds checkpoints already"):
+        import_checkpoint(config, tmp_path / "file", folder)
+    shutil.rmtree(folder / "checkpoints")
+    assert workdir.read(folder, "config.json")["model"]["name"] == "ncsnpp"
+
+
+CLASSIFIER = "configs/ve/cifar10_wideresnet.py"
+SMALL_CLASSIFIER = ["--config.model.blocks_per_group=1", "--config.model.channel_multiplier=1"]
+
+
+def test_the_classifiers_file_gives_the_papers_logits(tmp_path, capsys):
+    golden = np.load(GOLDEN / "networks.npz")
+    shapes = {path: tuple(shape) for path, shape in load_json("networks.json")["wideresnet"]["leaves"].items()}
+    old = {path: (1, 1, 1, *s) if path.endswith(("bn/scale", "bn_2/scale")) else s for path, s in shapes.items()}
+    params = {tuple(p.split("/")): weights(p, shapes[p], 0).reshape(old[p]) for p in shapes}
+    content = serialization.msgpack_serialize(traverse_util.unflatten_dict(params))
+    (tmp_path / "checkpoint_0").write_bytes(content)
+    overrides = [
+        *SMALL_CLASSIFIER,
+        "--config.data.image_size=16",
+        "--config.model.mean=(0.0,)",
+        "--config.model.std=(1.0,)",
+    ]
+    assert run(tmp_path / "checkpoint_0", tmp_path / "run", CLASSIFIER, overrides) == 0
+    assert "34 leaves" in capsys.readouterr().out
+    classifier = score_sde.load_classifier(tmp_path / "run")
+    t = jnp.log(golden["wideresnet/label"] / 0.01) / np.log(50 / 0.01)
+    logits = classifier.logits(jnp.asarray(golden["wideresnet/x"]), t)
+    assert relative(logits, golden["wideresnet/output"]) < 1e-4  # sigma is its own logarithm's exponential here
+    with pytest.raises(UsageError, match="is a classifier"):
+        score_sde.load(tmp_path / "run")
+    content = serialization.msgpack_restore(content)
+    edit(content, "init_conv/kernel", None)
+    (tmp_path / "broken").write_bytes(serialization.msgpack_serialize(content))
+    assert run(tmp_path / "broken", tmp_path / "other", CLASSIFIER, overrides) == 2
+    assert "no init_conv/kernel" in capsys.readouterr().err
+    assert not (tmp_path / "other").exists()
+
+
+def test_a_classifier_under_any_sde_sees_the_image_and_its_noise_level():
+    """Scaled back to [0, 1] plus noise: under VP with data in [-1, 1] as under VE."""
+    import importlib
+
+    ve = importlib.import_module(CLASSIFIER.removesuffix(".py").replace("/", ".")).get_config()
+    ve.model.update(blocks_per_group=1, channel_multiplier=1)
+    ve.data.image_size = 16
+    vp = importlib.import_module("configs.vp.cifar10_ncsnpp_continuous").get_config()
+    with vp.unlocked():
+        vp.model = ve.model
+    vp.data.image_size = 16
+    a, b = Classification(ve), Classification(vp)
+    params = seeded(a.param_shapes)
+    t = jnp.array([0.3, 0.6])
+    mean, std = (f(t)[:, None, None, None] for f in (b.sde.mean_scale, b.sde.std))
+    x = jax.random.uniform(jax.random.key(0), (2, 16, 16, 3))
+    z = jax.random.normal(jax.random.key(1), x.shape)
+    sigma = (std / mean / 2)[:, 0, 0, 0]
+    t_ve = jnp.log(sigma / a.sde.sigma_min) / np.log(a.sde.sigma_max / a.sde.sigma_min)
+    expected = a.logits_fn(params)(x + sigma[:, None, None, None] * z, t_ve)
+    actual = b.logits_fn(params)(mean * (2 * x - 1) + std * z, t)
+    np.testing.assert_allclose(actual, expected, atol=1e-3)
+
+
+def test_the_classifier_has_the_papers_parameter_count():
+    import importlib
+
+    config = importlib.import_module(CLASSIFIER.removesuffix(".py").replace("/", ".")).get_config()
+    shapes = names(Classification(config).param_shapes)
+    assert len(shapes) == 106
+    assert sum(int(np.prod(shape)) for shape in shapes.values()) == 38_913_242
