@@ -24,7 +24,7 @@ test-pins: .venv/installed
 	$(BIN)/python -m pytest -n 2
 
 test-next: .venv-next/installed
-	$(NEXT)/python -m pytest -n 2
+	$(NEXT)/python -m pytest -n 2 -m "not long"
 
 format: .venv/installed
 	$(BIN)/ruff check --fix .

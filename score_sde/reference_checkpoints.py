@@ -120,8 +120,8 @@ def _from_pytorch(content: Any, shapes: Shapes) -> Reference:
     ema_names = {path: names[path] for path in averaged}
     ema_params = _from_torch(ema, ema_names, shapes, "ema.shadow_params") | fixed
 
-    # The optimizer numbers all parameters, also the fixed ones, of which it has no state.
-    states = _section(_section(content, "optimizer"), "state", "optimizer.")
+    # The optimizer, which files made for sampling lack, numbers all parameters, also the fixed ones without a state.
+    states = content.get("optimizer", {}).get("state", {})
     numbers = {path: number for number, path in enumerate(shapes)}
     moments = None
     if all(numbers[path] in states for path in averaged):
@@ -172,7 +172,7 @@ def _to_flax(path: str, value: np.ndarray) -> np.ndarray:
 def _tree(found: Mapping[str, Any], shapes: Shapes, where: str) -> PyTree:
     # Flax before 0.4 kept a group normalisation's leaves as (1, 1, 1, c).
     found = {
-        path: value.reshape(shapes[path]) if np.shape(value) == (1, 1, 1, *shapes.get(path, ())) else value
+        path: value.reshape(shapes[path]) if path in shapes and np.shape(value) == (1, 1, 1, *shapes[path]) else value
         for path, value in found.items()
     }
     _compare(found, shapes, where)

@@ -10,6 +10,7 @@ import score_sde  # noqa: F401  (sets XLA's flags before anything computes)
 # LLVM's optimisations take longer than what they save on networks this small. Subprocesses inherit this.
 QUICK = "--xla_backend_optimization_level=0 --xla_llvm_disable_expensive_passes=true"
 os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} {QUICK}"
+os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0"  # a run and its resumption compile the same programs
 
 
 @pytest.fixture(scope="session")

@@ -1,5 +1,6 @@
 """All configs of the paper: their values, their full-size networks, and the whole life of each, shrunk."""
 
+import functools
 import importlib
 import json
 from pathlib import Path
@@ -8,7 +9,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from golden_weights import load_json
+from golden_weights import load_json, seeded
 from test_data import prepare
 from test_end_to_end import metrics
 
@@ -16,7 +17,7 @@ from score_sde import workdir
 from score_sde.build import Experiment, parameter_counts
 from score_sde.data import DATASETS
 from score_sde.evaluate import evaluate, sample
-from score_sde.train import train
+from score_sde.train import load_data, train, train_step
 
 ROOT = Path(__file__).parent.parent / "configs"
 GOLDEN = load_json("configs.json")
@@ -87,11 +88,30 @@ def test_a_config_holds_the_papers_values(name):
     assert expected.keys() - found.keys() <= {key for key in expected if key.startswith(("model.", "sde."))}
 
 
-@pytest.mark.parametrize("name", COUNTS)
-def test_a_full_size_network_has_the_papers_parameters_and_gives_an_image(name):
-    experiment = Experiment(config_of(name))
-    counts = COUNTS[name]
-    assert parameter_counts(experiment.param_shapes) == (counts if isinstance(counts, tuple) else (counts, counts))
+def grouped(names, key) -> list:
+    """One name of each group that `key` maps to the same config, under the names of all."""
+    groups: dict[str, list[str]] = {}
+    for name in names:
+        groups.setdefault(json.dumps(workdir.flatten(key(name))), []).append(name)
+    return [pytest.param(group, id="=".join(group)) for group in groups.values()]
+
+
+def full_size(name: str) -> dict:
+    """What the network and its score depend on."""
+    config = config_of(name)
+    training = {"continuous": config.training.continuous}
+    data = {key: config.data[key] for key in ("image_size", "num_channels", "centered")}
+    sde = {key: config.sde[key] for key in ("name", "num_scales")}
+    return {"model": config.model.to_dict(), "sde": sde, "training": training, "data": data}
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("names", grouped(COUNTS, full_size))
+def test_full_size_networks_have_the_papers_parameters_and_give_an_image(names):
+    experiment = Experiment(config_of(names[0]))
+    for name in names:
+        counts = COUNTS[name]
+        assert parameter_counts(experiment.param_shapes) == (counts if isinstance(counts, tuple) else (counts, counts))
     x = jax.ShapeDtypeStruct((2, *experiment.image_shape), jnp.float32)
     t = jax.ShapeDtypeStruct((2,), jnp.float32)
     score = jax.eval_shape(lambda params, x, t: experiment.score_fn(params)(x, t), experiment.param_shapes, x, t)
@@ -109,37 +129,62 @@ def prepared(tmp_path_factory) -> str:
     return str(folder)
 
 
-def shrunk(name: str, data_dir: str):
-    """The config with a narrow network, 8x8 images, 25 noise levels and batches of 4."""
+@pytest.mark.parametrize("name", PAPER)
+def test_the_data_set_of_a_config_is_read_in_its_size(name, prepared):
     config = config_of(name)
-    config.data.update(data_dir=data_dir, image_size=8)
+    config.data.data_dir = prepared
+    size = config.data.image_size
+    for is_train in (True, False):
+        assert load_data(config, train=is_train).images.shape == (6, size, size, 3)
+
+
+def shrunk(name: str):
+    """The config with a narrow network, 8x8 images, 25 noise levels and batches of 4.
+
+    Of numbers that the tests above compare with the paper's, those that no code branches on become the same everywhere.
+    """
+    config = config_of(name)
     model = config.model
-    model.nf = 32 if model.name == "ddpm" else 8
     if "ch_mult" in model:
-        model.update(ch_mult=(1, 1), num_res_blocks=1, attn_resolutions=(4,))
+        pyramids = (model.get("progressive"), model.get("progressive_input")) not in ((None, None), ("none", "none"))
+        model.update(ch_mult=(1, 1) if pyramids else (1,), num_res_blocks=1, attn_resolutions=(), dropout=0.1)
+    model.nf = 32 if model.name == "ddpm" else 8
     config.sde.num_scales = 25
-    config.sampling.update(num_samples=2, n_steps_each=min(config.sampling.n_steps_each, 2))
+    if "sigma_max" in config.sde:
+        config.sde.sigma_max = 50.0
+    config.optim.update(lr=1e-3, ema_rate=0.999)
+    config.data.update(dataset="cifar10", image_size=8)
     config.training.update(
-        batch_size=4, n_iters=2, snapshot_freq=2, snapshot_freq_for_preemption=1, log_freq=1, eval_freq=1
+        batch_size=4, n_iters=2, snapshot_freq=2, snapshot_freq_for_preemption=2, log_freq=1, eval_freq=2
     )
     config.training.snapshot_sampling = False
-    config.eval.update(batch_size=4, begin_ckpt=1, end_ckpt=1, num_samples=2)
+    config.eval.update(batch_size=4, begin_ckpt=1, end_ckpt=1, num_samples=2, enable_sampling=False)
+    config.sampling.update(num_samples=2, snr=0.1, n_steps_each=min(config.sampling.n_steps_each, 2))
     return config
 
 
-@pytest.mark.parametrize("name", PAPER)
-def test_a_config_shrunk_trains_stops_goes_on_samples_and_evaluates(name, prepared, tmp_path):
-    config = shrunk(name, prepared)
+@pytest.mark.long
+@pytest.mark.parametrize("names", grouped(PAPER, lambda name: shrunk(name).to_dict()))
+def test_configs_shrunk_train_stop_go_on_sample_and_evaluate(names, prepared, tmp_path, monkeypatch):
+    config = shrunk(names[0])
+    config.data.data_dir = prepared
+    experiment = Experiment(config)
+    # Compiled once, where a new process would compile again; and initialisers, tested in test_parity.py, not at all.
+    step = train_step(experiment)
+    for module in ("train", "trained"):
+        monkeypatch.setattr(f"score_sde.{module}.Experiment", lambda _: experiment)
+    monkeypatch.setattr("score_sde.train.train_step", lambda _: step)
+    monkeypatch.setattr(experiment, "init_params", functools.partial(seeded, experiment.param_shapes))
+
     train(config, tmp_path)
     config.training.n_iters = 3
     train(config, tmp_path)
     lines = metrics(tmp_path)
-    assert [line["step"] for line in lines] == [1, 1, 2, 2, 3, 3]
+    assert [line["step"] for line in lines] == [1, 2, 2, 3]
     assert all(np.isfinite(value) for line in lines for value in line.values())
     sample(config, tmp_path)
     pixels = np.load(next((tmp_path / "samples").glob("*.npz")))["images"]
     assert (pixels.shape, pixels.dtype) == ((2, 8, 8, 3), np.uint8)
-    config.eval.enable_sampling = False
     evaluate(config, tmp_path)
     (entry,) = json.loads((tmp_path / "eval/report.json").read_text())["checkpoints"]
     assert entry["step"] == 2 and np.isfinite(entry["loss"]["mean"]) and entry["loss"]["images"] == 6

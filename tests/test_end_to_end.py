@@ -44,7 +44,7 @@ def trained(runs, tiny_config):
     return run
 
 
-@pytest.mark.parametrize("name", CONFIGS)
+@pytest.mark.parametrize("name", [CONFIGS[0], *(pytest.param(name, marks=pytest.mark.long) for name in CONFIGS[1:])])
 def test_a_config_trains_evaluates_and_samples(name, trained):
     folder, config = trained(name)
     assert [line["step"] for line in metrics(folder)] == [1, 2, 2, 3, 4, 4]
