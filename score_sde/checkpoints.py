@@ -1,6 +1,7 @@
 """Checkpoints of the training state, by Orbax: saved in the background, committed by a rename."""
 
 import logging
+from collections.abc import Sequence
 from pathlib import Path
 
 import jax
@@ -16,13 +17,15 @@ logging.getLogger("absl").setLevel(logging.WARNING)  # Orbax reports every file 
 class Checkpoints:
     """The checkpoints under one folder, numbered by step. Use as a context manager: leaving it waits for saves.
 
-    keep_every: steps that are multiples of it are kept for ever; of the others the last two. Given by the one process
-    that saves here: it removes what a killed save has left, which to a reader could be a save under way.
+    keep_every: steps that are multiples of it are kept for ever, as are those of `keep`; of the others the last two.
+    Given by the one process that saves here: it removes what a killed save has left, which to a reader could be a save
+    under way.
     """
 
-    def __init__(self, directory: Path, keep_every: int | None = None):
+    def __init__(self, directory: Path, keep_every: int | None = None, keep: Sequence[int] = ()):
         policies = ocp.training.preservation_policies
         kept = [policies.LatestN(2)] + ([policies.EveryNSteps(keep_every)] if keep_every else [])
+        kept += [policies.CustomSteps(list(keep))] if keep else []
         self.directory = Path(directory).absolute()
         self._checkpointer = ocp.training.Checkpointer(
             self.directory,

@@ -15,7 +15,7 @@ from ml_collections import ConfigDict
 
 from score_sde import workdir
 from score_sde.build import Classification, Experiment, parameter_counts
-from score_sde.checkpoints import Checkpoints, steps
+from score_sde.checkpoints import Checkpoints
 from score_sde.errors import UsageError
 from score_sde.main import overrides, parse
 from score_sde.models import CLASSIFIERS
@@ -43,14 +43,14 @@ def import_checkpoint(
 ) -> None:
     """Makes `directory` the workdir of a run that has arrived at the checkpoint in `source`, and says what it found.
 
-    Raises `UsageError` before anything is written if the file does not fit the config, leaf by leaf, or the workdir
-    holds a run.
+    Raises `UsageError` before anything is written if the file does not fit the config, leaf by leaf, or the workdir is
+    not empty.
     """
     source, directory = Path(source), Path(directory)
     classifier = config.model.name in CLASSIFIERS
     experiment = Classification(config) if classifier else Experiment(config)
-    if steps(directory / "checkpoints"):
-        raise UsageError(f"{directory} holds checkpoints already; import into a --workdir of its own.")
+    if directory.exists() and (not directory.is_dir() or any(directory.iterdir())):
+        raise UsageError(f"{directory} is not an empty folder; import into a --workdir of its own.")
     reference = read(source, leaf_shapes(experiment.init_params), classifier=classifier)
     _check_noise_levels(experiment, reference)
     state = _state(experiment, reference)
@@ -58,11 +58,14 @@ def import_checkpoint(
     with source.open("rb") as file:
         digest = hashlib.file_digest(file, "sha256").hexdigest()
     facts = {"file": source.name, "sha256": digest, "format": reference.kind, "step": reference.step}
-    workdir.write(directory, "config.json", config.to_dict())
     launch = {"run_id": secrets.token_hex(4), "overrides": dict(overrides or {}), "versions": workdir.versions()}
     workdir.write(directory, "launch.json", launch | {"imported": facts})
-    with Checkpoints(directory / "checkpoints", keep_every=config.training.snapshot_freq) as checkpoints:
-        checkpoints.save(reference.step, state)
+    try:
+        with Checkpoints(directory / "checkpoints", keep_every=config.training.snapshot_freq) as checkpoints:
+            checkpoints.save(reference.step, state)
+    except OSError as error:
+        raise UsageError(f"Cannot write the checkpoint in {directory} ({error.strerror or error}).") from error
+    workdir.write(directory, "config.json", config.to_dict())
 
     trainable, total = parameter_counts(experiment.param_shapes)
     moments = (
@@ -108,7 +111,8 @@ python -m score_sde.import_checkpoint --from=FILE --config=CONFIG --workdir=DIR 
 FILE  a checkpoint that the paper's authors released: PyTorch (.pth) or Flax (no extension), of a score network or of
       the noise-conditional classifier. Nothing in it is executed, and PyTorch is not needed.
 CONFIG  the config of the same name; the file does not say which SDE it was trained under.
-DIR   becomes the workdir of that run, for --mode=eval, sample and train, and for score_sde.load(DIR)."""
+DIR   becomes the workdir of that run, for --mode=eval, sample and train, and for score_sde.load(DIR); that of a
+      classifier for score_sde.load_classifier(DIR)."""
 
 
 if __name__ == "__main__":

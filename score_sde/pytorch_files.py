@@ -1,9 +1,11 @@
 """Reads what `torch.save` writes, without PyTorch and without running anything from the file.
 
 A .pth file is a zip: a pickle of plain containers, and one raw file for each tensor's storage. The pickle may name only
-the few things below, each of which is rebuilt by a function of this module; any other name refuses the file.
+the few things below, each of which is rebuilt by a function of this module; any other name refuses the file. What a
+pickle can change are objects made for it alone, and what comes out of it is plain containers, numbers and arrays.
 """
 
+import math
 import pickle
 import re
 import zipfile
@@ -15,22 +17,11 @@ import numpy as np
 
 from score_sde.errors import UsageError
 
-STORAGES = {
-    "FloatStorage": "<f4",
-    "DoubleStorage": "<f8",
-    "HalfStorage": "<f2",
-    "LongStorage": "<i8",
-    "IntStorage": "<i4",
-    "ShortStorage": "<i2",
-    "CharStorage": "i1",
-    "ByteStorage": "u1",
-    "BoolStorage": "?",
-}
 BEFORE_1_6 = b"\x80\x02\x8a\nl\xfc\x9cF\xf9 j\xa8P\x19."  # the magic number that older files begin with
 
 
 def is_pytorch(path: Path) -> bool:
-    """Whether a file looks like one of `torch.save`'s, of any version."""
+    """Whether a file looks like one of `torch.save`'s, of any version. Raises `OSError` if it cannot be read."""
     with Path(path).open("rb") as file:
         start = file.read(len(BEFORE_1_6))
     return start == BEFORE_1_6 or zipfile.is_zipfile(path)
@@ -40,69 +31,62 @@ def read(path: Path) -> Any:
     """The saved object, with tensors as numpy arrays.
 
     Raises `UsageError` if the file is damaged, older than PyTorch 1.6, or holds anything but plain containers, numbers
-    and tensors.
+    and tensors; `OSError` if it cannot be read.
     """
+    if not zipfile.is_zipfile(path):
+        advice = "save it again with a newer one: torch.save(torch.load(FILE, weights_only=True), NEW)"
+        raise UsageError(f"{path} is in the format of PyTorch before 1.6; {advice}.")
     try:
         with zipfile.ZipFile(path) as archive:
-            (name,) = (n for n in archive.namelist() if n.count("/") == 1 and n.endswith("/data.pkl"))
+            pickles = [n for n in archive.namelist() if n.count("/") == 1 and n.endswith("/data.pkl")]
+            if len(pickles) != 1:
+                raise UsageError("it is a zip, but not a PyTorch file; if the file is inside it, unpack it first.")
+            (name,) = pickles
+            _check_stored(archive, name)
             with archive.open(name) as file:
-                return _Unpickler(file, archive, name.removesuffix("data.pkl")).load()
+                content = _Unpickler(file, archive, name.removesuffix("data.pkl")).load()
+        _check_plain(content)
     except UsageError as error:
         raise UsageError(f"Refused {path}: {error}") from None
+    except OSError:
+        raise
     except Exception as error:
-        with Path(path).open("rb") as file:
-            old = file.read(len(BEFORE_1_6)) == BEFORE_1_6
-        if old:
-            advice = "save it again with a newer one: torch.save(torch.load(FILE, weights_only=True), NEW)"
-            raise UsageError(f"{path} is in the format of PyTorch before 1.6; {advice}.") from None
         raise UsageError(f"{path} is not a whole PyTorch file ({type(error).__name__}: {error}).") from error
+    return content
 
 
-class _Unpickler(pickle.Unpickler):
-    def __init__(self, file, archive: zipfile.ZipFile, root: str):
-        super().__init__(file)
-        self.archive, self.root = archive, root
-        self.storages: dict[str, np.ndarray] = {}
-        # Made anew for each file: whatever a pickle does to them ends with it.
-        self.allowed: dict[str, Callable] = {
-            "torch._utils._rebuild_tensor_v2": _tensor,
-            "torch._utils._rebuild_parameter": lambda data, *_: data,
-            "collections.OrderedDict": type("OrderedDict", (dict,), {}),
-            "numpy.dtype": type("dtype", (_DType,), {}),
-            "numpy.core.multiarray.scalar": _scalar,
-            "numpy._core.multiarray.scalar": _scalar,
-            "_codecs.encode": _encode,
-        }
+class _Storage(str):
+    """The type of a storage's numbers."""
 
-    def find_class(self, module: str, name: str) -> Any:
-        if module == "torch" and name in STORAGES:
-            return STORAGES[name]
-        if f"{module}.{name}" in self.allowed:
-            return self.allowed[f"{module}.{name}"]
-        raise UsageError(f"it asks for {module}.{name}, and no code is run for a file's sake.")
-
-    def persistent_load(self, pid: tuple) -> np.ndarray:
-        kind, dtype, key, _, size = pid
-        if kind != "storage" or not re.fullmatch(r"\w+", key):
-            raise UsageError(f"it refers to {kind} {key!r}, which is no tensor.")
-        if key not in self.storages:
-            storage = np.frombuffer(self.archive.read(f"{self.root}data/{key}"), np.dtype(dtype))
-            if len(storage) != size:
-                raise UsageError(f"it is cut short: storage {key} holds {len(storage)} of {size} numbers.")
-            self.storages[key] = storage
-        return self.storages[key]
+    __slots__ = ()
 
 
-def _tensor(storage: np.ndarray, offset: int, shape: tuple, strides: tuple, *_) -> np.ndarray:
-    last = offset + sum((n - 1) * stride for n, stride in zip(shape, strides, strict=True))
-    if min((offset, *shape, *strides)) < 0 or (0 not in shape and last >= len(storage)):
-        raise UsageError(f"a tensor of shape {shape} reaches beyond its storage.")
-    steps = [stride * storage.itemsize for stride in strides]
-    return np.lib.stride_tricks.as_strided(storage[offset:], shape, steps).copy()
+STORAGES = {
+    "FloatStorage": _Storage("<f4"),
+    "DoubleStorage": _Storage("<f8"),
+    "HalfStorage": _Storage("<f2"),
+    "LongStorage": _Storage("<i8"),
+    "IntStorage": _Storage("<i4"),
+    "ShortStorage": _Storage("<i2"),
+    "CharStorage": _Storage("i1"),
+    "ByteStorage": _Storage("u1"),
+    "BoolStorage": _Storage("?"),
+}
+
+
+class _OrderedDict(dict):
+    """Takes no attributes; those that PyTorch adds, versions of modules, are left out."""
+
+    __slots__ = ()
+
+    def __setstate__(self, state: Any) -> None:
+        pass
 
 
 class _DType:
     """What numpy pickles a scalar's type as: its name, and a state that begins (version, byte order)."""
+
+    __slots__ = ("name", "order")
 
     def __init__(self, name: str, *_):
         self.name, self.order = name, "<"
@@ -111,13 +95,82 @@ class _DType:
         self.order = state[1]
 
 
-def _scalar(dtype: _DType, data: bytes) -> float | int | bool:
-    if not re.fullmatch(r"[biuf][1248]", dtype.name):
-        raise UsageError(f"it holds a numpy scalar of type {dtype.name}, which is no number.")
+class _Unpickler(pickle.Unpickler):
+    def __init__(self, file, archive: zipfile.ZipFile, root: str):
+        super().__init__(file)
+        self._archive, self._root = archive, root
+        self._storages: dict[str, np.ndarray] = {}
+
+    def find_class(self, module: str, name: str) -> Any:
+        if module == "torch" and name in STORAGES:
+            return STORAGES[name]
+        function = REBUILD.get(f"{module}.{name}")
+        if function is None:
+            raise UsageError(f"it asks for {module}.{name}, and no code is run for a file's sake.")
+        return lambda *args: function(*args)  # a pickle can set attributes of what it has named
+
+    def persistent_load(self, pid: tuple) -> np.ndarray:
+        kind, dtype, key, _, size = pid
+        plain = type(dtype) is _Storage and type(key) is str and type(size) is int
+        if kind != "storage" or not plain or not re.fullmatch(r"\w+", key):
+            raise UsageError("it refers to something that is no tensor.")
+        if key not in self._storages:
+            name = f"{self._root}data/{key}"
+            _check_stored(self._archive, name)
+            storage = np.frombuffer(self._archive.read(name), np.dtype(str(dtype)))
+            if len(storage) != size:
+                raise UsageError(f"it is cut short: storage {key} holds {len(storage)} of {size} numbers.")
+            self._storages[key] = storage
+        return self._storages[key]
+
+
+def _tensor(storage: Any, offset: Any, shape: Any, strides: Any, *_) -> np.ndarray:  # as the file has them
+    numbers = (offset, *shape, *strides)
+    if type(storage) is not np.ndarray or storage.ndim != 1 or any(type(n) is not int for n in numbers):
+        raise UsageError("it holds a tensor without a storage.")
+    last = offset + sum((n - 1) * stride for n, stride in zip(shape, strides, strict=True))
+    if min(numbers) < 0 or math.prod(shape) > len(storage) or (0 not in shape and last >= len(storage)):
+        raise UsageError(f"a tensor of shape {shape} reaches beyond its storage.")
+    steps = [stride * storage.itemsize for stride in strides]
+    return np.lib.stride_tricks.as_strided(storage[offset:], shape, steps).copy()
+
+
+def _scalar(dtype: Any, data: Any) -> float | int | bool:
+    if type(dtype) is not _DType or not re.fullmatch(r"[biuf][1248]", dtype.name) or dtype.order not in ("<", ">", "|"):
+        raise UsageError("it holds a numpy scalar that is no number.")
     return np.frombuffer(data, np.dtype(dtype.name).newbyteorder(dtype.order))[0].item()
 
 
-def _encode(text: str, encoding: str) -> bytes:
-    if encoding != "latin1":
+def _encode(text: Any, encoding: Any) -> bytes:
+    if type(text) is not str or encoding != "latin1":
         raise UsageError(f"it holds bytes in the encoding {encoding}.")
-    return text.encode(encoding)
+    return text.encode("latin1")
+
+
+REBUILD: dict[str, Callable] = {
+    "torch._utils._rebuild_tensor_v2": _tensor,
+    "torch._utils._rebuild_parameter": lambda data, *_: data,
+    "collections.OrderedDict": _OrderedDict,
+    "numpy.dtype": _DType,
+    "numpy.core.multiarray.scalar": _scalar,
+    "numpy._core.multiarray.scalar": _scalar,
+    "_codecs.encode": _encode,
+}
+
+
+def _check_stored(archive: zipfile.ZipFile, name: str) -> None:
+    """`torch.save` compresses nothing, so a file cannot grow on reading."""
+    if archive.getinfo(name).compress_type != zipfile.ZIP_STORED:
+        raise UsageError(f"its part {name} is compressed, which torch.save never does.")
+
+
+def _check_plain(value: Any) -> None:
+    if type(value) in (dict, _OrderedDict):
+        for key, item in value.items():
+            _check_plain(key)
+            _check_plain(item)
+    elif type(value) in (list, tuple):
+        for item in value:
+            _check_plain(item)
+    elif type(value) not in (str, bytes, int, float, bool, type(None), np.ndarray):
+        raise UsageError("it holds something else than containers, numbers and tensors.")

@@ -55,24 +55,31 @@ def read(path: Path, shapes: Shapes, *, classifier: bool = False) -> Reference:
 
     Raises `UsageError` naming the first leaf that is missing, left over, of another shape, or not finite.
     """
-    if not Path(path).is_file():
+    path = Path(path)
+    if not path.is_file():
         raise UsageError(f"No file {path}; --from=FILE is a checkpoint of the paper's code, .pth or Flax.")
-    if pytorch_files.is_pytorch(path):
-        if classifier:
+    try:
+        if not pytorch_files.is_pytorch(path):
+            content, convert = _read_msgpack(path), _from_bare_flax if classifier else _from_flax
+        elif classifier:
             raise UsageError(f"{path} is a PyTorch file; the paper's classifier exists in Flax's format only.")
-        content, convert = pytorch_files.read(path), _from_pytorch
-    else:
-        content, convert = _read_msgpack(path), _from_bare_flax if classifier else _from_flax
+        else:
+            content, convert = pytorch_files.read(path), _from_pytorch
+    except OSError as error:
+        raise UsageError(f"Cannot read {path} ({error.strerror or error}).") from error
     try:
         return convert(content, shapes)
-    except (AttributeError, IndexError, KeyError, TypeError) as error:
+    except UsageError:
+        raise
+    except (AttributeError, IndexError, KeyError, OverflowError, TypeError, ValueError) as error:
         reason = f"{type(error).__name__}: {error}"
         raise UsageError(f"{path} is not laid out as a checkpoint of the paper's code ({reason}).") from error
 
 
 def _read_msgpack(path: Path) -> Any:
+    content = path.read_bytes()
     try:
-        return serialization.msgpack_restore(Path(path).read_bytes())
+        return serialization.msgpack_restore(content)
     except Exception as error:
         reason = f"{type(error).__name__}: {error}"
         raise UsageError(f"{path} is neither a PyTorch file nor a whole Flax checkpoint ({reason}).") from error
@@ -81,17 +88,19 @@ def _read_msgpack(path: Path) -> Any:
 def _from_flax(content: Any, shapes: Shapes) -> Reference:
     optimizer = _section(content, "optimizer")
     state = _section(optimizer, "state", "optimizer.")
-    moments = {"/".join(path): leaf for path, leaf in _flatten(_section(state, "param_states", "optimizer.state."))}
-    both = [
-        _tree(_pick(moments, name), shapes, f"optimizer.state.param_states, {name}")
-        for name in ("grad_ema", "grad_sq_ema")
-    ]
+    first, second = _split(_flat(_section(state, "param_states", "optimizer.state.")), ("grad_ema", "grad_sq_ema"))
+    where = "optimizer.state.param_states"
+    moments = _moments(
+        _number(state, "step", "optimizer.state."),
+        _tree(first, shapes, f"{where}, grad_ema"),
+        _tree(second, shapes, f"{where}, grad_sq_ema"),
+    )
     return Reference(
         kind="Flax",
-        step=_step(content),
+        step=_number(content, "step"),
         params=_tree(_flat(_section(optimizer, "target", "optimizer.")), shapes, "optimizer.target"),
         ema_params=_tree(_flat(_section(content, "params_ema")), shapes, "params_ema"),
-        moments=(int(_section(state, "step", "optimizer.state.")), *both),
+        moments=moments,
         sigmas=None,
     )
 
@@ -120,20 +129,25 @@ def _from_pytorch(content: Any, shapes: Shapes) -> Reference:
     ema_names = {path: names[path] for path in averaged}
     ema_params = _from_torch(ema, ema_names, shapes, "ema.shadow_params") | fixed
 
+    if sigmas is not None and not (isinstance(sigmas, np.ndarray) and sigmas.ndim == 1 and sigmas.size):
+        raise UsageError("model: sigmas is no list of noise levels.")
     # The optimizer, which files made for sampling lack, numbers all parameters, also the fixed ones without a state.
     states = content.get("optimizer", {}).get("state", {})
     numbers = {path: number for number, path in enumerate(shapes)}
     moments = None
-    if all(numbers[path] in states for path in averaged):
-        first, second = (
-            _from_torch(
-                {names[path]: states[numbers[path]][key] for path in averaged}, ema_names, shapes, f"optimizer, {key}"
-            )
-            | {path: np.zeros_like(value) for path, value in fixed.items()}
-            for key in ("exp_avg", "exp_avg_sq")
-        )
-        moments = (int(states[numbers[averaged[0]]]["step"]), _unflatten(first), _unflatten(second))
-    return Reference("PyTorch", _step(content), _unflatten(params), _unflatten(ema_params), moments, sigmas)
+    if states:
+        lacking = [names[path] for path in averaged if numbers[path] not in states]
+        if lacking:
+            raise UsageError(f"optimizer has no state of {lacking[0]}; it is not of the config's network.")
+
+        def moment(key: str) -> PyTree:
+            tensors = {names[path]: _section(states[numbers[path]], key, "optimizer.") for path in averaged}
+            zeros = {path: np.zeros_like(value) for path, value in fixed.items()}
+            return _unflatten(_from_torch(tensors, ema_names, shapes, f"optimizer, {key}") | zeros)
+
+        count = _number(states[numbers[averaged[0]]], "step", "optimizer.")
+        moments = _moments(count, moment("exp_avg"), moment("exp_avg_sq"))
+    return Reference("PyTorch", _number(content, "step"), _unflatten(params), _unflatten(ema_params), moments, sigmas)
 
 
 def torch_names(shapes: Shapes) -> dict[str, str]:
@@ -172,11 +186,15 @@ def _to_flax(path: str, value: np.ndarray) -> np.ndarray:
 def _tree(found: Mapping[str, Any], shapes: Shapes, where: str) -> PyTree:
     # Flax before 0.4 kept a group normalisation's leaves as (1, 1, 1, c).
     found = {
-        path: value.reshape(shapes[path]) if path in shapes and np.shape(value) == (1, 1, 1, *shapes[path]) else value
+        path: value.reshape(shapes[path]) if path in shapes and _shape(value) == (1, 1, 1, *shapes[path]) else value
         for path, value in found.items()
     }
     _compare(found, shapes, where)
     return _unflatten({path: _finite(found[path], f"{where}: {path}") for path in shapes})
+
+
+def _shape(value: Any) -> tuple[int, ...] | None:
+    return value.shape if isinstance(value, np.ndarray) else None
 
 
 def _compare(found: Mapping[str, Any], expected: Shapes, where: str) -> None:
@@ -186,16 +204,18 @@ def _compare(found: Mapping[str, Any], expected: Shapes, where: str) -> None:
     for name, value in found.items():
         if name not in expected:
             raise UsageError(f"{where} has {name}, which the config's network has not; is it the file's config?")
-        if not isinstance(value, np.ndarray) or value.dtype.kind != "f":
+        if _shape(value) is None or value.dtype.kind != "f":
             raise UsageError(f"{where}: {name} is no floating-point array.")
         if value.shape != tuple(expected[name]):
             raise UsageError(f"{where}: {name} has shape {value.shape}, and in the config {tuple(expected[name])}.")
 
 
 def _finite(value: np.ndarray, name: str) -> np.ndarray:
+    with np.errstate(over="ignore"):
+        value = value.astype(np.float32)
     if not np.isfinite(value).all():
         raise UsageError(f"{name} holds a number that is not finite; the file is damaged or its training diverged.")
-    return value.astype(np.float32)
+    return value
 
 
 def _section(content: Any, name: str, prefix: str = "") -> Any:
@@ -204,26 +224,37 @@ def _section(content: Any, name: str, prefix: str = "") -> Any:
     return content[name]
 
 
-def _step(content: Any) -> int:
-    step = np.asarray(_section(content, "step"))
-    if step.size != 1 or step.dtype.kind not in "iuf" or not 0 <= step.item() < 2**31:
-        raise UsageError(f"The file's step is {step}, which is no number of updates.")
-    return int(step.item())
+def _number(content: Any, name: str, prefix: str = "") -> int:
+    """A number of updates."""
+    value = _section(content, name, prefix)
+    if isinstance(value, np.ndarray) and value.size == 1:
+        value = value.item()
+    if not isinstance(value, int | float | np.number) or not 0 <= value < 2**31:
+        raise UsageError(f"The file's {prefix}{name} is no number of updates.")
+    return int(value)
 
 
-def _flatten(tree: Any) -> list[tuple[tuple[str, ...], Any]]:
-    if not isinstance(tree, Mapping):
-        raise UsageError("The file holds an array where the paper's code has a tree.")
-    return list(traverse_util.flatten_dict(dict(tree)).items())
+def _moments(count: int, first: PyTree, second: PyTree) -> tuple[int, PyTree, PyTree]:
+    if any(bool(jnp.any(leaf < 0)) for leaf in jax.tree.leaves(second)):
+        raise UsageError("The optimizer's mean of squared gradients is negative; the file is damaged.")
+    return count, first, second
 
 
 def _flat(tree: Any) -> Named:
-    return {"/".join(path): leaf for path, leaf in _flatten(tree)}
+    if not isinstance(tree, Mapping):
+        raise UsageError("The file holds an array where the paper's code has a tree.")
+    return {"/".join(path): leaf for path, leaf in traverse_util.flatten_dict(dict(tree)).items()}
 
 
-def _pick(leaves: Named, last: str) -> Named:
-    """The leaves of that last name, without it."""
-    return {path.removesuffix(f"/{last}"): leaf for path, leaf in leaves.items() if path.endswith(f"/{last}")}
+def _split(leaves: Named, lasts: tuple[str, ...]) -> list[Named]:
+    """The leaves of each last name, without it."""
+    parts: dict[str, Named] = {last: {} for last in lasts}
+    for path, leaf in leaves.items():
+        start, _, last = path.rpartition("/")
+        if last not in parts:
+            raise UsageError(f"optimizer.state.param_states has {path}, which is none of {', '.join(lasts)}.")
+        parts[last][start] = leaf
+    return list(parts.values())
 
 
 def _unflatten(named: Named) -> PyTree:

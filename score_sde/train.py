@@ -54,9 +54,11 @@ def train(config: ConfigDict, directory: str | Path, overrides: Mapping[str, Any
     train_set, eval_set = load_data(config, train=True), load_data(config, train=False)
 
     workdir.write(directory, "config.json", config.to_dict())
-    run_id = workdir.read(directory, "launch.json").get("run_id", secrets.token_hex(4))
+    earlier = workdir.read(directory, "launch.json")
+    run_id = earlier.get("run_id", secrets.token_hex(4))
     launch = {"run_id": run_id, "overrides": dict(overrides or {}), "versions": workdir.versions()}
-    workdir.write(directory, "launch.json", launch)
+    imported = {key: earlier[key] for key in ("imported",) if key in earlier}
+    workdir.write(directory, "launch.json", launch | imported)
     update = parallel.pmap(train_step(experiment), in_axes=(None, 0), out_axes=(None, None), donate_argnums=(0,))
     evaluate = parallel.pmap(experiment.eval_losses, in_axes=(None, 0, None, 0), out_axes=0)
     total = jax.jit(lambda params: sum(jnp.sum(leaf) for leaf in jax.tree.leaves(params)))
@@ -64,7 +66,8 @@ def train(config: ConfigDict, directory: str | Path, overrides: Mapping[str, Any
     replicated = parallel.shardings(None)
     checkpoint_steps = steps(directory / "checkpoints")
 
-    with Checkpoints(directory / "checkpoints", keep_every=training.snapshot_freq) as checkpoints:
+    keep = [entry["step"] for entry in imported.values()]
+    with Checkpoints(directory / "checkpoints", keep_every=training.snapshot_freq, keep=keep) as checkpoints:
         if checkpoint_steps:
             shapes = jax.eval_shape(experiment.init_state)
             like = jax.tree.map(lambda s: jax.ShapeDtypeStruct(s.shape, s.dtype, sharding=replicated), shapes)

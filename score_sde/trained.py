@@ -41,9 +41,8 @@ def load(
 
 def load_classifier(directory: str | Path, step: int | None = None) -> "TrainedClassifier":
     """The noise-conditional classifier of a workdir, with its EMA weights. Errors as `load`."""
-    return TrainedClassifier(
-        Classification(stored_config(Path(directory))), Path(directory), _available(directory, step)
-    )
+    step = _available(directory, step)
+    return TrainedClassifier(Classification(stored_config(Path(directory))), Path(directory), step)
 
 
 def _available(directory: str | Path, step: int | None) -> int:

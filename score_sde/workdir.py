@@ -1,7 +1,7 @@
 """The folder of a run, which holds all of it:
 
 config.json     the resolved config
-launch.json     the command-line overrides and the versions it was started with
+launch.json     the command-line overrides and versions it was started with, and the file it was imported from, if any
 metrics.jsonl   one JSON object a line, each with its step
 checkpoints/    one folder a step
 samples/        samples as .npz and .png

@@ -22,9 +22,11 @@ from test_end_to_end import metrics
 import score_sde
 from score_sde import pytorch_files
 from score_sde.build import Classification, Experiment
+from score_sde.checkpoints import steps
 from score_sde.errors import UsageError
 from score_sde.evaluate import evaluate, sample
 from score_sde.import_checkpoint import import_checkpoint, main
+from score_sde.models import is_trainable
 from score_sde.reference_checkpoints import leaf_shapes, torch_names
 from score_sde.sde import VE
 from score_sde.train import train
@@ -147,14 +149,18 @@ def test_a_flax_file_gives_the_same_state(tmp_path):
     a, b = (score_sde.trained._restore(experiment, tmp_path / name, 400005) for name in ("a", "b"))
     for first, second in zip(jax.tree.leaves(a), jax.tree.leaves(b), strict=True):
         np.testing.assert_allclose(first, second, rtol=1e-6)
-    for name, value in (("params", seeded(experiment.param_shapes, 0)), ("mu", seeded(experiment.param_shapes, 2))):
-        expected = names(value)
-        assert expected == names(a.params), name
-    np.testing.assert_array_equal(a.params["Conv_0"]["kernel"], weights("Conv_0/kernel", (3, 3, 3, 4), 0))
-    np.testing.assert_array_equal(a.ema_params["Conv_0"]["kernel"], weights("Conv_0/kernel", (3, 3, 3, 4), 1))
+
+    def expected(seed, change=lambda x: x):
+        tree = seeded(experiment.param_shapes, seed)
+        return traverse_util.path_aware_map(lambda path, leaf: change(leaf) if is_trainable(path) else 0 * leaf, tree)
+
     adam = a.opt_state[1][0]
     assert int(adam.count) == 400005
-    np.testing.assert_allclose(adam.mu["Conv_0"]["kernel"], 0.01 * weights("Conv_0/kernel", (3, 3, 3, 4), 2), rtol=1e-6)
+    raw = seeded(experiment.param_shapes, 0)
+    averaged = seeded(experiment.param_shapes, 1) | {"GaussianFourierProjection_0": raw["GaussianFourierProjection_0"]}
+    moments = (expected(2, lambda x: 0.01 * x), expected(3, lambda x: (0.01 * x) ** 2))
+    for found, tree in zip((a.params, a.ema_params, adam.mu, adam.nu), (raw, averaged, *moments), strict=True):
+        jax.tree.map(lambda x, y: np.testing.assert_allclose(x, y, rtol=1e-6), found, tree)
 
 
 @pytest.mark.parametrize(
@@ -226,6 +232,13 @@ def edit(tree: dict, path: str, value) -> None:
         ("optimizer", None, "no optimizer"),
         ("optimizer/state/param_states", np.zeros(3, np.float32), "an array where"),
         ("step", "seven", "step"),
+        ("step", np.array([1.0, 2.0]), "step"),
+        ("optimizer/state/step", float("nan"), "optimizer.state.step is no number"),
+        ("optimizer/state/step", 2**31, "optimizer.state.step is no number"),
+        ("optimizer/state/param_states/Conv_0/bias/other", np.zeros(4, np.float32), "Conv_0/bias/other"),
+        ("optimizer/state/param_states/Conv_0/bias/grad_sq_ema", np.full(4, -1, np.float32), "negative"),
+        ("params_ema/Conv_0/bias", np.full(4, 1e300), "Conv_0/bias holds a number that is not"),
+        ("params_ema/Conv_0/bias", [[1.0], 2.0], "no floating-point array"),
     ],
 )
 def test_a_flax_file_that_does_not_fit_is_refused_by_name(path, value, words, tmp_path, capsys):
@@ -252,6 +265,9 @@ def test_a_flax_file_that_does_not_fit_is_refused_by_name(path, value, words, tm
         (lambda c: c.pop("ema"), "no ema"),
         (lambda c: c.pop("step"), "no step"),
         (lambda c: c.update(optimizer=7), "not laid out"),
+        (lambda c: c["optimizer"].update(state={1: {"step": 3}}), "no state of all_modules.1.bias"),
+        (lambda c: c["model"].update({"module.sigmas": 5}), "sigmas is no list"),
+        (lambda c: c["model"].update({"module.sigmas": np.zeros((2, 2))}), "sigmas is no list"),
         (lambda c: c["model"].update({"module.sigmas": np.geomspace(90, 0.01, 500)}), "500 noise levels from 90"),
         (lambda c: c.update(ema=[1, 2]), "no ema.shadow_params"),
         (lambda c: c.update(model=3), "not laid out"),
@@ -297,7 +313,63 @@ def test_no_code_of_a_file_is_run(tmp_path, capsys, monkeypatch):
     assert not target.exists() and not (tmp_path / "run").exists()
 
 
-def test_tensors_that_reach_beyond_their_storage_are_refused(tmp_path):
+def pickled(path, program: bytes, storages=(), compression=zipfile.ZIP_STORED) -> None:
+    """A .pth file around a pickle written by hand."""
+    with zipfile.ZipFile(path, "w", compression) as archive:
+        archive.writestr("archive/data.pkl", b"\x80\x02" + program + b".")
+        for number, storage in enumerate(storages):
+            archive.writestr(f"archive/data/{number}", storage.tobytes())
+
+
+STORAGE = b"(X\x07\0\0\0storagectorch\nFloatStorage\nX\x01\0\0\x000X\x03\0\0\0cpuK\x04tQ"
+REBUILD = b"ctorch._utils\n_rebuild_tensor_v2\n"
+ORDERED = b"ccollections\nOrderedDict\n"
+
+
+@pytest.mark.parametrize(
+    ("program", "words"),
+    [
+        # An OrderedDict given an address to read from, and one posing as a storage.
+        (ORDERED + b")R}X\x13\0\0\0__array_interface__}X\x04\0\0\0dataK\x10\x88\x86ssb", None),
+        (REBUILD + b"(" + ORDERED + b")RK\0K\x01\x85K\x01\x85\x89}tR", "without a storage"),
+        (REBUILD + b"(" + STORAGE + b"\x88K\x01\x85K\x01\x85\x89}tR", "without a storage"),
+        # What the pickle names, left in the result.
+        (REBUILD, "something else"),
+        (ORDERED, "something else"),
+        (b"ctorch\nFloatStorage\n", "something else"),
+        # A storage of another type, or of another kind.
+        (STORAGE.replace(b"ctorch\nFloatStorage\n", b"X\x02\0\0\0V8"), "no tensor"),
+        (STORAGE.replace(b"X\x01\0\0\x000", b"X\x09\0\0\0../secret"), "no tensor"),
+        (STORAGE.replace(b"K\x04", b"K\x05"), "cut short"),
+        (b"cnumpy\ndtype\nX\x02\0\0\0O8\x85R" + b"0cnumpy.core.multiarray\nscalar\n(K\x01K\x02tR", "no number"),
+        (b"c_codecs\nencode\n(X\x01\0\0\0aX\x05\0\0\0rot13tR", "encoding rot13"),
+    ],
+)
+def test_what_a_pickle_makes_stays_plain(program, words, tmp_path):
+    pickled(tmp_path / "file.pth", program, [np.arange(4, dtype=np.float32)])
+    if words is None:
+        content = pytorch_files.read(tmp_path / "file.pth")
+        assert content == {} and not hasattr(content, "__array_interface__")
+    else:
+        with pytest.raises(UsageError, match=words):
+            pytorch_files.read(tmp_path / "file.pth")
+
+
+def test_a_pickle_cannot_change_this_program(tmp_path):
+    """It names a function and sets its defaults: those of an object made for it."""
+    setting = REBUILD + b"N}X\x0c\0\0\0__defaults__K\x07\x85s\x86b0N"
+    pickled(tmp_path / "file.pth", setting)
+    assert pytorch_files.read(tmp_path / "file.pth") is None
+    assert pytorch_files._tensor.__defaults__ is None
+
+
+def test_parts_that_are_compressed_are_refused(tmp_path):
+    pickled(tmp_path / "file.pth", STORAGE, [np.zeros(4, np.float32)], zipfile.ZIP_DEFLATED)
+    with pytest.raises(UsageError, match="compressed"):
+        pytorch_files.read(tmp_path / "file.pth")
+
+
+def test_tensors_that_reach_beyond_their_storage_are_refused():
     storage = np.arange(6, dtype=np.float32)
     np.testing.assert_array_equal(pytorch_files._tensor(storage, 0, (2, 3), (3, 1)), storage.reshape(2, 3))
     np.testing.assert_array_equal(pytorch_files._tensor(storage, 0, (3, 2), (1, 3)), storage.reshape(2, 3).T)
@@ -308,6 +380,7 @@ def test_tensors_that_reach_beyond_their_storage_are_refused(tmp_path):
         (-1, (2,), (1,)),
         (5, (2,), (-1,)),
         (6, (), ()),
+        (0, (10**10,), (0,)),
     ):
         with pytest.raises(UsageError, match="beyond"):
             pytorch_files._tensor(storage, offset, shape, strides)
@@ -324,10 +397,14 @@ def test_damaged_and_wrong_files_are_one_sentence(tmp_path, capsys):
     }
     for name, content in files.items():
         (tmp_path / name).write_bytes(content)
+    with zipfile.ZipFile(tmp_path / "folder.zip", "w") as archive:  # as downloaded from a shared drive
+        archive.writestr("exp/checkpoints/checkpoint_8.pth", whole)
+    for name in (*files, "folder.zip"):
         assert run(tmp_path / name, tmp_path / "run") == 2, name
         error = capsys.readouterr().err
         assert error.count("\n") == 1 and name in error
         assert ("torch.save" in error) == (name == "old.pth")
+        assert ("unpack it first" in error) == (name == "folder.zip")
     for source, words in ((tmp_path / "none.pth", "No file"), ("", "--from is missing")):
         assert run(source, tmp_path / "run") == 2
         assert words in capsys.readouterr().err
@@ -356,8 +433,12 @@ def test_an_imported_run_samples_goes_on_training_and_is_not_written_over(tmp_pa
     assert json.loads((folder / "eval/report.json").read_text())["checkpoints"][0]["step"] == 2
     train(config, folder)
     assert [line["step"] for line in metrics(folder)] == [3, 4, 4]
-    with pytest.raises(UsageError, match="holds checkpoints already"):
-        import_checkpoint(config, tmp_path / "file", folder)
+    config.training.update(n_iters=7, snapshot_freq=10, snapshot_freq_for_preemption=1)
+    train(config, folder)
+    assert steps(folder / "checkpoints") == [2, 6, 7]  # what was imported is kept
+    for occupied in (folder, tmp_path / "file"):
+        with pytest.raises(UsageError, match="not an empty folder"):
+            import_checkpoint(config, tmp_path / "file", occupied)
 
 
 CLASSIFIER = "configs/ve/cifar10_wideresnet.py"
@@ -385,6 +466,8 @@ def test_the_classifiers_file_gives_the_papers_logits(tmp_path, capsys):
     assert relative(logits, golden["wideresnet/output"]) < 1e-4  # sigma is its own logarithm's exponential here
     with pytest.raises(UsageError, match="is a classifier"):
         score_sde.load(tmp_path / "run")
+    with pytest.raises(UsageError, match="No checkpoint in"):
+        score_sde.load_classifier(tmp_path / "nothing")
     content = serialization.msgpack_restore(content)
     edit(content, "init_conv/kernel", None)
     (tmp_path / "broken").write_bytes(serialization.msgpack_serialize(content))

@@ -125,15 +125,18 @@ def load(name: str, *, train: bool, image_size: int, num_channels: int, data_dir
     builder, entry = find(name, data_dir), dataset(name)
     split = "train" if train else entry.eval_split
     examples = builder.as_data_source(split=split, decoders={"image": tfds.decode.SkipDecoding()})
-    images, labels = [], []
-    for example in tqdm(examples, desc=f"reading {name} {split}", unit="img", delay=1.0):
-        images.append(resize(square(decode(example["image"]), entry.crop), image_size, entry.filter))
+    images, labels = np.empty((len(examples), image_size, image_size, num_channels), np.uint8), []
+    for i, example in enumerate(tqdm(examples, desc=f"reading {name} {split}", unit="img", delay=1.0)):
+        image = decode(example["image"])
+        if image.shape[-1] != num_channels:
+            raise UsageError(
+                f"{name} has an image of {image.shape[-1]} channel(s), number {i} of split {split}; "
+                f"set config.data.num_channels to that, not {num_channels}."
+            )
+        images[i] = resize(square(image, entry.crop), image_size, entry.filter)
         labels.append(example.get("label"))
-    images = np.stack(images)
-    if images.shape[-1] != num_channels:
-        raise UsageError(
-            f"{name} has {images.shape[-1]} channel(s); set config.data.num_channels to that, not {num_channels}."
-        )
+    if not labels:
+        raise UsageError(f"The split {split} of {name} is empty; prepare the data set again.")
     return Source(images, None if labels[0] is None else np.asarray(labels))
 
 

@@ -89,7 +89,7 @@ class WideResnet(nn.Module):
         for key in ("blocks_per_group", "channel_multiplier", "num_outputs"):
             if getattr(self, key) < 1:
                 raise UsageError(f"model.{key}={getattr(self, key)} must be at least 1.")
-        if min(self.std) <= 0:
+        if not self.std or min(self.std) <= 0:
             raise UsageError(f"model.std={tuple(self.std)} must be positive.")
 
     @nn.compact
