@@ -57,8 +57,8 @@ def train(config: ConfigDict, directory: str | Path, overrides: Mapping[str, Any
     earlier = workdir.read(directory, "launch.json")
     run_id = earlier.get("run_id", secrets.token_hex(4))
     launch = {"run_id": run_id, "overrides": dict(overrides or {}), "versions": workdir.versions()}
-    imported = {key: earlier[key] for key in ("imported",) if key in earlier}
-    workdir.write(directory, "launch.json", launch | imported)
+    imported = earlier.get("imported")
+    workdir.write(directory, "launch.json", launch | ({"imported": imported} if imported else {}))
     update = parallel.pmap(train_step(experiment), in_axes=(None, 0), out_axes=(None, None), donate_argnums=(0,))
     evaluate = parallel.pmap(experiment.eval_losses, in_axes=(None, 0, None, 0), out_axes=0)
     total = jax.jit(lambda params: sum(jnp.sum(leaf) for leaf in jax.tree.leaves(params)))
@@ -66,7 +66,7 @@ def train(config: ConfigDict, directory: str | Path, overrides: Mapping[str, Any
     replicated = parallel.shardings(None)
     checkpoint_steps = steps(directory / "checkpoints")
 
-    keep = [entry["step"] for entry in imported.values()]
+    keep = [imported["step"]] if imported else []
     with Checkpoints(directory / "checkpoints", keep_every=training.snapshot_freq, keep=keep) as checkpoints:
         if checkpoint_steps:
             shapes = jax.eval_shape(experiment.init_state)

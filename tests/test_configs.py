@@ -104,12 +104,10 @@ def grouped(names, key) -> list:
 
 
 def full_size(name: str) -> dict:
-    """What the network and its score depend on."""
+    """What the network depends on."""
     config = config_of(name)
-    training = {"continuous": config.training.continuous}
-    data = {key: config.data[key] for key in ("image_size", "num_channels", "centered")}
-    sde = {key: config.sde[key] for key in ("name", "num_scales")}
-    return {"model": config.model.to_dict(), "sde": sde, "training": training, "data": data}
+    levels = config.sde.num_scales if config.model.name == "ncsn" else None
+    return {"model": config.model.to_dict(), "image_size": config.data.image_size, "levels": levels}
 
 
 @pytest.mark.long
