@@ -1,11 +1,22 @@
 """The one exception for mistakes of the user: its message is a sentence that says what to do."""
 
 import difflib
-from collections.abc import Iterable
+import sys
+from collections.abc import Callable, Iterable
 
 
 class UsageError(ValueError):
     """Shown without a traceback by the command line, which then exits with status 2."""
+
+
+def exit_status(program: Callable[[list[str]], None], argv: list[str] | None) -> int:
+    """Runs a command line, default this process's: 0, or 2 with one sentence on stderr for a mistake of the user."""
+    try:
+        program(sys.argv if argv is None else argv)
+    except UsageError as error:
+        print(f"score_sde: {error}", file=sys.stderr)
+        return 2
+    return 0
 
 
 def one_of(what: str, name: str, choices: Iterable[str]) -> str:

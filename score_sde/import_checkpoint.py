@@ -16,7 +16,7 @@ from ml_collections import ConfigDict
 from score_sde import workdir
 from score_sde.build import Classification, Experiment, parameter_counts
 from score_sde.checkpoints import Checkpoints
-from score_sde.errors import UsageError
+from score_sde.errors import UsageError, exit_status
 from score_sde.main import overrides, parse
 from score_sde.models import CLASSIFIERS
 from score_sde.reference_checkpoints import Reference, leaf_shapes, read
@@ -25,17 +25,16 @@ from score_sde.state import TrainState
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Exit status: 0, or 2 with one sentence on stderr for a mistake of the user."""
-    try:
-        values = parse(sys.argv if argv is None else argv, _define_flags, USAGE)
-        for name in ("from", "workdir"):
-            if not values[name].value:
-                raise UsageError(f"--{name} is missing (--help shows the flags).")
-        import_checkpoint(values.config, values["from"].value, values.workdir, overrides(values))
-    except UsageError as error:
-        print(f"score_sde: {error}", file=sys.stderr)
-        return 2
-    return 0
+    """See `exit_status`."""
+    return exit_status(_program, argv)
+
+
+def _program(argv: list[str]) -> None:
+    values = parse(argv, _define_flags, USAGE)
+    for name in ("from", "workdir"):
+        if not values[name].value:
+            raise UsageError(f"--{name} is missing (--help shows the flags).")
+    import_checkpoint(values.config, values["from"].value, values.workdir, overrides(values))
 
 
 def import_checkpoint(

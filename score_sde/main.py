@@ -2,14 +2,13 @@
 
 import contextlib
 import itertools
-import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from absl import flags
 from ml_collections import ConfigDict, config_flags
 
-from score_sde.errors import UsageError, nearest
+from score_sde.errors import UsageError, exit_status, nearest
 
 CONFIG = ("--config", "-config")
 MODES = ("train", "eval", "sample", "describe")
@@ -41,16 +40,15 @@ REMOVED = {
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Exit status: 0, or 2 with one sentence on stderr for a mistake of the user."""
-    try:
-        values = parse(sys.argv if argv is None else argv, program_flags, USAGE)
-        if values.mode is None:
-            raise UsageError(f"--mode is missing: one of {', '.join(MODES)}.")
-        _run(values.mode, values.config, values.workdir, values.eval_folder, overrides(values))
-    except UsageError as error:
-        print(f"score_sde: {error}", file=sys.stderr)
-        return 2
-    return 0
+    """See `exit_status`."""
+    return exit_status(_program, argv)
+
+
+def _program(argv: list[str]) -> None:
+    values = parse(argv, program_flags, USAGE)
+    if values.mode is None:
+        raise UsageError(f"--mode is missing: one of {', '.join(MODES)}.")
+    _run(values.mode, values.config, values.workdir, values.eval_folder, overrides(values))
 
 
 def _run(mode: str, config: ConfigDict, workdir: str | None, eval_folder: str, overrides: dict) -> None:

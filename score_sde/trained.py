@@ -65,10 +65,10 @@ def stored_config(directory: Path) -> ConfigDict:
     return ConfigDict(restore(workdir.read(directory, "config.json"))).lock()
 
 
-class Trained:
-    """A network with the weights of one checkpoint. Images are in [0, 1], NHWC; x is in model range."""
+class _Loaded:
+    """A network with the weights of one checkpoint."""
 
-    def __init__(self, experiment: Experiment, directory: Path, step: int, *, ema: bool = True):
+    def __init__(self, experiment: Experiment | Classification, directory: Path, step: int, *, ema: bool = True):
         self.experiment = experiment
         self.directory = directory
         self.ema = ema
@@ -87,6 +87,10 @@ class Trained:
     @property
     def sde(self) -> SDE:
         return self.experiment.sde
+
+
+class Trained(_Loaded):
+    """A score network of a workdir. Images are in [0, 1], NHWC; x is in model range."""
 
     def score(self, x: Images, t: Times) -> Images:
         """The score of p_t at x (model range, float32), one time in (0, 1] for each image."""
@@ -164,21 +168,8 @@ class Trained:
         return pixels.astype(jnp.float32)
 
 
-class TrainedClassifier:
+class TrainedClassifier(_Loaded):
     """The noise-conditional classifier of a workdir."""
-
-    def __init__(self, classification: Classification, directory: Path, step: int):
-        self.classification = classification
-        self.step = step
-        self.params = jax.device_put(_restore(classification, directory, step).ema_params, shardings(None))
-
-    @property
-    def config(self) -> ConfigDict:
-        return self.classification.config
-
-    @property
-    def sde(self) -> SDE:
-        return self.classification.sde
 
     def logits(self, x: Images, t: Times) -> Float[Array, "b k"]:
         """Logits of p(class | x_t) at x (model range, float32), one time in (0, 1] for each image."""
@@ -186,7 +177,7 @@ class TrainedClassifier:
 
     @functools.cached_property
     def _logits(self) -> Callable:
-        return pmap(lambda params, x, t: self.classification.logits_fn(params)(x, t), in_axes=(None, 0, 0), out_axes=0)
+        return pmap(lambda params, x, t: self.experiment.logits_fn(params)(x, t), in_axes=(None, 0, 0), out_axes=0)
 
 
 def _restore(experiment: Experiment | Classification, directory: Path, step: int) -> TrainState:
