@@ -6,6 +6,7 @@ from which JAX draws the same bits however the batch is split.
 """
 
 import enum
+from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
@@ -48,6 +49,9 @@ def batch_keys(key: Key[Array, "..."], batch_size: int) -> Keys:
     if not jnp.issubdtype(key.dtype, jax.dtypes.prng_key):
         raise UsageError("Keys are those of jax.random.key(seed), not of the older jax.random.PRNGKey.")
     return key if key.ndim else sample_keys(key, jnp.arange(batch_size))
+
+
+Noise = Callable[[Keys, tuple[int, ...]], Float[Array, "b ..."]]  # such as `normal`
 
 
 def normal(keys: Keys, shape: tuple[int, ...]) -> Float[Array, "b ..."]:

@@ -6,7 +6,10 @@ All are affine with scalar coefficients,
 
 so an SDE is a handful of scalar functions of time and x never enters its interface. Its transition kernel is
 
-    x_t | x_0  ~  N(mean_scale(t) x_0, std(t)^2 I).                             (2)
+    x_t | x_0  ~  N(mean_scale(t) x_0, std(t)^2 I),                             (2)
+
+and x_t / mean_scale(t) is data plus noise of level std(t) / mean_scale(t), which stands for time in fast solvers.
+These functions take JAX arrays, traced or not, and NumPy arrays, in which solvers tabulate coefficients in float64.
 
 Beside the continuous process each SDE carries a Markov chain of `num_scales` steps, x_{i+1} = (1 + f_k) x_i + G_k z
 with k = floor(t (N - 1)): the DDPM chain for VP, the SMLD chain for VE, Euler-Maruyama for sub-VP.
@@ -15,6 +18,8 @@ with k = floor(t (N - 1)): the DDPM chain for VP, the SMLD chain for VE, Euler-M
 import abc
 import dataclasses
 import functools
+import math
+from types import ModuleType
 
 import jax.numpy as jnp
 import numpy as np
@@ -23,7 +28,7 @@ from score_sde.array_types import Array, Float, Images, Int, Keys, PerSample
 from score_sde.errors import UsageError
 from score_sde.randomness import normal
 
-Scalars = Float[Array, "*b"]  # one scalar a sample, or a single one
+Scalars = Float[Array, "*b"] | Float[np.ndarray, "*b"]  # one scalar a sample, or a single one
 
 # t (N - 1) is an integer up to float32 rounding wherever t is a point of the chain; this keeps the floor on the right
 # side of it. It is above one rounding unit for N <= 2000, and below the distance 1 - (N - 1) eps of a sampler's last
@@ -52,6 +57,14 @@ class SDE(abc.ABC):
     @abc.abstractmethod
     def std(self, t: Scalars) -> Scalars:
         """Standard deviation of x_t given x_0 (eq. 29)."""
+
+    def noise_level(self, t: Scalars) -> Scalars:
+        """std(t) / mean_scale(t), increasing in t: noise relative to signal. Its logarithm is -1/2 log-SNR."""
+        return self.std(t) / self.mean_scale(t)
+
+    @abc.abstractmethod
+    def time(self, noise_level: Scalars) -> Scalars:
+        """The t of a noise level: the inverse of `noise_level`."""
 
     @abc.abstractmethod
     def chain(self, t: Scalars) -> tuple[Scalars, Scalars]:
@@ -120,8 +133,13 @@ class LinearBeta(SDE):
     def drift_rate(self, t: Scalars) -> Scalars:
         return -0.5 * self.beta(t)
 
+    def time_of_integral(self, integral: Scalars) -> Scalars:
+        """The t at which B(t) has this value."""
+        root = _numpy(integral).sqrt(self.beta_min**2 + 2 * (self.beta_max - self.beta_min) * integral)
+        return 2 * integral / (self.beta_min + root)
+
     def mean_scale(self, t: Scalars) -> Scalars:
-        return jnp.exp(-0.5 * self.integrated_beta(t))
+        return _numpy(t).exp(-0.5 * self.integrated_beta(t))
 
     @property
     def prior_std(self) -> float:
@@ -133,10 +151,14 @@ class VP(LinearBeta):
     """Variance preserving: g = sqrt(beta(t)) (eq. 11); the limit of DDPM."""
 
     def diffusion(self, t: Scalars) -> Scalars:
-        return jnp.sqrt(self.beta(t))
+        return _numpy(t).sqrt(self.beta(t))
 
     def std(self, t: Scalars) -> Scalars:
-        return jnp.sqrt(-jnp.expm1(-self.integrated_beta(t)))
+        xp = _numpy(t)
+        return xp.sqrt(-xp.expm1(-self.integrated_beta(t)))
+
+    def time(self, noise_level: Scalars) -> Scalars:
+        return self.time_of_integral(_numpy(noise_level).log1p(noise_level**2))
 
     def chain(self, t: Scalars) -> tuple[Scalars, Scalars]:
         beta = _lookup(_ddpm_chain(self)[0], self.chain_index(t))
@@ -161,13 +183,17 @@ class SubVP(LinearBeta):
     """Sub-VP: g = sqrt(beta(t) (1 - exp(-2 B(t)))), so that std = 1 - exp(-B(t)) (eqs. 12 and 29)."""
 
     def diffusion(self, t: Scalars) -> Scalars:
-        return jnp.sqrt(-self.beta(t) * jnp.expm1(-2 * self.integrated_beta(t)))
+        xp = _numpy(t)
+        return xp.sqrt(-self.beta(t) * xp.expm1(-2 * self.integrated_beta(t)))
 
     def std(self, t: Scalars) -> Scalars:
-        return -jnp.expm1(-self.integrated_beta(t))
+        return -_numpy(t).expm1(-self.integrated_beta(t))
+
+    def time(self, noise_level: Scalars) -> Scalars:
+        return self.time_of_integral(2 * _numpy(noise_level).asinh(noise_level / 2))
 
     def chain(self, t: Scalars) -> tuple[Scalars, Scalars]:
-        return self.drift_rate(t) / self.num_scales, self.diffusion(t) / np.sqrt(self.num_scales)
+        return self.drift_rate(t) / self.num_scales, self.diffusion(t) / math.sqrt(self.num_scales)
 
     def chain_marginal(self, t: Scalars) -> tuple[Scalars, Scalars]:
         raise UsageError("Sub-VP has no discrete noise levels; set training.continuous=True.")
@@ -188,37 +214,24 @@ class SubVP(LinearBeta):
         return 1 - self.beta(t) / self.num_scales
 
 
-@dataclasses.dataclass(frozen=True)
-class VE(SDE):
-    """Variance exploding: f = 0, std = sigma(t) = sigma_min (sigma_max / sigma_min)^t (eq. 9); the limit of SMLD.
+class Exploding(SDE):
+    """What VE and EDM share: no drift, and a chain through the noise levels of N equidistant times (SMLD)."""
 
-    The kernel's variance is sigma(t)^2, as in the paper's code, not sigma(t)^2 - sigma(0)^2.
-    """
-
-    sigma_min: float = 0.01
-    sigma_max: float = 50.0
-    num_scales: int = 1000
-    sampling_eps: float = 1e-5
+    sigma_min: float
+    sigma_max: float
 
     def __post_init__(self):
         self._check(sigma_min=self.sigma_min, sigma_max=self.sigma_max)
 
-    @property
-    def _log_ratio(self) -> float:
-        return float(np.log(self.sigma_max / self.sigma_min))
+    @abc.abstractmethod
+    def chain_stds(self) -> np.ndarray:
+        """sigma_k of the chain, ascending, in float64."""
 
     def drift_rate(self, t: Scalars) -> Scalars:
-        return jnp.zeros_like(t)
-
-    def diffusion(self, t: Scalars) -> Scalars:
-        return self.std(t) * np.float32(np.sqrt(2 * self._log_ratio))
+        return _numpy(t).zeros_like(t)
 
     def mean_scale(self, t: Scalars) -> Scalars:
-        return jnp.ones_like(t)
-
-    def std(self, t: Scalars) -> Scalars:
-        # As a power: exp(t log ratio) is 8 times less exact, which Fourier features turn into 4e-5 of a score.
-        return self.sigma_min * (self.sigma_max / self.sigma_min) ** t
+        return _numpy(t).ones_like(t)
 
     def chain(self, t: Scalars) -> tuple[Scalars, Scalars]:
         sigma, previous = self._steps(t)
@@ -245,6 +258,64 @@ class VE(SDE):
         return _lookup(sigmas, k), jnp.where(k > 0, _lookup(sigmas, k - 1), 0.0)
 
 
+@dataclasses.dataclass(frozen=True)
+class VE(Exploding):
+    """Variance exploding: std = sigma(t) = sigma_min (sigma_max / sigma_min)^t (eq. 9); the limit of SMLD.
+
+    The kernel's variance is sigma(t)^2, as in the paper's code, not sigma(t)^2 - sigma(0)^2.
+    """
+
+    sigma_min: float = 0.01
+    sigma_max: float = 50.0
+    num_scales: int = 1000
+    sampling_eps: float = 1e-5
+
+    @property
+    def _log_ratio(self) -> float:
+        return math.log(self.sigma_max / self.sigma_min)
+
+    def diffusion(self, t: Scalars) -> Scalars:
+        return self.std(t) * math.sqrt(2 * self._log_ratio)
+
+    def std(self, t: Scalars) -> Scalars:
+        # As a power: exp(t log ratio) is 8 times less exact, which Fourier features turn into 4e-5 of a score.
+        return self.sigma_min * (self.sigma_max / self.sigma_min) ** t
+
+    def time(self, noise_level: Scalars) -> Scalars:
+        return _numpy(noise_level).log(noise_level / self.sigma_min) / self._log_ratio
+
+    def chain_stds(self) -> np.ndarray:
+        return np.geomspace(self.sigma_min, self.sigma_max, self.num_scales)
+
+
+@dataclasses.dataclass(frozen=True)
+class EDM(Exploding):
+    """The process of Karras et al. (2022): std proportional to time, here with time in units of sigma_max.
+
+    Samplers end at std sigma_min. The paper trains no network under it, so it is not one of the configs' `SDES`.
+    """
+
+    sigma_min: float = 0.002
+    sigma_max: float = 80.0
+    num_scales: int = 1000
+
+    @property
+    def sampling_eps(self) -> float:
+        return self.sigma_min / self.sigma_max
+
+    def diffusion(self, t: Scalars) -> Scalars:
+        return self.sigma_max * _numpy(t).sqrt(2 * t)
+
+    def std(self, t: Scalars) -> Scalars:
+        return self.sigma_max * t
+
+    def time(self, noise_level: Scalars) -> Scalars:
+        return noise_level / self.sigma_max
+
+    def chain_stds(self) -> np.ndarray:
+        return np.linspace(self.sigma_min, self.sigma_max, self.num_scales)
+
+
 @functools.lru_cache
 def _ddpm_chain(sde: VP) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """beta_k, and the mean scale and std after step k, in float64."""
@@ -260,13 +331,17 @@ def _ddpm_chain(sde: VP) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
 
 
 @functools.lru_cache
-def _smld_chain(sde: VE) -> np.ndarray:
-    """sigma_k ascending, in float64."""
-    return np.geomspace(sde.sigma_min, sde.sigma_max, sde.num_scales)
+def _smld_chain(sde: Exploding) -> np.ndarray:
+    return sde.chain_stds()
+
+
+def _numpy(x: Scalars) -> ModuleType:
+    """The library, NumPy or jax.numpy, that `x` belongs to."""
+    return x.__array_namespace__()
 
 
 def _lookup(table: np.ndarray, k: Int[Array, "*b"]) -> Scalars:
-    return jnp.asarray(table, jnp.float32)[jnp.clip(k, 0, len(table) - 1)]
+    return jnp.asarray(table, float)[jnp.clip(k, 0, len(table) - 1)]
 
 
 SDES: dict[str, type[SDE]] = {"vpsde": VP, "subvpsde": SubVP, "vesde": VE}

@@ -12,7 +12,7 @@ ROOMS = [
     {"randomness", "pytorch_files"},
     {"sde", "models", "images", "data", "state", "writer", "parallel", "checkpoints"},
     {"score", "reference_checkpoints"},
-    {"losses", "sampling"},
+    {"losses", "sampling", "oracles"},
     {"likelihood", "progress", "workdir"},
     {"build"},
     {"trained", "train"},

@@ -4,9 +4,9 @@ import numpy as np
 import pytest
 
 from score_sde.errors import UsageError
-from score_sde.sde import VE, VP, SubVP
+from score_sde.sde import EDM, VE, VP, SubVP
 
-ALL = [VP(), SubVP(), VE()]
+ALL = [VP(), SubVP(), VE(), EDM()]
 TIMES = [1e-5, 1e-3, 0.1, 0.5, 1.0]
 
 
@@ -59,6 +59,22 @@ def test_marginals_solve_the_moment_equations(sde):
     variance_slope = jax.vmap(jax.grad(lambda t: jnp.square(sde.std(t))))(t)
     expected = 2 * sde.drift_rate(t) * jnp.square(sde.std(t)) + jnp.square(sde.diffusion(t))
     np.testing.assert_allclose(variance_slope, expected, rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize("sde", ALL)
+def test_time_inverts_the_noise_level(sde):
+    t = np.geomspace(1e-5, 1, 50)
+    np.testing.assert_allclose(sde.time(sde.noise_level(t)), t, rtol=1e-9)
+    assert sde.time(sde.noise_level(t)).dtype == np.float64
+    t32 = jnp.asarray(t, jnp.float32)
+    np.testing.assert_allclose(sde.time(sde.noise_level(t32)), t, rtol=3e-6, atol=3e-7)
+
+
+@pytest.mark.parametrize("sde", ALL)
+def test_numpy_and_jax_arrays_give_the_same_scalars(sde):
+    t = np.linspace(1e-5, 1, 50)
+    for function in (sde.drift_rate, sde.diffusion, sde.mean_scale, sde.std, sde.noise_level):
+        np.testing.assert_allclose(function(jnp.asarray(t, jnp.float32)), function(t), rtol=1e-5)
 
 
 def test_the_ddpm_chain_equals_that_of_the_papers_code():

@@ -1,0 +1,212 @@
+r"""Data whose scores are known: a Gaussian, an empirical distribution, and mixtures of these.
+
+Under every affine SDE, with x_t = m x_0 + s z (m the mean scale and s the std at t),
+
+    Gaussian N(mu, C):       p_t = N(m mu, m^2 C + s^2 I)
+    data points x_i:         p_t = mean of N(m x_i, s^2 I)
+    mixture of any of them:  p_t = the mixture of their p_t
+
+so score, log-density and posterior mean E[x_0 | x_t] are closed forms. They take the place of a trained network: to
+measure a sampler or a likelihood against the truth, or to run a pipeline whose optimum is known.
+"""
+
+import abc
+from collections.abc import Sequence
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from score_sde.array_types import Array, Float, Images, Keys, PerSample, ScoreFn, Times
+from score_sde.errors import UsageError
+from score_sde.randomness import expand, normal, stream, uniform
+from score_sde.sde import SDE
+
+HIGHEST = jax.lax.Precision.HIGHEST  # float32 products on accelerators too
+
+
+class Oracle(abc.ABC):
+    """Data with known p_t. Images are of shape (b, *shape); log-densities are in nats."""
+
+    shape: tuple[int, int, int]
+
+    @abc.abstractmethod
+    def sample(self, keys: Keys) -> Images:
+        """One x_0 for each key."""
+
+    @abc.abstractmethod
+    def score(self, sde: SDE, x: Images, t: Times) -> Images:
+        """The gradient of log p_t at x."""
+
+    @abc.abstractmethod
+    def log_density(self, sde: SDE, x: Images, t: Times) -> PerSample:
+        """log p_t at x."""
+
+    @abc.abstractmethod
+    def posterior_mean(self, sde: SDE, x: Images, t: Times) -> Images:
+        """E[x_0 | x_t = x]."""
+
+    def score_fn(self, sde: SDE) -> ScoreFn:
+        """(x, t) -> score, what samplers and likelihoods take."""
+        return lambda x, t: self.score(sde, x, t)
+
+    def perturbed_sample(self, sde: SDE, keys: Keys, t: Times) -> Images:
+        """One x_t for each key."""
+        x0 = self.sample(stream(keys, 0))
+        return expand(sde.mean_scale(t), x0) * x0 + expand(sde.std(t), x0) * normal(stream(keys, 1), self.shape)
+
+
+class Gaussian(Oracle):
+    """N(mean, covariance).
+
+    mean: of image shape (h, w, c). covariance: variances, a number or of image shape; or a matrix (D, D), D = h w c,
+    symmetric and positive definite.
+    """
+
+    def __init__(self, mean: np.ndarray, covariance: float | np.ndarray):
+        self.mean = np.asarray(mean, np.float64)
+        self.shape = self.mean.shape
+        covariance = np.asarray(covariance, np.float64)
+        d = self.mean.size
+        if self.mean.ndim != 3 or covariance.shape not in ((), self.shape, (d, d)):
+            raise UsageError(
+                f"A Gaussian with mean of shape {self.shape} and covariance of shape {covariance.shape}: give a mean "
+                "(h, w, c), and a variance, variances (h, w, c), or a matrix (h w c, h w c)."
+            )
+        full = covariance.shape == (d, d) and covariance.shape != self.shape
+        if full and not np.allclose(covariance, covariance.T):
+            raise UsageError("A covariance matrix is symmetric.")
+        # Principal axes: a rotation (None: the axes of the pixels) and the variances along them.
+        variances, axes = (
+            np.linalg.eigh(covariance) if full else (np.broadcast_to(covariance, self.shape).ravel(), None)
+        )
+        if not variances.min() > 0:
+            raise UsageError(f"The covariance has eigenvalue {variances.min():g}; all must be positive.")
+        self.variances, self.axes = variances, axes
+
+    def sample(self, keys: Keys) -> Images:
+        return self._back(jnp.sqrt(self._cast(self.variances)) * normal(keys, (self.mean.size,))) + self._mean()
+
+    def score(self, sde: SDE, x: Images, t: Times) -> Images:
+        y, _, variances = self._along_axes(sde, x, t)
+        return self._back(-y / variances)
+
+    def log_density(self, sde: SDE, x: Images, t: Times) -> PerSample:
+        y, _, variances = self._along_axes(sde, x, t)
+        return -0.5 * jnp.sum(jnp.square(y) / variances + jnp.log(2 * np.pi * variances), axis=1)
+
+    def posterior_mean(self, sde: SDE, x: Images, t: Times) -> Images:
+        y, scale, variances = self._along_axes(sde, x, t)
+        return self._back(scale * self._cast(self.variances) / variances * y) + self._mean()
+
+    def flow(self, sde: SDE, x: Images, t0: Times, t1: Times) -> Images:
+        """The exact solution at t1 of the probability-flow ODE through x at t0: it only rescales the principal axes."""
+        y, _, before = self._along_axes(sde, x, t0)
+        _, scale, after = self._along_axes(sde, x, t1)
+        return self._back(jnp.sqrt(after / before) * y) + expand(scale[:, 0], x) * self._mean()
+
+    def bits_per_dim(self, sde: SDE, x: Images, eps: float = 1e-5) -> PerSample:
+        """Bits/dim, in model range, of the probability-flow model with this score: its density at the time eps.
+
+        It differs from -log p_eps by having the SDE's prior at t = 1 instead of p_1.
+        """
+        t0, t1 = jnp.full(len(x), eps), jnp.ones(len(x))
+        _, _, before = self._along_axes(sde, x, t0)
+        _, _, after = self._along_axes(sde, x, t1)
+        log_det = 0.5 * jnp.sum(jnp.log(after / before), axis=1)
+        return -(sde.prior_logp(self.flow(sde, x, t0, t1)) + log_det) / (np.log(2) * self.mean.size)
+
+    def _along_axes(self, sde: SDE, x: Images, t: Times) -> tuple[Array, Array, Array]:
+        """x - m mu along the principal axes (b, D), m (b, 1), and the variances of p_t (b, D)."""
+        scale, std = sde.mean_scale(t)[:, None], sde.std(t)[:, None]
+        y = (x - expand(scale[:, 0], x) * self._mean()).reshape(len(x), -1)
+        y = y if self.axes is None else jnp.matmul(y, self._cast(self.axes), precision=HIGHEST)
+        return y, scale, jnp.square(scale) * self._cast(self.variances) + jnp.square(std)
+
+    def _back(self, y: Float[Array, "b d"]) -> Images:
+        y = y if self.axes is None else jnp.matmul(y, self._cast(self.axes.T), precision=HIGHEST)
+        return y.reshape(-1, *self.shape)
+
+    def _mean(self) -> Float[Array, "h w c"]:
+        return self._cast(self.mean)
+
+    @staticmethod
+    def _cast(x: np.ndarray) -> Array:
+        return jnp.asarray(x, float)
+
+
+class Mixture(Oracle):
+    """A mixture of oracles of one shape. weights: positive; normalised to sum 1."""
+
+    def __init__(self, weights: Sequence[float], components: Sequence[Oracle]):
+        weights = np.asarray(weights, np.float64)
+        if len(weights) != len(components) or not np.all(weights > 0):
+            raise UsageError("A mixture needs one positive weight for each component.")
+        if len({component.shape for component in components}) != 1:
+            raise UsageError("All components of a mixture have images of one shape.")
+        self.weights, self.components = weights / weights.sum(), tuple(components)
+        self.shape = components[0].shape
+
+    def sample(self, keys: Keys) -> Images:
+        chosen = jnp.searchsorted(jnp.asarray(np.cumsum(self.weights)[:-1], float), uniform(stream(keys, 0)))
+        samples = jnp.stack([component.sample(stream(keys, 1)) for component in self.components])
+        return samples[chosen, jnp.arange(len(keys))]
+
+    def score(self, sde: SDE, x: Images, t: Times) -> Images:
+        return self._average(sde, x, t, [component.score(sde, x, t) for component in self.components])
+
+    def log_density(self, sde: SDE, x: Images, t: Times) -> PerSample:
+        return jax.nn.logsumexp(self._joint(sde, x, t), axis=0)
+
+    def posterior_mean(self, sde: SDE, x: Images, t: Times) -> Images:
+        return self._average(sde, x, t, [component.posterior_mean(sde, x, t) for component in self.components])
+
+    def _joint(self, sde: SDE, x: Images, t: Times) -> Float[Array, "k b"]:
+        """log p_t(component, x)."""
+        densities = [component.log_density(sde, x, t) for component in self.components]
+        return jnp.stack(densities) + jnp.log(jnp.asarray(self.weights, float))[:, None]
+
+    def _average(self, sde: SDE, x: Images, t: Times, values: list[Images]) -> Images:
+        """Over the components, by their probabilities given x."""
+        return jnp.einsum("kb,kb...->b...", jax.nn.softmax(self._joint(sde, x, t), axis=0), jnp.stack(values))
+
+
+class Empirical(Oracle):
+    """Equal weight on each of n images (n, h, w, c), in model range: what a network that learns its data by heart knows.
+
+    Costs n images' worth of arithmetic for each image and time.
+    """
+
+    def __init__(self, data: np.ndarray):
+        self.data = np.asarray(data)
+        if self.data.ndim != 4 or not len(data):
+            raise UsageError(f"Data of shape {self.data.shape}: give images (n, h, w, c), n >= 1.")
+        self.shape = self.data.shape[1:]
+
+    def sample(self, keys: Keys) -> Images:
+        n = len(self.data)
+        return self._data()[jnp.minimum((uniform(keys) * n).astype(jnp.int32), n - 1)]
+
+    def score(self, sde: SDE, x: Images, t: Times) -> Images:
+        scale, std = expand(sde.mean_scale(t), x), expand(sde.std(t), x)
+        return (scale * self.posterior_mean(sde, x, t) - x) / jnp.square(std)
+
+    def log_density(self, sde: SDE, x: Images, t: Times) -> PerSample:
+        normaliser = np.log(len(self.data)) + x[0].size * (jnp.log(sde.std(t)) + 0.5 * np.log(2 * np.pi))
+        return jax.nn.logsumexp(self._exponents(sde, x, t), axis=1) - normaliser
+
+    def posterior_mean(self, sde: SDE, x: Images, t: Times) -> Images:
+        weights = jax.nn.softmax(self._exponents(sde, x, t), axis=1)
+        return jnp.tensordot(weights, self._data(), 1, precision=HIGHEST)
+
+    def _exponents(self, sde: SDE, x: Images, t: Times) -> Float[Array, "b n"]:
+        """-|x - m x_i|^2 / (2 s^2), from differences: squares apart would cancel in float32."""
+
+        def distances(x: Float[Array, "h w c"], scale: Float[Array, ""]) -> Float[Array, " n"]:
+            return jnp.sum(jnp.square(x - scale * self._data()), axis=(1, 2, 3))
+
+        squares = jax.lax.map(lambda pair: distances(*pair), (x, sde.mean_scale(t)))
+        return -squares / (2 * jnp.square(sde.std(t))[:, None])
+
+    def _data(self) -> Images:
+        return jnp.asarray(self.data, float)

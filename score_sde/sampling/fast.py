@@ -1,0 +1,342 @@
+r"""Fast solvers: few evaluations by using all of them well. Each is a table for `score_sde.sampling.tabulated`.
+
+In the noise form a step from level k to k' < k is y' = y + \int_k^{k'} e dk, in the data form with h = log(k / k')
+
+    y' = exp(-h) y + \int_0^h exp(s - h) d(l + s) ds,                                               (1)
+
+and the solvers differ in the polynomial put through their evaluations:
+
+| name               | the network enters as                 | order   | reference                                 |
+|--------------------|---------------------------------------|---------|-------------------------------------------|
+| ddim, dpm_solver_1 | e, constant                           | 1       | Song, Meng and Ermon 2021; eta > 0: noise |
+| euler, heun        | slopes of the ODE in t                | 1, 2    |                                           |
+| edm                | e, trapezoid                          | 2       | Karras et al. 2022, algorithm 1           |
+| edm_stochastic     | the same, with churn                  | 2       | Karras et al. 2022, algorithm 2           |
+| dpm_solver_2, _3   | e, polynomial in l, inside the step   | 2, 3    | Lu et al. 2022a, algorithms 1 and 2       |
+| dpmpp_2s           | d, polynomial in l, inside the step   | 2       | Lu et al. 2022b, algorithm 1              |
+| dpmpp_2m           | d, polynomial in l, over steps        | 2       | Lu et al. 2022b, algorithm 2              |
+| dpmpp_3m           | the same, as published                | 2       | Lu et al. 2022b; see `_dpmpp_3m`          |
+| dpmpp_2m_sde       | the same, on the reverse SDE          | 2       | Lu et al. 2022b, appendix                 |
+| unipc_2, _3        | d, polynomial in l, with a corrector  | 3, 4    | Zhao et al. 2023, with B_2                |
+| deis_1, _2, _3     | e, polynomial in t, over steps        | 2, 3, 4 | Zhang and Chen 2023, tAB                  |
+| ipndm              | e, Adams-Bashforth as on an even grid | 2       | Liu et al. 2022; 4 where k is even        |
+
+Methods over steps begin with lower orders, as published.
+"""
+
+from collections.abc import Callable, Sequence
+from typing import NamedTuple
+
+import numpy as np
+
+from score_sde.array_types import ScoreFn
+from score_sde.errors import UsageError, one_of
+from score_sde.randomness import Noise, normal
+from score_sde.sampling.grids import time_grid
+from score_sde.sampling.solver import Solver, check_eps
+from score_sde.sampling.tabulated import Table, tabulated
+from score_sde.sde import SDE
+
+NODES, WEIGHTS = np.polynomial.legendre.leggauss(32)  # quadrature on [-1, 1]
+
+
+class Options(NamedTuple):
+    eta: float = 0.0  # ddim
+    s_churn: float = 40.0  # edm_stochastic
+    s_min: float = 0.05
+    s_max: float = 50.0
+    s_noise: float = 1.003
+
+
+class Grid(NamedTuple):
+    """Times t_0 > ... > t_n and what they mean, in float64."""
+
+    sde: SDE
+    t: np.ndarray
+
+    @property
+    def k(self) -> np.ndarray:
+        return self.sde.noise_level(self.t)
+
+    def between(self, i: int, fraction: float) -> tuple[float, float]:
+        """(t, k) inside step i, at a fraction of it in log k."""
+        k = self.k[i] ** (1 - fraction) * self.k[i + 1] ** fraction
+        return float(self.sde.time(np.asarray(k))), float(k)
+
+
+class _Rows:
+    """Collects the rows of a table."""
+
+    def __init__(self, *, predicts_data: bool = False):
+        self.predicts_data = predicts_data
+        self.t, self.base, self.trial, self.noise = [], [], [], []
+
+    def add(self, t: float, base: Sequence[float], trial: Sequence[float] | None = None, noise: float = 0.0) -> None:
+        """A row that completes a step; or, given `trial` too, one that does something else with base."""
+        self.t.append(t)
+        self.base.append(base)
+        self.trial.append(base if trial is None else trial)
+        self.noise.append(noise)
+
+    def table(self) -> Table:
+        width = max(map(len, self.base + self.trial))
+        pad = [np.array([[*row, *[0.0] * (width - len(row))] for row in rows]) for rows in (self.base, self.trial)]
+        return Table(self.predicts_data, np.array(self.t), *pad, np.array(self.noise))
+
+
+KEEP = (1.0,)  # base stays as it is
+
+
+def _ddim(grid: Grid, options: Options) -> Table:
+    """y' = d + sqrt(k'^2 - c^2) e + c z, with c^2 = eta^2 k'^2 (1 - (k'/k)^2)."""
+    rows = _Rows()
+    for t, k, k1 in zip(grid.t, grid.k, grid.k[1:], strict=False):
+        c = options.eta * k1 * np.sqrt(1 - np.square(k1 / k))
+        rows.add(t, [1, np.sqrt(k1**2 - c**2) - k], noise=c)
+    return rows.table()
+
+
+def _velocity(grid: Grid) -> tuple[np.ndarray, np.ndarray]:
+    """(f, w) of dx/dt = f x + w e at the grid's times."""
+    g, std = grid.sde.diffusion(grid.t), grid.sde.std(grid.t)
+    return grid.sde.drift_rate(grid.t), np.square(g) / (2 * std)
+
+
+def _euler(grid: Grid, options: Options) -> Table:
+    rows, scale, (f, w) = _Rows(), grid.sde.mean_scale(grid.t), _velocity(grid)
+    for i, dt in enumerate(np.diff(grid.t)):
+        rows.add(grid.t[i], [(1 + dt * f[i]) * scale[i] / scale[i + 1], dt * w[i] / scale[i + 1]])
+    return rows.table()
+
+
+def _heun(grid: Grid, options: Options) -> Table:
+    rows, scale, (f, w) = _Rows(), grid.sde.mean_scale(grid.t), _velocity(grid)
+    for i, dt in enumerate(np.diff(grid.t)):
+        x0, e0 = scale[i], 0.0  # of base in x; each line below is a row (base, e) of weights in x
+        predicted = np.array([(1 + dt * f[i]) * x0, dt * w[i]])
+        slope0, slope1 = np.array([f[i] * x0, w[i]]), f[i + 1] * predicted
+        corrected = np.array([x0, e0]) + dt / 2 * (slope0 + slope1)
+        rows.add(grid.t[i], KEEP, predicted / scale[i + 1])
+        rows.add(grid.t[i + 1], np.array([corrected[0], dt / 2 * w[i + 1], corrected[1]]) / scale[i + 1])
+    return rows.table()
+
+
+def _edm(grid: Grid, options: Options) -> Table:
+    return _edm_stochastic(grid, options._replace(s_churn=0.0))
+
+
+def _edm_stochastic(grid: Grid, options: Options) -> Table:
+    """Before a step whose level is in [s_min, s_max], noise raises it by a factor 1 + gamma, never above the first."""
+    rows, k, n = _Rows(), grid.k, len(grid.t) - 1
+    gamma = np.where((k >= options.s_min) & (k <= options.s_max), min(options.s_churn / n, np.sqrt(2) - 1), 0.0)
+    raised = np.minimum(k * (1 + gamma), k[0])
+    noise = options.s_noise * np.sqrt(np.maximum(np.square(raised) - np.square(k), 0.0))
+    t = np.where(raised > k, grid.sde.time(raised), grid.t)
+    for i in range(n):
+        step = k[i + 1] - raised[i]
+        rows.add(t[i], KEEP, [1, step])
+        rows.add(grid.t[i + 1], [1, step / 2, step / 2], noise=noise[i + 1] if i + 1 < n else 0.0)
+    return rows.table()
+
+
+def _dpm_solver_2(grid: Grid, options: Options) -> Table:
+    rows = _Rows()
+    for i in range(len(grid.t) - 1):
+        t1, k1 = grid.between(i, 1 / 2)
+        rows.add(grid.t[i], KEEP, [1, k1 - grid.k[i]])
+        rows.add(t1, [1, grid.k[i + 1] - grid.k[i]])
+    return rows.table()
+
+
+def _dpm_solver_3(grid: Grid, options: Options) -> Table:
+    rows, k = _Rows(), grid.k
+    for i, h in enumerate(np.log(k[:-1] / k[1:])):
+        (t1, k1), (t2, k2) = grid.between(i, 1 / 3), grid.between(i, 2 / 3)
+        slope = 2 * k2 * (np.expm1(2 * h / 3) / (2 * h / 3) - 1)
+        curve = 1.5 * k[i + 1] * (np.expm1(h) / h - 1)
+        rows.add(grid.t[i], KEEP, [1, k1 - k[i]])
+        rows.add(t1, KEEP, [1, -slope, k2 - k[i] + slope])
+        rows.add(t2, [1, -curve, 0, k[i + 1] - k[i] + curve])
+    return rows.table()
+
+
+def _dpmpp_2s(grid: Grid, options: Options) -> Table:
+    rows, k = _Rows(predicts_data=True), grid.k
+    for i in range(len(grid.t) - 1):
+        t1, k1 = grid.between(i, 1 / 2)
+        rows.add(grid.t[i], KEEP, [k1 / k[i], 1 - k1 / k[i]])
+        rows.add(t1, [k[i + 1] / k[i], 1 - k[i + 1] / k[i]])
+    return rows.table()
+
+
+def _orders(n: int, order: int) -> list[int]:
+    """The order of each of n steps: lower at the beginning, and, where steps are fewer than 10, at the end."""
+    return [min(order, i + 1, n - i if n < 10 else order) for i in range(n)]
+
+
+def _dpmpp_2m(grid: Grid, options: Options) -> Table:
+    rows, h = _Rows(predicts_data=True), np.log(grid.k[:-1] / grid.k[1:])
+    for i, order in enumerate(_orders(len(h), 2)):
+        slope = 0.5 * h[i] / h[i - 1] if order == 2 else 0.0
+        rows.add(grid.t[i], [np.exp(-h[i]), *(-np.expm1(-h[i]) * np.array([1 + slope, -slope]))])
+    return rows.table()
+
+
+def _dpmpp_2m_sde(grid: Grid, options: Options) -> Table:
+    rows, k, h = _Rows(predicts_data=True), grid.k, np.log(grid.k[:-1] / grid.k[1:])
+    for i, order in enumerate(_orders(len(h), 2)):
+        slope = 0.5 * h[i] / h[i - 1] if order == 2 else 0.0
+        weight = -np.expm1(-2 * h[i])
+        noise = k[i + 1] * np.sqrt(weight)
+        rows.add(grid.t[i], [np.exp(-2 * h[i]), weight * (1 + slope), -weight * slope], noise=noise)
+    return rows.table()
+
+
+def _dpmpp_3m(grid: Grid, options: Options) -> Table:
+    """As published: the second divided difference has half of its weight in eq. (1), so the order is 2."""
+    rows, h = _Rows(predicts_data=True), np.log(grid.k[:-1] / grid.k[1:])
+    for i, order in enumerate(_orders(len(h), 3)):
+        phi1 = -np.expm1(-h[i])
+        phi2 = 1 - phi1 / h[i]
+        phi3 = phi2 / h[i] - 0.5  # < 0
+        if order < 3:
+            slope = 0.5 * h[i] / h[i - 1] if order == 2 else 0.0
+            rows.add(grid.t[i], [np.exp(-h[i]), phi1 * (1 + slope), -phi1 * slope])
+            continue
+        r0, r1 = h[i - 1] / h[i], h[i - 2] / h[i]
+        d0, d1 = np.array([1, -1, 0]) / r0, np.array([0, 1, -1]) / r1
+        slope, curve = d0 + r0 / (r0 + r1) * (d0 - d1), (d0 - d1) / (r0 + r1)
+        rows.add(grid.t[i], [np.exp(-h[i]), *(phi1 * np.array([1, 0, 0]) + phi2 * slope - phi3 * curve)])
+    return rows.table()
+
+
+def _lagrange(nodes: np.ndarray, at: np.ndarray) -> np.ndarray:
+    """The Lagrange polynomials of the nodes at points: (nodes, points)."""
+
+    def polynomial(i: int) -> np.ndarray:
+        others = np.delete(nodes, i)[:, None]
+        return np.prod((at - others) / (nodes[i] - others), axis=0)
+
+    return np.array([polynomial(i) for i in range(len(nodes))])
+
+
+def _data_weights(lam: np.ndarray, i: int, nodes: Sequence[int]) -> np.ndarray:
+    """Weights of d at grid points `nodes` in eq. (1), step i, through their polynomial in lam."""
+    h = lam[i + 1] - lam[i]
+    s = h * (NODES + 1) / 2
+    return _lagrange(lam[list(nodes)], lam[i] + s) @ (WEIGHTS * h / 2 * np.exp(s - h))
+
+
+def _unipc(order: int) -> Callable[[Grid, Options], Table]:
+    """A step's result is corrected once the network has been evaluated there, which costs nothing more."""
+
+    def table(grid: Grid, options: Options) -> Table:
+        rows, lam, n = _Rows(predicts_data=True), -np.log(grid.k), len(grid.t) - 1
+        orders, base = _orders(n, order), np.array([1.0])
+        for i in range(n):
+            if i > 0:
+                base = np.array([np.exp(lam[i - 1] - lam[i]), *_corrector(lam, i - 1, orders[i - 1])])
+            h = lam[i + 1] - lam[i]
+            trial = np.exp(-h) * base
+            predictor = _predictor(lam, i, orders[i])
+            width = max(len(base), 1 + len(predictor))
+            trial = np.pad(trial, (0, width - len(trial)))
+            trial[1 : 1 + len(predictor)] += predictor
+            rows.add(grid.t[i], base if i < n - 1 else trial, trial)
+        return rows.table()
+
+    return table
+
+
+def _predictor(lam: np.ndarray, i: int, order: int) -> np.ndarray:
+    if order == 2:  # B_2(h) instead of the polynomial's weight, as published
+        phi1, slope = -np.expm1(lam[i] - lam[i + 1]), 0.5 * (lam[i + 1] - lam[i]) / (lam[i] - lam[i - 1])
+        return phi1 * np.array([1 + slope, -slope])
+    return _data_weights(lam, i, range(i, i - order, -1))
+
+
+def _corrector(lam: np.ndarray, i: int, order: int) -> np.ndarray:
+    """Weights of d at grid points i + 1, i, i - 1, ... of the corrected step i."""
+    if order == 1:
+        return -np.expm1(lam[i] - lam[i + 1]) * np.array([0.5, 0.5])
+    return _data_weights(lam, i, range(i + 1, i - order, -1))
+
+
+def _deis(order: int) -> Callable[[Grid, Options], Table]:
+    def table(grid: Grid, options: Options) -> Table:
+        rows, lam = _Rows(), -np.log(grid.k)
+        for i in range(len(lam) - 1):
+            h = lam[i + 1] - lam[i]
+            k = np.exp(-(lam[i] + h * (NODES + 1) / 2))
+            nodes = grid.t[i::-1][: order + 1]
+            weights = _lagrange(nodes, grid.sde.time(k)) @ (WEIGHTS * h / 2 * -k)  # dk = -k d lam
+            rows.add(grid.t[i], [1, *weights])
+        return rows.table()
+
+    return table
+
+
+ADAMS_BASHFORTH = ([1], [3 / 2, -1 / 2], [23 / 12, -16 / 12, 5 / 12], [55 / 24, -59 / 24, 37 / 24, -9 / 24])
+
+
+def _ipndm(grid: Grid, options: Options) -> Table:
+    rows = _Rows()
+    for i, step in enumerate(np.diff(grid.k)):
+        rows.add(grid.t[i], [1, *(step * np.array(ADAMS_BASHFORTH[min(i, 3)]))])
+    return rows.table()
+
+
+FAST_SOLVERS: dict[str, Callable[[Grid, Options], Table]] = {
+    "ddim": _ddim,
+    "euler": _euler,
+    "heun": _heun,
+    "edm": _edm,
+    "edm_stochastic": _edm_stochastic,
+    "dpm_solver_1": lambda grid, options: _ddim(grid, Options()),
+    "dpm_solver_2": _dpm_solver_2,
+    "dpm_solver_3": _dpm_solver_3,
+    "dpmpp_2s": _dpmpp_2s,
+    "dpmpp_2m": _dpmpp_2m,
+    "dpmpp_3m": _dpmpp_3m,
+    "dpmpp_2m_sde": _dpmpp_2m_sde,
+    "unipc_2": _unipc(2),
+    "unipc_3": _unipc(3),
+    "deis_1": _deis(1),
+    "deis_2": _deis(2),
+    "deis_3": _deis(3),
+    "ipndm": _ipndm,
+}
+
+
+def fast_solver(
+    sde: SDE,
+    score_fn: ScoreFn,
+    *,
+    name: str = "dpmpp_2m",
+    num_steps: int = 20,
+    grid: str = "log_snr",
+    rho: float = 7.0,
+    eps: float | None = None,
+    noise_removal: bool = True,
+    noise: Noise = normal,
+    **options: float,
+) -> Solver:
+    """A solver from x_T ~ p_1 to samples; its result is (x, nfe), nfe of shape (b,) the exact evaluations a sample.
+
+    name: of the table above. num_steps: steps, of as many evaluations as the solver has inside one.
+    grid, rho: see `score_sde.sampling.grids`. eps: last time, default `sde.sampling_eps`.
+    noise_removal: return the posterior mean of the data at eps (Tweedie), for 1 more evaluation.
+    noise: where the stochastic ones draw z from.
+    options: eta >= 0 (ddim: 0 is deterministic, 1 ancestral); s_churn, s_min, s_max, s_noise (edm_stochastic).
+    Raises `UsageError` for what is unknown or out of range.
+    """
+    build = FAST_SOLVERS[one_of("sampling.method", name, FAST_SOLVERS)]
+    eps = sde.sampling_eps if eps is None else eps
+    check_eps(eps)
+    chosen = Options(**options)
+    if not 0 <= chosen.eta <= 1:
+        raise UsageError(f"sampling.eta={chosen.eta} must be in [0, 1]: 0 is deterministic, 1 ancestral.")
+    if not (chosen.s_churn >= 0 and 0 <= chosen.s_min <= chosen.s_max and chosen.s_noise > 0):
+        raise UsageError("Churn needs sampling.s_churn >= 0, 0 <= s_min <= s_max and s_noise > 0.")
+    table = build(Grid(sde, time_grid(sde, grid, num_steps, eps=eps, rho=rho)), chosen)
+    return tabulated(sde, score_fn, table, eps=eps, noise_removal=noise_removal, noise=noise)
