@@ -37,7 +37,7 @@ def base() -> ConfigDict:
         reduce_mean=False,  # False: half the sum over an image's elements
     )
     config.sampling = dict(
-        method="pc",  # pc | ode
+        method="pc",  # pc | ode | adaptive | a fast solver: ddim, dpmpp_2m, unipc_3, ... (score_sde/sampling/fast.py)
         predictor="euler_maruyama",
         corrector="none",
         snr=0.16,
@@ -46,8 +46,19 @@ def base() -> ConfigDict:
         probability_flow=False,
         num_scales=config_dict.placeholder(int),  # steps of the sampler; default: sde.num_scales
         eps=config_dict.placeholder(float),  # last time; default: 1e-3 (VP, sub-VP) or 1e-5 (VE)
+        temperature=1.0,  # factor on x_T
         rtol=1e-5,  # of the ODE
         atol=1e-5,
+        sde_rtol=0.02,  # of the adaptive reverse SDE
+        sde_atol=config_dict.placeholder(float),  # default: one of 256 levels
+        num_steps=20,  # of the fast solvers
+        grid="log_snr",  # uniform | quadratic | log_snr | karras
+        rho=7.0,  # of the karras grid
+        eta=0.0,  # of ddim: 0 deterministic, 1 ancestral
+        s_churn=40.0,  # of edm_stochastic, as in Karras et al. (2022)
+        s_min=0.05,
+        s_max=50.0,
+        s_noise=1.003,
         num_samples=64,  # of --mode=sample
     )
     config.eval = dict(

@@ -26,6 +26,8 @@ from score_sde.score import Preconditioning, precondition, preconditioning
 from score_sde.sde import SDES, VE
 from score_sde.state import TrainState, adam, initial_state
 
+FAST_OPTIONS = ("num_steps", "grid", "rho", "eta", "s_churn", "s_min", "s_max", "s_noise")
+
 
 class _Trainable:
     """What score networks and classifiers share: the SDE, network and optimizer of a config."""
@@ -94,8 +96,8 @@ class Experiment(_Trainable):
         """The score at any t. A VP network trained at discrete times has one: its labels t (N - 1) mean any t."""
         if isinstance(self.sde, VE) and not self.config.training.continuous:
             raise UsageError(
-                "The probability-flow ODE needs a score at every time, and this VE network was trained at discrete "
-                "ones; set sampling.method=pc, and eval.enable_bpd=False."
+                "All samplers but pc, and likelihoods, need a score at every time, and this VE network was trained at "
+                "discrete ones; set sampling.method=pc, and eval.enable_bpd=False."
             )
         row = self._preconditioning(continuous=True)
         return self.score_fn(
@@ -124,8 +126,9 @@ class Experiment(_Trainable):
         return self.loss(params, keys, self._dequantize(keys, images.to_unit(pixels)))
 
     def prior(self, keys: Keys) -> Images:
-        """x_T for each key, where the sampler starts."""
-        return self.sampling_sde.prior_sample(stream(keys, Stream.PRIOR), self.image_shape)
+        """x_T for each key, where the sampler starts: `sampling.temperature` times a sample of the prior."""
+        x = self.sampling_sde.prior_sample(stream(keys, Stream.PRIOR), self.image_shape)
+        return self.config.sampling.temperature * x
 
     def augment(self, keys: Keys, x: Images) -> Images:
         """What training does to images in [0, 1]: flip, dequantise."""
@@ -142,19 +145,25 @@ class Experiment(_Trainable):
         sampling = self.config.sampling
         method = one_of("sampling.method", (method or sampling.method).lower(), SAMPLERS)
         common = dict(eps=sampling.eps, noise_removal=sampling.noise_removal)
+        if method == "pc":
+            return SAMPLERS["pc"](
+                self.sampling_sde,
+                self.score_fn(params),
+                predictor=sampling.predictor.lower(),
+                corrector=sampling.corrector.lower(),
+                snr=sampling.snr,
+                n_steps_each=sampling.n_steps_each,
+                probability_flow=sampling.probability_flow,
+                **common,
+            )
         if method == "ode":
-            score_fn = self.ode_score_fn(params)
-            return SAMPLERS["ode"](self.sde, score_fn, rtol=sampling.rtol, atol=sampling.atol, **common)
-        return SAMPLERS["pc"](
-            self.sampling_sde,
-            self.score_fn(params),
-            predictor=sampling.predictor.lower(),
-            corrector=sampling.corrector.lower(),
-            snr=sampling.snr,
-            n_steps_each=sampling.n_steps_each,
-            probability_flow=sampling.probability_flow,
-            **common,
-        )
+            options = dict(rtol=sampling.rtol, atol=sampling.atol)
+        elif method == "adaptive":
+            one_level = self.scaling.scale / 256
+            options = dict(rtol=sampling.sde_rtol, atol=one_level if sampling.sde_atol is None else sampling.sde_atol)
+        else:
+            options = {key: sampling[key] for key in FAST_OPTIONS}
+        return SAMPLERS[method](self.sde, self.ode_score_fn(params), **options, **common)
 
     def bits_per_dim(self, params: PyTree) -> Solver:
         """The solver for bits/dim of dequantised images in model range."""
@@ -248,6 +257,7 @@ def _check_values(config: ConfigDict) -> None:
     _check_positive("optim.lr", config.optim.lr)
     if not 0 <= config.optim.ema_rate < 1:
         raise UsageError(f"optim.ema_rate={config.optim.ema_rate} must be in [0, 1); 0 means no averaging.")
+    _check_positive("sampling.temperature", config.sampling.temperature)
     check_tolerances(config.sampling.rtol, config.sampling.atol)
     check_tolerances(config.eval.rtol, config.eval.atol)
     if not training.continuous and config.model.get("embedding_type") == "fourier":

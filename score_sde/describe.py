@@ -30,7 +30,7 @@ def describe(config: ConfigDict) -> None:
         f"kept for the backward pass, before the compiler's savings: {saved / MIB:,.1f} MiB an image, "
         f"{saved * batch / MIB / devices:,.0f} MiB on each of {devices} device(s) at batch size {batch}"
     )
-    nfe = _nfe(experiment)
+    nfe = experiment.sampler(experiment.param_shapes).nfe
     print(f"sampler: {_sampler(experiment)}, {'adaptive' if nfe is None else nfe} network evaluations a sample")
     print(json.dumps({"trainable_parameters": trainable, "total_parameters": total, "nfe": nfe}))
 
@@ -67,24 +67,19 @@ def _residuals(experiment: Experiment):
     return jax.eval_shape(lambda params, x: jax.vjp(network, params, x)[1], experiment.param_shapes, x)
 
 
-def _nfe(experiment: Experiment) -> int | None:
-    """Evaluations a sample, None if the sampler decides."""
-    if experiment.config.sampling.method.lower() == "ode":
-        return None
-
-    solver = experiment.sampler(experiment.param_shapes)  # which its result does not evaluate
-    keys, x = jax.random.split(jax.random.key(0), 1), jnp.zeros((1, *experiment.image_shape))
-    return int(solver.result(solver.init(keys, x))[1][0])
-
-
 def _sampler(experiment: Experiment) -> str:
     sampling = experiment.config.sampling
-    if sampling.method.lower() == "ode":
+    method = sampling.method.lower()
+    if method == "pc":
+        return (
+            f"predictor {sampling.predictor}, corrector {sampling.corrector} x {sampling.n_steps_each}, "
+            f"snr {sampling.snr:g}, {experiment.sampling_sde.num_scales} times"
+        )
+    if method == "ode":
         return f"probability-flow ODE, rtol {sampling.rtol:g}, atol {sampling.atol:g}"
-    return (
-        f"predictor {sampling.predictor}, corrector {sampling.corrector} x {sampling.n_steps_each}, "
-        f"snr {sampling.snr:g}, {experiment.sampling_sde.num_scales} times"
-    )
+    if method == "adaptive":
+        return f"reverse SDE with adaptive steps, rtol {sampling.sde_rtol:g}"
+    return f"{method}, {sampling.num_steps} steps on the {sampling.grid} grid"
 
 
 def _bytes(tree) -> int:

@@ -172,9 +172,9 @@ class Mixture(Oracle):
 
 
 class Empirical(Oracle):
-    """Equal weight on each of n images (n, h, w, c), in model range: what a network that learns its data by heart knows.
+    """Equal weight on each of n images (n, h, w, c), in model range: what a network that learns them by heart knows.
 
-    Costs n images' worth of arithmetic for each image and time.
+    A score costs n images' worth of arithmetic.
     """
 
     def __init__(self, data: np.ndarray):

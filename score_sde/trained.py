@@ -16,7 +16,7 @@ from score_sde.errors import UsageError, one_of
 from score_sde.parallel import pad_to_devices, pmap, shardings, split
 from score_sde.progress import Runner
 from score_sde.randomness import Stream, batch_keys, stream
-from score_sde.sampling import SAMPLERS
+from score_sde.sampling import SAMPLERS, slerp
 from score_sde.sde import SDE
 from score_sde.state import TrainState
 
@@ -108,7 +108,8 @@ class Trained(_Loaded):
     def sample(self, key: Key[Array, ""], n: int, sampler: str | None = None) -> Float[Array, "n h w c"]:
         """`n` images in [0, 1]; sample i depends on (key, i) only, unless the sampler couples the batch.
 
-        sampler: "pc" or "ode"; default config.sampling.method.
+        sampler: "pc", "ode", "adaptive" or a fast solver's name, with the options of config.sampling; default
+        config.sampling.method.
         """
         x, _ = self.sample_with_nfe(batch_keys(key, pad_to_devices(n)), sampler)
         return x[:n]
@@ -141,6 +142,14 @@ class Trained(_Loaded):
     def decode(self, z: Images) -> Images:
         """Images in [0, 1] of latents: the inverse of `encode`, without a denoising step."""
         return jnp.clip(self.experiment.scaling.to_unit(self._transport("decoder", z)), 0, 1)
+
+    def interpolate(self, first: Array | np.ndarray, last: Array | np.ndarray, n: int) -> Float[Array, "n b h w c"]:
+        """`n` >= 2 images from each of `first` to each of `last`, through `slerp` of their latents."""
+        if n < 2 or len(first) != len(last):
+            raise UsageError(f"Interpolating {len(first)} and {len(last)} images in {n} images: pairs, and n >= 2.")
+        z0, z1 = self.encode(first), self.encode(last)
+        z = jnp.concatenate([slerp(z0, z1, i / (n - 1)) for i in range(n)])
+        return self.decode(z).reshape(n, *z0.shape)
 
     def _transport(self, runner: str, x: Images) -> Images:
         keys = batch_keys(jax.random.key(0), len(x))  # an ODE draws nothing

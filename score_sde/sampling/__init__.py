@@ -1,20 +1,35 @@
 """Samplers: solvers from x_T ~ p_1 to samples. Any score function will do."""
 
+import functools
+
+from score_sde.sampling.adaptive import adaptive
 from score_sde.sampling.correctors import CORRECTORS
+from score_sde.sampling.fast import FAST_SOLVERS, fast_solver
+from score_sde.sampling.grids import GRIDS
 from score_sde.sampling.predictor_corrector import predictor_corrector
 from score_sde.sampling.predictors import PREDICTORS
-from score_sde.sampling.probability_flow import probability_flow
+from score_sde.sampling.probability_flow import probability_flow, slerp
 from score_sde.sampling.solver import Solver, advance, solve
 
-SAMPLERS = {"pc": predictor_corrector, "ode": probability_flow}
+SAMPLERS = {
+    "pc": predictor_corrector,
+    "ode": probability_flow,
+    "adaptive": adaptive,
+    **{name: functools.partial(fast_solver, name=name) for name in FAST_SOLVERS},
+}
 
 __all__ = [
     "CORRECTORS",
+    "FAST_SOLVERS",
+    "GRIDS",
     "PREDICTORS",
     "SAMPLERS",
     "Solver",
+    "adaptive",
     "advance",
+    "fast_solver",
     "predictor_corrector",
     "probability_flow",
+    "slerp",
     "solve",
 ]

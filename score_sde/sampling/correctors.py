@@ -18,10 +18,15 @@ def langevin(sde: SDE, t: Times, snr: float, score: Images, z: Images) -> PerSam
 
     As in the paper's code; the step, and so a sample, depends on what else is in the batch.
     """
-    axes = tuple(range(1, z.ndim))
-    z_norm = jnp.mean(jnp.sqrt(jnp.sum(jnp.square(z), axes)))
-    score_norm = jnp.mean(jnp.sqrt(jnp.sum(jnp.square(score), axes)))
-    return 2 * sde.langevin_scale(t) * jnp.square(snr * z_norm / score_norm)
+    return 2 * sde.langevin_scale(t) * jnp.square(snr * jnp.mean(_norms(z)) / jnp.mean(_norms(score)))
+
+
+def langevin_per_sample(sde: SDE, t: Times, snr: float, score: Images, z: Images) -> PerSample:
+    """2 alpha snr^2 D / |score|^2: `langevin` with each sample's own norm, and |z| replaced by sqrt(D) (appendix G).
+
+    A sample does not depend on its batch.
+    """
+    return 2 * sde.langevin_scale(t) * jnp.square(snr / _norms(score)) * z[0].size
 
 
 def ald(sde: SDE, t: Times, snr: float, score: Images, z: Images) -> PerSample:
@@ -29,4 +34,13 @@ def ald(sde: SDE, t: Times, snr: float, score: Images, z: Images) -> PerSample:
     return 2 * sde.langevin_scale(t) * jnp.square(snr * sde.std(t))
 
 
-CORRECTORS: dict[str, Corrector | None] = {"langevin": langevin, "ald": ald, "none": None}
+def _norms(x: Images) -> PerSample:
+    return jnp.sqrt(jnp.sum(jnp.square(x), axis=tuple(range(1, x.ndim))))
+
+
+CORRECTORS: dict[str, Corrector | None] = {
+    "langevin": langevin,
+    "langevin_per_sample": langevin_per_sample,
+    "ald": ald,
+    "none": None,
+}

@@ -12,7 +12,7 @@ import jax.numpy as jnp
 
 from score_sde.array_types import Array, Images, Int, Keys, ScoreFn, Times
 from score_sde.errors import UsageError, one_of
-from score_sde.randomness import Stream, expand, normal, stream
+from score_sde.randomness import Noise, Stream, expand, normal, stream
 from score_sde.sampling.correctors import CORRECTORS
 from score_sde.sampling.predictors import PREDICTORS, ancestral_sampling
 from score_sde.sampling.solver import Solver, check_eps
@@ -41,6 +41,7 @@ def predictor_corrector(
     noise_removal: bool = True,
     eps: float | None = None,
     project: Project | None = None,
+    noise: Noise = normal,
 ) -> Solver:
     """A solver from x_T ~ p_1 to samples; its result is (x, nfe), nfe of shape (b,) the exact evaluations a sample.
 
@@ -48,7 +49,7 @@ def predictor_corrector(
     snr: signal-to-noise ratio of the corrector, > 0; n_steps_each: corrector steps at each time.
     probability_flow: the predictor takes the ODE's step instead, without noise.
     noise_removal: return the last predictor's mean (Tweedie denoising), not the noisy state.
-    eps: last time; default `sde.sampling_eps`.
+    eps: last time; default `sde.sampling_eps`. project: see `Project`. noise: where z comes from.
     Raises `UsageError` for unknown names and for combinations that are not defined.
     """
     predict = PREDICTORS[one_of("sampling.predictor", predictor, PREDICTORS)]
@@ -80,7 +81,7 @@ def predictor_corrector(
 
     def corrector_update(keys, x, t):
         score = score_fn(x, t)
-        z = normal(stream(keys, Stream.NOISE), x.shape[1:])
+        z = noise(stream(keys, Stream.NOISE), x.shape[1:])
         step_size = expand(correct(sde, t, snr, score, z), x)
         x_mean = x + step_size * score
         return apply_project(keys, t, x_mean + jnp.sqrt(2 * step_size) * z, x_mean)
@@ -90,7 +91,7 @@ def predictor_corrector(
         if probability_flow:
             b, c = 0.5 * b, jnp.zeros_like(c)
         x_mean = expand(a, x) * x + expand(b, x) * score_fn(x, t)
-        z = normal(stream(keys, Stream.NOISE), x.shape[1:])
+        z = noise(stream(keys, Stream.NOISE), x.shape[1:])
         return apply_project(keys, t, x_mean + expand(c, x) * z, x_mean)
 
     def init(keys: Keys, x: Images) -> State:
@@ -118,4 +119,5 @@ def predictor_corrector(
         fraction=lambda state: state.i / n,
         view=lambda state: state.x,
         result=lambda state: (state.x_mean if noise_removal else state.x, jnp.full(len(state.x), evaluations)),
+        nfe=evaluations,
     )

@@ -67,6 +67,22 @@ def probability_flow(
     return Solver(init, ode.step, ode.fraction, view=lambda state: state.y, result=result)
 
 
+def slerp(z0: Images, z1: Images, fraction: float) -> Images:
+    """Spherical interpolation between latents: turns the direction at even speed, and changes the length linearly.
+
+    A straight line between two latents leaves the sphere that nearly all of a Gaussian's mass is on. fraction: 0 gives
+    z0, 1 gives z1.
+    """
+    axes = tuple(range(1, z0.ndim))
+    length0, length1 = (jnp.sqrt(jnp.sum(jnp.square(z), axes)) for z in (z0, z1))
+    cosine = jnp.sum(z0 * z1, axes) / (length0 * length1)
+    angle = jnp.maximum(jnp.arccos(jnp.clip(cosine, -1, 1)), 1e-4)
+    length = (1 - fraction) * length0 + fraction * length1
+    weight0 = length / length0 * jnp.sin((1 - fraction) * angle) / jnp.sin(angle)
+    weight1 = length / length1 * jnp.sin(fraction * angle) / jnp.sin(angle)
+    return expand(weight0, z0) * z0 + expand(weight1, z1) * z1
+
+
 def check_tolerances(rtol: float, atol: float) -> None:
     """Raises `UsageError` for tolerances that float32 cannot meet."""
     if not (rtol >= 1e-7 and atol > 0):

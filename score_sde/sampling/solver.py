@@ -28,6 +28,7 @@ class Solver(NamedTuple):
     fraction: Callable[[PyTree], Float[Array, ""]]  # 1.0 when finished
     view: Callable[[PyTree], Images]  # the current images, for trajectories
     result: Callable[[PyTree], Any]
+    nfe: int | None = None  # network evaluations a sample, where they are known beforehand
 
 
 def check_eps(eps: float) -> None:

@@ -55,7 +55,7 @@ def tabulated(
     n, m = len(table.t), table.base.shape[1] - 1
     t = np.append(table.t, eps)
     scale, std = sde.mean_scale(t), sde.std(t)
-    stochastic = bool(np.any(table.noise))
+    evaluations, stochastic = n + noise_removal, bool(np.any(table.noise))
 
     def evaluate(y: Images, i: int | Array, data: bool) -> Images:
         def row(column: np.ndarray) -> Array:
@@ -89,7 +89,7 @@ def tabulated(
             if noise_removal
             else jnp.asarray(scale[n], state.base.dtype) * state.base
         )
-        return x, jnp.full(len(x), n + noise_removal)
+        return x, jnp.full(len(x), evaluations)
 
     return Solver(
         init=init,
@@ -97,4 +97,5 @@ def tabulated(
         fraction=lambda state: state.i / n,
         view=lambda state: jnp.asarray(scale, state.trial.dtype)[state.i] * state.trial,
         result=result,
+        nfe=evaluations,
     )
