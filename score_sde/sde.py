@@ -28,7 +28,7 @@ from score_sde.array_types import Array, Float, Images, Int, Keys, PerSample
 from score_sde.errors import UsageError
 from score_sde.randomness import normal
 
-Scalars = Float[Array, "*b"] | Float[np.ndarray, "*b"]  # one scalar a sample, or a single one
+Scalars = Float[Array, "*b"] | Float[np.ndarray, "*b"] | np.floating  # one scalar a sample, or a single one
 
 # t (N - 1) is an integer up to float32 rounding wherever t is a point of the chain; this keeps the floor on the right
 # side of it. It is above one rounding unit for N <= 2000, and below the distance 1 - (N - 1) eps of a sampler's last
@@ -337,7 +337,7 @@ def _smld_chain(sde: Exploding) -> np.ndarray:
 
 def _numpy(x: Scalars) -> ModuleType:
     """The library, NumPy or jax.numpy, that `x` belongs to."""
-    return x.__array_namespace__()
+    return np if isinstance(x, np.ndarray | np.generic) else jnp
 
 
 def _lookup(table: np.ndarray, k: Int[Array, "*b"]) -> Scalars:

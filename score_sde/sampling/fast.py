@@ -64,6 +64,9 @@ class Grid(NamedTuple):
         return float(self.sde.time(np.asarray(k))), float(k)
 
 
+Weights = Sequence[float] | np.ndarray  # of base and of evaluations, the latest first
+
+
 class _Rows:
     """Collects the rows of a table."""
 
@@ -71,7 +74,7 @@ class _Rows:
         self.predicts_data = predicts_data
         self.t, self.base, self.trial, self.noise = [], [], [], []
 
-    def add(self, t: float, base: Sequence[float], trial: Sequence[float] | None = None, noise: float = 0.0) -> None:
+    def add(self, t: float, base: Weights, trial: Weights | None = None, noise: float = 0.0) -> None:
         """A row that completes a step; or, given `trial` too, one that does something else with base."""
         self.t.append(t)
         self.base.append(base)

@@ -1,0 +1,148 @@
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from scipy.special import logsumexp
+from scipy.stats import multivariate_normal
+
+from score_sde.errors import UsageError
+from score_sde.oracles import Empirical, Gaussian, Mixture
+from score_sde.randomness import sample_keys
+from score_sde.sampling.probability_flow import drift
+from score_sde.sde import EDM, VE, VP, SubVP
+
+SHAPE = (2, 1, 2)
+D = 4
+RNG = np.random.default_rng(0)
+MEAN = RNG.normal(size=SHAPE)
+ROOT = RNG.normal(size=(D, D))
+COVARIANCE = ROOT @ ROOT.T + 0.1 * np.eye(D)
+POINTS = RNG.normal(size=(5, *SHAPE))
+SDES = [VP(), SubVP(), VE(), EDM()]
+TIMES = jnp.array([1e-3, 0.05, 0.4, 1.0])
+X = jnp.asarray(RNG.normal(size=(4, *SHAPE)), jnp.float32)
+
+GAUSSIAN = Gaussian(MEAN, COVARIANCE)
+ORACLES = {
+    "isotropic": Gaussian(MEAN, 0.3),
+    "diagonal": Gaussian(MEAN, np.exp(MEAN)),
+    "full": GAUSSIAN,
+    "mixture": Mixture([1, 3], [GAUSSIAN, Gaussian(-MEAN, 0.2)]),
+    "empirical": Empirical(POINTS),
+    "mixture_with_points": Mixture([2, 1], [Empirical(POINTS), GAUSSIAN]),
+}
+
+each_oracle = pytest.mark.parametrize("oracle", ORACLES.values(), ids=ORACLES)
+each_sde = pytest.mark.parametrize("sde", SDES, ids=["vp", "subvp", "ve", "edm"])
+
+
+def covariance_of(oracle):
+    values = oracle.variances
+    return np.diag(values) if oracle.axes is None else oracle.axes @ np.diag(values) @ oracle.axes.T
+
+
+def exact_log_density(oracle, m, s, x):
+    """By SciPy, component by component."""
+    if isinstance(oracle, Mixture):
+        parts = [exact_log_density(part, m, s, x) for part in oracle.components]
+        return logsumexp(np.array(parts) + np.log(oracle.weights)[:, None], axis=0)
+    if isinstance(oracle, Empirical):
+        parts = [multivariate_normal(m * point.ravel(), s**2).logpdf(x) for point in oracle.data]
+        return logsumexp(np.array(parts), axis=0) - np.log(len(parts))
+    return multivariate_normal(m * oracle.mean.ravel(), m**2 * covariance_of(oracle) + s**2 * np.eye(D)).logpdf(x)
+
+
+@each_oracle
+@each_sde
+def test_log_densities_equal_scipys(sde, oracle):
+    for t in TIMES[1:]:
+        m, s = float(sde.mean_scale(t)), float(sde.std(t))
+        expected = exact_log_density(oracle, m, s, np.asarray(X, np.float64).reshape(len(X), -1))
+        np.testing.assert_allclose(oracle.log_density(sde, X, jnp.full(4, t)), expected, rtol=2e-5, atol=2e-5)
+
+
+@each_oracle
+@each_sde
+def test_scores_are_gradients_of_log_densities(sde, oracle):
+    gradient = jax.grad(lambda x: jnp.sum(oracle.log_density(sde, x, TIMES)))(X)
+    np.testing.assert_allclose(oracle.score(sde, X, TIMES), gradient, rtol=1e-3, atol=1e-4)
+
+
+@each_oracle
+@each_sde
+def test_posterior_means_obey_tweedies_formula(sde, oracle):
+    with jax.enable_x64(True):
+        x, t = jnp.asarray(np.asarray(X), float), jnp.asarray(np.asarray(TIMES), float)
+        m, s = sde.mean_scale(t)[:, None, None, None], sde.std(t)[:, None, None, None]
+        expected = (x + s**2 * oracle.score(sde, x, t)) / m
+        np.testing.assert_allclose(oracle.posterior_mean(sde, x, t), expected, rtol=1e-8, atol=1e-8)
+
+
+@each_oracle
+def test_samples_have_the_moments_of_the_data(oracle):
+    x = np.asarray(oracle.sample(sample_keys(jax.random.key(1), jnp.arange(20000)))).reshape(-1, D)
+    parts, weights = (oracle.components, oracle.weights) if isinstance(oracle, Mixture) else ([oracle], [1.0])
+    means = [p.mean.ravel() if isinstance(p, Gaussian) else p.data.reshape(-1, D).mean(0) for p in parts]
+    spreads = [
+        covariance_of(p) if isinstance(p, Gaussian) else np.cov(p.data.reshape(-1, D).T, ddof=0) for p in parts
+    ]
+    mean = np.average(means, axis=0, weights=weights)
+    second = sum(w * (c + np.outer(m, m)) for w, c, m in zip(weights, spreads, means, strict=True))
+    covariance = second - np.outer(mean, mean)
+    error = np.sqrt(np.diag(covariance) / len(x))
+    assert np.all(np.abs(x.mean(0) - mean) < 4.5 * error)
+    np.testing.assert_allclose(np.cov(x.T), covariance, atol=0.04 * np.max(np.diag(covariance)))
+
+
+def test_perturbed_samples_have_the_moments_of_p_t():
+    sde, t = VP(), jnp.full(20000, 0.3)
+    x = GAUSSIAN.perturbed_sample(sde, sample_keys(jax.random.key(2), jnp.arange(20000)), t).reshape(-1, D)
+    m, s = float(sde.mean_scale(t[0])), float(sde.std(t[0]))
+    np.testing.assert_allclose(np.cov(np.asarray(x).T), m**2 * COVARIANCE + s**2 * np.eye(D), atol=0.15)
+    np.testing.assert_allclose(x.mean(0), m * MEAN.ravel(), atol=0.05)
+
+
+@each_sde
+def test_the_exact_flow_solves_the_probability_flow_ode(sde):
+    with jax.enable_x64(True):
+        x, t0 = jnp.asarray(np.asarray(X), float), jnp.full(4, 0.1)
+        y, speed = jax.jvp(lambda t: GAUSSIAN.flow(sde, x, t0, t), (jnp.full(4, 0.6),), (jnp.ones(4),))
+        expected = drift(sde, GAUSSIAN.score_fn(sde))(jnp.full(4, 0.6), y)
+        np.testing.assert_allclose(speed, expected, rtol=1e-9, atol=1e-9)
+        np.testing.assert_allclose(GAUSSIAN.flow(sde, y, jnp.full(4, 0.6), t0), x, rtol=1e-9)
+
+
+@each_sde
+def test_exact_bits_are_the_change_of_variables_along_the_flow(sde):
+    with jax.enable_x64(True):
+        x = jnp.asarray(np.asarray(X[:1]), float)
+
+        def encode(flat):
+            return GAUSSIAN.flow(sde, flat.reshape(1, *SHAPE), jnp.full(1, 1e-5), jnp.ones(1)).ravel()
+
+        log_det = np.linalg.slogdet(jax.jacobian(encode)(x.ravel()))[1]
+        expected = -(sde.prior_logp(encode(x.ravel()).reshape(1, *SHAPE))[0] + log_det) / (D * np.log(2))
+        np.testing.assert_allclose(GAUSSIAN.bits_per_dim(sde, x)[0], expected, rtol=1e-9)
+
+
+def test_near_the_data_the_posterior_is_the_nearest_point():
+    oracle, sde = Empirical(POINTS), VE()
+    x = jnp.asarray(POINTS[2:3] + 0.01, jnp.float32)
+    np.testing.assert_allclose(oracle.posterior_mean(sde, x, jnp.full(1, 1e-3)), POINTS[2:3], atol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("build", "words"),
+    [
+        (lambda: Gaussian(np.zeros(4), 1.0), "give a mean"),
+        (lambda: Gaussian(MEAN, np.eye(3)), "give a mean"),
+        (lambda: Gaussian(MEAN, np.triu(np.ones((4, 4)))), "symmetric"),
+        (lambda: Gaussian(MEAN, 0.0), "positive"),
+        (lambda: Mixture([1], [GAUSSIAN, GAUSSIAN]), "one positive weight"),
+        (lambda: Mixture([1, 1], [GAUSSIAN, Gaussian(np.zeros((1, 1, 1)), 1.0)]), "one shape"),
+        (lambda: Empirical(np.zeros((3, 4))), "n, h, w, c"),
+    ],
+)
+def test_what_is_no_distribution_is_refused(build, words):
+    with pytest.raises(UsageError, match=words):
+        build()
