@@ -128,7 +128,7 @@ class Experiment(_Trainable):
     def prior(self, keys: Keys) -> Images:
         """x_T for each key, where the sampler starts: `sampling.temperature` times a sample of the prior."""
         x = self.sampling_sde.prior_sample(stream(keys, Stream.PRIOR), self.image_shape)
-        return self.config.sampling.temperature * x
+        return self.config.sampling.get("temperature", 1.0) * x
 
     def augment(self, keys: Keys, x: Images) -> Images:
         """What training does to images in [0, 1]: flip, dequantise."""
@@ -159,10 +159,10 @@ class Experiment(_Trainable):
         if method == "ode":
             options = dict(rtol=sampling.rtol, atol=sampling.atol)
         elif method == "adaptive":
-            one_level = self.scaling.scale / 256
-            options = dict(rtol=sampling.sde_rtol, atol=one_level if sampling.sde_atol is None else sampling.sde_atol)
+            atol = sampling.get("sde_atol")
+            options = dict(rtol=sampling.get("sde_rtol", 0.02), atol=self.scaling.scale / 256 if atol is None else atol)
         else:
-            options = {key: sampling[key] for key in FAST_OPTIONS}
+            options = {key: sampling[key] for key in FAST_OPTIONS if key in sampling}  # an older workdir has none
         return SAMPLERS[method](self.sde, self.ode_score_fn(params), **options, **common)
 
     def bits_per_dim(self, params: PyTree) -> Solver:
@@ -257,7 +257,7 @@ def _check_values(config: ConfigDict) -> None:
     _check_positive("optim.lr", config.optim.lr)
     if not 0 <= config.optim.ema_rate < 1:
         raise UsageError(f"optim.ema_rate={config.optim.ema_rate} must be in [0, 1); 0 means no averaging.")
-    _check_positive("sampling.temperature", config.sampling.temperature)
+    _check_positive("sampling.temperature", config.sampling.get("temperature", 1.0))
     check_tolerances(config.sampling.rtol, config.sampling.atol)
     check_tolerances(config.eval.rtol, config.eval.atol)
     if not training.continuous and config.model.get("embedding_type") == "fourier":

@@ -12,8 +12,12 @@ and each way the paper trains its networks is one row:
 | VP, discrete    | the noise z        | -1 / chain std(t)   | t (N - 1)                         |
 | VE              | std(t) score       | 1 / sigma(t)        | sigma(t)                          |
 | VE, discrete    | sigma_k score      | 1 / sigma_k         | round((1 - t)(N - 1)), 0 = sigma_max |
+| data            | x_0                | m / std(t)^2        | 999 t                             |
+| velocity        | m z - std x_0      | -m / (std(t) r)     | 999 t                             |
 
-c_skip is 0. Data in [0, 1] enters the network as 2x - 1 (c_in = 2, shift = -1); data in [-1, 1] as it is.
+c_skip is 0, but -1 / std(t)^2 for data and -1 / r for velocity, with m = mean_scale(t) and r = m^2 + std(t)^2; these
+two are for networks trained elsewhere. Data in [0, 1] enters the network as 2x - 1 (c_in = 2, shift = -1); data in
+[-1, 1] as it is.
 """
 
 from collections.abc import Callable
@@ -64,6 +68,28 @@ def discrete_noise_prediction(sde: SDE) -> Preconditioning:
 def score_prediction(sde: SDE) -> Preconditioning:
     """VE."""
     return Preconditioning(c_out=lambda t: 1 / sde.std(t), c_noise=sde.std)
+
+
+def data_prediction(sde: SDE) -> Preconditioning:
+    """Networks that return the posterior mean of x_0."""
+    return Preconditioning(
+        c_out=lambda t: sde.mean_scale(t) / jnp.square(sde.std(t)),
+        c_noise=lambda t: 999.0 * t,
+        c_skip=lambda t: -1 / jnp.square(sde.std(t)),
+    )
+
+
+def velocity_prediction(sde: SDE) -> Preconditioning:
+    """Networks that return v = mean_scale z - std x_0 (Salimans and Ho, 2022)."""
+
+    def power(t: Times) -> PerSample:
+        return jnp.square(sde.mean_scale(t)) + jnp.square(sde.std(t))
+
+    return Preconditioning(
+        c_out=lambda t: -sde.mean_scale(t) / (sde.std(t) * power(t)),
+        c_noise=lambda t: 999.0 * t,
+        c_skip=lambda t: -1 / power(t),
+    )
 
 
 def discrete_score_prediction(sde: SDE) -> Preconditioning:

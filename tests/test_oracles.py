@@ -83,9 +83,7 @@ def test_samples_have_the_moments_of_the_data(oracle):
     x = np.asarray(oracle.sample(sample_keys(jax.random.key(1), jnp.arange(20000)))).reshape(-1, D)
     parts, weights = (oracle.components, oracle.weights) if isinstance(oracle, Mixture) else ([oracle], [1.0])
     means = [p.mean.ravel() if isinstance(p, Gaussian) else p.data.reshape(-1, D).mean(0) for p in parts]
-    spreads = [
-        covariance_of(p) if isinstance(p, Gaussian) else np.cov(p.data.reshape(-1, D).T, ddof=0) for p in parts
-    ]
+    spreads = [covariance_of(p) if isinstance(p, Gaussian) else np.cov(p.data.reshape(-1, D).T, ddof=0) for p in parts]
     mean = np.average(means, axis=0, weights=weights)
     second = sum(w * (c + np.outer(m, m)) for w, c, m in zip(weights, spreads, means, strict=True))
     covariance = second - np.outer(mean, mean)

@@ -4,8 +4,9 @@ import numpy as np
 import pytest
 
 from score_sde.errors import UsageError
-from score_sde.score import precondition, preconditioning
-from score_sde.sde import VE, VP, SubVP
+from score_sde.oracles import Gaussian
+from score_sde.score import data_prediction, noise_prediction, precondition, preconditioning, velocity_prediction
+from score_sde.sde import EDM, VE, VP, SubVP
 
 X = jax.random.normal(jax.random.key(0), (3, 4, 4, 2))
 T = jnp.array([0.001, 0.5, 1.0])
@@ -63,6 +64,24 @@ def test_discrete_ve_networks_see_labels_that_count_from_the_highest_noise():
 
 def test_ve_networks_without_scaling_learn_the_raw_score():
     np.testing.assert_array_equal(seen_by_network(VE(), scale_by_sigma=False)[2], 1)
+
+
+@pytest.mark.parametrize("sde", [VP(), SubVP(), VE(), EDM()], ids=["vp", "subvp", "ve", "edm"])
+@pytest.mark.parametrize("row", [noise_prediction, data_prediction, velocity_prediction])
+def test_networks_that_predict_noise_data_or_velocity_give_the_same_score(sde, row):
+    oracle = Gaussian(np.full(X.shape[1:], 0.3), 0.25)
+
+    def network(x, label):
+        t = label / 999
+        m, std = (scale[:, None, None, None] for scale in (sde.mean_scale(t), sde.std(t)))
+        x0, z = oracle.posterior_mean(sde, x, t), -std * oracle.score(sde, x, t)
+        return {noise_prediction: z, data_prediction: x0, velocity_prediction: m * z - std * x0}[row]
+
+    with jax.enable_x64(True):
+        # Nearer to the data the score is a difference of two numbers 1 / std^2 times as large.
+        x, t = jnp.asarray(np.asarray(X), float), jnp.array([0.05, 0.5, 1.0])
+        expected = oracle.score(sde, x, t)
+        np.testing.assert_allclose(precondition(network, row(sde))(x, t), expected, rtol=1e-8, atol=1e-9)
 
 
 def test_combinations_that_are_not_defined_are_refused():
