@@ -1,10 +1,11 @@
 """Golden numbers of the paper's code: x = 2, score -1, so x_mean = 2 a - b and the noise's std is c."""
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from score_sde.sampling.correctors import ald, langevin
+from score_sde.sampling.correctors import ald, langevin, langevin_per_sample
 from score_sde.sampling.predictors import ancestral_sampling, euler_maruyama, reverse_diffusion
 from score_sde.sde import VE, VP, SubVP
 
@@ -64,3 +65,14 @@ def test_langevin_steps_use_norms_averaged_over_the_batch():
     np.testing.assert_allclose(langevin(VP(), t, 0.16, score, z), [expected * 0.98996] * 2, rtol=1e-5)
     alpha = 1 - 10.05 / 1000
     np.testing.assert_allclose(langevin(SubVP(), t, 0.16, score, z), [expected * alpha] * 2, rtol=1e-5)
+
+
+def test_langevin_steps_a_sample_use_its_own_norm_and_the_expected_norm_of_noise():
+    t = jnp.full(2, 0.5)
+    score = jax.random.normal(jax.random.key(0), (2, 4, 4, 2)) * jnp.array([1.0, 3.0])[:, None, None, None]
+    z = jax.random.normal(jax.random.key(1), score.shape)
+    norms = np.linalg.norm(np.asarray(score).reshape(2, -1), axis=1)
+    np.testing.assert_allclose(langevin_per_sample(VE(), t, 0.16, score, z), 2 * 0.16**2 * 32 / norms**2, rtol=1e-6)
+    alone = langevin_per_sample(VE(), t[:1], 0.16, score[:1], z[:1])
+    np.testing.assert_array_equal(langevin_per_sample(VE(), t, 0.16, score, z)[:1], alone)
+    assert langevin(VE(), t[:1], 0.16, score[:1], z[:1])[0] != langevin(VE(), t, 0.16, score, z)[0]
