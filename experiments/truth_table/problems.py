@@ -74,16 +74,21 @@ def components(data: Oracle) -> list[tuple[float, np.ndarray, np.ndarray]]:
     return [(float(w), g.mean.ravel(), (g.axes * g.variances) @ g.axes.T) for w, g in parts]
 
 
+def kernel(sde: SDE, t: float) -> tuple[float, float]:
+    """Mean scale and std of x_t given x_0."""
+    return float(sde.mean_scale(np.array([t]))[0]), float(sde.std(np.array([t]))[0])
+
+
 def moments(sde: SDE, data: Gaussian, t: float) -> tuple[np.ndarray, np.ndarray]:
     """Mean (D,) and covariance (D, D) of p_t, in float64."""
     [(_, mean, covariance)] = components(data)
-    scale, std = float(sde.mean_scale(np.asarray(t))), float(sde.std(np.asarray(t)))
+    scale, std = kernel(sde, t)
     return scale * mean, scale**2 * covariance + std**2 * np.eye(D)
 
 
 def characteristic_function(sde: SDE, data: Oracle, t: float, frequencies: np.ndarray) -> np.ndarray:
     """E exp(i w.x) under p_t at frequencies (k, D): the mean over components of exp(i w.m - w'Cw / 2)."""
-    scale, std = float(sde.mean_scale(np.asarray(t))), float(sde.std(np.asarray(t)))
+    scale, std = kernel(sde, t)
     total = 0.0
     for weight, mean, covariance in components(data):
         c = scale**2 * covariance + std**2 * np.eye(D)
@@ -121,14 +126,14 @@ def dop853(sde: SDE, score_fn: ScoreFn, x: Images, eps: float) -> np.ndarray:
     high, low = np.log(sde.noise_level(np.array([1.0, eps])))
 
     def velocity(log_k: float, y: np.ndarray) -> np.ndarray:
-        t = sde.time(np.exp(np.asarray(log_k)))
-        scale, std = sde.mean_scale(t), sde.std(t)
+        t = float(sde.time(np.exp([log_k]))[0])
+        scale, std = kernel(sde, t)
         s = score(jnp.asarray(scale * y.reshape(x.shape)), jnp.full(len(x), t))
         return (-np.exp(log_k) * std * np.asarray(s)).ravel()
 
-    start = np.asarray(x).ravel() / float(sde.mean_scale(np.asarray(1.0)))
+    start = np.asarray(x).ravel() / kernel(sde, 1.0)[0]
     y = solve_ivp(velocity, (high, low), start, method="DOP853", rtol=1e-12, atol=1e-13).y[:, -1]
-    return float(sde.mean_scale(np.asarray(eps))) * y.reshape(x.shape)
+    return kernel(sde, eps)[0] * y.reshape(x.shape)
 
 
 def wasserstein(mean0: np.ndarray, cov0: np.ndarray, mean1: np.ndarray, cov1: np.ndarray) -> float:
