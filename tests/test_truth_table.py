@@ -20,7 +20,7 @@ from score_sde.sampling.predictors import euler_maruyama
 
 TRUTHS = Truths()
 SDES = list(problems.MEASURED)
-SHORTER = {FLOW: (128, 256, 512), LAW: (32, 64, 128), SNR: (0.1, 0.2), TOLERANCE: (1e-4, 1e-5, 1e-6)}
+SHORTER = {FLOW: (128, 512), LAW: (32, 128), SNR: (0.1, 0.2), TOLERANCE: (1e-4, 1e-6)}
 
 
 @pytest.fixture
@@ -39,12 +39,14 @@ def assert_orders(row, sde_name):
 
 def meetings(against):
     """Each sampler with each SDE: with one of them always, in turn, and with the others in the long tests."""
+    params = []
     rows = [row for row in ROWS.values() if row.against == against and row.order is not None]
     for i, row in enumerate(rows):
         defined = [name for name in SDES if row.defined(row.sdes[name])]
         for j, name in enumerate(defined):
             marks = [] if (i + j) % len(defined) == 0 else [pytest.mark.long]
-            yield pytest.param(row, name, marks=marks, id=f"{row.name.replace(' ', '_')}-{name}")
+            params.append(pytest.param(row, name, marks=marks, id=f"{row.name.replace(' ', '_')}-{name}"))
+    return params
 
 
 @pytest.mark.parametrize(("row", "sde"), meetings(FLOW))
@@ -123,9 +125,9 @@ def test_exact_samples_have_no_distribution_error_and_wrong_ones_do(name):
     x = np.asarray(data.perturbed_sample(sde, keys, jnp.full(len(keys), t)), np.float64)
     centre = x.mean(0)
     assert distance(sde, data, x, t).z < 2
-    assert distance(sde, data, centre + 1.15 * (x - centre), t).z > 4
-    assert distance(sde, data, x + 0.1, t).z > 4
-    assert distance(sde, data, x[..., ::-1], t).z > 4
+    assert distance(sde, data, centre + 1.15 * (x - centre), t).z > 3
+    assert distance(sde, data, x + 0.1, t).z > 3
+    assert distance(sde, data, x[..., ::-1], t).z > 3
 
 
 def test_closed_moments_and_characteristic_functions_are_those_of_the_samples():
@@ -139,31 +141,24 @@ def test_closed_moments_and_characteristic_functions_are_those_of_the_samples():
     np.testing.assert_allclose(problems.characteristic_function(sde, data, t, w), expected, atol=0.02)
 
 
-def energy(x, y):
-    """2 E|X - Y| - E|X - X'| - E|Y - Y'|, from the pooled distances and the labels."""
+def p_value(x, y, permutations=999):
+    """Of the two-sample permutation test by the energy distance 2 E|X - Y| - E|X - X'| - E|Y - Y'| (Szekely and Rizzo).
+
+    The statistic is the quadratic form -a'Da of the pooled distances D, with a = 1/n on one and -1/m on the other.
+    """
     pooled = np.concatenate([x, y])
     distances = np.linalg.norm(pooled[:, None] - pooled[None], axis=-1)
-
-    def statistic(first):
-        second = ~first
-        between = distances[np.ix_(first, second)].mean()
-        return 2 * between - distances[np.ix_(first, first)].mean() - distances[np.ix_(second, second)].mean()
-
-    return statistic, np.arange(len(pooled)) < len(x)
-
-
-def p_value(x, y, permutations=999):
-    """Of the two-sample permutation test by energy distance (Szekely and Rizzo, 2004)."""
-    statistic, labels = energy(x, y)
+    labels = np.concatenate([np.full(len(x), 1 / len(x)), np.full(len(y), -1 / len(y))])
     rng = np.random.default_rng(0)
-    others = [statistic(rng.permutation(labels)) for _ in range(permutations)]
-    return (1 + sum(other >= statistic(labels) for other in others)) / (1 + permutations)
+    rows = np.stack([labels, *(rng.permutation(labels) for _ in range(permutations))])
+    statistics = -np.sum((rows @ distances) * rows, axis=1)
+    return np.mean(statistics >= statistics[0])
 
 
 LEVEL = 0.01  # of the two-sample tests, with 400 samples of each
 
 
-@pytest.mark.parametrize("sde", ["VP", "VE"])
+@pytest.mark.parametrize("sde", ["VP", pytest.param("VE", marks=pytest.mark.long)])
 def test_samples_of_the_ode_and_of_the_sde_have_one_distribution(sde):
     """On the mixture; starts and noise of the two are independent."""
     sde, n = problems.DEFAULTS[sde], 400
@@ -198,9 +193,10 @@ RECORD = Record(
     errors={"Gaussian": [4e-4, 1e-4], "mixture": [4e-4, 1e-4]},
     observed={"Gaussian": 2.0, "mixture": 2.0},
     expected={"Gaussian": 2, "mixture": 2},
-    distance={name: {"error": 0.01, "standard_error": 0.01, "z": 1.0} for name in problems.DATA},
-    nfe=21,
-    counted=21,
+    distance={
+        name: {"error": 0.02, "standard_error": 0.02, "z": 1.0, "bias": 0.0, "bound": 0.07} for name in problems.DATA
+    },
+    nfe=(21, 21),
 )
 
 
@@ -209,12 +205,9 @@ RECORD = Record(
     [
         (dict(observed={"Gaussian": 1.7, "mixture": 2.0}), "dpmpp_2m on VP, Gaussian: order 1.70 instead of 2"),
         (dict(observed={"Gaussian": 2.0, "mixture": float("nan")}), "mixture: order nan instead of 2"),
-        (dict(counted=22), "21 evaluations reported, 22 counted"),
-        (
-            dict(distance={"Gaussian": {"error": float("nan"), "standard_error": 0.01}}),
-            "Gaussian: distribution error nan",
-        ),
-        (dict(distance={"mixture": {"error": 0.2, "standard_error": 0.01}}), "mixture: distribution error 0.200"),
+        (dict(nfe=(21, 22)), "21 evaluations reported, 22 counted"),
+        (dict(distance={"Gaussian": {"bias": float("nan"), "bound": 0.07}}), "Gaussian: bias nan of the distribution"),
+        (dict(distance={"mixture": {"bias": 0.2, "bound": 0.07}}), "mixture: bias 0.200 of the distribution, above"),
     ],
 )
 def test_the_table_says_what_is_missed(change, words):
@@ -229,5 +222,5 @@ def test_the_page_holds_its_pictures(tmp_path):
     page = report.write_page(tmp_path, [RECORD, undefined], 1.0).read_text()
     assert "<svg" in page and "Nothing misses." in page and "src=" not in page and "not defined" in page
     report.write_json(tmp_path, [RECORD, undefined], 1.0)
-    assert json.loads((tmp_path / "truth_table.json").read_text())["records"][0]["nfe"] == 21
+    assert json.loads((tmp_path / "truth_table.json").read_text())["records"][0]["nfe"] == [21, 21]
     assert len(report.text_table([RECORD, undefined]).splitlines()) == 4

@@ -34,7 +34,13 @@ class Distance(NamedTuple):
 
     @property
     def z(self) -> float:
+        """About 1 for exact samples."""
         return self.error / self.standard_error
+
+    @property
+    def bias(self) -> float:
+        """The error less what chance adds to it: E error^2 = bias^2 + standard_error^2. NaN stays."""
+        return float(np.sqrt(np.maximum(self.error**2 - self.standard_error**2, 0.0)))
 
 
 def frequencies(data: Oracle) -> np.ndarray:

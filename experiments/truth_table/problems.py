@@ -28,7 +28,7 @@ MEASURED_CHAIN = MEASURED | {"EDM": EDM(sigma_min=5e-6, sigma_max=5.0)}
 # the orders of these methods are measured from there, and those of their first steps where data are seen at once.
 HIGH_START: dict[str, SDE] = {
     "VP": VP(beta_max=30.0),
-    "sub-VP": SubVP(beta_max=30.0),
+    "sub-VP": SubVP(),
     "VE": VE(sigma_min=0.01, sigma_max=1000.0),
     "EDM": EDM(),
 }
