@@ -21,7 +21,8 @@ and the solvers differ in the polynomial put through their evaluations:
 | deis_1, _2, _3     | e, polynomial in t, over steps        | 2, 3, 4 | Zhang and Chen 2023, tAB                  |
 | ipndm              | e, Adams-Bashforth as on an even grid | 2       | Liu et al. 2022; 4 where k is even        |
 
-Methods over steps begin with lower orders, as published.
+Methods over steps begin with lower orders, as published. Where the data are not lost in noise at t = 1, the error of
+their first steps, of order 2 for deis and 3 for unipc_3, outlasts that of the others.
 """
 
 from collections.abc import Callable, Sequence
@@ -61,7 +62,10 @@ class Grid(NamedTuple):
     def between(self, i: int, fraction: float) -> tuple[float, float]:
         """(t, k) inside step i, at a fraction of it in log k."""
         k = self.k[i] ** (1 - fraction) * self.k[i + 1] ** fraction
-        return float(self.sde.time(np.asarray(k))), float(k)
+        return float(self.sde.time(np.array([k]))[0]), float(k)
+
+
+Weights = Sequence[float] | np.ndarray  # of base and of evaluations, the latest first
 
 
 Weights = Sequence[float] | np.ndarray  # of base and of evaluations, the latest first

@@ -59,7 +59,7 @@ def probability_flow(
     def result(state: State):
         x, nfe = state.y, state.nfe
         if denoise:
-            t = jnp.full(len(x), eps, jnp.float32)
+            t = jnp.full(len(x), eps, x.dtype)
             a, b, _ = reverse_diffusion(sde, t)
             x, nfe = expand(a, x) * x + expand(b, x) * score_fn(x, t), nfe + 1
         return x, nfe

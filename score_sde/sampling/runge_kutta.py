@@ -18,7 +18,7 @@ from score_sde.randomness import expand
 RightHandSide = Callable[[Times, PyTree, PyTree], PyTree]  # (t, y, args) -> dy/dt, each sample at its own t
 
 # Butcher tableau (Dormand and Prince, 1980). The last row of A is the solution; its stage is the next step's first.
-C = np.array([0, 1 / 5, 3 / 10, 4 / 5, 8 / 9, 1, 1], np.float32)
+C = np.array([0, 1 / 5, 3 / 10, 4 / 5, 8 / 9, 1, 1])
 A = np.array(
     [
         [0, 0, 0, 0, 0, 0, 0],
@@ -28,10 +28,9 @@ A = np.array(
         [19372 / 6561, -25360 / 2187, 64448 / 6561, -212 / 729, 0, 0, 0],
         [9017 / 3168, -355 / 33, 46732 / 5247, 49 / 176, -5103 / 18656, 0, 0],
         [35 / 384, 0, 500 / 1113, 125 / 192, -2187 / 6784, 11 / 84, 0],
-    ],
-    np.float32,
+    ]
 )
-E = np.array([-71 / 57600, 0, 71 / 16695, -71 / 1920, 17253 / 339200, -22 / 525, 1 / 40], np.float32)
+E = np.array([-71 / 57600, 0, 71 / 16695, -71 / 1920, 17253 / 339200, -22 / 525, 1 / 40])
 ORDER = 5
 SAFETY, MIN_FACTOR, MAX_FACTOR = 0.9, 0.2, 10.0
 
@@ -54,14 +53,15 @@ class Integrator(NamedTuple):
 def dormand_prince(rhs: RightHandSide, t0: float, t1: float, *, rtol: float, atol: float) -> Integrator:
     """Integrates dy/dt = rhs(t, y, args) from t0 to t1 (either direction) for a pytree y of arrays (b, ...).
 
-    A sample whose step size underflows, or whose derivative is not finite, ends at t1 with y = NaN.
+    Time has the precision of y. A sample whose step size underflows, or whose derivative is not finite, ends at t1 with
+    y = NaN.
     """
-    direction = np.float32(np.sign(t1 - t0))
-    span = np.float32(abs(t1 - t0))
+    direction, span = float(np.sign(t1 - t0)), abs(t1 - t0)
 
     def init(y: PyTree, args: PyTree = None) -> State:
         """First step size as in Hairer, Norsett and Wanner, section II.4."""
-        t = jnp.full(len(jax.tree.leaves(y)[0]), t0, jnp.float32)
+        first = jax.tree.leaves(y)[0]
+        t = jnp.full(len(first), t0, first.dtype)
         dy = rhs(t, y, args)
         scale = jax.tree.map(lambda y: atol + rtol * jnp.abs(y), y)
         d0, d1 = _rms(y, scale), _rms(dy, scale)
@@ -81,7 +81,7 @@ def dormand_prince(rhs: RightHandSide, t0: float, t1: float, *, rtol: float, ato
         t, y, dy, h, rejected, nfe = state
         remaining = direction * (t1 - t)
         active = remaining > 0
-        min_step = 10 * jnp.finfo(jnp.float32).eps * jnp.maximum(jnp.abs(t), 1e-6)
+        min_step = 10 * jnp.finfo(t.dtype).eps * jnp.maximum(jnp.abs(t), 1e-6)
         h = jnp.where(h > min_step, h, min_step)  # also where it is NaN
         last = h >= remaining
         signed_h = direction * jnp.where(last, remaining, h)
@@ -91,13 +91,13 @@ def dormand_prince(rhs: RightHandSide, t0: float, t1: float, *, rtol: float, ato
 
         def stage(s, carry):
             stages, _ = carry
-            row = jnp.asarray(A)[s]
+            row = jnp.asarray(A, t.dtype)[s]
             y_s = _axpy(signed_h, jax.tree.map(lambda k: jnp.tensordot(row, k, 1), stages), y)
-            dy_s = rhs(t + signed_h * jnp.asarray(C)[s], y_s, args)
+            dy_s = rhs(t + signed_h * jnp.asarray(C, t.dtype)[s], y_s, args)
             return jax.tree.map(lambda k, d: k.at[s].set(d), stages, dy_s), y_s
 
         stages, y_new = jax.lax.fori_loop(1, 7, stage, (stages, y))
-        error = jax.tree.map(lambda k: jnp.tensordot(jnp.asarray(E), k, 1), stages)
+        error = jax.tree.map(lambda k: jnp.tensordot(jnp.asarray(E, t.dtype), k, 1), stages)
         error = jax.tree.map(lambda e: expand(signed_h, e) * e, error)
         scale = jax.tree.map(lambda a, b: atol + rtol * jnp.maximum(jnp.abs(a), jnp.abs(b)), y, y_new)
         error_norm = _rms(error, scale)
@@ -108,7 +108,7 @@ def dormand_prince(rhs: RightHandSide, t0: float, t1: float, *, rtol: float, ato
         factor = jnp.where(jnp.isfinite(error_norm), factor, MIN_FACTOR)
         failed = active & ~accepted & (h <= min_step)
 
-        t_new = jnp.where(last, jnp.float32(t1), t + signed_h)
+        t_new = jnp.where(last, jnp.asarray(t1, t.dtype), t + signed_h)
         t = jnp.where(failed, t1, jnp.where(accepted, t_new, t))
         y = _where(accepted, y_new, y)
         y = jax.tree.map(lambda y: jnp.where(expand(failed, y), jnp.nan, y), y)

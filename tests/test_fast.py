@@ -1,0 +1,153 @@
+"""Fast solvers: what they share with each other, their grids, and their refusals. Their orders: test_truth_table.py."""
+
+import functools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from score_sde.errors import UsageError
+from score_sde.oracles import Gaussian, Mixture
+from score_sde.randomness import Stream, sample_keys, stream
+from score_sde.sampling import FAST_SOLVERS, SAMPLERS, advance, fast_solver, solve
+from score_sde.sampling.grids import GRIDS, time_grid
+from score_sde.sde import EDM, VE, VP, SubVP
+
+SHAPE = (1, 2, 1)
+DATA = Mixture(
+    [0.6, 0.4],
+    [
+        Gaussian(np.reshape([0.7, 0.2], SHAPE), np.array([[0.2, 0.1], [0.1, 0.3]])),
+        Gaussian(np.reshape([-0.8, 0.4], SHAPE), 0.15),
+    ],
+)
+SDES = {"vp": VP(), "subvp": SubVP(), "ve": VE(), "edm": EDM()}
+KEYS = sample_keys(jax.random.key(0), jnp.arange(8))
+every_sde = pytest.mark.parametrize("sde", SDES.values(), ids=SDES)
+
+
+def start(sde, keys=KEYS):
+    return sde.prior_sample(stream(keys, Stream.PRIOR), SHAPE)
+
+
+def samples(sde, keys=KEYS, **options):
+    return np.asarray(solve(fast_solver(sde, DATA.score_fn(sde), **options), keys, start(sde, keys))[0])
+
+
+@pytest.mark.parametrize("name", SAMPLERS)
+def test_every_sampler_reports_the_evaluations_that_the_score_counts(name):
+    sde, calls = VP(num_scales=25), []
+    exact = DATA.score_fn(sde)
+
+    def counted(x, t):
+        jax.debug.callback(lambda t: calls.append(t), t[0])
+        return exact(x, t)
+
+    options = dict(rtol=1e-2, atol=1e-2) if name in ("ode", "adaptive") else {}
+    _, nfe = solve(SAMPLERS[name](sde, counted, **options), KEYS[:1], start(sde, KEYS[:1]))
+    jax.effects_barrier()
+    assert nfe.tolist() == [len(calls)]
+
+
+def test_denoising_costs_one_evaluation():
+    numbers = [fast_solver(VP(), DATA.score_fn(VP()), num_steps=9, noise_removal=last).nfe for last in (False, True)]
+    assert numbers == [9, 10]
+
+
+def test_ddim_without_noise_is_the_first_order_dpm_solver():
+    np.testing.assert_array_equal(samples(VP(), name="ddim", eta=0.0), samples(VP(), name="dpm_solver_1"))
+
+
+def test_edm_without_churn_is_its_deterministic_sampler():
+    np.testing.assert_array_equal(samples(EDM(), name="edm_stochastic", s_churn=0.0), samples(EDM(), name="edm"))
+
+
+@pytest.mark.parametrize("grid", ["karras", "uniform"])
+def test_under_edms_own_sde_heuns_method_is_edms(grid):
+    """Where std is time, slopes in t are slopes in the noise level; both sum the same terms in another order."""
+    heun, edm = (samples(EDM(sigma_max=5.0), name=name, grid=grid, num_steps=12) for name in ("heun", "edm"))
+    np.testing.assert_allclose(heun, edm, rtol=1e-4, atol=1e-5)
+
+
+def test_under_another_sde_heuns_method_is_not_edms():
+    heun, edm = (samples(VE(), name=name, grid="karras", num_steps=12) for name in ("heun", "edm"))
+    assert np.abs(heun - edm).max() > 1e-3
+
+
+def test_noise_of_ddim_changes_samples_and_their_spread_stays():
+    keys = sample_keys(jax.random.key(1), jnp.arange(2048))
+    still, noisy = (samples(VP(), keys, name="ddim", eta=eta, num_steps=50) for eta in (0.0, 1.0))
+    assert np.abs(still - noisy).max() > 0.5
+    np.testing.assert_allclose(still.std(0), noisy.std(0), rtol=0.1)
+
+
+@pytest.mark.parametrize("name", ["dpmpp_2m_sde", "edm_stochastic", "unipc_3"])
+def test_a_sample_does_not_depend_on_its_batch(name):
+    np.testing.assert_allclose(samples(VP(), name=name)[4:6], samples(VP(), KEYS[4:6], name=name), rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize("name", ["dpmpp_2m_sde", "dpm_solver_3"])
+def test_advancing_in_parts_changes_nothing(name):
+    sde = VP()
+    solver = fast_solver(sde, DATA.score_fn(sde), name=name, num_steps=7)
+    go_on = jax.jit(functools.partial(advance, solver))
+    state = solver.init(KEYS, start(sde))
+    for steps in (2, 3, 100):
+        state = go_on(state, steps)
+    assert float(solver.fraction(state)) == 1
+    np.testing.assert_allclose(solver.result(state)[0], samples(sde, name=name, num_steps=7), rtol=1e-5, atol=1e-6)
+
+
+@every_sde
+@pytest.mark.parametrize("name", GRIDS)
+def test_grids_go_from_one_down_to_eps(sde, name):
+    t = time_grid(sde, name, 17, eps=1e-3)
+    assert (len(t), t[0], t[-1]) == (18, 1.0, 1e-3)
+    assert np.all(np.diff(t) < 0)
+
+
+@every_sde
+@pytest.mark.parametrize(
+    ("name", "measure"),
+    [
+        ("uniform", lambda sde, t: t),
+        ("quadratic", lambda sde, t: np.sqrt(t)),
+        ("log_snr", lambda sde, t: np.log(sde.std(t) / sde.mean_scale(t))),
+        ("karras", lambda sde, t: (sde.std(t) / sde.mean_scale(t)) ** (1 / 7)),
+    ],
+)
+def test_grids_are_equidistant_in_what_they_say(sde, name, measure):
+    """In float64; the noise level of sub-VP at eps is a difference that leaves 9 digits."""
+    steps = np.diff(measure(sde, time_grid(sde, name, 10, eps=1e-3)))
+    np.testing.assert_allclose(steps, steps.mean(), rtol=1e-6)
+
+
+@pytest.mark.parametrize("name", FAST_SOLVERS)
+@pytest.mark.parametrize("num_steps", [1, 2, 3])
+def test_few_steps_are_enough_to_run(name, num_steps):
+    solver = fast_solver(VP(), DATA.score_fn(VP()), name=name, num_steps=num_steps)
+    shapes = jax.eval_shape(lambda: solver.result(solver.step(solver.init(KEYS, jnp.zeros((8, *SHAPE))))))
+    assert shapes[0].shape == (8, *SHAPE)
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        (dict(name="dpmpp2m"), "did you mean 'dpmpp_2m'"),
+        (dict(grid="logsnr"), "did you mean 'log_snr'"),
+        (dict(name="ddim", eta=1.5), r"sampling.eta=1.5 must be in \[0, 1\]"),
+        (dict(name="ddim", eta=-0.1), "0 is deterministic, 1 ancestral"),
+        (dict(num_steps=0), "num_steps=0 must be at least 1"),
+        (dict(grid="karras", rho=0.0), "rho=0.0 must be positive; Karras et al. take 7"),
+        (dict(grid="karras", rho=-7.0), "rho"),
+        (dict(eps=0.0), r"in \(0, 1\)"),
+        (dict(eps=1.0), r"in \(0, 1\)"),
+        (dict(name="edm_stochastic", s_churn=-1.0), "s_churn >= 0"),
+        (dict(name="edm_stochastic", s_min=2.0, s_max=1.0), "s_min <= s_max"),
+        (dict(name="edm_stochastic", s_noise=0.0), "s_noise > 0"),
+    ],
+)
+def test_mistakes_are_refused_in_words_that_help(options, words):
+    with pytest.raises(UsageError, match=words):
+        fast_solver(VP(), DATA.score_fn(VP()), **options)
