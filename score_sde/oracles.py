@@ -172,7 +172,7 @@ class Mixture(Oracle):
 
 
 class Empirical(Oracle):
-    """Equal weight on each of n images (n, h, w, c), in model range: what a network that learns its data by heart knows.
+    """Equal weight on n images (n, h, w, c), in model range: what a network that learns its data by heart knows.
 
     Costs n images' worth of arithmetic for each image and time.
     """
