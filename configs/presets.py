@@ -175,7 +175,7 @@ def digits(config: ConfigDict) -> None:
         snapshot_sampling=False,
     )
     config.eval.update(batch_size=304, begin_ckpt=1, enable_bpd=True, bpd_num_repeats=1, rtol=1e-4, atol=1e-4)
-    config.dequantizer.update(n_iters=1000, log_freq=10, snapshot_freq=250)
+    config.dequantizer.update(n_iters=500, log_freq=10, snapshot_freq=250)
     config.optim.update(warmup=100, lr=1e-3, ema_rate=0.995)  # longer averages would reach back to the start
 
 

@@ -207,6 +207,7 @@ class Dequantizing:
     def __init__(self, experiment: Experiment, options: Mapping[str, Any]):
         for key in ("batch_size", "n_iters", "lr", "num_times", "log_freq", "snapshot_freq"):
             _check_positive(f"dequantizer.{key}", options.get(key, 1))
+        experiment.ode_score_fn(experiment.param_shapes)  # what the SDE lacks is said now
         self.experiment, self.options = experiment, options
         self.network = Dequantizer(nf=options["nf"], num_res_blocks=options["num_res_blocks"])
         self.network.check()

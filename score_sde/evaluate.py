@@ -40,7 +40,8 @@ def evaluate(config: ConfigDict, directory: str | Path, folder: str = "eval") ->
     bpd_set = load_data(config, train=True) if likelihoods and train else test_set
     repeats = 1 if train else options.bpd_num_repeats
     if likelihoods:  # what the SDE or the workdir lacks is said now
-        _ = model.experiment.ode_score_fn(model.params), model.dequantizer_params
+        model.experiment.bits_per_dim(model.params)
+        _ = model.dequantizer_params
     if options.enable_bound:
         model.experiment.bound(model.params)
 

@@ -128,8 +128,13 @@ def test_training_variational_dequantisation_lowers_bits_per_dim(tiny_config):
     assert exact - 4 * after.std() / 16 < after.mean() < before.mean() - 0.5
 
 
-def test_a_dequantizer_without_channels_is_refused(tiny_config):
+def test_a_dequantizer_that_cannot_be_trained_is_refused(tiny_config):
     config = tiny_config()
     for key, value in (("nf", 0), ("lr", 0.0), ("num_times", 0)):
         with pytest.raises(UsageError, match=rf"dequantizer\.{key}={value}"):
             Dequantizing(Experiment(config), config.dequantizer.to_dict() | {key: value})
+    discrete = tiny_config("ve/digits_ncsnpp_continuous")
+    discrete.training.continuous = False
+    discrete.model.embedding_type = "positional"
+    with pytest.raises(UsageError, match="trained at discrete"):
+        Dequantizing(Experiment(discrete), discrete.dequantizer.to_dict())

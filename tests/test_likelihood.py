@@ -56,7 +56,7 @@ def test_hutchinsons_estimator_is_unbiased(divergence):
     assert abs(np.mean(estimates) - exact[0]) < 4 * np.std(estimates) / np.sqrt(len(estimates))
 
 
-def divergences(matrix, name, num_probes, samples=4000):
+def divergences(matrix, name, num_probes, samples=2000):
     """Estimates of the trace of a matrix (32, 32) as the divergence of x -> matrix x, each with its own probes."""
     keys = sample_keys(jax.random.key(0), jnp.arange(samples))
     x, matrix = jnp.zeros((samples, *SHAPE)), jnp.asarray(matrix, jnp.float32)
