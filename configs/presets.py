@@ -71,7 +71,11 @@ def base() -> ConfigDict:
         num_samples=50_000,
         bpd_dataset="test",  # train | test
         bpd_num_repeats=5,  # passes with fresh dequantisation noise and probes; the training set is passed once
-        hutchinson_type="rademacher",  # rademacher | gaussian | exact
+        hutchinson_type="rademacher",  # rademacher | gaussian | hutch++ | exact
+        num_probes=1,  # of the divergence's estimate; hutch++ needs at least 3
+        dequantization="uniform",  # uniform | truncated_normal | variational, which --mode=train_dequantizer trains
+        enable_bound=False,  # an upper bound on the bits/dim of the reverse SDE, on the data and passes of bits/dim
+        bound_num_times=16,  # evaluations of the network for each image of it, but one
         rtol=1e-5,
         atol=1e-5,
     )
@@ -93,6 +97,16 @@ def base() -> ConfigDict:
         warmup=5000,
         grad_clip=1.0,  # negative: off
         ema_rate=0.999,
+    )
+    config.dequantizer = dict(
+        nf=32,
+        num_res_blocks=2,
+        batch_size=128,
+        n_iters=10_000,
+        lr=1e-3,
+        num_times=1,  # of the bound that is minimised, as eval.bound_num_times
+        log_freq=50,
+        snapshot_freq=1000,  # checkpoints to resume from; the last two are kept
     )
     config.wandb = dict(mode="disabled", project="score_sde", name="")  # disabled | offline | online
     config.sde = dict(name="vesde")
@@ -172,6 +186,7 @@ def digits(config: ConfigDict) -> None:
         snapshot_sampling=False,
     )
     config.eval.update(batch_size=304, begin_ckpt=1, enable_bpd=True, bpd_num_repeats=1, rtol=1e-4, atol=1e-4)
+    config.dequantizer.update(n_iters=500, log_freq=10, snapshot_freq=250)
     config.optim.update(warmup=100, lr=1e-3, ema_rate=0.995)  # longer averages would reach back to the start
 
 

@@ -5,7 +5,7 @@ they write anything.
 """
 
 import dataclasses
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import jax
@@ -14,11 +14,13 @@ import optax
 from flax import traverse_util
 from ml_collections import ConfigDict
 
-from score_sde import images, likelihood, losses
+from score_sde import dequantization, images, likelihood, losses
 from score_sde.array_types import Array, Float, Images, Key, Keys, PerSample, Pixels, PyTree, ScoreFn, Times
 from score_sde.data import dataset
+from score_sde.dequantization import Dequantization
 from score_sde.errors import UsageError, one_of
-from score_sde.models import CLASSIFIERS, MODELS, is_trainable
+from score_sde.likelihood_bound import Bound, likelihood_bound
+from score_sde.models import CLASSIFIERS, MODELS, Dequantizer, is_trainable
 from score_sde.randomness import Stream, expand, normal, sample_keys, stream
 from score_sde.sampling import SAMPLERS, Solver, probability_flow
 from score_sde.sampling.probability_flow import check_tolerances
@@ -97,7 +99,7 @@ class Experiment(_Trainable):
         if isinstance(self.sde, VE) and not self.config.training.continuous:
             raise UsageError(
                 "All samplers but pc, and likelihoods, need a score at every time, and this VE network was trained at "
-                "discrete ones; set sampling.method=pc, and eval.enable_bpd=False."
+                "discrete ones; set sampling.method=pc, and eval.enable_bpd and eval.enable_bound to False."
             )
         row = self._preconditioning(continuous=True)
         return self.score_fn(
@@ -128,7 +130,7 @@ class Experiment(_Trainable):
     def prior(self, keys: Keys) -> Images:
         """x_T for each key, where the sampler starts: `sampling.temperature` times a sample of the prior."""
         x = self.sampling_sde.prior_sample(stream(keys, Stream.PRIOR), self.image_shape)
-        return self.config.sampling.get("temperature", 1.0) * x
+        return self.config.sampling.temperature * x
 
     def augment(self, keys: Keys, x: Images) -> Images:
         """What training does to images in [0, 1]: flip, dequantise."""
@@ -159,29 +161,84 @@ class Experiment(_Trainable):
         if method == "ode":
             options = dict(rtol=sampling.rtol, atol=sampling.atol)
         elif method == "adaptive":
-            atol = sampling.get("sde_atol")
-            options = dict(rtol=sampling.get("sde_rtol", 0.02), atol=self.scaling.scale / 256 if atol is None else atol)
+            one_level = self.scaling.scale / 256
+            options = dict(rtol=sampling.sde_rtol, atol=one_level if sampling.sde_atol is None else sampling.sde_atol)
         else:
-            options = {key: sampling[key] for key in FAST_OPTIONS if key in sampling}  # an older workdir has none
+            options = {key: sampling[key] for key in FAST_OPTIONS}
         return SAMPLERS[method](self.sde, self.ode_score_fn(params), **options, **common)
 
     def bits_per_dim(self, params: PyTree) -> Solver:
-        """The solver for bits/dim of dequantised images in model range."""
+        """The solver for bits/dim of the density in model range, at points that `dequantization` gives."""
         options = self.config.eval
         return likelihood.bits_per_dim(
             self.sde,
             self.ode_score_fn(params),
-            offset_bits=self.scaling.offset_bits,
+            offset_bits=0,  # it is log q's
             divergence=options.hutchinson_type.lower(),
+            num_probes=options.num_probes,
             rtol=options.rtol,
             atol=options.atol,
+            eps=self.dequantization().eps,
         )
+
+    def bound(self, params: PyTree) -> Bound:
+        """The upper bound on bits/dim of the density in model range."""
+        if self.config.eval.dequantization == "truncated_normal":
+            raise UsageError(
+                "The bound is one of a density at time 0, and truncated-normal dequantisation gives points at a later "
+                "one; set eval.dequantization to uniform or variational, or eval.enable_bound=False."
+            )
+        return likelihood_bound(self.sde, self.ode_score_fn(params), num_times=self.config.eval.bound_num_times)
+
+    def dequantization(self, dequantizer: Callable | None = None) -> Dequantization:
+        """That of config.eval. dequantizer: the network of the variational one, as a function of images."""
+        name = self.config.eval.dequantization
+        if name == "truncated_normal":
+            seen = self.config.data.uniform_dequantization
+            return dequantization.truncated_normal(self.sde, self.scaling, dequantized=seen)
+        if name == "variational":
+            return dequantization.variational(self.scaling, dequantizer)
+        return dequantization.uniform(self.scaling)
 
     def transport(self, params: PyTree, *, encode: bool) -> Solver:
         """The probability-flow ODE between images in model range, at t = 1e-5, and latents; either way."""
         sampling, score_fn = self.config.sampling, self.ode_score_fn(params)
         options = dict(rtol=sampling.rtol, atol=sampling.atol, eps=1e-5, noise_removal=False)
         return probability_flow(self.sde, score_fn, encode=encode, **options)
+
+
+class Dequantizing:
+    """The variational dequantisation of an experiment, as functions of its network's parameters.
+
+    options: the section `dequantizer` of a config.
+    """
+
+    def __init__(self, experiment: Experiment, options: Mapping[str, Any]):
+        for key in ("batch_size", "n_iters", "lr", "num_times", "log_freq", "snapshot_freq"):
+            _check_positive(f"dequantizer.{key}", options.get(key, 1))
+        experiment.ode_score_fn(experiment.param_shapes)  # what the SDE lacks is said now
+        self.experiment, self.options = experiment, options
+        self.network = Dequantizer(nf=options["nf"], num_res_blocks=options["num_res_blocks"])
+        self.network.check()
+        self.optimizer = adam(
+            lr=options["lr"], beta1=0.9, eps=1e-8, weight_decay=0.0, warmup=100, grad_clip=1.0, trainable=True
+        )
+
+    def init_state(self) -> TrainState:
+        key = stream(stream(jax.random.key(self.experiment.config.seed), Stream.DEQUANTIZER), Stream.INIT)
+        params = self.network.init(key, jnp.zeros((1, *self.experiment.image_shape)))["params"]
+        return initial_state(params, self.optimizer)
+
+    def network_fn(self, params: PyTree) -> Callable:
+        """What `Experiment.dequantization` takes."""
+        return lambda x: self.network.apply({"params": params}, x)
+
+    def loss(self, params: PyTree, score_params: PyTree, keys: Keys, x: Images) -> PerSample:
+        """The upper bound on bits/dim of images in [0, 1], by which ScoreFlow too trains its dequantizer."""
+        sde, score_fn = self.experiment.sde, self.experiment.ode_score_fn(score_params)
+        q = dequantization.variational(self.experiment.scaling, self.network_fn(params))
+        y, log_q = q.sample(stream(keys, Stream.DEQUANTIZE), x)
+        return likelihood_bound(sde, score_fn, num_times=self.options["num_times"])(keys, y) + log_q
 
 
 class Classification(_Trainable):
@@ -245,11 +302,13 @@ def _check_values(config: ConfigDict) -> None:
     one_of("optim.optimizer", config.optim.optimizer, ("Adam",))
     one_of("eval.bpd_dataset", config.eval.bpd_dataset, ("train", "test"))
     one_of("eval.hutchinson_type", config.eval.hutchinson_type.lower(), likelihood.DIVERGENCES)
+    likelihood.check_divergence(config.eval.hutchinson_type.lower(), config.eval.num_probes)
+    one_of("eval.dequantization", config.eval.dequantization, dequantization.CHOICES)
     one_of("wandb.mode", config.wandb.mode, ("disabled", "offline", "online"))
     training = config.training
     for key in ("batch_size", "n_iters", "snapshot_freq", "snapshot_freq_for_preemption", "log_freq", "eval_freq"):
         _check_positive(f"training.{key}", training[key])
-    for key in ("batch_size", "num_samples", "bpd_num_repeats"):
+    for key in ("batch_size", "num_samples", "bpd_num_repeats", "bound_num_times"):
         _check_positive(f"eval.{key}", config.eval[key])
     for key in ("image_size", "num_channels"):
         _check_positive(f"data.{key}", config.data[key])
@@ -257,7 +316,7 @@ def _check_values(config: ConfigDict) -> None:
     _check_positive("optim.lr", config.optim.lr)
     if not 0 <= config.optim.ema_rate < 1:
         raise UsageError(f"optim.ema_rate={config.optim.ema_rate} must be in [0, 1); 0 means no averaging.")
-    _check_positive("sampling.temperature", config.sampling.get("temperature", 1.0))
+    _check_positive("sampling.temperature", config.sampling.temperature)
     check_tolerances(config.sampling.rtol, config.sampling.atol)
     check_tolerances(config.eval.rtol, config.eval.atol)
     if not training.continuous and config.model.get("embedding_type") == "fourier":

@@ -17,7 +17,8 @@ logging.getLogger("absl").setLevel(logging.WARNING)  # Orbax reports every file 
 class Checkpoints:
     """The checkpoints under one folder, numbered by step. Use as a context manager: leaving it waits for saves.
 
-    keep_every: steps that are multiples of it are kept for ever, as are those of `keep`; of the others the last two.
+    keep_every: steps that are multiples of it (0: none) are kept for ever, as are those of `keep`; of the others the
+    last two.
     Given by the one process that saves here: it removes what a killed save has left, which to a reader could be a save
     under way.
     """

@@ -28,14 +28,22 @@ def evaluate(config: ConfigDict, directory: str | Path, folder: str = "eval") ->
     directory, options = Path(directory), config.eval
     steps = _steps_to_evaluate(config, workdir.checkpoint_steps(directory))
     parallel.check_divisible("eval.batch_size", options.batch_size)
-    if not (options.enable_loss or options.enable_bpd or options.enable_sampling):
-        raise UsageError("Nothing to evaluate: set eval.enable_loss, eval.enable_bpd or eval.enable_sampling to True.")
+    if not (options.enable_loss or options.enable_bpd or options.enable_bound or options.enable_sampling):
+        raise UsageError(
+            "Nothing to evaluate: set eval.enable_loss, eval.enable_bpd, eval.enable_bound or eval.enable_sampling to "
+            "True."
+        )
     model = load(directory, steps[0], config)
     train = options.bpd_dataset == "train"
     test_set = load_data(config, train=False)
-    bpd_set = load_data(config, train=True) if options.enable_bpd and train else test_set
-    if options.enable_bpd:
-        model.experiment.bits_per_dim(model.params)  # what the SDE lacks is said now
+    likelihoods = options.enable_bpd or options.enable_bound
+    bpd_set = load_data(config, train=True) if likelihoods and train else test_set
+    repeats = 1 if train else options.bpd_num_repeats
+    if likelihoods:  # what the SDE or the workdir lacks is said now
+        model.experiment.bits_per_dim(model.params)
+        _ = model.dequantizer_params
+    if options.enable_bound:
+        model.experiment.bound(model.params)
 
     report: dict[str, Any] = {"config": workdir.flatten(config.to_dict()), "versions": workdir.versions()}
     report["devices"] = [device.device_kind for device in jax.devices()]
@@ -47,7 +55,9 @@ def evaluate(config: ConfigDict, directory: str | Path, folder: str = "eval") ->
         if options.enable_loss:
             entry["loss"] = loss(model, test_set)
         if options.enable_bpd:
-            entry["bits_per_dim"] = bits_per_dim(model, bpd_set, repeats=1 if train else options.bpd_num_repeats)
+            entry["bits_per_dim"] = bits_per_dim(model, bpd_set, repeats)
+        if options.enable_bound:
+            entry["bits_per_dim_bound"] = bits_per_dim_bound(model, bpd_set, repeats)
         if options.enable_sampling:
             target = directory / folder / f"step_{step:08d}"
             entry["sampling"] = draw_samples(model, options.num_samples, target)
@@ -122,6 +132,19 @@ def bits_per_dim(model: Trained, source: data.Source, repeats: int) -> dict[str,
     return {**_mean_and_error(bpd), "repeats": repeats, "nfe": float(nfe.mean())}
 
 
+def bits_per_dim_bound(model: Trained, source: data.Source, repeats: int) -> dict[str, Any]:
+    """The upper bound on bits/dim over a whole split, with the images, repeats and noise of `bits_per_dim`."""
+    root = stream(jax.random.key(model.config.seed + 1), Stream.BITS_PER_DIM)
+
+    def chunk(indices: np.ndarray, repeat: int, report: Callable) -> tuple[np.ndarray]:
+        return (
+            np.asarray(model.bound(sample_keys(stream(root, repeat), jnp.asarray(indices)), source.images[indices])),
+        )
+
+    size = min(model.config.eval.batch_size, pad_to_devices(len(source)))
+    return {**_mean_and_error(_over_split("bound", len(source), size, repeats, chunk)[0]), "repeats": repeats}
+
+
 def _over_split(name: str, n: int, size: int, repeats: int, chunk: Callable) -> list[np.ndarray]:
     """Arrays (repeats, n) of what `chunk(indices, repeat, report)` gives for every image."""
     rows: list[list[np.ndarray]] = []
@@ -157,7 +180,7 @@ def _steps_to_evaluate(config: ConfigDict, available: list[int]) -> list[int]:
 def _summary(entry: dict[str, Any]) -> str:
     parts = [
         f"{label} {entry[name]['mean']:.4f} +- {entry[name]['standard_error'] or math.nan:.4f}"
-        for name, label in (("loss", "loss"), ("bits_per_dim", "bits/dim"))
+        for name, label in (("loss", "loss"), ("bits_per_dim", "bits/dim"), ("bits_per_dim_bound", "bound on bits/dim"))
         if name in entry
     ]
     return ", ".join(parts + ([f"{entry['sampling']['num_samples']} samples"] if "sampling" in entry else []))

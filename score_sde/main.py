@@ -11,7 +11,7 @@ from ml_collections import ConfigDict, config_flags
 from score_sde.errors import UsageError, exit_status, nearest
 
 CONFIG = ("--config", "-config")
-MODES = ("train", "eval", "sample", "describe")
+MODES = ("train", "eval", "sample", "describe", "train_dequantizer")
 
 MOVED = {
     "training.sde": "sde.name",
@@ -66,6 +66,10 @@ def _run(mode: str, config: ConfigDict, workdir: str | None, eval_folder: str, o
     from score_sde.evaluate import evaluate, sample
 
     config = _of_workdir(Path(workdir), config, overrides)
+    if mode == "train_dequantizer":
+        from score_sde.train_dequantizer import train_dequantizer
+
+        return train_dequantizer(config, workdir)
     return evaluate(config, workdir, eval_folder) if mode == "eval" else sample(config, workdir)
 
 
@@ -200,10 +204,12 @@ def _leaves(config: ConfigDict, prefix: str = "") -> Iterator[str]:
 
 
 USAGE = """\
-python -m score_sde --config=FILE --workdir=DIR --mode=train|eval|sample|describe
+python -m score_sde --config=FILE --workdir=DIR --mode=train|eval|sample|describe|train_dequantizer
                     [--eval_folder=eval] [--config.KEY=VALUE ...]
 
 train     trains, going on from the workdir's last checkpoint
 eval      loss, bits/dim and samples of snapshots, to DIR/EVAL_FOLDER/report.json
 sample    config.sampling.num_samples samples of the last checkpoint, to DIR/samples
-describe  prints the resolved config, the network, memory, sampler and its network evaluations; needs no workdir"""
+describe  prints the resolved config, the network, memory, sampler and its network evaluations; needs no workdir
+train_dequantizer  fits a variational dequantisation to the last checkpoint, to DIR/dequantizer, for
+                   eval with --config.eval.dequantization=variational"""

@@ -32,6 +32,7 @@ class Stream(enum.IntEnum):
     FLIP = 11
     DROPOUT = 12
     PROJECT = 13
+    DEQUANTIZER = 14
 
 
 def stream(key: Key[Array, "..."], use: Stream | int | Int[Array, ""]) -> Key[Array, "..."]:

@@ -10,8 +10,8 @@ import numpy as np
 from ml_collections import ConfigDict
 
 from score_sde import checkpoints, images, workdir
-from score_sde.array_types import Array, Float, Images, Key, Keys, PerSample, Times
-from score_sde.build import Classification, Experiment
+from score_sde.array_types import Array, Float, Images, Key, Keys, PerSample, PyTree, Times
+from score_sde.build import Classification, Dequantizing, Experiment
 from score_sde.errors import UsageError, one_of
 from score_sde.parallel import pad_to_devices, pmap, shardings, split
 from score_sde.progress import Runner
@@ -21,6 +21,7 @@ from score_sde.sde import SDE
 from score_sde.state import TrainState
 
 Report = Callable[[float], None]
+DEQUANTIZER = "dequantizer"  # its folder in a workdir
 
 
 def load(
@@ -62,7 +63,9 @@ def stored_config(directory: Path) -> ConfigDict:
             return {key: restore(v) for key, v in value.items()}
         return tuple(value) if isinstance(value, list) else value
 
-    return ConfigDict(restore(workdir.read(directory, "config.json"))).lock()
+    stored = workdir.read(directory, "config.json")
+    sections = {section: values | stored.get(section, {}) for section, values in workdir.ADDED.items()}
+    return ConfigDict(restore(stored | sections)).lock()
 
 
 class _Loaded:
@@ -77,7 +80,7 @@ class _Loaded:
     def restore(self, step: int) -> None:
         """Takes the weights of another checkpoint; nothing is compiled again."""
         self.step = step
-        state = _restore(self.experiment, self.directory, step)
+        state = _restore(self.experiment, self.directory / "checkpoints", step)
         self.params = jax.device_put(state.ema_params if self.ema else state.params, shardings(None))
 
     @property
@@ -124,16 +127,60 @@ class Trained(_Loaded):
         return jnp.clip(self.experiment.scaling.to_unit(x), 0, 1), nfe
 
     def bits_per_dim(self, key: Key[Array, ""], pixels: Array | np.ndarray) -> PerSample:
-        """Bits/dim of each image, uint8 or in [0, 1] on 256 levels: dequantised with noise from `key` first."""
+        """Bits/dim of each image, uint8 or in [0, 1] on 256 levels, which are dequantised with noise from `key` first.
+
+        The model is the probability-flow ODE, the dequantisation that of config.eval.
+        """
         keys = batch_keys(key, len(pixels))
         return self.bits_per_dim_with_nfe(keys, self._in_unit_range(pixels))[0]
 
     def bits_per_dim_with_nfe(self, keys: Keys, x: Images, report: Report = lambda _: None) -> tuple[PerSample, Array]:
         """Bits/dim and evaluations of each image in [0, 1], everything random in it from the image's own key."""
-        x = self.experiment.scaling.to_model(images.dequantize(stream(keys, Stream.DEQUANTIZE), x))
-        bpd, _, nfe = self._runners["bits_per_dim"](self.params, keys, x, report)
+        y, log_q = self.dequantize(keys, x)
+        bpd, _, nfe = self._runners["bits_per_dim"](self.params, keys, y, report)
         _check_finite(bpd, "A likelihood")
-        return bpd, nfe
+        return bpd + log_q, nfe
+
+    def bound(self, key: Key[Array, "..."], pixels: Array | np.ndarray) -> PerSample:
+        """An upper bound on the bits/dim of each image under the reverse SDE, an estimate with noise from `key`."""
+        keys, x = batch_keys(key, len(pixels)), self._in_unit_range(pixels)
+        y, log_q = self.dequantize(keys, x)
+        return self._bound(self.params, *split(keys, y))[: len(x)] + log_q
+
+    @functools.cached_property
+    def _bound(self) -> Callable:
+        return pmap(lambda params, *args: self.experiment.bound(params)(*args), in_axes=(None, 0, 0), out_axes=0)
+
+    def dequantize(self, keys: Keys, x: Images) -> tuple[Images, PerSample]:
+        """Points in model range for images in [0, 1], and log q of them in bits/dim: see `score_sde.dequantization`."""
+        y, log_q = self._dequantize(self.dequantizer_params, *split(keys, x))
+        return y[: len(x)], log_q[: len(x)]
+
+    @functools.cached_property
+    def _dequantize(self) -> Callable:
+        def sample(params: PyTree, keys: Keys, x: Images) -> tuple[Images, PerSample]:
+            network = self._dequantizing.network_fn(params) if params else None
+            return self.experiment.dequantization(network).sample(stream(keys, Stream.DEQUANTIZE), x)
+
+        return pmap(sample, in_axes=(None, 0, 0), out_axes=0)
+
+    @functools.cached_property
+    def dequantizer_params(self) -> PyTree:
+        """Those of variational dequantisation, averaged; {} for other choices. Raises `UsageError` without any."""
+        if self.config.eval.dequantization != "variational":
+            return {}
+        folder = self.directory / DEQUANTIZER / "checkpoints"
+        steps = checkpoints.steps(folder)
+        if not steps:
+            raise UsageError(
+                f"eval.dequantization=variational, and no dequantizer in {self.directory}; "
+                "train it first: --mode=train_dequantizer with the same --config and --workdir."
+            )
+        return jax.device_put(_restore(self._dequantizing, folder, steps[-1]).ema_params, shardings(None))
+
+    @functools.cached_property
+    def _dequantizing(self) -> Dequantizing:
+        return Dequantizing(self.experiment, workdir.read(self.directory / DEQUANTIZER, "config.json"))
 
     def encode(self, pixels: Array | np.ndarray) -> Images:
         """Latents x_1 of images, uint8 or in [0, 1], by the probability-flow ODE from t = 1e-5."""
@@ -189,9 +236,9 @@ class TrainedClassifier(_Loaded):
         return pmap(lambda params, x, t: self.experiment.logits_fn(params)(x, t), in_axes=(None, 0, 0), out_axes=0)
 
 
-def _restore(experiment: Experiment | Classification, directory: Path, step: int) -> TrainState:
-    with checkpoints.Checkpoints(directory / "checkpoints") as saved:
-        return saved.load(step, checkpoints.on_host(jax.eval_shape(experiment.init_state)))
+def _restore(trainable: Experiment | Classification | Dequantizing, folder: Path, step: int) -> TrainState:
+    with checkpoints.Checkpoints(folder) as saved:
+        return saved.load(step, checkpoints.on_host(jax.eval_shape(trainable.init_state)))
 
 
 def _check_finite(x: Array, what: str) -> None:

@@ -6,6 +6,7 @@ metrics.jsonl   one JSON object a line, each with its step
 checkpoints/    one folder a step
 samples/        samples as .npz and .png
 eval/           report.json
+dequantizer/    of variational dequantisation: config.json, metrics.jsonl, checkpoints/
 """
 
 import importlib.metadata
@@ -19,7 +20,7 @@ from score_sde import __version__, checkpoints
 from score_sde.errors import UsageError
 
 # What may change between the launches of a run without making it another run.
-FREE_SECTIONS = ("sampling", "eval", "wandb")
+FREE_SECTIONS = ("sampling", "eval", "dequantizer", "wandb")
 FREE_KEYS = (
     "data.data_dir",
     "training.n_iters",
@@ -29,6 +30,23 @@ FREE_KEYS = (
     "training.eval_freq",
     "training.snapshot_sampling",
 )
+# What a workdir means that was written before these keys were there.
+ADDED = {
+    "sampling": {
+        "temperature": 1.0,
+        "sde_rtol": 0.02,
+        "sde_atol": None,
+        "num_steps": 20,
+        "grid": "log_snr",
+        "rho": 7.0,
+        "eta": 0.0,
+        "s_churn": 40.0,
+        "s_min": 0.05,
+        "s_max": 50.0,
+        "s_noise": 1.003,
+    },
+    "eval": {"dequantization": "uniform", "num_probes": 1, "enable_bound": False, "bound_num_times": 16},
+}
 PACKAGES = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "numpy")
 
 

@@ -10,11 +10,16 @@ import pytest
 from test_data import prepare_cifar10
 
 import score_sde
+from score_sde import likelihood
 from score_sde import workdir as wd
+from score_sde.dequantization import truncated_normal
 from score_sde.errors import UsageError
 from score_sde.evaluate import evaluate, sample
+from score_sde.images import CENTERED
 from score_sde.main import main
+from score_sde.randomness import Stream, stream
 from score_sde.train import train
+from score_sde.train_dequantizer import train_dequantizer
 
 CONFIGS = ["vp/digits_ddpmpp_continuous", "subvp/digits_ddpmpp_continuous", "ve/digits_ncsnpp_continuous"]
 
@@ -111,6 +116,60 @@ def test_the_evaluation_does_not_depend_on_the_batch_size(trained, tmp_path):
         entries.append(report["checkpoints"][-1])
     np.testing.assert_allclose(entries[0]["loss"]["mean"], entries[1]["loss"]["mean"], rtol=1e-5)
     np.testing.assert_allclose(entries[0]["bits_per_dim"]["mean"], entries[1]["bits_per_dim"]["mean"], atol=1e-4)
+
+
+def test_variational_dequantisation_trains_goes_on_and_evaluates(trained, tmp_path, capsys):
+    folder, config = trained()
+    for name in ("whole", "stopped"):
+        shutil.copytree(folder, tmp_path / name)
+    config.eval.update(
+        begin_ckpt=2, dequantization="variational", enable_loss=False, enable_bpd=False, enable_bound=True
+    )
+    config.dequantizer.update(nf=4, batch_size=8, snapshot_freq=2, log_freq=1)
+    with pytest.raises(UsageError, match=r"no dequantizer in .* --mode=train_dequantizer"):
+        evaluate(config, tmp_path / "whole")
+    for name, stops in (("whole", [4]), ("stopped", [2, 4])):
+        for config.dequantizer.n_iters in stops:
+            train_dequantizer(config, tmp_path / name)
+    whole, stopped = (metrics(tmp_path / name / "dequantizer") for name in ("whole", "stopped"))
+    assert whole == stopped
+    assert [line["step"] for line in whole] == [1, 2, 3, 4]
+    config.dequantizer.nf = 8
+    with pytest.raises(UsageError, match=r"dequantizer\.nf=4, not 8"):
+        train_dequantizer(config, tmp_path / "whole")
+    evaluate(config, tmp_path / "stopped")
+    (entry,) = json.loads((tmp_path / "stopped/eval/report.json").read_text())["checkpoints"]
+    assert entry["bits_per_dim_bound"]["images"] == 299
+    assert 0 < entry["bits_per_dim_bound"]["standard_error"] < 1
+    assert "bound on bits/dim" in capsys.readouterr().out
+
+
+def test_the_dequantisation_of_the_config_is_the_one_computed_with(trained, monkeypatch):
+    folder, config = trained()
+    config.eval.dequantization = "truncated_normal"
+    model = score_sde.trained.load(folder, config=config)
+    x = jnp.asarray(np.random.default_rng(0).integers(0, 256, (4, 8, 8, 1)) / 255, jnp.float32)
+    keys = jax.random.split(jax.random.key(0), 4)
+    q = truncated_normal(model.sde, CENTERED, dequantized=True)
+    for found, expected in zip(model.dequantize(keys, x), q.sample(stream(keys, Stream.DEQUANTIZE), x), strict=True):
+        np.testing.assert_allclose(found, expected, atol=1e-5)
+    options, solver = {}, likelihood.bits_per_dim
+    monkeypatch.setattr(likelihood, "bits_per_dim", lambda *args, **kw: options.update(kw) or solver(*args, **kw))
+    model.experiment.bits_per_dim(model.params)
+    assert options["eps"] == q.eps > 1e-5
+    with pytest.raises(UsageError, match="at a later one"):
+        model.bound(jax.random.key(0), x)
+
+
+def test_a_workdir_of_before_these_choices_has_the_first_ones(trained, tmp_path):
+    folder, _ = trained()
+    shutil.copytree(folder, tmp_path / "old")
+    stored = json.loads((folder / "config.json").read_text())
+    for key in wd.ADDED["eval"]:
+        del stored["eval"][key]
+    del stored["dequantizer"]
+    wd.write(tmp_path / "old", "config.json", stored)
+    assert score_sde.load(tmp_path / "old").config.eval.to_dict() == score_sde.load(folder).config.eval.to_dict()
 
 
 def test_a_loaded_model_does_all_it_says(trained):

@@ -6,8 +6,8 @@ from gaussian import Gaussian
 
 from score_sde.errors import UsageError
 from score_sde.images import CENTERED, UNIT
-from score_sde.likelihood import bits_per_dim
-from score_sde.randomness import expand
+from score_sde.likelihood import DIVERGENCES, bits_per_dim
+from score_sde.randomness import expand, sample_keys
 from score_sde.sampling import solve
 from score_sde.sde import VE, VP, SubVP
 
@@ -56,6 +56,60 @@ def test_hutchinsons_estimator_is_unbiased(divergence):
     assert abs(np.mean(estimates) - exact[0]) < 4 * np.std(estimates) / np.sqrt(len(estimates))
 
 
+def divergences(matrix, name, num_probes, samples=2000):
+    """Estimates of the trace of a matrix (32, 32) as the divergence of x -> matrix x, each with its own probes."""
+    keys = sample_keys(jax.random.key(0), jnp.arange(samples))
+    x, matrix = jnp.zeros((samples, *SHAPE)), jnp.asarray(matrix, jnp.float32)
+    estimator = DIVERGENCES[name]
+    field, estimates = estimator.of(
+        lambda x: (x.reshape(len(x), -1) @ matrix.T).reshape(x.shape) + 1, x, estimator.draw(keys, (num_probes, *SHAPE))
+    )
+    assert np.all(np.asarray(field) == 1)
+    return np.asarray(estimates, np.float64)
+
+
+def decaying() -> np.ndarray:
+    """Not symmetric, and with singular values 10 / i^2."""
+    left, right = (np.linalg.qr(np.random.default_rng(seed).normal(size=(32, 32)))[0] for seed in (0, 1))
+    return left * (10 / np.arange(1, 33) ** 2) @ (left + 0.2 * right).T
+
+
+@pytest.mark.parametrize(
+    ("name", "num_probes"),
+    [("rademacher", 1), ("rademacher", 4), ("gaussian", 4), ("hutch++", 3), ("hutch++", 8)],
+)
+def test_every_estimator_of_the_divergence_is_unbiased(name, num_probes):
+    estimates = divergences(decaying(), name, num_probes)
+    error = np.std(estimates) / np.sqrt(len(estimates)) + 1e-5
+    assert abs(np.mean(estimates) - np.trace(decaying())) < 4 * error
+
+
+def test_several_probes_are_averaged():
+    one, four = (np.var(divergences(decaying(), "gaussian", n)) for n in (1, 4))
+    np.testing.assert_allclose(four, one / 4, rtol=0.2)
+
+
+@pytest.mark.parametrize("num_probes", [6, 12])
+def test_hutch_plus_plus_is_better_at_equal_cost_where_the_spectrum_decays(num_probes):
+    plain, sketched = (np.var(divergences(decaying(), name, num_probes)) for name in ("rademacher", "hutch++"))
+    assert sketched < plain / 3
+
+
+@pytest.mark.parametrize("num_probes", [12, 13, 17])
+def test_hutch_plus_plus_is_exact_up_to_its_rank(num_probes):
+    rng = np.random.default_rng(0)
+    matrix = rng.normal(size=(32, 4)) @ rng.normal(size=(4, 32))
+    np.testing.assert_allclose(divergences(matrix, "hutch++", num_probes, 50), np.trace(matrix), atol=2e-3)
+    assert np.std(divergences(matrix, "hutch++", 11, 50)) > 1
+
+
+def test_hutch_plus_plus_follows_the_ode():
+    data, sde = Gaussian(std=np.geomspace(0.1, 2, 32).reshape(SHAPE)), VP()
+    x = data.mean + data.std * jax.random.normal(jax.random.key(0), (4, *SHAPE))
+    solver = bits_per_dim(sde, data.score_fn(sde), offset_bits=0, divergence="hutch++", num_probes=96)
+    np.testing.assert_allclose(solve(solver, jax.random.key(1), x)[0], data.bits_per_dim(sde, x), atol=1e-4)
+
+
 def test_the_offset_is_the_change_of_variables_to_256_levels():
     assert CENTERED.offset_bits == 7
     assert UNIT.offset_bits == 8
@@ -78,3 +132,7 @@ def test_an_images_bits_do_not_depend_on_its_batch():
 def test_unknown_estimators_are_refused():
     with pytest.raises(UsageError, match="did you mean 'rademacher'"):
         bits_per_dim(VP(), Gaussian().score_fn(VP()), offset_bits=0, divergence="radmacher")
+    with pytest.raises(UsageError, match=r"num_probes=2: .* hutch\+\+ needs at least 3"):
+        bits_per_dim(VP(), Gaussian().score_fn(VP()), offset_bits=0, divergence="hutch++", num_probes=2)
+    with pytest.raises(UsageError, match="num_probes=0"):
+        bits_per_dim(VP(), Gaussian().score_fn(VP()), offset_bits=0, num_probes=0)

@@ -48,6 +48,10 @@ CONFIG = str(ROOT / "configs/vp/digits_ddpmpp_continuous.py")
         (["--config.sampling.snr=nan", "--config.sampling.corrector=ald"], "snr=nan"),
         (["--config.optim.lr=nan"], "optim.lr=nan"),
         (["--config.eval.rtol=0"], "rtol=0"),
+        (["--config.eval.hutchinson_type=hutch"], "did you mean 'hutch++'"),
+        (["--config.eval.hutchinson_type=hutch++"], "num_probes=1"),
+        (["--config.eval.dequantization=unifrom"], "did you mean 'uniform'"),
+        (["--config.eval.bound_num_times=0"], "eval.bound_num_times=0"),
         (["--config.model.num_res_blocks=-1"], "num_res_blocks=-1"),
         (["--config.training.continuous=False", "--config.model.embedding_type=fourier"], "embedding_type=positional"),
         (["--config.data.tfrecords_path=x"], "is gone"),
@@ -59,6 +63,7 @@ CONFIG = str(ROOT / "configs/vp/digits_ddpmpp_continuous.py")
         (["--mode=trian"], "trian"),
         (["--mode=eval"], "No checkpoint in"),
         (["--mode=sample"], "No checkpoint in"),
+        (["--mode=train_dequantizer"], "No checkpoint in"),
         (["--wrokdir=x"], "wrokdir"),
         (["something"], "Unexpected argument 'something'"),
     ],
@@ -153,7 +158,7 @@ def test_describe_ends_with_the_counts_as_json(capsys):
 def test_the_module_runs_as_a_program():
     result = subprocess.run([sys.executable, "-m", "score_sde", "--help"], cwd=ROOT, capture_output=True, text=True)
     assert result.returncode == 0
-    assert "--mode=train|eval|sample|describe" in result.stdout
+    assert "--mode=train|eval|sample|describe|train_dequantizer" in result.stdout
     result = subprocess.run([sys.executable, "-m", "score_sde"], cwd=ROOT, capture_output=True, text=True)
     assert result.returncode == 2
     assert result.stderr.startswith("score_sde: --config=FILE is missing")

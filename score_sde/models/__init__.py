@@ -1,6 +1,7 @@
-"""Score networks, (image, label) -> image, and classifiers, (image, sigma) -> logits, which know no SDE."""
+"""Networks, which know no SDE: scores, (image, label) -> image; classifiers, (image, sigma) -> logits; dequantizer."""
 
 from score_sde.models.ddpm import DDPM
+from score_sde.models.dequantizer import Dequantizer
 from score_sde.models.layers import is_trainable
 from score_sde.models.ncsn import NCSN, NCSNv2, NCSNv2_128, NCSNv2_256
 from score_sde.models.ncsnpp import NCSNpp
@@ -16,4 +17,4 @@ MODELS = {
 }
 CLASSIFIERS = {"wideresnet": WideResnet}
 
-__all__ = ["CLASSIFIERS", "MODELS", "is_trainable"]
+__all__ = ["CLASSIFIERS", "MODELS", "Dequantizer", "is_trainable"]

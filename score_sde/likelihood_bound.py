@@ -1,0 +1,79 @@
+r"""An upper bound on -log p by denoising score matching (Song, Durkan, Murray and Ermon, 2021, theorem 3).
+
+p is the density of the samples of the reverse SDE dx = (f x - g^2 score) dt + g dw, and with x_t = m x + s z
+
+    -log p(x)  <=  KL(x_1 || prior) + 1/2 \int_eps^1 (g/s)^2 E R(t) dt + E -log p(x | x_eps),    (1)
+
+    R(t) = |s score(x_t, t) + z|^2,
+
+for every affine SDE. It is an equality where the score is exact; nothing says that it is above -log p of the
+probability-flow ODE, another model where the score is not exact. What makes it short:
+
+- The prior's term is a KL divergence of Gaussians.
+- (g/s)^2 dt is twice the differential of log noise_level(t). So the times of importance sampling, with density
+  proportional to (g/s)^2, are those at which log noise_level is uniform: `sde.time` is their inverse distribution
+  function, and the integral is log(noise_level(1) / noise_level(eps)) times the mean of R over them.
+- As in that paper, x is decoded from x_eps by the Gaussian of Tweedie's mean (x_eps + s^2 score) / m and of std s / m
+  =: n, so that -log p(x | x_eps) = D/2 log(2 pi n^2) + R(eps) / 2.
+
+Images of 256 levels must be dequantised (`score_sde.dequantization`) before they come here.
+"""
+
+from collections.abc import Callable
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from score_sde.array_types import Images, Keys, PerSample, ScoreFn, Times
+from score_sde.errors import UsageError
+from score_sde.randomness import Stream, expand, normal, stream, uniform
+from score_sde.sde import SDE
+
+Bound = Callable[[Keys, Images], PerSample]
+
+
+def likelihood_bound(sde: SDE, score_fn: ScoreFn, *, num_times: int = 1, eps: float = 1e-5) -> Bound:
+    """(keys, images in model range) -> bits/dim, whose mean over the keys is at least -log2 p(x) / D.
+
+    num_times: times drawn for each image, one in each of so many equal slices of log noise_level; an evaluation of the
+    network each, and one more at eps. Raises `UsageError` unless num_times >= 1 and 0 < eps < 1.
+    """
+    if num_times < 1:
+        raise UsageError(f"num_times={num_times}: the bound needs at least one time.")
+    if not 0 < eps < 1:
+        raise UsageError(f"eps={eps}: the bound's integral starts at a time in (0, 1).")
+    low, high = (np.log(sde.noise_level(np.array([t]))).item() for t in (eps, 1.0))
+
+    def residual(keys: Keys, x: Images, t: Times) -> PerSample:
+        """R(t), less a multiple of |z|^2 - D: its share in R where x is one of Gaussian data of x's own mean square."""
+        z = normal(stream(keys, Stream.NOISE), x.shape[1:])
+        std = expand(sde.std(t), x)
+        r = std * score_fn(expand(sde.mean_scale(t), x) * x + std * z, t) + z
+        share = (1 + jnp.square(sde.noise_level(t)) / _mean_square(x)) ** -2.0
+        return x[0].size * (_mean_square(r) - share * (_mean_square(z) - 1))
+
+    def bound(keys: Keys, x: Images) -> PerSample:
+        d = x[0].size
+        offsets, steps = uniform(stream(keys, Stream.TIME)), stream(keys, Stream.STEPS)
+
+        def slice_residual(number):
+            level = low + (high - low) * (number + offsets) / num_times
+            t = jnp.clip(sde.time(jnp.exp(level)), eps, 1.0)
+            return residual(stream(steps, number), x, t)
+
+        integral = (high - low) * jnp.mean(jax.lax.map(slice_residual, jnp.arange(num_times)), axis=0)
+        decoder = d * (0.5 * np.log(2 * np.pi) + low) + 0.5 * residual(keys, x, jnp.full(len(x), eps))
+        return (_prior_divergence(sde, x) + integral + decoder) / (np.log(2) * d)
+
+    return bound
+
+
+def _prior_divergence(sde: SDE, x: Images) -> PerSample:
+    """KL(N(m x, s^2) || N(0, prior_std^2)) at t = 1, in nats."""
+    m, s = (f(np.ones(1)).item() / sde.prior_std for f in (sde.mean_scale, sde.std))
+    return 0.5 * x[0].size * (s**2 + m**2 * _mean_square(x) - 1 - 2 * np.log(s))
+
+
+def _mean_square(x: Images) -> PerSample:
+    return jnp.mean(jnp.square(x), axis=tuple(range(1, x.ndim)))

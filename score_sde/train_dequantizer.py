@@ -1,0 +1,97 @@
+"""Training of variational dequantisation: the score network stays as it is, its dequantizer is fitted to it."""
+
+import math
+from collections.abc import Callable
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+from ml_collections import ConfigDict
+
+from score_sde import checkpoints, data, images, parallel, workdir
+from score_sde.array_types import Array, Pixels, PyTree
+from score_sde.build import Dequantizing
+from score_sde.errors import UsageError
+from score_sde.progress import bar
+from score_sde.randomness import Stream, sample_keys, stream
+from score_sde.state import TrainState, apply_gradients
+from score_sde.train import load_data
+from score_sde.trained import DEQUANTIZER, load
+from score_sde.writer import Writer
+
+EMA_RATE = 0.99  # of hundreds to thousands of updates
+IDENTITY = ("nf", "num_res_blocks", "batch_size", "lr", "num_times")  # may not change when a training goes on
+
+
+def dequantizer_step(dequantizing: Dequantizing) -> Callable[[TrainState, PyTree, Pixels], tuple[TrainState, Array]]:
+    """(state, parameters of the score, pixels) -> (state, mean bits/dim): a function of seed, step and batch only."""
+    key = stream(stream(jax.random.key(dequantizing.experiment.config.seed), Stream.DEQUANTIZER), Stream.TRAIN)
+
+    def step(state: TrainState, score_params: PyTree, pixels: Pixels) -> tuple[TrainState, Array]:
+        keys = sample_keys(stream(key, state.step), jnp.arange(len(pixels)))
+
+        def mean_loss(params: PyTree) -> Array:
+            return dequantizing.loss(params, score_params, keys, images.to_unit(pixels)).mean()
+
+        loss, grads = jax.value_and_grad(mean_loss)(state.params)
+        return apply_gradients(state, grads, dequantizing.optimizer, EMA_RATE), loss
+
+    return step
+
+
+def train_dequantizer(config: ConfigDict, directory: str | Path) -> None:
+    """Trains until `dequantizer.n_iters` updates are made, going on from the last checkpoint if there is one.
+
+    The score is that of the workdir's last checkpoint when this began. Writes DEQUANTIZER under the workdir. Raises
+    `UsageError` before anything is written, and when the bound is no longer finite.
+    """
+    directory, options = Path(directory), config.dequantizer
+    folder = directory / DEQUANTIZER
+    parallel.check_divisible("dequantizer.batch_size", options.batch_size)
+    stored = workdir.read(folder, "config.json")
+    model = load(directory, stored.get("score_step"), config)
+    dequantizing = Dequantizing(model.experiment, options.to_dict())
+    wanted = {"score_step": model.step} | {key: options[key] for key in IDENTITY}
+    _check_same(folder, stored, wanted)
+    train_set = load_data(config, train=True)
+
+    workdir.write(folder, "config.json", wanted)
+    replicated = parallel.shardings(None)
+    step = parallel.pmap(
+        dequantizer_step(dequantizing), in_axes=(None, None, 0), out_axes=(None, None), donate_argnums=(0,)
+    )
+    with checkpoints.Checkpoints(folder / "checkpoints", keep_every=0) as saved:
+        start = max(checkpoints.steps(folder / "checkpoints"), default=0)
+        state = jax.device_put(dequantizing.init_state(), replicated)
+        if start:
+            state = jax.device_put(saved.load(start, checkpoints.on_host(state)), replicated)
+        batches = data.batches(train_set, options.batch_size, seed=config.seed, start_step=start)
+        logged = Writer(folder, start, {"mode": "disabled"}, wanted)
+        with logged as writer, bar("dequantizer", options.n_iters, "step", initial=start) as progress:
+            for number in range(start + 1, options.n_iters + 1):
+                state, bound = step(state, model.params, next(batches)[1].images)
+                progress.update()
+                snapshot = number % options.snapshot_freq == 0 or number == options.n_iters
+                if number % options.log_freq == 0 or snapshot:
+                    bound = _finite(float(bound), number)
+                    writer.scalars(number, bits_per_dim_bound=bound)
+                    progress.set_postfix_str(f"bound {bound:.4f} bits/dim", refresh=False)
+                if snapshot:
+                    saved.save(number, state)
+    print(f"Dequantizer: {folder}; --config.eval.dequantization=variational evaluates with it.")
+
+
+def _check_same(folder: Path, stored: dict, wanted: dict) -> None:
+    """Raises `UsageError` if another dequantizer has been trained in the folder."""
+    for key in stored:
+        if stored[key] != wanted.get(key):
+            raise UsageError(
+                f"{folder} was trained with dequantizer.{key}={stored[key]}, not {wanted.get(key)}; give the value it "
+                "was trained with, or remove that folder to train another."
+            )
+
+
+def _finite(bound: float, step: int) -> float:
+    if not math.isfinite(bound):
+        raise UsageError(f"The dequantizer diverged: its bound is {bound} at step {step}; lower dequantizer.lr.")
+    return bound

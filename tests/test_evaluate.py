@@ -1,0 +1,75 @@
+"""Means and standard errors over a split, of models whose likelihood is known."""
+
+from types import SimpleNamespace
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from scipy import stats
+
+from score_sde.data import Source
+from score_sde.dequantization import uniform
+from score_sde.evaluate import bits_per_dim
+from score_sde.images import UNIT
+from score_sde.oracles import Gaussian
+from score_sde.sde import VP
+from score_sde.trained import Trained
+
+SHAPE = (4, 4, 1)
+IMAGES, REPEATS, REPLICATIONS = 60, 2, 400
+DATA = Gaussian(np.full(SHAPE, 0.5), 0.03**2)  # in [0, 1]; eight levels wide
+
+
+class OracleModel(Trained):
+    """A trained model with the density of DATA in the place of the ODE's."""
+
+    def __init__(self, seed: int):
+        self.seed = seed
+
+    @property
+    def config(self):
+        return SimpleNamespace(seed=self.seed, eval=SimpleNamespace(batch_size=IMAGES))
+
+    def bits_per_dim_with_nfe(self, keys, x, report):
+        return evaluated(keys, x)
+
+
+@jax.jit
+def evaluated(keys, x):
+    y, log_q = uniform(UNIT).sample(keys, x)
+    return log_q - DATA.log_density(VP(), y, jnp.full(len(y), 1e-9)) / (np.log(2) * 16), np.zeros(len(y))
+
+
+def truth() -> float:
+    """E over images of -log2 p(dequantised) + log2 q, by quadrature over the levels and their cells."""
+    edges = np.arange(257) / 256
+    p = stats.norm(0.5, 0.03)
+    inside = (np.arange(256)[:, None] + (np.arange(64) + 0.5) / 64) / 256
+    return 8 - np.sum(np.diff(p.cdf(edges)) * p.logpdf(inside).mean(axis=1)) / np.log(2)
+
+
+@pytest.mark.parametrize(("deviations", "share"), [(1, 0.6827), (2, 0.9545)])
+def test_standard_errors_cover_the_truth_at_their_rate(deviations, share, replications):
+    """Within three binomial deviations, of replications with their own images, dequantisation noise and seeds."""
+    means, errors = replications
+    covered = np.mean(np.abs(means - truth()) < deviations * errors)
+    assert abs(covered - share) < 3 * np.sqrt(share * (1 - share) / REPLICATIONS)
+
+
+def test_standard_errors_are_the_spread_of_the_mean_over_replications(replications):
+    means, errors = replications
+    np.testing.assert_allclose(means.std(), errors.mean(), rtol=4 / np.sqrt(2 * REPLICATIONS))
+
+
+@pytest.fixture(scope="module")
+def replications() -> tuple[np.ndarray, np.ndarray]:
+    """Means and standard errors of independent evaluations."""
+    rng = np.random.default_rng(0)
+    results = []
+    for seed in range(REPLICATIONS):
+        pixels = np.floor(256 * rng.normal(0.5, 0.03, (IMAGES, *SHAPE))).astype(np.uint8)
+        report = bits_per_dim(OracleModel(seed), Source(pixels, None), REPEATS)
+        assert (report["images"], report["repeats"]) == (IMAGES, REPEATS)
+        results.append((report["mean"], report["standard_error"]))
+    return tuple(np.array(results).T)
