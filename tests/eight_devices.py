@@ -7,13 +7,13 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
-from gaussian import Gaussian
 
 from configs.vp.digits_ddpmpp_continuous import get_config
 from score_sde import images, parallel
 from score_sde.build import Experiment
 from score_sde.errors import UsageError
 from score_sde.likelihood import bits_per_dim
+from score_sde.oracles import Gaussian
 from score_sde.progress import Runner
 from score_sde.randomness import Stream, sample_keys, stream
 from score_sde.train import train_step
@@ -48,7 +48,8 @@ def sharded() -> dict:
     keys = sample_keys(jax.random.key(1), jnp.arange(16))
     x = parts.sde.prior_sample(stream(keys, Stream.PRIOR), parts.image_shape)
     samples, _ = Runner(parts.sampler)(state.params, keys, x)
-    likelihood = Runner(lambda _: bits_per_dim(parts.sde, Gaussian().score_fn(parts.sde), offset_bits=0))
+    score_fn = Gaussian(np.full(parts.image_shape, 0.3), 0.25).score_fn(parts.sde)
+    likelihood = Runner(lambda _: bits_per_dim(parts.sde, score_fn, offset_bits=0))
     bpd, _, nfe = likelihood(state.params, keys[:11], x[:11])  # 11 images on 8 devices
     return {
         "devices": jax.device_count(),

@@ -165,11 +165,13 @@ def test_a_workdir_of_before_these_choices_has_the_first_ones(trained, tmp_path)
     folder, _ = trained()
     shutil.copytree(folder, tmp_path / "old")
     stored = json.loads((folder / "config.json").read_text())
-    for key in wd.ADDED["eval"]:
-        del stored["eval"][key]
+    for section, values in wd.ADDED.items():
+        for key in values:
+            del stored[section][key]
     del stored["dequantizer"]
     wd.write(tmp_path / "old", "config.json", stored)
-    assert score_sde.load(tmp_path / "old").config.eval.to_dict() == score_sde.load(folder).config.eval.to_dict()
+    old, new = score_sde.load(tmp_path / "old").config, score_sde.load(folder).config
+    assert (old.eval.to_dict(), old.sampling.to_dict()) == (new.eval.to_dict(), new.sampling.to_dict())
 
 
 def test_a_loaded_model_does_all_it_says(trained):
@@ -196,6 +198,34 @@ def test_a_loaded_model_does_all_it_says(trained):
     assert not np.array_equal(older.score(x, jnp.ones(3)), model.score(x, jnp.ones(3)))
     with pytest.raises(UsageError, match="there are: 2, 4"):
         score_sde.load(folder, step=3)
+
+
+def test_an_images_bits_are_the_same_to_the_last_bit_whatever_shares_its_batch(trained):
+    model = score_sde.load(trained()[0])
+    keys = jax.random.split(jax.random.key(0), 5)
+    x = jax.random.uniform(jax.random.key(1), (5, 8, 8, 1))
+    others = x.at[1:].set(jnp.round(x[:-1]))
+    bits, nfe = model.bits_per_dim_with_nfe(keys, x)
+    beside_others, nfe_beside_others = model.bits_per_dim_with_nfe(keys, others)
+    assert bits[0] == beside_others[0]
+    assert nfe[0] == nfe_beside_others[0]
+    assert bits[1] != beside_others[1]
+    swapped, _ = model.bits_per_dim_with_nfe(keys[::-1], x[::-1])
+    np.testing.assert_array_equal(swapped[::-1], bits)
+
+
+def test_interpolation_goes_from_the_first_image_to_the_last(trained):
+    folder, config = trained()
+    config.sampling.update(rtol=1e-5, atol=1e-5)
+    model = score_sde.trained.load(folder, config=config)
+    first, last = jax.random.uniform(jax.random.key(0), (2, 2, 8, 8, 1), minval=0.1, maxval=0.9)
+    path = model.interpolate(first, last, 3)
+    assert path.shape == (3, 2, 8, 8, 1)
+    np.testing.assert_allclose(path[0], first, atol=2e-3)
+    np.testing.assert_allclose(path[2], last, atol=2e-3)
+    assert np.all(np.abs(path[1] - path[0]).max(axis=(1, 2, 3)) > 0.05)
+    with pytest.raises(UsageError, match="pairs"):
+        model.interpolate(first, last[:1], 3)
 
 
 def test_decoding_inverts_encoding(trained):
