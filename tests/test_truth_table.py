@@ -20,7 +20,7 @@ from score_sde.sampling.predictors import euler_maruyama
 
 TRUTHS = Truths()
 SDES = list(problems.MEASURED)
-SHORTER = {FLOW: (128, 512), LAW: (32, 128), SNR: (0.1, 0.2), TOLERANCE: (1e-4, 1e-6)}
+SHORTER = {FLOW: (256, 1024), LAW: (64, 256), SNR: (0.1, 0.2), TOLERANCE: (1e-4, 1e-6)}
 
 
 @pytest.fixture
