@@ -190,7 +190,7 @@ class Experiment(_Trainable):
             )
         return likelihood_bound(self.sde, self.ode_score_fn(params), num_times=self.config.eval.bound_num_times)
 
-    def dequantization(self, dequantizer: Callable | None = None) -> Dequantization:
+    def dequantization(self, dequantizer: Callable = dequantization.unlearned) -> Dequantization:
         """That of config.eval. dequantizer: the network of the variational one, as a function of images."""
         name = self.config.eval.dequantization
         if name == "truncated_normal":

@@ -49,7 +49,8 @@ def truncated_normal(sde: SDE, scaling: Scaling, *, dequantized: bool, tau: floa
     c is the middle of the cell, m and s the mean scale and std at eps, where the cell's half-width h is tau s / m: up
     to the tails, y is what the network saw there. Where that eps would be below 1e-5, it is 1e-5 and tau m h / s.
     dequantized: whether it saw (k + u) / 256 in training, so that cells are as in `uniform`; otherwise it saw k / 255,
-    and the cells are centred there. In the first case p is about flat in a cell, and `uniform` is the better q.
+    and the cells are centred there. It pays for networks of the second kind that have learned to see noise this small;
+    where p is flat in a cell, tau = 3 costs 0.56 bits/dim more than `uniform`.
     """
     levels = 256 if dequantized else 255  # cells in [0, 1]
     half_width = 0.5 * scaling.scale / levels
@@ -66,10 +67,15 @@ def truncated_normal(sde: SDE, scaling: Scaling, *, dequantized: bool, tau: floa
     return Dequantization(sample, eps=float(eps[0]))
 
 
+def unlearned(x: Images) -> tuple[FeatureMaps, FeatureMaps]:
+    """The network that `variational` is uniform with."""
+    return jnp.zeros_like(x), jnp.zeros_like(x)
+
+
 def variational(scaling: Scaling, network: Callable[[Images], tuple[FeatureMaps, FeatureMaps]]) -> Dequantization:
     r"""y = (k + u) / 256 with u = sigmoid(mu(x) + e^{s(x)} logit(v)), v uniform (Flow++, Ho et al., 2019).
 
-    log q(u | x) = log v (1 - v) - log u (1 - u) - s, in nats. network: x in [-1, 1] -> mu, s; zeros give `uniform`.
+    log q(u | x) = log v (1 - v) - log u (1 - u) - s, in nats. network: x in [-1, 1] -> mu, s.
     """
 
     def sample(keys: Keys, x: Images) -> tuple[Images, PerSample]:

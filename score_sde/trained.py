@@ -159,8 +159,8 @@ class Trained(_Loaded):
     @functools.cached_property
     def _dequantize(self) -> Callable:
         def sample(params: PyTree, keys: Keys, x: Images) -> tuple[Images, PerSample]:
-            network = self._dequantizing.network_fn(params) if params else None
-            return self.experiment.dequantization(network).sample(stream(keys, Stream.DEQUANTIZE), x)
+            learned = (self._dequantizing.network_fn(params),) if params else ()
+            return self.experiment.dequantization(*learned).sample(stream(keys, Stream.DEQUANTIZE), x)
 
         return pmap(sample, in_axes=(None, 0, 0), out_axes=0)
 
