@@ -5,6 +5,7 @@ they write anything.
 """
 
 import dataclasses
+import math
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -25,7 +26,7 @@ from score_sde.randomness import Stream, expand, normal, sample_keys, stream
 from score_sde.sampling import SAMPLERS, Solver, probability_flow
 from score_sde.sampling.probability_flow import check_tolerances
 from score_sde.score import Preconditioning, precondition, preconditioning
-from score_sde.sde import SDES, VE
+from score_sde.sde import LEAST_TIME, SDES, VE
 from score_sde.state import TrainState, adam, initial_state
 
 FAST_OPTIONS = ("num_steps", "grid", "rho", "eta", "s_churn", "s_min", "s_max", "s_noise")
@@ -192,7 +193,7 @@ class Experiment(_Trainable):
 
     def dequantization(self, dequantizer: Callable = dequantization.unlearned) -> Dequantization:
         """That of config.eval. dequantizer: the network of the variational one, as a function of images."""
-        name = self.config.eval.dequantization
+        name = self.config.eval.dequantization.lower()
         if name == "truncated_normal":
             seen = self.config.data.uniform_dequantization
             return dequantization.truncated_normal(self.sde, self.scaling, dequantized=seen)
@@ -201,9 +202,9 @@ class Experiment(_Trainable):
         return dequantization.uniform(self.scaling)
 
     def transport(self, params: PyTree, *, encode: bool) -> Solver:
-        """The probability-flow ODE between images in model range, at t = 1e-5, and latents; either way."""
+        """The probability-flow ODE between images in model range, at LEAST_TIME, and latents; either way."""
         sampling, score_fn = self.config.sampling, self.ode_score_fn(params)
-        options = dict(rtol=sampling.rtol, atol=sampling.atol, eps=1e-5, noise_removal=False)
+        options = dict(rtol=sampling.rtol, atol=sampling.atol, eps=LEAST_TIME, noise_removal=False)
         return probability_flow(self.sde, score_fn, encode=encode, **options)
 
 
@@ -301,9 +302,8 @@ def _check_values(config: ConfigDict) -> None:
     dataset(config.data.dataset)
     one_of("optim.optimizer", config.optim.optimizer, ("Adam",))
     one_of("eval.bpd_dataset", config.eval.bpd_dataset, ("train", "test"))
-    one_of("eval.hutchinson_type", config.eval.hutchinson_type.lower(), likelihood.DIVERGENCES)
     likelihood.check_divergence(config.eval.hutchinson_type.lower(), config.eval.num_probes)
-    one_of("eval.dequantization", config.eval.dequantization, dequantization.CHOICES)
+    one_of("eval.dequantization", config.eval.dequantization.lower(), dequantization.CHOICES)
     one_of("wandb.mode", config.wandb.mode, ("disabled", "offline", "online"))
     training = config.training
     for key in ("batch_size", "n_iters", "snapshot_freq", "snapshot_freq_for_preemption", "log_freq", "eval_freq"):
@@ -333,5 +333,5 @@ def _check_values(config: ConfigDict) -> None:
 
 
 def _check_positive(name: str, value: float) -> None:
-    if not value > 0:
-        raise UsageError(f"{name}={value} must be positive.")
+    if not 0 < value < math.inf:
+        raise UsageError(f"{name}={value} must be positive and finite.")

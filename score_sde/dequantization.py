@@ -21,9 +21,8 @@ from score_sde import images
 from score_sde.array_types import Array, FeatureMaps, Images, Keys, PerSample
 from score_sde.images import Scaling
 from score_sde.randomness import uniform as uniform_noise
-from score_sde.sde import SDE
+from score_sde.sde import LEAST_TIME, SDE
 
-EPS = 1e-5  # where the probability-flow ODE starts (paper, appendix C)
 CHOICES = ("uniform", "truncated_normal", "variational")
 
 
@@ -31,7 +30,7 @@ class Dequantization(NamedTuple):
     """A choice of q."""
 
     sample: Callable[[Keys, Images], tuple[Images, PerSample]]  # of x in [0, 1]: y in model range, log2 q(y | x) / D
-    eps: float = EPS  # the time at which y lives: p of eq. (1) is the model's density there
+    eps: float = LEAST_TIME  # the time at which y lives: p of eq. (1) is the model's density there
 
 
 def uniform(scaling: Scaling) -> Dequantization:
@@ -54,7 +53,7 @@ def truncated_normal(sde: SDE, scaling: Scaling, *, dequantized: bool, tau: floa
     """
     levels = 256 if dequantized else 255  # cells in [0, 1]
     half_width = 0.5 * scaling.scale / levels
-    eps = np.maximum(sde.time(np.array([half_width / tau])), EPS)
+    eps = np.maximum(sde.time(np.array([half_width / tau])), LEAST_TIME)
     (m,), (s,), (tau,) = sde.mean_scale(eps), sde.std(eps), half_width / sde.noise_level(eps)
     log_normalizer = math.log(s * math.sqrt(2 * math.pi) * math.erf(tau / math.sqrt(2)))
 

@@ -16,7 +16,7 @@ from score_sde.parallel import pad_to_devices
 from score_sde.progress import bar, reporter
 from score_sde.randomness import Stream, sample_keys, stream
 from score_sde.train import load_data
-from score_sde.trained import Trained, load
+from score_sde.trained import DEQUANTIZER, Trained, load
 
 
 def evaluate(config: ConfigDict, directory: str | Path, folder: str = "eval") -> None:
@@ -47,6 +47,8 @@ def evaluate(config: ConfigDict, directory: str | Path, folder: str = "eval") ->
 
     report: dict[str, Any] = {"config": workdir.flatten(config.to_dict()), "versions": workdir.versions()}
     report["devices"] = [device.device_kind for device in jax.devices()]
+    if model.dequantizer_params:
+        report["dequantizer"] = workdir.read(directory / DEQUANTIZER, "config.json")
     report["checkpoints"] = []
     for step in steps:
         if step != model.step:
@@ -87,8 +89,8 @@ def draw_samples(model: Trained, n: int, folder: Path, stem: str = "samples") ->
     rounds = math.ceil(n / size)
     key = stream(stream(jax.random.key(model.config.seed + 1), Stream.SAMPLE), model.step)
     folder.mkdir(parents=True, exist_ok=True)
-    for stale in folder.glob(f"{stem}*.npz"):
-        stale.unlink()
+    for stale in (folder / f"{stem}.npz", *folder.glob(f"{stem}_[0-9][0-9][0-9][0-9].npz")):
+        stale.unlink(missing_ok=True)
     nfe, sheet = [], None
     with bar(f"sampling ({model.config.sampling.method})", n, "img") as progress:
         for number in range(rounds):

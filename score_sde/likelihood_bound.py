@@ -28,12 +28,12 @@ import numpy as np
 from score_sde.array_types import Images, Keys, PerSample, ScoreFn, Times
 from score_sde.errors import UsageError
 from score_sde.randomness import Stream, expand, normal, stream, uniform
-from score_sde.sde import SDE
+from score_sde.sde import LEAST_TIME, SDE
 
 Bound = Callable[[Keys, Images], PerSample]
 
 
-def likelihood_bound(sde: SDE, score_fn: ScoreFn, *, num_times: int = 1, eps: float = 1e-5) -> Bound:
+def likelihood_bound(sde: SDE, score_fn: ScoreFn, *, num_times: int = 1, eps: float = LEAST_TIME) -> Bound:
     """(keys, images in model range) -> bits/dim, whose mean over the keys is at least -log2 p(x) / D.
 
     num_times: times drawn for each image, one in each of so many equal slices of log noise_level; an evaluation of the

@@ -16,7 +16,7 @@ import jax.numpy as jnp
 
 from score_sde.array_types import Images, Keys, PerSample, ScoreFn, Times
 from score_sde.randomness import expand, uniform
-from score_sde.sde import SDE
+from score_sde.sde import LEAST_TIME, SDE
 
 
 class Perturbation(NamedTuple):
@@ -27,8 +27,8 @@ class Perturbation(NamedTuple):
     diffusion: Callable[[Times], PerSample]
 
 
-def continuous_perturbation(sde: SDE, eps: float = 1e-5) -> Perturbation:
-    """t uniform in [eps, 1] (paper, appendix C: eps = 1e-5)."""
+def continuous_perturbation(sde: SDE, eps: float = LEAST_TIME) -> Perturbation:
+    """t uniform in [eps, 1] (paper, appendix C)."""
     return Perturbation(
         sample_times=lambda keys: eps + (1 - eps) * uniform(keys),
         marginal=lambda t: (sde.mean_scale(t), sde.std(t)),

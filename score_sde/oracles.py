@@ -20,7 +20,7 @@ import numpy as np
 from score_sde.array_types import Array, Float, Images, Keys, PerSample, ScoreFn, Times
 from score_sde.errors import UsageError
 from score_sde.randomness import expand, normal, stream, uniform
-from score_sde.sde import SDE
+from score_sde.sde import LEAST_TIME, SDE
 
 HIGHEST = jax.lax.Precision.HIGHEST  # float32 products on accelerators too
 
@@ -73,7 +73,7 @@ class Gaussian(Oracle):
                 f"A Gaussian with mean of shape {self.shape} and covariance of shape {covariance.shape}: give a mean "
                 "(h, w, c), and a variance, variances (h, w, c), or a matrix (h w c, h w c)."
             )
-        full = covariance.shape == (d, d) and covariance.shape != self.shape
+        full = covariance.shape == (d, d)
         if full and not np.allclose(covariance, covariance.T):
             raise UsageError("A covariance matrix is symmetric.")
         # Principal axes: a rotation (None: the axes of the pixels) and the variances along them.
@@ -105,7 +105,7 @@ class Gaussian(Oracle):
         _, scale, after = self._along_axes(sde, x, t1)
         return self._back(jnp.sqrt(after / before) * y) + expand(scale[:, 0], x) * self._mean()
 
-    def bits_per_dim(self, sde: SDE, x: Images, eps: float = 1e-5) -> PerSample:
+    def bits_per_dim(self, sde: SDE, x: Images, eps: float = LEAST_TIME) -> PerSample:
         """Bits/dim, in model range, of the probability-flow model with this score: its density at the time eps.
 
         It differs from -log p_eps by having the SDE's prior at t = 1 instead of p_1.
@@ -168,7 +168,8 @@ class Mixture(Oracle):
 
     def _average(self, sde: SDE, x: Images, t: Times, values: list[Images]) -> Images:
         """Over the components, by their probabilities given x."""
-        return jnp.einsum("kb,kb...->b...", jax.nn.softmax(self._joint(sde, x, t), axis=0), jnp.stack(values))
+        weights = jax.nn.softmax(self._joint(sde, x, t), axis=0)
+        return jnp.einsum("kb,kb...->b...", weights, jnp.stack(values), precision=HIGHEST)
 
 
 class Empirical(Oracle):
@@ -179,8 +180,11 @@ class Empirical(Oracle):
 
     def __init__(self, data: np.ndarray):
         self.data = np.asarray(data)
-        if self.data.ndim != 4 or not len(data):
-            raise UsageError(f"Data of shape {self.data.shape}: give images (n, h, w, c), n >= 1.")
+        if self.data.ndim != 4 or not len(data) or not np.issubdtype(self.data.dtype, np.floating):
+            raise UsageError(
+                f"Data of shape {self.data.shape} and type {self.data.dtype}: give images (n, h, w, c), n >= 1, "
+                "as floats in model range."
+            )
         self.shape = self.data.shape[1:]
 
     def sample(self, keys: Keys) -> Images:

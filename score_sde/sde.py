@@ -30,6 +30,8 @@ from score_sde.randomness import normal
 
 Scalars = Float[Array, "*b"] | Float[np.ndarray, "*b"] | np.floating  # one scalar a sample, or a single one
 
+LEAST_TIME = 1e-5  # stands for 0 in training and likelihoods, where scores would be infinite (paper, appendix C)
+
 # t (N - 1) is an integer up to float32 rounding wherever t is a point of the chain; this keeps the floor on the right
 # side of it. It is above one rounding unit for N <= 2000, and below the distance 1 - (N - 1) eps of a sampler's last
 # time from the next point (1e-3 for VP).

@@ -49,6 +49,8 @@ def train_dequantizer(config: ConfigDict, directory: str | Path) -> None:
     folder = directory / DEQUANTIZER
     parallel.check_divisible("dequantizer.batch_size", options.batch_size)
     stored = workdir.read(folder, "config.json")
+    start = max(checkpoints.steps(folder / "checkpoints"), default=0)
+    _check_score(folder, stored, workdir.checkpoint_steps(directory), finished=start >= options.n_iters)
     model = load(directory, stored.get("score_step"), config)
     dequantizing = Dequantizing(model.experiment, options.to_dict())
     wanted = {"score_step": model.step} | {key: options[key] for key in IDENTITY}
@@ -61,7 +63,6 @@ def train_dequantizer(config: ConfigDict, directory: str | Path) -> None:
         dequantizer_step(dequantizing), in_axes=(None, None, 0), out_axes=(None, None), donate_argnums=(0,)
     )
     with checkpoints.Checkpoints(folder / "checkpoints", keep_every=0) as saved:
-        start = max(checkpoints.steps(folder / "checkpoints"), default=0)
         state = jax.device_put(dequantizing.init_state(), replicated)
         if start:
             state = jax.device_put(saved.load(start, checkpoints.on_host(state)), replicated)
@@ -79,6 +80,16 @@ def train_dequantizer(config: ConfigDict, directory: str | Path) -> None:
                 if snapshot:
                     saved.save(number, state)
     print(f"Dequantizer: {folder}; --config.eval.dequantization=variational evaluates with it.")
+
+
+def _check_score(folder: Path, stored: dict, available: list[int], *, finished: bool) -> None:
+    """Raises `UsageError` if the score that the folder's dequantizer is fitted to is gone, or no longer the last."""
+    fitted, last = stored.get("score_step", available[-1]), available[-1]
+    if fitted not in available or (finished and fitted != last):
+        raise UsageError(
+            f"The dequantizer in {folder} is fitted to the score of step {fitted}, and the last checkpoint is of step "
+            f"{last}; remove that folder to fit one to it."
+        )
 
 
 def _check_same(folder: Path, stored: dict, wanted: dict) -> None:

@@ -3,11 +3,12 @@
 import functools
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-from ml_collections import ConfigDict
+from ml_collections import ConfigDict, FrozenConfigDict
 
 from score_sde import checkpoints, images, workdir
 from score_sde.array_types import Array, Float, Images, Key, Keys, PerSample, PyTree, Times
@@ -37,13 +38,13 @@ def load(
         config = stored_config(Path(directory))
     else:
         workdir.check_same_run(Path(directory), config.to_dict())
-    return Trained(Experiment(config), Path(directory), step, ema=ema)
+    return Trained(Experiment(FrozenConfigDict(config)), Path(directory), step, ema=ema)
 
 
 def load_classifier(directory: str | Path, step: int | None = None) -> "TrainedClassifier":
     """The noise-conditional classifier of a workdir, with its EMA weights. Errors as `load`."""
     step = _available(directory, step)
-    return TrainedClassifier(Classification(stored_config(Path(directory))), Path(directory), step)
+    return TrainedClassifier(Classification(FrozenConfigDict(stored_config(Path(directory)))), Path(directory), step)
 
 
 def _available(directory: str | Path, step: int | None) -> int:
@@ -108,23 +109,46 @@ class Trained(_Loaded):
         """`Experiment.eval_losses` over all devices."""
         return pmap(self.experiment.eval_losses, in_axes=(None, 0, None, 0), out_axes=0)
 
-    def sample(self, key: Key[Array, ""], n: int, sampler: str | None = None) -> Float[Array, "n h w c"]:
+    def sample(self, key: Key[Array, ""], n: int, sampler: str | None = None, **options: Any) -> Images:
         """`n` images in [0, 1]; sample i depends on (key, i) only, unless the sampler couples the batch.
 
-        sampler: "pc", "ode", "adaptive" or a fast solver's name, with the options of config.sampling; default
-        config.sampling.method.
+        sampler: "pc", "ode", "adaptive" or a fast solver's name; default config.sampling.method. options: other
+        values for those of config.sampling, as num_steps=10. Raises `UsageError` for unknown ones.
         """
-        x, _ = self.sample_with_nfe(batch_keys(key, pad_to_devices(n)), sampler)
+        x, _ = self.sample_with_nfe(batch_keys(key, pad_to_devices(n)), sampler, **options)
         return x[:n]
 
     def sample_with_nfe(
-        self, keys: Keys, sampler: str | None = None, report: Report = lambda _: None, compile_only: bool = False
+        self,
+        keys: Keys,
+        sampler: str | None = None,
+        report: Report = lambda _: None,
+        compile_only: bool = False,
+        **options: Any,
     ) -> tuple[Images, Array]:
         """One image in [0, 1] and its number of network evaluations for each key. compile_only: see `Runner`."""
         method = one_of("sampler", (sampler or self.config.sampling.method).lower(), SAMPLERS)
-        x, nfe = self._runners[method](self.params, keys, self.experiment.prior(keys), report, compile_only)
-        _check_finite(x, "A sample")
-        return jnp.clip(self.experiment.scaling.to_unit(x), 0, 1), nfe
+        experiment, runner = self._sampler(method, options)
+        x, nfe = runner(self.params, keys, experiment.prior(keys), report, compile_only)
+        _check_finite(x, f"A sample of {method}")
+        return jnp.clip(experiment.scaling.to_unit(x), 0, 1), nfe
+
+    def _sampler(self, method: str, options: dict[str, Any]) -> tuple[Experiment, Runner]:
+        """The experiment with these options, and the runner of its sampler: compiled once."""
+        known = (method, *sorted(options.items()))
+        if known not in self._samplers:
+            experiment = self.experiment
+            if options:
+                config = ConfigDict(self.config)
+                for name, value in options.items():
+                    config.sampling[one_of("option of config.sampling", name, config.sampling)] = value
+                experiment = Experiment(config)
+            self._samplers[known] = experiment, Runner(functools.partial(experiment.sampler, method=method))
+        return self._samplers[known]
+
+    @functools.cached_property
+    def _samplers(self) -> dict[tuple, tuple[Experiment, Runner]]:
+        return {}
 
     def bits_per_dim(self, key: Key[Array, ""], pixels: Array | np.ndarray) -> PerSample:
         """Bits/dim of each image, uint8 or in [0, 1] on 256 levels, which are dequantised with noise from `key` first.
@@ -145,7 +169,9 @@ class Trained(_Loaded):
         """An upper bound on the bits/dim of each image under the reverse SDE, an estimate with noise from `key`."""
         keys, x = batch_keys(key, len(pixels)), self._in_unit_range(pixels)
         y, log_q = self.dequantize(keys, x)
-        return self._bound(self.params, *split(keys, y))[: len(x)] + log_q
+        bound = self._bound(self.params, *split(keys, y))[: len(x)] + log_q
+        _check_finite(bound, "A bound on bits/dim")
+        return bound
 
     @functools.cached_property
     def _bound(self) -> Callable:
@@ -167,11 +193,11 @@ class Trained(_Loaded):
     @functools.cached_property
     def dequantizer_params(self) -> PyTree:
         """Those of variational dequantisation, averaged; {} for other choices. Raises `UsageError` without any."""
-        if self.config.eval.dequantization != "variational":
+        if self.config.eval.dequantization.lower() != "variational":
             return {}
         folder = self.directory / DEQUANTIZER / "checkpoints"
         steps = checkpoints.steps(folder)
-        if not steps:
+        if not (steps and workdir.read(folder.parent, "config.json")):
             raise UsageError(
                 f"eval.dequantization=variational, and no dequantizer in {self.directory}; "
                 "train it first: --mode=train_dequantizer with the same --config and --workdir."
@@ -186,8 +212,9 @@ class Trained(_Loaded):
         """Latents x_1 of images, uint8 or in [0, 1], by the probability-flow ODE from t = 1e-5."""
         return self._transport("encoder", self.experiment.scaling.to_model(self._in_unit_range(pixels)))
 
-    def decode(self, z: Images) -> Images:
+    def decode(self, z: Array | np.ndarray) -> Images:
         """Images in [0, 1] of latents: the inverse of `encode`, without a denoising step."""
+        z = self._check_shape(jnp.asarray(z, jnp.float32))
         return jnp.clip(self.experiment.scaling.to_unit(self._transport("decoder", z)), 0, 1)
 
     def interpolate(self, first: Array | np.ndarray, last: Array | np.ndarray, n: int) -> Float[Array, "n b h w c"]:
@@ -207,21 +234,25 @@ class Trained(_Loaded):
     @functools.cached_property
     def _runners(self) -> dict[str, Runner]:
         experiment = self.experiment
-        solvers = {name: functools.partial(experiment.sampler, method=name) for name in SAMPLERS}
-        solvers["bits_per_dim"] = experiment.bits_per_dim
-        solvers["encoder"] = functools.partial(experiment.transport, encode=True)
-        solvers["decoder"] = functools.partial(experiment.transport, encode=False)
+        solvers = {
+            "bits_per_dim": experiment.bits_per_dim,
+            "encoder": functools.partial(experiment.transport, encode=True),
+            "decoder": functools.partial(experiment.transport, encode=False),
+        }
         return {name: Runner(make_solver) for name, make_solver in solvers.items()}
 
     def _in_unit_range(self, pixels: Array | np.ndarray) -> Images:
-        pixels = jnp.asarray(pixels)
-        if pixels.ndim != 4 or pixels.shape[1:] != self.experiment.image_shape:
-            raise UsageError(f"Images of shape {pixels.shape}: this model takes (n, {self.experiment.image_shape}).")
+        pixels = self._check_shape(jnp.asarray(pixels))
         if pixels.dtype == jnp.uint8:
             return images.to_unit(pixels)
         if not bool(jnp.all((pixels >= 0) & (pixels <= 1))):
             raise UsageError("Images must be uint8, or floats in [0, 1]; these leave that range or are NaN.")
         return pixels.astype(jnp.float32)
+
+    def _check_shape(self, x: Array) -> Array:
+        if x.ndim != 4 or x.shape[1:] != self.experiment.image_shape:
+            raise UsageError(f"Images of shape {x.shape}: this model takes (n, {self.experiment.image_shape}).")
+        return x
 
 
 class TrainedClassifier(_Loaded):
@@ -243,4 +274,6 @@ def _restore(trainable: Experiment | Classification | Dequantizing, folder: Path
 
 def _check_finite(x: Array, what: str) -> None:
     if not bool(jnp.all(jnp.isfinite(x))):
-        raise UsageError(f"{what} is not finite: the solver failed; try another checkpoint, or looser tolerances.")
+        raise UsageError(
+            f"{what} is not finite: the solver failed; try another checkpoint, looser tolerances, or more steps."
+        )

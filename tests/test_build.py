@@ -70,6 +70,7 @@ def test_temperature_scales_the_latents(experiment):
         (dict(method="edm", s_min=3.0, s_max=1.0), "s_min"),
         (dict(method="heun", grid="karras", rho=0.0), "rho"),
         (dict(method="adaptive", sde_rtol=-1.0), "sde_rtol"),
+        (dict(method="heun", grid="karras", rho=float("inf")), "finite"),
         (dict(temperature=0.0), "temperature"),
         (dict(corrector="langevin", snr=0.0), "snr"),
     ],

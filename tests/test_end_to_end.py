@@ -137,6 +137,14 @@ def test_variational_dequantisation_trains_goes_on_and_evaluates(trained, tmp_pa
     config.dequantizer.nf = 8
     with pytest.raises(UsageError, match=r"dequantizer\.nf=4, not 8"):
         train_dequantizer(config, tmp_path / "whole")
+    config.dequantizer.nf = 4
+    stored = wd.read(tmp_path / "whole" / "dequantizer", "config.json")
+    for step in (2, 3):  # trained on since, and gone
+        wd.write(tmp_path / "whole" / "dequantizer", "config.json", stored | {"score_step": step})
+        with pytest.raises(
+            UsageError, match=f"fitted to the score of step {step}, and the last checkpoint is of step 4"
+        ):
+            train_dequantizer(config, tmp_path / "whole")
     evaluate(config, tmp_path / "stopped")
     (entry,) = json.loads((tmp_path / "stopped/eval/report.json").read_text())["checkpoints"]
     assert entry["bits_per_dim_bound"]["images"] == 299
@@ -228,6 +236,30 @@ def test_interpolation_goes_from_the_first_image_to_the_last(trained):
         model.interpolate(first, last[:1], 3)
 
 
+def test_options_of_a_sampler_are_arguments_of_sample(trained):
+    model = score_sde.load(trained()[0])
+    keys = jax.random.split(jax.random.key(0), 2)
+    nfe = [model.sample_with_nfe(keys, "ddim", num_steps=n)[1].tolist() for n in (2, 5, 2)]
+    assert nfe == [[3, 3], [6, 6], [3, 3]]
+    cold, warm = (model.sample(jax.random.key(0), 2, "ddim", num_steps=2, temperature=t) for t in (0.5, 1.0))
+    assert not np.array_equal(cold, warm)
+    with pytest.raises(UsageError, match="did you mean 'num_steps'"):
+        model.sample(jax.random.key(0), 2, "ddim", num_step=2)
+    with pytest.raises(UsageError, match="num_steps=0"):
+        model.sample(jax.random.key(0), 2, "ddim", num_steps=0)
+    with pytest.raises(AttributeError, match="immutable"):  # it would change nothing that is compiled
+        model.config.sampling.num_steps = 5
+
+
+def test_samples_of_one_sampler_leave_those_of_another_alone(trained):
+    folder, config = trained()
+    for method in ("edm_stochastic", "edm", "edm"):
+        config.sampling.update(method=method, num_steps=2, num_samples=2)
+        sample(config, folder)
+    written = sorted(path.name for path in (folder / "samples").glob("*edm*.npz"))
+    assert written == ["step_00000004_edm.npz", "step_00000004_edm_stochastic.npz"]
+
+
 def test_decoding_inverts_encoding(trained):
     folder, config = trained()
     config.sampling.update(rtol=1e-5, atol=1e-5)
@@ -240,6 +272,8 @@ def test_decoding_inverts_encoding(trained):
         model.encode(images * 255)
     with pytest.raises(UsageError, match="shape"):
         model.bits_per_dim(jax.random.key(0), images[:, :4])
+    with pytest.raises(UsageError, match="shape"):
+        model.decode(latents[0])
 
 
 def test_the_other_sections_come_from_the_workdir(trained, data_dir, capsys):

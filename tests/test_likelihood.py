@@ -140,6 +140,14 @@ def test_an_images_bits_are_those_of_the_closed_form_in_a_batch_of_any_size(sde)
         np.testing.assert_allclose(solve(solver, keys[:n], x[:n])[0], exact[:n], atol=1e-4)
 
 
+@pytest.mark.parametrize("divergence", ["rademacher", "gaussian", "hutch++"])
+def test_bits_are_computed_in_the_precision_of_the_images(divergence):
+    with jax.enable_x64(True):
+        solver = bits_per_dim(VP(), DATA.score_fn(VP()), offset_bits=0, divergence=divergence, num_probes=3)
+        bits, z, _ = solve(solver, jax.random.key(0), jnp.asarray(np.asarray(DATA.sample(KEYS[:2])), float))
+        assert (bits.dtype, z.dtype) == (np.float64, np.float64)
+
+
 def test_unknown_estimators_are_refused():
     with pytest.raises(UsageError, match="did you mean 'rademacher'"):
         bits_per_dim(VP(), DATA.score_fn(VP()), offset_bits=0, divergence="radmacher")
@@ -147,3 +155,5 @@ def test_unknown_estimators_are_refused():
         bits_per_dim(VP(), DATA.score_fn(VP()), offset_bits=0, divergence="hutch++", num_probes=2)
     with pytest.raises(UsageError, match="num_probes=0"):
         bits_per_dim(VP(), DATA.score_fn(VP()), offset_bits=0, num_probes=0)
+    with pytest.raises(UsageError, match="eps=2"):
+        bits_per_dim(VP(), DATA.score_fn(VP()), offset_bits=0, eps=2.0)

@@ -18,10 +18,9 @@ from score_sde.progress import bar
 from score_sde.randomness import Stream, rademacher, sample_keys, stream
 from score_sde.sampling import advance
 from score_sde.sampling.probability_flow import drift, probability_flow
+from score_sde.sde import LEAST_TIME
 from score_sde.train import load_data
 from score_sde.trained import Trained, load
-
-EPS = 1e-5
 
 
 def run(workdir: Path, batch: int, rounds: int, tolerance: float) -> int:
@@ -90,7 +89,7 @@ def _solve(make_solver: Callable) -> Callable:
 def _device_likelihood(model: Trained, keys, x, tol: float) -> tuple[np.ndarray, float]:
     def solver(params):
         score_fn = model.experiment.ode_score_fn(params)
-        return bits_per_dim(model.sde, score_fn, offset_bits=0, rtol=tol, atol=tol, eps=EPS)
+        return bits_per_dim(model.sde, score_fn, offset_bits=0, rtol=tol, atol=tol, eps=LEAST_TIME)
 
     bits, _, nfe = _compiled(("likelihood", tol), lambda: _solve(solver))(model.params, keys, x)
     return np.asarray(bits), float(np.mean(nfe))
@@ -146,7 +145,7 @@ def _host_likelihood(model: Trained, keys, x, tol: float, *, fused: bool) -> tup
         return np.concatenate([np.asarray(value, np.float64).ravel(), np.asarray(div, np.float64)])
 
     start = np.concatenate([np.asarray(x, np.float64).ravel(), np.zeros(n)])
-    solution = solve_ivp(rhs, (EPS, 1.0), start, method="RK45", rtol=tol, atol=tol)
+    solution = solve_ivp(rhs, (LEAST_TIME, 1.0), start, method="RK45", rtol=tol, atol=tol)
     z, log_det = solution.y[:size, -1].reshape(x.shape), solution.y[size:, -1]
     nats = -(np.asarray(model.sde.prior_logp(jnp.asarray(z, jnp.float32))) + log_det)
     return nats / (np.log(2) * x[0].size), solution.nfev

@@ -66,7 +66,7 @@ def adaptive(
         h = jnp.where(h > smallest, h, smallest)  # also where it is NaN
         t_new = jnp.where(h < t - eps, t - h, eps)
         dt = expand(t - t_new, x)
-        w_new = brownian(keys, x.shape[1:], 1 - t_new)
+        w_new = brownian(keys, x.shape[1:], 1 - t_new).astype(x.dtype)
         euler = x + dt * drift(x, t) + expand(sde.diffusion(t), x) * (w_new - w)
         second = x + dt * drift(euler, t_new) + expand(sde.diffusion(t_new), x) * (w_new - w)
         heun = (euler + second) / 2

@@ -24,8 +24,8 @@ def langevin(sde: SDE, t: Times, snr: float, score: Images, z: Images) -> PerSam
 def langevin_per_sample(sde: SDE, t: Times, snr: float, score: Images, z: Images) -> PerSample:
     """2 alpha snr^2 D / |score|^2: `langevin` with each sample's own norm, and |z| replaced by sqrt(D) (appendix G).
 
-    A sample does not depend on its batch. Its steps depend on where it is, which biases the result by order 1/D:
-    nothing for images, but 4 % of the standard deviation at D = 32 with snr 0.16 and 2 steps.
+    A sample does not depend on its batch. Its steps depend on where it is, which biases the result by order 1/D: little
+    for images, much in a few dimensions.
     """
     return 2 * sde.langevin_scale(t) * jnp.square(snr / _norms(score)) * z[0].size
 

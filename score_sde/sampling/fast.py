@@ -19,10 +19,10 @@ and the solvers differ in the polynomial put through their evaluations:
 | dpmpp_2m_sde       | the same, on the reverse SDE          | 2       | Lu et al. 2022b, appendix                 |
 | unipc_2, _3        | d, polynomial in l, with a corrector  | 3, 4    | Zhao et al. 2023, with B_2                |
 | deis_1, _2, _3     | e, polynomial in t, over steps        | 2, 3, 4 | Zhang and Chen 2023, tAB                  |
-| ipndm              | e, Adams-Bashforth as on an even grid | 2       | Liu et al. 2022; 4 where k is even        |
+| ipndm              | e, Adams-Bashforth as on an even grid | 2       | Zhang and Chen 2023, after Liu et al.     |
 
-Methods over steps begin with lower orders, as published. Where the data are not lost in noise at t = 1, the error of
-their first steps, of order 2 for deis and 3 for unipc_3, outlasts that of the others.
+On a grid even in k ipndm has order 4. Methods over steps begin with lower orders, as published. Where the data are not
+lost in noise at t = 1, the error of their first steps, of order 2 for deis and 3 for unipc_3, outlasts the others'.
 """
 
 from collections.abc import Callable, Sequence
@@ -63,9 +63,6 @@ class Grid(NamedTuple):
         """(t, k) inside step i, at a fraction of it in log k."""
         k = self.k[i] ** (1 - fraction) * self.k[i + 1] ** fraction
         return float(self.sde.time(np.array([k]))[0]), float(k)
-
-
-Weights = Sequence[float] | np.ndarray  # of base and of evaluations, the latest first
 
 
 Weights = Sequence[float] | np.ndarray  # of base and of evaluations, the latest first
@@ -334,12 +331,15 @@ def fast_solver(
     grid, rho: see `score_sde.sampling.grids`. eps: last time, default `sde.sampling_eps`.
     noise_removal: return the posterior mean of the data at eps (Tweedie), for 1 more evaluation.
     noise: where the stochastic ones draw z from.
-    options: eta >= 0 (ddim: 0 is deterministic, 1 ancestral); s_churn, s_min, s_max, s_noise (edm_stochastic).
+    options: eta in [0, 1] (ddim: 0 is deterministic, 1 ancestral); s_churn, s_min, s_max, s_noise (edm_stochastic;
+    s_min and s_max are noise levels std / mean_scale in model range, the defaults those for data in [-1, 1]).
     Raises `UsageError` for what is unknown or out of range.
     """
     build = FAST_SOLVERS[one_of("sampling.method", name, FAST_SOLVERS)]
     eps = sde.sampling_eps if eps is None else eps
     check_eps(eps)
+    for option in options:
+        one_of("option of a fast solver", option, Options._fields)
     chosen = Options(**options)
     if not 0 <= chosen.eta <= 1:
         raise UsageError(f"sampling.eta={chosen.eta} must be in [0, 1]: 0 is deterministic, 1 ancestral.")

@@ -25,8 +25,8 @@ def time_grid(sde: SDE, name: str, num_steps: int, *, eps: float, rho: float = 7
     spacing = GRIDS[one_of("sampling.grid", name, GRIDS)]
     if num_steps < 1:
         raise UsageError(f"sampling.num_steps={num_steps} must be at least 1.")
-    if not rho > 0:
-        raise UsageError(f"sampling.rho={rho} must be positive; Karras et al. take 7.")
+    if not 0 < rho < np.inf:
+        raise UsageError(f"sampling.rho={rho} must be positive and finite; Karras et al. take 7.")
     t = spacing(sde, np.linspace(0.0, 1.0, num_steps + 1), eps, rho)
     t[0], t[-1] = 1.0, eps  # to the last bit
     return t

@@ -81,7 +81,7 @@ def predictor_corrector(
 
     def corrector_update(keys, x, t):
         score = score_fn(x, t)
-        z = noise(stream(keys, Stream.NOISE), x.shape[1:])
+        z = noise(stream(keys, Stream.NOISE), x.shape[1:]).astype(x.dtype)
         step_size = expand(correct(sde, t, snr, score, z), x)
         x_mean = x + step_size * score
         return apply_project(keys, t, x_mean + jnp.sqrt(2 * step_size) * z, x_mean)
@@ -91,7 +91,7 @@ def predictor_corrector(
         if probability_flow:
             b, c = 0.5 * b, jnp.zeros_like(c)
         x_mean = expand(a, x) * x + expand(b, x) * score_fn(x, t)
-        z = noise(stream(keys, Stream.NOISE), x.shape[1:])
+        z = noise(stream(keys, Stream.NOISE), x.shape[1:]).astype(x.dtype)
         return apply_project(keys, t, x_mean + expand(c, x) * z, x_mean)
 
     def init(keys: Keys, x: Images) -> State:

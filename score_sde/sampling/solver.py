@@ -34,7 +34,7 @@ class Solver(NamedTuple):
 def check_eps(eps: float) -> None:
     """Raises `UsageError` for a last time outside (0, 1)."""
     if not 0 < eps < 1:
-        raise UsageError(f"sampling.eps={eps} must be in (0, 1): samplers go from t = 1 down to it.")
+        raise UsageError(f"sampling.eps={eps} must be in (0, 1): it is the time nearest to the data.")
 
 
 def advance(solver: Solver, state: PyTree, max_steps: int | Int[Array, ""]) -> PyTree:

@@ -78,7 +78,7 @@ def tabulated(
 
         new_base, new_trial = combine(table.base), combine(table.trial)
         if stochastic:
-            z = noise(stream(stream(keys, i), Stream.NOISE), base.shape[1:])
+            z = noise(stream(stream(keys, i), Stream.NOISE), base.shape[1:]).astype(base.dtype)
             z = jnp.asarray(table.noise, base.dtype)[i] * z
             new_base, new_trial = new_base + z, new_trial + z
         return State(i + 1, keys, new_base, new_trial, history[: m - 1])
