@@ -139,7 +139,7 @@ def test_few_steps_are_enough_to_run(name, num_steps):
         (dict(name="ddim", eta=1.5), r"sampling.eta=1.5 must be in \[0, 1\]"),
         (dict(name="ddim", eta=-0.1), "0 is deterministic, 1 ancestral"),
         (dict(num_steps=0), "num_steps=0 must be at least 1"),
-        (dict(grid="karras", rho=0.0), "rho=0.0 must be positive; Karras et al. take 7"),
+        (dict(grid="karras", rho=0.0), "rho=0.0 must be positive and finite; Karras et al. take 7"),
         (dict(grid="karras", rho=-7.0), "rho"),
         (dict(eps=0.0), r"in \(0, 1\)"),
         (dict(eps=1.0), r"in \(0, 1\)"),
