@@ -184,20 +184,23 @@ class Experiment(_Trainable):
 
     def bound(self, params: PyTree) -> Bound:
         """The upper bound on bits/dim of the density in model range."""
-        if self.config.eval.dequantization == "truncated_normal":
+        if self.dequantization_name == "truncated_normal":
             raise UsageError(
                 "The bound is one of a density at time 0, and truncated-normal dequantisation gives points at a later "
                 "one; set eval.dequantization to uniform or variational, or eval.enable_bound=False."
             )
         return likelihood_bound(self.sde, self.ode_score_fn(params), num_times=self.config.eval.bound_num_times)
 
+    @property
+    def dequantization_name(self) -> str:
+        return self.config.eval.dequantization.lower()
+
     def dequantization(self, dequantizer: Callable = dequantization.unlearned) -> Dequantization:
         """That of config.eval. dequantizer: the network of the variational one, as a function of images."""
-        name = self.config.eval.dequantization.lower()
-        if name == "truncated_normal":
+        if self.dequantization_name == "truncated_normal":
             seen = self.config.data.uniform_dequantization
             return dequantization.truncated_normal(self.sde, self.scaling, dequantized=seen)
-        if name == "variational":
+        if self.dequantization_name == "variational":
             return dequantization.variational(self.scaling, dequantizer)
         return dequantization.uniform(self.scaling)
 

@@ -41,13 +41,13 @@ def evaluate(config: ConfigDict, directory: str | Path, folder: str = "eval") ->
     repeats = 1 if train else options.bpd_num_repeats
     if likelihoods:  # what the SDE or the workdir lacks is said now
         model.experiment.bits_per_dim(model.params)
-        _ = model.dequantizer_params
+        learned = bool(model.dequantizer_params)
     if options.enable_bound:
         model.experiment.bound(model.params)
 
     report: dict[str, Any] = {"config": workdir.flatten(config.to_dict()), "versions": workdir.versions()}
     report["devices"] = [device.device_kind for device in jax.devices()]
-    if model.dequantizer_params:
+    if likelihoods and learned:
         report["dequantizer"] = workdir.read(directory / DEQUANTIZER, "config.json")
     report["checkpoints"] = []
     for step in steps:

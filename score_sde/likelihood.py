@@ -29,7 +29,6 @@ from score_sde.sde import LEAST_TIME, SDE
 VectorField = Callable[[Images], Images]
 
 
-HIGHEST = jax.lax.Precision.HIGHEST  # float32 products on accelerators too
 Probes = Float[Array, "b n h w c"]  # n for each sample
 
 
@@ -60,7 +59,7 @@ def hutch_plus_plus(field: VectorField, x: Images, probes: Probes) -> tuple[Imag
     _, image = _derivatives(field, x, probes[:, :sketched])
     basis, _ = jnp.linalg.qr(image.reshape(b, sketched, -1).mT)
     rest = columns[..., sketched : n - basis.shape[-1]]
-    rest = rest - jnp.matmul(basis, jnp.matmul(basis.mT, rest, precision=HIGHEST), precision=HIGHEST)
+    rest = rest - jnp.matmul(basis, jnp.matmul(basis.mT, rest, precision="highest"), precision="highest")
     directions = jnp.concatenate([basis, rest], axis=-1)
     value, derivatives = _derivatives(field, x, directions.mT.reshape(b, -1, *x.shape[1:]))
     products = jnp.sum(directions.mT * derivatives.reshape(b, directions.shape[-1], -1), axis=-1)

@@ -193,7 +193,7 @@ class Trained(_Loaded):
     @functools.cached_property
     def dequantizer_params(self) -> PyTree:
         """Those of variational dequantisation, averaged; {} for other choices. Raises `UsageError` without any."""
-        if self.config.eval.dequantization.lower() != "variational":
+        if self.experiment.dequantization_name != "variational":
             return {}
         folder = self.directory / DEQUANTIZER / "checkpoints"
         steps = checkpoints.steps(folder)

@@ -56,6 +56,14 @@ def test_options_reach_their_solver(experiment):
     assert (short.sampler(params).nfe, long.sampler(params).nfe) == (4, 31)
 
 
+def test_the_bound_refuses_truncated_normal_dequantisation_however_it_is_spelt(tiny_config):
+    config = tiny_config()
+    config.eval.dequantization = "Truncated_Normal"
+    built = Experiment(config)
+    with pytest.raises(UsageError, match="uniform or variational"):
+        built.bound(built.param_shapes)
+
+
 def test_temperature_scales_the_latents(experiment):
     np.testing.assert_allclose(experiment(temperature=0.7).prior(KEYS), 0.7 * experiment().prior(KEYS), rtol=1e-6)
 

@@ -128,6 +128,9 @@ def test_variational_dequantisation_trains_goes_on_and_evaluates(trained, tmp_pa
     config.dequantizer.update(nf=4, batch_size=8, snapshot_freq=2, log_freq=1)
     with pytest.raises(UsageError, match=r"no dequantizer in .* --mode=train_dequantizer"):
         evaluate(config, tmp_path / "whole")
+    config.eval.update(enable_bound=False, enable_loss=True)
+    evaluate(config, tmp_path / "whole")  # which needs none
+    config.eval.update(enable_bound=True, enable_loss=False)
     for name, stops in (("whole", [4]), ("stopped", [2, 4])):
         for config.dequantizer.n_iters in stops:
             train_dequantizer(config, tmp_path / name)

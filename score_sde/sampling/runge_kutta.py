@@ -126,7 +126,7 @@ def dormand_prince(rhs: RightHandSide, t0: float, t1: float, *, rtol: float, ato
 
 def _weighted(weights: Array, stages: Array) -> Array:
     """In full precision: on an accelerator's default the error estimate, a difference, would be noise."""
-    return jnp.tensordot(weights, stages, 1, precision=jax.lax.Precision.HIGHEST)
+    return jnp.tensordot(weights, stages, 1, precision="highest")
 
 
 def _axpy(a: PerSample, x: PyTree, y: PyTree) -> PyTree:
