@@ -11,6 +11,8 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
+from jax.experimental import multihost_utils
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
 from score_sde.errors import UsageError
@@ -55,6 +57,16 @@ def split(*arrays: Any) -> tuple[Any, ...]:
 def pad_to_devices(n: int) -> int:
     """The next multiple of the number of devices."""
     return -(-n // jax.device_count()) * jax.device_count()
+
+
+def is_first() -> bool:
+    """Whether this is the process that writes the run's files; Orbax alone is called by all."""
+    return jax.process_index() == 0
+
+
+def all_agree(ok: bool) -> bool:
+    """Whether `ok` is true in every process. All must call it."""
+    return ok if jax.process_count() == 1 else bool(multihost_utils.process_allgather(np.bool_(ok)).all())
 
 
 def check_divisible(name: str, batch_size: int) -> None:

@@ -9,8 +9,8 @@ PACKAGE = Path(__file__).parent.parent / "score_sde"
 
 ROOMS = [
     {"array_types", "backend", "errors"},
-    {"randomness", "pytorch_files"},
-    {"sde", "models", "images", "data", "state", "writer", "parallel", "checkpoints"},
+    {"randomness", "pytorch_files", "parallel"},
+    {"sde", "models", "images", "data", "state", "writer", "checkpoints", "preemption"},
     {"score", "reference_checkpoints"},
     {"losses", "sampling", "oracles", "dequantization"},
     {"likelihood", "likelihood_bound", "progress", "workdir"},

@@ -1,0 +1,1 @@
+"""A notice to stop: SIGTERM or SIGUSR1 from a scheduler, or Ctrl-C."""
