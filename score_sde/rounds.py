@@ -39,7 +39,7 @@ class Rounds:
             all_agree(True)  # the others wait
 
     def __call__(self, name: str, compute: Callable[[], Arrays]) -> Arrays:
-        """What `compute` gives, computed unless the round's file is there and whole. name: digits, or "" for the only one."""
+        """What `compute` gives, computed unless the round's file is there and whole. name: digits, "" if alone."""
         path = self.folder / (f"{self.stem}_{name}.npz" if name else f"{self.stem}.npz")
         found = _read(path)
         if all_agree(found is not None):

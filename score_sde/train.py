@@ -136,6 +136,7 @@ def _loop(
                 if saves or notice.number:
                     save(step, eval_loss)
             except DivergenceError as diverged:
+                checkpoints.wait()  # so that the last one is named
                 indices = data.batch_indices(
                     len(train_set), training.batch_size, seed=config.seed, step=diverged.step - 1
                 )
