@@ -6,7 +6,7 @@ import os
 import socket
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import BinaryIO
+from typing import BinaryIO, TextIO
 
 from score_sde.errors import UsageError, warn
 from score_sde.parallel import all_agree, is_first
@@ -40,24 +40,19 @@ def locked(folder: Path, name: str) -> Iterator[None]:
     Raises `UsageError` if another process has it, or the folder cannot be written.
     """
     path, problem = Path(folder) / f"{name}.lock", None
-    if is_first():
-        try:
-            path.parent.mkdir(parents=True, exist_ok=True)
-            file = path.open("a+")
-        except OSError as error:
-            problem = f"Cannot write {path} ({error.strerror}); choose a --workdir that can be written."
-        else:
-            problem = _take(path, file)
-    if not all_agree(problem is None):
-        raise UsageError(problem or f"The first process cannot lock {path}; see what it says.")
-    try:
-        yield
-    finally:
+    with contextlib.ExitStack() as held:
         if is_first():
-            file.close()
+            try:
+                path.parent.mkdir(parents=True, exist_ok=True)
+                problem = _take(path, held.enter_context(path.open("a+")))
+            except OSError as error:
+                problem = f"Cannot write {path} ({error.strerror}); choose a --workdir that can be written."
+        if not all_agree(problem is None):
+            raise UsageError(problem or f"The first process cannot lock {path}; see what it says.")
+        yield
 
 
-def _take(path: Path, file) -> str | None:
+def _take(path: Path, file: TextIO) -> str | None:
     """Locks the open file; otherwise, what to do."""
     try:
         fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)

@@ -17,6 +17,7 @@ from test_end_to_end import differences, metrics
 
 import score_sde
 from score_sde import checkpoints as ckpt
+from score_sde import evaluate as evaluation
 from score_sde import files
 from score_sde.build import Experiment
 from score_sde.checkpoints import Checkpoints, Retention
@@ -24,7 +25,8 @@ from score_sde.data import Source, batch_indices
 from score_sde.errors import UsageError
 from score_sde.main import main
 from score_sde.preemption import Notice, Stopped
-from score_sde.train import train
+from score_sde.rounds import Rounds
+from score_sde.train import load_data, train
 from score_sde.writer import Writer
 
 DISABLED = {"mode": "disabled", "project": "p", "name": "", "id": "1"}
@@ -180,7 +182,7 @@ def test_a_training_whose_last_checkpoint_finds_no_space_says_so_and_goes_on_lat
     assert ckpt.steps(small_disk / "run" / "checkpoints") == [2, 4]
     fill(small_disk, leave=50_000)
     config.training.n_iters = 6
-    with pytest.raises(UsageError, match="A checkpoint takes .* MB free; free space"):
+    with pytest.raises(UsageError, match=r"A checkpoint takes .* MB free; free space"):
         train(config, small_disk / "run")
 
 
@@ -228,12 +230,12 @@ with locked(Path({str(folder)!r}), "train"):
 
 def poisoned(monkeypatch, config, *steps: int) -> None:
     """Makes the batches of these steps NaN."""
-    n, pixels = 1498, None
     augment = Experiment.augment
-    from score_sde.train import load_data
-
     pixels = load_data(config, train=True).images
-    bad = [pixels[batch_indices(n, config.training.batch_size, seed=config.seed, step=step - 1)] for step in steps]
+    bad = [
+        pixels[batch_indices(len(pixels), config.training.batch_size, seed=config.seed, step=step - 1)]
+        for step in steps
+    ]
     sums = jnp.asarray([batch.astype(np.float64).sum() for batch in bad])
 
     def poison(self, keys, x):
@@ -313,55 +315,59 @@ def test_the_second_notice_is_not_noted():
         os.kill(os.getpid(), signal.SIGINT)
 
 
-def test_an_evaluation_goes_on_from_its_last_round(run, monkeypatch, capsys):
+def test_an_evaluation_goes_on_from_its_last_round(run, monkeypatch):
     folder, config = run
-    config.eval.update(enable_bpd=True, enable_sampling=True, num_samples=20, batch_size=8, bpd_num_repeats=1)
-    config.eval.update(enable_loss=True, bpd_dataset="test")
-    from score_sde import evaluate as module
+    config.eval.update(enable_loss=True, enable_sampling=True, num_samples=20, batch_size=8)
+    config.sampling.update(method="ddim", num_steps=2)
+    few = Source(evaluation.load_data(config, train=False).images[:20], None)
+    monkeypatch.setattr(evaluation, "load_data", lambda *_, **__: few)
+    evaluation.evaluate(config, folder, "whole")
+    drawn, draw = [], evaluation.Trained.sample_with_nfe
 
-    images = module.load_data(config, train=False)
-    few = Source(images.images[:20], None)
-    monkeypatch.setattr(module, "load_data", lambda *_, **__: few)
-    module.evaluate(config, folder, "whole")
-    drawn, made = [], module.Trained.sample_with_nfe
-
-    def draw(self, keys, **options):
+    def killed(self, keys, **options):
         drawn.append(len(keys))
         if len(drawn) == 2:
             raise KeyboardInterrupt
-        return made(self, keys, **options)
+        return draw(self, keys, **options)
 
-    monkeypatch.setattr(module.Trained, "sample_with_nfe", draw)
+    monkeypatch.setattr(evaluation.Trained, "sample_with_nfe", killed)
     with pytest.raises(KeyboardInterrupt):
-        module.evaluate(config, folder, "killed")
-    (folder / "killed/step_00000006/bits_per_dim_00_0001.npz").write_bytes(b"PK half a file")
-    computed, bits = [], module.Trained.bits_per_dim_with_nfe
-    monkeypatch.setattr(
-        module.Trained,
-        "bits_per_dim_with_nfe",
-        lambda self, keys, *rest: (computed.append(len(keys)), bits(self, keys, *rest))[1],
-    )
-    module.evaluate(config, folder, "killed")
-    assert (len(computed), len(drawn)) == (1, 4)  # the damaged round; the one that was cut short, and the last
+        evaluation.evaluate(config, folder, "killed")
+    (folder / "killed/step_00000006/loss_00_0001.npz").write_bytes(b"PK half a file")
+    evaluation.evaluate(config, folder, "killed")
+    assert len(drawn) == 4  # one, the one that was cut short, and of three the two that were not there
     for path in (folder / "whole").rglob("*"):
         if path.suffix in (".json", ".npz", ".png"):
             other = folder / "killed" / path.relative_to(folder / "whole")
             assert other.read_bytes() == path.read_bytes(), path.name
-    config.eval.rtol = 0.1  # another computation: its rounds are its own
-    module.evaluate(config, folder, "killed")
-    assert len(computed) == 4
-    assert len(drawn) == 4
+
+
+def test_rounds_are_those_of_their_computation(tmp_path):
+    computed = []
+
+    def compute():
+        computed.append(1)
+        return {"x": np.arange(3.0)}
+
+    for identity, made in (({"rtol": 1}, 2), ({"rtol": 1}, 2), ({"rtol": 2}, 4)):
+        rounds = Rounds(tmp_path, "bits", identity)
+        for name in ("0000", "0001"):
+            np.testing.assert_array_equal(rounds(name, compute)["x"], np.arange(3.0))
+        assert len(computed) == made
+    Rounds(tmp_path, "other", {})("", compute)
+    flip(tmp_path / "bits_0001.npz")
+    Rounds(tmp_path, "bits", {"rtol": 2})("0001", compute)
+    assert len(computed) == 6
 
 
 def test_a_notice_during_sampling_ends_it_with_the_status_for_another_try(run, data_dir, capsys, monkeypatch):
     folder, _ = run
-    from score_sde import evaluate as module
 
     def stop(*_, **__):
         os.kill(os.getpid(), signal.SIGTERM)
         time.sleep(1)
 
-    monkeypatch.setattr(module, "draw_samples", stop)
+    monkeypatch.setattr(evaluation, "draw_samples", stop)
     before = signal.getsignal(signal.SIGTERM)
     command = ["score_sde", "--config=configs/vp/digits_ddpmpp_continuous.py", f"--workdir={folder}", "--mode=sample"]
     stored = json.loads((folder / "config.json").read_text())
