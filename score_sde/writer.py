@@ -17,7 +17,7 @@ from score_sde.errors import warn
 from score_sde.files import replace
 from score_sde.parallel import is_first
 
-WANDB_SECONDS = 60  # that it may take to start, and to finish
+WANDB_SECONDS = 30  # that it may take to start, and to finish
 
 
 class Writer:

@@ -1,9 +1,13 @@
 import json
+import socket
 import sys
+import threading
 import types
 
 import numpy as np
+import pytest
 
+from score_sde import writer as module
 from score_sde.writer import Writer
 
 DISABLED = {"mode": "disabled", "project": "p", "name": "", "id": "1"}
@@ -55,3 +59,28 @@ def test_wandb_is_given_every_scalar(tmp_path, monkeypatch):
         writer.scalars(5, loss=2.0)
     assert logged[0]["config"] == {"seed": 1}
     assert logged[1:] == [(5, {"loss": 2.0}), "end"]
+
+
+def test_a_wandb_that_never_finishes_does_not_hold_the_run(tmp_path, monkeypatch, capsys):
+    forever = threading.Event()
+    run = types.SimpleNamespace(log=lambda *_, **__: None, finish=forever.wait)
+    monkeypatch.setitem(sys.modules, "wandb", types.SimpleNamespace(init=lambda **_: run))
+    monkeypatch.setattr(module, "WANDB_SECONDS", 0.1)
+    with Writer(tmp_path, 0, DISABLED | {"mode": "online"}, {}) as writer:
+        writer.scalars(1, loss=1.0)
+    assert "`wandb sync` uploads what is left" in capsys.readouterr().err
+    forever.set()
+
+
+@pytest.mark.long
+def test_a_server_that_cannot_be_reached_costs_the_mirror_and_no_line(tmp_path, monkeypatch, capfd):
+    pytest.importorskip("wandb")
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        monkeypatch.setenv("WANDB_BASE_URL", f"http://127.0.0.1:{free.getsockname()[1]}")
+    monkeypatch.setenv("WANDB_API_KEY", "0" * 40)
+    monkeypatch.setattr(module, "WANDB_SECONDS", 2)
+    with Writer(tmp_path, 0, DISABLED | {"mode": "online", "name": "n"}, {}) as writer:
+        writer.scalars(1, loss=1.0)
+    assert "wandb is off from here on" in capfd.readouterr().err
+    assert len(lines(tmp_path)) == 1
