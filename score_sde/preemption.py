@@ -25,7 +25,7 @@ class Stopped(BaseException):
 
 
 class Notice:
-    """While it is entered, the first notice is only noted; the second acts as it did before.
+    """While it is entered, notices are only noted; a second Ctrl-C acts as it did before.
 
     Does nothing outside the main thread, where Python delivers no signals.
     """
@@ -42,9 +42,10 @@ class Notice:
         _restore(self._before)
         self._before = {}
 
-    def _note(self, number: int, _: FrameType | None) -> None:
-        self.__exit__()
-        self.number = number
+    def _note(self, number: int, frame: FrameType | None) -> None:
+        if self.number is not None and number == signal.SIGINT:
+            self._before[number](number, frame)
+        self.number = self.number or number
 
     def check(self, message: str = "") -> None:
         """Raises `Stopped` if there was one."""

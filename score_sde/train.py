@@ -108,7 +108,7 @@ def _loop(
         checkpoints.save(step, state, eval_loss if training.keep_best else None)
 
     with Notice() as notice, writer, bar("training", training.n_iters, "step", initial=start) as progress:
-        if start and not _sheet(directory, start).exists():
+        if start and not parallel.all_agree(_sheet(directory, start).exists()):
             draw(start)
         for number, batch in data.batches(train_set, training.batch_size, seed=config.seed, start_step=start):
             if number >= training.n_iters:

@@ -305,10 +305,11 @@ def test_a_notice_to_stop_leaves_a_checkpoint(run, data_dir, tmp_path):
     assert metrics(tmp_path / "stopped")[-1]["step"] == step
 
 
-def test_the_second_notice_is_not_noted():
+def test_of_many_notices_the_first_is_noted_and_a_second_ctrl_c_acts():
     with pytest.raises(KeyboardInterrupt), Notice() as notice:
         notice.check()
-        os.kill(os.getpid(), signal.SIGINT)
+        for number in (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1):
+            os.kill(os.getpid(), number)
         with pytest.raises(Stopped, match=r"Stopped by Ctrl-C, so") as stopped:
             notice.check(", so")
         assert stopped.value.status == 130
