@@ -3,6 +3,7 @@
 import os
 import re
 import shutil
+import signal
 import subprocess
 import sys
 import time
@@ -110,7 +111,12 @@ def evaluating(run: Run) -> int:
 
 def files(run: Run) -> int:
     """How many files the evaluation has written."""
-    return sum(path.suffix in (".npz", ".png", ".json") for path in (run.workdir / "eval").rglob("*"))
+    return _files(run.workdir / "eval")
+
+
+def pictures(run: Run) -> int:
+    """How many files of samples the training has written."""
+    return _files(run.workdir / "samples")
 
 
 BEGUN = {"train": begun, "eval": evaluating}
@@ -137,12 +143,10 @@ def kill(run: Run, phase: str, aim: Aim, rng: np.random.Generator) -> str | None
                 time.sleep(delay)
         finally:
             process.kill()
-        status = process.wait()
-    if status > 0:
+        status = process.wait()  # 0: it had ended by then
+    if status not in (0, -signal.SIGKILL):
         raise UsageError(f"{phase} ended with status {status} before it was killed; look at {run.log(phase)}.")
-    if status == 0:
-        return None
-    return _where(run, phase)
+    return _where(run, phase) if status else None
 
 
 def finish(run: Run, phase: str) -> tuple[str, float]:
@@ -201,6 +205,11 @@ def _where(run: Run, phase: str) -> str:
     if step and not (run.workdir / f"samples/snapshots/step_{step:08d}.png").exists():
         where.append(f"in the samples of {step}")
     return ", ".join(where)
+
+
+def _files(folder: Path) -> int:
+    """Finished ones, in a folder that is being written to."""
+    return sum(name.endswith((".npz", ".png", ".json")) for _, _, names in os.walk(folder) for name in names)
 
 
 def _text(path: Path) -> str:

@@ -25,6 +25,7 @@ from experiments.chaos.life import (
     files,
     finish,
     live,
+    pictures,
     saving,
 )
 from score_sde import workdir
@@ -122,15 +123,15 @@ def aims(run: Run, config: ConfigDict, seconds: dict[str, float]) -> list[Aim]:
     training = config.training
     saves = range(training.snapshot_freq_for_preemption, training.n_iters + 1, training.snapshot_freq_for_preemption)
     sheets = range(training.snapshot_freq, training.n_iters + 1, training.snapshot_freq)
-    rounds, written = range(1, evaluating(run) + 1), range(1, files(run) + 1)
     return [
         Aim("any time", "train", begun, [1], seconds["train"], weight=2.0),
         Aim("a save's start", "train", saving, saves, 0.05),
         Aim("a save", "train", saving, saves, 0.7),
-        Aim("a snapshot's samples", "train", drawing, sheets, 0.5),
+        Aim("a snapshot's samples", "train", drawing, sheets, 1.0),
+        Aim("a picture's writing", "train", pictures, range(1, pictures(run) + 1), 0.02),
         Aim("any time", "eval", evaluating, [1], seconds["eval"], weight=2.0),
-        Aim("a part's start", "eval", evaluating, rounds, 1.0),
-        Aim("a file's writing", "eval", files, written, 0.02),
+        Aim("a part's start", "eval", evaluating, range(1, evaluating(run) + 1), 1.0),
+        Aim("a file's writing", "eval", files, range(1, files(run) + 1), 0.02),
     ]
 
 
