@@ -8,10 +8,9 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import jax
-from ml_collections import ConfigDict
 
-from score_sde.build import Experiment
-from score_sde.checkpoints import Checkpoints, on_host, steps
+from score_sde.array_types import PyTree
+from score_sde.checkpoints import Checkpoints, steps
 from score_sde.errors import UsageError
 
 OWN = ("launch.json",)  # holds a number drawn for each run
@@ -26,8 +25,8 @@ class Contents(NamedTuple):
     metrics: list[str]
 
 
-def contents(workdir: Path, config: ConfigDict) -> Contents:
-    """Of a run of `config` in `workdir`."""
+def contents(workdir: Path, like: PyTree) -> Contents:
+    """Of a run; `like` is the tree of its state, of numpy arrays."""
     files = (path for path in sorted(workdir.rglob("*")) if path.is_file())
     digests = {}
     for path in files:
@@ -35,7 +34,7 @@ def contents(workdir: Path, config: ConfigDict) -> Contents:
         if name.parts[0] == "checkpoints" or str(name) in (*OWN, "metrics.jsonl") or _working(name):
             continue
         digests[str(name)] = _digest(path.read_bytes())
-    return Contents(digests | _checkpoints(workdir, config), _metrics(workdir / "metrics.jsonl"))
+    return Contents(digests | _checkpoints(workdir / "checkpoints", like), _metrics(workdir / "metrics.jsonl"))
 
 
 def differences(expected: Contents, found: Contents) -> list[str]:
@@ -78,12 +77,11 @@ def _without_time(line: str) -> str:
     return json.dumps({name: value for name, value in values.items() if name != "time"})
 
 
-def _checkpoints(workdir: Path, config: ConfigDict) -> dict[str, str]:
-    folder, digests = workdir / "checkpoints", {}
+def _checkpoints(folder: Path, like: PyTree) -> dict[str, str]:
+    digests: dict[str, str] = {}
     if not steps(folder):
         return digests
     with _one_at_a_time, Checkpoints(folder) as checkpoints:
-        like = on_host(jax.eval_shape(Experiment(config).init_state))
         for step in steps(folder):
             try:
                 state = checkpoints.load(step, like)

@@ -10,6 +10,7 @@ from concurrent.futures import ThreadPoolExecutor, as_completed
 from pathlib import Path
 from typing import NamedTuple
 
+import jax
 import numpy as np
 from ml_collections import ConfigDict
 
@@ -29,6 +30,9 @@ from experiments.chaos.life import (
     saving,
 )
 from score_sde import workdir
+from score_sde.array_types import PyTree
+from score_sde.build import Experiment
+from score_sde.checkpoints import on_host
 from score_sde.errors import UsageError
 from score_sde.main import parse, program_flags
 from score_sde.progress import bar
@@ -78,11 +82,21 @@ def _run(folder: Path, kills: int, seed: int, workers: int, overrides: Sequence[
     interval = config.training.snapshot_freq_for_preemption
     with bar("chaos", 2 * kills, "kill") as progress:
         progress.set_postfix_str("undisturbed, twice", refresh=True)
-        expected, seconds = _undisturbed(first, config)
+        like = on_host(jax.eval_shape(Experiment(config).init_state))
+        expected, seconds = _undisturbed(first, like)
         shots = aims(first, config, seconds)
 
         def one(number: int) -> Life:
-            return _life(number, first, config, expected, shots, np.random.default_rng([seed, number]), interval)
+            began = time.monotonic()
+            run = first._replace(folder=first.folder.with_name(f"life_{number:03d}"))
+            kills = live(run, shots, np.random.default_rng([seed, number]))
+            said = [kill.problem for kill in kills if kill.problem]
+            said = said or differences(expected, contents(run.workdir, like))
+            if (lost := most_lost(kills)) > 2 * interval:
+                said.append(f"training lost {lost} steps")
+            if not said:
+                shutil.rmtree(run.folder)
+            return Life(number, kills, said, time.monotonic() - began)
 
         lives = []
         with ThreadPoolExecutor(workers) as pool:
@@ -103,7 +117,7 @@ def _config(run: Run) -> ConfigDict:
     return parse(["chaos", *run.arguments("train")], program_flags, "").config
 
 
-def _undisturbed(run: Run, config: ConfigDict) -> tuple[Contents, dict[str, float]]:
+def _undisturbed(run: Run, like: PyTree) -> tuple[Contents, dict[str, float]]:
     """What it leaves, and the seconds of each phase. The first of two compiles, and must leave the same."""
     found, seconds = [], {}
     for _ in range(2):
@@ -112,7 +126,7 @@ def _undisturbed(run: Run, config: ConfigDict) -> tuple[Contents, dict[str, floa
             problem, seconds[phase] = finish(run, phase)
             if problem:
                 raise UsageError(f"The undisturbed {problem}; look at {run.log(phase)}.")
-        found.append(contents(run.workdir, config))
+        found.append(contents(run.workdir, like))
     if said := differences(*found):
         raise UsageError(f"Two undisturbed runs differ, so kills cannot be judged on this machine: {said[0]}.")
     return found[0], seconds
@@ -135,25 +149,8 @@ def aims(run: Run, config: ConfigDict, seconds: dict[str, float]) -> list[Aim]:
     ]
 
 
-def _life(
-    number: int,
-    like: Run,
-    config: ConfigDict,
-    expected: Contents,
-    shots: Sequence[Aim],
-    rng: np.random.Generator,
-    interval: int,
-) -> Life:
-    """Its folder is removed if all is equal."""
-    started = time.monotonic()
-    run = like._replace(folder=like.folder.with_name(f"life_{number:03d}"))
-    kills = live(run, shots, rng)
-    said = [kill.problem for kill in kills if kill.problem]
-    said = said or differences(expected, contents(run.workdir, config))
-    said += [f"training lost {lost} steps" for _, _, _, _, lost, *_ in kills if (lost or 0) > 2 * interval]
-    if not said:
-        shutil.rmtree(run.folder)
-    return Life(number, kills, said, time.monotonic() - started)
+def most_lost(kills: Sequence[Kill]) -> int:
+    return max(kill.steps_lost or 0 for kill in kills)
 
 
 def text_table(lives: Sequence[Life]) -> str:
@@ -173,7 +170,7 @@ def summary(lives: Sequence[Life], interval: int) -> str:
     """One line. A save is written behind the steps that follow, so up to two intervals are lost."""
     counts = {phase: sum(kill.phase == phase for life in lives for kill in life.kills) for phase in PHASES}
     equal = sum(life.equal(kill.phase) for life in lives for kill in life.kills)
-    lost = max((kill.steps_lost or 0 for life in lives for kill in life.kills), default=0)
+    lost = max(most_lost(life.kills) for life in lives)
     return (
         f"{counts['train']} kills of training, {counts['eval']} of evaluation: {equal} of {sum(counts.values())} "
         f"identical; at most {lost} steps lost, the save interval is {interval}."
