@@ -12,6 +12,7 @@ from test_data import prepare_cifar10
 import score_sde
 from score_sde import likelihood
 from score_sde import workdir as wd
+from score_sde.data import batch_indices
 from score_sde.dequantization import truncated_normal
 from score_sde.errors import UsageError
 from score_sde.evaluate import evaluate, sample
@@ -320,8 +321,12 @@ def test_training_another_network_in_the_same_workdir_is_refused(trained, capsys
 def test_a_diverging_run_stops_and_names_the_last_checkpoint(tiny_config, tmp_path):
     config = tiny_config()
     config.optim.update(lr=1e30, warmup=0, grad_clip=-1.0)
-    with pytest.raises(UsageError, match=r"diverged: .* (nan|inf) at step"):
+    config.training.snapshot_freq_for_preemption = 1
+    with pytest.raises(UsageError, match=r"is NaN or infinite at step 2 \(.*diverged.json\); .* of step 1\."):
         train(config, tmp_path)
+    told = json.loads((tmp_path / "diverged.json").read_text())
+    assert told == {"step": 2, "indices": batch_indices(1498, 16, seed=config.seed, step=1).tolist()}
+    assert np.isfinite(score_sde.load(tmp_path).params["Dense_0"]["kernel"]).all()
 
 
 def test_snapshots_come_with_samples(tiny_config, tmp_path):
