@@ -32,8 +32,7 @@ def found(tmp_path, folder):
 
 def test_times_working_files_and_the_runs_own_number_are_no_difference(tmp_path):
     folder = write(tmp_path / "run", time=9.0)
-    (folder / "eval" / "rounds" / "deep").mkdir(parents=True)
-    for name in ("launch.json", "config.json.tmp", "run.lock", "eval/rounds/deep/0.npz"):
+    for name in ("launch.json", "config.json.tmp", "train.lock", "eval/samples.npz.tmp", "eval/eval.lock"):
         (folder / name).write_text("anything")
     assert found(tmp_path, folder) == []
 

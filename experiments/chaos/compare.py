@@ -14,7 +14,7 @@ from score_sde.checkpoints import Checkpoints, steps
 from score_sde.errors import UsageError
 
 OWN = ("launch.json",)  # holds a number drawn for each run
-WORKING = ("*.tmp", "*.lock", "lock")  # of a process at work, as is eval/rounds/
+WORKING = ("*.tmp", "*.lock")  # of a process at work
 _one_at_a_time = threading.Lock()
 
 
@@ -31,9 +31,9 @@ def contents(workdir: Path, like: PyTree) -> Contents:
     digests = {}
     for path in files:
         name = path.relative_to(workdir)
-        if name.parts[0] == "checkpoints" or str(name) in (*OWN, "metrics.jsonl") or _working(name):
-            continue
-        digests[str(name)] = _digest(path.read_bytes())
+        elsewhere = name.parts[0] == "checkpoints" or str(name) == "metrics.jsonl"
+        if not (elsewhere or str(name) in OWN or any(name.match(pattern) for pattern in WORKING)):
+            digests[str(name)] = _digest(path.read_bytes())
     return Contents(digests | _checkpoints(workdir / "checkpoints", like), _metrics(workdir / "metrics.jsonl"))
 
 
@@ -53,10 +53,6 @@ def differences(expected: Contents, found: Contents) -> list[str]:
     if wanted == got and expected.metrics != found.metrics:
         said.append("metrics.jsonl has its lines in another order")
     return said
-
-
-def _working(name: Path) -> bool:
-    return any(name.match(pattern) for pattern in WORKING) or name.parts[:2] == ("eval", "rounds")
 
 
 def _digest(content: bytes) -> str:
