@@ -16,7 +16,7 @@ def tiny(config):
         snapshot_sampling=True,
     )
     config.eval.update(
-        batch_size=64, begin_ckpt=2, enable_sampling=True, num_samples=128, rtol=1e-2, atol=1e-2
+        batch_size=64, begin_ckpt=2, enable_sampling=True, num_samples=128, rtol=5e-2, atol=5e-2
     )  # rounds: 5 of loss and of bits/dim, 2 of samples
 
 
