@@ -44,7 +44,7 @@ def write_report(
     metrics = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
     grids = [("Real, held out", real)] + [(NAMES[s.name], s.pixels) for s in samplers]
     rows = "".join(
-        f"<tr><td>{NAMES[s.name]}<td>{_describe(s.name, config)}<td>{s.nfe:.1f}"
+        f"<tr><td>{NAMES[s.name]}<td>{html.escape(_describe(s.name, config))}<td>{s.nfe:.1f}"
         f"<td>{s.seconds:.1f}<td>{len(s.pixels) / s.seconds:.2f}</tr>"
         for s in samplers
     )
@@ -52,7 +52,7 @@ def write_report(
     versions = "\n".join(f"{name} {version}" for name, version in workdir.versions().items())
     devices = ", ".join(f"{device.platform} ({device.device_kind})" for device in jax.devices())
     page = PAGE.format(
-        title=title,
+        title=html.escape(title),
         step=model.step,
         grids="".join(_figure(name, p) for name, p in grids),
         trajectory=_picture(images.grid(trajectory, TIMES), magnify=6),
@@ -90,7 +90,7 @@ def _picture(sheet: np.ndarray, magnify: int = 4) -> str:
 
 
 def _figure(caption: str, pixels: np.ndarray) -> str:
-    return f"<figure>{_picture(images.grid(pixels, 10))}<figcaption>{caption}</figcaption></figure>"
+    return f"<figure>{_picture(images.grid(pixels, 10))}<figcaption>{html.escape(caption)}</figcaption></figure>"
 
 
 def _loss_curve(metrics: list[dict[str, float]]) -> str:

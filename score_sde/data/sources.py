@@ -7,10 +7,13 @@ from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
-from PIL import Image
+from PIL import Image, UnidentifiedImageError
 from tqdm import tqdm
 
 from score_sde.errors import UsageError, one_of
+
+FORMATS = ("PNG", "JPEG", "WEBP")
+MAX_PIXELS = 2**26  # of one image: 8192x8192, 192 MiB in colour
 
 
 class Dataset(NamedTuple):
@@ -127,7 +130,7 @@ def load(name: str, *, train: bool, image_size: int, num_channels: int, data_dir
     examples = builder.as_data_source(split=split, decoders={"image": tfds.decode.SkipDecoding()})
     images, labels = np.empty((len(examples), image_size, image_size, num_channels), np.uint8), []
     for i, example in enumerate(tqdm(examples, desc=f"reading {name} {split}", unit="img", delay=1.0)):
-        image = decode(example["image"])
+        image = decode(example["image"], f"{name}'s image number {i} of split {split}")
         if image.shape[-1] != num_channels:
             raise UsageError(
                 f"{name} has an image of {image.shape[-1]} channel(s), number {i} of split {split}; "
@@ -140,9 +143,20 @@ def load(name: str, *, train: bool, image_size: int, num_channels: int, data_dir
     return Source(images, None if labels[0] is None else np.asarray(labels))
 
 
-def decode(encoded: bytes) -> np.ndarray:
-    """An image file as uint8 (h, w, c)."""
-    image = np.asarray(Image.open(io.BytesIO(encoded)))
+def decode(encoded: bytes, what: str = "an image") -> np.ndarray:
+    """A PNG, JPEG or WebP file as uint8 (h, w, c).
+
+    Raises `UsageError` naming `what` when the file is damaged, of another format, or of more than `MAX_PIXELS` pixels;
+    the header says how many, and none is decoded then.
+    """
+    try:
+        file = Image.open(io.BytesIO(encoded), formats=FORMATS)
+        if file.width * file.height > MAX_PIXELS:
+            raise ValueError(f"{file.width}x{file.height} pixels are more than {MAX_PIXELS}")
+        image = np.asarray(file)
+    except Exception as error:  # Pillow raises various types for what it cannot read
+        reason = "no PNG, JPEG or WebP" if isinstance(error, UnidentifiedImageError) else error
+        raise UsageError(f"Cannot read {what} ({reason}); prepare the data set again without it.") from error
     return image if image.ndim == 3 else image[..., None]
 
 

@@ -1,0 +1,89 @@
+"""What a run has left, and how two runs differ in it: every bit of state, numbers and pictures, but no times."""
+
+import hashlib
+import json
+import threading
+from collections import Counter
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import jax
+
+from score_sde.array_types import PyTree
+from score_sde.checkpoints import Checkpoints, steps
+from score_sde.errors import UsageError
+
+OWN = ("launch.json",)  # holds a number drawn for each run
+WORKING = ("*.tmp", "*.lock")  # of a process at work
+_one_at_a_time = threading.Lock()
+
+
+class Contents(NamedTuple):
+    """digests: of each file, and of each array of each checkpoint. metrics: the lines, without their times."""
+
+    digests: dict[str, str]
+    metrics: list[str]
+
+
+def contents(workdir: Path, like: PyTree) -> Contents:
+    """Of a run; `like` is the tree of its state, of numpy arrays."""
+    files = (path for path in sorted(workdir.rglob("*")) if path.is_file())
+    digests = {}
+    for path in files:
+        name = path.relative_to(workdir)
+        elsewhere = name.parts[0] == "checkpoints" or str(name) == "metrics.jsonl"
+        if not (elsewhere or str(name) in OWN or any(name.match(pattern) for pattern in WORKING)):
+            digests[str(name)] = _digest(path.read_bytes())
+    return Contents(digests | _checkpoints(workdir / "checkpoints", like), _metrics(workdir / "metrics.jsonl"))
+
+
+def differences(expected: Contents, found: Contents) -> list[str]:
+    """One sentence for each; empty if all is equal."""
+    names = sorted(expected.digests.keys() | found.digests.keys())
+    said = [f"{name} is missing" for name in names if name not in found.digests]
+    said += [f"{name} should not be there" for name in names if name not in expected.digests]
+    said += [
+        f"{name} differs" for name, digest in found.digests.items() if expected.digests.get(name, digest) != digest
+    ]
+    wanted, got = Counter(expected.metrics), Counter(found.metrics)
+    said += [f"metrics.jsonl lacks {line}" for line in (wanted - got)]
+    said += [
+        f"metrics.jsonl has {'twice' if line in wanted else 'what it should not'}: {line}" for line in got - wanted
+    ]
+    if wanted == got and expected.metrics != found.metrics:
+        said.append("metrics.jsonl has its lines in another order")
+    return said
+
+
+def _digest(content: bytes) -> str:
+    return hashlib.sha256(content).hexdigest()
+
+
+def _metrics(path: Path) -> list[str]:
+    if not path.exists():
+        return []
+    return [_without_time(line) for line in path.read_text().splitlines()]
+
+
+def _without_time(line: str) -> str:
+    try:
+        values: dict[str, Any] = json.loads(line)
+    except ValueError:
+        return line  # cut short
+    return json.dumps({name: value for name, value in values.items() if name != "time"})
+
+
+def _checkpoints(folder: Path, like: PyTree) -> dict[str, str]:
+    digests: dict[str, str] = {}
+    if not steps(folder):
+        return digests
+    with _one_at_a_time, Checkpoints(folder) as checkpoints:
+        for step in steps(folder):
+            try:
+                state = checkpoints.load(step, like)
+            except UsageError as error:
+                digests[f"checkpoints/{step}"] = str(error)
+                continue
+            for path, leaf in jax.tree_util.tree_leaves_with_path(state):
+                digests[f"checkpoints/{step} {jax.tree_util.keystr(path)}"] = _digest(leaf.tobytes())
+    return digests
