@@ -50,6 +50,7 @@ def train(config: ConfigDict, directory: str | Path, overrides: Mapping[str, Any
     training = config.training
     experiment = Experiment(config)
     parallel.check_divisible("training.batch_size", training.batch_size)
+    parallel.check_groups(training.fsdp)
     workdir.check_same_run(directory, config.to_dict())
     train_set, eval_set = load_data(config, train=True), load_data(config, train=False)
 
@@ -59,28 +60,30 @@ def train(config: ConfigDict, directory: str | Path, overrides: Mapping[str, Any
     launch = {"run_id": run_id, "overrides": dict(overrides or {}), "versions": workdir.versions()}
     imported = earlier.get("imported")
     workdir.write(directory, "launch.json", launch | ({"imported": imported} if imported else {}))
-    update = parallel.pmap(train_step(experiment), in_axes=(None, 0), out_axes=(None, None), donate_argnums=(0,))
-    evaluate = parallel.pmap(experiment.eval_losses, in_axes=(None, 0, None, 0), out_axes=0)
+    shapes = jax.eval_shape(experiment.init_state)
+    placement = parallel.fully_sharded(shapes, training.fsdp)
+    update = parallel.pmap(
+        train_step(experiment), in_axes=(placement, 0), out_axes=(placement, None), donate_argnums=(0,)
+    )
+    evaluate = parallel.pmap(experiment.eval_losses, in_axes=(None, 0, None, 0), out_axes=None)
     total = jax.jit(lambda params: sum(jnp.sum(leaf) for leaf in jax.tree.leaves(params)))
     sample = Runner(experiment.sampler)
-    replicated = parallel.shardings(None)
     checkpoint_steps = steps(directory / "checkpoints")
 
     keep = [imported["step"]] if imported else []
     with Checkpoints(directory / "checkpoints", keep_every=training.snapshot_freq, keep=keep) as checkpoints:
         if checkpoint_steps:
-            shapes = jax.eval_shape(experiment.init_state)
-            like = jax.tree.map(lambda s: jax.ShapeDtypeStruct(s.shape, s.dtype, sharding=replicated), shapes)
+            like = jax.tree.map(lambda s, p: jax.ShapeDtypeStruct(s.shape, s.dtype, sharding=p), shapes, placement)
             state = checkpoints.load(checkpoint_steps[-1], like)
         else:
-            state = jax.jit(experiment.init_state, out_shardings=replicated)()
+            state = jax.jit(experiment.init_state, out_shardings=placement)()
         start = int(state.step)
         logged = Writer(directory, start, config.wandb.to_dict() | {"id": run_id}, config.to_dict())
         with logged as writer, bar("training", training.n_iters, "step", initial=start) as progress:
             for number, batch in data.batches(train_set, training.batch_size, seed=config.seed, start_step=start):
                 if number >= training.n_iters:
                     break
-                state, loss = update(state, batch.images)
+                state, loss = update(state, *parallel.split(batch.images))
                 step = number + 1  # updates made
                 progress.update()
 
@@ -91,9 +94,8 @@ def train(config: ConfigDict, directory: str | Path, overrides: Mapping[str, Any
 
                 if step % training.eval_freq == 0:
                     indices = data.batch_indices(len(eval_set), training.batch_size, seed=config.seed, step=step)
-                    losses = evaluate(
-                        state.ema_params, data.take(eval_set, indices).images, step, np.arange(len(indices))
-                    )
+                    held_out = parallel.split(data.take(eval_set, indices).images, np.arange(len(indices)))
+                    losses = evaluate(state.ema_params, held_out[0], step, held_out[1])
                     writer.scalars(step, eval_loss=_finite(float(losses.mean()), step, directory))
 
                 snapshot = step % training.snapshot_freq == 0

@@ -58,19 +58,18 @@ def train_dequantizer(config: ConfigDict, directory: str | Path) -> None:
     train_set = load_data(config, train=True)
 
     workdir.write(folder, "config.json", wanted)
-    replicated = parallel.shardings(None)
     step = parallel.pmap(
         dequantizer_step(dequantizing), in_axes=(None, None, 0), out_axes=(None, None), donate_argnums=(0,)
     )
     with checkpoints.Checkpoints(folder / "checkpoints", keep_every=0) as saved:
-        state = jax.device_put(dequantizing.init_state(), replicated)
+        state = parallel.place(dequantizing.init_state())
         if start:
-            state = jax.device_put(saved.load(start, checkpoints.on_host(state)), replicated)
+            state = parallel.place(saved.load(start, checkpoints.on_host(state)))
         batches = data.batches(train_set, options.batch_size, seed=config.seed, start_step=start)
         logged = Writer(folder, start, {"mode": "disabled"}, wanted)
         with logged as writer, bar("dequantizer", options.n_iters, "step", initial=start) as progress:
             for number in range(start + 1, options.n_iters + 1):
-                state, bound = step(state, model.params, next(batches)[1].images)
+                state, bound = step(state, model.params, *parallel.split(next(batches)[1].images))
                 progress.update()
                 snapshot = number % options.snapshot_freq == 0 or number == options.n_iters
                 if number % options.log_freq == 0 or snapshot:

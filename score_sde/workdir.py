@@ -29,6 +29,7 @@ FREE_KEYS = (
     "training.log_freq",
     "training.eval_freq",
     "training.snapshot_sampling",
+    "training.fsdp",
 )
 # What a workdir means that was written before these keys were there.
 ADDED = {
@@ -45,6 +46,7 @@ ADDED = {
         "s_max": 50.0,
         "s_noise": 1.003,
     },
+    "training": {"fsdp": 1},
     "eval": {"dequantization": "uniform", "num_probes": 1, "enable_bound": False, "bound_num_times": 16},
 }
 PACKAGES = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "numpy")

@@ -13,7 +13,7 @@ ROOMS = [
     {"sde", "models", "images", "data", "state", "writer", "checkpoints", "preemption"},
     {"score", "reference_checkpoints"},
     {"losses", "sampling", "oracles", "dequantization"},
-    {"likelihood", "likelihood_bound", "progress", "workdir"},
+    {"likelihood", "likelihood_bound", "progress", "workdir", "processes"},
     {"build"},
     {"trained", "train"},
     {"evaluate", "train_dequantizer", "describe"},

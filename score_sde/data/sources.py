@@ -11,6 +11,7 @@ from PIL import Image
 from tqdm import tqdm
 
 from score_sde.errors import UsageError, one_of
+from score_sde.parallel import first_goes_first
 
 
 class Dataset(NamedTuple):
@@ -93,7 +94,8 @@ def find(name: str, data_dir: str = ""):
         module, cls = entry.builder.split(":")
         builder = getattr(importlib.import_module(module), cls)(data_dir=str(directory), file_format="array_record")
         try:
-            builder.download_and_prepare()
+            with first_goes_first():
+                builder.download_and_prepare()
         except OSError as error:
             advice = "set config.data.data_dir to a writable folder"
             raise UsageError(f"Cannot prepare {name} in {directory} ({error}); {advice}.") from error
