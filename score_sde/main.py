@@ -148,8 +148,8 @@ def program_flags(values: flags.FlagValues) -> None:
     flags.DEFINE_enum("mode", None, MODES, "", values)
     flags.DEFINE_string("eval_folder", "eval", "", values)
     flags.DEFINE_string("coordinator", None, "", values)
-    flags.DEFINE_integer("num_processes", None, "", values)
-    flags.DEFINE_integer("process_id", None, "", values)
+    flags.DEFINE_integer("num_processes", None, "", flag_values=values)
+    flags.DEFINE_integer("process_id", None, "", flag_values=values)
 
 
 def _read_flags(argv: list[str], define: Callable[[flags.FlagValues], None]) -> flags.FlagValues:

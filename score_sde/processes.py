@@ -25,7 +25,7 @@ from score_sde.parallel import is_first
 
 START_SECONDS = 300
 HEARTBEAT_SECONDS = 60
-LEAVE_SECONDS = 5  # for the others to come to the same end by themselves
+LEAVE_SECONDS = 3  # for the others to come to the same end by themselves
 ENDED = "score_sde/ended"
 LOST = re.compile("gloo|nccl|coordination|socket closed|connection (reset|closed)|heartbeat", re.IGNORECASE)
 
