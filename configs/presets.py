@@ -28,7 +28,10 @@ def base() -> ConfigDict:
         batch_size=128,
         n_iters=1_300_001,
         snapshot_freq=50_000,  # checkpoints kept for ever
-        snapshot_freq_for_preemption=10_000,  # checkpoints to resume from; the last two are kept
+        snapshot_freq_for_preemption=10_000,  # checkpoints to resume from; the last `keep_last` are kept
+        keep_last=2,
+        keep_best=0,  # checkpoints with the least evaluation loss, kept besides
+        nonfinite="stop",  # stop | skip: an update whose loss or gradient is not finite is not made
         log_freq=50,
         eval_freq=100,
         snapshot_sampling=True,  # one batch of samples with each snapshot

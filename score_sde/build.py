@@ -308,9 +308,13 @@ def _check_values(config: ConfigDict) -> None:
     likelihood.check_divergence(config.eval.hutchinson_type.lower(), config.eval.num_probes)
     one_of("eval.dequantization", config.eval.dequantization.lower(), dequantization.CHOICES)
     one_of("wandb.mode", config.wandb.mode, ("disabled", "offline", "online"))
+    one_of("training.nonfinite", config.training.nonfinite, ("stop", "skip"))
     training = config.training
-    for key in ("batch_size", "n_iters", "snapshot_freq", "snapshot_freq_for_preemption", "log_freq", "eval_freq"):
+    every = ("snapshot_freq", "snapshot_freq_for_preemption", "log_freq", "eval_freq")
+    for key in ("batch_size", "n_iters", "keep_last", *every):
         _check_positive(f"training.{key}", training[key])
+    if training.keep_best < 0:
+        raise UsageError(f"training.keep_best={training.keep_best} must not be negative; 0 keeps none for its loss.")
     for key in ("batch_size", "num_samples", "bpd_num_repeats", "bound_num_times"):
         _check_positive(f"eval.{key}", config.eval[key])
     for key in ("image_size", "num_channels"):

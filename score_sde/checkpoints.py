@@ -1,63 +1,125 @@
-"""Checkpoints of the training state, by Orbax: saved in the background, committed by a rename."""
+"""Checkpoints of the training state, by Orbax: saved in the background, committed by a rename, checked by a digest.
+
+Orbax loads a damaged byte without a word, so each checkpoint carries the digest of its state, compared at every load.
+"""
 
 import logging
-from collections.abc import Sequence
+import shutil
 from pathlib import Path
+from typing import NamedTuple
 
 import jax
 import numpy as np
 from orbax.checkpoint import v1 as ocp
 
 from score_sde.array_types import PyTree
-from score_sde.errors import UsageError
+from score_sde.digest import digest
+from score_sde.errors import UsageError, warn
+from score_sde.parallel import all_agree, is_first
 
-logging.getLogger("absl").setLevel(logging.WARNING)  # Orbax reports every file it writes
+logging.getLogger("absl").setLevel(logging.CRITICAL)  # Orbax reports every file, and a failure five times
+
+
+class Retention(NamedTuple):
+    """What is kept: the last ones, those of steps that `every` divides (0: none), the `best` by loss, and `steps`."""
+
+    last: int = 2
+    every: int = 0
+    best: int = 0
+    steps: tuple[int, ...] = ()
 
 
 class Checkpoints:
     """The checkpoints under one folder, numbered by step. Use as a context manager: leaving it waits for saves.
 
-    keep_every: steps that are multiples of it (0: none) are kept for ever, as are those of `keep`; of the others the
-    last two.
-    Given by the one process that saves here: it removes what a killed save has left, which to a reader could be a save
-    under way.
+    retention: given by the one run that saves here: what a killed save has left is removed, which to a reader could be
+    a save under way.
     """
 
-    def __init__(self, directory: Path, keep_every: int | None = None, keep: Sequence[int] = ()):
-        policies = ocp.training.preservation_policies
-        kept = [policies.LatestN(2)] + ([policies.EveryNSteps(keep_every)] if keep_every else [])
-        kept += [policies.CustomSteps(list(keep))] if keep else []
+    def __init__(self, directory: Path, retention: Retention | None = None):
         self.directory = Path(directory).absolute()
-        self._checkpointer = ocp.training.Checkpointer(
+        self._retention = retention
+        self._pending: int | None = None  # the step that is being saved
+        self._checkpointer = self._open()
+
+    def _open(self) -> ocp.training.Checkpointer:
+        policies = ocp.training.preservation_policies
+        last, every, best, kept_steps = self._retention or Retention()
+        kept = [policies.LatestN(last)]
+        kept += [policies.EveryNSteps(every)] if every else []
+        kept += [policies.CustomSteps(list(kept_steps))] if kept_steps else []
+        if best:
+            kept += [policies.BestN(get_metric_fn=_loss, n=best, reverse=True, keep_checkpoints_without_metrics=False)]
+        return ocp.training.Checkpointer(
             self.directory,
             preservation_policy=policies.AnyPreservationPolicy(kept),
-            cleanup_tmp_directories=keep_every is not None,
+            cleanup_tmp_directories=self._retention is not None,
         )
 
     def __enter__(self) -> "Checkpoints":
         return self
 
-    def __exit__(self, *_) -> None:
+    def __exit__(self, kind: type | None, *_) -> None:
+        if kind is not None and jax.process_count() > 1:
+            return  # the others may be elsewhere: what is waited for would not come
+        self.wait()
         self._checkpointer.close()
 
-    def save(self, step: int, state: PyTree) -> None:
-        """Copies the state now and writes it in the background."""
-        self._checkpointer.save_async(step, state, force=True)
+    def save(self, step: int, state: PyTree, loss: float | None = None) -> None:
+        """Copies the state now and writes it in the background; a failure, of a full disk say, is a warning.
 
-    def wait(self) -> None:
-        self._checkpointer.wait()
+        loss: what `Retention.best` goes by.
+        """
+        self.wait()
+        metadata, metrics = {"digest": digest(state)}, None if loss is None else {"loss": loss}
+        self._pending = step
+        try:
+            self._checkpointer.save_async(step, state, force=True, metrics=metrics, custom_metadata=metadata)
+        except Exception as error:
+            self._failed(error)
+
+    def wait(self) -> bool:
+        """Waits for the save under way; False if it has failed, which is said."""
+        if self._pending is None:
+            return True
+        problem = None
+        try:
+            self._checkpointer.wait()
+        except Exception as error:
+            problem = error
+        if not all_agree(problem is None):
+            return self._failed(problem)
+        self._pending = None
+        return True
+
+    def poll(self) -> None:
+        """Says that a save has failed soon after it has; waits for nothing."""
+        alone = jax.process_count() == 1  # others may see it at another step
+        if alone and self._pending is not None and not self._checkpointer.is_saving_in_progress():
+            self.wait()
+
+    def _failed(self, problem: Exception | None) -> bool:
+        saved = steps(self.directory)
+        there = f"the last one is of step {saved[-1]}" if saved else "there is none yet"
+        warn(
+            f"The checkpoint of step {self._pending} could not be saved ({_reason(problem)}); {there}. Free space in "
+            f"{self.directory}: the next save tries again."
+        )
+        self._pending = None
+        self._checkpointer = self._open()  # the old one counts a save that is not there; what it left is removed
+        return False
 
     def load(self, step: int, like: PyTree) -> PyTree:
         """The state saved at `step`, with the shapes, types and shardings of `like` (arrays or shape structs).
 
-        Raises `UsageError` when the file does not hold such a tree or cannot be read.
+        Raises `UsageError` when the file does not hold such a tree, cannot be read, or is damaged.
         """
         where = f"the checkpoint of step {step} in {self.directory}"
         try:
             state = self._checkpointer.load(step, like)
+            expected = self.digest(step)
         except Exception as error:
-            reason = (str(error.__cause__ or error).strip() or type(error).__name__).splitlines()[0]
-            raise UsageError(f"Cannot read {where}: {reason}") from error
+            raise UsageError(f"Cannot read {where}: {_reason(error).rstrip('.')}.") from error
         wanted = jax.tree_util.tree_leaves_with_path(like)
         for (path, leaf), found in zip(wanted, jax.tree.leaves(state), strict=True):
             if (leaf.shape, leaf.dtype) != (found.shape, found.dtype):  # Orbax does not compare with numpy targets
@@ -65,7 +127,43 @@ class Checkpoints:
                 raise UsageError(
                     f"Cannot read {where}: {name} is {found.dtype}{found.shape}, not {leaf.dtype}{leaf.shape}."
                 )
+        if expected not in (None, digest(state)):
+            raise UsageError(f"Cannot read {where}: its bytes have changed since it was saved.")
         return state
+
+    def load_last(self, like: PyTree) -> PyTree | None:
+        """The last state that can be read, None if no step has a checkpoint.
+
+        Those after it, damaged, are renamed to STEP.damaged, with a warning. Raises `UsageError` if none can be read.
+        """
+        damaged: dict[int, UsageError] = {}
+        for step in reversed(steps(self.directory)):
+            problem = None
+            try:
+                state = self.load(step, like)
+            except UsageError as error:
+                problem = error
+            if all_agree(problem is None):
+                self._set_aside(damaged, step)
+                return state
+            damaged[step] = problem or UsageError(f"Cannot read the checkpoint of step {step} in another process.")
+        if damaged:
+            raise next(iter(damaged.values()))
+        return None
+
+    def _set_aside(self, damaged: dict[int, UsageError], good: int) -> None:
+        for step, problem in damaged.items():
+            warn(f"{problem} Going on from step {good}; the damaged one is now {step}.damaged.")
+            if is_first():
+                path = self.directory / str(step)
+                shutil.rmtree(path.with_name(f"{step}.damaged"), ignore_errors=True)
+                path.rename(path.with_name(f"{step}.damaged"))
+        if damaged:
+            self._checkpointer = self._open()
+
+    def digest(self, step: int) -> str | None:
+        """That of the state saved at `step`; None if it was saved without one."""
+        return (self._checkpointer.metadata(step).custom_metadata or {}).get("digest")
 
 
 def steps(directory: Path) -> list[int]:
@@ -78,3 +176,15 @@ def steps(directory: Path) -> list[int]:
 def on_host(tree: PyTree) -> PyTree:
     """A target for `load` that gives numpy arrays, whatever devices the checkpoint was written from."""
     return jax.tree.map(lambda leaf: np.zeros(leaf.shape, leaf.dtype), tree)
+
+
+def _loss(metrics: dict) -> float:
+    return metrics["loss"]
+
+
+def _reason(error: Exception | None) -> str:
+    """One line of what Orbax raises, which names the cause of a cause."""
+    if error is None:
+        return "in another process"
+    text = str(error.__cause__ or error).strip() or type(error).__name__
+    return "no space left on device" if "No space left on device" in text else text.splitlines()[0]

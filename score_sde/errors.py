@@ -1,8 +1,13 @@
-"""The one exception for mistakes of the user: its message is a sentence that says what to do."""
+"""What the user is told: mistakes, by the one exception for them, warnings, and how a program ends.
+
+A message is a sentence that says what to do.
+"""
 
 import difflib
 import sys
 from collections.abc import Callable, Iterable
+
+from score_sde.preemption import Stopped, stoppable
 
 
 class UsageError(ValueError):
@@ -10,13 +15,30 @@ class UsageError(ValueError):
 
 
 def exit_status(program: Callable[[list[str]], None], argv: list[str] | None) -> int:
-    """Runs a command line, default this process's: 0, or 2 with one sentence on stderr for a mistake of the user."""
+    """Runs a command line, default this process's, which signals may stop from here on; its exit status.
+
+    0; 2 for a mistake of the user, with its sentence on stderr; `preemption.REQUEUE` or INTERRUPTED if it was stopped.
+    """
     try:
-        program(sys.argv if argv is None else argv)
+        with stoppable():
+            program(sys.argv if argv is None else argv)
     except UsageError as error:
-        print(f"score_sde: {error}", file=sys.stderr)
+        _say(str(error))
         return 2
+    except Stopped as stopped:
+        _say(str(stopped))
+        return stopped.status
     return 0
+
+
+def warn(message: str) -> None:
+    """What goes wrong and stops nothing, on stderr."""
+    _say(f"warning: {message}")
+
+
+def _say(message: str) -> None:
+    line_up = "\r\033[K" if sys.stderr.isatty() else ""  # over a progress bar
+    print(f"{line_up}score_sde: {message}", file=sys.stderr, flush=True)
 
 
 def one_of(what: str, name: str, choices: Iterable[str]) -> str:

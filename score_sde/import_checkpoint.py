@@ -15,7 +15,7 @@ from ml_collections import ConfigDict
 
 from score_sde import workdir
 from score_sde.build import Classification, Experiment, parameter_counts
-from score_sde.checkpoints import Checkpoints
+from score_sde.checkpoints import Checkpoints, Retention
 from score_sde.errors import UsageError, exit_status
 from score_sde.main import overrides, parse
 from score_sde.models import CLASSIFIERS
@@ -60,10 +60,13 @@ def import_checkpoint(
     launch = {"run_id": secrets.token_hex(4), "overrides": dict(overrides or {}), "versions": workdir.versions()}
     workdir.write(directory, "launch.json", launch | {"imported": facts})
     try:
-        with Checkpoints(directory / "checkpoints", keep_every=config.training.snapshot_freq) as checkpoints:
+        with Checkpoints(directory / "checkpoints", Retention(every=config.training.snapshot_freq)) as checkpoints:
             checkpoints.save(reference.step, state)
+            saved = checkpoints.wait()
     except OSError as error:
         raise UsageError(f"Cannot write the checkpoint in {directory} ({error.strerror or error}).") from error
+    if not saved:
+        raise UsageError(f"The checkpoint is not written; free space in {directory} and start this again.")
     workdir.write(directory, "config.json", config.to_dict())
 
     trainable, total = parameter_counts(experiment.param_shapes)

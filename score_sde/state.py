@@ -39,10 +39,16 @@ def adam(
 
 
 def apply_gradients(
-    state: TrainState, grads: PyTree, optimizer: optax.GradientTransformation, ema_rate: float
-) -> TrainState:
-    """One update, then the EMA at its constant rate, from the first step on."""
+    state: TrainState, loss: Array, grads: PyTree, optimizer: optax.GradientTransformation, ema_rate: float
+) -> tuple[TrainState, Array]:
+    """One update, then the EMA at its constant rate, from the first step on; with the loss.
+
+    Where the loss or the gradients are not finite only the step is counted, and the loss is NaN.
+    """
     updates, opt_state = optimizer.update(grads, state.opt_state, state.params)
     params = optax.apply_updates(state.params, updates)
     ema_params = jax.tree.map(lambda ema, p: ema_rate * ema + (1 - ema_rate) * p, state.ema_params, params)
-    return TrainState(state.step + 1, params, opt_state, ema_params)
+    made = TrainState(state.step + 1, params, opt_state, ema_params)
+    finite = jnp.isfinite(loss) & jnp.isfinite(optax.tree.norm(grads))
+    skipped = state._replace(step=state.step + 1)
+    return jax.tree.map(lambda new, old: jnp.where(finite, new, old), made, skipped), jnp.where(finite, loss, jnp.nan)

@@ -2,7 +2,8 @@
 
 import math
 import secrets
-from collections.abc import Callable, Mapping
+import shutil
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -11,11 +12,13 @@ import jax.numpy as jnp
 import numpy as np
 from ml_collections import ConfigDict
 
-from score_sde import data, images, parallel, workdir
+from score_sde import data, files, images, parallel, workdir
 from score_sde.array_types import Array, Pixels, PyTree
 from score_sde.build import Experiment
-from score_sde.checkpoints import Checkpoints, steps
-from score_sde.errors import UsageError
+from score_sde.checkpoints import Checkpoints, Retention, steps
+from score_sde.divergence import DivergenceError, Losses
+from score_sde.errors import UsageError, warn
+from score_sde.preemption import Notice
 from score_sde.progress import Runner, bar, reporter
 from score_sde.randomness import Stream, sample_keys, stream
 from score_sde.state import TrainState, apply_gradients
@@ -23,7 +26,7 @@ from score_sde.writer import Writer
 
 
 def train_step(experiment: Experiment) -> Callable[[TrainState, Pixels], tuple[TrainState, Array]]:
-    """(state, pixels) -> (state, mean loss): a function of the seed, the state's step and the batch only."""
+    """(state, pixels) -> (state, mean loss or NaN): a function of the seed, the state's step and the batch only."""
     config = experiment.config
 
     def step(state: TrainState, pixels: Pixels) -> tuple[TrainState, Array]:
@@ -35,31 +38,48 @@ def train_step(experiment: Experiment) -> Callable[[TrainState, Pixels], tuple[T
             return experiment.loss(params, keys, x, dropout_key=stream(key, Stream.DROPOUT)).mean()
 
         loss, grads = jax.value_and_grad(mean_loss)(state.params)
-        return apply_gradients(state, grads, experiment.optimizer, config.optim.ema_rate), loss
+        return apply_gradients(state, loss, grads, experiment.optimizer, config.optim.ema_rate)
 
     return step
 
 
 def train(config: ConfigDict, directory: str | Path, overrides: Mapping[str, Any] | None = None) -> None:
-    """Trains until `n_iters` updates are made, going on from the last checkpoint if there is one.
+    """Trains until `n_iters` updates are made, going on from the last checkpoint that can be read, if there is one.
 
     overrides: what was changed on the command line, kept in launch.json so that `eval` and `sample` need not repeat it.
-    Raises `UsageError` before anything is written, and when the loss is no longer finite.
+    Raises `UsageError` before anything is written, when the loss or a gradient is no longer finite, and when the last
+    checkpoint cannot be saved; `Stopped` after SIGTERM, SIGUSR1 or Ctrl-C, with a last checkpoint.
     """
     directory = Path(directory)
-    training = config.training
     experiment = Experiment(config)
-    parallel.check_divisible("training.batch_size", training.batch_size)
-    parallel.check_groups(training.fsdp)
+    parallel.check_divisible("training.batch_size", config.training.batch_size)
+    parallel.check_groups(config.training.fsdp)
     workdir.check_same_run(directory, config.to_dict())
     train_set, eval_set = load_data(config, train=True), load_data(config, train=False)
+    with files.locked(directory, "train"):
+        workdir.check_same_run(directory, config.to_dict())
+        _check_space(directory, experiment)
+        workdir.write(directory, "config.json", config.to_dict())
+        earlier = workdir.read(directory, "launch.json")
+        launch = {"run_id": earlier.get("run_id", secrets.token_hex(4)), "overrides": dict(overrides or {})}
+        kept = {key: earlier[key] for key in ("imported",) if key in earlier}
+        workdir.write(directory, "launch.json", launch | {"versions": workdir.versions()} | kept)
+        imported = [kept["imported"]["step"]] if kept else []
+        with Checkpoints(directory / "checkpoints", _retention(config, imported)) as checkpoints:
+            _loop(experiment, directory, checkpoints, launch["run_id"], train_set, eval_set)
+            if not checkpoints.wait():
+                raise UsageError(f"The last checkpoint is not saved; free space in {directory} and start this again.")
 
-    workdir.write(directory, "config.json", config.to_dict())
-    earlier = workdir.read(directory, "launch.json")
-    run_id = earlier.get("run_id", secrets.token_hex(4))
-    launch = {"run_id": run_id, "overrides": dict(overrides or {}), "versions": workdir.versions()}
-    imported = earlier.get("imported")
-    workdir.write(directory, "launch.json", launch | ({"imported": imported} if imported else {}))
+
+def _loop(
+    experiment: Experiment,
+    directory: Path,
+    checkpoints: Checkpoints,
+    run_id: str,
+    train_set: data.Source,
+    eval_set: data.Source,
+) -> None:
+    config, training = experiment.config, experiment.config.training
     shapes = jax.eval_shape(experiment.init_state)
     placement = parallel.fully_sharded(shapes, training.fsdp)
     update = parallel.pmap(
@@ -68,44 +88,83 @@ def train(config: ConfigDict, directory: str | Path, overrides: Mapping[str, Any
     evaluate = parallel.pmap(experiment.eval_losses, in_axes=(None, 0, None, 0), out_axes=None)
     total = jax.jit(lambda params: sum(jnp.sum(leaf) for leaf in jax.tree.leaves(params)))
     sample = Runner(experiment.sampler)
-    checkpoint_steps = steps(directory / "checkpoints")
+    like = jax.tree.map(lambda s, p: jax.ShapeDtypeStruct(s.shape, s.dtype, sharding=p), shapes, placement)
+    state = checkpoints.load_last(like) or jax.jit(experiment.init_state, out_shardings=placement)()
+    start = int(state.step)
 
-    keep = [imported["step"]] if imported else []
-    with Checkpoints(directory / "checkpoints", keep_every=training.snapshot_freq, keep=keep) as checkpoints:
-        if checkpoint_steps:
-            like = jax.tree.map(lambda s, p: jax.ShapeDtypeStruct(s.shape, s.dtype, sharding=p), shapes, placement)
-            state = checkpoints.load(checkpoint_steps[-1], like)
-        else:
-            state = jax.jit(experiment.init_state, out_shardings=placement)()
-        start = int(state.step)
-        logged = Writer(directory, start, config.wandb.to_dict() | {"id": run_id}, config.to_dict())
-        with logged as writer, bar("training", training.n_iters, "step", initial=start) as progress:
-            for number, batch in data.batches(train_set, training.batch_size, seed=config.seed, start_step=start):
-                if number >= training.n_iters:
-                    break
-                state, loss = update(state, *parallel.split(batch.images))
-                step = number + 1  # updates made
-                progress.update()
+    writer = Writer(directory, start, config.wandb.to_dict() | {"id": run_id}, config.to_dict())
+    losses = Losses(
+        skip=training.nonfinite == "skip",
+        skipped=int(writer.last.get("skipped_updates", 0)),
+        tell=lambda step, count: writer.scalars(step, skipped_updates=count),
+    )
 
-                if step % training.log_freq == 0 or step == training.n_iters:
-                    loss = _finite(float(loss), step, directory)
-                    writer.scalars(step, training_loss=loss)
-                    progress.set_postfix_str(f"loss {loss:.4g}", refresh=False)
+    def draw(step: int) -> None:
+        """The sheet of a snapshot: again after a kill, unless it was whole."""
+        if training.snapshot_sampling and step % training.snapshot_freq == 0:
+            _sample_sheet(experiment, sample, state, step, directory, writer, notice)
 
-                if step % training.eval_freq == 0:
+    def save(step: int, eval_loss: float | None = None) -> None:
+        losses.last()
+        _finite(float(total(state.params)), step, directory)  # never save what cannot be gone on from
+        writer.sync()
+        checkpoints.save(step, state, eval_loss if training.keep_best else None)
+
+    with Notice() as notice, writer, bar("training", training.n_iters, "step", initial=start) as progress:
+        if start and not _sheet(directory, start).exists():
+            draw(start)
+        for number, batch in data.batches(train_set, training.batch_size, seed=config.seed, start_step=start):
+            if number >= training.n_iters:
+                break
+            state, loss = update(state, *parallel.split(batch.images))
+            step = number + 1  # updates made
+            progress.update()
+            ends = step == training.n_iters
+            saves = ends or not step % training.snapshot_freq or not step % training.snapshot_freq_for_preemption
+            try:
+                losses.add(step, loss)
+                if step % training.log_freq == 0 or ends:
+                    if math.isfinite(losses.last()):
+                        writer.scalars(step, training_loss=losses.last())
+                        progress.set_postfix_str(f"loss {losses.last():.4g}", refresh=False)
+                    checkpoints.poll()
+                eval_loss = None
+                if step % training.eval_freq == 0 or (saves and training.keep_best):
+                    losses.last()
                     indices = data.batch_indices(len(eval_set), training.batch_size, seed=config.seed, step=step)
-                    held_out = parallel.split(data.take(eval_set, indices).images, np.arange(len(indices)))
-                    losses = evaluate(state.ema_params, held_out[0], step, held_out[1])
-                    writer.scalars(step, eval_loss=_finite(float(losses.mean()), step, directory))
+                    pixels, order = parallel.split(data.take(eval_set, indices).images, np.arange(len(indices)))
+                    each = evaluate(state.ema_params, pixels, step, order)
+                    eval_loss = _finite(float(each.mean()), step, directory)
+                    writer.scalars(step, eval_loss=eval_loss)
+                if saves or notice.number:
+                    save(step, eval_loss)
+            except DivergenceError as diverged:
+                indices = data.batch_indices(
+                    len(train_set), training.batch_size, seed=config.seed, step=diverged.step - 1
+                )
+                workdir.write(directory, "diverged.json", {"step": diverged.step, "indices": indices.tolist()})
+                raise _divergence("the loss or a gradient is NaN or infinite", diverged.step, directory) from None
+            if notice.number:
+                saved = "which is saved" if checkpoints.wait() else "which is NOT saved"
+                notice.check(f" after step {step}, {saved}; the same command goes on from there")
+            draw(step)
 
-                snapshot = step % training.snapshot_freq == 0
-                if snapshot or step % training.snapshot_freq_for_preemption == 0 or step == training.n_iters:
-                    _finite(float(total(state.params)), step, directory)  # never save what cannot be gone on from
-                    checkpoints.save(step, state)
 
-                if snapshot and training.snapshot_sampling:
-                    sheet = _sample_sheet(experiment, sample, state, step, directory)
-                    writer.image(step, "samples", sheet)
+def _retention(config: ConfigDict, imported: Sequence[int]) -> Retention:
+    training = config.training
+    return Retention(training.keep_last, training.snapshot_freq, training.keep_best, tuple(imported))
+
+
+def _check_space(directory: Path, experiment: Experiment) -> None:
+    """Raises `UsageError` where not even one checkpoint has space."""
+    shapes = jax.eval_shape(experiment.init_state)
+    needed = sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(shapes))
+    free = shutil.disk_usage(directory).free
+    if free < needed:
+        raise UsageError(
+            f"A checkpoint takes {needed / 1e6:.0f} MB and {directory} has {free / 1e6:.0f} MB free; free space, or "
+            "choose another --workdir."
+        )
 
 
 def load_data(config: ConfigDict, *, train: bool) -> data.Source:
@@ -119,28 +178,50 @@ def load_data(config: ConfigDict, *, train: bool) -> data.Source:
     )
 
 
-def _sample_sheet(experiment: Experiment, sample: Runner, state: TrainState, step: int, directory: Path) -> np.ndarray:
+def _sheet(directory: Path, step: int) -> Path:
+    return directory / "samples" / "snapshots" / f"step_{step:08d}.png"
+
+
+def _sample_sheet(
+    experiment: Experiment,
+    sample: Runner,
+    state: TrainState,
+    step: int,
+    directory: Path,
+    writer: Writer,
+    notice: Notice,
+) -> None:
     """One batch of samples with the EMA parameters, written to samples/snapshots/ as .npz and .png."""
     key = stream(stream(jax.random.key(experiment.config.seed), Stream.SAMPLE), step)
     keys = sample_keys(key, jnp.arange(experiment.config.training.batch_size))
     with bar(f"samples at step {step}", len(keys), "img") as progress:
-        x, _ = sample(state.ema_params, keys, experiment.prior(keys), reporter(progress, len(keys)))
+        report = reporter(progress, len(keys))
+        x, _ = sample(
+            state.ema_params, keys, experiment.prior(keys), lambda fraction: (notice.check(), report(fraction))
+        )
     pixels = images.to_pixels(experiment.scaling.to_unit(x))
-    folder = directory / "samples" / "snapshots"
-    folder.mkdir(parents=True, exist_ok=True)
-    np.savez(folder / f"step_{step:08d}.npz", images=pixels)
-    sheet = images.grid(pixels)
-    images.write_png(folder / f"step_{step:08d}.png", sheet)
-    return sheet
+    sheet, path = images.grid(pixels), _sheet(directory, step)
+    try:
+        files.replace(path.with_suffix(".npz"), lambda file: np.savez(file, images=pixels))
+        files.replace(path, lambda file: images.write_png(file, sheet))
+    except UsageError as error:
+        warn(f"{error} Training goes on.")
+    writer.image(step, "samples", sheet)
 
 
 def _finite(value: float, step: int, directory: Path) -> float:
     """`value`, a loss or the sum of all parameters. Raises `UsageError` if it is not finite."""
     if math.isfinite(value):
         return value
+    raise _divergence(f"the evaluation loss or a parameter is {value}", step, directory)
+
+
+def _divergence(what: str, step: int, directory: Path) -> UsageError:
     saved = steps(directory / "checkpoints")
-    advice = f"the last good checkpoint is of step {saved[-1]}" if saved else "there is no checkpoint yet"
-    raise UsageError(
-        f"Training diverged: a loss or a parameter is {value} at step {step}; {advice}. "
-        "Train with a lower optim.lr, or with optim.grad_clip set, in another --workdir."
+    last = f"the last good checkpoint is of step {saved[-1]}" if saved else "there is no checkpoint yet"
+    batch = directory / "diverged.json"
+    where = f" (indices of its batch: {batch})" if batch.exists() else ""
+    return UsageError(
+        f"Training diverged: {what} at step {step}{where}; {last}. Train with a lower optim.lr, or with "
+        "optim.grad_clip set, in another --workdir, or go on with training.nonfinite=skip."
     )

@@ -1,6 +1,5 @@
 """Training of variational dequantisation: the score network stays as it is, its dequantizer is fitted to it."""
 
-import math
 from collections.abc import Callable
 from pathlib import Path
 
@@ -8,10 +7,13 @@ import jax
 import jax.numpy as jnp
 from ml_collections import ConfigDict
 
-from score_sde import checkpoints, data, images, parallel, workdir
+from score_sde import checkpoints, data, files, images, parallel, workdir
 from score_sde.array_types import Array, Pixels, PyTree
 from score_sde.build import Dequantizing
+from score_sde.checkpoints import Retention
+from score_sde.divergence import DivergenceError, Losses
 from score_sde.errors import UsageError
+from score_sde.preemption import Notice
 from score_sde.progress import bar
 from score_sde.randomness import Stream, sample_keys, stream
 from score_sde.state import TrainState, apply_gradients
@@ -24,7 +26,7 @@ IDENTITY = ("nf", "num_res_blocks", "batch_size", "lr", "num_times")  # may not 
 
 
 def dequantizer_step(dequantizing: Dequantizing) -> Callable[[TrainState, PyTree, Pixels], tuple[TrainState, Array]]:
-    """(state, parameters of the score, pixels) -> (state, mean bits/dim): a function of seed, step and batch only."""
+    """(state, parameters of the score, pixels) -> (state, mean bits/dim or NaN); random by seed and step only."""
     key = stream(stream(jax.random.key(dequantizing.experiment.config.seed), Stream.DEQUANTIZER), Stream.TRAIN)
 
     def step(state: TrainState, score_params: PyTree, pixels: Pixels) -> tuple[TrainState, Array]:
@@ -34,7 +36,7 @@ def dequantizer_step(dequantizing: Dequantizing) -> Callable[[TrainState, PyTree
             return dequantizing.loss(params, score_params, keys, images.to_unit(pixels)).mean()
 
         loss, grads = jax.value_and_grad(mean_loss)(state.params)
-        return apply_gradients(state, grads, dequantizing.optimizer, EMA_RATE), loss
+        return apply_gradients(state, loss, grads, dequantizing.optimizer, EMA_RATE)
 
     return step
 
@@ -57,27 +59,38 @@ def train_dequantizer(config: ConfigDict, directory: str | Path) -> None:
     _check_same(folder, stored, wanted)
     train_set = load_data(config, train=True)
 
-    workdir.write(folder, "config.json", wanted)
     step = parallel.pmap(
         dequantizer_step(dequantizing), in_axes=(None, None, 0), out_axes=(None, None), donate_argnums=(0,)
     )
-    with checkpoints.Checkpoints(folder / "checkpoints", keep_every=0) as saved:
-        state = parallel.place(dequantizing.init_state())
-        if start:
-            state = parallel.place(saved.load(start, checkpoints.on_host(state)))
+    with files.locked(folder, "train"), checkpoints.Checkpoints(folder / "checkpoints", Retention()) as saved:
+        workdir.write(folder, "config.json", wanted)
+        fresh = dequantizing.init_state()
+        state = parallel.place(saved.load_last(checkpoints.on_host(fresh)) or fresh)
+        start = int(state.step)
         batches = data.batches(train_set, options.batch_size, seed=config.seed, start_step=start)
-        logged = Writer(folder, start, {"mode": "disabled"}, wanted)
-        with logged as writer, bar("dequantizer", options.n_iters, "step", initial=start) as progress:
+        losses = Losses(skip=False, skipped=0, tell=lambda *_: None)
+        writer = Writer(folder, start, {"mode": "disabled"}, wanted)
+        with Notice() as notice, writer, bar("dequantizer", options.n_iters, "step", initial=start) as progress:
             for number in range(start + 1, options.n_iters + 1):
                 state, bound = step(state, model.params, *parallel.split(next(batches)[1].images))
                 progress.update()
                 snapshot = number % options.snapshot_freq == 0 or number == options.n_iters
-                if number % options.log_freq == 0 or snapshot:
-                    bound = _finite(float(bound), number)
-                    writer.scalars(number, bits_per_dim_bound=bound)
-                    progress.set_postfix_str(f"bound {bound:.4f} bits/dim", refresh=False)
-                if snapshot:
-                    saved.save(number, state)
+                try:
+                    losses.add(number, bound)
+                    if number % options.log_freq == 0 or snapshot:
+                        writer.scalars(number, bits_per_dim_bound=losses.last())
+                        progress.set_postfix_str(f"bound {losses.last():.4f} bits/dim", refresh=False)
+                    if snapshot or notice.number:
+                        losses.last()
+                        saved.save(number, state)
+                except DivergenceError as diverged:
+                    raise UsageError(
+                        f"The dequantizer diverged: its bound or a gradient is not finite at step {diverged.step}; "
+                        f"remove {folder} and lower dequantizer.lr."
+                    ) from None
+                notice.check(f" after step {number}; the same command goes on from there")
+        if not saved.wait():
+            raise UsageError(f"The dequantizer is not saved; free space in {folder} and start this again.")
     print(f"Dequantizer: {folder}; --config.eval.dequantization=variational evaluates with it.")
 
 
@@ -99,9 +112,3 @@ def _check_same(folder: Path, stored: dict, wanted: dict) -> None:
                 f"{folder} was trained with dequantizer.{key}={stored[key]}, not {wanted.get(key)}; give the value it "
                 "was trained with, or remove that folder to train another."
             )
-
-
-def _finite(bound: float, step: int) -> float:
-    if not math.isfinite(bound):
-        raise UsageError(f"The dequantizer diverged: its bound is {bound} at step {step}; lower dequantizer.lr.")
-    return bound

@@ -82,7 +82,7 @@ class _Loaded:
     def restore(self, step: int) -> None:
         """Takes the weights of another checkpoint; nothing is compiled again."""
         self.step = step
-        state = _restore(self.experiment, self.directory / "checkpoints", step)
+        state, self.digest = _restore(self.experiment, self.directory / "checkpoints", step)
         params = state.ema_params if self.ema else state.params
         # Trained on more devices, it may be loaded on fewer.
         self.params = place(params, fully_sharded(params, math.gcd(self.config.training.fsdp, jax.device_count())))
@@ -210,7 +210,7 @@ class Trained(_Loaded):
                 f"eval.dequantization=variational, and no dequantizer in {self.directory}; "
                 "train it first: --mode=train_dequantizer with the same --config and --workdir."
             )
-        return place(_restore(self._dequantizing, folder, steps[-1]).ema_params)
+        return place(_restore(self._dequantizing, folder, steps[-1])[0].ema_params)
 
     @functools.cached_property
     def _dequantizing(self) -> Dequantizing:
@@ -275,9 +275,12 @@ class TrainedClassifier(_Loaded):
         return pmap(lambda params, x, t: self.experiment.logits_fn(params)(x, t), in_axes=(None, 0, 0), out_axes=None)
 
 
-def _restore(trainable: Experiment | Classification | Dequantizing, folder: Path, step: int) -> TrainState:
+def _restore(
+    trainable: Experiment | Classification | Dequantizing, folder: Path, step: int
+) -> tuple[TrainState, str | None]:
+    """The state saved at `step`, and its digest."""
     with checkpoints.Checkpoints(folder) as saved:
-        return saved.load(step, checkpoints.on_host(jax.eval_shape(trainable.init_state)))
+        return saved.load(step, checkpoints.on_host(jax.eval_shape(trainable.init_state))), saved.digest(step)
 
 
 def _check_finite(x: Array, what: str) -> None:

@@ -4,8 +4,10 @@ config.json     the resolved config
 launch.json     the command-line overrides and versions it was started with, and the file it was imported from, if any
 metrics.jsonl   one JSON object a line, each with its step
 checkpoints/    one folder a step
+diverged.json   of a training that was stopped by a loss or gradient that is not finite: the step and its batch
 samples/        samples as .npz and .png
-eval/           report.json
+eval/           report.json, and a folder of rounds for each checkpoint
+*.lock          held by the process that writes there
 dequantizer/    of variational dequantisation: config.json, metrics.jsonl, checkpoints/
 """
 
@@ -18,6 +20,7 @@ from typing import Any
 
 from score_sde import __version__, checkpoints
 from score_sde.errors import UsageError
+from score_sde.files import replace
 
 # What may change between the launches of a run without making it another run.
 FREE_SECTIONS = ("sampling", "eval", "dequantizer", "wandb")
@@ -30,9 +33,13 @@ FREE_KEYS = (
     "training.eval_freq",
     "training.snapshot_sampling",
     "training.fsdp",
+    "training.keep_last",
+    "training.keep_best",
+    "training.nonfinite",
 )
 # What a workdir means that was written before these keys were there.
 ADDED = {
+    "training": {"fsdp": 1, "keep_last": 2, "keep_best": 0, "nonfinite": "stop"},
     "sampling": {
         "temperature": 1.0,
         "sde_rtol": 0.02,
@@ -46,7 +53,6 @@ ADDED = {
         "s_max": 50.0,
         "s_noise": 1.003,
     },
-    "training": {"fsdp": 1},
     "eval": {"dequantization": "uniform", "num_probes": 1, "enable_bound": False, "bound_num_times": 16},
 }
 PACKAGES = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "numpy")
@@ -75,15 +81,9 @@ def read(workdir: Path, name: str) -> dict[str, Any]:
 
 
 def write(workdir: Path, name: str, content: Any) -> None:
-    """Replaces a JSON file whole: a reader sees the old one or the new one. Raises `UsageError` if it cannot."""
-    path = Path(workdir) / name
-    temporary = path.with_name(path.name + ".tmp")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        temporary.write_text(json.dumps(content, indent=2) + "\n")
-        temporary.replace(path)
-    except OSError as error:
-        raise UsageError(f"Cannot write {path} ({error.strerror}); choose a --workdir that can be written.") from error
+    """Replaces a JSON file whole. Raises `UsageError` if it cannot."""
+    text = json.dumps(content, indent=2) + "\n"
+    replace(Path(workdir) / name, lambda file: file.write(text.encode()))
 
 
 def checkpoint_steps(workdir: Path) -> list[int]:
@@ -94,18 +94,21 @@ def checkpoint_steps(workdir: Path) -> list[int]:
     return steps
 
 
+def identity(config: Mapping[str, Any]) -> dict[str, Any]:
+    """The flattened config without what may change between launches."""
+    flat = flatten(config)
+    return {key: flat[key] for key in flat if key not in FREE_KEYS and key.split(".")[0] not in FREE_SECTIONS}
+
+
 def check_same_run(workdir: Path, config: Mapping[str, Any]) -> None:
     """Raises `UsageError` if the workdir has checkpoints of another config. Only `FREE_*` may differ."""
     if not checkpoints.steps(Path(workdir) / "checkpoints"):
         return
-    stored, wanted = flatten(read(workdir, "config.json")), flatten(config)
+    stored, wanted = read(workdir, "config.json"), identity(config)
     if not stored:
         raise UsageError(f"{workdir} has checkpoints and no config.json; restore it, or start in a new --workdir.")
-    different = [
-        key
-        for key in sorted(stored.keys() | wanted.keys())
-        if stored.get(key) != wanted.get(key) and key not in FREE_KEYS and key.split(".")[0] not in FREE_SECTIONS
-    ]
+    stored = identity(stored)
+    different = [key for key in sorted(stored.keys() | wanted.keys()) if stored.get(key) != wanted.get(key)]
     if different:
         # Name what tells most: the SDE, network or data set, if it is one of these.
         key = next((key for key in different if key in ("sde.name", "data.dataset", "model.name")), different[0])

@@ -1,16 +1,29 @@
 """What a run leaves to read: metrics.jsonl, mirrored to Weights & Biases when that is switched on."""
 
+import contextlib
+import errno
 import json
+import os
+import threading
 import time
-import warnings
+from collections.abc import Callable
+from io import FileIO
 from pathlib import Path
 from typing import Any, SupportsFloat
 
 import numpy as np
 
+from score_sde.errors import warn
+from score_sde.files import replace
+from score_sde.parallel import is_first
+
+WANDB_SECONDS = 60  # that it may take to start, and to finish
+
 
 class Writer:
     """Appends one JSON object a line to `workdir/metrics.jsonl`; lines after `start_step` are dropped first.
+
+    Lines that cannot be written, on a full disk say, are kept and written with later ones. The first process writes.
 
     wandb: {"mode": "disabled" | "offline" | "online", "project": str, "name": str, "id": str}. Nothing that goes wrong
     with it stops the run: it is said once, and the mirror ends. Use as a context manager.
@@ -18,10 +31,17 @@ class Writer:
 
     def __init__(self, workdir: Path, start_step: int, wandb: dict[str, Any], config: dict[str, Any]):
         self.path = Path(workdir) / "metrics.jsonl"
-        lines = self.path.read_text().splitlines() if self.path.exists() else []
-        self.path.write_text("".join(line + "\n" for line in lines if _step(line) <= start_step))
-        self._file = self.path.open("a")
+        lines = _lines(self.path, start_step)
+        self.last = {name: value for line in lines for name, value in line.items()}  # the last value of each name
+        self._unwritten = b""
+        self._said: OSError | None = None  # what is wrong with the disk, once it is said
         self._wandb = None
+        self._file = None
+        if not is_first():
+            return
+        replace(self.path, lambda file: file.writelines(map(_encode, lines)))
+        self._file = self.path.open("r+b", buffering=0)
+        self._size = self._file.seek(0, os.SEEK_END)
         if wandb["mode"] != "disabled":
             self._try(lambda: self._start_wandb(workdir, wandb, config))
 
@@ -37,22 +57,45 @@ class Writer:
             name=name,
             id=options["id"],
             resume="allow",
+            settings={"init_timeout": WANDB_SECONDS},
         )
 
-    def _try(self, action) -> None:
+    def _try(self, action: Callable[[], object]) -> None:
         try:
             action()
         except Exception as error:
             self._wandb = None
-            warnings.warn(f"wandb is off from here on ({error}); metrics.jsonl goes on.", stacklevel=3)
+            reason = (str(error).strip() or type(error).__name__).splitlines()[0].rstrip(".")
+            warn(f"wandb is off from here on ({reason}); metrics.jsonl goes on.")
 
     def scalars(self, step: int, **values: SupportsFloat) -> None:
-        """One line: step, the values, and the time in seconds since the epoch."""
+        """One line: step, the values, and the time in seconds since the epoch, which never runs backwards."""
         values = {name: float(value) for name, value in values.items()}
-        self._file.write(json.dumps({"step": step, **values, "time": round(time.time(), 3)}) + "\n")
-        self._file.flush()
+        now = max(round(time.time(), 3), self.last.get("time", 0.0))
+        line = {"step": step, **values, "time": now}
+        self.last |= line
+        if self._file is None:
+            return
+        self._unwritten += _encode(line)
+        self._write(self._file)
         if self._wandb is not None:
             self._try(lambda: self._wandb.log(values, step=step))
+
+    def _write(self, file: FileIO) -> None:
+        """Appends the lines that wait; all of them or none."""
+        try:
+            file.seek(self._size)
+            if file.write(self._unwritten) < len(self._unwritten):
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        except OSError as error:
+            with contextlib.suppress(OSError):
+                file.truncate(self._size)
+            if self._said is None:
+                warn(f"Cannot write {self.path} ({error.strerror}): its lines are kept until there is space again.")
+            self._said = error
+            return
+        self._size += len(self._unwritten)
+        self._unwritten, self._said = b"", None
 
     def image(self, step: int, name: str, sheet: np.ndarray) -> None:
         """A picture, uint8 (H, W, 3), for wandb only."""
@@ -65,18 +108,41 @@ class Writer:
 
             self._try(log)
 
+    def sync(self) -> None:
+        """Has the lines written so far outlast a power cut, as a checkpoint that is saved after them does."""
+        if self._file is not None:
+            with contextlib.suppress(OSError):
+                os.fsync(self._file.fileno())
+
     def __enter__(self) -> "Writer":
         return self
 
     def __exit__(self, *_) -> None:
-        self._file.close()
+        if self._file is not None:
+            self._write(self._file)
+            if self._unwritten:
+                warn(f"{len(self._unwritten.splitlines())} lines of {self.path} could not be written.")
+            self._file.close()
         if self._wandb is not None:
-            self._try(self._wandb.finish)
+            self._try(self._finish_wandb)
+
+    def _finish_wandb(self) -> None:
+        """Waits for uploads, but not for ever: without a network they do not end."""
+        thread = threading.Thread(target=self._wandb.finish, daemon=True)
+        thread.start()
+        thread.join(WANDB_SECONDS)
+        if thread.is_alive():
+            raise TimeoutError(f"it has not finished within {WANDB_SECONDS} s; `wandb sync` uploads what is left")
 
 
-def _step(line: str) -> float:
-    """The step of a line; of one that a kill cut short, infinity."""
-    try:
-        return json.loads(line)["step"]
-    except ValueError:
-        return float("inf")
+def _lines(path: Path, last_step: int) -> list[dict[str, Any]]:
+    """The lines up to a step; one that a kill has cut short is none."""
+    found = []
+    for line in path.read_text().splitlines() if path.exists() else []:
+        with contextlib.suppress(ValueError):
+            found.append(json.loads(line))
+    return [line for line in found if line["step"] <= last_step]
+
+
+def _encode(line: dict[str, Any]) -> bytes:
+    return json.dumps(line).encode() + b"\n"

@@ -3,7 +3,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from score_sde.checkpoints import Checkpoints, on_host, steps
+from score_sde.checkpoints import Checkpoints, Retention, on_host, steps
 from score_sde.errors import UsageError
 from score_sde.state import adam, initial_state
 
@@ -35,7 +35,7 @@ def test_a_state_comes_back_bit_for_bit(tmp_path):
 
 
 def test_snapshots_are_kept_and_of_the_others_the_last_two(tmp_path):
-    with Checkpoints(tmp_path, keep_every=4) as checkpoints:
+    with Checkpoints(tmp_path, Retention(every=4)) as checkpoints:
         for step in range(1, 8):
             checkpoints.save(step, state(float(step)))
             checkpoints.wait()
@@ -51,7 +51,7 @@ def test_a_checkpoint_of_another_network_is_one_sentence(tmp_path):
 
 
 def test_a_reader_leaves_a_save_under_way_alone(tmp_path):
-    with Checkpoints(tmp_path, keep_every=10) as checkpoints:
+    with Checkpoints(tmp_path, Retention(every=10)) as checkpoints:
         checkpoints.save(1, state(1.0))
     under_way = tmp_path / "2.orbax-checkpoint-tmp"
     under_way.mkdir()

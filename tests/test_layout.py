@@ -8,12 +8,13 @@ import pytest
 PACKAGE = Path(__file__).parent.parent / "score_sde"
 
 ROOMS = [
-    {"array_types", "backend", "errors"},
-    {"randomness", "pytorch_files", "parallel"},
-    {"sde", "models", "images", "data", "state", "writer", "checkpoints", "preemption"},
-    {"score", "reference_checkpoints"},
+    {"array_types", "backend", "preemption"},
+    {"errors"},
+    {"randomness", "pytorch_files", "parallel", "digest"},
+    {"sde", "models", "images", "data", "state", "files", "checkpoints"},
+    {"score", "reference_checkpoints", "writer"},
     {"losses", "sampling", "oracles", "dequantization"},
-    {"likelihood", "likelihood_bound", "progress", "workdir", "processes"},
+    {"likelihood", "likelihood_bound", "progress", "workdir", "divergence", "rounds", "processes"},
     {"build"},
     {"trained", "train"},
     {"evaluate", "train_dequantizer", "describe"},

@@ -12,7 +12,7 @@ def run(gradients, *, ema_rate=0.9, **options):
     optimizer = adam(**options, trainable=jax.tree.map(lambda _: True, PARAMS))
     states = [initial_state(PARAMS, optimizer)]
     for gradient in gradients:
-        states.append(apply_gradients(states[-1], {"w": jnp.asarray(gradient)}, optimizer, ema_rate))
+        states.append(apply_gradients(states[-1], jnp.float32(0), {"w": jnp.asarray(gradient)}, optimizer, ema_rate)[0])
     return states
 
 
@@ -48,6 +48,7 @@ def test_weight_decay_is_decoupled_and_spares_what_does_not_train():
         lr=0.1, beta1=0.9, eps=1e-8, weight_decay=0.5, warmup=0, grad_clip=-1.0, trainable={"w": True, "fixed": False}
     )
     params = {"w": jnp.ones(2), "fixed": jnp.ones(2)}
-    state = apply_gradients(initial_state(params, optimizer), jax.tree.map(jnp.zeros_like, params), optimizer, 0.9)
+    start, zeros = initial_state(params, optimizer), jax.tree.map(jnp.zeros_like, params)
+    state, _ = apply_gradients(start, jnp.float32(0), zeros, optimizer, 0.9)
     np.testing.assert_allclose(state.params["w"], 1 - 0.1 * 0.5, rtol=1e-6)
     np.testing.assert_array_equal(state.params["fixed"], 1)

@@ -42,7 +42,7 @@ CASES = {
 }
 
 
-class Failed(RuntimeError):
+class WorkerError(RuntimeError):
     """A worker's process ended with another status than 0."""
 
 
@@ -65,7 +65,7 @@ def run(case: Case, folder: Path) -> dict[str, np.ndarray]:
         for process, log in running:
             if process.wait():
                 log.seek(0)
-                raise Failed(log.read()[-3000:])
+                raise WorkerError(log.read()[-3000:])
         with np.load(out) as result:
             return dict(result)
 

@@ -67,7 +67,9 @@ def measure(fsdp: int, batch: int, save: Path | None, restore: Path | None) -> d
     }
 
 
-def _train(parts: Experiment, fsdp: int, save: Path | None, restore: Path | None) -> tuple[TrainState, list[float], int]:
+def _train(
+    parts: Experiment, fsdp: int, save: Path | None, restore: Path | None
+) -> tuple[TrainState, list[float], int]:
     """The state after STEPS updates, the losses of those made here, the bytes of its arguments on each device."""
     parallel.check_groups(fsdp)
     shapes = jax.eval_shape(parts.init_state)

@@ -1,0 +1,55 @@
+"""The losses of a training, watched for what is not finite."""
+
+import math
+from collections import deque
+from collections.abc import Callable
+
+from score_sde.array_types import Array
+
+AHEAD = 2  # updates that may be under way while the host goes on, so that the device never waits for it
+MAX_IN_A_ROW = 10  # skipped updates, after which it is not the data
+
+
+class DivergenceError(Exception):
+    """The update of `step` was not made, as its loss or gradient is not finite."""
+
+    def __init__(self, step: int):
+        super().__init__(step)
+        self.step = step
+
+
+class Losses:
+    """Takes the loss of every update, NaN for one that was not made, and reads it `AHEAD` updates later.
+
+    skip: count such an update and go on, `MAX_IN_A_ROW` times at most. skipped: the count so far. tell: is given the
+    step and the count of each.
+    """
+
+    def __init__(self, *, skip: bool, skipped: int, tell: Callable[[int, int], None]):
+        self._skip, self._skipped, self._tell = skip, skipped, tell
+        self._in_a_row = 0
+        self._unread: deque[tuple[int, Array]] = deque()
+        self._last = math.nan
+
+    def add(self, step: int, loss: Array) -> None:
+        """Raises `DivergenceError`, for this update or one before it."""
+        self._unread.append((step, loss))
+        self._read(AHEAD)
+
+    def last(self) -> float:
+        """That of the last update, waited for; NaN if it was skipped. Raises `DivergenceError`."""
+        self._read(0)
+        return self._last
+
+    def _read(self, unread: int) -> None:
+        while len(self._unread) > unread:
+            step, loss = self._unread.popleft()
+            self._last = float(loss)
+            if math.isfinite(self._last):
+                self._in_a_row = 0
+                continue
+            self._in_a_row += 1
+            if not self._skip or self._in_a_row >= MAX_IN_A_ROW:
+                raise DivergenceError(step)
+            self._skipped += 1
+            self._tell(step, self._skipped)

@@ -1,0 +1,73 @@
+"""Files of a run: written whole or not at all, by the first process only, and one run at a time."""
+
+import contextlib
+import fcntl
+import os
+import socket
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import BinaryIO
+
+from score_sde.errors import UsageError, warn
+from score_sde.parallel import all_agree, is_first
+
+
+def replace(path: Path, write: Callable[[BinaryIO], object]) -> None:
+    """Replaces a file by what `write` puts out: a reader, or a kill at any moment, sees the old one or the new one.
+
+    Raises `UsageError` if it cannot be written.
+    """
+    if not is_first():
+        return
+    temporary = path.with_name(path.name + ".tmp")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with temporary.open("wb") as file:
+            write(file)
+            file.flush()
+            os.fsync(file.fileno())
+        temporary.replace(path)
+    except OSError as error:
+        with contextlib.suppress(OSError):
+            temporary.unlink(missing_ok=True)  # part of a file fills a full disk
+        raise UsageError(f"Cannot write {path} ({error.strerror}); free space, or choose another --workdir.") from error
+
+
+@contextlib.contextmanager
+def locked(folder: Path, name: str) -> Iterator[None]:
+    """Holds `folder`/`name`.lock, which ends with the process, however that ends.
+
+    Raises `UsageError` if another process has it, or the folder cannot be written.
+    """
+    path, problem = Path(folder) / f"{name}.lock", None
+    if is_first():
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            file = path.open("a+")
+        except OSError as error:
+            problem = f"Cannot write {path} ({error.strerror}); choose a --workdir that can be written."
+        else:
+            problem = _take(path, file)
+    if not all_agree(problem is None):
+        raise UsageError(problem or f"The first process cannot lock {path}; see what it says.")
+    try:
+        yield
+    finally:
+        if is_first():
+            file.close()
+
+
+def _take(path: Path, file) -> str | None:
+    """Locks the open file; otherwise, what to do."""
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        file.seek(0)
+        holder = file.read().strip() or "another process"
+        return f"{path.parent} is in use by {holder}; wait until it has ended, or choose another folder."
+    except OSError as error:  # a file system without locks
+        warn(f"{path} cannot be locked ({error.strerror}): see to it that no other run uses this folder.")
+    file.truncate(0)
+    file.write(f"process {os.getpid()} on {socket.gethostname()}")
+    file.flush()
+    return None

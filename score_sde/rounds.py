@@ -1,0 +1,58 @@
+"""Results of long computations, a file a round: what a killed one has finished is not computed again."""
+
+import json
+import zipfile
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from score_sde.files import replace
+from score_sde.parallel import all_agree, is_first
+
+Arrays = dict[str, np.ndarray]
+Keep = Callable[[str, Callable[[], Arrays]], Arrays]  # a `Rounds`, or what stands in for it
+
+
+def compute_anew(name: str, compute: Callable[[], Arrays]) -> Arrays:
+    """Rounds of which nothing is kept."""
+    return compute()
+
+
+class Rounds:
+    """The rounds `folder`/`stem`_NAME.npz of one computation, and `stem`.json, which says of which.
+
+    identity: all that their numbers depend on. Rounds of another identity are removed.
+    """
+
+    def __init__(self, folder: Path, stem: str, identity: Mapping[str, Any]):
+        self.folder, self.stem = Path(folder), stem
+        text = json.dumps(identity, indent=2, sort_keys=True) + "\n"
+        path = self.folder / f"{stem}.json"
+        same = path.exists() and path.read_text() == text
+        if not all_agree(same):
+            if is_first():
+                for stale in [*self.folder.glob(f"{stem}_[0-9]*.npz"), self.folder / f"{stem}.npz"]:
+                    stale.unlink(missing_ok=True)
+            replace(path, lambda file: file.write(text.encode()))
+            all_agree(True)  # the others wait
+
+    def __call__(self, name: str, compute: Callable[[], Arrays]) -> Arrays:
+        """What `compute` gives, computed unless the round's file is there and whole. name: digits, or "" for the only one."""
+        path = self.folder / (f"{self.stem}_{name}.npz" if name else f"{self.stem}.npz")
+        found = _read(path)
+        if all_agree(found is not None):
+            return found
+        arrays = compute()
+        replace(path, lambda file: np.savez(file, **arrays))
+        return arrays
+
+
+def _read(path: Path) -> Arrays | None:
+    """The arrays of a file; None if there is none, or it is damaged: a zip file has a checksum of each array."""
+    try:
+        with np.load(path, allow_pickle=False) as stored:
+            return dict(stored)
+    except (OSError, ValueError, zipfile.BadZipFile, EOFError, KeyError):
+        return None
