@@ -133,25 +133,37 @@ def _watch(finished: threading.Event) -> None:
 def _end(error: BaseException) -> NoReturn:
     """Says why this process fails, unless another has just said the same, and ends all."""
     if isinstance(error, jax.errors.JaxRuntimeError) and LOST.search(str(error)):
-        error = UsageError(_lost(_ended()))
+        error = _LostError(_lost(_ended()))
     patience = time.monotonic() + (0 if is_first() else LEAVE_SECONDS / 2)
     while not (ended := _ended()) and time.monotonic() < patience:
         time.sleep(0.1)
     if ended and ended["reason"] == str(error):
         _leave(ended["status"])
 
-    def again(_: list[str]) -> None:
-        raise error
-
-    try:
-        status = exit_status(again, None)
-    except BaseException:
-        traceback.print_exc()
-        status = 1
+    status = _tell(error)
     ended = {"process": jax.process_index(), "reason": str(error), "status": status}
     with contextlib.suppress(Exception):  # another was the first, or the coordinator is gone
         distributed.global_state.client.key_value_set(ENDED, json.dumps(ended))
     _leave(status)
+
+
+class _LostError(Exception):
+    """Another process is gone, which a collective operation has found out."""
+
+
+def _tell(error: BaseException) -> int:
+    """Says what it is, and gives the exit status."""
+
+    def again(_: list[str]) -> None:
+        raise error
+
+    try:
+        return exit_status(again, None)
+    except _LostError as lost:
+        print(f"score_sde: {lost}", file=sys.stderr)
+    except BaseException:
+        traceback.print_exc()
+    return 1
 
 
 def _ended() -> dict[str, Any]:

@@ -15,13 +15,13 @@ from configs.vp.digits_ddpmpp_continuous import get_config
 from score_sde import parallel
 from score_sde.array_types import PyTree
 from score_sde.build import Experiment
-from score_sde.checkpoints import Checkpoints
+from score_sde.checkpoints import Checkpoints, Retention
 from score_sde.errors import exit_status
 from score_sde.likelihood import bits_per_dim
 from score_sde.oracles import Gaussian
 from score_sde.processes import together
 from score_sde.progress import Runner
-from score_sde.randomness import Stream, sample_keys, stream
+from score_sde.randomness import sample_keys
 from score_sde.state import TrainState
 from score_sde.train import train_step
 
@@ -88,7 +88,7 @@ def _train(
         state, loss = compiled(state, *parallel.split(PIXELS[number]))
         losses.append(float(loss))
         if save and number + 1 == SAVED:
-            with Checkpoints(save) as saved:
+            with Checkpoints(save, Retention()) as saved:
                 saved.save(SAVED, state)
     return state, losses, compiled.memory_analysis().argument_size_in_bytes
 
