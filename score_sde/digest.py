@@ -13,8 +13,8 @@ from score_sde.array_types import Array, PyTree
 
 def digest(tree: PyTree) -> str:
     """32 hexadecimal digits of a tree of arrays."""
-    lanes = [_lanes(leaf, np.uint32(number)) for number, leaf in enumerate(jax.tree.leaves(tree))]
-    total = np.sum(jax.device_get(lanes), axis=0, dtype=np.uint32)
+    lanes = [np.asarray(_lanes(leaf, np.uint32(number))) for number, leaf in enumerate(jax.tree.leaves(tree))]
+    total = np.sum(lanes, axis=0, dtype=np.uint32)
     return total.astype(">u4").tobytes().hex()
 
 
