@@ -107,16 +107,28 @@ def _installed(package: str) -> bool:
 
 
 def _start(arguments: dict[str, Any]) -> None:
-    timeouts = dict(initialization_timeout=START_SECONDS, heartbeat_timeout_seconds=HEARTBEAT_SECONDS)
-    try:
-        jax.distributed.initialize(**arguments, **timeouts)
-    except Exception as error:  # JAX raises various types
-        where = arguments.get("coordinator_address", "the coordinator")
-        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
-        raise UsageError(
+    where = arguments.get("coordinator_address", "the coordinator")
+
+    def problem(reason: str) -> UsageError:
+        return UsageError(
             f"The processes do not meet at {where} ({reason}); start all of them within {START_SECONDS} s with the "
             "same --coordinator, a free port on the host of process 0, or a single one with --num_processes=1."
-        ) from error
+        )
+
+    def give_up() -> None:
+        os._exit(_tell(problem(f"no answer for {START_SECONDS} s")))
+
+    late = threading.Timer(START_SECONDS, give_up)  # JAX would abort, with a stack trace
+    late.daemon = True
+    late.start()
+    try:
+        jax.distributed.initialize(
+            **arguments, initialization_timeout=2 * START_SECONDS, heartbeat_timeout_seconds=HEARTBEAT_SECONDS
+        )
+    except Exception as error:  # JAX raises various types
+        raise problem((str(error).strip() or type(error).__name__).splitlines()[0]) from error
+    finally:
+        late.cancel()
     if os.environ.get("SLURM_STEP_TASKS_PER_NODE", "").partition("(")[0] == "1":
         jax.config.update("jax_cuda_visible_devices", "all")  # JAX would take one GPU a task, here one of a node's
 

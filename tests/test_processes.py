@@ -1,0 +1,291 @@
+"""Runs in more than one process, by the command line, over gloo on this machine."""
+
+import json
+import shutil
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import pytest
+
+from experiments.invariance.cases import free_port
+from score_sde import processes
+from score_sde.errors import UsageError
+from score_sde.main import main
+
+ROOT = Path(__file__).parent.parent
+CONFIG = f"--config={ROOT / 'configs/vp/digits_ddpmpp_continuous.py'}"
+STEPS = 40
+TINY = {
+    "model.nf": 8,
+    "model.num_res_blocks": 1,
+    "model.ch_mult": "(1,)",
+    "model.attn_resolutions": "()",
+    "sde.num_scales": 10,
+    "training.batch_size": 16,
+    "training.n_iters": STEPS,
+    "training.snapshot_freq": STEPS // 2,
+    "training.snapshot_freq_for_preemption": 2,
+    "training.log_freq": 1,
+    "training.eval_freq": STEPS // 2,
+}
+EVAL = {
+    "eval.begin_ckpt": 2,
+    "eval.batch_size": 100,
+    "eval.rtol": 1e-3,
+    "eval.atol": 1e-3,
+    "eval.enable_sampling": True,
+    "eval.num_samples": 7,
+}
+
+
+class Started(NamedTuple):
+    """The processes of one program, and where they write."""
+
+    processes: list[subprocess.Popen]
+    logs: list[Path]
+
+    def wait(self, seconds: float = 150) -> list[int]:
+        """Exit statuses."""
+        deadline = time.monotonic() + seconds
+        try:
+            return [process.wait(max(0.0, deadline - time.monotonic())) for process in self.processes]
+        except subprocess.TimeoutExpired:
+            raise AssertionError(f"still running: {self.said()}") from None
+        finally:
+            for process in self.processes:
+                process.kill()
+
+    def said(self) -> list[str]:
+        return [log.read_text() for log in self.logs]
+
+
+def command(workdir: Path, mode: str, values: dict) -> list[str]:
+    return [CONFIG, f"--workdir={workdir}", f"--mode={mode}", *(f"--config.{key}={values[key]}" for key in values)]
+
+
+def start(n: int, arguments: list[str], logs: Path, program: tuple[str, ...] = ("-m", "score_sde")) -> Started:
+    logs.mkdir(parents=True, exist_ok=True)
+    address = [f"--coordinator=localhost:{free_port()}", f"--num_processes={n}"]
+    paths = [logs / f"{i}.txt" for i in range(n)]
+    running = [
+        subprocess.Popen(
+            [sys.executable, *program, *arguments, *address, f"--process_id={i}"],
+            cwd=ROOT,
+            stdout=path.open("w"),
+            stderr=subprocess.STDOUT,
+        )
+        for i, path in enumerate(paths)
+    ]
+    return Started(running, paths)
+
+
+def metrics(workdir: Path) -> dict[tuple[int, str], float]:
+    lines = [json.loads(line) for line in (workdir / "metrics.jsonl").read_text().splitlines()]
+    return {(line["step"], key): line[key] for line in lines for key in line if key not in ("step", "time")}
+
+
+def assert_same_metrics(here: Path, there: Path) -> None:
+    a, b = metrics(here), metrics(there)
+    assert a.keys() == b.keys()
+    np.testing.assert_allclose(list(a.values()), list(b.values()), rtol=1e-5)
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory) -> Path:
+    return tmp_path_factory.mktemp("processes")
+
+
+@pytest.fixture(scope="module")
+def alone(folder, data_dir) -> Path:
+    """Trained by this process."""
+    assert main(["score_sde", *command(folder / "alone", "train", TINY | {"data.data_dir": data_dir})]) == 0
+    return folder / "alone"
+
+
+@pytest.fixture(scope="module")
+def killed(folder, data_dir) -> Started:
+    """Two processes in training, of which the second is killed after the first checkpoint."""
+    arguments = command(folder / "two", "train", TINY | {"data.data_dir": data_dir})
+    started = start(2, arguments, folder / "killed")
+    deadline = time.monotonic() + 120
+    while not (folder / "two" / "checkpoints" / "4").exists():
+        assert time.monotonic() < deadline and started.processes[0].poll() is None, started.said()
+        time.sleep(0.01)
+    started.processes[1].kill()
+    return started
+
+
+@pytest.fixture(scope="module")
+def two(folder, data_dir, killed) -> Path:
+    """Trained by two processes, in two launches."""
+    killed.wait()
+    started = start(2, command(folder / "two", "train", TINY | {"data.data_dir": data_dir}), folder / "resumed")
+    assert started.wait() == [0, 0], started.said()
+    return folder / "two"
+
+
+def test_all_end_soon_when_one_is_killed(killed):
+    before = time.monotonic()
+    first, second = killed.wait()
+    assert (first, second) == (1, -9)
+    assert "of this run ended; start all of them again" in killed.said()[0]
+    assert "Traceback" not in killed.said()[0]
+    assert time.monotonic() - before < processes.HEARTBEAT_SECONDS
+
+
+def test_two_processes_started_again_give_the_numbers_of_one_never_stopped(two, alone):
+    assert_same_metrics(two, alone)
+    assert len(metrics(two)) == STEPS + 2
+
+
+def test_two_processes_evaluate_and_sample_like_one(two, folder):
+    shutil.copytree(two, folder / "copy")
+    started = start(2, command(two, "eval", EVAL), folder / "evaluated")
+    assert main(["score_sde", *command(folder / "copy", "eval", EVAL)]) == 0
+    assert started.wait() == [0, 0], started.said()
+    ours, theirs = (
+        json.loads((run / "eval/report.json").read_text())["checkpoints"][0] for run in (two, folder / "copy")
+    )
+    np.testing.assert_allclose(ours["loss"]["mean"], theirs["loss"]["mean"], rtol=1e-5)
+    np.testing.assert_allclose(ours["bits_per_dim"]["mean"], theirs["bits_per_dim"]["mean"], atol=1e-4)
+    a, b = (np.load(next((run / "eval").glob("**/samples*.npz")))["images"] for run in (two, folder / "copy"))
+    assert a.shape == b.shape == (7, 8, 8, 1)
+    assert np.abs(a.astype(int) - b).max() <= 1
+    assert (a != b).mean() < 0.02
+    assert "step 40" in started.said()[0]
+    assert "step 40" not in started.said()[1]  # the first one speaks
+
+
+def test_a_checkpoint_of_two_processes_goes_on_in_one(two, alone, folder, data_dir):
+    longer = TINY | {"data.data_dir": data_dir, "training.n_iters": STEPS + 2}
+    for run in (two, alone):
+        shutil.copytree(run, folder / "longer" / run.name)
+        assert main(["score_sde", *command(folder / "longer" / run.name, "train", longer)]) == 0
+    assert_same_metrics(folder / "longer" / "two", folder / "longer" / "alone")
+    assert max(step for step, _ in metrics(folder / "longer" / "two")) == STEPS + 2
+
+
+def test_a_mistake_is_said_once_by_all(tmp_path, data_dir):
+    odd = TINY | {"data.data_dir": data_dir, "training.batch_size": 3}
+    started = start(2, command(tmp_path / "run", "train", odd), tmp_path)
+    assert started.wait() == [2, 2], started.said()
+    assert "".join(started.said()).count("batch_size=3 must be a positive multiple of the 2 devices") == 1
+    assert not (tmp_path / "run").exists()
+
+
+FAILING = """
+import sys
+from score_sde import main, train
+def load_data(*_, **__):
+    if "--process_id=1" in sys.argv:
+        raise RuntimeError("the disk is on fire")
+    return original(*_, **__)
+original, train.load_data = train.load_data, load_data
+sys.exit(main.main())
+"""
+
+
+def test_one_that_fails_ends_the_others(tmp_path, data_dir):
+    arguments = command(tmp_path / "run", "train", TINY | {"data.data_dir": data_dir})
+    started = start(2, arguments, tmp_path, ("-c", FAILING))
+    assert started.wait() == [1, 1], started.said()
+    assert "Process 1 of this run ended" in started.said()[0]
+    assert "RuntimeError: the disk is on fire" in started.said()[1]
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("victim", [0, 3])
+def test_four_processes_train_split_parameters_and_none_outlives_another(victim, alone, tmp_path, data_dir):
+    values = TINY | {"data.data_dir": data_dir, "training.fsdp": 4}
+    started = start(4, command(tmp_path / "run", "train", values), tmp_path)
+    while not (tmp_path / "run" / "checkpoints" / "4").exists():
+        assert started.processes[0].poll() is None, started.said()
+        time.sleep(0.01)
+    started.processes[victim].kill()
+    assert all(started.wait(processes.HEARTBEAT_SECONDS + 30))
+    again = start(4, command(tmp_path / "run", "train", values), tmp_path)
+    assert again.wait() == [0] * 4, again.said()
+    assert_same_metrics(tmp_path / "run", alone)
+
+
+@pytest.mark.long
+def test_the_other_modes_run_in_two_processes(two, folder, tmp_path):
+    small = {"dequantizer.nf": 4, "dequantizer.batch_size": 8, "dequantizer.n_iters": 2, "eval.batch_size": 100}
+    for mode in ("train_dequantizer", "sample", "describe"):
+        started = start(2, command(two, mode, small), tmp_path / mode)
+        assert started.wait() == [0, 0], started.said()
+    assert (two / "dequantizer" / "checkpoints" / "2").exists()
+    assert len(np.load(next((two / "samples").glob("*.npz")))["images"]) == 64
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["--coordinator=localhost:1234"], "go together"),
+        (["--num_processes=2", "--process_id=0"], "go together"),
+        (["--coordinator=localhost", "--num_processes=2", "--process_id=0"], "is not HOST:PORT"),
+        (["--coordinator=a:1", "--num_processes=2", "--process_id=2"], "--process_id=2 must be 0, 1, ... below"),
+        (["--coordinator=a:1", "--num_processes=0", "--process_id=0"], "below --num_processes=0"),
+        (["--num_processes=two"], "two"),
+    ],
+)
+def test_wrong_addresses_are_one_sentence(arguments, words, tmp_path, capsys):
+    assert main(["score_sde", CONFIG, "--mode=train", f"--workdir={tmp_path / 'run'}", *arguments]) == 2
+    error = capsys.readouterr().err
+    assert words in error
+    assert error.count("\n") == 1
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_coordinator_that_is_not_there_is_one_sentence():
+    code = "import sys; from score_sde import main, processes; processes.START_SECONDS = 2; sys.exit(main.main())"
+    arguments = [CONFIG, "--mode=describe", f"--coordinator=localhost:{free_port()}"]
+    result = subprocess.run(
+        [sys.executable, "-c", code, *arguments, "--num_processes=2", "--process_id=1"],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        timeout=120,
+    )
+    assert result.returncode == 2, result.stderr
+    assert "start all of them within" in result.stderr
+
+
+SLURM = {"SLURM_JOB_ID": "7", "SLURM_NTASKS": "4", "SLURM_PROCID": "0", "SLURM_LOCALID": "0"}
+
+
+@pytest.mark.parametrize(
+    ("environment", "expected"),
+    [
+        ({}, None),
+        (SLURM, None),  # a batch script, or the shell of salloc
+        (SLURM | {"SLURM_STEP_NUM_TASKS": "1"}, None),
+        (
+            SLURM | {"SLURM_STEP_NUM_TASKS": "2", "SLURM_PROCID": "1"},
+            {"cluster_detection_method": "slurm", "num_processes": 2, "process_id": 1},
+        ),
+        ({"OMPI_COMM_WORLD_SIZE": "1", "OMPI_MCA_orte_hnp_uri": "1.0;tcp://10.0.0.1:2"}, None),
+        (
+            {"OMPI_COMM_WORLD_SIZE": "2", "OMPI_MCA_orte_hnp_uri": "1.0;tcp://10.0.0.1:2"},
+            {"cluster_detection_method": "ompi"},
+        ),
+        ({"PMI_SIZE": "1"}, None),
+        ({"KUBERNETES_SERVICE_HOST": "10.0.0.1"}, None),
+        ({"KUBERNETES_SERVICE_HOST": "10.0.0.1", "JOB_COMPLETION_INDEX": "0"}, None),  # without jax[k8s]
+    ],
+)
+def test_processes_are_many_only_if_their_launcher_says_so(environment, expected, monkeypatch):
+    monkeypatch.setattr(processes, "_installed", lambda package: False)
+    assert processes._launched(environment) == expected
+
+
+def test_mpi_without_a_way_to_meet_is_refused(monkeypatch):
+    monkeypatch.setattr(processes, "_installed", lambda package: False)
+    with pytest.raises(UsageError, match="pip install mpi4py"):
+        processes._launched({"PMI_SIZE": "2"})
+    monkeypatch.setattr(processes, "_installed", lambda package: package == "mpi4py")
+    assert processes._launched({"PMI_SIZE": "2"}) == {"cluster_detection_method": "mpi4py"}
