@@ -1,8 +1,8 @@
 """Many processes as one program: how they find each other, and how none of them outlives the others.
 
 The coordinator, inside process 0, knows by a heartbeat which processes are alive, so that one that is killed ends the
-others within HEARTBEAT_SECONDS. One that fails says so under the key ENDED, where the others look once a second: they
-would wait for it in a collective, or in JAX's shutdown.
+others within HEARTBEAT_SECONDS. One that fails says so under the key ENDED, where the others look once a second: else
+they would wait for it in a collective, or in JAX's shutdown.
 """
 
 import contextlib
@@ -27,7 +27,7 @@ START_SECONDS = 300
 HEARTBEAT_SECONDS = 60
 LEAVE_SECONDS = 3  # for the others to come to the same end by themselves
 ENDED = "score_sde/ended"
-LOST = re.compile("gloo|nccl|coordination|socket closed|connection (reset|closed)|heartbeat", re.IGNORECASE)
+LOST = re.compile("gloo|nccl|coordination|barrier|socket closed|connection (reset|closed)|heartbeat", re.IGNORECASE)
 
 
 @contextlib.contextmanager
@@ -50,6 +50,7 @@ def together(coordinator: str | None, num_processes: int | None, process_id: int
     watch.start()
     try:
         yield
+        distributed.global_state.client.wait_at_barrier("score_sde/finished", START_SECONDS * 1000)
     except BaseException as error:
         finished.set()
         _end(error)

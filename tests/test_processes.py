@@ -1,6 +1,7 @@
 """Runs in more than one process, by the command line, over gloo on this machine."""
 
 import json
+import os
 import shutil
 import subprocess
 import sys
@@ -19,6 +20,7 @@ from score_sde.main import main
 ROOT = Path(__file__).parent.parent
 CONFIG = f"--config={ROOT / 'configs/vp/digits_ddpmpp_continuous.py'}"
 STEPS = 40
+SLURM = {"SLURM_JOB_ID": "7", "SLURM_NTASKS": "4", "SLURM_PROCID": "0", "SLURM_LOCALID": "0"}
 TINY = {
     "model.nf": 8,
     "model.num_res_blocks": 1,
@@ -67,19 +69,22 @@ def command(workdir: Path, mode: str, values: dict) -> list[str]:
     return [CONFIG, f"--workdir={workdir}", f"--mode={mode}", *(f"--config.{key}={values[key]}" for key in values)]
 
 
-def start(n: int, arguments: list[str], logs: Path, program: tuple[str, ...] = ("-m", "score_sde")) -> Started:
-    logs.mkdir(parents=True, exist_ok=True)
+def start(n: int, arguments: list[str], logs: Path) -> Started:
     address = [f"--coordinator=localhost:{free_port()}", f"--num_processes={n}"]
-    paths = [logs / f"{i}.txt" for i in range(n)]
-    running = [
-        subprocess.Popen(
-            [sys.executable, *program, *arguments, *address, f"--process_id={i}"],
-            cwd=ROOT,
-            stdout=path.open("w"),
-            stderr=subprocess.STDOUT,
-        )
-        for i, path in enumerate(paths)
-    ]
+    commands = [["-m", "score_sde", *arguments, *address, f"--process_id={i}"] for i in range(n)]
+    return launch(commands, [{}] * n, logs)
+
+
+def launch(commands: list[list[str]], environments: list[dict[str, str]], logs: Path) -> Started:
+    logs.mkdir(parents=True, exist_ok=True)
+    paths, running = [logs / f"{i}.txt" for i in range(len(commands))], []
+    for command, environment, path in zip(commands, environments, paths, strict=True):
+        with path.open("w") as log:
+            running.append(
+                subprocess.Popen(
+                    [sys.executable, *command], cwd=ROOT, env=os.environ | environment, stdout=log, stderr=log
+                )
+            )
     return Started(running, paths)
 
 
@@ -179,9 +184,10 @@ def test_a_mistake_is_said_once_by_all(tmp_path, data_dir):
 
 FAILING = """
 import sys
+import jax
 from score_sde import main, train
 def load_data(*_, **__):
-    if "--process_id=1" in sys.argv:
+    if jax.process_index() == 1:
         raise RuntimeError("the disk is on fire")
     return original(*_, **__)
 original, train.load_data = train.load_data, load_data
@@ -190,8 +196,11 @@ sys.exit(main.main())
 
 
 def test_one_that_fails_ends_the_others(tmp_path, data_dir):
+    """Under what SLURM says to the two tasks of a step."""
     arguments = command(tmp_path / "run", "train", TINY | {"data.data_dir": data_dir})
-    started = start(2, arguments, tmp_path, ("-c", FAILING))
+    step = {"SLURM_STEP_NUM_TASKS": "2", "SLURM_STEP_NODELIST": "localhost", "JAX_COORDINATOR_PORT": str(free_port())}
+    tasks = [SLURM | step | {"SLURM_PROCID": i, "SLURM_LOCALID": i} for i in ("0", "1")]
+    started = launch([["-c", FAILING, *arguments]] * 2, tasks, tmp_path)
     assert started.wait() == [1, 1], started.said()
     assert "Process 1 of this run ended" in started.said()[0]
     assert "RuntimeError: the disk is on fire" in started.said()[1]
@@ -253,9 +262,6 @@ def test_a_coordinator_that_is_not_there_is_one_sentence():
     )
     assert result.returncode == 2, result.stderr
     assert "start all of them within" in result.stderr
-
-
-SLURM = {"SLURM_JOB_ID": "7", "SLURM_NTASKS": "4", "SLURM_PROCID": "0", "SLURM_LOCALID": "0"}
 
 
 @pytest.mark.parametrize(
