@@ -10,6 +10,7 @@ import importlib.util
 import json
 import os
 import re
+import socket
 import sys
 import threading
 import time
@@ -68,7 +69,19 @@ def _checked(coordinator: str | None, num_processes: int | None, process_id: int
         raise UsageError(f"--coordinator={coordinator} is not HOST:PORT; give a free port of the host of process 0.")
     if not 0 <= process_id < num_processes:
         raise UsageError(f"--process_id={process_id} must be 0, 1, ... below --num_processes={num_processes}.")
+    if process_id == 0:
+        _check_free(coordinator)
     return dict(coordinator_address=coordinator, num_processes=num_processes, process_id=process_id)
+
+
+def _check_free(coordinator: str) -> None:
+    """JAX ends by a segmentation fault at a port that is in use, or shares it with another run."""
+    ipv6 = socket.has_dualstack_ipv6()
+    family = socket.AF_INET6 if ipv6 else socket.AF_INET
+    try:
+        socket.create_server(("", int(coordinator.rpartition(":")[2])), family=family, dualstack_ipv6=ipv6).close()
+    except (OSError, OverflowError) as error:
+        raise UsageError(f"--coordinator={coordinator} cannot be used ({error}); give another port.") from error
 
 
 def _launched(environment: Mapping[str, str]) -> dict[str, Any] | None:

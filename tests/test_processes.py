@@ -3,6 +3,7 @@
 import json
 import os
 import shutil
+import socket
 import subprocess
 import sys
 import time
@@ -248,6 +249,13 @@ def test_wrong_addresses_are_one_sentence(arguments, words, tmp_path, capsys):
     assert words in error
     assert error.count("\n") == 1
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_port_in_use_is_one_sentence(capsys):
+    with socket.create_server(("", 0)) as other:
+        address = f"--coordinator=localhost:{other.getsockname()[1]}"
+        assert main(["score_sde", CONFIG, "--mode=describe", address, "--num_processes=2", "--process_id=0"]) == 2
+    assert "give another port" in capsys.readouterr().err
 
 
 def test_a_coordinator_that_is_not_there_is_one_sentence():
