@@ -44,19 +44,21 @@ def shardings(axes: Any) -> Any:
 def fully_sharded(shapes: Any, groups_of: int) -> Any:
     """Shardings of parameters, or of a training state: each leaf split among the devices of each group (FSDP).
 
-    It is split along the largest dimension that the group divides; a leaf without one is replicated. The batch stays
-    split over all devices, groups or not.
+    It is split along its `split_dimension`, or replicated where it has none. The batch stays split over all devices.
     """
     grouped = Mesh(mesh().devices.reshape(-1, groups_of), ("group", "member"), axis_types=(AxisType.Auto,) * 2)
 
     def sharding(leaf):
-        sizes = [0 if size % groups_of else size for size in leaf.shape]
-        spec = [None] * leaf.ndim
-        if groups_of > 1 and max(sizes, default=0):
-            spec[int(np.argmax(sizes))] = "member"
-        return NamedSharding(grouped, PartitionSpec(*spec))
+        dimension = split_dimension(leaf.shape, groups_of)
+        return NamedSharding(grouped, PartitionSpec(*["member" if i == dimension else None for i in range(leaf.ndim)]))
 
     return jax.tree.map(sharding, shapes)
+
+
+def split_dimension(shape: tuple[int, ...], groups_of: int) -> int | None:
+    """The largest dimension that `groups_of` > 1 divides."""
+    divisible = [i for i, size in enumerate(shape) if size % groups_of == 0]
+    return max(divisible, key=lambda i: shape[i]) if divisible and groups_of > 1 else None
 
 
 def batch_axes(tree: Any) -> Any:
