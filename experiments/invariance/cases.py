@@ -90,7 +90,7 @@ class Difference(NamedTuple):
     bits: float
 
 
-BOUNDS = {"losses": 1e-5, "samples": 1e-5, "coupled": 1e-5, "bits": 1e-5}
+BOUNDS = dict.fromkeys(("losses", "parameters", "samples", "coupled", "bits"), 1e-5)
 
 
 def difference(result: dict[str, np.ndarray], reference: dict[str, np.ndarray]) -> Difference:
