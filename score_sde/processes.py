@@ -158,7 +158,7 @@ def _watch(finished: threading.Event) -> None:
 
 def _end(error: BaseException) -> NoReturn:
     """Says why this process fails, unless another has just said the same, and ends all."""
-    if isinstance(error, jax.errors.JaxRuntimeError) and LOST.search(str(error)):
+    if isinstance(error, RuntimeError | ValueError) and not isinstance(error, UsageError) and LOST.search(str(error)):
         error = _LostError(_lost(_ended()))
     patience = time.monotonic() + (0 if is_first() else LEAVE_SECONDS / 2)
     while not (ended := _ended()) and time.monotonic() < patience:

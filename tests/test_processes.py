@@ -61,6 +61,15 @@ class Started(NamedTuple):
         finally:
             for process in self.processes:
                 process.kill()
+                process.wait()
+
+    def wait_for(self, path: Path) -> None:
+        """Until they have written it."""
+        deadline = time.monotonic() + 150
+        while not path.exists():
+            if self.processes[0].poll() is not None or time.monotonic() > deadline:
+                raise AssertionError(f"{self.wait(0.1)}: {self.said()}")
+            time.sleep(0.01)
 
     def said(self) -> list[str]:
         return [log.read_text() for log in self.logs]
@@ -117,10 +126,7 @@ def killed(folder, data_dir) -> Started:
     """Two processes in training, of which the second is killed after the first checkpoint."""
     arguments = command(folder / "two", "train", TINY | {"data.data_dir": data_dir})
     started = start(2, arguments, folder / "killed")
-    deadline = time.monotonic() + 120
-    while not (folder / "two" / "checkpoints" / "4").exists():
-        assert time.monotonic() < deadline and started.processes[0].poll() is None, started.said()
-        time.sleep(0.01)
+    started.wait_for(folder / "two" / "checkpoints" / "4")
     started.processes[1].kill()
     return started
 
@@ -212,9 +218,7 @@ def test_one_that_fails_ends_the_others(tmp_path, data_dir):
 def test_four_processes_train_split_parameters_and_none_outlives_another(victim, alone, tmp_path, data_dir):
     values = TINY | {"data.data_dir": data_dir, "training.fsdp": 4}
     started = start(4, command(tmp_path / "run", "train", values), tmp_path)
-    while not (tmp_path / "run" / "checkpoints" / "4").exists():
-        assert started.processes[0].poll() is None, started.said()
-        time.sleep(0.01)
+    started.wait_for(tmp_path / "run" / "checkpoints" / "4")
     started.processes[victim].kill()
     assert all(started.wait(processes.HEARTBEAT_SECONDS + 30))
     again = start(4, command(tmp_path / "run", "train", values), tmp_path)

@@ -92,9 +92,10 @@ def find(name: str, data_dir: str = ""):
 
     if entry.ours:
         module, cls = entry.builder.split(":")
-        builder = getattr(importlib.import_module(module), cls)(data_dir=str(directory), file_format="array_record")
         try:
             with first_goes_first():
+                cls = getattr(importlib.import_module(module), cls)
+                builder = cls(data_dir=str(directory), file_format="array_record")
                 builder.download_and_prepare()
         except OSError as error:
             advice = "set config.data.data_dir to a writable folder"
