@@ -35,6 +35,7 @@ def base() -> ConfigDict:
         log_freq=50,
         eval_freq=100,
         snapshot_sampling=True,  # one batch of samples with each snapshot
+        fsdp=1,  # parameters, their average and Adam's moments are split among groups of so many devices
         continuous=True,
         likelihood_weighting=False,
         reduce_mean=False,  # False: half the sum over an image's elements

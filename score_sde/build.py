@@ -311,7 +311,7 @@ def _check_values(config: ConfigDict) -> None:
     one_of("training.nonfinite", config.training.nonfinite, ("stop", "skip"))
     training = config.training
     every = ("snapshot_freq", "snapshot_freq_for_preemption", "log_freq", "eval_freq")
-    for key in ("batch_size", "n_iters", "keep_last", *every):
+    for key in ("batch_size", "n_iters", "keep_last", "fsdp", *every):
         _check_positive(f"training.{key}", training[key])
     if training.keep_best < 0:
         raise UsageError(f"training.keep_best={training.keep_best} must not be negative; 0 keeps none for its loss.")

@@ -59,7 +59,9 @@ class Checkpoints:
     def __enter__(self) -> "Checkpoints":
         return self
 
-    def __exit__(self, *_) -> None:
+    def __exit__(self, kind: type | None, *_) -> None:
+        if kind is not None and jax.process_count() > 1:
+            return  # the others may be elsewhere: what is waited for would not come
         self.wait()
         self._checkpointer.close()
 

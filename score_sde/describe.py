@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 from ml_collections import ConfigDict
 
-from score_sde import workdir
+from score_sde import parallel, workdir
 from score_sde.build import Experiment, parameter_counts
 
 MIB = 2**20
@@ -21,7 +21,11 @@ def describe(config: ConfigDict) -> None:
     print(_layers(experiment))
 
     trainable, total = parameter_counts(experiment.param_shapes)
-    state = _bytes(jax.eval_shape(experiment.init_state))
+    shared = config.training.fsdp
+    state = sum(
+        _bytes(leaf) / (1 if parallel.split_dimension(leaf.shape, shared) is None else shared)
+        for leaf in jax.tree.leaves(jax.eval_shape(experiment.init_state))
+    )
     batch, devices = config.training.batch_size, jax.device_count()
     saved = _bytes(_residuals(experiment)) - _bytes(experiment.param_shapes)
     print(f"parameters: {trainable:,} trainable, {total:,} in all")

@@ -13,20 +13,18 @@ from score_sde.array_types import Array, PyTree
 
 def digest(tree: PyTree) -> str:
     """32 hexadecimal digits of a tree of arrays."""
-    return np.asarray(_digest(jax.tree.leaves(tree))).astype(">u4").tobytes().hex()
+    lanes = [np.asarray(_lanes(leaf, np.uint32(number))) for number, leaf in enumerate(jax.tree.leaves(tree))]
+    total = np.sum(lanes, axis=0, dtype=np.uint32)
+    return total.astype(">u4").tobytes().hex()
 
 
-@jax.jit
-def _digest(leaves: list[Array]) -> Array:
-    total = jnp.zeros(4, jnp.uint32)
-    for number, leaf in enumerate(leaves):
-        words, position = _words(leaf), jnp.uint32(number)
-        for axis in range(words.ndim):
-            position = position * jnp.uint32(0x9E3779B1) + jax.lax.broadcasted_iota(jnp.uint32, words.shape, axis)
-        for lane in range(4):
-            mixed = _mix(words ^ _mix(position + jnp.uint32(0x85EBCA6B * (lane + 1) % 2**32)))
-            total = total.at[lane].add(jnp.sum(mixed, dtype=jnp.uint32))
-    return total
+@jax.jit  # one program for each shape: one for all leaves takes a minute to compile
+def _lanes(leaf: Array, position: Array) -> Array:
+    words = _words(leaf)
+    for axis in range(words.ndim):
+        position = position * jnp.uint32(0x9E3779B1) + jax.lax.broadcasted_iota(jnp.uint32, words.shape, axis)
+    mixed = [_mix(words ^ _mix(position + jnp.uint32(0x85EBCA6B * (lane + 1) % 2**32))) for lane in range(4)]
+    return jnp.stack([jnp.sum(lane, dtype=jnp.uint32) for lane in mixed])
 
 
 def _words(leaf: Array) -> Array:

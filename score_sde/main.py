@@ -11,6 +11,7 @@ from ml_collections import ConfigDict, config_flags
 from score_sde.errors import UsageError, exit_status, nearest
 
 CONFIG = ("--config", "-config")
+HERE = ("data.data_dir", "training.fsdp")  # not the model's, but of the machine it runs on
 MODES = ("train", "eval", "sample", "describe", "train_dequantizer")
 
 MOVED = {
@@ -48,7 +49,10 @@ def _program(argv: list[str]) -> None:
     values = parse(argv, program_flags, USAGE)
     if values.mode is None:
         raise UsageError(f"--mode is missing: one of {', '.join(MODES)}.")
-    _run(values.mode, values.config, values.workdir, values.eval_folder, overrides(values))
+    from score_sde import processes
+
+    with processes.together(values.coordinator, values.num_processes, values.process_id):
+        _run(values.mode, values.config, values.workdir, values.eval_folder, overrides(values))
 
 
 def _run(mode: str, config: ConfigDict, workdir: str | None, eval_folder: str, overrides: dict) -> None:
@@ -92,16 +96,15 @@ def _of_workdir(directory: Path, config: ConfigDict, overrides: dict) -> ConfigD
     stored = stored_config(directory)
     flat = workdir.flatten(stored.to_dict())
     for key, value in workdir.flatten(overrides).items():
-        if key.split(".")[0] not in workdir.FREE_SECTIONS and key != "data.data_dir" and flat.get(key) != value:
+        if key.split(".")[0] not in workdir.FREE_SECTIONS and key not in HERE and flat.get(key) != value:
             sections = ", ".join(f"{section}.*" for section in workdir.FREE_SECTIONS)
             raise UsageError(
-                f"{key}={value!r} cannot be changed after training; only {sections} and data.data_dir can."
+                f"{key}={value!r} cannot be changed after training; only {sections}, {' and '.join(HERE)} can."
             )
     with stored.unlocked():
         for section in workdir.FREE_SECTIONS:
             stored[section] = config[section]
-        if "data.data_dir" in overrides:
-            stored.data.data_dir = overrides["data.data_dir"]
+        stored.update_from_flattened_dict({key: overrides[key] for key in HERE if key in overrides})
     return stored
 
 
@@ -144,6 +147,9 @@ def program_flags(values: flags.FlagValues) -> None:
     flags.DEFINE_string("workdir", None, "", values)
     flags.DEFINE_enum("mode", None, MODES, "", values)
     flags.DEFINE_string("eval_folder", "eval", "", values)
+    flags.DEFINE_string("coordinator", None, "", values)
+    flags.DEFINE_integer("num_processes", None, "", flag_values=values)
+    flags.DEFINE_integer("process_id", None, "", flag_values=values)
 
 
 def _read_flags(argv: list[str], define: Callable[[flags.FlagValues], None]) -> flags.FlagValues:
@@ -206,10 +212,14 @@ def _leaves(config: ConfigDict, prefix: str = "") -> Iterator[str]:
 USAGE = """\
 python -m score_sde --config=FILE --workdir=DIR --mode=train|eval|sample|describe|train_dequantizer
                     [--eval_folder=eval] [--config.KEY=VALUE ...]
+                    [--coordinator=HOST:PORT --num_processes=N --process_id=I]
 
 train     trains, going on from the workdir's last checkpoint
 eval      loss, bits/dim and samples of snapshots, to DIR/EVAL_FOLDER/report.json
 sample    config.sampling.num_samples samples of the last checkpoint, to DIR/samples
 describe  prints the resolved config, the network, memory, sampler and its network evaluations; needs no workdir
 train_dequantizer  fits a variational dequantisation to the last checkpoint, to DIR/dequantizer, for
-                   eval with --config.eval.dequantization=variational"""
+                   eval with --config.eval.dequantization=variational
+
+N processes on one or more machines run as one program: SLURM, MPI and TPU pods say so by themselves; elsewhere each is
+started with the address of process 0 and its own I = 0, ..., N - 1. --num_processes=1 alone runs one by itself."""

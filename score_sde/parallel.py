@@ -1,19 +1,23 @@
-"""One program over all devices: batches are split, everything else is replicated.
+"""One program over all devices, of all processes: batches are split, parameters replicated or split as well.
 
 `pmap` is named after what the paper's code uses. It takes the same `in_axes`, but the mapped function sees the whole
 batch, so that a mean over the batch is the mean over all devices and no collective is written anywhere. It is `jit`
 over a mesh; `jax.pmap` itself is in maintenance and lowers to the same.
+
+Every process runs the same program with the same host arrays, of which `split` and `place` give each of its devices
+its own part. Results are replicated, so that each process can read them whole.
 """
 
+import contextlib
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.experimental import multihost_utils
-from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
+from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec, Sharding
 
 from score_sde.errors import UsageError
 
@@ -27,12 +31,34 @@ def mesh() -> Mesh:
 
 
 def shardings(axes: Any) -> Any:
-    """A tree of 0 (split along the batch) and None (replicated) as shardings."""
+    """A tree of 0 (split along the batch) and None (replicated) as shardings; those that it holds stay."""
 
     def sharding(axis):
+        if isinstance(axis, Sharding):
+            return axis
         return NamedSharding(mesh(), PartitionSpec() if axis is None else PartitionSpec(AXIS))
 
     return jax.tree.map(sharding, axes, is_leaf=lambda axis: axis is None)
+
+
+def fully_sharded(shapes: Any, groups_of: int) -> Any:
+    """Shardings of parameters, or of a training state: each leaf split among the devices of each group (FSDP).
+
+    It is split along its `split_dimension`, or replicated where it has none. The batch stays split over all devices.
+    """
+    grouped = Mesh(mesh().devices.reshape(-1, groups_of), ("group", "member"), axis_types=(AxisType.Auto,) * 2)
+
+    def sharding(leaf):
+        dimension = split_dimension(leaf.shape, groups_of)
+        return NamedSharding(grouped, PartitionSpec(*["member" if i == dimension else None for i in range(leaf.ndim)]))
+
+    return jax.tree.map(sharding, shapes)
+
+
+def split_dimension(shape: tuple[int, ...], groups_of: int) -> int | None:
+    """The largest dimension that `groups_of` > 1 divides."""
+    divisible = [i for i, size in enumerate(shape) if size % groups_of == 0]
+    return max(divisible, key=lambda i: shape[i]) if divisible and groups_of > 1 else None
 
 
 def batch_axes(tree: Any) -> Any:
@@ -41,17 +67,39 @@ def batch_axes(tree: Any) -> Any:
 
 
 def pmap(fn: Callable, *, in_axes: tuple, out_axes: Any, donate_argnums: tuple[int, ...] = ()) -> Callable:
-    """`fn` compiled over all devices; axes are 0 (batch, split) or None (replicated), or trees of these."""
-    return jax.jit(
-        fn, in_shardings=shardings(in_axes), out_shardings=shardings(out_axes), donate_argnums=donate_argnums
+    """`fn` compiled over all devices; axes are 0 (batch, split) or None, shardings, or trees of these.
+
+    None is replicated as an output, and as an input what it is: replicated, or parameters split by `fully_sharded`.
+    """
+    as_it_is = jax.tree.map(
+        lambda axis: None if axis is None else shardings(axis), in_axes, is_leaf=lambda axis: axis is None
     )
+    return jax.jit(fn, in_shardings=as_it_is, out_shardings=shardings(out_axes), donate_argnums=donate_argnums)
+
+
+def place(tree: Any, placement: Any = None) -> Any:
+    """Host arrays, the same in each process, on the devices; placement: a sharding or a tree of them, or replicated."""
+    if placement is None or isinstance(placement, Sharding):
+        placement = jax.tree.map(lambda _: shardings(placement), tree)
+    return jax.tree.map(_place, tree, placement)
 
 
 def split(*arrays: Any) -> tuple[Any, ...]:
     """Arrays of one batch on all devices; a batch they do not divide is filled up with copies of its last row."""
     n = len(arrays[0])
-    rows = jnp.minimum(jnp.arange(pad_to_devices(n)), n - 1)
-    return tuple(jax.device_put(a if len(rows) == n else jnp.asarray(a)[rows], shardings(0)) for a in arrays)
+    rows = np.minimum(np.arange(pad_to_devices(n)), n - 1)
+    return tuple(_place(array, shardings(0), rows) for array in arrays)
+
+
+def _place(array: Any, sharding: Sharding, rows: np.ndarray | None = None) -> jax.Array:
+    """`jax.device_put` that takes keys, too, and does not compare what the processes have."""
+    if jnp.issubdtype(array.dtype, jax.dtypes.prng_key):
+        data = _place(jax.random.key_data(array), sharding, rows)
+        return jax.random.wrap_key_data(data, impl=jax.random.key_impl(array))
+    array = np.asarray(array)
+    if rows is not None and len(rows) != len(array):
+        array = array[rows]
+    return jax.make_array_from_callback(array.shape, sharding, lambda index: array[index])
 
 
 def pad_to_devices(n: int) -> int:
@@ -69,8 +117,24 @@ def all_agree(ok: bool) -> bool:
     return ok if jax.process_count() == 1 else bool(multihost_utils.process_allgather(np.bool_(ok)).all())
 
 
+@contextlib.contextmanager
+def first_goes_first() -> Iterator[None]:
+    """What all processes do, but one of them before the others: to make a file, say, that these then find."""
+    if not is_first():
+        all_agree(True)
+    yield
+    if is_first():
+        all_agree(True)
+
+
 def check_divisible(name: str, batch_size: int) -> None:
     """Raises `UsageError` unless the batch splits evenly over the devices."""
     devices = jax.device_count()
     if batch_size < 1 or batch_size % devices:
         raise UsageError(f"{name}={batch_size} must be a positive multiple of the {devices} devices.")
+
+
+def check_groups(groups_of: int) -> None:
+    """Raises `UsageError` unless parameters can be split among groups of so many devices."""
+    if groups_of < 1 or jax.device_count() % groups_of:
+        raise UsageError(f"training.fsdp={groups_of} must be a divisor of the {jax.device_count()} devices.")

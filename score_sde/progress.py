@@ -9,7 +9,7 @@ import jax
 from tqdm import tqdm
 
 from score_sde.array_types import Images, Keys, PyTree
-from score_sde.parallel import batch_axes, pmap, split
+from score_sde.parallel import all_agree, batch_axes, is_first, pmap, split
 from score_sde.sampling import Solver, advance
 
 FORMAT = "{desc}: {percentage:3.0f}%|{bar:24}| {n:.0f}/{total:.0f} [{elapsed}<{remaining}, {rate_fmt}]{postfix}"
@@ -26,6 +26,7 @@ def bar(description: str, total: float, unit: str, initial: float = 0) -> tqdm:
         initial=initial,
         mininterval=interval,
         bar_format=FORMAT,
+        disable=not is_first(),
         smoothing=0.1,
     )
 
@@ -53,7 +54,7 @@ class Runner:
         report: Callable[[float], None] = lambda _: None,
         compile_only: bool = False,
     ) -> Any:
-        """The solver's result; `report` is told the fraction done. compile_only: no step is taken."""
+        """The solver's result, replicated; `report` is told the fraction done. compile_only: no step is taken."""
         n = len(x)
         keys, x = split(keys, x)
         init, step, result = self._programs_for(params, keys, x)
@@ -63,7 +64,7 @@ class Runner:
             started = time.monotonic()
             state, fraction = step(params, state, steps)
             report(float(fraction))
-            if time.monotonic() - started < SECONDS_A_CALL / 2:
+            if all_agree(time.monotonic() - started < SECONDS_A_CALL / 2):
                 steps *= 2
         return jax.tree.map(lambda a: a[:n], result(params, state))
 
@@ -85,6 +86,6 @@ class Runner:
             self._programs[x.shape] = (
                 pmap(init, in_axes=(None, 0, 0), out_axes=axes),
                 pmap(step, in_axes=(None, axes, None), out_axes=(axes, None), donate_argnums=(1,)),
-                pmap(result, in_axes=(None, axes), out_axes=0),
+                pmap(result, in_axes=(None, axes), out_axes=None),
             )
         return self._programs[x.shape]

@@ -53,6 +53,7 @@ def train(config: ConfigDict, directory: str | Path, overrides: Mapping[str, Any
     directory = Path(directory)
     experiment = Experiment(config)
     parallel.check_divisible("training.batch_size", config.training.batch_size)
+    parallel.check_groups(config.training.fsdp)
     workdir.check_same_run(directory, config.to_dict())
     train_set, eval_set = load_data(config, train=True), load_data(config, train=False)
     with files.locked(directory, "train"):
@@ -79,14 +80,16 @@ def _loop(
     eval_set: data.Source,
 ) -> None:
     config, training = experiment.config, experiment.config.training
-    update = parallel.pmap(train_step(experiment), in_axes=(None, 0), out_axes=(None, None), donate_argnums=(0,))
-    evaluate = parallel.pmap(experiment.eval_losses, in_axes=(None, 0, None, 0), out_axes=0)
+    shapes = jax.eval_shape(experiment.init_state)
+    placement = parallel.fully_sharded(shapes, training.fsdp)
+    update = parallel.pmap(
+        train_step(experiment), in_axes=(placement, 0), out_axes=(placement, None), donate_argnums=(0,)
+    )
+    evaluate = parallel.pmap(experiment.eval_losses, in_axes=(None, 0, None, 0), out_axes=None)
     total = jax.jit(lambda params: sum(jnp.sum(leaf) for leaf in jax.tree.leaves(params)))
     sample = Runner(experiment.sampler)
-    replicated = parallel.shardings(None)
-    shapes = jax.eval_shape(experiment.init_state)
-    like = jax.tree.map(lambda s: jax.ShapeDtypeStruct(s.shape, s.dtype, sharding=replicated), shapes)
-    state = checkpoints.load_last(like) or jax.jit(experiment.init_state, out_shardings=replicated)()
+    like = jax.tree.map(lambda s, p: jax.ShapeDtypeStruct(s.shape, s.dtype, sharding=p), shapes, placement)
+    state = checkpoints.load_last(like) or jax.jit(experiment.init_state, out_shardings=placement)()
     start = int(state.step)
 
     writer = Writer(directory, start, config.wandb.to_dict() | {"id": run_id}, config.to_dict())
@@ -113,7 +116,7 @@ def _loop(
         for number, batch in data.batches(train_set, training.batch_size, seed=config.seed, start_step=start):
             if number >= training.n_iters:
                 break
-            state, loss = update(state, batch.images)
+            state, loss = update(state, *parallel.split(batch.images))
             step = number + 1  # updates made
             progress.update()
             ends = step == training.n_iters
@@ -129,8 +132,8 @@ def _loop(
                 if step % training.eval_freq == 0 or (saves and training.keep_best):
                     losses.last()
                     indices = data.batch_indices(len(eval_set), training.batch_size, seed=config.seed, step=step)
-                    pixels = data.take(eval_set, indices).images
-                    each = evaluate(state.ema_params, pixels, step, np.arange(len(indices)))
+                    pixels, order = parallel.split(data.take(eval_set, indices).images, np.arange(len(indices)))
+                    each = evaluate(state.ema_params, pixels, step, order)
                     eval_loss = _finite(float(each.mean()), step, directory)
                     writer.scalars(step, eval_loss=eval_loss)
                 if saves or notice.number:

@@ -59,21 +59,20 @@ def train_dequantizer(config: ConfigDict, directory: str | Path) -> None:
     _check_same(folder, stored, wanted)
     train_set = load_data(config, train=True)
 
-    replicated = parallel.shardings(None)
     step = parallel.pmap(
         dequantizer_step(dequantizing), in_axes=(None, None, 0), out_axes=(None, None), donate_argnums=(0,)
     )
     with files.locked(folder, "train"), checkpoints.Checkpoints(folder / "checkpoints", Retention()) as saved:
         workdir.write(folder, "config.json", wanted)
         fresh = dequantizing.init_state()
-        state = jax.device_put(saved.load_last(checkpoints.on_host(fresh)) or fresh, replicated)
+        state = parallel.place(saved.load_last(checkpoints.on_host(fresh)) or fresh)
         start = int(state.step)
         batches = data.batches(train_set, options.batch_size, seed=config.seed, start_step=start)
         losses = Losses(skip=False, skipped=0, tell=lambda *_: None)
         writer = Writer(folder, start, {"mode": "disabled"}, wanted)
         with Notice() as notice, writer, bar("dequantizer", options.n_iters, "step", initial=start) as progress:
             for number in range(start + 1, options.n_iters + 1):
-                state, bound = step(state, model.params, next(batches)[1].images)
+                state, bound = step(state, model.params, *parallel.split(next(batches)[1].images))
                 progress.update()
                 snapshot = number % options.snapshot_freq == 0 or number == options.n_iters
                 try:

@@ -1,6 +1,7 @@
 """A trained model, for notebooks and scripts: `model = score_sde.load(workdir)`."""
 
 import functools
+import math
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -11,10 +12,10 @@ import numpy as np
 from ml_collections import ConfigDict, FrozenConfigDict
 
 from score_sde import checkpoints, images, workdir
-from score_sde.array_types import Array, Float, Images, Key, Keys, PerSample, PyTree, Times
+from score_sde.array_types import Array, Float, Images, Key, Keys, PerSample, Pixels, PyTree, Times
 from score_sde.build import Classification, Dequantizing, Experiment
 from score_sde.errors import UsageError, one_of
-from score_sde.parallel import pad_to_devices, pmap, shardings, split
+from score_sde.parallel import fully_sharded, pad_to_devices, place, pmap, split
 from score_sde.progress import Runner
 from score_sde.randomness import Stream, batch_keys, stream
 from score_sde.sampling import SAMPLERS, slerp
@@ -82,7 +83,9 @@ class _Loaded:
         """Takes the weights of another checkpoint; nothing is compiled again."""
         self.step = step
         state, self.digest = _restore(self.experiment, self.directory / "checkpoints", step)
-        self.params = jax.device_put(state.ema_params if self.ema else state.params, shardings(None))
+        params = state.ema_params if self.ema else state.params
+        # Trained on more devices, it may be loaded on fewer.
+        self.params = place(params, fully_sharded(params, math.gcd(self.config.training.fsdp, jax.device_count())))
 
     @property
     def config(self) -> ConfigDict:
@@ -102,12 +105,17 @@ class Trained(_Loaded):
 
     @functools.cached_property
     def _score(self) -> Callable:
-        return pmap(lambda params, x, t: self.experiment.score_fn(params)(x, t), in_axes=(None, 0, 0), out_axes=0)
+        return pmap(lambda params, x, t: self.experiment.score_fn(params)(x, t), in_axes=(None, 0, 0), out_axes=None)
+
+    def eval_losses(self, params: PyTree, pixels: Pixels, number: int, indices: np.ndarray) -> PerSample:
+        """`Experiment.eval_losses` over all devices."""
+        n = len(pixels)
+        pixels, indices = split(pixels, indices)
+        return self._eval_losses(params, pixels, number, indices)[:n]
 
     @functools.cached_property
-    def eval_losses(self) -> Callable:
-        """`Experiment.eval_losses` over all devices."""
-        return pmap(self.experiment.eval_losses, in_axes=(None, 0, None, 0), out_axes=0)
+    def _eval_losses(self) -> Callable:
+        return pmap(self.experiment.eval_losses, in_axes=(None, 0, None, 0), out_axes=None)
 
     def sample(self, key: Key[Array, ""], n: int, sampler: str | None = None, **options: Any) -> Images:
         """`n` images in [0, 1]; sample i depends on (key, i) only, unless the sampler couples the batch.
@@ -175,7 +183,7 @@ class Trained(_Loaded):
 
     @functools.cached_property
     def _bound(self) -> Callable:
-        return pmap(lambda params, *args: self.experiment.bound(params)(*args), in_axes=(None, 0, 0), out_axes=0)
+        return pmap(lambda params, *args: self.experiment.bound(params)(*args), in_axes=(None, 0, 0), out_axes=None)
 
     def dequantize(self, keys: Keys, x: Images) -> tuple[Images, PerSample]:
         """Points in model range for images in [0, 1], and log q of them in bits/dim: see `score_sde.dequantization`."""
@@ -188,7 +196,7 @@ class Trained(_Loaded):
             learned = (self._dequantizing.network_fn(params),) if params else ()
             return self.experiment.dequantization(*learned).sample(stream(keys, Stream.DEQUANTIZE), x)
 
-        return pmap(sample, in_axes=(None, 0, 0), out_axes=0)
+        return pmap(sample, in_axes=(None, 0, 0), out_axes=None)
 
     @functools.cached_property
     def dequantizer_params(self) -> PyTree:
@@ -202,7 +210,7 @@ class Trained(_Loaded):
                 f"eval.dequantization=variational, and no dequantizer in {self.directory}; "
                 "train it first: --mode=train_dequantizer with the same --config and --workdir."
             )
-        return jax.device_put(_restore(self._dequantizing, folder, steps[-1])[0].ema_params, shardings(None))
+        return place(_restore(self._dequantizing, folder, steps[-1])[0].ema_params)
 
     @functools.cached_property
     def _dequantizing(self) -> Dequantizing:
@@ -264,7 +272,7 @@ class TrainedClassifier(_Loaded):
 
     @functools.cached_property
     def _logits(self) -> Callable:
-        return pmap(lambda params, x, t: self.experiment.logits_fn(params)(x, t), in_axes=(None, 0, 0), out_axes=0)
+        return pmap(lambda params, x, t: self.experiment.logits_fn(params)(x, t), in_axes=(None, 0, 0), out_axes=None)
 
 
 def _restore(

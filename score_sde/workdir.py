@@ -32,13 +32,14 @@ FREE_KEYS = (
     "training.log_freq",
     "training.eval_freq",
     "training.snapshot_sampling",
+    "training.fsdp",
     "training.keep_last",
     "training.keep_best",
     "training.nonfinite",
 )
 # What a workdir means that was written before these keys were there.
 ADDED = {
-    "training": {"keep_last": 2, "keep_best": 0, "nonfinite": "stop"},
+    "training": {"fsdp": 1, "keep_last": 2, "keep_best": 0, "nonfinite": "stop"},
     "sampling": {
         "temperature": 1.0,
         "sde_rtol": 0.02,

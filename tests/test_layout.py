@@ -14,7 +14,7 @@ ROOMS = [
     {"sde", "models", "images", "data", "state", "files", "checkpoints"},
     {"score", "reference_checkpoints", "writer"},
     {"losses", "sampling", "oracles", "dequantization"},
-    {"likelihood", "likelihood_bound", "progress", "workdir", "divergence", "rounds"},
+    {"likelihood", "likelihood_bound", "progress", "workdir", "divergence", "rounds", "processes"},
     {"build"},
     {"trained", "train"},
     {"evaluate", "train_dequantizer", "describe"},

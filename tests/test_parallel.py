@@ -1,3 +1,5 @@
+"""Devices and processes change no number: the short version of `experiments.invariance`, and what is literal here."""
+
 import json
 import os
 import subprocess
@@ -5,12 +7,16 @@ import sys
 from pathlib import Path
 
 import numpy as np
+import pytest
+
+from experiments.invariance.cases import CASES, REFERENCE, difference, missed, run
 
 SCRIPT = Path(__file__).parent / "eight_devices.py"
+SHORT = ("8 devices, fsdp=4", "2 processes of 2 devices, fsdp=4", "checkpoint of 8, fsdp=4, on 1")
 
 
-def run(devices: int, what: str) -> dict:
-    flags = os.environ.get("XLA_FLAGS", "") + f" --xla_force_host_platform_device_count={devices}"
+def on_eight_devices(what: str) -> dict:
+    flags = os.environ.get("XLA_FLAGS", "") + " --xla_force_host_platform_device_count=8"
     result = subprocess.run(
         [sys.executable, str(SCRIPT), what],
         env=os.environ | {"XLA_FLAGS": flags, "PYTHONPATH": str(SCRIPT.parent.parent)},
@@ -22,27 +28,45 @@ def run(devices: int, what: str) -> dict:
     return json.loads(result.stdout.splitlines()[-1])
 
 
-def test_one_and_eight_devices_train_and_sample_the_same():
-    one, eight = run(1, "sharded"), run(8, "sharded")
-    assert (one["devices"], eight["devices"]) == (1, 8)
-    assert one["noise"] == eight["noise"]  # bit for bit
-    for quantity in ("losses", "samples", "bpd"):
-        scale = np.abs(one[quantity]).max()
-        np.testing.assert_allclose(one[quantity], eight[quantity], rtol=0, atol=1e-5 * scale, err_msg=quantity)
-    np.testing.assert_allclose(one["params"], eight["params"], rtol=1e-4, atol=1e-6)
-    assert one["nfe"] == eight["nfe"]
-    assert len(one["bpd"]) == 11
+@pytest.fixture(scope="module")
+def measured(tmp_path_factory):
+    """Runs of the cases of `SHORT`, after that of one device."""
+    folder = tmp_path_factory.mktemp("invariance")
+    return {"1 device": run(REFERENCE, folder), **{name: run(CASES[name], folder) for name in SHORT}}
+
+
+@pytest.mark.parametrize("name", SHORT)
+def test_devices_processes_and_checkpoints_move_no_number(name, measured):
+    result, case = measured[name], CASES[name]
+    assert result["devices"].tolist() == [case.devices * case.processes, case.processes]
+    assert missed(difference(result, measured["1 device"])) == []
+    assert len(result["losses"]) == (2 if case.restore else 4)
+
+
+def test_a_bound_that_is_missed_is_named(measured):
+    reference = measured["1 device"]
+    moved = reference | {"losses": reference["losses"] * 1.001, "noise": np.nextafter(reference["noise"], 9)}
+    assert missed(difference(moved, reference)) == ["losses", "noise"]
+
+
+def test_sharded_parameters_take_a_part_of_the_memory(measured):
+    whole, quarter = (int(measured[name]["state_bytes"]) for name in ("1 device", "8 devices, fsdp=4"))
+    assert 0.24 < quarter / whole < 0.30  # a few biases are not divisible
 
 
 def test_an_update_equals_that_of_jax_pmap_on_eight_devices():
-    result = run(8, "literal_pmap")
+    result = on_eight_devices("literal_pmap")
     assert result["moved"] > 1e-2
     assert result["difference"] < 1e-5 * max(1.0, result["moved"])
 
 
 def test_a_loaded_model_takes_batches_that_eight_devices_do_not_divide():
-    result = run(8, "library")
+    result = on_eight_devices("library")
     assert result["samples"] == result["score"] == [3, 8, 8, 1]
     assert len(result["bpd"]) == 3
     assert result["error"] < 1e-2
-    assert result["message"] == "batch_size=12 must be a positive multiple of the 8 devices."
+    assert result["messages"] == [
+        "batch_size=12 must be a positive multiple of the 8 devices.",
+        "training.fsdp=3 must be a divisor of the 8 devices.",
+    ]
+    assert result["parts"] == 4  # of the parameters

@@ -11,6 +11,7 @@ from PIL import Image, UnidentifiedImageError
 from tqdm import tqdm
 
 from score_sde.errors import UsageError, one_of
+from score_sde.parallel import first_goes_first
 
 FORMATS = ("PNG", "JPEG", "WEBP")
 MAX_PIXELS = 2**26  # of one image: 8192x8192, 192 MiB in colour
@@ -94,9 +95,11 @@ def find(name: str, data_dir: str = ""):
 
     if entry.ours:
         module, cls = entry.builder.split(":")
-        builder = getattr(importlib.import_module(module), cls)(data_dir=str(directory), file_format="array_record")
         try:
-            builder.download_and_prepare()
+            with first_goes_first():
+                cls = getattr(importlib.import_module(module), cls)
+                builder = cls(data_dir=str(directory), file_format="array_record")
+                builder.download_and_prepare()
         except OSError as error:
             advice = "set config.data.data_dir to a writable folder"
             raise UsageError(f"Cannot prepare {name} in {directory} ({error}); {advice}.") from error

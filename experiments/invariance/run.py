@@ -1,0 +1,31 @@
+"""Every case of `cases.CASES` against one device, as a table."""
+
+import sys
+import tempfile
+from pathlib import Path
+
+from experiments.invariance.cases import CASES, REFERENCE, difference, missed, run
+from score_sde.progress import bar
+
+
+def table() -> int:
+    """Prints the table; 1 if a bound is missed."""
+    failed = []
+    with tempfile.TemporaryDirectory() as scratch, bar("cases", len(CASES) + 1, "case") as progress:
+        reference = run(REFERENCE, Path(scratch))
+        progress.update()
+        rows = []
+        for name, case in CASES.items():
+            result = run(case, Path(scratch))
+            found = difference(result, reference)
+            failed += [f"{name}: {', '.join(missed(found))}"] if missed(found) else []
+            share = result["state_bytes"] / reference["state_bytes"]
+            numbers = " | ".join(f"{value:.1e}" if value else "0" for value in found[1:])
+            rows.append(f"| {name} | {'equal' if found.noise_equal else 'NOT EQUAL'} | {numbers} | {share:.2f} |")
+            progress.update()
+    print("| against 1 device | noise | losses | parameters | samples | coupled samples | bits/dim | state |")
+    print("|---|---|---|---|---|---|---|---|")
+    print("\n".join(rows))
+    for line in failed:
+        print(f"invariance: out of bounds in {line}", file=sys.stderr)
+    return 1 if failed else 0

@@ -1,0 +1,215 @@
+"""Many processes as one program: how they find each other, and how none of them outlives the others.
+
+The coordinator, inside process 0, knows by a heartbeat which processes are alive, so that one that is killed ends the
+others within HEARTBEAT_SECONDS. One that fails says so under the key ENDED, where the others look once a second: else
+they would wait for it in a collective, or in JAX's shutdown.
+"""
+
+import contextlib
+import importlib.util
+import json
+import os
+import re
+import socket
+import sys
+import threading
+import time
+import traceback
+from collections.abc import Iterator, Mapping
+from typing import Any, NoReturn
+
+import jax
+from jax._src import distributed  # its client is the only door to the coordinator
+
+from score_sde.errors import UsageError, exit_status
+from score_sde.parallel import is_first
+
+START_SECONDS = 300
+HEARTBEAT_SECONDS = 60
+LEAVE_SECONDS = 3  # for the others to come to the same end by themselves
+ENDED = "score_sde/ended"
+LOST = re.compile("gloo|nccl|coordination|barrier|socket closed|connection (reset|closed)|heartbeat", re.IGNORECASE)
+
+
+@contextlib.contextmanager
+def together(coordinator: str | None, num_processes: int | None, process_id: int | None) -> Iterator[None]:
+    """One of `num_processes` processes that run the same program, if the arguments or the environment say so.
+
+    Entered before JAX computes anything. When the block fails in one process, all of them end, none with status 0, and
+    the sentence is said once. Only process 0 has an output. Raises `UsageError` where the processes cannot meet.
+    """
+    given = {"coordinator": coordinator, "num_processes": num_processes, "process_id": process_id}
+    arguments = _launched(os.environ) if set(given.values()) == {None} else _checked(**given)
+    if arguments is None:
+        yield
+        return
+    _start(arguments)
+    if not is_first():
+        sys.stdout = open(os.devnull, "w")  # noqa: SIM115 (until the process ends)
+    finished = threading.Event()
+    watch = threading.Thread(target=_watch, args=(finished,), daemon=True)
+    watch.start()
+    try:
+        yield
+        distributed.global_state.client.wait_at_barrier("score_sde/finished", START_SECONDS * 1000)
+    except BaseException as error:
+        finished.set()
+        _end(error)
+    finished.set()
+    watch.join()  # no thread may be inside JAX while Python ends
+
+
+def _checked(coordinator: str | None, num_processes: int | None, process_id: int | None) -> dict[str, Any] | None:
+    """Arguments of `jax.distributed.initialize`; None for one process alone, whatever started it."""
+    if (coordinator, num_processes, process_id) == (None, 1, None):
+        return None
+    if coordinator is None or num_processes is None or process_id is None:
+        raise UsageError("--coordinator=HOST:PORT, --num_processes=N and --process_id=I go together; give all three.")
+    if not re.fullmatch(r".+:\d+", coordinator):
+        raise UsageError(f"--coordinator={coordinator} is not HOST:PORT; give a free port of the host of process 0.")
+    if not 0 <= process_id < num_processes:
+        raise UsageError(f"--process_id={process_id} must be 0, 1, ... below --num_processes={num_processes}.")
+    if process_id == 0:
+        _check_free(coordinator)
+    return dict(coordinator_address=coordinator, num_processes=num_processes, process_id=process_id)
+
+
+def _check_free(coordinator: str) -> None:
+    """JAX ends by a segmentation fault at a port that is in use, or shares it with another run."""
+    ipv6 = socket.has_dualstack_ipv6()
+    family = socket.AF_INET6 if ipv6 else socket.AF_INET
+    try:
+        socket.create_server(("", int(coordinator.rpartition(":")[2])), family=family, dualstack_ipv6=ipv6).close()
+    except (OSError, OverflowError) as error:
+        raise UsageError(f"--coordinator={coordinator} cannot be used ({error}); give another port.") from error
+
+
+def _launched(environment: Mapping[str, str]) -> dict[str, Any] | None:
+    """The same from what SLURM, (Open) MPI, Kubernetes or a TPU pod say to the processes they started, None for one.
+
+    JAX's own detection is only asked about a launcher that says that it started more than one: in a batch script
+    without srun, say, it would wait for tasks that nobody starts.
+    """
+
+    def number(name: str) -> int:
+        value = environment.get(name, "")
+        return int(value) if value.isdecimal() else 1
+
+    if number("SLURM_STEP_NUM_TASKS") > 1:
+        # JAX would take SLURM_NTASKS, which is the job's, not the step's.
+        process = dict(num_processes=number("SLURM_STEP_NUM_TASKS"), process_id=int(environment["SLURM_PROCID"]))
+        return dict(cluster_detection_method="slurm") | process
+    if number("OMPI_COMM_WORLD_SIZE") > 1 and "OMPI_MCA_orte_hnp_uri" in environment:
+        return dict(cluster_detection_method="ompi")
+    for name in ("OMPI_COMM_WORLD_SIZE", "PMI_SIZE"):
+        if number(name) > 1 and not _installed("mpi4py"):
+            raise UsageError(
+                f"MPI started {number(name)} processes, which find each other by mpi4py: pip install mpi4py, or give "
+                "--coordinator, --num_processes and --process_id; --num_processes=1 lets each run alone."
+            )
+        if number(name) > 1:
+            return dict(cluster_detection_method="mpi4py")
+    on_tpu = _installed("libtpu") and "TPU_SKIP_MDS_QUERY" not in environment  # JAX sets it where there is no TPU
+    in_indexed_job = "KUBERNETES_SERVICE_HOST" in environment and "JOB_COMPLETION_INDEX" in environment
+    if on_tpu or (in_indexed_job and _installed("kubernetes")):  # which jax[k8s] needs to ask for the job's size
+        return {}
+    return None
+
+
+def _installed(package: str) -> bool:
+    return importlib.util.find_spec(package) is not None
+
+
+def _start(arguments: dict[str, Any]) -> None:
+    where = arguments.get("coordinator_address", "the coordinator")
+
+    def problem(reason: str) -> UsageError:
+        return UsageError(
+            f"The processes do not meet at {where} ({reason}); start all of them within {START_SECONDS} s with the "
+            "same --coordinator, a free port on the host of process 0, or a single one with --num_processes=1."
+        )
+
+    def give_up() -> None:
+        os._exit(_tell(problem(f"no answer for {START_SECONDS} s")))
+
+    late = threading.Timer(START_SECONDS, give_up)  # JAX would abort, with a stack trace
+    late.daemon = True
+    late.start()
+    try:
+        jax.distributed.initialize(
+            **arguments, initialization_timeout=2 * START_SECONDS, heartbeat_timeout_seconds=HEARTBEAT_SECONDS
+        )
+    except Exception as error:  # JAX raises various types
+        raise problem((str(error).strip() or type(error).__name__).splitlines()[0]) from error
+    finally:
+        late.cancel()
+    if os.environ.get("SLURM_STEP_TASKS_PER_NODE", "").partition("(")[0] == "1":
+        jax.config.update("jax_cuda_visible_devices", "all")  # JAX would take one GPU a task, here one of a node's
+
+
+def _watch(finished: threading.Event) -> None:
+    """Ends this process some time after another has said that it ended."""
+    while not finished.wait(1.0):
+        ended = _ended()
+        if ended and not finished.wait(LEAVE_SECONDS):
+            print(f"score_sde: {_lost(ended)}", file=sys.stderr)
+            _leave(ended["status"])
+
+
+def _end(error: BaseException) -> NoReturn:
+    """Says why this process fails, unless another has just said the same, and ends all."""
+    if isinstance(error, RuntimeError | ValueError) and not isinstance(error, UsageError) and LOST.search(str(error)):
+        error = _LostError(_lost(_ended()))
+    patience = time.monotonic() + (0 if is_first() else LEAVE_SECONDS / 2)
+    while not (ended := _ended()) and time.monotonic() < patience:
+        time.sleep(0.1)
+    if ended and ended["reason"] == str(error):
+        _leave(ended["status"])
+
+    status = _tell(error)
+    ended = {"process": jax.process_index(), "reason": str(error), "status": status}
+    with contextlib.suppress(Exception):  # another was the first, or the coordinator is gone
+        distributed.global_state.client.key_value_set(ENDED, json.dumps(ended))
+    _leave(status)
+
+
+class _LostError(Exception):
+    """Another process is gone, which a collective operation has found out."""
+
+
+def _tell(error: BaseException) -> int:
+    """Says what it is, and gives the exit status."""
+
+    def again(_: list[str]) -> None:
+        raise error
+
+    try:
+        return exit_status(again, None)
+    except _LostError as lost:
+        print(f"score_sde: {lost}", file=sys.stderr)
+    except BaseException:
+        traceback.print_exc()
+    return 1
+
+
+def _ended() -> dict[str, Any]:
+    """What the first process that failed has said; {} if none has."""
+    try:
+        return json.loads(distributed.global_state.client.key_value_try_get(ENDED))
+    except Exception:  # there is no such key, or the coordinator is gone, at which JAX itself ends this process
+        return {}
+
+
+def _lost(ended: dict[str, Any]) -> str:
+    who = f"Process {ended['process']}" if ended else "Another process"
+    return f"{who} of this run ended; start all of them again: training goes on from the last checkpoint."
+
+
+def _leave(status: int) -> NoReturn:
+    """Ends this process when all are about to: JAX's own shutdown would wait for those that cannot come."""
+    sys.stderr.flush()
+    with contextlib.suppress(Exception):
+        distributed.global_state.client.wait_at_barrier("score_sde/leave", 2 * LEAVE_SECONDS * 1000)
+    if is_first():
+        time.sleep(1)  # the others lose the coordinator with this process
+    os._exit(status)

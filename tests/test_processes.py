@@ -1,0 +1,320 @@
+"""Runs in more than one process, by the command line, over gloo on this machine."""
+
+import json
+import os
+import shutil
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import pytest
+
+from experiments.invariance.cases import free_port
+from score_sde import processes
+from score_sde.errors import UsageError
+from score_sde.main import main
+
+ROOT = Path(__file__).parent.parent
+CONFIG = f"--config={ROOT / 'configs/vp/digits_ddpmpp_continuous.py'}"
+STEPS = 40
+SLURM = {"SLURM_JOB_ID": "7", "SLURM_NTASKS": "4", "SLURM_PROCID": "0", "SLURM_LOCALID": "0"}
+TINY = {
+    "model.nf": 8,
+    "model.num_res_blocks": 1,
+    "model.ch_mult": "(1,)",
+    "model.attn_resolutions": "()",
+    "sde.num_scales": 10,
+    "training.batch_size": 16,
+    "training.n_iters": STEPS,
+    "training.snapshot_freq": STEPS // 2,
+    "training.snapshot_freq_for_preemption": 2,
+    "training.log_freq": 1,
+    "training.eval_freq": STEPS // 2,
+}
+EVAL = {
+    "eval.begin_ckpt": 2,
+    "eval.batch_size": 100,
+    "eval.enable_bpd": False,  # by a solver whose steps rounding may move
+    "eval.enable_bound": True,
+    "eval.enable_sampling": True,
+    "eval.num_samples": 7,
+}
+
+
+IMPATIENT = "import sys; from score_sde import main, processes; processes.HEARTBEAT_SECONDS = 10; sys.exit(main.main())"
+
+
+class Started(NamedTuple):
+    """The processes of one program, and where they write."""
+
+    processes: list[subprocess.Popen]
+    logs: list[Path]
+
+    def wait(self, seconds: float = 150) -> list[int]:
+        """Exit statuses."""
+        deadline = time.monotonic() + seconds
+        try:
+            return [process.wait(max(0.0, deadline - time.monotonic())) for process in self.processes]
+        except subprocess.TimeoutExpired:
+            raise AssertionError(f"still running: {self.said()}") from None
+        finally:
+            for process in self.processes:
+                process.kill()
+                process.wait()
+
+    def wait_for(self, path: Path) -> None:
+        """Until they have written it."""
+        deadline = time.monotonic() + 150
+        while not path.exists():
+            if self.processes[0].poll() is not None or time.monotonic() > deadline:
+                raise AssertionError(f"{self.wait(0.1)}: {self.said()}")
+            time.sleep(0.01)
+
+    def said(self) -> list[str]:
+        return [log.read_text() for log in self.logs]
+
+
+def command(workdir: Path, mode: str, values: dict) -> list[str]:
+    return [CONFIG, f"--workdir={workdir}", f"--mode={mode}", *(f"--config.{key}={values[key]}" for key in values)]
+
+
+def start(n: int, arguments: list[str], logs: Path, program: Sequence[str] = ("-m", "score_sde")) -> Started:
+    address = [f"--coordinator=localhost:{free_port()}", f"--num_processes={n}"]
+    commands = [[*program, *arguments, *address, f"--process_id={i}"] for i in range(n)]
+    return launch(commands, [{}] * n, logs)
+
+
+def launch(commands: list[list[str]], environments: list[dict[str, str]], logs: Path) -> Started:
+    logs.mkdir(parents=True, exist_ok=True)
+    paths, running = [logs / f"{i}.txt" for i in range(len(commands))], []
+    for command, environment, path in zip(commands, environments, paths, strict=True):
+        with path.open("w") as log:
+            running.append(
+                subprocess.Popen(
+                    [sys.executable, *command], cwd=ROOT, env=os.environ | environment, stdout=log, stderr=log
+                )
+            )
+    return Started(running, paths)
+
+
+def metrics(workdir: Path) -> dict[tuple[int, str], float]:
+    lines = [json.loads(line) for line in (workdir / "metrics.jsonl").read_text().splitlines()]
+    return {(line["step"], key): line[key] for line in lines for key in line if key not in ("step", "time")}
+
+
+def assert_same_metrics(here: Path, there: Path) -> None:
+    a, b = metrics(here), metrics(there)
+    assert a.keys() == b.keys()
+    np.testing.assert_allclose(list(a.values()), list(b.values()), rtol=1e-5)
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory) -> Path:
+    return tmp_path_factory.mktemp("processes")
+
+
+@pytest.fixture(scope="module")
+def alone(folder, data_dir) -> Path:
+    """Trained by this process."""
+    assert main(["score_sde", *command(folder / "alone", "train", TINY | {"data.data_dir": data_dir})]) == 0
+    return folder / "alone"
+
+
+@pytest.fixture(scope="module")
+def killed(folder, data_dir) -> Started:
+    """Two processes in training, of which the second is killed after the first checkpoint."""
+    arguments = command(folder / "two", "train", TINY | {"data.data_dir": data_dir})
+    started = start(2, arguments, folder / "killed", ["-c", IMPATIENT])
+    started.wait_for(folder / "two" / "checkpoints" / "4")
+    started.processes[1].kill()
+    return started
+
+
+@pytest.fixture(scope="module")
+def two(folder, data_dir, killed) -> Path:
+    """Trained by two processes, in two launches."""
+    killed.wait()
+    started = start(2, command(folder / "two", "train", TINY | {"data.data_dir": data_dir}), folder / "resumed")
+    assert started.wait() == [0, 0], started.said()
+    return folder / "two"
+
+
+def test_all_end_soon_when_one_is_killed(killed):
+    first, second = killed.wait(60)
+    said = killed.said()[0]
+    assert second == -9
+    # The second where it is missed at the coordinator before it is missed in a collective.
+    assert (first == 1 and "of this run ended; start all of them again" in said) or "another task died" in said
+    assert "Traceback" not in said
+
+
+def test_two_processes_started_again_give_the_numbers_of_one_never_stopped(two, alone):
+    assert_same_metrics(two, alone)
+    assert len(metrics(two)) == STEPS + 2
+
+
+def test_two_processes_evaluate_and_sample_like_one(two, folder):
+    shutil.copytree(two, folder / "copy")
+    started = start(2, command(two, "eval", EVAL), folder / "evaluated")
+    assert main(["score_sde", *command(folder / "copy", "eval", EVAL)]) == 0
+    assert started.wait() == [0, 0], started.said()
+    ours, theirs = (
+        json.loads((run / "eval/report.json").read_text())["checkpoints"][0] for run in (two, folder / "copy")
+    )
+    for name in ("loss", "bits_per_dim_bound"):
+        np.testing.assert_allclose(ours[name]["mean"], theirs[name]["mean"], rtol=1e-5, err_msg=name)
+    a, b = (np.load(next((run / "eval").glob("**/samples*.npz")))["images"] for run in (two, folder / "copy"))
+    assert a.shape == b.shape == (7, 8, 8, 1)
+    assert np.abs(a.astype(int) - b).max() <= 1
+    assert (a != b).mean() < 0.02
+    assert "step 40" in started.said()[0]
+    assert "step 40" not in started.said()[1]  # the first one speaks
+
+
+def test_a_checkpoint_of_two_processes_goes_on_in_one(two, alone, folder, data_dir):
+    longer = TINY | {"data.data_dir": data_dir, "training.n_iters": STEPS + 2}
+    for run in (two, alone):
+        shutil.copytree(run, folder / "longer" / run.name)
+        assert main(["score_sde", *command(folder / "longer" / run.name, "train", longer)]) == 0
+    assert_same_metrics(folder / "longer" / "two", folder / "longer" / "alone")
+    assert max(step for step, _ in metrics(folder / "longer" / "two")) == STEPS + 2
+
+
+def test_a_mistake_is_said_once_by_all(tmp_path, data_dir):
+    odd = TINY | {"data.data_dir": data_dir, "training.batch_size": 3}
+    started = start(2, command(tmp_path / "run", "train", odd), tmp_path)
+    assert started.wait() == [2, 2], started.said()
+    assert "".join(started.said()).count("batch_size=3 must be a positive multiple of the 2 devices") == 1
+    assert not (tmp_path / "run").exists()
+
+
+FAILING = """
+import sys
+import jax
+from score_sde import main, train
+def load_data(*_, **__):
+    if jax.process_index() == 1:
+        raise RuntimeError("the disk is on fire")
+    return original(*_, **__)
+original, train.load_data = train.load_data, load_data
+sys.exit(main.main())
+"""
+
+
+def test_one_that_fails_ends_the_others(tmp_path, data_dir):
+    """Under what SLURM says to the two tasks of a step."""
+    arguments = command(tmp_path / "run", "train", TINY | {"data.data_dir": data_dir})
+    step = {"SLURM_STEP_NUM_TASKS": "2", "SLURM_STEP_NODELIST": "localhost", "JAX_COORDINATOR_PORT": str(free_port())}
+    tasks = [SLURM | step | {"SLURM_PROCID": i, "SLURM_LOCALID": i} for i in ("0", "1")]
+    started = launch([["-c", FAILING, *arguments]] * 2, tasks, tmp_path)
+    assert started.wait() == [1, 1], started.said()
+    assert "Process 1 of this run ended" in started.said()[0]
+    assert "RuntimeError: the disk is on fire" in started.said()[1]
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("victim", [0, 3])
+def test_four_processes_train_split_parameters_and_none_outlives_another(victim, alone, tmp_path, data_dir):
+    values = TINY | {"data.data_dir": data_dir, "training.fsdp": 4}
+    started = start(4, command(tmp_path / "run", "train", values), tmp_path)
+    started.wait_for(tmp_path / "run" / "checkpoints" / "4")
+    started.processes[victim].kill()
+    assert all(started.wait(processes.HEARTBEAT_SECONDS + 30))
+    again = start(4, command(tmp_path / "run", "train", values), tmp_path)
+    assert again.wait() == [0] * 4, again.said()
+    assert_same_metrics(tmp_path / "run", alone)
+
+
+@pytest.mark.long
+def test_the_other_modes_run_in_two_processes(two, folder, tmp_path):
+    small = {"dequantizer.nf": 4, "dequantizer.batch_size": 8, "dequantizer.n_iters": 2, "eval.batch_size": 100}
+    small |= {"eval.begin_ckpt": 2, "eval.rtol": 1e-3, "eval.atol": 1e-3}
+    for mode in ("train_dequantizer", "sample", "describe", "eval"):
+        started = start(2, command(two, mode, small), tmp_path / mode)
+        assert started.wait() == [0, 0], started.said()
+    shutil.copytree(two, folder / "likelihood")
+    shutil.rmtree(folder / "likelihood" / "eval")
+    assert main(["score_sde", *command(folder / "likelihood", "eval", small)]) == 0
+    reports = [json.loads((run / "eval/report.json").read_text()) for run in (two, folder / "likelihood")]
+    ours, theirs = (report["checkpoints"][0]["bits_per_dim"]["mean"] for report in reports)
+    np.testing.assert_allclose(ours, theirs, atol=2e-3)  # of the solver's tolerance
+    assert (two / "dequantizer" / "checkpoints" / "2").exists()
+    assert len(np.load(next((two / "samples").glob("*.npz")))["images"]) == 64
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["--coordinator=localhost:1234"], "go together"),
+        (["--num_processes=2", "--process_id=0"], "go together"),
+        (["--coordinator=localhost", "--num_processes=2", "--process_id=0"], "is not HOST:PORT"),
+        (["--coordinator=a:1", "--num_processes=2", "--process_id=2"], "--process_id=2 must be 0, 1, ... below"),
+        (["--coordinator=a:1", "--num_processes=0", "--process_id=0"], "below --num_processes=0"),
+        (["--num_processes=two"], "two"),
+    ],
+)
+def test_wrong_addresses_are_one_sentence(arguments, words, tmp_path, capsys):
+    assert main(["score_sde", CONFIG, "--mode=train", f"--workdir={tmp_path / 'run'}", *arguments]) == 2
+    error = capsys.readouterr().err
+    assert words in error
+    assert error.count("\n") == 1
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_port_in_use_is_one_sentence(capsys):
+    with socket.create_server(("", 0)) as other:
+        address = f"--coordinator=localhost:{other.getsockname()[1]}"
+        assert main(["score_sde", CONFIG, "--mode=describe", address, "--num_processes=2", "--process_id=0"]) == 2
+    assert "give another port" in capsys.readouterr().err
+
+
+def test_a_coordinator_that_is_not_there_is_one_sentence():
+    code = "import sys; from score_sde import main, processes; processes.START_SECONDS = 2; sys.exit(main.main())"
+    arguments = [CONFIG, "--mode=describe", f"--coordinator=localhost:{free_port()}"]
+    result = subprocess.run(
+        [sys.executable, "-c", code, *arguments, "--num_processes=2", "--process_id=1"],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        timeout=120,
+    )
+    assert result.returncode == 2, result.stderr
+    assert "start all of them within" in result.stderr
+
+
+@pytest.mark.parametrize(
+    ("environment", "expected"),
+    [
+        ({}, None),
+        (SLURM, None),  # a batch script, or the shell of salloc
+        (SLURM | {"SLURM_STEP_NUM_TASKS": "1"}, None),
+        (
+            SLURM | {"SLURM_STEP_NUM_TASKS": "2", "SLURM_PROCID": "1"},
+            {"cluster_detection_method": "slurm", "num_processes": 2, "process_id": 1},
+        ),
+        ({"OMPI_COMM_WORLD_SIZE": "1", "OMPI_MCA_orte_hnp_uri": "1.0;tcp://10.0.0.1:2"}, None),
+        (
+            {"OMPI_COMM_WORLD_SIZE": "2", "OMPI_MCA_orte_hnp_uri": "1.0;tcp://10.0.0.1:2"},
+            {"cluster_detection_method": "ompi"},
+        ),
+        ({"PMI_SIZE": "1"}, None),
+        ({"KUBERNETES_SERVICE_HOST": "10.0.0.1"}, None),
+        ({"KUBERNETES_SERVICE_HOST": "10.0.0.1", "JOB_COMPLETION_INDEX": "0"}, None),  # without jax[k8s]
+    ],
+)
+def test_processes_are_many_only_if_their_launcher_says_so(environment, expected, monkeypatch):
+    monkeypatch.setattr(processes, "_installed", lambda package: False)
+    assert processes._launched(environment) == expected
+
+
+def test_mpi_without_a_way_to_meet_is_refused(monkeypatch):
+    monkeypatch.setattr(processes, "_installed", lambda package: False)
+    with pytest.raises(UsageError, match="pip install mpi4py"):
+        processes._launched({"PMI_SIZE": "2"})
+    monkeypatch.setattr(processes, "_installed", lambda package: package == "mpi4py")
+    assert processes._launched({"PMI_SIZE": "2"}) == {"cluster_detection_method": "mpi4py"}
