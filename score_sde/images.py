@@ -1,6 +1,7 @@
 """Pixels and model range: conversions, flips, dequantisation, and pictures as PNG."""
 
 import math
+from io import BytesIO
 from pathlib import Path
 from typing import BinaryIO, NamedTuple
 
@@ -67,7 +68,7 @@ def grid(pixels: Pixels, columns: int | None = None, padding: int = 2) -> np.nda
     return sheet
 
 
-def write_png(file: Path | BinaryIO, sheet: np.ndarray, magnify: int = 1) -> None:
+def write_png(file: Path | BinaryIO | BytesIO, sheet: np.ndarray, magnify: int = 1) -> None:
     """Writes uint8 (H, W, 3) as a PNG to a path or an open file, every pixel `magnify` pixels wide."""
     picture = Image.fromarray(sheet)
     picture.resize((picture.width * magnify, picture.height * magnify), Image.Resampling.NEAREST).save(

@@ -92,13 +92,14 @@ def split(*arrays: Any) -> tuple[Any, ...]:
 
 
 def _place(array: Any, sharding: Sharding, rows: np.ndarray | None = None) -> jax.Array:
-    """`jax.device_put` that takes keys, too, and does not compare what the processes have."""
+    """`jax.device_put`, and between processes too, where that neither takes keys nor believes them to be the same."""
+    short = rows is not None and len(rows) != len(array)
+    if jax.process_count() == 1:
+        return jax.device_put(jnp.asarray(array)[rows] if short else array, sharding)
     if jnp.issubdtype(array.dtype, jax.dtypes.prng_key):
         data = _place(jax.random.key_data(array), sharding, rows)
         return jax.random.wrap_key_data(data, impl=jax.random.key_impl(array))
-    array = np.asarray(array)
-    if rows is not None and len(rows) != len(array):
-        array = array[rows]
+    array = np.asarray(array)[rows] if short else np.asarray(array)
     return jax.make_array_from_callback(array.shape, sharding, lambda index: array[index])
 
 

@@ -19,7 +19,7 @@ SECONDS_A_CALL = 0.5
 def bar(description: str, total: float, unit: str, initial: float = 0) -> tqdm:
     """On a terminal redrawn often; in a log file a line now and then."""
     interval = 0.2 if sys.stderr.isatty() else 15.0
-    return tqdm(
+    progress = tqdm(
         total=total,
         desc=description,
         unit=unit,
@@ -29,6 +29,9 @@ def bar(description: str, total: float, unit: str, initial: float = 0) -> tqdm:
         disable=not is_first(),
         smoothing=0.1,
     )
+    progress._time = time.monotonic  # it would stand still while a clock that was put back catches up
+    progress.start_t = progress.last_print_t = time.monotonic()
+    return progress
 
 
 def reporter(progress: tqdm, total: int, done: int = 0) -> Callable[[float], None]:

@@ -280,7 +280,13 @@ def _restore(
 ) -> tuple[TrainState, str | None]:
     """The state saved at `step`, and its digest."""
     with checkpoints.Checkpoints(folder) as saved:
-        return saved.load(step, checkpoints.on_host(jax.eval_shape(trainable.init_state))), saved.digest(step)
+        try:
+            return saved.load(step, checkpoints.on_host(jax.eval_shape(trainable.init_state))), saved.digest(step)
+        except UsageError as error:
+            others = ", ".join(str(other) for other in checkpoints.steps(folder) if other != step) or "none"
+            raise UsageError(
+                f"{error} Other steps: {others}; training goes on from the last that can be read."
+            ) from error
 
 
 def _check_finite(x: Array, what: str) -> None:
