@@ -12,7 +12,7 @@ import pytest
 from experiments.invariance.cases import CASES, REFERENCE, difference, missed, run
 
 SCRIPT = Path(__file__).parent / "eight_devices.py"
-SHORT = ("8 devices, fsdp=4", "2 processes of 2 devices, fsdp=4", "checkpoint of 8, fsdp=4, on 1")
+SHORT = ("8 devices, fsdp=4", "checkpoint of 8, fsdp=4, on 1")
 
 
 def on_eight_devices(what: str) -> dict:
@@ -35,9 +35,13 @@ def measured(tmp_path_factory):
     return {"1 device": run(REFERENCE, folder), **{name: run(CASES[name], folder) for name in SHORT}}
 
 
-@pytest.mark.parametrize("name", SHORT)
-def test_devices_processes_and_checkpoints_move_no_number(name, measured):
-    result, case = measured[name], CASES[name]
+LONG = [pytest.param("2 processes of 2 devices, fsdp=4", marks=pytest.mark.long)]
+
+
+@pytest.mark.parametrize("name", [*SHORT, *LONG])
+def test_devices_processes_and_checkpoints_move_no_number(name, measured, tmp_path):
+    case = CASES[name]
+    result = measured[name] if name in measured else run(case, tmp_path)
     assert result["devices"].tolist() == [case.devices * case.processes, case.processes]
     assert missed(difference(result, measured["1 device"])) == []
     assert len(result["losses"]) == (2 if case.restore else 4)

@@ -21,7 +21,7 @@ from score_sde.main import main
 
 ROOT = Path(__file__).parent.parent
 CONFIG = f"--config={ROOT / 'configs/vp/digits_ddpmpp_continuous.py'}"
-STEPS = 40
+STEPS = 16
 SLURM = {"SLURM_JOB_ID": "7", "SLURM_NTASKS": "4", "SLURM_PROCID": "0", "SLURM_LOCALID": "0"}
 TINY = {
     "model.nf": 8,
@@ -172,8 +172,8 @@ def test_two_processes_evaluate_and_sample_like_one(two, folder):
     assert a.shape == b.shape == (7, 8, 8, 1)
     assert np.abs(a.astype(int) - b).max() <= 1
     assert (a != b).mean() < 0.02
-    assert "step 40" in started.said()[0]
-    assert "step 40" not in started.said()[1]  # the first one speaks
+    assert f"step {STEPS}" in started.said()[0]
+    assert f"step {STEPS}" not in started.said()[1]  # the first one speaks
 
 
 def test_a_checkpoint_of_two_processes_goes_on_in_one(two, alone, folder, data_dir):

@@ -60,12 +60,12 @@ def run(case: Case, folder: Path) -> dict[str, np.ndarray]:
         running = []
         for number in range(case.processes):
             own = [f"--process_id={number}"] if case.processes > 1 else []
-            log = (Path(scratch) / f"log{number}").open("w+")
-            running.append((subprocess.Popen([*command, *own], env=environment, stdout=log, stderr=log), log))
-        for process, log in running:
-            if process.wait():
-                log.seek(0)
-                raise WorkerError(log.read()[-3000:])
+            path = Path(scratch) / f"log{number}"
+            with path.open("w") as log:
+                running.append((subprocess.Popen([*command, *own], env=environment, stdout=log, stderr=log), path))
+        failed = [path for process, path in running if process.wait()]
+        if failed:
+            raise WorkerError(failed[0].read_text()[-3000:])
         with np.load(out) as result:
             return dict(result)
 
