@@ -10,6 +10,7 @@ its own part. Results are replicated, so that each process can read them whole.
 
 import contextlib
 import functools
+from collections import deque
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -116,6 +117,24 @@ def is_first() -> bool:
 def all_agree(ok: bool) -> bool:
     """Whether `ok` is true in every process. All must call it."""
     return ok if jax.process_count() == 1 else bool(multihost_utils.process_allgather(np.bool_(ok)).all())
+
+
+class Largest:
+    """The largest of the processes' numbers, call by call, told `BEHIND` calls later, so that none waits for it."""
+
+    BEHIND = 2
+
+    def __init__(self):
+        self._under_way: deque[jax.Array] = deque()
+        self._max = jax.jit(jnp.max, out_shardings=shardings(None))
+
+    def __call__(self, number: int) -> int:
+        """All must call it. 0 before there is an answer; of one process alone, its own number at once."""
+        if jax.process_count() == 1:
+            return number
+        mine = np.full(jax.device_count(), number, np.int32)
+        self._under_way.append(self._max(_place(mine, shardings(0))))
+        return int(self._under_way.popleft()) if len(self._under_way) > self.BEHIND else 0
 
 
 @contextlib.contextmanager

@@ -31,7 +31,7 @@ class Notice:
     """
 
     def __init__(self):
-        self.number: int | None = None
+        self.number = 0  # the signal's, once there is one
         self._before: dict = {}
 
     def __enter__(self) -> "Notice":
@@ -43,14 +43,9 @@ class Notice:
         self._before = {}
 
     def _note(self, number: int, frame: FrameType | None) -> None:
-        if self.number is not None and number == signal.SIGINT:
+        if self.number and number == signal.SIGINT:
             self._before[number](number, frame)
         self.number = self.number or number
-
-    def check(self, message: str = "") -> None:
-        """Raises `Stopped` if there was one."""
-        if self.number is not None:
-            raise Stopped(self.number, message)
 
 
 @contextlib.contextmanager
@@ -79,4 +74,5 @@ def _handle(handler: Callable) -> dict:
 
 def _restore(handlers: dict) -> None:
     for number, handler in handlers.items():
-        signal.signal(number, handler)
+        if handler is not None:  # another library's, in C
+            signal.signal(number, handler)

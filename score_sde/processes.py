@@ -23,6 +23,7 @@ from jax._src import distributed  # its client is the only door to the coordinat
 
 from score_sde.errors import UsageError, exit_status
 from score_sde.parallel import is_first
+from score_sde.preemption import stoppable
 
 START_SECONDS = 300
 HEARTBEAT_SECONDS = 60
@@ -50,7 +51,8 @@ def together(coordinator: str | None, num_processes: int | None, process_id: int
     watch = threading.Thread(target=_watch, args=(finished,), daemon=True)
     watch.start()
     try:
-        yield
+        with stoppable():  # again: JAX has just taken SIGTERM for itself
+            yield
         distributed.global_state.client.wait_at_barrier("score_sde/finished", START_SECONDS * 1000)
     except BaseException as error:
         finished.set()

@@ -3,6 +3,7 @@
 import math
 import secrets
 import shutil
+import signal
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -18,7 +19,7 @@ from score_sde.build import Experiment
 from score_sde.checkpoints import Checkpoints, Retention, steps
 from score_sde.divergence import DivergenceError, Losses
 from score_sde.errors import UsageError, warn
-from score_sde.preemption import Notice
+from score_sde.preemption import Notice, Stopped
 from score_sde.progress import Runner, bar, reporter
 from score_sde.randomness import Stream, sample_keys, stream
 from score_sde.state import TrainState, apply_gradients
@@ -87,7 +88,7 @@ def _loop(
     )
     evaluate = parallel.pmap(experiment.eval_losses, in_axes=(None, 0, None, 0), out_axes=None)
     total = jax.jit(lambda params: sum(jnp.sum(leaf) for leaf in jax.tree.leaves(params)))
-    sample = Runner(experiment.sampler)
+    sample, largest = Runner(experiment.sampler), parallel.Largest()
     like = jax.tree.map(lambda s, p: jax.ShapeDtypeStruct(s.shape, s.dtype, sharding=p), shapes, placement)
     state = checkpoints.load_last(like) or jax.jit(experiment.init_state, out_shardings=placement)()
     start = int(state.step)
@@ -136,7 +137,8 @@ def _loop(
                     each = evaluate(state.ema_params, pixels, step, order)
                     eval_loss = _finite(float(each.mean()), step, directory)
                     writer.scalars(step, eval_loss=eval_loss)
-                if saves or notice.number:
+                stop = largest(notice.number)
+                if saves or stop:
                     save(step, eval_loss)
             except DivergenceError as diverged:
                 checkpoints.wait()  # so that the last one is named
@@ -145,9 +147,9 @@ def _loop(
                 )
                 workdir.write(directory, "diverged.json", {"step": diverged.step, "indices": indices.tolist()})
                 raise _divergence("the loss or a gradient is NaN or infinite", diverged.step, directory) from None
-            if notice.number:
+            if stop:
                 saved = "which is saved" if checkpoints.wait() else "which is NOT saved"
-                notice.check(f" after step {step}, {saved}; the same command goes on from there")
+                raise Stopped(stop, f" after step {step}, {saved}; the same command goes on from there")
             draw(step)
 
 
@@ -197,9 +199,13 @@ def _sample_sheet(
     keys = sample_keys(key, jnp.arange(experiment.config.training.batch_size))
     with bar(f"samples at step {step}", len(keys), "img") as progress:
         report = reporter(progress, len(keys))
-        x, _ = sample(
-            state.ema_params, keys, experiment.prior(keys), lambda fraction: (notice.check(), report(fraction))
-        )
+
+        def tell(fraction: float) -> None:
+            if not parallel.all_agree(not notice.number):
+                raise Stopped(notice.number or signal.SIGTERM)
+            report(fraction)
+
+        x, _ = sample(state.ema_params, keys, experiment.prior(keys), tell)
     pixels = images.to_pixels(experiment.scaling.to_unit(x))
     sheet, path = images.grid(pixels), _sheet(directory, step)
     try:

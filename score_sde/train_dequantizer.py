@@ -13,7 +13,7 @@ from score_sde.build import Dequantizing
 from score_sde.checkpoints import Retention
 from score_sde.divergence import DivergenceError, Losses
 from score_sde.errors import UsageError
-from score_sde.preemption import Notice
+from score_sde.preemption import Notice, Stopped
 from score_sde.progress import bar
 from score_sde.randomness import Stream, sample_keys, stream
 from score_sde.state import TrainState, apply_gradients
@@ -68,6 +68,7 @@ def train_dequantizer(config: ConfigDict, directory: str | Path) -> None:
         state = parallel.place(saved.load_last(checkpoints.on_host(fresh)) or fresh)
         start = int(state.step)
         batches = data.batches(train_set, options.batch_size, seed=config.seed, start_step=start)
+        largest = parallel.Largest()
         losses = Losses(skip=False, skipped=0, tell=lambda *_: None)
         writer = Writer(folder, start, {"mode": "disabled"}, wanted)
         with Notice() as notice, writer, bar("dequantizer", options.n_iters, "step", initial=start) as progress:
@@ -80,7 +81,8 @@ def train_dequantizer(config: ConfigDict, directory: str | Path) -> None:
                     if number % options.log_freq == 0 or snapshot:
                         writer.scalars(number, bits_per_dim_bound=losses.last())
                         progress.set_postfix_str(f"bound {losses.last():.4f} bits/dim", refresh=False)
-                    if snapshot or notice.number:
+                    stop = largest(notice.number)
+                    if snapshot or stop:
                         losses.last()
                         saved.save(number, state)
                 except DivergenceError as diverged:
@@ -88,7 +90,8 @@ def train_dequantizer(config: ConfigDict, directory: str | Path) -> None:
                         f"The dequantizer diverged: its bound or a gradient is not finite at step {diverged.step}; "
                         f"remove {folder} and lower dequantizer.lr."
                     ) from None
-                notice.check(f" after step {number}; the same command goes on from there")
+                if stop:
+                    raise Stopped(stop, f" after step {number}; the same command goes on from there")
         if not saved.wait():
             raise UsageError(f"The dequantizer is not saved; free space in {folder} and start this again.")
     print(f"Dequantizer: {folder}; --config.eval.dequantization=variational evaluates with it.")

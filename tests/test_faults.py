@@ -307,12 +307,12 @@ def test_a_notice_to_stop_leaves_a_checkpoint(run, data_dir, tmp_path):
 
 def test_of_many_notices_the_first_is_noted_and_a_second_ctrl_c_acts():
     with pytest.raises(KeyboardInterrupt), Notice() as notice:
-        notice.check()
+        assert not notice.number
         for number in (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1):
             os.kill(os.getpid(), number)
-        with pytest.raises(Stopped, match=r"Stopped by Ctrl-C, so") as stopped:
-            notice.check(", so")
-        assert stopped.value.status == 130
+        stopped = Stopped(notice.number, ", so")
+        assert (str(stopped), stopped.status) == ("Stopped by Ctrl-C, so.", 130)
+        assert Stopped(signal.SIGUSR1).status == 75
         os.kill(os.getpid(), signal.SIGINT)
 
 

@@ -153,6 +153,18 @@ def test_all_end_soon_when_one_is_killed(killed):
     assert "Traceback" not in said
 
 
+def test_a_notice_to_one_leaves_a_checkpoint_of_all(tmp_path, data_dir):
+    endless = TINY | {"data.data_dir": data_dir, "training.n_iters": 10**6, "training.snapshot_sampling": False}
+    started = start(2, command(tmp_path / "run", "train", endless), tmp_path)
+    started.wait_for(tmp_path / "run" / "checkpoints" / "4")
+    started.processes[1].terminate()
+    assert started.wait() == [75, 75], started.said()
+    step = max(step for step, _ in metrics(tmp_path / "run"))
+    assert (tmp_path / "run" / "checkpoints" / str(step)).is_dir()
+    told = f"Stopped by SIGTERM after step {step}, which is saved; the same command goes on from there."
+    assert "".join(started.said()).count(told) == 1
+
+
 def test_two_processes_started_again_give_the_numbers_of_one_never_stopped(two, alone):
     assert_same_metrics(two, alone)
     assert len(metrics(two)) == STEPS + 2
