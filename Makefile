@@ -21,10 +21,10 @@ lint: .venv/installed
 	$(BIN)/ruff format --check .
 
 test-pins: .venv/installed
-	$(BIN)/python -m pytest -n 2
+	$(BIN)/python -m pytest -n 2 --dist loadgroup
 
 test-next: .venv-next/installed
-	$(NEXT)/python -m pytest -n 2 -m "not long"
+	$(NEXT)/python -m pytest -n 2 --dist loadgroup -m "not long"
 
 format: .venv/installed
 	$(BIN)/ruff check --fix .

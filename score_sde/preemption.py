@@ -42,9 +42,10 @@ class Notice:
         _restore(self._before)
         self._before = {}
 
-    def _note(self, number: int, frame: FrameType | None) -> None:
+    def _note(self, number: int, _: FrameType | None) -> None:
         if self.number and number == signal.SIGINT:
-            self._before[number](number, frame)
+            self.__exit__()
+            signal.raise_signal(number)
         self.number = self.number or number
 
 
@@ -66,10 +67,11 @@ def stoppable() -> Iterator[None]:
 
 
 def _handle(handler: Callable) -> dict:
-    """Sets the handler of all notices; those there were."""
+    """Sets the handler of all notices that are not ignored, as Ctrl-C is in the background; those there were."""
     if threading.current_thread() is not threading.main_thread():
         return {}
-    return {number: signal.signal(number, handler) for number in SIGNALS}
+    heard = [number for number in SIGNALS if signal.getsignal(number) != signal.SIG_IGN]
+    return {number: signal.signal(number, handler) for number in heard}
 
 
 def _restore(handlers: dict) -> None:

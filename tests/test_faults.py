@@ -306,6 +306,7 @@ def test_a_notice_to_stop_leaves_a_checkpoint(run, data_dir, tmp_path):
 
 
 def test_of_many_notices_the_first_is_noted_and_a_second_ctrl_c_acts():
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
     with pytest.raises(KeyboardInterrupt), Notice() as notice:
         assert not notice.number
         for number in (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1):
@@ -314,6 +315,8 @@ def test_of_many_notices_the_first_is_noted_and_a_second_ctrl_c_acts():
         assert (str(stopped), stopped.status) == ("Stopped by Ctrl-C, so.", 130)
         assert Stopped(signal.SIGUSR1).status == 75
         os.kill(os.getpid(), signal.SIGINT)
+        time.sleep(1)
+    signal.signal(signal.SIGINT, before)
 
 
 def test_an_evaluation_goes_on_from_its_last_round(run, monkeypatch):

@@ -1,4 +1,4 @@
-"""Devices and processes change no number: the short version of `experiments.invariance`, and what is literal here."""
+"""Devices change no number: the short version of `experiments.invariance`, and what is literal here."""
 
 import json
 import os
@@ -11,6 +11,7 @@ import pytest
 
 from experiments.invariance.cases import CASES, REFERENCE, difference, missed, run
 
+pytestmark = pytest.mark.xdist_group("parallel")  # they share runs
 SCRIPT = Path(__file__).parent / "eight_devices.py"
 SHORT = ("8 devices, fsdp=4", "checkpoint of 8, fsdp=4, on 1")
 
@@ -35,13 +36,9 @@ def measured(tmp_path_factory):
     return {"1 device": run(REFERENCE, folder), **{name: run(CASES[name], folder) for name in SHORT}}
 
 
-LONG = [pytest.param("2 processes of 2 devices, fsdp=4", marks=pytest.mark.long)]
-
-
-@pytest.mark.parametrize("name", [*SHORT, *LONG])
-def test_devices_processes_and_checkpoints_move_no_number(name, measured, tmp_path):
-    case = CASES[name]
-    result = measured[name] if name in measured else run(case, tmp_path)
+@pytest.mark.parametrize("name", SHORT)
+def test_devices_and_checkpoints_move_no_number(name, measured):
+    case, result = CASES[name], measured[name]
     assert result["devices"].tolist() == [case.devices * case.processes, case.processes]
     assert missed(difference(result, measured["1 device"])) == []
     assert len(result["losses"]) == (2 if case.restore else 4)

@@ -19,6 +19,7 @@ from score_sde import processes
 from score_sde.errors import UsageError
 from score_sde.main import main
 
+pytestmark = pytest.mark.xdist_group("processes")  # they share runs
 ROOT = Path(__file__).parent.parent
 CONFIG = f"--config={ROOT / 'configs/vp/digits_ddpmpp_continuous.py'}"
 STEPS = 16
