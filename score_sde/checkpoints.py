@@ -3,6 +3,7 @@
 Orbax loads a damaged byte without a word, so each checkpoint carries the digest of its state, compared at every load.
 """
 
+import contextlib
 import logging
 import shutil
 from pathlib import Path
@@ -40,6 +41,7 @@ class Checkpoints:
         self.directory = Path(directory).absolute()
         self._retention = retention
         self._pending: int | None = None  # the step that is being saved
+        self._problem: Exception | None = None  # at which its save did not even begin
         self._checkpointer = self._open()
 
     def _open(self) -> ocp.training.Checkpointer:
@@ -76,17 +78,18 @@ class Checkpoints:
         try:
             self._checkpointer.save_async(step, state, force=True, metrics=metrics, custom_metadata=metadata)
         except Exception as error:
-            self._failed(error)
+            self._problem = error  # which the next wait finds, in all processes
 
     def wait(self) -> bool:
         """Waits for the save under way; False if it has failed, which is said."""
         if self._pending is None:
             return True
-        problem = None
-        try:
-            self._checkpointer.wait()
-        except Exception as error:
-            problem = error
+        problem, self._problem = self._problem, None
+        if problem is None:
+            try:
+                self._checkpointer.wait()
+            except Exception as error:
+                problem = error
         if not all_agree(problem is None):
             return self._failed(problem)
         self._pending = None
@@ -101,13 +104,19 @@ class Checkpoints:
     def _failed(self, problem: Exception | None) -> bool:
         saved = steps(self.directory)
         there = f"the last one is of step {saved[-1]}" if saved else "there is none yet"
-        warn(
-            f"The checkpoint of step {self._pending} could not be saved ({_reason(problem)}); {there}. Free space in "
-            f"{self.directory}: the next save tries again."
-        )
+        if is_first() or problem is not None:
+            warn(
+                f"The checkpoint of step {self._pending} could not be saved ({_reason(problem)}); {there}. Free space "
+                f"in {self.directory}: the next save tries again."
+            )
         self._pending = None
-        self._checkpointer = self._open()  # the old one counts a save that is not there; what it left is removed
+        self._reopen()  # the old one counts a save that is not there; what it left is removed
         return False
+
+    def _reopen(self) -> None:
+        with contextlib.suppress(Exception):
+            self._checkpointer.close()
+        self._checkpointer = self._open()
 
     def load(self, step: int, like: PyTree) -> PyTree:
         """The state saved at `step`, with the shapes, types and shardings of `like` (arrays or shape structs).
@@ -115,11 +124,14 @@ class Checkpoints:
         Raises `UsageError` when the file does not hold such a tree, cannot be read, or is damaged.
         """
         where = f"the checkpoint of step {step} in {self.directory}"
+        problem = None
         try:
-            state = self._checkpointer.load(step, like)
             expected = self.digest(step)
+            state = self._checkpointer.load(step, like)
         except Exception as error:
-            raise UsageError(f"Cannot read {where}: {_reason(error).rstrip('.')}.") from error
+            problem = error
+        if not all_agree(problem is None):
+            raise UsageError(f"Cannot read {where}: {_reason(problem).rstrip('.')}.") from problem
         wanted = jax.tree_util.tree_leaves_with_path(like)
         for (path, leaf), found in zip(wanted, jax.tree.leaves(state), strict=True):
             if (leaf.shape, leaf.dtype) != (found.shape, found.dtype):  # Orbax does not compare with numpy targets
@@ -153,13 +165,14 @@ class Checkpoints:
 
     def _set_aside(self, damaged: dict[int, UsageError], good: int) -> None:
         for step, problem in damaged.items():
-            warn(f"{problem} Going on from step {good}; the damaged one is now {step}.damaged.")
             if is_first():
+                warn(f"{problem} Going on from step {good}; the damaged one is now {step}.damaged.")
                 path = self.directory / str(step)
                 shutil.rmtree(path.with_name(f"{step}.damaged"), ignore_errors=True)
                 path.rename(path.with_name(f"{step}.damaged"))
         if damaged:
-            self._checkpointer = self._open()
+            all_agree(True)  # the others wait for the first
+            self._reopen()
 
     def digest(self, step: int) -> str | None:
         """That of the state saved at `step`; None if it was saved without one."""

@@ -21,8 +21,8 @@ class DivergenceError(Exception):
 class Losses:
     """Takes the loss of every update, NaN for one that was not made, and reads it `AHEAD` updates later.
 
-    skip: count such an update and go on, `MAX_IN_A_ROW` times at most. skipped: the count so far. tell: is given the
-    step and the count of each.
+    skip: count such an update and go on, at most `MAX_IN_A_ROW` times in a row. skipped: the count so far. tell: is
+    given the step and the count of each.
     """
 
     def __init__(self, *, skip: bool, skipped: int, tell: Callable[[int, int], None]):
@@ -49,7 +49,7 @@ class Losses:
                 self._in_a_row = 0
                 continue
             self._in_a_row += 1
-            if not self._skip or self._in_a_row >= MAX_IN_A_ROW:
+            if not self._skip or self._in_a_row > MAX_IN_A_ROW:
                 raise DivergenceError(step)
             self._skipped += 1
             self._tell(step, self._skipped)

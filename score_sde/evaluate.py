@@ -59,15 +59,17 @@ def evaluate(config: ConfigDict, directory: str | Path, folder: str = "eval") ->
             target = directory / folder / f"step_{step:08d}"
             entry: dict[str, Any] = {"step": step}
             identity = _identity(model)
+            if likelihoods:
+                of_likelihood = _likelihood_identity(model, identity, bpd_set, repeats)
             if options.enable_loss:
-                entry["loss"] = loss(model, test_set, Rounds(target, "loss", identity | {"images": len(test_set)}))
+                entry["loss"] = loss(
+                    model, test_set, Rounds(target, "loss", identity | {"images": digest(test_set.images)}, ["loss"])
+                )
             if options.enable_bpd:
-                rounds = Rounds(target, "bits_per_dim", _likelihood_identity(model, identity, len(bpd_set), repeats))
+                rounds = Rounds(target, "bits_per_dim", of_likelihood, ["bits_per_dim", "nfe"])
                 entry["bits_per_dim"] = bits_per_dim(model, bpd_set, repeats, rounds)
             if options.enable_bound:
-                rounds = Rounds(
-                    target, "bits_per_dim_bound", _likelihood_identity(model, identity, len(bpd_set), repeats)
-                )
+                rounds = Rounds(target, "bits_per_dim_bound", of_likelihood, ["bound"])
                 entry["bits_per_dim_bound"] = bits_per_dim_bound(model, bpd_set, repeats, rounds)
             if options.enable_sampling:
                 entry["sampling"] = draw_samples(model, options.num_samples, target)
@@ -96,7 +98,9 @@ def draw_samples(model: Trained, n: int, folder: Path, stem: str = "samples") ->
     """
     size = min(model.config.eval.batch_size, pad_to_devices(n))
     key = stream(stream(jax.random.key(model.config.seed + 1), Stream.SAMPLE), model.step)
-    rounds = Rounds(folder, stem, _identity(model) | {"samples": n, "sampling": model.config.sampling.to_dict()})
+    rounds = Rounds(
+        folder, stem, _identity(model) | {"samples": n, "sampling": model.config.sampling.to_dict()}, ["images", "nfe"]
+    )
     nfe, first = [], None
     with bar(f"sampling ({model.config.sampling.method})", n, "img") as progress:
         for start in range(0, n, size):
@@ -164,15 +168,16 @@ def _identity(model: Trained) -> dict[str, Any]:
         "run": workdir.identity(model.config.to_dict()),
         "checkpoint": {"step": model.step, "digest": model.digest},
         "versions": workdir.versions(),
+        "devices": sorted({device.device_kind for device in jax.devices()}),
         "batch_size": model.config.eval.batch_size,
     }
 
 
-def _likelihood_identity(model: Trained, identity: dict[str, Any], n: int, repeats: int) -> dict[str, Any]:
+def _likelihood_identity(model: Trained, identity: dict[str, Any], source: data.Source, repeats: int) -> dict[str, Any]:
     keys = ("bpd_dataset", "hutchinson_type", "num_probes", "dequantization", "bound_num_times", "rtol", "atol")
     learned = digest(model.dequantizer_params) if model.dequantizer_params else None
     options = {key: model.config.eval[key] for key in keys}
-    return identity | {"images": n, "repeats": repeats, "dequantizer": learned, "eval": options}
+    return identity | {"images": digest(source.images), "repeats": repeats, "dequantizer": learned, "eval": options}
 
 
 def _over_split(rounds: Keep, name: str, n: int, size: int, repeats: int, chunk: Callable) -> Arrays:

@@ -5,8 +5,9 @@ import fcntl
 import os
 import socket
 from collections.abc import Callable, Iterator
+from io import FileIO
 from pathlib import Path
-from typing import BinaryIO, TextIO
+from typing import BinaryIO
 
 from score_sde.errors import UsageError, warn
 from score_sde.parallel import all_agree, is_first
@@ -44,7 +45,7 @@ def locked(folder: Path, name: str) -> Iterator[None]:
         if is_first():
             try:
                 path.parent.mkdir(parents=True, exist_ok=True)
-                problem = _take(path, held.enter_context(path.open("a+")))
+                problem = _take(path, held.enter_context(path.open("ab+", buffering=0)))
             except OSError as error:
                 problem = f"Cannot write {path} ({error.strerror}); choose a --workdir that can be written."
         if not all_agree(problem is None):
@@ -52,17 +53,17 @@ def locked(folder: Path, name: str) -> Iterator[None]:
         yield
 
 
-def _take(path: Path, file: TextIO) -> str | None:
+def _take(path: Path, file: FileIO) -> str | None:
     """Locks the open file; otherwise, what to do."""
     try:
         fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
         file.seek(0)
-        holder = file.read().strip() or "another process"
+        holder = file.read().decode().strip() or "another process"
         return f"{path.parent} is in use by {holder}; wait until it has ended, or choose another folder."
     except OSError as error:  # a file system without locks
         warn(f"{path} cannot be locked ({error.strerror}): see to it that no other run uses this folder.")
-    file.truncate(0)
-    file.write(f"process {os.getpid()} on {socket.gethostname()}")
-    file.flush()
+    with contextlib.suppress(OSError):  # of a full disk: it is locked all the same
+        file.truncate(0)
+        file.write(f"process {os.getpid()} on {socket.gethostname()}".encode())
     return None

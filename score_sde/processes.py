@@ -161,7 +161,7 @@ def _watch(finished: threading.Event) -> None:
 def _end(error: BaseException) -> NoReturn:
     """Says why this process fails, unless another has just said the same, and ends all."""
     if isinstance(error, RuntimeError | ValueError) and not isinstance(error, UsageError) and LOST.search(str(error)):
-        error = _LostError(_lost(_ended()))
+        error = _LostError(_lost(_ended(), error))
     patience = time.monotonic() + (0 if is_first() else LEAVE_SECONDS / 2)
     while not (ended := _ended()) and time.monotonic() < patience:
         time.sleep(0.1)
@@ -202,9 +202,11 @@ def _ended() -> dict[str, Any]:
         return {}
 
 
-def _lost(ended: dict[str, Any]) -> str:
+def _lost(ended: dict[str, Any], error: BaseException | None = None) -> str:
+    """The sentence; error: what makes it known, said where no process has said that it ended."""
+    why = f" ({str(error).splitlines()[0]})" if error and not ended else ""
     who = f"Process {ended['process']}" if ended else "Another process"
-    return f"{who} of this run ended; start all of them again: training goes on from the last checkpoint."
+    return f"{who} of this run ended{why}; start all of them again: training goes on from the last checkpoint."
 
 
 def _leave(status: int) -> NoReturn:

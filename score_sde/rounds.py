@@ -1,8 +1,7 @@
 """Results of long computations, a file a round: what a killed one has finished is not computed again."""
 
 import json
-import zipfile
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -23,11 +22,11 @@ def compute_anew(name: str, compute: Callable[[], Arrays]) -> Arrays:
 class Rounds:
     """The rounds `folder`/`stem`_NAME.npz of one computation, and `stem`.json, which says of which.
 
-    identity: all that their numbers depend on. Rounds of another identity are removed.
+    identity: all that their numbers depend on. Rounds of another identity are removed. arrays: names of those in each.
     """
 
-    def __init__(self, folder: Path, stem: str, identity: Mapping[str, Any]):
-        self.folder, self.stem = Path(folder), stem
+    def __init__(self, folder: Path, stem: str, identity: Mapping[str, Any], arrays: Collection[str]):
+        self.folder, self.stem, self.arrays = Path(folder), stem, set(arrays)
         text = json.dumps(identity, indent=2, sort_keys=True) + "\n"
         path = self.folder / f"{stem}.json"
         same = path.exists() and path.read_text() == text
@@ -41,18 +40,18 @@ class Rounds:
     def __call__(self, name: str, compute: Callable[[], Arrays]) -> Arrays:
         """What `compute` gives, computed unless the round's file is there and whole. name: digits, "" if alone."""
         path = self.folder / (f"{self.stem}_{name}.npz" if name else f"{self.stem}.npz")
-        found = _read(path)
+        found = self._read(path)
         if all_agree(found is not None):
             return found
         arrays = compute()
         replace(path, lambda file: np.savez(file, **arrays))
         return arrays
 
-
-def _read(path: Path) -> Arrays | None:
-    """The arrays of a file; None if there is none, or it is damaged: a zip file has a checksum of each array."""
-    try:
-        with np.load(path, allow_pickle=False) as stored:
-            return dict(stored)
-    except (OSError, ValueError, zipfile.BadZipFile, EOFError, KeyError):
-        return None
+    def _read(self, path: Path) -> Arrays | None:
+        """The arrays of a file; None if there is none, or it is damaged: a zip file has a checksum of each array."""
+        try:
+            with np.load(path, allow_pickle=False) as stored:
+                found = dict(stored)
+        except Exception:  # zipfile raises various types for what is damaged
+            return None
+        return found if found.keys() == self.arrays else None

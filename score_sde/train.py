@@ -59,7 +59,8 @@ def train(config: ConfigDict, directory: str | Path, overrides: Mapping[str, Any
     train_set, eval_set = load_data(config, train=True), load_data(config, train=False)
     with files.locked(directory, "train"):
         workdir.check_same_run(directory, config.to_dict())
-        _check_space(directory, experiment)
+        if max(steps(directory / "checkpoints"), default=0) < config.training.n_iters:
+            _check_space(directory, experiment)
         workdir.write(directory, "config.json", config.to_dict())
         earlier = workdir.read(directory, "launch.json")
         launch = {"run_id": earlier.get("run_id", secrets.token_hex(4)), "overrides": dict(overrides or {})}
@@ -103,7 +104,11 @@ def _loop(
     def draw(step: int) -> None:
         """The sheet of a snapshot: again after a kill, unless it was whole."""
         if training.snapshot_sampling and step % training.snapshot_freq == 0:
-            _sample_sheet(experiment, sample, state, step, directory, writer, notice)
+            try:
+                _sample_sheet(experiment, sample, state, step, directory, writer, notice)
+            except Stopped:
+                checkpoints.wait()
+                raise
 
     def save(step: int, eval_loss: float | None = None) -> None:
         losses.last()
@@ -145,8 +150,11 @@ def _loop(
                 indices = data.batch_indices(
                     len(train_set), training.batch_size, seed=config.seed, step=diverged.step - 1
                 )
-                workdir.write(directory, "diverged.json", {"step": diverged.step, "indices": indices.tolist()})
-                raise _divergence("the loss or a gradient is NaN or infinite", diverged.step, directory) from None
+                batch = _keep_batch(directory, diverged.step, indices)
+                what = "the loss or a gradient is NaN or infinite"
+                raise _divergence(
+                    what, diverged.step, directory, batch, skipping=training.nonfinite == "skip"
+                ) from None
             if stop:
                 saved = "which is saved" if checkpoints.wait() else "which is NOT saved"
                 raise Stopped(stop, f" after step {step}, {saved}; the same command goes on from there")
@@ -223,12 +231,21 @@ def _finite(value: float, step: int, directory: Path) -> float:
     raise _divergence(f"the evaluation loss or a parameter is {value}", step, directory)
 
 
-def _divergence(what: str, step: int, directory: Path) -> UsageError:
+def _keep_batch(directory: Path, step: int, indices: np.ndarray) -> str:
+    """Writes diverged.json; what to say of it."""
+    try:
+        workdir.write(directory, "diverged.json", {"step": step, "indices": indices.tolist()})
+    except UsageError as error:
+        warn(str(error))
+        return ""
+    return f" (indices of its batch: {directory / 'diverged.json'})"
+
+
+def _divergence(what: str, step: int, directory: Path, batch: str = "", *, skipping: bool = True) -> UsageError:
     saved = steps(directory / "checkpoints")
     last = f"the last good checkpoint is of step {saved[-1]}" if saved else "there is no checkpoint yet"
-    batch = directory / "diverged.json"
-    where = f" (indices of its batch: {batch})" if batch.exists() else ""
+    skip = "" if skipping else ", or go on with training.nonfinite=skip"
     return UsageError(
-        f"Training diverged: {what} at step {step}{where}; {last}. Train with a lower optim.lr, or with "
-        "optim.grad_clip set, in another --workdir, or go on with training.nonfinite=skip."
+        f"Training diverged: {what} at step {step}{batch}; {last}. Train with a lower optim.lr, or with "
+        f"optim.grad_clip set, in another --workdir{skip}."
     )

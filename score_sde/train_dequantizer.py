@@ -84,14 +84,17 @@ def train_dequantizer(config: ConfigDict, directory: str | Path) -> None:
                     stop = largest(notice.number)
                     if snapshot or stop:
                         losses.last()
+                        writer.sync()
                         saved.save(number, state)
                 except DivergenceError as diverged:
+                    saved.wait()
                     raise UsageError(
                         f"The dequantizer diverged: its bound or a gradient is not finite at step {diverged.step}; "
                         f"remove {folder} and lower dequantizer.lr."
                     ) from None
                 if stop:
-                    raise Stopped(stop, f" after step {number}; the same command goes on from there")
+                    there = "which is saved" if saved.wait() else "which is NOT saved"
+                    raise Stopped(stop, f" after step {number}, {there}; the same command goes on from there")
         if not saved.wait():
             raise UsageError(f"The dequantizer is not saved; free space in {folder} and start this again.")
     print(f"Dequantizer: {folder}; --config.eval.dequantization=variational evaluates with it.")

@@ -111,6 +111,7 @@ class Writer:
     def sync(self) -> None:
         """Has the lines written so far outlast a power cut, as a checkpoint that is saved after them does."""
         if self._file is not None:
+            self._write(self._file)
             with contextlib.suppress(OSError):
                 os.fsync(self._file.fileno())
 

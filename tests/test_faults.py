@@ -22,6 +22,7 @@ from score_sde import files
 from score_sde.build import Experiment
 from score_sde.checkpoints import Checkpoints, Retention
 from score_sde.data import Source, batch_indices
+from score_sde.divergence import DivergenceError, Losses
 from score_sde.errors import UsageError
 from score_sde.main import main
 from score_sde.preemption import Notice, Stopped
@@ -262,6 +263,18 @@ def test_updates_that_are_not_finite_can_be_skipped_and_are_counted(tiny_config,
         np.testing.assert_array_equal(ours, theirs)
 
 
+def test_too_many_skipped_updates_in_a_row_stop_the_training():
+    told = []
+    losses = Losses(skip=True, skipped=5, tell=lambda step, count: told.append((step, count)))
+    values = [1.0, *[np.nan] * 10, 2.0, *[np.nan] * 11]
+    with pytest.raises(DivergenceError) as stopped:
+        for step, value in enumerate(values, start=1):
+            losses.add(step, jnp.float32(value))
+        losses.last()
+    assert stopped.value.step == len(values)
+    assert told == [(step, step + 4) for step in range(2, 12)] + [(step, step + 3) for step in range(13, 23)]
+
+
 def test_a_clock_that_runs_backwards_changes_nothing(run, undisturbed, tmp_path, monkeypatch):
     _, config = run
     ticks = iter(range(10**9, 0, -60))
@@ -354,13 +367,13 @@ def test_rounds_are_those_of_their_computation(tmp_path):
         return {"x": np.arange(3.0)}
 
     for identity, made in (({"rtol": 1}, 2), ({"rtol": 1}, 2), ({"rtol": 2}, 4)):
-        rounds = Rounds(tmp_path, "bits", identity)
+        rounds = Rounds(tmp_path, "bits", identity, ["x"])
         for name in ("0000", "0001"):
             np.testing.assert_array_equal(rounds(name, compute)["x"], np.arange(3.0))
         assert len(computed) == made
-    Rounds(tmp_path, "other", {})("", compute)
+    Rounds(tmp_path, "other", {}, ["x"])("", compute)
     flip(tmp_path / "bits_0001.npz")
-    Rounds(tmp_path, "bits", {"rtol": 2})("0001", compute)
+    Rounds(tmp_path, "bits", {"rtol": 2}, ["x"])("0001", compute)
     assert len(computed) == 6
 
 

@@ -107,7 +107,7 @@ def _run(folder: Path, kills: int, seed: int, workers: int, overrides: Sequence[
                     progress.set_postfix_str(f"{different} lives differ", refresh=False)
                     progress.update(len(PHASES))
             except BaseException:
-                pool.shutdown(wait=False, cancel_futures=True)
+                pool.shutdown(cancel_futures=True)
                 raise
     return sorted(lives), interval
 
