@@ -55,6 +55,11 @@ class _Trainable:
     def init_state(self) -> TrainState:
         return initial_state(self.init_params(), self.optimizer)
 
+    @property
+    def state_shapes(self) -> TrainState:
+        """Of `init_state`, without tracing the network again."""
+        return jax.eval_shape(lambda params: initial_state(params, self.optimizer), self.param_shapes)
+
 
 class Experiment(_Trainable):
     """The score, loss and solvers of a config, as functions of parameters."""

@@ -82,7 +82,7 @@ def _loop(
     eval_set: data.Source,
 ) -> None:
     config, training = experiment.config, experiment.config.training
-    shapes = jax.eval_shape(experiment.init_state)
+    shapes = experiment.state_shapes
     placement = parallel.fully_sharded(shapes, training.fsdp)
     update = parallel.pmap(
         train_step(experiment), in_axes=(placement, 0), out_axes=(placement, None), donate_argnums=(0,)
@@ -168,8 +168,7 @@ def _retention(config: ConfigDict, imported: Sequence[int]) -> Retention:
 
 def _check_space(directory: Path, experiment: Experiment) -> None:
     """Raises `UsageError` where not even one checkpoint has space."""
-    shapes = jax.eval_shape(experiment.init_state)
-    needed = sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(shapes))
+    needed = sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(experiment.state_shapes))
     free = shutil.disk_usage(directory).free
     if free < needed:
         raise UsageError(
