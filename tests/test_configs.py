@@ -18,6 +18,7 @@ from score_sde.build import Experiment, parameter_counts
 from score_sde.data import DATASETS
 from score_sde.evaluate import evaluate, sample
 from score_sde.models import MODELS
+from score_sde.sampling import solve
 from score_sde.sde import SDES
 from score_sde.train import load_data, train, train_step
 
@@ -168,10 +169,56 @@ def shrunk(name: str):
     return config
 
 
+SHRUNK = grouped(PAPER, lambda name: shrunk(name).to_dict())
+
+
+@pytest.mark.parametrize("names", SHRUNK)
+def test_an_update_the_sampler_and_the_evaluation_of_a_config_can_be_traced(names):
+    experiment = Experiment(shrunk(names[0]))
+    pixels, state = jax.ShapeDtypeStruct((4, 8, 8, 3), jnp.uint8), experiment.state_shapes
+    after, loss = jax.eval_shape(train_step(experiment), state, pixels)
+    assert jax.tree.map(lambda leaf: (leaf.shape, leaf.dtype), after) == jax.tree.map(
+        lambda leaf: (leaf.shape, leaf.dtype), state
+    )
+    assert (loss.shape, loss.dtype) == ((), jnp.float32)
+
+    def draw(params, keys):
+        return solve(experiment.sampler(params), keys, experiment.prior(keys))
+
+    keys = jax.eval_shape(lambda: jax.random.split(jax.random.key(0), 4))
+    x, _ = jax.eval_shape(draw, state.ema_params, keys)
+    assert (x.shape, x.dtype) == (pixels.shape, jnp.float32)
+    indices = jax.ShapeDtypeStruct((4,), jnp.int32)
+    assert jax.eval_shape(experiment.eval_losses, state.ema_params, pixels, 0, indices).shape == (4,)
+
+
+# Every network, SDE, kind of training, predictor and corrector among them.
+LIVES = (
+    "subvp/cifar10_ncsnpp_continuous",
+    "ve/bedroom_ncsnpp_continuous",
+    "ve/cifar10_ncsnpp",
+    "ve/ncsn/cifar10",
+    "ve/ncsnv2/cifar10",
+    "vp/cifar10_ddpmpp_continuous",
+    "vp/ddpm/cifar10",
+)
+
+
+def test_every_choice_of_the_papers_configs_has_a_life():
+    def choices(config):
+        sections = [("sde", "name"), ("sampling", "predictor"), ("sampling", "corrector"), ("training", "continuous")]
+        more = [("model", key) for key in ("embedding_type", "fir", "progressive", "progressive_input")]
+        pairs = {(key, str(config[section].get(key))) for section, key in sections + more}
+        return pairs | {("model", config.model.name.removesuffix("_128").removesuffix("_64"))}
+
+    lived = set().union(*(choices(shrunk(name)) for name in LIVES))
+    assert set().union(*(choices(shrunk(name)) for name in PAPER)) <= lived
+
+
 @pytest.mark.long
-@pytest.mark.parametrize("names", grouped(PAPER, lambda name: shrunk(name).to_dict()))
-def test_configs_shrunk_train_stop_go_on_sample_and_evaluate(names, prepared, tmp_path, monkeypatch):
-    config = shrunk(names[0])
+@pytest.mark.parametrize("name", LIVES)
+def test_a_config_shrunk_trains_stops_goes_on_samples_and_evaluates(name, prepared, tmp_path, monkeypatch):
+    config = shrunk(name)
     config.data.data_dir = prepared
     experiment = Experiment(config)
     # Compiled once, where a new process would compile again; and initialisers, tested in test_parity.py, not at all.

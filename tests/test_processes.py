@@ -33,7 +33,7 @@ TINY = {
     "training.batch_size": 16,
     "training.n_iters": STEPS,
     "training.snapshot_freq": STEPS // 2,
-    "training.snapshot_freq_for_preemption": 2,
+    "training.snapshot_freq_for_preemption": 4,
     "training.log_freq": 1,
     "training.eval_freq": STEPS // 2,
 }
