@@ -150,28 +150,32 @@ class Experiment(_Trainable):
 
     def sampler(self, params: PyTree, method: str | None = None) -> Solver:
         """The solver of config.sampling, or the given method with its options."""
+        method, options = self.sampler_options(method)
+        if method == "pc":
+            return SAMPLERS["pc"](self.sampling_sde, self.score_fn(params), **options)
+        return SAMPLERS[method](self.sde, self.ode_score_fn(params), **options)
+
+    def sampler_options(self, method: str | None = None) -> tuple[str, dict[str, Any]]:
+        """The method of `sampler`, and those of config.sampling that it takes."""
         sampling = self.config.sampling
         method = one_of("sampling.method", (method or sampling.method).lower(), SAMPLERS)
         common = dict(eps=sampling.eps, noise_removal=sampling.noise_removal)
         if method == "pc":
-            return SAMPLERS["pc"](
-                self.sampling_sde,
-                self.score_fn(params),
+            options = dict(
                 predictor=sampling.predictor.lower(),
                 corrector=sampling.corrector.lower(),
                 snr=sampling.snr,
                 n_steps_each=sampling.n_steps_each,
                 probability_flow=sampling.probability_flow,
-                **common,
             )
-        if method == "ode":
+        elif method == "ode":
             options = dict(rtol=sampling.rtol, atol=sampling.atol)
         elif method == "adaptive":
             one_level = self.scaling.scale / 256
             options = dict(rtol=sampling.sde_rtol, atol=one_level if sampling.sde_atol is None else sampling.sde_atol)
         else:
             options = {key: sampling[key] for key in FAST_OPTIONS}
-        return SAMPLERS[method](self.sde, self.ode_score_fn(params), **options, **common)
+        return method, options | common
 
     def bits_per_dim(self, params: PyTree) -> Solver:
         """The solver for bits/dim of the density in model range, at points that `dequantization` gives."""

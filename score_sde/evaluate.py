@@ -1,5 +1,6 @@
 """What is done with a trained model: loss, bits/dim and samples of its snapshots, and samples on demand."""
 
+import functools
 import math
 from collections.abc import Callable
 from pathlib import Path
@@ -11,6 +12,7 @@ import numpy as np
 from ml_collections import ConfigDict
 
 from score_sde import data, files, images, parallel, workdir
+from score_sde import report as page
 from score_sde.digest import digest
 from score_sde.errors import UsageError
 from score_sde.parallel import pad_to_devices
@@ -24,32 +26,18 @@ from score_sde.trained import DEQUANTIZER, Report, Trained, load
 def evaluate(config: ConfigDict, directory: str | Path, folder: str = "eval") -> None:
     """Evaluates snapshots `eval.begin_ckpt`..`eval.end_ckpt`, or the last checkpoint where there are none of these.
 
-    Writes `folder`/report.json, after each checkpoint anew, and every round beneath it: the same call after a kill
-    goes on from the last one. Raises `UsageError` when there is no checkpoint, or `config` describes another run.
+    Writes `folder`/report.json and report.html, after each checkpoint anew, and every round beneath it: the same call
+    after a kill goes on from the last one. Raises `UsageError` when there is no checkpoint, or `config` describes
+    another run.
     """
-    directory, options = Path(directory), config.eval
+    directory = Path(directory)
     steps = _steps_to_evaluate(config, workdir.checkpoint_steps(directory))
-    parallel.check_divisible("eval.batch_size", options.batch_size)
-    if not (options.enable_loss or options.enable_bpd or options.enable_bound or options.enable_sampling):
-        raise UsageError(
-            "Nothing to evaluate: set eval.enable_loss, eval.enable_bpd, eval.enable_bound or eval.enable_sampling to "
-            "True."
-        )
+    parallel.check_divisible("eval.batch_size", config.eval.batch_size)
     model = load(directory, steps[0], config)
-    likelihoods = options.enable_bpd or options.enable_bound
-    train = likelihoods and options.bpd_dataset == "train"
-    test_set = load_data(config, train=False) if options.enable_loss or (likelihoods and not train) else None
-    bpd_set = load_data(config, train=True) if train else test_set
-    repeats = 1 if train else options.bpd_num_repeats
-    if likelihoods:  # what the SDE or the workdir lacks is said now
-        model.experiment.bits_per_dim(model.params)
-        learned = bool(model.dequantizer_params)
-    if options.enable_bound:
-        model.experiment.bound(model.params)
-
+    parts = _parts(model)
     report: dict[str, Any] = {"config": workdir.flatten(config.to_dict()), "versions": workdir.versions()}
     report["devices"] = [device.device_kind for device in jax.devices()]
-    if likelihoods and learned:
+    if (config.eval.enable_bpd or config.eval.enable_bound) and model.dequantizer_params:
         report["dequantizer"] = workdir.read(directory / DEQUANTIZER, "config.json")
     report["checkpoints"] = []
     with files.locked(directory / folder, "eval"):
@@ -57,26 +45,45 @@ def evaluate(config: ConfigDict, directory: str | Path, folder: str = "eval") ->
             if step != model.step:
                 model.restore(step)
             target = directory / folder / f"step_{step:08d}"
-            entry: dict[str, Any] = {"step": step}
-            identity = _identity(model)
-            if likelihoods:
-                of_likelihood = _likelihood_identity(model, identity, bpd_set, repeats)
-            if options.enable_loss:
-                entry["loss"] = loss(
-                    model, test_set, Rounds(target, "loss", identity | {"images": digest(test_set.images)}, ["loss"])
-                )
-            if options.enable_bpd:
-                rounds = Rounds(target, "bits_per_dim", of_likelihood, ["bits_per_dim", "nfe"])
-                entry["bits_per_dim"] = bits_per_dim(model, bpd_set, repeats, rounds)
-            if options.enable_bound:
-                rounds = Rounds(target, "bits_per_dim_bound", of_likelihood, ["bound"])
-                entry["bits_per_dim_bound"] = bits_per_dim_bound(model, bpd_set, repeats, rounds)
-            if options.enable_sampling:
-                entry["sampling"] = draw_samples(model, options.num_samples, target)
+            entry = {"step": step} | {name: part(target) for name, part in parts.items()}
             report["checkpoints"].append(entry)
             workdir.write(directory, f"{folder}/report.json", report)
+            if parallel.is_first():
+                page.write(directory / folder, report)
             _print(f"step {step}: {_summary(entry)}")
-    _print(f"Report: {directory / folder / 'report.json'}")
+    _print(f"Report: {directory / folder / 'report.json'}, report.html")
+
+
+def _parts(model: Trained) -> dict[str, Callable[[Path], dict[str, Any]]]:
+    """What config.eval asks for, as functions of a checkpoint's folder, for the weights that `model` has by then.
+
+    What the data, the SDE or the workdir lack is said now.
+    """
+    config, options = model.config, model.config.eval
+    likelihoods = options.enable_bpd or options.enable_bound
+    train = likelihoods and options.bpd_dataset == "train"
+    test_set = load_data(config, train=False) if options.enable_loss or (likelihoods and not train) else None
+    bpd_set = load_data(config, train=True) if train else test_set
+    repeats = 1 if train else options.bpd_num_repeats
+    if likelihoods:
+        model.experiment.bits_per_dim(model.params)
+        _ = model.dequantizer_params
+    parts: dict[str, Callable] = {}
+    if options.enable_loss:
+        parts["loss"] = lambda folder: loss(model, test_set, folder)
+    if options.enable_bpd:
+        parts["bits_per_dim"] = lambda folder: bits_per_dim(model, bpd_set, repeats, folder)
+    if options.enable_bound:
+        model.experiment.bound(model.params)
+        parts["bits_per_dim_bound"] = lambda folder: bits_per_dim_bound(model, bpd_set, repeats, folder)
+    if options.enable_sampling:
+        parts["sampling"] = lambda folder: draw_samples(model, options.num_samples, folder)
+    if not parts:
+        raise UsageError(
+            "Nothing to evaluate: set eval.enable_loss, eval.enable_bpd, eval.enable_bound or eval.enable_sampling to "
+            "True."
+        )
+    return parts
 
 
 def sample(config: ConfigDict, directory: str | Path) -> None:
@@ -91,16 +98,15 @@ def sample(config: ConfigDict, directory: str | Path) -> None:
     _print(f"{directory / 'samples' / stem}.png")
 
 
-def draw_samples(model: Trained, n: int, folder: Path, stem: str = "samples") -> dict[str, Any]:
+def draw_samples(model: Trained, n: int, folder: Path, stem: str = "samples", measured: Any = None) -> dict[str, Any]:
     """`n` samples, in rounds of eval.batch_size: `stem`.npz if one round is enough, else one file a round; and a sheet.
 
     Sample i of a checkpoint depends on (seed, step, i) only, unless the sampler couples the batch.
     """
     size = min(model.config.eval.batch_size, pad_to_devices(n))
     key = stream(stream(jax.random.key(model.config.seed + 1), Stream.SAMPLE), model.step)
-    rounds = Rounds(
-        folder, stem, _identity(model) | {"samples": n, "sampling": model.config.sampling.to_dict()}, ["images", "nfe"]
-    )
+    identity = {"samples": n, "sampling": model.config.sampling.to_dict()}
+    rounds = _rounds(folder, stem, ["images", "nfe"], model, lambda: identity)
     nfe, first = [], None
     with bar(f"sampling ({model.config.sampling.method})", n, "img") as progress:
         for start in range(0, n, size):
@@ -120,9 +126,13 @@ def draw_samples(model: Trained, n: int, folder: Path, stem: str = "samples") ->
     return {"num_samples": n, "nfe": float(np.concatenate(nfe).mean())}
 
 
-def loss(model: Trained, source: data.Source, rounds: Keep = compute_anew) -> dict[str, Any]:
-    """The training objective over a whole split, without flips and dropout: mean and standard error over images."""
+def loss(model: Trained, source: data.Source, folder: Path | None = None) -> dict[str, Any]:
+    """The training objective over a whole split, without flips and dropout: mean and standard error over images.
+
+    folder: of the rounds, which are kept there if it is given.
+    """
     size = model.config.eval.batch_size
+    rounds = _rounds(folder, "loss", ["loss"], model, lambda: {"images": digest(source.images)})
 
     def chunk(indices: np.ndarray, repeat: int, report: Report) -> Arrays:
         return {"loss": np.asarray(model.eval_losses(model.params, source.images[indices], repeat, indices))}
@@ -130,11 +140,13 @@ def loss(model: Trained, source: data.Source, rounds: Keep = compute_anew) -> di
     return _mean_and_error(_over_split(rounds, "loss", len(source), size, 1, chunk)["loss"])
 
 
-def bits_per_dim(model: Trained, source: data.Source, repeats: int, rounds: Keep = compute_anew) -> dict[str, Any]:
+def bits_per_dim(model: Trained, source: data.Source, repeats: int, folder: Path | None = None) -> dict[str, Any]:
     """Bits/dim over a whole split, each image `repeats` times with fresh dequantisation noise and probe.
 
-    The standard error is over images, of their means over the repeats: it holds the spread of both.
+    The standard error is over images, of their means over the repeats: it holds the spread of both. folder: as `loss`.
     """
+    identity = functools.partial(_likelihood_identity, model, source, repeats)
+    rounds = _rounds(folder, "bits_per_dim", ["bits_per_dim", "nfe"], model, identity)
     root = stream(jax.random.key(model.config.seed + 1), Stream.BITS_PER_DIM)
 
     def chunk(indices: np.ndarray, repeat: int, report: Report) -> Arrays:
@@ -147,10 +159,10 @@ def bits_per_dim(model: Trained, source: data.Source, repeats: int, rounds: Keep
     return {**_mean_and_error(found["bits_per_dim"]), "repeats": repeats, "nfe": float(found["nfe"].mean())}
 
 
-def bits_per_dim_bound(
-    model: Trained, source: data.Source, repeats: int, rounds: Keep = compute_anew
-) -> dict[str, Any]:
+def bits_per_dim_bound(model: Trained, source: data.Source, repeats: int, folder: Path | None = None) -> dict[str, Any]:
     """The upper bound on bits/dim over a whole split, with the images, repeats and noise of `bits_per_dim`."""
+    identity = functools.partial(_likelihood_identity, model, source, repeats)
+    rounds = _rounds(folder, "bits_per_dim_bound", ["bound"], model, identity)
     root = stream(jax.random.key(model.config.seed + 1), Stream.BITS_PER_DIM)
 
     def chunk(indices: np.ndarray, repeat: int, report: Report) -> Arrays:
@@ -162,22 +174,27 @@ def bits_per_dim_bound(
     return {**_mean_and_error(found["bound"]), "repeats": repeats}
 
 
-def _identity(model: Trained) -> dict[str, Any]:
-    """What every round of a checkpoint depends on."""
-    return {
+def _rounds(
+    folder: Path | None, stem: str, arrays: list[str], model: Trained, identity: Callable[[], dict[str, Any]]
+) -> Keep:
+    """Rounds in the folder, for the model's weights and what `identity` adds to them; without one, none are kept."""
+    if folder is None:
+        return compute_anew
+    of_model = {
         "run": workdir.identity(model.config.to_dict()),
         "checkpoint": {"step": model.step, "digest": model.digest},
         "versions": workdir.versions(),
         "devices": sorted({device.device_kind for device in jax.devices()}),
         "batch_size": model.config.eval.batch_size,
     }
+    return Rounds(folder, stem, of_model | identity(), arrays)
 
 
-def _likelihood_identity(model: Trained, identity: dict[str, Any], source: data.Source, repeats: int) -> dict[str, Any]:
+def _likelihood_identity(model: Trained, source: data.Source, repeats: int) -> dict[str, Any]:
     keys = ("bpd_dataset", "hutchinson_type", "num_probes", "dequantization", "bound_num_times", "rtol", "atol")
     learned = digest(model.dequantizer_params) if model.dequantizer_params else None
     options = {key: model.config.eval[key] for key in keys}
-    return identity | {"images": digest(source.images), "repeats": repeats, "dequantizer": learned, "eval": options}
+    return {"images": digest(source.images), "repeats": repeats, "dequantizer": learned, "eval": options}
 
 
 def _over_split(rounds: Keep, name: str, n: int, size: int, repeats: int, chunk: Callable) -> Arrays:

@@ -12,11 +12,11 @@ ROOMS = [
     {"errors"},
     {"randomness", "pytorch_files", "parallel", "digest"},
     {"sde", "models", "images", "data", "state", "files", "checkpoints"},
-    {"score", "reference_checkpoints", "writer"},
+    {"score", "reference_checkpoints", "writer", "page"},
     {"losses", "sampling", "oracles", "dequantization"},
     {"likelihood", "likelihood_bound", "progress", "workdir", "divergence", "rounds", "processes"},
     {"build"},
-    {"trained", "train"},
+    {"trained", "train", "report"},
     {"evaluate", "train_dequantizer", "describe"},
     {"main", "__init__"},
     {"__main__", "import_checkpoint"},
@@ -27,6 +27,7 @@ ROOM = {module: number for number, room in enumerate(ROOMS) for module in room}
 DOORS = {
     "tensorflow_datasets": {"data"},
     "wandb": {"writer"},
+    "matplotlib": {"page"},
     "orbax": {"checkpoints"},
     "absl": {"main", "import_checkpoint"},
     "ml_collections": {
