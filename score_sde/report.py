@@ -1,5 +1,6 @@
 """The page of an evaluation: a table of its checkpoints, curves over them, and samples of each."""
 
+import html
 import math
 from collections.abc import Mapping
 from pathlib import Path
@@ -7,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from score_sde import images, page
+from score_sde import images, page, workdir
 
 LABELS = {"loss": "loss", "bits_per_dim": "bits/dim", "bits_per_dim_bound": "bound on bits/dim"}
 SIDE = 768  # of a grid in the page, in pixels
@@ -16,36 +17,42 @@ SIDE = 768  # of a grid in the page, in pixels
 def write(folder: Path, report: Mapping[str, Any]) -> Path:
     """Writes `folder`/report.html of a report and of the samples beneath the folder; returns its path."""
     entries = report["checkpoints"]
-    found = [{"step": entry["step"]} | figures(entry) for entry in entries]
-    names = list(dict.fromkeys(name for figures in found for name in figures if name != "step"))
-    rows = [[f"{each['step']:,}", *(text(each.get(name)) for name in names)] for each in found]
+    protocols = {m["fingerprint"]: m["protocol"] for m in map(_metrics, entries) if m}
+    found = {entry["step"]: figures(entry, apart=len(protocols) > 1) for entry in entries}
+    names = list(dict.fromkeys(name for of_step in found.values() for name in of_step))
+    rows = [[f"{step:,}", *(text(of_step.get(name)) for name in names)] for step, of_step in found.items()]
     body = [page.note("EMA weights. ± is one standard error."), page.table(["step", *names], rows)]
     if len(entries) > 1:
-        body += ["<h2>Over checkpoints</h2>", '<div class="grids">']
-        body += [page.figure(f"{name}, ± two standard errors", _curve(found, name)) for name in names]
-        body.append("</div>")
-    grids = [(entry["step"], _grid(folder / f"step_{entry['step']:08d}")) for entry in entries]
-    if any(grid for _, grid in grids):
-        body += ["<h2>Samples</h2>", '<div class="grids">']
-        body += [page.figure(f"step {step:,}", grid) for step, grid in grids if grid]
-        body.append("</div>")
-    for fingerprint, protocol in {
-        entry["metrics"]["fingerprint"]: entry["metrics"]["protocol"] for entry in entries if "metrics" in entry
-    }.items():
-        body.append(f"<h2>Protocol {fingerprint}</h2>")
-        body.append(page.note("Compare distances with those of the same fingerprint only."))
-        body.append(page.listing(protocol))
+        curves = [page.figure(f"{name}, ± two standard errors", _curve(found, name)) for name in names]
+        body += ["<h2>Over checkpoints</h2>", f'<div class="grids">{"".join(curves)}</div>']
+    grids = {step: _grid(folder / f"step_{step:08d}") for step in found}
+    if any(grids.values()):
+        pictures = [page.figure(f"step {step:,}", grid) for step, grid in grids.items() if grid]
+        body += ["<h2>Samples</h2>", f'<div class="grids">{"".join(pictures)}</div>']
+    for fingerprint, protocol in protocols.items():
+        body += [f"<h2>Protocol {html.escape(fingerprint)}</h2>", page.listing(workdir.flatten(protocol))]
+        body.append(page.note("A distance compares with others of this fingerprint only."))
     body += ["<h2>Versions</h2>", page.listing(report["versions"] | {"devices": ", ".join(report["devices"])})]
     body += ["<h2>Config</h2>", page.listing(report["config"])]
     page.write(folder / "report.html", f"Evaluation of {folder.parent.name}", "\n".join(body))
     return folder / "report.html"
 
 
-def figures(entry: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
-    """The figures of a checkpoint by their names, each with its mean and standard error."""
+def figures(entry: Mapping[str, Any], *, apart: bool = False) -> dict[str, dict[str, Any]]:
+    """The figures of a checkpoint by their names, each with its mean and standard error.
+
+    apart: distances are named with the fingerprint of their protocol, where there are several.
+    """
     found = {label: entry[name] for name, label in LABELS.items() if name in entry}
-    measured = entry.get("metrics", {})
-    return found | {name: value for name, value in measured.items() if isinstance(value, dict) and "mean" in value}
+    measured = _metrics(entry)
+    suffix = f" ({measured['fingerprint']})" if apart and measured else ""
+    return found | {
+        name + suffix: value for name, value in measured.items() if isinstance(value, Mapping) and "mean" in value
+    }
+
+
+def _metrics(entry: Mapping[str, Any]) -> Mapping[str, Any]:
+    return entry.get("sampling", {}).get("metrics", {})
 
 
 def text(figure: Mapping[str, Any] | None) -> str:
@@ -60,8 +67,8 @@ def _decimals(error: float) -> int:
     return min(8, max(0, 1 - math.floor(math.log10(error)))) if 0 < error < math.inf else 4
 
 
-def _curve(found: list[dict[str, Any]], name: str) -> str:
-    points = [(each["step"], each[name]["mean"], each[name]["standard_error"]) for each in found if name in each]
+def _curve(found: Mapping[int, Mapping[str, Any]], name: str) -> str:
+    points = [(step, each[name]["mean"], each[name]["standard_error"]) for step, each in found.items() if name in each]
     steps, means, errors = zip(*points, strict=True)
     return page.chart({name: (steps, means, None if None in errors else errors)}, "step", name)
 

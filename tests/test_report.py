@@ -1,0 +1,62 @@
+"""The page of an evaluation shows what its report says, and nothing unescaped."""
+
+import numpy as np
+import pytest
+
+from score_sde import page, report
+
+SCRIPT = "<script>alert(1)</script>"
+
+
+def entry(step: int, loss: float, error: float | None = 0.012) -> dict:
+    return {"step": step, "loss": {"mean": loss, "standard_error": error, "images": 9}}
+
+
+def written(tmp_path, entries, **config) -> str:
+    content = {"config": config, "versions": {"jax": "0"}, "devices": ["cpu"], "checkpoints": entries}
+    return report.write(tmp_path / "eval", content).read_text()
+
+
+def test_a_page_has_every_figure_a_curve_over_checkpoints_and_samples_of_each(tmp_path):
+    for step in (2, 4):
+        (tmp_path / "eval" / f"step_{step:08d}").mkdir(parents=True)
+        np.savez(tmp_path / "eval" / f"step_{step:08d}" / "samples_0000.npz", images=np.zeros((9, 8, 8, 1), np.uint8))
+    content = written(tmp_path, [entry(2, 1.5), entry(4, 1.25)])
+    assert "1.500 ± 0.012" in content and "1.250 ± 0.012" in content
+    assert content.count("<svg") == 1
+    assert content.count("data:image/png;base64,") == 2
+
+
+def test_one_checkpoint_without_samples_is_a_table(tmp_path):
+    content = written(tmp_path, [entry(2, 1.5)])
+    assert "<svg" not in content and "<img" not in content
+
+
+@pytest.mark.parametrize(
+    ("mean", "error", "expected"),
+    [(4.90412, 0.0234, "4.904 ± 0.023"), (131.7, 12.1, "132 ± 12"), (2.5, None, "2.5"), (0.5, 0.0, "0.5000 ± 0")],
+)
+def test_an_error_has_two_digits(mean, error, expected):
+    assert report.text({"mean": mean, "standard_error": error}) == expected
+
+
+def test_a_figure_that_one_checkpoint_lacks_was_not_run(tmp_path):
+    assert "not run" in written(tmp_path, [entry(2, 1.5), {"step": 4}])
+
+
+def test_only_figures_of_one_protocol_share_a_curve(tmp_path):
+    def measured(step: int, fingerprint: str) -> dict:
+        figure = {"fid": {"mean": 3.0 + step, "standard_error": 0.1}}
+        return {"step": step, "sampling": {"metrics": {"fingerprint": fingerprint, "protocol": {}} | figure}}
+
+    content = written(tmp_path, [measured(2, "aa"), measured(4, "bb"), measured(6, "bb")])
+    assert "fid (aa)" in content and "fid (bb)" in content
+    assert "fid (" not in written(tmp_path, [measured(2, "aa"), measured(4, "aa")])
+
+
+def test_what_a_config_holds_is_shown_as_text(tmp_path):
+    content = written(tmp_path, [entry(2, 1.5), entry(3, 1.5)], dataset=SCRIPT)
+    assert SCRIPT not in content
+    assert "&lt;script&gt;" in content
+    assert SCRIPT not in page.figure(SCRIPT, "") + page.table([SCRIPT], [[SCRIPT]]) + page.note(SCRIPT)
+    assert SCRIPT not in page.chart({SCRIPT: ([1], [1], None), "b": ([1], [1], None)}, SCRIPT, SCRIPT)
