@@ -83,6 +83,19 @@ def base() -> ConfigDict:
         rtol=1e-5,
         atol=1e-5,
     )
+    config.metrics = dict(
+        features="inception",  # inception | trained | none: what eval compares its samples and the data by
+        weights="",  # file of Inception's; default: in `dir`, downloaded
+        statistics="",  # file of the data's statistics; default: in `dir`, computed
+        dir="",  # default: the environment's SCORE_SDE_CACHE, else ~/.cache/score_sde
+        split="train",  # train | test: what samples are compared with
+        batch_size=128,
+        nf=32,  # of the trained features' network
+        dimension=64,
+        n_iters=1000,
+        lr=1e-3,
+        seed=0,
+    )
     config.data = dict(
         dataset="cifar10",
         data_dir="",  # default: the environment's TFDS_DATA_DIR, else ~/tensorflow_datasets
@@ -190,6 +203,7 @@ def digits(config: ConfigDict) -> None:
         snapshot_sampling=False,
     )
     config.eval.update(batch_size=304, begin_ckpt=1, enable_bpd=True, bpd_num_repeats=1, rtol=1e-4, atol=1e-4)
+    config.metrics.update(features="trained", n_iters=500)
     config.dequantizer.update(n_iters=500, log_freq=10, snapshot_freq=250)
     config.optim.update(warmup=100, lr=1e-3, ema_rate=0.995)  # longer averages would reach back to the start
 

@@ -316,6 +316,10 @@ def _check_values(config: ConfigDict) -> None:
     one_of("eval.bpd_dataset", config.eval.bpd_dataset, ("train", "test"))
     likelihood.check_divergence(config.eval.hutchinson_type.lower(), config.eval.num_probes)
     one_of("eval.dequantization", config.eval.dequantization.lower(), dequantization.CHOICES)
+    one_of("metrics.features", config.metrics.features, ("inception", "trained", "none"))
+    one_of("metrics.split", config.metrics.split, ("train", "test"))
+    for key in ("batch_size", "nf", "dimension", "n_iters", "lr"):
+        _check_positive(f"metrics.{key}", config.metrics[key])
     one_of("wandb.mode", config.wandb.mode, ("disabled", "offline", "online"))
     one_of("training.nonfinite", config.training.nonfinite, ("stop", "skip"))
     training = config.training

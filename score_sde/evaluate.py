@@ -15,6 +15,7 @@ from score_sde import data, files, images, parallel, workdir
 from score_sde import report as page
 from score_sde.digest import digest
 from score_sde.errors import UsageError
+from score_sde.measures import Measure, measure
 from score_sde.parallel import pad_to_devices
 from score_sde.progress import bar, reporter
 from score_sde.randomness import Stream, sample_keys, stream
@@ -77,7 +78,8 @@ def _parts(model: Trained) -> dict[str, Callable[[Path], dict[str, Any]]]:
         model.experiment.bound(model.params)
         parts["bits_per_dim_bound"] = lambda folder: bits_per_dim_bound(model, bpd_set, repeats, folder)
     if options.enable_sampling:
-        parts["sampling"] = lambda folder: draw_samples(model, options.num_samples, folder)
+        measured_by = measure(config)
+        parts["sampling"] = lambda folder: draw_samples(model, options.num_samples, folder, measure=measured_by)
     if not parts:
         raise UsageError(
             "Nothing to evaluate: set eval.enable_loss, eval.enable_bpd, eval.enable_bound or eval.enable_sampling to "
@@ -98,16 +100,22 @@ def sample(config: ConfigDict, directory: str | Path) -> None:
     _print(f"{directory / 'samples' / stem}.png")
 
 
-def draw_samples(model: Trained, n: int, folder: Path, stem: str = "samples", measured: Any = None) -> dict[str, Any]:
+def draw_samples(
+    model: Trained, n: int, folder: Path, stem: str = "samples", *, measure: Measure | None = None
+) -> dict[str, Any]:
     """`n` samples, in rounds of eval.batch_size: `stem`.npz if one round is enough, else one file a round; and a sheet.
 
-    Sample i of a checkpoint depends on (seed, step, i) only, unless the sampler couples the batch.
+    Sample i of a checkpoint depends on (seed, step, i) only, unless the sampler couples the batch. measure: what is
+    told of them as "metrics"; their features are rounds as well.
     """
     size = min(model.config.eval.batch_size, pad_to_devices(n))
     key = stream(stream(jax.random.key(model.config.seed + 1), Stream.SAMPLE), model.step)
-    identity = {"samples": n, "sampling": model.config.sampling.to_dict()}
-    rounds = _rounds(folder, stem, ["images", "nfe"], model, lambda: identity)
-    nfe, first = [], None
+    of_samples = {"samples": n, "sampling": model.config.sampling.to_dict()}
+    rounds = _rounds(folder, stem, ["images", "nfe"], model, lambda: of_samples)
+    if measure:
+        of_features = of_samples | {"weights": measure.features.digest}
+        feature_rounds = _rounds(folder, "features", list(measure.features.arrays), model, lambda: of_features)
+    nfe, features, first = [], [], None
     with bar(f"sampling ({model.config.sampling.method})", n, "img") as progress:
         for start in range(0, n, size):
             valid = min(size, n - start)
@@ -117,13 +125,38 @@ def draw_samples(model: Trained, n: int, folder: Path, stem: str = "samples", me
                 x, evaluations = model.sample_with_nfe(keys, report=reporter(progress, valid, start))
                 return {"images": images.to_pixels(x)[:valid], "nfe": np.asarray(evaluations)[:valid]}
 
-            found = rounds("" if n <= size else f"{start // size:04d}", draw)
+            name = "" if n <= size else f"{start // size:04d}"
+            found = rounds(name, draw)
+            if measure:
+                features.append(feature_rounds(name, functools.partial(measure.features.of, found["images"])))
             progress.update(start + valid - progress.n)
             nfe.append(found["nfe"])
             first = found["images"] if first is None else first
     sheet, magnify = images.grid(first[:256]), max(1, 64 // model.config.data.image_size)
     files.replace(folder / f"{stem}.png", lambda file: images.write_png(file, sheet, magnify))
-    return {"num_samples": n, "nfe": float(np.concatenate(nfe).mean())}
+    result: dict[str, Any] = {"num_samples": n, "nfe": float(np.concatenate(nfe).mean())}
+    if measure:
+        arrays = {key: np.concatenate([part[key] for part in features]) for key in features[0]}
+        result["metrics"] = measure(arrays, _protocol(model, n))
+    return result
+
+
+def _protocol(model: Trained, n: int) -> dict[str, Any]:
+    """What the model's samples depend on, and not the model."""
+    experiment, data_options = model.experiment, model.config.data
+    method, options = experiment.sampler_options()
+    if method == "pc":
+        options["num_scales"] = experiment.sampling_sde.num_scales
+    nfe = experiment.sampler(experiment.param_shapes).nfe
+    return {
+        "num_samples": n,
+        "sampler": method,
+        "sampler_options": options | {"temperature": model.config.sampling.temperature},
+        "nfe": "adaptive" if nfe is None else nfe,
+        "ema": model.ema,
+        "image": [data_options.image_size, data_options.image_size, data_options.num_channels],
+        "uniform_dequantization": data_options.uniform_dequantization,
+    }
 
 
 def loss(model: Trained, source: data.Source, folder: Path | None = None) -> dict[str, Any]:

@@ -1,8 +1,9 @@
 """Reads what `torch.save` writes, without PyTorch and without running anything from the file.
 
-A .pth file is a zip: a pickle of plain containers, and one raw file for each tensor's storage. The pickle may name only
-the few things below, each of which is rebuilt by a function of this module; any other name refuses the file. What a
-pickle can change are objects made for it alone, and what comes out of it is plain containers, numbers and arrays.
+A .pth file is a zip: a pickle of plain containers, and a raw file for each tensor's storage. Before PyTorch 1.6 it was
+some pickles, one of them the object's, and the storages after them. A pickle may name only the few things below, each
+of which is rebuilt by a function of this module; any other name refuses the file. What a pickle can change are objects
+made for it alone, and what comes out of it is plain containers, numbers and arrays.
 """
 
 import math
@@ -30,21 +31,16 @@ def is_pytorch(path: Path) -> bool:
 def read(path: Path) -> Any:
     """The saved object, with tensors as numpy arrays.
 
-    Raises `UsageError` if the file is damaged, older than PyTorch 1.6, or holds anything but plain containers, numbers
-    and tensors; `OSError` if it cannot be read.
+    Raises `UsageError` if the file is damaged, or holds anything but plain containers, numbers and tensors; `OSError`
+    if it cannot be read.
     """
-    if not zipfile.is_zipfile(path):
-        advice = "save it again with a newer one: torch.save(torch.load(FILE, weights_only=True), NEW)"
-        raise UsageError(f"{path} is in the format of PyTorch before 1.6; {advice}.")
     try:
-        with zipfile.ZipFile(path) as archive:
-            pickles = [n for n in archive.namelist() if n.count("/") == 1 and n.endswith("/data.pkl")]
-            if len(pickles) != 1:
-                raise UsageError("it is a zip, but not a PyTorch file; if the file is inside it, unpack it first.")
-            (name,) = pickles
-            _check_stored(archive, name)
-            with archive.open(name) as file:
-                content = _Unpickler(file, archive, name.removesuffix("data.pkl")).load()
+        if zipfile.is_zipfile(path):
+            with zipfile.ZipFile(path) as archive:
+                content = _read_zip(archive)
+        else:
+            with Path(path).open("rb") as file:
+                content = _read_before_1_6(file, Path(path).stat().st_size)
         _check_plain(content)
     except UsageError as error:
         raise UsageError(f"Refused {path}: {error}") from None
@@ -53,6 +49,52 @@ def read(path: Path) -> Any:
     except Exception as error:
         raise UsageError(f"{path} is not a whole PyTorch file ({type(error).__name__}: {error}).") from error
     return content
+
+
+def _read_zip(archive: zipfile.ZipFile) -> Any:
+    pickles = [n for n in archive.namelist() if n.count("/") == 1 and n.endswith("/data.pkl")]
+    if len(pickles) != 1:
+        raise UsageError("it is a zip, but not a PyTorch file; if the file is inside it, unpack it first.")
+    (name,) = pickles
+    root = name.removesuffix("data.pkl")
+
+    def storage(key: str, dtype: np.dtype, size: int) -> np.ndarray:
+        _check_stored(archive, f"{root}data/{key}")
+        return _whole(key, archive.read(f"{root}data/{key}"), dtype, size)
+
+    _check_stored(archive, name)
+    with archive.open(name) as file:
+        return _Unpickler(file, storage).load()
+
+
+def _read_before_1_6(file: Any, file_size: int) -> Any:
+    """A magic number, a version and a description of the machine; the object; the storages' keys, sizes and numbers."""
+    if not file.read(len(BEFORE_1_6)) == BEFORE_1_6:
+        raise UsageError("it is not a PyTorch file.")
+    version, machine = _Unpickler(file).load(), _Unpickler(file).load()
+    if version != 1001 or type(machine) is not dict or machine.get("little_endian") is not True:
+        raise UsageError("its format is neither that of PyTorch 1.6 nor the one before.")
+    start, kinds, storages = file.tell(), {}, {}
+
+    def note(key: str, dtype: np.dtype, size: int) -> None:
+        if size * dtype.itemsize > file_size:
+            raise UsageError(f"it is cut short: storage {key} of {size} numbers is larger than the file.")
+        kinds[key] = dtype, size
+
+    _Unpickler(file, note, without_tensors=True).load()
+    for key in _Unpickler(file).load():
+        dtype, size = kinds[key]
+        stored = int.from_bytes(file.read(8), "little")
+        storages[key] = _whole(key, file.read(min(size, stored) * dtype.itemsize), dtype, size)
+    file.seek(start)
+    return _Unpickler(file, lambda key, *_: storages[key]).load()
+
+
+def _whole(key: str, content: bytes, dtype: np.dtype, size: int) -> np.ndarray:
+    storage = np.frombuffer(content[: len(content) // dtype.itemsize * dtype.itemsize], dtype)
+    if len(storage) != size:
+        raise UsageError(f"it is cut short: storage {key} holds {len(storage)} of {size} numbers.")
+    return storage
 
 
 class _Storage(str):
@@ -96,9 +138,11 @@ class _DType:
 
 
 class _Unpickler(pickle.Unpickler):
-    def __init__(self, file, archive: zipfile.ZipFile, root: str):
+    """storage: (key, dtype, size) -> the numbers of a storage. without_tensors: what would be one is None."""
+
+    def __init__(self, file: Any, storage: Callable | None = None, *, without_tensors: bool = False):
         super().__init__(file)
-        self._archive, self._root = archive, root
+        self._storage, self._without_tensors = storage, without_tensors
         self._storages: dict[str, np.ndarray] = {}
 
     def find_class(self, module: str, name: str) -> Any:
@@ -107,20 +151,17 @@ class _Unpickler(pickle.Unpickler):
         function = REBUILD.get(f"{module}.{name}")
         if function is None:
             raise UsageError(f"it asks for {module}.{name}, and no code is run for a file's sake.")
+        if function is _tensor and self._without_tensors:
+            return lambda *_: None
         return lambda *args: function(*args)  # a pickle can set attributes of what it has named
 
     def persistent_load(self, pid: tuple) -> np.ndarray:
-        kind, dtype, key, _, size = pid
-        plain = type(dtype) is _Storage and type(key) is str and type(size) is int
-        if kind != "storage" or not plain or not re.fullmatch(r"\w+", key):
+        kind, dtype, key, _, size, *view = pid
+        plain = type(dtype) is _Storage and type(key) is str and type(size) is int and view in ([], [None])
+        if kind != "storage" or not plain or not re.fullmatch(r"\w+", key) or self._storage is None:
             raise UsageError("it refers to something that is no tensor.")
         if key not in self._storages:
-            name = f"{self._root}data/{key}"
-            _check_stored(self._archive, name)
-            storage = np.frombuffer(self._archive.read(name), np.dtype(str(dtype)))
-            if len(storage) != size:
-                raise UsageError(f"it is cut short: storage {key} holds {len(storage)} of {size} numbers.")
-            self._storages[key] = storage
+            self._storages[key] = self._storage(key, np.dtype(str(dtype)), size)
         return self._storages[key]
 
 

@@ -33,6 +33,7 @@ class Stream(enum.IntEnum):
     DROPOUT = 12
     PROJECT = 13
     DEQUANTIZER = 14
+    FEATURES = 15
 
 
 def stream(key: Key[Array, "..."], use: Stream | int | Int[Array, ""]) -> Key[Array, "..."]:

@@ -23,7 +23,7 @@ from score_sde.errors import UsageError
 from score_sde.files import replace
 
 # What may change between the launches of a run without making it another run.
-FREE_SECTIONS = ("sampling", "eval", "dequantizer", "wandb")
+FREE_SECTIONS = ("sampling", "eval", "metrics", "dequantizer", "wandb")
 FREE_KEYS = (
     "data.data_dir",
     "training.n_iters",
@@ -54,6 +54,19 @@ ADDED = {
         "s_noise": 1.003,
     },
     "eval": {"dequantization": "uniform", "num_probes": 1, "enable_bound": False, "bound_num_times": 16},
+    "metrics": {
+        "features": "inception",
+        "weights": "",
+        "statistics": "",
+        "dir": "",
+        "split": "train",
+        "batch_size": 128,
+        "nf": 32,
+        "dimension": 64,
+        "n_iters": 1000,
+        "lr": 1e-3,
+        "seed": 0,
+    },
 }
 PACKAGES = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "numpy")
 

@@ -15,11 +15,14 @@ ROOMS = [
     {"score", "reference_checkpoints", "writer", "page"},
     {"losses", "sampling", "oracles", "dequantization"},
     {"likelihood", "likelihood_bound", "progress", "workdir", "divergence", "rounds", "processes"},
+    {"downloads"},
+    {"metrics"},
     {"build"},
     {"trained", "train", "report"},
+    {"measures"},
     {"evaluate", "train_dequantizer", "describe"},
     {"main", "__init__"},
-    {"__main__", "import_checkpoint"},
+    {"__main__", "import_checkpoint", "statistics"},
 ]
 ROOM = {module: number for number, room in enumerate(ROOMS) for module in room}
 
@@ -29,7 +32,7 @@ DOORS = {
     "wandb": {"writer"},
     "matplotlib": {"page"},
     "orbax": {"checkpoints"},
-    "absl": {"main", "import_checkpoint"},
+    "absl": {"main", "import_checkpoint", "statistics"},
     "ml_collections": {
         "main",
         "import_checkpoint",
@@ -39,8 +42,9 @@ DOORS = {
         "train_dequantizer",
         "evaluate",
         "describe",
+        "measures",
     },
-    "flax.linen": {"models", "describe"},
+    "flax.linen": {"models", "metrics", "describe"},
     "tqdm": {"progress", "data"},
     "tensorflow": set(),
     "torch": set(),

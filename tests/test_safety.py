@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from PIL import Image, ImageFile
 
-from score_sde import data, pytorch_files
+from score_sde import data, page, pytorch_files
 from score_sde.data import sources
 from score_sde.data.sources import MAX_PIXELS, decode
 from score_sde.errors import UsageError
@@ -134,7 +134,7 @@ def test_a_damaged_image_of_a_data_set_is_named(monkeypatch):
 
 def test_the_digits_page_shows_its_values_as_text(tmp_path, tiny_config, monkeypatch):
     report = pytest.importorskip("experiments.digits.report")
-    monkeypatch.setattr(report, "_picture", lambda *args, **kwargs: "")
+    monkeypatch.setattr(page, "picture", lambda *args, **kwargs: "")
     config = tiny_config()
     config.sampling.update(predictor=SCRIPT, corrector=SCRIPT)
     config.data.data_dir = SCRIPT
@@ -145,8 +145,8 @@ def test_the_digits_page_shows_its_values_as_text(tmp_path, tiny_config, monkeyp
     model = types.SimpleNamespace(config=config, step=1)
     samplers = [report.SamplerResult(name, pixels, 1.0, 1.0) for name in report.NAMES]
     bpd = {"mean": 1.0, "standard_error": 1.0, "images": 1, "repeats": 1, "nfe": 1.0}
-    page = report.write_report(folder, SCRIPT, model, pixels, samplers, pixels, bpd).read_text()
-    assert "<script" not in page and page.count("&lt;script&gt;") >= 5
+    content = report.write_report(folder, SCRIPT, model, pixels, samplers, pixels, bpd).read_text()
+    assert "<script" not in content and content.count("&lt;script&gt;") >= 5
 
 
 def test_the_truth_table_shows_its_values_as_text(tmp_path):

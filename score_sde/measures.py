@@ -1,0 +1,94 @@
+"""What a config's samples are measured with: features of images, and their statistics over its data set."""
+
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from ml_collections import ConfigDict
+
+from score_sde import metrics, workdir
+from score_sde.errors import UsageError, warn
+from score_sde.parallel import all_agree
+from score_sde.rounds import Arrays
+from score_sde.train import load_data
+
+
+class Measure(NamedTuple):
+    """Figures of samples."""
+
+    features: metrics.Features
+    statistics: metrics.Statistics
+
+    def __call__(self, arrays: Arrays, protocol: Mapping[str, Any]) -> dict[str, Any]:
+        """Of features and logits. protocol: what they depend on besides these statistics, which is added here."""
+        of_all = dict(protocol) | {
+            "features": self.features.name,
+            "weights": self.features.digest,
+            "statistics": self.statistics.digest,
+            "statistics_of": {key: self.statistics.about.get(key) for key in ("data_set", "split", "file")},
+            "pixels": "clipped, times 255, rounded down to uint8",
+        }
+        figures = metrics.measure(self.features.name, arrays, self.statistics)
+        return figures | {"fingerprint": metrics.fingerprint(of_all), "protocol": of_all}
+
+
+def measure(config: ConfigDict) -> Measure | None:
+    """That of config.metrics; None if it names no features. Raises `UsageError` if anything for it cannot be had."""
+    if config.metrics.features == "none":
+        return None
+    of = features(config)
+    return Measure(of, statistics(config, of))
+
+
+def folder(config: ConfigDict) -> Path:
+    """Where weights, trained features and statistics are kept."""
+    return Path(config.metrics.dir or os.environ.get("SCORE_SDE_CACHE") or "~/.cache/score_sde").expanduser()
+
+
+def features(config: ConfigDict) -> metrics.Features:
+    """Those of config.metrics. Raises `UsageError` if they cannot be had."""
+    options = config.metrics
+    if options.features == "inception":
+        return metrics.inception_features(options.weights, folder(config), options.batch_size)
+    small = metrics.Options(options.nf, options.dimension, options.n_iters, lr=options.lr, seed=options.seed)
+    return metrics.trained_features(load_data(config, train=True), small, folder(config), options.batch_size)
+
+
+def statistics(config: ConfigDict, of: metrics.Features) -> metrics.Statistics:
+    """Those of config.metrics: from a file, or of a split of the data set, computed now or by an earlier call."""
+    options = config.metrics
+    if options.statistics:
+        found = metrics.load_statistics(Path(options.statistics).expanduser())
+        if found.about.get("features_digest", of.digest) != of.digest:
+            raise UsageError(
+                f"{options.statistics} holds statistics of the features {found.about['features']}, and these are "
+                f"{of.name}; set config.metrics.features, or compute them: python -m score_sde.statistics."
+            )
+        return found
+    source = load_data(config, train=options.split == "train")
+    about = {
+        "data_set": config.data.dataset,
+        "split": options.split,
+        "images": [len(source), config.data.image_size, config.data.image_size, config.data.num_channels],
+        "data_digest": source.digest(),
+        "features": of.name,
+        "features_digest": of.digest,
+    }
+    path = folder(config) / f"statistics_{metrics.fingerprint(about)}.npz"
+    found = _kept(path, about)
+    if found is None:
+        found = metrics.statistics_of(source, of, about | {"versions": workdir.versions()})
+        found.save(path)
+    return found
+
+
+def _kept(path: Path, about: Mapping[str, Any]) -> metrics.Statistics | None:
+    """What an earlier call has kept, if all processes can read it."""
+    try:
+        found = metrics.load_statistics(path) if path.exists() else None
+    except UsageError as error:
+        warn(f"{error} They are computed again.")
+        found = None
+    same = found is not None and {key: found.about.get(key) for key in about} == dict(about)
+    return found if all_agree(same) else None

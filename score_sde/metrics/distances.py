@@ -1,0 +1,213 @@
+"""Distances between two sets of images by their features, each with its error.
+
+Features are (n, d). Moments and matrix square roots are taken in float64: the covariances of 2,048 features are so
+ill-conditioned that a float32 square root has no digit left.
+"""
+
+import math
+from collections.abc import Iterator
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from scipy import linalg, special
+
+from score_sde.array_types import Array
+
+GROUPS = 10  # of the jackknife
+BLOCK = 1000  # images of a block of the kernel distance at most, as in the paper's code
+SIZES = 15  # of the sets from which the distance of infinitely many samples is extrapolated
+NEIGHBOURS = 3  # whose distance is the radius of a neighbourhood
+PAIRED = 10_000  # images of either set at most whose distances are taken pair by pair
+
+
+class Estimate(NamedTuple):
+    """standard_error: None where nothing tells it."""
+
+    mean: float
+    standard_error: float | None
+
+
+class Moments(NamedTuple):
+    """Sums over n feature vectors, less an origin near their mean; sums of parts add up."""
+
+    n: int
+    total: np.ndarray  # (d,)
+    products: np.ndarray  # (d, d)
+
+    @staticmethod
+    def of(features: np.ndarray, origin: np.ndarray) -> "Moments":
+        x = features.astype(np.float64) - origin
+        return Moments(len(x), x.sum(axis=0), x.T @ x)
+
+    def plus(self, other: "Moments", sign: int = 1) -> "Moments":
+        return Moments(*(a + sign * b for a, b in zip(self, other, strict=True)))
+
+    @property
+    def mean(self) -> np.ndarray:
+        return self.total / self.n
+
+    @property
+    def covariance(self) -> np.ndarray:
+        """With n - 1 in the denominator."""
+        return (self.products - np.outer(self.total, self.mean)) / (self.n - 1)
+
+
+def frechet_distance(mean1: np.ndarray, cov1: np.ndarray, mean2: np.ndarray, cov2: np.ndarray) -> float:
+    """|mean1 - mean2|^2 + tr(cov1 + cov2 - 2 (cov2^1/2 cov1 cov2^1/2)^1/2), Heusel et al. (2017), eq. 6.
+
+    The squared 2-Wasserstein distance of two Gaussians. Covariances may be singular.
+    """
+    return _frechet(mean1, cov1, mean2, cov2, symmetric_root(cov2))
+
+
+def symmetric_root(matrix: np.ndarray) -> np.ndarray:
+    """The positive semi-definite square root of such a matrix."""
+    values, vectors = linalg.eigh(matrix)
+    return (vectors * np.sqrt(_without_noise(values))) @ vectors.T
+
+
+def _frechet(mean1, cov1, mean2, cov2, root2) -> float:
+    values = linalg.eigh(root2 @ cov1 @ root2, eigvals_only=True)
+    trace = np.trace(cov1) + np.trace(cov2) - 2 * np.sqrt(_without_noise(values)).sum()
+    return float(max(0.0, np.sum((mean1 - mean2) ** 2) + trace))
+
+
+def _without_noise(values: np.ndarray) -> np.ndarray:
+    """Eigenvalues, zero where only rounding makes them differ from it: the root of one would be no small number."""
+    return np.where(values > values.max(initial=0) * len(values) * np.finfo(values.dtype).eps, values, 0.0)
+
+
+class Frechet:
+    """Distances of sets of features to a reference, whose covariance is factorised once."""
+
+    def __init__(self, mean: np.ndarray, covariance: np.ndarray):
+        self.mean, self.covariance = mean, covariance
+        self.root = symmetric_root(covariance)
+
+    def __call__(self, features: np.ndarray) -> Estimate:
+        """The distance, and its error by the jackknife over `GROUPS` groups of the features."""
+        groups = [Moments.of(features[group], self.mean) for group in _groups(len(features))]
+        return _jackknife(groups, self._of)
+
+    def of_infinitely_many(self, features: np.ndarray) -> float:
+        """The distance with its bias of order 1/n extrapolated to none, Chong and Forsyth (2020), "FID infinity".
+
+        A line through the distances of `SIZES` sets, the smallest a tenth of all, against 1/n. They are the first n
+        of one random order, the same for any features.
+        """
+        n = len(features)
+        sizes = np.unique(np.linspace(max(2, n // 10), n, SIZES).astype(int))
+        order = np.random.default_rng(0).permutation(n)
+        moments, distances = None, []
+        for start, stop in zip([0, *sizes[:-1]], sizes, strict=True):
+            more = Moments.of(features[order[start:stop]], self.mean)
+            moments = more if moments is None else moments.plus(more)
+            distances.append(self._of(moments))
+        return float(np.polyfit(1 / sizes, distances, 1)[1])
+
+    def _of(self, moments: Moments) -> float:
+        zero = np.zeros_like(self.mean)  # the origin of the moments is the reference's mean
+        return _frechet(moments.mean, moments.covariance, zero, self.covariance, self.root)
+
+
+def kernel_distance(features1: np.ndarray, features2: np.ndarray) -> Estimate:
+    """The squared maximum mean discrepancy with the kernel (x.y / d + 1)^3, Binkowski et al. (2018), unbiased.
+
+    The mean over disjoint blocks of both sets, and the error of that mean.
+    """
+    n = min(len(features1), len(features2))
+    blocks = max(1, min(n // 2, max(GROUPS, math.ceil(n / BLOCK))))
+    pairs = zip(np.array_split(features1, blocks), np.array_split(features2, blocks), strict=True)
+    values = [_discrepancy(x.astype(np.float64), y.astype(np.float64)) for x, y in pairs]
+    return Estimate(float(np.mean(values)), float(np.std(values, ddof=1) / math.sqrt(blocks)) if blocks > 1 else None)
+
+
+def _discrepancy(x: np.ndarray, y: np.ndarray) -> float:
+    def kernel(a, b):
+        return (a @ b.T / a.shape[1] + 1) ** 3
+
+    def within(a):
+        k = kernel(a, a)
+        return (k.sum() - np.trace(k)) / (len(a) * (len(a) - 1))
+
+    return within(x) + within(y) - 2 * kernel(x, y).mean()
+
+
+class _Labels(NamedTuple):
+    """Sums over n distributions of labels."""
+
+    n: int
+    total: np.ndarray  # (k,), of probabilities
+    negative_entropy: float
+
+    def plus(self, other: "_Labels", sign: int = 1) -> "_Labels":
+        return _Labels(*(a + sign * b for a, b in zip(self, other, strict=True)))
+
+    @property
+    def score(self) -> float:
+        marginal = self.total / self.n
+        return math.exp(self.negative_entropy / self.n - special.xlogy(marginal, marginal).sum())
+
+
+def inception_score(logits: np.ndarray) -> Estimate:
+    """exp E KL(p(label | image) || p(label)), Salimans et al. (2016), over all images at once as in the paper's code.
+
+    Its error is by the jackknife.
+    """
+    log_p = special.log_softmax(logits.astype(np.float64), axis=1)
+    p = np.exp(log_p)
+    groups = [_Labels(len(g), p[g].sum(axis=0), float((p[g] * log_p[g]).sum())) for g in _groups(len(p))]
+    return _jackknife(groups, lambda labels: labels.score)
+
+
+def precision_recall(features: np.ndarray, reference: np.ndarray) -> tuple[float, float]:
+    """The share of samples within the reference's neighbourhoods, and of the reference within the samples'.
+
+    Kynkaanniemi et al. (2019), with 3 neighbours, of the first 10,000 of each.
+    """
+    origin = reference.mean(axis=0)
+    fake, real = (jnp.asarray(x[:PAIRED] - origin, jnp.float32) for x in (features, reference))
+    return float(_covered(fake, real)), float(_covered(real, fake))
+
+
+def _covered(points: Array, centres: Array) -> float:
+    """The share of points no further from some centre than the third nearest of the other centres."""
+    rows = range(0, len(centres), BLOCK)
+    radii = jnp.concatenate([_radii(centres[i : i + BLOCK], centres) for i in rows])
+    inside = [_inside(points[i : i + BLOCK], centres, radii) for i in range(0, len(points), BLOCK)]
+    return float(jnp.concatenate(inside).mean())
+
+
+@jax.jit
+def _radii(rows: Array, centres: Array) -> Array:
+    nearest = -jax.lax.top_k(-_squared_distances(rows, centres), NEIGHBOURS + 1)[0]  # itself among them
+    return nearest[:, NEIGHBOURS]
+
+
+@jax.jit
+def _inside(points: Array, centres: Array, radii: Array) -> Array:
+    return (_squared_distances(points, centres) <= radii).any(axis=1)
+
+
+def _squared_distances(x: Array, y: Array) -> Array:
+    product = jnp.matmul(x, y.T, precision=jax.lax.Precision.HIGHEST)
+    return (x**2).sum(axis=1)[:, None] + (y**2).sum(axis=1) - 2 * product
+
+
+def _groups(n: int) -> Iterator[np.ndarray]:
+    """Indices 0..n-1 in groups of equal size but for one, each a sample of all."""
+    return (np.arange(i, n, GROUPS) for i in range(min(GROUPS, n)))
+
+
+def _jackknife(groups: list, of) -> Estimate:
+    """A statistic of the sum of all groups, and its error from what it is without each of them (Efron, 1982)."""
+    whole = groups[0]
+    for group in groups[1:]:
+        whole = whole.plus(group)
+    value = of(whole)
+    if len(groups) < GROUPS or whole.n < 3 * GROUPS:
+        return Estimate(value, None)
+    without = np.array([of(whole.plus(group, -1)) for group in groups])
+    return Estimate(value, float(np.sqrt((GROUPS - 1) / GROUPS * ((without - without.mean()) ** 2).sum())))

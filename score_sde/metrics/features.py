@@ -1,0 +1,102 @@
+"""What images are compared by: a network's features, with the name and the digest that say which."""
+
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from typing import NamedTuple
+
+import jax.numpy as jnp
+import numpy as np
+from flax import traverse_util
+
+from score_sde import data, files
+from score_sde.array_types import PyTree
+from score_sde.digest import digest
+from score_sde.downloads import download, sha256
+from score_sde.errors import UsageError, warn
+from score_sde.metrics import inception, small
+from score_sde.metrics.protocol import fingerprint
+from score_sde.parallel import all_agree, first_goes_first, pad_to_devices, place, pmap, split
+from score_sde.rounds import Arrays
+
+INCEPTION = "inception"
+URL = "https://github.com/mseitzer/pytorch-fid/releases/download/fid_weights/pt_inception-2015-12-05-6726825d.pth"
+SHA256 = "6726825d0af5f729cebd5821db510b11b1cfad8faad88a03f1befd49fb9129b2"
+
+
+class Features(NamedTuple):
+    """A network's features of images, over all devices.
+
+    name: "inception", or that of other features, whose distances are not called FID. digest: of its weights.
+    arrays: names of what `of` returns: "features" (n, d), and of Inception "logits" (n, k), float32.
+    """
+
+    name: str
+    digest: str
+    arrays: tuple[str, ...]
+    batch_size: int
+    apply: Callable[[np.ndarray], Arrays]
+
+    def of(self, pixels: np.ndarray) -> Arrays:
+        """Of uint8 images (n, h, w, c), in batches."""
+        found = [
+            {name: value[:valid] for name, value in self.apply(pixels[indices]).items()}
+            for indices, valid in data.padded_chunks(len(pixels), self.batch_size)
+        ]
+        return {name: np.concatenate([part[name] for part in found]) for name in self.arrays}
+
+
+def inception_features(weights: str | Path, folder: Path, batch_size: int) -> Features:
+    """Inception's.
+
+    weights: their PyTorch file; "": it is looked for in `folder`, and downloaded there. Raises `UsageError` if it
+    cannot be had, or is another file.
+    """
+    path = Path(weights).expanduser() if weights else folder / URL.rpartition("/")[2]
+    if weights and not path.is_file():
+        raise UsageError(f"No file {path}; set config.metrics.weights to a copy of {URL}, or to '' to download it.")
+    with first_goes_first():
+        if not path.is_file():
+            advice = f"copy the file to {path}, or set config.metrics.weights to it, or config.metrics.features=trained"
+            download(URL, path, SHA256, f"{advice}, or none")
+    found = sha256(path)
+    if found != SHA256:
+        warn(f"{path} is not the file that FID is defined by (SHA-256 {found}); the distance is that of its weights.")
+    name = INCEPTION if found == SHA256 else f"{INCEPTION}-{found[:8]}"
+    return _features(name, found, ("features", "logits"), batch_size, inception.inception, inception.load(path))
+
+
+def trained_features(source: data.Source, options: small.Options, folder: Path, batch_size: int) -> Features:
+    """Those of a small network trained on the data set, now or by an earlier call: it is kept in `folder`."""
+    what = small.task(source)
+    identity = fingerprint({"data": source.digest(), "options": options._asdict(), "task": what._asdict()})
+    path = folder / f"features_{identity}.npz"
+    leaves = _read(path)
+    if not all_agree(leaves is not None):
+        leaves = traverse_util.flatten_dict(small.train(options, source), sep="/")
+        files.replace(path, lambda file: np.savez(file, **leaves))
+    params = traverse_util.unflatten_dict(leaves, sep="/")
+    number = digest(params)
+
+    def apply(params: PyTree, pixels) -> dict:
+        return {"features": small.features(options, what, params, pixels)}
+
+    return _features(f"trained-{number[:8]}", number, ("features",), batch_size, apply, params)
+
+
+def _features(name: str, number: str, arrays: Iterable[str], batch_size: int, fn: Callable, params: PyTree) -> Features:
+    program, params = pmap(fn, in_axes=(None, 0), out_axes=None), place(params)
+    size = pad_to_devices(batch_size)
+
+    def apply(pixels: np.ndarray) -> Arrays:
+        return {key: np.asarray(value) for key, value in program(params, *split(jnp.asarray(pixels))).items()}
+
+    return Features(name, number, tuple(arrays), size, apply)
+
+
+def _read(path: Path) -> Arrays | None:
+    """The arrays of a file; None if there is none, or it is damaged."""
+    try:
+        with np.load(path, allow_pickle=False) as stored:
+            return dict(stored)
+    except Exception:  # zipfile raises various types for what is damaged
+        return None

@@ -1,0 +1,88 @@
+"""Statistics of a data set's features, computed once and kept: what samples are compared with."""
+
+import hashlib
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from score_sde import data, files
+from score_sde.errors import UsageError
+from score_sde.metrics.distances import PAIRED, Moments
+from score_sde.metrics.features import Features
+from score_sde.progress import bar
+
+
+class Statistics(NamedTuple):
+    """Of n images. features: (m, d) of a random part of at most 10,000 of them, None if only moments are known.
+
+    about: data set, split, features and their digests, as far as they are known.
+    """
+
+    n: int
+    mean: np.ndarray  # (d,) float64
+    covariance: np.ndarray  # (d, d) float64
+    features: np.ndarray | None
+    about: dict[str, Any]
+
+    @property
+    def digest(self) -> str:
+        """16 hexadecimal digits of its moments."""
+        found = hashlib.sha256(np.int64(self.n).tobytes())
+        for array in (self.mean, self.covariance):
+            found.update(np.ascontiguousarray(array).tobytes())
+        return found.hexdigest()[:16]
+
+    def save(self, path: Path) -> None:
+        arrays = {"n": self.n, "mean": self.mean, "covariance": self.covariance, "about": json.dumps(self.about)}
+        some = {} if self.features is None else {"features": self.features}
+        files.replace(path, lambda file: np.savez(file, **arrays, **some))
+
+
+def statistics_of(source: data.Source, features: Features, about: Mapping[str, Any]) -> Statistics:
+    """Of every image of a source."""
+    n, size = len(source), features.batch_size
+    chosen = np.zeros(n, bool)
+    chosen[np.random.default_rng(0).permutation(n)[:PAIRED]] = True
+    moments, origin, some = None, None, []
+    with bar(f"statistics ({features.name})", n, "img") as progress:
+        for indices, valid in data.padded_chunks(n, size):
+            indices = indices[:valid]
+            found = features.of(source.take(indices).images)["features"]
+            origin = found.mean(axis=0, dtype=np.float64) if origin is None else origin
+            part = Moments.of(found, origin)
+            moments = part if moments is None else moments.plus(part)
+            some.append(found[chosen[indices]])
+            progress.update(valid)
+    if n < 2:
+        raise UsageError("Statistics of one image: a distance needs at least two images of the data set.")
+    return Statistics(n, moments.mean + origin, moments.covariance, np.concatenate(some), dict(about))
+
+
+def load_statistics(path: Path) -> Statistics:
+    """From a file of ours, or of others: `mu` and `sigma` (pytorch-fid, EDM), or `pool_3` (the paper's features).
+
+    Raises `UsageError` if it is none of these.
+    """
+    try:
+        with np.load(path, allow_pickle=False) as stored:
+            arrays = dict(stored)
+    except FileNotFoundError:
+        raise UsageError(f"No file {path} of statistics; compute them: python -m score_sde.statistics.") from None
+    except Exception as error:  # zipfile raises various types for what is damaged
+        raise UsageError(f"Cannot read the statistics {path} ({error}); compute them again.") from error
+    if {"mean", "covariance", "n", "about"} <= arrays.keys():
+        about = json.loads(str(arrays["about"]))
+        return Statistics(int(arrays["n"]), arrays["mean"], arrays["covariance"], arrays.get("features"), about)
+    about = {"file": Path(path).name}
+    if {"mu", "sigma"} <= arrays.keys():
+        mean, covariance = (arrays[key].astype(np.float64) for key in ("mu", "sigma"))
+        return Statistics(0, mean, covariance, None, about)
+    if "pool_3" in arrays:
+        found = arrays["pool_3"].reshape(len(arrays["pool_3"]), -1)
+        moments = Moments.of(found, np.zeros(found.shape[1]))
+        some = found[np.random.default_rng(0).permutation(len(found))[:PAIRED]]
+        return Statistics(len(found), moments.mean, moments.covariance, some.astype(np.float32), about)
+    raise UsageError(f"{path} holds {', '.join(arrays)}: no statistics, which are mu and sigma, or pool_3, or ours.")

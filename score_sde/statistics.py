@@ -1,0 +1,46 @@
+"""`python -m score_sde.statistics`: makes and keeps what samples of a config are compared with."""
+
+import sys
+from pathlib import Path
+
+from absl import flags
+
+from score_sde import measures
+from score_sde.errors import UsageError, exit_status
+from score_sde.main import parse
+
+
+def main(argv: list[str] | None = None) -> int:
+    """See `exit_status`."""
+    return exit_status(_program, argv)
+
+
+def _program(argv: list[str]) -> None:
+    values = parse(argv, _define_flags, USAGE)
+    if values.config.metrics.features == "none":
+        raise UsageError("config.metrics.features=none needs no statistics; set it to inception or trained.")
+    out = Path(values.out) if values.out else None
+    if out and out.suffix != ".npz":
+        raise UsageError(f"--out={out} must end in .npz, as statistics are written.")
+    features = measures.features(values.config)
+    found = measures.statistics(values.config, features)
+    if out:
+        found.save(out)
+    print(f"features: {features.name}, {len(found.mean)} numbers an image, weights {features.digest}")
+    print(f"statistics: {found.n:,} images, digest {found.digest}")
+    print(f"kept in {out or measures.folder(values.config)}")
+
+
+def _define_flags(values: flags.FlagValues) -> None:
+    flags.DEFINE_string("out", None, "", values)
+
+
+USAGE = """\
+python -m score_sde.statistics --config=FILE [--out=FILE.npz] [--config.KEY=VALUE ...]
+
+Computes what samples are compared with, the statistics of the features of a data set, and keeps them for --mode=eval,
+which computes them itself where they are missing. --out: a copy, for config.metrics.statistics on another machine."""
+
+
+if __name__ == "__main__":
+    sys.exit(main())
