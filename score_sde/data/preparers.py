@@ -44,8 +44,8 @@ def prepare(builder: str, directory: Path, archives: Path | None = None):
     # It takes the splits from there, and reads no archive itself.
     made._split_generators = lambda dl_manager: preparer.splits(made, functools.partial(_fetched, made, archives))
     try:
-        made.download_and_prepare()
-    except OSError as error:
+        made.download_and_prepare(file_format="array_record")
+    except (OSError, RuntimeError) as error:  # ArrayRecord says with the latter that the disk is full
         advice = "free space, or set config.data.data_dir to a writable folder"
         raise UsageError(f"Cannot prepare {builder} in {directory} ({error}); {advice}.") from error
     return tfds.core.read_only_builder.builder_from_files(builder, data_dir=str(directory))
@@ -70,8 +70,9 @@ def _builder(builder: str, directory: Path):
     else:
         cls = tfds.builder_cls(name)
     one_of("data set to prepare", builder, [f"{name}/{choice}" for choice in cls.builder_configs] or [name])
-    made = cls(data_dir=str(directory), config=config or None, file_format="array_record")
-    if (there := made.info.file_format) is not tfds.core.FileFormat.ARRAY_RECORD:
+    made = cls(data_dir=str(directory), config=config or None)
+    there = made.info.file_format
+    if made.data_path.exists() and there is not tfds.core.FileFormat.ARRAY_RECORD:
         raise UsageError(
             f"{made.data_dir} holds {builder} as {there.value}, which is read with TensorFlow only: set "
             f"config.data.data_dir to another folder, or remove it."
@@ -94,8 +95,8 @@ def _fetched(builder, folder: Path, *names: str) -> Path:
 
 def recorded(builder) -> dict[str, Archive]:
     """The archives of a TFDS builder by file name, as TFDS recorded them."""
-    infos = builder.url_infos.items()
-    return {info.filename: Archive(info.filename, url, int(info.size), info.checksum) for url, info in infos}
+    infos = builder.url_infos or {}
+    return {info.filename: Archive(info.filename, url, int(info.size), info.checksum) for url, info in infos.items()}
 
 
 def _cifar10(builder, fetched: Fetched) -> Splits:
