@@ -155,7 +155,7 @@ class _Unpickler(pickle.Unpickler):
             return lambda *_: None
         return lambda *args: function(*args)  # a pickle can set attributes of what it has named
 
-    def persistent_load(self, pid: tuple) -> np.ndarray:
+    def persistent_load(self, pid: tuple) -> np.ndarray | None:
         kind, dtype, key, _, size, *view = pid
         plain = type(dtype) is _Storage and type(key) is str and type(size) is int and view in ([], [None])
         if kind != "storage" or not plain or not re.fullmatch(r"\w+", key) or self._storage is None:

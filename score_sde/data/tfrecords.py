@@ -1,0 +1,56 @@
+"""Images in TFRecord files, as the authors of CelebA-HQ and FFHQ store them (Karras et al., 2018, 2019).
+
+A record is its length (8 bytes), a checksum of that (4), its bytes, and a checksum of these (4), little-endian. Each
+is a TensorFlow `Example` of the features `shape` (3, h, w) and `data`, the bytes of a uint8 array of that shape.
+"""
+
+import struct
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+
+
+def tfrecord_images(path: Path, size: int) -> Iterator[np.ndarray]:
+    """uint8 (size, size, 3) images in the file's order, one at a time in memory.
+
+    The checksums of lengths and the shapes are checked; those of the bytes are not: Python would take hours for them.
+    Raises `ValueError` where the file is damaged, cut short, or of other images.
+    """
+    from tensorflow_datasets.proto import tf_example_pb2
+
+    for record in records(path):
+        features = tf_example_pb2.Example.FromString(record).features.feature
+        shape, data = list(features["shape"].int64_list.value), features["data"].bytes_list.value
+        if shape != [3, size, size] or len(data) != 1:
+            raise ValueError(f"an image of shape {shape}, not {[3, size, size]}")
+        yield np.frombuffer(data[0], np.uint8).reshape(shape).transpose(1, 2, 0)
+
+
+def records(path: Path) -> Iterator[bytes]:
+    """The bytes of each record. Raises `ValueError` where the file is no TFRecord, damaged or cut short."""
+    with path.open("rb") as file:
+        while header := file.read(12):
+            if len(header) < 12 or struct.unpack("<I", header[8:])[0] != masked_crc32c(header[:8]):
+                raise ValueError(f"no TFRecord at byte {file.tell() - len(header):,}")
+            length = struct.unpack("<Q", header[:8])[0]
+            record = file.read(length + 4)
+            if len(record) < length + 4:
+                raise ValueError("it is cut short")
+            yield record[:-4]
+
+
+def masked_crc32c(content: bytes) -> int:
+    """CRC-32C, rotated and shifted, so that the checksum of a text that holds checksums stays a good one."""
+    crc = crc32c(content)
+    return ((crc >> 15 | crc << 17) + 0xA282EAD8) & 0xFFFFFFFF
+
+
+def crc32c(content: bytes) -> int:
+    """Castagnoli's cyclic redundancy check (RFC 3720, appendix B.4), bit by bit: for a few bytes."""
+    crc = 0xFFFFFFFF
+    for byte in content:
+        crc ^= byte
+        for _ in range(8):
+            crc = crc >> 1 ^ (0x82F63B78 if crc & 1 else 0)
+    return crc ^ 0xFFFFFFFF
