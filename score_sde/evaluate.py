@@ -63,7 +63,7 @@ def evaluate(config: ConfigDict, directory: str | Path, folder: str = "eval") ->
                 of_likelihood = _likelihood_identity(model, identity, bpd_set, repeats)
             if options.enable_loss:
                 entry["loss"] = loss(
-                    model, test_set, Rounds(target, "loss", identity | {"images": digest(test_set.images)}, ["loss"])
+                    model, test_set, Rounds(target, "loss", identity | {"images": test_set.digest()}, ["loss"])
                 )
             if options.enable_bpd:
                 rounds = Rounds(target, "bits_per_dim", of_likelihood, ["bits_per_dim", "nfe"])
@@ -125,7 +125,7 @@ def loss(model: Trained, source: data.Source, rounds: Keep = compute_anew) -> di
     size = model.config.eval.batch_size
 
     def chunk(indices: np.ndarray, repeat: int, report: Report) -> Arrays:
-        return {"loss": np.asarray(model.eval_losses(model.params, source.images[indices], repeat, indices))}
+        return {"loss": np.asarray(model.eval_losses(model.params, source.take(indices).images, repeat, indices))}
 
     return _mean_and_error(_over_split(rounds, "loss", len(source), size, 1, chunk)["loss"])
 
@@ -139,7 +139,7 @@ def bits_per_dim(model: Trained, source: data.Source, repeats: int, rounds: Keep
 
     def chunk(indices: np.ndarray, repeat: int, report: Report) -> Arrays:
         keys = sample_keys(stream(root, repeat), jnp.asarray(indices))
-        bpd, nfe = model.bits_per_dim_with_nfe(keys, images.to_unit(jnp.asarray(source.images[indices])), report)
+        bpd, nfe = model.bits_per_dim_with_nfe(keys, images.to_unit(jnp.asarray(source.take(indices).images)), report)
         return {"bits_per_dim": np.asarray(bpd), "nfe": np.asarray(nfe)}
 
     size = min(model.config.eval.batch_size, pad_to_devices(len(source)))
@@ -155,7 +155,7 @@ def bits_per_dim_bound(
 
     def chunk(indices: np.ndarray, repeat: int, report: Report) -> Arrays:
         keys = sample_keys(stream(root, repeat), jnp.asarray(indices))
-        return {"bound": np.asarray(model.bound(keys, source.images[indices]))}
+        return {"bound": np.asarray(model.bound(keys, source.take(indices).images))}
 
     size = min(model.config.eval.batch_size, pad_to_devices(len(source)))
     found = _over_split(rounds, "bound", len(source), size, repeats, chunk)
@@ -177,7 +177,7 @@ def _likelihood_identity(model: Trained, identity: dict[str, Any], source: data.
     keys = ("bpd_dataset", "hutchinson_type", "num_probes", "dequantization", "bound_num_times", "rtol", "atol")
     learned = digest(model.dequantizer_params) if model.dequantizer_params else None
     options = {key: model.config.eval[key] for key in keys}
-    return identity | {"images": digest(source.images), "repeats": repeats, "dequantizer": learned, "eval": options}
+    return identity | {"images": source.digest(), "repeats": repeats, "dequantizer": learned, "eval": options}
 
 
 def _over_split(rounds: Keep, name: str, n: int, size: int, repeats: int, chunk: Callable) -> Arrays:

@@ -7,10 +7,10 @@ import tensorflow_datasets as tfds
 from PIL import Image
 
 from score_sde import data
-from score_sde.data.sources import resize
+from score_sde.data.decoding import resize
 from score_sde.errors import UsageError
 
-SOURCE = data.Source(np.arange(10 * 4, dtype=np.uint8).reshape(10, 2, 2, 1), np.arange(10))
+SOURCE = data.InMemory(np.arange(10 * 4, dtype=np.uint8).reshape(10, 2, 2, 1), np.arange(10))
 
 
 def test_the_digits_are_scikit_learns(data_dir):
