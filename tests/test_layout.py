@@ -19,7 +19,7 @@ ROOMS = [
     {"trained", "train"},
     {"evaluate", "train_dequantizer", "describe"},
     {"main", "__init__"},
-    {"__main__", "import_checkpoint"},
+    {"__main__", "import_checkpoint"},  # programs, of whatever folder
 ]
 ROOM = {module: number for number, room in enumerate(ROOMS) for module in room}
 
@@ -28,7 +28,7 @@ DOORS = {
     "tensorflow_datasets": {"data"},
     "wandb": {"writer"},
     "orbax": {"checkpoints"},
-    "absl": {"main", "import_checkpoint"},
+    "absl": {"main", "import_checkpoint", "__main__"},
     "ml_collections": {
         "main",
         "import_checkpoint",
@@ -49,7 +49,7 @@ FILES = sorted(PACKAGE.rglob("*.py"))
 
 
 def module(path: Path) -> str:
-    return path.relative_to(PACKAGE).parts[0].removesuffix(".py")
+    return "__main__" if path.name == "__main__.py" else path.relative_to(PACKAGE).parts[0].removesuffix(".py")
 
 
 def imports(path: Path):

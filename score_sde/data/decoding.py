@@ -69,8 +69,8 @@ def decode(
     channels: how many there must be; other images are refused, or converted: transparency is laid over white, of 16
     bits the first 8 are kept, grey becomes RGB, or RGB grey (ITU-R 601-2 luma). Default: as they are stored.
 
-    Raises `UnreadableError` naming `what` when the file is damaged, of another format, or of more than `MAX_PIXELS` pixels;
-    the header says how many, and none is decoded then. Raises `UsageError` for other channels.
+    Raises `UnreadableError` naming `what` when the file is damaged, of another format, or of more than `MAX_PIXELS`
+    pixels; the header says how many, and none is decoded then. Raises `UsageError` for other channels.
     """
     with _named(what, advice), _opened(encoded) as file:
         found = _channels(file, channels)
@@ -144,7 +144,8 @@ def _upright(file: Image.Image) -> Image.Image:
 def _plain(file: Image.Image, channels: int) -> Image.Image:
     """Palettes and single bits looked up."""
     if file.mode == "P":
-        return file.convert({1: "L", 3: "RGB", 4: "RGBA"}[channels])
+        table = file.convert("RGBA") if file.has_transparency_data else file  # else Pillow warns
+        return table.convert({1: "L", 3: "RGB", 4: "RGBA"}[channels])
     return file.convert("L") if file.mode == "1" else file
 
 
@@ -160,7 +161,7 @@ def _recoloured(pixels: np.ndarray, what: str, channels: int, convert: bool) -> 
     """Pixels (h, w, c) with so many channels, as `decode` gives them."""
     if pixels.shape[-1] == channels:
         return pixels
-    _check_channels((pixels.shape[-1], 8), what, channels, convert)
+    _check_channels((pixels.shape[-1], 8), what, channels, convert and pixels.shape[-1] in KINDS)
     image = np.asarray(_converted(Image.fromarray(pixels[..., 0] if pixels.shape[-1] == 1 else pixels), channels))
     return image if image.ndim == 3 else image[..., None]
 

@@ -117,11 +117,7 @@ def _read(name: str, directory: Path) -> Any:
 def _prepare(name: str, directory: Path, archives: Path | None, stock: bool) -> Any:
     """From its archives, where we can. Raises `UsageError` otherwise."""
     missing = f"No prepared '{name}' in {directory}"
-    try:
-        from score_sde.data import preparers
-    except ImportError:
-        preparers = None
-    if preparers and (name in preparers.PREPARERS or name.partition("/")[0] in preparers.PREPARERS):
+    if preparers := _preparers(name):
         try:
             return preparers.prepare(name, directory, archives)
         except UsageError as error:
@@ -131,6 +127,21 @@ def _prepare(name: str, directory: Path, archives: Path | None, stock: bool) -> 
         f"{missing}: set config.data.data_dir or TFDS_DATA_DIR to the folder that holds it as ArrayRecord; to prepare "
         f"it, where TensorFlow is installed: {_how(name) if stock else own}."
     )
+
+
+def licence(name: str) -> str:
+    """The terms of a TFDS data set that we prepare, and whom to cite; nothing for others."""
+    preparers = _preparers(name)
+    return preparers.licence(name) if preparers else ""
+
+
+def _preparers(name: str) -> Any:
+    """The module, if it knows the data set."""
+    try:
+        from score_sde.data import preparers
+    except ImportError:
+        return None
+    return preparers if name.partition("/")[0] in preparers.PREPARERS else None
 
 
 def _how(name: str) -> str:

@@ -157,7 +157,7 @@ class OnDisk(Source):
         """All are read, and no picture is decoded."""
         found: list[Any] = []
         for indices in _chunks(len(self), "reading labels"):
-            found += [stored.label for stored in self.pictures.read(indices)]
+            found += [stored.label for stored in self.pictures.read(indices.tolist())]
         return as_labels(found)
 
     def decode(self, indices: np.ndarray) -> tuple[np.ndarray, list[int | None], dict[int, UnreadableError]]:
