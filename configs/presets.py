@@ -98,7 +98,14 @@ def base() -> ConfigDict:
     )
     config.data = dict(
         dataset="cifar10",
+        path="",  # of the user's own images: a directory (dataset="folder"), or a .npz or .npy file ("array")
         data_dir="",  # default: the environment's TFDS_DATA_DIR, else ~/tensorflow_datasets
+        archives="",  # files to prepare a data set from; default: downloads/manual in data_dir
+        in_memory_gib=8.0,  # a split of more pixels is decoded from disk as it is needed
+        num_workers=0,  # threads that decode; 0: one for each core
+        held_out=0.1,  # fraction to evaluate on, where there is no split for that; 0: all that is trained on
+        corrupt="refuse",  # refuse | skip: images that cannot be read
+        convert=False,  # images of other colours, or with transparency or 16 bits, are converted; otherwise refused
         image_size=32,
         num_channels=3,
         centered=False,  # model range [-1, 1]; otherwise [0, 1]

@@ -17,7 +17,7 @@ from ml_collections import ConfigDict
 
 from score_sde import dequantization, images, likelihood, losses
 from score_sde.array_types import Array, Float, Images, Key, Keys, PerSample, Pixels, PyTree, ScoreFn, Times
-from score_sde.data import dataset
+from score_sde.data import OPTIONS, Options, dataset
 from score_sde.dequantization import Dequantization
 from score_sde.errors import UsageError, one_of
 from score_sde.likelihood_bound import Bound, likelihood_bound
@@ -311,7 +311,8 @@ def _optimizer(config: ConfigDict, param_shapes: PyTree) -> optax.GradientTransf
 
 def _check_values(config: ConfigDict) -> None:
     """Choices and ranges that no constructor below checks."""
-    dataset(config.data.dataset)
+    dataset(config.data.dataset, config.data.data_dir)
+    Options(**{key: config.data[key] for key in OPTIONS}).check()
     one_of("optim.optimizer", config.optim.optimizer, ("Adam",))
     one_of("eval.bpd_dataset", config.eval.bpd_dataset, ("train", "test"))
     likelihood.check_divergence(config.eval.hutchinson_type.lower(), config.eval.num_probes)

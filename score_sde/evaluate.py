@@ -165,10 +165,10 @@ def loss(model: Trained, source: data.Source, folder: Path | None = None) -> dic
     folder: of the rounds, which are kept there if it is given.
     """
     size = model.config.eval.batch_size
-    rounds = _rounds(folder, "loss", ["loss"], model, lambda: {"images": digest(source.images)})
+    rounds = _rounds(folder, "loss", ["loss"], model, lambda: {"images": source.digest()})
 
     def chunk(indices: np.ndarray, repeat: int, report: Report) -> Arrays:
-        return {"loss": np.asarray(model.eval_losses(model.params, source.images[indices], repeat, indices))}
+        return {"loss": np.asarray(model.eval_losses(model.params, source.take(indices).images, repeat, indices))}
 
     return _mean_and_error(_over_split(rounds, "loss", len(source), size, 1, chunk)["loss"])
 
@@ -184,7 +184,7 @@ def bits_per_dim(model: Trained, source: data.Source, repeats: int, folder: Path
 
     def chunk(indices: np.ndarray, repeat: int, report: Report) -> Arrays:
         keys = sample_keys(stream(root, repeat), jnp.asarray(indices))
-        bpd, nfe = model.bits_per_dim_with_nfe(keys, images.to_unit(jnp.asarray(source.images[indices])), report)
+        bpd, nfe = model.bits_per_dim_with_nfe(keys, images.to_unit(jnp.asarray(source.take(indices).images)), report)
         return {"bits_per_dim": np.asarray(bpd), "nfe": np.asarray(nfe)}
 
     size = min(model.config.eval.batch_size, pad_to_devices(len(source)))
@@ -200,7 +200,7 @@ def bits_per_dim_bound(model: Trained, source: data.Source, repeats: int, folder
 
     def chunk(indices: np.ndarray, repeat: int, report: Report) -> Arrays:
         keys = sample_keys(stream(root, repeat), jnp.asarray(indices))
-        return {"bound": np.asarray(model.bound(keys, source.images[indices]))}
+        return {"bound": np.asarray(model.bound(keys, source.take(indices).images))}
 
     size = min(model.config.eval.batch_size, pad_to_devices(len(source)))
     found = _over_split(rounds, "bound", len(source), size, repeats, chunk)
@@ -227,7 +227,7 @@ def _likelihood_identity(model: Trained, source: data.Source, repeats: int) -> d
     keys = ("bpd_dataset", "hutchinson_type", "num_probes", "dequantization", "bound_num_times", "rtol", "atol")
     learned = digest(model.dequantizer_params) if model.dequantizer_params else None
     options = {key: model.config.eval[key] for key in keys}
-    return {"images": digest(source.images), "repeats": repeats, "dequantizer": learned, "eval": options}
+    return {"images": source.digest(), "repeats": repeats, "dequantizer": learned, "eval": options}
 
 
 def _over_split(rounds: Keep, name: str, n: int, size: int, repeats: int, chunk: Callable) -> Arrays:

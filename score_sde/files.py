@@ -13,10 +13,10 @@ from score_sde.errors import UsageError, warn
 from score_sde.parallel import all_agree, is_first
 
 
-def replace(path: Path, write: Callable[[BinaryIO], object]) -> None:
+def replace(path: Path, write: Callable[[BinaryIO], object], flag: str = "--workdir") -> None:
     """Replaces a file by what `write` puts out: a reader, or a kill at any moment, sees the old one or the new one.
 
-    Raises `UsageError` if it cannot be written.
+    flag: what chooses another path. Raises `UsageError` if it cannot be written.
     """
     if not is_first():
         return
@@ -31,7 +31,7 @@ def replace(path: Path, write: Callable[[BinaryIO], object]) -> None:
     except OSError as error:
         with contextlib.suppress(OSError):
             temporary.unlink(missing_ok=True)  # part of a file fills a full disk
-        raise UsageError(f"Cannot write {path} ({error.strerror}); free space, or choose another --workdir.") from error
+        raise UsageError(f"Cannot write {path} ({error.strerror}); free space, or choose another {flag}.") from error
 
 
 @contextlib.contextmanager

@@ -11,7 +11,8 @@ from ml_collections import ConfigDict, config_flags
 from score_sde.errors import UsageError, exit_status, nearest
 
 CONFIG = ("--config", "-config")
-HERE = ("data.data_dir", "training.fsdp")  # not the model's, but of the machine it runs on
+PLACES = ("data_dir", "archives", "path", "in_memory_gib", "num_workers")
+HERE = (*(f"data.{key}" for key in PLACES), "training.fsdp")  # not the model's, but of the machine it runs on
 MODES = ("train", "eval", "sample", "describe", "train_dequantizer")
 
 MOVED = {
@@ -92,14 +93,14 @@ def _of_workdir(directory: Path, config: ConfigDict, overrides: dict) -> ConfigD
         with contextlib.suppress(KeyError, AttributeError, TypeError):
             if key not in overrides:
                 config.update_from_flattened_dict({key: tuple(value) if isinstance(value, list) else value})
-    workdir.check_same_run(directory, config.to_dict())
+    workdir.check_same_run(directory, config.to_dict(), workdir.MOVABLE)
     stored = stored_config(directory)
     flat = workdir.flatten(stored.to_dict())
     for key, value in workdir.flatten(overrides).items():
         if key.split(".")[0] not in workdir.FREE_SECTIONS and key not in HERE and flat.get(key) != value:
             sections = ", ".join(f"{section}.*" for section in workdir.FREE_SECTIONS)
             raise UsageError(
-                f"{key}={value!r} cannot be changed after training; only {sections}, {' and '.join(HERE)} can."
+                f"{key}={value!r} cannot be changed after training; only {sections}, {', '.join(HERE)} can."
             )
     with stored.unlocked():
         for section in workdir.FREE_SECTIONS:

@@ -11,7 +11,7 @@ its own part. Results are replicated, so that each process can read them whole.
 import contextlib
 import functools
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import jax
@@ -90,6 +90,16 @@ def split(*arrays: Any) -> tuple[Any, ...]:
     n = len(arrays[0])
     rows = np.minimum(np.arange(pad_to_devices(n)), n - 1)
     return tuple(_place(array, shardings(0), rows) for array in arrays)
+
+
+def local_rows(n: int) -> np.ndarray:
+    """The rows of a batch of n, a multiple of the number of devices, that `split` gives to this process's devices."""
+    return rows_of([device.process_index for device in mesh().devices.flat], jax.process_index(), n)
+
+
+def rows_of(processes: Sequence[int], process: int, n: int) -> np.ndarray:
+    """Those of one process, of n rows split evenly among devices that belong to `processes`, in this order."""
+    return np.flatnonzero(np.repeat(np.asarray(processes) == process, n // len(processes)))
 
 
 def _place(array: Any, sharding: Sharding, rows: np.ndarray | None = None) -> jax.Array:

@@ -116,13 +116,17 @@ def _loop(
         writer.sync()
         checkpoints.save(step, state, eval_loss if training.keep_best else None)
 
-    with Notice() as notice, writer, bar("training", training.n_iters, "step", initial=start) as progress:
+    batches = data.prefetched(train_set, training.batch_size, seed=config.seed, steps=range(start, training.n_iters))
+    with (
+        Notice() as notice,
+        writer,
+        bar("training", training.n_iters, "step", initial=start) as progress,
+        batches as stream_of_batches,
+    ):
         if start and not parallel.all_agree(_sheet(directory, start).exists()):
             draw(start)
-        for number, batch in data.batches(train_set, training.batch_size, seed=config.seed, start_step=start):
-            if number >= training.n_iters:
-                break
-            state, loss = update(state, *parallel.split(batch.images))
+        for number, pixels in stream_of_batches:
+            state, loss = update(state, pixels)
             step = number + 1  # updates made
             progress.update()
             ends = step == training.n_iters
@@ -138,8 +142,8 @@ def _loop(
                 if step % training.eval_freq == 0 or (saves and training.keep_best):
                     losses.last()
                     indices = data.batch_indices(len(eval_set), training.batch_size, seed=config.seed, step=step)
-                    pixels, order = parallel.split(data.take(eval_set, indices).images, np.arange(len(indices)))
-                    each = evaluate(state.ema_params, pixels, step, order)
+                    (order,) = parallel.split(np.arange(len(indices)))
+                    each = evaluate(state.ema_params, data.on_devices(eval_set, indices), step, order)
                     eval_loss = _finite(float(each.mean()), step, directory)
                     writer.scalars(step, eval_loss=eval_loss)
                 stop = largest(notice.number)
@@ -184,7 +188,7 @@ def load_data(config: ConfigDict, *, train: bool) -> data.Source:
         train=train,
         image_size=options.image_size,
         num_channels=options.num_channels,
-        data_dir=options.data_dir,
+        **{key: options[key] for key in data.OPTIONS},
     )
 
 

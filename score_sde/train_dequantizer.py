@@ -67,13 +67,19 @@ def train_dequantizer(config: ConfigDict, directory: str | Path) -> None:
         fresh = dequantizing.init_state()
         state = parallel.place(saved.load_last(checkpoints.on_host(fresh)) or fresh)
         start = int(state.step)
-        batches = data.batches(train_set, options.batch_size, seed=config.seed, start_step=start)
+        batches = data.prefetched(train_set, options.batch_size, seed=config.seed, steps=range(start, options.n_iters))
         largest = parallel.Largest()
         losses = Losses(skip=False, skipped=0, tell=lambda *_: None)
         writer = Writer(folder, start, {"mode": "disabled"}, wanted)
-        with Notice() as notice, writer, bar("dequantizer", options.n_iters, "step", initial=start) as progress:
-            for number in range(start + 1, options.n_iters + 1):
-                state, bound = step(state, model.params, *parallel.split(next(batches)[1].images))
+        with (
+            Notice() as notice,
+            writer,
+            bar("dequantizer", options.n_iters, "step", initial=start) as progress,
+            batches as stream_of_batches,
+        ):
+            for done, pixels in stream_of_batches:
+                number = done + 1
+                state, bound = step(state, model.params, pixels)
                 progress.update()
                 snapshot = number % options.snapshot_freq == 0 or number == options.n_iters
                 try:

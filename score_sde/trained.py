@@ -38,7 +38,7 @@ def load(
     if config is None:
         config = stored_config(Path(directory))
     else:
-        workdir.check_same_run(Path(directory), config.to_dict())
+        workdir.check_same_run(Path(directory), config.to_dict(), workdir.MOVABLE)
     return Trained(Experiment(FrozenConfigDict(config)), Path(directory), step, ema=ema)
 
 
@@ -66,8 +66,7 @@ def stored_config(directory: Path) -> ConfigDict:
         return tuple(value) if isinstance(value, list) else value
 
     stored = workdir.read(directory, "config.json")
-    sections = {section: values | stored.get(section, {}) for section, values in workdir.ADDED.items()}
-    return ConfigDict(restore(stored | sections)).lock()
+    return ConfigDict(restore(workdir.completed(stored))).lock()
 
 
 class _Loaded:

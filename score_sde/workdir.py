@@ -14,7 +14,7 @@ dequantizer/    of variational dequantisation: config.json, metrics.jsonl, check
 import importlib.metadata
 import json
 import platform
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +26,9 @@ from score_sde.files import replace
 FREE_SECTIONS = ("sampling", "eval", "metrics", "dequantizer", "wandb")
 FREE_KEYS = (
     "data.data_dir",
+    "data.archives",
+    "data.in_memory_gib",
+    "data.num_workers",
     "training.n_iters",
     "training.snapshot_freq",
     "training.snapshot_freq_for_preemption",
@@ -37,8 +40,19 @@ FREE_KEYS = (
     "training.keep_best",
     "training.nonfinite",
 )
+# Besides these, for a trained model: the same data may be elsewhere by then.
+MOVABLE = ("data.path",)
 # What a workdir means that was written before these keys were there.
 ADDED = {
+    "data": {
+        "path": "",
+        "archives": "",
+        "in_memory_gib": 8.0,
+        "num_workers": 0,
+        "held_out": 0.1,
+        "corrupt": "refuse",
+        "convert": False,
+    },
     "training": {"fsdp": 1, "keep_last": 2, "keep_best": 0, "nonfinite": "stop"},
     "sampling": {
         "temperature": 1.0,
@@ -113,15 +127,21 @@ def identity(config: Mapping[str, Any]) -> dict[str, Any]:
     return {key: flat[key] for key in flat if key not in FREE_KEYS and key.split(".")[0] not in FREE_SECTIONS}
 
 
-def check_same_run(workdir: Path, config: Mapping[str, Any]) -> None:
-    """Raises `UsageError` if the workdir has checkpoints of another config. Only `FREE_*` may differ."""
+def completed(stored: Mapping[str, Any]) -> dict[str, Any]:
+    """A workdir's config with the keys that were added since."""
+    return dict(stored) | {section: values | stored.get(section, {}) for section, values in ADDED.items()}
+
+
+def check_same_run(workdir: Path, config: Mapping[str, Any], others: Collection[str] = ()) -> None:
+    """Raises `UsageError` if the workdir has checkpoints of another config. Only `FREE_*` and `others` may differ."""
     if not checkpoints.steps(Path(workdir) / "checkpoints"):
         return
     stored, wanted = read(workdir, "config.json"), identity(config)
     if not stored:
         raise UsageError(f"{workdir} has checkpoints and no config.json; restore it, or start in a new --workdir.")
-    stored = identity(stored)
-    different = [key for key in sorted(stored.keys() | wanted.keys()) if stored.get(key) != wanted.get(key)]
+    stored = identity(completed(stored))
+    keys = sorted((stored.keys() | wanted.keys()) - set(others))
+    different = [key for key in keys if stored.get(key) != wanted.get(key)]
     if different:
         # Name what tells most: the SDE, network or data set, if it is one of these.
         key = next((key for key in different if key in ("sde.name", "data.dataset", "model.name")), different[0])

@@ -1,5 +1,6 @@
 import io
 import sys
+import types
 
 import numpy as np
 import pytest
@@ -7,10 +8,11 @@ import tensorflow_datasets as tfds
 from PIL import Image
 
 from score_sde import data
-from score_sde.data.sources import resize
+from score_sde.data import records
+from score_sde.data.decoding import resize
 from score_sde.errors import UsageError
 
-SOURCE = data.Source(np.arange(10 * 4, dtype=np.uint8).reshape(10, 2, 2, 1), np.arange(10))
+SOURCE = data.InMemory(np.arange(10 * 4, dtype=np.uint8).reshape(10, 2, 2, 1), np.arange(10))
 
 
 def test_the_digits_are_scikit_learns(data_dir):
@@ -129,7 +131,7 @@ def test_the_papers_data_sets_are_cropped_as_in_the_paper(tmp_path):
     np.testing.assert_array_equal(images("ffhq_256", 256, train=False), originals((256, 256, 3), 1))
 
 
-def test_a_missing_data_set_is_one_sentence(tmp_path, monkeypatch):
+def test_a_missing_data_set_is_one_sentence(tmp_path, monkeypatch, preparers):
     with pytest.raises(UsageError, match="did you mean 'cifar10'"):
         data.dataset("cifar")
     with pytest.raises(UsageError, match="No prepared 'cifar10'"):
@@ -139,3 +141,102 @@ def test_a_missing_data_set_is_one_sentence(tmp_path, monkeypatch):
     monkeypatch.setenv("TFDS_DATA_DIR", str(tmp_path / "from_environment"))
     with pytest.raises(UsageError, match="from_environment"):
         data.load("cifar10", train=True, image_size=32, num_channels=3)
+
+
+def of(directory, name="cifar10", *, train=True, size=32, channels=3, **options) -> data.Source:
+    return data.load(name, train=train, image_size=size, num_channels=channels, data_dir=str(directory), **options)
+
+
+def test_a_split_is_the_same_in_memory_and_on_disk(tmp_path):
+    prepare_cifar10(tmp_path)
+    memory, disk = (of(tmp_path, size=16, in_memory_gib=gib) for gib in (1, 0))
+    assert (type(memory), type(disk)) == (data.InMemory, data.OnDisk)
+    np.testing.assert_array_equal(memory.labels, disk.labels)
+    for (_, one), (_, other), _ in zip(
+        data.batches(memory, 16, seed=3), data.batches(disk, 16, seed=3), range(6), strict=False
+    ):
+        np.testing.assert_array_equal(one.images, other.images)
+        np.testing.assert_array_equal(one.labels, other.labels)
+    assert disk.digest() == of(tmp_path, size=16, in_memory_gib=0).digest() != of(tmp_path, in_memory_gib=0).digest()
+
+
+def test_any_prepared_data_set_with_images_is_read(tmp_path):
+    """Split test, else validation, else a part of train that is held out."""
+    prepare(tmp_path, "caltech_birds2011", (20, 30, 3), (("train", 6), ("test", 3), ("validation", 2)))
+    prepare(tmp_path, "my_pictures", (9, 9, 3), (("train", 6), ("validation", 2)))
+    prepare(tmp_path, "cifar100", (9, 9, 3), (("train", 200),))  # close to a name of the table
+    lengths = {
+        name: [len(of(tmp_path, name, train=train, size=8)) for train in (True, False)]
+        for name in ("caltech_birds2011", "my_pictures", "cifar100")
+    }
+    assert lengths["caltech_birds2011"] == [6, 3] and lengths["my_pictures"] == [6, 2]
+    assert sum(lengths["cifar100"]) == 200 and 5 < lengths["cifar100"][1] < 40
+    parts = [of(tmp_path, "cifar100", train=train, size=9).images for train in (True, False)]
+    assert len({image.tobytes() for part in parts for image in part}) == 200
+    assert len(of(tmp_path, "cifar100", train=False, size=8, held_out=0)) == 200
+
+
+def test_what_cannot_be_read_without_tensorflow_is_refused(tmp_path):
+    prepare_cifar10(tmp_path)
+    (info,) = tmp_path.glob("cifar10/*/dataset_info.json")
+    info.write_text(info.read_text().replace('"array_record"', '"tfrecord"'))
+    with pytest.raises(UsageError, match=r"prepared as tfrecord, which needs TensorFlow; .* in another folder"):
+        of(tmp_path)
+    (features,) = tmp_path.glob("cifar10/*/features.json")
+    features.write_text("{")
+    with pytest.raises(UsageError, match=r"Cannot read the 'cifar10' in .*; remove"):
+        of(tmp_path)
+
+
+def test_a_split_that_is_not_there_is_named(tmp_path):
+    prepare(tmp_path, "cifar10", splits=(("train", 4),))
+    with pytest.raises(UsageError, match="no images in a split test, only train"):
+        of(tmp_path, train=False)
+
+
+@pytest.fixture
+def preparers(monkeypatch):
+    """In the place of those there are: one for MNIST."""
+    calls = []
+
+    def make(name, directory, archives):
+        calls.append((name, directory, archives))
+        if archives:
+            raise UsageError("a file is missing; put it there.")
+        prepare(directory, name, (8, 8, 3))
+        return tfds.core.read_only_builder.builder_from_files(name, data_dir=str(directory))
+
+    fake = types.SimpleNamespace(PREPARERS={"mnist": None}, prepare=make, licence=lambda name: "none")
+    monkeypatch.setattr("score_sde.data.preparers", fake, raising=False)
+    return calls
+
+
+def test_a_missing_data_set_is_prepared_where_that_is_possible(preparers, tmp_path):
+    with pytest.raises(UsageError, match=r"No prepared 'mnist' in .*: a file is missing; put it there\."):
+        of(tmp_path, "mnist", size=8, archives=str(tmp_path / "files"))
+    assert len(of(tmp_path, "mnist", size=8)) == 40
+    assert len(of(tmp_path, "mnist", train=False, size=8)) == 20
+    assert preparers == [("mnist", tmp_path, tmp_path / "files"), ("mnist", tmp_path, None)]
+
+
+def test_images_of_a_data_set_that_cannot_be_read_can_be_left_out(tmp_path, monkeypatch, capsys):
+    prepare_cifar10(tmp_path)
+    whole = of(tmp_path)
+    read = records.Records.read
+
+    def damaged(self, indices):
+        return [
+            s._replace(content=b"") if i in (3, 4) else s for i, s in zip(indices, read(self, indices), strict=True)
+        ]
+
+    monkeypatch.setattr(records.Records, "read", damaged)
+    with pytest.raises(UsageError, match="cifar10's image number 3 of split train"):
+        of(tmp_path)
+    kept = [i for i in range(40) if i not in (3, 4)]
+    skipping = of(tmp_path, corrupt="skip")
+    np.testing.assert_array_equal(skipping.images, whole.images[kept])
+    np.testing.assert_array_equal(skipping.labels, whole.labels[kept])
+    disk = of(tmp_path, corrupt="skip", in_memory_gib=0)
+    np.testing.assert_array_equal(disk.take(np.arange(6)).images, whole.images[[0, 1, 2, 5, 5, 5]])
+    np.testing.assert_array_equal(disk.take(np.arange(6)).labels, whole.labels[[0, 1, 2, 5, 5, 5]])
+    assert "2 of 40 images" in capsys.readouterr().err

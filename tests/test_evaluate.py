@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from score_sde.data import Source
+from score_sde.data import InMemory
 from score_sde.dequantization import uniform
 from score_sde.evaluate import bits_per_dim
 from score_sde.images import UNIT
@@ -69,7 +69,7 @@ def replications() -> tuple[np.ndarray, np.ndarray]:
     results = []
     for seed in range(REPLICATIONS):
         pixels = np.floor(256 * rng.normal(0.5, 0.03, (IMAGES, *SHAPE))).astype(np.uint8)
-        report = bits_per_dim(OracleModel(seed), Source(pixels, None), REPEATS)
+        report = bits_per_dim(OracleModel(seed), InMemory(pixels, None), REPEATS)
         assert (report["images"], report["repeats"]) == (IMAGES, REPEATS)
         results.append((report["mean"], report["standard_error"]))
     return tuple(np.array(results).T)

@@ -21,7 +21,7 @@ from score_sde import evaluate as evaluation
 from score_sde import files
 from score_sde.build import Experiment
 from score_sde.checkpoints import Checkpoints, Retention
-from score_sde.data import Source, batch_indices
+from score_sde.data import InMemory, batch_indices
 from score_sde.divergence import DivergenceError, Losses
 from score_sde.errors import UsageError
 from score_sde.main import main
@@ -336,7 +336,7 @@ def test_an_evaluation_goes_on_from_its_last_round(run, monkeypatch):
     folder, config = run
     config.eval.update(enable_loss=True, enable_sampling=True, num_samples=20, batch_size=8)
     config.sampling.update(method="ddim", num_steps=2)
-    few = Source(evaluation.load_data(config, train=False).images[:20], None)
+    few = InMemory(evaluation.load_data(config, train=False).images[:20], None)
     monkeypatch.setattr(evaluation, "load_data", lambda *_, **__: few)
     evaluation.evaluate(config, folder, "whole")
     drawn, draw = [], evaluation.Trained.sample_with_nfe

@@ -22,7 +22,7 @@ ROOMS = [
     {"measures"},
     {"evaluate", "train_dequantizer", "describe"},
     {"main", "__init__"},
-    {"__main__", "import_checkpoint", "statistics"},
+    {"__main__", "import_checkpoint", "statistics"},  # programs, of whatever folder
 ]
 ROOM = {module: number for number, room in enumerate(ROOMS) for module in room}
 
@@ -32,7 +32,7 @@ DOORS = {
     "wandb": {"writer"},
     "matplotlib": {"page"},
     "orbax": {"checkpoints"},
-    "absl": {"main", "import_checkpoint", "statistics"},
+    "absl": {"main", "import_checkpoint", "statistics", "__main__"},
     "ml_collections": {
         "main",
         "import_checkpoint",
@@ -54,7 +54,7 @@ FILES = sorted(PACKAGE.rglob("*.py"))
 
 
 def module(path: Path) -> str:
-    return path.relative_to(PACKAGE).parts[0].removesuffix(".py")
+    return "__main__" if path.name == "__main__.py" else path.relative_to(PACKAGE).parts[0].removesuffix(".py")
 
 
 def imports(path: Path):

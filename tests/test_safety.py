@@ -10,10 +10,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 from PIL import Image, ImageFile
+from test_data import prepare
 
 from score_sde import data, page, pytorch_files
-from score_sde.data import sources
-from score_sde.data.sources import MAX_PIXELS, decode
+from score_sde.data import records
+from score_sde.data.decoding import MAX_PIXELS, decode
+from score_sde.data.sources import Stored
 from score_sde.errors import UsageError
 
 PACKAGE = Path(__file__).parent.parent / "score_sde"
@@ -123,13 +125,13 @@ def test_other_formats_are_not_opened():
             decode(image_file(format))
 
 
-def test_a_damaged_image_of_a_data_set_is_named(monkeypatch):
+def test_a_damaged_image_of_a_data_set_is_named(tmp_path, monkeypatch):
     whole = image_file("png")
-    examples = [{"image": whole}, {"image": whole[: len(whole) // 2]}]
-    builder = types.SimpleNamespace(as_data_source=lambda **_: examples)
-    monkeypatch.setattr(sources, "find", lambda name, data_dir: builder)
+    pictures = [Stored(whole, None), Stored(whole[: len(whole) // 2], None)]
+    monkeypatch.setattr(records.Records, "read", lambda self, indices: [pictures[i] for i in indices])
+    prepare(tmp_path, "cifar10", (40, 40, 3), (("train", 2), ("test", 2)))
     with pytest.raises(UsageError, match=r"cifar10's image number 1 of split test .*prepare the data set again"):
-        data.load("cifar10", train=False, image_size=40, num_channels=3)
+        data.load("cifar10", train=False, image_size=40, num_channels=3, data_dir=str(tmp_path))
 
 
 def test_the_digits_page_shows_its_values_as_text(tmp_path, tiny_config, monkeypatch):

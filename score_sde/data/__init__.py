@@ -1,16 +1,23 @@
 """Data sets by name, and batches of them."""
 
-from score_sde.data.batches import Batch, batch_indices, batches, padded_chunks, take
-from score_sde.data.sources import DATASETS, Source, dataset, load
+from score_sde.data.batches import batch_indices, batches, on_devices, padded_chunks, prefetched
+from score_sde.data.datasets import DATASETS, dataset
+from score_sde.data.loading import OPTIONS, Options, load
+from score_sde.data.sources import Batch, InMemory, OnDisk, Source
 
 __all__ = [
     "DATASETS",
+    "OPTIONS",
     "Batch",
+    "InMemory",
+    "OnDisk",
+    "Options",
     "Source",
     "batch_indices",
     "batches",
     "dataset",
     "load",
+    "on_devices",
     "padded_chunks",
-    "take",
+    "prefetched",
 ]

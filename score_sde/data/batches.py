@@ -1,17 +1,19 @@
 """Batches as a pure function of (seed, step): resuming needs no iterator state."""
 
+import contextlib
 import functools
+import itertools
+from collections import deque
 from collections.abc import Iterator
-from typing import NamedTuple
+from concurrent.futures import Future, ThreadPoolExecutor
 
+import jax
 import numpy as np
 
-from score_sde.data.sources import Source
+from score_sde import parallel
+from score_sde.data.sources import Batch, Source
 
-
-class Batch(NamedTuple):
-    images: np.ndarray  # uint8 (b, h, w, c)
-    labels: np.ndarray | None
+AHEAD = 4  # batches on the devices before they are asked for
 
 
 @functools.lru_cache(maxsize=4)
@@ -28,16 +30,49 @@ def batch_indices(n: int, batch_size: int, *, seed: int, step: int) -> np.ndarra
     return indices
 
 
-def take(source: Source, indices: np.ndarray) -> Batch:
-    return Batch(source.images[indices], None if source.labels is None else source.labels[indices])
-
-
 def batches(source: Source, batch_size: int, *, seed: int, start_step: int = 0) -> Iterator[tuple[int, Batch]]:
     """(step, batch) without end, from `start_step`."""
-    step = start_step
-    while True:
-        yield step, take(source, batch_indices(len(source), batch_size, seed=seed, step=step))
-        step += 1
+    for step in itertools.count(start_step):
+        yield step, source.take(batch_indices(len(source), batch_size, seed=seed, step=step))
+
+
+@contextlib.contextmanager
+def prefetched(
+    source: Source, batch_size: int, *, seed: int, steps: range
+) -> Iterator[Iterator[tuple[int, jax.Array]]]:
+    """(step, images) of `batches` for these steps, on the devices: one thread keeps a few of them ready.
+
+    What goes wrong in the thread is raised where its batch is asked for. The thread ends with the block.
+    """
+    thread = ThreadPoolExecutor(1, thread_name_prefix="score_sde-batches")
+    under_way: deque[Future] = deque()
+
+    def batch(step: int) -> jax.Array:
+        return on_devices(source, batch_indices(len(source), batch_size, seed=seed, step=step))
+
+    def stream() -> Iterator[tuple[int, jax.Array]]:
+        for step in steps[:AHEAD]:
+            under_way.append(thread.submit(batch, step))
+        for step, to_come in itertools.zip_longest(steps, steps[AHEAD:]):
+            if to_come is not None:
+                under_way.append(thread.submit(batch, to_come))
+            yield step, under_way.popleft().result()
+
+    try:
+        yield stream()
+    finally:
+        thread.shutdown(cancel_futures=True)
+
+
+def on_devices(source: Source, indices: np.ndarray) -> jax.Array:
+    """The images of one batch, split over the devices of all processes; each reads those of its own only."""
+    rows = parallel.local_rows(len(indices))
+    images = source.take(indices[rows]).images
+    if len(rows) < len(indices):
+        own = images
+        images = np.empty((len(indices), *own.shape[1:]), np.uint8)  # what other processes hold is not looked at
+        images[rows] = own
+    return parallel.split(images)[0]
 
 
 def padded_chunks(n: int, size: int) -> Iterator[tuple[np.ndarray, int]]:

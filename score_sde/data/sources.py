@@ -1,179 +1,263 @@
-"""Data sets, read through tensorflow-datasets' ArrayRecord data sources without TensorFlow."""
+"""A split as a source of images of one size: in memory, or on disk and decoded when they are asked for."""
 
-import importlib
-import io
-import os
+import abc
+import functools
+import hashlib
+import json
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
-from PIL import Image, UnidentifiedImageError
 from tqdm import tqdm
 
-from score_sde.errors import UsageError, one_of
-from score_sde.parallel import first_goes_first
+from score_sde.data.decoding import ADVICE, Form, UnreadableError
+from score_sde.errors import UsageError, warn
+from score_sde.parallel import is_first
 
-FORMATS = ("PNG", "JPEG", "WEBP")
-MAX_PIXELS = 2**26  # of one image: 8192x8192, 192 MiB in colour
+CHUNK = 1024  # images that are read at once where all are, but no more than
+CHUNK_BYTES = 2**26
+NAMED = 3  # of the images that cannot be read
 
 
-class Dataset(NamedTuple):
-    """Where a data set is found and how its images become squares.
+class Batch(NamedTuple):
+    images: np.ndarray  # uint8 (b, h, w, c)
+    labels: np.ndarray | None  # int (b,)
 
-    builder: a TFDS name, "name/config", or "module:Class" of a builder of ours.
-    crop: side of the square at the centre that is kept, as large as possible if None, before resizing by `filter`.
-    stock: whether TFDS can prepare it.
+
+class Source(abc.ABC):
+    """Images and labels numbered 0..n-1, in the same order however they are kept.
+
+    classes: names of the labels, None where they have none.
     """
 
-    builder: str
-    eval_split: str
-    crop: int | None = None
-    filter: Image.Resampling = Image.Resampling.BILINEAR
-    stock: bool = True
-
-    @property
-    def ours(self) -> bool:
-        return ":" in self.builder
-
-
-LSUN_SCENES = (
-    "bedroom",
-    "bridge",
-    "church_outdoor",
-    "classroom",
-    "conference_room",
-    "dining_room",
-    "kitchen",
-    "living_room",
-    "restaurant",
-    "tower",
-)
-
-DATASETS: dict[str, Dataset] = {
-    "digits": Dataset("score_sde.data.digits:Digits", eval_split="test"),
-    "cifar10": Dataset("cifar10", eval_split="test"),
-    "svhn": Dataset("svhn_cropped", eval_split="test"),
-    "mnist": Dataset("mnist", eval_split="test"),
-    "fashion_mnist": Dataset("fashion_mnist", eval_split="test"),
-    "celeba": Dataset("celeb_a", eval_split="validation", crop=140),
-    **{
-        f"lsun/{scene}": Dataset(f"lsun/{scene}", eval_split="validation", filter=Image.Resampling.BICUBIC)
-        for scene in LSUN_SCENES
-    },
-    # The paper evaluates these on what it trains on: they have one split.
-    "celebahq_256": Dataset("celeb_a_hq/256", eval_split="train"),
-    "celebahq_1024": Dataset("celeb_a_hq/1024", eval_split="train"),
-    "ffhq_256": Dataset("ffhq/256", eval_split="train", stock=False),
-    "ffhq_1024": Dataset("ffhq/1024", eval_split="train", stock=False),
-}
-
-
-class Source(NamedTuple):
-    """A split in memory."""
-
-    images: np.ndarray  # uint8 (n, h, w, c)
+    classes: Sequence[str] | None = None
     labels: np.ndarray | None  # int (n,)
+
+    @abc.abstractmethod
+    def __len__(self) -> int: ...
+
+    @abc.abstractmethod
+    def take(self, indices: np.ndarray) -> Batch:
+        """Images and labels of these numbers. Raises `UsageError` naming an image that cannot be read."""
+
+    @abc.abstractmethod
+    def digest(self) -> str:
+        """32 hexadecimal digits, the same for the same images. It is computed once."""
+
+
+class InMemory(Source):
+    """images: uint8 (n, h, w, c). labels: int (n,) or None."""
+
+    def __init__(self, images: np.ndarray, labels: np.ndarray | None = None):
+        self.images, self.labels = images, labels
 
     def __len__(self) -> int:
         return len(self.images)
 
+    def take(self, indices: np.ndarray) -> Batch:
+        return Batch(self.images[indices], None if self.labels is None else self.labels[indices])
 
-def dataset(name: str) -> Dataset:
-    """The entry of `DATASETS`, upper or lower case. Raises `UsageError` naming the nearest."""
-    return DATASETS[one_of("data.dataset", name.lower(), DATASETS)]
+    def digest(self) -> str:
+        """Of every pixel and label."""
+        return self._digest
+
+    @functools.cached_property
+    def _digest(self) -> str:
+        labels = [] if self.labels is None else [np.asarray(self.labels, np.int64)]
+        return hashed([len(self), *self.images.shape[1:]], np.ascontiguousarray(self.images), *labels)
 
 
-def find(name: str, data_dir: str = ""):
-    """The prepared TFDS builder of a data set; ours are prepared now if they are not yet.
+class Stored(NamedTuple):
+    """content: a path, an encoded file, or its pixels, uint8 (h, w, c)."""
 
-    data_dir: default the environment's TFDS_DATA_DIR, else ~/tensorflow_datasets.
-    Raises `UsageError` when the data set is not there as ArrayRecord.
+    content: Path | bytes | np.ndarray
+    label: int | None
+
+
+class Pictures(abc.ABC):
+    """A split as it is stored: numbered pictures of any size.
+
+    advice: what to do with one that cannot be read.
     """
-    entry = dataset(name)
-    directory = Path(data_dir or os.environ.get("TFDS_DATA_DIR") or "~/tensorflow_datasets").expanduser()
-    import tensorflow_datasets as tfds
 
-    if entry.ours:
-        module, cls = entry.builder.split(":")
-        try:
-            with first_goes_first():
-                cls = getattr(importlib.import_module(module), cls)
-                builder = cls(data_dir=str(directory), file_format="array_record")
-                builder.download_and_prepare()
-        except OSError as error:
-            advice = "set config.data.data_dir to a writable folder"
-            raise UsageError(f"Cannot prepare {name} in {directory} ({error}); {advice}.") from error
-        return builder
-    try:
-        builder = tfds.core.read_only_builder.builder_from_files(entry.builder, data_dir=str(directory))
-        ready = builder.info.file_format is tfds.core.FileFormat.ARRAY_RECORD
-    except Exception:  # TFDS raises various types for a folder it cannot read
-        ready = False
-    if not ready:
-        how = f"tfds.builder('{entry.builder}', data_dir=..., file_format='array_record').download_and_prepare()"
-        if not entry.stock:
-            how = f"a builder of your own named '{entry.builder}', with a feature 'image', since TFDS has none"
-        raise UsageError(
-            f"No prepared '{entry.builder}' in {directory}: set config.data.data_dir or TFDS_DATA_DIR to the "
-            f"folder that holds it as ArrayRecord; to prepare it, where TensorFlow is installed: {how}."
-        )
-    return builder
+    classes: Sequence[str] | None = None
+    advice = ADVICE
+
+    @abc.abstractmethod
+    def __len__(self) -> int: ...
+
+    @abc.abstractmethod
+    def read(self, indices: Sequence[int]) -> list[Stored]: ...
+
+    @abc.abstractmethod
+    def name(self, index: int) -> str:
+        """What a picture is called in a sentence."""
+
+    @abc.abstractmethod
+    def fingerprint(self) -> Any:
+        """What JSON can hold and no other pictures have."""
 
 
-def load(name: str, *, train: bool, image_size: int, num_channels: int, data_dir: str = "") -> Source:
-    """The training or evaluation split as uint8 images of the given size, in memory.
+class Subset(Pictures):
+    """Those of some numbers, in that order."""
 
-    Images are cropped to a square and resized as `DATASETS` says, with antialiasing, on 256 levels.
-    Raises `UsageError` when the data set is missing or its channels are not `num_channels`.
+    def __init__(self, pictures: Pictures, indices: np.ndarray):
+        self._pictures, self._indices = pictures, indices
+        self.classes, self.advice = pictures.classes, pictures.advice
+
+    def __len__(self) -> int:
+        return len(self._indices)
+
+    def read(self, indices: Sequence[int]) -> list[Stored]:
+        return self._pictures.read([int(self._indices[i]) for i in indices])
+
+    def name(self, index: int) -> str:
+        return self._pictures.name(int(self._indices[index]))
+
+    def fingerprint(self) -> Any:
+        return [self._pictures.fingerprint(), hashed([len(self)], self._indices)]
+
+
+class OnDisk(Source):
+    """Pictures decoded by `workers` threads when they are asked for.
+
+    skip: in the place of a picture that cannot be read, always the next that can; otherwise it is refused.
     """
-    import tensorflow_datasets as tfds
 
-    builder, entry = find(name, data_dir), dataset(name)
-    split = "train" if train else entry.eval_split
-    examples = builder.as_data_source(split=split, decoders={"image": tfds.decode.SkipDecoding()})
-    images, labels = np.empty((len(examples), image_size, image_size, num_channels), np.uint8), []
-    for i, example in enumerate(tqdm(examples, desc=f"reading {name} {split}", unit="img", delay=1.0)):
-        image = decode(example["image"], f"{name}'s image number {i} of split {split}")
-        if image.shape[-1] != num_channels:
-            raise UsageError(
-                f"{name} has an image of {image.shape[-1]} channel(s), number {i} of split {split}; "
-                f"set config.data.num_channels to that, not {num_channels}."
-            )
-        images[i] = resize(square(image, entry.crop), image_size, entry.filter)
-        labels.append(example.get("label"))
-    if not labels:
-        raise UsageError(f"The split {split} of {name} is empty; prepare the data set again.")
-    return Source(images, None if labels[0] is None else np.asarray(labels))
+    def __init__(self, pictures: Pictures, form: Form, *, workers: int, skip: bool = False):
+        self.pictures, self.form, self.classes = pictures, form, pictures.classes
+        self._skip, self._workers = skip, workers
+        self._known_bad: set[int] = set()
+        self._lock = threading.Lock()
+
+    def __len__(self) -> int:
+        return len(self.pictures)
+
+    def take(self, indices: np.ndarray) -> Batch:
+        images, labels, bad = self.decode(indices)
+        for position in bad:
+            index = int(indices[position])
+            self._tell(index, bad[position])
+            images[position], labels[position] = self._next(index)
+        return Batch(images, as_labels(labels))
+
+    def digest(self) -> str:
+        """Of what the pictures are called, their sizes as files, and what is made of them."""
+        return self._digest
+
+    @functools.cached_property
+    def _digest(self) -> str:
+        return hashed([self.pictures.fingerprint(), str(self.form), len(self)])
+
+    @functools.cached_property
+    def labels(self) -> np.ndarray | None:
+        """All are read, and no picture is decoded."""
+        found: list[Any] = []
+        for indices in _chunks(len(self), "reading labels"):
+            found += [stored.label for stored in self.pictures.read(indices.tolist())]
+        return as_labels(found)
+
+    def decode(self, indices: np.ndarray) -> tuple[np.ndarray, list[int | None], dict[int, UnreadableError]]:
+        """(images, labels, what is wrong by position): images that cannot be read are left undefined."""
+        stored = self.pictures.read([int(i) for i in indices])
+        size, channels = self.form.image_size, self.form.num_channels
+        images, bad = np.empty((len(stored), size, size, channels), np.uint8), {}
+
+        def render(positions: np.ndarray) -> None:
+            for position in positions:
+                what = self.pictures.name(int(indices[position]))
+                try:
+                    images[position] = self.form.render(stored[position].content, what, self.pictures.advice)
+                except UnreadableError as error:
+                    if not self._skip:
+                        raise
+                    bad[int(position)] = error
+
+        # A task for each image would cost more than a small image takes.
+        tasks = np.array_split(np.arange(len(stored)), min(len(stored), 4 * self._workers) or 1)
+        list(self._pool.map(render, tasks))
+        return images, [s.label for s in stored], dict(sorted(bad.items()))
+
+    @functools.cached_property
+    def _pool(self) -> ThreadPoolExecutor:
+        return ThreadPoolExecutor(self._workers, thread_name_prefix="score_sde-decode")
+
+    def close(self) -> None:
+        """Ends its threads."""
+        self._pool.shutdown()
+
+    def _next(self, index: int) -> tuple[np.ndarray, int | None]:
+        for step in range(1, len(self)):
+            images, labels, bad = self.decode(np.array([(index + step) % len(self)]))
+            if not bad:
+                return images[0], labels[0]
+        raise UsageError(f"No image can be read, among them {self.pictures.name(index)}; {self.pictures.advice}.")
+
+    def _tell(self, index: int, error: UnreadableError) -> None:
+        with self._lock:
+            new = index not in self._known_bad
+            self._known_bad.add(index)
+            number = len(self._known_bad)
+        if new and number <= NAMED:
+            more = "; further ones are not named" if number == NAMED else ""
+            warn(f"{str(error).partition(';')[0]}; the next one takes its place{more}.")
 
 
-def decode(encoded: bytes, what: str = "an image") -> np.ndarray:
-    """A PNG, JPEG or WebP file as uint8 (h, w, c).
-
-    Raises `UsageError` naming `what` when the file is damaged, of another format, or of more than `MAX_PIXELS` pixels;
-    the header says how many, and none is decoded then.
-    """
-    try:
-        file = Image.open(io.BytesIO(encoded), formats=FORMATS)
-        if file.width * file.height > MAX_PIXELS:
-            raise ValueError(f"{file.width}x{file.height} pixels are more than {MAX_PIXELS}")
-        image = np.asarray(file)
-    except Exception as error:  # Pillow raises various types for what it cannot read
-        reason = "no PNG, JPEG or WebP" if isinstance(error, UnidentifiedImageError) else error
-        raise UsageError(f"Cannot read {what} ({reason}); prepare the data set again without it.") from error
-    return image if image.ndim == 3 else image[..., None]
-
-
-def square(image: np.ndarray, side: int | None = None) -> np.ndarray:
-    """The square of that side at the centre, at most and by default as large as the shorter side."""
-    height, width = image.shape[:2]
-    side = min(side or height, height, width)
-    top, left = (height - side) // 2, (width - side) // 2
-    return image[top : top + side, left : left + side]
+def in_memory(source: OnDisk, what: str) -> InMemory:
+    """All that can be read, with a progress bar. Raises `UsageError` if none can, or one cannot and is not skipped."""
+    form, kept, labels, bad = source.form, 0, [], []
+    images = np.empty((len(source), form.image_size, form.image_size, form.num_channels), np.uint8)
+    for indices in _chunks(len(source), f"reading {what}", images[:1].nbytes):
+        part, part_labels, unreadable = source.decode(indices)
+        good = [i for i in range(len(part)) if i not in unreadable]
+        images[kept : kept + len(good)] = part[good] if unreadable else part
+        labels += [part_labels[i] for i in good]
+        bad += [source.pictures.name(int(indices[i])) for i in unreadable]
+        kept += len(good)
+    source.close()
+    tell_left_out(bad, len(source), what)
+    result = InMemory(images[:kept], as_labels(labels))
+    result.classes = source.classes
+    return result
 
 
-def resize(image: np.ndarray, size: int, filter: Image.Resampling = Image.Resampling.BILINEAR) -> np.ndarray:
-    """uint8 (h, w, c) to (size, size, c)."""
-    if image.shape[:2] == (size, size):
-        return image
-    planes = [Image.fromarray(plane).resize((size, size), filter) for plane in np.moveaxis(image, -1, 0)]
-    return np.stack([np.asarray(plane) for plane in planes], axis=-1)
+def tell_left_out(bad: Sequence[str], total: int, what: str) -> None:
+    """One warning that counts and names the first; raises `UsageError` when none is left."""
+    if not bad:
+        return
+    names = ", ".join(bad[:NAMED]) + (", ..." if len(bad) > NAMED else "")
+    if len(bad) == total:
+        raise UsageError(f"None of the {total} images of {what} can be read ({names}); put others in their place.")
+    warn(f"{len(bad)} of {total} images of {what} cannot be read and are left out: {names}.")
+
+
+def _chunks(n: int, description: str, bytes_each: int = 1) -> Iterator[np.ndarray]:
+    """0..n-1 in pieces, with a progress bar where it takes long."""
+    size = max(1, min(CHUNK, CHUNK_BYTES // bytes_each))
+    with tqdm(total=n, desc=description, unit="img", delay=1.0, disable=not is_first()) as progress:
+        for start in range(0, n, size):
+            indices = np.arange(start, min(start + size, n))
+            yield indices
+            progress.update(len(indices))
+
+
+def each(check: Callable[[int], None], n: int, description: str, workers: int) -> None:
+    """Calls it with 0..n-1 in threads, with a progress bar."""
+    with ThreadPoolExecutor(workers) as pool:
+        for indices in _chunks(n, description):
+            list(pool.map(check, indices.tolist()))
+
+
+def as_labels(labels: Sequence[int | None]) -> np.ndarray | None:
+    return None if not len(labels) or labels[0] is None else np.asarray(labels)
+
+
+def hashed(facts: Any, *arrays: np.ndarray) -> str:
+    """32 hexadecimal digits of what JSON can hold, and of arrays."""
+    result = hashlib.blake2b(json.dumps(facts).encode(), digest_size=16)
+    for array in arrays:
+        result.update(array)
+    return result.hexdigest()

@@ -1,0 +1,86 @@
+"""What a config trains on, before it does: `python -m score_sde.data --config=FILE`."""
+
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+from absl import flags
+
+from score_sde import data, files, images
+from score_sde.data import records
+from score_sde.data.decoding import resize
+from score_sde.data.loading import OWN
+from score_sde.errors import exit_status
+from score_sde.main import parse
+from score_sde.train import load_data
+
+SHOWN = 100  # images on the sheet
+LARGEST = 128  # side of one there
+NAMED = 20  # classes
+
+USAGE = """\
+python -m score_sde.data --config=FILE [--config.data.KEY=VALUE ...] [--out=FILE.png]
+
+Prepares the config's data set if it is not yet, reads both splits as a training does, and says what they are: number,
+shape and size of the images, classes, whether in memory or decoded from disk, digest, licence. Writes a sheet of 100
+training images, default DATASET.png in this folder."""
+
+
+def main(argv: list[str] | None = None) -> int:
+    """See `exit_status`."""
+    return exit_status(_program, argv)
+
+
+def _program(argv: list[str]) -> None:
+    values = parse(argv, lambda flag_values: flags.DEFINE_string("out", None, "", flag_values), USAGE)
+    config = values.config
+    name = config.data.dataset.lower()
+    train, evaluation = load_data(config, train=True), load_data(config, train=False)
+    print(f"{name}: {_terms(name, config.data.data_dir, config.data.path)}")
+    for title, source in (("training", train), ("evaluation", evaluation)):
+        print("\n".join(_lines(title, source)))
+    path = Path(values.out or f"{name.replace('/', '_')}.png")
+    indices = data.batch_indices(len(train), min(SHOWN, len(train)), seed=config.seed, step=0)
+    sheet = images.grid(_at_most(train.take(indices).images))
+    magnify = max(1, 64 // config.data.image_size)
+    files.replace(path, lambda file: images.write_png(file, sheet, magnify), "--out")
+    print(f"{path}: {len(indices)} training images, at random")
+
+
+def _terms(name: str, data_dir: str, path: str) -> str:
+    """Licence and whom to cite, as far as they are known."""
+    if name in OWN:
+        return f"your own, {path}"
+    entry = data.dataset(name, data_dir)
+    if note := records.licence(entry.builder):
+        return note
+    citation = " ".join(records.find(name, data_dir).info.citation.split())
+    return citation or "no licence is stated"
+
+
+def _lines(title: str, source: data.Source) -> Iterator[str]:
+    shape = source.take(np.arange(1)).images.shape[1:]
+    size = len(source) * int(np.prod(shape)) / 2**20
+    where = "in memory" if isinstance(source, data.InMemory) else "decoded from disk"
+    yield f"{title}: {len(source):,} images, {'x'.join(map(str, shape))}, {size:,.1f} MiB of pixels, {where}"
+    yield f"  digest {source.digest()}"
+    if source.labels is None:
+        yield "  no classes"
+        return
+    classes, counts = np.unique(source.labels, return_counts=True)
+    spread = f"{counts.min():,}" if counts.min() == counts.max() else f"{counts.min():,} to {counts.max():,}"
+    yield f"  {len(classes)} classes of {spread} images"
+    if len(classes) <= NAMED:
+        names = [source.classes[label] if source.classes else str(label) for label in classes]
+        yield "  " + ", ".join(f"{name} {count:,}" for name, count in zip(names, counts, strict=True))
+
+
+def _at_most(pixels: np.ndarray) -> np.ndarray:
+    if pixels.shape[1] <= LARGEST:
+        return pixels
+    return np.stack([resize(image, LARGEST) for image in pixels])
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,83 @@
+"""Images in one NumPy file: a .npy, or a .npz with `images` and `labels` as ours, or `arr_0` and `arr_1` as ADM's."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from score_sde.data import held_out
+from score_sde.data.sources import Pictures, Stored, Subset
+from score_sde.errors import UsageError
+
+NAMES = (("images", "labels"), ("arr_0", "arr_1"))
+
+
+class Arrays(Pictures):
+    """images: uint8 (n, h, w, c), of a file or mapped to it; labels: int (n,) or None."""
+
+    def __init__(self, path: Path, images: np.ndarray, labels: np.ndarray | None):
+        self._path, self._images, self._labels = path, images, labels
+
+    def __len__(self) -> int:
+        return len(self._images)
+
+    def read(self, indices: Sequence[int]) -> list[Stored]:
+        return [Stored(self._images[i], None if self._labels is None else int(self._labels[i])) for i in indices]
+
+    def name(self, index: int) -> str:
+        return f"image number {index} of {self._path}"
+
+    def fingerprint(self) -> Any:
+        return [self._path.name, self._path.stat().st_size, self._images.shape]
+
+
+def open_split(name: str, options: Any, *, train: bool) -> Pictures:
+    """The training or evaluation images of the file `options.path`; some are held out by a hash of their numbers.
+
+    Raises `UsageError` where it is not uint8 images. name: not used. options: see `loading.Options`.
+    """
+    path = _path(options.path)
+    images, labels = _load(path)
+    _check(path, images, labels)
+    pictures = Arrays(path, images if images.ndim == 4 else images[..., None], labels)
+    numbers = [str(i) for i in range(len(pictures))]
+    return Subset(pictures, held_out.side(numbers, options.held_out, train=train, what=str(path)))
+
+
+def _path(path: str) -> Path:
+    if not path:
+        raise UsageError("data.dataset=array needs config.data.path=FILE, a .npy or .npz file of the images.")
+    found = Path(path).expanduser()
+    if not found.is_file() or found.suffix not in (".npy", ".npz"):
+        raise UsageError(f"config.data.path={path} is no .npy or .npz file; give the one that holds the images.")
+    return found
+
+
+def _load(path: Path) -> tuple[np.ndarray, np.ndarray | None]:
+    """Images and labels; a .npy is mapped, not read."""
+    try:
+        if path.suffix == ".npy":
+            return np.load(path, mmap_mode="r", allow_pickle=False), None
+        with np.load(path, allow_pickle=False) as file:
+            for images, labels in NAMES:
+                if images in file:
+                    return file[images], file.get(labels)
+            there = ", ".join(file) or "none"
+    except Exception as error:  # NumPy and zipfile raise various types for what is damaged, or holds objects
+        reason = str(error).strip().partition("\n")[0]
+        raise UsageError(f"Cannot read {path} ({reason}); save it again with np.save or np.savez.") from error
+    raise UsageError(f"{path} has no array 'images' or 'arr_0', but {there}; save the images under one of these names.")
+
+
+def _check(path: Path, images: Any, labels: Any) -> None:
+    if images.dtype != np.uint8 or images.ndim not in (3, 4) or 0 in images.shape:
+        raise UsageError(
+            f"{path} holds {images.dtype} of shape {images.shape}; images are uint8 of shape (n, height, width) or "
+            "(n, height, width, channels)."
+        )
+    if labels is not None and (labels.shape != images.shape[:1] or not np.issubdtype(labels.dtype, np.integer)):
+        raise UsageError(
+            f"The labels of {path} are {labels.dtype} of shape {labels.shape}; they must be integers, one for each of "
+            f"the {len(images)} images."
+        )

@@ -1,0 +1,94 @@
+"""The table of data sets: where each is found, and how its images become squares."""
+
+import os
+from pathlib import Path
+from typing import NamedTuple
+
+from PIL import Image
+
+from score_sde.errors import nearest, one_of
+
+
+class Dataset(NamedTuple):
+    """Where a data set is found and how its images become squares.
+
+    builder: a TFDS name, "name/config", or "module:Class" of a builder of ours; none if it is at `config.data.path`.
+    eval_split: default test, else validation, else a part of train that is held out.
+    crop: side of the square at the centre that is kept, as large as possible if None, before resizing by `filter`.
+    stock: whether TFDS can prepare it.
+    """
+
+    builder: str
+    eval_split: str | None = None
+    crop: int | None = None
+    filter: Image.Resampling = Image.Resampling.BILINEAR
+    stock: bool = True
+
+    @property
+    def ours(self) -> bool:
+        return ":" in self.builder
+
+
+LSUN_SCENES = (
+    "bedroom",
+    "bridge",
+    "church_outdoor",
+    "classroom",
+    "conference_room",
+    "dining_room",
+    "kitchen",
+    "living_room",
+    "restaurant",
+    "tower",
+)
+
+DATASETS: dict[str, Dataset] = {
+    "digits": Dataset("score_sde.data.digits:Digits", eval_split="test"),
+    "cifar10": Dataset("cifar10", eval_split="test"),
+    "svhn": Dataset("svhn_cropped", eval_split="test"),
+    "mnist": Dataset("mnist", eval_split="test"),
+    "fashion_mnist": Dataset("fashion_mnist", eval_split="test"),
+    "imagenet_32": Dataset("downsampled_imagenet/32x32", eval_split="validation"),
+    "imagenet_64": Dataset("downsampled_imagenet/64x64", eval_split="validation"),
+    "celeba": Dataset("celeb_a", eval_split="validation", crop=140),
+    **{
+        f"lsun/{scene}": Dataset(f"lsun/{scene}", eval_split="validation", filter=Image.Resampling.BICUBIC)
+        for scene in LSUN_SCENES
+    },
+    # The paper evaluates these on what it trains on: they have one split.
+    "celebahq_256": Dataset("celeb_a_hq/256", eval_split="train"),
+    "celebahq_1024": Dataset("celeb_a_hq/1024", eval_split="train"),
+    "ffhq_256": Dataset("ffhq/256", eval_split="train", stock=False),
+    "ffhq_1024": Dataset("ffhq/1024", eval_split="train", stock=False),
+    # Images of the user's own, at config.data.path.
+    "folder": Dataset(""),
+    "array": Dataset(""),
+}
+
+
+def dataset(name: str, data_dir: str = "") -> Dataset:
+    """The entry of `DATASETS`, upper or lower case, or one for any other name of a TFDS data set.
+
+    Raises `UsageError` for what is close to a name of the table, and is neither prepared nor known to TFDS.
+    """
+    if name.lower() in DATASETS:
+        return DATASETS[name.lower()]
+    if nearest(name.lower(), DATASETS) and not (is_prepared(name, directory_of(data_dir)) or _is_stock(name)):
+        one_of("data.dataset", name.lower(), DATASETS)
+    return Dataset(name, stock=_is_stock(name))
+
+
+def directory_of(data_dir: str) -> Path:
+    """Where prepared data sets are: default the environment's TFDS_DATA_DIR, else ~/tensorflow_datasets."""
+    return Path(data_dir or os.environ.get("TFDS_DATA_DIR") or "~/tensorflow_datasets").expanduser()
+
+
+def is_prepared(name: str, directory: Path) -> bool:
+    """Whether TFDS has left any version of a data set there."""
+    return any((directory / name).glob("*/features.json")) or any((directory / name).glob("*/*/features.json"))
+
+
+def _is_stock(name: str) -> bool:
+    import tensorflow_datasets as tfds
+
+    return name.partition("/")[0] in tfds.list_builders(with_community_datasets=False)

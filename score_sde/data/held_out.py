@@ -1,0 +1,35 @@
+"""Which images of a set without an evaluation split are held out for evaluation: a hash of each one's name says it.
+
+So an image stays on its side when others are added or removed.
+"""
+
+import hashlib
+from collections.abc import Sequence
+
+import numpy as np
+
+from score_sde.errors import UsageError
+
+
+def side(names: Sequence[str], fraction: float, *, train: bool, what: str) -> np.ndarray:
+    """Numbers of the training or evaluation images; about `fraction` of all, at least one, are held out.
+
+    All are both if it is 0. Raises `UsageError` where none would be left to train on.
+    """
+    everything = np.arange(len(names))
+    if fraction == 0:
+        return everything
+    if len(names) < 2:
+        raise UsageError(
+            f"{what} has one image, which cannot be trained on and held out; add more, or set config.data.held_out=0 "
+            "to evaluate on what it trains on."
+        )
+    numbers = np.array([_number(name) for name in names])
+    held_out = numbers < fraction
+    held_out[numbers.argmin()], held_out[numbers.argmax()] = True, False
+    return everything[held_out != train]
+
+
+def _number(name: str) -> float:
+    """In [0, 1)."""
+    return int.from_bytes(hashlib.blake2b(name.encode(), digest_size=6).digest(), "big") / 2**48

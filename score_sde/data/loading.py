@@ -1,0 +1,101 @@
+"""From a data set's name to its splits as sources."""
+
+import dataclasses
+import os
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+
+from score_sde.data import arrays, folder, records
+from score_sde.data.datasets import dataset
+from score_sde.data.decoding import Form, UnreadableError
+from score_sde.data.sources import OnDisk, Pictures, Source, each, in_memory, tell_left_out
+from score_sde.errors import UsageError, one_of
+
+MOST_WORKERS = 32
+CORRUPT = ("refuse", "skip")
+
+
+@dataclasses.dataclass(frozen=True)
+class Options:
+    """Where a data set is and how it is read; the names and defaults are those of `config.data`.
+
+    path: of `folder` and `array`. data_dir, archives: see `records.find`. in_memory_gib: a split of no more GiB of
+    pixels is read into memory, a larger one decoded when it is asked for. held_out: the fraction that is evaluated on
+    where there is no split for that; 0: all that is trained on. corrupt: what is done with images that cannot be read.
+    convert: whether images of other colours are converted. num_workers: threads that decode; 0: one for each core.
+    """
+
+    path: str = ""
+    data_dir: str = ""
+    archives: str = ""
+    in_memory_gib: float | int = 8.0
+    held_out: float | int = 0.1
+    corrupt: str = "refuse"
+    convert: bool = False
+    num_workers: int = 0
+
+    def check(self) -> None:
+        """Raises `UsageError` for values that make no sense."""
+        one_of("data.corrupt", self.corrupt, CORRUPT)
+        if not 0 <= self.held_out < 1:
+            raise UsageError(f"data.held_out={self.held_out} must be in [0, 1); 0 evaluates on what it trains on.")
+        for key in ("in_memory_gib", "num_workers"):
+            if not getattr(self, key) >= 0:
+                raise UsageError(f"data.{key}={getattr(self, key)} must not be negative.")
+
+    @property
+    def workers(self) -> int:
+        mine = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+        return self.num_workers or min(MOST_WORKERS, mine)
+
+
+OPTIONS = tuple(field.name for field in dataclasses.fields(Options))
+
+
+def load(name: str, *, train: bool, image_size: int, num_channels: int, **options: Any) -> Source:
+    """The training or evaluation split as uint8 images of the given size. options: see `Options`.
+
+    Images are cropped to a square and resized as `DATASETS` says, with antialiasing, on 256 levels. The order is the
+    same in memory and on disk. Images that cannot be read are left out where they are found before training, and with
+    `corrupt="skip"` only; of a source on disk that is by their headers, see `OnDisk` for the others.
+
+    Raises `UsageError` when the data set is missing, an image cannot be read, or its channels are not `num_channels`.
+    """
+    given = Options(**options)
+    given.check()
+    entry, own = dataset(name, given.data_dir), name.lower()
+    if own in OWN and num_channels not in (1, 3):
+        raise UsageError(f"data.num_channels={num_channels} is neither 1, greyscale, nor 3, RGB.")
+    pictures = OWN.get(own, records.open_split)(name, given, train=train)
+    form = Form(image_size, num_channels, entry.crop, entry.filter, given.convert, upright=own == "folder")
+    what, skip = f"{name} ({'training' if train else 'evaluation'})", given.corrupt == "skip"
+    if len(pictures) * image_size * image_size * num_channels <= given.in_memory_gib * 2**30:
+        return in_memory(OnDisk(pictures, form, workers=given.workers, skip=skip), what)
+    if isinstance(pictures, folder.Files):
+        pictures = _readable(pictures, form, given, what)
+    source = OnDisk(pictures, form, workers=given.workers, skip=skip)
+    source.take(np.arange(1))  # what is wrong with all of them is said now
+    return source
+
+
+def _readable(files: folder.Files, form: Form, options: Options, what: str) -> folder.Files:
+    """Those that can be read by their headers."""
+    bad: set[int] = set()
+
+    def check(i: int) -> None:
+        try:
+            form.check_header(files.read([i])[0].content, files.name(i), files.advice)
+        except UnreadableError:
+            if options.corrupt != "skip":
+                raise
+            bad.add(i)
+
+    each(check, len(files), f"checking {what}", options.workers)
+    tell_left_out([files.name(i) for i in sorted(bad)], len(files), what)
+    return files.where(lambda i: i not in bad)
+
+
+# Of a user's own images, at config.data.path; all others are TFDS's.
+OWN: dict[str, Callable[..., Pictures]] = {"folder": folder.open_split, "array": arrays.open_split}

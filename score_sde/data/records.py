@@ -1,0 +1,158 @@
+"""Data sets prepared by tensorflow-datasets as ArrayRecord, read without TensorFlow."""
+
+import importlib
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from score_sde.data import held_out
+from score_sde.data.datasets import dataset, directory_of, is_prepared
+from score_sde.data.sources import Pictures, Stored, Subset
+from score_sde.errors import UsageError
+from score_sde.parallel import first_goes_first
+
+
+class Records(Pictures):
+    """A split of a prepared data set: its feature `image`, and `label` if that is a class."""
+
+    def __init__(self, builder: Any, split: str, name: str):
+        import tensorflow_datasets as tfds
+
+        self._name, self._split, self._builder = name, split, builder
+        raw = tfds.decode.DeserializeMethod.RAW_BYTES  # other features, as CelebA's forty, would take most of the time
+        self._records = builder.as_data_source(split=split, deserialize_method=raw)
+        label = dict(builder.info.features.items()).get("label")
+        self._labelled = isinstance(label, tfds.features.ClassLabel)
+        self.classes = label.names if self._labelled else None
+
+    def __len__(self) -> int:
+        return len(self._records)
+
+    def read(self, indices: Sequence[int]) -> list[Stored]:
+        from tensorflow_datasets.proto import tf_example_pb2
+
+        found = []
+        for record in self._records.__getitems__(indices):  # many at once: one by one takes ten times as long
+            feature = tf_example_pb2.Example.FromString(record).features.feature
+            label = int(feature["label"].int64_list.value[0]) if self._labelled else None
+            found.append(Stored(feature["image"].bytes_list.value[0], label))
+        return found
+
+    def name(self, index: int) -> str:
+        return f"{self._name}'s image number {index} of split {self._split}"
+
+    def fingerprint(self) -> Any:
+        info = self._builder.info
+        split = info.splits[self._split]
+        files = sorted((Path(path).name, Path(path).stat().st_size) for path in split.filepaths)
+        return [info.full_name, self._split, files]
+
+
+def open_split(name: str, options: Any, *, train: bool) -> Pictures:
+    """The training or evaluation split of a data set that `find` finds. options: see `loading.Options`.
+
+    Raises `UsageError` where there is no such split, it is empty, or it has no feature `image`.
+    """
+    entry, builder = dataset(name, options.data_dir), find(name, options.data_dir, options.archives)
+    splits = [split for split in builder.info.splits if builder.info.splits[split].num_examples]
+    _check_image(builder, name)
+    eval_split = entry.eval_split or next((split for split in ("test", "validation") if split in splits), None)
+    split = "train" if train or eval_split is None else eval_split
+    if split not in splits:
+        there = f"only {', '.join(splits)}" if splits else "none"
+        raise UsageError(f"{name} as prepared has no images in a split {split}, {there}; prepare the data set again.")
+    records = Records(builder, split, name)
+    if eval_split is not None:
+        return records
+    names = [str(i) for i in range(len(records))]
+    return Subset(records, held_out.side(names, options.held_out, train=train, what=f"The split train of {name}"))
+
+
+def find(name: str, data_dir: str = "", archives: str = "") -> Any:
+    """The prepared TFDS builder of a data set, which is prepared now if it is not yet and can be.
+
+    data_dir: default the environment's TFDS_DATA_DIR, else ~/tensorflow_datasets. archives: where the files are that
+    it is prepared from, default the folder downloads/manual there. Raises `UsageError` when there is no such set.
+    """
+    entry, directory = dataset(name, data_dir), directory_of(data_dir)
+    with first_goes_first():
+        if entry.ours:
+            return _prepare_ours(name, entry.builder, directory)
+        if is_prepared(entry.builder, directory):
+            return _read(entry.builder, directory)
+        return _prepare(entry.builder, directory, Path(archives).expanduser() if archives else None, entry.stock)
+
+
+def _prepare_ours(name: str, path: str, directory: Path) -> Any:
+    module, cls = path.split(":")
+    try:
+        builder = getattr(importlib.import_module(module), cls)(data_dir=str(directory), file_format="array_record")
+        builder.download_and_prepare()
+    except OSError as error:
+        advice = "set config.data.data_dir to a writable folder"
+        raise UsageError(f"Cannot prepare {name} in {directory} ({error}); {advice}.") from error
+    return builder
+
+
+def _read(name: str, directory: Path) -> Any:
+    """Raises `UsageError` for what is no data set, or one that only TensorFlow reads."""
+    import tensorflow_datasets as tfds
+
+    try:
+        builder = tfds.core.read_only_builder.builder_from_files(name, data_dir=str(directory))
+        kind = builder.info.file_format
+    except Exception as error:  # TFDS raises various types for a folder it cannot read
+        reason = str(error).strip().partition("\n")[0]
+        raise UsageError(
+            f"Cannot read the '{name}' in {directory} ({reason}); remove {directory / name} and prepare it again."
+        ) from error
+    if kind is not tfds.core.FileFormat.ARRAY_RECORD:
+        raise UsageError(
+            f"The '{name}' in {directory} is prepared as {kind.value}, which needs TensorFlow; prepare it as "
+            f"ArrayRecord in another folder, and set config.data.data_dir to that: {_how(name)}."
+        )
+    return builder
+
+
+def _prepare(name: str, directory: Path, archives: Path | None, stock: bool) -> Any:
+    """From its archives, where we can. Raises `UsageError` otherwise."""
+    missing = f"No prepared '{name}' in {directory}"
+    if preparers := _preparers(name):
+        try:
+            return preparers.prepare(name, directory, archives)
+        except UsageError as error:
+            raise UsageError(f"{missing}: {error}") from error
+    own = f"a builder of your own named '{name}', with a feature 'image', since TFDS has none"
+    raise UsageError(
+        f"{missing}: set config.data.data_dir or TFDS_DATA_DIR to the folder that holds it as ArrayRecord; to prepare "
+        f"it, where TensorFlow is installed: {_how(name) if stock else own}."
+    )
+
+
+def licence(name: str) -> str:
+    """The terms of a TFDS data set that we prepare, and whom to cite; nothing for others."""
+    preparers = _preparers(name)
+    return preparers.licence(name) if preparers else ""
+
+
+def _preparers(name: str) -> Any:
+    """The module, if it knows the data set."""
+    try:
+        from score_sde.data import preparers
+    except ImportError:
+        return None
+    return preparers if name.partition("/")[0] in preparers.PREPARERS else None
+
+
+def _how(name: str) -> str:
+    return f"tfds.builder('{name}', data_dir=..., file_format='array_record').download_and_prepare()"
+
+
+def _check_image(builder: Any, name: str) -> None:
+    import tensorflow_datasets as tfds
+
+    features = dict(builder.info.features.items())
+    if not isinstance(features.get("image"), tfds.features.Image):
+        raise UsageError(
+            f"{name} has no feature 'image' that is one; it has {', '.join(features)}: choose another data.dataset."
+        )
