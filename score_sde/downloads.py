@@ -1,44 +1,111 @@
-"""Files from the network, whole and the right ones, or none."""
+"""Files from the network: found in a folder or downloaded, and the right ones or none."""
 
+import contextlib
 import hashlib
-import urllib.error
+import http.client
+import os
+import shutil
+import socket
 import urllib.request
+from collections.abc import Iterator
 from pathlib import Path
+from typing import NamedTuple
+
+from tqdm import tqdm
 
 from score_sde.errors import UsageError
-from score_sde.files import replace
-from score_sde.progress import bar
 
-CHUNK = 2**20
-SECONDS = 30.0  # without an answer
+CHUNK = 2**20  # bytes
+TIMEOUT = 60.0  # seconds without a byte
 
 
-def sha256(path: Path) -> str:
-    """Of a file's content."""
-    with Path(path).open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+class Download(NamedTuple):
+    """A file as its publisher made it."""
+
+    name: str
+    url: str
+    size: int  # bytes
+    sha256: str
 
 
-def download(url: str, path: Path, digest: str, advice: str) -> None:
-    """Writes the file at `url` to `path` if its SHA-256 is `digest`.
+def fetch(wanted: Download, folder: Path, setting: str) -> Path:
+    """The verified file in `folder`, downloaded if it is not there. setting: the config key that may name where it is.
 
-    Raises `UsageError`, which ends with `advice`, if it cannot be had or is another file.
+    Raises `UsageError` when what is there or comes is another file, there is no network, or no space.
     """
-    found = hashlib.sha256()
+    path = folder / wanted.name
+    if not path.exists():
+        _download(wanted, path, f"put {wanted.name} in {folder} yourself, or set {setting} to the folder that holds it")
+    elif fault := _fault(wanted, path):
+        raise UsageError(
+            f"{path} is not the file from {wanted.url} ({fault}): remove it to have it downloaded, or put the right "
+            f"{wanted.name} in {folder} ({setting})."
+        )
+    return path
 
-    def write(file) -> None:
-        with urllib.request.urlopen(url, timeout=SECONDS) as answer:
-            size = int(answer.headers.get("Content-Length") or 0)
-            with bar(f"downloading {path.name}", size / CHUNK, "MiB") as progress:
-                while chunk := answer.read(CHUNK):
-                    file.write(chunk)
-                    found.update(chunk)
-                    progress.update(len(chunk) / CHUNK)
-        if found.hexdigest() != digest:
-            raise UsageError(f"{url} is not the file it was: its SHA-256 is {found.hexdigest()}; {advice}.")
 
+def _fault(wanted: Download, path: Path) -> str | None:
+    """What a file has that the wanted one has not."""
     try:
-        replace(path, write)
-    except (urllib.error.URLError, TimeoutError) as error:
-        reason = getattr(error, "reason", error)
-        raise UsageError(f"Cannot download {url} ({reason}); {advice}.") from error
+        size, digest = path.stat().st_size, hashlib.sha256()
+        if size != wanted.size:
+            return f"{size:,} bytes, not {wanted.size:,}"
+        with path.open("rb") as file, _bar("verifying", wanted) as bar:
+            while chunk := file.read(CHUNK):
+                digest.update(chunk)
+                bar.update(len(chunk))
+    except OSError as error:
+        return str(error)
+    return _another(wanted, digest.hexdigest())
+
+
+def _another(wanted: Download, sha256: str) -> str | None:
+    return None if sha256 == wanted.sha256 else f"its SHA-256 is {sha256}, not {wanted.sha256}"
+
+
+def _download(wanted: Download, path: Path, by_hand: str) -> None:
+    """Writes the file once it is whole and verified. A kill leaves NAME.HOST.PROCESS.part, which nothing reads."""
+    partial = path.with_name(f"{wanted.name}.{socket.gethostname()}.{os.getpid()}.part")
+    size, digest = 0, hashlib.sha256()
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        if (free := shutil.disk_usage(path.parent).free) < wanted.size:
+            raise OSError(f"{free:,} bytes are free, {wanted.size:,} needed")
+        with partial.open("wb") as file, _bar("downloading", wanted) as bar:
+            for chunk in _received(wanted, by_hand):
+                size += len(chunk)
+                if size > wanted.size:
+                    break
+                digest.update(chunk)
+                file.write(chunk)
+                bar.update(len(chunk))
+        sizes = None if size == wanted.size else f"{'more than ' if size > wanted.size else ''}{size:,} bytes"
+        if fault := sizes or _another(wanted, digest.hexdigest()):
+            recorded = f"the recorded {wanted.name} of {wanted.size:,} bytes"
+            raise UsageError(f"What {wanted.url} sends is not {recorded} ({fault}); {by_hand}.")
+        partial.replace(path)
+    except OSError as error:
+        raise UsageError(f"Cannot write {path} from {wanted.url} ({error}); free space, or {by_hand}.") from error
+    finally:
+        with contextlib.suppress(OSError):
+            partial.unlink(missing_ok=True)
+
+
+def _received(wanted: Download, by_hand: str) -> Iterator[bytes]:
+    try:
+        request = urllib.request.Request(_direct(wanted.url), headers={"User-Agent": "score_sde"})
+        with urllib.request.urlopen(request, timeout=TIMEOUT) as response:
+            while chunk := response.read(CHUNK):
+                yield chunk
+    except (OSError, http.client.HTTPException) as error:
+        raise UsageError(f"Cannot download {wanted.url} ({error}); {by_hand}.") from error
+
+
+def _direct(url: str) -> str:
+    """Google Drive asks a person before it sends a large file; this address does not."""
+    drive = "https://drive.google.com/uc?"
+    return url.replace(drive, "https://drive.usercontent.google.com/download?confirm=t&") if drive in url else url
+
+
+def _bar(verb: str, wanted: Download) -> tqdm:
+    return tqdm(total=wanted.size, desc=f"{verb} {wanted.name}", unit="B", unit_scale=True, delay=1.0)

@@ -9,6 +9,8 @@ from io import FileIO
 from pathlib import Path
 from typing import BinaryIO
 
+import numpy as np
+
 from score_sde.errors import UsageError, warn
 from score_sde.parallel import all_agree, is_first
 
@@ -32,6 +34,15 @@ def replace(path: Path, write: Callable[[BinaryIO], object], flag: str = "--work
         with contextlib.suppress(OSError):
             temporary.unlink(missing_ok=True)  # part of a file fills a full disk
         raise UsageError(f"Cannot write {path} ({error.strerror}); free space, or choose another {flag}.") from error
+
+
+def read_arrays(path: Path) -> dict[str, np.ndarray] | None:
+    """The arrays of an .npz file; None if there is none, or it is damaged: a zip file has a checksum of each array."""
+    try:
+        with path.open("rb") as file, np.load(file, allow_pickle=False) as stored:
+            return dict(stored)
+    except Exception:  # zipfile raises various types for what is damaged
+        return None
 
 
 @contextlib.contextmanager

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from score_sde.files import replace
+from score_sde.files import read_arrays, replace
 from score_sde.parallel import all_agree, is_first
 
 Arrays = dict[str, np.ndarray]
@@ -48,10 +48,5 @@ class Rounds:
         return arrays
 
     def _read(self, path: Path) -> Arrays | None:
-        """The arrays of a file; None if there is none, or it is damaged: a zip file has a checksum of each array."""
-        try:
-            with np.load(path, allow_pickle=False) as stored:
-                found = dict(stored)
-        except Exception:  # zipfile raises various types for what is damaged
-            return None
-        return found if found.keys() == self.arrays else None
+        found = read_arrays(path)
+        return found if found is not None and found.keys() == self.arrays else None

@@ -13,6 +13,11 @@ os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} {QUICK}"
 os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0"  # a run and its resumption compile the same programs
 
 
+@pytest.fixture(scope="session", autouse=True)
+def _no_cache_of_the_users(tmp_path_factory):
+    os.environ["SCORE_SDE_CACHE"] = str(tmp_path_factory.mktemp("cache"))
+
+
 @pytest.fixture(scope="session")
 def data_dir(tmp_path_factory) -> str:
     return str(tmp_path_factory.mktemp("tensorflow_datasets"))
@@ -34,6 +39,7 @@ def tiny_config(data_dir):
         )
         config.eval.update(batch_size=64, bpd_num_repeats=1, rtol=1e-2, atol=1e-2)
         config.sampling.update(num_samples=8, rtol=1e-2, atol=1e-2)
+        config.metrics.features = "none"
         return config
 
     return build

@@ -10,12 +10,11 @@ PACKAGE = Path(__file__).parent.parent / "score_sde"
 ROOMS = [
     {"array_types", "backend", "preemption"},
     {"errors"},
-    {"randomness", "pytorch_files", "parallel", "digest"},
+    {"randomness", "pytorch_files", "parallel", "digest", "downloads"},
     {"sde", "models", "images", "data", "state", "files", "checkpoints"},
     {"score", "reference_checkpoints", "writer", "page"},
     {"losses", "sampling", "oracles", "dequantization"},
     {"likelihood", "likelihood_bound", "progress", "workdir", "divergence", "rounds", "processes"},
-    {"downloads"},
     {"metrics"},
     {"build"},
     {"trained", "train", "report"},
@@ -45,7 +44,7 @@ DOORS = {
         "measures",
     },
     "flax.linen": {"models", "metrics", "describe"},
-    "tqdm": {"progress", "data"},
+    "tqdm": {"progress", "data", "downloads"},
     "tensorflow": set(),
     "torch": set(),
 }

@@ -23,7 +23,8 @@ import pytest
 import tensorflow_datasets as tfds
 from PIL import Image
 
-from score_sde.data import archives, preparers, readers
+from score_sde import downloads
+from score_sde.data import preparers, readers
 from score_sde.data.preparers import PREPARERS, licence, prepare
 from score_sde.data.tfrecords import crc32c, masked_crc32c
 from score_sde.errors import UsageError
@@ -268,7 +269,7 @@ def folder(tmp_path, monkeypatch):
 
     monkeypatch.setattr(preparers, "recorded", recorded)
     monkeypatch.setattr(preparers, "IMAGES", {"celeb_a_hq": 2, "ffhq": 2})
-    monkeypatch.setattr(archives.urllib.request, "urlopen", lambda *_, **__: pytest.fail("nothing is to be downloaded"))
+    monkeypatch.setattr(downloads.urllib.request, "urlopen", lambda *_, **__: pytest.fail("a download"))
     return folder
 
 
@@ -361,19 +362,23 @@ def server(tmp_path):
         thread.join()
 
 
-def archive_of(content: bytes, url: str, name: str = "some.zip") -> archives.Archive:
-    return archives.Archive(name, f"{url}/{name}", len(content), hashlib.sha256(content).hexdigest())
+def fetched(archive, folder):
+    return downloads.fetch(archive, folder, "config.data.archives")
+
+
+def archive_of(content: bytes, url: str, name: str = "some.zip") -> downloads.Download:
+    return downloads.Download(name, f"{url}/{name}", len(content), hashlib.sha256(content).hexdigest())
 
 
 def test_an_archive_that_is_not_there_is_downloaded(server, tmp_path, monkeypatch):
     url, served = server
-    monkeypatch.setattr(archives, "CHUNK", 1000)
+    monkeypatch.setattr(downloads, "CHUNK", 1000)
     content = pixels(12_345).tobytes()
     (served / "some.zip").write_bytes(content)
-    path = archives.fetch(archive_of(content, url), tmp_path / "new" / "folder")
+    path = fetched(archive_of(content, url), tmp_path / "new" / "folder")
     assert path.read_bytes() == content
     (served / "some.zip").unlink()
-    assert archives.fetch(archive_of(content, url), path.parent) == path  # and then it is
+    assert fetched(archive_of(content, url), path.parent) == path  # and then it is
     assert [path] == list(path.parent.iterdir())
 
 
@@ -388,8 +393,8 @@ def test_a_data_set_is_prepared_from_its_publisher(server, tmp_path, monkeypatch
 
 def test_google_drive_is_asked_not_to_ask():
     url = "https://drive.google.com/uc?export=download&id=ABC"
-    assert archives._direct(url) == "https://drive.usercontent.google.com/download?confirm=t&export=download&id=ABC"
-    assert archives._direct("http://other.org/uc?id=ABC") == "http://other.org/uc?id=ABC"
+    assert downloads._direct(url) == "https://drive.usercontent.google.com/download?confirm=t&export=download&id=ABC"
+    assert downloads._direct("http://other.org/uc?id=ABC") == "http://other.org/uc?id=ABC"
 
 
 @pytest.mark.parametrize("sent", [b"shorter", b"longer than it is", b"<a page!>"])
@@ -399,26 +404,26 @@ def test_what_is_sent_instead_of_an_archive_is_not_kept(sent, server, tmp_path):
     with pytest.raises(
         UsageError, match=rf"What {url}/some.zip sends is not .* put some.zip in .*config.data.archives"
     ):
-        archives.fetch(archive_of(b"right one", url), tmp_path / "new")
+        fetched(archive_of(b"right one", url), tmp_path / "new")
     assert not list((tmp_path / "new").iterdir())
 
 
 def test_no_network_is_one_sentence(server, tmp_path):
     url, _ = server
     with pytest.raises(UsageError, match=rf"Cannot download {url}/some.zip .*404.*; put some.zip in {tmp_path}"):
-        archives.fetch(archive_of(b"right one", url), tmp_path / "new")
+        fetched(archive_of(b"right one", url), tmp_path / "new")
     with pytest.raises(UsageError, match=r"Cannot download http://127.0.0.1:1/some.zip .*config.data.archives"):
-        archives.fetch(archive_of(b"right one", "http://127.0.0.1:1"), tmp_path / "new")
+        fetched(archive_of(b"right one", "http://127.0.0.1:1"), tmp_path / "new")
 
 
 def test_no_space_or_no_folder_is_one_sentence(tmp_path, monkeypatch):
     archive = archive_of(b"right one", "http://127.0.0.1:1")
     (tmp_path / "file").write_text("in the way")
     with pytest.raises(UsageError, match=r"Cannot write .*some.zip .* free space, or put some.zip in"):
-        archives.fetch(archive, tmp_path / "file" / "below")
-    monkeypatch.setattr(archives.shutil, "disk_usage", lambda _: types.SimpleNamespace(free=5))
+        fetched(archive, tmp_path / "file" / "below")
+    monkeypatch.setattr(downloads.shutil, "disk_usage", lambda _: types.SimpleNamespace(free=5))
     with pytest.raises(UsageError, match="5 bytes are free, 9 needed"):
-        archives.fetch(archive, tmp_path)
+        fetched(archive, tmp_path)
 
 
 def test_another_file_of_that_name_is_one_sentence_and_stays(tmp_path):
@@ -428,7 +433,7 @@ def test_another_file_of_that_name_is_one_sentence_and_stays(tmp_path):
         with pytest.raises(
             UsageError, match=f"{path} is not the file from .*{fault}.*remove it .*config.data.archives"
         ):
-            archives.fetch(archive, tmp_path)
+            fetched(archive, tmp_path)
         assert path.read_bytes() == wrong
 
 

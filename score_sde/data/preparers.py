@@ -12,8 +12,8 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from score_sde.data import readers
-from score_sde.data.archives import Archive, fetch
 from score_sde.data.readers import Examples
+from score_sde.downloads import Download, fetch
 from score_sde.errors import UsageError, one_of
 
 Fetched = Callable[..., Path]  # the verified file of the first of these names that there is
@@ -84,7 +84,7 @@ def _fetched(builder, folder: Path, *names: str) -> Path:
     known = recorded(builder)
     for name in names:
         if name in known:
-            return fetch(known[name], folder)
+            return fetch(known[name], folder, "config.data.archives")
         if (folder / name).exists():
             return folder / name
     raise UsageError(
@@ -93,10 +93,10 @@ def _fetched(builder, folder: Path, *names: str) -> Path:
     )
 
 
-def recorded(builder) -> dict[str, Archive]:
+def recorded(builder) -> dict[str, Download]:
     """The archives of a TFDS builder by file name, as TFDS recorded them."""
     infos = builder.url_infos or {}
-    return {info.filename: Archive(info.filename, url, int(info.size), info.checksum) for url, info in infos.items()}
+    return {info.filename: Download(info.filename, url, int(info.size), info.checksum) for url, info in infos.items()}
 
 
 def _cifar10(builder, fetched: Fetched) -> Splits:

@@ -1,5 +1,6 @@
 """What images are compared by: a network's features, with the name and the digest that say which."""
 
+import hashlib
 from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import NamedTuple
@@ -11,7 +12,7 @@ from flax import traverse_util
 from score_sde import data, files
 from score_sde.array_types import PyTree
 from score_sde.digest import digest
-from score_sde.downloads import download, sha256
+from score_sde.downloads import Download, fetch
 from score_sde.errors import UsageError, warn
 from score_sde.metrics import inception, small
 from score_sde.metrics.protocol import fingerprint
@@ -19,8 +20,12 @@ from score_sde.parallel import all_agree, first_goes_first, pad_to_devices, plac
 from score_sde.rounds import Arrays
 
 INCEPTION = "inception"
-URL = "https://github.com/mseitzer/pytorch-fid/releases/download/fid_weights/pt_inception-2015-12-05-6726825d.pth"
-SHA256 = "6726825d0af5f729cebd5821db510b11b1cfad8faad88a03f1befd49fb9129b2"
+WEIGHTS = Download(
+    "pt_inception-2015-12-05-6726825d.pth",
+    "https://github.com/mseitzer/pytorch-fid/releases/download/fid_weights/pt_inception-2015-12-05-6726825d.pth",
+    95_628_359,
+    "6726825d0af5f729cebd5821db510b11b1cfad8faad88a03f1befd49fb9129b2",
+)
 
 
 class Features(NamedTuple):
@@ -51,17 +56,20 @@ def inception_features(weights: str | Path, folder: Path, batch_size: int) -> Fe
     weights: their PyTorch file; "": it is looked for in `folder`, and downloaded there. Raises `UsageError` if it
     cannot be had, or is another file.
     """
-    path = Path(weights).expanduser() if weights else folder / URL.rpartition("/")[2]
-    if weights and not path.is_file():
-        raise UsageError(f"No file {path}; set config.metrics.weights to a copy of {URL}, or to '' to download it.")
-    with first_goes_first():
-        if not path.is_file():
-            advice = f"copy the file to {path}, or set config.metrics.weights to it, or config.metrics.features=trained"
-            download(URL, path, SHA256, f"{advice}, or none")
-    found = sha256(path)
-    if found != SHA256:
+    if weights and not (path := Path(weights).expanduser()).is_file():
+        advice = f"set config.metrics.weights to a copy of {WEIGHTS.url}, or to '' to download it"
+        raise UsageError(f"No file {path}; {advice}; or config.metrics.features to trained or none.")
+    if not weights:
+        try:
+            with first_goes_first():
+                path = fetch(WEIGHTS, folder, "config.metrics.dir")
+        except UsageError as error:
+            raise UsageError(f"{error} Or set config.metrics.features to trained or none.") from error
+    with path.open("rb") as file:
+        found = hashlib.file_digest(file, "sha256").hexdigest()
+    if found != WEIGHTS.sha256:
         warn(f"{path} is not the file that FID is defined by (SHA-256 {found}); the distance is that of its weights.")
-    name = INCEPTION if found == SHA256 else f"{INCEPTION}-{found[:8]}"
+    name = INCEPTION if found == WEIGHTS.sha256 else f"{INCEPTION}-{found[:8]}"
     return _features(name, found, ("features", "logits"), batch_size, inception.inception, inception.load(path))
 
 
@@ -70,7 +78,7 @@ def trained_features(source: data.Source, options: small.Options, folder: Path, 
     what = small.task(source)
     identity = fingerprint({"data": source.digest(), "options": options._asdict(), "task": what._asdict()})
     path = folder / f"features_{identity}.npz"
-    leaves = _read(path)
+    leaves = files.read_arrays(path)
     if not all_agree(leaves is not None):
         leaves = traverse_util.flatten_dict(small.train(options, source), sep="/")
         files.replace(path, lambda file: np.savez(file, **leaves))
@@ -91,12 +99,3 @@ def _features(name: str, number: str, arrays: Iterable[str], batch_size: int, fn
         return {key: np.asarray(value) for key, value in program(params, *split(jnp.asarray(pixels))).items()}
 
     return Features(name, number, tuple(arrays), size, apply)
-
-
-def _read(path: Path) -> Arrays | None:
-    """The arrays of a file; None if there is none, or it is damaged."""
-    try:
-        with np.load(path, allow_pickle=False) as stored:
-            return dict(stored)
-    except Exception:  # zipfile raises various types for what is damaged
-        return None

@@ -139,7 +139,7 @@ def outputs(params: PyTree, x: Float[Array, "b 299 299 3"]) -> dict[str, Float[A
         return {"features": features, "logits": features @ params["fc"]}
 
 
-def resized(x: Float[Array, "b h w c"]) -> Float[Array, "b 299 299 c"]:
+def resized(x: Float[Array | np.ndarray, "b h w c"]) -> Float[Array, "b 299 299 c"]:
     """As TensorFlow 1 resizes: bilinear without antialiasing, output pixel i at i/299 of the side."""
 
     def weights(size: int) -> np.ndarray:

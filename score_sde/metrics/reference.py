@@ -66,13 +66,11 @@ def load_statistics(path: Path) -> Statistics:
 
     Raises `UsageError` if it is none of these.
     """
-    try:
-        with np.load(path, allow_pickle=False) as stored:
-            arrays = dict(stored)
-    except FileNotFoundError:
-        raise UsageError(f"No file {path} of statistics; compute them: python -m score_sde.statistics.") from None
-    except Exception as error:  # zipfile raises various types for what is damaged
-        raise UsageError(f"Cannot read the statistics {path} ({error}); compute them again.") from error
+    if not Path(path).is_file():
+        raise UsageError(f"No file {path} of statistics; compute them: python -m score_sde.statistics.")
+    arrays = files.read_arrays(Path(path))
+    if arrays is None:
+        raise UsageError(f"Cannot read the statistics {path}: it is no whole .npz file; compute them again.")
     if {"mean", "covariance", "n", "about"} <= arrays.keys():
         about = json.loads(str(arrays["about"]))
         return Statistics(int(arrays["n"]), arrays["mean"], arrays["covariance"], arrays.get("features"), about)
