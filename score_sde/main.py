@@ -11,8 +11,8 @@ from ml_collections import ConfigDict, config_flags
 from score_sde.errors import UsageError, exit_status, nearest
 
 CONFIG = ("--config", "-config")
-PLACES = ("data_dir", "archives", "path", "in_memory_gib", "num_workers")
-HERE = (*(f"data.{key}" for key in PLACES), "training.fsdp")  # not the model's, but of the machine it runs on
+DATA = ("data_dir", "archives", "path", "in_memory_gib", "num_workers", "corrupt")
+HERE = (*(f"data.{key}" for key in DATA), "training.fsdp")  # not the model's, but of the machine it runs on
 MODES = ("train", "eval", "sample", "describe", "train_dequantizer")
 
 MOVED = {

@@ -29,6 +29,7 @@ FREE_KEYS = (
     "data.archives",
     "data.in_memory_gib",
     "data.num_workers",
+    "data.corrupt",
     "training.n_iters",
     "training.snapshot_freq",
     "training.snapshot_freq_for_preemption",

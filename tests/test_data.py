@@ -214,6 +214,9 @@ def preparers(monkeypatch):
 def test_a_missing_data_set_is_prepared_where_that_is_possible(preparers, tmp_path):
     with pytest.raises(UsageError, match=r"No prepared 'mnist' in .*: a file is missing; put it there\."):
         of(tmp_path, "mnist", size=8, archives=str(tmp_path / "files"))
+    killed = tmp_path / "mnist" / "incomplete.X_3.0.2"
+    killed.mkdir(parents=True)
+    (killed / "features.json").write_text("{}")
     assert len(of(tmp_path, "mnist", size=8)) == 40
     assert len(of(tmp_path, "mnist", train=False, size=8)) == 20
     assert preparers == [("mnist", tmp_path, tmp_path / "files"), ("mnist", tmp_path, None)]

@@ -84,8 +84,9 @@ def directory_of(data_dir: str) -> Path:
 
 
 def is_prepared(name: str, directory: Path) -> bool:
-    """Whether TFDS has left any version of a data set there."""
-    return any((directory / name).glob("*/features.json")) or any((directory / name).glob("*/*/features.json"))
+    """Whether TFDS has left any version of a data set there, and not only what a kill left of one."""
+    found = [path for depth in ("*", "*/*") for path in (directory / name).glob(f"{depth}/features.json")]
+    return any("incomplete" not in path.parent.name for path in found)
 
 
 def _is_stock(name: str) -> bool:
