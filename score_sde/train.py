@@ -64,6 +64,8 @@ def train(config: ConfigDict, directory: str | Path, overrides: Mapping[str, Any
         workdir.write(directory, "config.json", config.to_dict())
         earlier = workdir.read(directory, "launch.json")
         launch = {"run_id": earlier.get("run_id", secrets.token_hex(4)), "overrides": dict(overrides or {})}
+        launch["data"] = {"training": _described(train_set), "evaluation": _described(eval_set)}
+        workdir.check_same_data(directory, launch["data"])
         kept = {key: earlier[key] for key in ("imported",) if key in earlier}
         workdir.write(directory, "launch.json", launch | {"versions": workdir.versions()} | kept)
         imported = [kept["imported"]["step"]] if kept else []
@@ -190,6 +192,11 @@ def load_data(config: ConfigDict, *, train: bool) -> data.Source:
         num_channels=options.num_channels,
         **{key: options[key] for key in data.OPTIONS},
     )
+
+
+def _described(source: data.Source) -> dict[str, Any]:
+    """What tells a split from another; the digest of one in memory is another than that of the same one on disk."""
+    return {"images": len(source), type(source).__name__: source.digest()}
 
 
 def _sheet(directory: Path, step: int) -> Path:

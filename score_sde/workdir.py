@@ -1,12 +1,12 @@
 """The folder of a run, which holds all of it:
 
 config.json     the resolved config
-launch.json     the command-line overrides and versions it was started with, and the file it was imported from, if any
+launch.json     overrides, versions and data of its last launch, and the file it was imported from, if any
 metrics.jsonl   one JSON object a line, each with its step
 checkpoints/    one folder a step
 diverged.json   of a training that was stopped by a loss or gradient that is not finite: the step and its batch
 samples/        samples as .npz and .png
-eval/           report.json, and a folder of rounds for each checkpoint
+eval/           report.json, report.html, and a folder of rounds for each checkpoint
 *.lock          held by the process that writes there
 dequantizer/    of variational dequantisation: config.json, metrics.jsonl, checkpoints/
 """
@@ -151,6 +151,22 @@ def check_same_run(workdir: Path, config: Mapping[str, Any], others: Collection[
             f"{workdir} was trained with {key}={stored.get(key)!r}, not {wanted.get(key)!r}{others}; "
             "use the config and overrides it was trained with, or another --workdir."
         )
+
+
+def check_same_data(workdir: Path, splits: Mapping[str, Mapping[str, Any]]) -> None:
+    """Raises `UsageError` if the workdir has checkpoints, and a split is not what it was at the run's last launch.
+
+    splits: what is known of each, by name. What was not known of it then is not compared.
+    """
+    if not checkpoints.steps(Path(workdir) / "checkpoints"):
+        return
+    for split, now in splits.items():
+        before = read(workdir, "launch.json").get("data", {}).get(split, {})
+        if any(before[key] != now[key] for key in before.keys() & now.keys()):
+            raise UsageError(
+                f"The {split} data have changed since {workdir} was last trained on them: {before['images']:,} images "
+                f"then, {now['images']:,} now; restore them, or train in another --workdir."
+            )
 
 
 def versions() -> dict[str, str]:

@@ -336,6 +336,7 @@ def test_an_evaluation_goes_on_from_its_last_round(run, monkeypatch):
     folder, config = run
     config.eval.update(enable_loss=True, enable_sampling=True, num_samples=20, batch_size=8)
     config.sampling.update(method="ddim", num_steps=2)
+    config.metrics.update(features="trained", n_iters=5, split="test")
     few = InMemory(evaluation.load_data(config, train=False).images[:20], None)
     monkeypatch.setattr(evaluation, "load_data", lambda *_, **__: few)
     evaluation.evaluate(config, folder, "whole")
@@ -353,8 +354,10 @@ def test_an_evaluation_goes_on_from_its_last_round(run, monkeypatch):
     (folder / "killed/step_00000006/loss_00_0001.npz").write_bytes(b"PK half a file")
     evaluation.evaluate(config, folder, "killed")
     assert len(drawn) == 4  # one, the one that was cut short, and of three the two that were not there
+    (entry,) = json.loads((folder / "whole/report.json").read_text())["checkpoints"]
+    assert len([name for name in entry["sampling"]["metrics"] if "[features=trained-" in name]) == 4
     for path in (folder / "whole").rglob("*"):
-        if path.suffix in (".json", ".npz", ".png"):
+        if path.suffix in (".json", ".npz", ".png", ".html"):
             other = folder / "killed" / path.relative_to(folder / "whole")
             assert other.read_bytes() == path.read_bytes(), path.name
 

@@ -44,6 +44,7 @@ EVAL = {
     "eval.enable_bound": True,
     "eval.enable_sampling": True,
     "eval.num_samples": 7,
+    "metrics.n_iters": 4,
 }
 
 
@@ -182,6 +183,10 @@ def test_two_processes_evaluate_and_sample_like_one(two, folder):
     )
     for name in ("loss", "bits_per_dim_bound"):
         np.testing.assert_allclose(ours[name]["mean"], theirs[name]["mean"], rtol=1e-5, err_msg=name)
+    here, there = (of["sampling"]["metrics"] for of in (ours, theirs))
+    assert here["fingerprint"] == there["fingerprint"]
+    (name,) = (name for name in here if name.startswith("frechet_distance["))
+    np.testing.assert_allclose(here[name]["mean"], there[name]["mean"], rtol=1e-3)  # of pixels that rounding may move
     a, b = (np.load(next((run / "eval").glob("**/samples*.npz")))["images"] for run in (two, folder / "copy"))
     assert a.shape == b.shape == (7, 8, 8, 1)
     assert np.abs(a.astype(int) - b).max() <= 1

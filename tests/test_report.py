@@ -22,6 +22,7 @@ def test_a_page_has_every_figure_a_curve_over_checkpoints_and_samples_of_each(tm
         (tmp_path / "eval" / f"step_{step:08d}").mkdir(parents=True)
         np.savez(tmp_path / "eval" / f"step_{step:08d}" / "samples_0000.npz", images=np.zeros((9, 8, 8, 1), np.uint8))
     content = written(tmp_path, [entry(2, 1.5), entry(4, 1.25)])
+    assert content == written(tmp_path, [entry(2, 1.5), entry(4, 1.25)])
     assert "1.500 ± 0.012" in content and "1.250 ± 0.012" in content
     assert content.count("<svg") == 1
     assert content.count("data:image/png;base64,") == 2

@@ -18,6 +18,7 @@ def tiny(config):
     config.eval.update(
         batch_size=64, begin_ckpt=2, enable_sampling=True, num_samples=128, rtol=5e-2, atol=5e-2
     )  # rounds: 5 of loss and of bits/dim, 2 of samples
+    config.metrics.features = "none"
 
 
 def get_config():

@@ -1,0 +1,121 @@
+"""Four data sets go through the whole program by config values alone, where TensorFlow cannot be imported."""
+
+import hashlib
+import json
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+from test_data import prepare_cifar10
+from test_preparers import make_mnist
+
+from score_sde.data import preparers
+from score_sde.main import main
+
+pytestmark = pytest.mark.xdist_group("data sets")  # they share compiled programs
+CONFIG = Path(__file__).parent.parent / "configs/vp/cifar10_ddpmpp_continuous.py"
+SMALL = {
+    "model.nf": 8,
+    "model.num_res_blocks": 1,
+    "model.ch_mult": "(1,)",
+    "model.attn_resolutions": "()",
+    "sde.num_scales": 10,
+    "data.image_size": 8,
+    "training.batch_size": 4,
+    "training.n_iters": 2,
+    "training.snapshot_freq": 2,
+    "training.log_freq": 1,
+    "training.snapshot_sampling": False,
+    "sampling.num_samples": 8,
+    "eval.batch_size": 8,
+    "eval.begin_ckpt": 1,
+    "eval.enable_sampling": True,
+    "eval.num_samples": 12,
+    "metrics.features": "trained",
+    "metrics.n_iters": 2,
+}
+
+
+def cifar10(folder, monkeypatch) -> dict:
+    prepare_cifar10(folder)
+    return {"data.data_dir": folder}
+
+
+def fashion_mnist(folder, monkeypatch) -> dict:
+    archives = folder / "archives"
+    archives.mkdir(parents=True)
+    make_mnist(archives)
+    recorded = preparers.recorded
+
+    def of_these(builder):
+        files = {name: (archives / name).read_bytes() for name in recorded(builder)}
+        return {
+            name: download._replace(size=len(files[name]), sha256=hashlib.sha256(files[name]).hexdigest())
+            for name, download in recorded(builder).items()
+        }
+
+    monkeypatch.setattr(preparers, "recorded", of_these)
+    return {"data.dataset": "fashion_mnist", "data.data_dir": folder, "data.archives": archives, "data.num_channels": 1}
+
+
+def digits(folder, monkeypatch) -> dict:
+    return {"data.dataset": "digits", "data.data_dir": folder, "data.num_channels": 1}
+
+
+def pictures(folder, monkeypatch) -> dict:
+    rng = np.random.default_rng(0)
+    for i in range(12):
+        size = rng.integers(9, 40, 2)
+        path = folder / "pictures" / f"{i % 2}" / f"{i}.{'png' if i % 3 else 'jpg'}"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(rng.integers(0, 256, (*size, 3)).astype(np.uint8)).save(path)
+    return {"data.dataset": "folder", "data.path": folder / "pictures", "data.held_out": 0.3}
+
+
+class WithoutTensorFlow:
+    """Finds all but that."""
+
+    def __init__(self, finder):
+        self.finder = finder
+
+    def find_spec(self, name, path=None, target=None):
+        return None if name.partition(".")[0] == "tensorflow" else self.finder.find_spec(name, path, target)
+
+    def __getattr__(self, name):
+        return getattr(self.finder, name)
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("make", [cifar10, pictures, digits, fashion_mnist])
+def test_a_data_set_trains_samples_and_evaluates_by_config_values_alone(make, tmp_path, monkeypatch, capsys):
+    assert "tensorflow" not in sys.modules
+    monkeypatch.setattr(sys, "meta_path", [WithoutTensorFlow(finder) for finder in sys.meta_path])
+    values = SMALL | make(tmp_path / "data", monkeypatch) | {"metrics.dir": tmp_path / "cache"}
+    run = ["score_sde", f"--config={CONFIG}", f"--workdir={tmp_path / 'run'}"]
+    run += [f"--config.{key}={value}" for key, value in values.items()]
+    for mode in ("train", "sample", "eval"):
+        assert main([*run, f"--mode={mode}"]) == 0, capsys.readouterr().err
+    (entry,) = json.loads((tmp_path / "run/eval/report.json").read_text())["checkpoints"]
+    assert np.isfinite(entry["loss"]["mean"])
+    found = entry["sampling"]["metrics"]
+    (name,) = (name for name in found if name.startswith("frechet_distance["))
+    assert found[name]["mean"] > 0
+    assert found["protocol"]["statistics_of"]["data_set"] == values.get("data.dataset", "cifar10")
+
+
+def test_a_run_whose_data_have_changed_is_not_gone_on_with(tmp_path, monkeypatch, capsys):
+    values = SMALL | pictures(tmp_path / "data", monkeypatch) | {"training.n_iters": 4}
+    run = ["score_sde", f"--config={CONFIG}", f"--workdir={tmp_path / 'run'}", "--mode=train"]
+    run += [f"--config.{key}={value}" for key, value in values.items()]
+    assert main([*run, "--config.training.n_iters=2"]) == 0
+    before = (tmp_path / "run/launch.json").read_bytes()
+    Image.new("RGB", (9, 9)).save(tmp_path / "data/pictures/1/new.png")
+    capsys.readouterr()
+    assert main(run) == 2
+    error = capsys.readouterr().err
+    assert "data have changed since" in error and "restore them, or train in another --workdir" in error
+    assert (tmp_path / "run/launch.json").read_bytes() == before
+    (tmp_path / "data/pictures/1/new.png").unlink()
+    assert main(run) == 0
