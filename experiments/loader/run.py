@@ -86,7 +86,7 @@ def _consumption(path: Path, batch: int) -> Callable[[], int]:
     specification.loader.exec_module(module)
     experiment = Experiment(module.get_config())
     update = parallel.pmap(train_step(experiment), in_axes=(None, 0), out_axes=(None, None), donate_argnums=(0,))
-    state = jax.jit(experiment.init_state)()
+    state = parallel.pmap(experiment.init_state, in_axes=(), out_axes=None)()  # as an update gives it: one compilation
     (pixels,) = parallel.split(np.zeros((batch, *experiment.image_shape), np.uint8))
 
     def step() -> int:
