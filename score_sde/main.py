@@ -36,7 +36,7 @@ REMOVED = {
     "model.conv_size": "the paper's code never read it",
     "model.attention_type": "the paper's code never read it",
     "optim.amsgrad": "the paper's code never read it",
-    "data.tfrecords_path": "TFRecord files are not read; data sets are ArrayRecord, in data.data_dir",
+    "data.tfrecords_path": "ffhq_* and celebahq_* are prepared from TFRecord files in the folder config.data.archives",
     "device": "JAX takes the accelerators it finds; the environment's JAX_PLATFORMS chooses",
 }
 

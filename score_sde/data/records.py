@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from score_sde.data import held_out
+from score_sde.data import held_out, preparers
 from score_sde.data.datasets import dataset, directory_of, is_prepared
 from score_sde.data.sources import Pictures, Stored, Subset
 from score_sde.errors import UsageError
@@ -117,7 +117,7 @@ def _read(name: str, directory: Path) -> Any:
 def _prepare(name: str, directory: Path, archives: Path | None, stock: bool) -> Any:
     """From its archives, where we can. Raises `UsageError` otherwise."""
     missing = f"No prepared '{name}' in {directory}"
-    if preparers := _preparers(name):
+    if _preparable(name):
         try:
             return preparers.prepare(name, directory, archives)
         except UsageError as error:
@@ -125,23 +125,17 @@ def _prepare(name: str, directory: Path, archives: Path | None, stock: bool) -> 
     own = f"a builder of your own named '{name}', with a feature 'image', since TFDS has none"
     raise UsageError(
         f"{missing}: set config.data.data_dir or TFDS_DATA_DIR to the folder that holds it as ArrayRecord; to prepare "
-        f"it, where TensorFlow is installed: {_how(name) if stock else own}."
+        f"it, where TensorFlow is installed (pip install tensorflow-cpu): {_how(name) if stock else own}."
     )
 
 
 def licence(name: str) -> str:
     """The terms of a TFDS data set that we prepare, and whom to cite; nothing for others."""
-    preparers = _preparers(name)
-    return preparers.licence(name) if preparers else ""
+    return preparers.licence(name) if _preparable(name) else ""
 
 
-def _preparers(name: str) -> Any:
-    """The module, if it knows the data set."""
-    try:
-        from score_sde.data import preparers
-    except ImportError:
-        return None
-    return preparers if name.partition("/")[0] in preparers.PREPARERS else None
+def _preparable(name: str) -> bool:
+    return name.partition("/")[0] in preparers.PREPARERS
 
 
 def _how(name: str) -> str:
