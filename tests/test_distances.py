@@ -103,7 +103,9 @@ def test_the_kernel_distance_is_the_mean_over_pairs():
         return (float(a.astype(np.float64) @ b.astype(np.float64)) / 5 + 1) ** 3
 
     expected = []
-    for a, b in zip(np.array_split(x, 10), np.array_split(y, 10), strict=True):
+    rng = np.random.default_rng(0)
+    blocks = [np.array_split(s[rng.permutation(len(s))], 10) for s in (x, y)]
+    for a, b in zip(*blocks, strict=True):
         within = [np.mean([kernel(s[i], s[j]) for i in range(len(s)) for j in range(len(s)) if i != j]) for s in (a, b)]
         expected.append(sum(within) - 2 * np.mean([kernel(p, q) for p in a for q in b]))
     found = kernel_distance(x, y)
@@ -116,6 +118,21 @@ def test_the_kernel_distance_of_equal_distributions_is_zero_on_average():
     means, errors = np.array(found).T
     assert abs(means.mean()) < 3 * means.std() / np.sqrt(len(found))
     np.testing.assert_allclose(np.sqrt(np.mean(errors**2)), means.std(), rtol=0.25)
+
+
+def test_the_kernel_distance_does_not_mind_sorted_images():
+    """Of two classes, far apart: a block of one of them would be far from samples of both, by thousands.
+
+    The blocks' order is always the same, so what it adds is too; the error says how much that may be.
+    """
+
+    def of_two_classes(seed: int) -> np.ndarray:
+        n = np.random.default_rng(seed).binomial(200, 0.5)
+        return np.concatenate([features(n, 4, seed), features(200 - n, 4, 1000 + seed, shift=5.0)])
+
+    found = [kernel_distance(of_two_classes(seed), of_two_classes(500 + seed)) for seed in range(20)]
+    means, errors = np.array(found).T
+    assert abs(means.mean()) < 2 * errors.mean() < 1000
 
 
 def test_inception_scores_in_closed_form():

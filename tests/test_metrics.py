@@ -111,7 +111,7 @@ def test_statistics_of_others_are_read(tmp_path):
 
 def test_only_inceptions_distances_are_called_fid():
     rng = np.random.default_rng(0)
-    x = rng.normal(size=(120, 4)).astype(np.float32)
+    x = rng.normal(size=(40, 4)).astype(np.float32)
     reference = metrics.Statistics(40, np.zeros(4), np.eye(4), x, {})
     found = metrics.measure("trained-12345678", {"features": x}, reference)
     assert all(name.endswith("[features=trained-12345678]") for name in found)

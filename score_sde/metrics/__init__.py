@@ -33,7 +33,7 @@ def measure(features_name: str, arrays: Arrays, reference: Statistics) -> dict[s
     frechet, kernel = ("fid", "kid") if features_name == INCEPTION else ("frechet_distance", "kernel_distance")
     distance = Frechet(reference.mean, reference.covariance)
     found = {f"{frechet}{of}": distance(samples)}
-    if len(samples) >= 100:
+    if len(samples) >= 10 * samples.shape[1]:  # in smaller sets than there are features the bias is not of order 1/n
         found[f"{frechet}_infinity{of}"] = Estimate(distance.of_infinitely_many(samples), None)
     if reference.features is not None:
         found[f"{kernel}{of}"] = kernel_distance(samples, reference.features)

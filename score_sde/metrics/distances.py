@@ -115,11 +115,15 @@ class Frechet:
 def kernel_distance(features1: np.ndarray, features2: np.ndarray) -> Estimate:
     """The squared maximum mean discrepancy with the kernel (x.y / d + 1)^3, Binkowski et al. (2018), unbiased.
 
-    The mean over disjoint blocks of both sets, and the error of that mean.
+    The mean over disjoint blocks of both sets, and the error of that mean. Blocks are drawn at random, the same for any
+    features: images may come sorted, and the distance to a block of one class is another one. Each set has its own
+    order, or blocks of two sorted sets would have the same classes.
     """
     n = min(len(features1), len(features2))
     blocks = max(1, min(n // 2, max(GROUPS, math.ceil(n / BLOCK))))
-    pairs = zip(np.array_split(features1, blocks), np.array_split(features2, blocks), strict=True)
+    rng = np.random.default_rng(0)
+    sets = [np.array_split(x[rng.permutation(len(x))], blocks) for x in (features1, features2)]
+    pairs = zip(*sets, strict=True)
     values = [_discrepancy(x.astype(np.float64), y.astype(np.float64)) for x, y in pairs]
     return Estimate(float(np.mean(values)), float(np.std(values, ddof=1) / math.sqrt(blocks)) if blocks > 1 else None)
 
