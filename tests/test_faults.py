@@ -355,9 +355,8 @@ def test_an_evaluation_goes_on_from_its_last_round(run, monkeypatch):
     evaluation.evaluate(config, folder, "killed")
     assert len(drawn) == 4  # one, the one that was cut short, and of three the two that were not there
     (entry,) = json.loads((folder / "whole/report.json").read_text())["checkpoints"]
-    assert (
-        len([name for name in entry["sampling"]["metrics"] if "[features=trained-" in name]) == 4
-    )  # but the extrapolated one
+    measured = [name for name in entry["sampling"]["metrics"] if "[features=trained-" in name]
+    assert len(measured) == 4  # but the extrapolated one
     for path in (folder / "whole").rglob("*"):
         if path.suffix in (".json", ".npz", ".png", ".html"):
             other = folder / "killed" / path.relative_to(folder / "whole")
