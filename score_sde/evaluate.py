@@ -267,12 +267,8 @@ def _steps_to_evaluate(config: ConfigDict, available: list[int]) -> list[int]:
 
 
 def _summary(entry: dict[str, Any]) -> str:
-    parts = [
-        f"{label} {entry[name]['mean']:.4f} +- {entry[name]['standard_error'] or math.nan:.4f}"
-        for name, label in (("loss", "loss"), ("bits_per_dim", "bits/dim"), ("bits_per_dim_bound", "bound on bits/dim"))
-        if name in entry
-    ]
-    return ", ".join(parts + ([f"{entry['sampling']['num_samples']} samples"] if "sampling" in entry else []))
+    figures = [f"{name} {page.text(figure)}" for name, figure in page.figures(entry).items()]
+    return ", ".join(figures + ([f"{entry['sampling']['num_samples']} samples"] if "sampling" in entry else []))
 
 
 def _print(line: str) -> None:
