@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 from ml_collections import ConfigDict
 
 from score_sde import metrics, workdir
-from score_sde.errors import UsageError, warn
+from score_sde.errors import UsageError, one_of, warn
 from score_sde.parallel import all_agree
 from score_sde.rounds import Arrays
 from score_sde.train import load_data
@@ -49,7 +49,7 @@ def folder(config: ConfigDict) -> Path:
 def features(config: ConfigDict) -> metrics.Features:
     """Those of config.metrics. Raises `UsageError` if they cannot be had."""
     options = config.metrics
-    if options.features == "inception":
+    if one_of("metrics.features", options.features, ("inception", "trained")) == "inception":
         return metrics.inception_features(options.weights, folder(config), options.batch_size)
     small = metrics.Options(options.nf, options.dimension, options.n_iters, lr=options.lr, seed=options.seed)
     return metrics.trained_features(load_data(config, train=True), small, folder(config), options.batch_size)

@@ -164,6 +164,7 @@ def test_the_program_keeps_statistics_that_an_evaluation_takes(tmp_path, data_di
     assert measures.measure(config).statistics.digest == measure.statistics.digest
     assert {path: path.read_bytes() for path in tmp_path.glob("statistics_*")} == before
     mistakes = {f"--out={tmp_path}/a.txt": "must end in .npz", "--config.metrics.features=none": "needs no statistics"}
+    mistakes["--config.metrics.features=inceptoin"] = "did you mean 'inception'"
     for extra, words in mistakes.items():
         assert main([*arguments, extra]) == 2
         assert words in capsys.readouterr().err
