@@ -1,5 +1,6 @@
 """What the tests share: quick compilation, a data folder and a configuration of seconds."""
 
+import gc
 import importlib
 import os
 
@@ -11,6 +12,9 @@ import score_sde  # noqa: F401  (sets XLA's flags before anything computes)
 QUICK = "--xla_backend_optimization_level=0 --xla_llvm_disable_expensive_passes=true"
 os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} {QUICK}"
 os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0"  # a run and its resumption compile the same programs
+
+
+gc.set_threshold(100_000)  # tracing makes many objects and little garbage
 
 
 @pytest.fixture(scope="session", autouse=True)

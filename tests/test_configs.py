@@ -196,7 +196,6 @@ def test_an_update_the_sampler_and_the_evaluation_of_a_config_can_be_traced(name
 LIVES = (
     "subvp/cifar10_ncsnpp_continuous",
     "ve/bedroom_ncsnpp_continuous",
-    "ve/cifar10_ncsnpp",
     "ve/ncsn/cifar10",
     "ve/ncsnv2/cifar10",
     "vp/cifar10_ddpmpp_continuous",

@@ -207,7 +207,7 @@ def preparers(monkeypatch):
         return tfds.core.read_only_builder.builder_from_files(name, data_dir=str(directory))
 
     fake = types.SimpleNamespace(PREPARERS={"mnist": None}, prepare=make, licence=lambda name: "none")
-    monkeypatch.setattr("score_sde.data.preparers", fake, raising=False)
+    monkeypatch.setattr(records, "preparers", fake)
     return calls
 
 

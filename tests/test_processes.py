@@ -238,20 +238,21 @@ def test_one_that_fails_ends_the_others(tmp_path, data_dir):
 
 @pytest.mark.long
 def test_four_processes_train_split_parameters(alone, tmp_path, data_dir):
-    values = TINY | {"data.data_dir": data_dir, "training.fsdp": 4, "training.snapshot_sampling": False}
+    values = TINY | {"data.data_dir": data_dir, "training.fsdp": 4, "training.n_iters": 4, "training.eval_freq": 4}
     started = start(4, command(tmp_path / "run", "train", values), tmp_path)
     assert started.wait() == [0] * 4, started.said()
-    assert_same_metrics(tmp_path / "run", alone)
+    ours, theirs = metrics(tmp_path / "run"), metrics(alone)
+    common = ours.keys() & theirs.keys()
+    assert len(common) == 4
+    np.testing.assert_allclose([ours[key] for key in common], [theirs[key] for key in common], rtol=1e-5)
 
 
 @pytest.mark.long
-def test_the_other_modes_run_in_two_processes(two, tmp_path):
+def test_a_dequantizer_trains_in_two_processes(two, tmp_path):
     small = {"dequantizer.nf": 4, "dequantizer.batch_size": 8, "dequantizer.n_iters": 2, "eval.batch_size": 100}
-    for mode in ("train_dequantizer", "sample"):
-        started = start(2, command(two, mode, small), tmp_path / mode)
-        assert started.wait() == [0, 0], started.said()
+    started = start(2, command(two, "train_dequantizer", small), tmp_path)
+    assert started.wait() == [0, 0], started.said()
     assert (two / "dequantizer" / "checkpoints" / "2").exists()
-    assert len(np.load(next((two / "samples").glob("*.npz")))["images"]) == 64
 
 
 @pytest.mark.parametrize(

@@ -38,17 +38,13 @@ def assert_orders(row, sde_name):
 
 
 def meetings(against):
-    """Each sampler with two SDEs, in turn: with one of them always, with the other in the long tests.
-
-    `python -m experiments.truth_table` measures it with all.
-    """
+    """Each sampler with one of the SDEs, in turn; `python -m experiments.truth_table` measures it with all."""
     params = []
     rows = [row for row in ROWS.values() if row.against == against and row.order is not None]
     for i, row in enumerate(rows):
         defined = [name for name in SDES if row.defined(row.sdes[name])]
-        for j in range(min(2, len(defined))):
-            name, marks = defined[(i + j) % len(defined)], [pytest.mark.long] if j else []
-            params.append(pytest.param(row, name, marks=marks, id=f"{row.name.replace(' ', '_')}-{name}"))
+        name = defined[i % len(defined)]
+        params.append(pytest.param(row, name, id=f"{row.name.replace(' ', '_')}-{name}"))
     return params
 
 
