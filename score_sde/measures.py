@@ -65,6 +65,11 @@ def statistics(config: ConfigDict, of: metrics.Features) -> metrics.Statistics:
                 f"{options.statistics} holds statistics of the features {found.about['features']}, and these are "
                 f"{of.name}; set config.metrics.features, or compute them: python -m score_sde.statistics."
             )
+        if found.covariance.shape != (of.dimension, of.dimension) or found.mean.shape != (of.dimension,):
+            raise UsageError(
+                f"{options.statistics} holds statistics of {found.mean.size} features, and {of.name} has "
+                f"{of.dimension}; set config.metrics.features, or compute them: python -m score_sde.statistics."
+            )
         return found
     source = load_data(config, train=options.split == "train")
     about = {

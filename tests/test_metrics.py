@@ -159,6 +159,10 @@ def test_the_program_keeps_statistics_that_an_evaluation_takes(tmp_path, data_di
     config.metrics.n_iters = 6  # other features
     with pytest.raises(UsageError, match="holds statistics of the features trained-"):
         measures.measure(config)
+    np.savez(tmp_path / "theirs.npz", mu=np.zeros(2048), sigma=np.eye(2048, dtype=np.float32))
+    config.metrics.update(n_iters=5, statistics=str(tmp_path / "theirs.npz"))
+    with pytest.raises(UsageError, match=r"statistics of 2048 features, and trained-.* has 64"):
+        measures.measure(config)
     before = {path: path.read_bytes() for path in tmp_path.glob("statistics_*")}
     config.metrics.update(n_iters=5, statistics="")
     assert measures.measure(config).statistics.digest == measure.statistics.digest

@@ -1,7 +1,7 @@
 """What images are compared by: a network's features, with the name and the digest that say which."""
 
 import hashlib
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
 
@@ -32,14 +32,16 @@ class Features(NamedTuple):
     """A network's features of images, over all devices.
 
     name: "inception", or that of other features, whose distances are not called FID. digest: of its weights.
-    arrays: names of what `of` returns: "features" (n, d), and of Inception "logits" (n, k), float32.
+    dimension: d, their number. arrays: names of what `of` returns: "features" (n, d), and of Inception "logits" (n, k),
+    float32.
     """
 
     name: str
     digest: str
+    dimension: int
     arrays: tuple[str, ...]
     batch_size: int
-    apply: Callable[[np.ndarray], Arrays]
+    apply: Callable[[np.ndarray], Arrays] | None = None
 
     def of(self, pixels: np.ndarray) -> Arrays:
         """Of uint8 images (n, h, w, c), in batches."""
@@ -48,6 +50,15 @@ class Features(NamedTuple):
             for indices, valid in data.padded_chunks(len(pixels), self.batch_size)
         ]
         return {name: np.concatenate([part[name] for part in found]) for name in self.arrays}
+
+    def by(self, network: Callable, params: PyTree) -> "Features":
+        """These features, computed by `network(params, pixels)`, a dictionary of `arrays`."""
+        program, params = pmap(network, in_axes=(None, 0), out_axes=None), place(params)
+
+        def apply(pixels: np.ndarray) -> Arrays:
+            return {key: np.asarray(value) for key, value in program(params, *split(jnp.asarray(pixels))).items()}
+
+        return self._replace(apply=apply)
 
 
 def inception_features(weights: str | Path, folder: Path, batch_size: int) -> Features:
@@ -70,7 +81,8 @@ def inception_features(weights: str | Path, folder: Path, batch_size: int) -> Fe
     if found != WEIGHTS.sha256:
         warn(f"{path} is not the file that FID is defined by (SHA-256 {found}); the distance is that of its weights.")
     name = INCEPTION if found == WEIGHTS.sha256 else f"{INCEPTION}-{found[:8]}"
-    return _features(name, found, ("features", "logits"), batch_size, inception.inception, inception.load(path))
+    known = Features(name, found, inception.DIMENSION, ("features", "logits"), pad_to_devices(batch_size))
+    return known.by(inception.inception, inception.load(path))
 
 
 def trained_features(source: data.Source, options: small.Options, folder: Path, batch_size: int) -> Features:
@@ -81,21 +93,12 @@ def trained_features(source: data.Source, options: small.Options, folder: Path, 
     leaves = files.read_arrays(path)
     if not all_agree(leaves is not None):
         leaves = traverse_util.flatten_dict(small.train(options, source), sep="/")
-        files.replace(path, lambda file: np.savez(file, **leaves))
+        files.replace(path, lambda file: np.savez(file, **leaves), "config.metrics.dir")
     params = traverse_util.unflatten_dict(leaves, sep="/")
     number = digest(params)
 
     def apply(params: PyTree, pixels) -> dict:
         return {"features": small.features(options, what, params, pixels)}
 
-    return _features(f"trained-{number[:8]}", number, ("features",), batch_size, apply, params)
-
-
-def _features(name: str, number: str, arrays: Iterable[str], batch_size: int, fn: Callable, params: PyTree) -> Features:
-    program, params = pmap(fn, in_axes=(None, 0), out_axes=None), place(params)
-    size = pad_to_devices(batch_size)
-
-    def apply(pixels: np.ndarray) -> Arrays:
-        return {key: np.asarray(value) for key, value in program(params, *split(jnp.asarray(pixels))).items()}
-
-    return Features(name, number, tuple(arrays), size, apply)
+    name, size = f"trained-{number[:8]}", pad_to_devices(batch_size)
+    return Features(name, number, options.dimension, ("features",), size).by(apply, params)

@@ -38,7 +38,7 @@ class Statistics(NamedTuple):
     def save(self, path: Path) -> None:
         arrays = {"n": self.n, "mean": self.mean, "covariance": self.covariance, "about": json.dumps(self.about)}
         some = {} if self.features is None else {"features": self.features}
-        files.replace(path, lambda file: np.savez(file, **arrays, **some))
+        files.replace(path, lambda file: np.savez(file, **arrays, **some), "config.metrics.dir")
 
 
 def statistics_of(source: data.Source, features: Features, about: Mapping[str, Any]) -> Statistics:
