@@ -321,6 +321,8 @@ def _check_values(config: ConfigDict) -> None:
     one_of("metrics.split", config.metrics.split, ("train", "test"))
     for key in ("batch_size", "nf", "dimension", "n_iters", "lr"):
         _check_positive(f"metrics.{key}", config.metrics[key])
+    if config.metrics.nf % 4:
+        raise UsageError(f"metrics.nf={config.metrics.nf} must be a multiple of 4, for groups of 8 channels.")
     one_of("wandb.mode", config.wandb.mode, ("disabled", "offline", "online"))
     one_of("training.nonfinite", config.training.nonfinite, ("stop", "skip"))
     training = config.training

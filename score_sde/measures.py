@@ -1,17 +1,20 @@
 """What a config's samples are measured with: features of images, and their statistics over its data set."""
 
+import functools
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from ml_collections import ConfigDict
 
-from score_sde import metrics, workdir
+from score_sde import data, metrics, workdir
 from score_sde.errors import UsageError, one_of, warn
 from score_sde.parallel import all_agree
 from score_sde.rounds import Arrays
 from score_sde.train import load_data
+
+Load = Callable[[bool], data.Source]  # the training split, or the one for evaluation
 
 
 class Measure(NamedTuple):
@@ -37,8 +40,9 @@ def measure(config: ConfigDict) -> Measure | None:
     """That of config.metrics; None if it names no features. Raises `UsageError` if anything for it cannot be had."""
     if config.metrics.features == "none":
         return None
-    of = features(config)
-    return Measure(of, statistics(config, of))
+    load = functools.cache(lambda train: load_data(config, train=train))  # both may need the same split
+    of = _features(config, load)
+    return Measure(of, _statistics(config, of, load))
 
 
 def folder(config: ConfigDict) -> Path:
@@ -46,16 +50,16 @@ def folder(config: ConfigDict) -> Path:
     return Path(config.metrics.dir or os.environ.get("SCORE_SDE_CACHE") or "~/.cache/score_sde").expanduser()
 
 
-def features(config: ConfigDict) -> metrics.Features:
+def _features(config: ConfigDict, load: Load) -> metrics.Features:
     """Those of config.metrics. Raises `UsageError` if they cannot be had."""
     options = config.metrics
     if one_of("metrics.features", options.features, ("inception", "trained")) == "inception":
         return metrics.inception_features(options.weights, folder(config), options.batch_size)
     small = metrics.Options(options.nf, options.dimension, options.n_iters, lr=options.lr, seed=options.seed)
-    return metrics.trained_features(load_data(config, train=True), small, folder(config), options.batch_size)
+    return metrics.trained_features(load(True), small, folder(config), options.batch_size)
 
 
-def statistics(config: ConfigDict, of: metrics.Features) -> metrics.Statistics:
+def _statistics(config: ConfigDict, of: metrics.Features, load: Load) -> metrics.Statistics:
     """Those of config.metrics: from a file, or of a split of the data set, computed now or by an earlier call."""
     options = config.metrics
     if options.statistics:
@@ -71,7 +75,7 @@ def statistics(config: ConfigDict, of: metrics.Features) -> metrics.Statistics:
                 f"{of.dimension}; set config.metrics.features, or compute them: python -m score_sde.statistics."
             )
         return found
-    source = load_data(config, train=options.split == "train")
+    source = load(options.split == "train")
     about = {
         "data_set": config.data.dataset,
         "split": options.split,
@@ -84,7 +88,7 @@ def statistics(config: ConfigDict, of: metrics.Features) -> metrics.Statistics:
     found = _kept(path, about)
     if found is None:
         found = metrics.statistics_of(source, of, about | {"versions": workdir.versions()})
-        found.save(path)
+        found.save(path, "config.metrics.dir")
     return found
 
 

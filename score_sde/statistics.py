@@ -22,10 +22,9 @@ def _program(argv: list[str]) -> None:
     out = Path(values.out) if values.out else None
     if out and out.suffix != ".npz":
         raise UsageError(f"--out={out} must end in .npz, as statistics are written.")
-    features = measures.features(values.config)
-    found = measures.statistics(values.config, features)
+    features, found = measures.measure(values.config)
     if out:
-        found.save(out)
+        found.save(out, "--out")
     print(f"features: {features.name}, {len(found.mean)} numbers an image, weights {features.digest}")
     print(f"statistics: {found.n:,} images, digest {found.digest}")
     print(f"kept in {out or measures.folder(values.config)}")

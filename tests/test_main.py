@@ -40,6 +40,7 @@ CONFIG = str(ROOT / "configs/vp/digits_ddpmpp_continuous.py")
         (["--config.optim.optimizer=SGD"], "choose from: Adam"),
         (["--config.training.batch_size=0"], "training.batch_size=0"),
         (["--config.data.image_size=9"], "not divisible by 2"),
+        (["--config.metrics.nf=6"], "metrics.nf=6 must be a multiple of 4"),
         (["--config.training.likelihood_weighting=True", "--config.training.continuous=False"], "continuous=True"),
         (["--config.sampling.eps=1.0"], "sampling.eps=1.0"),
         (["--config.sampling.method=ode", "--config.sampling.eps=0.0"], "sampling.eps=0.0"),

@@ -84,7 +84,7 @@ def test_statistics_are_moments_of_every_image_and_survive_their_file(digits, tr
     all_features = features.of(digits.images)["features"].astype(np.float64)
     np.testing.assert_allclose(found.mean, all_features.mean(axis=0), rtol=1e-9, atol=1e-9)
     np.testing.assert_allclose(found.covariance, np.cov(all_features, rowvar=False), rtol=1e-6, atol=1e-8)
-    found.save(tmp_path / "statistics.npz")
+    found.save(tmp_path / "statistics.npz", "--out")
     again = metrics.load_statistics(tmp_path / "statistics.npz")
     assert (again.digest, again.n, again.about) == (found.digest, len(digits), found.about)
     np.testing.assert_array_equal(again.features, found.features)

@@ -67,17 +67,18 @@ def inception_features(weights: str | Path, folder: Path, batch_size: int) -> Fe
     weights: their PyTorch file; "": it is looked for in `folder`, and downloaded there. Raises `UsageError` if it
     cannot be had, or is another file.
     """
-    if weights and not (path := Path(weights).expanduser()).is_file():
-        advice = f"set config.metrics.weights to a copy of {WEIGHTS.url}, or to '' to download it"
-        raise UsageError(f"No file {path}; {advice}; or config.metrics.features to trained or none.")
-    if not weights:
+    if weights:
+        if not (path := Path(weights).expanduser()).is_file():
+            advice = f"set config.metrics.weights to a copy of {WEIGHTS.url}, or to '' to download it"
+            raise UsageError(f"No file {path}; {advice}; or config.metrics.features to trained or none.")
+        with path.open("rb") as file:
+            found = hashlib.file_digest(file, "sha256").hexdigest()
+    else:
         try:
             with first_goes_first():
-                path = fetch(WEIGHTS, folder, "config.metrics.dir")
+                path, found = fetch(WEIGHTS, folder, "config.metrics.dir"), WEIGHTS.sha256
         except UsageError as error:
             raise UsageError(f"{error} Or set config.metrics.features to trained or none.") from error
-    with path.open("rb") as file:
-        found = hashlib.file_digest(file, "sha256").hexdigest()
     if found != WEIGHTS.sha256:
         warn(f"{path} is not the file that FID is defined by (SHA-256 {found}); the distance is that of its weights.")
     name = INCEPTION if found == WEIGHTS.sha256 else f"{INCEPTION}-{found[:8]}"

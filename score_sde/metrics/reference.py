@@ -35,10 +35,11 @@ class Statistics(NamedTuple):
             found.update(np.ascontiguousarray(array).tobytes())
         return found.hexdigest()[:16]
 
-    def save(self, path: Path) -> None:
+    def save(self, path: Path, flag: str) -> None:
+        """flag: what chooses another path."""
         arrays = {"n": self.n, "mean": self.mean, "covariance": self.covariance, "about": json.dumps(self.about)}
         some = {} if self.features is None else {"features": self.features}
-        files.replace(path, lambda file: np.savez(file, **arrays, **some), "config.metrics.dir")
+        files.replace(path, lambda file: np.savez(file, **arrays, **some), flag)
 
 
 def statistics_of(source: data.Source, features: Features, about: Mapping[str, Any]) -> Statistics:
