@@ -64,6 +64,20 @@ def base() -> ConfigDict:
         s_max=50.0,
         s_noise=1.003,
         num_samples=64,  # of --mode=sample
+        condition="",  # class=3 | class=all | inpaint=right_half | colorize | superresolve=4 | deblur=2.0 | sense=0.3
+    )
+    config.guidance = dict(
+        scale=1.0,  # of classes: 1 is Bayes' rule, 0 none
+        interval=(0.0, 1.0),  # of times at which there is guidance
+        classifier="",  # workdir of a noise-conditional classifier, for networks that take no classes
+        weak="",  # workdir of a weaker network: autoguidance
+        weak_step=config_dict.placeholder(int),  # its checkpoint; default: the last
+        inverse="projection",  # projection | dps | pigdm | tmpd | particles: how an observation is met
+        noise=0.0,  # standard deviation of the observation's, in pixels of [0, 1]
+        samples_each=4,  # of one observation
+        step=1.0,  # of dps
+        iterations=5,  # of tmpd's conjugate gradients
+        particles=64,
     )
     config.eval = dict(
         batch_size=1024,

@@ -26,7 +26,7 @@ from score_sde.randomness import Stream, expand, normal, sample_keys, stream
 from score_sde.sampling import SAMPLERS, Solver, probability_flow
 from score_sde.sampling.probability_flow import check_tolerances
 from score_sde.score import Preconditioning, precondition, preconditioning
-from score_sde.sde import LEAST_TIME, SDES, VE
+from score_sde.sde import LEAST_TIME, SDE, SDES, VE
 from score_sde.state import TrainState, adam, initial_state
 
 FAST_OPTIONS = ("num_steps", "grid", "rho", "eta", "s_churn", "s_min", "s_max", "s_noise")
@@ -150,10 +150,22 @@ class Experiment(_Trainable):
 
     def sampler(self, params: PyTree, method: str | None = None) -> Solver:
         """The solver of config.sampling, or the given method with its options."""
+        method, _ = self.sampler_options(method)
+        return self.sampler_of(self.score_fn_of(params, method), method)
+
+    def sampler_of(self, score_fn: ScoreFn, method: str, **hooks: Any) -> Solver:
+        """The solver of a method with its options in config.sampling, for any score. hooks: `project`."""
         method, options = self.sampler_options(method)
-        if method == "pc":
-            return SAMPLERS["pc"](self.sampling_sde, self.score_fn(params), **options)
-        return SAMPLERS[method](self.sde, self.ode_score_fn(params), **options)
+        return SAMPLERS[method](self.sde_of(method), score_fn, **options, **hooks)
+
+    def sde_of(self, method: str) -> SDE:
+        """The SDE that a method solves: pc with the sampler's own number of steps."""
+        return self.sampling_sde if method == "pc" else self.sde
+
+    def score_fn_of(self, params: PyTree, method: str, classes: Array | None = None) -> ScoreFn:
+        """The score that a method takes; all but pc need it at any t. classes: of a network that takes them."""
+        score_fn = self.score_fn if method == "pc" else self.ode_score_fn
+        return score_fn(params) if classes is None else score_fn(params, classes=classes)
 
     def sampler_options(self, method: str | None = None) -> tuple[str, dict[str, Any]]:
         """The method of `sampler`, and those of config.sampling that it takes."""

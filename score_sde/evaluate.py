@@ -2,6 +2,7 @@
 
 import functools
 import math
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -13,12 +14,14 @@ from ml_collections import ConfigDict
 
 from score_sde import data, files, images, parallel, workdir
 from score_sde import report as page
+from score_sde.controllable.conditions import ALL, chosen_class, observation_of
 from score_sde.digest import digest
 from score_sde.errors import UsageError
 from score_sde.measures import Measure, measure
 from score_sde.parallel import pad_to_devices
 from score_sde.progress import bar, reporter
 from score_sde.randomness import Stream, sample_keys, stream
+from score_sde.reconstruct import ARRAYS, reconstruct
 from score_sde.rounds import Arrays, Keep, Rounds, compute_anew
 from score_sde.train import load_data
 from score_sde.trained import DEQUANTIZER, Report, Trained, load
@@ -78,6 +81,12 @@ def _parts(model: Trained) -> dict[str, Callable[[Path], dict[str, Any]]]:
         model.experiment.bound(model.params)
         parts["bits_per_dim_bound"] = lambda folder: bits_per_dim_bound(model, bpd_set, repeats, folder)
     if options.enable_sampling:
+        if observation_of(config.sampling.condition, model.experiment.image_shape):
+            raise UsageError(
+                f"Samples given observations are made by --mode=sample; evaluate without "
+                f"sampling.condition={config.sampling.condition}, or with a class."
+            )
+        model.check_condition(_classes(model, np.arange(1)), None)
         measured_by = measure(config)
         parts["sampling"] = lambda folder: draw_samples(model, options.num_samples, folder, measure=measured_by)
     if not parts:
@@ -89,15 +98,51 @@ def _parts(model: Trained) -> dict[str, Callable[[Path], dict[str, Any]]]:
 
 
 def sample(config: ConfigDict, directory: str | Path) -> None:
-    """Writes `sampling.num_samples` samples of the last checkpoint to samples/, as .npz and as a sheet."""
+    """Writes `sampling.num_samples` samples of the last checkpoint to samples/, as .npz and as a sheet.
+
+    Given `sampling.condition`, of a class, or of test images that are observed: see `score_sde.reconstruct`.
+    """
     directory = Path(directory)
     model = load(directory, config=config)
     parallel.check_divisible("eval.batch_size", config.eval.batch_size)
-    stem = f"step_{model.step:08d}_{config.sampling.method.lower()}"
-    with files.locked(directory / "samples", "sample"):
-        result = draw_samples(model, config.sampling.num_samples, directory / "samples", stem)
+    n, condition, folder = config.sampling.num_samples, config.sampling.condition, directory / "samples"
+    stem = "_".join([f"step_{model.step:08d}", config.sampling.method.lower(), *_stem_of(condition)])
+    observe = observation_of(condition, model.experiment.image_shape)
+    model.check_condition(_classes(model, np.arange(1)), observe and observe(1))
+    source = load_data(config, train=False) if observe else None
+    with files.locked(folder, "sample"):
+        if observe:
+            identity = functools.partial(_sampling_identity, model, n, source.digest())
+            result = reconstruct(model, source, n, folder, stem, _rounds(folder, stem, list(ARRAYS), model, identity))
+        else:
+            result = draw_samples(model, n, folder, stem)
     _print(f"{result['num_samples']} samples, {result['nfe']:g} network evaluations each")
-    _print(f"{directory / 'samples' / stem}.png")
+    for name, figure in result.items():
+        if isinstance(figure, dict):
+            _print(f"{name.replace('_', ' ')} {page.text(figure)}")
+    _print(f"{folder / stem}.png")
+
+
+def _stem_of(condition: str) -> list[str]:
+    """Of a file that holds samples given it."""
+    return [re.sub(r"[^a-z0-9.]+", "_", Path(condition).name.lower())] if condition else []
+
+
+def _sampling_identity(model: Trained, n: int, images_digest: str = "") -> dict[str, Any]:
+    """What samples depend on besides the model."""
+    config = model.config
+    used = {"samples": n, "sampling": config.sampling.to_dict()}
+    if config.sampling.condition or config.guidance.weak:
+        used |= {"guidance": workdir.flatten(config.guidance.to_dict()), "networks": model.helper_digests()}
+    return used | ({"images": images_digest} if images_digest else {})
+
+
+def _classes(model: Trained, indices: np.ndarray) -> np.ndarray | None:
+    """Those of config.sampling.condition for samples of these numbers."""
+    chosen = chosen_class(model.config.sampling.condition)
+    if chosen is None:
+        return None
+    return indices % max(model.num_classes, 1) if chosen == ALL else np.full(len(indices), chosen)
 
 
 def draw_samples(
@@ -105,12 +150,12 @@ def draw_samples(
 ) -> dict[str, Any]:
     """`n` samples, in rounds of eval.batch_size: `stem`.npz if one round is enough, else one file a round; and a sheet.
 
-    Sample i of a checkpoint depends on (seed, step, i) only, unless the sampler couples the batch. measure: what is
-    told of them as "metrics"; their features are rounds as well.
+    Sample i of a checkpoint depends on (seed, step, i) only, unless the sampler couples the batch, and is of the class
+    that config.sampling.condition asks for. measure: what is told of them as "metrics"; their features are rounds too.
     """
     size = min(model.config.eval.batch_size, pad_to_devices(n))
     key = stream(stream(jax.random.key(model.config.seed + 1), Stream.SAMPLE), model.step)
-    of_samples = {"samples": n, "sampling": model.config.sampling.to_dict()}
+    of_samples = _sampling_identity(model, n)
     rounds = _rounds(folder, stem, ["images", "nfe"], model, lambda: of_samples)
     if measure:
         of_features = of_samples | {"weights": measure.features.digest}
@@ -121,8 +166,9 @@ def draw_samples(
             valid = min(size, n - start)
 
             def draw(start: int = start, valid: int = valid) -> Arrays:
-                keys = sample_keys(key, jnp.arange(start, start + size))
-                x, evaluations = model.sample_with_nfe(keys, report=reporter(progress, valid, start))
+                numbers = np.arange(start, start + size)
+                keys, classes = sample_keys(key, jnp.asarray(numbers)), _classes(model, numbers)
+                x, evaluations = model.sample_with_nfe(keys, report=reporter(progress, valid, start), classes=classes)
                 return {"images": images.to_pixels(x)[:valid], "nfe": np.asarray(evaluations)[:valid]}
 
             name = "" if n <= size else f"{start // size:04d}"
@@ -148,7 +194,10 @@ def _protocol(model: Trained, n: int) -> dict[str, Any]:
     if method == "pc":
         options["num_scales"] = experiment.sampling_sde.num_scales
     nfe = experiment.sampler(experiment.param_shapes).nfe
-    return {
+    conditional = {key: value for key, value in _sampling_identity(model, n).items() if key in ("guidance", "networks")}
+    if model.config.sampling.condition:
+        conditional["condition"] = model.config.sampling.condition
+    return conditional | {
         "num_samples": n,
         "sampler": method,
         "sampler_options": options | {"temperature": model.config.sampling.temperature},

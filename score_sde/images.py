@@ -1,13 +1,14 @@
 """Pixels and model range: conversions, flips, dequantisation, and pictures as PNG."""
 
 import math
+from collections.abc import Sequence
 from io import BytesIO
 from pathlib import Path
 from typing import BinaryIO, NamedTuple
 
 import jax.numpy as jnp
 import numpy as np
-from PIL import Image
+from PIL import Image, ImageDraw, ImageFont
 
 from score_sde.array_types import Array, Images, Keys, Pixels
 from score_sde.randomness import expand, uniform
@@ -66,6 +67,17 @@ def grid(pixels: Pixels, columns: int | None = None, padding: int = 2) -> np.nda
         top, left = padding + (i // columns) * (h + padding), padding + (i % columns) * (w + padding)
         sheet[top : top + h, left : left + w] = image if c == 3 else image[..., :1]
     return sheet
+
+
+def headed(pixels: Pixels, headings: Sequence[str], magnify: int = 1) -> np.ndarray:
+    """A sheet (H, W, 3) of one column for each heading, which stands above it, every pixel `magnify` pixels wide."""
+    sheet = grid(pixels, len(headings))
+    sheet = np.repeat(np.repeat(sheet, magnify, axis=0), magnify, axis=1)
+    band = Image.new("RGB", (sheet.shape[1], 16))
+    draw, width = ImageDraw.Draw(band), (pixels.shape[2] + 2) * magnify
+    for i, heading in enumerate(headings):
+        draw.text((i * width + 2 * magnify, 2), heading, fill="white", font=ImageFont.load_default(size=11))
+    return np.concatenate([np.asarray(band), sheet])
 
 
 def write_png(file: Path | BinaryIO | BytesIO, sheet: np.ndarray, magnify: int = 1) -> None:

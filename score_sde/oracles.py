@@ -7,7 +7,8 @@ Under every affine SDE, with x_t = m x_0 + s z (m the mean scale and s the std a
     mixture of any of them:  p_t = the mixture of their p_t
 
 so score, log-density and posterior mean E[x_0 | x_t] are closed forms. They take the place of a trained network: to
-measure a sampler or a likelihood against the truth, or to run a pipeline whose optimum is known.
+measure a sampler or a likelihood against the truth, or to run a pipeline whose optimum is known. Given a linear
+observation y = A x_0 + n a Gaussian is a Gaussian, and a mixture of them a mixture of these (`given`).
 """
 
 import abc
@@ -60,7 +61,7 @@ class Gaussian(Oracle):
     """N(mean, covariance).
 
     mean: of image shape (h, w, c). covariance: variances, a number or of image shape; or a matrix (D, D), D = h w c,
-    symmetric and positive definite.
+    symmetric and positive semidefinite.
     """
 
     def __init__(self, mean: np.ndarray, covariance: float | np.ndarray):
@@ -80,9 +81,9 @@ class Gaussian(Oracle):
         variances, axes = (
             np.linalg.eigh(covariance) if full else (np.broadcast_to(covariance, self.shape).ravel(), None)
         )
-        if not variances.min() > 0:
-            raise UsageError(f"The covariance has eigenvalue {variances.min():g}; all must be positive.")
-        self.variances, self.axes = variances, axes
+        if not variances.min() >= -1e-12 * variances.max() or not variances.max() > 0:
+            raise UsageError(f"The covariance has eigenvalue {variances.min():g}; none may be negative, nor all zero.")
+        self.variances, self.axes = np.maximum(variances, 0.0), axes
 
     def sample(self, keys: Keys) -> Images:
         return self._back(jnp.sqrt(self._cast(self.variances)) * normal(keys, (self.mean.size,))) + self._mean()
@@ -98,6 +99,33 @@ class Gaussian(Oracle):
     def posterior_mean(self, sde: SDE, x: Images, t: Times) -> Images:
         y, scale, variances = self._along_axes(sde, x, t)
         return self._back(scale * self._cast(self.variances) / variances * y) + self._mean()
+
+    @property
+    def covariance(self) -> np.ndarray:
+        """(D, D), in float64."""
+        return np.diag(self.variances) if self.axes is None else (self.axes * self.variances) @ self.axes.T
+
+    def given(self, matrix: np.ndarray, y: np.ndarray, noise: float) -> "Gaussian":
+        """The distribution of x_0 when `matrix` (m, D) x_0 + noise n is y (m,), with n ~ N(0, I) and noise >= 0."""
+        gain, innovation, _ = self._observed(matrix, y, noise)
+        rest = np.eye(self.mean.size) - gain @ matrix
+        covariance = rest @ self.covariance @ rest.T + noise**2 * gain @ gain.T  # symmetric, whatever is rounded
+        return Gaussian(self.mean + (gain @ innovation).reshape(self.shape), covariance)
+
+    def log_evidence(self, matrix: np.ndarray, y: np.ndarray, noise: float) -> float:
+        """log p(y) of such an observation, in nats; of its independent part if there is no noise."""
+        _, innovation, spread = self._observed(matrix, y, noise)
+        values, vectors = np.linalg.eigh(spread)
+        kept = values > 1e-10 * values.max()
+        energy = np.square(vectors.T[kept] @ innovation) / values[kept]
+        return float(-0.5 * np.sum(energy + np.log(2 * np.pi * values[kept])))
+
+    def _observed(self, matrix: np.ndarray, y: np.ndarray, noise: float) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Kalman's gain (D, m), y less its mean (m,), and the covariance of y (m, m)."""
+        covariance = self.covariance
+        spread = matrix @ covariance @ matrix.T + noise**2 * np.eye(len(matrix))
+        gain = covariance @ matrix.T @ np.linalg.pinv(spread, rcond=1e-10, hermitian=True)
+        return gain, y - matrix @ self.mean.ravel(), spread
 
     def flow(self, sde: SDE, x: Images, t0: Times, t1: Times) -> Images:
         """The exact solution at t1 of the probability-flow ODE through x at t0: it only rescales the principal axes."""
@@ -160,6 +188,12 @@ class Mixture(Oracle):
 
     def posterior_mean(self, sde: SDE, x: Images, t: Times) -> Images:
         return self._average(sde, x, t, [component.posterior_mean(sde, x, t) for component in self.components])
+
+    def given(self, matrix: np.ndarray, y: np.ndarray, noise: float) -> "Mixture":
+        """As `Gaussian.given`, of a mixture of Gaussians: components are weighted anew by their evidence."""
+        evidence = np.array([component.log_evidence(matrix, y, noise) for component in self.components])
+        weights = np.maximum(self.weights * np.exp(evidence - evidence.max()), 1e-300)
+        return Mixture(weights, [component.given(matrix, y, noise) for component in self.components])
 
     def _joint(self, sde: SDE, x: Images, t: Times) -> Float[Array, "k b"]:
         """log p_t(component, x)."""

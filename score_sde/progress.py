@@ -42,12 +42,12 @@ def reporter(progress: tqdm, total: int, done: int = 0) -> Callable[[float], Non
 class Runner:
     """A solver over all devices, in programs of about half a second, so that progress can be shown.
 
-    make_solver: parameters -> solver.
+    make_solver: (parameters, *given) -> solver.
     """
 
-    def __init__(self, make_solver: Callable[[PyTree], Solver]):
+    def __init__(self, make_solver: Callable[..., Solver]):
         self._make_solver = make_solver
-        self._programs: dict[tuple[int, ...], tuple[Callable, ...]] = {}
+        self._programs: dict[tuple, tuple[Callable, ...]] = {}
 
     def __call__(
         self,
@@ -56,39 +56,47 @@ class Runner:
         x: Images,
         report: Callable[[float], None] = lambda _: None,
         compile_only: bool = False,
+        given: tuple = (),
     ) -> Any:
-        """The solver's result, replicated; `report` is told the fraction done. compile_only: no step is taken."""
+        """The solver's result, replicated; `report` is told the fraction done. compile_only: no step is taken.
+
+        given: trees of arrays with one row for each of x.
+        """
         n = len(x)
-        keys, x = split(keys, x)
-        init, step, result = self._programs_for(params, keys, x)
-        state, fraction = step(params, init(params, keys, x), 0)
+        leaves, structure = jax.tree.flatten(given)
+        keys, x, *leaves = split(keys, x, *leaves)
+        given = jax.tree.unflatten(structure, leaves)
+        init, step, result = self._programs_for(params, given, keys, x)
+        state, fraction = step(params, given, init(params, given, keys, x), 0)
         steps = 1
         while fraction < 1 and not compile_only:
             started = time.monotonic()
-            state, fraction = step(params, state, steps)
+            state, fraction = step(params, given, state, steps)
             report(float(fraction))
             if all_agree(time.monotonic() - started < SECONDS_A_CALL / 2):
                 steps *= 2
-        return jax.tree.map(lambda a: a[:n], result(params, state))
+        return jax.tree.map(lambda a: a[:n], result(params, given, state))
 
-    def _programs_for(self, params: PyTree, keys: Keys, x: Images) -> tuple[Callable, ...]:
-        if x.shape not in self._programs:
+    def _programs_for(self, params: PyTree, given: tuple, keys: Keys, x: Images) -> tuple[Callable, ...]:
+        known = (x.shape, jax.tree.structure(given))
+        if known not in self._programs:
 
-            def init(params, keys, x):
-                return self._make_solver(params).init(keys, x)
+            def init(params, given, keys, x):
+                return self._make_solver(params, *given).init(keys, x)
 
-            def step(params, state, steps):
-                solver = self._make_solver(params)
+            def step(params, given, state, steps):
+                solver = self._make_solver(params, *given)
                 state = advance(solver, state, steps)
                 return state, solver.fraction(state)
 
-            def result(params, state):
-                return self._make_solver(params).result(state)
+            def result(params, given, state):
+                return self._make_solver(params, *given).result(state)
 
-            axes = batch_axes(jax.eval_shape(init, params, keys, x))
-            self._programs[x.shape] = (
-                pmap(init, in_axes=(None, 0, 0), out_axes=axes),
-                pmap(step, in_axes=(None, axes, None), out_axes=(axes, None), donate_argnums=(1,)),
-                pmap(result, in_axes=(None, axes), out_axes=None),
+            axes = batch_axes(jax.eval_shape(init, params, given, keys, x))
+            each = jax.tree.map(lambda _: 0, given)
+            self._programs[known] = (
+                pmap(init, in_axes=(None, each, 0, 0), out_axes=axes),
+                pmap(step, in_axes=(None, each, axes, None), out_axes=(axes, None), donate_argnums=(2,)),
+                pmap(result, in_axes=(None, each, axes), out_axes=None),
             )
-        return self._programs[x.shape]
+        return self._programs[known]

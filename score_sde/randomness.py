@@ -34,6 +34,9 @@ class Stream(enum.IntEnum):
     PROJECT = 13
     DEQUANTIZER = 14
     FEATURES = 15
+    LABEL = 16
+    PARTICLES = 17
+    OBSERVE = 18
 
 
 def stream(key: Key[Array, "..."], use: Stream | int | Int[Array, ""]) -> Key[Array, "..."]:

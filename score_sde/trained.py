@@ -2,7 +2,7 @@
 
 import functools
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +14,8 @@ from ml_collections import ConfigDict, FrozenConfigDict
 from score_sde import checkpoints, images, workdir
 from score_sde.array_types import Array, Float, Images, Key, Keys, PerSample, Pixels, PyTree, Times
 from score_sde.build import Classification, Dequantizing, Experiment
+from score_sde.conditional import NOTHING, Conditional, finished
+from score_sde.controllable import Operator
 from score_sde.errors import UsageError, one_of
 from score_sde.parallel import fully_sharded, pad_to_devices, place, pmap, split
 from score_sde.progress import Runner
@@ -116,14 +118,44 @@ class Trained(_Loaded):
     def _eval_losses(self) -> Callable:
         return pmap(self.experiment.eval_losses, in_axes=(None, 0, None, 0), out_axes=None)
 
-    def sample(self, key: Key[Array, ""], n: int, sampler: str | None = None, **options: Any) -> Images:
+    def sample(
+        self,
+        key: Key[Array, ""],
+        n: int,
+        sampler: str | None = None,
+        *,
+        classes: int | Sequence[int] | np.ndarray | Array | None = None,
+        **options: Any,
+    ) -> Images:
         """`n` images in [0, 1]; sample i depends on (key, i) only, unless the sampler couples the batch.
 
-        sampler: "pc", "ode", "adaptive" or a fast solver's name; default config.sampling.method. options: other
-        values for those of config.sampling, as num_steps=10. Raises `UsageError` for unknown ones.
+        sampler: "pc", "ode", "adaptive" or a fast solver's name; default config.sampling.method. classes: one for all,
+        or one for each. options: other values for those of config.sampling and config.guidance, as num_steps=10 or
+        scale=2.0. Raises `UsageError` for unknown ones, and for classes that nothing here knows.
         """
-        x, _ = self.sample_with_nfe(batch_keys(key, pad_to_devices(n)), sampler, **options)
+        filled = pad_to_devices(n)
+        if classes is not None:
+            classes = np.pad(np.broadcast_to(np.asarray(classes), (n,)), (0, filled - n), mode="edge")
+        x, _ = self.sample_with_nfe(batch_keys(key, filled), sampler, classes=classes, **options)
         return x[:n]
+
+    def posterior(
+        self,
+        key: Key[Array, "..."],
+        operator: Operator,
+        y: Array | np.ndarray,
+        noise: float = 0.0,
+        sampler: str | None = None,
+        **options: Any,
+    ) -> Images:
+        """An image in [0, 1] for each row of y, given that `operator` makes y of it, but for noise.
+
+        y: of images in [0, 1]. noise: its standard deviation there; without any, the images are such that the operator
+        makes y of them. options: as of `sample`; inverse="pigdm" is another method. Raises `UsageError` for what does
+        not fit.
+        """
+        keys, y = batch_keys(key, len(y)), jnp.asarray(y, jnp.float32)
+        return self.sample_with_nfe(keys, sampler, observed=(operator, y, noise), **options)[0]
 
     def sample_with_nfe(
         self,
@@ -131,16 +163,51 @@ class Trained(_Loaded):
         sampler: str | None = None,
         report: Report = lambda _: None,
         compile_only: bool = False,
+        *,
+        classes: np.ndarray | None = None,
+        observed: tuple[Operator, Array, float] | None = None,
         **options: Any,
     ) -> tuple[Images, Array]:
-        """One image in [0, 1] and its number of network evaluations for each key. compile_only: see `Runner`."""
-        method = one_of("sampler", (sampler or self.config.sampling.method).lower(), SAMPLERS)
-        experiment, runner = self._sampler(method, options)
-        x, nfe = runner(self.params, keys, experiment.prior(keys), report, compile_only)
-        _check_finite(x, f"A sample of {method}")
-        return jnp.clip(experiment.scaling.to_unit(x), 0, 1), nfe
+        """One image in [0, 1] and its number of network evaluations for each key. compile_only: see `Runner`.
 
-    def _sampler(self, method: str, options: dict[str, Any]) -> tuple[Experiment, Runner]:
+        classes: as of `sample`. observed: operator, y and noise of `posterior`.
+        """
+        method = one_of("sampler", (sampler or self.config.sampling.method).lower(), SAMPLERS)
+        conditional, runner = self._sampler(method, options)
+        given, experiment = NOTHING, conditional.experiment
+        if classes is not None:
+            given = given._replace(classes=jnp.asarray(_checked(classes, conditional.num_classes), jnp.int32))
+        if observed is not None:
+            given = given._replace(observation=conditional.observed(*observed))
+        conditional.check(given, method)
+        params = {"score": self.params}
+        params |= {name: helper.params for name, helper in self._helpers(conditional.options).items()}
+        x, nfe = runner(params, keys, experiment.prior(keys), report, compile_only, (given,))
+        _check_finite(x, f"A sample of {method}")
+        x = experiment.scaling.to_unit(x)
+        return (jnp.clip(x, 0, 1) if observed is None else finished(x, *observed)), nfe
+
+    @property
+    def num_classes(self) -> int:
+        """That samples can be of, 0 if none can be chosen."""
+        return self._sampler(self.config.sampling.method.lower(), {})[0].num_classes
+
+    def check_condition(self, classes: np.ndarray | None, operator: Operator | None) -> None:
+        """Raises `UsageError` for samples of one class, or given one observation, that the config has no way to."""
+        method = self.config.sampling.method.lower()
+        conditional, given = self._sampler(method, {})[0], NOTHING
+        if classes is not None:
+            given = given._replace(classes=jnp.asarray(_checked(classes, conditional.num_classes), jnp.int32))
+        if operator is not None:
+            y = operator.forward(jnp.zeros((1, *self.experiment.image_shape)))
+            given = given._replace(observation=conditional.observed(operator, y, 0.0))
+        conditional.check(given, method)
+
+    def helper_digests(self) -> dict[str, str | None]:
+        """Of the networks that config.guidance names."""
+        return {name: helper.digest for name, helper in self._helpers(self.config.guidance).items()}
+
+    def _sampler(self, method: str, options: dict[str, Any]) -> tuple[Conditional, Runner]:
         """The experiment with these options, and the runner of its sampler: compiled once."""
         known = (method, *sorted(options.items()))
         if known not in self._samplers:
@@ -148,13 +215,35 @@ class Trained(_Loaded):
             if options:
                 config = ConfigDict(self.config)
                 for name, value in options.items():
-                    config.sampling[one_of("option of config.sampling", name, config.sampling)] = value
+                    one_of("option of config.sampling or config.guidance", name, [*config.sampling, *config.guidance])
+                    config["sampling" if name in config.sampling else "guidance"][name] = value
                 experiment = Experiment(config)
-            self._samplers[known] = experiment, Runner(functools.partial(experiment.sampler, method=method))
+            helpers = self._helpers(experiment.config.guidance)
+            conditional = Conditional(experiment, **{name: helper.experiment for name, helper in helpers.items()})
+            self._samplers[known] = conditional, Runner(functools.partial(conditional.sampler, method=method))
         return self._samplers[known]
 
     @functools.cached_property
-    def _samplers(self) -> dict[tuple, tuple[Experiment, Runner]]:
+    def _samplers(self) -> dict[tuple, tuple[Conditional, Runner]]:
+        return {}
+
+    def _helpers(self, guidance: Any) -> dict[str, "_Loaded"]:
+        """The networks that config.guidance names."""
+        found: dict[str, _Loaded] = {}
+        if guidance.classifier:
+            found["classifier"] = self._helper(load_classifier, guidance.classifier, None)
+        if guidance.weak:
+            found["weak"] = self._helper(load, guidance.weak, guidance.weak_step)
+        return found
+
+    def _helper(self, load: Callable, directory: str, step: int | None) -> "_Loaded":
+        """Loaded once."""
+        if (directory, step) not in self._loaded:
+            self._loaded[directory, step] = load(directory, step)
+        return self._loaded[directory, step]
+
+    @functools.cached_property
+    def _loaded(self) -> dict[tuple, "_Loaded"]:
         return {}
 
     def bits_per_dim(self, key: Key[Array, ""], pixels: Array | np.ndarray) -> PerSample:
@@ -286,6 +375,13 @@ def _restore(
             raise UsageError(
                 f"{error} Other steps: {others}; training goes on from the last that can be read."
             ) from error
+
+
+def _checked(classes: np.ndarray, num_classes: int) -> np.ndarray:
+    """Raises `UsageError` for classes that there are not."""
+    if num_classes and not np.all((classes >= 0) & (classes < num_classes)):
+        raise UsageError(f"There are classes 0 to {num_classes - 1}, not {sorted(set(np.asarray(classes).tolist()))}.")
+    return classes
 
 
 def _check_finite(x: Array, what: str) -> None:

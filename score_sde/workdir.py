@@ -23,7 +23,7 @@ from score_sde.errors import UsageError
 from score_sde.files import replace
 
 # What may change between the launches of a run without making it another run.
-FREE_SECTIONS = ("sampling", "eval", "metrics", "dequantizer", "wandb")
+FREE_SECTIONS = ("sampling", "guidance", "eval", "metrics", "dequantizer", "wandb")
 FREE_KEYS = (
     "data.data_dir",
     "data.archives",
@@ -67,6 +67,20 @@ ADDED = {
         "s_min": 0.05,
         "s_max": 50.0,
         "s_noise": 1.003,
+        "condition": "",
+    },
+    "guidance": {
+        "scale": 1.0,
+        "interval": (0.0, 1.0),
+        "classifier": "",
+        "weak": "",
+        "weak_step": None,
+        "inverse": "projection",
+        "noise": 0.0,
+        "samples_each": 4,
+        "step": 1.0,
+        "iterations": 5,
+        "particles": 64,
     },
     "eval": {"dequantization": "uniform", "num_probes": 1, "enable_bound": False, "bound_num_times": 16},
     "metrics": {

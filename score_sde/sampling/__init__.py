@@ -9,7 +9,7 @@ from score_sde.sampling.grids import GRIDS
 from score_sde.sampling.predictor_corrector import predictor_corrector
 from score_sde.sampling.predictors import PREDICTORS
 from score_sde.sampling.probability_flow import probability_flow, slerp
-from score_sde.sampling.solver import Solver, advance, solve
+from score_sde.sampling.solver import Project, Solver, advance, solve
 
 SAMPLERS = {
     "pc": predictor_corrector,
@@ -24,6 +24,7 @@ __all__ = [
     "GRIDS",
     "PREDICTORS",
     "SAMPLERS",
+    "Project",
     "Solver",
     "adaptive",
     "advance",

@@ -34,7 +34,7 @@ from score_sde.array_types import ScoreFn
 from score_sde.errors import UsageError, one_of
 from score_sde.randomness import Noise, normal
 from score_sde.sampling.grids import time_grid
-from score_sde.sampling.solver import Solver, check_eps
+from score_sde.sampling.solver import Project, Solver, check_eps
 from score_sde.sampling.tabulated import Table, tabulated
 from score_sde.sde import SDE
 
@@ -322,6 +322,7 @@ def fast_solver(
     rho: float = 7.0,
     eps: float | None = None,
     noise_removal: bool = True,
+    project: Project | None = None,
     noise: Noise = normal,
     **options: float,
 ) -> Solver:
@@ -330,7 +331,7 @@ def fast_solver(
     name: of the table above. num_steps: steps, of as many evaluations as the solver has inside one.
     grid, rho: see `score_sde.sampling.grids`. eps: last time, default `sde.sampling_eps`.
     noise_removal: return the posterior mean of the data at eps (Tweedie), for 1 more evaluation.
-    noise: where the stochastic ones draw z from.
+    project: see `score_sde.sampling.tabulated`. noise: where the stochastic ones draw z from.
     options: eta in [0, 1] (ddim: 0 is deterministic, 1 ancestral); s_churn, s_min, s_max, s_noise (edm_stochastic;
     s_min and s_max are noise levels std / mean_scale in model range, the defaults those for data in [-1, 1]).
     Raises `UsageError` for what is unknown or out of range.
@@ -346,4 +347,4 @@ def fast_solver(
     if not (chosen.s_churn >= 0 and 0 <= chosen.s_min <= chosen.s_max and chosen.s_noise > 0):
         raise UsageError("Churn needs sampling.s_churn >= 0, 0 <= s_min <= s_max and s_noise > 0.")
     table = build(Grid(sde, time_grid(sde, grid, num_steps, eps=eps, rho=rho)), chosen)
-    return tabulated(sde, score_fn, table, eps=eps, noise_removal=noise_removal, noise=noise)
+    return tabulated(sde, score_fn, table, eps=eps, noise_removal=noise_removal, project=project, noise=noise)

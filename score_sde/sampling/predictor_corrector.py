@@ -4,22 +4,19 @@ On the grid t_i = linspace(1, eps, N) each step runs the corrector, then the pre
 the paper's code; its algorithm 1 has them the other way round.
 """
 
-from collections.abc import Callable
 from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
-from score_sde.array_types import Array, Images, Int, Keys, ScoreFn, Times
+from score_sde.array_types import Array, Images, Int, Keys, ScoreFn
 from score_sde.errors import UsageError, one_of
 from score_sde.randomness import Noise, Stream, expand, normal, stream
 from score_sde.sampling.correctors import CORRECTORS
 from score_sde.sampling.predictors import PREDICTORS, ancestral_sampling
-from score_sde.sampling.solver import Solver, check_eps
+from score_sde.sampling.solver import Project, Solver, check_eps
 from score_sde.sde import SDE
-
-# Imposes known content on (x, x_mean) at time t after each update: inpainting, colouring.
-Project = Callable[[Keys, Times, Images, Images], tuple[Images, Images]]
 
 
 class State(NamedTuple):
@@ -66,15 +63,13 @@ def predictor_corrector(
         raise UsageError(
             f"sampling.n_steps_each={n_steps_each} must be at least 1; set sampling.corrector=none for none."
         )
-    eps = sde.sampling_eps if eps is None else eps
-    check_eps(eps)
+    grid = grid_of_times(sde, eps)
     if predict is not None:
         predict(sde, jnp.ones(1))  # what the SDE lacks is said now
     if correct is not None:
         sde.langevin_scale(jnp.ones(1))
-    n = sde.num_scales
-    times = jnp.linspace(1.0, eps, n)
-    evaluations = n * ((predict is not None) + (correct is not None) * n_steps_each)
+    n = len(grid)
+    times = np.repeat(grid, (predict is not None) + (correct is not None) * n_steps_each)
 
     def apply_project(keys, t, x, x_mean):
         return (x, x_mean) if project is None else project(stream(keys, Stream.PROJECT), t, x, x_mean)
@@ -99,7 +94,7 @@ def predictor_corrector(
 
     def step(state: State) -> State:
         x, x_mean = state.x, state.x
-        t = jnp.full(len(x), times[state.i])
+        t = jnp.full(len(x), jnp.asarray(grid, float)[state.i])
         keys = stream(state.keys, state.i)
         if correct is not None:
 
@@ -118,6 +113,13 @@ def predictor_corrector(
         step=step,
         fraction=lambda state: state.i / n,
         view=lambda state: state.x,
-        result=lambda state: (state.x_mean if noise_removal else state.x, jnp.full(len(state.x), evaluations)),
-        nfe=evaluations,
+        result=lambda state: (state.x_mean if noise_removal else state.x, jnp.full(len(state.x), len(times))),
+        times=times,
     )
+
+
+def grid_of_times(sde: SDE, eps: float | None) -> np.ndarray:
+    """The N times from 1 to eps, default `sde.sampling_eps`, in float64. Raises `UsageError` for eps outside (0, 1)."""
+    eps = sde.sampling_eps if eps is None else eps
+    check_eps(eps)
+    return np.linspace(1.0, eps, sde.num_scales)

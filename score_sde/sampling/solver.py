@@ -14,10 +14,14 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
-from score_sde.array_types import Array, Float, Images, Int, Key, Keys, PyTree
+from score_sde.array_types import Array, Float, Images, Int, Key, Keys, PyTree, Times
 from score_sde.errors import UsageError
 from score_sde.randomness import batch_keys
+
+# Imposes known content on (x, x_mean) at time t after each update: inpainting, colouring.
+Project = Callable[[Keys, Times, Images, Images], tuple[Images, Images]]
 
 
 class Solver(NamedTuple):
@@ -28,7 +32,12 @@ class Solver(NamedTuple):
     fraction: Callable[[PyTree], Float[Array, ""]]  # 1.0 when finished
     view: Callable[[PyTree], Images]  # the current images, for trajectories
     result: Callable[[PyTree], Any]
-    nfe: int | None = None  # network evaluations a sample, where they are known beforehand
+    times: np.ndarray | None = None  # of each evaluation of the score, where they are known beforehand
+
+    @property
+    def nfe(self) -> int | None:
+        """Evaluations a sample, where they are known beforehand."""
+        return None if self.times is None else len(self.times)
 
 
 def check_eps(eps: float) -> None:

@@ -23,7 +23,7 @@ import numpy as np
 
 from score_sde.array_types import Array, Images, Int, Keys, ScoreFn
 from score_sde.randomness import Noise, Stream, normal, stream
-from score_sde.sampling.solver import Solver
+from score_sde.sampling.solver import Project, Solver
 from score_sde.sde import SDE
 
 
@@ -46,16 +46,25 @@ class State(NamedTuple):
 
 
 def tabulated(
-    sde: SDE, score_fn: ScoreFn, table: Table, *, eps: float, noise_removal: bool = True, noise: Noise = normal
+    sde: SDE,
+    score_fn: ScoreFn,
+    table: Table,
+    *,
+    eps: float,
+    noise_removal: bool = True,
+    project: Project | None = None,
+    noise: Noise = normal,
 ) -> Solver:
     """The solver of a table that ends at time eps; its result is (x, nfe), nfe of shape (b,).
 
-    noise_removal: return the posterior mean of the data at eps, for 1 more evaluation. noise: where z comes from.
+    noise_removal: return the posterior mean of the data at eps, for 1 more evaluation. project: see `Project`; of a
+    deterministic table it draws the same noise in every step. noise: where z comes from.
     """
     n, m = len(table.t), table.base.shape[1] - 1
     t = np.append(table.t, eps)
     scale, std = sde.mean_scale(t), sde.std(t)
-    evaluations, stochastic = n + noise_removal, bool(np.any(table.noise))
+    same = np.all(table.base == table.trial, axis=1)
+    times, stochastic = t[: n + noise_removal], bool(np.any(table.noise))
 
     def evaluate(y: Images, i: int | Array, data: bool) -> Images:
         def row(column: np.ndarray) -> Array:
@@ -81,7 +90,16 @@ def tabulated(
             z = noise(stream(stream(keys, i), Stream.NOISE), base.shape[1:]).astype(base.dtype)
             z = jnp.asarray(table.noise, base.dtype)[i] * z
             new_base, new_trial = new_base + z, new_trial + z
+        if project is not None:
+            new_base, new_trial = imposed(keys, i, new_base, new_trial)
         return State(i + 1, keys, new_base, new_trial, history[: m - 1])
+
+    def imposed(keys: Keys, i: Array, base: Images, trial: Images) -> tuple[Images, Images]:
+        """The trial point held to what is known at its time; base as well, where it is the same point."""
+        keys = stream(stream(keys, i) if stochastic else keys, Stream.PROJECT)
+        at, m = (jnp.asarray(column, trial.dtype)[i + 1] for column in (t, scale))
+        known = project(keys, jnp.full(len(trial), at), m * trial, m * trial)[0] / m
+        return jnp.where(jnp.asarray(same)[i], known, base), known
 
     def result(state: State) -> tuple[Images, Array]:
         x = (
@@ -89,7 +107,7 @@ def tabulated(
             if noise_removal
             else jnp.asarray(scale[n], state.base.dtype) * state.base
         )
-        return x, jnp.full(len(x), evaluations)
+        return x, jnp.full(len(x), len(times))
 
     return Solver(
         init=init,
@@ -97,5 +115,5 @@ def tabulated(
         fraction=lambda state: state.i / n,
         view=lambda state: jnp.asarray(scale, state.trial.dtype)[state.i] * state.trial,
         result=result,
-        nfe=evaluations,
+        times=times,
     )

@@ -1,0 +1,165 @@
+"""An experiment's samplers given classes or linear observations, as config.guidance says.
+
+| given          | by                                        | config.guidance                                       |
+|----------------|-------------------------------------------|-------------------------------------------------------|
+| classes        | a network that takes them (`num_classes`) | `scale`: classifier-free guidance                     |
+| classes        | a noise-conditional classifier            | `classifier`: its workdir; `scale`                    |
+| any of these   | a weaker network besides                  | `weak`: its workdir; `scale`: autoguidance            |
+| an observation | any network                               | `inverse`: `score_sde.controllable.posterior.METHODS` |
+"""
+
+from typing import Any, NamedTuple
+
+import jax.numpy as jnp
+
+from score_sde import controllable
+from score_sde.array_types import Array, Images, Int, PyTree
+from score_sde.build import Classification, Experiment
+from score_sde.controllable import Guided, Observation
+from score_sde.controllable.operators import check_observed
+from score_sde.errors import UsageError, one_of
+from score_sde.sampling import FAST_SOLVERS, Solver
+
+
+class Given(NamedTuple):
+    """What samples are conditioned on; every array has one row for each of them. observation: in model range."""
+
+    classes: Int[Array, " b"] | None = None
+    observation: Observation | None = None
+
+
+NOTHING = Given()
+
+
+class Conditional:
+    """The samplers of an experiment under a condition, as functions of parameters.
+
+    classifier, weak: the networks that config.guidance names, if any. Parameters are a dictionary: "score", and
+    "classifier" and "weak" where there are these.
+    """
+
+    def __init__(
+        self, experiment: Experiment, classifier: Classification | None = None, weak: Experiment | None = None
+    ):
+        self.experiment, self.classifier, self.weak = experiment, classifier, weak
+        self.options = experiment.config.guidance
+        check_options(self.options)
+        for name, other in (("classifier", classifier), ("weak", weak)):
+            if other is not None and (other.image_shape, other.scaling) != (experiment.image_shape, experiment.scaling):
+                raise UsageError(
+                    f"guidance.{name} is of images of shape {other.image_shape} in another range or size than this "
+                    f"model's {experiment.image_shape}; train one on the same data under the same SDE."
+                )
+        if weak is not None and weak.sde != experiment.sde:
+            raise UsageError(f"guidance.weak was trained under {weak.sde}, and this model under {experiment.sde}.")
+        if weak is not None and weak.num_classes != experiment.num_classes:
+            raise UsageError("guidance.weak and this model must take the same classes; model.num_classes differs.")
+
+    @property
+    def num_classes(self) -> int:
+        """That can be asked for, 0 if none can."""
+        if self.classifier is not None:
+            return self.classifier.num_classes
+        return getattr(self.experiment, "num_classes", 0)
+
+    def check(self, given: Given, method: str) -> None:
+        """Raises `UsageError` for what cannot be sampled so."""
+        if given.classes is not None and self.num_classes == 0:
+            raise UsageError(
+                "Classes need a network that takes them (train with model.num_classes), or guidance.classifier, the "
+                "workdir of a noise-conditional classifier."
+            )
+        if given.observation is None:
+            return
+        inverse = self.options.inverse
+        check_observed(given.observation.operator, given.observation.y, self.experiment.image_shape)
+        if inverse == "projection" and method not in ("pc", *FAST_SOLVERS):
+            raise UsageError(
+                f"guidance.inverse=projection is defined between the fixed steps of a sampler, and {method} chooses "
+                "its own; set guidance.inverse to pigdm or tmpd, or sampling.method=pc."
+            )
+        if inverse == "particles" and (method != "pc" or self.experiment.config.sampling.corrector.lower() != "none"):
+            raise UsageError(
+                "guidance.inverse=particles moves them by a predictor alone; set sampling.method=pc and "
+                "sampling.corrector=none."
+            )
+
+    def sampler(self, params: dict[str, PyTree], given: Given, method: str | None = None) -> Solver:
+        """The solver of config.sampling, or of the given method, from x_T to samples of p(x_0 | given)."""
+        experiment = self.experiment
+        method, options = experiment.sampler_options(method)
+        if given.classes is None and given.observation is None and self.weak is None:
+            return experiment.sampler(params["score"], method)
+        self.check(given, method)
+        sde = experiment.sde_of(method)
+        observation, inverse = given.observation, self.options.inverse
+        repeats = self.options.particles if observation is not None and inverse == "particles" else 1
+        guided = self._guided(params, given.classes, method, repeats)
+        if observation is None:
+            return controllable.counted(experiment.sampler_of(guided.score_fn, method), guided)
+        if repeats > 1:
+            chosen = {key: options[key] for key in ("predictor", "eps", "noise_removal")} | {"num_particles": repeats}
+            each = observation.repeated(repeats)
+            solver = controllable.particles(sde, guided.score_fn, each, self._inverse_options, **chosen)
+        elif inverse == "projection":
+            held = controllable.projection(sde, observation)
+            solver = experiment.sampler_of(guided.score_fn, method, project=held.project)
+            solver = solver._replace(init=lambda keys, x, init=solver.init: init(keys, held.start(x)))
+        else:
+            guide = controllable.GUIDES[inverse]
+            solver = experiment.sampler_of(guide(sde, guided.score_fn, observation, self._inverse_options), method)
+        return controllable.counted(solver, guided)
+
+    def _guided(self, params: dict[str, PyTree], classes: Array | None, method: str, repeats: int) -> Guided:
+        """The score given classes, of batches in which each sample has `repeats` rows in a row."""
+        options, experiment = self.options, self.experiment
+        classes = None if classes is None else jnp.repeat(classes, repeats)
+        scale, interval = float(options.scale), tuple(options.interval)
+        taken = classes if getattr(experiment, "num_classes", 0) else None  # by the score network itself
+        score_fn = experiment.score_fn_of(params["score"], method, taken)
+        if self.weak is not None:
+            weak = self.weak.score_fn_of(params["weak"], method, taken)
+            return controllable.extrapolation(score_fn, weak, scale=scale, interval=interval)
+        if classes is None:
+            return Guided(score_fn)
+        if self.classifier is not None:
+            logits_fn = self.classifier.logits_fn(params["classifier"])
+            return controllable.classifier_guidance(score_fn, logits_fn, classes, scale=scale, interval=interval)
+        without = experiment.score_fn_of(params["score"], method, None)
+        return controllable.extrapolation(score_fn, without, scale=scale, interval=interval)
+
+    @property
+    def _inverse_options(self) -> controllable.Options:
+        return inverse_options(self.options, self.experiment.scaling.scale)
+
+    def observed(self, operator: controllable.Operator, y: Array, noise: float) -> Observation:
+        """An observation of images in [0, 1] as one of images in model range."""
+        scaling = self.experiment.scaling
+        ones = operator.forward(jnp.ones((len(y), *self.experiment.image_shape)))
+        levels = jnp.full(len(y), scaling.scale * noise, jnp.float32)
+        return Observation(operator, scaling.scale * y + scaling.shift * ones, levels)
+
+
+def finished(x: Images, operator: controllable.Operator, y: Array, noise: float) -> Images:
+    """Samples in [0, 1] given observations there: without noise these are met exactly, as far as [0, 1] permits."""
+    return operator.limit(operator.impose(x, y), y) if noise == 0 else jnp.clip(x, 0, 1)
+
+
+def inverse_options(options: Any, scale: float) -> controllable.Options:
+    """Of config.guidance. scale: the width of model range, 2 for [-1, 1], whose data pigdm's variance of 1 is for."""
+    return controllable.Options((scale / 2) ** 2, options.step, options.iterations, reach=scale)
+
+
+def check_options(options: Any) -> None:
+    """Raises `UsageError` for values of config.guidance that no method takes."""
+    one_of("guidance.inverse", options.inverse, controllable.METHODS)
+    inverse_options(options, 2.0).check()
+    controllable.check_guidance(float(options.scale), tuple(options.interval))
+    if options.classifier and options.weak:
+        raise UsageError("guidance.classifier and guidance.weak are two ways of guidance; set one of them.")
+    if options.particles < 2:
+        raise UsageError(f"guidance.particles={options.particles} must be at least 2.")
+    if not options.noise >= 0:
+        raise UsageError(f"guidance.noise={options.noise} must be 0 or more: a standard deviation in [0, 1].")
+    if options.samples_each < 1:
+        raise UsageError(f"guidance.samples_each={options.samples_each} must be at least 1.")

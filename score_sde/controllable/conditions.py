@@ -1,0 +1,134 @@
+"""What `config.sampling.condition` can say: a class, or an observation of test images, as kind=argument.
+
+| condition              | samples                                                                                     |
+|------------------------|---------------------------------------------------------------------------------------------|
+| `class=3`, `class=all` | of one class; of each in turn                                                               |
+| `inpaint=WHERE`        | of what is hidden: left_half, right_half, top_half, bottom_half, center; a fraction of the  |
+|                        | pixels, at random, as 0.9; or a PNG file of the images' size, black where they are hidden   |
+| `colorize`             | in colour, of grey images                                                                   |
+| `superresolve=4`       | of images a fourth as wide and high                                                         |
+| `deblur=2.0`           | of images blurred by a Gaussian of so many pixels                                           |
+| `sense=0.3`            | of such a fraction of numbers measured at random                                            |
+"""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import jax.numpy as jnp
+import numpy as np
+
+from score_sde.controllable.operators import Average, Blur, Inpaint, Operator, Sense
+from score_sde.data.decoding import decode
+from score_sde.errors import UsageError, one_of
+
+Shape = tuple[int, int, int]
+Observe = Callable[[int], Operator]  # of batches of so many images
+ALL = "all"
+
+
+def chosen_class(condition: str) -> int | str | None:
+    """The class that is asked for, ALL, or None if none is. Raises `UsageError` for what is no class."""
+    kind, argument = _parts(condition)
+    if kind != "class":
+        return None
+    if argument != ALL and not argument.isdecimal():
+        raise UsageError(f"sampling.condition=class={argument} must name a class by its number, or be class={ALL}.")
+    return argument if argument == ALL else int(argument)
+
+
+def observation_of(condition: str, image_shape: Shape) -> Observe | None:
+    """The operator that is asked for, or None if none is. Raises `UsageError` for what images of the shape have not."""
+    kind, argument = _parts(condition)
+    return KINDS[kind](argument, image_shape) if kind in KINDS else None
+
+
+def _parts(condition: str) -> tuple[str, str]:
+    kind, _, argument = condition.partition("=")
+    if kind:
+        one_of("sampling.condition", kind, ("class", *KINDS))
+    return kind, argument
+
+
+def _inpaint(argument: str, shape: Shape) -> Observe:
+    known = jnp.asarray(_known(argument, shape))[None, :, :, None]
+    return lambda n: Inpaint(jnp.repeat(known, n, axis=0))
+
+
+def _known(argument: str, shape: Shape) -> np.ndarray:
+    """Booleans (h, w)."""
+    h, w, _ = shape
+    rows, columns = np.meshgrid(np.arange(h), np.arange(w), indexing="ij")
+    regions = {
+        "left_half": columns >= w // 2,
+        "right_half": columns < w // 2,
+        "top_half": rows >= h // 2,
+        "bottom_half": rows < h // 2,
+        "center": (abs(2 * rows - h + 1) > h // 2) | (abs(2 * columns - w + 1) > w // 2),
+    }
+    if _is_number(argument):
+        hidden = _in_range("inpaint", argument, 0, 1)
+        known = np.ones(h * w, bool)
+        known[np.random.default_rng(0).permutation(h * w)[: round(hidden * h * w)]] = False
+        return known.reshape(h, w)
+    if Path(argument).suffix:
+        return _mask_of(Path(argument).expanduser(), (h, w))
+    return regions[one_of("region of sampling.condition=inpaint", argument, regions)]
+
+
+def _mask_of(path: Path, size: tuple[int, int]) -> np.ndarray:
+    if not path.is_file():
+        raise UsageError(f"No mask {path}: sampling.condition=inpaint=FILE names a PNG of {size[0]}x{size[1]} pixels.")
+    advice = "give a PNG that is black where pixels are hidden"
+    mask = decode(path, f"the mask {path}", advice, channels=1, convert=True)
+    if mask.shape[:2] != size:
+        raise UsageError(f"The mask {path} is of {mask.shape[:2]} pixels, and images are of {size}.")
+    return mask[..., 0] > 127
+
+
+def _colorize(argument: str, shape: Shape) -> Observe:
+    if argument:
+        raise UsageError(f"sampling.condition=colorize takes no argument, and has '{argument}'.")
+    if shape[2] != 3:
+        raise UsageError(f"sampling.condition=colorize is for images in colour; these have {shape[2]} channel(s).")
+    return lambda n: Average(grey=True)
+
+
+def _superresolve(argument: str, shape: Shape) -> Observe:
+    if not argument.isdecimal() or int(argument) < 2 or shape[0] % int(argument) or shape[1] % int(argument):
+        raise UsageError(
+            f"sampling.condition=superresolve={argument} must be a whole factor of 2 or more that divides the images' "
+            f"{shape[0]}x{shape[1]} pixels."
+        )
+    return lambda n: Average(int(argument))
+
+
+def _deblur(argument: str, shape: Shape) -> Observe:
+    sigma = _in_range("deblur", argument, 0, max(shape[:2]))
+    return lambda n: Blur(sigma)
+
+
+def _sense(argument: str, shape: Shape) -> Observe:
+    fraction = _in_range("sense", argument, 0, 1)
+    return lambda n: Sense(fraction)
+
+
+def _in_range(kind: str, argument: str, low: float, high: float) -> float:
+    if not _is_number(argument) or not low < float(argument) < high:
+        raise UsageError(f"sampling.condition={kind}={argument} must be a number between {low} and {high}.")
+    return float(argument)
+
+
+def _is_number(text: str) -> bool:
+    try:
+        return bool(np.isfinite(float(text)))
+    except ValueError:
+        return False
+
+
+KINDS: dict[str, Callable[[str, Shape], Observe]] = {
+    "inpaint": _inpaint,
+    "colorize": _colorize,
+    "superresolve": _superresolve,
+    "deblur": _deblur,
+    "sense": _sense,
+}

@@ -1,0 +1,136 @@
+r"""Particles: samples of p(x_0 | y) that are exact in the limit (Wu et al., 2023, "Practical and asymptotically exact
+conditional sampling in diffusion models", algorithm 1).
+
+K particles a sample are moved by the predictor under a guided score, and weighted by what that score got wrong. With
+the twist p~(y | x_t), any guess of p(y | x_t) that becomes right as t goes to 0, and the predictor's step p and the
+guided step q from x_i to x_{i+1},
+
+    log w_{i+1} = log w_i + log p~(y | x_{i+1}) - log p~(y | x_i) + log p(x_{i+1} | x_i) - log q(x_{i+1} | x_i).     (1)
+
+The twist is that of `pigdm`, whose guidance is its gradient. Where the effective number of particles falls below half
+of them they are drawn anew (systematic resampling); at the end one is drawn by its weight. The error falls with K, and
+what is left of it at many is the sampler's own. Particles of one sample are not independent, samples are.
+"""
+
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from score_sde.array_types import Array, Float, Images, Int, Keys, ScoreFn
+from score_sde.controllable.operators import Observation
+from score_sde.controllable.posterior import Options, denoised, isotropic_solve, within_reach
+from score_sde.errors import UsageError, one_of
+from score_sde.randomness import Stream, expand, normal, stream, uniform
+from score_sde.sampling import PREDICTORS, Solver
+from score_sde.sampling.predictor_corrector import grid_of_times
+from score_sde.sde import SDE
+
+Clouds = Float[Array, "b k h w c"]  # the particles of each sample
+Weights = Float[Array, "b k"]  # in logarithms
+
+
+class State(NamedTuple):
+    i: Int[Array, ""]
+    keys: Keys
+    x: Clouds
+    x_mean: Clouds  # without the noise of the last step
+    log_w: Weights  # of the particles as they were before the last step
+    change: Weights  # what eq. (1) adds to them but for the new twist
+
+
+def particles(
+    sde: SDE,
+    score_fn: ScoreFn,
+    observation: Observation,
+    options: Options,
+    *,
+    num_particles: int = 64,
+    predictor: str = "reverse_diffusion",
+    eps: float | None = None,
+    noise_removal: bool = True,
+) -> Solver:
+    """A solver from x_T ~ p_1 to samples; its result is (x, nfe), nfe of all particles of a sample.
+
+    score_fn and observation are of batches of `num_particles` rows for each sample. The first particle starts at x_T.
+    predictor, eps, noise_removal: as of `predictor_corrector`. Raises `UsageError` for fewer than 2 particles.
+    """
+    predict = PREDICTORS[one_of("sampling.predictor", predictor, PREDICTORS)]
+    if predict is None:
+        raise UsageError("Particles are moved by a predictor, and sampling.predictor is 'none'.")
+    if num_particles < 2:
+        raise UsageError(f"guidance.particles={num_particles} must be at least 2.")
+    predict(sde, jnp.ones(1))  # what the SDE lacks is said now
+    times = grid_of_times(sde, eps)
+    n, k = len(times), num_particles
+
+    def flat(cloud: Array) -> Array:
+        return cloud.reshape(-1, *cloud.shape[2:])
+
+    def clouds(rows: Array) -> Array:
+        return rows.reshape(-1, k, *rows.shape[1:])
+
+    def own_keys(keys: Keys) -> Keys:
+        """One for each particle."""
+        return flat(jax.vmap(lambda key: jax.vmap(jax.random.fold_in, (None, 0))(key, jnp.arange(k)))(keys))
+
+    def init(keys: Keys, x: Images) -> State:
+        others = clouds(sde.prior_sample(own_keys(stream(keys, Stream.PARTICLES)), x.shape[1:])).astype(x.dtype)
+        cloud = others.at[:, 0].set(x)
+        none = jnp.zeros((len(x), k), x.dtype)
+        return State(jnp.int32(0), stream(keys, Stream.STEPS), cloud, cloud, none, none)
+
+    def step(state: State) -> State:
+        keys = stream(state.keys, state.i)
+        x, t = flat(state.x), jnp.full(state.x.shape[0] * k, jnp.asarray(times)[state.i])
+        xhat, pull_back, score = denoised(sde, score_fn, x, t)
+        weighted = isotropic_solve(sde, observation, options, xhat, t)
+        residual = observation.y - observation.operator.forward(xhat)
+        twist = clouds(-0.5 * jnp.sum(residual * weighted, axis=tuple(range(1, residual.ndim))))
+        gradient = within_reach(sde, options, pull_back(observation.operator.adjoint(weighted)), t)
+
+        log_w = state.log_w + state.change + twist
+        chosen, log_w = _resampled(stream(keys, Stream.PARTICLES), log_w)
+        x, score, gradient, twist = (
+            flat(_take(cloud, chosen)) for cloud in (state.x, clouds(score), clouds(gradient), twist)
+        )
+        a, b, c = (expand(scalar, x) for scalar in predict(sde, t))
+        drift, z = b * gradient, normal(own_keys(stream(keys, Stream.NOISE)), x.shape[1:]).astype(x.dtype)
+        mean = a * x + b * score + drift
+        # log p - log q of two Gaussians whose means are `drift` apart, at a point z from the second.
+        relative = drift / jnp.where(c > 0, c, 1.0)
+        change = -jnp.sum(relative * (0.5 * relative + z), axis=(1, 2, 3)) * (c[:, 0, 0, 0] > 0) - twist
+        return State(state.i + 1, state.keys, clouds(mean + c * z), clouds(mean), log_w, clouds(change))
+
+    def result(state: State) -> tuple[Images, Array]:
+        keys = stream(state.keys, n)
+        gumbel = -jnp.log(-jnp.log(jnp.clip(uniform(keys, (k,)), 1e-12, 1 - 1e-7)))
+        best = jnp.argmax(state.log_w + gumbel, axis=1)[:, None]
+        x = _take(state.x_mean if noise_removal else state.x, best)[:, 0]
+        return x, jnp.full(len(x), n * k)
+
+    return Solver(
+        init=init,
+        step=step,
+        fraction=lambda state: state.i / n,
+        view=lambda state: state.x[:, 0],
+        result=result,
+        times=np.repeat(times, k),
+    )
+
+
+def _take(cloud: Array, chosen: Int[Array, "b k"]) -> Array:
+    return jnp.take_along_axis(cloud, chosen.reshape(chosen.shape + (1,) * (cloud.ndim - 2)), axis=1)
+
+
+def _resampled(keys: Keys, log_w: Weights) -> tuple[Int[Array, "b k"], Weights]:
+    """Which particles go on, and their weights: all alike where they were drawn anew."""
+    k = log_w.shape[1]
+    log_w = log_w - jax.nn.logsumexp(log_w, axis=1, keepdims=True)
+    w = jnp.exp(log_w)
+    few = 1 / jnp.sum(jnp.square(w), axis=1, keepdims=True) < k / 2
+    positions = (jnp.arange(k) + uniform(keys)[:, None]) / k
+    drawn = jax.vmap(jnp.searchsorted)(jnp.cumsum(w, axis=1), positions)
+    chosen = jnp.where(few, jnp.minimum(drawn, k - 1), jnp.arange(k))
+    return chosen.astype(jnp.int32), jnp.where(few, -jnp.log(float(k)), log_w)

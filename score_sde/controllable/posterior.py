@@ -1,0 +1,168 @@
+r"""Samples of p(x_0 | y) for linear observations y = A x_0 + n, by an unconditional score.
+
+`projection` imposes the observation, perturbed to the noise level at hand, after each update of a sampler (paper,
+appendix I.2 and I.3; Song et al., 2022, "Solving inverse problems in medical imaging"). The others add the gradient of
+an approximate log p(y | x_t) to the score, so that any sampler takes them. With xhat(x_t) = E[x_0 | x_t], the posterior
+mean (Tweedie), and an approximate covariance C_t of x_0 given x_t,
+
+    p(y | x_t)  ~  N(A xhat(x_t), A C_t A^T + noise^2 I),                                       (1)
+
+    grad_x log p(y | x_t)  ~  (d xhat / dx)^T A^T (A C_t A^T + noise^2 I)^{-1} (y - A xhat),     (2)
+
+| method     | C_t                            | exact for                          | reference                        |
+|------------|--------------------------------|------------------------------------|----------------------------------|
+| dps        | 0, and a step size instead     | nothing                            | Chung et al. 2023, algorithm 1   |
+| pigdm      | k^2 v / (k^2 + v) I            | Gaussians of covariance v I        | Song et al. 2023, section 3      |
+| tmpd       | (std^2 / m) d xhat / dx        | Gaussians                          | Boys et al. 2023, section 3      |
+| projection | no Gaussian, but known pixels  | known and unknown independent      | paper, appendix I                |
+
+with k = std / m the noise level. `tmpd` keeps the whole matrix, which conjugate gradients need only the product with
+(Rozet et al., 2024), where its publication keeps the diagonal. Nothing here is exact for other data;
+`score_sde.controllable.particles` is in the limit of many particles.
+"""
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from score_sde.array_types import Images, Keys, PerSample, ScoreFn, Times
+from score_sde.controllable.operators import Observation, Observed, conjugate_gradients
+from score_sde.errors import UsageError
+from score_sde.randomness import expand, normal
+from score_sde.sampling import Project
+from score_sde.sde import SDE
+
+
+class Options(NamedTuple):
+    """Of all methods, each of which takes what it has a use for.
+
+    data_variance: v of pigdm, of a number of x_0 in model range: 1 as published, for data in [-1, 1].
+    step: zeta of dps, how far one of the sampler's N steps goes.
+    iterations: of tmpd's conjugate gradients, each a derivative of the network.
+    reach: how far guidance may move a number of xhat. Data of a bounded range reach no further than that is wide, and
+    near t = 1 a network's errors, divided by m, would.
+    """
+
+    data_variance: float = 1.0
+    step: float = 1.0
+    iterations: int = 5
+    reach: float = np.inf
+
+    def check(self) -> None:
+        """Raises `UsageError` for what is out of range."""
+        if not (self.data_variance > 0 and self.step > 0 and self.iterations >= 1):
+            raise UsageError(
+                f"guidance.step={self.step} must be positive and guidance.iterations={self.iterations} at least 1."
+            )
+
+
+Guide = Callable[[SDE, ScoreFn, Observation, Options], ScoreFn]
+
+
+def dps(sde: SDE, score_fn: ScoreFn, observation: Observation, options: Options) -> ScoreFn:
+    """Diffusion posterior sampling: each of N steps goes by -zeta grad_x |y - A xhat|, whatever the noise."""
+
+    def guided(x: Images, t: Times) -> Images:
+        xhat, pull_back, score = denoised(sde, score_fn, x, t)
+        residual = observation.y - observation.operator.forward(xhat)
+        length = jnp.sqrt(jnp.sum(jnp.square(residual), axis=tuple(range(1, residual.ndim))))
+        direction = residual / expand(jnp.maximum(length, 1e-12), residual)
+        size = options.step * sde.num_scales / jnp.square(sde.diffusion(t))
+        return score + expand(size, x) * pull_back(observation.operator.adjoint(direction))
+
+    return guided
+
+
+def pigdm(sde: SDE, score_fn: ScoreFn, observation: Observation, options: Options) -> ScoreFn:
+    """Pseudoinverse-guided diffusion: x_0 given x_t spread evenly in all directions."""
+
+    def guided(x: Images, t: Times) -> Images:
+        xhat, pull_back, score = denoised(sde, score_fn, x, t)
+        gradient = pull_back(observation.operator.adjoint(isotropic_solve(sde, observation, options, xhat, t)))
+        return score + within_reach(sde, options, gradient, t)
+
+    return guided
+
+
+def isotropic_solve(sde: SDE, observation: Observation, options: Options, xhat: Images, t: Times) -> Observed:
+    """(r^2 A A^T + noise^2 I)^{-1} (y - A xhat), with r^2 the spread of `pigdm`."""
+    k2 = jnp.square(sde.noise_level(t))
+    spread = k2 * options.data_variance / (k2 + options.data_variance)
+    residual = observation.y - observation.operator.forward(xhat)
+    variance = jnp.square(observation.noise) / spread
+    return observation.operator.solve(residual, variance) / expand(spread, residual)
+
+
+def tmpd(sde: SDE, score_fn: ScoreFn, observation: Observation, options: Options) -> ScoreFn:
+    """Tweedie moment projection: with the covariance that the score's own derivative gives."""
+    operator = observation.operator
+
+    def guided(x: Images, t: Times) -> Images:
+        xhat, pull_back, score = denoised(sde, score_fn, x, t)
+        spread = jnp.square(sde.std(t)) / sde.mean_scale(t)
+
+        def covariance(u: Observed) -> Observed:
+            """A C_t A^T + noise^2 I; the derivative of xhat is symmetric, as that of any exact score is."""
+            moved = operator.forward(expand(spread, x) * pull_back(operator.adjoint(u)))
+            return moved + expand(jnp.square(observation.noise), u) * u
+
+        residual = observation.y - operator.forward(xhat)
+        weights = conjugate_gradients(covariance, residual, iterations=options.iterations)
+        return score + within_reach(sde, options, pull_back(operator.adjoint(weights)), t)
+
+    return guided
+
+
+def within_reach(sde: SDE, options: Options, gradient: Images, t: Times) -> Images:
+    """The gradient of log p(y | x_t), where it moves xhat, by std^2 / m of it, no further than `reach`."""
+    per_unit = expand(jnp.square(sde.std(t)) / sde.mean_scale(t), gradient)
+    return jnp.clip(per_unit * gradient, -options.reach, options.reach) / per_unit
+
+
+def denoised(sde: SDE, score_fn: ScoreFn, x: Images, t: Times) -> tuple[Images, Callable[[Images], Images], Images]:
+    """xhat, u -> (d xhat / dx)^T u, and the score at x: one evaluation of the network, to be differentiated."""
+
+    def tweedie(x: Images) -> tuple[Images, Images]:
+        score = score_fn(x, t)
+        return (x + expand(jnp.square(sde.std(t)), x) * score) / expand(sde.mean_scale(t), x), score
+
+    xhat, pull_back, score = jax.vjp(tweedie, x, has_aux=True)
+    return xhat, lambda u: pull_back(u)[0], score
+
+
+class Projection(NamedTuple):
+    """The two hooks of a sampler that is held to an observation."""
+
+    start: Callable[[Images], Images]  # of x_T
+    project: Project
+
+
+def projection(sde: SDE, observation: Observation) -> Projection:
+    """What is known of x_t, perturbed, takes the place of what the sampler has for it.
+
+    x <- x + lambda A^T (A A^T)^{-1} (y_t - A x), with y_t = m y + std A z. Of a noisy observation lambda =
+    std^2 / (std^2 + m^2 noise^2) is left: as much as y_t tells more than the noise that is in it. The mean of an update
+    is given the mean of y_t, and keeps no noise anywhere (the paper's code leaves that of the last step where nothing
+    is known). x_T is given y itself, as in the paper's code.
+    """
+    operator, y = observation.operator, observation.y
+
+    def pull(x: Images, target: Observed, strength: PerSample) -> Images:
+        imposed, strength = operator.impose(x, target), expand(strength, x)
+        return jnp.where(strength == 1, imposed, x + strength * (imposed - x))
+
+    def project(keys: Keys, t: Times, x: Images, x_mean: Images) -> tuple[Images, Images]:
+        mean_scale, std = sde.mean_scale(t), sde.std(t)
+        mean = expand(mean_scale, y) * y
+        z = operator.forward(normal(keys, x.shape[1:]).astype(x.dtype))
+        strength = jnp.square(std) / (jnp.square(std) + jnp.square(mean_scale * observation.noise))
+        return pull(x, mean + expand(std, y) * z, strength), pull(x_mean, mean, strength)
+
+    return Projection(lambda x: operator.impose(x, y), project)
+
+
+GUIDES: dict[str, Guide] = {"dps": dps, "pigdm": pigdm, "tmpd": tmpd}
+METHODS = ("projection", *GUIDES, "particles")  # of config.guidance.inverse

@@ -1,0 +1,122 @@
+"""Samples given observations of test images, their figures, and a sheet: truth, observation, samples, mean, spread."""
+
+import math
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from score_sde import files, images, parallel, workdir
+from score_sde.controllable import Operator
+from score_sde.controllable.conditions import observation_of
+from score_sde.data import Source
+from score_sde.parallel import pad_to_devices
+from score_sde.progress import bar, reporter
+from score_sde.randomness import Stream, normal, sample_keys, stream
+from score_sde.rounds import Arrays, Keep
+from score_sde.trained import Trained
+
+ROWS, SAMPLES = 12, 6  # of the sheet
+
+
+def reconstruct(model: Trained, source: Source, n: int, folder: Path, stem: str, rounds: Keep) -> dict[str, Any]:
+    """`n` samples, `guidance.samples_each` of each of the first images of a split, given what is seen of them.
+
+    Writes `stem`.png and `stem`_figures.json beside the rounds, which hold samples, truths and indices. Its figures:
+    PSNR in dB of samples and of their mean, and their spread, the root mean square over pixels of their standard
+    deviation; with standard errors over images. residual: root mean square of A x - y, of samples as they come.
+    """
+    options, each = model.config.guidance, min(model.config.guidance.samples_each, n)
+    size = min(model.config.eval.batch_size, pad_to_devices(n))
+    root = stream(jax.random.key(model.config.seed + 1), Stream.SAMPLE)
+    key, observing = stream(root, model.step), stream(root, Stream.OBSERVE)
+    observe = observation_of(model.config.sampling.condition, model.experiment.image_shape)
+    found: list[Arrays] = []
+    with bar(f"sampling ({model.config.sampling.condition})", n, "img") as progress:
+        for start in range(0, n, size):
+            valid = min(size, n - start)
+
+            def draw(start: int = start, valid: int = valid) -> Arrays:
+                number = np.arange(start, start + size)
+                index = np.minimum(number, n - 1) // each
+                truth = images.to_unit(jnp.asarray(source.take(index).images))
+                operator = observe(size)
+                y = observed(operator, truth, options.noise, sample_keys(observing, jnp.asarray(index)))
+                keys, report = sample_keys(key, jnp.asarray(number)), reporter(progress, valid, start)
+                x, nfe = model.sample_with_nfe(keys, report=report, observed=(operator, y, options.noise))
+                off = (operator.forward(x) - y) / math.sqrt(_measured(operator, y) / len(y))
+                arrays = {
+                    "images": images.to_pixels(x),
+                    "truth": images.to_pixels(truth),
+                    "observation": images.to_pixels(operator.picture(y)),
+                    "index": index,
+                    "squares": np.sum(np.square(off, dtype=np.float64).reshape(size, -1), axis=1),
+                    "nfe": np.asarray(nfe),
+                }
+                return {name: array[:valid] for name, array in arrays.items()}
+
+            found.append(rounds("" if n <= size else f"{start // size:04d}", draw))
+            progress.update(start + valid - progress.n)
+    arrays = {name: np.concatenate([part[name] for part in found]) for name in found[0]}
+    result = {"condition": model.config.sampling.condition, "samples_each": each, **figures(arrays, each)}
+    workdir.write(folder, f"{stem}_figures.json", result)
+    if parallel.is_first():
+        picture = sheet(arrays, each, max(1, 64 // model.config.data.image_size))
+        files.replace(folder / f"{stem}.png", lambda file: images.write_png(file, picture))
+    return result
+
+
+ARRAYS = ("images", "truth", "observation", "index", "squares", "nfe")  # of a round
+
+
+def observed(operator: Operator, x: Any, noise: float, keys: Any) -> Any:
+    """y = A x + n of images in [0, 1], with noise where A measures."""
+    y = operator.forward(x)
+    return y + noise * operator.measured(normal(keys, y.shape[1:])) if noise else y
+
+
+def _measured(operator: Operator, y: Any) -> float:
+    """Numbers that are measured, in all."""
+    return float(jnp.sum(operator.measured(jnp.ones_like(y))))
+
+
+def figures(arrays: Arrays, each: int) -> dict[str, Any]:
+    """Of samples in the order they are drawn in, `each` in a row of one image; the last may have fewer."""
+    n = len(arrays["images"]) // each * each
+    x, truth = (
+        arrays[name][:n].astype(np.float64).reshape(-1, each, arrays[name][0].size) / 255
+        for name in ("images", "truth")
+    )
+
+    def psnr(estimate: np.ndarray) -> np.ndarray:
+        return -10 * np.log10(np.maximum(np.mean(np.square(estimate - truth), axis=-1), 1e-10)).mean(axis=1)
+
+    found = {"psnr": psnr(x), "psnr_of_mean": psnr(x.mean(axis=1, keepdims=True))}
+    if each > 1:
+        found["spread"] = np.sqrt(x.var(axis=1, ddof=1).mean(axis=-1))
+    result = {name: _mean_and_error(values) for name, values in found.items()}
+    return result | {
+        "residual": float(np.sqrt(np.mean(arrays["squares"]))),
+        "nfe": float(np.mean(arrays["nfe"])),
+        "num_samples": len(arrays["images"]),
+    }
+
+
+def _mean_and_error(values: np.ndarray) -> dict[str, Any]:
+    error = float(values.std(ddof=1) / math.sqrt(len(values))) if len(values) > 1 else None
+    return {"mean": float(values.mean()), "standard_error": error, "images": len(values)}
+
+
+def sheet(arrays: Arrays, each: int, magnify: int) -> np.ndarray:
+    """uint8 (H, W, 3): an image a row, with headings. The spread is black at 0 and white at 1/2."""
+    n = max(1, min(len(arrays["images"]) // each, ROWS))
+    shown = min(each, SAMPLES)
+    x = arrays["images"][: n * each].reshape(n, each, *arrays["images"].shape[1:])
+    mean = np.round(x.mean(axis=1, keepdims=True)).astype(np.uint8)
+    spread = np.clip(2 * x.astype(np.float64).std(axis=1, keepdims=True), 0, 255).astype(np.uint8)
+    firsts = [arrays[name][: n * each : each][:, None] for name in ("truth", "observation")]
+    columns = np.concatenate([*firsts, x[:, :shown], mean, spread], axis=1)
+    headings = ["truth", "observed", *(f"sample {i + 1}" for i in range(shown)), "mean", "spread"]
+    return images.headed(columns.reshape(-1, *columns.shape[2:]), headings, magnify)
