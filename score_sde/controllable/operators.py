@@ -266,7 +266,7 @@ def conjugate_gradients(matrix: Callable[[Observed], Observed], b: Observed, *, 
 
     enough = 1e-12 * dot(b, b)
 
-    def step(_: int, carry: tuple) -> tuple:
+    def step(_, carry: tuple) -> tuple:
         x, r, p, rr = carry
         ap = matrix(p)
         curvature = dot(p, ap)

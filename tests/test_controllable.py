@@ -1,0 +1,266 @@
+"""Samples given a class or an observation, with exact scores: what they must be is known."""
+
+import dataclasses
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from score_sde.controllable import (
+    GUIDES,
+    Average,
+    Inpaint,
+    Observation,
+    Options,
+    classifier_guidance,
+    counted,
+    extrapolation,
+    particles,
+    projection,
+)
+from score_sde.errors import UsageError
+from score_sde.oracles import Gaussian, Mixture
+from score_sde.randomness import Stream, sample_keys, stream
+from score_sde.sampling import fast_solver, predictor_corrector, probability_flow, solve
+from score_sde.sde import VE, VP, SubVP
+
+SHAPE, D = (2, 2, 1), 4
+KEYS = sample_keys(jax.random.key(0), jnp.arange(2048))
+SDES = [VP(num_scales=200), SubVP(num_scales=200), VE(sigma_max=10.0, num_scales=200)]
+by_sde = pytest.mark.parametrize("sde", SDES, ids=["vp", "subvp", "ve"])
+ROOT = np.random.default_rng(0).standard_normal((D, D))
+GAUSSIAN = Gaussian(np.full(SHAPE, 0.3), 0.1 * ROOT @ ROOT.T + 0.05 * np.eye(D))
+MIXTURE = Mixture([0.3, 0.7], [Gaussian(np.full(SHAPE, -0.5), 0.1), Gaussian(np.full(SHAPE, 0.6), 0.05)])
+MASK = np.zeros(SHAPE, bool)
+MASK[:, :1] = True
+A = np.eye(D)[MASK.ravel()]
+Y = np.array([0.7, -0.1])
+
+
+def start(sde, keys=KEYS):
+    return sde.prior_sample(stream(keys, Stream.PRIOR), SHAPE)
+
+
+def observation(noise, n=2048):
+    y = np.zeros(SHAPE, np.float32)
+    y[MASK] = Y
+    mask, y = (jnp.broadcast_to(jnp.asarray(array), (n, *SHAPE)) for array in (MASK, y))
+    return Observation(Inpaint(mask), y, jnp.full(n, noise))
+
+
+def assert_distribution(x, exact, slack=0.03):
+    """Mean and covariance within four standard errors, and the sampler's own error, of `exact`'s.
+
+    A sampler ends at eps, where what is known without noise is met to about eps: 2e-3.
+    """
+    x = np.asarray(x, np.float64).reshape(len(x), -1)
+    std = np.sqrt(np.diag(exact.covariance))
+    errors = 4 / np.sqrt(len(x)) + slack
+    np.testing.assert_array_less(np.abs(x.mean(0) - exact.mean.ravel()), errors * std + 2e-3)
+    scale = np.outer(std, std)
+    np.testing.assert_array_less(np.abs(np.cov(x.T) - exact.covariance), 2 * errors * scale + 1e-6)
+
+
+def exact_logits(sde):
+    return lambda x, t: MIXTURE._joint(sde, x, t).T
+
+
+@by_sde
+def test_guidance_by_the_exact_classifier_samples_the_class(sde):
+    classes = jnp.ones(len(KEYS), jnp.int32)
+    guided = classifier_guidance(MIXTURE.score_fn(sde), exact_logits(sde), classes)
+    x, nfe = solve(predictor_corrector(sde, guided.score_fn, predictor="reverse_diffusion"), KEYS, start(sde))
+    assert_distribution(x, MIXTURE.components[1])
+    assert set(nfe.tolist()) == {200}
+
+
+def test_each_sample_is_of_its_own_class():
+    sde = SDES[0]
+    classes = jnp.arange(len(KEYS)) % 2
+    guided = classifier_guidance(MIXTURE.score_fn(sde), exact_logits(sde), classes)
+    x, _ = solve(fast_solver(sde, guided.score_fn, name="dpmpp_2m", num_steps=40), KEYS, start(sde))
+    for number in (0, 1):
+        assert_distribution(x[number::2], MIXTURE.components[number])
+
+
+@pytest.mark.parametrize("method", ["pc", "ode", "unipc_3"])
+def test_without_weight_the_sampler_is_the_unconditional_one_bit_for_bit(method):
+    sde, keys = VP(num_scales=25), KEYS[:4]
+    plain, classes = MIXTURE.score_fn(sde), jnp.zeros(4, jnp.int32)
+
+    def sampled(score_fn):
+        make = {
+            "pc": lambda: predictor_corrector(sde, score_fn, corrector="langevin"),
+            "ode": lambda: probability_flow(sde, score_fn, rtol=1e-3, atol=1e-3),
+            "unipc_3": lambda: fast_solver(sde, score_fn, name="unipc_3", num_steps=5),
+        }
+        return np.asarray(solve(make[method](), keys, start(sde, keys))[0])
+
+    classified = classifier_guidance(plain, exact_logits(sde), classes, scale=0.0)
+    of_class = MIXTURE.components[0].score_fn(sde)
+    np.testing.assert_array_equal(sampled(classified.score_fn), sampled(plain))
+    np.testing.assert_array_equal(sampled(extrapolation(of_class, plain, scale=0.0).score_fn), sampled(plain))
+    np.testing.assert_array_equal(sampled(extrapolation(of_class, plain, scale=1.0).score_fn), sampled(of_class))
+
+
+def test_extrapolation_of_gaussians_is_a_gaussian():
+    """w s_class - (w - 1) s_0, of N(m, v) and N(0, v), is the score of N(w m, v)."""
+    sde = SDES[0]
+    main, reference = Gaussian(np.full(SHAPE, 0.2), 0.1), Gaussian(np.zeros(SHAPE), 0.1)
+    guided = extrapolation(main.score_fn(sde), reference.score_fn(sde), scale=3.0)
+    x, t = 0.1 * start(sde, KEYS[:4]), jnp.array([0.01, 0.1, 0.5, 0.9])
+    expected = Gaussian(np.full(SHAPE, 0.6), 0.1).score(sde, x, t)
+    np.testing.assert_allclose(guided.score_fn(x, t), expected, rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize(("name", "steps"), [("dpmpp_2m", 9), ("heun", 4), ("pc", 25)])
+def test_networks_are_counted_exactly_also_within_an_interval(name, steps):
+    sde, keys, calls = VP(num_scales=25), KEYS[:2], []
+
+    def network(which):
+        def score(x, t):
+            jax.debug.callback(lambda t: calls.append(which), t[0])
+            return MIXTURE.score(sde, x, t)
+
+        return score
+
+    guided = extrapolation(network("main"), network("reference"), scale=2.0, interval=(0.2, 0.7))
+    if name == "pc":
+        plain = predictor_corrector(sde, guided.score_fn, corrector="ald", n_steps_each=2)
+    else:
+        plain = fast_solver(sde, guided.score_fn, name=name, num_steps=steps, grid="uniform")
+    solver = counted(plain, guided)
+    _, nfe = solve(solver, keys, start(sde, keys))
+    jax.effects_barrier()
+    assert nfe.tolist() == [len(calls)] * 2 == [solver.nfe] * 2
+    assert plain.nfe == calls.count("main") > calls.count("reference") > 0
+
+
+def test_within_an_interval_guidance_is_by_each_samples_own_time():
+    sde = SDES[0]
+    main, reference = MIXTURE.components[0].score_fn(sde), MIXTURE.score_fn(sde)
+    x, t = start(sde, KEYS[:3]), jnp.array([0.1, 0.5, 0.9])
+    found = extrapolation(main, reference, scale=3.0, interval=(0.4, 0.6)).score_fn(x, t)
+    everywhere = extrapolation(main, reference, scale=3.0).score_fn(x, t)
+    expected = jnp.where(jnp.array([False, True, False])[:, None, None, None], everywhere, main(x, t))
+    np.testing.assert_allclose(found, expected, rtol=1e-6)
+
+
+@pytest.mark.parametrize(("scale", "interval"), [(-1.0, (0, 1)), (np.nan, (0, 1)), (1.0, (0.5, 0.5)), (1.0, (0.1, 2))])
+def test_guidance_that_means_nothing_is_refused(scale, interval):
+    with pytest.raises(UsageError, match="guidance"):
+        extrapolation(MIXTURE.score_fn(VP()), MIXTURE.score_fn(VP()), scale=scale, interval=interval)
+
+
+@by_sde
+def test_the_mean_of_an_update_keeps_no_noise_where_nothing_is_known(sde):
+    """The paper's code gives it the noisy x there, so that its inpainted pixels end with the last step's noise."""
+    x, x_mean, t = start(sde, KEYS[:8]), 0.5 * start(sde, KEYS[8:16]), jnp.full(8, 0.3)
+    noisy, mean = projection(sde, observation(0.0, 8)).project(KEYS[:8], t, x, x_mean)
+    np.testing.assert_array_equal(mean[:, ~MASK], x_mean[:, ~MASK])
+    np.testing.assert_allclose(mean[:, MASK], sde.mean_scale(t)[:, None] * jnp.asarray(Y)[None], rtol=1e-5)
+    np.testing.assert_array_equal(noisy[:, ~MASK], x[:, ~MASK])
+    spread = (noisy - mean)[:, MASK] / sde.std(t)[:, None]
+    assert 0.4 < float(jnp.std(spread)) < 1.8
+
+
+def test_colouring_starts_with_the_priors_colours():
+    """The paper's code masks the noise before it is decoupled, and the colours start with another covariance."""
+    sde = VE(sigma_max=10.0)
+    x = sde.prior_sample(KEYS, (2, 2, 3))
+    grey = jnp.full((len(KEYS), 2, 2, 1), 0.4)
+    begun = projection(sde, Observation(Average(grey=True), grey, jnp.zeros(len(KEYS)))).start(x)
+    np.testing.assert_allclose(begun.mean(-1), 0.4, atol=1e-5)
+    colours = np.array([[2, -1, -1], [0, 1, -1]]) / np.sqrt([[6], [2]])  # channels 1 and 2 of the paper's basis
+    np.testing.assert_allclose(begun @ colours.T, x @ colours.T, atol=1e-4)
+
+
+@by_sde
+@pytest.mark.parametrize("noise", [0.0, 0.3])
+def test_moment_projection_is_exact_for_gaussians(sde, noise):
+    guided = GUIDES["tmpd"](sde, GAUSSIAN.score_fn(sde), observation(noise), Options())
+    x, _ = solve(predictor_corrector(sde, guided, predictor="reverse_diffusion"), KEYS, start(sde))
+    assert_distribution(x, GAUSSIAN.given(A, Y, noise), slack=0.06)
+
+
+@by_sde
+def test_pseudoinverse_guidance_is_exact_for_the_gaussian_it_assumes(sde):
+    data = Gaussian(np.full(SHAPE, 0.3), 0.5)
+    options = Options(data_variance=0.5)
+    guided = GUIDES["pigdm"](sde, data.score_fn(sde), observation(0.3), options)
+    x, _ = solve(fast_solver(sde, guided, name="dpmpp_2m", num_steps=60), KEYS, start(sde))
+    assert_distribution(x, data.given(A, Y, 0.3))
+
+
+def test_projection_is_exact_where_pixels_are_independent():
+    data = Gaussian(np.full(SHAPE, 0.3), 0.2)
+    held = projection(SDES[0], observation(0.0))
+    for solver in (
+        predictor_corrector(SDES[0], data.score_fn(SDES[0]), project=held.project),
+        fast_solver(SDES[0], data.score_fn(SDES[0]), name="heun", grid="uniform", num_steps=40, project=held.project),
+    ):
+        x, _ = solve(solver, KEYS, held.start(start(SDES[0])))
+        assert_distribution(x, data.given(A, Y, 0.0), slack=0.05)
+
+
+def test_steps_of_diffusion_posterior_sampling_go_down_the_residual_by_their_length():
+    """In the sampler each of its N steps adds g^2 / N times the guidance: zeta times the unit gradient."""
+    sde, data = VP(num_scales=100), Gaussian(np.zeros(SHAPE), 1.0)  # xhat = m x under VP
+    x, t = start(sde, KEYS[:3]), jnp.array([0.2, 0.5, 0.8])
+    guided = GUIDES["dps"](sde, data.score_fn(sde), observation(0.0, 3), Options(step=0.7))
+    step = jnp.square(sde.diffusion(t))[:, None] / 100 * (guided(x, t) - data.score(sde, x, t))[:, MASK]
+    m = sde.mean_scale(t)[:, None]
+    residual = jnp.asarray(Y) - m * x[:, MASK]
+    expected = 0.7 * m * residual / jnp.linalg.norm(residual, axis=1, keepdims=True)
+    np.testing.assert_allclose(step, expected, rtol=2e-3, atol=1e-5)
+
+
+def test_guidance_reaches_no_further_than_it_may():
+    sde = VP()
+    x, t, far = start(sde, KEYS[:2]), jnp.array([0.5, 1.0]), Options(reach=0.1)
+    guided = GUIDES["pigdm"](
+        sde, GAUSSIAN.score_fn(sde), observation(0.0, 2)._replace(y=jnp.full((2, *SHAPE), 9.0)), far
+    )
+    moved = (sde.std(t) ** 2 / sde.mean_scale(t))[:, None, None, None] * (guided(x, t) - GAUSSIAN.score(sde, x, t))
+    assert float(jnp.max(jnp.abs(moved))) == pytest.approx(0.1, rel=1e-3)
+
+
+def test_particles_converge_to_the_posterior_of_a_mixture():
+    """Whose two components the observation cannot tell apart with certainty."""
+    sde, keys = VP(num_scales=60), KEYS[:512]
+    exact, errors = MIXTURE.given(A, np.array([0.1, 0.0]), 0.4), []
+    given = observation(0.4, len(keys))
+    given = given._replace(
+        y=jnp.where(MASK, jnp.asarray([[[0.1], [0.0]], [[0.0], [0.0]]]), 0.0) * jnp.ones_like(given.y)
+    )
+    assert 0.2 < exact.weights[0] < 0.8
+    for k in (2, 32):
+        solver = particles(sde, MIXTURE.score_fn(sde), given.repeated(k), Options(), num_particles=k)
+        x, nfe = solve(solver, keys, start(sde, keys))
+        assert nfe.tolist() == [60 * k] * len(keys)
+        right = MIXTURE._joint(sde, x, jnp.full(len(x), 1e-3))
+        errors.append(abs(float(jnp.mean(jnp.argmax(right, axis=0) == 0)) - exact.weights[0]))
+    assert errors[1] < 3 * np.sqrt(0.25 / len(keys)) < errors[0]
+
+
+def test_a_sample_of_particles_depends_on_its_key_only():
+    sde = VP(num_scales=25)
+
+    def sampled(keys):
+        solver = particles(
+            sde, MIXTURE.score_fn(sde), observation(0.3, len(keys)).repeated(4), Options(), num_particles=4
+        )
+        return solve(solver, keys, start(sde, keys))[0]
+
+    np.testing.assert_allclose(sampled(KEYS[:4])[2:], sampled(KEYS[2:4]), rtol=1e-5, atol=1e-6)
+
+
+def test_particles_need_a_predictor_and_company():
+    arguments = (VP(), MIXTURE.score_fn(VP()), observation(0.3, 4), Options())
+    with pytest.raises(UsageError, match="predictor"):
+        particles(*arguments, predictor="none")
+    with pytest.raises(UsageError, match="at least 2"):
+        particles(*arguments, num_particles=1)
+    with pytest.raises(UsageError, match="sub-VP"):
+        particles(dataclasses.replace(SubVP()), *arguments[1:], predictor="ancestral_sampling")
