@@ -34,6 +34,7 @@ class Stream(enum.IntEnum):
     PROJECT = 13
     DEQUANTIZER = 14
     FEATURES = 15
+    LABEL = 16
 
 
 def stream(key: Key[Array, "..."], use: Stream | int | Int[Array, ""]) -> Key[Array, "..."]:
