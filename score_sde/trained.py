@@ -35,17 +35,22 @@ def load(
     Raises `UsageError` when there is no such checkpoint, or `config` describes another run.
     """
     step = _available(directory, step)
-    if config is None:
-        config = stored_config(Path(directory))
-    else:
-        workdir.check_same_run(Path(directory), config.to_dict(), workdir.MOVABLE)
-    return Trained(Experiment(FrozenConfigDict(config)), Path(directory), step, ema=ema)
+    return Trained(Experiment(_config(Path(directory), config)), Path(directory), step, ema=ema)
 
 
-def load_classifier(directory: str | Path, step: int | None = None) -> "TrainedClassifier":
-    """The noise-conditional classifier of a workdir, with its EMA weights. Errors as `load`."""
+def load_classifier(
+    directory: str | Path, step: int | None = None, config: ConfigDict | None = None
+) -> "TrainedClassifier":
+    """The noise-conditional classifier of a workdir, with its EMA weights. Arguments and errors as those of `load`."""
     step = _available(directory, step)
-    return TrainedClassifier(Classification(FrozenConfigDict(stored_config(Path(directory)))), Path(directory), step)
+    return TrainedClassifier(Classification(_config(Path(directory), config)), Path(directory), step)
+
+
+def _config(directory: Path, given: ConfigDict | None) -> FrozenConfigDict:
+    """The workdir's, or another that describes the same run."""
+    if given is not None:
+        workdir.check_same_run(directory, given.to_dict(), workdir.MOVABLE)
+    return FrozenConfigDict(stored_config(directory) if given is None else given)
 
 
 def _available(directory: str | Path, step: int | None) -> int:
@@ -94,6 +99,19 @@ class _Loaded:
     def sde(self) -> SDE:
         return self.experiment.sde
 
+    def eval_losses(
+        self, params: PyTree, pixels: Pixels, number: int, indices: np.ndarray, labels: np.ndarray | None = None
+    ) -> PerSample:
+        """`Experiment.eval_losses` over all devices, of the images with their labels if the network takes these."""
+        n, of_labels = len(pixels), (labels.astype(np.int32),) if self.experiment.takes_labels else ()
+        pixels, indices, *of_labels = split(pixels, indices, *of_labels)
+        return self._eval_losses(params, pixels, number, indices, *of_labels)[:n]
+
+    @functools.cached_property
+    def _eval_losses(self) -> Callable:
+        of_labels = (0,) if self.experiment.takes_labels else ()
+        return pmap(self.experiment.eval_losses, in_axes=(None, 0, None, 0, *of_labels), out_axes=None)
+
 
 class Trained(_Loaded):
     """A score network of a workdir. Images are in [0, 1], NHWC; x is in model range."""
@@ -105,16 +123,6 @@ class Trained(_Loaded):
     @functools.cached_property
     def _score(self) -> Callable:
         return pmap(lambda params, x, t: self.experiment.score_fn(params)(x, t), in_axes=(None, 0, 0), out_axes=None)
-
-    def eval_losses(self, params: PyTree, pixels: Pixels, number: int, indices: np.ndarray) -> PerSample:
-        """`Experiment.eval_losses` over all devices."""
-        n = len(pixels)
-        pixels, indices = split(pixels, indices)
-        return self._eval_losses(params, pixels, number, indices)[:n]
-
-    @functools.cached_property
-    def _eval_losses(self) -> Callable:
-        return pmap(self.experiment.eval_losses, in_axes=(None, 0, None, 0), out_axes=None)
 
     def sample(self, key: Key[Array, ""], n: int, sampler: str | None = None, **options: Any) -> Images:
         """`n` images in [0, 1]; sample i depends on (key, i) only, unless the sampler couples the batch.
@@ -272,6 +280,15 @@ class TrainedClassifier(_Loaded):
     @functools.cached_property
     def _logits(self) -> Callable:
         return pmap(lambda params, x, t: self.experiment.logits_fn(params)(x, t), in_axes=(None, 0, 0), out_axes=None)
+
+    def hits(self, keys: Keys, pixels: Pixels, labels: np.ndarray, t: float) -> PerSample:
+        """`Classification.hits` at one time, over all devices."""
+        times = np.full(len(pixels), t, np.float32)
+        return self._hits(self.params, *split(keys, pixels, labels.astype(np.int32), times))[: len(pixels)]
+
+    @functools.cached_property
+    def _hits(self) -> Callable:
+        return pmap(self.experiment.hits, in_axes=(None, 0, 0, 0, 0), out_axes=None)
 
 
 def _restore(
