@@ -39,6 +39,7 @@ def base() -> ConfigDict:
         continuous=True,
         likelihood_weighting=False,
         reduce_mean=False,  # False: half the sum over an image's elements
+        label_dropout=0.1,  # probability that a network with classes is not told an image's, in training
     )
     config.sampling = dict(
         method="pc",  # pc | ode | adaptive | a fast solver: ddim, dpmpp_2m, unipc_3, ... (score_sde/sampling/fast.py)
@@ -257,6 +258,7 @@ def ncsnpp(config: ConfigDict) -> None:
         progressive_input="residual",
         progressive_combine="sum",
         init_scale=0.0,
+        num_classes=0,  # that it can be told
     )
 
 
@@ -344,6 +346,13 @@ def wideresnet(config: ConfigDict) -> None:
         std=(0.24703223, 0.24348513, 0.26158784),
         scale_by_sigma=False,
     )
+
+
+def small_wideresnet(config: ConfigDict) -> None:
+    """A classifier for 8x8 images on a CPU, with the statistics of the digits' pixels, and its schedule."""
+    config.model.update(blocks_per_group=1, channel_multiplier=2, mean=(0.30546947,), std=(0.37603422,))
+    config.training.update(n_iters=1200, snapshot_freq=600)
+    config.eval.enable_bpd = False
 
 
 def _refinenet(config: ConfigDict, name: str) -> None:

@@ -15,7 +15,7 @@ def load(workdir, step=None, *, ema=True):
 
 
 def load_classifier(workdir, step=None):
-    """The noise-conditional classifier in `workdir`: see `score_sde.trained.TrainedClassifier`."""
-    from score_sde.trained import load_classifier
+    """The noise-conditional classifier in `workdir`: see `score_sde.loaded.TrainedClassifier`."""
+    from score_sde.loaded import load_classifier
 
     return load_classifier(workdir, step)

@@ -10,6 +10,7 @@ Pixels = UInt8[Array, "b h w c"] | UInt8[np.ndarray, "b h w c"]  # 0..255, as st
 FeatureMaps = Float[Array, "b _ _ _"]  # inside a network, where sizes change
 Times = Float[Array, " b"]  # in (0, 1]
 PerSample = Float[Array, " b"]
+Labels = Int[Array, " b"]  # classes 0, 1, ...
 Keys = Key[Array, " b"]  # one typed PRNG key per sample
 ScoreFn = Callable[[Images, Times], Images]
 
@@ -21,6 +22,7 @@ __all__ = [
     "Int",
     "Key",
     "Keys",
+    "Labels",
     "PerSample",
     "Pixels",
     "PyTree",

@@ -1,4 +1,4 @@
-"""From a config to the things it describes. Below this module nothing knows a config.
+"""From a config to the things it describes. Below this module and `trainable` nothing knows a config.
 
 Building an `Experiment` costs nothing and raises `UsageError` for whatever makes no sense, so the loops do it before
 they write anything.
@@ -11,63 +11,35 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-import optax
 from flax import traverse_util
 from ml_collections import ConfigDict
 
 from score_sde import dequantization, images, likelihood, losses
-from score_sde.array_types import Array, Float, Images, Key, Keys, PerSample, Pixels, PyTree, ScoreFn, Times
+from score_sde.array_types import Array, Float, Images, Key, Keys, Labels, PerSample, Pixels, PyTree, ScoreFn, Times
 from score_sde.data import OPTIONS, Options, dataset
 from score_sde.dequantization import Dequantization
 from score_sde.errors import UsageError, one_of
 from score_sde.likelihood_bound import Bound, likelihood_bound
-from score_sde.models import CLASSIFIERS, MODELS, Dequantizer, is_trainable
-from score_sde.randomness import Stream, expand, normal, sample_keys, stream
+from score_sde.models import CLASSIFIERS, MODELS, Dequantizer, NCSNpp, is_trainable
+from score_sde.randomness import Stream, expand, stream, uniform
 from score_sde.sampling import SAMPLERS, Solver, probability_flow
 from score_sde.sampling.probability_flow import check_tolerances
 from score_sde.score import Preconditioning, precondition, preconditioning
-from score_sde.sde import LEAST_TIME, SDE, SDES, VE
+from score_sde.sde import LEAST_TIME, SDE, VE
 from score_sde.state import TrainState, adam, initial_state
+from score_sde.trainable import Trainable
 
 FAST_OPTIONS = ("num_steps", "grid", "rho", "eta", "s_churn", "s_min", "s_max", "s_noise")
 
 
-class _Trainable:
-    """What score networks and classifiers share: the SDE, network and optimizer of a config."""
-
-    def __init__(self, config: ConfigDict, choices: dict[str, Any]):
-        _check_values(config)
-        self.config = config
-        self.scaling = images.CENTERED if config.data.centered else images.UNIT
-        self.image_shape = (config.data.image_size, config.data.image_size, config.data.num_channels)
-        self.sde = _construct("sde", SDES, dict(config.sde))
-        levels = {"num_classes": self.sde.num_scales} if config.model.name == "ncsn" else {}  # an embedding for each
-        self.network = _construct("model", choices, dict(config.model) | levels, apart=("scale_by_sigma",))
-        self.network.check(config.data.image_size)
-        self.param_shapes = jax.eval_shape(self.init_params)
-        self.optimizer = _optimizer(config, self.param_shapes)
-
-    def init_params(self) -> PyTree:
-        """Fresh parameters, a function of config.seed."""
-        x = jnp.zeros((1, *self.image_shape))
-        return self.network.init(stream(jax.random.key(self.config.seed), Stream.INIT), x, jnp.ones(1))["params"]
-
-    def init_state(self) -> TrainState:
-        return initial_state(self.init_params(), self.optimizer)
-
-    @property
-    def state_shapes(self) -> TrainState:
-        """Of `init_state`, without tracing the network again."""
-        return jax.eval_shape(lambda params: initial_state(params, self.optimizer), self.param_shapes)
-
-
-class Experiment(_Trainable):
+class Experiment(Trainable):
     """The score, loss and solvers of a config, as functions of parameters."""
 
     def __init__(self, config: ConfigDict):
         name = config.model.name
         if name in CLASSIFIERS:
             raise UsageError(f"model.name={name} is a classifier and has no score: score_sde.load_classifier loads it.")
+        _check_values(config)
         super().__init__(config, MODELS)
         self._preconditioning(config.training.continuous)
         self.sampling_sde = self.sde
@@ -75,19 +47,32 @@ class Experiment(_Trainable):
             if config.sampling.num_scales < 2:
                 raise UsageError(f"sampling.num_scales={config.sampling.num_scales} must be at least 2.")
             self.sampling_sde = dataclasses.replace(self.sde, num_scales=config.sampling.num_scales)
-        perturbation = losses.continuous_perturbation if config.training.continuous else losses.discrete_perturbation
-        self.perturbation = perturbation(self.sde)
         self.sampler(self.param_shapes)
 
+    @property
+    def num_classes(self) -> int:
+        return self.network.num_classes if isinstance(self.network, NCSNpp) else 0  # NCSN's are noise levels
+
     def score_fn(
-        self, params: PyTree, *, dropout_key: Key[Array, ""] | None = None, row: Preconditioning | None = None
+        self,
+        params: PyTree,
+        *,
+        classes: Labels | None = None,
+        dropout_key: Key[Array, ""] | None = None,
+        row: Preconditioning | None = None,
     ) -> ScoreFn:
-        """The score in model range. dropout_key: given in training. row: default as trained."""
+        """The score in model range, of a network with classes given these; num_classes, or None for all, is no class.
+
+        dropout_key: given in training. row: default as trained.
+        """
+        if classes is not None and not self.num_classes:
+            raise UsageError("This network has no classes; train one with model.num_classes set.")
         train = dropout_key is not None
         rngs = {"dropout": dropout_key} if train else None
+        told = {} if classes is None else {"classes": classes}
 
         def network(x: Images, label: PerSample) -> Images:
-            return self.network.apply({"params": params}, x, label, train, rngs=rngs)
+            return self.network.apply({"params": params}, x, label, train, rngs=rngs, **told)
 
         return precondition(network, row or self._preconditioning(self.config.training.continuous))
 
@@ -100,26 +85,40 @@ class Experiment(_Trainable):
             scale_by_sigma=config.model.scale_by_sigma,
         )
 
-    def ode_score_fn(self, params: PyTree) -> ScoreFn:
-        """The score at any t. A VP network trained at discrete times has one: its labels t (N - 1) mean any t."""
+    def ode_score_fn(self, params: PyTree, classes: Labels | None = None) -> ScoreFn:
+        """The score at any t, classes as in `score_fn`.
+
+        A VP network trained at discrete times has one: its labels t (N - 1) mean any t.
+        """
         if isinstance(self.sde, VE) and not self.config.training.continuous:
             raise UsageError(
                 "All samplers but pc, and likelihoods, need a score at every time, and this VE network was trained at "
                 "discrete ones; set sampling.method=pc, and eval.enable_bpd and eval.enable_bound to False."
             )
         row = self._preconditioning(continuous=True)
-        return self.score_fn(
-            params, row=row._replace(c_noise=self._preconditioning(self.config.training.continuous).c_noise)
-        )
+        row = row._replace(c_noise=self._preconditioning(self.config.training.continuous).c_noise)
+        return self.score_fn(params, classes=classes, row=row)
 
-    def loss(self, params: PyTree, keys: Keys, x: Images, *, dropout_key: Key[Array, ""] | None = None) -> PerSample:
-        """Denoising score matching loss of images in [0, 1], each perturbed by its own key."""
-        x0 = self.scaling.to_model(x)
-        t = self.perturbation.sample_times(stream(keys, Stream.TIME))
-        z = normal(stream(keys, Stream.NOISE), x0.shape[1:])
-        training = self.config.training
+    def loss(
+        self,
+        params: PyTree,
+        keys: Keys,
+        x: Images,
+        labels: Labels | None = None,
+        *,
+        dropout_key: Key[Array, ""] | None = None,
+    ) -> PerSample:
+        """Denoising score matching loss of images in [0, 1], each perturbed by its own key.
+
+        dropout_key: given in training, where a label is no class with probability `training.label_dropout`.
+        """
+        x0, training = self.scaling.to_model(x), self.config.training
+        t, z = self.draw(keys, x0)
+        if labels is not None and dropout_key is not None:
+            dropped = uniform(stream(keys, Stream.LABEL)) < training.label_dropout
+            labels = jnp.where(dropped, self.num_classes, labels)
         return losses.dsm_loss(
-            self.score_fn(params, dropout_key=dropout_key),
+            self.score_fn(params, classes=labels, dropout_key=dropout_key),
             self.perturbation,
             x0,
             t,
@@ -128,25 +127,10 @@ class Experiment(_Trainable):
             reduce_mean=training.reduce_mean,
         )
 
-    def eval_losses(self, params: PyTree, pixels: Pixels, number: Array, indices: Array) -> PerSample:
-        """Loss of each image without flips and dropout; `number` counts passes, `indices` the images in one."""
-        keys = sample_keys(stream(stream(jax.random.key(self.config.seed), Stream.EVAL), number), indices)
-        return self.loss(params, keys, self._dequantize(keys, images.to_unit(pixels)))
-
     def prior(self, keys: Keys) -> Images:
         """x_T for each key, where the sampler starts: `sampling.temperature` times a sample of the prior."""
         x = self.sampling_sde.prior_sample(stream(keys, Stream.PRIOR), self.image_shape)
         return self.config.sampling.temperature * x
-
-    def augment(self, keys: Keys, x: Images) -> Images:
-        """What training does to images in [0, 1]: flip, dequantise."""
-        if self.config.data.random_flip:
-            x = images.random_flip(stream(keys, Stream.FLIP), x)
-        return self._dequantize(keys, x)
-
-    def _dequantize(self, keys: Keys, x: Images) -> Images:
-        wanted = self.config.data.uniform_dequantization
-        return images.dequantize(stream(keys, Stream.DEQUANTIZE), x) if wanted else x
 
     def sampler(self, params: PyTree, method: str | None = None) -> Solver:
         """The solver of config.sampling, or the given method with its options."""
@@ -164,8 +148,7 @@ class Experiment(_Trainable):
 
     def score_fn_of(self, params: PyTree, method: str, classes: Array | None = None) -> ScoreFn:
         """The score that a method takes; all but pc need it at any t. classes: of a network that takes them."""
-        score_fn = self.score_fn if method == "pc" else self.ode_score_fn
-        return score_fn(params) if classes is None else score_fn(params, classes=classes)
+        return (self.score_fn if method == "pc" else self.ode_score_fn)(params, classes=classes)
 
     def sampler_options(self, method: str | None = None) -> tuple[str, dict[str, Any]]:
         """The method of `sampler`, and those of config.sampling that it takes."""
@@ -266,23 +249,64 @@ class Dequantizing:
         return likelihood_bound(sde, score_fn, num_times=self.options["num_times"])(keys, y) + log_q
 
 
-class Classification(_Trainable):
-    """The noise-conditional classifier of a config, as a function of parameters."""
+class Classification(Trainable):
+    """The noise-conditional classifier of a config, and its loss, as functions of parameters."""
 
     def __init__(self, config: ConfigDict):
         if config.model.name in MODELS:
             raise UsageError(f"model.name={config.model.name} is no classifier; these are: {', '.join(CLASSIFIERS)}.")
+        _check_values(config)
+        if not config.training.continuous:
+            raise UsageError("A classifier is trained at all times; set training.continuous=True.")
+        if config.training.likelihood_weighting:
+            raise UsageError("A classifier's loss has no weights; set training.likelihood_weighting=False.")
         super().__init__(config, CLASSIFIERS)
+
+    @property
+    def num_classes(self) -> int:
+        return self.network.num_outputs
 
     def logits_fn(self, params: PyTree) -> Callable[[Images, Times], Float[Array, "b k"]]:
         """Logits at x in model range. The network is given x without the SDE's mean scale, in [0, 1] plus noise."""
 
         def logits(x: Images, t: Times) -> Float[Array, "b k"]:
-            scale = self.sde.mean_scale(t)
-            sigma = self.sde.std(t) / scale / self.scaling.scale
-            return self.network.apply({"params": params}, self.scaling.to_unit(x / expand(scale, x)), sigma)
+            x = self.scaling.to_unit(x / expand(self.sde.mean_scale(t), x))
+            return self.network.apply({"params": params}, x, self.noise_level(t))
 
         return logits
+
+    def noise_level(self, t: Times) -> PerSample:
+        """The standard deviation of the noise on an image in [0, 1]."""
+        return self.sde.noise_level(t) / self.scaling.scale
+
+    def loss(
+        self,
+        params: PyTree,
+        keys: Keys,
+        x: Images,
+        labels: Labels | None = None,
+        *,
+        dropout_key: Key[Array, ""] | None = None,
+    ) -> PerSample:
+        """Cross-entropy of the labels at x_t, in nats, every t as likely and of the same weight (paper, appendix I.1).
+
+        dropout_key: not used; the network has no dropout.
+        """
+        x0 = self.scaling.to_model(x)
+        t, z = self.draw(keys, x0)
+        return losses.cross_entropy(self.logits_fn(params)(losses.perturb(self.perturbation, x0, t, z), t), labels)
+
+    def hits(self, params: PyTree, keys: Keys, pixels: Pixels, labels: Labels, t: Times) -> PerSample:
+        """1 for each image whose label is the likeliest class at x_t, else 0."""
+        x0 = self.scaling.to_model(self._dequantize(keys, images.to_unit(pixels)))
+        _, z = self.draw(keys, x0)
+        logits = self.logits_fn(params)(losses.perturb(self.perturbation, x0, t, z), t)
+        return (jnp.argmax(logits, axis=1) == labels).astype(jnp.float32)
+
+
+def trainable(config: ConfigDict) -> Experiment | Classification:
+    """What the config's network is: of a score, or a classifier."""
+    return (Classification if config.model.name in CLASSIFIERS else Experiment)(config)
 
 
 def parameter_counts(shapes: PyTree) -> tuple[int, int]:
@@ -290,35 +314,6 @@ def parameter_counts(shapes: PyTree) -> tuple[int, int]:
     leaves = traverse_util.flatten_dict(shapes)
     trainable = sum(leaf.size for path, leaf in leaves.items() if is_trainable(path))
     return trainable, sum(leaf.size for leaf in leaves.values())
-
-
-def _construct(section: str, choices: dict[str, Any], values: dict[str, Any], apart: tuple[str, ...] = ()) -> Any:
-    """The class that values.name chooses, with the other values as its arguments."""
-    values = dict(values)
-    cls = choices[one_of(f"{section}.name", values.pop("name"), choices)]
-    known = [f.name for f in dataclasses.fields(cls) if f.name not in ("name", "parent", "sampling_eps")]
-    arguments = {key: value for key, value in values.items() if key not in apart}
-    for key in arguments:
-        if key not in known:
-            raise UsageError(
-                f"{section}.{key} is not an argument of {cls.__name__}, which takes {', '.join(known)}; "
-                f"start from a config of that {section}."
-            )
-    return cls(**arguments)
-
-
-def _optimizer(config: ConfigDict, param_shapes: PyTree) -> optax.GradientTransformation:
-    optim = config.optim
-    mask = traverse_util.path_aware_map(lambda path, _: is_trainable(path), param_shapes)
-    return adam(
-        lr=optim.lr,
-        beta1=optim.beta1,
-        eps=optim.eps,
-        weight_decay=optim.weight_decay,
-        warmup=optim.warmup,
-        grad_clip=optim.grad_clip,
-        trainable=mask,
-    )
 
 
 def _check_values(config: ConfigDict) -> None:
@@ -343,6 +338,8 @@ def _check_values(config: ConfigDict) -> None:
         _check_positive(f"training.{key}", training[key])
     if training.keep_best < 0:
         raise UsageError(f"training.keep_best={training.keep_best} must not be negative; 0 keeps none for its loss.")
+    if not 0 <= training.label_dropout < 1:
+        raise UsageError(f"training.label_dropout={training.label_dropout} must be in [0, 1); 0 tells every label.")
     for key in ("batch_size", "num_samples", "bpd_num_repeats", "bound_num_times"):
         _check_positive(f"eval.{key}", config.eval[key])
     for key in ("image_size", "num_channels"):

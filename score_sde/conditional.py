@@ -60,7 +60,7 @@ class Conditional:
         """That can be asked for, 0 if none can."""
         if self.classifier is not None:
             return self.classifier.num_classes
-        return getattr(self.experiment, "num_classes", 0)
+        return self.experiment.num_classes
 
     def check(self, given: Given, method: str) -> None:
         """Raises `UsageError` for what cannot be sampled so."""
@@ -115,7 +115,7 @@ class Conditional:
         options, experiment = self.options, self.experiment
         classes = None if classes is None else jnp.repeat(classes, repeats)
         scale, interval = float(options.scale), tuple(options.interval)
-        taken = classes if getattr(experiment, "num_classes", 0) else None  # by the score network itself
+        taken = classes if experiment.num_classes else None  # by the score network itself
         score_fn = experiment.score_fn_of(params["score"], method, taken)
         if self.weak is not None:
             weak = self.weak.score_fn_of(params["weak"], method, taken)

@@ -8,19 +8,19 @@ import jax.numpy as jnp
 from ml_collections import ConfigDict
 
 from score_sde import parallel, workdir
-from score_sde.build import Experiment, parameter_counts
+from score_sde.build import Classification, Experiment, parameter_counts, trainable
 
 MIB = 2**20
 
 
 def describe(config: ConfigDict) -> None:
-    """Prints the resolved config, the network layer by layer, memory and sampler; the last line is JSON."""
-    experiment = Experiment(config)
+    """Prints the resolved config, the network layer by layer, memory and sampler if any; the last line is JSON."""
+    experiment = trainable(config)
     for key, value in workdir.flatten(config.to_dict()).items():
         print(f"{key} = {value}")
     print(_layers(experiment))
 
-    trainable, total = parameter_counts(experiment.param_shapes)
+    learned, total = parameter_counts(experiment.param_shapes)
     shared = config.training.fsdp
     state = sum(
         _bytes(leaf) / (1 if parallel.split_dimension(leaf.shape, shared) is None else shared)
@@ -28,18 +28,20 @@ def describe(config: ConfigDict) -> None:
     )
     batch, devices = config.training.batch_size, jax.device_count()
     saved = _bytes(_residuals(experiment)) - _bytes(experiment.param_shapes)
-    print(f"parameters: {trainable:,} trainable, {total:,} in all")
+    print(f"parameters: {learned:,} trainable, {total:,} in all")
     print(f"training state (parameters, two Adam moments, EMA): {state / MIB:,.1f} MiB on each device")
     print(
         f"kept for the backward pass, before the compiler's savings: {saved / MIB:,.1f} MiB an image, "
         f"{saved * batch / MIB / devices:,.0f} MiB on each of {devices} device(s) at batch size {batch}"
     )
-    nfe = experiment.sampler(experiment.param_shapes).nfe
-    print(f"sampler: {_sampler(experiment)}, {'adaptive' if nfe is None else nfe} network evaluations a sample")
-    print(json.dumps({"trainable_parameters": trainable, "total_parameters": total, "nfe": nfe}))
+    nfe = None
+    if isinstance(experiment, Experiment):
+        nfe = experiment.sampler(experiment.param_shapes).nfe
+        print(f"sampler: {_sampler(experiment)}, {'adaptive' if nfe is None else nfe} network evaluations a sample")
+    print(json.dumps({"trainable_parameters": learned, "total_parameters": total, "nfe": nfe}))
 
 
-def _layers(experiment: Experiment) -> str:
+def _layers(experiment: Experiment | Classification) -> str:
     """A line for each layer or block of the network, in order: name, parameters, output shape."""
     names: list[str] = []
 
@@ -61,11 +63,13 @@ def _layers(experiment: Experiment) -> str:
     return "\n".join(lines)
 
 
-def _residuals(experiment: Experiment):
+def _residuals(experiment: Experiment | Classification):
     """Shapes of what differentiating the network at one image stores."""
 
+    train = (True,) if isinstance(experiment, Experiment) else ()  # classifiers have no dropout
+
     def network(params, x):
-        return experiment.network.apply({"params": params}, x, jnp.ones(1), True, rngs={"dropout": jax.random.key(0)})
+        return experiment.network.apply({"params": params}, x, jnp.ones(1), *train, rngs={"dropout": jax.random.key(0)})
 
     x = jax.ShapeDtypeStruct((1, *experiment.image_shape), jnp.float32)
     return jax.eval_shape(lambda params, x: jax.vjp(network, params, x)[1], experiment.param_shapes, x)

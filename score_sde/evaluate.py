@@ -17,14 +17,20 @@ from score_sde import report as page
 from score_sde.controllable.conditions import ALL, chosen_class, observation_of
 from score_sde.digest import digest
 from score_sde.errors import UsageError
+from score_sde.loaded import TrainedClassifier, load_classifier
 from score_sde.measures import Measure, measure
+from score_sde.models import CLASSIFIERS
 from score_sde.parallel import pad_to_devices
 from score_sde.progress import bar, reporter
 from score_sde.randomness import Stream, sample_keys, stream
 from score_sde.reconstruct import ARRAYS, reconstruct
 from score_sde.rounds import Arrays, Keep, Rounds, compute_anew
-from score_sde.train import load_data
+from score_sde.sampling.grids import time_grid
+from score_sde.sde import LEAST_TIME
+from score_sde.train import check_labels, load_data
 from score_sde.trained import DEQUANTIZER, Report, Trained, load
+
+NOISE_LEVELS = 10  # that the accuracy of a classifier is evaluated at
 
 
 def evaluate(config: ConfigDict, directory: str | Path, folder: str = "eval") -> None:
@@ -37,8 +43,12 @@ def evaluate(config: ConfigDict, directory: str | Path, folder: str = "eval") ->
     directory = Path(directory)
     steps = _steps_to_evaluate(config, workdir.checkpoint_steps(directory))
     parallel.check_divisible("eval.batch_size", config.eval.batch_size)
-    model = load(directory, steps[0], config)
-    parts = _parts(model)
+    if config.model.name in CLASSIFIERS:
+        model = load_classifier(directory, steps[0], config)
+        parts = _parts_of_classifier(model)
+    else:
+        model = load(directory, steps[0], config)
+        parts = _parts(model)
     report: dict[str, Any] = {"config": workdir.flatten(config.to_dict()), "versions": workdir.versions()}
     report["devices"] = [device.device_kind for device in jax.devices()]
     if (config.eval.enable_bpd or config.eval.enable_bound) and model.dequantizer_params:
@@ -69,6 +79,8 @@ def _parts(model: Trained) -> dict[str, Callable[[Path], dict[str, Any]]]:
     test_set = load_data(config, train=False) if options.enable_loss or (likelihoods and not train) else None
     bpd_set = load_data(config, train=True) if train else test_set
     repeats = 1 if train else options.bpd_num_repeats
+    if options.enable_loss:
+        check_labels(model.experiment, test_set)
     if likelihoods:
         model.experiment.bits_per_dim(model.params)
         _ = model.dequantizer_params
@@ -95,6 +107,21 @@ def _parts(model: Trained) -> dict[str, Callable[[Path], dict[str, Any]]]:
             "True."
         )
     return parts
+
+
+def _parts_of_classifier(model: TrainedClassifier) -> dict[str, Callable[[Path], dict[str, Any]]]:
+    """As `_parts`: loss and accuracy."""
+    for key in ("enable_bpd", "enable_bound", "enable_sampling"):
+        if model.config.eval[key]:
+            raise UsageError(f"A classifier has a loss and an accuracy only; set eval.{key}=False.")
+    if not model.config.eval.enable_loss:
+        raise UsageError("Nothing to evaluate: set eval.enable_loss, for a classifier's loss and accuracy, to True.")
+    test_set = load_data(model.config, train=False)
+    check_labels(model.experiment, test_set)
+    return {
+        "loss": lambda folder: loss(model, test_set, folder),
+        "accuracy": lambda folder: accuracy(model, test_set, folder),
+    }
 
 
 def sample(config: ConfigDict, directory: str | Path) -> None:
@@ -208,7 +235,7 @@ def _protocol(model: Trained, n: int) -> dict[str, Any]:
     }
 
 
-def loss(model: Trained, source: data.Source, folder: Path | None = None) -> dict[str, Any]:
+def loss(model: Trained | TrainedClassifier, source: data.Source, folder: Path | None = None) -> dict[str, Any]:
     """The training objective over a whole split, without flips and dropout: mean and standard error over images.
 
     folder: of the rounds, which are kept there if it is given.
@@ -217,9 +244,35 @@ def loss(model: Trained, source: data.Source, folder: Path | None = None) -> dic
     rounds = _rounds(folder, "loss", ["loss"], model, lambda: {"images": source.digest()})
 
     def chunk(indices: np.ndarray, repeat: int, report: Report) -> Arrays:
-        return {"loss": np.asarray(model.eval_losses(model.params, source.take(indices).images, repeat, indices))}
+        pixels, labels = source.take(indices)
+        return {"loss": np.asarray(model.eval_losses(model.params, pixels, repeat, indices, labels))}
 
     return _mean_and_error(_over_split(rounds, "loss", len(source), size, 1, chunk)["loss"])
+
+
+def accuracy(model: TrainedClassifier, source: data.Source, folder: Path | None = None) -> dict[str, Any]:
+    """The share of a whole split's images whose likeliest class is their label (paper, Fig. 13).
+
+    At noise levels from the least to the largest, equidistant in their logarithm: the mean over them, and each by
+    itself. folder: as `loss`.
+    """
+    experiment, size = model.experiment, min(model.config.eval.batch_size, pad_to_devices(len(source)))
+    times = time_grid(experiment.sde, "log_snr", NOISE_LEVELS - 1, eps=LEAST_TIME)[::-1]
+    of_split = {"images": source.digest(), "times": times.tolist()}
+    rounds = _rounds(folder, "accuracy", ["hits"], model, lambda: of_split)
+    root = stream(jax.random.key(model.config.seed + 1), Stream.EVAL)
+
+    def chunk(indices: np.ndarray, level: int, report: Report) -> Arrays:
+        keys, (pixels, labels) = sample_keys(stream(root, level), jnp.asarray(indices)), source.take(indices)
+        return {"hits": np.asarray(model.hits(keys, pixels, labels, times[level]))}
+
+    hits = _over_split(rounds, "accuracy", len(source), size, NOISE_LEVELS, chunk)["hits"]
+    sigmas = experiment.noise_level(jnp.asarray(times, jnp.float32))
+    levels = [
+        {"t": float(t), "noise_level": float(sigma), **_mean_and_error(hits[i : i + 1])}
+        for i, (t, sigma) in enumerate(zip(times, sigmas, strict=True))
+    ]
+    return {**_mean_and_error(hits), "chance": 1 / experiment.num_classes, "by_noise_level": levels}
 
 
 def bits_per_dim(model: Trained, source: data.Source, repeats: int, folder: Path | None = None) -> dict[str, Any]:
@@ -257,7 +310,11 @@ def bits_per_dim_bound(model: Trained, source: data.Source, repeats: int, folder
 
 
 def _rounds(
-    folder: Path | None, stem: str, arrays: list[str], model: Trained, identity: Callable[[], dict[str, Any]]
+    folder: Path | None,
+    stem: str,
+    arrays: list[str],
+    model: Trained | TrainedClassifier,
+    identity: Callable[[], dict[str, Any]],
 ) -> Keep:
     """Rounds in the folder, for the model's weights and what `identity` adds to them; without one, none are kept."""
     if folder is None:

@@ -14,11 +14,10 @@ from absl import flags
 from ml_collections import ConfigDict
 
 from score_sde import workdir
-from score_sde.build import Classification, Experiment, parameter_counts
+from score_sde.build import Classification, Experiment, parameter_counts, trainable
 from score_sde.checkpoints import Checkpoints, Retention
 from score_sde.errors import UsageError, exit_status
 from score_sde.main import overrides, parse
-from score_sde.models import CLASSIFIERS
 from score_sde.reference_checkpoints import Reference, leaf_shapes, read
 from score_sde.sde import VE
 from score_sde.state import TrainState
@@ -46,8 +45,8 @@ def import_checkpoint(
     not empty.
     """
     source, directory = Path(source), Path(directory)
-    classifier = config.model.name in CLASSIFIERS
-    experiment = Classification(config) if classifier else Experiment(config)
+    experiment = trainable(config)
+    classifier = isinstance(experiment, Classification)
     if directory.exists() and (not directory.is_dir() or any(directory.iterdir())):
         raise UsageError(f"{directory} is not an empty folder; import into a --workdir of its own.")
     reference = read(source, leaf_shapes(experiment.init_params), classifier=classifier)
@@ -69,13 +68,13 @@ def import_checkpoint(
         raise UsageError(f"The checkpoint is not written; free space in {directory} and start this again.")
     workdir.write(directory, "config.json", config.to_dict())
 
-    trainable, total = parameter_counts(experiment.param_shapes)
+    learned, total = parameter_counts(experiment.param_shapes)
     moments = (
         f"of {reference.moments[0]} updates" if reference.moments else "not in the file; training starts them anew"
     )
     print(f"{source}: {reference.kind}, step {reference.step}")
     print(f"SHA-256 {digest}")
-    print(f"{len(jax.tree.leaves(experiment.param_shapes))} leaves, {total:,} parameters, {trainable:,} trainable")
+    print(f"{len(jax.tree.leaves(experiment.param_shapes))} leaves, {total:,} parameters, {learned:,} trainable")
     print(f"EMA weights: {'in the file' if not classifier else 'the same'}; Adam's moments: {moments}")
     print(f"Workdir: {directory}")
 
@@ -114,7 +113,7 @@ FILE  a checkpoint that the paper's authors released: PyTorch (.pth) or Flax (no
       the noise-conditional classifier. Nothing in it is executed, and PyTorch is not needed.
 CONFIG  the config of the same name; the file does not say which SDE it was trained under.
 DIR   becomes the workdir of that run, for --mode=eval, sample and train, and for score_sde.load(DIR); that of a
-      classifier for score_sde.load_classifier(DIR)."""
+      classifier for --mode=eval and train, and for score_sde.load_classifier(DIR)."""
 
 
 if __name__ == "__main__":

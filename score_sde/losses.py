@@ -13,8 +13,9 @@ from collections.abc import Callable
 from typing import NamedTuple
 
 import jax.numpy as jnp
+import optax
 
-from score_sde.array_types import Images, Keys, PerSample, ScoreFn, Times
+from score_sde.array_types import Array, Float, Images, Keys, Labels, PerSample, ScoreFn, Times
 from score_sde.randomness import expand, uniform
 from score_sde.sde import LEAST_TIME, SDE
 
@@ -47,6 +48,12 @@ def discrete_perturbation(sde: SDE) -> Perturbation:
     return Perturbation(sample_times, marginal=sde.chain_marginal, diffusion=sde.diffusion)
 
 
+def perturb(perturbation: Perturbation, x0: Images, t: Times, z: Images) -> Images:
+    """x_t of x_0 with the noise z."""
+    mean_scale, std = perturbation.marginal(t)
+    return expand(mean_scale, x0) * x0 + expand(std, z) * z
+
+
 def dsm_loss(
     score_fn: ScoreFn,
     perturbation: Perturbation,
@@ -58,9 +65,13 @@ def dsm_loss(
     reduce_mean: bool,
 ) -> PerSample:
     """Loss of each image, eq. (1): the mean over its elements if `reduce_mean`, else half their sum."""
-    mean_scale, std = perturbation.marginal(t)
-    x = expand(mean_scale, x0) * x0 + expand(std, z) * z
+    x, (_, std) = perturb(perturbation, x0, t, z), perturbation.marginal(t)
     losses = jnp.square(expand(std, x) * score_fn(x, t) + z)
     axes = tuple(range(1, x0.ndim))
     loss = jnp.mean(losses, axes) if reduce_mean else 0.5 * jnp.sum(losses, axes)
     return loss * jnp.square(perturbation.diffusion(t) / std) if likelihood_weighting else loss
+
+
+def cross_entropy(logits: Float[Array, "b k"], labels: Labels) -> PerSample:
+    """-log p(label) of each row, in nats."""
+    return optax.softmax_cross_entropy_with_integer_labels(logits, labels)

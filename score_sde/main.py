@@ -30,7 +30,7 @@ MOVED = {
 REMOVED = {
     "training.n_jitted_steps": "every step is one program that does not wait for the host",
     "data.category": "it is part of data.dataset, as in lsun/bedroom",
-    "model.num_classes": "it is sde.num_scales",
+    "model.num_classes": "NCSN's is sde.num_scales, and of the others NCSN++ and DDPM++ alone have classes",
     "model.sigma_begin": "the paper's code never read it",
     "model.normalization": "each network has its own",
     "model.conv_size": "the paper's code never read it",
@@ -85,7 +85,7 @@ def _of_workdir(directory: Path, config: ConfigDict, overrides: dict) -> ConfigD
     describes another run.
     """
     from score_sde import workdir
-    from score_sde.trained import stored_config
+    from score_sde.loaded import stored_config
 
     workdir.checkpoint_steps(directory)
     for key, value in workdir.read(directory, "launch.json").get("overrides", {}).items():
@@ -181,9 +181,9 @@ def _arguments(argv: list[str]) -> Iterator[tuple[str, str | None]]:
 def _check_override(template: ConfigDict, key: str, value: str | None) -> None:
     if key in MOVED:
         raise UsageError(f"config.{key} is now config.{MOVED[key]}.")
-    if key in REMOVED:
-        raise UsageError(f"config.{key} is gone: {REMOVED[key]}.")
     known = list(_leaves(template))
+    if key in REMOVED and key not in known:
+        raise UsageError(f"config.{key} is gone: {REMOVED[key]}.")
     if key not in known:
         if any(leaf.startswith(key + ".") for leaf in known):
             raise UsageError(f"config.{key} is a section; set one of its values, like --config.{key}.NAME=VALUE.")

@@ -25,7 +25,7 @@ def figure(caption: str, element: str) -> str:
     return f"<figure>{element}<figcaption>{html.escape(caption)}</figcaption></figure>"
 
 
-def chart(curves: Mapping[str, Curve], x_label: str, y_label: str, *, log: bool = False) -> str:
+def chart(curves: Mapping[str, Curve], x_label: str, y_label: str, *, log: bool = False, log_x: bool = False) -> str:
     """Curves by their names as an SVG element, with bars of two standard errors where these are known."""
     import matplotlib
 
@@ -37,7 +37,8 @@ def chart(curves: Mapping[str, Curve], x_label: str, y_label: str, *, log: bool 
         marker = "o" if len(x) < 40 else None
         bars = None if errors is None else 2 * np.asarray(errors)
         axes.errorbar(x, y, bars, label=label, color=colour, linewidth=1.2, marker=marker, markersize=4, capsize=3)
-    axes.set(xlabel=x_label, ylabel=y_label, yscale="log" if log else "linear")
+    scales = {"xscale": "log" if log_x else "linear", "yscale": "log" if log else "linear"}
+    axes.set(xlabel=x_label, ylabel=y_label, **scales)
     if len(curves) > 1:
         axes.legend(frameon=False)
     axes.spines[["top", "right"]].set_visible(False)

@@ -2,7 +2,7 @@
 
 import html
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +10,12 @@ import numpy as np
 
 from score_sde import images, page, workdir
 
-LABELS = {"loss": "loss", "bits_per_dim": "bits/dim", "bits_per_dim_bound": "bound on bits/dim"}
+LABELS = {
+    "loss": "loss",
+    "accuracy": "accuracy, mean over noise levels",
+    "bits_per_dim": "bits/dim",
+    "bits_per_dim_bound": "bound on bits/dim",
+}
 SIDE = 768  # of a grid in the page, in pixels
 
 
@@ -25,6 +30,7 @@ def write(folder: Path, report: Mapping[str, Any]) -> Path:
     if len(entries) > 1:
         curves = [page.figure(f"{name}, ± two standard errors", _curve(found, name)) for name in names]
         body += ["<h2>Over checkpoints</h2>", f'<div class="grids">{"".join(curves)}</div>']
+    body += _by_noise_level([entry for entry in entries if "accuracy" in entry])
     grids = {step: _grid(folder / f"step_{step:08d}") for step in found}
     if any(grids.values()):
         pictures = [page.figure(f"step {step:,}", grid) for step, grid in grids.items() if grid]
@@ -71,6 +77,26 @@ def _curve(found: Mapping[int, Mapping[str, Any]], name: str) -> str:
     points = [(step, each[name]["mean"], each[name]["standard_error"]) for step, each in found.items() if name in each]
     steps, means, errors = zip(*points, strict=True)
     return page.chart({name: (steps, means, None if None in errors else errors)}, "step", name)
+
+
+def _by_noise_level(entries: Sequence[Mapping[str, Any]]) -> list[str]:
+    """A classifier's accuracy at each noise level, of each checkpoint; nothing for a score."""
+    if not entries:
+        return []
+    levels = {entry["step"]: entry["accuracy"]["by_noise_level"] for entry in entries}
+    sigmas, chance = [level["noise_level"] for level in levels[entries[0]["step"]]], entries[0]["accuracy"]["chance"]
+    rows = [[f"{sigmas[i]:.3g}", *(text(of_step[i]) for of_step in levels.values())] for i in range(len(sigmas))]
+    curves: dict[str, page.Curve] = {
+        f"step {step:,}": (sigmas, [level["mean"] for level in of_step], [level["standard_error"] for level in of_step])
+        for step, of_step in levels.items()
+    }
+    curves["chance"] = ([sigmas[0], sigmas[-1]], [chance, chance], None)
+    return [
+        "<h2>Accuracy by noise level</h2>",
+        page.note(f"Standard deviation of the noise on images in [0, 1]; chance is {chance:.3g}."),
+        page.table(["noise level", *(f"step {step:,}" for step in levels)], rows),
+        page.figure("accuracy, ± two standard errors", page.chart(curves, "noise level", "accuracy", log_x=True)),
+    ]
 
 
 def _grid(folder: Path) -> str:

@@ -14,8 +14,8 @@ import numpy as np
 from ml_collections import ConfigDict
 
 from score_sde import data, files, images, parallel, workdir
-from score_sde.array_types import Array, Pixels, PyTree
-from score_sde.build import Experiment
+from score_sde.array_types import Array, Labels, Pixels, PyTree
+from score_sde.build import Classification, Experiment, trainable
 from score_sde.checkpoints import Checkpoints, Retention, steps
 from score_sde.divergence import DivergenceError, Losses
 from score_sde.errors import UsageError, warn
@@ -26,17 +26,17 @@ from score_sde.state import TrainState, apply_gradients
 from score_sde.writer import Writer
 
 
-def train_step(experiment: Experiment) -> Callable[[TrainState, Pixels], tuple[TrainState, Array]]:
-    """(state, pixels) -> (state, mean loss or NaN): a function of the seed, the state's step and the batch only."""
+def train_step(experiment: Experiment | Classification) -> Callable[..., tuple[TrainState, Array]]:
+    """(state, pixels, labels=None) -> (state, mean loss or NaN), by the seed, the state's step and the batch only."""
     config = experiment.config
 
-    def step(state: TrainState, pixels: Pixels) -> tuple[TrainState, Array]:
+    def step(state: TrainState, pixels: Pixels, labels: Labels | None = None) -> tuple[TrainState, Array]:
         key = stream(stream(jax.random.key(config.seed), Stream.TRAIN), state.step)
         keys = sample_keys(stream(key, Stream.SAMPLE), jnp.arange(len(pixels)))
         x = experiment.augment(keys, images.to_unit(pixels))
 
         def mean_loss(params: PyTree) -> Array:
-            return experiment.loss(params, keys, x, dropout_key=stream(key, Stream.DROPOUT)).mean()
+            return experiment.loss(params, keys, x, labels, dropout_key=stream(key, Stream.DROPOUT)).mean()
 
         loss, grads = jax.value_and_grad(mean_loss)(state.params)
         return apply_gradients(state, loss, grads, experiment.optimizer, config.optim.ema_rate)
@@ -52,11 +52,13 @@ def train(config: ConfigDict, directory: str | Path, overrides: Mapping[str, Any
     checkpoint cannot be saved; `Stopped` after SIGTERM, SIGUSR1 or Ctrl-C, with a last checkpoint.
     """
     directory = Path(directory)
-    experiment = Experiment(config)
+    experiment = trainable(config)
     parallel.check_divisible("training.batch_size", config.training.batch_size)
     parallel.check_groups(config.training.fsdp)
     workdir.check_same_run(directory, config.to_dict())
     train_set, eval_set = load_data(config, train=True), load_data(config, train=False)
+    for source in (train_set, eval_set):
+        check_labels(experiment, source)
     with files.locked(directory, "train"):
         workdir.check_same_run(directory, config.to_dict())
         if max(steps(directory / "checkpoints"), default=0) < config.training.n_iters:
@@ -76,7 +78,7 @@ def train(config: ConfigDict, directory: str | Path, overrides: Mapping[str, Any
 
 
 def _loop(
-    experiment: Experiment,
+    experiment: Experiment | Classification,
     directory: Path,
     checkpoints: Checkpoints,
     run_id: str,
@@ -86,12 +88,15 @@ def _loop(
     config, training = experiment.config, experiment.config.training
     shapes = experiment.state_shapes
     placement = parallel.fully_sharded(shapes, training.fsdp)
+    labelled = experiment.takes_labels
+    of_labels = (0,) if labelled else ()
     update = parallel.pmap(
-        train_step(experiment), in_axes=(placement, 0), out_axes=(placement, None), donate_argnums=(0,)
+        train_step(experiment), in_axes=(placement, 0, *of_labels), out_axes=(placement, None), donate_argnums=(0,)
     )
-    evaluate = parallel.pmap(experiment.eval_losses, in_axes=(None, 0, None, 0), out_axes=None)
+    evaluate = parallel.pmap(experiment.eval_losses, in_axes=(None, 0, None, 0, *of_labels), out_axes=None)
     total = jax.jit(lambda params: sum(jnp.sum(leaf) for leaf in jax.tree.leaves(params)))
-    sample, largest = Runner(experiment.sampler), parallel.Largest()
+    draws = training.snapshot_sampling and isinstance(experiment, Experiment)
+    sample, largest = Runner(experiment.sampler) if draws else None, parallel.Largest()
     like = jax.tree.map(lambda s, p: jax.ShapeDtypeStruct(s.shape, s.dtype, sharding=p), shapes, placement)
     state = checkpoints.load_last(like) or jax.jit(experiment.init_state, out_shardings=placement)()
     start = int(state.step)
@@ -105,7 +110,7 @@ def _loop(
 
     def draw(step: int) -> None:
         """The sheet of a snapshot: again after a kill, unless it was whole."""
-        if training.snapshot_sampling and step % training.snapshot_freq == 0:
+        if draws and step % training.snapshot_freq == 0:
             try:
                 _sample_sheet(experiment, sample, state, step, directory, writer, notice)
             except Stopped:
@@ -118,7 +123,8 @@ def _loop(
         writer.sync()
         checkpoints.save(step, state, eval_loss if training.keep_best else None)
 
-    batches = data.prefetched(train_set, training.batch_size, seed=config.seed, steps=range(start, training.n_iters))
+    steps_to_do = range(start, training.n_iters)
+    batches = data.prefetched(train_set, training.batch_size, seed=config.seed, steps=steps_to_do, labels=labelled)
     with (
         Notice() as notice,
         writer,
@@ -127,8 +133,8 @@ def _loop(
     ):
         if start and not parallel.all_agree(_sheet(directory, start).exists()):
             draw(start)
-        for number, pixels in stream_of_batches:
-            state, loss = update(state, pixels)
+        for number, *batch in stream_of_batches:
+            state, loss = update(state, *batch)
             step = number + 1  # updates made
             progress.update()
             ends = step == training.n_iters
@@ -145,7 +151,8 @@ def _loop(
                     losses.last()
                     indices = data.batch_indices(len(eval_set), training.batch_size, seed=config.seed, step=step)
                     (order,) = parallel.split(np.arange(len(indices)))
-                    each = evaluate(state.ema_params, data.on_devices(eval_set, indices), step, order)
+                    pixels, *labels = data.on_devices(eval_set, indices, labels=labelled)
+                    each = evaluate(state.ema_params, pixels, step, order, *labels)
                     eval_loss = _finite(float(each.mean()), step, directory)
                     writer.scalars(step, eval_loss=eval_loss)
                 stop = largest(notice.number)
@@ -156,11 +163,9 @@ def _loop(
                 indices = data.batch_indices(
                     len(train_set), training.batch_size, seed=config.seed, step=diverged.step - 1
                 )
-                batch = _keep_batch(directory, diverged.step, indices)
+                kept = _keep_batch(directory, diverged.step, indices)
                 what = "the loss or a gradient is NaN or infinite"
-                raise _divergence(
-                    what, diverged.step, directory, batch, skipping=training.nonfinite == "skip"
-                ) from None
+                raise _divergence(what, diverged.step, directory, kept, skipping=training.nonfinite == "skip") from None
             if stop:
                 saved = "which is saved" if checkpoints.wait() else "which is NOT saved"
                 raise Stopped(stop, f" after step {step}, {saved}; the same command goes on from there")
@@ -172,7 +177,7 @@ def _retention(config: ConfigDict, imported: Sequence[int]) -> Retention:
     return Retention(training.keep_last, training.snapshot_freq, training.keep_best, tuple(imported))
 
 
-def _check_space(directory: Path, experiment: Experiment) -> None:
+def _check_space(directory: Path, experiment: Experiment | Classification) -> None:
     """Raises `UsageError` where not even one checkpoint has space."""
     needed = sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(experiment.state_shapes))
     free = shutil.disk_usage(directory).free
@@ -192,6 +197,23 @@ def load_data(config: ConfigDict, *, train: bool) -> data.Source:
         num_channels=options.num_channels,
         **{key: options[key] for key in data.OPTIONS},
     )
+
+
+def check_labels(experiment: Experiment | Classification, source: data.Source) -> None:
+    """Raises `UsageError` unless a network with classes can be told those of the source."""
+    known, key = experiment.num_classes, "num_classes" if isinstance(experiment, Experiment) else "num_outputs"
+    if not experiment.takes_labels:
+        return
+    name, found = experiment.config.data.dataset, source.num_classes
+    if not found:
+        advice = ", or model.num_classes=0" if isinstance(experiment, Experiment) else ""
+        raise UsageError(
+            f"{name} has no labels, and model.{key}={known} is trained on them; choose another data.dataset{advice}."
+        )
+    if found > known:
+        raise UsageError(f"{name} has {found} classes; set model.{key}={found} instead of {known}.")
+    if source.classes is None and source.labels.min() < 0:
+        raise UsageError(f"{name} has the label {source.labels.min()}; labels count from 0, so number them anew.")
 
 
 def _described(source: data.Source) -> dict[str, Any]:

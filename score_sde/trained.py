@@ -1,7 +1,6 @@
 """A trained model, for notebooks and scripts: `model = score_sde.load(workdir)`."""
 
 import functools
-import math
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -9,20 +8,19 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-from ml_collections import ConfigDict, FrozenConfigDict
+from ml_collections import ConfigDict
 
 from score_sde import checkpoints, images, workdir
-from score_sde.array_types import Array, Float, Images, Key, Keys, PerSample, Pixels, PyTree, Times
-from score_sde.build import Classification, Dequantizing, Experiment
+from score_sde.array_types import Array, Float, Images, Key, Keys, PerSample, PyTree, Times
+from score_sde.build import Dequantizing, Experiment
 from score_sde.conditional import NOTHING, Conditional, finished
 from score_sde.controllable import Operator
 from score_sde.errors import UsageError, one_of
-from score_sde.parallel import fully_sharded, pad_to_devices, place, pmap, split
+from score_sde.loaded import Loaded, available_step, config_of, load_classifier, restore_state
+from score_sde.parallel import pad_to_devices, place, pmap, split
 from score_sde.progress import Runner
 from score_sde.randomness import Stream, batch_keys, stream
 from score_sde.sampling import SAMPLERS, slerp
-from score_sde.sde import SDE
-from score_sde.state import TrainState
 
 Report = Callable[[float], None]
 DEQUANTIZER = "dequantizer"  # its folder in a workdir
@@ -36,68 +34,11 @@ def load(
     step: default the last checkpoint. config: default the workdir's; another may differ in `sampling` and `eval`.
     Raises `UsageError` when there is no such checkpoint, or `config` describes another run.
     """
-    step = _available(directory, step)
-    if config is None:
-        config = stored_config(Path(directory))
-    else:
-        workdir.check_same_run(Path(directory), config.to_dict(), workdir.MOVABLE)
-    return Trained(Experiment(FrozenConfigDict(config)), Path(directory), step, ema=ema)
+    step = available_step(directory, step)
+    return Trained(Experiment(config_of(Path(directory), config)), Path(directory), step, ema=ema)
 
 
-def load_classifier(directory: str | Path, step: int | None = None) -> "TrainedClassifier":
-    """The noise-conditional classifier of a workdir, with its EMA weights. Errors as `load`."""
-    step = _available(directory, step)
-    return TrainedClassifier(Classification(FrozenConfigDict(stored_config(Path(directory)))), Path(directory), step)
-
-
-def _available(directory: str | Path, step: int | None) -> int:
-    """`step`, default the last, if it has a checkpoint."""
-    available = workdir.checkpoint_steps(Path(directory))
-    step = available[-1] if step is None else step
-    if step not in available:
-        raise UsageError(f"No checkpoint of step {step} in {directory}; there are: {', '.join(map(str, available))}.")
-    return step
-
-
-def stored_config(directory: Path) -> ConfigDict:
-    """The config that a workdir was trained with."""
-
-    def restore(value):
-        if isinstance(value, dict):
-            return {key: restore(v) for key, v in value.items()}
-        return tuple(value) if isinstance(value, list) else value
-
-    stored = workdir.read(directory, "config.json")
-    return ConfigDict(restore(workdir.completed(stored))).lock()
-
-
-class _Loaded:
-    """A network with the weights of one checkpoint."""
-
-    def __init__(self, experiment: Experiment | Classification, directory: Path, step: int, *, ema: bool = True):
-        self.experiment = experiment
-        self.directory = directory
-        self.ema = ema
-        self.restore(step)
-
-    def restore(self, step: int) -> None:
-        """Takes the weights of another checkpoint; nothing is compiled again."""
-        self.step = step
-        state, self.digest = _restore(self.experiment, self.directory / "checkpoints", step)
-        params = state.ema_params if self.ema else state.params
-        # Trained on more devices, it may be loaded on fewer.
-        self.params = place(params, fully_sharded(params, math.gcd(self.config.training.fsdp, jax.device_count())))
-
-    @property
-    def config(self) -> ConfigDict:
-        return self.experiment.config
-
-    @property
-    def sde(self) -> SDE:
-        return self.experiment.sde
-
-
-class Trained(_Loaded):
+class Trained(Loaded):
     """A score network of a workdir. Images are in [0, 1], NHWC; x is in model range."""
 
     def score(self, x: Images, t: Times) -> Images:
@@ -107,16 +48,6 @@ class Trained(_Loaded):
     @functools.cached_property
     def _score(self) -> Callable:
         return pmap(lambda params, x, t: self.experiment.score_fn(params)(x, t), in_axes=(None, 0, 0), out_axes=None)
-
-    def eval_losses(self, params: PyTree, pixels: Pixels, number: int, indices: np.ndarray) -> PerSample:
-        """`Experiment.eval_losses` over all devices."""
-        n = len(pixels)
-        pixels, indices = split(pixels, indices)
-        return self._eval_losses(params, pixels, number, indices)[:n]
-
-    @functools.cached_property
-    def _eval_losses(self) -> Callable:
-        return pmap(self.experiment.eval_losses, in_axes=(None, 0, None, 0), out_axes=None)
 
     def sample(
         self,
@@ -227,23 +158,23 @@ class Trained(_Loaded):
     def _samplers(self) -> dict[tuple, tuple[Conditional, Runner]]:
         return {}
 
-    def _helpers(self, guidance: Any) -> dict[str, "_Loaded"]:
+    def _helpers(self, guidance: Any) -> dict[str, "Loaded"]:
         """The networks that config.guidance names."""
-        found: dict[str, _Loaded] = {}
+        found: dict[str, Loaded] = {}
         if guidance.classifier:
             found["classifier"] = self._helper(load_classifier, guidance.classifier, None)
         if guidance.weak:
             found["weak"] = self._helper(load, guidance.weak, guidance.weak_step)
         return found
 
-    def _helper(self, load: Callable, directory: str, step: int | None) -> "_Loaded":
+    def _helper(self, load: Callable, directory: str, step: int | None) -> "Loaded":
         """Loaded once."""
         if (directory, step) not in self._loaded:
             self._loaded[directory, step] = load(directory, step)
         return self._loaded[directory, step]
 
     @functools.cached_property
-    def _loaded(self) -> dict[tuple, "_Loaded"]:
+    def _loaded(self) -> dict[tuple, "Loaded"]:
         return {}
 
     def bits_per_dim(self, key: Key[Array, ""], pixels: Array | np.ndarray) -> PerSample:
@@ -298,7 +229,7 @@ class Trained(_Loaded):
                 f"eval.dequantization=variational, and no dequantizer in {self.directory}; "
                 "train it first: --mode=train_dequantizer with the same --config and --workdir."
             )
-        return place(_restore(self._dequantizing, folder, steps[-1])[0].ema_params)
+        return place(restore_state(self._dequantizing, folder, steps[-1])[0].ema_params)
 
     @functools.cached_property
     def _dequantizing(self) -> Dequantizing:
@@ -349,32 +280,6 @@ class Trained(_Loaded):
         if x.ndim != 4 or x.shape[1:] != self.experiment.image_shape:
             raise UsageError(f"Images of shape {x.shape}: this model takes (n, {self.experiment.image_shape}).")
         return x
-
-
-class TrainedClassifier(_Loaded):
-    """The noise-conditional classifier of a workdir."""
-
-    def logits(self, x: Images, t: Times) -> Float[Array, "b k"]:
-        """Logits of p(class | x_t) at x (model range, float32), one time in (0, 1] for each image."""
-        return self._logits(self.params, *split(x, t))[: len(x)]
-
-    @functools.cached_property
-    def _logits(self) -> Callable:
-        return pmap(lambda params, x, t: self.experiment.logits_fn(params)(x, t), in_axes=(None, 0, 0), out_axes=None)
-
-
-def _restore(
-    trainable: Experiment | Classification | Dequantizing, folder: Path, step: int
-) -> tuple[TrainState, str | None]:
-    """The state saved at `step`, and its digest."""
-    with checkpoints.Checkpoints(folder) as saved:
-        try:
-            return saved.load(step, checkpoints.on_host(jax.eval_shape(trainable.init_state))), saved.digest(step)
-        except UsageError as error:
-            others = ", ".join(str(other) for other in checkpoints.steps(folder) if other != step) or "none"
-            raise UsageError(
-                f"{error} Other steps: {others}; training goes on from the last that can be read."
-            ) from error
 
 
 def _checked(classes: np.ndarray, num_classes: int) -> np.ndarray:

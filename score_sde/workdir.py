@@ -54,7 +54,7 @@ ADDED = {
         "corrupt": "refuse",
         "convert": False,
     },
-    "training": {"fsdp": 1, "keep_last": 2, "keep_best": 0, "nonfinite": "stop"},
+    "training": {"fsdp": 1, "keep_last": 2, "keep_best": 0, "nonfinite": "stop", "label_dropout": 0.1},
     "sampling": {
         "temperature": 1.0,
         "sde_rtol": 0.02,
@@ -97,6 +97,7 @@ ADDED = {
         "seed": 0,
     },
 }
+ADDED_TO_MODEL = {"ncsnpp": {"num_classes": 0}}  # by model.name
 PACKAGES = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "numpy")
 
 
@@ -144,7 +145,10 @@ def identity(config: Mapping[str, Any]) -> dict[str, Any]:
 
 def completed(stored: Mapping[str, Any]) -> dict[str, Any]:
     """A workdir's config with the keys that were added since."""
-    return dict(stored) | {section: values | stored.get(section, {}) for section, values in ADDED.items()}
+    added = dict(ADDED)
+    if "model" in stored:
+        added["model"] = ADDED_TO_MODEL.get(stored["model"].get("name"), {})
+    return dict(stored) | {section: values | stored.get(section, {}) for section, values in added.items()}
 
 
 def check_same_run(workdir: Path, config: Mapping[str, Any], others: Collection[str] = ()) -> None:

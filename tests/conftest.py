@@ -34,8 +34,11 @@ def tiny_config(data_dir):
     def build(name: str = "vp/digits_ddpmpp_continuous"):
         config = importlib.import_module("configs." + name.replace("/", ".")).get_config()
         config.data.data_dir = data_dir
-        config.model.update(nf=8, attn_resolutions=(4,))
-        if name.startswith("vp"):  # the others keep a down and an up block
+        if config.model.name == "wideresnet":
+            config.model.channel_multiplier = 1
+        else:
+            config.model.update(nf=8, attn_resolutions=(4,))
+        if "ch_mult" in config.model and name.startswith("vp"):  # the others keep a down and an up block
             config.model.ch_mult = (1,)
         config.sde.num_scales = 30
         config.training.update(

@@ -14,7 +14,7 @@ from test_data import prepare
 from test_end_to_end import metrics
 
 from score_sde import workdir
-from score_sde.build import Experiment, parameter_counts
+from score_sde.build import Classification, Experiment, parameter_counts
 from score_sde.data import DATASETS
 from score_sde.evaluate import evaluate, sample
 from score_sde.models import MODELS
@@ -26,7 +26,10 @@ ROOT = Path(__file__).parent.parent / "configs"
 GOLDEN = load_json("configs.json")
 PAPER = sorted(GOLDEN["configs"])
 OURS = ["vp/digits_ddpmpp_continuous", "subvp/digits_ddpmpp_continuous", "ve/digits_ncsnpp_continuous"]
-CLASSIFIERS = ["ve/cifar10_wideresnet"]
+CLASSIFIERS = {  # all but the last 128 are trainable
+    **{f"{sde}/cifar10_wideresnet": 38_913_242 for sde in ("vp", "subvp", "ve")},
+    **{f"{sde}/digits_wideresnet": 0 for sde in ("vp", "subvp", "ve")},
+}
 
 # What the paper's files have otherwise. The batch does not fit any accelerator, and their programs stop before it.
 CORRECTED = {
@@ -122,6 +125,12 @@ def test_full_size_networks_have_the_papers_parameters_and_give_an_image(names):
     t = jax.ShapeDtypeStruct((2,), jnp.float32)
     score = jax.eval_shape(lambda params, x, t: experiment.score_fn(params)(x, t), experiment.param_shapes, x, t)
     assert (score.shape, score.dtype) == (x.shape, jnp.float32)
+
+
+@pytest.mark.parametrize("name", CLASSIFIERS)
+def test_classifiers_have_their_parameters(name):
+    total = CLASSIFIERS[name]
+    assert parameter_counts(Classification(config_of(name)).param_shapes) == (total - 128, total)
 
 
 @pytest.fixture(scope="module")
@@ -222,8 +231,8 @@ def test_a_config_shrunk_trains_stops_goes_on_samples_and_evaluates(name, prepar
     experiment = Experiment(config)
     # Compiled once, where a new process would compile again; and initialisers, tested in test_parity.py, not at all.
     step = train_step(experiment)
-    for module in ("train", "trained"):
-        monkeypatch.setattr(f"score_sde.{module}.Experiment", lambda _: experiment)
+    for builder in ("train.trainable", "trained.Experiment"):
+        monkeypatch.setattr(f"score_sde.{builder}", lambda _: experiment)
     monkeypatch.setattr("score_sde.train.train_step", lambda _: step)
     monkeypatch.setattr(experiment, "init_params", functools.partial(seeded, experiment.param_shapes))
 

@@ -57,7 +57,10 @@ CONFIG = str(ROOT / "configs/vp/digits_ddpmpp_continuous.py")
         (["--config.training.continuous=False", "--config.model.embedding_type=fourier"], "embedding_type=positional"),
         (["--config.data.tfrecords_path=x"], "is gone"),
         (["--config.data.category=bedroom"], "as in lsun/bedroom"),
-        (["--config=configs/ve/cifar10_wideresnet.py"], "is a classifier"),
+        (["--config=configs/ve/cifar10_wideresnet.py", "--config.training.continuous=False"], "continuous=True"),
+        (["--config.training.label_dropout=1.0"], "training.label_dropout=1.0"),
+        (["--config=configs/vp/ddpm/cifar10.py", "--config.model.num_classes=10"], "NCSN++ and DDPM++ alone"),
+        (["--config.model.num_classes=10", "--config.model.conditional=False"], "model.conditional=True"),
         (["--config=configs/ve/ncsn/cifar10.py", "--config.training.continuous=True"], "continuous=False"),
         (["--config=configs/ve/ncsn/cifar10.py", "--config.data.image_size=9"], "not divisible by 2"),
         (["--config=configs/vp/ddpm/cifar10.py", "--config.model.nf=16"], "multiple of 32"),
@@ -156,6 +159,10 @@ def test_describe_ends_with_the_counts_as_json(capsys):
     output = capsys.readouterr().out
     assert json.loads(output.splitlines()[-1])["nfe"] is None
     assert "EMA): 1.4 MiB on each device" in output  # of 748,737 parameters
+    assert main(["score_sde", f"--config={ROOT / 'configs/vp/digits_wideresnet.py'}", "--mode=describe"]) == 0
+    output = capsys.readouterr().out
+    assert json.loads(output.splitlines()[-1])["nfe"] is None
+    assert "WideResnetGroup_2" in output and "sampler:" not in output
 
 
 def test_the_module_runs_as_a_program():

@@ -102,6 +102,26 @@ def test_images_of_a_batch_do_not_see_each_other():
     np.testing.assert_array_equal(together, other)
 
 
+def test_classes_are_one_leaf_more_and_told_by_it():
+    small = dict(nf=8, ch_mult=(1, 2), num_res_blocks=1, attn_resolutions=(4,))
+    without, network = NCSNpp(**small), NCSNpp(**small, num_classes=3)
+    more = traverse_util.flatten_dict(shapes(network, 8, 1), sep="/")
+    assert more.pop("Embed_0/embedding").shape == (4, 32)
+    assert list(more.items()) == list(traverse_util.flatten_dict(shapes(without, 8, 1), sep="/").items())
+    x, label = jax.random.normal(jax.random.key(0), (3, 8, 8, 1)), jnp.array([0.1, 1.0, 10.0])
+    params, apply = random_params(network), jax.jit(network.apply)
+    untold = apply({"params": params}, x, label)
+    np.testing.assert_array_equal(apply({"params": params}, x, label, classes=jnp.full(3, 3)), untold)
+    told = apply({"params": params}, x, label, classes=jnp.array([3, 0, 1]))
+    np.testing.assert_array_equal(told[0], untold[0])
+    assert all(np.abs(told[i] - untold[i]).max() > 1e-3 for i in (1, 2))
+    params["Embed_0"]["embedding"] = jnp.zeros((4, 32))
+    plain = {key: value for key, value in params.items() if key != "Embed_0"}
+    np.testing.assert_allclose(
+        apply({"params": params}, x, label), jax.jit(without.apply)({"params": plain}, x, label), atol=1e-6
+    )
+
+
 @pytest.mark.parametrize(
     ("options", "image_size", "words"),
     [
@@ -110,6 +130,8 @@ def test_images_of_a_batch_do_not_see_each_other():
         (dict(ch_mult=(0, 2)), 8, "ch_mult"),
         (dict(nf=10), 8, "multiple of 4"),
         (dict(dropout=1.0), 8, "dropout"),
+        (dict(num_classes=-1), 8, "num_classes=-1"),
+        (dict(num_classes=3, conditional=False), 8, r"model\.conditional=True"),
     ],
 )
 def test_impossible_options_are_refused(options, image_size, words):

@@ -43,6 +43,14 @@ def test_prefetched_batches_are_those_of_their_steps():
         np.testing.assert_array_equal(images, expected[step])
 
 
+def test_labels_come_with_their_images():
+    source = data.InMemory(PIXELS, PIXELS[:, 0, 0, 0])  # its first pixel is an image's label
+    with data.prefetched(source, 8, seed=5, steps=range(9), labels=True) as batches:
+        for _, images, labels in batches:
+            assert labels.dtype == jnp.int32 and labels.sharding.is_equivalent_to(parallel.shardings(0), 1)
+            np.testing.assert_array_equal(labels, images[:, 0, 0, 0])
+
+
 @pytest.mark.parametrize("n", [0, 1, AHEAD - 1, AHEAD, AHEAD + 1])
 def test_no_batch_is_taken_that_no_step_takes(n):
     source = Counting()
@@ -107,9 +115,10 @@ def test_a_process_reads_its_own_rows_only(monkeypatch):
     read, placed = [], []
     source = Counting()
     monkeypatch.setattr(parallel, "local_rows", lambda n: np.array([2, 3]))
-    monkeypatch.setattr(parallel, "split", lambda images: placed.append(images) or (jnp.asarray(images),))
-    monkeypatch.setattr(source, "take", lambda indices: read.append(indices) or data.Batch(PIXELS[indices], None))
-    data.on_devices(source, np.array([9, 8, 7, 6, 5, 4]))
+    monkeypatch.setattr(parallel, "split", lambda *arrays: placed.extend(arrays) or tuple(map(jnp.asarray, arrays)))
+    monkeypatch.setattr(source, "take", lambda indices: read.append(indices) or data.Batch(PIXELS[indices], indices))
+    data.on_devices(source, np.array([9, 8, 7, 6, 5, 4]), labels=True)
     assert [indices.tolist() for indices in read] == [[7, 6]]
     assert placed[0].shape == (6, 4, 4, 3)
     np.testing.assert_array_equal(placed[0][2:4], PIXELS[[7, 6]])
+    np.testing.assert_array_equal(placed[1][2:4], [7, 6])

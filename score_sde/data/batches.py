@@ -38,25 +38,26 @@ def batches(source: Source, batch_size: int, *, seed: int, start_step: int = 0) 
 
 @contextlib.contextmanager
 def prefetched(
-    source: Source, batch_size: int, *, seed: int, steps: range
-) -> Iterator[Iterator[tuple[int, jax.Array]]]:
+    source: Source, batch_size: int, *, seed: int, steps: range, labels: bool = False
+) -> Iterator[Iterator[tuple]]:
     """(step, images) of `batches` for these steps, on the devices: one thread keeps a few of them ready.
 
-    What goes wrong in the thread is raised where its batch is asked for. The thread ends with the block.
+    labels: they are (step, images, labels). What goes wrong in the thread is raised where its batch is asked for. The
+    thread ends with the block.
     """
     thread = ThreadPoolExecutor(1, thread_name_prefix="score_sde-batches")
     under_way: deque[Future] = deque()
 
-    def batch(step: int) -> jax.Array:
-        return on_devices(source, batch_indices(len(source), batch_size, seed=seed, step=step))
+    def batch(step: int) -> tuple[jax.Array, ...]:
+        return on_devices(source, batch_indices(len(source), batch_size, seed=seed, step=step), labels=labels)
 
-    def stream() -> Iterator[tuple[int, jax.Array]]:
+    def stream() -> Iterator[tuple]:
         for step in steps[:AHEAD]:
             under_way.append(thread.submit(batch, step))
         for step, to_come in itertools.zip_longest(steps, steps[AHEAD:]):
             if to_come is not None:
                 under_way.append(thread.submit(batch, to_come))
-            yield step, under_way.popleft().result()
+            yield step, *under_way.popleft().result()
 
     try:
         yield stream()
@@ -64,15 +65,24 @@ def prefetched(
         thread.shutdown(cancel_futures=True)
 
 
-def on_devices(source: Source, indices: np.ndarray) -> jax.Array:
-    """The images of one batch, split over the devices of all processes; each reads those of its own only."""
+def on_devices(source: Source, indices: np.ndarray, *, labels: bool = False) -> tuple[jax.Array, ...]:
+    """The images of one batch, split over the devices of all processes; each reads those of its own only.
+
+    labels: images and labels, int32.
+    """
     rows = parallel.local_rows(len(indices))
-    images = source.take(indices[rows]).images
-    if len(rows) < len(indices):
-        own = images
-        images = np.empty((len(indices), *own.shape[1:]), np.uint8)  # what other processes hold is not looked at
-        images[rows] = own
-    return parallel.split(images)[0]
+    batch = source.take(indices[rows])
+    own = (batch.images, batch.labels.astype(np.int32)) if labels else (batch.images,)
+    return parallel.split(*(_spread(part, rows, len(indices)) for part in own))
+
+
+def _spread(own: np.ndarray, rows: np.ndarray, n: int) -> np.ndarray:
+    """An array of n rows whose `rows` are these; what other processes hold is not looked at."""
+    if len(rows) == n:
+        return own
+    whole = np.empty((n, *own.shape[1:]), own.dtype)
+    whole[rows] = own
+    return whole
 
 
 def padded_chunks(n: int, size: int) -> Iterator[tuple[np.ndarray, int]]:

@@ -47,6 +47,13 @@ class Source(abc.ABC):
     def digest(self) -> str:
         """32 hexadecimal digits, the same for the same images. It is computed once."""
 
+    @property
+    def num_classes(self) -> int:
+        """0 without labels."""
+        if self.take(np.arange(1)).labels is None:  # before all are read
+            return 0
+        return len(self.classes) if self.classes is not None else int(self.labels.max()) + 1
+
 
 class InMemory(Source):
     """images: uint8 (n, h, w, c). labels: int (n,) or None."""

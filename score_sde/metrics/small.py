@@ -63,11 +63,8 @@ class Task(NamedTuple):
 
 def task(source: data.Source) -> Task:
     """Labels, where the data set has at least two."""
-    first = source.take(np.arange(1))
-    classes = 0
-    if first.labels is not None:
-        classes = len(source.classes) if source.classes is not None else int(source.labels.max()) + 1
-    return Task(first.images.shape[1:], *((classes, True) if classes > 1 else (TURNS, False)))
+    shape, classes = source.take(np.arange(1)).images.shape[1:], source.num_classes
+    return Task(shape, *((classes, True) if classes > 1 else (TURNS, False)))
 
 
 def features(options: Options, task: Task, params: PyTree, pixels: Pixels) -> Float[Array, "b d"]:

@@ -10,7 +10,7 @@ import flax.linen as nn
 import jax.numpy as jnp
 import numpy as np
 
-from score_sde.array_types import Array, FeatureMaps, Float, Images, PerSample
+from score_sde.array_types import Array, FeatureMaps, Float, Images, Labels, PerSample
 from score_sde.errors import UsageError, one_of
 from score_sde.models import resampling
 from score_sde.models.layers import (
@@ -113,7 +113,8 @@ class NCSNpp(nn.Module):
     """The U-Net. `label` is what the preconditioning gives: sigma for "fourier", a time label for "positional".
 
     nf: channels of the first level; ch_mult: factors on it, one a level; attn_resolutions: heights with attention.
-    Height and width of the images must be divisible by 2 ** (len(ch_mult) - 1).
+    Height and width of the images must be divisible by 2 ** (len(ch_mult) - 1). num_classes: 0, or how many classes it
+    can be told; one that it is not told is the class `num_classes`.
     """
 
     nf: int = 128
@@ -134,6 +135,7 @@ class NCSNpp(nn.Module):
     progressive_input: str = "none"
     progressive_combine: str = "sum"
     init_scale: float = 0.0
+    num_classes: int = 0
 
     def check(self, image_size: int) -> None:
         """Raises `UsageError` for options this network does not have."""
@@ -147,12 +149,21 @@ class NCSNpp(nn.Module):
             raise UsageError(f"model.fir_kernel={tuple(self.fir_kernel)} needs two taps or more with a positive sum.")
         if self.nf < 4 or self.nf % 4:
             raise UsageError(f"model.nf={self.nf} must be a positive multiple of 4 (a channel group holds at least 4).")
+        if self.num_classes < 0:
+            raise UsageError(f"model.num_classes={self.num_classes} must not be negative; 0 is none.")
+        if self.num_classes and not self.conditional:
+            raise UsageError(
+                f"model.num_classes={self.num_classes} is told with the noise level; set model.conditional=True."
+            )
 
     @nn.compact
-    def __call__(self, x: Images, label: PerSample, train: bool = False) -> Images:
+    def __call__(self, x: Images, label: PerSample, train: bool = False, classes: Labels | None = None) -> Images:
         act = ACTIVATIONS[self.nonlinearity]
         channels, levels = x.shape[-1], len(self.ch_mult)
         temb = self._embed(label, act)
+        if self.num_classes:
+            classes = jnp.full(len(x), self.num_classes) if classes is None else classes
+            temb = temb + nn.Embed(self.num_classes + 1, temb.shape[-1])(classes)
 
         def resample(module, features=None, with_conv=False):
             return module(features, with_conv, self.fir, self.fir_kernel)

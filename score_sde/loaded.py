@@ -1,0 +1,128 @@
+"""A network with the weights of a checkpoint: what trained scores and trained classifiers share, and the latter."""
+
+import functools
+import math
+from collections.abc import Callable
+from pathlib import Path
+
+import jax
+import numpy as np
+from ml_collections import ConfigDict, FrozenConfigDict
+
+from score_sde import checkpoints, workdir
+from score_sde.array_types import Array, Float, Images, Keys, PerSample, Pixels, PyTree, Times
+from score_sde.build import Classification, Dequantizing, Experiment
+from score_sde.errors import UsageError
+from score_sde.parallel import fully_sharded, place, pmap, split
+from score_sde.sde import SDE
+from score_sde.state import TrainState
+
+
+def load_classifier(
+    directory: str | Path, step: int | None = None, config: ConfigDict | None = None
+) -> "TrainedClassifier":
+    """The noise-conditional classifier of a workdir, with its EMA weights. Arguments and errors as those of `load`."""
+    step = available_step(directory, step)
+    return TrainedClassifier(Classification(config_of(Path(directory), config)), Path(directory), step)
+
+
+def config_of(directory: Path, given: ConfigDict | None) -> FrozenConfigDict:
+    """The workdir's, or another that describes the same run."""
+    if given is not None:
+        workdir.check_same_run(directory, given.to_dict(), workdir.MOVABLE)
+    return FrozenConfigDict(stored_config(directory) if given is None else given)
+
+
+def available_step(directory: str | Path, step: int | None) -> int:
+    """`step`, default the last, if it has a checkpoint."""
+    available = workdir.checkpoint_steps(Path(directory))
+    step = available[-1] if step is None else step
+    if step not in available:
+        raise UsageError(f"No checkpoint of step {step} in {directory}; there are: {', '.join(map(str, available))}.")
+    return step
+
+
+def stored_config(directory: Path) -> ConfigDict:
+    """The config that a workdir was trained with."""
+
+    def restore(value):
+        if isinstance(value, dict):
+            return {key: restore(v) for key, v in value.items()}
+        return tuple(value) if isinstance(value, list) else value
+
+    stored = workdir.read(directory, "config.json")
+    return ConfigDict(restore(workdir.completed(stored))).lock()
+
+
+class Loaded:
+    """A network with the weights of one checkpoint."""
+
+    def __init__(self, experiment: Experiment | Classification, directory: Path, step: int, *, ema: bool = True):
+        self.experiment = experiment
+        self.directory = directory
+        self.ema = ema
+        self.restore(step)
+
+    def restore(self, step: int) -> None:
+        """Takes the weights of another checkpoint; nothing is compiled again."""
+        self.step = step
+        state, self.digest = restore_state(self.experiment, self.directory / "checkpoints", step)
+        params = state.ema_params if self.ema else state.params
+        # Trained on more devices, it may be loaded on fewer.
+        self.params = place(params, fully_sharded(params, math.gcd(self.config.training.fsdp, jax.device_count())))
+
+    @property
+    def config(self) -> ConfigDict:
+        return self.experiment.config
+
+    @property
+    def sde(self) -> SDE:
+        return self.experiment.sde
+
+    def eval_losses(
+        self, params: PyTree, pixels: Pixels, number: int, indices: np.ndarray, labels: np.ndarray | None = None
+    ) -> PerSample:
+        """`Experiment.eval_losses` over all devices, of the images with their labels if the network takes these."""
+        n, of_labels = len(pixels), (labels.astype(np.int32),) if self.experiment.takes_labels else ()
+        pixels, indices, *of_labels = split(pixels, indices, *of_labels)
+        return self._eval_losses(params, pixels, number, indices, *of_labels)[:n]
+
+    @functools.cached_property
+    def _eval_losses(self) -> Callable:
+        of_labels = (0,) if self.experiment.takes_labels else ()
+        return pmap(self.experiment.eval_losses, in_axes=(None, 0, None, 0, *of_labels), out_axes=None)
+
+
+class TrainedClassifier(Loaded):
+    """The noise-conditional classifier of a workdir."""
+
+    def logits(self, x: Images, t: Times) -> Float[Array, "b k"]:
+        """Logits of p(class | x_t) at x (model range, float32), one time in (0, 1] for each image."""
+        return self._logits(self.params, *split(x, t))[: len(x)]
+
+    @functools.cached_property
+    def _logits(self) -> Callable:
+        return pmap(lambda params, x, t: self.experiment.logits_fn(params)(x, t), in_axes=(None, 0, 0), out_axes=None)
+
+    def hits(self, keys: Keys, pixels: Pixels, labels: np.ndarray, t: float) -> PerSample:
+        """`Classification.hits` at one time, over all devices."""
+        times = np.full(len(pixels), t, np.float32)
+        return self._hits(self.params, *split(keys, pixels, labels.astype(np.int32), times))[: len(pixels)]
+
+    @functools.cached_property
+    def _hits(self) -> Callable:
+        return pmap(self.experiment.hits, in_axes=(None, 0, 0, 0, 0), out_axes=None)
+
+
+def restore_state(
+    trainable: Experiment | Classification | Dequantizing, folder: Path, step: int
+) -> tuple[TrainState, str | None]:
+    """The state saved at `step`, and its digest."""
+    with checkpoints.Checkpoints(folder) as saved:
+        try:
+            return saved.load(step, checkpoints.on_host(jax.eval_shape(trainable.init_state))), saved.digest(step)
+        except UsageError as error:
+            others = ", ".join(str(other) for other in checkpoints.steps(folder) if other != step) or "none"
+            raise UsageError(
+                f"{error} Other steps: {others}; training goes on from the last that can be read."
+            ) from error

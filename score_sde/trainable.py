@@ -1,0 +1,118 @@
+"""What score networks and classifiers share, from a config: SDE, network, optimizer, images and their noise."""
+
+import abc
+import dataclasses
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import optax
+from flax import traverse_util
+from ml_collections import ConfigDict
+
+from score_sde import images, losses
+from score_sde.array_types import Array, Images, Key, Keys, Labels, PerSample, Pixels, PyTree, Times
+from score_sde.errors import UsageError, one_of
+from score_sde.models import is_trainable
+from score_sde.randomness import Stream, normal, sample_keys, stream
+from score_sde.sde import SDES
+from score_sde.state import TrainState, adam, initial_state
+
+
+class Trainable(abc.ABC):
+    """What the training loop trains. num_classes: that the network knows; 0 for one without."""
+
+    num_classes: int
+
+    def __init__(self, config: ConfigDict, choices: dict[str, Any]):
+        self.config = config
+        self.scaling = images.CENTERED if config.data.centered else images.UNIT
+        self.image_shape = (config.data.image_size, config.data.image_size, config.data.num_channels)
+        self.sde = _construct("sde", SDES, dict(config.sde))
+        levels = {"num_classes": self.sde.num_scales} if config.model.name == "ncsn" else {}  # an embedding for each
+        self.network = _construct("model", choices, dict(config.model) | levels, apart=("scale_by_sigma",))
+        self.network.check(config.data.image_size)
+        self.param_shapes = jax.eval_shape(self.init_params)
+        self.optimizer = _optimizer(config, self.param_shapes)
+        continuous = config.training.continuous
+        self.perturbation = (losses.continuous_perturbation if continuous else losses.discrete_perturbation)(self.sde)
+
+    def init_params(self) -> PyTree:
+        """Fresh parameters, a function of config.seed."""
+        x = jnp.zeros((1, *self.image_shape))
+        return self.network.init(stream(jax.random.key(self.config.seed), Stream.INIT), x, jnp.ones(1))["params"]
+
+    def init_state(self) -> TrainState:
+        return initial_state(self.init_params(), self.optimizer)
+
+    @property
+    def state_shapes(self) -> TrainState:
+        """Of `init_state`, without tracing the network again."""
+        return jax.eval_shape(lambda params: initial_state(params, self.optimizer), self.param_shapes)
+
+    @property
+    def takes_labels(self) -> bool:
+        return self.num_classes > 0
+
+    @abc.abstractmethod
+    def loss(
+        self,
+        params: PyTree,
+        keys: Keys,
+        x: Images,
+        labels: Labels | None = None,
+        *,
+        dropout_key: Key[Array, ""] | None = None,
+    ) -> PerSample:
+        """Of images in [0, 1], each perturbed by its own key. dropout_key: given in training."""
+
+    def eval_losses(
+        self, params: PyTree, pixels: Pixels, number: Array | int, indices: Array, labels: Labels | None = None
+    ) -> PerSample:
+        """Loss of each image without flips and dropout; `number` counts passes, `indices` the images in one."""
+        keys = sample_keys(stream(stream(jax.random.key(self.config.seed), Stream.EVAL), number), indices)
+        return self.loss(params, keys, self._dequantize(keys, images.to_unit(pixels)), labels)
+
+    def draw(self, keys: Keys, x0: Images) -> tuple[Times, Images]:
+        """A time to perturb each image to, and the standard normal noise to do it by."""
+        t = self.perturbation.sample_times(stream(keys, Stream.TIME))
+        return t, normal(stream(keys, Stream.NOISE), x0.shape[1:])
+
+    def augment(self, keys: Keys, x: Images) -> Images:
+        """What training does to images in [0, 1]: flip, dequantise."""
+        if self.config.data.random_flip:
+            x = images.random_flip(stream(keys, Stream.FLIP), x)
+        return self._dequantize(keys, x)
+
+    def _dequantize(self, keys: Keys, x: Images) -> Images:
+        wanted = self.config.data.uniform_dequantization
+        return images.dequantize(stream(keys, Stream.DEQUANTIZE), x) if wanted else x
+
+
+def _construct(section: str, choices: dict[str, Any], values: dict[str, Any], apart: tuple[str, ...] = ()) -> Any:
+    """The class that values.name chooses, with the other values as its arguments."""
+    values = dict(values)
+    cls = choices[one_of(f"{section}.name", values.pop("name"), choices)]
+    known = [f.name for f in dataclasses.fields(cls) if f.name not in ("name", "parent", "sampling_eps")]
+    arguments = {key: value for key, value in values.items() if key not in apart}
+    for key in arguments:
+        if key not in known:
+            raise UsageError(
+                f"{section}.{key} is not an argument of {cls.__name__}, which takes {', '.join(known)}; "
+                f"start from a config of that {section}."
+            )
+    return cls(**arguments)
+
+
+def _optimizer(config: ConfigDict, param_shapes: PyTree) -> optax.GradientTransformation:
+    optim = config.optim
+    mask = traverse_util.path_aware_map(lambda path, _: is_trainable(path), param_shapes)
+    return adam(
+        lr=optim.lr,
+        beta1=optim.beta1,
+        eps=optim.eps,
+        weight_decay=optim.weight_decay,
+        warmup=optim.warmup,
+        grad_clip=optim.grad_clip,
+        trainable=mask,
+    )

@@ -1,0 +1,201 @@
+"""Labels: told to score networks, and told by classifiers, which are trained, stopped, evaluated and refused here."""
+
+import json
+from types import SimpleNamespace
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from test_end_to_end import metrics
+
+import score_sde
+from score_sde import data
+from score_sde.build import Classification, Experiment, trainable
+from score_sde.errors import UsageError
+from score_sde.evaluate import evaluate, sample
+from score_sde.randomness import sample_keys
+from score_sde.sde import LEAST_TIME
+from score_sde.train import check_labels, train
+from score_sde.train_dequantizer import train_dequantizer
+
+CLASSIFIER = "vp/digits_wideresnet"
+KEYS = sample_keys(jax.random.key(0), jnp.arange(4000))
+DROPOUT = jax.random.key(1)
+
+
+def test_the_classes_of_a_source_are_counted():
+    pixels = np.zeros((3, 4, 4, 1), np.uint8)
+    named = data.InMemory(pixels, np.array([0, 1, 0]))
+    named.classes = ["a", "b", "c", "d"]
+    sources = [data.InMemory(pixels), data.InMemory(pixels, np.array([0, 2, 1])), named]
+    assert [source.num_classes for source in sources] == [0, 3, 4]
+
+
+@pytest.fixture
+def told(tiny_config, monkeypatch):
+    """A tiny experiment with classes, and what its network was told."""
+    config = tiny_config()
+    config.model.num_classes = 10
+    experiment, classes = Experiment(config), []
+
+    def score_fn(params, *, classes: jax.Array, dropout_key) -> object:
+        seen.append(classes)
+        return lambda x, t: x
+
+    seen = classes
+    monkeypatch.setattr(experiment, "score_fn", score_fn)
+    return experiment, classes
+
+
+def test_a_label_is_dropped_in_training_by_its_own_key_at_the_given_rate(told):
+    experiment, seen = told
+    x, labels = jnp.zeros((4000, 2, 2, 1)), jnp.arange(4000) % 10
+    experiment.loss({}, KEYS, x, labels, dropout_key=DROPOUT)
+    experiment.loss({}, KEYS[7:99], x[7:99], labels[7:99], dropout_key=jax.random.key(2))  # on another device
+    experiment.loss({}, KEYS, x, labels)  # in evaluation
+    dropped = np.asarray(seen[0]) == 10
+    assert abs(dropped.mean() - 0.1) < 4 * np.sqrt(0.09 / 4000)
+    np.testing.assert_array_equal(seen[0], np.where(dropped, 10, labels))
+    np.testing.assert_array_equal(seen[1], seen[0][7:99])
+    np.testing.assert_array_equal(seen[2], labels)
+
+
+def test_networks_without_classes_are_told_none(tiny_config):
+    for change in ({}, {"name": "ncsn"}):
+        config = tiny_config()
+        if change:
+            config = __import__("configs.ve.ncsn.cifar10", fromlist=["get_config"]).get_config()
+            config.model.nf = 8
+        experiment = Experiment(config)
+        assert experiment.num_classes == 0 and not experiment.takes_labels
+        with pytest.raises(UsageError, match="has no classes"):
+            experiment.score_fn(experiment.param_shapes, classes=jnp.zeros(1, jnp.int32))
+
+
+@pytest.fixture
+def classification(tiny_config, monkeypatch):
+    """logits of (x, t) -> a Classification under VE with these in the place of its network's."""
+
+    def build(logits):
+        built = Classification(tiny_config("ve/digits_wideresnet"))
+        built.config.data.uniform_dequantization = False
+        monkeypatch.setattr(built, "logits_fn", lambda params: logits)
+        return built
+
+    return build
+
+
+def test_constant_logits_lose_the_logarithm_of_the_number_of_classes(classification):
+    built = classification(lambda x, t: jnp.zeros((len(x), 7)))
+    loss = built.loss({}, KEYS, jnp.zeros((4000, 2, 2, 1)), jnp.arange(4000) % 7)
+    np.testing.assert_allclose(loss, np.log(7), rtol=1e-6)
+
+
+def test_exact_logits_lose_what_the_noise_hides_of_the_class(classification):
+    """Of images 0 and 1: E log(1 + exp(-(1/2 + s z) / s^2)) over t and z, by quadrature; and hits are Phi(1/(2 s))."""
+    built = classification(lambda x, t: None)
+    sde = built.sde
+
+    def exact(x, t):
+        y = x[:, 0, 0, 0]
+        return -jnp.square(y[:, None] - jnp.arange(2)) / (2 * jnp.square(sde.std(t)))[:, None]
+
+    built = classification(exact)
+    labels = jnp.arange(4000) % 2
+    x = labels.astype(jnp.float32)[:, None, None, None]
+    loss = np.asarray(built.loss({}, KEYS, x, labels))
+    t = LEAST_TIME + (1 - LEAST_TIME) * (np.arange(400) + 0.5) / 400
+    z, weights = np.polynomial.hermite_e.hermegauss(60)
+    s = np.asarray(sde.std(t))[:, None]
+    expected = (np.logaddexp(0, -(0.5 + s * z) / s**2) * weights).sum() / weights.sum() / len(t)
+    assert abs(loss.mean() - expected) < 4 * loss.std() / np.sqrt(len(loss))
+
+    s = 0.7
+    times = jnp.full(4000, sde.time(np.array(s)), jnp.float32)
+    hits = built.hits({}, KEYS, (255 * x).astype(jnp.uint8), labels, times)
+    rate = 0.5 * (1 + float(jax.scipy.special.erf(0.5 / s / np.sqrt(2))))
+    assert abs(hits.mean() - rate) < 4 * np.sqrt(rate * (1 - rate) / 4000)
+
+
+@pytest.fixture
+def few(tmp_path) -> dict:
+    """Options of data: 40 images with labels, of which some are held out."""
+    pixels = np.random.default_rng(0).integers(0, 256, (40, 8, 8)).astype(np.uint8)
+    np.savez(tmp_path / "few.npz", images=pixels, labels=np.arange(40) % 10)
+    return dict(dataset="array", path=str(tmp_path / "few.npz"))
+
+
+def test_a_classifier_trains_stops_goes_on_and_is_evaluated(tiny_config, few, tmp_path, capsys):
+    config = tiny_config(CLASSIFIER)
+    config.data.update(few)
+    config.training.snapshot_sampling = True  # of which there are none
+    config.eval.begin_ckpt = 2
+    train(config, tmp_path / "whole")
+    for config.training.n_iters in (2, 4):
+        train(config, tmp_path / "stopped")
+    assert metrics(tmp_path / "whole") == metrics(tmp_path / "stopped")
+    whole, stopped = (score_sde.load_classifier(tmp_path / name) for name in ("whole", "stopped"))
+    for a, b in zip(jax.tree.leaves(whole.params), jax.tree.leaves(stopped.params), strict=True):
+        np.testing.assert_array_equal(a, b)
+    assert not (tmp_path / "whole" / "samples").exists()
+
+    evaluate(config, tmp_path / "whole")
+    (entry,) = json.loads((tmp_path / "whole/eval/report.json").read_text())["checkpoints"]
+    levels, n = entry["accuracy"]["by_noise_level"], entry["loss"]["images"]
+    ends = whole.sde.noise_level(np.array([LEAST_TIME, 1.0])) / 2  # of data in [-1, 1]
+    np.testing.assert_allclose([level["noise_level"] for level in levels], np.geomspace(*ends, 10), rtol=1e-3)
+    np.testing.assert_allclose(entry["accuracy"]["mean"], np.mean([level["mean"] for level in levels]))
+    assert all(0 <= level["mean"] <= 1 and level["images"] == n for level in levels)
+    page = (tmp_path / "whole/eval/report.html").read_text()
+    assert "Accuracy by noise level" in page and "chance is 0.1" in page
+    assert "accuracy, mean over noise levels 0." in capsys.readouterr().out
+
+    for mode in (sample, train_dequantizer):
+        with pytest.raises(UsageError, match="is a classifier"):
+            mode(config, tmp_path / "whole")
+    config.eval.enable_bpd = True
+    with pytest.raises(UsageError, match=r"eval\.enable_bpd=False"):
+        evaluate(config, tmp_path / "whole")
+
+
+def test_a_network_with_classes_trains_and_is_evaluated_with_them(tiny_config, few, tmp_path):
+    config = tiny_config()
+    config.data.update(few)
+    config.model.update(num_classes=10, init_scale=1.0)  # or the embedding's first gradient is almost nothing
+    config.training.n_iters = 2
+    config.eval.update(enable_bpd=False)
+    train(config, tmp_path / "run")
+    evaluate(config, tmp_path / "run")
+    model = score_sde.load(tmp_path / "run")
+    embedding, fresh = (tree["Embed_0"]["embedding"] for tree in (model.params, model.experiment.init_params()))
+    assert np.any(embedding != fresh, axis=1)[:10].sum() > 5  # of 32 labels
+    pixels, indices = np.zeros((4, 8, 8, 1), np.uint8), np.arange(4)
+    one, other = (
+        model.eval_losses(model.params, pixels, 0, indices, np.array(labels)) for labels in ([0, 1, 2, 3], [0, 2, 1, 3])
+    )
+    assert (one == other).tolist() == [True, False, False, True]
+
+
+@pytest.mark.parametrize(
+    ("change", "words"), [({"num_outputs": 9}, "model.num_outputs=10"), ({"path": True}, "array has no labels")]
+)
+def test_labels_that_a_network_cannot_be_told_are_refused_before_anything_is_written(
+    change, words, tiny_config, tmp_path
+):
+    config = tiny_config(CLASSIFIER)
+    if "path" in change:
+        np.save(tmp_path / "images.npy", np.zeros((40, 8, 8), np.uint8))
+        config.data.update(dataset="array", path=str(tmp_path / "images.npy"))
+    else:
+        config.model.update(change)
+    with pytest.raises(UsageError, match=words):
+        train(config, tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+
+
+def test_labels_count_from_zero(tiny_config):
+    built = trainable(tiny_config(CLASSIFIER))
+    source = SimpleNamespace(num_classes=3, classes=None, labels=np.array([-1, 2]))
+    with pytest.raises(UsageError, match="count from 0"):
+        check_labels(built, data.InMemory(np.zeros((2, 8, 8, 1), np.uint8), source.labels))
