@@ -11,6 +11,7 @@
 from typing import Any, NamedTuple
 
 import jax.numpy as jnp
+import numpy as np
 
 from score_sde import controllable
 from score_sde.array_types import Array, Images, Int, PyTree
@@ -140,8 +141,9 @@ class Conditional:
         return Observation(operator, scaling.scale * y + scaling.shift * ones, levels)
 
 
-def finished(x: Images, operator: controllable.Operator, y: Array, noise: float) -> Images:
+def finished(x: Images | np.ndarray, operator: controllable.Operator, y: Array, noise: float) -> Images:
     """Samples in [0, 1] given observations there: without noise these are met exactly, as far as [0, 1] permits."""
+    x = jnp.asarray(x)
     return operator.limit(operator.impose(x, y), y) if noise == 0 else jnp.clip(x, 0, 1)
 
 

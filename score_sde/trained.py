@@ -116,7 +116,7 @@ class Trained(Loaded):
         x, nfe = runner(params, keys, experiment.prior(keys), report, compile_only, (given,))
         _check_finite(x, f"A sample of {method}")
         x = experiment.scaling.to_unit(x)
-        return (jnp.clip(x, 0, 1) if observed is None else finished(x, *observed)), nfe
+        return (jnp.clip(x, 0, 1) if observed is None else finished(np.asarray(x), *observed)), nfe
 
     @property
     def num_classes(self) -> int:
