@@ -351,7 +351,8 @@ def wideresnet(config: ConfigDict) -> None:
 def small_wideresnet(config: ConfigDict) -> None:
     """A classifier for 8x8 images on a CPU, with the statistics of the digits' pixels, and its schedule."""
     config.model.update(blocks_per_group=1, channel_multiplier=2, mean=(0.30546947,), std=(0.37603422,))
-    config.training.update(n_iters=1200, snapshot_freq=600)
+    config.training.n_iters = 600
+    config.optim.lr = 3e-3
     config.eval.enable_bpd = False
 
 

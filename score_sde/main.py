@@ -216,7 +216,8 @@ python -m score_sde --config=FILE --workdir=DIR --mode=train|eval|sample|describ
                     [--coordinator=HOST:PORT --num_processes=N --process_id=I]
 
 train     trains, going on from the workdir's last checkpoint
-eval      loss, bits/dim and samples of snapshots, to DIR/EVAL_FOLDER/report.json
+eval      loss, bits/dim and samples of snapshots, or loss and accuracy of a classifier's, to
+          DIR/EVAL_FOLDER/report.json
 sample    config.sampling.num_samples samples of the last checkpoint, to DIR/samples
 describe  prints the resolved config, the network, memory, sampler and its network evaluations; needs no workdir
 train_dequantizer  fits a variational dequantisation to the last checkpoint, to DIR/dequantizer, for

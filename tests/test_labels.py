@@ -1,15 +1,16 @@
 """Labels: told to score networks, and told by classifiers, which are trained, stopped, evaluated and refused here."""
 
 import json
-from types import SimpleNamespace
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from scipy import stats
 from test_end_to_end import metrics
 
 import score_sde
+from configs.ve.ncsn.cifar10 import get_config as ncsn
 from score_sde import data
 from score_sde.build import Classification, Experiment, trainable
 from score_sde.errors import UsageError
@@ -35,17 +36,13 @@ def test_the_classes_of_a_source_are_counted():
 @pytest.fixture
 def told(tiny_config, monkeypatch):
     """A tiny experiment with classes, and what its network was told."""
-    config = tiny_config()
+    config, seen = tiny_config(), []
     config.model.num_classes = 10
-    experiment, classes = Experiment(config), []
-
-    def score_fn(params, *, classes: jax.Array, dropout_key) -> object:
-        seen.append(classes)
-        return lambda x, t: x
-
-    seen = classes
-    monkeypatch.setattr(experiment, "score_fn", score_fn)
-    return experiment, classes
+    experiment = Experiment(config)
+    monkeypatch.setattr(
+        experiment, "score_fn", lambda params, *, classes, **_: seen.append(classes) or (lambda x, t: x)
+    )
+    return experiment, seen
 
 
 def test_a_label_is_dropped_in_training_by_its_own_key_at_the_given_rate(told):
@@ -62,11 +59,9 @@ def test_a_label_is_dropped_in_training_by_its_own_key_at_the_given_rate(told):
 
 
 def test_networks_without_classes_are_told_none(tiny_config):
-    for change in ({}, {"name": "ncsn"}):
-        config = tiny_config()
-        if change:
-            config = __import__("configs.ve.ncsn.cifar10", fromlist=["get_config"]).get_config()
-            config.model.nf = 8
+    of_ncsn = ncsn()
+    of_ncsn.model.nf = 8  # whose own classes are noise levels
+    for config in (tiny_config(), of_ncsn):
         experiment = Experiment(config)
         assert experiment.num_classes == 0 and not experiment.takes_labels
         with pytest.raises(UsageError, match="has no classes"):
@@ -75,34 +70,25 @@ def test_networks_without_classes_are_told_none(tiny_config):
 
 @pytest.fixture
 def classification(tiny_config, monkeypatch):
-    """logits of (x, t) -> a Classification under VE with these in the place of its network's."""
-
-    def build(logits):
-        built = Classification(tiny_config("ve/digits_wideresnet"))
-        built.config.data.uniform_dequantization = False
-        monkeypatch.setattr(built, "logits_fn", lambda params: logits)
-        return built
-
-    return build
+    """A Classification under VE, of images as they are, and how to give it other logits, of (x, t)."""
+    config = tiny_config("ve/digits_wideresnet")
+    config.data.uniform_dequantization = False
+    built = Classification(config)
+    return built, lambda logits: monkeypatch.setattr(built, "logits_fn", lambda params: logits)
 
 
 def test_constant_logits_lose_the_logarithm_of_the_number_of_classes(classification):
-    built = classification(lambda x, t: jnp.zeros((len(x), 7)))
+    built, put = classification
+    put(lambda x, t: jnp.zeros((len(x), 7)))
     loss = built.loss({}, KEYS, jnp.zeros((4000, 2, 2, 1)), jnp.arange(4000) % 7)
     np.testing.assert_allclose(loss, np.log(7), rtol=1e-6)
 
 
 def test_exact_logits_lose_what_the_noise_hides_of_the_class(classification):
     """Of images 0 and 1: E log(1 + exp(-(1/2 + s z) / s^2)) over t and z, by quadrature; and hits are Phi(1/(2 s))."""
-    built = classification(lambda x, t: None)
-    sde = built.sde
-
-    def exact(x, t):
-        y = x[:, 0, 0, 0]
-        return -jnp.square(y[:, None] - jnp.arange(2)) / (2 * jnp.square(sde.std(t)))[:, None]
-
-    built = classification(exact)
-    labels = jnp.arange(4000) % 2
+    built, put = classification
+    sde, labels = built.sde, jnp.arange(4000) % 2
+    put(lambda x, t: -jnp.square(x[:, 0, 0] - jnp.arange(2)) / (2 * jnp.square(sde.std(t)))[:, None])
     x = labels.astype(jnp.float32)[:, None, None, None]
     loss = np.asarray(built.loss({}, KEYS, x, labels))
     t = LEAST_TIME + (1 - LEAST_TIME) * (np.arange(400) + 0.5) / 400
@@ -114,7 +100,7 @@ def test_exact_logits_lose_what_the_noise_hides_of_the_class(classification):
     s = 0.7
     times = jnp.full(4000, sde.time(np.array(s)), jnp.float32)
     hits = built.hits({}, KEYS, (255 * x).astype(jnp.uint8), labels, times)
-    rate = 0.5 * (1 + float(jax.scipy.special.erf(0.5 / s / np.sqrt(2))))
+    rate = stats.norm.cdf(0.5 / s)
     assert abs(hits.mean() - rate) < 4 * np.sqrt(rate * (1 - rate) / 4000)
 
 
@@ -195,7 +181,6 @@ def test_labels_that_a_network_cannot_be_told_are_refused_before_anything_is_wri
 
 
 def test_labels_count_from_zero(tiny_config):
-    built = trainable(tiny_config(CLASSIFIER))
-    source = SimpleNamespace(num_classes=3, classes=None, labels=np.array([-1, 2]))
+    source = data.InMemory(np.zeros((2, 8, 8, 1), np.uint8), np.array([-1, 2]))
     with pytest.raises(UsageError, match="count from 0"):
-        check_labels(built, data.InMemory(np.zeros((2, 8, 8, 1), np.uint8), source.labels))
+        check_labels(trainable(tiny_config(CLASSIFIER)), source)
