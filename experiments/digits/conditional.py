@@ -17,8 +17,8 @@ from score_sde.rounds import Arrays
 from score_sde.train import train
 from score_sde.trained import Trained, load
 
-EACH = 40  # samples of each class
-SCALE = 2.0  # of the classifier's guidance
+EACH = 20  # samples of each class
+SCALE = 4.0  # of the classifier's guidance
 SAMPLER = dict(method="dpmpp_2m", num_steps=30)
 HALVES = 8  # images whose right half is hidden
 FILLED = 6  # times that each is filled in

@@ -102,8 +102,8 @@ def _halves(found: Halves) -> str:
     psnr, mean, spread = (page_text(found.figures[name]) for name in ("psnr", "psnr_of_mean", "spread"))
     text = (
         f"The right half of held-out digits is hidden, and filled in {FILLED} times (Euler-Maruyama, the paper's"
-        f" projection). PSNR of samples {psnr} dB, of their mean {mean} dB; spread {spread}, of pixels in [0, 1]; errors "
-        "are over images. What is known comes back as it was."
+        f" projection). PSNR of samples {psnr} dB, of their mean {mean} dB; spread {spread}, of pixels in [0, 1]. "
+        "Errors are over images. What is known comes back as it was."
     )
     return page.picture(found.sheet, 1) + page.note(text)
 
