@@ -73,7 +73,6 @@ class Conditional:
         if given.observation is None:
             return
         inverse = self.options.inverse
-        check_observed(given.observation.operator, given.observation.y, self.experiment.image_shape)
         if inverse == "projection" and method not in ("pc", *FAST_SOLVERS):
             raise UsageError(
                 f"guidance.inverse=projection is defined between the fixed steps of a sampler, and {method} chooses "
@@ -134,7 +133,8 @@ class Conditional:
         return inverse_options(self.options, self.experiment.scaling.scale)
 
     def observed(self, operator: controllable.Operator, y: Array, noise: float) -> Observation:
-        """An observation of images in [0, 1] as one of images in model range."""
+        """An observation of images in [0, 1] as one of images in model range. Raises `UsageError` of others."""
+        check_observed(operator, y, self.experiment.image_shape)
         scaling = self.experiment.scaling
         ones = operator.forward(jnp.ones((len(y), *self.experiment.image_shape)))
         levels = jnp.full(len(y), scaling.scale * noise, jnp.float32)

@@ -1,0 +1,237 @@
+"""Conditions through configs, workdirs and the command line, with networks of random weights."""
+
+import json
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from score_sde import workdir
+from score_sde.build import Experiment, trainable
+from score_sde.checkpoints import Checkpoints, Retention
+from score_sde.conditional import Conditional, Given, finished
+from score_sde.controllable import Average, Blur, Inpaint
+from score_sde.errors import UsageError
+from score_sde.evaluate import evaluate, sample
+from score_sde.main import main
+from score_sde.randomness import sample_keys
+from score_sde.sampling import solve
+from score_sde.state import initial_state
+from score_sde.trained import load
+
+pytestmark = pytest.mark.xdist_group("conditional")  # they share compiled programs
+KEYS = sample_keys(jax.random.key(0), jnp.arange(4))
+
+
+def random_params(experiment, seed=0):
+    """Unlike fresh ones, which give 0 whatever the input."""
+    leaves, structure = jax.tree.flatten(experiment.param_shapes)
+    keys = jax.random.split(jax.random.key(seed), len(leaves))
+    drawn = [0.1 * jax.random.normal(key, leaf.shape) for key, leaf in zip(keys, leaves, strict=True)]
+    return jax.tree.unflatten(structure, drawn)
+
+
+def saved(config, folder, steps=(4,)):
+    """A workdir with checkpoints of random weights."""
+    experiment = trainable(config)
+    workdir.write(folder, "config.json", config.to_dict())
+    with Checkpoints(folder / "checkpoints", Retention(9)) as checkpoints:
+        for step in steps:
+            params = random_params(experiment, step)
+            checkpoints.save(step, initial_state(params, experiment.optimizer)._replace(step=jnp.int32(step)))
+            checkpoints.wait()
+    return folder
+
+
+@pytest.fixture
+def fast(tiny_config):
+    def build(name="vp/digits_ddpmpp_continuous", **sampling):
+        config = tiny_config(name)
+        if "ddpmpp" in name:
+            config.model.update(num_classes=10, attn_resolutions=())
+        config.sampling.update(method="ddim", num_steps=3, **sampling)
+        return config
+
+    return build
+
+
+@pytest.fixture(scope="module")
+def folders(tmp_path_factory):
+    return {}, tmp_path_factory.mktemp("conditional")
+
+
+@pytest.fixture
+def model(folders, fast):
+    """A score with classes, of two checkpoints, and a classifier."""
+    done, folder = folders
+    if not done:
+        done["score"] = saved(fast(), folder / "score", (2, 4))
+        done["plain"] = saved(_without_classes(fast()), folder / "plain")
+        done["classifier"] = saved(fast("vp/digits_wideresnet"), folder / "classifier")
+    return done
+
+
+def _without_classes(config):
+    config.model.num_classes = 0
+    return config
+
+
+def test_a_network_with_classes_alone_and_at_weight_one_is_its_conditional_score(fast):
+    experiment = Experiment(fast())
+    params, classes = random_params(experiment), jnp.array([3, 1, 4, 1])
+    x_T = experiment.prior(KEYS)
+
+    def sampled(given, scale):
+        config = fast()
+        config.guidance.scale = scale
+        return solve(Conditional(Experiment(config)).sampler({"score": params}, given), KEYS, x_T)
+
+    alone = solve(experiment.sampler_of(experiment.score_fn_of(params, "ddim", classes), "ddim"), KEYS, x_T)
+    without = solve(experiment.sampler(params), KEYS, x_T)
+    for scale, expected in ((1.0, alone), (0.0, without)):
+        found = sampled(Given(classes), scale)
+        np.testing.assert_array_equal(found[0], expected[0])
+        np.testing.assert_array_equal(found[1], 4)
+    assert np.abs(np.asarray(alone[0] - without[0])).max() > 1e-3
+    guided, nfe = sampled(Given(classes), 2.0)
+    assert np.abs(np.asarray(guided - alone[0])).max() > 1e-3
+    np.testing.assert_array_equal(nfe, 8)
+
+
+def test_classifiers_and_weaker_networks_of_workdirs_guide(model):
+    score, key = load(model["plain"]), jax.random.key(0)
+    plain = score.sample(key, 3)
+    guided = {
+        scale: score.sample(key, 3, classes=[1, 2, 3], classifier=str(model["classifier"]), scale=scale)
+        for scale in (0.0, 5.0)
+    }
+    np.testing.assert_array_equal(guided[0.0], plain)
+    assert np.abs(np.asarray(guided[5.0] - plain)).max() > 1e-3
+
+    strong = load(model["score"])
+    extrapolated = strong.sample(key, 3, scale=3.0, weak=str(model["score"]), weak_step=2)
+    assert np.abs(np.asarray(extrapolated - strong.sample(key, 3))).max() > 1e-3
+
+
+def test_known_pixels_of_a_network_are_exact_and_grey_values_stay(model, fast):
+    score, truth = load(model["score"]), jax.random.uniform(jax.random.key(1), (3, 8, 8, 1))
+    mask = jnp.broadcast_to(jnp.arange(8)[None, None, :, None] < 4, truth.shape)
+    for inverse in ("projection", "pigdm"):
+        x = score.posterior(jax.random.key(0), Inpaint(mask), jnp.where(mask, truth, 0), inverse=inverse)
+        np.testing.assert_array_equal(x[:, :, :4], truth[:, :, :4])
+        assert np.min(x) >= 0 and np.max(x) <= 1
+
+    config = fast()
+    config.data.num_channels = 3
+    experiment = Experiment(config)
+    conditional, operator = Conditional(experiment), Average(grey=True)
+    grey = jax.random.uniform(jax.random.key(2), (4, 8, 8, 1))
+    given = Given(observation=conditional.observed(operator, grey, 0.0))
+    solver = conditional.sampler({"score": random_params(experiment)}, given)
+    x, _ = solve(solver, KEYS, experiment.prior(KEYS))
+    colours = finished(np.asarray(experiment.scaling.to_unit(x)), operator, grey, 0.0)
+    np.testing.assert_allclose(colours.mean(-1, keepdims=True), grey, atol=1e-5)
+    assert np.min(colours) >= 0 and np.max(colours) <= 1 and np.ptp(np.asarray(colours), axis=-1).max() > 0.05
+
+
+def test_observations_enter_model_range(fast):
+    """y of [0, 1] is that of [-1, 1] through the same A, and so is its noise."""
+    conditional, x = Conditional(Experiment(fast())), jax.random.uniform(jax.random.key(0), (2, 8, 8, 1))
+    for operator in (Average(2), Blur(1.0)):
+        observation = conditional.observed(operator, operator.forward(x), 0.1)
+        np.testing.assert_allclose(observation.y, operator.forward(2 * x - 1), atol=1e-5)
+        np.testing.assert_allclose(observation.noise, 0.2, rtol=1e-6)
+
+
+def test_particles_are_drawn_by_the_predictor_alone(model):
+    score, y = load(model["plain"]), jnp.full((2, 4, 4, 1), 0.5)
+    options = dict(inverse="particles", particles=3, num_scales=25)
+    x = score.posterior(jax.random.key(0), Average(2), y, 0.1, "pc", **options)
+    assert x.shape == (2, 8, 8, 1) and np.all(np.isfinite(x))
+    with pytest.raises(UsageError, match=r"sampling\.corrector=none"):
+        score.posterior(jax.random.key(0), Average(2), y, 0.1, "pc", corrector="ald", **options)
+
+
+def test_the_command_line_fills_in_hidden_halves_of_test_images(model, fast, capsys):
+    config, folder = fast(condition="inpaint=right_half", num_samples=7), model["score"]
+    config.guidance.samples_each = 3
+    config.eval.batch_size = 4
+    sample(config, folder)
+    stem = folder / "samples" / "step_00000004_ddim_inpaint_right_half"
+    parts = [np.load(f"{stem}_{number:04d}.npz") for number in range(2)]
+    pixels, truth, index = (np.concatenate([part[name] for part in parts]) for name in ("images", "truth", "index"))
+    assert index.tolist() == [0, 0, 0, 1, 1, 1, 2]
+    np.testing.assert_array_equal(pixels[:, :, :4], truth[:, :, :4])
+    figures = json.loads(stem.with_name(f"{stem.name}_figures.json").read_text())
+    assert figures["residual"] == 0 and figures["psnr"]["images"] == 2 and figures["nfe"] == 4
+    error = np.square(pixels[:6].astype(float) - truth[:6]).reshape(6, -1).mean(1) / 255**2
+    assert figures["psnr"]["mean"] == pytest.approx(-10 * np.log10(error).mean(), rel=1e-6)
+    assert stem.with_suffix(".png").exists()
+    assert "psnr of mean" in capsys.readouterr().out
+
+    before = stem.with_name(stem.name + "_0000.npz").stat().st_mtime_ns
+    sample(config, folder)  # nothing is drawn again
+    assert stem.with_name(stem.name + "_0000.npz").stat().st_mtime_ns == before
+
+
+def test_the_command_line_samples_classes(model, fast):
+    config = fast(condition="class=all", num_samples=12)
+    sample(config, model["score"])
+    ours = np.load(model["score"] / "samples" / "step_00000004_ddim_class_all.npz")["images"]
+    config.sampling.condition = "class=1"
+    sample(config, model["score"])
+    ones = np.load(model["score"] / "samples" / "step_00000004_ddim_class_1.npz")["images"]
+    same = [np.array_equal(a, b) for a, b in zip(ours, ones, strict=True)]
+    assert same[1] and same[11] and not all(same)  # an image of 0 and 1 alone may be two classes'
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["--config.sampling.condition=class=10"], "classes 0 to 9, not [10]"),
+        (["--config.sampling.condition=inpaint=right_haf"], "did you mean 'right_half'"),
+        (["--config.sampling.condition=superresolve=3"], "divides the images' 8x8 pixels"),
+        (["--config.guidance.inverse=pidgm"], "did you mean 'pigdm'"),
+        (["--config.guidance.scale=-1"], "guidance.scale=-1"),
+        (["--config.guidance.interval=(0.5,0.2)"], "guidance.interval=(0.5, 0.2)"),
+        (["--config.guidance.noise=-1"], "guidance.noise=-1"),
+        (["--config.guidance.particles=1"], "guidance.particles=1"),
+        (["--config.guidance.classifier=missing"], "No checkpoint in missing"),
+        (["--config.sampling.method=ode", "--config.sampling.condition=inpaint=center"], "pigdm or tmpd"),
+        (["--config.guidance.inverse=particles", "--config.sampling.condition=inpaint=center"], "sampling.method=pc"),
+    ],
+)
+def test_mistakes_are_one_sentence_and_nothing_is_written(model, fast, arguments, words, capsys):
+    folder = model["score"]
+    before = sorted(folder.rglob("*"))
+    base, own = (workdir.flatten(config.to_dict()) for config in (_digits(), fast()))
+    overrides = {key: value for key, value in own.items() if base[key] != value}
+    workdir.write(folder, "launch.json", {"overrides": overrides})
+    command = ["score_sde", "--config=configs/vp/digits_ddpmpp_continuous.py", f"--workdir={folder}", "--mode=sample"]
+    assert main([*command, "--config.sampling.method=ddim", *arguments]) == 2
+    error = capsys.readouterr().err
+    assert words in error and error.count("\n") == 1
+    assert sorted(set(folder.rglob("*")) - {folder / "launch.json"}) == [
+        path for path in before if path.name != "launch.json"
+    ]
+
+
+def _digits():
+    from configs.vp.digits_ddpmpp_continuous import get_config
+
+    return get_config()
+
+
+def test_what_nothing_can_give_is_refused(model, fast):
+    config = _without_classes(fast(condition="class=1"))
+    with pytest.raises(UsageError, match=r"guidance\.classifier, the workdir"):
+        sample(config, model["plain"])
+    config.sampling.condition = "inpaint=center"
+    config.eval.update(enable_loss=False, enable_sampling=True)
+    with pytest.raises(UsageError, match="--mode=sample"):
+        evaluate(config, model["plain"])
+    with pytest.raises(UsageError, match="must take the same classes"):
+        load(model["plain"]).sample(jax.random.key(0), 1, weak=str(model["score"]))
+    with pytest.raises(UsageError, match=r"makes \(2, 4, 4, 1\)"):
+        load(model["plain"]).posterior(jax.random.key(0), Average(2), jnp.zeros((2, 8, 8, 1)))
