@@ -160,7 +160,9 @@ def _sampling_identity(model: Trained, n: int, images_digest: str = "") -> dict[
     config = model.config
     used = {"samples": n, "sampling": config.sampling.to_dict()}
     if config.sampling.condition or config.guidance.weak:
-        used |= {"guidance": workdir.flatten(config.guidance.to_dict()), "networks": model.helper_digests()}
+        places = ("classifier", "weak", "weak_step")  # of networks, which their digests tell apart
+        options = {key: value for key, value in config.guidance.items() if key not in places}
+        used |= {"guidance": workdir.flatten(options), "networks": model.helper_digests()}
     return used | ({"images": images_digest} if images_digest else {})
 
 
@@ -220,7 +222,7 @@ def _protocol(model: Trained, n: int) -> dict[str, Any]:
     method, options = experiment.sampler_options()
     if method == "pc":
         options["num_scales"] = experiment.sampling_sde.num_scales
-    nfe = experiment.sampler(experiment.param_shapes).nfe
+    nfe = model.planned_nfe(_classes(model, np.arange(1)))
     conditional = {key: value for key, value in _sampling_identity(model, n).items() if key in ("guidance", "networks")}
     if model.config.sampling.condition:
         conditional["condition"] = model.config.sampling.condition

@@ -111,9 +111,7 @@ class Trained(Loaded):
         if observed is not None:
             given = given._replace(observation=conditional.observed(*observed))
         conditional.check(given, method)
-        params = {"score": self.params}
-        params |= {name: helper.params for name, helper in self._helpers(conditional.options).items()}
-        x, nfe = runner(params, keys, experiment.prior(keys), report, compile_only, (given,))
+        x, nfe = runner(self._all_params(conditional), keys, experiment.prior(keys), report, compile_only, (given,))
         _check_finite(x, f"A sample of {method}")
         x = experiment.scaling.to_unit(x)
         return (jnp.clip(x, 0, 1) if observed is None else finished(np.asarray(x), *observed)), nfe
@@ -133,6 +131,12 @@ class Trained(Loaded):
             y = operator.forward(jnp.zeros((1, *self.experiment.image_shape)))
             given = given._replace(observation=conditional.observed(operator, y, 0.0))
         conditional.check(given, method)
+
+    def planned_nfe(self, classes: np.ndarray | None) -> int | None:
+        """Evaluations of a sample, of a class or not, by the config's sampler; None if it chooses its steps itself."""
+        conditional, _ = self._sampler(self.config.sampling.method.lower(), {})
+        given = NOTHING if classes is None else NOTHING._replace(classes=jnp.asarray(classes))
+        return conditional.sampler(self._all_params(conditional), given).nfe
 
     def helper_digests(self) -> dict[str, str | None]:
         """Of the networks that config.guidance names."""
@@ -157,6 +161,10 @@ class Trained(Loaded):
     @functools.cached_property
     def _samplers(self) -> dict[tuple, tuple[Conditional, Runner]]:
         return {}
+
+    def _all_params(self, conditional: Conditional) -> dict[str, PyTree]:
+        helpers = self._helpers(conditional.options).items()
+        return {"score": self.params} | {name: helper.params for name, helper in helpers}
 
     def _helpers(self, guidance: Any) -> dict[str, "Loaded"]:
         """The networks that config.guidance names."""
