@@ -166,7 +166,7 @@ class Gaussian(Oracle):
 class Mixture(Oracle):
     """A mixture of oracles of one shape. weights: positive; normalised to sum 1."""
 
-    def __init__(self, weights: Sequence[float], components: Sequence[Oracle]):
+    def __init__(self, weights: Sequence[float] | np.ndarray, components: Sequence[Oracle]):
         weights = np.asarray(weights, np.float64)
         if len(weights) != len(components) or not np.all(weights > 0):
             raise UsageError("A mixture needs one positive weight for each component.")

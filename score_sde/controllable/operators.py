@@ -15,7 +15,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from score_sde.array_types import Array, Float, Images, PerSample
+from score_sde.array_types import Array, Float, Images, Int, PerSample
 from score_sde.errors import UsageError
 from score_sde.randomness import expand
 
@@ -266,7 +266,7 @@ def conjugate_gradients(matrix: Callable[[Observed], Observed], b: Observed, *, 
 
     enough = 1e-12 * dot(b, b)
 
-    def step(_: int, carry: tuple) -> tuple:
+    def step(_: Int[Array, ""], carry: tuple) -> tuple:
         x, r, p, rr = carry
         ap = matrix(p)
         curvature = dot(p, ap)

@@ -18,7 +18,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from score_sde.array_types import Array, Float, Images, Int, Keys, ScoreFn
+from score_sde.array_types import Array, Float, Images, Int, Key, Keys, ScoreFn
 from score_sde.controllable.operators import Observation
 from score_sde.controllable.posterior import Options, denoised, isotropic_solve, within_reach
 from score_sde.errors import UsageError, one_of
@@ -71,7 +71,7 @@ def particles(
     def clouds(rows: Array) -> Array:
         return rows.reshape(-1, k, *rows.shape[1:])
 
-    def own_keys(keys: Keys) -> Keys:
+    def own_keys(keys: Keys) -> Key[Array, " particles"]:
         """One for each particle."""
         return flat(jax.vmap(lambda key: jax.vmap(jax.random.fold_in, (None, 0))(key, jnp.arange(k)))(keys))
 
