@@ -154,7 +154,7 @@ def scatter(pictured: dict[str, np.ndarray]) -> plt.Figure:
     density = marginal(data, grid)
     levels = density.max() * np.array([0.02, 0.1, 0.3, 0.6, 0.9])
     for panel, (name, x) in zip(axes.ravel(), panels.items(), strict=False):
-        panel.plot(*x[:, HIDDEN].T, ".", color=page.COLOURS[0], markersize=3, alpha=0.45, markeredgewidth=0)
+        panel.plot(*x[:, HIDDEN].T, ".", color=page.COLOURS[0], markersize=4.5, alpha=0.5, markeredgewidth=0)
         panel.contour(grid, grid, density, levels=levels, colors=page.COLOURS[1], linewidths=0.9)
         panel.set_title(name, fontsize=11, color=INK)
         panel.set(xlim=(low, high), ylim=(low, high), aspect="equal", xticks=[-1, 0, 1], yticks=[-1, 0, 1])
@@ -178,35 +178,41 @@ def marginal(data: Oracle, grid: np.ndarray) -> np.ndarray:
 
 
 def of_particles(records: list[Record]) -> plt.Figure:
+    """Above Gaussians, below mixtures."""
     by_row = {record.row: record for record in records}
     groups: dict[tuple[str, str], list[Record]] = {}
     for record in records:
         if record.row.method == "particles":
             groups.setdefault((record.row.problem, record.row.sde), []).append(record)
-    figure, axes = _pair()
-    for i, ((problem, sde), group) in enumerate(groups.items()):
-        own = by_row.get(group[0].row._replace(method="own score", number=0))
-        for panel, what in zip(axes, Found._fields, strict=True):
-            # Beside each other, so that bars do not hide one another.
-            x = [record.row.number * 1.03 ** (i - len(groups) / 2) for record in group]
-            y = [getattr(from_limit(record, own), what) for record in group]
-            bars = [2 * getattr(record.standard_error, what) for record in group]
-            style = dict(color=page.COLOURS[i % len(page.COLOURS)], linewidth=1.2, marker="o", markersize=4, capsize=3)
-            panel.errorbar(x, y, bars, label=f"{problem}, {sde}", **style)
     numbers = sorted({record.row.number for group in groups.values() for record in group})
-    for panel, what in zip(axes, Found._fields, strict=True):
-        panel.axhline(0, color=INK, linewidth=0.8)
-        panel.set(xscale="log", xlabel="particles", title=f"error of the {what}")
-        panel.set_xticks(numbers, [str(number) for number in numbers])
-        panel.minorticks_off()
-    return _legend(figure, axes)
+    figure, axes = _panels(2)
+    for panels, kind in zip(axes, (False, True), strict=True):
+        chosen = {key: group for key, group in groups.items() if key[0].startswith("mixture") == kind}
+        for i, ((problem, sde), group) in enumerate(chosen.items()):
+            own = by_row.get(group[0].row._replace(method="own score", number=0))
+            for panel, what in zip(panels, Found._fields, strict=True):
+                # Beside each other, so that bars do not hide one another.
+                x = [record.row.number * 1.09 ** (i - (len(chosen) - 1) / 2) for record in group]
+                y = [getattr(from_limit(record, own), what) for record in group]
+                bars = [2 * getattr(record.standard_error, what) for record in group]
+                style = dict(color=page.COLOURS[i], linewidth=1.2, marker="o", markersize=4, capsize=2, elinewidth=0.8)
+                panel.errorbar(x, y, bars, label=f"{problem}, {sde}", **style)
+        for panel, what in zip(panels, Found._fields, strict=True):
+            panel.axhline(0, color=INK, linewidth=0.8)
+            panel.set_title(f"error of the {what}", fontsize=10, color=INK)
+            panel.set(xscale="log", xlabel="particles")
+            panel.set_xticks(numbers, [str(number) for number in numbers])
+            panel.minorticks_off()
+        _legend(panels[1])
+    return figure
 
 
 def of_steps(records: list[Record]) -> plt.Figure:
-    figure, axes = _pair()
+    figure, [axes] = _panels(1)
     lengths = (25, 50, 100, 200, 400, 800, 1600)
     rows = [record for record in records if record.row._replace(steps=0, sde="") == Row(GUIDED, "", "tmpd", steps=0)]
-    for colour, sde in zip(page.COLOURS, dict.fromkeys(record.row.sde for record in rows), strict=False):
+    found = dict.fromkeys(record.row.sde for record in rows)
+    for colour, sde, beside in zip(page.COLOURS, found, (0.93, 1.0, 1.07), strict=False):
         known = [_bias(Row(GUIDED, sde, "tmpd", PREDICTOR, n)) for n in lengths]
         points = [record for record in rows if record.row.sde == sde]
         for panel, what in zip(axes, Found._fields, strict=True):
@@ -214,12 +220,15 @@ def of_steps(records: list[Record]) -> plt.Figure:
             x, y, s = zip(
                 *((r.row.steps, getattr(r.error, what), getattr(r.standard_error, what)) for r in points), strict=True
             )
-            panel.errorbar(x, y, 2 * np.array(s), color=colour, linestyle="", marker="o", markersize=4, capsize=3)
+            style = dict(color=colour, linestyle="", marker="o", markersize=4, capsize=2, elinewidth=0.8)
+            panel.errorbar(np.array(x) * beside, y, 2 * np.array(s), **style)
     for panel, what in zip(axes, Found._fields, strict=True):
-        panel.set(xscale="log", yscale="log", xlabel="steps N", title=f"error of the {what}", ylim=(1e-4, 1))
+        panel.set_title(f"error of the {what}", fontsize=10, color=INK)
+        panel.set(xscale="log", yscale="log", xlabel="steps N", ylim=(1e-4, 1))
         panel.set_xticks(lengths, [str(n) for n in lengths])
         panel.minorticks_off()
-    return _legend(figure, axes)
+    _legend(axes[1])
+    return figure
 
 
 def _bias(row: Row) -> Found:
@@ -227,9 +236,10 @@ def _bias(row: Row) -> Found:
     return difference(known_law(row), exact, exact)
 
 
-def _pair() -> tuple[plt.Figure, np.ndarray]:
-    figure, axes = plt.subplots(1, 2, figsize=(11, 3.8), layout="constrained")
-    for panel in axes:
+def _panels(rows: int) -> tuple[plt.Figure, np.ndarray]:
+    """Two beside each other in each row."""
+    figure, axes = plt.subplots(rows, 2, figsize=(11.5, 3.4 * rows), layout="constrained", squeeze=False)
+    for panel in axes.ravel():
         panel.grid(color="#e4e4e4", linewidth=0.6)
         panel.set_axisbelow(True)
         panel.spines[["top", "right"]].set_visible(False)
@@ -237,11 +247,9 @@ def _pair() -> tuple[plt.Figure, np.ndarray]:
     return figure, axes
 
 
-def _legend(figure: plt.Figure, axes: np.ndarray) -> plt.Figure:
-    handles, labels = axes[0].get_legend_handles_labels()
-    if handles:
-        figure.legend(handles, labels, loc="outside right center", frameon=False, fontsize=9, labelcolor=INK)
-    return figure
+def _legend(panel: plt.Axes) -> None:
+    if panel.get_legend_handles_labels()[0]:
+        panel.legend(loc="center left", bbox_to_anchor=(1.02, 0.5), frameon=False, fontsize=9, labelcolor=INK)
 
 
 def _svg(figure: plt.Figure) -> str:

@@ -19,7 +19,7 @@ from score_sde.sde import SDE
 PREDICTOR = "reverse_diffusion"
 FLOW = "probability_flow"
 CLASS_PROBLEM, CLASS = "mixture, class", 1  # which component is asked for
-PARTICLES = {4: 8192, 16: 2048, 64: 1024}  # how many -> samples
+PARTICLES = {2: 8192, 4: 8192, 16: 2048, 64: 1024}  # how many -> samples
 SAMPLES = 8192
 # The published step of 1 is for 10^5 numbers. Of 0.003, 0.01, ..., 1 these have about the least error at N = 200.
 DPS_STEP = {"VP": 0.05, "sub-VP": 0.05, "VE": 0.02}
