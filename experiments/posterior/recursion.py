@@ -7,7 +7,8 @@ N(mu, C), with m and s the mean scale and std at t,
     score         -S^{-1} (x - m mu),     S = m^2 C + s^2 I,     xhat = mu + J (x - m mu),     J = m C S^{-1}     (1)
     tmpd          the score of N(mu, C) given y, whose moments are Bayes' formula
     pigdm         + J A^T (r^2 A A^T + noise^2 I)^{-1} (y - A xhat),     r^2 = k^2 v / (k^2 + v),     k = s / m   (2)
-    projection    x <- x + l A^+ (m y + s A z - A x),     l = s^2 / (s^2 + m^2 noise^2)                           (3)
+    projection    v.x <- m u.y / g + (s^2 - m^2 noise^2 / g^2)^1/2 z,     A = sum of g u v^T, if the root is real  (3)
+                  x <- x + l A^+ (m y + s A z - A x),     l = s^2 / (s^2 + m^2 noise^2),     of a `Linear` A      (4)
 
 Particles, in the limit of many, are the unconditional chain's x of the last time, weighted by the density of y in (2),
 and moved by the last step of (2).
@@ -112,13 +113,20 @@ class Hold(NamedTuple):
     noise: np.ndarray
 
 
-def hold_to(sde: SDE, seen: Seen) -> Callable[[float], Hold]:
-    """`projection`."""
+def hold_to(sde: SDE, seen: Seen, spectral: bool = True) -> Callable[[float], Hold]:
+    """`projection`. spectral: by the singular vectors of A; otherwise eq. (4)."""
     inverse = np.linalg.pinv(seen.matrix)
     known = inverse @ seen.matrix
+    left_vectors, factors, vectors = np.linalg.svd(seen.matrix, full_matrices=False)
 
     def at(t: float) -> Hold:
         m, s = _kernel(sde, t)
+        if spectral:
+            rest = s**2 - (m * seen.noise / factors) ** 2
+            on = rest >= 0
+            of_y = vectors.T @ np.diag(on / factors) @ left_vectors.T
+            noise = vectors.T @ np.diag(np.sqrt(np.where(on, rest, 0.0)))
+            return Hold(np.eye(len(known)) - of_y @ seen.matrix, m * of_y @ seen.y, noise)
         strength = s**2 / (s**2 + m**2 * seen.noise**2)
         return Hold(np.eye(len(known)) - strength * known, strength * m * inverse @ seen.y, strength * s * known)
 
@@ -207,6 +215,7 @@ def tabulated_law(
     table = FAST_SOLVERS[name](Grid(sde, time_grid(sde, "log_snr", num_steps, eps=eps, rho=7.0)), Options())
     times = [*table.t.tolist(), eps]
     kernels = [_kernel(sde, t) for t in times]
+    draws = 0 if hold is None else hold(1.0).noise.shape[1]
 
     def evaluate(y: np.ndarray, i: int, data: bool) -> np.ndarray:
         (m, s), (matrix, shift) = kernels[i], score(times[i])
@@ -221,7 +230,7 @@ def tabulated_law(
         y[:, 1 + d :] += pull.noise
         return y / m
 
-    base = np.concatenate([law.mean[:, None], np.eye(d), np.zeros((d, d))], axis=1) / kernels[0][0]
+    base = np.concatenate([law.mean[:, None], np.eye(d), np.zeros((d, draws))], axis=1) / kernels[0][0]
     trial, history = base, []
     for i, (of_base, of_trial) in enumerate(zip(table.base, table.trial, strict=True)):
         history = [evaluate(trial, i, table.predicts_data), *history]

@@ -11,7 +11,7 @@ from experiments.posterior import recursion
 from experiments.posterior.problems import MIXTURE, PROBLEMS, STEPS, sdes
 from experiments.posterior.recursion import Law, Seen
 from score_sde.array_types import Images
-from score_sde.controllable import GUIDES, Options, classifier_guidance, extrapolation, particles, projection
+from score_sde.controllable import GUIDES, Linear, Options, classifier_guidance, extrapolation, particles, projection
 from score_sde.oracles import Gaussian, Oracle
 from score_sde.sampling import PREDICTORS, Solver, fast_solver, predictor_corrector, probability_flow
 from score_sde.sde import SDE
@@ -116,7 +116,8 @@ def known_law(row: Row) -> Law | None:
         return recursion.particles_limit(sde, data, seen, predictor=row.sampler)
     score = recursion.score_of(sde, data)
     if row.method == "projection":
-        hold, begin = recursion.hold_to(sde, seen), recursion.start(sde, len(data.mean), seen)
+        spectral = not isinstance(problem.operator(1), Linear)
+        hold, begin = recursion.hold_to(sde, seen, spectral), recursion.start(sde, len(data.mean), seen)
     elif row.method == "pigdm":
         score = recursion.pigdm_score(sde, data, seen)
     else:
