@@ -30,7 +30,7 @@ N, SAMPLES = 50, 4096
         Row("grey", "sub-VP", "tmpd", "euler_maruyama", N),
         Row("average", "VE", "projection", "dpmpp_2m", 10),
         Row("blur", "sub-VP", "projection", steps=N),
-        Row("dense", "VP", "projection", steps=N),
+        pytest.param(Row("dense", "VP", "projection", steps=N), marks=pytest.mark.long),
     ],
     ids=str,
 )
@@ -45,7 +45,7 @@ def test_moments_of_samples_are_those_of_the_recursion(row):
 
 
 def test_particles_approach_their_limit_and_not_the_posterior():
-    row = Row("dense", "VE", "particles", steps=25, number=16)
+    row = Row("dense", "VE", "particles", steps=25, number=8)
     exact, limit = exact_law(row), known_law(row)
     got, variances = measure.moments_of(measure.draw(row, 2048))
     standard = difference(Law(*map(np.sqrt, variances)), Law(*map(np.zeros_like, variances)), exact)
