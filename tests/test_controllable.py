@@ -49,15 +49,18 @@ def observation(noise, n=2048):
     return Observation(Inpaint(mask), y, jnp.full(n, noise))
 
 
-def assert_distribution(x, exact, slack=0.03):
-    """Mean and covariance within four standard errors, and the sampler's own error, of `exact`'s.
+def met(x, noise):
+    """As samples are returned: without noise they meet the observation exactly."""
+    given = observation(noise)
+    return given.operator.impose(x, given.y) if noise == 0 else x
 
-    A sampler ends at eps, where what is known without noise is met to about eps: 2e-3.
-    """
+
+def assert_distribution(x, exact, slack=0.03):
+    """Mean and covariance within four standard errors, and the sampler's own error, of `exact`'s."""
     x = np.asarray(x, np.float64).reshape(len(x), -1)
     std = np.sqrt(np.diag(exact.covariance))
     errors = 4 / np.sqrt(len(x)) + slack
-    np.testing.assert_array_less(np.abs(x.mean(0) - exact.mean.ravel()), errors * std + 2e-3)
+    np.testing.assert_array_less(np.abs(x.mean(0) - exact.mean.ravel()), errors * std + 1e-6)
     scale = np.outer(std, std)
     np.testing.assert_array_less(np.abs(np.cov(x.T) - exact.covariance), 2 * errors * scale + 1e-6)
 
@@ -181,7 +184,7 @@ def test_colouring_starts_with_the_priors_colours():
 def test_moment_projection_is_exact_for_gaussians(sde, noise):
     guided = GUIDES["tmpd"](sde, GAUSSIAN.score_fn(sde), observation(noise), Options())
     x, _ = solve(predictor_corrector(sde, guided, predictor="reverse_diffusion"), KEYS, start(sde))
-    assert_distribution(x, GAUSSIAN.given(A, Y, noise), slack=0.06)
+    assert_distribution(met(x, noise), GAUSSIAN.given(A, Y, noise), slack=0.06)
 
 
 @by_sde
@@ -201,7 +204,7 @@ def test_projection_is_exact_where_pixels_are_independent():
         fast_solver(SDES[0], data.score_fn(SDES[0]), name="heun", grid="uniform", num_steps=40, project=held.project),
     ):
         x, _ = solve(solver, KEYS, held.start(start(SDES[0])))
-        assert_distribution(x, data.given(A, Y, 0.0), slack=0.05)
+        assert_distribution(met(x, 0.0), data.given(A, Y, 0.0), slack=0.05)
 
 
 def test_steps_of_diffusion_posterior_sampling_go_down_the_residual_by_their_length():
@@ -224,24 +227,6 @@ def test_guidance_reaches_no_further_than_it_may():
     )
     moved = (sde.std(t) ** 2 / sde.mean_scale(t))[:, None, None, None] * (guided(x, t) - GAUSSIAN.score(sde, x, t))
     assert float(jnp.max(jnp.abs(moved))) == pytest.approx(0.1, rel=1e-3)
-
-
-def test_particles_converge_to_the_posterior_of_a_mixture():
-    """Whose two components the observation cannot tell apart with certainty."""
-    sde, keys = VP(num_scales=60), KEYS[:512]
-    exact, errors = MIXTURE.given(A, np.array([0.1, 0.0]), 0.4), []
-    given = observation(0.4, len(keys))
-    given = given._replace(
-        y=jnp.where(MASK, jnp.asarray([[[0.1], [0.0]], [[0.0], [0.0]]]), 0.0) * jnp.ones_like(given.y)
-    )
-    assert 0.2 < exact.weights[0] < 0.8
-    for k in (2, 32):
-        solver = particles(sde, MIXTURE.score_fn(sde), given.repeated(k), Options(), num_particles=k)
-        x, nfe = solve(solver, keys, start(sde, keys))
-        assert nfe.tolist() == [60 * k] * len(keys)
-        right = MIXTURE._joint(sde, x, jnp.full(len(x), 1e-3))
-        errors.append(abs(float(jnp.mean(jnp.argmax(right, axis=0) == 0)) - exact.weights[0]))
-    assert errors[1] < 3 * np.sqrt(0.25 / len(keys)) < errors[0]
 
 
 def test_a_sample_of_particles_depends_on_its_key_only():

@@ -123,6 +123,25 @@ def test_exact_bits_are_the_change_of_variables_along_the_flow(sde):
         np.testing.assert_allclose(GAUSSIAN.bits_per_dim(sde, x)[0], expected, rtol=1e-9)
 
 
+@pytest.mark.parametrize("name", ["full", "mixture"])
+def test_given_an_observation_densities_obey_bayes_rule(name):
+    """p(x | y) p(y) = p(y | x) p(x), at any x."""
+    oracle, x = ORACLES[name], RNG.normal(size=(5, D))
+    matrix, y, noise = RNG.normal(size=(2, D)), np.array([0.4, -0.7]), 0.3
+    posterior = oracle.given(matrix, y, noise)
+    parts = zip(oracle.weights, oracle.components, strict=True) if name == "mixture" else [(1.0, oracle)]
+    evidence = logsumexp([np.log(weight) + part.log_evidence(matrix, y, noise) for weight, part in parts])
+    likelihood = np.array([multivariate_normal.logpdf(y, matrix @ point, noise**2 * np.eye(2)) for point in x])
+
+    def log_density(data):
+        parts = zip(data.weights, data.components, strict=True) if name == "mixture" else [(1.0, data)]
+        return logsumexp(
+            [np.log(w) + multivariate_normal.logpdf(x, g.mean.ravel(), g.covariance) for w, g in parts], axis=0
+        )
+
+    np.testing.assert_allclose(log_density(posterior) + evidence, likelihood + log_density(oracle), rtol=1e-7)
+
+
 def test_near_the_data_the_posterior_is_the_nearest_point():
     oracle, sde = Empirical(POINTS), VE()
     x = jnp.asarray(POINTS[2:3] + 0.01, jnp.float32)
@@ -135,7 +154,7 @@ def test_near_the_data_the_posterior_is_the_nearest_point():
         (lambda: Gaussian(np.zeros(4), 1.0), "give a mean"),
         (lambda: Gaussian(MEAN, np.eye(3)), "give a mean"),
         (lambda: Gaussian(MEAN, np.triu(np.ones((4, 4)))), "symmetric"),
-        (lambda: Gaussian(MEAN, 0.0), "positive"),
+        (lambda: Gaussian(MEAN, 0.0), "nor all zero"),
         (lambda: Mixture([1], [GAUSSIAN, GAUSSIAN]), "one positive weight"),
         (lambda: Mixture([1, 1], [GAUSSIAN, Gaussian(np.zeros((1, 1, 1)), 1.0)]), "one shape"),
         (lambda: Empirical(np.zeros((3, 4))), "n, h, w, c"),

@@ -1,7 +1,8 @@
 r"""Do samples have the right distribution? And are evaluations counted right? At the library's defaults, in float32.
 
 The samples' characteristic function is compared with the exact one, a closed form for Gaussians and their mixtures, at
-frequencies w around the scale of the data (its covariance C: |C^1/2 w| = 1/2, 1, 2 and 3, eight directions each):
+frequencies w around the scale of the data (its covariance C: |C^1/2 w| = 1/2, 1, 2 and 3, eight directions each, even
+in two dimensions and at random, the same always, in more):
 
     phi(w) = E exp(i w.x),      d(w) = mean over samples of exp(i w.x) - phi(w).                        (1)
 
@@ -45,10 +46,17 @@ class Distance(NamedTuple):
 
 def frequencies(data: Oracle) -> np.ndarray:
     """(k, D) around the inverse scale of the data."""
-    angles = np.pi * np.arange(DIRECTIONS) / DIRECTIONS  # phi(-w) is the conjugate of phi(w)
-    directions = np.stack([np.cos(angles), np.sin(angles)], axis=1)
     whiten = np.linalg.inv(np.linalg.cholesky(problems.covariance(data)))
-    return np.concatenate([radius * directions @ whiten for radius in RADII])
+    return np.concatenate([radius * _directions(len(whiten)) @ whiten for radius in RADII])
+
+
+def _directions(d: int) -> np.ndarray:
+    """Unit vectors (k, d)."""
+    if d == 2:
+        angles = np.pi * np.arange(DIRECTIONS) / DIRECTIONS  # phi(-w) is the conjugate of phi(w)
+        return np.stack([np.cos(angles), np.sin(angles)], axis=1)
+    vectors = np.random.default_rng(0).standard_normal((DIRECTIONS, d))
+    return vectors / np.linalg.norm(vectors, axis=1, keepdims=True)
 
 
 def distance(sde: SDE, data: Oracle, x: Images | np.ndarray, t: float) -> Distance:

@@ -91,18 +91,22 @@ def characteristic_function(sde: SDE, data: Oracle, t: float, frequencies: np.nd
     scale, std = kernel(sde, t)
     total = 0.0
     for weight, mean, covariance in components(data):
-        c = scale**2 * covariance + std**2 * np.eye(D)
+        c = scale**2 * covariance + std**2 * np.eye(len(mean))
         total = total + weight * np.exp(
             1j * scale * frequencies @ mean - 0.5 * np.einsum("ki,ij,kj->k", frequencies, c, frequencies)
         )
     return total
 
 
+def mean(data: Oracle) -> np.ndarray:
+    """Of x_0, (D,)."""
+    return sum(w * m for w, m, _ in components(data))
+
+
 def covariance(data: Oracle) -> np.ndarray:
     """Of x_0, (D, D)."""
-    parts = components(data)
-    mean = sum(w * m for w, m, _ in parts)
-    return sum(w * (c + np.outer(m - mean, m - mean)) for w, m, c in parts)
+    centre = mean(data)
+    return sum(w * (c + np.outer(m - centre, m - centre)) for w, m, c in components(data))
 
 
 def fixed_starts(sde: SDE, n: int) -> Array:

@@ -38,6 +38,10 @@ class Operator(abc.ABC):
     def solve(self, y: Observed, variance: PerSample) -> Observed:
         """(A A^T + variance I)^{-1} y for y in the range of A; at variance 0 the pseudo-inverse."""
 
+    def function(self, f: Callable[[Array], Array], y: Observed) -> Observed | None:
+        """f(A A^T) y, with f of its eigenvalues, in an array that broadcasts with y or its transform. None: unknown."""
+        return None
+
     def least_squares(self, y: Observed) -> Images:
         """The smallest x that observes y, A^T (A A^T)^{-1} y."""
         return self.adjoint(self.solve(y, jnp.zeros(len(y))))
@@ -98,6 +102,9 @@ class Inpaint(Operator):
     def solve(self, y: Observed, variance: PerSample) -> Observed:
         return y / expand(1 + variance, y)
 
+    def function(self, f: Callable[[Array], Array], y: Observed) -> Observed:
+        return f(jnp.ones_like(y)) * y
+
     def impose(self, x: Images, y: Observed) -> Images:
         """To the last bit, which adding a difference would not be."""
         return jnp.where(self.mask, y, x)
@@ -130,6 +137,9 @@ class Average(Operator):
 
     def solve(self, y: Observed, variance: PerSample) -> Observed:
         return y / expand(1 / self._block(y) + variance, y)
+
+    def function(self, f: Callable[[Array], Array], y: Observed) -> Observed:
+        return f(jnp.full_like(y, 1 / self._block(y))) * y
 
     def limit(self, x: Images, y: Observed) -> Images:
         """Towards the mean of its block, which stays what it is, until every number is in [0, 1]."""
@@ -172,6 +182,10 @@ class Blur(Operator):
         power = squares + expand(variance, y)
         return self._filter(y, jnp.where(squares > 0, 1 / jnp.where(squares > 0, power, 1.0), 0.0))
 
+    def function(self, f: Callable[[Array], Array], y: Observed) -> Observed:
+        squares = jnp.tile(jnp.square(self._factors(y))[None, :, :, None], (len(y), 1, 1, 1))
+        return self._filter(y, jnp.where(squares > 0, f(jnp.where(squares > 0, squares, 1.0)), 0.0))
+
     def picture(self, y: Observed) -> Images:
         return jnp.clip(y, 0, 1)
 
@@ -212,6 +226,9 @@ class Sense(Operator):
 
     def solve(self, y: Observed, variance: PerSample) -> Observed:
         return y / expand(1 + variance, y)
+
+    def function(self, f: Callable[[Array], Array], y: Observed) -> Observed:
+        return f(jnp.ones_like(y)) * y
 
     def measured(self, y: Observed) -> Observed:
         return self._choice(y)[0] * y

@@ -71,7 +71,7 @@ def particles(
     def clouds(rows: Array) -> Array:
         return rows.reshape(-1, k, *rows.shape[1:])
 
-    def own_keys(keys: Keys) -> Key[Array, " n"]:
+    def own_keys(keys: Keys) -> Key[Array, " particles"]:
         """One for each particle."""
         return flat(jax.vmap(lambda key: jax.vmap(jax.random.fold_in, (None, 0))(key, jnp.arange(k)))(keys))
 

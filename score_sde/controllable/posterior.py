@@ -14,11 +14,11 @@ mean (Tweedie), and an approximate covariance C_t of x_0 given x_t,
 | dps        | 0, and a step size instead     | nothing                            | Chung et al. 2023, algorithm 1   |
 | pigdm      | k^2 v / (k^2 + v) I            | Gaussians of covariance v I        | Song et al. 2023, section 3      |
 | tmpd       | (std^2 / m) d xhat / dx        | Gaussians                          | Boys et al. 2023, section 3      |
-| projection | no Gaussian, but known pixels  | known and unknown independent      | paper, appendix I                |
+| projection | no Gaussian, but known pixels  | known and unknown independent (*)  | paper, appendix I                |
 
-with k = std / m the noise level. `tmpd` keeps the whole matrix, which conjugate gradients need only the product with
-(Rozet et al., 2024), where its publication keeps the diagonal. Nothing here is exact for other data;
-`score_sde.controllable.particles` is in the limit of many particles.
+with k = std / m the noise level; (*) with noise, where the eigenvalues of A A^T are known (see `projection`). `tmpd`
+keeps the whole matrix, which conjugate gradients need only the product with (Rozet et al., 2024), where its publication
+keeps the diagonal. Nothing here is exact for other data; `score_sde.controllable.particles` is in the limit of many.
 """
 
 from collections.abc import Callable
@@ -28,7 +28,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from score_sde.array_types import Images, Keys, PerSample, ScoreFn, Times
+from score_sde.array_types import Array, Images, Keys, PerSample, ScoreFn, Times
 from score_sde.controllable.operators import Observation, Observed, conjugate_gradients
 from score_sde.errors import UsageError
 from score_sde.randomness import expand, normal
@@ -143,23 +143,37 @@ class Projection(NamedTuple):
 def projection(sde: SDE, observation: Observation) -> Projection:
     """What is known of x_t, perturbed, takes the place of what the sampler has for it.
 
-    x <- x + lambda A^T (A A^T)^{-1} (y_t - A x), with y_t = m y + std A z. Of a noisy observation lambda =
-    std^2 / (std^2 + m^2 noise^2) is left: as much as y_t tells more than the noise that is in it. The mean of an update
-    is given the mean of y_t, and keeps no noise anywhere (the paper's code leaves that of the last step where nothing
-    is known). x_T is given y itself, as in the paper's code.
+    x <- x + A^T (A A^T)^{-1} (y_t - A x), with y_t = m y + std A z. A noisy y has some of the noise of x_t already: in
+    the directions in which A A^T is g, y_t needs z of variance std^2 - m^2 noise^2 / g only, and where that is negative
+    y knows less than x_t does, and nothing is imposed any more (Kawar et al., 2022, in the limit). Where g is unknown,
+    as of `Linear`, all of z is added and lambda = std^2 / (std^2 + m^2 noise^2) of the change is made, which trusts y
+    too much. The mean of an update is given the mean of y_t, and keeps no noise anywhere (the paper's code leaves that
+    of the last step where nothing is known). x_T is given y itself, as in the paper's code.
     """
     operator, y = observation.operator, observation.y
+    spectral = operator.function(jnp.ones_like, y) is not None
 
-    def pull(x: Images, target: Observed, strength: PerSample) -> Images:
-        imposed, strength = operator.impose(x, target), expand(strength, x)
+    def pull(x: Images, target: Observed, std: PerSample, noise: PerSample) -> Images:
+        imposed = operator.impose(x, target)
+        if spectral:
+            change = operator.function(lambda g: (left(g, std, noise) >= 0) / g, target - operator.forward(x))
+            return jnp.where(expand(noise == 0, x), imposed, x + operator.adjoint(change))
+        strength = expand(jnp.square(std) / (jnp.square(std) + jnp.square(noise)), x)
         return jnp.where(strength == 1, imposed, x + strength * (imposed - x))
+
+    def left(g: Array, std: PerSample, noise: PerSample) -> Array:
+        """The variance that z still has."""
+        return expand(jnp.square(std), g) - expand(jnp.square(noise), g) / g
 
     def project(keys: Keys, t: Times, x: Images, x_mean: Images) -> tuple[Images, Images]:
         mean_scale, std = sde.mean_scale(t), sde.std(t)
-        mean = expand(mean_scale, y) * y
+        mean, noise = expand(mean_scale, y) * y, mean_scale * observation.noise
         z = operator.forward(normal(keys, x.shape[1:]).astype(x.dtype))
-        strength = jnp.square(std) / (jnp.square(std) + jnp.square(mean_scale * observation.noise))
-        return pull(x, mean + expand(std, y) * z, strength), pull(x_mean, mean, strength)
+        perturbation = expand(std, y) * z
+        if spectral:
+            rest = operator.function(lambda g: jnp.sqrt(jnp.maximum(left(g, std, noise), 0.0)), z)
+            perturbation = jnp.where(expand(noise == 0, y), perturbation, rest)
+        return pull(x, mean + perturbation, std, noise), pull(x_mean, mean, std, noise)
 
     return Projection(lambda x: operator.impose(x, y), project)
 

@@ -1,0 +1,178 @@
+r"""What is measured of a row: moments of its samples against the exact posterior, and against its known law.
+
+With mean mu and covariance C of the exact posterior, and m and S those of the samples,
+
+    error of the mean = |m - mu| / sqrt(tr C),     error of the covariance = |S - C| / |C|,                    (1)
+
+in Euclidean and Frobenius norms: the first is in units of the posterior's own standard deviation (root mean square over
+all directions), the second a relative one. Samples come in independent blocks, of the spread of whose moments the
+standard errors are: of all coordinates together, sqrt(sum of variances), in the units of (1). E error^2 is bias^2 +
+standard error^2, so that exact samples show an error of about one standard error.
+"""
+
+import zlib
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from experiments.posterior.problems import PROBLEMS
+from experiments.posterior.recursion import Law
+from experiments.posterior.rows import CLASS_PROBLEM, PARTICLES, Row, known_law, solver, truth
+from experiments.truth_table import distribution
+from experiments.truth_table import problems as closed
+from score_sde.oracles import Mixture
+from score_sde.randomness import Stream, sample_keys, stream
+from score_sde.sampling import solve
+from score_sde.sde import VP
+
+BLOCKS = 32
+WITHIN = 4.0  # standard errors from the known law; beyond is a miss
+FINITE = 0.05  # what so many particles may still be from their limit, in the units of eq. (1), beside chance
+
+
+class Found(NamedTuple):
+    """Of the mean and of the covariance."""
+
+    mean: float
+    covariance: float
+
+
+class Record(NamedTuple):
+    row: Row
+    samples: int
+    error: Found  # from the exact posterior
+    standard_error: Found
+    known: Found | None = None  # the known law's error; None if none is known
+    apart: Found | None = None  # of the measured moments from the known law's
+    distance: dict[str, float] | None = None  # of the distribution, for mixtures
+    misses: tuple[str, ...] = ()
+
+
+def draw(row: Row, n: int) -> np.ndarray:
+    """(n, D). Rows of one problem and SDE share their x_T, and where their samplers draw alike their noise."""
+    seed = zlib.crc32(f"{row.problem}, {row.sde}".encode())
+    keys = sample_keys(jax.random.key(seed), jnp.arange(n))
+    sampler, start = solver(row, n)
+    x = row.process.prior_sample(stream(keys, Stream.PRIOR), truth(row.problem).shape)
+    return np.asarray(solve(sampler, keys, start(x))[0], np.float64).reshape(n, -1)
+
+
+def moments_of(x: np.ndarray) -> tuple[Law, Law]:
+    """Of samples (n, D); and the variances of these estimates, from independent blocks."""
+    blocks = np.split(x, BLOCKS)
+    means = np.array([block.mean(0) for block in blocks])
+    covariances = np.array([np.cov(block.T) for block in blocks])
+    return Law(means.mean(0), covariances.mean(0)), Law(
+        means.var(0, ddof=1) / BLOCKS, covariances.var(0, ddof=1) / BLOCKS
+    )
+
+
+def exact_law(row: Row) -> Law:
+    data = truth(row.problem)
+    return Law(closed.mean(data), closed.covariance(data))
+
+
+def difference(one: Law, other: Law, exact: Law) -> Found:
+    """In the units of eq. (1)."""
+    return Found(
+        float(np.linalg.norm(one.mean - other.mean) / np.sqrt(np.trace(exact.covariance))),
+        float(np.linalg.norm(one.covariance - other.covariance) / np.linalg.norm(exact.covariance)),
+    )
+
+
+def measure(row: Row, small: bool = False) -> tuple[Record, np.ndarray]:
+    """And the samples. small: 2048 of them."""
+    n = min(row.samples, 2048) if small else row.samples
+    x = draw(row, n)
+    exact, known = exact_law(row), known_law(row)
+    got, variances = moments_of(x)
+    record = Record(
+        row=row,
+        samples=n,
+        error=difference(got, exact, exact),
+        standard_error=difference(Law(*map(np.sqrt, variances)), Law(*map(np.zeros_like, variances)), exact),
+        known=None if known is None else difference(known, exact, exact),
+        apart=None if known is None else difference(got, known, exact),
+        distance=_distance(row, x),
+    )
+    return record._replace(misses=misses(record)), x
+
+
+def _distance(row: Row, x: np.ndarray) -> dict[str, float] | None:
+    """The characteristic function's, where the posterior is more than a mean and a covariance."""
+    if not isinstance(truth(row.problem), Mixture):
+        return None
+    found = distribution.distance(VP(), truth(row.problem), x, 0.0)
+    return {"error": found.error, "standard_error": found.standard_error, "bias": found.bias}
+
+
+def misses(record: Record) -> tuple[str, ...]:
+    """What the record misses by itself, in words."""
+    row, found = record.row, []
+    for what in Found._fields:
+        error, standard = getattr(record.error, what), getattr(record.standard_error, what)
+        if not np.isfinite([error, standard]).all():
+            found.append(f"{row}: its {what} is not finite")
+        elif record.apart is not None and row.method != "particles":
+            apart = getattr(record.apart, what)
+            if not apart <= WITHIN * standard:
+                found.append(f"{row}: {what} {apart / standard:.1f} standard errors from its known bias")
+    return tuple(found)
+
+
+def missed_together(records: list[Record]) -> list[str]:
+    """What shows in several rows only."""
+    by_row = {record.row: record for record in records}
+    groups: dict[tuple, list[Record]] = {}
+    for record in records:
+        if record.row.method == "particles":
+            groups.setdefault((record.row.problem, record.row.sde), []).append(record)
+    found = [miss for group in groups.values() for miss in _of_particles(group, by_row)]
+    return found + _of_classes(records, by_row)
+
+
+def from_limit(record: Record, own: Record | None) -> Found:
+    """Distance of particles from their limit: exact on a Gaussian; else from the posterior, less the sampler's own."""
+    if record.apart is not None:
+        return record.apart
+    own = record.error if own is None else own.error
+    return Found(*(max(0.0, e - o) for e, o in zip(record.error, own, strict=True)))
+
+
+def _of_particles(group: list[Record], by_row: dict[Row, Record]) -> list[str]:
+    """The error falls with their number, and at most of them is that of the limit."""
+    found, group = [], sorted(group, key=lambda record: record.row.number)
+    own = by_row.get(group[0].row._replace(method="own score", number=0))
+    if own is None and group[0].apart is None:
+        return []
+    few, most = group[0], group[-1]
+    for what in Found._fields:
+        standard = [getattr(record.standard_error, what) for record in (few, most)]
+        first, last = (getattr(from_limit(record, own), what) for record in (few, most))
+        if not last <= first + WITHIN * np.hypot(*standard):
+            found.append(f"{most.row}: its {what} is {last:.3f} from the limit, and {first:.3f} of fewer particles")
+        if most.row.number == max(PARTICLES) and not last <= FINITE + WITHIN * standard[1]:
+            found.append(f"{most.row}: its {what} is {last:.3f} from the limit")
+    return found
+
+
+def _of_classes(records: list[Record], by_row: dict[Row, Record]) -> list[str]:
+    """Of exact scores and an exact classifier the two guidances are one."""
+    found = []
+    for record in records:
+        if record.row.problem == CLASS_PROBLEM and record.row.method == "classifier":
+            other = by_row.get(record.row._replace(method="classifier-free"))
+            if other is not None and not np.allclose(record.error, other.error, atol=2e-3):
+                found.append(f"{record.row}: {record.error}, and classifier-free {other.error}")
+    return found
+
+
+def unknown_bias(row: Row) -> str:
+    """Why a row has no known law."""
+    if row.problem == CLASS_PROBLEM:
+        return "other than Bayes' rule"
+    if row.method == "dps":
+        return "not linear"
+    return "" if not isinstance(PROBLEMS[row.problem].data, Mixture) else "not Gaussian"

@@ -1,0 +1,275 @@
+"""The table as text, and one self-contained page with the pictures inside."""
+
+import io
+import json
+import os
+import platform
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+import matplotlib
+import numpy as np
+
+from experiments.posterior.measure import FINITE, WITHIN, Found, Record, difference, exact_law, from_limit, unknown_bias
+from experiments.posterior.problems import LEFT, STEPS
+from experiments.posterior.rows import DPS_STEP, GUIDED, PICTURED, PICTURED_SDE, PREDICTOR, Row, known_law, truth
+from experiments.truth_table import problems as closed
+from score_sde import page, workdir
+from score_sde.oracles import Oracle
+from score_sde.randomness import sample_keys
+
+matplotlib.use("Agg")
+from matplotlib import pyplot as plt
+
+COLUMNS = (
+    "problem",
+    "SDE",
+    "method",
+    "sampler",
+    "steps",
+    "samples",
+    "mean: error",
+    "known",
+    "covariance: error",
+    "known",
+    "s.e. apart",
+    "distribution",
+    "",
+)
+INK = "#1c1c1c"
+HIDDEN = [i for i in range(4) if i not in LEFT]
+
+
+def cells(record: Record) -> list[str]:
+    """One line of the table."""
+    row, known = record.row, record.known
+
+    def error(what: str) -> str:
+        return f"{getattr(record.error, what):.3f} ± {getattr(record.standard_error, what):.3f}"
+
+    def bias(what: str) -> str:
+        return "-" if known is None else f"{getattr(known, what):.3f}"
+
+    apart = "-"
+    if record.apart is not None:
+        ratios = [d / s for d, s in zip(record.apart, record.standard_error, strict=True)]
+        apart = ", ".join(f"{ratio:.1f}" for ratio in ratios)
+    d = record.distance
+    return [
+        row.problem,
+        row.sde,
+        row.label,
+        row.sampler,
+        str(row.steps) if row.steps else "-",
+        str(record.samples),
+        error("mean"),
+        bias("mean"),
+        error("covariance"),
+        bias("covariance"),
+        apart,
+        f"{d['error']:.3f} ± {d['standard_error']:.3f}" if d else "-",
+        "MISS" if record.misses else "limit" if row.method == "particles" else "ok" if known else unknown_bias(row),
+    ]
+
+
+def text_table(records: list[Record]) -> str:
+    lines = [list(COLUMNS), *map(cells, records)]
+    widths = [max(len(line[i]) for line in lines) for i in range(len(COLUMNS))]
+    rendered = ["  ".join(cell.ljust(w) for cell, w in zip(line, widths, strict=True)).rstrip() for line in lines]
+    return "\n".join([rendered[0], "-" * len(rendered[0]), *rendered[1:]])
+
+
+def machine() -> str:
+    devices = ", ".join(f"{device.platform} ({device.device_kind})" for device in jax.devices())
+    return f"{devices}; {os.cpu_count()} cores; {platform.machine()} {platform.system()}"
+
+
+def write_json(folder: Path, records: list[Record], missed: list[str], seconds: float) -> None:
+    def plain(record: Record) -> dict:
+        found = {
+            name: value._asdict() if isinstance(value, Found) else value for name, value in record._asdict().items()
+        }
+        return found | {"row": record.row._asdict()}
+
+    content = {
+        "machine": machine(),
+        "versions": dict(workdir.versions()),
+        "seconds": round(seconds),
+        "missed": missed,
+        "records": [plain(record) for record in records],
+    }
+    (folder / "posterior.json").write_text(json.dumps(content, indent=1))
+
+
+def write_page(
+    folder: Path, records: list[Record], pictured: dict[str, np.ndarray], missed: list[str], seconds: float
+) -> Path:
+    """Writes `folder`/report.html and returns its path."""
+    verdict = "Nothing misses." if not missed else f"{len(missed)} missed: {'; '.join(missed)}."
+    steps = ", ".join(f"{step} on {sde}" for sde, step in DPS_STEP.items())
+    parts = [
+        page.note(verdict),
+        page.note(ABOUT.format(within=WITHIN, finite=FINITE, steps=steps)),
+        "<h2>A posterior of two hidden pixels, and samples of it</h2>",
+        page.note(SCATTER.format(sde=PICTURED_SDE, steps=STEPS)),
+        _svg(scatter(pictured)) if pictured else "",
+        "<h2>More particles</h2>",
+        page.note("Distance of the moments from those of infinitely many; bars are two standard errors."),
+        _svg(of_particles(records)),
+        "<h2>More steps</h2>",
+        page.note("tmpd on the Gaussian: lines are the known bias, points are measured, with two standard errors."),
+        _svg(of_steps(records)),
+        "<h2>Table</h2>",
+        f'<div style="overflow-x: auto; font-size: .85rem; white-space: nowrap">'
+        f"{page.table(COLUMNS, [cells(record) for record in records])}</div>",
+        page.note(f"{machine()}; {seconds:.0f} s; seeds fixed; 1 repetition."),
+        page.listing(dict(workdir.versions())),
+    ]
+    path = folder / "report.html"
+    page.write(path, "Do conditional samplers have the conditional distribution?", "\n".join(parts))
+    return path
+
+
+def scatter(pictured: dict[str, np.ndarray]) -> plt.Figure:
+    """A panel for each method, and one of the posterior itself."""
+    data = truth(PICTURED)
+    keys = sample_keys(jax.random.key(0), jnp.arange(len(next(iter(pictured.values())))))
+    panels = {"exact posterior": np.asarray(data.sample(keys)).reshape(len(keys), -1), **pictured}
+    columns = 3 if len(panels) > 4 else len(panels)
+    rows = -(-len(panels) // columns)
+    figure, axes = plt.subplots(
+        rows,
+        columns,
+        figsize=(3.6 * columns, 3.3 * rows),
+        sharex=True,
+        sharey=True,
+        squeeze=False,
+        layout="constrained",
+    )
+    for panel in axes.ravel()[len(panels) :]:
+        panel.set_visible(False)
+    low, high = -2.0, 2.0
+    grid = np.linspace(low, high, 160)
+    density = marginal(data, grid)
+    levels = density.max() * np.array([0.02, 0.1, 0.3, 0.6, 0.9])
+    for panel, (name, x) in zip(axes.ravel(), panels.items(), strict=False):
+        panel.plot(*x[:, HIDDEN].T, ".", color=page.COLOURS[0], markersize=4.5, alpha=0.5, markeredgewidth=0)
+        panel.contour(grid, grid, density, levels=levels, colors=page.COLOURS[1], linewidths=0.9)
+        panel.set_title(name, fontsize=11, color=INK)
+        panel.set(xlim=(low, high), ylim=(low, high), aspect="equal", xticks=[-1, 0, 1], yticks=[-1, 0, 1])
+        panel.tick_params(colors=INK, labelsize=8)
+        panel.spines[["top", "right"]].set_visible(False)
+    figure.supxlabel("hidden pixel, above", fontsize=10, color=INK)
+    figure.supylabel("hidden pixel, below", fontsize=10, color=INK)
+    return figure
+
+
+def marginal(data: Oracle, grid: np.ndarray) -> np.ndarray:
+    """The density of the hidden pixels at (grid, grid): rows are of the second."""
+    points = np.stack(np.meshgrid(grid, grid), axis=-1)
+    total = np.zeros(points.shape[:2])
+    for weight, mean, covariance in closed.components(data):
+        part = covariance[np.ix_(HIDDEN, HIDDEN)]
+        offset = points - mean[HIDDEN]
+        energy = np.einsum("...i,ij,...j", offset, np.linalg.inv(part), offset)
+        total += weight * np.exp(-0.5 * energy) / (2 * np.pi * np.sqrt(np.linalg.det(part)))
+    return total
+
+
+def of_particles(records: list[Record]) -> plt.Figure:
+    """Above Gaussians, below mixtures."""
+    by_row = {record.row: record for record in records}
+    groups: dict[tuple[str, str], list[Record]] = {}
+    for record in records:
+        if record.row.method == "particles":
+            groups.setdefault((record.row.problem, record.row.sde), []).append(record)
+    numbers = sorted({record.row.number for group in groups.values() for record in group})
+    figure, axes = _panels(2)
+    for panels, kind in zip(axes, (False, True), strict=True):
+        chosen = {key: group for key, group in groups.items() if key[0].startswith("mixture") == kind}
+        for i, ((problem, sde), group) in enumerate(chosen.items()):
+            own = by_row.get(group[0].row._replace(method="own score", number=0))
+            for panel, what in zip(panels, Found._fields, strict=True):
+                # Beside each other, so that bars do not hide one another.
+                x = [record.row.number * 1.09 ** (i - (len(chosen) - 1) / 2) for record in group]
+                y = [getattr(from_limit(record, own), what) for record in group]
+                bars = [2 * getattr(record.standard_error, what) for record in group]
+                style = dict(color=page.COLOURS[i], linewidth=1.2, marker="o", markersize=4, capsize=2, elinewidth=0.8)
+                panel.errorbar(x, y, bars, label=f"{problem}, {sde}", **style)
+        for panel, what in zip(panels, Found._fields, strict=True):
+            panel.axhline(0, color=INK, linewidth=0.8)
+            panel.set_title(f"error of the {what}", fontsize=10, color=INK)
+            panel.set(xscale="log", xlabel="particles")
+            panel.set_xticks(numbers, [str(number) for number in numbers])
+            panel.minorticks_off()
+        _legend(panels[1])
+    return figure
+
+
+def of_steps(records: list[Record]) -> plt.Figure:
+    figure, [axes] = _panels(1)
+    lengths = (25, 50, 100, 200, 400, 800, 1600)
+    rows = [record for record in records if record.row._replace(steps=0, sde="") == Row(GUIDED, "", "tmpd", steps=0)]
+    found = dict.fromkeys(record.row.sde for record in rows)
+    for colour, sde, beside in zip(page.COLOURS, found, (0.93, 1.0, 1.07), strict=False):
+        known = [_bias(Row(GUIDED, sde, "tmpd", PREDICTOR, n)) for n in lengths]
+        points = [record for record in rows if record.row.sde == sde]
+        for panel, what in zip(axes, Found._fields, strict=True):
+            panel.plot(lengths, [getattr(bias, what) for bias in known], color=colour, linewidth=1.2, label=sde)
+            x, y, s = zip(
+                *((r.row.steps, getattr(r.error, what), getattr(r.standard_error, what)) for r in points), strict=True
+            )
+            style = dict(color=colour, linestyle="", marker="o", markersize=4, capsize=2, elinewidth=0.8)
+            panel.errorbar(np.array(x) * beside, y, 2 * np.array(s), **style)
+    for panel, what in zip(axes, Found._fields, strict=True):
+        panel.set_title(f"error of the {what}", fontsize=10, color=INK)
+        panel.set(xscale="log", yscale="log", xlabel="steps N", ylim=(1e-4, 1))
+        panel.set_xticks(lengths, [str(n) for n in lengths])
+        panel.minorticks_off()
+    _legend(axes[1])
+    return figure
+
+
+def _bias(row: Row) -> Found:
+    exact = exact_law(row)
+    return difference(known_law(row), exact, exact)
+
+
+def _panels(rows: int) -> tuple[plt.Figure, np.ndarray]:
+    """Two beside each other in each row."""
+    figure, axes = plt.subplots(rows, 2, figsize=(11.5, 3.4 * rows), layout="constrained", squeeze=False)
+    for panel in axes.ravel():
+        panel.grid(color="#e4e4e4", linewidth=0.6)
+        panel.set_axisbelow(True)
+        panel.spines[["top", "right"]].set_visible(False)
+        panel.tick_params(colors=INK, labelsize=9)
+    return figure, axes
+
+
+def _legend(panel: plt.Axes) -> None:
+    if panel.get_legend_handles_labels()[0]:
+        panel.legend(loc="center left", bbox_to_anchor=(1.02, 0.5), frameon=False, fontsize=9, labelcolor=INK)
+
+
+def _svg(figure: plt.Figure) -> str:
+    buffer = io.StringIO()
+    with matplotlib.rc_context({"svg.hashsalt": "score_sde"}):
+        figure.savefig(buffer, format="svg", metadata={"Date": None})
+    plt.close(figure)
+    return buffer.getvalue()[buffer.getvalue().index("<svg") :]
+
+
+ABOUT = (
+    "Scores are exact, so what is left is the method's and the sampler's own error. Error of the mean: distance from "
+    "that of the exact posterior, by the root of its covariance's trace; error of the covariance: its Frobenius "
+    "distance, by its norm. Known: the same of the sampler's exact law, from a recursion over its steps without "
+    "samples; of particles, in the limit of many. A row further than {within:g} standard errors from its known law is "
+    "a miss, and so is the largest number of particles further than {finite:g} and as many from its limit. "
+    "Distribution: error of the characteristic function, and what exact samples show. Steps of dps, whose published 1 "
+    "is for some 10^5 numbers: {steps}."
+)
+SCATTER = (
+    "The mixture given two pixels: samples by each method on {sde} in {steps} steps, over contours of the exact "
+    "posterior at 2, 10, 30, 60 and 90 % of its highest density."
+)
