@@ -136,12 +136,12 @@ def scatter(pictured: dict[str, np.ndarray]) -> plt.Figure:
     data = truth(PICTURED)
     keys = sample_keys(jax.random.key(0), jnp.arange(len(next(iter(pictured.values())))))
     panels = {"exact posterior": np.asarray(data.sample(keys)).reshape(len(keys), -1), **pictured}
-    columns = 3 if len(panels) > 4 else len(panels)
+    columns = min(5, len(panels))
     rows = -(-len(panels) // columns)
     figure, axes = plt.subplots(
         rows,
         columns,
-        figsize=(3.6 * columns, 3.3 * rows),
+        figsize=(2.7 * columns, 2.8 * rows),
         sharex=True,
         sharey=True,
         squeeze=False,
