@@ -184,7 +184,7 @@ class Mixture(Oracle):
         return self._average(sde, x, t, [component.score(sde, x, t) for component in self.components])
 
     def log_density(self, sde: SDE, x: Images, t: Times) -> PerSample:
-        return jax.nn.logsumexp(self._joint(sde, x, t), axis=0)
+        return jax.nn.logsumexp(self.log_joint(sde, x, t), axis=0)
 
     def posterior_mean(self, sde: SDE, x: Images, t: Times) -> Images:
         return self._average(sde, x, t, [component.posterior_mean(sde, x, t) for component in self.components])
@@ -195,14 +195,14 @@ class Mixture(Oracle):
         weights = np.maximum(self.weights * np.exp(evidence - evidence.max()), 1e-300)
         return Mixture(weights, [component.given(matrix, y, noise) for component in self.components])
 
-    def _joint(self, sde: SDE, x: Images, t: Times) -> Float[Array, "k b"]:
+    def log_joint(self, sde: SDE, x: Images, t: Times) -> Float[Array, "k b"]:
         """log p_t(component, x)."""
         densities = [component.log_density(sde, x, t) for component in self.components]
         return jnp.stack(densities) + jnp.log(jnp.asarray(self.weights, float))[:, None]
 
     def _average(self, sde: SDE, x: Images, t: Times, values: list[Images]) -> Images:
         """Over the components, by their probabilities given x."""
-        weights = jax.nn.softmax(self._joint(sde, x, t), axis=0)
+        weights = jax.nn.softmax(self.log_joint(sde, x, t), axis=0)
         return jnp.einsum("kb,kb...->b...", weights, jnp.stack(values), precision=HIGHEST)
 
 

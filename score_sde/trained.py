@@ -148,7 +148,8 @@ class Trained(Loaded):
         if known not in self._samplers:
             experiment = self.experiment
             if options:
-                config = ConfigDict(self.config)
+                # A copy: what is made of a frozen one shares its sections with all others that are.
+                config = ConfigDict(self.config).copy_and_resolve_references()
                 for name, value in options.items():
                     one_of("option of config.sampling or config.guidance", name, [*config.sampling, *config.guidance])
                     config["sampling" if name in config.sampling else "guidance"][name] = value

@@ -135,6 +135,17 @@ def test_known_pixels_of_a_network_are_exact_and_grey_values_stay(model, fast):
     assert np.min(colours) >= 0 and np.max(colours) <= 1 and np.ptp(np.asarray(colours), axis=-1).max() > 0.05
 
 
+def test_options_are_of_one_call_only(model):
+    score, keys = load(model["score"]), KEYS[:2]
+
+    def nfe(**options):
+        return score.sample_with_nfe(keys, "ddim", compile_only=True, classes=np.arange(2), **options)[1].tolist()
+
+    first = nfe(scale=2.0)
+    assert nfe(num_steps=7, scale=3.0, interval=(0.2, 0.8)) != first == [8, 8]
+    assert nfe(scale=4.0) == first
+
+
 def test_observations_enter_model_range(fast):
     """y of [0, 1] is that of [-1, 1] through the same A, and so is its noise."""
     conditional, x = Conditional(Experiment(fast())), jax.random.uniform(jax.random.key(0), (2, 8, 8, 1))

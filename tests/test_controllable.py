@@ -66,7 +66,7 @@ def assert_distribution(x, exact, slack=0.03):
 
 
 def exact_logits(sde):
-    return lambda x, t: MIXTURE._joint(sde, x, t).T
+    return lambda x, t: MIXTURE.log_joint(sde, x, t).T
 
 
 @by_sde

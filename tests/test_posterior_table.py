@@ -180,7 +180,7 @@ def test_an_exact_classifier_gives_the_score_of_the_class(sde):
     plain, main = MIXTURE.score_fn(process), MIXTURE.components[CLASS].score_fn(process)
     for scale in (1.0, 2.0):
         by_classifier = classifier_guidance(
-            plain, lambda x, t: MIXTURE._joint(process, x, t).T, jnp.full(6, CLASS), scale=scale
+            plain, lambda x, t: MIXTURE.log_joint(process, x, t).T, jnp.full(6, CLASS), scale=scale
         )
         expected = extrapolation(main, plain, scale=scale).score_fn(x, t)
         np.testing.assert_allclose(by_classifier.score_fn(x, t), expected, rtol=1e-4, atol=1e-4)

@@ -93,7 +93,7 @@ def _class_score(row: Row, sde: SDE, n: int):
         return extrapolation(main, plain, scale=float(row.number)).score_fn
 
     def logits(x, t):
-        return MIXTURE._joint(sde, x, t).T
+        return MIXTURE.log_joint(sde, x, t).T
 
     return classifier_guidance(plain, logits, jnp.full(n, CLASS), scale=float(row.number)).score_fn
 
