@@ -115,7 +115,8 @@ class Conditional:
         options, experiment = self.options, self.experiment
         classes = None if classes is None else jnp.repeat(classes, repeats)
         scale, interval = float(options.scale), tuple(options.interval)
-        taken = classes if experiment.num_classes else None  # by the score network itself
+        # By the score network itself, unless a classifier is to tell them.
+        taken = classes if experiment.num_classes and self.classifier is None else None
         score_fn = experiment.score_fn_of(params["score"], method, taken)
         if self.weak is not None:
             weak = self.weak.score_fn_of(params["weak"], method, taken)

@@ -1,7 +1,6 @@
 """What is done with a trained model: loss, bits/dim and samples of its snapshots, and samples on demand."""
 
 import functools
-import math
 import re
 from collections.abc import Callable
 from pathlib import Path
@@ -24,7 +23,7 @@ from score_sde.parallel import pad_to_devices
 from score_sde.progress import bar, reporter
 from score_sde.randomness import Stream, sample_keys, stream
 from score_sde.reconstruct import ARRAYS, reconstruct
-from score_sde.rounds import Arrays, Keep, Rounds, compute_anew
+from score_sde.rounds import Arrays, Keep, Rounds, compute_anew, mean_and_error
 from score_sde.sampling.grids import time_grid
 from score_sde.sde import LEAST_TIME
 from score_sde.train import check_labels, load_data
@@ -249,7 +248,7 @@ def loss(model: Trained | TrainedClassifier, source: data.Source, folder: Path |
         pixels, labels = source.take(indices)
         return {"loss": np.asarray(model.eval_losses(model.params, pixels, repeat, indices, labels))}
 
-    return _mean_and_error(_over_split(rounds, "loss", len(source), size, 1, chunk)["loss"])
+    return mean_and_error(_over_split(rounds, "loss", len(source), size, 1, chunk)["loss"])
 
 
 def accuracy(model: TrainedClassifier, source: data.Source, folder: Path | None = None) -> dict[str, Any]:
@@ -271,10 +270,10 @@ def accuracy(model: TrainedClassifier, source: data.Source, folder: Path | None 
     hits = _over_split(rounds, "accuracy", len(source), size, NOISE_LEVELS, chunk)["hits"]
     sigmas = experiment.noise_level(jnp.asarray(times, jnp.float32))
     levels = [
-        {"t": float(t), "noise_level": float(sigma), **_mean_and_error(hits[i : i + 1])}
+        {"t": float(t), "noise_level": float(sigma), **mean_and_error(hits[i : i + 1])}
         for i, (t, sigma) in enumerate(zip(times, sigmas, strict=True))
     ]
-    return {**_mean_and_error(hits), "chance": 1 / experiment.num_classes, "by_noise_level": levels}
+    return {**mean_and_error(hits), "chance": 1 / experiment.num_classes, "by_noise_level": levels}
 
 
 def bits_per_dim(model: Trained, source: data.Source, repeats: int, folder: Path | None = None) -> dict[str, Any]:
@@ -293,7 +292,7 @@ def bits_per_dim(model: Trained, source: data.Source, repeats: int, folder: Path
 
     size = min(model.config.eval.batch_size, pad_to_devices(len(source)))
     found = _over_split(rounds, "bits/dim", len(source), size, repeats, chunk)
-    return {**_mean_and_error(found["bits_per_dim"]), "repeats": repeats, "nfe": float(found["nfe"].mean())}
+    return {**mean_and_error(found["bits_per_dim"]), "repeats": repeats, "nfe": float(found["nfe"].mean())}
 
 
 def bits_per_dim_bound(model: Trained, source: data.Source, repeats: int, folder: Path | None = None) -> dict[str, Any]:
@@ -308,7 +307,7 @@ def bits_per_dim_bound(model: Trained, source: data.Source, repeats: int, folder
 
     size = min(model.config.eval.batch_size, pad_to_devices(len(source)))
     found = _over_split(rounds, "bound", len(source), size, repeats, chunk)
-    return {**_mean_and_error(found["bound"]), "repeats": repeats}
+    return {**mean_and_error(found["bound"]), "repeats": repeats}
 
 
 def _rounds(
@@ -353,13 +352,6 @@ def _over_split(rounds: Keep, name: str, n: int, size: int, repeats: int, chunk:
                 found.append(rounds(f"{repeat:02d}_{indices[0] // size:04d}", compute))
                 progress.update(done + valid - progress.n)
     return {key: np.concatenate([arrays[key] for arrays in found]).reshape(repeats, n) for key in found[0]}
-
-
-def _mean_and_error(values: np.ndarray) -> dict[str, Any]:
-    """Of values (repeats, n)."""
-    per_image = values.mean(axis=0, dtype=np.float64)
-    error = float(per_image.std(ddof=1) / math.sqrt(len(per_image))) if len(per_image) > 1 else None
-    return {"mean": float(per_image.mean()), "standard_error": error, "images": len(per_image)}
 
 
 def _steps_to_evaluate(config: ConfigDict, available: list[int]) -> list[int]:

@@ -15,7 +15,7 @@ from score_sde.data import Source
 from score_sde.parallel import pad_to_devices
 from score_sde.progress import bar, reporter
 from score_sde.randomness import Stream, normal, sample_keys, stream
-from score_sde.rounds import Arrays, Keep
+from score_sde.rounds import Arrays, Keep, mean_and_error
 from score_sde.trained import Trained
 
 ROWS, SAMPLES = 12, 6  # of the sheet
@@ -96,17 +96,12 @@ def figures(arrays: Arrays, each: int) -> dict[str, Any]:
     found = {"psnr": psnr(x), "psnr_of_mean": psnr(x.mean(axis=1, keepdims=True))}
     if each > 1:
         found["spread"] = np.sqrt(x.var(axis=1, ddof=1).mean(axis=-1))
-    result = {name: _mean_and_error(values) for name, values in found.items()}
+    result = {name: mean_and_error(values[None]) for name, values in found.items()}
     return result | {
         "residual": float(np.sqrt(np.mean(arrays["squares"]))),
         "nfe": float(np.mean(arrays["nfe"])),
         "num_samples": len(arrays["images"]),
     }
-
-
-def _mean_and_error(values: np.ndarray) -> dict[str, Any]:
-    error = float(values.std(ddof=1) / math.sqrt(len(values))) if len(values) > 1 else None
-    return {"mean": float(values.mean()), "standard_error": error, "images": len(values)}
 
 
 def sheet(arrays: Arrays, each: int, magnify: int) -> np.ndarray:

@@ -1,6 +1,7 @@
 """Results of long computations, a file a round: what a killed one has finished is not computed again."""
 
 import json
+import math
 from collections.abc import Callable, Collection, Mapping
 from pathlib import Path
 from typing import Any
@@ -50,3 +51,10 @@ class Rounds:
     def _read(self, path: Path) -> Arrays | None:
         found = read_arrays(path)
         return found if found is not None and found.keys() == self.arrays else None
+
+
+def mean_and_error(values: np.ndarray) -> dict[str, Any]:
+    """Of values (repeats, n): over images, of their means over the repeats."""
+    per_image = values.mean(axis=0, dtype=np.float64)
+    error = float(per_image.std(ddof=1) / math.sqrt(len(per_image))) if len(per_image) > 1 else None
+    return {"mean": float(per_image.mean()), "standard_error": error, "images": len(per_image)}
