@@ -26,6 +26,7 @@ from score_sde.checkpoints import steps
 from score_sde.errors import UsageError
 from score_sde.evaluate import evaluate, sample
 from score_sde.import_checkpoint import import_checkpoint, main
+from score_sde.loaded import restore_state
 from score_sde.models import is_trainable
 from score_sde.reference_checkpoints import leaf_shapes, torch_names
 from score_sde.sde import VE
@@ -146,7 +147,7 @@ def test_a_flax_file_gives_the_same_state(tmp_path):
     assert run(GOLDEN / "official_layout.pth", tmp_path / "a") == 0
     assert run(GOLDEN / "official_layout_flax", tmp_path / "b") == 0
     experiment = Experiment(small(CONFIG, nf=4))
-    a, b = (score_sde.trained._restore(experiment, tmp_path / name / "checkpoints", 400005)[0] for name in ("a", "b"))
+    a, b = (restore_state(experiment, tmp_path / name / "checkpoints", 400005)[0] for name in ("a", "b"))
     for first, second in zip(jax.tree.leaves(a), jax.tree.leaves(b), strict=True):
         np.testing.assert_allclose(first, second, rtol=1e-6)
 

@@ -136,6 +136,8 @@ def test_a_damaged_image_of_a_data_set_is_named(tmp_path, monkeypatch):
 
 def test_the_digits_page_shows_its_values_as_text(tmp_path, tiny_config, monkeypatch):
     report = pytest.importorskip("experiments.digits.report")
+    from experiments.digits import conditional
+
     monkeypatch.setattr(page, "picture", lambda *args, **kwargs: "")
     config = tiny_config()
     config.sampling.update(predictor=SCRIPT, corrector=SCRIPT)
@@ -147,7 +149,14 @@ def test_the_digits_page_shows_its_values_as_text(tmp_path, tiny_config, monkeyp
     model = types.SimpleNamespace(config=config, step=1)
     samplers = [report.SamplerResult(name, pixels, 1.0, 1.0) for name in report.NAMES]
     bpd = {"mean": 1.0, "standard_error": 1.0, "images": 1, "repeats": 1, "nfe": 1.0}
-    content = report.write_report(folder, SCRIPT, model, pixels, samplers, pixels, bpd).read_text()
+    confusion, figure = np.eye(10, dtype=int), {"mean": 1.0, "standard_error": 0.1}
+    classes = conditional.OfClasses(np.zeros((10 * conditional.EACH, 8, 8, 1), np.uint8), confusion, 0.9, 31.0)
+    halves = conditional.Halves(
+        np.zeros((8, 8, 3), np.uint8), dict.fromkeys(("psnr", "psnr_of_mean", "spread"), figure)
+    )
+    written = report.write_report(folder, SCRIPT, model, pixels, samplers, pixels, bpd, classes, halves)
+    content = written.read_text()
+    assert "100.0% ± 0.0% recognised" in content and "PSNR of samples 1.00 ± 0.1 dB" in content
     assert "<script" not in content and content.count("&lt;script&gt;") >= 5
 
 
