@@ -345,6 +345,7 @@ def test_cifar10_trains_resumes_samples_and_evaluates_from_the_command_line(tmp_
     prepare_cifar10(tmp_path / "data")
     monkeypatch.setenv("TFDS_DATA_DIR", str(tmp_path / "data"))
     small = ["--config.model.nf=8", "--config.model.num_res_blocks=1", "--config.model.ch_mult=(1,)"]
+    small += ["--config.data.image_size=16"]
     small += ["--config.training.batch_size=4", "--config.sde.num_scales=25", "--config.training.snapshot_freq=2"]
     small += [
         "--config.training.log_freq=1",
@@ -356,7 +357,7 @@ def test_cifar10_trains_resumes_samples_and_evaluates_from_the_command_line(tmp_
     assert main([*command, "--mode=train", *small, "--config.training.n_iters=3"]) == 0
     assert [line["step"] for line in metrics(tmp_path / "run")] == [1, 2, 2, 3]
     assert main([*command, "--mode=sample", "--config.sampling.num_samples=3"]) == 0
-    assert np.load(next((tmp_path / "run/samples").glob("*.npz")))["images"].shape == (3, 32, 32, 3)
+    assert np.load(next((tmp_path / "run/samples").glob("*.npz")))["images"].shape == (3, 16, 16, 3)
     loose = ["--config.eval.rtol=0.1", "--config.eval.atol=0.1", "--config.eval.bpd_num_repeats=1"]
     assert main([*command, "--mode=eval", "--config.eval.enable_bpd=True", "--config.eval.batch_size=20", *loose]) == 0
     (entry,) = json.loads((tmp_path / "run/eval/report.json").read_text())["checkpoints"]
