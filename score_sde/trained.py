@@ -13,7 +13,7 @@ from ml_collections import ConfigDict
 from score_sde import checkpoints, images, workdir
 from score_sde.array_types import Array, Float, Images, Key, Keys, PerSample, PyTree, Times
 from score_sde.build import Dequantizing, Experiment
-from score_sde.conditional import NOTHING, Conditional, finished
+from score_sde.conditional import NOTHING, Conditional, Given, finished
 from score_sde.controllable import Operator
 from score_sde.errors import UsageError, one_of
 from score_sde.loaded import Loaded, available_step, config_of, load_classifier, restore_state
@@ -105,12 +105,7 @@ class Trained(Loaded):
         """
         method = one_of("sampler", (sampler or self.config.sampling.method).lower(), SAMPLERS)
         conditional, runner = self._sampler(method, options)
-        given, experiment = NOTHING, conditional.experiment
-        if classes is not None:
-            given = given._replace(classes=jnp.asarray(_checked(classes, conditional.num_classes), jnp.int32))
-        if observed is not None:
-            given = given._replace(observation=conditional.observed(*observed))
-        conditional.check(given, method)
+        given, experiment = _given(conditional, method, classes, observed), conditional.experiment
         x, nfe = runner(self._all_params(conditional), keys, experiment.prior(keys), report, compile_only, (given,))
         _check_finite(x, f"A sample of {method}")
         x = experiment.scaling.to_unit(x)
@@ -124,13 +119,10 @@ class Trained(Loaded):
     def check_condition(self, classes: np.ndarray | None, operator: Operator | None) -> None:
         """Raises `UsageError` for samples of one class, or given one observation, that the config has no way to."""
         method = self.config.sampling.method.lower()
-        conditional, given = self._sampler(method, {})[0], NOTHING
-        if classes is not None:
-            given = given._replace(classes=jnp.asarray(_checked(classes, conditional.num_classes), jnp.int32))
+        observed = None
         if operator is not None:
-            y = operator.forward(jnp.zeros((1, *self.experiment.image_shape)))
-            given = given._replace(observation=conditional.observed(operator, y, 0.0))
-        conditional.check(given, method)
+            observed = (operator, operator.forward(jnp.zeros((1, *self.experiment.image_shape))), 0.0)
+        _given(self._sampler(method, {})[0], method, classes, observed)
 
     def planned_nfe(self, classes: np.ndarray | None) -> int | None:
         """Evaluations of a sample, of a class or not, by the config's sampler; None if it chooses its steps itself."""
@@ -291,11 +283,22 @@ class Trained(Loaded):
         return x
 
 
-def _checked(classes: np.ndarray, num_classes: int) -> np.ndarray:
-    """Raises `UsageError` for classes that there are not."""
-    if num_classes and not np.all((classes >= 0) & (classes < num_classes)):
-        raise UsageError(f"There are classes 0 to {num_classes - 1}, not {sorted(set(np.asarray(classes).tolist()))}.")
-    return classes
+def _given(
+    conditional: Conditional,
+    method: str,
+    classes: np.ndarray | None,
+    observed: tuple[Operator, Array, float] | None,
+) -> Given:
+    """What samples are conditioned on. Raises `UsageError` for what there is not, or the method has no way to."""
+    given, n = NOTHING, conditional.num_classes
+    if classes is not None:
+        if n and not np.all((classes >= 0) & (classes < n)):
+            raise UsageError(f"There are classes 0 to {n - 1}, not {sorted(set(np.asarray(classes).tolist()))}.")
+        given = given._replace(classes=jnp.asarray(classes, jnp.int32))
+    if observed is not None:
+        given = given._replace(observation=conditional.observed(*observed))
+    conditional.check(given, method)
+    return given
 
 
 def _check_finite(x: Array, what: str) -> None:

@@ -128,9 +128,7 @@ class Average(Operator):
     grey: bool = False
 
     def forward(self, x: Images) -> Observed:
-        b, h, w, c = x.shape
-        blocks = x.reshape(b, h // self.factor, self.factor, w // self.factor, self.factor, c)
-        return blocks.mean((2, 4, 5), keepdims=True)[:, :, 0, :, 0] if self.grey else blocks.mean((2, 4))
+        return self._reduced(jnp.mean, x)
 
     def adjoint(self, y: Observed) -> Images:
         return self._spread(y) / self._block(y)
@@ -147,14 +145,14 @@ class Average(Operator):
         difference = x - mean
         room = jnp.where(difference > 0, 1 - mean, mean)
         fits = room / jnp.maximum(jnp.abs(difference), 1e-12)
-        blocks = -Average(self.factor, self.grey).largest(-fits)
-        return jnp.clip(mean + jnp.minimum(self._spread(blocks), 1.0) * difference, 0, 1)
+        fits = self._spread(self._reduced(jnp.min, fits))
+        return jnp.clip(mean + jnp.minimum(fits, 1.0) * difference, 0, 1)
 
-    def largest(self, x: Images) -> Observed:
-        """The maximum over each block."""
+    def _reduced(self, reduce: Callable, x: Images) -> Observed:
+        """Over each block."""
         b, h, w, c = x.shape
         blocks = x.reshape(b, h // self.factor, self.factor, w // self.factor, self.factor, c)
-        return blocks.max((2, 4, 5), keepdims=True)[:, :, 0, :, 0] if self.grey else blocks.max((2, 4))
+        return reduce(blocks, (2, 4, 5), keepdims=True)[:, :, 0, :, 0] if self.grey else reduce(blocks, (2, 4))
 
     def _spread(self, y: Observed) -> Images:
         """Each number over its block."""
