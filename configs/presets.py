@@ -82,7 +82,7 @@ def base() -> ConfigDict:
     )
     config.eval = dict(
         batch_size=1024,
-        begin_ckpt=9,  # snapshots begin_ckpt..end_ckpt are evaluated, in units of snapshot_freq steps
+        begin_ckpt=9,  # snapshots begin_ckpt..end_ckpt are evaluated, in units of snapshot_freq steps; -1: the last one
         end_ckpt=26,
         enable_loss=True,
         enable_bpd=False,

@@ -33,11 +33,11 @@ NOISE_LEVELS = 10  # that the accuracy of a classifier is evaluated at
 
 
 def evaluate(config: ConfigDict, directory: str | Path, folder: str = "eval") -> None:
-    """Evaluates snapshots `eval.begin_ckpt`..`eval.end_ckpt`, or the last checkpoint where there are none of these.
+    """Evaluates snapshots `eval.begin_ckpt`..`eval.end_ckpt`; the last checkpoint where there are none, or begin is -1.
 
     Writes `folder`/report.json and report.html, after each checkpoint anew, and every round beneath it: the same call
-    after a kill goes on from the last one. Raises `UsageError` when there is no checkpoint, or `config` describes
-    another run.
+    after a kill goes on from the last one; the report is "complete" once it has all of them. Raises `UsageError` when
+    there is no checkpoint, or `config` describes another run.
     """
     directory = Path(directory)
     steps = _steps_to_evaluate(config, workdir.checkpoint_steps(directory))
@@ -60,6 +60,7 @@ def evaluate(config: ConfigDict, directory: str | Path, folder: str = "eval") ->
             target = directory / folder / f"step_{step:08d}"
             entry = {"step": step} | {name: part(target) for name, part in parts.items()}
             report["checkpoints"].append(entry)
+            report["complete"] = step == steps[-1]
             workdir.write(directory, f"{folder}/report.json", report)
             if parallel.is_first():
                 page.write(directory / folder, report)
@@ -356,6 +357,8 @@ def _over_split(rounds: Keep, name: str, n: int, size: int, repeats: int, chunk:
 
 def _steps_to_evaluate(config: ConfigDict, available: list[int]) -> list[int]:
     frequency, options = config.training.snapshot_freq, config.eval
+    if options.begin_ckpt < 0:
+        return available[-1:]
     chosen = [s for s in available if s % frequency == 0 and options.begin_ckpt <= s // frequency <= options.end_ckpt]
     if chosen:
         return chosen

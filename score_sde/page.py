@@ -5,12 +5,14 @@ import html
 import io
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 from score_sde import files, images
 
 COLOURS = ["#0b559f", "#c2410c", "#15803d", "#7e22ce", "#b91c1c", "#0f766e", "#a16207", "#444444"]
+LEGEND = 12  # curves; of more, none is told apart by its colour
 Curve = tuple[Sequence[float], Sequence[float], Sequence[float] | None]  # x, y, standard errors if known
 
 
@@ -39,11 +41,19 @@ def chart(curves: Mapping[str, Curve], x_label: str, y_label: str, *, log: bool 
         axes.errorbar(x, y, bars, label=label, color=colour, linewidth=1.2, marker=marker, markersize=4, capsize=3)
     scales = {"xscale": "log" if log_x else "linear", "yscale": "log" if log else "linear"}
     axes.set(xlabel=x_label, ylabel=y_label, **scales)
-    if len(curves) > 1:
-        axes.legend(frameon=False)
+    if 1 < len(curves) <= LEGEND:
+        axes.legend(frameon=False, fontsize="small" if len(curves) > 4 else None)
     axes.spines[["top", "right"]].set_visible(False)
+    return svg(drawing)
+
+
+def svg(drawing: Any) -> str:
+    """A figure of matplotlib as an element; the same one is the same bytes."""
+    import matplotlib
+    from matplotlib import pyplot as plt
+
     buffer = io.StringIO()
-    with matplotlib.rc_context({"svg.hashsalt": "score_sde"}):  # the same curves are the same bytes
+    with matplotlib.rc_context({"svg.hashsalt": "score_sde"}):
         drawing.savefig(buffer, format="svg", metadata={"Date": None})
     plt.close(drawing)
     return buffer.getvalue()[buffer.getvalue().index("<svg") :]
@@ -81,6 +91,7 @@ STYLE = """
   figure { margin: 0; } figcaption { color: #555; padding-top: .3rem; }
   .grids { display: flex; flex-wrap: wrap; gap: 1.2rem; } .grids figure { flex: 1 1 16rem; max-width: 34rem; }
   .grids img { width: 100%; } img { image-rendering: pixelated; max-width: 100%; }
+  svg { max-width: 100%; height: auto; }
   table { border-collapse: collapse; }
   th, td { text-align: left; padding: .35rem 1rem .35rem 0; border-bottom: 1px solid #ddd; }
   .figure { font-size: 1.7rem; font-weight: 600; } .note { color: #555; max-width: 60rem; }

@@ -31,7 +31,7 @@ def write(folder: Path, report: Mapping[str, Any]) -> Path:
         curves = [page.figure(f"{name}, ± two standard errors", _curve(found, name)) for name in names]
         body += ["<h2>Over checkpoints</h2>", f'<div class="grids">{"".join(curves)}</div>']
     body += _by_noise_level([entry for entry in entries if "accuracy" in entry])
-    grids = {step: _grid(folder / f"step_{step:08d}") for step in found}
+    grids = {step: sheet(folder / f"step_{step:08d}") for step in found}
     if any(grids.values()):
         pictures = [page.figure(f"step {step:,}", grid) for step, grid in grids.items() if grid]
         body += ["<h2>Samples</h2>", f'<div class="grids">{"".join(pictures)}</div>']
@@ -99,7 +99,7 @@ def _by_noise_level(entries: Sequence[Mapping[str, Any]]) -> list[str]:
     ]
 
 
-def _grid(folder: Path) -> str:
+def sheet(folder: Path) -> str:
     """A square of the first samples of a checkpoint, "" if it has none."""
     files = sorted(folder.glob("samples*.npz"))
     if not files:

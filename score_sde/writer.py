@@ -3,6 +3,7 @@
 import contextlib
 import errno
 import json
+import math
 import os
 import threading
 import time
@@ -31,7 +32,7 @@ class Writer:
 
     def __init__(self, workdir: Path, start_step: int, wandb: dict[str, Any], config: dict[str, Any]):
         self.path = Path(workdir) / "metrics.jsonl"
-        lines = _lines(self.path, start_step)
+        lines = read_lines(self.path, start_step)
         self.last = {name: value for line in lines for name, value in line.items()}  # the last value of each name
         self._unwritten = b""
         self._said: OSError | None = None  # what is wrong with the disk, once it is said
@@ -136,9 +137,9 @@ class Writer:
             raise TimeoutError(f"it has not finished within {WANDB_SECONDS} s; `wandb sync` uploads what is left")
 
 
-def _lines(path: Path, last_step: int) -> list[dict[str, Any]]:
-    """The lines up to a step; one that a kill has cut short is none."""
-    found = []
+def read_lines(path: Path, last_step: float = math.inf) -> list[dict[str, Any]]:
+    """The lines of metrics.jsonl up to a step; one that a kill has cut short is none."""
+    found: list[dict[str, Any]] = []
     for line in path.read_text().splitlines() if path.exists() else []:
         with contextlib.suppress(ValueError):
             found.append(json.loads(line))

@@ -1,7 +1,9 @@
 """Data sets prepared by tensorflow-datasets as ArrayRecord, read without TensorFlow."""
 
+import contextlib
+import fcntl
 import importlib
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -76,11 +78,25 @@ def find(name: str, data_dir: str = "", archives: str = "") -> Any:
     """
     entry, directory = dataset(name, data_dir), directory_of(data_dir)
     with first_goes_first():
-        if entry.ours:
-            return _prepare_ours(name, entry.builder, directory)
-        if is_prepared(entry.builder, directory):
+        if not entry.ours and is_prepared(entry.builder, directory):
             return _read(entry.builder, directory)
-        return _prepare(entry.builder, directory, Path(archives).expanduser() if archives else None, entry.stock)
+        with _alone(directory, name):
+            if entry.ours:
+                return _prepare_ours(name, entry.builder, directory)
+            if is_prepared(entry.builder, directory):  # by a run that was waited for
+                return _read(entry.builder, directory)
+            return _prepare(entry.builder, directory, Path(archives).expanduser() if archives else None, entry.stock)
+
+
+@contextlib.contextmanager
+def _alone(directory: Path, name: str) -> Iterator[None]:
+    """Holds a lock, for which it waits: of several runs that start together one prepares the data set."""
+    with contextlib.ExitStack() as held:
+        with contextlib.suppress(OSError):  # of a folder that cannot be written, which is said where it matters
+            directory.mkdir(parents=True, exist_ok=True)
+            file = held.enter_context((directory / f".{name.replace('/', '_')}.lock").open("a"))
+            fcntl.flock(file, fcntl.LOCK_EX)
+        yield
 
 
 def _prepare_ours(name: str, path: str, directory: Path) -> Any:

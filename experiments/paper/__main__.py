@@ -1,0 +1,49 @@
+"""A table of the paper, filled with what was run. `python -m experiments.paper table1|table2|table3|nll|frontier`."""
+
+import argparse
+import sys
+from pathlib import Path
+
+from experiments.paper.run import SCALES, table
+from experiments.paper.tables import TABLES
+from experiments.sweep.run import LAUNCHERS, launcher, named
+from score_sde.errors import UsageError, exit_status
+
+parser = argparse.ArgumentParser(prog="python -m experiments.paper", description=__doc__)
+parser.add_argument("table", choices=TABLES)
+parser.add_argument("--scale", choices=SCALES, default="paper", help="toy: 8x8 digits, minutes on a CPU")
+parser.add_argument("--run", action="store_true", help="makes the runs that there are not")
+parser.add_argument("--folder", type=Path, help="of the runs; default runs/paper or runs/paper-toy")
+parser.add_argument("--seeds", type=int, default=0, help="trainings of each network, with seeds 0, 1, ...")
+parser.add_argument("--best", action="store_true", help="of all snapshots the least distance counts, as in the paper")
+parser.add_argument("--launcher", choices=LAUNCHERS[:2], default="local")
+parser.add_argument("--slots", type=int, help="as of experiments.sweep, like the next three")
+parser.add_argument("--devices", type=int)
+parser.add_argument("--retries", type=int, default=1)
+parser.add_argument("--slurm", action="append", default=[], metavar="NAME=VALUE")
+
+
+def program(argv: list[str]) -> int:
+    options, rest = parser.parse_known_args(argv[1:])
+    for argument in rest:
+        if not argument.startswith("--config.") or "=" not in argument:
+            raise UsageError(f"Unknown argument {argument}; --help shows those there are, besides --config.KEY=VALUE.")
+    common = dict(argument.removeprefix("--config.").split("=", 1) for argument in rest)
+    folder = options.folder or Path("runs/paper" if options.scale == "paper" else "runs/paper-toy")
+    start = launcher(options.launcher, folder, options.slots, options.devices, named(options.slurm))
+    return table(
+        options.table,
+        options.scale,
+        folder,
+        seeds=range(options.seeds),
+        common=common,
+        best=options.best,
+        start=start if options.run else None,
+        retries=options.retries,
+    )
+
+
+if __name__ == "__main__":
+    status = [0]
+    ended = exit_status(lambda argv: status.__setitem__(0, program(argv)), None)
+    sys.exit(ended or status[0])

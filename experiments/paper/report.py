@@ -1,0 +1,122 @@
+"""A table of the paper on the terminal, and as a page."""
+
+import html
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from experiments.paper.cells import SHORT, Table, Verdict
+from experiments.sweep.results import text
+from experiments.sweep.run import show
+from score_sde import page, workdir
+
+if TYPE_CHECKING:
+    from experiments.paper.run import Filled
+
+HEAD = ("row", "column", "figure", "paper", "authors' checkpoint", "ours", "NFE", "hardware", "hours", "fingerprint")
+NOT_RUN = "not run"
+AT_TOY_SCALE = (
+    "Toy scale: 8x8 digits, small networks, N = 100, distance on features of a network trained on the digits. The "
+    "paper's numbers are of CIFAR-10 and FID: what compares is which cell is less, not the numbers."
+)
+INTERVALS = "Ours is with a 95 % interval: over seeds by Student's t, or with one seed over samples or images."
+
+
+def cells(each: "Filled") -> list[str]:
+    """A line of the table."""
+    hours = NOT_RUN if each.seconds is None else f"{each.seconds / 3600:.3g}"
+    ours = f"failed: {each.why}" if each.why else NOT_RUN if each.ours is None else text(each.ours)
+    return [
+        each.cell.row,
+        each.cell.column,
+        SHORT[each.cell.figure],
+        each.cell.paper or "-",
+        NOT_RUN if each.authors is None else text(each.authors),
+        ours,
+        "-" if each.nfe is None else text(each.nfe),
+        each.hardware or "-",
+        hours if each.ours is not None else "-",
+        each.fingerprint or "-",
+    ]
+
+
+def tell(name: str, whole: Table, scale: str, filled: Sequence["Filled"], verdicts: Sequence[Verdict]) -> None:
+    print(f"{whole.title}. {whole.about}")
+    if scale == "toy":
+        print(AT_TOY_SCALE)
+    print(INTERVALS)
+    show(HEAD, [cells(each) for each in filled])
+    for verdict in verdicts:
+        print(f"{verdict.word}: {verdict.claim}.{_counts(verdict)}")
+        for difference in verdict.differences:
+            print(f"    {difference}")
+    commands = missing(filled)
+    if commands:
+        print(
+            f"\nCells without a run would be filled by `python -m experiments.paper {name} --scale={scale} --run`, or"
+        )
+        print(*commands, sep="\n")
+
+
+def missing(filled: Sequence["Filled"]) -> list[str]:
+    """The commands that would fill what is not run, each once."""
+    return list(dict.fromkeys(command for each in filled for command in each.commands))
+
+
+def write(
+    folder: Path, name: str, whole: Table, scale: str, filled: Sequence["Filled"], verdicts: Sequence[Verdict]
+) -> Path:
+    """Writes `folder`/NAME-SCALE.html and returns its path."""
+    rows, columns = (list(dict.fromkeys(getattr(each.cell, of) for each in filled)) for of in ("row", "column"))
+    at = {(each.cell.row, each.cell.column): each for each in filled}
+
+    def cell(row: str, column: str) -> str:
+        each = at.get((row, column))
+        if each is None:
+            return ""
+        paper = f" ({each.cell.paper})" if each.cell.paper else ""
+        return (NOT_RUN if each.ours is None else text(each.ours)) + paper
+
+    body = [page.note(whole.about)] + ([page.note(AT_TOY_SCALE)] if scale == "toy" else [])
+    body += [page.note(f"{INTERVALS} In brackets the paper's number.")]
+    body.append(page.table(["", *columns], [[row, *(cell(row, column) for column in columns)] for row in rows]))
+    if whole.curve and (curves := _curves(filled)):
+        chart = page.chart(curves, "network evaluations", "distance", log=True, log_x=True)
+        body.append(page.figure("distance, with 95 % intervals", chart))
+    if verdicts:
+        body.append("<h2>What the paper finds</h2>")
+        lines = [[verdict.word, verdict.claim + _counts(verdict)] for verdict in verdicts]
+        body.append(page.table(["", "claim"], lines))
+        for verdict in verdicts:
+            body.append(
+                f"<h3>{html.escape(verdict.claim)}</h3><pre>{html.escape(chr(10).join(verdict.differences))}</pre>"
+            )
+    body += ["<h2>Cells</h2>", page.table(list(HEAD), [cells(each) for each in filled])]
+    if commands := missing(filled):
+        body += ["<h2>Not run</h2>", f"<pre>{html.escape(chr(10).join(commands))}</pre>"]
+    body += ["<h2>Versions</h2>", page.listing(workdir.versions())]
+    path = folder / f"{name}-{scale}.html"
+    page.write(path, f"{whole.title} ({scale} scale)", "\n".join(body))
+    return path
+
+
+def _counts(verdict: Verdict) -> str:
+    found = {
+        "for": verdict.decided_for,
+        "against": verdict.decided_against,
+        "undecided": verdict.undecided,
+        "not run": verdict.not_run,
+    }
+    return f" ({', '.join(f'{count} {word}' for word, count in found.items() if count)})"
+
+
+def _curves(filled: Sequence["Filled"]) -> dict[str, page.Curve]:
+    """Distance against evaluations of each row; `page.chart` draws bars of twice what it is given."""
+    curves: dict[str, page.Curve] = {}
+    for row in dict.fromkeys(each.cell.row for each in filled):
+        points = [each for each in filled if each.cell.row == row and each.ours and each.nfe]
+        points.sort(key=lambda each: each.nfe.mean)
+        if points:
+            x, y = [each.nfe.mean for each in points], [each.ours.mean for each in points]
+            curves[row] = (x, y, [(each.ours.half or 0) / 2 for each in points])
+    return curves

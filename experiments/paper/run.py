@@ -1,0 +1,142 @@
+"""A table of the paper: its cells as runs of a sweep, made where asked for, and filled with what there is."""
+
+import functools
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from experiments.paper import report, toy
+from experiments.paper.cells import Cell, Table, judge, picked
+from experiments.paper.tables import TABLES
+from experiments.sweep import job as program
+from experiments.sweep import results, runs
+from experiments.sweep.definition import Sweep
+from experiments.sweep.results import Figure
+from experiments.sweep.run import drive
+from experiments.sweep.runs import Run
+from experiments.sweep.space import Point, Space
+from score_sde import workdir
+from score_sde.checkpoints import steps
+
+SCALES = ("paper", "toy")
+AUTHORS = "authors"  # the folder of workdirs that were imported from the authors' checkpoints
+
+
+class Filled(NamedTuple):
+    """A cell with what there is of it. ours: over seeds; None where no run is complete. why: runs have failed."""
+
+    cell: Cell
+    ours: Figure | None
+    authors: Figure | None
+    nfe: Figure | None
+    hardware: str
+    seconds: float | None
+    fingerprint: str
+    why: str
+    commands: tuple[str, ...]
+
+
+def table(
+    name: str,
+    scale: str,
+    folder: Path,
+    *,
+    seeds: Sequence[int] = (),
+    common: Point | None = None,
+    best: bool = False,
+    start: Any = None,
+    retries: int = 1,
+) -> int:
+    """Prints a table and writes its page; 0, or 1 if a run has failed.
+
+    seeds: that each network is trained with, default the config's. common: other config values for all cells. best: of
+    several checkpoints the least distance counts, as in the paper, instead of the last one. start: a launcher, which
+    makes what there is not.
+    """
+    whole = TABLES[name](1000 if scale == "paper" else toy.NUM_SCALES)
+    sweep = _sweep(whole, scale, seeds, common or {}, best)
+    of_cells = [runs.plan(sweep, folder, _points(sweep, i)) for i in range(len(whole.cells))]
+    made = [run for of_cell in of_cells for run in of_cell]
+    failures: dict[str, str] = {}
+    if start is not None:
+        _, failures = drive(made, start, retries, f"{name}, {scale} scale")
+    filled = [
+        _filled(cell, of_cell, _authors(sweep, cell, scale, folder), failures, best)
+        for cell, of_cell in zip(whole.cells, of_cells, strict=True)
+    ]
+    verdicts = [judge(finding, functools.partial(_figure_at, filled)) for finding in whole.findings]
+    report.tell(name, whole, scale, filled, verdicts)
+    page = report.write(folder, name, whole, scale, filled, verdicts)
+    print(f"Open {page}")
+    return 1 if failures else 0
+
+
+def _sweep(whole: Table, scale: str, seeds: Sequence[int], common: Point, best: bool) -> Sweep:
+    points = tuple(cell.options | {"config": _file(cell, scale)} for cell in whole.cells)
+    last = {} if best else {"eval.begin_ckpt": -1}
+    return Sweep(space=Space(points), seeds=tuple(seeds), common=last | common)
+
+
+def _file(cell: Cell, scale: str) -> str:
+    return f"configs/{cell.config}.py" if scale == "paper" else f"experiments/paper/toy.py:{cell.config}"
+
+
+def _points(sweep: Sweep, i: int) -> list[Point]:
+    """Of one cell, for each seed."""
+    return [sweep.space.points[i] | ({"seed": seed} if sweep.seeds else {}) for seed in sweep.seeds or (0,)]
+
+
+def _authors(sweep: Sweep, cell: Cell, scale: str, folder: Path) -> Run | None:
+    """The evaluation of the authors' checkpoint, which is of CIFAR-10."""
+    if scale != "paper":
+        return None
+    point = cell.options | {"config": _file(cell, scale)}
+    only = Sweep(space=sweep.space, common=sweep.common, modes=("eval",))
+    return runs.resolve(only, point, folder, directory=folder / AUTHORS / cell.config.replace("/", "_"))
+
+
+def _filled(cell: Cell, ours: Sequence[Run], authors: Run | None, failures: dict[str, str], best: bool) -> Filled:
+    found = [(run, figures) for run in ours if (figures := results.figures(run, least=best and cell.figure[0]))]
+    values = [value for _, figures in found if (value := picked(figures, cell.figure))]
+    nfe = [figures["NFE"] for _, figures in found if "NFE" in figures]
+    theirs = picked(results.figures(authors), cell.figure) if authors else None
+    missing = [run for run in ours if not run.finished]
+    commands = [runs.line(job.command) for run in missing for job in run.jobs if not job.finished]
+    if authors and not theirs:
+        if not steps(authors.workdir / "checkpoints"):
+            file = next(flag for flag in authors.jobs[0].command if flag.startswith("--config="))
+            load = ("python", "-m", "score_sde.import_checkpoint", "--from=CHECKPOINT", file)
+            commands.append(runs.line((*load, f"--workdir={authors.workdir}")))
+        commands.append(runs.line(authors.jobs[0].command))
+    measured = [run for run, _ in found]
+    return Filled(
+        cell,
+        results.over_seeds(values) if values else None,
+        results.over_seeds([theirs]) if theirs else None,
+        results.over_seeds(nfe) if nfe else None,
+        ", ".join(dict.fromkeys(device for run in measured for device in _devices(run))),
+        sum(filter(None, map(_seconds, measured))) or None,
+        ", ".join(dict.fromkeys(results.fingerprint_of(run) for run in measured if results.fingerprint_of(run))),
+        next((failures[run.id] for run in ours if run.id in failures), ""),
+        tuple(commands),
+    )
+
+
+def _devices(run: Run) -> list[str]:
+    """Kinds, with their number where it is not 1."""
+    found = run.report.get("devices", [])
+    return [f"{found.count(kind)} x {kind}" if found.count(kind) > 1 else kind for kind in dict.fromkeys(found)]
+
+
+def _seconds(run: Run) -> float | None:
+    """Of its jobs, by their launcher; None for one that was not launched here."""
+    times = [program.read(job.status).get("seconds") for job in run.jobs]
+    return None if None in times else sum(times)
+
+
+def _figure_at(filled: Sequence[Filled], place: tuple[str, str]) -> Figure | None:
+    return next((each.ours for each in filled if (each.cell.row, each.cell.column) == place), None)
+
+
+def versions() -> str:
+    return ", ".join(f"{name} {version}" for name, version in workdir.versions().items())

@@ -1,0 +1,112 @@
+"""The page of a sweep: its table, parallel coordinates, curves, samples of the best, and what has failed."""
+
+import html
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+
+from experiments.sweep.results import Row, curve, label, short, table, varied
+from score_sde import page, report
+
+INTERVALS = (
+    "± is half the width of a 95 % interval: over seeds by Student's t, or with one seed over images. "
+    "Figures are of the last checkpoint evaluated."
+)
+APART = "Distances of different brackets are of other features, statistics or numbers of samples, and do not compare."
+
+
+def write(folder: Path, title: str, rows: Sequence[Row], commands: Sequence[str]) -> Path:
+    """Writes `folder`/report.html and returns its path."""
+    head, lines = table(rows)
+    runs = [run for row in rows for run in row.runs]
+    body = [page.note(INTERVALS), page.table(head, lines)]
+    if any("[" in name for row in rows for name in row.figures):
+        body.append(page.note(APART))
+    failures = [[label(row.point), sentence] for row in rows for sentence in row.failures]
+    if failures:
+        body += ["<h2>Failed</h2>", page.table(["run", "why"], failures)]
+    if len(rows) > 1 and (drawing := _parallel(rows)):
+        body += ["<h2>Parallel coordinates</h2>", page.figure("a line a point; dark is the best", drawing)]
+    curves = []
+    for name in ("eval_loss", "training_loss"):
+        found = {f"{label(run.point)}": (*curve(run, name), None) for run in runs}
+        found = {key: points for key, points in found.items() if len(points[0]) > 1}
+        if found:
+            curves.append(page.figure(f"{name} against updates", page.chart(found, "updates", name)))
+    body += [f'<h2>Curves</h2><div class="grids">{"".join(curves)}</div>'] if curves else []
+    sheets = [page.figure(label(row.point), sheet) for row in rows[:3] for sheet in _sheet(row)]
+    body += [f'<h2>Samples of the first in the table</h2><div class="grids">{"".join(sheets)}</div>'] if sheets else []
+    body += ["<h2>Runs</h2>", page.table(["run", "workdir"], [[label(run.point), str(run.workdir)] for run in runs])]
+    body += ["<h2>Commands</h2>", f"<pre>{html.escape(chr(10).join(commands))}</pre>"]
+    page.write(folder / "report.html", title, "\n".join(body))
+    return folder / "report.html"
+
+
+def _parallel(rows: Sequence[Row]) -> str:
+    """An axis for each key that has several values, and for each figure; "" where no two rows have a figure."""
+    import matplotlib
+
+    matplotlib.use("Agg")
+    from matplotlib import pyplot as plt
+
+    rows = [row for row in rows if row.figures]
+    if len(rows) < 2:
+        return ""
+    axes: list[tuple[str, np.ndarray, list[tuple[float, str]]]] = []
+    keys = varied([run for row in rows for run in row.runs])
+    for key, name in short(keys).items():
+        values = [row.point.get(key) for row in rows]
+        if len({str(value) for value in values}) > 1:
+            axes.append((name, *_positions(values)))
+    for name in dict.fromkeys(name for row in rows for name in row.figures):
+        means = [row.figures[name].mean if name in row.figures else np.nan for row in rows]
+        if np.nanmax(means) > np.nanmin(means):
+            axes.append((name, *_positions(means)))
+    drawing, panel = plt.subplots(figsize=(max(6.0, 1.9 * len(axes)), 4.0), layout="constrained")
+    colours = plt.get_cmap("viridis")(np.linspace(0, 0.95, len(rows)))
+    for i in reversed(range(len(rows))):  # the best on top
+        heights = [positions[i] for _, positions, _ in axes]
+        panel.plot(range(len(axes)), heights, color=colours[i], linewidth=2.5 if i == 0 else 1.2)
+    for x, (_, _, ticks) in enumerate(axes):
+        panel.axvline(x, color="#999", linewidth=0.8)
+        for height, text in _apart(ticks):
+            panel.annotate(text, (x, height), (4, 0), textcoords="offset points", fontsize=7, va="center")
+    panel.set_xticks(range(len(axes)), [name for name, _, _ in axes], fontsize=9)
+    panel.set_yticks([])
+    panel.set_xlim(-0.2, len(axes) - 0.5)
+    panel.spines[:].set_visible(False)
+    return page.svg(drawing)
+
+
+def _apart(ticks: Sequence[tuple[float, str]]) -> list[tuple[float, str]]:
+    """Those that do not lie on one another."""
+    found: list[tuple[float, str]] = []
+    for tick in sorted(ticks):
+        if not found or tick[0] - found[-1][0] > 0.05:
+            found.append(tick)
+    return found
+
+
+def _positions(values: Sequence) -> tuple[np.ndarray, list[tuple[float, str]]]:
+    """Heights in [0, 1] of values, and ticks: numbers by their size, or its logarithm; others in order."""
+    numbers = all(isinstance(value, (int, float)) and not isinstance(value, bool) for value in values)
+    if not numbers:
+        names = sorted({str(value) for value in values})
+        height = {name: i / max(1, len(names) - 1) for i, name in enumerate(names)}
+        return np.array([height[str(value)] for value in values]), [(height[name], name) for name in names]
+    sizes = np.array(values, float)
+    low, high = np.nanmin(sizes), np.nanmax(sizes)
+    scaled = np.log if low > 0 and high / low > 20 else np.asarray
+    heights = (scaled(sizes) - scaled(low)) / (scaled(high) - scaled(low))
+    distinct = sorted(set(sizes[~np.isnan(sizes)]))
+    shown = distinct if len(distinct) <= 6 else [distinct[0], distinct[len(distinct) // 2], distinct[-1]]
+    return heights, [(float(heights[sizes == value][0]), f"{value:.4g}") for value in shown]
+
+
+def _sheet(row: Row) -> list[str]:
+    """Samples of the first run of a row, if it has any."""
+    run = row.runs[0]
+    steps = [entry["step"] for entry in run.report.get("checkpoints", [])]
+    found = report.sheet(run.workdir / run.jobs[-1].folder / f"step_{steps[-1]:08d}") if steps else ""
+    return [found] if found else []

@@ -1,0 +1,201 @@
+"""What came out: figures of each run, and over seeds their mean with an interval."""
+
+import csv
+import io
+import json
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
+
+from scipy import stats
+
+from experiments.sweep.runs import BUDGET, Run
+from experiments.sweep.space import Point
+from score_sde import report
+from score_sde.metrics import fingerprint
+from score_sde.writer import read_lines
+
+LEVEL = 0.95
+BASIS = ("num_samples", "features", "weights", "statistics", "statistics_of", "pixels", "image")  # of a distance
+
+
+class Figure(NamedTuple):
+    """A mean with half the width of its 95 % interval: over seeds (Student's t), or for one seed over images.
+
+    half is None where nothing is known of the error. n: seeds.
+    """
+
+    mean: float
+    half: float | None
+    n: int
+
+
+class Row(NamedTuple):
+    """A point, over its seeds. failures: of its runs, in sentences."""
+
+    point: Point
+    updates: int
+    runs: tuple[Run, ...]
+    figures: dict[str, Figure]
+    failures: tuple[str, ...]
+
+
+def rows(runs: Sequence[Run], failures: Mapping[str, str], by: str = "", best: str = "least") -> list[Row]:
+    """One for each point, with its largest budget first, then by a figure.
+
+    failures: by the runs' ids. by: default the first figure there is.
+    """
+    groups: dict[str, list[Run]] = {}
+    for run in runs:
+        point = {key: value for key, value in run.point.items() if key != "seed"}
+        groups.setdefault(json.dumps(point, default=str), []).append(run)
+    bases = {basis(run) for run in runs} - {""}
+    found = []
+    for group in groups.values():
+        updates = max(run.config.training.n_iters for run in group)
+        group = [run for run in group if run.config.training.n_iters == updates]
+        point = {key: value for key, value in group[0].point.items() if key != "seed"}
+        told = tuple(dict.fromkeys(failures[run.id] for run in group if failures.get(run.id)))
+        found.append(Row(point, updates, tuple(group), _over_seeds(group, apart=len(bases) > 1), told))
+    by = by or next((name for row in found for name in row.figures), "")
+    sign = 1 if best == "least" else -1
+
+    def order(row: Row) -> tuple[float, float]:
+        return -row.updates, sign * row.figures[by].mean if by in row.figures else math.inf
+
+    return sorted(found, key=order)
+
+
+def figures(run: Run, *, apart: bool = False, least: str = "") -> dict[str, dict[str, Any]]:
+    """Of the last checkpoint evaluated: name -> mean and standard error.
+
+    apart: distances are named with what they are measured by, where a sweep has several. least: a figure whose least
+    value chooses the checkpoint.
+    """
+    entries = run.report.get("checkpoints") or [{}]
+    of_each = [report.figures(entry).get(least, {"mean": math.inf})["mean"] for entry in entries]
+    entry = entries[of_each.index(min(of_each))] if min(of_each) < math.inf else entries[-1]
+    measured = entry.get("sampling", {}).get("metrics", {})
+    found = {}
+    for name, figure in report.figures(entry).items():
+        found[f"{name} [{basis(run)}]" if apart and name in measured else name] = figure
+    if "sampling" in entry:
+        found["NFE"] = {"mean": entry["sampling"]["nfe"], "standard_error": None}
+    return found
+
+
+def protocol(run: Run) -> dict[str, Any]:
+    """Of the distances of its last checkpoint."""
+    entry = (run.report.get("checkpoints") or [{}])[-1]
+    return entry.get("sampling", {}).get("metrics", {}).get("protocol", {})
+
+
+def fingerprint_of(run: Run) -> str:
+    """Of its protocol; "" without distances."""
+    found = protocol(run)
+    return fingerprint(found) if found else ""
+
+
+def basis(run: Run) -> str:
+    """A fingerprint of what its distances are measured by, whatever the sampler; "" without any."""
+    found = protocol(run)
+    return fingerprint({key: found.get(key) for key in BASIS}) if found else ""
+
+
+def _over_seeds(runs: Sequence[Run], *, apart: bool) -> dict[str, Figure]:
+    of_runs = [found for run in runs if (found := figures(run, apart=apart))]
+    names = dict.fromkeys(name for found in of_runs for name in found)
+    return {name: over_seeds([found[name] for found in of_runs if name in found]) for name in names}
+
+
+def over_seeds(values: Sequence[Mapping[str, Any]]) -> Figure:
+    """values: mean and standard error, of each seed."""
+    means, n = [value["mean"] for value in values], len(values)
+    mean = sum(means) / n
+    if n == 1:
+        error = values[0]["standard_error"]
+        return Figure(mean, None if error is None else float(stats.norm.ppf((1 + LEVEL) / 2)) * error, 1)
+    spread = math.sqrt(sum((value - mean) ** 2 for value in means) / (n - 1))
+    return Figure(mean, float(stats.t.ppf((1 + LEVEL) / 2, n - 1)) * spread / math.sqrt(n), n)
+
+
+def text(figure: Figure | None) -> str:
+    if figure is None:
+        return "-"
+    if figure.half is None or (figure.half == 0 and figure.mean == round(figure.mean)):
+        return f"{figure.mean:.5g}"
+    return report.text({"mean": figure.mean, "standard_error": figure.half})
+
+
+def varied(runs: Sequence[Run]) -> list[str]:
+    """Keys of the points, in order, but for seeds."""
+    return [key for key in dict.fromkeys(key for run in runs for key in run.point) if key != "seed"]
+
+
+def short(keys: Sequence[str]) -> dict[str, str]:
+    """Each key by its last part, or whole where two share that."""
+    last = [key.rsplit(".", 1)[-1] for key in keys]
+    return {key: end if last.count(end) == 1 else key for key, end in zip(keys, last, strict=True)}
+
+
+def label(point: Point) -> str:
+    names = short(list(point))
+    return " ".join(f"{names[key]}={value}" for key, value in point.items()) or "as it is"
+
+
+def table(found: Sequence[Row]) -> tuple[list[str], list[list[str]]]:
+    """Head and lines, for a terminal or a page."""
+    runs = [run for row in found for run in row.runs]
+    keys, names = varied(runs), list(dict.fromkeys(name for row in found for name in row.figures))
+    several = len({row.updates for row in found}) > 1
+    head = [*short(keys).values(), *(["updates"] if several else []), "seeds", *names]
+    lines = []
+    for row in found:
+        n = max((figure.n for figure in row.figures.values()), default=0)
+        seeds = str(n) if n == len(row.runs) else f"{n} of {len(row.runs)}"
+        values = [str(row.point.get(key, "-")) for key in keys]
+        cells = ["failed" if row.failures and not row.figures else text(row.figures.get(name)) for name in names]
+        lines.append([*values, *([str(row.updates)] if several else []), seeds, *cells])
+    return head, lines
+
+
+def table_csv(found: Sequence[Row]) -> str:
+    """The same in full precision: a line a point."""
+    runs = [run for row in found for run in row.runs]
+    keys, names = varied(runs), list(dict.fromkeys(name for row in found for name in row.figures))
+    lines = []
+    for row in found:
+        line: dict[str, Any] = {key: row.point.get(key, "") for key in keys} | {BUDGET: row.updates}
+        for name, figure in row.figures.items():
+            line |= {name: figure.mean, f"{name} ±": "" if figure.half is None else figure.half, "seeds": figure.n}
+        lines.append(line)
+    return _csv([*keys, BUDGET, "seeds", *(column for name in names for column in (name, f"{name} ±"))], lines)
+
+
+def runs_csv(runs: Sequence[Run]) -> str:
+    """A line a run: what it differs in, its id and workdir, and its figures with standard errors."""
+    lines, keys = [], list(dict.fromkeys(key for run in runs for key in run.point))
+    for run in runs:
+        line: dict[str, Any] = dict(run.point) | {"run": run.id, "workdir": run.workdir.name}
+        line["fingerprint"] = fingerprint_of(run)
+        for name, figure in figures(run).items():
+            error = figure["standard_error"]
+            line |= {name: figure["mean"], f"{name} standard error": "" if error is None else error}
+        lines.append(line)
+    found = list(dict.fromkeys(key for line in lines for key in line if key not in keys))
+    return _csv([*keys, *found], lines)
+
+
+def curve(run: Run, name: str) -> tuple[list[int], list[float]]:
+    """Steps and values of a scalar in metrics.jsonl."""
+    lines = read_lines(run.workdir / "metrics.jsonl")
+    points = [(line["step"], line[name]) for line in lines if name in line]
+    return [step for step, _ in points], [value for _, value in points]
+
+
+def _csv(columns: Sequence[str], lines: Sequence[Mapping[str, Any]]) -> str:
+    text = io.StringIO()
+    writer = csv.DictWriter(text, columns, restval="", lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(lines)
+    return text.getvalue()

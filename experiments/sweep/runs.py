@@ -1,0 +1,187 @@
+"""From points to runs: each is a training and its evaluations, known by the hash of its resolved config.
+
+Points whose configs differ only in what may change after training (`sampling`, `guidance`, `eval`, `metrics`) share one
+workdir, so that they are trained once; each is evaluated into a folder of its own. Where files are, and how many
+devices there are, is no part of a hash. A job is finished when its files say so, whoever made them.
+"""
+
+import dataclasses
+import hashlib
+import json
+import shlex
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from ml_collections import ConfigDict
+
+from experiments.sweep.definition import Sweep
+from experiments.sweep.space import Point
+from score_sde import main, workdir
+from score_sde.checkpoints import steps
+from score_sde.errors import UsageError
+
+CONFIG = "config"  # the key of a point that is the config file
+BUDGET = "training.n_iters"
+# What moves no number: of the machine, or of what is told and kept.
+ELSEWHERE = {
+    "data.data_dir",
+    "data.archives",
+    "data.in_memory_gib",
+    "data.num_workers",
+    "metrics.dir",
+    "metrics.weights",
+    "training.fsdp",
+    "training.log_freq",
+    "training.keep_last",
+    "training.snapshot_freq_for_preemption",
+}
+EVALUATED = ("sampling", "guidance", "eval", "metrics")
+
+
+@dataclasses.dataclass(frozen=True)
+class Job:
+    """One call of the program. folder: that it writes in the workdir. until: updates that it makes there."""
+
+    mode: str
+    name: str
+    workdir: Path
+    folder: str
+    until: int
+    command: tuple[str, ...]
+
+    @property
+    def finished(self) -> bool:
+        if self.mode == "eval":
+            return bool(self.report().get("complete"))
+        return self.step >= self.until
+
+    @property
+    def step(self) -> int:
+        """Of the last checkpoint."""
+        return max(steps(self.workdir / self.folder / "checkpoints"), default=0)
+
+    def report(self) -> dict[str, Any]:
+        """Of an evaluation, {} while there is none."""
+        return workdir.read(self.workdir / self.folder, "report.json")
+
+    @property
+    def log(self) -> Path:
+        return self.workdir / "jobs" / f"{self.name}.log"
+
+    @property
+    def status(self) -> Path:
+        """What `experiments.sweep.job` says of it."""
+        return self.workdir / "jobs" / f"{self.name}.json"
+
+    @property
+    def key(self) -> tuple[Path, str]:
+        """By which a job is the same one, of whatever points."""
+        return self.workdir, self.name
+
+
+@dataclasses.dataclass(frozen=True)
+class Run:
+    """A point, resolved. jobs: in order; each needs the one before."""
+
+    point: Point
+    config: ConfigDict
+    jobs: tuple[Job, ...]
+
+    @property
+    def workdir(self) -> Path:
+        return self.jobs[0].workdir
+
+    @property
+    def id(self) -> str:
+        return "-".join(dict.fromkeys([self.workdir.name, self.jobs[-1].name]))
+
+    @property
+    def finished(self) -> bool:
+        return all(job.finished for job in self.jobs)
+
+    @property
+    def report(self) -> dict[str, Any]:
+        """Of its evaluation, once that is complete; {} before, or without one."""
+        found = self.jobs[-1].report() if self.jobs[-1].mode == "eval" else {}
+        return found if found.get("complete") else {}
+
+
+def plan(sweep: Sweep, folder: Path, points: Sequence[Point] | None = None, budget: int | None = None) -> list[Run]:
+    """A run for each point of the sweep, or for each of `points`, in workdirs under the folder.
+
+    budget: of successive halving, the number of updates. Raises `UsageError` for a key or value that no config has.
+    """
+    return [resolve(sweep, point, folder, budget) for point in (sweep.points() if points is None else points)]
+
+
+def resolve(sweep: Sweep, point: Point, folder: Path, budget: int | None = None, directory: Path | None = None) -> Run:
+    """The run of one point. directory: another workdir than that of its hash under the folder. Raises as `plan`."""
+    values = sweep.common | point
+    if budget is not None:
+        values |= {BUDGET: budget, "eval.begin_ckpt": -1}
+    file = values.pop(CONFIG, sweep.config)
+    if not file:
+        raise UsageError("No config file: give the sweep one, as config=..., or each point, under the key 'config'.")
+    flags = {key: flag(key, value) for key, value in values.items()}
+    config = parsed(file, list(flags.values()))
+    flat = workdir.flatten(config.to_dict())
+    number = flat[BUDGET]
+    of_training = {key: value for key, value in flat.items() if not _evaluated(key) and not key.startswith("wandb.")}
+    if "train_dequantizer" not in sweep.modes:
+        of_training = {key: value for key, value in of_training.items() if not key.startswith("dequantizer.")}
+    if budget is not None:
+        del of_training[BUDGET]  # the budgets of a point are one training, which goes on
+    directory = directory or folder / digest(of_training)
+    in_evaluation = digest({key: value for key, value in flat.items() if _evaluated(key)} | {BUDGET: number})
+    of_mode = {
+        "train": (f"train-{number}", "", number),
+        "train_dequantizer": ("train_dequantizer", "dequantizer", flat["dequantizer.n_iters"]),
+        "eval": (f"eval-{in_evaluation}", f"eval-{in_evaluation}", number),
+    }
+    jobs = []
+    for mode in sweep.modes:
+        name, written, until = of_mode[mode]
+        used = [text for key, text in flags.items() if _is_used(mode, key)]
+        target = [f"--eval_folder={written}"] if mode == "eval" else []
+        command = (*sweep.program, f"--config={file}", f"--workdir={directory}", f"--mode={mode}", *target, *used)
+        jobs.append(Job(mode, name, directory, written, until, command))
+    return Run(point, config, tuple(jobs))
+
+
+def parsed(file: str, flags: Sequence[str]) -> ConfigDict:
+    """The config of a file with flags, checked as the program's own command line. Raises `UsageError`."""
+    return main.parse(["sweep", f"--config={file}", *flags], lambda _: None, "").config
+
+
+def flag(key: str, value: Any) -> str:
+    """That sets a config value. Raises `UsageError` for what no flag can say."""
+    if isinstance(value, (tuple, list)):
+        value = f"({','.join(map(str, value))}{',' if len(value) == 1 else ''})"
+    if not isinstance(value, (str, bool, int, float)):
+        raise UsageError(f"{key}={value!r} cannot be set; give a number, text, truth value, or tuple of these.")
+    return f"--config.{key}={value}"
+
+
+def line(command: Sequence[str]) -> str:
+    """A command as a shell takes it; this Python as `python`."""
+    return shlex.join("python" if word == sys.executable else word for word in command)
+
+
+def digest(values: Mapping[str, Any]) -> str:
+    """10 hexadecimal digits of values without those of `ELSEWHERE`."""
+    text = json.dumps({key: value for key, value in values.items() if key not in ELSEWHERE}, sort_keys=True)
+    return hashlib.sha256(text.encode()).hexdigest()[:10]
+
+
+def _is_used(mode: str, key: str) -> bool:
+    """Whether a mode needs to be told a value: one training, whatever its points, is one command."""
+    if mode == "train":
+        return not _evaluated(key)
+    # The workdir has the rest.
+    return key in ELSEWHERE or _evaluated(key) or key.startswith(("wandb.", "dequantizer."))
+
+
+def _evaluated(key: str) -> bool:
+    return key.split(".")[0] in EVALUATED
