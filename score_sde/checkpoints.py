@@ -19,6 +19,8 @@ from score_sde.errors import UsageError, warn
 from score_sde.parallel import all_agree, is_first
 
 logging.getLogger("absl").setLevel(logging.CRITICAL)  # Orbax reports every file, and a failure five times
+# Of a damaged checkpoint it abandons the reading of other arrays, and asyncio reports each.
+logging.getLogger("asyncio").addFilter(lambda record: "tensorstore" not in record.getMessage())
 
 
 class Retention(NamedTuple):
@@ -200,4 +202,5 @@ def _reason(error: Exception | None) -> str:
     if error is None:
         return "in another process"
     text = str(error.__cause__ or error).strip() or type(error).__name__
-    return "no space left on device" if "No space left on device" in text else text.splitlines()[0]
+    first_line = text.splitlines()[0].partition(" [tensorstore_spec")[0]  # what follows it are lines of options
+    return "no space left on device" if "No space left on device" in text else first_line

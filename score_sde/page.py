@@ -3,6 +3,7 @@
 import base64
 import html
 import io
+import itertools
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -12,7 +13,8 @@ import numpy as np
 from score_sde import files, images
 
 COLOURS = ["#0b559f", "#c2410c", "#15803d", "#7e22ce", "#b91c1c", "#0f766e", "#a16207", "#444444"]
-LEGEND = 12  # curves; of more, none is told apart by its colour
+LEGEND = 16  # curves; of more, none is told apart
+DASHES = ["-", "--", ":"]  # of the first curves in each colour, the second ones, the third
 Curve = tuple[Sequence[float], Sequence[float], Sequence[float] | None]  # x, y, standard errors if known
 
 
@@ -27,21 +29,37 @@ def figure(caption: str, element: str) -> str:
     return f"<figure>{element}<figcaption>{html.escape(caption)}</figcaption></figure>"
 
 
-def chart(curves: Mapping[str, Curve], x_label: str, y_label: str, *, log: bool = False, log_x: bool = False) -> str:
-    """Curves by their names as an SVG element, with bars of two standard errors where these are known."""
+def chart(
+    curves: Mapping[str, Curve],
+    x_label: str,
+    y_label: str,
+    *,
+    log: bool = False,
+    log_x: bool = False,
+    size: tuple[float, float] = (7.5, 3.2),
+) -> str:
+    """Curves by their names as an SVG element, with bars of two standard errors where these are known.
+
+    One without points is not drawn; the others keep the colours they have beside it. size: in inches of 96 pixels.
+    """
     import matplotlib
 
     matplotlib.use("Agg")
     from matplotlib import pyplot as plt
 
-    drawing, axes = plt.subplots(figsize=(7.5, 3.2), layout="constrained")
-    for (label, (x, y, errors)), colour in zip(curves.items(), COLOURS * len(curves), strict=False):
-        marker = "o" if len(x) < 40 else None
+    drawing, axes = plt.subplots(figsize=size, layout="constrained")
+    styles = itertools.cycle(itertools.product(DASHES, COLOURS))
+    for (label, (x, y, errors)), (dash, colour) in zip(curves.items(), styles, strict=False):
+        if not len(x):
+            continue
+        style = dict(color=colour, linestyle=dash, linewidth=1.2, marker="o" if len(x) < 40 else None, markersize=4)
         bars = None if errors is None else 2 * np.asarray(errors)
-        axes.errorbar(x, y, bars, label=label, color=colour, linewidth=1.2, marker=marker, markersize=4, capsize=3)
+        axes.errorbar(x, y, bars, label=_as_it_is(label), capsize=3, **style)
     scales = {"xscale": "log" if log_x else "linear", "yscale": "log" if log else "linear"}
-    axes.set(xlabel=x_label, ylabel=y_label, **scales)
-    if 1 < len(curves) <= LEGEND:
+    axes.set(xlabel=_as_it_is(x_label), ylabel=_as_it_is(y_label), **scales)
+    if not log_x:
+        axes.ticklabel_format(axis="x", scilimits=(-4, 5))  # labels that are longer run into each other
+    if 1 < len(curves) <= LEGEND and axes.containers:
         axes.legend(frameon=False, fontsize="small" if len(curves) > 4 else None)
     axes.spines[["top", "right"]].set_visible(False)
     return svg(drawing)
@@ -57,6 +75,11 @@ def svg(drawing: Any) -> str:
         drawing.savefig(buffer, format="svg", metadata={"Date": None})
     plt.close(drawing)
     return buffer.getvalue()[buffer.getvalue().index("<svg") :]
+
+
+def _as_it_is(label: str) -> str:
+    """To matplotlib a dollar begins a formula, and a name in a legend that begins with an underscore is none."""
+    return (" " if label.startswith("_") else "") + label.replace("$", r"\$")
 
 
 def table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
@@ -75,14 +98,17 @@ def listing(values: Mapping[str, object]) -> str:
     return "<pre>" + html.escape("\n".join(f"{key} = {value}" for key, value in values.items())) + "</pre>"
 
 
-def write(path: Path, title: str, body: str) -> None:
-    """Replaces the page whole. body: elements, such as those above. Raises `UsageError` if it cannot."""
+def write(path: Path, title: str, body: str, flag: str = "--workdir") -> None:
+    """Replaces the page whole. body: elements, such as those above. flag: what chooses another path.
+
+    Raises `UsageError` if it cannot.
+    """
     title = html.escape(title)
     text = (
         f'<!doctype html>\n<html lang="en"><meta charset="utf-8"><title>{title}</title>\n'
         f"<style>{STYLE}</style>\n<h1>{title}</h1>\n{body}\n</html>\n"
     )
-    files.replace(path, lambda file: file.write(text.encode()))
+    files.replace(path, lambda file: file.write(text.encode()), flag)
 
 
 STYLE = """
@@ -92,7 +118,9 @@ STYLE = """
   .grids { display: flex; flex-wrap: wrap; gap: 1.2rem; } .grids figure { flex: 1 1 16rem; max-width: 34rem; }
   .grids img { width: 100%; } img { image-rendering: pixelated; max-width: 100%; }
   svg { max-width: 100%; height: auto; }
+  .charts { display: grid; grid-template-columns: repeat(auto-fill, minmax(24rem, 1fr)); gap: 1.2rem; }
   table { border-collapse: collapse; }
+  .wide { overflow-x: auto; font-size: .85rem; } .wide td, .wide th { white-space: nowrap; }
   th, td { text-align: left; padding: .35rem 1rem .35rem 0; border-bottom: 1px solid #ddd; }
   .figure { font-size: 1.7rem; font-weight: 600; } .note { color: #555; max-width: 60rem; }
   pre { background: #f5f5f5; padding: 1rem; overflow-x: auto; font-size: .8rem; }

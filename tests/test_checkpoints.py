@@ -3,6 +3,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from score_sde import checkpoints as ckpt
 from score_sde.checkpoints import Checkpoints, Retention, on_host, steps
 from score_sde.errors import UsageError
 from score_sde.state import adam, initial_state
@@ -64,3 +65,8 @@ def test_a_folder_without_checkpoints_has_no_steps(tmp_path):
     assert steps(tmp_path / "missing") == []
     (tmp_path / "3.orbax-checkpoint-tmp").mkdir()
     assert steps(tmp_path) == []
+
+
+def test_the_reason_of_a_damage_is_without_the_readers_options():
+    error = ValueError("DATA_LOSS: checksum verification failed [tensorstore_spec='{...}']\nmore")
+    assert ckpt._reason(error) == "DATA_LOSS: checksum verification failed"

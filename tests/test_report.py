@@ -55,6 +55,13 @@ def test_only_figures_of_one_protocol_share_a_curve(tmp_path):
     assert "fid (" not in written(tmp_path, [measured(2, "aa"), measured(4, "aa")])
 
 
+def test_a_curve_without_points_leaves_the_others_their_colours_and_names():
+    drawn = page.chart({"a": ([], [], None), "_b $x$": ([1, 2], [1, 2], None)}, "x", "y")
+    assert page.COLOURS[1] in drawn and page.COLOURS[0] not in drawn
+    assert "_b $x$ -->" in drawn
+    assert page.chart({"a": ([], [], None), "b": ([], [], None)}, "x", "y")
+
+
 def test_what_a_config_holds_is_shown_as_text(tmp_path):
     content = written(tmp_path, [entry(2, 1.5), entry(3, 1.5)], dataset=SCRIPT)
     assert SCRIPT not in content

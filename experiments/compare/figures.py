@@ -1,0 +1,147 @@
+"""Figures of evaluations side by side, and their differences from the first run's."""
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
+
+from experiments.compare.runs import Run, differing, is_place
+from score_sde import workdir
+from score_sde.models import CLASSIFIERS
+from score_sde.page import Curve
+from score_sde.report import LABELS, figures, text
+
+LOSS, BITS_PER_DIM, BOUND = (LABELS[name] for name in ("loss", "bits_per_dim", "bits_per_dim_bound"))
+OBJECTIVE = ("training.continuous", "training.likelihood_weighting", "training.reduce_mean")
+DATA = ("data.dataset", "data.path", "data.image_size", "data.num_channels", "data.held_out")
+LIKELIHOOD = ("eval.bpd_dataset", "eval.dequantization")
+Figures = dict[str, dict[str, Any]]
+
+
+class Evaluation(NamedTuple):
+    """One report of a run, or none: a column. checkpoints: figures by their names, by step."""
+
+    column: str
+    run: str
+    folder: str
+    config: dict[str, Any]
+    checkpoints: dict[int, Figures]
+    protocols: dict[str, dict[str, Any]]  # flattened, by fingerprint
+
+    @property
+    def last(self) -> Figures:
+        return self.checkpoints[max(self.checkpoints)] if self.checkpoints else {}
+
+
+def evaluations(runs: Sequence[Run]) -> list[Evaluation]:
+    """All there are, in the order of the runs; of a run without any an empty one."""
+    return [_evaluation(run, folder) for run in runs for folder in (run.reports or ["-"])]
+
+
+def _evaluation(run: Run, folder: str) -> Evaluation:
+    report = run.reports.get(folder, {})
+    entries = report.get("checkpoints", [])
+    measured = [entry.get("sampling", {}).get("metrics", {}) for entry in entries]
+    return Evaluation(
+        f"{run.name}, {folder}" if len(run.reports) > 1 else run.name,
+        run.name,
+        folder,
+        run.config | report.get("config", {}),
+        {entry["step"]: figures(entry, apart=True) for entry in entries},
+        {of["fingerprint"]: workdir.flatten(of["protocol"]) for of in measured if of},
+    )
+
+
+def table(found: Sequence[Evaluation]) -> list[list[str]]:
+    """A row for each figure of the last checkpoints, a column for each evaluation."""
+    rows = [
+        ["folder", *(each.folder for each in found)],
+        ["step", *(f"{max(each.checkpoints):,}" if each.checkpoints else "-" for each in found)],
+    ]
+    for name in _names(found, last=True):
+        rows.append([name, *(text(each.last.get(name)) if each.checkpoints else "-" for each in found)])
+    return rows
+
+
+def options(found: Sequence[Evaluation]) -> list[list[str]]:
+    """Rows of `differing`: how evaluations were made, where they differ. Those that were not are left out."""
+    of_evaluations = [
+        {key: value for key, value in each.config.items() if key.split(".")[0] in workdir.FREE_SECTIONS}
+        for each in found
+        if each.checkpoints
+    ]
+    return [row for row in differing(of_evaluations) if not is_place(row[0])]
+
+
+def against_first(found: Sequence[Evaluation]) -> tuple[list[str], list[list[str]]]:
+    """Columns, and a row for each figure: evaluations of the other runs minus the first run's.
+
+    Of several of the first run, that of the same folder, or the first that compares. A figure that none compares with
+    says why.
+    """
+    first = [each for each in found if each.run == found[0].run]
+    others = [each for each in found if each.run != found[0].run and each.checkpoints]
+    rows = [[name, *(_minus(first, other, name) for other in others)] for name in _names(first, last=True)]
+    return [each.column for each in others], [row for row in rows if any(cell != "-" for cell in row[1:])]
+
+
+def _minus(first: Sequence[Evaluation], other: Evaluation, name: str) -> str:
+    references = [each for each in first if name in each.last]
+    if name not in other.last or not references:
+        return "-"
+    same_folder_first = sorted(references, key=lambda each: each.folder != other.folder)
+    reasons = [unlike(name, [each.config, other.config]) for each in same_folder_first]
+    if all(reasons):
+        return f"not comparable: {', '.join(reasons[0])}"
+    return difference(same_folder_first[reasons.index([])].last[name], other.last[name])
+
+
+def difference(a: Mapping[str, Any], b: Mapping[str, Any]) -> str:
+    """b - a, with the error of a difference of independent figures."""
+    errors = a["standard_error"], b["standard_error"]
+    mean, error = b["mean"] - a["mean"], None if None in errors else math.hypot(*errors)
+    return ("+" if mean > 0 else "") + text({"mean": mean, "standard_error": error})
+
+
+def unlike(name: str, configs: Sequence[Mapping[str, Any]]) -> list[str]:
+    """Keys for which a figure is not the same quantity under all configs.
+
+    Distances of one name have one protocol, so they always are.
+    """
+    return [row[0] for row in differing([_quantity(name, config) for config in configs])]
+
+
+def _quantity(name: str, config: Mapping[str, Any]) -> dict[str, Any]:
+    """What decides what the figure is a figure of."""
+    keys = DATA if name in LABELS.values() else ()
+    found: dict[str, Any] = {}
+    if name == LOSS:
+        keys += OBJECTIVE
+        found["sde.*"] = {key: value for key, value in config.items() if key.startswith("sde.")}
+        if config.get("model.name") in CLASSIFIERS:
+            found["model.name"] = "classifier"
+    if name in (BITS_PER_DIM, BOUND):
+        keys += LIKELIHOOD
+    return found | {key: config.get(key) for key in keys}
+
+
+def over_checkpoints(found: Sequence[Evaluation]) -> dict[str, dict[str, Curve]]:
+    """By figure and column; nothing where no evaluation has more than one checkpoint."""
+    if all(len(each.checkpoints) < 2 for each in found):
+        return {}
+    return {name: {each.column: _curve(each, name) for each in found} for name in _names(found)}
+
+
+def _curve(evaluation: Evaluation, name: str) -> Curve:
+    points = {step: of_step[name] for step, of_step in sorted(evaluation.checkpoints.items()) if name in of_step}
+    errors = [point["standard_error"] for point in points.values()]
+    return list(points), [point["mean"] for point in points.values()], None if None in errors else errors
+
+
+def protocols(found: Sequence[Evaluation]) -> dict[str, dict[str, Any]]:
+    return {fingerprint: of for each in found for fingerprint, of in each.protocols.items()}
+
+
+def _names(found: Sequence[Evaluation], *, last: bool = False) -> list[str]:
+    """Of all figures, or those of last checkpoints, each once."""
+    all_of = (of_step for each in found for of_step in ([each.last] if last else each.checkpoints.values()))
+    return list(dict.fromkeys(name for of_step in all_of for name in of_step))

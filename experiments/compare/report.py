@@ -1,0 +1,165 @@
+"""The comparison as a page, and its tables as text for a terminal."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+
+from experiments.compare import curves, figures
+from experiments.compare.runs import Run, differences, differing
+from experiments.compare.samples import Drawn
+from score_sde import checkpoints, images, page
+from score_sde.array_types import Pixels
+
+EACH = 64  # pixels of the page that an image is wide, if it is smaller
+COLUMNS = 16  # of the sheet of all runs
+CHART = (5.0, 3.2)  # three stand in a row
+
+DIFFERENCES = (
+    "Figures minus those of {first}, of the same folder or else its first that compares. ± is the root of the sum of "
+    "squares of both standard errors; on the same images it is conservative: what is hard for one is hard for both."
+)
+HOURS = (
+    "Hours are since a run's first line. Time between two lines counts up to {pause} times what their updates take at "
+    "the median, so that the pause of a run that was stopped and continued does not count, nor the rest of a long save "
+    "or sheet of samples. Of more than {points} lines, a point is the mean of consecutive ones."
+)
+SAME_NOISE = (
+    "From the same noise: a column is one sample, and x_1 in it the same normal numbers, times each SDE's standard "
+    "deviation at t = 1. What a sampler draws later is the same where samplers and their numbers of steps are."
+)
+
+
+def write(out: Path, runs: Sequence[Run], drawn: Sequence[Drawn] = (), missing: dict[str, str] | None = None) -> None:
+    """The page. drawn: samples; missing: why there are none of a run."""
+    found = figures.evaluations(runs)
+    body = [_table(*_overview(runs))]
+    body += ["<h2>Configs</h2>", *_configs(runs)]
+    body += ["<h2>Metrics</h2>", *_metrics(runs)]
+    body += ["<h2>Evaluations</h2>", *_evaluations(runs, found)]
+    if drawn or missing:
+        body += ["<h2>Samples</h2>", *_samples(drawn, missing or {})]
+    page.write(out, f"Comparison of {', '.join(run.name for run in runs)}", "\n".join(body), "--out")
+
+
+def text(runs: Sequence[Run]) -> str:
+    """Runs, what their configs differ in, figures of their last checkpoints and differences of these."""
+    found = figures.evaluations(runs)
+    columns = [run.name for run in runs]
+    moving, places = differences(runs)
+    parts = [aligned(*_overview(runs))]
+    parts.append(aligned(["config", *columns], moving + places) if moving + places else "Configs do not differ.")
+    if any(each.checkpoints for each in found):
+        parts.append(aligned(["evaluation", *(each.column for each in found)], figures.table(found)))
+        others, rows = figures.against_first(found)
+        parts += [aligned([f"minus {runs[0].name}", *others], rows)] if rows else []
+    return "\n\n".join(parts) + "\n"
+
+
+def aligned(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    """A table in columns of their own width."""
+    widths = [max(map(len, column)) for column in zip(head, *rows, strict=True)]
+    lines = [head, ["-" * width for width in widths], *rows]
+    return "\n".join("  ".join(map(str.ljust, line, widths)).rstrip() for line in lines)
+
+
+def _table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    """As wide as it is, whatever the page's width."""
+    return f'<div class="wide">{page.table(head, rows)}</div>'
+
+
+def _overview(runs: Sequence[Run]) -> tuple[list[str], list[list[str]]]:
+    rows = []
+    for run in runs:
+        saved = checkpoints.steps(run.directory / "checkpoints")
+        updates = f"{max(line['step'] for line in run.metrics):,}" if run.metrics else "-"
+        rows.append([run.name, str(run.directory), updates, f"{saved[-1]:,}" if saved else "-"])
+    return ["run", "folder", "updates", "last checkpoint"], rows
+
+
+def _configs(runs: Sequence[Run]) -> list[str]:
+    moving, places = differences(runs)
+    head = ["config", *(run.name for run in runs)]
+    body = [_table(head, moving)] if moving else [page.note("Nothing differs that could move a number.")]
+    if places:
+        body += [page.note("Where files are, and what else moves no number:"), _table(head, places)]
+    return body
+
+
+def _metrics(runs: Sequence[Run]) -> list[str]:
+    names = curves.scalars(runs)
+    if not names:
+        return [page.note("No run has metrics.")]
+    body = []
+    unlike = figures.unlike(figures.LOSS, [run.config for run in runs])
+    if unlike and any("loss" in name for name in names):
+        body.append(
+            page.note(f"Losses are not comparable between all of these runs, which differ in {', '.join(unlike)}.")
+        )
+    charts = [page.figure(f"{name} against {axis}", _chart(runs, name, axis)) for name in names for axis in curves.AXES]
+    body.append(f'<div class="charts">{"".join(charts)}</div>')
+    return [*body, page.note(HOURS.format(pause=curves.PAUSE, points=curves.POINTS))]
+
+
+def _chart(runs: Sequence[Run], name: str, axis: str) -> str:
+    of_runs = {run.name: curves.curve(run, name, axis) for run in runs}
+    y = np.concatenate([y for _, y, _ in of_runs.values()])
+    y = y[np.isfinite(y)]
+    return page.chart(of_runs, axis, name, log=bool(len(y) and y.min() > 0 and y.max() > 10 * y.min()), size=CHART)
+
+
+def _evaluations(runs: Sequence[Run], found: Sequence[figures.Evaluation]) -> list[str]:
+    if not any(each.checkpoints for each in found):
+        return [page.note("No run has an evaluation: --mode=eval makes one.")]
+    body = [
+        page.note("Last checkpoints, EMA weights. ± is one standard error. Distances are named with their protocol."),
+        _table(["", *(each.column for each in found)], figures.table(found)),
+    ]
+    others, rows = figures.against_first(found)
+    if rows:
+        body += [page.note(DIFFERENCES.format(first=runs[0].name)), _table(["difference", *others], rows)]
+    evaluated = [each.column for each in found if each.checkpoints]
+    if options := figures.options(found):
+        body += [page.note("How the evaluations differ:"), _table(["config", *evaluated], options)]
+    protocols = figures.protocols(found)
+    if len(protocols) > 1:
+        text = "Distances of different protocols do not compare. The protocols differ in:"
+        body += [page.note(text), _table(["", *protocols], differing(list(protocols.values())))]
+    if charts := [_over_checkpoints(*named) for named in figures.over_checkpoints(found).items()]:
+        body += ["<h2>Over checkpoints</h2>", f'<div class="charts">{"".join(charts)}</div>']
+    return body
+
+
+def _over_checkpoints(name: str, of_columns: dict[str, page.Curve]) -> str:
+    short = name.split("[")[0]  # of distances: their features and protocol are in the caption
+    return page.figure(f"{name}, ± two standard errors", page.chart(of_columns, "step", short, size=CHART))
+
+
+def _samples(drawn: Sequence[Drawn], missing: dict[str, str]) -> list[str]:
+    body = [page.note(f"No samples of {run}: {reason}") for run, reason in missing.items()]
+    sheets = [page.figure(f"{each.run}: {each.about}", _sheet(each.pixels)) for each in drawn]
+    body.append(f'<div class="grids">{"".join(sheets)}</div>')
+    shapes = dict.fromkeys(each.pixels.shape[1:] for each in drawn)
+    if len(shapes) > 1:
+        body.append(page.note("Images of different shapes do not stand in one sheet."))
+    for shape in shapes:
+        same = [each for each in drawn if each.pixels.shape[1:] == shape]
+        if len(same) > 1:
+            body += [page.note(SAME_NOISE), *_side_by_side(same)]
+    return body
+
+
+def _side_by_side(drawn: Sequence[Drawn]) -> list[str]:
+    """Sheets of `COLUMNS` samples, a row for each run."""
+    n, rows = len(drawn[0].pixels), ", ".join(each.run for each in drawn)
+    sheets = []
+    for start in range(0, n, COLUMNS):
+        pixels = np.concatenate([each.pixels[start : start + COLUMNS] for each in drawn])
+        columns = len(pixels) // len(drawn)
+        caption = f"Samples {start} to {start + columns - 1}; rows from the top: {rows}"
+        sheets.append(page.figure(caption, _sheet(pixels, columns)))
+    return sheets
+
+
+def _sheet(pixels: Pixels, columns: int | None = None) -> str:
+    return page.picture(images.grid(pixels, columns), max(1, EACH // pixels.shape[2]))
