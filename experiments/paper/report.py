@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 HEAD = ("row", "column", "figure", "paper", "authors' checkpoint", "ours", "NFE", "hardware", "hours", "fingerprint")
 NOT_RUN = "not run"
 AT_TOY_SCALE = (
-    "Toy scale: 8x8 digits, small networks, N = 100, distance on features of a network trained on the digits. The "
+    "Toy scale: 8x8 digits, small networks, N = 50, distance on features of a network trained on the digits. The "
     "paper's numbers are of CIFAR-10 and FID: what compares is which cell is less, not the numbers."
 )
 INTERVALS = "Ours is with a 95 % interval: over seeds by Student's t, or with one seed over samples or images."

@@ -1,6 +1,7 @@
 """A table of the paper: its cells as runs of a sweep, made where asked for, and filled with what there is."""
 
 import functools
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -13,12 +14,13 @@ from experiments.sweep import results, runs
 from experiments.sweep.definition import Sweep
 from experiments.sweep.results import Figure
 from experiments.sweep.run import drive
-from experiments.sweep.runs import Run
+from experiments.sweep.runs import Job, Run
 from experiments.sweep.space import Point, Space
 from score_sde import workdir
 from score_sde.checkpoints import steps
 
 SCALES = ("paper", "toy")
+PROGRAM = (sys.executable, "-m", "score_sde")
 AUTHORS = "authors"  # the folder of workdirs that were imported from the authors' checkpoints
 
 
@@ -59,7 +61,14 @@ def table(
     made = [run for of_cell in of_cells for run in of_cell]
     failures: dict[str, str] = {}
     if start is not None:
-        _, failures = drive(made, start, retries, f"{name}, {scale} scale")
+        names = {run.id: cell for cell, of_cell in zip(whole.cells, of_cells, strict=True) for run in of_cell}
+
+        def named(run: Run, job: Job) -> str:
+            cell = names[run.id]
+            seed = f", seed {run.point['seed']}" if "seed" in run.point else ""
+            return (f"{cell.row}, {cell.column}" if job.mode == "eval" else cell.config) + seed
+
+        _, failures = drive(made, start, retries, f"{name}, {scale} scale", named)
     filled = [
         _filled(cell, of_cell, _authors(sweep, cell, scale, folder), failures, best)
         for cell, of_cell in zip(whole.cells, of_cells, strict=True)
@@ -74,7 +83,7 @@ def table(
 def _sweep(whole: Table, scale: str, seeds: Sequence[int], common: Point, best: bool) -> Sweep:
     points = tuple(cell.options | {"config": _file(cell, scale)} for cell in whole.cells)
     last = {} if best else {"eval.begin_ckpt": -1}
-    return Sweep(space=Space(points), seeds=tuple(seeds), common=last | common)
+    return Sweep(space=Space(points), seeds=tuple(seeds), common=last | common, program=PROGRAM)
 
 
 def _file(cell: Cell, scale: str) -> str:
@@ -91,7 +100,7 @@ def _authors(sweep: Sweep, cell: Cell, scale: str, folder: Path) -> Run | None:
     if scale != "paper":
         return None
     point = cell.options | {"config": _file(cell, scale)}
-    only = Sweep(space=sweep.space, common=sweep.common, modes=("eval",))
+    only = Sweep(space=sweep.space, common=sweep.common, modes=("eval",), program=PROGRAM)
     return runs.resolve(only, point, folder, directory=folder / AUTHORS / cell.config.replace("/", "_"))
 
 

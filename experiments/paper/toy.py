@@ -1,15 +1,15 @@
 """A config of the paper, shrunk to 8x8 digits: `--config=experiments/paper/toy.py:vp/cifar10_ddpmpp_continuous`.
 
 SDE, training objective, network and sampler stay what they are; data, size of the network, and number of noise levels
-and updates become those of minutes on two CPU cores.
+and of updates become those of minutes on two CPU cores.
 """
 
 import importlib
 
 from configs.presets import digits
 
-NUM_SCALES = 100  # N
-UPDATES = 1200
+NUM_SCALES = 50  # N
+UPDATES = 1500
 SIGMA_MAX = 5.0  # the two most distant digits are 4.8 apart
 
 
@@ -18,7 +18,7 @@ def get_config(name: str):
     digits(config)
     config.model.update(nf=32, attn_resolutions=(4,), dropout=0.0)
     deep = config.model.num_res_blocks == 8
-    config.model.update(ch_mult=(1, 2), num_res_blocks=2 if deep else 1)
+    config.model.update(ch_mult=(1, 1), num_res_blocks=2 if deep else 1)
     config.sde.num_scales = NUM_SCALES
     if config.sde.name == "vesde":
         config.sde.sigma_max = SIGMA_MAX

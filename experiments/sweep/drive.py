@@ -33,7 +33,7 @@ class State(enum.Enum):
 class Entry:
     """A job on its way. needs: the entry of the job that comes before. why: it has failed, in a sentence.
 
-    before: its state when the drive began.
+    before: its state when the drive began, or failed with what it needs.
     """
 
     job: Job
@@ -99,7 +99,7 @@ class Drive:
             if entry.state is not State.WAITING:
                 continue
             if entry.needs and entry.needs.state is State.FAILED:
-                entry.state, entry.why = State.FAILED, entry.needs.why
+                entry.state, entry.why, entry.before = State.FAILED, entry.needs.why, State.FAILED  # said once
             elif (entry.needs is None or entry.needs.state is State.FINISHED) and self._launcher.free:
                 self._start(entry)
 

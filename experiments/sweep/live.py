@@ -4,6 +4,7 @@ import os
 import sys
 import time
 from collections import Counter
+from collections.abc import Callable, Sequence
 
 from rich import box
 from rich.console import Console
@@ -13,7 +14,7 @@ from rich.table import Table
 from experiments.sweep.drive import Drive, Entry, State
 from experiments.sweep.job import last_line
 from experiments.sweep.results import label
-from experiments.sweep.runs import Run
+from experiments.sweep.runs import Job, Run
 from score_sde.writer import read_lines
 
 STYLES = {State.WAITING: "dim", State.RUNNING: "bold", State.FINISHED: "green", State.FAILED: "red"}
@@ -22,13 +23,13 @@ ROOM = 14  # lines of the terminal that are not the table's
 
 
 class Display:
-    """Use as a context manager, and give it to a `Drive` to tell."""
+    """Use as a context manager, and give it to a `Drive` to tell. name: of a job of a run."""
 
-    def __init__(self, runs: list[Run], title: str):
+    def __init__(self, runs: Sequence[Run], title: str, name: Callable[[Run, Job], str] | None = None):
         self._labels: dict[tuple, str] = {}
         for run in runs:
             for job in run.jobs:
-                self._labels.setdefault(job.key, label(run.point))
+                self._labels.setdefault(job.key, name(run, job) if name else label(run.point))
         self._title, self._terminal = title, sys.stderr.isatty()
         self._live = Live(console=Console(stderr=True), auto_refresh=False) if self._terminal else None
         self._told: dict[tuple, State] = {}
@@ -59,7 +60,8 @@ class Display:
             over = sum(state.over for state in self._told.values())
             print(f"{self._title}: {len(self._told)} jobs, {over} finished before")
         for entry in drive.entries:
-            if entry.state is not self._told[entry.job.key]:
+            silent = entry.before is State.FAILED  # with the job that it needs
+            if entry.state is not self._told[entry.job.key] and not silent:
                 self._told[entry.job.key] = entry.state
                 done = sum(other.over for other in drive.entries)
                 why = f": {entry.why}" if entry.why else ""

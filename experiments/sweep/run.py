@@ -2,7 +2,7 @@
 
 import math
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +16,7 @@ from experiments.sweep.definition import Halving, Sweep, read
 from experiments.sweep.drive import Drive
 from experiments.sweep.live import Display
 from experiments.sweep.local import Local
-from experiments.sweep.runs import Run
+from experiments.sweep.runs import Job, Run
 from experiments.sweep.slurm import Slurm
 from experiments.sweep.space import Point
 from score_sde import files
@@ -68,9 +68,11 @@ def one(sweep: Sweep, point: Point, folder: Path, start: Any, retries: int) -> i
     return 1 if failures else 0
 
 
-def drive(made: Sequence[Run], start: Any, retries: int, title: str) -> tuple[list[Run], dict[str, str]]:
-    """The same runs, and the sentences of those that have failed, by their ids."""
-    with Display(list(made), title) as display:
+def drive(
+    made: Sequence[Run], start: Any, retries: int, title: str, name: Callable[[Run, Job], str] | None = None
+) -> tuple[list[Run], dict[str, str]]:
+    """The same runs, and the sentences of those that have failed, by their ids. name: as of `Display`."""
+    with Display(made, title, name) as display:
         driven = Drive(made, start, retries)
         driven(display)
     return list(made), {each.id: driven.failure(each) for each in made if driven.failure(each)}
