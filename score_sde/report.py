@@ -65,7 +65,11 @@ def text(figure: Mapping[str, Any] | None) -> str:
     if figure is None:
         return "not run"
     error = figure["standard_error"]
-    return f"{figure['mean']:.4g}" if error is None else f"{figure['mean']:.{_decimals(error)}f} ± {error:.2g}"
+    if error is None:
+        return f"{figure['mean']:.4g}"
+    decimals = _decimals(error)
+    told = f"{error:.{decimals}f}" if error > 1e-7 else f"{error:.2g}"
+    return f"{figure['mean']:.{decimals}f} ± {told}"
 
 
 def _decimals(error: float) -> int:

@@ -55,7 +55,7 @@ def evaluate(workdir: Path, flags: dict[str, str]) -> None:
     step = max(int(path.name) for path in (workdir / "checkpoints").iterdir())
     snr = float(flags.get("config.sampling.snr", 0.16))
     entry = {"step": step, "loss": {"mean": values["lr"] * snr + values["seed"] / step, "standard_error": 0.5}}
-    figure = {"mean": 10 * snr, "standard_error": 0.25}
+    figure = {"mean": 10 * snr, "standard_error": 0.05}
     metrics = {"frechet_distance[features=fake]": figure, "fingerprint": "0123456789ab", "protocol": {"snr": snr}}
     entry |= {"bits_per_dim": {"mean": 3 + snr, "standard_error": 0.01}}
     entry |= {"sampling": {"num_samples": 8, "nfe": 100.0, "metrics": metrics}}

@@ -1,5 +1,7 @@
 import io
 import sys
+import threading
+import time
 import types
 
 import numpy as np
@@ -243,3 +245,21 @@ def test_images_of_a_data_set_that_cannot_be_read_can_be_left_out(tmp_path, monk
     np.testing.assert_array_equal(disk.take(np.arange(6)).images, whole.images[[0, 1, 2, 5, 5, 5]])
     np.testing.assert_array_equal(disk.take(np.arange(6)).labels, whole.labels[[0, 1, 2, 5, 5, 5]])
     assert "2 of 40 images" in capsys.readouterr().err
+
+
+def test_of_runs_that_start_together_one_prepares_the_data_set(tmp_path, monkeypatch):
+    under_way, most = [], []
+
+    def prepare(name, *_):
+        under_way.append(name)
+        most.append(len(under_way))
+        time.sleep(0.1)
+        under_way.remove(name)
+
+    monkeypatch.setattr(records, "_prepare_ours", prepare)
+    threads = [threading.Thread(target=records.find, args=("digits", str(tmp_path))) for _ in range(3)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert most == [1, 1, 1]

@@ -117,8 +117,8 @@ def test_a_table_is_filled_by_its_runs_and_by_the_authors(tmp_path, capsys, monk
     assert program([*command, "--run", "--config.training.n_iters=4"]) == 0
     told = capsys.readouterr().out
     assert "python -m score_sde" not in told and str(FAKE[1]) not in told.split("Cells without")[-1]
-    # Of the fake: ten times r, with a standard error of 0.25.
-    assert re.search(r"VE, none +C100 +distance +20.43 ± .07 +not run +2.20 ± 0.49 +100 +fake", told)
+    # Of the fake: ten times r, with a standard error of 0.05.
+    assert re.search(r"VE, none +C100 +distance +20.43 ± .07 +not run +2.200 ± 0.098 +100 +fake", told)
     assert "reproduced: Correctors alone (C100)" in told and "undecided: Reverse diffusion" in told
     assert "0123456789ab" not in told  # the fingerprint is of the protocol, and not what a file says it is
     # The same from what lies there, without a launcher.
@@ -136,7 +136,7 @@ def test_the_authors_checkpoint_stands_beside_ours(tmp_path, capsys, monkeypatch
     subprocess.run(theirs.jobs[0].command, check=True)
     assert program(["paper", "table2", f"--folder={tmp_path}"]) == 0
     told = capsys.readouterr().out
-    assert re.search(r"DDPM \(VP, discrete\) +bits/dim +bits/dim +3.28 +3.160 ± 0.02 +not run", told)
+    assert re.search(r"DDPM \(VP, discrete\) +bits/dim +bits/dim +3.28 +3.160 ± 0.020 +not run", told)
 
 
 def test_an_unknown_key_is_said_before_anything_runs(tmp_path):

@@ -35,7 +35,13 @@ def test_one_checkpoint_without_samples_is_a_table(tmp_path):
 
 @pytest.mark.parametrize(
     ("mean", "error", "expected"),
-    [(4.90412, 0.0234, "4.904 ± 0.023"), (131.7, 12.1, "132 ± 12"), (2.5, None, "2.5"), (0.5, 0.0, "0.5000 ± 0")],
+    [
+        (4.90412, 0.0234, "4.904 ± 0.023"),
+        (131.7, 12.1, "132 ± 12"),
+        (2.5, None, "2.5"),
+        (0.5, 0.0, "0.5000 ± 0"),
+        (3.16, 0.0199, "3.160 ± 0.020"),
+    ],
 )
 def test_an_error_has_two_digits(mean, error, expected):
     assert report.text({"mean": mean, "standard_error": error}) == expected

@@ -48,7 +48,7 @@ def tell(name: str, whole: Table, scale: str, filled: Sequence["Filled"], verdic
     show(HEAD, [cells(each) for each in filled])
     for verdict in verdicts:
         print(f"{verdict.word}: {verdict.claim}.{_counts(verdict)}")
-        for difference in verdict.differences:
+        for difference in verdict.differences if verdict.not_run < len(verdict.differences) else ():
             print(f"    {difference}")
     commands = missing(filled)
     if commands:

@@ -34,9 +34,11 @@ def program(argv: list[str]) -> int:
     folder = options.folder or Path("runs/sweeps") / Path(options.file).stem
     sweep = read(options.file)
     if options.launcher == "print":
-        print(*run.commands(runs.plan(sweep, folder, budget=sweep.halving and sweep.halving.budgets[0])), sep="\n")
+        print(*run.commands(run.missing(sweep, folder)), sep="\n")
         return 0
     if options.wandb_file:
+        if sweep.halving:
+            raise UsageError("W&B's agents do not halve as this sweep does; leave halving out for --wandb_file.")
         runs.plan(sweep, folder)  # its mistakes are said now
         export(sweep, options.file, folder, options.wandb_file)
         print(f"wandb sweep {options.wandb_file}")

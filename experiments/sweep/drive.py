@@ -1,6 +1,6 @@
 """Has jobs run by a launcher until each is finished or has failed.
 
-A launcher has `free`, `start(job)` and `adopt(job)`; what it starts has `ended` and `stop()`.
+A launcher has `free`, `start(job)` and `adopt(job)`; what it starts has `ended`, `stop()` and `wait()`.
 """
 
 import dataclasses
@@ -85,9 +85,11 @@ class Drive:
                 tell(self)
                 time.sleep(POLL_SECONDS)
         except Stopped:
-            for entry in self.entries:
-                if entry.state is State.RUNNING:
-                    entry.handle.stop()
+            running = [entry.handle for entry in self.entries if entry.state is State.RUNNING]
+            for handle in running:
+                handle.stop()
+            for handle in running:
+                handle.wait()
             raise
         tell(self)
 

@@ -1,21 +1,24 @@
 """What a person sees while a sweep runs: a table that is redrawn on a terminal, else a line whenever a job changes."""
 
+import contextlib
+import json
 import os
 import sys
 import time
 from collections import Counter
 from collections.abc import Callable, Sequence
+from pathlib import Path
 
 from rich import box
 from rich.console import Console
 from rich.live import Live
 from rich.table import Table
+from rich.text import Text
 
 from experiments.sweep.drive import Drive, Entry, State
 from experiments.sweep.job import last_line
 from experiments.sweep.results import label
 from experiments.sweep.runs import Job, Run
-from score_sde.writer import read_lines
 
 STYLES = {State.WAITING: "dim", State.RUNNING: "bold", State.FINISHED: "green", State.FAILED: "red"}
 EVERY = 0.5  # seconds between two pictures
@@ -77,14 +80,16 @@ class Display:
             table.add_column(name, overflow="ellipsis", no_wrap=name != "progress")
         for entry in self._shown(drive):
             name = f"{entry.job.workdir.name} {self._labels[entry.job.key]}"
-            table.add_row(name, entry.job.mode, entry.state.value, self._progress(entry), style=STYLES[entry.state])
+            cells = (name, entry.job.mode, entry.state.value, self._progress(entry))
+            table.add_row(*map(Text, cells), style=STYLES[entry.state])
         return table
 
     def _shown(self, drive: Drive) -> list[Entry]:
         """What fits, the running ones and failures first."""
         room = max(5, os.get_terminal_size(sys.stderr.fileno()).lines - ROOM)
         order = {State.RUNNING: 0, State.FAILED: 1, State.WAITING: 2, State.FINISHED: 3}
-        chosen = sorted(drive.entries, key=lambda entry: order[entry.state])[:room]
+        told = [entry for entry in drive.entries if entry.before is not State.FAILED]
+        chosen = sorted(told, key=lambda entry: order[entry.state])[:room]
         return [entry for entry in drive.entries if entry in chosen]
 
     def _progress(self, entry: Entry) -> str:
@@ -92,7 +97,7 @@ class Display:
             return entry.why
         if entry.job.mode != "train":
             return last_line(entry.job.log)[-60:]
-        lines = read_lines(entry.job.workdir / "metrics.jsonl")
+        lines = _last_lines(entry.job.workdir / "metrics.jsonl")
         step = max((line["step"] for line in lines), default=0)
         began, first = self._begun.setdefault(entry.job.key, (time.monotonic(), step))
         losses = [line["training_loss"] for line in lines if "training_loss" in line]
@@ -100,3 +105,14 @@ class Display:
         rate = (step - first) / max(time.monotonic() - began, 1e-3)
         left = time.strftime(", %H:%M:%S left", time.gmtime((entry.job.until - step) / rate)) if rate > 0 else ""
         return f"{step:,} of {entry.job.until:,} ({rate:.2g}/s{left}){loss}"
+
+
+def _last_lines(path: Path) -> list[dict]:
+    """Of metrics.jsonl, which may be long and is read often."""
+    found = []
+    with contextlib.suppress(OSError), path.open("rb") as file:
+        file.seek(max(0, path.stat().st_size - 4096))
+        for line in file.read().splitlines():
+            with contextlib.suppress(ValueError):  # cut off
+                found.append(json.loads(line))
+    return [line for line in found if isinstance(line, dict)]

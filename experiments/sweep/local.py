@@ -21,9 +21,11 @@ class Process:
         return self._process.poll() is not None
 
     def stop(self) -> None:
-        """Asks it to save and end, and waits until it has."""
+        """Asks it to save and end."""
         if not self.ended:
             self._process.send_signal(signal.SIGTERM)
+
+    def wait(self) -> None:
         self._process.wait()
 
 

@@ -10,6 +10,7 @@ import jax
 from rich import box
 from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 
 from experiments.sweep import report, results, runs
 from experiments.sweep.definition import Halving, Sweep, read
@@ -102,6 +103,17 @@ def survivors(halving: Halving, rung: Sequence[Run], failures: Mapping[str, str]
     return [each.point for row in chosen for each in row.runs]
 
 
+def missing(sweep: Sweep, folder: Path) -> list[Run]:
+    """What is to be made next: of successive halving, the runs of the first budget that is not through."""
+    points = None
+    for budget in sweep.halving.budgets if sweep.halving else (None,):
+        rung = runs.plan(sweep, folder, points, budget)
+        if not all(each.finished for each in rung):
+            return [each for each in rung if not each.finished]
+        points = survivors(sweep.halving, rung, {}) if sweep.halving else None
+    return []
+
+
 def conclude(
     folder: Path, title: str, made: Sequence[Run], failures: Mapping[str, str], by: str = "", best: str = "least"
 ) -> int:
@@ -134,8 +146,8 @@ def show(head: Sequence[str], lines: Sequence[Sequence[str]]) -> None:
     """A table on the terminal, as wide as it is in a file."""
     table = Table(box=box.SIMPLE)
     for name in head:
-        table.add_column(name, justify="left", no_wrap=True)
+        table.add_column(Text(name), no_wrap=True)  # brackets in a name are no markup
     for line in lines:
-        table.add_row(*line)
+        table.add_row(*map(Text, line))
     console = Console()
     console.print(table) if console.is_terminal else Console(width=10_000).print(table, crop=False)

@@ -72,6 +72,9 @@ class Queued:
     def stop(self) -> None:
         """It stays in the queue."""
 
+    def wait(self) -> None:
+        """Not until it ends."""
+
 
 class Slurm:
     """slots: jobs in the queue at a time. devices: GPUs of each, 0 for none. options: of sbatch, of `OPTIONS`."""
