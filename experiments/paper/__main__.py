@@ -4,8 +4,8 @@ import argparse
 import sys
 from pathlib import Path
 
-from experiments.paper.run import SCALES, table
-from experiments.paper.tables import TABLES
+from experiments.paper.run import table
+from experiments.paper.tables import SCALES, TABLES
 from experiments.sweep.run import LAUNCHERS, launcher, named
 from score_sde.errors import UsageError, exit_status
 

@@ -6,9 +6,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from experiments.paper import report, toy
+from experiments.paper import report
 from experiments.paper.cells import Cell, Table, judge, picked
-from experiments.paper.tables import TABLES
+from experiments.paper.tables import SCALES, TABLES
 from experiments.sweep import job as program
 from experiments.sweep import results, runs
 from experiments.sweep.definition import Sweep
@@ -19,7 +19,6 @@ from experiments.sweep.space import Point, Space
 from score_sde import workdir
 from score_sde.checkpoints import steps
 
-SCALES = ("paper", "toy")
 PROGRAM = (sys.executable, "-m", "score_sde")
 AUTHORS = "authors"  # the folder of workdirs that were imported from the authors' checkpoints
 
@@ -55,7 +54,7 @@ def table(
     several checkpoints the least distance counts, as in the paper, instead of the last one. start: a launcher, which
     makes what there is not.
     """
-    whole = TABLES[name](1000 if scale == "paper" else toy.NUM_SCALES)
+    whole = TABLES[name](SCALES[scale])
     sweep = _sweep(whole, scale, seeds, common or {}, best)
     of_cells = [runs.plan(sweep, folder, _points(sweep, i)) for i in range(len(whole.cells))]
     made = [run for of_cell in of_cells for run in of_cell]

@@ -1,7 +1,10 @@
 """The paper's tables (Song et al., ICLR 2021), and two more of the same networks. Its numbers are of CIFAR-10."""
 
 import itertools
+from collections.abc import Mapping
+from typing import NamedTuple
 
+from experiments.paper import toy
 from experiments.paper.cells import BITS, BOUND, DISTANCE, SCORE, Cell, Comparison, Finding, Table, comparisons
 from experiments.sweep.space import Point
 
@@ -9,49 +12,59 @@ SAMPLES: Point = {"eval.enable_loss": False, "eval.enable_bpd": False, "eval.ena
 
 # Table 1: predictors and correctors, of the DDPM network trained at discrete times.
 
-ANCESTRAL, REVERSE, FLOW = "ancestral", "reverse diffusion", "probability flow"
+ANCESTRAL, REVERSE, FLOW, NONE = "ancestral", "reverse diffusion", "probability flow", "none"
 PREDICTORS: dict[str, Point] = {
     ANCESTRAL: {"sampling.predictor": "ancestral_sampling"},
     REVERSE: {"sampling.predictor": "reverse_diffusion"},
     FLOW: {"sampling.predictor": "reverse_diffusion", "sampling.probability_flow": True},
 }
 NETWORKS = {"VE": "ve/cifar10_ddpm", "VP": "vp/ddpm/cifar10"}
-# Predictor alone with N and 2 N steps, and with one corrector step each; Table 5 has the best r, `sampling.snr`.
+# Predictor alone with N and 2 N steps, and with one corrector step each.
 TABLE_1 = {
-    ("VE", ANCESTRAL): ("4.98 ± .06", "4.88 ± .06", "3.62 ± .03", 0.17),
-    ("VE", REVERSE): ("4.79 ± .07", "4.74 ± .08", "3.60 ± .02", 0.16),
-    ("VE", FLOW): ("15.41 ± .15", "10.54 ± .08", "3.51 ± .04", 0.17),
-    ("VP", ANCESTRAL): ("3.24 ± .02", "3.24 ± .02", "3.21 ± .02", 0.01),
-    ("VP", REVERSE): ("3.21 ± .02", "3.19 ± .02", "3.18 ± .01", 0.01),
-    ("VP", FLOW): ("3.59 ± .04", "3.23 ± .03", "3.06 ± .03", 0.04),
+    ("VE", ANCESTRAL): ("4.98 ± .06", "4.88 ± .06", "3.62 ± .03"),
+    ("VE", REVERSE): ("4.79 ± .07", "4.74 ± .08", "3.60 ± .02"),
+    ("VE", FLOW): ("15.41 ± .15", "10.54 ± .08", "3.51 ± .04"),
+    ("VP", ANCESTRAL): ("3.24 ± .02", "3.24 ± .02", "3.21 ± .02"),
+    ("VP", REVERSE): ("3.21 ± .02", "3.19 ± .02", "3.18 ± .01"),
+    ("VP", FLOW): ("3.59 ± .04", "3.23 ± .03", "3.06 ± .03"),
 }
-CORRECTOR_ONLY = {"VE": ("20.43 ± .07", 0.22), "VP": ("19.06 ± .06", 0.27)}
+CORRECTOR_ONLY = {"VE": "20.43 ± .07", "VP": "19.06 ± .06"}
 NO_CORRECTOR: Point = {"sampling.corrector": "none"}
 
 
-def table1(num_scales: int) -> Table:
-    """num_scales: N of the networks, 1000 in the paper."""
-    n, twice = str(num_scales), str(2 * num_scales)
+class Scale(NamedTuple):
+    """num_scales: N of the networks. snr: the best r of Langevin steps by SDE and predictor (paper, Table 5)."""
+
+    num_scales: int
+    snr: Mapping[str, Mapping[str, float]]
+
+
+def best_r(ancestral: float, reverse: float, flow: float, alone: float) -> dict[str, float]:
+    return {ANCESTRAL: ancestral, REVERSE: reverse, FLOW: flow, NONE: alone}
+
+
+SCALES = {
+    "paper": Scale(1000, {"VE": best_r(0.17, 0.16, 0.17, 0.22), "VP": best_r(0.01, 0.01, 0.04, 0.27)}),
+    "toy": Scale(toy.NUM_SCALES, {sde: best_r(*found) for sde, found in toy.SNR.items()}),
+}
+
+
+def table1(scale: Scale) -> Table:
+    n, twice = str(scale.num_scales), str(2 * scale.num_scales)
+    alone, doubled = NO_CORRECTOR, NO_CORRECTOR | {"sampling.num_scales": 2 * scale.num_scales}
     cells = []
-    for (sde, predictor), (once, doubled, corrected, snr) in TABLE_1.items():
-        where = {"row": f"{sde}, {predictor}", "config": NETWORKS[sde], "figure": DISTANCE}
-        options = SAMPLES | PREDICTORS[predictor]
-        langevin = {"sampling.corrector": "langevin", "sampling.snr": snr}
-        cells += [
-            Cell(column=f"P{n}", paper=once, options=options | NO_CORRECTOR, **where),
-            Cell(
-                column=f"P{twice}",
-                paper=doubled,
-                options=options | NO_CORRECTOR | {"sampling.num_scales": 2 * num_scales},
-                **where,
-            ),
-            Cell(column=f"PC{n}", paper=corrected, options=options | langevin, **where),
-        ]
-    for sde, (number, snr) in CORRECTOR_ONLY.items():
-        corrector = {"sampling.predictor": "none", "sampling.corrector": "langevin", "sampling.n_steps_each": 2}
-        options = SAMPLES | corrector | {"sampling.snr": snr}
-        where = {"row": f"{sde}, none", "config": NETWORKS[sde], "figure": DISTANCE}
-        cells.append(Cell(column=f"C{twice}", paper=number, options=options, **where))
+    for (sde, predictor), numbers in TABLE_1.items():
+        corrected = {"sampling.corrector": "langevin", "sampling.snr": scale.snr[sde][predictor]}
+        columns = {f"P{n}": alone, f"P{twice}": doubled, f"PC{n}": corrected}
+        for (column, options), number in zip(columns.items(), numbers, strict=True):
+            options = SAMPLES | PREDICTORS[predictor] | options
+            where = {"row": f"{sde}, {predictor}", "column": column, "config": NETWORKS[sde]}
+            cells.append(Cell(figure=DISTANCE, paper=number, options=options, **where))
+    for sde, number in CORRECTOR_ONLY.items():
+        langevin = {"sampling.predictor": "none", "sampling.corrector": "langevin", "sampling.n_steps_each": 2}
+        options = SAMPLES | langevin | {"sampling.snr": scale.snr[sde][NONE]}
+        where = {"row": f"{sde}, {NONE}", "column": f"C{twice}", "config": NETWORKS[sde]}
+        cells.append(Cell(figure=DISTANCE, paper=number, options=options, **where))
     rows = [f"{sde}, {predictor}" for sde, predictor in TABLE_1]
     findings = (
         Finding(
@@ -64,9 +77,7 @@ def table1(num_scales: int) -> Table:
         ),
         Finding(
             f"Correctors alone (C{twice}) are the worst choice at as many evaluations",
-            comparisons(
-                [(row, f"P{twice}") for row in rows], [(f"{row.split(',')[0]}, none", f"C{twice}") for row in rows]
-            ),
+            comparisons([(row, f"P{twice}") for row in rows], [(f"{sde}, {NONE}", f"C{twice}") for sde, _ in TABLE_1]),
         ),
         Finding(
             f"Under VE the probability flow without a corrector (P{n}) is worse than the other predictors",
@@ -117,7 +128,7 @@ NETWORK_BETTER = Finding(
 )
 
 
-def table2(num_scales: int) -> Table:
+def table2(scale: Scale) -> Table:
     cells = []
     for row, (config, bits, distance) in TABLE_2.items():
         cells.append(Cell(row=row, column="bits/dim", config=config, figure=BITS, paper=bits, options=ODE))
@@ -149,7 +160,7 @@ TABLE_3 = {
 }
 
 
-def table3(num_scales: int) -> Table:
+def table3(scale: Scale) -> Table:
     cells = []
     for row, (config, distance, score) in TABLE_3.items():
         cells.append(Cell(row=row, column="distance", config=config, figure=DISTANCE, paper=distance, options=SAMPLES))
@@ -179,7 +190,7 @@ def table3(num_scales: int) -> Table:
     )
 
 
-def nll(num_scales: int) -> Table:
+def nll(scale: Scale) -> Table:
     """All continuous networks: bits/dim of the ODE, and the bound on those of the reverse SDE."""
     of_ve = {row: (TABLE_3[row][0], "", "") for row in ("NCSN++ cont. (VE)", "NCSN++ cont. deep (VE)")}
     networks = TABLE_2 | of_ve
@@ -203,7 +214,7 @@ BUDGETS = (5, 10, 20, 50)
 FRONTIER = {"VP": "vp/cifar10_ddpmpp_continuous", "VE": "ve/cifar10_ncsnpp_continuous"}
 
 
-def frontier(num_scales: int) -> Table:
+def frontier(scale: Scale) -> Table:
     cells = []
     for sde, config in FRONTIER.items():
         for name, each in FAST.items():
@@ -216,7 +227,7 @@ def frontier(num_scales: int) -> Table:
             where = {"row": f"{sde}, ode", "column": f"{tolerance:g}", "config": config}
             cells.append(Cell(figure=DISTANCE, options=SAMPLES | options, **where))
         paper = {"VP": "2.55", "VE": "2.38"}[sde]
-        where = {"row": f"{sde}, the paper's", "column": str(num_scales), "config": config}
+        where = {"row": f"{sde}, the paper's", "column": str(scale.num_scales), "config": config}
         cells.append(Cell(figure=DISTANCE, paper=paper, options=SAMPLES, **where))
 
     findings = (

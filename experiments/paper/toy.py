@@ -10,6 +10,8 @@ from configs.presets import digits
 
 NUM_SCALES = 50  # N
 UPDATES = 1500
+# r of Langevin steps after ancestral sampling, reverse diffusion, probability flow, and alone; VP's by toy_snr.py.
+SNR = {"VE": (0.17, 0.16, 0.17, 0.22), "VP": (0.16, 0.16, 0.16, 0.22)}
 SIGMA_MAX = 5.0  # the two most distant digits are 4.8 apart
 
 

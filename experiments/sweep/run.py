@@ -32,7 +32,7 @@ def launcher(name: str, folder: Path, slots: int | None, devices: int | None, op
     Raises `UsageError` for what there is not.
     """
     jax.config.update("jax_platforms", "cpu")
-    os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str((folder / "jax_cache").absolute()))
+    os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str((folder / ".jax_cache").absolute()))
     if name == "slurm":
         return Slurm(folder, slots, devices or 0, options)
     if options:

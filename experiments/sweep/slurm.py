@@ -93,7 +93,7 @@ class Slurm:
             if name not in OPTIONS:
                 raise UsageError(f"Unknown --slurm={name}{nearest(name, OPTIONS)}; choose from: {', '.join(OPTIONS)}.")
         self.slots = slots or 100
-        self._executor = submitit.SlurmExecutor(folder / "slurm" / "%j", max_num_timeout=1000)
+        self._executor = submitit.SlurmExecutor(folder / ".slurm" / "%j", max_num_timeout=1000)
         gpus = {"gpus_per_node": devices} if devices else {}
         typed = {name: _typed(name, value) for name, value in options.items()}
         self._executor.update_parameters(**{"job_name": "score_sde"} | gpus | typed)
