@@ -61,9 +61,9 @@ def evaluate(config: ConfigDict, directory: str | Path, folder: str = "eval") ->
             entry = {"step": step} | {name: part(target) for name, part in parts.items()}
             report["checkpoints"].append(entry)
             report["complete"] = step == steps[-1]
-            workdir.write(directory, f"{folder}/report.json", report)
             if parallel.is_first():
                 page.write(directory / folder, report)
+            workdir.write(directory, f"{folder}/report.json", report)
             _print(f"step {step}: {_summary(entry)}")
     _print(f"Report: {directory / folder / 'report.json'}, report.html")
 

@@ -58,10 +58,11 @@ def test_a_config_trains_evaluates_and_samples(trained):
     assert all(np.isfinite(value) for line in metrics(folder) for value in line.values())
     assert json.loads((folder / "config.json").read_text())["model"]["nf"] == 8
 
-    config.eval.begin_ckpt = 2
+    config.eval.begin_ckpt = -1  # of two snapshots the last
     evaluate(config, folder)
-    (entry,) = json.loads((folder / "eval" / "report.json").read_text())["checkpoints"]
-    assert entry["step"] == 4
+    report = json.loads((folder / "eval" / "report.json").read_text())
+    (entry,) = report["checkpoints"]
+    assert entry["step"] == 4 and report["complete"]
     assert entry["loss"]["images"] == entry["bits_per_dim"]["images"] == 299
     assert 5 < entry["bits_per_dim"]["mean"] < 20  # near the 8 bits and more of an untrained model
     assert 0 < entry["bits_per_dim"]["standard_error"] < 1

@@ -91,6 +91,9 @@ def write(
             body.append(
                 f"<h3>{html.escape(verdict.claim)}</h3><pre>{html.escape(chr(10).join(verdict.differences))}</pre>"
             )
+    sheets = {each.samples: page.figure(f"{each.cell.row}, {each.cell.column}", each.samples) for each in filled}
+    if drawn := [sheet for element, sheet in sheets.items() if element]:
+        body += ["<h2>Samples</h2>", f'<div class="grids">{"".join(drawn)}</div>']
     body += ["<h2>Cells</h2>", page.table(list(HEAD), [cells(each) for each in filled])]
     if commands := missing(filled):
         body += ["<h2>Not run</h2>", f"<pre>{html.escape(chr(10).join(commands))}</pre>"]

@@ -24,7 +24,10 @@ AUTHORS = "authors"  # the folder of workdirs that were imported from the author
 
 
 class Filled(NamedTuple):
-    """A cell with what there is of it. ours: over seeds; None where no run is complete. why: runs have failed."""
+    """A cell with what there is of it. ours: over seeds; None where no run is complete. why: runs have failed.
+
+    samples: an image element, or "".
+    """
 
     cell: Cell
     ours: Figure | None
@@ -35,6 +38,7 @@ class Filled(NamedTuple):
     fingerprint: str
     why: str
     commands: tuple[str, ...]
+    samples: str
 
 
 def table(
@@ -127,6 +131,7 @@ def _filled(cell: Cell, ours: Sequence[Run], authors: Run | None, failures: dict
         ", ".join(dict.fromkeys(results.fingerprint_of(run) for run in measured if results.fingerprint_of(run))),
         next((failures[run.id] for run in ours if run.id in failures), ""),
         tuple(commands),
+        results.samples(measured[0]) if measured else "",
     )
 
 

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import numpy as np
 
-from experiments.sweep.results import Row, curve, label, short, table, varied
-from score_sde import page, report
+from experiments.sweep.results import Row, curve, label, samples, short, table, varied
+from score_sde import page
 
 INTERVALS = (
     "± is half the width of a 95 % interval: over seeds by Student's t, or with one seed over images. "
@@ -35,7 +35,7 @@ def write(folder: Path, title: str, rows: Sequence[Row], commands: Sequence[str]
         if found:
             curves.append(page.figure(f"{name} against updates", page.chart(found, "updates", name)))
     body += [f'<h2>Curves</h2><div class="grids">{"".join(curves)}</div>'] if curves else []
-    sheets = [page.figure(label(row.point), sheet) for row in rows[:3] for sheet in _sheet(row)]
+    sheets = [page.figure(label(row.point), sheet) for row in rows[:3] if (sheet := samples(row.runs[0]))]
     body += [f'<h2>Samples of the first in the table</h2><div class="grids">{"".join(sheets)}</div>'] if sheets else []
     body += ["<h2>Runs</h2>", page.table(["run", "workdir"], [[label(run.point), str(run.workdir)] for run in runs])]
     body += ["<h2>Commands</h2>", f"<pre>{html.escape(chr(10).join(commands))}</pre>"]
@@ -102,11 +102,3 @@ def _positions(values: Sequence) -> tuple[np.ndarray, list[tuple[float, str]]]:
     distinct = sorted(set(sizes[~np.isnan(sizes)]))
     shown = distinct if len(distinct) <= 6 else [distinct[0], distinct[len(distinct) // 2], distinct[-1]]
     return heights, [(float(heights[sizes == value][0]), f"{value:.4g}") for value in shown]
-
-
-def _sheet(row: Row) -> list[str]:
-    """Samples of the first run of a row, if it has any."""
-    run = row.runs[0]
-    steps = [entry["step"] for entry in run.report.get("checkpoints", [])]
-    found = report.sheet(run.workdir / run.jobs[-1].folder / f"step_{steps[-1]:08d}") if steps else ""
-    return [found] if found else []

@@ -193,6 +193,12 @@ def curve(run: Run, name: str) -> tuple[list[int], list[float]]:
     return [step for step, _ in points], [value for _, value in points]
 
 
+def samples(run: Run) -> str:
+    """An image element of those of its last checkpoint; "" where there are none."""
+    steps = [entry["step"] for entry in run.report.get("checkpoints", [])]
+    return report.sheet(run.workdir / run.jobs[-1].folder / f"step_{steps[-1]:08d}") if steps else ""
+
+
 def _csv(columns: Sequence[str], lines: Sequence[Mapping[str, Any]]) -> str:
     text = io.StringIO()
     writer = csv.DictWriter(text, columns, restval="", lineterminator="\n")
