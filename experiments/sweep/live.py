@@ -7,6 +7,7 @@ import sys
 import time
 from collections import Counter
 from collections.abc import Callable, Sequence
+from datetime import timedelta
 from pathlib import Path
 
 from rich import box
@@ -74,8 +75,11 @@ class Display:
     def _table(self, drive: Drive) -> Table:
         counts = Counter(entry.state for entry in drive.entries)
         told = ", ".join(f"{counts[state]} {state.value}" for state in State if counts[state])
-        elapsed = time.strftime("%H:%M:%S", time.gmtime(time.monotonic() - self._started))
-        table = Table(title=f"{self._title}: {told}, {elapsed}", box=box.SIMPLE, title_justify="left")
+        elapsed, waiting = time.monotonic() - self._started, sum(not entry.over for entry in drive.entries)
+        made = sum(entry.over and not entry.before.over for entry in drive.entries)
+        left = f", about {_time(elapsed / made * waiting)} left" if made and waiting else ""
+        title = f"{self._title}: {told}, {_time(elapsed)}{left}"
+        table = Table(title=title, box=box.SIMPLE, title_justify="left")
         for name in ("run", "job", "state", "progress"):
             table.add_column(name, overflow="ellipsis", no_wrap=name != "progress")
         for entry in self._shown(drive):
@@ -103,8 +107,12 @@ class Display:
         losses = [line["training_loss"] for line in lines if "training_loss" in line]
         loss = f", loss {losses[-1]:.4g}" if losses else ""
         rate = (step - first) / max(time.monotonic() - began, 1e-3)
-        left = time.strftime(", %H:%M:%S left", time.gmtime((entry.job.until - step) / rate)) if rate > 0 else ""
+        left = f", {_time((entry.job.until - step) / rate)} left" if rate > 0 else ""
         return f"{step:,} of {entry.job.until:,} ({rate:.2g}/s{left}){loss}"
+
+
+def _time(seconds: float) -> str:
+    return str(timedelta(seconds=int(seconds)))
 
 
 def _last_lines(path: Path) -> list[dict]:
