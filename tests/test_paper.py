@@ -121,8 +121,8 @@ def test_a_table_is_filled_by_its_runs_and_by_the_authors(tmp_path, capsys, monk
     told = capsys.readouterr().out
     assert "python -m score_sde" not in told and str(FAKE[1]) not in told.split("Cells without")[-1]
     # Of the fake: ten times r, with a standard error of 0.05.
-    assert re.search(r"VE, none +C100 +distance +20.43 ± .07 +not run +2.200 ± 0.098 +100 +fake", told)
-    assert "reproduced: Correctors alone (C100)" in told and "undecided: Reverse diffusion" in told
+    assert re.search(r"VE, none +C100 +distance +20.43 ± .07 +not run +6.000 ± 0.098 +100 +fake", told)
+    assert "reproduced: Correctors alone (C100)" in told and "VE, reverse diffusion, P50: +0 ± 0.14" in told
     assert "0123456789ab" not in told  # the fingerprint is of the protocol, and not what a file says it is
     # The same from what lies there, without a launcher.
     assert program([*command, "--config.training.n_iters=4"]) == 0

@@ -10,8 +10,8 @@ from configs.presets import digits
 
 NUM_SCALES = 50  # N
 UPDATES = 1500
-# r of Langevin steps after ancestral sampling, reverse diffusion, probability flow, and alone; VP's by toy_snr.py.
-SNR = {"VE": (0.17, 0.16, 0.17, 0.22), "VP": (0.16, 0.16, 0.16, 0.22)}
+# r of Langevin steps after ancestral sampling, reverse diffusion, probability flow, and alone: the best of toy_snr.py.
+SNR = {"VE": (0.3, 0.3, 0.3, 0.6), "VP": (0.3, 0.45, 0.6, 0.6)}
 SIGMA_MAX = 5.0  # the two most distant digits are 4.8 apart
 
 
