@@ -116,7 +116,7 @@ def _running() -> bool:
 
 
 @pytest.mark.long
-@pytest.mark.skipif(not _running(), reason="no SLURM is running here (Debian: slurm-wlm and munge)")
+@pytest.mark.skipif(not _running(), reason="no SLURM is running here; slurm_of_one_machine.sh starts one")
 def test_two_tasks_under_slurm_are_stopped_requeued_and_go_on_to_the_end(tmp_path, data_dir):
     workdir = tmp_path / "run"
     options = ["--nodes=1", "--ntasks-per-node=2", "--cpus-per-task=1", "--gpus-per-node=0", "--parsable"]

@@ -1,7 +1,6 @@
 """Sweeps under SLURM: a real one where there is one, and one of a few lines of shell that refuses a job.
 
-A real one on a single machine takes Debian's packages slurm-wlm and munge and a slurm.conf of one node; with
-SLURM_CONF set and slurmctld and slurmd running, these tests find it.
+A real one of a single machine is started by slurm_of_one_machine.sh, which says how.
 """
 
 import os
@@ -47,7 +46,7 @@ def _running() -> bool:
     return bool(shutil.which("sbatch")) and not subprocess.run(["sinfo"], capture_output=True, check=False).returncode
 
 
-real = pytest.mark.skipif(not _running(), reason="no SLURM is running here (Debian: slurm-wlm and munge)")
+real = pytest.mark.skipif(not _running(), reason="no SLURM is running here; slurm_of_one_machine.sh starts one")
 
 
 @pytest.fixture
