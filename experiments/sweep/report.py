@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 
-from experiments.sweep.results import Row, curve, label, samples, short, table, varied
+from experiments.sweep.results import Row, curve, label, samples, short, table, trained, varied
 from score_sde import page
 
 INTERVALS = (
@@ -20,8 +20,8 @@ def write(folder: Path, title: str, rows: Sequence[Row], commands: Sequence[str]
     """Writes `folder`/report.html and returns its path."""
     head, lines = table(rows)
     runs = [run for row in rows for run in row.runs]
-    body = [page.note(INTERVALS), page.table(head, lines)]
-    if any("[" in name for row in rows for name in row.figures):
+    body = [page.note(INTERVALS), f'<div class="wide">{page.table(head, lines)}</div>']
+    if any(" [" in name for row in rows for name in row.figures):
         body.append(page.note(APART))
     failures = [[label(row.point), sentence] for row in rows for sentence in row.failures]
     if failures:
@@ -30,7 +30,7 @@ def write(folder: Path, title: str, rows: Sequence[Row], commands: Sequence[str]
         body += ["<h2>Parallel coordinates</h2>", page.figure("a line a point; dark is the best", drawing)]
     curves = []
     for name in ("eval_loss", "training_loss"):
-        found = {f"{label(run.point)}": (*curve(run, name), None) for run in runs}
+        found = {label(trained(run)): (*curve(run, name), None) for run in runs}  # a training once
         found = {key: points for key, points in found.items() if len(points[0]) > 1}
         if found:
             curves.append(page.figure(f"{name} against updates", page.chart(found, "updates", name)))
@@ -63,7 +63,7 @@ def _parallel(rows: Sequence[Row]) -> str:
         means = [row.figures[name].mean if name in row.figures else np.nan for row in rows]
         if np.nanmax(means) > np.nanmin(means):
             axes.append((name, *_positions(means)))
-    drawing, panel = plt.subplots(figsize=(max(6.0, 1.9 * len(axes)), 4.0), layout="constrained")
+    drawing, panel = plt.subplots(figsize=(max(6.0, 2.1 * len(axes)), 4.0), layout="constrained")
     colours = plt.get_cmap("viridis")(np.linspace(0, 0.95, len(rows)))
     for i in reversed(range(len(rows))):  # the best on top
         heights = [positions[i] for _, positions, _ in axes]
@@ -72,7 +72,7 @@ def _parallel(rows: Sequence[Row]) -> str:
         panel.axvline(x, color="#999", linewidth=0.8)
         for height, text in _apart(ticks):
             panel.annotate(text, (x, height), (4, 0), textcoords="offset points", fontsize=7, va="center")
-    panel.set_xticks(range(len(axes)), [name for name, _, _ in axes], fontsize=9)
+    panel.set_xticks(range(len(axes)), [name.replace("[", "\n[") for name, _, _ in axes], fontsize=8)
     panel.set_yticks([])
     panel.set_xlim(-0.2, len(axes) - 0.5)
     panel.spines[:].set_visible(False)

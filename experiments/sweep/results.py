@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 
 from scipy import stats
 
-from experiments.sweep.runs import BUDGET, Run
+from experiments.sweep.runs import BUDGET, Run, is_evaluated
 from experiments.sweep.space import Point
 from score_sde import report
 from score_sde.metrics import fingerprint
@@ -141,6 +141,11 @@ def short(keys: Sequence[str]) -> dict[str, str]:
 def label(point: Point) -> str:
     names = short(list(point))
     return " ".join(f"{names[key]}={value}" for key, value in point.items()) or "as it is"
+
+
+def trained(run: Run) -> Point:
+    """What of its point is of its training."""
+    return {key: value for key, value in run.point.items() if not is_evaluated(key)}
 
 
 def table(found: Sequence[Row]) -> tuple[list[str], list[list[str]]]:

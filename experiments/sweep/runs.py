@@ -128,13 +128,13 @@ def resolve(sweep: Sweep, point: Point, folder: Path, budget: int | None = None,
     config = parsed(file, list(flags.values()))
     flat = workdir.flatten(config.to_dict())
     number = flat[BUDGET]
-    of_training = {key: value for key, value in flat.items() if not _evaluated(key) and not key.startswith("wandb.")}
+    of_training = {key: value for key, value in flat.items() if not is_evaluated(key) and not key.startswith("wandb.")}
     if "train_dequantizer" not in sweep.modes:
         of_training = {key: value for key, value in of_training.items() if not key.startswith("dequantizer.")}
     if budget is not None:
         del of_training[BUDGET]  # the budgets of a point are one training, which goes on
     directory = directory or folder / digest(of_training)
-    in_evaluation = digest({key: value for key, value in flat.items() if _evaluated(key)} | {BUDGET: number})
+    in_evaluation = digest({key: value for key, value in flat.items() if is_evaluated(key)} | {BUDGET: number})
     of_mode = {
         "train": (f"train-{number}", "", number),
         "train_dequantizer": ("train_dequantizer", "dequantizer", flat["dequantizer.n_iters"]),
@@ -178,10 +178,11 @@ def digest(values: Mapping[str, Any]) -> str:
 def _is_used(mode: str, key: str) -> bool:
     """Whether a mode needs to be told a value: one training, whatever its points, is one command."""
     if mode == "train":
-        return not _evaluated(key)
+        return not is_evaluated(key)
     # The workdir has the rest.
-    return key in ELSEWHERE or _evaluated(key) or key.startswith(("wandb.", "dequantizer."))
+    return key in ELSEWHERE or is_evaluated(key) or key.startswith(("wandb.", "dequantizer."))
 
 
-def _evaluated(key: str) -> bool:
+def is_evaluated(key: str) -> bool:
+    """Whether a value is none of the training's."""
     return key.split(".")[0] in EVALUATED
