@@ -18,6 +18,7 @@ def main() -> None:
     workdir.mkdir(parents=True, exist_ok=True)
     with (workdir / "calls.txt").open("a") as calls:
         calls.write(f"{mode} {os.environ.get('CUDA_VISIBLE_DEVICES', '')}\n")
+    (workdir / "flags.txt").write_text(os.environ.get("XLA_FLAGS", ""))
     attempts = (workdir / "calls.txt").read_text().count(mode)
     if mode == "train":
         train(workdir, flags, attempts)

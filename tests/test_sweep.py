@@ -274,6 +274,13 @@ def test_jobs_have_gpus_of_their_own(tmp_path):
         Local({"CUDA_VISIBLE_DEVICES": "4,5,6,7,8"}, slots=3, devices=2)
 
 
+def test_on_a_cpu_devices_are_as_many_as_jax_is_told(tmp_path):
+    (run,) = plan(sweep(grid({"optim.lr": (1.0,)}), modes=("train",)), tmp_path)
+    without = {key: value for key, value in os.environ.items() if key != "CUDA_VISIBLE_DEVICES"}
+    Drive([run], Local(without | {"JAX_PLATFORMS": "cpu"}, devices=4))()
+    assert "--xla_force_host_platform_device_count=4" in (run.workdir / "flags.txt").read_text()
+
+
 def test_printed_commands_make_the_runs_that_a_sweep_then_finds(file, tmp_path, capsys):
     folder = tmp_path / "runs"
     assert program(["sweep", str(file), f"--folder={folder}", "--launcher=print"]) == 0
