@@ -30,6 +30,8 @@ def program(argv: list[str]) -> int:
             raise UsageError(f"Unknown argument {argument}; --help shows those there are, besides --config.KEY=VALUE.")
     common = dict(argument.removeprefix("--config.").split("=", 1) for argument in rest)
     folder = options.folder or Path("runs/paper" if options.scale == "paper" else "runs/paper-toy")
+    if options.seeds < 0 or options.retries < 0:
+        raise UsageError("--seeds and --retries must not be negative.")
     start = launcher(options.launcher, folder, options.slots, options.devices, named(options.slurm))
     return table(
         options.table,

@@ -26,9 +26,6 @@ def program(argv: list[str]) -> int:
     for argument in rest:
         if not argument.startswith("--config.") or "=" not in argument:
             parser.error(f"unrecognized argument: {argument}")
-    for name in ("slots", "devices"):
-        if getattr(options, name) is not None and getattr(options, name) < 1:
-            raise UsageError(f"--{name}={getattr(options, name)} must be at least 1.")
     if options.retries < 0:
         raise UsageError(f"--retries={options.retries} must not be negative.")
     folder = options.folder or Path("runs/sweeps") / Path(options.file).stem

@@ -31,6 +31,9 @@ def launcher(name: str, folder: Path, slots: int | None, devices: int | None, op
 
     Raises `UsageError` for what there is not.
     """
+    for flag, value in (("slots", slots), ("devices", devices)):
+        if value is not None and value < 1:
+            raise UsageError(f"--{flag}={value} must be at least 1.")
     jax.config.update("jax_platforms", "cpu")
     os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str((folder / ".jax_cache").absolute()))
     if name == "slurm":
