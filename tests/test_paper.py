@@ -16,6 +16,7 @@ from experiments.paper.cells import BITS, DISTANCE, Comparison, Finding, judge, 
 from experiments.paper.tables import SCALES, TABLES
 from experiments.sweep import runs
 from experiments.sweep.results import Figure
+from score_sde import workdir
 from score_sde.build import Experiment
 from score_sde.errors import UsageError
 
@@ -140,6 +141,26 @@ def test_the_authors_checkpoint_stands_beside_ours(tmp_path, capsys, monkeypatch
     assert program(["paper", "table2", f"--folder={tmp_path}"]) == 0
     told = capsys.readouterr().out
     assert re.search(r"DDPM \(VP, discrete\) +bits/dim +bits/dim +3.28 +3.160 ± 0.020 +not run", told)
+
+
+def test_the_last_checkpoint_counts_or_the_best_by_its_distance(tmp_path, capsys):
+    whole = TABLES["table3"](SCALES["paper"])
+    for best, flags, distance, score in ((True, ["--best"], "2.500", "9.100"), (False, [], "3.500", "9.300")):
+        run = runs.plan(paper._sweep(whole, "paper", (), {}, best=best), tmp_path)[0]
+
+        def entry(step: int, fid: float, score: float) -> dict:
+            figures = {"fid": fid, "inception_score": score}
+            metrics = {name: {"mean": mean, "standard_error": 0.01} for name, mean in figures.items()}
+            return {"step": step, "sampling": {"nfe": 1000.0, "metrics": metrics | {"protocol": {"n": 1}}}}
+
+        entries = [entry(1, 4.5, 9.2), entry(2, 2.5, 9.1), entry(3, 3.5, 9.3)]
+        content = {"checkpoints": entries, "devices": ["H200"] * 2, "complete": True}
+        workdir.write(run.workdir / run.jobs[-1].folder, "report.json", content)
+        assert program(["paper", "table3", *flags, f"--folder={tmp_path}"]) == 0
+        told = capsys.readouterr().out
+        for column, number in (("distance", distance), ("IS", score)):
+            line = rf"DDPM \(VP, discrete\) +{column} +{column} +[\d.± ]+ +not run +{number} ± 0.020 +1000 +2 x H200"
+            assert re.search(line, told)
 
 
 def test_an_unknown_key_is_said_before_anything_runs(tmp_path):

@@ -1,13 +1,14 @@
 """A table of the paper: its cells as runs of a sweep, made where asked for, and filled with what there is."""
 
 import functools
+import math
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from experiments.paper import report
-from experiments.paper.cells import Cell, Table, judge, picked
+from experiments.paper.cells import DISTANCE, SCORE, Cell, Table, judge, picked
 from experiments.paper.tables import SCALES, TABLES
 from experiments.sweep import job as program
 from experiments.sweep import results, runs
@@ -16,7 +17,6 @@ from experiments.sweep.results import Figure
 from experiments.sweep.run import drive
 from experiments.sweep.runs import Job, Run
 from experiments.sweep.space import Point, Space
-from score_sde import workdir
 from score_sde.checkpoints import steps
 
 PROGRAM = (sys.executable, "-m", "score_sde")
@@ -108,7 +108,8 @@ def _authors(sweep: Sweep, cell: Cell, scale: str, folder: Path) -> Run | None:
 
 
 def _filled(cell: Cell, ours: Sequence[Run], authors: Run | None, failures: dict[str, str], best: bool) -> Filled:
-    found = [(run, figures) for run in ours if (figures := results.figures(run, least=best and cell.figure[0]))]
+    choose = _distance if best and cell.figure in (DISTANCE, SCORE) else None
+    found = [(run, figures) for run in ours if (figures := results.figures(run, choose=choose))]
     values = [value for _, figures in found if (value := picked(figures, cell.figure))]
     nfe = [figures["NFE"] for _, figures in found if "NFE" in figures]
     theirs = picked(results.figures(authors), cell.figure) if authors else None
@@ -135,6 +136,12 @@ def _filled(cell: Cell, ours: Sequence[Run], authors: Run | None, failures: dict
     )
 
 
+def _distance(figures: Mapping[str, Any]) -> float:
+    """By which a checkpoint is the best."""
+    found = picked(figures, DISTANCE)
+    return found["mean"] if found else math.inf
+
+
 def _devices(run: Run) -> list[str]:
     """Kinds, with their number where it is not 1."""
     found = run.report.get("devices", [])
@@ -149,7 +156,3 @@ def _seconds(run: Run) -> float | None:
 
 def _figure_at(filled: Sequence[Filled], place: tuple[str, str]) -> Figure | None:
     return next((each.ours for each in filled if (each.cell.row, each.cell.column) == place), None)
-
-
-def versions() -> str:
-    return ", ".join(f"{name} {version}" for name, version in workdir.versions().items())

@@ -4,7 +4,7 @@ import csv
 import io
 import json
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from scipy import stats
@@ -66,15 +66,16 @@ def rows(runs: Sequence[Run], failures: Mapping[str, str], by: str = "", best: s
     return sorted(found, key=order)
 
 
-def figures(run: Run, *, apart: bool = False, least: str = "") -> dict[str, dict[str, Any]]:
+def figures(
+    run: Run, *, apart: bool = False, choose: Callable[[Mapping[str, Any]], float] | None = None
+) -> dict[str, dict[str, Any]]:
     """Of the last checkpoint evaluated: name -> mean and standard error.
 
-    apart: distances are named with what they are measured by, where a sweep has several. least: a figure whose least
-    value chooses the checkpoint.
+    apart: distances are named with what they are measured by, where a sweep has several. choose: of several checkpoints
+    the one whose figures it gives the least number is taken instead.
     """
     entries = run.report.get("checkpoints") or [{}]
-    of_each = [report.figures(entry).get(least, {"mean": math.inf})["mean"] for entry in entries]
-    entry = entries[of_each.index(min(of_each))] if min(of_each) < math.inf else entries[-1]
+    entry = min(entries, key=lambda entry: choose(report.figures(entry))) if choose else entries[-1]
     measured = entry.get("sampling", {}).get("metrics", {})
     found = {}
     for name, figure in report.figures(entry).items():
