@@ -68,12 +68,14 @@ def compiled_once(programs, monkeypatch):
     """Trainings of a file that compute the same share their programs; a process each would trace and compile anew."""
     from score_sde import train
     from score_sde.build import Experiment
+    from score_sde.data import OPTIONS
 
     build, step = train.trainable, train.train_step
 
     def known(config):
         values = config.to_dict()
-        values["training"] = {key: value for key, value in values["training"].items() if key not in OF_THE_LOOP}
+        for section, keys in (("training", OF_THE_LOOP), ("data", ("dataset", *OPTIONS))):
+            values[section] = {key: value for key, value in values[section].items() if key not in keys}
         key = json.dumps({key: values[key] for key in values if key not in ("eval", "metrics")}), Experiment.augment
         if key not in programs:
             experiment = programs[key] = build(config)
