@@ -1,8 +1,11 @@
 """A digest of arrays: 128 bits that depend on every bit of every leaf, and not on how the arrays lie on devices.
 
-It is computed where the arrays are: every 32-bit word is mixed with its position, and the words are added, which is
-exact in any order. A single changed word always changes it. It finds damage, not forgery.
+It is computed where the arrays are, or by numpy: every 32-bit word is mixed with its position, and the words are added,
+which is exact in any order. A single changed word always changes it. It finds damage, not forgery.
 """
+
+from types import ModuleType
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -10,21 +13,50 @@ import numpy as np
 
 from score_sde.array_types import Array, PyTree
 
+SMALL = 2**16  # elements; numpy has as many done before XLA has compiled a program for their shape
+
 
 def digest(tree: PyTree) -> str:
     """32 hexadecimal digits of a tree of arrays."""
-    lanes = [np.asarray(_lanes(leaf, np.uint32(number))) for number, leaf in enumerate(jax.tree.leaves(tree))]
+    lanes = []
+    for number, leaf in enumerate(jax.tree.leaves(tree)):
+        if _is_small_and_here(leaf):
+            with np.errstate(over="ignore"):  # of scalars, of which numpy warns
+                lanes.append(_lanes_of(_words_here(np.asarray(leaf)), np.uint32(number), np))
+        else:
+            lanes.append(np.asarray(_lanes(leaf, np.uint32(number))))
     total = np.sum(lanes, axis=0, dtype=np.uint32)
     return total.astype(">u4").tobytes().hex()
 
 
+def _is_small_and_here(leaf: Any) -> bool:
+    """Whether all of it is in this process's memory, in which numpy can read it."""
+    if leaf.size > SMALL or leaf.dtype.itemsize > 4:
+        return False
+    if isinstance(leaf, jax.Array):
+        whole = leaf.is_fully_addressable or leaf.is_fully_replicated
+        return whole and all(device.platform == "cpu" for device in leaf.devices())
+    return True
+
+
 @jax.jit  # one program for each shape: one for all leaves takes a minute to compile
 def _lanes(leaf: Array, position: Array) -> Array:
-    words = _words(leaf)
-    for axis in range(words.ndim):
-        position = position * jnp.uint32(0x9E3779B1) + jax.lax.broadcasted_iota(jnp.uint32, words.shape, axis)
-    mixed = [_mix(words ^ _mix(position + jnp.uint32(0x85EBCA6B * (lane + 1) % 2**32))) for lane in range(4)]
-    return jnp.stack([jnp.sum(lane, dtype=jnp.uint32) for lane in mixed])
+    return _lanes_of(_words(leaf), position, jnp)
+
+
+def _lanes_of(words: Any, position: Any, xp: ModuleType) -> Any:
+    """Four sums of the mixed words. xp: jnp, or np with the same result."""
+    for axis, size in enumerate(words.shape):
+        along = xp.arange(size, dtype=np.uint32).reshape([-1 if i == axis else 1 for i in range(words.ndim)])
+        position = position * np.uint32(0x9E3779B1) + along
+    mixed = [_mix(words ^ _mix(position + np.uint32(0x85EBCA6B * (lane + 1) % 2**32))) for lane in range(4)]
+    return xp.stack([xp.sum(lane, dtype=np.uint32) for lane in mixed])
+
+
+def _words_here(leaf: np.ndarray) -> np.ndarray:
+    """`_words` by numpy."""
+    bits = leaf.astype(np.uint8) if leaf.dtype == bool else np.ascontiguousarray(leaf).reshape(leaf.shape)
+    return bits.view(f"uint{8 * bits.dtype.itemsize}").astype(np.uint32)
 
 
 def _words(leaf: Array) -> Array:
@@ -35,8 +67,8 @@ def _words(leaf: Array) -> Array:
     return jax.lax.bitcast_convert_type(leaf, f"uint{8 * min(size, 4)}").astype(jnp.uint32)
 
 
-def _mix(x: Array) -> Array:
+def _mix(x: Any) -> Any:
     """A bijection of 32-bit words in which every bit moves all: the finaliser of MurmurHash3 (Appleby)."""
-    x = (x ^ (x >> 16)) * jnp.uint32(0x85EBCA6B)
-    x = (x ^ (x >> 13)) * jnp.uint32(0xC2B2AE35)
+    x = (x ^ (x >> 16)) * np.uint32(0x85EBCA6B)
+    x = (x ^ (x >> 13)) * np.uint32(0xC2B2AE35)
     return x ^ (x >> 16)

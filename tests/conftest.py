@@ -2,6 +2,7 @@
 
 import gc
 import importlib
+import json
 import os
 
 import pytest
@@ -50,3 +51,39 @@ def tiny_config(data_dir):
         return config
 
     return build
+
+
+# What the training loop alone reads, and no program depends on.
+OF_THE_LOOP = ("n_iters", "keep_last", "keep_best", "log_freq", "eval_freq", "snapshot_sampling", "nonfinite")
+OF_THE_LOOP += ("snapshot_freq", "snapshot_freq_for_preemption")
+
+
+@pytest.fixture(scope="module")
+def programs() -> dict:
+    return {}
+
+
+@pytest.fixture
+def compiled_once(programs, monkeypatch):
+    """Trainings of a file that compute the same share their programs; a process each would trace and compile anew."""
+    from score_sde import train
+    from score_sde.build import Experiment
+    from score_sde.data import OPTIONS
+
+    build, step = train.trainable, train.train_step
+
+    def known(config):
+        values = config.to_dict()
+        for section, keys in (("training", OF_THE_LOOP), ("data", ("dataset", *OPTIONS))):
+            values[section] = {key: value for key, value in values[section].items() if key not in keys}
+        key = json.dumps({key: values[key] for key in values if key not in ("eval", "metrics")}), Experiment.augment
+        if key not in programs:
+            experiment = programs[key] = build(config)
+            for name in ("init_state", "eval_losses"):  # JAX knows functions by identity
+                setattr(experiment, name, getattr(experiment, name))
+            experiment.train_step = step(experiment)
+        programs[key].config = config
+        return programs[key]
+
+    monkeypatch.setattr(train, "trainable", known)
+    monkeypatch.setattr(train, "train_step", lambda experiment: experiment.train_step)

@@ -1,25 +1,25 @@
 """Run by test_parallel.py in a process of its own, with 8 virtual CPU devices; prints what it computed as JSON."""
 
 import json
-import sys
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
 
 from experiments.invariance.worker import PIXELS, experiment
 from score_sde import images, parallel
+from score_sde.array_types import PyTree
+from score_sde.build import Experiment
 from score_sde.errors import UsageError
 from score_sde.randomness import sample_keys
 from score_sde.trained import Trained
 
 
-def library() -> dict:
+def library(parts: Experiment, params: PyTree) -> dict:
     """Three images through what `score_sde.load` gives, on eight devices."""
-    parts = experiment()
     model = object.__new__(Trained)  # without a checkpoint
     model.experiment, model.step = parts, 0
-    params = parts.init_params()
     model.params = parallel.place(params, parallel.fully_sharded(params, 4))
     samples = model.sample(jax.random.key(0), 3)
     latents = model.encode(samples)
@@ -40,11 +40,9 @@ def library() -> dict:
     }
 
 
-def literal_pmap() -> dict:
+def literal_pmap(parts: Experiment, params: PyTree) -> dict:
     """The largest difference between an update through `parallel.pmap` and one through `jax.pmap` with a pmean."""
-    parts = experiment()
     optimizer = optax.sgd(1.0)  # Adam's first step is a sign, which would hide a wrong gradient
-    params = parts.init_params()
 
     def gradient(params, keys, pixels):
         return jax.value_and_grad(lambda p: parts.loss(p, keys, images.to_unit(pixels)).mean())(params)
@@ -64,10 +62,15 @@ def literal_pmap() -> dict:
         axis_name="batch",
         in_axes=(None, 0, 0),
     )(params, *split)
-    literal = jax.tree.map(lambda a: a[0], literal)
-    difference = jax.tree.map(lambda a, b: float(jnp.max(jnp.abs(a - b))), ours, literal)
-    moved = jax.tree.map(lambda a, b: float(jnp.max(jnp.abs(a - b))), ours[0], params)
-    return {"difference": max(jax.tree.leaves(difference)), "moved": max(jax.tree.leaves(moved))}
+    literal = jax.tree.map(lambda a: np.asarray(a)[0], literal)
+    return {"difference": largest_difference(ours, literal), "moved": largest_difference(ours[0], params)}
 
 
-print(json.dumps({"literal_pmap": literal_pmap, "library": library}[sys.argv[1]]()))
+def largest_difference(a: PyTree, b: PyTree) -> float:
+    differences = jax.tree.map(lambda a, b: np.abs(np.asarray(a) - np.asarray(b)).max(), a, b)
+    return float(max(jax.tree.leaves(differences)))
+
+
+made = experiment()
+weights = jax.jit(made.init_params)()
+print(json.dumps({what.__name__: what(made, weights) for what in (literal_pmap, library)}))

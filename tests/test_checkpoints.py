@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 
 from score_sde import checkpoints as ckpt
+from score_sde import digest as digests
 from score_sde.checkpoints import Checkpoints, Retention, on_host, steps
 from score_sde.errors import UsageError
 from score_sde.state import adam, initial_state
@@ -70,3 +71,14 @@ def test_a_folder_without_checkpoints_has_no_steps(tmp_path):
 def test_the_reason_of_a_damage_is_without_the_readers_options():
     error = ValueError("DATA_LOSS: checksum verification failed [tensorstore_spec='{...}']\nmore")
     assert ckpt._reason(error) == "DATA_LOSS: checksum verification failed"
+
+
+@pytest.mark.parametrize("kind", [np.float32, jnp.bfloat16, np.int32, np.uint8, bool])
+@pytest.mark.parametrize("shape", [(), (7,), (3, 2, 5), (0, 3)])
+def test_a_digest_is_the_same_by_numpy_and_compiled(kind, shape, monkeypatch):
+    values = 100 * np.random.default_rng(0).standard_normal(shape)
+    tree = [np.float32(1.0), jnp.asarray(values > 0 if kind is bool else np.abs(values)).astype(kind)]
+    found = digests.digest(tree)
+    assert digests.digest([tree[0], np.array(tree[1], order="F")]) == found
+    monkeypatch.setattr(digests, "SMALL", -1)
+    assert digests.digest(tree) == found

@@ -14,7 +14,8 @@ from test_preparers import make_mnist
 from score_sde.data import preparers
 from score_sde.main import main
 
-pytestmark = pytest.mark.xdist_group("data sets")  # they share compiled programs
+# They share compiled programs.
+pytestmark = [pytest.mark.xdist_group("data sets"), pytest.mark.usefixtures("compiled_once")]
 CONFIG = Path(__file__).parent.parent / "configs/vp/cifar10_ddpmpp_continuous.py"
 SMALL = {
     "model.nf": 8,

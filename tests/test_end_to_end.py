@@ -22,7 +22,8 @@ from score_sde.randomness import Stream, stream
 from score_sde.train import train
 from score_sde.train_dequantizer import train_dequantizer
 
-pytestmark = pytest.mark.xdist_group("end to end")  # they share a trained workdir
+# They share a trained workdir.
+pytestmark = [pytest.mark.xdist_group("end to end"), pytest.mark.usefixtures("compiled_once")]
 CONFIGS = ["vp/digits_ddpmpp_continuous", "ve/digits_ncsnpp_continuous"]
 
 
@@ -33,7 +34,7 @@ def metrics(folder) -> list[dict]:
 
 @pytest.fixture(scope="module")
 def runs(tmp_path_factory):
-    """Trained workdirs, by config name."""
+    """Trained workdirs, by config name, and what is loaded of one."""
     return {}, tmp_path_factory.mktemp("runs")
 
 
@@ -51,18 +52,37 @@ def trained(runs, tiny_config):
     return run
 
 
-def test_a_config_trains_evaluates_and_samples(trained):
+@pytest.fixture
+def model(trained, runs):
+    """The one trained, loaded the first time: its programs serve several tests."""
+    done, _ = runs
+    if "loaded" not in done:
+        done["loaded"] = score_sde.load(trained()[0])
+    return done["loaded"]
+
+
+@pytest.fixture
+def evaluated(trained):
+    """What the report says of the last checkpoint, evaluated the first time."""
+    folder, config = trained()
+    if not (folder / "eval").exists():
+        config.eval.begin_ckpt = -1  # of two snapshots the last
+        evaluate(config, folder)
+    report = json.loads((folder / "eval" / "report.json").read_text())
+    (entry,) = report["checkpoints"]
+    assert report["complete"]
+    return entry
+
+
+def test_a_config_trains_evaluates_and_samples(trained, evaluated):
     """That of every other config is in test_configs.py."""
     folder, config = trained()
     assert [line["step"] for line in metrics(folder)] == [1, 2, 2, 3, 4, 4]
     assert all(np.isfinite(value) for line in metrics(folder) for value in line.values())
     assert json.loads((folder / "config.json").read_text())["model"]["nf"] == 8
 
-    config.eval.begin_ckpt = -1  # of two snapshots the last
-    evaluate(config, folder)
-    report = json.loads((folder / "eval" / "report.json").read_text())
-    (entry,) = report["checkpoints"]
-    assert entry["step"] == 4 and report["complete"]
+    entry = evaluated
+    assert entry["step"] == 4
     assert entry["loss"]["images"] == entry["bits_per_dim"]["images"] == 299
     assert 5 < entry["bits_per_dim"]["mean"] < 20  # near the 8 bits and more of an untrained model
     assert 0 < entry["bits_per_dim"]["standard_error"] < 1
@@ -108,17 +128,17 @@ def test_training_a_finished_run_again_changes_nothing(trained, tmp_path):
     assert metrics(tmp_path / "copy") == metrics(folder)
 
 
-def test_the_evaluation_does_not_depend_on_the_batch_size(trained, tmp_path):
+def test_the_evaluation_does_not_depend_on_the_batch_size(trained, evaluated):
+    """Of the parts of the last checkpoint, in rounds of 64, and here of all images at once."""
     folder, config = trained()
-    shutil.copytree(folder, tmp_path / "copy")
-    entries = []
-    for size in (64, 299):
-        config.eval.batch_size = size
-        evaluate(config, tmp_path / "copy", f"eval{size}")
-        report = json.loads((tmp_path / "copy" / f"eval{size}" / "report.json").read_text())
-        entries.append(report["checkpoints"][-1])
-    np.testing.assert_allclose(entries[0]["loss"]["mean"], entries[1]["loss"]["mean"], rtol=1e-5)
-    np.testing.assert_allclose(entries[0]["bits_per_dim"]["mean"], entries[1]["bits_per_dim"]["mean"], atol=1e-4)
+    assert config.eval.batch_size == 64
+    config.eval.batch_size = 299
+    evaluate(config, folder, "eval299")
+    report = json.loads((folder / "eval299" / "report.json").read_text())
+    assert [entry["step"] for entry in report["checkpoints"]] == [2, 4]
+    found = report["checkpoints"][-1]
+    np.testing.assert_allclose(found["loss"]["mean"], evaluated["loss"]["mean"], rtol=1e-5)
+    np.testing.assert_allclose(found["bits_per_dim"]["mean"], evaluated["bits_per_dim"]["mean"], atol=1e-4)
 
 
 def test_variational_dequantisation_trains_goes_on_and_evaluates(trained, tmp_path, capsys):
@@ -191,9 +211,8 @@ def test_a_workdir_of_before_these_choices_has_the_first_ones(trained, tmp_path)
         assert old[section].to_dict() == new[section].to_dict()
 
 
-def test_a_loaded_model_does_all_it_says(trained):
+def test_a_loaded_model_does_all_it_says(trained, model):
     folder, _ = trained()
-    model = score_sde.load(folder)
     assert model.step == 4
     assert model.config.model.nf == 8
     assert type(model.sde).__name__ == "VP"
@@ -217,10 +236,9 @@ def test_a_loaded_model_does_all_it_says(trained):
         score_sde.load(folder, step=3)
 
 
-def test_an_images_bits_are_the_same_to_the_last_bit_whatever_shares_its_batch(trained):
-    model = score_sde.load(trained()[0])
-    keys = jax.random.split(jax.random.key(0), 5)
-    x = jax.random.uniform(jax.random.key(1), (5, 8, 8, 1))
+def test_an_images_bits_are_the_same_to_the_last_bit_whatever_shares_its_batch(model):
+    keys = jax.random.split(jax.random.key(0), 3)
+    x = jax.random.uniform(jax.random.key(1), (3, 8, 8, 1))
     others = x.at[1:].set(jnp.round(x[:-1]))
     bits, nfe = model.bits_per_dim_with_nfe(keys, x)
     beside_others, nfe_beside_others = model.bits_per_dim_with_nfe(keys, others)
@@ -245,8 +263,7 @@ def test_interpolation_goes_from_the_first_image_to_the_last(trained):
         model.interpolate(first, last[:1], 3)
 
 
-def test_options_of_a_sampler_are_arguments_of_sample(trained):
-    model = score_sde.load(trained()[0])
+def test_options_of_a_sampler_are_arguments_of_sample(model):
     keys = jax.random.split(jax.random.key(0), 2)
     nfe = [model.sample_with_nfe(keys, "ddim", num_steps=n)[1].tolist() for n in (2, 5, 2)]
     assert nfe == [[3, 3], [6, 6], [3, 3]]

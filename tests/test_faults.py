@@ -30,6 +30,7 @@ from score_sde.rounds import Rounds
 from score_sde.train import load_data, train
 from score_sde.writer import Writer
 
+pytestmark = [pytest.mark.xdist_group("faults"), pytest.mark.usefixtures("compiled_once")]  # they share a run
 DISABLED = {"mode": "disabled", "project": "p", "name": "", "id": "1"}
 STATE = {"w": np.arange(200_000, dtype=np.float32)}
 
@@ -339,6 +340,8 @@ def test_an_evaluation_goes_on_from_its_last_round(run, monkeypatch):
     config.metrics.update(features="trained", n_iters=5, split="test")
     few = InMemory(evaluation.load_data(config, train=False).images[:20], None)
     monkeypatch.setattr(evaluation, "load_data", lambda *_, **__: few)
+    model = evaluation.load(folder, 6, config)  # compiled once
+    monkeypatch.setattr(evaluation, "load", lambda *_: model)
     evaluation.evaluate(config, folder, "whole")
     drawn, draw = [], evaluation.Trained.sample_with_nfe
 

@@ -112,6 +112,7 @@ def few(tmp_path) -> dict:
     return dict(dataset="array", path=str(tmp_path / "few.npz"))
 
 
+@pytest.mark.usefixtures("compiled_once")
 def test_a_classifier_trains_stops_goes_on_and_is_evaluated(tiny_config, few, tmp_path, capsys):
     config = tiny_config(CLASSIFIER)
     config.data.update(few)

@@ -2,7 +2,6 @@
 
 import os
 import shutil
-import socket
 import subprocess
 import sys
 import time
@@ -11,6 +10,7 @@ from pathlib import Path
 import pytest
 import yaml
 
+from experiments.invariance.cases import free_port
 from score_sde.checkpoints import steps
 
 ROOT = Path(__file__).parent.parent
@@ -52,7 +52,7 @@ def test_a_jobset_starts_a_process_of_one_run_in_each_pod(tmp_path, data_dir):
         "--config=configs/vp/cifar10_ddpmpp_continuous.py", " ".join(map(repr, flags(workdir, data_dir)))
     )
     environment = os.environ | given | {"PATH": f"{tmp_path}:{os.environ['PATH']}", "VIRTUAL_ENV": sys.prefix}
-    environment |= {"COORDINATOR": f"localhost:{_free_port()}", "PYTHONPATH": _site()}
+    environment |= {"COORDINATOR": f"localhost:{free_port()}", "PYTHONPATH": _site()}
     pods = [
         subprocess.Popen(
             [command, option, text + " --config.training.n_iters=2"],
@@ -142,12 +142,6 @@ def test_two_tasks_under_slurm_are_stopped_requeued_and_go_on_to_the_end(tmp_pat
 
 def _state(job: str) -> str:
     return subprocess.run(["squeue", "-h", "-t", "all", "-j", job, "-o", "%T"], capture_output=True, text=True).stdout
-
-
-def _free_port() -> int:
-    with socket.socket() as free:
-        free.bind(("localhost", 0))
-        return free.getsockname()[1]
 
 
 def _site() -> str:

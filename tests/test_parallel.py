@@ -16,10 +16,12 @@ SCRIPT = Path(__file__).parent / "eight_devices.py"
 SHORT = ("8 devices, fsdp=4", "checkpoint of 8, fsdp=4, on 1")
 
 
-def on_eight_devices(what: str) -> dict:
+@pytest.fixture(scope="module")
+def on_eight_devices() -> dict:
+    """What `eight_devices.py` computes."""
     flags = os.environ.get("XLA_FLAGS", "") + " --xla_force_host_platform_device_count=8"
     result = subprocess.run(
-        [sys.executable, str(SCRIPT), what],
+        [sys.executable, str(SCRIPT)],
         env=os.environ | {"XLA_FLAGS": flags, "PYTHONPATH": str(SCRIPT.parent.parent)},
         capture_output=True,
         text=True,
@@ -55,14 +57,14 @@ def test_sharded_parameters_take_a_part_of_the_memory(measured):
     assert 0.24 < quarter / whole < 0.30  # a few biases are not divisible
 
 
-def test_an_update_equals_that_of_jax_pmap_on_eight_devices():
-    result = on_eight_devices("literal_pmap")
+def test_an_update_equals_that_of_jax_pmap_on_eight_devices(on_eight_devices):
+    result = on_eight_devices["literal_pmap"]
     assert result["moved"] > 1e-2
     assert result["difference"] < 1e-5 * max(1.0, result["moved"])
 
 
-def test_a_loaded_model_takes_batches_that_eight_devices_do_not_divide():
-    result = on_eight_devices("library")
+def test_a_loaded_model_takes_batches_that_eight_devices_do_not_divide(on_eight_devices):
+    result = on_eight_devices["library"]
     assert result["samples"] == result["score"] == [3, 8, 8, 1]
     assert len(result["bpd"]) == 3
     assert result["error"] < 1e-2
