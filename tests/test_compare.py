@@ -153,9 +153,9 @@ def test_figures_of_last_checkpoints_and_their_differences_with_errors(run, tmp_
     terminal, page = shown(tmp_path, capsys, a, b)
     assert row(terminal, "folder") == ["eval", "eval-1a2b3c"]
     table, minus = terminal.split("minus a")
-    assert row(table, "bits/dim") == ["5.000 ± 0.03", "5.500 ± 0.04"]
+    assert row(table, "bits/dim") == ["5.000 ± 0.030", "5.500 ± 0.040"]
     assert row(table, "loss") == ["1", "not run"]
-    assert row(minus, "bits/dim") == ["+0.500 ± 0.05"]
+    assert row(minus, "bits/dim") == ["+0.500 ± 0.050"]
     assert "loss" not in minus
     assert page.count("<svg") == 2  # bits/dim and loss over checkpoints
     assert "conservative" in page
@@ -167,8 +167,8 @@ def test_distances_of_different_protocols_share_no_row(run, tmp_path, capsys):
         evaluated(folder, (4, {}, distance(fid, print_, nfe=nfe)))
     terminal, page = shown(tmp_path, capsys, *folders)
     table, minus = terminal.split("minus a")
-    assert row(table, "fid (aa)") == ["3.00 ± 0.3", "4.00 ± 0.3", "not run"]
-    assert row(table, "fid (bb)") == ["not run", "not run", "5.00 ± 0.3"]
+    assert row(table, "fid (aa)") == ["3.00 ± 0.30", "4.00 ± 0.30", "not run"]
+    assert row(table, "fid (bb)") == ["not run", "not run", "5.00 ± 0.30"]
     assert row(minus, "fid (aa)") == ["+1.00 ± 0.42", "-"]
     assert "fid (bb)" not in minus
     assert "<tr><td>nfe</td><td>10</td><td>20</td></tr>" in page and "<td>sampler</td>" not in page

@@ -156,7 +156,7 @@ def test_the_digits_page_shows_its_values_as_text(tmp_path, tiny_config, monkeyp
     )
     written = report.write_report(folder, SCRIPT, model, pixels, samplers, pixels, bpd, classes, halves)
     content = written.read_text()
-    assert "100.0% ± 0.0% recognised" in content and "PSNR of samples 1.00 ± 0.1 dB" in content
+    assert "100.0% ± 0.0% recognised" in content and "PSNR of samples 1.00 ± 0.10 dB" in content
     assert "<script" not in content and content.count("&lt;script&gt;") >= 5
 
 
