@@ -14,21 +14,21 @@ class UsageError(ValueError):
     """Shown without a traceback by the command line, which then exits with status 2."""
 
 
-def exit_status(program: Callable[[list[str]], None], argv: list[str] | None) -> int:
+def exit_status(program: Callable[[list[str]], int | None], argv: list[str] | None) -> int:
     """Runs a command line, default this process's, which signals may stop from here on; its exit status.
 
-    0; 2 for a mistake of the user, with its sentence on stderr; `preemption.REQUEUE` or INTERRUPTED if it was stopped.
+    What the program returns, None being 0; 2 for a mistake of the user, with its sentence on stderr;
+    `preemption.REQUEUE` or INTERRUPTED if it was stopped.
     """
     try:
         with stoppable():
-            program(sys.argv if argv is None else argv)
+            return program(sys.argv if argv is None else argv) or 0
     except UsageError as error:
         _say(str(error))
         return 2
     except Stopped as stopped:
         _say(str(stopped))
         return stopped.status
-    return 0
 
 
 def warn(message: str) -> None:

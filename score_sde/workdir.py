@@ -43,6 +43,16 @@ FREE_KEYS = (
 )
 # Besides these, for a trained model: the same data may be elsewhere by then.
 MOVABLE = ("data.path",)
+# Where files are, and how fast they are read and on how many devices: no number depends on these.
+PLACES = (
+    "data.archives",
+    "data.data_dir",
+    "data.in_memory_gib",
+    "data.num_workers",
+    "metrics.dir",
+    "metrics.weights",
+    "training.fsdp",
+)
 # What a workdir means that was written before these keys were there.
 ADDED = {
     "data": {

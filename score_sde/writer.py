@@ -137,13 +137,22 @@ class Writer:
             raise TimeoutError(f"it has not finished within {WANDB_SECONDS} s; `wandb sync` uploads what is left")
 
 
-def read_lines(path: Path, last_step: float = math.inf) -> list[dict[str, Any]]:
-    """The lines of metrics.jsonl up to a step; one that a kill has cut short is none."""
-    found: list[dict[str, Any]] = []
-    for line in path.read_text().splitlines() if path.exists() else []:
+def read_lines(path: Path, last_step: float = math.inf, *, tail: int | None = None) -> list[dict[str, Any]]:
+    """The lines of metrics.jsonl up to a step; one that is being written, or that a kill has cut short, is none.
+
+    tail: those of so many bytes at its end.
+    """
+    if not path.exists():
+        return []
+    with path.open("rb") as file:
+        if tail is not None:
+            file.seek(max(0, path.stat().st_size - tail))
+        lines = file.read().splitlines()
+    found = []
+    for line in lines:
         with contextlib.suppress(ValueError):
             found.append(json.loads(line))
-    return [line for line in found if line["step"] <= last_step]
+    return [line for line in found if isinstance(line, dict) and "step" in line and line["step"] <= last_step]
 
 
 def _encode(line: dict[str, Any]) -> bytes:

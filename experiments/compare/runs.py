@@ -1,7 +1,5 @@
 """What workdirs hold besides their weights, and how their configs differ."""
 
-import contextlib
-import json
 import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -9,18 +7,9 @@ from typing import Any, NamedTuple
 
 from score_sde import workdir
 from score_sde.errors import UsageError
+from score_sde.writer import read_lines
 
-# Where files are, and how fast they are read: no number depends on these.
-PLACES = (
-    "data.archives",
-    "data.data_dir",
-    "data.in_memory_gib",
-    "data.num_workers",
-    "metrics.dir",
-    "metrics.statistics",
-    "metrics.weights",
-    "training.fsdp",
-)
+PLACES = (*workdir.PLACES, "metrics.statistics")  # the latter is told by a protocol's fingerprint
 DIGITS = 12  # of a digest of data
 
 
@@ -61,7 +50,7 @@ def _read(directory: Path, name: str) -> Run:
         directory,
         workdir.flatten(workdir.completed(workdir.read(directory, "config.json"))),
         digits | workdir.flatten({"launch": {"versions": launch.get("versions", {})}}),
-        _lines(directory / "metrics.jsonl"),
+        read_lines(directory / "metrics.jsonl"),
         {folder: report for folder, report in reports.items() if report.get("checkpoints")},
     )
 
@@ -70,15 +59,6 @@ def _report(path: Path) -> dict[str, Any]:
     """{} if it is none of an evaluation."""
     found = workdir.read(path.parent, path.name)
     return found if isinstance(found, dict) else {}
-
-
-def _lines(path: Path) -> list[dict[str, float]]:
-    """One that is being written, or was cut short by a kill, is none."""
-    found = []
-    for line in path.read_text().splitlines() if path.exists() else []:
-        with contextlib.suppress(ValueError):
-            found.append(json.loads(line))
-    return [line for line in found if isinstance(line, dict) and "step" in line]
 
 
 def names(directories: Sequence[Path]) -> list[str]:

@@ -46,6 +46,4 @@ def program(argv: list[str]) -> int:
 
 
 if __name__ == "__main__":
-    status = [0]
-    ended = exit_status(lambda argv: status.__setitem__(0, program(argv)), None)
-    sys.exit(ended or status[0])
+    sys.exit(exit_status(program, None))

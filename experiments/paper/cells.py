@@ -45,7 +45,7 @@ class Finding(NamedTuple):
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Table:
-    """about: a sentence. toy: options of all cells at toy scale. curve: a column is a number of evaluations."""
+    """about: a sentence. curve: its distances are drawn against evaluations."""
 
     title: str
     about: str
@@ -55,14 +55,11 @@ class Table:
 
 
 class Verdict(NamedTuple):
-    """of: decided comparisons for and against the claim, and all of them. differences: each with its interval."""
+    """counts: of comparisons, "for" the claim, "against" it, "undecided" and "not run". differences: with intervals."""
 
     claim: str
     word: str
-    decided_for: int
-    decided_against: int
-    undecided: int
-    not_run: int
+    counts: dict[str, int]
     differences: list[str]
 
 
@@ -84,7 +81,7 @@ def judge(finding: Finding, figure: Callable[[tuple[str, str]], Figure | None]) 
         outcome = "undecided" if abs(difference) <= half else "for" if difference > 0 else "against"
         counts[outcome] += 1
         differences.append(f"{named}: {difference:+.3g} ± {half:.2g}")
-    return Verdict(finding.claim, _word(counts), *counts.values(), differences)
+    return Verdict(finding.claim, _word(counts), counts, differences)
 
 
 def _word(counts: Mapping[str, int]) -> str:

@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from experiments.paper import toy
 from experiments.paper.cells import SHORT, Table, Verdict
 from experiments.sweep.results import text
 from experiments.sweep.run import show
@@ -16,8 +17,8 @@ if TYPE_CHECKING:
 HEAD = ("row", "column", "figure", "paper", "authors' checkpoint", "ours", "NFE", "hardware", "hours", "fingerprint")
 NOT_RUN = "not run"
 AT_TOY_SCALE = (
-    "Toy scale: 8x8 digits, small networks, N = 50, distance on features of a network trained on the digits. The "
-    "paper's numbers are of CIFAR-10 and FID: what compares is which cell is less, not the numbers."
+    f"Toy scale: 8x8 digits, small networks, N = {toy.NUM_SCALES}, distance on features of a network trained on the "
+    "digits. The paper's numbers are of CIFAR-10 and FID: what compares is which cell is less, not the numbers."
 )
 INTERVALS = "Ours is with a 95 % interval: over seeds by Student's t, or with one seed over samples or images."
 
@@ -48,7 +49,7 @@ def tell(name: str, whole: Table, scale: str, filled: Sequence["Filled"], verdic
     show(HEAD, [cells(each) for each in filled])
     for verdict in verdicts:
         print(f"{verdict.word}: {verdict.claim}.{_counts(verdict)}")
-        for difference in verdict.differences if verdict.not_run < len(verdict.differences) else ():
+        for difference in verdict.differences if verdict.counts["not run"] < len(verdict.differences) else ():
             print(f"    {difference}")
     commands = missing(filled)
     if commands:
@@ -104,13 +105,7 @@ def write(
 
 
 def _counts(verdict: Verdict) -> str:
-    found = {
-        "for": verdict.decided_for,
-        "against": verdict.decided_against,
-        "undecided": verdict.undecided,
-        "not run": verdict.not_run,
-    }
-    return f" ({', '.join(f'{count} {word}' for word, count in found.items() if count)})"
+    return f" ({', '.join(f'{count} {word}' for word, count in verdict.counts.items() if count)})"
 
 
 def _curves(filled: Sequence["Filled"]) -> dict[str, page.Curve]:

@@ -1,6 +1,5 @@
 """The table as text, and one self-contained page with the pictures inside."""
 
-import io
 import json
 import os
 import platform
@@ -113,13 +112,13 @@ def write_page(
         page.note(ABOUT.format(within=WITHIN, finite=FINITE, steps=steps)),
         "<h2>A posterior of two hidden pixels, and samples of it</h2>",
         page.note(SCATTER.format(sde=PICTURED_SDE, steps=STEPS)),
-        _svg(scatter(pictured)) if pictured else "",
+        page.svg(scatter(pictured)) if pictured else "",
         "<h2>More particles</h2>",
         page.note("Distance of the moments from those of infinitely many; bars are two standard errors."),
-        _svg(of_particles(records)),
+        page.svg(of_particles(records)),
         "<h2>More steps</h2>",
         page.note("tmpd on the Gaussian: lines are the known bias, points are measured, with two standard errors."),
-        _svg(of_steps(records)),
+        page.svg(of_steps(records)),
         "<h2>Table</h2>",
         f'<div style="overflow-x: auto; font-size: .85rem; white-space: nowrap">'
         f"{page.table(COLUMNS, [cells(record) for record in records])}</div>",
@@ -250,14 +249,6 @@ def _panels(rows: int) -> tuple[plt.Figure, np.ndarray]:
 def _legend(panel: plt.Axes) -> None:
     if panel.get_legend_handles_labels()[0]:
         panel.legend(loc="center left", bbox_to_anchor=(1.02, 0.5), frameon=False, fontsize=9, labelcolor=INK)
-
-
-def _svg(figure: plt.Figure) -> str:
-    buffer = io.StringIO()
-    with matplotlib.rc_context({"svg.hashsalt": "score_sde"}):
-        figure.savefig(buffer, format="svg", metadata={"Date": None})
-    plt.close(figure)
-    return buffer.getvalue()[buffer.getvalue().index("<svg") :]
 
 
 ABOUT = (

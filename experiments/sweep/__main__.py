@@ -43,7 +43,7 @@ def program(argv: list[str]) -> int:
     launcher = run.launcher(options.launcher, folder, options.slots, options.devices, run.named(options.slurm))
     if options.point is not None or rest:
         return run.one(sweep, _point(sweep, options.point, rest), folder, launcher, options.retries)
-    return run.run(options.file, folder, launcher, options.retries)
+    return run.run(sweep, Path(options.file), folder, launcher, options.retries)
 
 
 def _point(sweep, number: int | None, rest: list[str]) -> dict:
@@ -57,6 +57,4 @@ def _point(sweep, number: int | None, rest: list[str]) -> dict:
 
 
 if __name__ == "__main__":
-    status = [0]
-    ended = exit_status(lambda argv: status.__setitem__(0, program(argv)), None)
-    sys.exit(ended or status[0])
+    sys.exit(exit_status(program, None))

@@ -17,8 +17,9 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
+from score_sde.preemption import REQUEUE
+
 PR_SET_PDEATHSIG = 1
-WAIT_STATUS = 75  # of a program that was stopped and goes on when it is started again
 
 
 def execute(status: Path, log: Path, command: Sequence[str]) -> int:
@@ -102,5 +103,5 @@ if __name__ == "__main__":
     launcher = os.getppid()
     die_with_parent()
     if os.getppid() != launcher:  # it ended before this was asked for
-        sys.exit(WAIT_STATUS)
+        sys.exit(REQUEUE)
     sys.exit(execute(Path(sys.argv[1]), Path(sys.argv[2]), sys.argv[3:]) & 0xFF)

@@ -1,14 +1,11 @@
 """What a person sees while a sweep runs: a table that is redrawn on a terminal, else a line whenever a job changes."""
 
-import contextlib
-import json
 import os
 import sys
 import time
 from collections import Counter
 from collections.abc import Callable, Sequence
 from datetime import timedelta
-from pathlib import Path
 
 from rich import box
 from rich.console import Console
@@ -20,9 +17,11 @@ from experiments.sweep.drive import Drive, Entry, State
 from experiments.sweep.job import last_line
 from experiments.sweep.results import label
 from experiments.sweep.runs import Job, Run
+from score_sde.writer import read_lines
 
 STYLES = {State.WAITING: "dim", State.RUNNING: "bold", State.FINISHED: "green", State.FAILED: "red"}
 EVERY = 0.5  # seconds between two pictures
+TAIL = 4096  # bytes of metrics.jsonl, which may be long and is read often
 ROOM = 14  # lines of the terminal that are not the table's
 
 
@@ -101,7 +100,7 @@ class Display:
             return entry.why
         if entry.job.mode != "train":
             return last_line(entry.job.log)[-60:]
-        lines = _last_lines(entry.job.workdir / "metrics.jsonl")
+        lines = read_lines(entry.job.workdir / "metrics.jsonl", tail=TAIL)
         step = max((line["step"] for line in lines), default=0)
         began, first = self._begun.setdefault(entry.job.key, (time.monotonic(), step))
         losses = [line["training_loss"] for line in lines if "training_loss" in line]
@@ -113,14 +112,3 @@ class Display:
 
 def _time(seconds: float) -> str:
     return str(timedelta(seconds=int(seconds)))
-
-
-def _last_lines(path: Path) -> list[dict]:
-    """Of metrics.jsonl, which may be long and is read often."""
-    found = []
-    with contextlib.suppress(OSError), path.open("rb") as file:
-        file.seek(max(0, path.stat().st_size - 4096))
-        for line in file.read().splitlines():
-            with contextlib.suppress(ValueError):  # cut off
-                found.append(json.loads(line))
-    return [line for line in found if isinstance(line, dict)]

@@ -13,7 +13,7 @@ from rich.table import Table
 from rich.text import Text
 
 from experiments.sweep import report, results, runs
-from experiments.sweep.definition import Halving, Sweep, read
+from experiments.sweep.definition import Halving, Sweep
 from experiments.sweep.drive import Drive
 from experiments.sweep.live import Display
 from experiments.sweep.local import Local
@@ -51,16 +51,20 @@ def named(texts: list[str]) -> dict[str, str]:
     return dict(text.split("=", 1) for text in texts)
 
 
-def run(path: str, folder: Path, start: Any, retries: int) -> int:
-    """Makes every run that is not made, by a launcher; prints the table and writes it: 0, or 1 if a run has failed."""
-    sweep = read(path)
+def run(sweep: Sweep, path: Path, folder: Path, start: Any, retries: int) -> int:
+    """Makes every run that is not made, by a launcher; prints the table and writes it: 0, or 1 if a run has failed.
+
+    path: of its file, of which a copy is kept.
+    """
     first = runs.plan(sweep, folder, budget=sweep.halving and sweep.halving.budgets[0])
     with files.locked(folder, "sweep"):
-        text = Path(path).read_bytes()
+        text = path.read_bytes()
         files.replace(folder / "sweep.py", lambda file: file.write(text))
-        made, failures = halved(sweep, folder, start, retries) if sweep.halving else drive(first, start, retries, path)
+        made, failures = (
+            halved(sweep, folder, start, retries) if sweep.halving else drive(first, start, retries, path.stem)
+        )
         by = (sweep.halving.by, sweep.halving.best) if sweep.halving else (sweep.by, sweep.best)
-        return conclude(folder, Path(path).stem, made, failures, *by)
+        return conclude(folder, path.stem, made, failures, *by)
 
 
 def one(sweep: Sweep, point: Point, folder: Path, start: Any, retries: int) -> int:

@@ -6,8 +6,6 @@ devices there are, is no part of a hash. A job is finished when its files say so
 """
 
 import dataclasses
-import hashlib
-import json
 import shlex
 import sys
 from collections.abc import Mapping, Sequence
@@ -21,18 +19,13 @@ from experiments.sweep.space import Point
 from score_sde import main, workdir
 from score_sde.checkpoints import steps
 from score_sde.errors import UsageError
+from score_sde.metrics import fingerprint
 
 CONFIG = "config"  # the key of a point that is the config file
 BUDGET = "training.n_iters"
 # What moves no number: of the machine, or of what is told and kept.
 ELSEWHERE = {
-    "data.data_dir",
-    "data.archives",
-    "data.in_memory_gib",
-    "data.num_workers",
-    "metrics.dir",
-    "metrics.weights",
-    "training.fsdp",
+    *workdir.PLACES,
     "training.log_freq",
     "training.keep_last",
     "training.snapshot_freq_for_preemption",
@@ -157,11 +150,17 @@ def parsed(file: str, flags: Sequence[str]) -> ConfigDict:
 
 def flag(key: str, value: Any) -> str:
     """That sets a config value. Raises `UsageError` for what no flag can say."""
-    if isinstance(value, (tuple, list)):
-        value = f"({','.join(map(str, value))}{',' if len(value) == 1 else ''})"
+    value = plain(value)
     if not isinstance(value, (str, bool, int, float)):
         raise UsageError(f"{key}={value!r} cannot be set; give a number, text, truth value, or tuple of these.")
     return f"--config.{key}={value}"
+
+
+def plain(value: Any) -> Any:
+    """A tuple as the text that a flag takes; others as they are."""
+    if isinstance(value, (tuple, list)):
+        return f"({','.join(map(str, value))}{',' if len(value) == 1 else ''})"
+    return value
 
 
 def line(command: Sequence[str]) -> str:
@@ -170,9 +169,8 @@ def line(command: Sequence[str]) -> str:
 
 
 def digest(values: Mapping[str, Any]) -> str:
-    """10 hexadecimal digits of values without those of `ELSEWHERE`."""
-    text = json.dumps({key: value for key, value in values.items() if key not in ELSEWHERE}, sort_keys=True)
-    return hashlib.sha256(text.encode()).hexdigest()[:10]
+    """Of values, without those of `ELSEWHERE`."""
+    return fingerprint({key: value for key, value in values.items() if key not in ELSEWHERE})
 
 
 def _is_used(mode: str, key: str) -> bool:

@@ -9,6 +9,7 @@ from typing import Any
 import yaml
 
 from experiments.sweep.definition import Sweep
+from experiments.sweep.runs import plain
 from experiments.sweep.space import Point
 from score_sde import files
 
@@ -21,7 +22,7 @@ def export(sweep: Sweep, path: str, folder: Path, target: Path) -> None:
     content: dict[str, Any] = {"method": "grid", "metric": {"name": "eval_loss", "goal": "minimize"}}
     command = ["${env}", "python", "-m", "experiments.sweep", path, f"--folder={folder}"]
     if _is_grid(points, values):
-        content["parameters"] = {f"config.{key}": {"values": [_plain(v) for v in of]} for key, of in values.items()}
+        content["parameters"] = {f"config.{key}": {"values": [plain(v) for v in of]} for key, of in values.items()}
     else:
         content["parameters"] = {"point": {"values": list(range(len(points)))}}
     content["command"] = [*command, "${args}"]
@@ -34,7 +35,3 @@ def _is_grid(points: tuple[Point, ...], values: dict[str, list]) -> bool:
     for of_key in values.values():
         size *= len(of_key)
     return bool(values) and "config" not in values and len({str(point) for point in points}) == size == len(points)
-
-
-def _plain(value: Any) -> Any:
-    return f"({','.join(map(str, value))},)" if isinstance(value, (tuple, list)) else value

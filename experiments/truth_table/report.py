@@ -1,7 +1,6 @@
 """The table as text, and one self-contained page with the plots inside."""
 
 import html
-import io
 import json
 import os
 import platform
@@ -15,6 +14,7 @@ from experiments.truth_table.measure import ORDER_WITHIN, Record
 from experiments.truth_table.orders import STARTS
 from experiments.truth_table.rows import BIAS, FIRST_ORDER_BIAS, FLOW, KNOWN_BIAS, LAW, ROWS, SNR
 from score_sde import workdir
+from score_sde.page import svg
 
 matplotlib.use("Agg")
 from matplotlib import pyplot as plt
@@ -113,7 +113,7 @@ def write_page(folder: Path, records: list[Record], seconds: float) -> Path:
         bias=BIAS,
         first_order_bias=FIRST_ORDER_BIAS,
         plots="".join(
-            f"<h3>{html.escape(title)}</h3>{_svg(figure)}" for title, figure in plots(records) if figure is not None
+            f"<h3>{html.escape(title)}</h3>{svg(figure)}" for title, figure in plots(records) if figure is not None
         ),
         head=head,
         body=body,
@@ -181,13 +181,6 @@ def _theory(panel: plt.Axes, group: list[Record], axis: str) -> None:
         x = np.array(sizes, float)
         power = -order if axis == "steps" else order
         panel.plot(x, 0.5 * errors[-1] * (x / x[-1]) ** power, color=INK, linestyle=":", linewidth=1.4)
-
-
-def _svg(figure: plt.Figure) -> str:
-    buffer = io.StringIO()
-    figure.savefig(buffer, format="svg")
-    plt.close(figure)
-    return buffer.getvalue()[buffer.getvalue().index("<svg") :]
 
 
 PAGE = """<!doctype html>
