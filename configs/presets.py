@@ -23,6 +23,7 @@ def base() -> ConfigDict:
     """Every key there is, under the paper's names (configs/README.md lists the moved ones)."""
     config = ConfigDict()
     config.seed = 42
+    config.profile = 0  # updates of which a trace is written, to profile/ in the workdir
 
     config.training = dict(
         batch_size=128,
@@ -35,6 +36,9 @@ def base() -> ConfigDict:
         log_freq=50,
         eval_freq=100,
         snapshot_sampling=True,  # one batch of samples with each snapshot
+        precision="tf32",  # float32 | tf32 | bfloat16: in what the network computes (score_sde/models/compute.py)
+        accumulate=1,  # parts that a batch is computed in, one after the other
+        remat=False,  # each block is computed twice, and only its input kept for the backward pass
         fsdp=1,  # parameters, their average and Adam's moments are split among groups of so many devices
         continuous=True,
         likelihood_weighting=False,
@@ -64,7 +68,9 @@ def base() -> ConfigDict:
         s_min=0.05,
         s_max=50.0,
         s_noise=1.003,
+        precision="tf32",  # as in training
         num_samples=64,  # of --mode=sample
+        batch_size=config_dict.placeholder(int),  # samples at a time; default: eval's; 0: as many as there is room for
         condition="",  # class=3 | class=all | inpaint=right_half | colorize | superresolve=4 | deblur=2.0 | sense=0.3
     )
     config.guidance = dict(
@@ -82,6 +88,7 @@ def base() -> ConfigDict:
     )
     config.eval = dict(
         batch_size=1024,
+        precision="tf32",  # float32 | tf32: of losses and likelihoods
         begin_ckpt=9,  # snapshots begin_ckpt..end_ckpt are evaluated, in units of snapshot_freq steps; -1: the last one
         end_ckpt=26,
         enable_loss=True,

@@ -1,7 +1,10 @@
 """Settings that JAX reads when its backend starts. Imports nothing heavy."""
 
+import hashlib
 import importlib.metadata
 import os
+import platform
+from pathlib import Path
 
 # XLA:CPU of these versions sends single convolutions to a library that is 1.3 to 1.8 times slower on score networks
 # than its own. XLA ends the program at an unknown flag, so it is set only where it was tried.
@@ -15,3 +18,20 @@ def configure() -> None:
     known = importlib.metadata.version("jaxlib").startswith(TRIED)
     if known and CPU_CONVOLUTION_FLAG.split("=")[0] not in flags:
         os.environ["XLA_FLAGS"] = f"{flags} {CPU_CONVOLUTION_FLAG}".strip()
+
+
+def cache_folder() -> Path:
+    """What is computed once for all runs: SCORE_SDE_CACHE of the environment, else ~/.cache/score_sde."""
+    return Path(os.environ.get("SCORE_SDE_CACHE") or "~/.cache/score_sde").expanduser()
+
+
+def keep_programs() -> None:
+    """Compiled programs are kept, unless the user has chosen where, by kind of processor; too late once JAX is there.
+
+    A program of another processor could stop at an instruction that this one does not have.
+    """
+    cpu = Path("/proc/cpuinfo")
+    lines = cpu.read_text().splitlines() if cpu.exists() else []
+    features = [line for line in lines if line.startswith(("flags", "Features"))][:1]
+    kind = hashlib.sha256("".join([platform.machine(), *features]).encode()).hexdigest()[:8]
+    os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(cache_folder() / f"programs-{kind}"))

@@ -15,12 +15,12 @@ from flax import traverse_util
 from ml_collections import ConfigDict
 
 from score_sde import dequantization, images, likelihood, losses
-from score_sde.array_types import Array, Float, Images, Key, Keys, Labels, PerSample, Pixels, PyTree, ScoreFn, Times
+from score_sde.array_types import Array, Float, Images, Keys, Labels, PerSample, Pixels, PyTree, ScoreFn, Times
 from score_sde.data import OPTIONS, Options, dataset
 from score_sde.dequantization import Dequantization
 from score_sde.errors import UsageError, one_of
 from score_sde.likelihood_bound import Bound, likelihood_bound
-from score_sde.models import CLASSIFIERS, MODELS, Dequantizer, NCSNpp, is_trainable
+from score_sde.models import CLASSIFIERS, MODELS, PRECISIONS, Dequantizer, NCSNpp, is_trainable
 from score_sde.randomness import Stream, expand, stream, uniform
 from score_sde.sampling import SAMPLERS, Solver, probability_flow
 from score_sde.sampling.probability_flow import check_tolerances
@@ -58,21 +58,22 @@ class Experiment(Trainable):
         params: PyTree,
         *,
         classes: Labels | None = None,
-        dropout_key: Key[Array, ""] | None = None,
+        dropout_keys: Keys | None = None,
         row: Preconditioning | None = None,
+        precision: str | None = None,
     ) -> ScoreFn:
         """The score in model range, of a network with classes given these; num_classes, or None for all, is no class.
 
-        dropout_key: given in training. row: default as trained.
+        dropout_keys: given in training, one an image. row: default as trained. precision: default `eval.precision`, or
+        `training.precision` in training.
         """
         if classes is not None and not self.num_classes:
             raise UsageError("This network has no classes; train one with model.num_classes set.")
-        train = dropout_key is not None
-        rngs = {"dropout": dropout_key} if train else None
         told = {} if classes is None else {"classes": classes}
+        compute = PRECISIONS[precision] if precision else self.compute(training=dropout_keys is not None)
 
         def network(x: Images, label: PerSample) -> Images:
-            return self.network.apply({"params": params}, x, label, train, rngs=rngs, **told)
+            return compute.apply(self.network, {"params": params}, x, label, dropout_keys, **told)
 
         return precondition(network, row or self._preconditioning(self.config.training.continuous))
 
@@ -85,8 +86,8 @@ class Experiment(Trainable):
             scale_by_sigma=config.model.scale_by_sigma,
         )
 
-    def ode_score_fn(self, params: PyTree, classes: Labels | None = None) -> ScoreFn:
-        """The score at any t, classes as in `score_fn`.
+    def ode_score_fn(self, params: PyTree, classes: Labels | None = None, *, precision: str | None = None) -> ScoreFn:
+        """The score at any t, classes and precision as in `score_fn`.
 
         A VP network trained at discrete times has one: its labels t (N - 1) mean any t.
         """
@@ -97,7 +98,7 @@ class Experiment(Trainable):
             )
         row = self._preconditioning(continuous=True)
         row = row._replace(c_noise=self._preconditioning(self.config.training.continuous).c_noise)
-        return self.score_fn(params, classes=classes, row=row)
+        return self.score_fn(params, classes=classes, row=row, precision=precision)
 
     def loss(
         self,
@@ -106,25 +107,26 @@ class Experiment(Trainable):
         x: Images,
         labels: Labels | None = None,
         *,
-        dropout_key: Key[Array, ""] | None = None,
+        training: bool = False,
     ) -> PerSample:
         """Denoising score matching loss of images in [0, 1], each perturbed by its own key.
 
-        dropout_key: given in training, where a label is no class with probability `training.label_dropout`.
+        training: with dropout, and a label is no class with probability `training.label_dropout`.
         """
-        x0, training = self.scaling.to_model(x), self.config.training
+        x0, options = self.scaling.to_model(x), self.config.training
         t, z = self.draw(keys, x0)
-        if labels is not None and dropout_key is not None:
-            dropped = uniform(stream(keys, Stream.LABEL)) < training.label_dropout
+        if labels is not None and training:
+            dropped = uniform(stream(keys, Stream.LABEL)) < options.label_dropout
             labels = jnp.where(dropped, self.num_classes, labels)
+        dropout_keys = stream(keys, Stream.DROPOUT) if training else None
         return losses.dsm_loss(
-            self.score_fn(params, classes=labels, dropout_key=dropout_key),
+            self.score_fn(params, classes=labels, dropout_keys=dropout_keys),
             self.perturbation,
             x0,
             t,
             z,
-            likelihood_weighting=training.likelihood_weighting,
-            reduce_mean=training.reduce_mean,
+            likelihood_weighting=options.likelihood_weighting,
+            reduce_mean=options.reduce_mean,
         )
 
     def prior(self, keys: Keys) -> Images:
@@ -148,13 +150,24 @@ class Experiment(Trainable):
 
     def score_fn_of(self, params: PyTree, method: str, classes: Array | None = None) -> ScoreFn:
         """The score that a method takes; all but pc need it at any t. classes: of a network that takes them."""
-        return (self.score_fn if method == "pc" else self.ode_score_fn)(params, classes=classes)
+        score_fn = self.score_fn if method == "pc" else self.ode_score_fn
+        return score_fn(params, classes=classes, precision=self.config.sampling.precision)
 
     def sampler_options(self, method: str | None = None) -> tuple[str, dict[str, Any]]:
         """The method of `sampler`, and those of config.sampling that it takes."""
         sampling = self.config.sampling
         method = one_of("sampling.method", (method or sampling.method).lower(), SAMPLERS)
         common = dict(eps=sampling.eps, noise_removal=sampling.noise_removal)
+        if sampling.batch_size == 0 and method == "pc" and sampling.corrector.lower() == "langevin":
+            raise UsageError(
+                "The paper's Langevin corrector couples the samples of a batch, so how many there is room for would "
+                "change them; set sampling.batch_size, or sampling.corrector=langevin_per_sample."
+            )
+        if method in ("ode", "adaptive") and sampling.precision == "bfloat16":
+            raise UsageError(
+                f"sampling.method={method} chooses its steps by errors that bfloat16 does not resolve; set "
+                "sampling.precision to tf32 or float32, or choose a method of fixed steps."
+            )
         if method == "pc":
             options = dict(
                 predictor=sampling.predictor.lower(),
@@ -266,12 +279,14 @@ class Classification(Trainable):
     def num_classes(self) -> int:
         return self.network.num_outputs
 
-    def logits_fn(self, params: PyTree) -> Callable[[Images, Times], Float[Array, "b k"]]:
+    def logits_fn(self, params: PyTree, training: bool = False) -> Callable[[Images, Times], Float[Array, "b k"]]:
         """Logits at x in model range. The network is given x without the SDE's mean scale, in [0, 1] plus noise."""
+
+        compute = self.compute(training)
 
         def logits(x: Images, t: Times) -> Float[Array, "b k"]:
             x = self.scaling.to_unit(x / expand(self.sde.mean_scale(t), x))
-            return self.network.apply({"params": params}, x, self.noise_level(t))
+            return compute.apply(self.network, {"params": params}, x, self.noise_level(t))
 
         return logits
 
@@ -286,15 +301,17 @@ class Classification(Trainable):
         x: Images,
         labels: Labels | None = None,
         *,
-        dropout_key: Key[Array, ""] | None = None,
+        training: bool = False,
     ) -> PerSample:
         """Cross-entropy of the labels at x_t, in nats, every t as likely and of the same weight (paper, appendix I.1).
 
-        dropout_key: not used; the network has no dropout.
+        The network has no dropout.
         """
         x0 = self.scaling.to_model(x)
         t, z = self.draw(keys, x0)
-        return losses.cross_entropy(self.logits_fn(params)(losses.perturb(self.perturbation, x0, t, z), t), labels)
+        return losses.cross_entropy(
+            self.logits_fn(params, training)(losses.perturb(self.perturbation, x0, t, z), t), labels
+        )
 
     def hits(self, params: PyTree, keys: Keys, pixels: Pixels, labels: Labels, t: Times) -> PerSample:
         """1 for each image whose label is the likeliest class at x_t, else 0."""
@@ -332,10 +349,18 @@ def _check_values(config: ConfigDict) -> None:
         raise UsageError(f"metrics.nf={config.metrics.nf} must be a multiple of 4, for groups of 8 channels.")
     one_of("wandb.mode", config.wandb.mode, ("disabled", "offline", "online"))
     one_of("training.nonfinite", config.training.nonfinite, ("stop", "skip"))
+    for section in ("training", "sampling"):
+        one_of(f"{section}.precision", config[section].precision, PRECISIONS)
+    if one_of("eval.precision", config.eval.precision, PRECISIONS) == "bfloat16":
+        raise UsageError(
+            "Likelihoods need more than the three digits of bfloat16; set eval.precision to tf32 or float32."
+        )
     training = config.training
     every = ("snapshot_freq", "snapshot_freq_for_preemption", "log_freq", "eval_freq")
-    for key in ("batch_size", "n_iters", "keep_last", "fsdp", *every):
+    for key in ("batch_size", "n_iters", "keep_last", "fsdp", "accumulate", *every):
         _check_positive(f"training.{key}", training[key])
+    if config.get("profile", 0) < 0:
+        raise UsageError(f"profile={config.profile} must not be negative; 0 traces nothing.")
     if training.keep_best < 0:
         raise UsageError(f"training.keep_best={training.keep_best} must not be negative; 0 keeps none for its loss.")
     if not 0 <= training.label_dropout < 1:

@@ -9,6 +9,7 @@ from ml_collections import ConfigDict
 
 from score_sde import parallel, workdir
 from score_sde.build import Classification, Experiment, parameter_counts, trainable
+from score_sde.randomness import sample_keys
 
 MIB = 2**20
 
@@ -64,12 +65,13 @@ def _layers(experiment: Experiment | Classification) -> str:
 
 
 def _residuals(experiment: Experiment | Classification):
-    """Shapes of what differentiating the network at one image stores."""
-
-    train = (True,) if isinstance(experiment, Experiment) else ()  # classifiers have no dropout
+    """Shapes of what differentiating the network at one image stores, in training."""
+    keys = sample_keys(jax.random.key(0), jnp.arange(1))
+    dropout = (keys,) if isinstance(experiment, Experiment) else ()  # classifiers have none
 
     def network(params, x):
-        return experiment.network.apply({"params": params}, x, jnp.ones(1), *train, rngs={"dropout": jax.random.key(0)})
+        compute = experiment.compute(training=True)
+        return compute.apply(experiment.network, {"params": params}, x, jnp.ones(1), *dropout)
 
     x = jax.ShapeDtypeStruct((1, *experiment.image_shape), jnp.float32)
     return jax.eval_shape(lambda params, x: jax.vjp(network, params, x)[1], experiment.param_shapes, x)

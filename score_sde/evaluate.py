@@ -177,14 +177,14 @@ def _classes(model: Trained, indices: np.ndarray) -> np.ndarray | None:
 def draw_samples(
     model: Trained, n: int, folder: Path, stem: str = "samples", *, measure: Measure | None = None
 ) -> dict[str, Any]:
-    """`n` samples, in rounds of eval.batch_size: `stem`.npz if one round is enough, else one file a round; and a sheet.
+    """`n` samples, in rounds of `samples_at_once`: `stem`.npz if one is enough, else one file a round; and a sheet.
 
     Sample i of a checkpoint depends on (seed, step, i) only, unless the sampler couples the batch, and is of the class
     that config.sampling.condition asks for. measure: what is told of them as "metrics"; their features are rounds too.
     """
-    size = min(model.config.eval.batch_size, pad_to_devices(n))
+    size = model.samples_at_once(n, lambda size: {"classes": _classes(model, np.arange(size))})
     key = stream(stream(jax.random.key(model.config.seed + 1), Stream.SAMPLE), model.step)
-    of_samples = _sampling_identity(model, n)
+    of_samples = _sampling_identity(model, n) | {"at_once": size}
     rounds = _rounds(folder, stem, ["images", "nfe"], model, lambda: of_samples)
     if measure:
         of_features = of_samples | {"weights": measure.features.digest}
@@ -226,6 +226,8 @@ def _protocol(model: Trained, n: int) -> dict[str, Any]:
     conditional = {key: value for key, value in _sampling_identity(model, n).items() if key in ("guidance", "networks")}
     if model.config.sampling.condition:
         conditional["condition"] = model.config.sampling.condition
+    if model.config.sampling.precision != "tf32":
+        conditional["precision"] = model.config.sampling.precision
     return conditional | {
         "num_samples": n,
         "sampler": method,
@@ -243,7 +245,9 @@ def loss(model: Trained | TrainedClassifier, source: data.Source, folder: Path |
     folder: of the rounds, which are kept there if it is given.
     """
     size = model.config.eval.batch_size
-    rounds = _rounds(folder, "loss", ["loss"], model, lambda: {"images": source.digest()})
+    rounds = _rounds(
+        folder, "loss", ["loss"], model, lambda: {"images": source.digest(), "precision": model.config.eval.precision}
+    )
 
     def chunk(indices: np.ndarray, repeat: int, report: Report) -> Arrays:
         pixels, labels = source.take(indices)
@@ -332,7 +336,16 @@ def _rounds(
 
 
 def _likelihood_identity(model: Trained, source: data.Source, repeats: int) -> dict[str, Any]:
-    keys = ("bpd_dataset", "hutchinson_type", "num_probes", "dequantization", "bound_num_times", "rtol", "atol")
+    keys = (
+        "precision",
+        "bpd_dataset",
+        "hutchinson_type",
+        "num_probes",
+        "dequantization",
+        "bound_num_times",
+        "rtol",
+        "atol",
+    )
     learned = digest(model.dequantizer_params) if model.dequantizer_params else None
     options = {key: model.config.eval[key] for key in keys}
     return {"images": source.digest(), "repeats": repeats, "dequantizer": learned, "eval": options}

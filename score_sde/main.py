@@ -8,6 +8,7 @@ from pathlib import Path
 from absl import flags
 from ml_collections import ConfigDict, config_flags
 
+from score_sde import backend
 from score_sde.errors import UsageError, exit_status, nearest
 
 CONFIG = ("--config", "-config")
@@ -50,6 +51,7 @@ def _program(argv: list[str]) -> None:
     values = parse(argv, program_flags, USAGE)
     if values.mode is None:
         raise UsageError(f"--mode is missing: one of {', '.join(MODES)}.")
+    backend.keep_programs()
     from score_sde import processes
 
     with processes.together(values.coordinator, values.num_processes, values.process_id):

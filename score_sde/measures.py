@@ -1,7 +1,6 @@
 """What a config's samples are measured with: features of images, and their statistics over its data set."""
 
 import functools
-import os
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -9,6 +8,7 @@ from typing import Any, NamedTuple
 from ml_collections import ConfigDict
 
 from score_sde import data, metrics, workdir
+from score_sde.backend import cache_folder
 from score_sde.errors import UsageError, one_of, warn
 from score_sde.parallel import all_agree
 from score_sde.rounds import Arrays
@@ -47,7 +47,7 @@ def measure(config: ConfigDict) -> Measure | None:
 
 def folder(config: ConfigDict) -> Path:
     """Where weights, trained features and statistics are kept."""
-    return Path(config.metrics.dir or os.environ.get("SCORE_SDE_CACHE") or "~/.cache/score_sde").expanduser()
+    return Path(config.metrics.dir).expanduser() if config.metrics.dir else cache_folder()
 
 
 def _features(config: ConfigDict, load: Load) -> metrics.Features:

@@ -157,11 +157,12 @@ def first_goes_first() -> Iterator[None]:
         all_agree(True)
 
 
-def check_divisible(name: str, batch_size: int) -> None:
-    """Raises `UsageError` unless the batch splits evenly over the devices."""
+def check_divisible(name: str, batch_size: int, parts: int = 1) -> None:
+    """Raises `UsageError` unless each of `parts` of the batch splits evenly over the devices."""
     devices = jax.device_count()
-    if batch_size < 1 or batch_size % devices:
-        raise UsageError(f"{name}={batch_size} must be a positive multiple of the {devices} devices.")
+    if batch_size < 1 or batch_size % (devices * parts):
+        times = "" if parts == 1 else f"training.accumulate={parts} times "
+        raise UsageError(f"{name}={batch_size} must be a positive multiple of {times}the {devices} devices.")
 
 
 def check_groups(groups_of: int) -> None:

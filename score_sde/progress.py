@@ -77,6 +77,14 @@ class Runner:
                 steps *= 2
         return jax.tree.map(lambda a: a[:n], result(params, given, state))
 
+    def bytes(self, params: PyTree, keys: Keys, x: Images, given: tuple = ()) -> int:
+        """That each device needs for such a call. The arrays may be shapes."""
+        init, step, _ = self._programs_for(params, given, keys, x)
+        state = jax.eval_shape(init, params, given, keys, x)
+        memory = step.lower(params, given, state, 0).compile().memory_analysis()
+        used = memory.argument_size_in_bytes + memory.output_size_in_bytes + memory.temp_size_in_bytes
+        return used - memory.alias_size_in_bytes
+
     def _programs_for(self, params: PyTree, given: tuple, keys: Keys, x: Images) -> tuple[Callable, ...]:
         known = (x.shape, jax.tree.structure(given))
         if known not in self._programs:

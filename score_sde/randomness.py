@@ -1,11 +1,11 @@
 """Randomness is a function of (seed, step, sample index) only.
 
 Every sample owns a key, derived from its global index. What a sample needs is drawn from its own key, so the numbers
-do not depend on how a batch is split over devices, rounds or restarts. Dropout alone has one key for a training batch,
-from which JAX draws the same bits however the batch is split.
+do not depend on how a batch is split over devices, rounds, microbatches or restarts.
 """
 
 import enum
+import math
 from collections.abc import Callable
 
 import jax
@@ -72,6 +72,17 @@ def rademacher(keys: Keys, shape: tuple[int, ...]) -> Float[Array, "b ..."]:
 def uniform(keys: Keys, shape: tuple[int, ...] = ()) -> Float[Array, "b ..."]:
     """Uniform numbers in [0, 1) of shape (b, *shape)."""
     return jax.vmap(lambda key: jax.random.uniform(key, shape))(keys)
+
+
+def keep_mask(keys: Keys, shape: tuple[int, ...], rate: float) -> tuple[Shaped[Array, "b ..."], float]:
+    """Booleans of shape (b, *shape), False with probability `rate`, and the probability of True.
+
+    16 random bits decide on each, so that the probability is within 1e-5 of 1 - rate, at half the cost of 32.
+    """
+    size, threshold = math.prod(shape), round(rate * 2**16)
+    words = jax.vmap(lambda key: jax.random.bits(key, (-(-size // 2),)))(keys)
+    bits = jax.lax.bitcast_convert_type(words, jnp.uint16).reshape(len(keys), -1)[:, :size]
+    return bits.reshape(-1, *shape) >= threshold, 1 - threshold / 2**16
 
 
 def expand(scalars: Shaped[Array, " b"], like: Float[Array, "b ..."]) -> Shaped[Array, "b ..."]:

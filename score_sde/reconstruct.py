@@ -12,7 +12,6 @@ from score_sde import files, images, parallel, workdir
 from score_sde.controllable import Operator
 from score_sde.controllable.conditions import observation_of
 from score_sde.data import Source
-from score_sde.parallel import pad_to_devices
 from score_sde.progress import bar, reporter
 from score_sde.randomness import Stream, normal, sample_keys, stream
 from score_sde.rounds import Arrays, Keep, mean_and_error
@@ -29,10 +28,16 @@ def reconstruct(model: Trained, source: Source, n: int, folder: Path, stem: str,
     deviation; with standard errors over images. residual: root mean square of A x - y, of samples as they come.
     """
     options, each = model.config.guidance, min(model.config.guidance.samples_each, n)
-    size = min(model.config.eval.batch_size, pad_to_devices(n))
     root = stream(jax.random.key(model.config.seed + 1), Stream.SAMPLE)
     key, observing = stream(root, model.step), stream(root, Stream.OBSERVE)
     observe = observation_of(model.config.sampling.condition, model.experiment.image_shape)
+
+    def given(size: int) -> dict[str, Any]:
+        operator = observe(size)
+        y = operator.forward(jnp.zeros((size, *model.experiment.image_shape)))
+        return {"observed": (operator, y, options.noise)}
+
+    size = model.samples_at_once(n, given)
     found: list[Arrays] = []
     with bar(f"sampling ({model.config.sampling.condition})", n, "img") as progress:
         for start in range(0, n, size):

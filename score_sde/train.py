@@ -14,12 +14,13 @@ import numpy as np
 from ml_collections import ConfigDict
 
 from score_sde import data, files, images, parallel, workdir
-from score_sde.array_types import Array, Labels, Pixels, PyTree
+from score_sde.array_types import Array, Keys, Labels, Pixels, PyTree
 from score_sde.build import Classification, Experiment, trainable
 from score_sde.checkpoints import Checkpoints, Retention, steps
 from score_sde.divergence import DivergenceError, Losses
 from score_sde.errors import UsageError, warn
 from score_sde.preemption import Notice, Stopped
+from score_sde.profiling import Profile
 from score_sde.progress import Runner, bar, reporter
 from score_sde.randomness import Stream, sample_keys, stream
 from score_sde.state import TrainState, apply_gradients
@@ -30,18 +31,39 @@ def train_step(experiment: Experiment | Classification) -> Callable[..., tuple[T
     """(state, pixels, labels=None) -> (state, mean loss or NaN), by the seed, the state's step and the batch only."""
     config = experiment.config
 
+    def mean_loss(params: PyTree, keys: Keys, pixels: Pixels, labels: Labels | None) -> Array:
+        x = experiment.augment(keys, images.to_unit(pixels))
+        return experiment.loss(params, keys, x, labels, training=True).mean()
+
     def step(state: TrainState, pixels: Pixels, labels: Labels | None = None) -> tuple[TrainState, Array]:
         key = stream(stream(jax.random.key(config.seed), Stream.TRAIN), state.step)
         keys = sample_keys(stream(key, Stream.SAMPLE), jnp.arange(len(pixels)))
-        x = experiment.augment(keys, images.to_unit(pixels))
-
-        def mean_loss(params: PyTree) -> Array:
-            return experiment.loss(params, keys, x, labels, dropout_key=stream(key, Stream.DROPOUT)).mean()
-
-        loss, grads = jax.value_and_grad(mean_loss)(state.params)
+        batch = keys, pixels, labels
+        loss, grads = accumulated(jax.value_and_grad(mean_loss), config.training.accumulate)(state.params, *batch)
         return apply_gradients(state, loss, grads, experiment.optimizer, config.optim.ema_rate)
 
     return step
+
+
+def accumulated(fn: Callable[..., PyTree], parts: int) -> Callable[..., PyTree]:
+    """The mean of fn(params, *part) over `parts` equal parts of a batch, one after the other in memory.
+
+    Each part has rows of all devices, so that none moves.
+    """
+    if parts == 1:
+        return fn
+
+    def mean(params: PyTree, *batch: PyTree) -> PyTree:
+        split = jax.tree.map(lambda rows: rows.reshape(-1, parts, *rows.shape[1:]).swapaxes(0, 1), batch)
+
+        def add(total: PyTree, part: PyTree) -> tuple[PyTree, None]:
+            return jax.tree.map(lambda a, b: a + b / parts, total, fn(params, *part)), None
+
+        like = jax.eval_shape(fn, params, *jax.tree.map(lambda rows: rows[0], split))
+        zeros = jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), like)
+        return jax.lax.scan(add, zeros, split)[0]
+
+    return mean
 
 
 def train(config: ConfigDict, directory: str | Path, overrides: Mapping[str, Any] | None = None) -> None:
@@ -53,7 +75,7 @@ def train(config: ConfigDict, directory: str | Path, overrides: Mapping[str, Any
     """
     directory = Path(directory)
     experiment = trainable(config)
-    parallel.check_divisible("training.batch_size", config.training.batch_size)
+    parallel.check_divisible("training.batch_size", config.training.batch_size, config.training.accumulate)
     parallel.check_groups(config.training.fsdp)
     workdir.check_same_run(directory, config.to_dict())
     train_set, eval_set = load_data(config, train=True), load_data(config, train=False)
@@ -130,11 +152,14 @@ def _loop(
         writer,
         bar("training", training.n_iters, "step", initial=start) as progress,
         batches as stream_of_batches,
+        Profile(directory / "profile", config.profile) as profile,
     ):
         if start and not parallel.all_agree(_sheet(directory, start).exists()):
             draw(start)
         for number, *batch in stream_of_batches:
-            state, loss = update(state, *batch)
+            profile.before(number - start, state)
+            with jax.transfer_guard_device_to_host("disallow"):  # the host would wait
+                state, loss = update(state, *batch)
             step = number + 1  # updates made
             progress.update()
             ends = step == training.n_iters

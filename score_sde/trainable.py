@@ -11,9 +11,9 @@ from flax import traverse_util
 from ml_collections import ConfigDict
 
 from score_sde import images, losses
-from score_sde.array_types import Array, Images, Key, Keys, Labels, PerSample, Pixels, PyTree, Times
+from score_sde.array_types import Array, Images, Keys, Labels, PerSample, Pixels, PyTree, Times
 from score_sde.errors import UsageError, one_of
-from score_sde.models import is_trainable
+from score_sde.models import PRECISIONS, Compute, is_trainable
 from score_sde.randomness import Stream, normal, sample_keys, stream
 from score_sde.sde import SDES
 from score_sde.state import TrainState, adam, initial_state
@@ -62,9 +62,9 @@ class Trainable(abc.ABC):
         x: Images,
         labels: Labels | None = None,
         *,
-        dropout_key: Key[Array, ""] | None = None,
+        training: bool = False,
     ) -> PerSample:
-        """Of images in [0, 1], each perturbed by its own key. dropout_key: given in training."""
+        """Of images in [0, 1], each perturbed by its own key. training: with dropout, and computed as in training."""
 
     def eval_losses(
         self, params: PyTree, pixels: Pixels, number: Array | int, indices: Array, labels: Labels | None = None
@@ -72,6 +72,13 @@ class Trainable(abc.ABC):
         """Loss of each image without flips and dropout; `number` counts passes, `indices` the images in one."""
         keys = sample_keys(stream(stream(jax.random.key(self.config.seed), Stream.EVAL), number), indices)
         return self.loss(params, keys, self._dequantize(keys, images.to_unit(pixels)), labels)
+
+    def compute(self, training: bool) -> Compute:
+        """How the network is computed in training, or for losses and likelihoods."""
+        options = self.config.training
+        if not training:
+            return PRECISIONS[self.config.eval.precision]
+        return PRECISIONS[options.precision]._replace(remat=options.remat, fused=True)
 
     def draw(self, keys: Keys, x0: Images) -> tuple[Times, Images]:
         """A time to perturb each image to, and the standard normal noise to do it by."""
@@ -93,7 +100,7 @@ def _construct(section: str, choices: dict[str, Any], values: dict[str, Any], ap
     """The class that values.name chooses, with the other values as its arguments."""
     values = dict(values)
     cls = choices[one_of(f"{section}.name", values.pop("name"), choices)]
-    known = [f.name for f in dataclasses.fields(cls) if f.name not in ("name", "parent", "sampling_eps")]
+    known = [f.name for f in dataclasses.fields(cls) if f.name not in ("name", "parent", "compute", "sampling_eps")]
     arguments = {key: value for key, value in values.items() if key not in apart}
     for key in arguments:
         if key not in known:

@@ -17,7 +17,8 @@ from score_sde.conditional import NOTHING, Conditional, Given, finished
 from score_sde.controllable import Operator
 from score_sde.errors import UsageError, one_of
 from score_sde.loaded import Loaded, available_step, config_of, load_classifier, restore_state
-from score_sde.parallel import pad_to_devices, place, pmap, split
+from score_sde.memory import largest_batch
+from score_sde.parallel import check_divisible, pad_to_devices, place, pmap, split
 from score_sde.progress import Runner
 from score_sde.randomness import Stream, batch_keys, stream
 from score_sde.sampling import SAMPLERS, slerp
@@ -110,6 +111,27 @@ class Trained(Loaded):
         _check_finite(x, f"A sample of {method}")
         x = experiment.scaling.to_unit(x)
         return (jnp.clip(x, 0, 1) if observed is None else finished(np.asarray(x), *observed)), nfe
+
+    def sampling_bytes(
+        self, n: int, classes: np.ndarray | None = None, observed: tuple[Operator, Array, float] | None = None
+    ) -> int:
+        """That each device needs to draw n samples at once by the config's sampler, given what `_given` takes."""
+        method, keys = self.config.sampling.method.lower(), batch_keys(jax.random.key(0), n)
+        conditional, runner = self._sampler(method, {})
+        given, x = _given(conditional, method, classes, observed), jax.eval_shape(conditional.experiment.prior, keys)
+        return runner.bytes(self._all_params(conditional), keys, x, (given,))
+
+    def samples_at_once(self, n: int, given: Callable[[int], dict[str, Any]]) -> int:
+        """`sampling.batch_size`: as it is, by default that of `eval`, or as many of n as the devices have room for.
+
+        given: the conditions of so many samples, as `sampling_bytes` takes them.
+        """
+        size = self.config.sampling.batch_size
+        if size == 0:
+            return largest_batch(lambda size: self.sampling_bytes(size, **given(size)), n)
+        if size is not None:
+            check_divisible("sampling.batch_size", size)
+        return min(self.config.eval.batch_size if size is None else size, pad_to_devices(n))
 
     @property
     def num_classes(self) -> int:

@@ -25,6 +25,7 @@ from score_sde.files import replace
 # What may change between the launches of a run without making it another run.
 FREE_SECTIONS = ("sampling", "guidance", "eval", "metrics", "dequantizer", "wandb")
 FREE_KEYS = (
+    "profile",
     "data.data_dir",
     "data.archives",
     "data.in_memory_gib",
@@ -36,7 +37,9 @@ FREE_KEYS = (
     "training.log_freq",
     "training.eval_freq",
     "training.snapshot_sampling",
+    "training.accumulate",
     "training.fsdp",
+    "training.remat",
     "training.keep_last",
     "training.keep_best",
     "training.nonfinite",
@@ -51,7 +54,10 @@ PLACES = (
     "data.num_workers",
     "metrics.dir",
     "metrics.weights",
+    "profile",
+    "training.accumulate",
     "training.fsdp",
+    "training.remat",
 )
 # What a workdir means that was written before these keys were there.
 ADDED = {
@@ -64,8 +70,19 @@ ADDED = {
         "corrupt": "refuse",
         "convert": False,
     },
-    "training": {"fsdp": 1, "keep_last": 2, "keep_best": 0, "nonfinite": "stop", "label_dropout": 0.1},
+    "training": {
+        "precision": "tf32",
+        "accumulate": 1,
+        "remat": False,
+        "fsdp": 1,
+        "keep_last": 2,
+        "keep_best": 0,
+        "nonfinite": "stop",
+        "label_dropout": 0.1,
+    },
     "sampling": {
+        "precision": "tf32",
+        "batch_size": None,
         "temperature": 1.0,
         "sde_rtol": 0.02,
         "sde_atol": None,
@@ -92,7 +109,13 @@ ADDED = {
         "iterations": 5,
         "particles": 64,
     },
-    "eval": {"dequantization": "uniform", "num_probes": 1, "enable_bound": False, "bound_num_times": 16},
+    "eval": {
+        "precision": "tf32",
+        "dequantization": "uniform",
+        "num_probes": 1,
+        "enable_bound": False,
+        "bound_num_times": 16,
+    },
     "metrics": {
         "features": "inception",
         "weights": "",

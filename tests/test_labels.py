@@ -22,7 +22,6 @@ from score_sde.train_dequantizer import train_dequantizer
 
 CLASSIFIER = "vp/digits_wideresnet"
 KEYS = sample_keys(jax.random.key(0), jnp.arange(4000))
-DROPOUT = jax.random.key(1)
 
 
 def test_the_classes_of_a_source_are_counted():
@@ -48,8 +47,8 @@ def told(tiny_config, monkeypatch):
 def test_a_label_is_dropped_in_training_by_its_own_key_at_the_given_rate(told):
     experiment, seen = told
     x, labels = jnp.zeros((4000, 2, 2, 1)), jnp.arange(4000) % 10
-    experiment.loss({}, KEYS, x, labels, dropout_key=DROPOUT)
-    experiment.loss({}, KEYS[7:99], x[7:99], labels[7:99], dropout_key=jax.random.key(2))  # on another device
+    experiment.loss({}, KEYS, x, labels, training=True)
+    experiment.loss({}, KEYS[7:99], x[7:99], labels[7:99], training=True)  # on another device
     experiment.loss({}, KEYS, x, labels)  # in evaluation
     dropped = np.asarray(seen[0]) == 10
     assert abs(dropped.mean() - 0.1) < 4 * np.sqrt(0.09 / 4000)
@@ -74,7 +73,7 @@ def classification(tiny_config, monkeypatch):
     config = tiny_config("ve/digits_wideresnet")
     config.data.uniform_dequantization = False
     built = Classification(config)
-    return built, lambda logits: monkeypatch.setattr(built, "logits_fn", lambda params: logits)
+    return built, lambda logits: monkeypatch.setattr(built, "logits_fn", lambda *_: logits)
 
 
 def test_constant_logits_lose_the_logarithm_of_the_number_of_classes(classification):

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 from jax import lax
 
-from score_sde.models import resampling
+from score_sde.models import Compute, resampling
 from score_sde.models.layers import (
     Downsample,
     GaussianFourierProjection,
@@ -81,12 +81,27 @@ def test_filters_equal_a_dilated_depthwise_convolution(taps, up, down):
 
 
 @pytest.mark.parametrize("channels", [4, 32, 96, 256])
-def test_group_norm_equals_flaxs(channels):
+def test_group_norm_equals_flaxs_and_so_does_its_derivative_by_hand(channels):
     x = 3 + 2 * jax.random.normal(jax.random.key(1), (2, 5, 4, channels))
     reference = nn.GroupNorm(num_groups=min(channels // 4, 32), epsilon=1e-6, use_fast_variance=False)
     params = reference.init(jax.random.key(2), x)
     params = jax.tree.map(lambda p: p + jax.random.normal(jax.random.key(3), p.shape), params)
-    np.testing.assert_allclose(GroupNorm().apply(params, x), reference.apply(params, x), atol=2e-5)
+    fused, plain = (GroupNorm(Compute(fused=fused), nn.swish) for fused in (True, False))
+
+    def value_and_gradients(norm):
+        weights = jax.random.normal(jax.random.key(4), x.shape)
+        return jax.jit(jax.value_and_grad(lambda params, x: jnp.sum(weights * norm(params, x)), argnums=(0, 1)))(
+            params, x
+        )
+
+    np.testing.assert_allclose(GroupNorm(Compute()).apply(params, x), jax.jit(reference.apply)(params, x), atol=2e-5)
+    expected = value_and_gradients(lambda params, x: nn.swish(reference.apply(params, x)))
+    for norm in (fused, plain):
+        jax.tree.map(
+            lambda a, b: np.testing.assert_allclose(a, b, atol=2e-5 * np.max(np.abs(b))),
+            value_and_gradients(norm.apply),
+            expected,
+        )
 
 
 def test_strided_convolutions_pad_below_and_on_the_right():

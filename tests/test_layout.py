@@ -15,7 +15,8 @@ ROOMS = [
     {"score", "reference_checkpoints", "writer", "page"},
     {"losses", "sampling", "oracles", "dequantization"},
     {"controllable"},
-    {"likelihood", "likelihood_bound", "progress", "workdir", "divergence", "rounds", "processes", "trainable"},
+    {"likelihood", "likelihood_bound", "progress", "workdir", "divergence", "rounds", "processes", "trainable"}
+    | {"memory", "profiling"},
     {"metrics"},
     {"build"},
     {"conditional"},

@@ -6,6 +6,7 @@ from flax import traverse_util
 
 from score_sde.errors import UsageError
 from score_sde.models import NCSNpp, is_trainable
+from score_sde.randomness import batch_keys
 
 
 def shapes(network, image_size=32, channels=3):
@@ -86,10 +87,11 @@ def test_dropout_acts_in_training_only():
     network = NCSNpp(nf=8, ch_mult=(1,), num_res_blocks=1, dropout=0.5)
     x, label = jax.random.normal(jax.random.key(0), (2, 4, 4, 1)), jnp.ones(2)
     params = {"params": random_params(network, image_size=4)}
-    apply = jax.jit(network.apply, static_argnums=3)
-    keys = [{"dropout": jax.random.key(i)} for i in (0, 1)]
-    assert not np.array_equal(apply(params, x, label, True, rngs=keys[0]), apply(params, x, label, True, rngs=keys[1]))
-    np.testing.assert_array_equal(apply(params, x, label, False), apply(params, x, label, False, rngs=keys[0]))
+    apply, keys = jax.jit(network.apply), batch_keys(jax.random.key(0), 3)
+    first, other, none = apply(params, x, label, keys[:2]), apply(params, x, label, keys[1:]), apply(params, x, label)
+    assert not np.array_equal(first, other) and not np.array_equal(first, none)
+    # An image's mask is its key's, wherever it is in the batch.
+    np.testing.assert_allclose(apply(params, x[::-1], label, keys[1::-1])[::-1], first, rtol=1e-5, atol=1e-6)
 
 
 def test_images_of_a_batch_do_not_see_each_other():

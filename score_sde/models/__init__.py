@@ -1,5 +1,6 @@
 """Networks, which know no SDE: scores, (image, label) -> image; classifiers, (image, sigma) -> logits; dequantizer."""
 
+from score_sde.models.compute import PRECISIONS, Compute
 from score_sde.models.ddpm import DDPM
 from score_sde.models.dequantizer import Dequantizer
 from score_sde.models.layers import is_trainable
@@ -17,4 +18,15 @@ MODELS = {
 }
 CLASSIFIERS = {"wideresnet": WideResnet}
 
-__all__ = ["CLASSIFIERS", "MODELS", "Dequantizer", "is_trainable"]
+__all__ = [
+    "CLASSIFIERS",
+    "DDPM",
+    "MODELS",
+    "PRECISIONS",
+    "Compute",
+    "Dequantizer",
+    "NCSNpp",
+    "NCSNv2",
+    "WideResnet",
+    "is_trainable",
+]

@@ -8,12 +8,14 @@ from collections.abc import Callable, Sequence
 import flax.linen as nn
 import jax.numpy as jnp
 
-from score_sde.array_types import Array, FeatureMaps, Float, Images, PerSample
+from score_sde.array_types import Array, FeatureMaps, Float, Images, Keys, PerSample
 from score_sde.errors import UsageError
+from score_sde.models.compute import Compute
 from score_sde.models.layers import (
     ACTIVATIONS,
     NIN,
     Downsample,
+    Dropout,
     GroupNorm,
     Upsample,
     add_embedding,
@@ -30,9 +32,11 @@ GROUPS = 32
 class AttnBlock(nn.Module):
     """Single-head self-attention over all pixels, with a residual connection."""
 
+    compute: Compute
+
     @nn.compact
     def __call__(self, x: FeatureMaps) -> FeatureMaps:
-        return x + attention(GroupNorm(GROUPS)(x), init_scale=0.0)
+        return x + attention(GroupNorm(self.compute, groups=GROUPS)(x), 0.0, self.compute)
 
 
 class ResnetBlockDDPM(nn.Module):
@@ -41,13 +45,14 @@ class ResnetBlockDDPM(nn.Module):
     act: Callable
     features: int
     dropout: float
+    compute: Compute
 
     @nn.compact
-    def __call__(self, x: FeatureMaps, temb: Float[Array, "b d"] | None, train: bool) -> FeatureMaps:
-        h = conv3x3(self.features)(self.act(GroupNorm(GROUPS)(x)))
+    def __call__(self, x: FeatureMaps, temb: Float[Array, "b d"] | None, dropout_keys: Keys | None) -> FeatureMaps:
+        h = conv3x3(self.features)(GroupNorm(self.compute, self.act, GROUPS)(x))
         h = add_embedding(h, temb, self.act)
-        h = self.act(GroupNorm(GROUPS)(h))
-        h = nn.Dropout(self.dropout)(h, deterministic=not train)
+        h = GroupNorm(self.compute, self.act, GROUPS)(h)
+        h = Dropout(self.dropout)(h, dropout_keys)
         h = conv3x3(self.features, init_scale=0.0)(h)
         return h + (x if x.shape[-1] == self.features else NIN(self.features)(x))
 
@@ -56,7 +61,8 @@ class DDPM(nn.Module):
     """The U-Net. `label` is what the preconditioning gives, and has a positional embedding.
 
     nf: channels of the first level, a multiple of 32; ch_mult: factors on it, one a level; attn_resolutions: heights
-    with attention. Height and width of the images must be divisible by 2 ** (len(ch_mult) - 1).
+    with attention. Height and width of the images must be divisible by 2 ** (len(ch_mult) - 1). dropout_keys: one an
+    image, given in training.
     """
 
     nf: int = 128
@@ -67,6 +73,7 @@ class DDPM(nn.Module):
     nonlinearity: str = "swish"
     conditional: bool = True
     resamp_with_conv: bool = True
+    compute: Compute = Compute()
 
     def check(self, image_size: int) -> None:
         """Raises `UsageError` for options this network does not have."""
@@ -75,30 +82,30 @@ class DDPM(nn.Module):
             raise UsageError(f"model.nf={self.nf} must be a positive multiple of {GROUPS}: DDPM has {GROUPS} groups.")
 
     @nn.compact
-    def __call__(self, x: Images, label: PerSample, train: bool = False) -> Images:
-        act = ACTIVATIONS[self.nonlinearity]
+    def __call__(self, x: Images, label: PerSample, dropout_keys: Keys | None = None) -> Images:
+        act, compute, of = ACTIVATIONS[self.nonlinearity], self.compute, self.compute.block
         temb = embedding_mlp(sinusoidal_embedding(label, self.nf), self.nf, act) if self.conditional else None
 
         def block(h, features):
-            return ResnetBlockDDPM(act, features, self.dropout)(h, temb, train)
+            return of(ResnetBlockDDPM)(act, features, self.dropout, compute)(h, temb, dropout_keys)
 
-        skips = [conv3x3(self.nf)(x)]
+        skips = [compute.features(conv3x3(self.nf)(x))]
         for level, multiple in enumerate(self.ch_mult):
             for _ in range(self.num_res_blocks):
                 h = block(skips[-1], self.nf * multiple)
-                skips.append(AttnBlock()(h) if h.shape[1] in self.attn_resolutions else h)
+                skips.append(of(AttnBlock)(compute)(h) if h.shape[1] in self.attn_resolutions else h)
             if level != len(self.ch_mult) - 1:
                 skips.append(Downsample(with_conv=self.resamp_with_conv)(skips[-1]))
 
         h = block(skips[-1], skips[-1].shape[-1])
-        h = AttnBlock()(h)
+        h = of(AttnBlock)(compute)(h)
         h = block(h, h.shape[-1])
 
         for level, multiple in reversed(list(enumerate(self.ch_mult))):
             for _ in range(self.num_res_blocks + 1):
                 h = block(jnp.concatenate([h, skips.pop()], axis=-1), self.nf * multiple)
             if h.shape[1] in self.attn_resolutions:
-                h = AttnBlock()(h)
+                h = of(AttnBlock)(compute)(h)
             if level != 0:
                 h = Upsample(with_conv=self.resamp_with_conv)(h)
-        return conv3x3(x.shape[-1], init_scale=0.0)(act(GroupNorm(GROUPS)(h)))
+        return conv3x3(x.shape[-1], init_scale=0.0)(GroupNorm(compute, act, GROUPS)(h).astype(x.dtype))

@@ -1,5 +1,7 @@
 """Layers shared by the score networks. Class names and creation order give the paper's checkpoints' leaf names."""
 
+import math
+import zlib
 from collections.abc import Callable, Sequence
 
 import flax.linen as nn
@@ -7,9 +9,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from score_sde.array_types import Array, FeatureMaps, Float, PerSample
+from score_sde.array_types import Array, FeatureMaps, Float, Keys, PerSample
 from score_sde.errors import UsageError, one_of
 from score_sde.models import resampling
+from score_sde.models.compute import Compute, Conv
+from score_sde.models.group_norm import group_norm, group_norm_by_hand
+from score_sde.randomness import keep_mask, stream
 
 Features = Float[Array, "b _"]
 
@@ -28,11 +33,11 @@ def default_init(scale: float = 1.0) -> Callable:
 
 def conv3x3(features: int, *, stride: int = 1, init_scale: float = 1.0) -> nn.Conv:
     """3x3 convolution; with stride 2 SAME padding adds a row below and a column on the right."""
-    return nn.Conv(features, (3, 3), (stride, stride), padding="SAME", kernel_init=default_init(init_scale))
+    return Conv(features, (3, 3), (stride, stride), padding="SAME", kernel_init=default_init(init_scale))
 
 
 def conv1x1(features: int, *, init_scale: float = 1.0) -> nn.Conv:
-    return nn.Conv(features, (1, 1), kernel_init=default_init(init_scale))
+    return Conv(features, (1, 1), kernel_init=default_init(init_scale))
 
 
 def dense(features: int) -> nn.Dense:
@@ -49,16 +54,31 @@ class NIN(nn.Module):
     def __call__(self, x: FeatureMaps) -> FeatureMaps:
         w = self.param("W", default_init(self.init_scale), (x.shape[-1], self.features))
         b = self.param("b", nn.initializers.zeros, (self.features,))
-        return x @ w + b
+        return x @ w.astype(x.dtype) + b.astype(x.dtype)
+
+
+class Dropout(nn.Module):
+    """Each number is 0 with probability `rate`, and otherwise divided by 1 - rate; keys: one an image, or None."""
+
+    rate: float
+
+    @nn.compact
+    def __call__(self, x: FeatureMaps, keys: Keys | None) -> FeatureMaps:
+        if keys is None or self.rate == 0:
+            return x
+        keys = stream(keys, zlib.crc32("/".join(self.path).encode()))
+        kept, probability = keep_mask(keys, x.shape[1:], self.rate)
+        return jnp.where(kept, x / probability, 0)
 
 
 class GroupNorm(nn.Module):
-    """Group normalisation over contiguous channel groups, biased variance.
+    """Group normalisation over contiguous channel groups, biased variance, and the activation after it.
 
-    groups: default min(C // 4, 32), the rule of the NCSN++ family; DDPM always has 32. Statistics are reduced over
-    pixels first and over the channels of a group after, which spares flax's module's reshape of the whole image.
+    groups: default min(C // 4, 32), the rule of the NCSN++ family; DDPM always has 32.
     """
 
+    compute: Compute
+    act: Callable = lambda h: h
     groups: int | None = None
     epsilon: float = 1e-6
 
@@ -70,21 +90,15 @@ class GroupNorm(nn.Module):
             raise UsageError(f"{c} channels do not split into {groups} groups; choose model.nf as a multiple of 32.")
         scale = self.param("scale", nn.initializers.ones, (c,))
         bias = self.param("bias", nn.initializers.zeros, (c,))
-
-        def group_mean(per_channel):  # (b, c) -> (b, 1, 1, c)
-            grouped = per_channel.reshape(-1, groups, c // groups).mean(-1)
-            return jnp.repeat(grouped, c // groups, axis=-1)[:, None, None, :]
-
-        mean = group_mean(x.mean((1, 2)))
-        variance = group_mean(jnp.square(x - mean).mean((1, 2)))
-        return (x - mean) * (jax.lax.rsqrt(variance + self.epsilon) * scale) + bias
+        normalize = group_norm_by_hand if self.compute.fused else group_norm
+        return normalize(x, scale, bias, groups, self.epsilon, self.act)
 
 
-def attention(h: FeatureMaps, init_scale: float) -> FeatureMaps:
+def attention(h: FeatureMaps, init_scale: float, compute: Compute) -> FeatureMaps:
     """Called inside a compact method: single-head self-attention over all pixels, four `NIN`s."""
     b, height, width, c = h.shape
     q, k, v = (NIN(c)(h).reshape(b, height * width, 1, c) for _ in range(3))
-    return NIN(c, init_scale)(jax.nn.dot_product_attention(q, k, v).reshape(h.shape))
+    return NIN(c, init_scale)(compute.attend(q, k, v).reshape(h.shape))
 
 
 class GaussianFourierProjection(nn.Module):
@@ -121,7 +135,12 @@ def embedding_mlp(embedding: Features, nf: int, act: Callable) -> Features:
 
 def add_embedding(h: FeatureMaps, temb: Features | None, act: Callable) -> FeatureMaps:
     """Called inside a compact method: the noise level's embedding as a bias for each channel."""
-    return h if temb is None else h + dense(h.shape[-1])(act(temb))[:, None, None, :]
+    return h if temb is None else h + dense(h.shape[-1])(act(temb))[:, None, None, :].astype(h.dtype)
+
+
+def rescaled(h: FeatureMaps) -> FeatureMaps:
+    """Of a sum of two, so that its variance is one of theirs (skip_rescale)."""
+    return h / math.sqrt(2)
 
 
 class Conv2d(nn.Module):
@@ -136,7 +155,7 @@ class Conv2d(nn.Module):
         weight = self.param("weight", default_init(), (3, 3, x.shape[-1], self.features))
         bias = self.param("bias", nn.initializers.zeros, (self.features,))
         convolve = resampling.fir_conv_upsample if self.up else resampling.fir_conv_downsample
-        return convolve(x, weight, self.fir_kernel) + bias
+        return convolve(x, weight.astype(x.dtype), self.fir_kernel) + bias.astype(x.dtype)
 
 
 class Upsample(nn.Module):

@@ -13,8 +13,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from score_sde.array_types import Array, FeatureMaps, Images, Int, PerSample
+from score_sde.array_types import Array, FeatureMaps, Images, Int, Keys, PerSample
 from score_sde.errors import UsageError, one_of
+from score_sde.models.compute import Compute, Conv
 from score_sde.models.layers import ACTIVATIONS, check_halvings
 from score_sde.models.resampling import mean_downsample
 
@@ -30,7 +31,7 @@ def conv(x: FeatureMaps, features: int, *, kernel: int = 3, dilation: int = 1, u
         return jax.random.uniform(key, shape, dtype, -bound, bound)
 
     size = (kernel, kernel)
-    layer = nn.Conv(features, size, kernel_dilation=dilation, use_bias=use_bias, kernel_init=init, bias_init=init)
+    layer = Conv(features, size, kernel_dilation=dilation, use_bias=use_bias, kernel_init=init, bias_init=init)
     return layer(x)
 
 
@@ -40,10 +41,11 @@ def _near_one(key, shape, dtype=jnp.float32):
 
 def _instance_norm_plus(x: FeatureMaps, gamma, alpha, beta) -> FeatureMaps:
     """InstanceNorm++: each channel normalised over pixels, plus alpha times its mean, normalised over channels."""
+    kind, x = x.dtype, x.astype(jnp.float32)
     mean = x.mean((1, 2), keepdims=True)
     h = (x - mean) * jax.lax.rsqrt(x.var((1, 2), keepdims=True) + 1e-5)
     across = (mean - mean.mean(-1, keepdims=True)) * jax.lax.rsqrt(mean.var(-1, keepdims=True) + 1e-5)
-    return (h + across * alpha) * gamma + beta
+    return ((h + across * alpha) * gamma + beta).astype(kind)
 
 
 class InstanceNorm2dPlus(nn.Module):
@@ -87,7 +89,7 @@ class ConvMeanPool(nn.Module):
 
     @nn.compact
     def __call__(self, x: FeatureMaps) -> FeatureMaps:
-        return mean_downsample(nn.Conv(self.features, (self.kernel, self.kernel))(x))
+        return mean_downsample(Conv(self.features, (self.kernel, self.kernel))(x))
 
 
 class ResidualBlock(nn.Module):
@@ -227,11 +229,12 @@ LARGE = (Stage(1, 1), Stage(2, 1), Stage(2, 2), Stage(2, 2), Stage(4, 2, dilatio
 
 
 class RefineNet(nn.Module):
-    """What NCSN and the three NCSNv2 share. nf: channels at full resolution."""
+    """What NCSN and the three NCSNv2 share. nf: channels at full resolution. They have no dropout."""
 
     nf: int = 128
     nonlinearity: str = "elu"
     interpolation: str = "bilinear"
+    compute: Compute = Compute()
 
     stages = SMALL
 
@@ -250,8 +253,9 @@ class RefineNet(nn.Module):
         residual, refine = (
             (ResidualBlock, RefineBlock) if level is None else (ConditionalResidualBlock, CondRefineBlock)
         )
+        residual, refine = self.compute.block(residual), self.compute.block(refine)
 
-        h = conv(x, self.nf)
+        h = self.compute.features(conv(x, self.nf))
         layers = []
         for stage in self.stages:
             for down in (stage is not self.stages[0], False):
@@ -263,14 +267,14 @@ class RefineNet(nn.Module):
             end = stage is self.stages[0]
             block = refine(act, stage.refine * self.nf, self.interpolation, end, num_classes)
             h = block([layer] if h is None else [layer, h], level)
-        return conv(act(normalize(h, level, num_classes)), x.shape[-1])
+        return conv(act(normalize(h, level, num_classes)).astype(x.dtype), x.shape[-1])
 
 
 class NCSNv2(RefineNet):
     """For images below 96 pixels. It takes no notice of the label."""
 
     @nn.compact
-    def __call__(self, x: Images, label: PerSample, train: bool = False) -> Images:
+    def __call__(self, x: Images, label: PerSample, dropout_keys: Keys | None = None) -> Images:
         return self.refine(x, None, 0)
 
 
@@ -292,5 +296,5 @@ class NCSN(RefineNet):
     num_classes: int = 10
 
     @nn.compact
-    def __call__(self, x: Images, label: PerSample, train: bool = False) -> Images:
+    def __call__(self, x: Images, label: PerSample, dropout_keys: Keys | None = None) -> Images:
         return self.refine(x, label.astype(jnp.int32), self.num_classes)

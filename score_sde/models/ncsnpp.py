@@ -8,15 +8,16 @@ from collections.abc import Callable, Sequence
 
 import flax.linen as nn
 import jax.numpy as jnp
-import numpy as np
 
-from score_sde.array_types import Array, FeatureMaps, Float, Images, Labels, PerSample
+from score_sde.array_types import Array, FeatureMaps, Float, Images, Keys, Labels, PerSample
 from score_sde.errors import UsageError, one_of
 from score_sde.models import resampling
+from score_sde.models.compute import Compute
 from score_sde.models.layers import (
     ACTIVATIONS,
     NIN,
     Downsample,
+    Dropout,
     GaussianFourierProjection,
     GroupNorm,
     Upsample,
@@ -26,6 +27,7 @@ from score_sde.models.layers import (
     conv1x1,
     conv3x3,
     embedding_mlp,
+    rescaled,
     sinusoidal_embedding,
 )
 
@@ -37,11 +39,12 @@ class AttnBlockpp(nn.Module):
 
     skip_rescale: bool
     init_scale: float
+    compute: Compute
 
     @nn.compact
     def __call__(self, x: FeatureMaps) -> FeatureMaps:
-        h = x + attention(GroupNorm()(x), self.init_scale)
-        return h / np.sqrt(2) if self.skip_rescale else h
+        h = x + attention(GroupNorm(self.compute)(x), self.init_scale, self.compute)
+        return rescaled(h) if self.skip_rescale else h
 
 
 class ResnetBlockDDPMpp(nn.Module):
@@ -52,17 +55,18 @@ class ResnetBlockDDPMpp(nn.Module):
     dropout: float
     skip_rescale: bool
     init_scale: float
+    compute: Compute
 
     @nn.compact
-    def __call__(self, x: FeatureMaps, temb: Embedding | None, train: bool) -> FeatureMaps:
-        h = conv3x3(self.features)(self.act(GroupNorm()(x)))
+    def __call__(self, x: FeatureMaps, temb: Embedding | None, dropout_keys: Keys | None) -> FeatureMaps:
+        h = conv3x3(self.features)(GroupNorm(self.compute, self.act)(x))
         h = add_embedding(h, temb, self.act)
-        h = self.act(GroupNorm()(h))
-        h = nn.Dropout(self.dropout)(h, deterministic=not train)
+        h = GroupNorm(self.compute, self.act)(h)
+        h = Dropout(self.dropout)(h, dropout_keys)
         h = conv3x3(self.features, init_scale=self.init_scale)(h)
         if x.shape[-1] != self.features:
             x = NIN(self.features)(x)
-        return (x + h) / np.sqrt(2) if self.skip_rescale else x + h
+        return rescaled(x + h) if self.skip_rescale else x + h
 
 
 class ResnetBlockBigGANpp(nn.Module):
@@ -73,24 +77,25 @@ class ResnetBlockBigGANpp(nn.Module):
     dropout: float
     skip_rescale: bool
     init_scale: float
+    compute: Compute
     fir: bool
     fir_kernel: Sequence[float]
     up: bool = False
     down: bool = False
 
     @nn.compact
-    def __call__(self, x: FeatureMaps, temb: Embedding | None, train: bool) -> FeatureMaps:
-        h = self.act(GroupNorm()(x))
+    def __call__(self, x: FeatureMaps, temb: Embedding | None, dropout_keys: Keys | None) -> FeatureMaps:
+        h = GroupNorm(self.compute, self.act)(x)
         if self.up or self.down:
             h, x = self._resample(h), self._resample(x)
         h = conv3x3(self.features)(h)
         h = add_embedding(h, temb, self.act)
-        h = self.act(GroupNorm()(h))
-        h = nn.Dropout(self.dropout)(h, deterministic=not train)
+        h = GroupNorm(self.compute, self.act)(h)
+        h = Dropout(self.dropout)(h, dropout_keys)
         h = conv3x3(self.features, init_scale=self.init_scale)(h)
         if x.shape[-1] != self.features or self.up or self.down:
             x = conv1x1(self.features)(x)
-        return (x + h) / np.sqrt(2) if self.skip_rescale else x + h
+        return rescaled(x + h) if self.skip_rescale else x + h
 
     def _resample(self, x: FeatureMaps) -> FeatureMaps:
         if self.up:
@@ -105,7 +110,7 @@ class Combine(nn.Module):
 
     @nn.compact
     def __call__(self, pyramid: FeatureMaps, h: FeatureMaps) -> FeatureMaps:
-        p = conv1x1(h.shape[-1])(pyramid)
+        p = conv1x1(h.shape[-1])(pyramid).astype(h.dtype)
         return jnp.concatenate([p, h], axis=-1) if self.method == "cat" else p + h
 
 
@@ -114,7 +119,8 @@ class NCSNpp(nn.Module):
 
     nf: channels of the first level; ch_mult: factors on it, one a level; attn_resolutions: heights with attention.
     Height and width of the images must be divisible by 2 ** (len(ch_mult) - 1). num_classes: 0, or how many classes it
-    can be told; one that it is not told is the class `num_classes`.
+    can be told; one that it is not told is the class `num_classes`. dropout_keys: one an image, given
+    in training.
     """
 
     nf: int = 128
@@ -136,6 +142,7 @@ class NCSNpp(nn.Module):
     progressive_combine: str = "sum"
     init_scale: float = 0.0
     num_classes: int = 0
+    compute: Compute = Compute()
 
     def check(self, image_size: int) -> None:
         """Raises `UsageError` for options this network does not have."""
@@ -157,8 +164,10 @@ class NCSNpp(nn.Module):
             )
 
     @nn.compact
-    def __call__(self, x: Images, label: PerSample, train: bool = False, classes: Labels | None = None) -> Images:
-        act = ACTIVATIONS[self.nonlinearity]
+    def __call__(
+        self, x: Images, label: PerSample, dropout_keys: Keys | None = None, classes: Labels | None = None
+    ) -> Images:
+        act, compute, of = ACTIVATIONS[self.nonlinearity], self.compute, self.compute.block
         channels, levels = x.shape[-1], len(self.ch_mult)
         temb = self._embed(label, act)
         if self.num_classes:
@@ -170,23 +179,24 @@ class NCSNpp(nn.Module):
 
         def block(h, features, **direction):
             kwargs = dict(act=act, features=features, dropout=self.dropout, skip_rescale=self.skip_rescale)
-            kwargs["init_scale"] = self.init_scale
+            kwargs |= dict(init_scale=self.init_scale, compute=compute)
             if self.resblock_type == "ddpm":
-                return ResnetBlockDDPMpp(**kwargs)(h, temb, train)
-            return ResnetBlockBigGANpp(**kwargs, fir=self.fir, fir_kernel=self.fir_kernel, **direction)(h, temb, train)
+                return of(ResnetBlockDDPMpp)(**kwargs)(h, temb, dropout_keys)
+            kwargs |= dict(fir=self.fir, fir_kernel=self.fir_kernel)
+            return of(ResnetBlockBigGANpp)(**kwargs, **direction)(h, temb, dropout_keys)
 
         def attention(h):
-            return AttnBlockpp(self.skip_rescale, self.init_scale)(h)
+            return of(AttnBlockpp)(self.skip_rescale, self.init_scale, compute)(h)
 
         def rescale(h):
-            return h / np.sqrt(2) if self.skip_rescale else h
+            return rescaled(h) if self.skip_rescale else h
 
         def to_image(h, features, init_scale):
-            return conv3x3(features, init_scale=init_scale)(act(GroupNorm()(h)))
+            return conv3x3(features, init_scale=init_scale)(GroupNorm(compute, act)(h).astype(x.dtype))
 
         # Down: push features on the stack of skips, resample, and join the input pyramid.
         pyramid = x if self.progressive_input != "none" else None
-        skips = [conv3x3(self.nf)(x)]
+        skips = [compute.features(conv3x3(self.nf)(x))]
         for level, multiple in enumerate(self.ch_mult):
             for _ in range(self.num_res_blocks):
                 h = block(skips[-1], self.nf * multiple)
@@ -202,7 +212,7 @@ class NCSNpp(nn.Module):
                     pyramid = resample(Downsample)(pyramid)
                     h = Combine(self.progressive_combine)(pyramid, h)
                 elif self.progressive_input == "residual":
-                    pyramid = resample(Downsample, h.shape[-1], with_conv=True)(pyramid)
+                    pyramid = compute.features(resample(Downsample, h.shape[-1], with_conv=True)(pyramid))
                     h = pyramid = rescale(pyramid + h)
                 skips.append(h)
 
@@ -226,7 +236,7 @@ class NCSNpp(nn.Module):
                     pyramid = pyramid + to_image(h, channels, self.init_scale)
             elif self.progressive == "residual":
                 if pyramid is None:
-                    pyramid = to_image(h, h.shape[-1], 1.0)
+                    pyramid = compute.features(to_image(h, h.shape[-1], 1.0))
                 else:
                     pyramid = resample(Upsample, h.shape[-1], with_conv=True)(pyramid)
                     h = pyramid = rescale(pyramid + h)

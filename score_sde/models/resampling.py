@@ -58,12 +58,13 @@ def filter2d(
 ) -> FeatureMaps:
     """The separable filter outer(taps, taps), normalised to sum 1, with `gain` along each axis."""
     h = gain * np.asarray(taps, np.float32) / np.sum(taps)
+    weights = h[::-1].tolist()  # Python's numbers leave the type of x as it is
     for axis in SPATIAL:
-        x = _filter(x, h[::-1], axis, up, down, pad)
+        x = _filter(x, weights, axis, up, down, pad)
     return x
 
 
-def _filter(x: FeatureMaps, h: np.ndarray, axis: int, up: int, down: int, pad: tuple[int, int]) -> FeatureMaps:
+def _filter(x: FeatureMaps, h: Sequence[float], axis: int, up: int, down: int, pad: tuple[int, int]) -> FeatureMaps:
     """Correlation with h along one axis, after zero insertion (`up`) and padding, keeping every `down`-th value."""
     length = (x.shape[axis] * up + sum(pad) - len(h)) // down + 1
     if up == 1:

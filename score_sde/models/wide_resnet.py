@@ -13,6 +13,7 @@ import numpy as np
 
 from score_sde.array_types import Array, FeatureMaps, Float, Images, PerSample
 from score_sde.errors import UsageError
+from score_sde.models.compute import Compute, Conv
 from score_sde.models.layers import GaussianFourierProjection, GroupNorm, check_halvings
 
 Embedding = Float[Array, "b d"]
@@ -20,12 +21,11 @@ conv_init = nn.initializers.variance_scaling(2.0, "fan_out", "normal")
 
 
 def conv3x3(features: int, name: str, stride: int = 1) -> nn.Conv:
-    return nn.Conv(features, (3, 3), (stride, stride), use_bias=False, kernel_init=conv_init, name=name)
+    return Conv(features, (3, 3), (stride, stride), use_bias=False, kernel_init=conv_init, name=name)
 
 
-def norm_relu(x: FeatureMaps, name: str) -> FeatureMaps:
-    """Called inside a compact method."""
-    return nn.relu(GroupNorm(epsilon=1e-5, name=name)(x))
+def norm_relu(compute: Compute, name: str) -> GroupNorm:
+    return GroupNorm(compute, nn.relu, epsilon=1e-5, name=name)
 
 
 def _last_init(key, shape, dtype=jnp.float32):
@@ -39,15 +39,16 @@ class WideResnetBlock(nn.Module):
     channels: int
     stride: int
     activate_before_residual: bool
+    compute: Compute
 
     @nn.compact
     def __call__(self, x: FeatureMaps, temb: Embedding) -> FeatureMaps:
-        h = norm_relu(x, "init_bn")
+        h = norm_relu(self.compute, "init_bn")(x)
         if self.activate_before_residual:
             x = h
         h = conv3x3(self.channels, "conv1", self.stride)(h)
-        h = h + nn.Dense(self.channels)(nn.swish(temb))[:, None, None, :]
-        h = conv3x3(self.channels, "conv2")(norm_relu(h, "bn_2"))
+        h = h + nn.Dense(self.channels)(nn.swish(temb))[:, None, None, :].astype(h.dtype)
+        h = conv3x3(self.channels, "conv2")(norm_relu(self.compute, "bn_2")(h))
         if x.shape[-1] != self.channels:
             x = nn.avg_pool(x, (self.stride, self.stride), (self.stride, self.stride))
             x = jnp.pad(x, ((0, 0), (0, 0), (0, 0), (0, self.channels - x.shape[-1])))
@@ -60,12 +61,15 @@ class WideResnetGroup(nn.Module):
     blocks: int
     channels: int
     stride: int
+    compute: Compute
 
     @nn.compact
     def __call__(self, x: FeatureMaps, temb: Embedding) -> FeatureMaps:
         for i in range(self.blocks):
             first = i == 0
-            block = WideResnetBlock(self.channels, self.stride if first else 1, first and self.stride == 1)
+            block = self.compute.block(WideResnetBlock)(
+                self.channels, self.stride if first else 1, first and self.stride == 1, self.compute
+            )
             x = block(x, temb)
         return x
 
@@ -82,6 +86,7 @@ class WideResnet(nn.Module):
     num_outputs: int = 10
     mean: Sequence[float] = (0.0,)
     std: Sequence[float] = (1.0,)
+    compute: Compute = Compute()
 
     def check(self, image_size: int) -> None:
         """Raises `UsageError` for options this network does not have."""
@@ -102,8 +107,10 @@ class WideResnet(nn.Module):
 
         temb = nn.Dense(512)(GaussianFourierProjection(128, 16.0)(sigma))
         temb = nn.Dense(512)(nn.swish(temb))
-        x = conv3x3(16, "init_conv")(x)
+        x = self.compute.features(conv3x3(16, "init_conv")(x))
         for stride, channels in ((1, 16), (2, 32), (2, 64)):
-            x = WideResnetGroup(self.blocks_per_group, channels * self.channel_multiplier, stride)(x, temb)
-        x = norm_relu(x, "pre-pool-bn").mean((1, 2))
+            x = WideResnetGroup(self.blocks_per_group, channels * self.channel_multiplier, stride, self.compute)(
+                x, temb
+            )
+        x = norm_relu(self.compute, "pre-pool-bn")(x.astype(jnp.float32)).mean((1, 2))
         return nn.Dense(self.num_outputs, kernel_init=_last_init)(x)

@@ -1,0 +1,47 @@
+"""Whether bfloat16 moves the curve of the loss by more than another seed does."""
+
+import json
+import statistics
+from pathlib import Path
+
+from configs.vp.digits_ddpmpp_continuous import get_config
+from score_sde import page
+from score_sde.train import train
+from score_sde.writer import read_lines
+
+SEEDS = (0, 1, 2, 3)
+UPDATES, EVERY = 400, 25
+PRECISIONS = ("tf32", "bfloat16")
+
+
+def run(folder: Path) -> int:
+    """Trains the digits' network with each seed and precision, and compares evaluation losses from half-way on."""
+    curves = {(seed, precision): _curve(folder, seed, precision) for seed in SEEDS for precision in PRECISIONS}
+    late = [i for i, step in enumerate(range(EVERY, UPDATES + 1, EVERY)) if step > UPDATES // 2]
+    means = {key: statistics.mean(losses[i] for i in late) for key, losses in curves.items()}
+    moved = [means[seed, "bfloat16"] - means[seed, "tf32"] for seed in SEEDS]
+    between = statistics.stdev(means[seed, "tf32"] for seed in SEEDS)
+    found = {
+        "loss": {p: statistics.mean(means[seed, p] for seed in SEEDS) for p in PRECISIONS},
+        "bfloat16 less tf32, by seed": moved,
+        "their mean": statistics.mean(moved),
+        "its standard error": statistics.stdev(moved) / len(moved) ** 0.5,
+        "standard deviation between seeds": between,
+    }
+    (folder / "precision.json").write_text(json.dumps(found, indent=2) + "\n")
+    steps = list(range(EVERY, UPDATES + 1, EVERY))
+    drawn = {f"{precision}, seed {seed}": (steps, losses, None) for (seed, precision), losses in curves.items()}
+    figure = page.figure("Evaluation loss of the digits' network", page.chart(drawn, "updates", "loss", log=True))
+    page.write(folder / "precision.html", "bfloat16 against float32", page.listing(found) + figure)
+    print("\n".join(f"{name}: {value}" for name, value in found.items()))
+    return 0
+
+
+def _curve(folder: Path, seed: int, precision: str) -> list[float]:
+    config = get_config()
+    config.seed = seed
+    config.training.update(precision=precision, n_iters=UPDATES, eval_freq=EVERY, snapshot_freq=UPDATES)
+    workdir = folder / f"{precision}_{seed}"
+    train(config, workdir)
+    lines = read_lines(workdir / "metrics.jsonl", UPDATES)
+    return [line["eval_loss"] for line in lines if "eval_loss" in line]

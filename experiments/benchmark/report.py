@@ -1,0 +1,65 @@
+"""The table of a benchmark, for the terminal and as a page."""
+
+from pathlib import Path
+from typing import Any
+
+from score_sde import page
+
+COLUMNS = {
+    "network": "network",
+    "task": "task",
+    "by": "by",
+    "batch": "batch",
+    "milliseconds_an_evaluation": "ms an evaluation",
+    "images_a_second": "images/s",
+    "flops_a_second": "GFLOP/s",
+    "utilisation": "of the matrix rate",
+    "bytes": "MiB",
+    "compilation": "compile s",
+    "speed_against_peer": "speed against the peer",
+}
+FORMATS = {
+    "milliseconds_an_evaluation": lambda v: f"{v:.2f}",
+    "images_a_second": lambda v: f"{v:,.1f}",
+    "flops_a_second": lambda v: f"{v / 1e9:,.1f}",
+    "utilisation": lambda v: f"{v:.1%}",
+    "bytes": lambda v: f"{v / 2**20:,.0f}",
+    "compilation": lambda v: f"{v:.1f}",
+    "speed_against_peer": lambda v: f"{v:.2f}",
+}
+
+
+def lines(facts: dict[str, Any], rows: list[dict[str, Any]]) -> list[str]:
+    """Aligned columns, and what they are of."""
+    table = [list(COLUMNS.values()), *([_cell(row, key) for key in COLUMNS] for row in rows)]
+    widths = [max(map(len, column)) for column in zip(*table, strict=True)]
+    return [_about(facts), *("  ".join(map(str.ljust, cells, widths)).rstrip() for cells in table)]
+
+
+def write(path: Path, facts: dict[str, Any], rows: list[dict[str, Any]]) -> None:
+    """The page."""
+    body = [
+        page.listing({"measured on": _about(facts), "command": facts["command"]}),
+        page.table(list(COLUMNS.values()), [[_cell(row, key) for key in COLUMNS] for row in rows]),
+        page.note(
+            "Medians. An evaluation of train is an update. Operations are those of convolutions and matrix products, "
+            "an update being three passes; memory is what the compiled program needs on a device."
+        ),
+    ]
+    page.write(path, "Speed", "".join(body))
+
+
+def _about(facts: dict[str, Any]) -> str:
+    versions = facts["versions"]
+    peer = f"; peer: {facts['peer']['name']}, {facts['peer']['versions']}" if facts["peer"] else ""
+    rates = ", ".join(f"{rate / 1e9:,.0f} GFLOP/s in {name}" for name, rate in facts["matrix_rate"].items())
+    return (
+        f"{facts['devices']} x {facts['device']}, {facts['cores']} cores, JAX {versions['jax']}, Python "
+        f"{versions['python']}, medians of {facts['rounds']} in turns{peer}; matrix products: {rates}"
+    )
+
+
+def _cell(row: dict[str, Any], key: str) -> str:
+    if key not in row:
+        return row.get("missing", "") if key == "milliseconds_an_evaluation" else ""
+    return FORMATS.get(key, str)(row[key])

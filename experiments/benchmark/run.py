@@ -1,0 +1,141 @@
+"""Times of the package's programs, and of a peer's beside them, in turns."""
+
+import json
+import os
+import statistics
+import sys
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from experiments.benchmark.cases import Case, cases
+from experiments.benchmark.peer import Peer
+from experiments.benchmark.report import lines, write
+from experiments.benchmark.tasks import TASKS, Task, matrix_rate
+from score_sde import workdir
+from score_sde.build import Experiment
+from score_sde.errors import UsageError, one_of
+from score_sde.models import PRECISIONS
+from score_sde.progress import bar
+
+
+def run(
+    networks: Sequence[str],
+    tasks: Sequence[str],
+    precisions: Sequence[str],
+    peer: str,
+    rounds: int,
+    batch: int | None,
+    folder: Path,
+) -> int:
+    """Prints a table, and writes benchmark.json and benchmark.html to the folder."""
+    accelerator = jax.default_backend() != "cpu"
+    try:
+        known = cases()
+        chosen = {one_of("--networks", name, known): known[name] for name in networks}
+        for task in tasks:
+            one_of("--tasks", task, TASKS)
+        for precision in precisions:
+            one_of("--precisions", precision, PRECISIONS)
+        other = Peer(peer) if peer else None
+        rows, timed = [], {}
+        for name, case in chosen.items():
+            for task in tasks:
+                size = batch or (case.large_batch if accelerator else case.batch)
+                for precision in precisions:
+                    row, program = _prepared(name, case, task, precision, size)
+                    rows.append(row)
+                    if program:
+                        timed[len(rows) - 1] = program
+                if other and other.prepare(f"{name} {task}", task, case.config.to_dict(), size):
+                    rows.append(
+                        {"network": name, "task": task, "by": other.about["name"], "batch": size, "seconds": []}
+                    )
+                    timed[len(rows) - 1] = other
+        _in_turns(rows, timed, rounds)
+    except UsageError as error:
+        print(f"benchmark: {error}", file=sys.stderr)
+        return 2
+    if other:
+        other.close()
+    facts = {
+        "device": jax.devices()[0].device_kind,
+        "devices": jax.device_count(),
+        "cores": len(os.sched_getaffinity(0)),
+        "rounds": rounds,
+        "versions": workdir.versions(),
+        "peer": other.about if other else None,
+        "matrix_rate": {p: matrix_rate(jnp.bfloat16 if p == "bfloat16" else jnp.float32) for p in precisions},
+        "command": " ".join(["python -m experiments.benchmark", *sys.argv[1:]]),
+    }
+    found = _summarised(rows, facts)
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "benchmark.json").write_text(json.dumps({"facts": facts, "rows": found}, indent=2) + "\n")
+    write(folder / "benchmark.html", facts, found)
+    print("\n".join(lines(facts, found)))
+    print(f"Open {folder / 'benchmark.html'}")
+    return 0
+
+
+def _prepared(name: str, case: Case, task: str, precision: str, batch: int) -> tuple[dict[str, Any], Task | None]:
+    """A row without its times, and the program that gives them; none where it needs more memory than there is."""
+    config = case.config.copy_and_resolve_references()
+    config.training.precision = config.sampling.precision = precision
+    if precision != "bfloat16":
+        config.eval.precision = precision
+    row = {"network": name, "task": task, "by": f"score_sde, {precision}", "batch": batch, "seconds": []}
+    if precision == "bfloat16" and task in ("likelihood", "load", "save"):
+        return row | {"missing": "not in bfloat16"}, None
+    try:
+        program = TASKS[task](Experiment(config), batch)
+    except jax.errors.JaxRuntimeError as error:
+        return row | {"missing": str(error).splitlines()[0][:200]}, None
+    keys = ("images", "evaluations", "flops", "bytes", "compilation")
+    return row | {key: getattr(program, key) for key in keys if getattr(program, key) is not None}, program
+
+
+def _in_turns(rows: list[dict[str, Any]], timed: dict[int, Task | Peer], rounds: int) -> None:
+    """Adds the seconds of each repetition; the first round warms up."""
+    with bar("measuring", (rounds + 1) * len(timed), "run") as progress:
+        for turn in range(rounds + 1):
+            for number, program in timed.items():
+                row = rows[number]
+                if isinstance(program, Peer):
+                    seconds, row["evaluations"] = program.seconds(f"{row['network']} {row['task']}")
+                    row["images"] = row["batch"]
+                else:
+                    program.before()
+                    started = time.perf_counter()
+                    program.run()
+                    seconds = time.perf_counter() - started
+                if turn:
+                    row["seconds"].append(seconds)
+                progress.update()
+
+
+def _summarised(rows: list[dict[str, Any]], facts: dict[str, Any]) -> list[dict[str, Any]]:
+    """Rows with medians, rates, use of the device, and how much faster ours is than the peer in the same round."""
+    peers = {(row["network"], row["task"]): row for row in rows if not row["by"].startswith("score_sde")}
+    for row in rows:
+        if not row["seconds"]:
+            continue
+        median = statistics.median(row["seconds"])
+        row["milliseconds_an_evaluation"] = 1e3 * median / row["evaluations"]
+        if row["task"] == "save":
+            continue
+        row["images_a_second"] = row["images"] * (row["evaluations"] if row["task"] == "sample" else 1) / median
+        if "flops" in row:
+            row["flops_a_second"] = row["flops"] / median
+            most = facts["matrix_rate"][row["by"].split(", ")[1]] * facts["devices"]
+            row["utilisation"] = row["flops_a_second"] / most
+        peer = peers.get((row["network"], row["task"]))
+        if peer and row is not peer and peer["seconds"]:
+            # Of the same round, by evaluation: what disturbs both cancels.
+            own, theirs = row["evaluations"], peer["evaluations"]
+            ratios = [(b / theirs) / (a / own) for a, b in zip(row["seconds"], peer["seconds"], strict=True)]
+            row["speed_against_peer"] = statistics.median(ratios)
+    return rows

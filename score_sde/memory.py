@@ -1,0 +1,41 @@
+"""How many samples at a time the devices have room for."""
+
+import os
+from collections.abc import Callable
+
+import jax
+
+from score_sde.errors import UsageError
+from score_sde.parallel import pad_to_devices
+
+USABLE = 0.9  # of a device's memory; the rest is the runtime's, and lost between allocations
+PROBES = (8, 16)  # images a device; larger than where programs are compiled otherwise
+
+
+def device_bytes() -> int:
+    """Of one device; CPUs share the machine's."""
+    limit = (jax.local_devices()[0].memory_stats() or {}).get("bytes_limit")
+    return limit or os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") // jax.local_device_count()
+
+
+def largest_batch(bytes_of: Callable[[int], int], most: int, memory: int | None = None) -> int:
+    """The largest batch, up to `most`, for which each device has room: a multiple of the devices, and of 8 times them.
+
+    bytes_of: of one device, for a batch over all of them; it is asked for two small ones, between which memory grows by
+    an image's share, and for the one that is chosen. memory: default `device_bytes`. Raises `UsageError` if not even
+    one image has room.
+    """
+    devices, most = jax.device_count(), pad_to_devices(most)
+    room = int(USABLE * (device_bytes() if memory is None else memory))
+    small, large = (bytes_of(n * devices) for n in PROBES)
+    image = max(large - small, 1) / (PROBES[1] - PROBES[0])
+    fits = int((room - (small - PROBES[0] * image)) / image)
+    while fits >= 1:
+        batch = min(devices * (fits // 8 * 8 or fits), most)
+        if batch <= PROBES[0] * devices or bytes_of(batch) <= room:
+            return batch
+        fits = batch // devices * 7 // 8  # what is between two small ones was not all
+    raise UsageError(
+        f"A device has {room / 2**30:.1f} GiB to use, and {PROBES[0]} images need {small / 2**30:.1f}; take larger "
+        "devices."
+    )

@@ -1,0 +1,222 @@
+"""How a step is computed changes its speed and its memory, and not what it computes."""
+
+import gzip
+import importlib
+import json
+import os
+import re
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+from jax import monitoring
+
+from score_sde import backend, evaluate, train
+from score_sde.build import Experiment
+from score_sde.errors import UsageError
+from score_sde.models import DDPM, PRECISIONS, NCSNpp, NCSNv2, WideResnet
+from score_sde.models.layers import GroupNorm
+from score_sde.profiling import WARM_UP
+from score_sde.randomness import batch_keys, keep_mask
+
+PIXELS = np.random.default_rng(0).integers(0, 256, (16, 8, 8, 1)).astype(np.uint8)
+
+
+class Step:
+    """The loss and gradient that a config's step updates by, at parameters that no zero hides."""
+
+    def __init__(self, name: str, **options):
+        config = importlib.import_module(f"configs.{name}").get_config()
+        config.model.update(nf=8, ch_mult=(1, 2), dropout=0.3)
+        config.training.update(options)
+        self.experiment = Experiment(config)
+        self.experiment.optimizer = optax.GradientTransformation(
+            lambda params: params, lambda grads, *_: (grads, grads)
+        )
+
+        def draw(shape):
+            return 0.3 * np.random.default_rng(shape.size).standard_normal(shape.shape, np.float32)
+
+        self.state = self.experiment.init_state()._replace(params=jax.tree.map(draw, self.experiment.param_shapes))
+        self.step = jax.jit(train.train_step(self.experiment))
+
+    def __call__(self):
+        state, loss = self.step(self.state, PIXELS)
+        return float(loss), jax.tree.map(np.asarray, state.opt_state)
+
+
+@pytest.fixture(scope="module")
+def whole():
+    """name -> loss and gradient of the whole batch at once, computed once."""
+    return {name: Step(name)() for name in ("vp.digits_ddpmpp_continuous", "ve.digits_ncsnpp_continuous")}
+
+
+def distance(gradient, expected) -> float:
+    """Relative to the second."""
+    pairs = zip(jax.tree.leaves(gradient), jax.tree.leaves(expected), strict=True)
+    squares = [(np.sum(np.square(a - b)), np.sum(np.square(b))) for a, b in pairs]
+    return float(np.sqrt(np.divide(*np.sum(squares, axis=0))))
+
+
+@pytest.mark.parametrize("name", ["vp.digits_ddpmpp_continuous", "ve.digits_ncsnpp_continuous"])
+def test_parts_of_a_batch_and_blocks_computed_twice_give_the_same_gradient(whole, name):
+    (loss, gradient), (expected, of_all) = Step(name, accumulate=4, remat=True)(), whole[name]
+    np.testing.assert_allclose(loss, expected, rtol=5e-6)
+    assert distance(gradient, of_all) < 1e-5  # dropout too is an image's own, wherever it is computed
+
+
+def test_gradients_through_bfloat16_features_are_float32_and_near(whole):
+    loss, gradient = Step("vp.digits_ddpmpp_continuous", precision="bfloat16")()
+    expected, exact = whole["vp.digits_ddpmpp_continuous"]
+    assert {leaf.dtype for leaf in jax.tree.leaves(gradient)} == {np.dtype("float32")}
+    np.testing.assert_allclose(loss, expected, rtol=0.02)
+    assert 1e-4 < distance(gradient, exact) < 0.1
+
+
+def equations(jaxpr):
+    for equation in jaxpr.eqns:
+        yield equation
+        for value in equation.params.values():
+            inner = getattr(value, "jaxpr", value)
+            if hasattr(inner, "eqns"):
+                yield from equations(inner)
+
+
+@pytest.mark.parametrize("model", ["ncsnpp", "pyramid", "ddpm", "ncsnv2_64", "wideresnet"])
+def test_only_what_sees_or_gives_an_image_is_computed_in_float32_among_bfloat16_features(model):
+    network = {
+        "ncsnpp": NCSNpp(nf=8, ch_mult=(1, 2), num_res_blocks=1, progressive_input="residual"),
+        "pyramid": NCSNpp(
+            nf=8, ch_mult=(1, 2), num_res_blocks=1, progressive="output_skip", progressive_input="input_skip"
+        ),
+        "ddpm": DDPM(nf=32, ch_mult=(1, 2), num_res_blocks=1),
+        "ncsnv2_64": NCSNv2(nf=8),
+        "wideresnet": WideResnet(blocks_per_group=1, channel_multiplier=1),
+    }[model]
+    x = jnp.zeros((2, 16, 16, 3))
+    params = jax.eval_shape(network.init, jax.random.key(0), x, jnp.ones(2))
+
+    def convolutions(precision: str) -> list[tuple[str, str]]:
+        """(type, precision) of each."""
+        jaxpr = jax.make_jaxpr(lambda p: PRECISIONS[precision].apply(network, p, x, jnp.ones(2)))(params)
+        found = [equation for equation in equations(jaxpr.jaxpr) if str(equation.primitive) == "conv_general_dilated"]
+        return [(str(one.outvars[0].aval.dtype), str(one.params["precision"])) for one in found]
+
+    exact, usual, mixed = map(convolutions, ("float32", "tf32", "bfloat16"))
+    assert len(exact) == len(usual) == len(mixed) > 5
+    assert {kind for kind, _ in exact} == {"float32"} and all("HIGHEST" in products for _, products in exact)
+    assert not any("HIGH" in products for _, products in usual + mixed)
+    kinds = [kind for kind, _ in mixed]
+    images = {"ncsnpp": 3, "pyramid": 4, "wideresnet": 1}.get(model, 2)
+    assert kinds.count("float32") == images and kinds.count("bfloat16") == len(kinds) - images
+
+
+def test_statistics_of_bfloat16_features_are_float32():
+    x = 200 + jax.random.normal(jax.random.key(0), (2, 16, 16, 8))
+    norm, rounded = GroupNorm(PRECISIONS["bfloat16"]), x.astype(jnp.bfloat16)
+    params = norm.init(jax.random.key(1), x)
+    exact = norm.apply(params, rounded.astype(jnp.float32))
+    np.testing.assert_array_equal(norm.apply(params, rounded), exact.astype(jnp.bfloat16))
+    assert abs(float(exact.std()) - 1) < 0.01
+
+
+def test_dropout_keeps_at_its_rate_by_the_key_of_each_image():
+    keys = batch_keys(jax.random.key(0), 64)
+    kept, probability = keep_mask(keys, (7, 11, 13), 0.1)
+    assert abs(probability - 0.9) < 1e-5
+    assert abs(np.mean(kept) - 0.9) < 4 * np.sqrt(0.09 / kept.size)
+    np.testing.assert_array_equal(keep_mask(keys[9:12], (7, 11, 13), 0.1)[0], kept[9:12])
+    assert abs(np.corrcoef(np.asarray(kept[0]).ravel(), np.asarray(kept[1]).ravel())[0, 1]) < 4 / np.sqrt(kept[0].size)
+
+
+@pytest.fixture
+def compilations():
+    """An event for each program that XLA compiles, or that is read from the cache."""
+    events = []
+
+    def note(event: str, _: float, **__) -> None:
+        if event.endswith("backend_compile_duration"):
+            events.append(event)
+
+    monitoring.register_event_duration_secs_listener(note)
+    yield events
+    monitoring.unregister_event_duration_listener(note)
+
+
+def test_nothing_is_compiled_after_the_first_step_of_each_phase(tiny_config, tmp_path, monkeypatch, compilations):
+    """Phases: updates, evaluation, save, samples of a snapshot; then those of the evaluation, by checkpoint."""
+    config = tiny_config()
+    config.training.update(n_iters=6, snapshot_sampling=True)
+    config.eval.update(begin_ckpt=1, end_ckpt=3, enable_sampling=True, num_samples=16, enable_bpd=True)
+    counts, sheet, write = [], train._sample_sheet, evaluate.page.write
+    monkeypatch.setattr(train, "_sample_sheet", lambda *args: (sheet(*args), counts.append(len(compilations))))
+    train.train(config, tmp_path)
+    assert counts[0] > 0 and counts == counts[:1] * 3 and len(compilations) == counts[0]
+
+    counts.clear()
+    monkeypatch.setattr(evaluate.page, "write", lambda *args: (write(*args), counts.append(len(compilations))))
+    evaluate.evaluate(config, tmp_path)
+    assert counts == counts[:1] * 3
+
+
+def test_a_step_moves_nothing_to_the_host(tiny_config, tmp_path, monkeypatch):
+    config, guards, step = tiny_config(), [], train.train_step
+    config.training.update(n_iters=1, snapshot_sampling=False)
+
+    def noted(experiment):
+        update = step(experiment)
+        text = jax.jit(update).lower(experiment.state_shapes, PIXELS).as_text()
+        assert not re.search("callback|outfeed|infeed|send|recv", text)
+        return lambda *args: (guards.append(jax.config.jax_transfer_guard_device_to_host), update(*args))[1]
+
+    monkeypatch.setattr(train, "train_step", noted)
+    train.train(config, tmp_path)
+    assert guards == ["disallow"]  # on a CPU, where all memory is the host's, nothing else would show it
+
+
+def test_programs_are_kept_where_the_user_says_or_in_the_cache_by_kind_of_processor(monkeypatch, tmp_path):
+    monkeypatch.setenv("SCORE_SDE_CACHE", str(tmp_path))
+    monkeypatch.setenv("JAX_COMPILATION_CACHE_DIR", "mine")
+    backend.keep_programs()
+    assert os.environ["JAX_COMPILATION_CACHE_DIR"] == "mine"
+    monkeypatch.delenv("JAX_COMPILATION_CACHE_DIR")
+    backend.keep_programs()
+    assert re.fullmatch(rf"{tmp_path}/programs-[0-9a-f]{{8}}", os.environ["JAX_COMPILATION_CACHE_DIR"])
+
+
+def test_a_profile_is_a_trace_that_opens_in_a_browser(tiny_config, tmp_path, capsys):
+    config = tiny_config()
+    config.training.update(n_iters=WARM_UP + 3, snapshot_freq=100, snapshot_freq_for_preemption=100)
+    config.profile = 2
+    train.train(config, tmp_path)
+    (path,) = (tmp_path / "profile").rglob("perfetto_trace.json.gz")
+    events = json.loads(gzip.decompress(path.read_bytes()))["traceEvents"]
+    calls = sum(event.get("name", "").startswith("PjitFunction(step)") for event in events)
+    assert 2 <= calls <= 4  # a call is one event, or one in another
+    assert str(path) in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    "section, values, message",
+    [
+        ("training", dict(precision="fp16"), "training.precision"),
+        ("training", dict(accumulate=0), "training.accumulate"),
+        ("eval", dict(precision="bfloat16"), "set eval.precision to tf32 or float32"),
+        ("sampling", dict(precision="bfloat16", method="ode"), "bfloat16 does not resolve"),
+    ],
+)
+def test_mistakes_are_told_before_anything_is_computed(tiny_config, section, values, message):
+    config = tiny_config()
+    config[section].update(values)
+    with pytest.raises(UsageError, match=message):
+        Experiment(config)
+
+
+def test_a_batch_must_split_into_its_parts(tiny_config, tmp_path):
+    config = tiny_config()
+    config.training.accumulate = 3
+    with pytest.raises(UsageError, match=r"a positive multiple of training\.accumulate=3"):
+        train.train(config, tmp_path)
+    assert not list(tmp_path.iterdir())
