@@ -13,10 +13,11 @@ from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from score_sde.array_types import Array, FeatureMaps, Float
 
-Channels = Float[Array, " c"]
+Channels = Float[Array, " c"] | Float[np.ndarray, " c"]
 Activation = Callable[[Array], Array]
 
 
