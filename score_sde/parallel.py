@@ -20,6 +20,7 @@ import numpy as np
 from jax.experimental import multihost_utils
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec, Sharding
 
+from score_sde.backend import compiler_options
 from score_sde.errors import UsageError
 
 AXIS = "batch"
@@ -75,7 +76,10 @@ def pmap(fn: Callable, *, in_axes: tuple, out_axes: Any, donate_argnums: tuple[i
     as_it_is = jax.tree.map(
         lambda axis: None if axis is None else shardings(axis), in_axes, is_leaf=lambda axis: axis is None
     )
-    return jax.jit(fn, in_shardings=as_it_is, out_shardings=shardings(out_axes), donate_argnums=donate_argnums)
+    placed = dict(in_shardings=as_it_is, out_shardings=shardings(out_axes))
+    return jax.jit(
+        fn, **placed, donate_argnums=donate_argnums, compiler_options=compiler_options(jax.default_backend())
+    )
 
 
 def place(tree: Any, placement: Any = None) -> Any:
