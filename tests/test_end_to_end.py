@@ -23,7 +23,7 @@ from score_sde.train import train
 from score_sde.train_dequantizer import train_dequantizer
 
 # They share a trained workdir.
-pytestmark = [pytest.mark.xdist_group("end to end"), pytest.mark.usefixtures("compiled_once")]
+pytestmark = [pytest.mark.xdist_group("end to end"), pytest.mark.usefixtures("one_block", "compiled_once")]
 CONFIGS = ["vp/digits_ddpmpp_continuous", "ve/digits_ncsnpp_continuous"]
 
 
