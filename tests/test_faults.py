@@ -14,6 +14,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from one_block import PROGRAM
 from test_end_to_end import differences, metrics
 
 import score_sde
@@ -33,9 +34,6 @@ from score_sde.writer import Writer
 
 # They share a run.
 pytestmark = [pytest.mark.xdist_group("faults"), pytest.mark.usefixtures("one_block", "compiled_once")]
-    pytest.mark.xdist_group("faults"),
-    pytest.mark.usefixtures("one_block", "compiled_once"),
-]  # they share a run
 DISABLED = {"mode": "disabled", "project": "p", "name": "", "id": "1"}
 STATE = {"w": np.arange(200_000, dtype=np.float32)}
 
@@ -323,9 +321,7 @@ def test_the_best_checkpoints_are_kept(tiny_config, tmp_path):
 def test_a_notice_to_stop_leaves_a_checkpoint(run, data_dir, tmp_path):
     folder, config = run
     overrides = differences(config) | {"training.n_iters": 100_000}
-    program = "import sys; sys.path.append('tests'); import one_block; from score_sde.main import main; one_block.use()"
-    command = [sys.executable, "-c", f"{program}; sys.exit(main())"]
-    command += ["--config=configs/vp/digits_ddpmpp_continuous.py", "--mode=train"]
+    command = [sys.executable, "-c", PROGRAM, "--config=configs/vp/digits_ddpmpp_continuous.py", "--mode=train"]
     command += [f"--workdir={tmp_path / 'stopped'}", *(f"--config.{key}={value}" for key, value in overrides.items())]
     lines = tmp_path / "stopped" / "metrics.jsonl"
     with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as process:

@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import yaml
+from one_block import PROGRAM
 
 from experiments.sweep import (
     Halving,
@@ -36,7 +37,7 @@ from score_sde import workdir
 from score_sde.errors import UsageError
 
 ROOT = Path(__file__).parent.parent
-FAKE = (sys.executable, str(ROOT / "tests" / "fake_program.py"))
+FAKE = (sys.executable, "-S", str(ROOT / "tests" / "fake_program.py"))
 CONFIG = str(ROOT / "configs" / "vp" / "digits_ddpmpp_continuous.py")
 
 
@@ -361,10 +362,11 @@ def test_the_real_program_trains_once_for_two_samplers(tmp_path, data_dir):
     common = small | frequencies | wanted | {"metrics.features": "none", "data.data_dir": data_dir}
     space = zipped({"sampling.method": ("pc", "ddim"), "sampling.num_steps": (5, 3)})
     made = plan(Sweep(space=space, config=CONFIG, common=common), tmp_path)
+    assert runs.line(made[0].jobs[0].command).startswith("python -m score_sde --config=")
+    made = plan(Sweep(space=space, config=CONFIG, common=common, program=(sys.executable, "-c", PROGRAM)), tmp_path)
     assert driven(made).failure(made[0]) == ""
     assert len({run.workdir for run in made}) == 1
     pc, ddim = (results.figures(run) for run in made)
     assert pc["loss"] == ddim["loss"]
     assert (pc["NFE"]["mean"], ddim["NFE"]["mean"]) == (5, 4)
     assert results.curve(made[0], "eval_loss")[0] == [1, 2]
-    assert runs.line(made[0].jobs[0].command).startswith("python -m score_sde --config=")
