@@ -1,9 +1,8 @@
 """Settings that JAX reads when its backend starts. Imports nothing heavy."""
 
-import hashlib
-import importlib.metadata
 import os
 import platform
+import zlib
 from pathlib import Path
 
 # XLA:CPU of these versions sends single convolutions to a library that is 1.3 to 1.8 times slower on score networks
@@ -16,17 +15,20 @@ LEVEL = "xla_backend_optimization_level"
 def configure() -> None:
     """Appends to the environment's XLA_FLAGS, unless the user has set the same flag; too late once JAX has computed."""
     flags = os.environ.get("XLA_FLAGS", "")
-    known = importlib.metadata.version("jaxlib").startswith(TRIED)
-    if known and CPU_CONVOLUTION_FLAG.split("=")[0] not in flags:
+    if CPU_CONVOLUTION_FLAG.split("=")[0] in flags:
+        return
+    from importlib.metadata import version  # takes half the time of a process that computes nothing
+
+    if version("jaxlib").startswith(TRIED):
         os.environ["XLA_FLAGS"] = f"{flags} {CPU_CONVOLUTION_FLAG}".strip()
 
 
-def compiler_options(platform: str) -> dict[str, int] | None:
+def compiler_options(backend: str) -> dict[str, int] | None:
     """Of a program: on CPUs LLVM's first level, where the user has set none. It takes a quarter less time to compile,
     and none more to run, than the third: networks are products and convolutions of a library.
     """
     chosen = LEVEL in os.environ.get("XLA_FLAGS", "")
-    return {LEVEL: 1} if platform == "cpu" and not chosen else None
+    return {LEVEL: 1} if backend == "cpu" and not chosen else None
 
 
 def cache_folder() -> Path:
@@ -42,5 +44,5 @@ def keep_programs() -> None:
     cpu = Path("/proc/cpuinfo")
     lines = cpu.read_text().splitlines() if cpu.exists() else []
     features = [line for line in lines if line.startswith(("flags", "Features"))][:1]
-    kind = hashlib.sha256("".join([platform.machine(), *features]).encode()).hexdigest()[:8]
-    os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(cache_folder() / f"programs-{kind}"))
+    kind = zlib.crc32("".join([platform.machine(), *features]).encode())
+    os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(cache_folder() / f"programs-{kind:08x}"))

@@ -235,7 +235,7 @@ def _number(content: Any, name: str, prefix: str = "") -> int:
 
 
 def _moments(count: int, first: PyTree, second: PyTree) -> tuple[int, PyTree, PyTree]:
-    if any(bool(jnp.any(leaf < 0)) for leaf in jax.tree.leaves(second)):
+    if any(np.any(np.asarray(leaf) < 0) for leaf in jax.tree.leaves(second)):
         raise UsageError("The optimizer's mean of squared gradients is negative; the file is damaged.")
     return count, first, second
 

@@ -53,6 +53,18 @@ def tiny_config(data_dir):
     return build
 
 
+@pytest.fixture(scope="module")
+def one_block():
+    """The tests of a file that looks at no network compute with one of a single block in the place of NCSN++."""
+    from one_block import OneBlock
+
+    from score_sde.models import MODELS
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setitem(MODELS, "ncsnpp", OneBlock)
+        yield
+
+
 # What the training loop alone reads, and no program depends on.
 OF_THE_LOOP = ("n_iters", "keep_last", "keep_best", "log_freq", "eval_freq", "snapshot_sampling", "nonfinite")
 OF_THE_LOOP += ("snapshot_freq", "snapshot_freq_for_preemption")

@@ -5,6 +5,7 @@ import json
 import jax
 import jax.numpy as jnp
 import numpy as np
+import one_block
 import optax
 
 from experiments.invariance.worker import PIXELS, experiment
@@ -71,6 +72,7 @@ def largest_difference(a: PyTree, b: PyTree) -> float:
     return float(max(jax.tree.leaves(differences)))
 
 
+one_block.use()
 made = experiment()
 weights = jax.jit(made.init_params)()
 print(json.dumps({what.__name__: what(made, weights) for what in (literal_pmap, library)}))

@@ -6,6 +6,7 @@ import sys
 
 import numpy as np
 import pytest
+from one_block import PROGRAM
 from PIL import Image
 
 from experiments.chaos import life
@@ -117,8 +118,10 @@ def test_the_summary_counts_kills_by_what_differs():
 
 
 @pytest.mark.long
-def test_a_life_is_the_undisturbed_run(tmp_path, capsys):
+@pytest.mark.usefixtures("one_block")
+def test_a_life_is_the_undisturbed_run(tmp_path, capsys, monkeypatch):
     """Training killed in its first save and evaluation in its first part (by the seed), with the config cut short."""
+    monkeypatch.setattr(life, "PROGRAM", (sys.executable, "-c", PROGRAM))
     options = {"training.n_iters": 6, "training.snapshot_freq": 3, "eval.enable_bpd": False}
     overrides = [f"--config.{key}={value}" for key, value in options.items()]
     assert run(tmp_path, kills=1, seed=197, workers=1, overrides=overrides) == 0, capsys.readouterr().err

@@ -267,6 +267,7 @@ def test_runs_of_one_shape_stand_in_one_sheet_and_others_by_themselves(run, tmp_
     assert "different shapes" in page
 
 
+@pytest.mark.usefixtures("one_block")
 def test_samples_are_of_the_same_noise_and_a_run_without_is_a_note(tiny_config, run, tmp_path, capsys):
     """Of one training: as it is, copied, up to an earlier checkpoint, and with its last one damaged."""
     folders = [tmp_path / name for name in ("a", "again", "earlier", "damaged")]

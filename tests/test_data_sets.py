@@ -15,7 +15,7 @@ from score_sde.data import preparers
 from score_sde.main import main
 
 # They share compiled programs.
-pytestmark = [pytest.mark.xdist_group("data sets"), pytest.mark.usefixtures("compiled_once")]
+pytestmark = [pytest.mark.xdist_group("data sets"), pytest.mark.usefixtures("one_block", "compiled_once")]
 CONFIG = Path(__file__).parent.parent / "configs/vp/cifar10_ddpmpp_continuous.py"
 SMALL = {
     "model.nf": 8,

@@ -1,7 +1,10 @@
 """The authors' checkpoints become workdirs; files that do not fit are refused by name, and nothing is written."""
 
 import builtins
+import contextlib
+import functools
 import hashlib
+import io
 import json
 import os
 import pickle
@@ -16,18 +19,21 @@ import numpy as np
 import pytest
 from flax import serialization, traverse_util
 from golden_weights import GOLDEN, load_json, names, relative, seeded, weights
+from ml_collections import FrozenConfigDict
+from one_block import OneBlock
 from test_configs import config_of, full_size, grouped
 from test_end_to_end import metrics
 
 import score_sde
-from score_sde import pytorch_files
-from score_sde.build import Classification, Experiment
+from score_sde import import_checkpoint as importer
+from score_sde import loaded, pytorch_files, trained
+from score_sde.build import Classification, Experiment, trainable
 from score_sde.checkpoints import steps
 from score_sde.errors import UsageError
 from score_sde.evaluate import evaluate, sample
 from score_sde.import_checkpoint import import_checkpoint, main
 from score_sde.loaded import restore_state
-from score_sde.models import is_trainable
+from score_sde.models import MODELS, is_trainable
 from score_sde.reference_checkpoints import leaf_shapes, torch_names
 from score_sde.sde import VE
 from score_sde.train import train
@@ -47,6 +53,32 @@ def small(path: str, *, nf: int):
     config.data.image_size = 16
     config.model.update(nf=nf, ch_mult=(1, 2), num_res_blocks=1, attn_resolutions=(8,))
     return config
+
+
+@functools.cache
+def known(config: FrozenConfigDict) -> Experiment | Classification:
+    experiment = trainable(config)
+    experiment.init_state = experiment.init_state  # JAX knows functions by identity, and traces each once
+    return experiment
+
+
+def built(config) -> Experiment | Classification:
+    """What the config describes; of equal ones the same, traced once."""
+    return known(FrozenConfigDict(config))
+
+
+@functools.cache
+def leaves(experiment: Experiment | Classification) -> dict[str, tuple[int, ...]]:
+    return leaf_shapes(experiment.init_params)
+
+
+@pytest.fixture
+def built_once(monkeypatch):
+    """The importer, and what loads a workdir, build no experiment that a test has built before."""
+    monkeypatch.setattr(importer, "trainable", built)
+    monkeypatch.setattr(importer, "leaf_shapes", lambda init_params: leaves(init_params.__self__))
+    monkeypatch.setattr(trained, "Experiment", built)
+    monkeypatch.setattr(loaded, "Classification", built)
 
 
 def scores(case: str) -> dict[str, np.ndarray]:
@@ -128,26 +160,35 @@ def save_pth(path, content, monkeypatch) -> None:
             archive.writestr(f"archive/data/{number}", storage.tobytes())
 
 
-def test_a_genuine_pytorch_file_gives_the_papers_score(tmp_path, capsys):
-    assert run(GOLDEN / "official_layout.pth", tmp_path / "run") == 0
-    printed = capsys.readouterr().out
+@pytest.fixture(scope="module")
+def official(tmp_path_factory):
+    """The workdir of a file that PyTorch wrote, and what the import printed."""
+    folder = tmp_path_factory.mktemp("official") / "run"
+    with contextlib.redirect_stdout(io.StringIO()) as printed:
+        assert run(GOLDEN / "official_layout.pth", folder) == 0
+    return folder, printed.getvalue()
+
+
+@pytest.mark.usefixtures("built_once")
+def test_a_genuine_pytorch_file_gives_the_papers_score(official):
+    folder, printed = official
     for words in ("PyTorch, step 400005", "157 leaves", "12,719 parameters", "12,715 trainable", "6f123809334f"):
         assert words in printed
     golden = scores("ncsnpp_ve_nf4")
     x, t = jnp.asarray(golden["x"]), jnp.asarray(golden["t"])
-    averaged = score_sde.load(tmp_path / "run")
-    raw = score_sde.load(tmp_path / "run", ema=False)
+    averaged, raw = score_sde.load(folder), score_sde.load(folder, ema=False)
     assert averaged.step == 400005
+    raw._score = averaged._score  # one program, given the weights of either
     for model, expected in ((averaged, golden["score"]), (raw, golden["score_raw_weights"])):
         for image, golden_image in zip(model.score(x, t), expected, strict=True):
             assert relative(image, golden_image) < 1e-5
 
 
-def test_a_flax_file_gives_the_same_state(tmp_path):
-    assert run(GOLDEN / "official_layout.pth", tmp_path / "a") == 0
-    assert run(GOLDEN / "official_layout_flax", tmp_path / "b") == 0
-    experiment = Experiment(small(CONFIG, nf=4))
-    a, b = (restore_state(experiment, tmp_path / name / "checkpoints", 400005)[0] for name in ("a", "b"))
+@pytest.mark.usefixtures("built_once")
+def test_a_flax_file_gives_the_same_state(official, tmp_path):
+    assert run(GOLDEN / "official_layout_flax", tmp_path / "run") == 0
+    experiment = built(small(CONFIG, nf=4))
+    a, b = (restore_state(experiment, f / "checkpoints", 400005)[0] for f in (official[0], tmp_path / "run"))
     for first, second in zip(jax.tree.leaves(a), jax.tree.leaves(b), strict=True):
         np.testing.assert_allclose(first, second, rtol=1e-6)
 
@@ -164,6 +205,7 @@ def test_a_flax_file_gives_the_same_state(tmp_path):
         jax.tree.map(lambda x, y: np.testing.assert_allclose(x, y, rtol=1e-6), found, tree)
 
 
+@pytest.mark.usefixtures("built_once")
 @pytest.mark.parametrize(
     ("case", "config", "nf"),
     [
@@ -177,8 +219,8 @@ def test_a_flax_file_gives_the_same_state(tmp_path):
     ],
 )
 def test_every_family_in_the_pytorch_layout_gives_the_papers_score(case, config, nf, tmp_path, monkeypatch):
-    experiment = Experiment(small(config, nf=nf))
-    content = torch_content(case, leaf_shapes(experiment.init_params), experiment.sde)
+    experiment = built(small(config, nf=nf))
+    content = torch_content(case, leaves(experiment), experiment.sde)
     save_pth(tmp_path / "checkpoint_8.pth", content, monkeypatch)
     assert run(tmp_path / "checkpoint_8.pth", tmp_path / "run", config, [*SHRUNK, f"--config.model.nf={nf}"]) == 0
     golden = scores(case)
@@ -187,11 +229,18 @@ def test_every_family_in_the_pytorch_layout_gives_the_papers_score(case, config,
         assert relative(image, golden_image) < 1e-5
 
 
+class Untraced(Experiment):
+    """Traces its network when it is asked for parameters, and not to know what an optimizer of them is."""
+
+    def init_params(self):
+        return super().init_params() if hasattr(self, "optimizer") else {}
+
+
 @pytest.mark.long
 @pytest.mark.parametrize("configs", grouped(load_json("layouts.json"), full_size))
 def test_full_size_layers_are_numbered_as_in_the_papers_pytorch_code(configs):
     """Against digests of the reference network's parameters in order: names, shapes and trainability; and our names."""
-    shapes = leaf_shapes(Experiment(config_of(configs[0])).init_params)
+    shapes = leaf_shapes(Untraced(config_of(configs[0])).init_params)
     lines = []
     for path, name in torch_names(shapes).items():
         shape = to_torch(path, np.broadcast_to(np.float32(0), shapes[path])).shape
@@ -215,6 +264,7 @@ def edit(tree: dict, path: str, value) -> None:
         tree[last] = value
 
 
+@pytest.mark.usefixtures("built_once")
 @pytest.mark.parametrize(
     ("path", "value", "words"),
     [
@@ -252,6 +302,7 @@ def test_a_flax_file_that_does_not_fit_is_refused_by_name(path, value, words, tm
     assert not (tmp_path / "run").exists()
 
 
+@pytest.mark.usefixtures("built_once")
 @pytest.mark.parametrize(
     ("change", "words"),
     [
@@ -275,8 +326,8 @@ def test_a_flax_file_that_does_not_fit_is_refused_by_name(path, value, words, tm
     ],
 )
 def test_a_pytorch_file_that_does_not_fit_is_refused_by_name(change, words, tmp_path, monkeypatch, capsys):
-    experiment = Experiment(small(CONFIG, nf=8))
-    content = torch_content("ncsnpp_ve", leaf_shapes(experiment.init_params), experiment.sde)
+    experiment = built(small(CONFIG, nf=8))
+    content = torch_content("ncsnpp_ve", leaves(experiment), experiment.sde)
     change(content)
     save_pth(tmp_path / "file.pth", content, monkeypatch)
     assert run(tmp_path / "file.pth", tmp_path / "run", overrides=[*SHRUNK, "--config.model.nf=8"]) == 2
@@ -285,6 +336,7 @@ def test_a_pytorch_file_that_does_not_fit_is_refused_by_name(change, words, tmp_
     assert not (tmp_path / "run").exists()
 
 
+@pytest.mark.usefixtures("built_once")
 def test_no_code_of_a_file_is_run(tmp_path, capsys, monkeypatch):
     """A file whose loading would call os.system, written by `torch.save`; and other callables, nested and reduced."""
     monkeypatch.chdir(GOLDEN.parent.parent)
@@ -404,6 +456,7 @@ def test_files_from_before_pytorch_1_6_are_read(tmp_path):
         pytorch_files.read(tmp_path / "large.pth")
 
 
+@pytest.mark.usefixtures("built_once")
 def test_damaged_and_wrong_files_are_one_sentence(tmp_path, capsys):
     whole = (GOLDEN / "official_layout.pth").read_bytes()
     files = {
@@ -428,8 +481,10 @@ def test_damaged_and_wrong_files_are_one_sentence(tmp_path, capsys):
     assert not (tmp_path / "run").exists()
 
 
-def test_an_imported_run_samples_goes_on_training_and_is_not_written_over(tmp_path, tiny_config, capsys):
+@pytest.mark.usefixtures("compiled_once")
+def test_an_imported_run_samples_goes_on_training_and_is_not_written_over(tmp_path, tiny_config, monkeypatch):
     """The whole life of a digits run that arrives as a Flax file of the paper's code."""
+    monkeypatch.setitem(MODELS, "ncsnpp", OneBlock)
     config = tiny_config("vp/digits_ddpmpp_continuous")
     shapes = Experiment(config).param_shapes
     zeros = traverse_util.path_aware_map(

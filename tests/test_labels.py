@@ -20,6 +20,7 @@ from score_sde.sde import LEAST_TIME
 from score_sde.train import check_labels, train
 from score_sde.train_dequantizer import train_dequantizer
 
+pytestmark = pytest.mark.usefixtures("one_block")
 CLASSIFIER = "vp/digits_wideresnet"
 KEYS = sample_keys(jax.random.key(0), jnp.arange(4000))
 

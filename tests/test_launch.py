@@ -1,6 +1,7 @@
 """The launch files do what they say, as far as a machine without a cluster can tell."""
 
 import os
+import shlex
 import shutil
 import subprocess
 import sys
@@ -9,6 +10,7 @@ from pathlib import Path
 
 import pytest
 import yaml
+from test_processes import SHARE, SHARED
 
 from experiments.invariance.cases import free_port
 from score_sde.checkpoints import steps
@@ -33,6 +35,11 @@ def flags(workdir: Path, data_dir: str, **values) -> list[str]:
     return [f"--config={config}", f"--workdir={workdir}", "--mode=train", *texts]
 
 
+PYTHON = """#!/bin/bash
+test "$1 $2" = "-m score_sde" && exec {python} -c {program} "${{@:3}}"
+"""
+
+
 @pytest.mark.long
 def test_a_jobset_starts_a_process_of_one_run_in_each_pod(tmp_path, data_dir):
     content = yaml.safe_load((LAUNCH / "jobset.yaml").read_text())
@@ -44,15 +51,17 @@ def test_a_jobset_starts_a_process_of_one_run_in_each_pod(tmp_path, data_dir):
     host, port = given["COORDINATOR"].split(":")
     assert host == f"{content['metadata']['name']}-{job['name']}-0-0.{content['metadata']['name']}"
     assert container["ports"] == [{"containerPort": int(port)}]
-    # The pods, here: their command with this Python, a run of seconds, and a free port of this machine.
-    (tmp_path / "python").symlink_to(sys.executable)
+    # The pods, here: their command with this Python, a network and a run of seconds, and a free port of this machine.
+    program = shlex.quote(SHARED.format("pass"))
+    (tmp_path / "python").write_text(PYTHON.format(python=sys.executable, program=program))
+    (tmp_path / "python").chmod(0o755)
     workdir, (command, option) = tmp_path / "run", container["command"]
     text = container["args"][0].replace("--workdir=/runs/cifar10", "").replace("--mode=train", "")
     text = text.replace(
         "--config=configs/vp/cifar10_ddpmpp_continuous.py", " ".join(map(repr, flags(workdir, data_dir)))
     )
     environment = os.environ | given | {"PATH": f"{tmp_path}:{os.environ['PATH']}", "VIRTUAL_ENV": sys.prefix}
-    environment |= {"COORDINATOR": f"localhost:{free_port()}", "PYTHONPATH": _site()}
+    environment |= {"COORDINATOR": f"localhost:{free_port()}", "PYTHONPATH": _site()} | SHARE
     pods = [
         subprocess.Popen(
             [command, option, text + " --config.training.n_iters=2"],

@@ -13,6 +13,14 @@ from experiments.invariance.cases import CASES, REFERENCE, difference, missed, r
 
 pytestmark = pytest.mark.xdist_group("parallel")  # they share runs
 SCRIPT = Path(__file__).parent / "eight_devices.py"
+WORKER = f"""
+import sys
+sys.path.append({str(SCRIPT.parent)!r})
+import one_block
+from experiments.invariance import worker
+one_block.use()
+worker.main(sys.argv)
+"""
 SHORT = ("8 devices, fsdp=4", "checkpoint of 8, fsdp=4, on 1")
 
 
@@ -35,7 +43,8 @@ def on_eight_devices() -> dict:
 def measured(tmp_path_factory):
     """Runs of the cases of `SHORT`, after that of one device."""
     folder = tmp_path_factory.mktemp("invariance")
-    return {"1 device": run(REFERENCE, folder), **{name: run(CASES[name], folder) for name in SHORT}}
+    cases = {"1 device": REFERENCE} | {name: CASES[name] for name in SHORT}
+    return {name: run(case, folder, ["-c", WORKER]) for name, case in cases.items()}
 
 
 @pytest.mark.parametrize("name", SHORT)

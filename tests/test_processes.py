@@ -16,13 +16,14 @@ import pytest
 
 from experiments.invariance.cases import free_port
 from score_sde import processes
+from score_sde.checkpoints import steps
 from score_sde.errors import UsageError
 from score_sde.main import main
 
-pytestmark = pytest.mark.xdist_group("processes")  # they share runs
+pytestmark = [pytest.mark.xdist_group("processes"), pytest.mark.usefixtures("one_block")]  # they share runs
 ROOT = Path(__file__).parent.parent
 CONFIG = f"--config={ROOT / 'configs/vp/digits_ddpmpp_continuous.py'}"
-STEPS = 16
+EVERY = 8  # steps are a snapshot and an evaluation
 SLURM = {"SLURM_JOB_ID": "7", "SLURM_NTASKS": "4", "SLURM_PROCID": "0", "SLURM_LOCALID": "0"}
 TINY = {
     "model.nf": 8,
@@ -31,14 +32,14 @@ TINY = {
     "model.attn_resolutions": "()",
     "sde.num_scales": 10,
     "training.batch_size": 16,
-    "training.n_iters": STEPS,
-    "training.snapshot_freq": STEPS // 2,
+    "training.n_iters": 10**6,  # until it is stopped
+    "training.snapshot_freq": EVERY,
     "training.snapshot_freq_for_preemption": 4,
     "training.log_freq": 1,
-    "training.eval_freq": STEPS // 2,
+    "training.eval_freq": EVERY,
 }
 EVAL = {
-    "eval.begin_ckpt": 2,
+    "eval.begin_ckpt": -1,
     "eval.batch_size": 100,
     "eval.enable_bpd": False,  # by a solver whose steps rounding may move
     "eval.enable_bound": True,
@@ -46,14 +47,32 @@ EVAL = {
     "eval.num_samples": 7,
     "metrics.n_iters": 4,
 }
-
+DEQUANTIZER = {"dequantizer.nf": 4, "dequantizer.batch_size": 8, "dequantizer.n_iters": 2}
 
 # On CPUs JAX gives the same program another key in each process, and the first one alone writes the cache, so that the
 # others would compile all at every start. By the same key, which is still of the whole program, one compiles for all.
 SHARING = "from jax._src import cache_key; cache_key._hash_accelerator_config = lambda *_: None"
 SHARE = {"JAX_SHARE_BINARY_BETWEEN_HOSTS": "1"}
-SHARED = f"{SHARING}; import sys; from score_sde import main, processes; {{}}; sys.exit(main.main())"
+SHARED = f"""
+{SHARING}
+import gc
+import sys
+gc.set_threshold(100_000)
+sys.path.append("tests")
+import one_block
+from score_sde import main, processes
+one_block.use()
+{{}}
+sys.exit(main.main())
+"""
 IMPATIENT = SHARED.format("processes.HEARTBEAT_SECONDS = 10")
+DEQUANTIZER_AND_EVAL = """
+of_mode = main._run
+def both(mode, *rest):
+    of_mode("train_dequantizer", *rest)
+    of_mode("eval", *rest)
+main._run = both
+"""
 
 
 class Started(NamedTuple):
@@ -74,10 +93,10 @@ class Started(NamedTuple):
                 process.kill()
                 process.wait()
 
-    def wait_for(self, path: Path) -> None:
-        """Until they have written it."""
+    def wait_for(self, folder: Path, after: int) -> None:
+        """Until there is a checkpoint of a later step than that."""
         deadline = time.monotonic() + 150
-        while not path.exists():
+        while max(steps(folder), default=0) <= after:
             if self.processes[0].poll() is not None or time.monotonic() > deadline:
                 raise AssertionError(f"{self.wait(0.1)}: {self.said()}")
             time.sleep(0.01)
@@ -126,29 +145,53 @@ def folder(tmp_path_factory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def alone(folder, data_dir) -> Path:
-    """Trained by this process."""
-    assert main(["score_sde", *command(folder / "alone", "train", TINY | {"data.data_dir": data_dir})]) == 0
-    return folder / "alone"
+def stopped(folder, data_dir) -> Started:
+    """Two processes in training, of which the second is told to stop after the first checkpoint."""
+    started = start(2, command(folder / "many", "train", TINY | {"data.data_dir": data_dir}), folder / "stopped")
+    started.wait_for(folder / "many" / "checkpoints", after=0)
+    started.processes[1].terminate()
+    return started
 
 
 @pytest.fixture(scope="module")
-def killed(folder, data_dir) -> Started:
-    """Two processes in training, of which the second is killed after the first checkpoint."""
-    arguments = command(folder / "two", "train", TINY | {"data.data_dir": data_dir})
+def killed(folder, data_dir, stopped) -> Started:
+    """Two that go on, of which the second is killed after a checkpoint of theirs."""
+    stopped.wait()
+    saved = folder / "many" / "checkpoints"
+    last = steps(saved)[-1]
+    arguments = command(folder / "many", "train", TINY | {"data.data_dir": data_dir})
     started = start(2, arguments, folder / "killed", ["-c", IMPATIENT])
-    started.wait_for(folder / "two" / "checkpoints" / "4")
+    started.wait_for(saved, after=last)
     started.processes[1].kill()
     return started
 
 
 @pytest.fixture(scope="module")
-def two(folder, data_dir, killed) -> Path:
-    """Trained by two processes, in two launches."""
+def many(folder, data_dir, killed) -> tuple[Path, int]:
+    """Trained by two processes, in two launches, and to the end by four that split the parameters; its steps."""
     killed.wait()
-    started = start(2, command(folder / "two", "train", TINY | {"data.data_dir": data_dir}), folder / "resumed")
-    assert started.wait() == [0, 0], started.said()
-    return folder / "two"
+    end = EVERY * (steps(folder / "many" / "checkpoints")[-1] // EVERY + 1)
+    values = TINY | {"data.data_dir": data_dir, "training.n_iters": end, "training.fsdp": 4}
+    started = start(4, command(folder / "many", "train", values), folder / "resumed")
+    assert started.wait() == [0] * 4, started.said()
+    return folder / "many", end
+
+
+@pytest.fixture
+def alone(compiled_once, folder, data_dir, many) -> Path:
+    """Trained by this process, as many steps."""
+    values = TINY | {"data.data_dir": data_dir, "training.n_iters": many[1]}
+    if not (folder / "alone").exists():
+        assert main(["score_sde", *command(folder / "alone", "train", values)]) == 0
+    return folder / "alone"
+
+
+def test_a_notice_to_one_leaves_a_checkpoint_of_all(stopped, folder):
+    assert stopped.wait() == [75, 75], stopped.said()
+    step = max(step for step, _ in metrics(folder / "many"))
+    assert (folder / "many" / "checkpoints" / str(step)).is_dir()
+    told = f"Stopped by SIGTERM after step {step}, which is saved; the same command goes on from there."
+    assert "".join(stopped.said()).count(told) == 1
 
 
 def test_all_end_soon_when_one_is_killed(killed):
@@ -161,31 +204,23 @@ def test_all_end_soon_when_one_is_killed(killed):
     assert "Traceback" not in said
 
 
-def test_a_notice_to_one_leaves_a_checkpoint_of_all(tmp_path, data_dir):
-    endless = TINY | {"data.data_dir": data_dir, "training.n_iters": 10**6, "training.snapshot_sampling": False}
-    started = start(2, command(tmp_path / "run", "train", endless), tmp_path)
-    started.wait_for(tmp_path / "run" / "checkpoints" / "4")
-    started.processes[1].terminate()
-    assert started.wait() == [75, 75], started.said()
-    step = max(step for step, _ in metrics(tmp_path / "run"))
-    assert (tmp_path / "run" / "checkpoints" / str(step)).is_dir()
-    told = f"Stopped by SIGTERM after step {step}, which is saved; the same command goes on from there."
-    assert "".join(started.said()).count(told) == 1
+def test_processes_started_again_give_the_numbers_of_one_never_stopped(many, alone):
+    run, end = many
+    assert_same_metrics(run, alone)
+    assert len(metrics(run)) == end + end // EVERY
 
 
-def test_two_processes_started_again_give_the_numbers_of_one_never_stopped(two, alone):
-    assert_same_metrics(two, alone)
-    assert len(metrics(two)) == STEPS + 2
-
-
-def test_two_processes_evaluate_and_sample_like_one(two, folder):
-    shutil.copytree(two, folder / "copy")
-    started = start(2, command(two, "eval", EVAL), folder / "evaluated")
+def test_two_processes_train_a_dequantizer_evaluate_and_sample_like_one(many, folder):
+    run, end = many
+    shutil.copytree(run, folder / "copy")
+    program = ["-c", SHARED.format(DEQUANTIZER_AND_EVAL)]
+    started = start(2, command(run, "eval", EVAL | DEQUANTIZER), folder / "evaluated", program)
     assert started.wait() == [0, 0], started.said()
+    assert (run / "dequantizer" / "checkpoints" / "2").exists()
     # After them, by the features that they have trained.
     assert main(["score_sde", *command(folder / "copy", "eval", EVAL)]) == 0
     ours, theirs = (
-        json.loads((run / "eval/report.json").read_text())["checkpoints"][0] for run in (two, folder / "copy")
+        json.loads((run / "eval/report.json").read_text())["checkpoints"][0] for run in (run, folder / "copy")
     )
     for name in ("loss", "bits_per_dim_bound"):
         np.testing.assert_allclose(ours[name]["mean"], theirs[name]["mean"], rtol=1e-5, err_msg=name)
@@ -193,22 +228,22 @@ def test_two_processes_evaluate_and_sample_like_one(two, folder):
     assert here["fingerprint"] == there["fingerprint"]
     (name,) = (name for name in here if name.startswith("frechet_distance["))
     np.testing.assert_allclose(here[name]["mean"], there[name]["mean"], rtol=1e-3)  # of pixels that rounding may move
-    a, b = (np.load(next((run / "eval").glob("**/samples*.npz")))["images"] for run in (two, folder / "copy"))
+    a, b = (np.load(next((run / "eval").glob("**/samples*.npz")))["images"] for run in (run, folder / "copy"))
     assert a.shape == b.shape == (7, 8, 8, 1)
     assert np.abs(a.astype(int) - b).max() <= 1
     assert (a != b).mean() < 0.02
-    assert f"step {STEPS}" in started.said()[0]
-    assert f"step {STEPS}" not in started.said()[1]  # the first one speaks
+    assert f"step {end}" in started.said()[0]
+    assert f"step {end}" not in started.said()[1]  # the first one speaks
 
 
-@pytest.mark.usefixtures("compiled_once")
-def test_a_checkpoint_of_two_processes_goes_on_in_one(two, alone, folder, data_dir):
-    longer = TINY | {"data.data_dir": data_dir, "training.n_iters": STEPS + 2}
-    for run in (two, alone):
-        shutil.copytree(run, folder / "longer" / run.name)
-        assert main(["score_sde", *command(folder / "longer" / run.name, "train", longer)]) == 0
-    assert_same_metrics(folder / "longer" / "two", folder / "longer" / "alone")
-    assert max(step for step, _ in metrics(folder / "longer" / "two")) == STEPS + 2
+def test_a_checkpoint_of_four_processes_goes_on_in_one(many, alone, folder, data_dir):
+    run, end = many
+    longer = TINY | {"data.data_dir": data_dir, "training.n_iters": end + 2}
+    for each in (run, alone):
+        shutil.copytree(each, folder / "longer" / each.name)
+        assert main(["score_sde", *command(folder / "longer" / each.name, "train", longer)]) == 0
+    assert_same_metrics(folder / "longer" / "many", folder / "longer" / "alone")
+    assert max(step for step, _ in metrics(folder / "longer" / "many")) == end + 2
 
 
 def test_a_mistake_is_said_once_by_all(tmp_path, data_dir):
@@ -241,25 +276,6 @@ def test_one_that_fails_ends_the_others(tmp_path, data_dir):
     assert started.wait() == [1, 1], started.said()
     assert "Process 1 of this run ended" in started.said()[0]
     assert "RuntimeError: the disk is on fire" in started.said()[1]
-
-
-@pytest.mark.long
-def test_four_processes_train_split_parameters(alone, tmp_path, data_dir):
-    values = TINY | {"data.data_dir": data_dir, "training.fsdp": 4, "training.n_iters": 4, "training.eval_freq": 4}
-    started = start(4, command(tmp_path / "run", "train", values), tmp_path)
-    assert started.wait() == [0] * 4, started.said()
-    ours, theirs = metrics(tmp_path / "run"), metrics(alone)
-    common = ours.keys() & theirs.keys()
-    assert len(common) == 4
-    np.testing.assert_allclose([ours[key] for key in common], [theirs[key] for key in common], rtol=1e-5)
-
-
-@pytest.mark.long
-def test_a_dequantizer_trains_in_two_processes(two, tmp_path):
-    small = {"dequantizer.nf": 4, "dequantizer.batch_size": 8, "dequantizer.n_iters": 2, "eval.batch_size": 100}
-    started = start(2, command(two, "train_dequantizer", small), tmp_path)
-    assert started.wait() == [0, 0], started.said()
-    assert (two / "dequantizer" / "checkpoints" / "2").exists()
 
 
 @pytest.mark.parametrize(

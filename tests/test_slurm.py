@@ -22,7 +22,7 @@ from experiments.sweep.slurm import Slurm
 from score_sde.errors import UsageError
 
 ROOT = Path(__file__).parent.parent
-FAKE = (sys.executable, str(ROOT / "tests" / "fake_program.py"))
+FAKE = (sys.executable, "-S", str(ROOT / "tests" / "fake_program.py"))
 CONFIG = str(ROOT / "configs" / "vp" / "digits_ddpmpp_continuous.py")
 
 SBATCH = """#!/bin/sh

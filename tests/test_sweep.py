@@ -1,6 +1,8 @@
 """Sweeps: what runs there are, that each is made once whatever happens, and what the table says of them."""
 
+import contextlib
 import csv
+import io
 import os
 import signal
 import subprocess
@@ -11,6 +13,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import yaml
+from one_block import PROGRAM
 
 from experiments.sweep import (
     Halving,
@@ -36,7 +39,7 @@ from score_sde import workdir
 from score_sde.errors import UsageError
 
 ROOT = Path(__file__).parent.parent
-FAKE = (sys.executable, str(ROOT / "tests" / "fake_program.py"))
+FAKE = (sys.executable, "-S", str(ROOT / "tests" / "fake_program.py"))
 CONFIG = str(ROOT / "configs" / "vp" / "digits_ddpmpp_continuous.py")
 
 
@@ -162,11 +165,20 @@ sweep = Sweep(
 """
 
 
-@pytest.fixture
-def file(tmp_path) -> Path:
-    path = tmp_path / "learning_rates.py"
+@pytest.fixture(scope="module")
+def file(tmp_path_factory) -> Path:
+    path = tmp_path_factory.mktemp("file") / "learning_rates.py"
     path.write_text(FILE.format(config=CONFIG, program=FAKE))
     return path
+
+
+@pytest.fixture(scope="module")
+def whole(file, tmp_path_factory) -> tuple[Path, str]:
+    """The folder of the sweep, undisturbed, and what was printed."""
+    folder = tmp_path_factory.mktemp("whole") / "runs"
+    with contextlib.redirect_stdout(io.StringIO()) as told:
+        assert program(["sweep", str(file), f"--folder={folder}", "--slots=3"]) == 0
+    return folder, told.getvalue()
 
 
 def launched(file: Path, folder: Path, **options) -> subprocess.Popen:
@@ -174,19 +186,17 @@ def launched(file: Path, folder: Path, **options) -> subprocess.Popen:
     return subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, **options)
 
 
-def test_a_sweep_that_was_killed_goes_on_and_repeats_no_finished_run(file, tmp_path):
-    whole, torn = tmp_path / "whole", tmp_path / "torn"
-    undisturbed = launched(file, whole)
+def test_a_sweep_that_was_killed_goes_on_and_repeats_no_finished_run(file, whole, tmp_path, capsys):
+    (whole, _), torn = whole, tmp_path / "torn"
     slow = launched(file, torn, env=os.environ | {"FAKE_SECONDS": "0.05"})
     while len(list(torn.glob("*/eval-*/report.json"))) < 5:
         time.sleep(0.05)
         assert slow.poll() is None
     slow.send_signal(signal.SIGKILL)
     slow.communicate()
-    again = launched(file, torn)
     done = {path.parent.parent for path in torn.glob("*/eval-*/report.json")}
-    assert (again.communicate()[0], again.returncode)[1] == 0
-    assert (undisturbed.communicate()[0], undisturbed.returncode)[1] == 0
+    again = ["sweep", str(file), f"--folder={torn}", "--slots=3"]
+    assert program(again) == 0
     for name in ("table.csv", "runs.csv"):
         assert (whole / name).read_bytes() == (torn / name).read_bytes()
     assert calls(whole) == ["train eval"] * 12
@@ -194,8 +204,9 @@ def test_a_sweep_that_was_killed_goes_on_and_repeats_no_finished_run(file, tmp_p
     # A run that was under way went on from what it had saved, and was not begun anew.
     for path in torn.glob("*/metrics.jsonl"):
         assert len(path.read_text().splitlines()) == 8
-    third = launched(file, torn)
-    assert "24 jobs, 24 finished before" in third.communicate()[0]
+    capsys.readouterr()
+    assert program(again) == 0
+    assert "24 jobs, 24 finished before" in capsys.readouterr().out
 
 
 def test_what_crashes_is_tried_again_what_is_mistaken_is_not_and_the_rest_goes_on(tmp_path):
@@ -220,17 +231,17 @@ def test_a_program_that_there_is_not_is_said(tmp_path):
 
 def test_halving_trains_the_best_third_on_and_goes_on_where_they_were(tmp_path):
     halving = Halving(by="loss", budgets=(2, 4, 8), keep=3)
-    of = sweep(grid({"optim.lr": tuple(float(lr) for lr in range(1, 8))}), seeds=(0, 1), halving=halving, common={})
+    of = sweep(grid({"optim.lr": (1.0, 2.0, 3.0, 4.0)}), seeds=(0, 1), halving=halving, common={})
     made, failures = halved(of, tmp_path, Local(os.environ, slots=3), 0)
     assert not failures
-    # Of 7 points 3 go on, of these 1, each with both seeds: 14 + 6 + 2 runs in 14 workdirs.
-    assert [sum(run.config.training.n_iters == budget for run in made) for budget in (2, 4, 8)] == [14, 6, 2]
+    # Of 4 points 2 go on, of these 1, each with both seeds: 8 + 4 + 2 runs in 8 workdirs.
+    assert [sum(run.config.training.n_iters == budget for run in made) for budget in (2, 4, 8)] == [8, 4, 2]
     updates = {len(path.read_text().splitlines()) for path in tmp_path.glob("*/metrics.jsonl")}
-    assert updates == {2, 4, 8} and len(list(tmp_path.glob("*/checkpoints"))) == 14
+    assert updates == {2, 4, 8} and len(list(tmp_path.glob("*/checkpoints"))) == 8
     assert calls(tmp_path).count("train eval train eval train eval") == 2
     rows = results.rows(made, {}, "loss")
-    assert [row.updates for row in rows] == [8, 4, 4, 2, 2, 2, 2]
-    assert [row.point["optim.lr"] for row in rows] == [1, 2, 3, 4, 5, 6, 7]
+    assert [row.updates for row in rows] == [8, 4, 2, 2]
+    assert [row.point["optim.lr"] for row in rows] == [1, 2, 3, 4]
     with pytest.raises(UsageError, match=r"Halving goes by 'fid', and evaluations give: .*bits/dim.*loss"):
         other = Halving(by="fid", budgets=(2, 4))
         halved(sweep(of.space, halving=other, common={}), tmp_path, Local(os.environ, slots=3), 0)
@@ -247,19 +258,18 @@ def test_intervals_are_students_over_seeds_and_normal_over_images_of_one():
     assert results.over_seeds([{"mean": 20.0, "standard_error": None}]).half is None
 
 
-def test_table_csv_and_page_say_what_the_runs_gave(tmp_path, file, capsys):
-    assert program(["sweep", str(file), f"--folder={tmp_path / 'runs'}", "--slots=3"]) == 0
-    told = capsys.readouterr().out
-    with (tmp_path / "runs" / "table.csv").open() as table:
+def test_table_csv_and_page_say_what_the_runs_gave(whole):
+    folder, told = whole
+    with (folder / "table.csv").open() as table:
         lines = list(csv.DictReader(table))
     assert len(lines) == 6 and lines[0]["optim.lr"] == "1.0" and lines[0]["seeds"] == "2"
     # Of the fake: lr x 0.16 + seed / 8, seeds 0 and 1: a mean of 0.0625 more, s = 0.125 / sqrt 2.
     np.testing.assert_allclose(float(lines[0]["loss"]), 0.16 + 0.0625, rtol=1e-12)
     np.testing.assert_allclose(float(lines[0]["loss ±"]), 12.706204736 * 0.125 / 2, rtol=1e-9)
     assert "0.22 ± 0.79" in told
-    page = (tmp_path / "runs" / "report.html").read_text()
+    page = (folder / "report.html").read_text()
     assert page.count("<svg") == 3 and "Parallel coordinates" in page and "0.22 ± 0.79" in page
-    assert len((tmp_path / "runs" / "runs.csv").read_text().splitlines()) == 1 + 12
+    assert len((folder / "runs.csv").read_text().splitlines()) == 1 + 12
 
 
 def test_jobs_have_gpus_of_their_own(tmp_path):
@@ -337,9 +347,8 @@ def test_two_launchers_do_not_share_a_folder(file, tmp_path):
     first = launched(file, tmp_path / "runs", env=os.environ | {"FAKE_SECONDS": "2"})
     while not list((tmp_path / "runs").glob("*/calls.txt")):
         time.sleep(0.05)
-    second = launched(file, tmp_path / "runs")
-    said = second.communicate()[0]
-    assert second.returncode == 2 and "is in use by process" in said
+    with pytest.raises(UsageError, match="is in use by process"):
+        program(["sweep", str(file), f"--folder={tmp_path / 'runs'}"])
     first.send_signal(signal.SIGINT)
     assert "Stopped by Ctrl-C" in first.communicate()[0]
     # Asked to stop, it had its runs save and end: nothing goes on without it.
@@ -361,10 +370,11 @@ def test_the_real_program_trains_once_for_two_samplers(tmp_path, data_dir):
     common = small | frequencies | wanted | {"metrics.features": "none", "data.data_dir": data_dir}
     space = zipped({"sampling.method": ("pc", "ddim"), "sampling.num_steps": (5, 3)})
     made = plan(Sweep(space=space, config=CONFIG, common=common), tmp_path)
+    assert runs.line(made[0].jobs[0].command).startswith("python -m score_sde --config=")
+    made = plan(Sweep(space=space, config=CONFIG, common=common, program=(sys.executable, "-c", PROGRAM)), tmp_path)
     assert driven(made).failure(made[0]) == ""
     assert len({run.workdir for run in made}) == 1
     pc, ddim = (results.figures(run) for run in made)
     assert pc["loss"] == ddim["loss"]
     assert (pc["NFE"]["mean"], ddim["NFE"]["mean"]) == (5, 4)
     assert results.curve(made[0], "eval_loss")[0] == [1, 2]
-    assert runs.line(made[0].jobs[0].command).startswith("python -m score_sde --config=")

@@ -21,6 +21,7 @@ CONFIG = Path(__file__).with_name("config.py")
 PHASES = ("train", "eval")
 POLL = 0.004  # seconds
 TRIES = 30
+PROGRAM = (sys.executable, "-m", "score_sde")
 
 
 class Run(NamedTuple):
@@ -45,7 +46,7 @@ class Run(NamedTuple):
     def start(self, phase: str) -> subprocess.Popen:
         """The command line; `log(phase)` is begun anew."""
         self.folder.mkdir(parents=True, exist_ok=True)
-        command = [sys.executable, "-m", "score_sde", *self.arguments(phase)]
+        command = [*PROGRAM, *self.arguments(phase)]
         with self.log(phase).open("w") as log:
             return subprocess.Popen(command, cwd=ROOT, env=environment(self.data_dir.parent), stdout=log, stderr=log)
 

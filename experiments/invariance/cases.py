@@ -5,12 +5,14 @@ import socket
 import subprocess
 import sys
 import tempfile
+from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 
 ROOT = Path(__file__).parent.parent.parent
+WORKER = ("-m", "experiments.invariance.worker")
 
 
 class Case(NamedTuple):
@@ -46,13 +48,13 @@ class WorkerError(RuntimeError):
     """A worker's process ended with another status than 0."""
 
 
-def run(case: Case, folder: Path) -> dict[str, np.ndarray]:
-    """What `worker.measure` returns, of virtual CPU devices. folder: of the checkpoints."""
+def run(case: Case, folder: Path, worker: Sequence[str] = WORKER) -> dict[str, np.ndarray]:
+    """What `worker.measure` returns, of virtual CPU devices. folder: of the checkpoints; worker: Python's arguments."""
     flags = f"{os.environ.get('XLA_FLAGS', '')} --xla_force_host_platform_device_count={case.devices}"
     environment = os.environ | {"XLA_FLAGS": flags, "PYTHONPATH": str(ROOT), "JAX_PLATFORMS": "cpu"}
     with tempfile.TemporaryDirectory() as scratch:
         out = Path(scratch) / "out.npz"
-        command = [sys.executable, "-m", "experiments.invariance.worker", f"--out={out}"]
+        command = [sys.executable, *worker, f"--out={out}"]
         command += [f"--fsdp={case.fsdp}", f"--batch={case.batch}"]
         command += [f"--{name}={folder / value}" for name, value in case._asdict().items() if name in PATHS and value]
         if case.processes > 1:

@@ -9,12 +9,10 @@ import itertools
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-import numpy as np
-
 from score_sde.errors import UsageError
 
 Point = dict[str, Any]
-Draw = Callable[[np.random.Generator], Any]
+Draw = Callable[[Any], Any]  # of a NumPy generator; the process around each job imports this, and draws nothing
 
 
 @dataclasses.dataclass(frozen=True)
@@ -61,6 +59,8 @@ def random(n: int, draws: Mapping[str, Draw], seed: int = 0) -> Space:
     for key, draw in draws.items():
         if not callable(draw):
             raise UsageError(f"random: {key}={draw!r} is no distribution; give uniform(low, high) or another.")
+    import numpy as np
+
     return Space(
         tuple(
             {key: draw(np.random.default_rng([seed, i, j])) for j, (key, draw) in enumerate(draws.items())}
@@ -78,6 +78,8 @@ def log_uniform(low: float, high: float) -> Draw:
     """In [low, high], low > 0, uniform in its logarithm."""
     if not 0 < low <= high:
         raise UsageError(f"log_uniform({low}, {high}): 0 < low <= high must hold.")
+    import numpy as np
+
     return lambda generator: _rounded(np.exp(generator.uniform(np.log(low), np.log(high))))
 
 
