@@ -8,6 +8,7 @@ import numpy as np
 import one_block
 import optax
 
+from experiments.benchmark.scaling import collectives
 from experiments.invariance.worker import PIXELS, experiment
 from score_sde import images, parallel
 from score_sde.array_types import PyTree
@@ -54,9 +55,11 @@ def literal_pmap(parts: Experiment, params: PyTree) -> dict:
         return optax.apply_updates(params, updates), loss
 
     keys = sample_keys(jax.random.key(2), jnp.arange(16))
-    ours = parallel.pmap(
+    program = parallel.pmap(
         lambda p, k, x: update(p, k, x, lambda tree: tree), in_axes=(None, 0, 0), out_axes=(None, None)
-    )(params, keys, PIXELS[0])
+    )
+    program = program.lower(params, keys, jnp.asarray(PIXELS[0])).compile()
+    ours = program(parallel.place(params), *parallel.split(keys, PIXELS[0]))
     split = jax.tree.map(lambda a: a.reshape(8, 2, *a.shape[1:]), (keys, jnp.asarray(PIXELS[0])))
     literal = jax.pmap(
         lambda p, k, x: update(p, k, x, lambda tree: jax.lax.pmean(tree, "batch")),
@@ -64,7 +67,12 @@ def literal_pmap(parts: Experiment, params: PyTree) -> dict:
         in_axes=(None, 0, 0),
     )(params, *split)
     literal = jax.tree.map(lambda a: np.asarray(a)[0], literal)
-    return {"difference": largest_difference(ours, literal), "moved": largest_difference(ours[0], params)}
+    return {
+        "difference": largest_difference(ours, literal),
+        "moved": largest_difference(ours[0], params),
+        "collectives": collectives(program.as_text()),
+        "bytes": sum(leaf.nbytes for leaf in jax.tree.leaves(params)),
+    }
 
 
 def largest_difference(a: PyTree, b: PyTree) -> float:

@@ -72,6 +72,11 @@ def test_an_update_equals_that_of_jax_pmap_on_eight_devices(on_eight_devices):
     assert result["difference"] < 1e-5 * max(1.0, result["moved"])
 
 
+def test_devices_say_each_other_the_gradient_and_the_loss_and_nothing_else(on_eight_devices):
+    result = on_eight_devices["literal_pmap"]
+    assert result["collectives"] == {"all-reduce": result["bytes"] + 4}
+
+
 def test_a_loaded_model_takes_batches_that_eight_devices_do_not_divide(on_eight_devices):
     result = on_eight_devices["library"]
     assert result["samples"] == result["score"] == [3, 8, 8, 1]

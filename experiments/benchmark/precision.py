@@ -9,8 +9,8 @@ from score_sde import page
 from score_sde.train import train
 from score_sde.writer import read_lines
 
-SEEDS = (0, 1, 2, 3)
-UPDATES, EVERY = 400, 25
+SEEDS = (0, 1, 2)
+UPDATES, EVERY = 300, 25
 PRECISIONS = ("tf32", "bfloat16")
 
 

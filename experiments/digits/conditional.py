@@ -6,8 +6,8 @@ from typing import NamedTuple
 import jax
 import numpy as np
 
-from configs.vp.digits_ddpmpp_continuous import get_config as score_config
 from configs.vp.digits_wideresnet import get_config as classifier_config
+from experiments.digits.config import get_config as score_config
 from score_sde import images
 from score_sde.data import Source
 from score_sde.progress import bar, reporter

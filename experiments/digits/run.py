@@ -8,8 +8,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from configs.vp.digits_ddpmpp_continuous import get_config
 from experiments.digits import conditional
+from experiments.digits.config import SCHEDULE, get_config
 from experiments.digits.report import TIMES, SamplerResult, write_report
 from score_sde import images
 from score_sde.errors import UsageError
@@ -31,7 +31,7 @@ def run(workdir: Path) -> int:
     config.data.data_dir = str(workdir.parent / "tensorflow_datasets")
     started = time.monotonic()
     try:
-        train(config, workdir)
+        train(config, workdir, overrides=SCHEDULE)
         conditional.train_classifier(workdir, config.data.data_dir)
         model = load(workdir)
         train_set, held_out = load_data(config, train=True), load_data(config, train=False)
