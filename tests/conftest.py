@@ -6,8 +6,10 @@ import json
 import os
 
 import pytest
+from typecheck import install
 
-import score_sde  # noqa: F401  (sets XLA's flags before anything computes)
+install("score_sde")
+importlib.import_module("score_sde")  # sets XLA's flags before anything computes
 
 # LLVM's optimisations take longer than what they save on networks this small. Subprocesses inherit this.
 QUICK = "--xla_backend_optimization_level=0 --xla_llvm_disable_expensive_passes=true"
