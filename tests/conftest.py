@@ -5,14 +5,19 @@ import importlib
 import json
 import os
 
+import jaxlib.version
 import pytest
 from typecheck import install
 
 install("score_sde")
 importlib.import_module("score_sde")  # sets XLA's flags before anything computes
 
-# LLVM's optimisations take longer than what they save on networks this small. Subprocesses inherit this.
+# LLVM's optimisations take longer than what they save on networks this small; so do programs in parts. Subprocesses
+# inherit this.
 QUICK = "--xla_backend_optimization_level=0 --xla_llvm_disable_expensive_passes=true"
+QUICK += " --xla_cpu_parallel_codegen_split_count=1"
+if jaxlib.version.__version__.startswith("0.10."):  # the older emitters take half the time; newer versions have none
+    QUICK += " --xla_cpu_use_fusion_emitters=false"
 os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} {QUICK}"
 os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0"  # a run and its resumption compile the same programs
 
