@@ -24,6 +24,35 @@ os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0"  # a run and its 
 
 gc.set_threshold(100_000)  # tracing makes many objects and little garbage
 
+# Files of half a minute and more, begun first: no worker then runs long after the other.
+LONG = (
+    "processes",
+    "end_to_end",
+    "faults",
+    "configs",
+    "conditional",
+    "truth_table",
+    "parallel",
+    "data_sets",
+    "sampling",
+)
+LONG += (
+    "controllable",
+    "chaos",
+    "import_checkpoint",
+    "likelihood",
+    "posterior_table",
+    "compare",
+    "sweep",
+    "main",
+    "fast",
+)
+
+
+def pytest_collection_modifyitems(items):
+    files = [f"test_{name}.py" for name in LONG]
+    items.sort(key=lambda item: files.index(item.path.name) if item.path.name in files else len(files))
+
 
 @pytest.fixture(scope="session", autouse=True)
 def _no_cache_of_the_users(tmp_path_factory):
