@@ -25,28 +25,8 @@ os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0"  # a run and its 
 gc.set_threshold(100_000)  # tracing makes many objects and little garbage
 
 # Files of half a minute and more, begun first: no worker then runs long after the other.
-LONG = (
-    "processes",
-    "end_to_end",
-    "faults",
-    "configs",
-    "conditional",
-    "truth_table",
-    "parallel",
-    "data_sets",
-    "sampling",
-)
-LONG += (
-    "controllable",
-    "chaos",
-    "import_checkpoint",
-    "likelihood",
-    "posterior_table",
-    "compare",
-    "sweep",
-    "main",
-    "fast",
-)
+LONG = ("processes", "end_to_end", "faults", "configs", "conditional", "truth_table", "parallel", "data_sets")
+LONG += ("sampling", "controllable", "chaos", "import_checkpoint", "likelihood", "posterior_table", "compare", "sweep")
 
 
 def pytest_collection_modifyitems(items):

@@ -9,6 +9,7 @@ import dataclasses
 import functools
 import inspect
 import sys
+import types
 import typing
 from importlib.abc import MetaPathFinder
 from importlib.machinery import PathFinder, SourceFileLoader
@@ -108,11 +109,11 @@ def plan(function) -> tuple:
 
 
 def check_of(annotation, function):
-    if isinstance(annotation, str):
-        try:
-            annotation = eval(annotation, function.__globals__)
-        except NameError:  # a name of where it is written
-            return None
+    written = types.SimpleNamespace(__annotations__={"it": annotation})
+    try:
+        annotation = typing.get_type_hints(written, function.__globals__)["it"]  # with names in strings looked up
+    except NameError:  # of where it is written
+        return None
     try:
         return _check_of(annotation)
     except TypeError:  # not hashable
