@@ -3,6 +3,24 @@
 export JAX_COMPILATION_CACHE_DIR ?= $(CURDIR)/.cache/jax
 BIN := .venv/bin
 NEXT := .venv-next/bin
+WORKERS := -n 2 --dist loadfile --no-loadscope-reorder
+
+# Each use of JAX, Flax and Orbax once: all networks traced, and computing; updates, runs and checkpoints; each sampler;
+# likelihoods; conditions; dequantisation; features; eight devices.
+NEXT_TESTS := $(addprefix tests/, \
+  test_layout.py::test_every_module_can_be_imported test_checkpoints.py test_state.py test_inception.py \
+  test_configs.py::test_an_update_the_sampler_and_the_evaluation_of_a_config_can_be_traced \
+  test_configs.py::test_a_config_shrunk_trains_stops_goes_on_samples_and_evaluates[vp/cifar10_ddpmpp_continuous] \
+  test_fast.py::test_every_sampler_reports_the_evaluations_that_the_score_counts \
+  test_likelihood.py::test_bits_per_dim_equal_the_closed_form \
+  test_likelihood_bound.py::test_the_exact_score_makes_the_bound_an_equality \
+  test_dequantization.py::test_training_variational_dequantisation_lowers_bits_per_dim \
+  test_conditional.py::test_classifiers_and_weaker_networks_of_workdirs_guide \
+  test_conditional.py::test_known_pixels_of_a_network_are_exact_and_grey_values_stay \
+  test_conditional.py::test_particles_are_drawn_by_the_predictor_alone \
+  test_parallel.py::test_an_update_equals_that_of_jax_pmap_on_eight_devices \
+  test_parallel.py::test_a_loaded_model_takes_batches_that_eight_devices_do_not_divide \
+  $(addprefix test_parity.py::test_a_network_computes_what_the_papers_does, [ncsn] [ncsnv2_64] [ddpm_vp] [ncsnpp_cat] [wideresnet]))
 
 # The first Python >= 3.11; and the first >= 3.12 if there is one, on which the tests run with the newest JAX as well.
 CANDIDATES := python3.11 python3 python3.12 python3.13 python3.14 $(wildcard $(HOME)/.pyenv/versions/3.1[2-4]*/bin/python3)
@@ -21,10 +39,10 @@ lint: .venv/installed
 	$(BIN)/ruff format --check .
 
 test-pins: .venv/installed
-	$(BIN)/python -m pytest -n 2 --dist loadgroup
+	$(BIN)/python -m pytest $(WORKERS)
 
 test-next: .venv-next/installed
-	$(NEXT)/python -m pytest -n 2 --dist loadgroup -m "not long"
+	$(NEXT)/python -m pytest $(WORKERS) $(NEXT_TESTS)
 
 format: .venv/installed
 	$(BIN)/ruff check --fix .

@@ -5,17 +5,33 @@ import importlib
 import json
 import os
 
+import jaxlib.version
 import pytest
+from typecheck import install
 
-import score_sde  # noqa: F401  (sets XLA's flags before anything computes)
+install("score_sde")
+importlib.import_module("score_sde")  # sets XLA's flags before anything computes
 
-# LLVM's optimisations take longer than what they save on networks this small. Subprocesses inherit this.
+# LLVM's optimisations take longer than what they save on networks this small; so do programs in parts. Subprocesses
+# inherit this.
 QUICK = "--xla_backend_optimization_level=0 --xla_llvm_disable_expensive_passes=true"
+QUICK += " --xla_cpu_parallel_codegen_split_count=1"
+if jaxlib.version.__version__.startswith("0.10."):  # the older emitters take half the time; newer versions have none
+    QUICK += " --xla_cpu_use_fusion_emitters=false"
 os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} {QUICK}"
 os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0"  # a run and its resumption compile the same programs
 
 
 gc.set_threshold(100_000)  # tracing makes many objects and little garbage
+
+# Files of half a minute and more, begun first: no worker then runs long after the other.
+LONG = ("processes", "end_to_end", "faults", "configs", "conditional", "truth_table", "parallel", "data_sets")
+LONG += ("sampling", "controllable", "chaos", "import_checkpoint", "likelihood", "posterior_table", "compare", "sweep")
+
+
+def pytest_collection_modifyitems(items):
+    files = [f"test_{name}.py" for name in LONG]
+    items.sort(key=lambda item: files.index(item.path.name) if item.path.name in files else len(files))
 
 
 @pytest.fixture(scope="session", autouse=True)

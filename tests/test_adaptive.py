@@ -4,11 +4,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from optimised import solve
 
 from score_sde.errors import UsageError
 from score_sde.oracles import Gaussian
 from score_sde.randomness import Stream, sample_keys, stream
-from score_sde.sampling import adaptive, solve
+from score_sde.sampling import adaptive
 from score_sde.sde import EDM, VE, VP, SubVP
 
 SHAPE = (2, 2, 1)

@@ -20,7 +20,6 @@ from score_sde.sampling import solve
 from score_sde.state import initial_state
 from score_sde.trained import load
 
-pytestmark = pytest.mark.xdist_group("conditional")  # they share compiled programs
 KEYS = sample_keys(jax.random.key(0), jnp.arange(4))
 
 

@@ -17,7 +17,7 @@ from score_sde import workdir
 from score_sde.build import Classification, Experiment, parameter_counts
 from score_sde.data import DATASETS
 from score_sde.evaluate import evaluate, sample
-from score_sde.models import MODELS
+from score_sde.models import MODELS, ncsn
 from score_sde.sampling import solve
 from score_sde.sde import SDES
 from score_sde.train import load_data, train, train_step
@@ -114,7 +114,6 @@ def full_size(name: str) -> dict:
     return {"model": config.model.to_dict(), "image_size": config.data.image_size, "levels": levels}
 
 
-@pytest.mark.long
 @pytest.mark.parametrize("names", grouped(COUNTS, full_size))
 def test_full_size_networks_have_the_papers_parameters_and_give_an_image(names):
     experiment = Experiment(config_of(names[0]))
@@ -223,11 +222,12 @@ def test_every_choice_of_the_papers_configs_has_a_life():
     assert set().union(*(choices(shrunk(name)) for name in PAPER)) <= lived
 
 
-@pytest.mark.long
 @pytest.mark.parametrize("name", LIVES)
 def test_a_config_shrunk_trains_stops_goes_on_samples_and_evaluates(name, prepared, tmp_path, monkeypatch):
     config = shrunk(name)
     config.data.data_dir = prepared
+    # One stage of each kind: at full resolution, halved, dilated.
+    monkeypatch.setattr(ncsn.RefineNet, "stages", ncsn.SMALL[:3])
     experiment = Experiment(config)
     # Compiled once, where a new process would compile again; and initialisers, tested in test_parity.py, not at all.
     step = train_step(experiment)

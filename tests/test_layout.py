@@ -1,6 +1,7 @@
 """The package's rooms: a module imports only from the rooms below its own."""
 
 import ast
+import importlib
 from pathlib import Path
 
 import pytest
@@ -86,6 +87,12 @@ def test_heavy_dependencies_have_one_door(path):
         for dependency, doors in DOORS.items():
             if name == dependency or name.startswith(dependency + "."):
                 assert module(path) in doors, f"{name} in {path.name}"
+
+
+def test_every_module_can_be_imported():
+    for path in FILES:
+        if path.name != "__main__.py":  # a program
+            importlib.import_module(".".join(path.relative_to(PACKAGE.parent).with_suffix("").parts))
 
 
 def test_every_module_has_its_room():

@@ -30,7 +30,7 @@ N, SAMPLES = 50, 4096
         Row("grey", "sub-VP", "tmpd", "euler_maruyama", N),
         Row("average", "VE", "projection", "dpmpp_2m", 10),
         Row("blur", "sub-VP", "projection", steps=N),
-        pytest.param(Row("dense", "VP", "projection", steps=N), marks=pytest.mark.long),
+        Row("dense", "VP", "projection", steps=N),
     ],
     ids=str,
 )

@@ -6,11 +6,13 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from optimised import solve
 
+from score_sde import sampling
 from score_sde.errors import UsageError
 from score_sde.oracles import Gaussian
 from score_sde.randomness import Stream, sample_keys, stream
-from score_sde.sampling import advance, predictor_corrector, probability_flow, solve
+from score_sde.sampling import advance, predictor_corrector, probability_flow
 from score_sde.sampling.predictors import PREDICTORS
 from score_sde.sde import VE, VP, SubVP
 
@@ -174,7 +176,7 @@ def test_advancing_in_parts_changes_nothing():
     for steps in (7, 7, 100):
         state = jax.jit(lambda s, n: advance(solver, s, n))(state, steps)
     assert float(solver.fraction(state)) == 1
-    whole, _ = solve(solver, KEYS[:4], start(sde, KEYS[:4]))
+    whole, _ = sampling.solve(solver, KEYS[:4], start(sde, KEYS[:4]))
     np.testing.assert_allclose(solver.result(state)[0], whole, rtol=1e-6)
 
 

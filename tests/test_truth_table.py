@@ -157,7 +157,7 @@ def p_value(x, y, permutations=999):
 LEVEL = 0.01  # of the two-sample tests, with 400 samples of each
 
 
-@pytest.mark.parametrize("sde", ["VP", pytest.param("VE", marks=pytest.mark.long)])
+@pytest.mark.parametrize("sde", ["VP", "VE"])
 def test_samples_of_the_ode_and_of_the_sde_have_one_distribution(sde):
     """On the mixture; starts and noise of the two are independent."""
     sde, n = problems.DEFAULTS[sde], 400

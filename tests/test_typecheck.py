@@ -1,0 +1,60 @@
+"""Annotations of the package are checked, those of closures too."""
+
+import dataclasses
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from typecheck import checked
+
+from score_sde.array_types import Float, Images, PerSample, Pixels, Times
+from score_sde.oracles import Gaussian
+from score_sde.sde import VP
+
+X, T = jnp.zeros((2, 4, 4, 1)), jnp.ones(2)
+
+
+def test_functions_of_the_package_refuse_other_shapes_traced_or_not():
+    with pytest.raises(TypeError, match=r"prior_sample: keys is float32\[2\]"):
+        VP().prior_sample(T, (4, 4, 1))
+    score = Gaussian(np.zeros((4, 4, 1)), 1.0).score_fn(VP())
+    with pytest.raises(TypeError, match=r"t is float32\[3\]"):  # one b
+        jax.eval_shape(score, X, jnp.ones(3))
+
+
+def test_an_argument_is_refused_by_its_position_or_its_name_and_so_is_a_result():
+    @checked
+    def halved(x: Images, times: Times | None = None, *more: Times, scale: float = 1.0) -> PerSample:
+        return x[:, 0, 0, 0] if scale == 1 else x
+
+    assert halved(X, T, T, scale=1).shape == (2,)
+    for arguments, options, words in (
+        ((X[0],), {}, "halved: x is"),
+        ((X, T[:1]), {}, "times is"),
+        ((X, T, T[:1]), {}, r"\* is"),
+        ((X,), dict(times=T[:1]), "times is"),
+        ((X,), dict(scale="1"), "scale is '1'"),
+        ((X,), dict(scale=2), "returns is"),
+    ):
+        with pytest.raises(TypeError, match=words):
+            halved(*arguments, **options)
+
+
+def test_each_call_has_its_own_sizes():
+    @checked
+    def outer(x: Images):
+        return inner(x[:1])
+
+    @checked
+    def inner(x: Float[jax.Array, "b h w c"]) -> Pixels:
+        return np.zeros(x.shape, np.uint8)
+
+    assert outer(X).shape == (1, 4, 4, 1)
+
+
+def test_dataclasses_are_checked_as_they_are_made():
+    with pytest.raises(TypeError, match="num_scales is 'many'"):
+        VP(num_scales="many")
+    with pytest.raises(TypeError, match="num_scales is 'many'"):
+        dataclasses.replace(VP(), num_scales="many")
