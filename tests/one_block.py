@@ -5,7 +5,7 @@ from pathlib import Path
 import flax.linen as nn
 import jax.numpy as jnp
 
-from score_sde.array_types import Images, Labels, PerSample
+from score_sde.array_types import Images, Keys, Labels, PerSample
 from score_sde.models import MODELS, NCSNpp
 from score_sde.models.layers import ACTIVATIONS, GroupNorm, conv3x3
 from score_sde.models.ncsnpp import ResnetBlockDDPMpp
@@ -27,15 +27,18 @@ class OneBlock(NCSNpp):
     """Has the options, the noise level, the dropout and the normalisation of an NCSN++."""
 
     @nn.compact
-    def __call__(self, x: Images, label: PerSample, train: bool = False, classes: Labels | None = None) -> Images:
-        act = ACTIVATIONS[self.nonlinearity]
+    def __call__(
+        self, x: Images, label: PerSample, dropout_keys: Keys | None = None, classes: Labels | None = None
+    ) -> Images:
+        act, compute = ACTIVATIONS[self.nonlinearity], self.compute
         temb = self._embed(label, act)
         if self.num_classes:
             classes = jnp.full(len(x), self.num_classes) if classes is None else classes
             temb = temb + nn.Embed(self.num_classes + 1, temb.shape[-1])(classes)
-        h = conv3x3(self.nf)(x)
-        h = ResnetBlockDDPMpp(act, self.nf, self.dropout, self.skip_rescale, self.init_scale)(h, temb, train)
-        return conv3x3(x.shape[-1], init_scale=self.init_scale)(act(GroupNorm()(h)))
+        h = compute.features(conv3x3(self.nf)(x))
+        block = compute.block(ResnetBlockDDPMpp)
+        h = block(act, self.nf, self.dropout, self.skip_rescale, self.init_scale, compute)(h, temb, dropout_keys)
+        return conv3x3(x.shape[-1], init_scale=self.init_scale)(GroupNorm(compute, act)(h).astype(x.dtype))
 
 
 def use() -> None:
