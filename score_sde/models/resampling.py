@@ -17,8 +17,10 @@ SPATIAL = (1, 2)
 
 
 def nearest_upsample(x: FeatureMaps) -> FeatureMaps:
-    """Every pixel becomes a 2x2 block."""
-    return x.repeat(2, axis=1).repeat(2, axis=2)
+    """Every pixel becomes a 2x2 block. Stacked, so that its derivative is a sum of slices, which XLA fuses."""
+    b, h, w, c = x.shape
+    x = jnp.stack([x, x], axis=2).reshape(b, 2 * h, w, c)
+    return jnp.stack([x, x], axis=3).reshape(b, 2 * h, 2 * w, c)
 
 
 def mean_downsample(x: FeatureMaps) -> FeatureMaps:
