@@ -38,7 +38,7 @@ def base() -> ConfigDict:
         snapshot_sampling=True,  # one batch of samples with each snapshot
         precision="tf32",  # float32 | tf32 | bfloat16: in what the network computes (score_sde/models/compute.py)
         accumulate=1,  # parts that a batch is computed in, one after the other
-        remat=False,  # each block is computed twice, and only its input kept for the backward pass
+        remat=False,  # each block is computed twice, and only its input kept for the backward pass; not on a CPU
         fsdp=1,  # parameters, their average and Adam's moments are split among groups of so many devices
         continuous=True,
         likelihood_weighting=False,

@@ -28,7 +28,7 @@ def describe(config: ConfigDict) -> None:
         for leaf in jax.tree.leaves(jax.eval_shape(experiment.init_state))
     )
     batch, devices = config.training.batch_size, jax.device_count()
-    saved = _bytes(_residuals(experiment)) - _bytes(experiment.param_shapes)
+    saved = kept_bytes(experiment)
     print(f"parameters: {learned:,} trainable, {total:,} in all")
     print(f"training state (parameters, two Adam moments, EMA): {state / MIB:,.1f} MiB on each device")
     print(
@@ -64,8 +64,8 @@ def _layers(experiment: Experiment | Classification) -> str:
     return "\n".join(lines)
 
 
-def _residuals(experiment: Experiment | Classification):
-    """Shapes of what differentiating the network at one image stores, in training."""
+def kept_bytes(experiment: Experiment | Classification) -> int:
+    """What differentiating the network keeps of one image, in training, before the compiler's savings."""
     keys = sample_keys(jax.random.key(0), jnp.arange(1))
     dropout = (keys,) if isinstance(experiment, Experiment) else ()  # classifiers have none
 
@@ -74,7 +74,8 @@ def _residuals(experiment: Experiment | Classification):
         return compute.apply(experiment.network, {"params": params}, x, jnp.ones(1), *dropout)
 
     x = jax.ShapeDtypeStruct((1, *experiment.image_shape), jnp.float32)
-    return jax.eval_shape(lambda params, x: jax.vjp(network, params, x)[1], experiment.param_shapes, x)
+    kept = jax.eval_shape(lambda params, x: jax.vjp(network, params, x)[1], experiment.param_shapes, x)
+    return _bytes(kept) - _bytes(experiment.param_shapes)
 
 
 def _sampler(experiment: Experiment) -> str:

@@ -57,9 +57,8 @@ def test_bytes_of_collectives_are_read_from_a_compiled_program():
     assert scaling.collectives(text) == {"all-reduce": 4 * 13 + 8, "all-gather": 16}
 
 
-def test_what_fits_follows_from_two_programs():
-    found = memory.fitting(one=3 * 10**9, two=5 * 10**9)
-    assert found["image"] == 2 * 10**9 and found["besides"] == 10**9
+def test_what_fits_is_what_an_images_share_leaves_room_for():
+    found = memory.fitting(image=2 * 10**9, besides=10**9)
     assert found["largest_batch"] == {"80 GB": 35, "141 GB": 62}  # of nine tenths of it
 
 
