@@ -6,7 +6,7 @@ NEXT := .venv-next/bin
 WORKERS := -n 2 --dist loadfile --no-loadscope-reorder
 
 # Each use of JAX, Flax and Orbax once: all networks traced, and computing; updates, runs and checkpoints; each sampler;
-# likelihoods; conditions; dequantisation; features; eight devices.
+# likelihoods; conditions; dequantisation; features; eight devices; traces, and what a compiled program says of itself.
 NEXT_TESTS := $(addprefix tests/, \
   test_layout.py::test_every_module_can_be_imported test_checkpoints.py test_state.py test_inception.py \
   test_configs.py::test_an_update_the_sampler_and_the_evaluation_of_a_config_can_be_traced \
@@ -20,6 +20,8 @@ NEXT_TESTS := $(addprefix tests/, \
   test_conditional.py::test_particles_are_drawn_by_the_predictor_alone \
   test_parallel.py::test_an_update_equals_that_of_jax_pmap_on_eight_devices \
   test_parallel.py::test_a_loaded_model_takes_batches_that_eight_devices_do_not_divide \
+  test_step.py::test_a_profile_is_a_trace_that_opens_in_a_browser \
+  test_benchmark.py::test_ours_and_a_peers_are_timed_in_turns \
   $(addprefix test_parity.py::test_a_network_computes_what_the_papers_does, [ncsn] [ncsnv2_64] [ddpm_vp] [ncsnpp_cat] [wideresnet]))
 
 # The first Python >= 3.11; and the first >= 3.12 if there is one, on which the tests run with the newest JAX as well.

@@ -359,7 +359,7 @@ def _check_values(config: ConfigDict) -> None:
     every = ("snapshot_freq", "snapshot_freq_for_preemption", "log_freq", "eval_freq")
     for key in ("batch_size", "n_iters", "keep_last", "fsdp", "accumulate", *every):
         _check_positive(f"training.{key}", training[key])
-    if config.get("profile", 0) < 0:
+    if config.profile < 0:
         raise UsageError(f"profile={config.profile} must not be negative; 0 traces nothing.")
     if training.keep_best < 0:
         raise UsageError(f"training.keep_best={training.keep_best} must not be negative; 0 keeps none for its loss.")

@@ -9,6 +9,7 @@ from ml_collections import ConfigDict
 
 from score_sde import parallel, workdir
 from score_sde.build import Classification, Experiment, parameter_counts, trainable
+from score_sde.memory import tree_bytes
 from score_sde.randomness import sample_keys
 
 MIB = 2**20
@@ -24,7 +25,7 @@ def describe(config: ConfigDict) -> None:
     learned, total = parameter_counts(experiment.param_shapes)
     shared = config.training.fsdp
     state = sum(
-        _bytes(leaf) / (1 if parallel.split_dimension(leaf.shape, shared) is None else shared)
+        tree_bytes(leaf) / (1 if parallel.split_dimension(leaf.shape, shared) is None else shared)
         for leaf in jax.tree.leaves(jax.eval_shape(experiment.init_state))
     )
     batch, devices = config.training.batch_size, jax.device_count()
@@ -75,7 +76,7 @@ def kept_bytes(experiment: Experiment | Classification) -> int:
 
     x = jax.ShapeDtypeStruct((1, *experiment.image_shape), jnp.float32)
     kept = jax.eval_shape(lambda params, x: jax.vjp(network, params, x)[1], experiment.param_shapes, x)
-    return _bytes(kept) - _bytes(experiment.param_shapes)
+    return tree_bytes(kept) - tree_bytes(experiment.param_shapes)
 
 
 def _sampler(experiment: Experiment) -> str:
@@ -91,7 +92,3 @@ def _sampler(experiment: Experiment) -> str:
     if method == "adaptive":
         return f"reverse SDE with adaptive steps, rtol {sampling.sde_rtol:g}"
     return f"{method}, {sampling.num_steps} steps on the {sampling.grid} grid"
-
-
-def _bytes(tree) -> int:
-    return sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(tree))

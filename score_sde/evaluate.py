@@ -245,9 +245,7 @@ def loss(model: Trained | TrainedClassifier, source: data.Source, folder: Path |
     folder: of the rounds, which are kept there if it is given.
     """
     size = model.config.eval.batch_size
-    rounds = _rounds(
-        folder, "loss", ["loss"], model, lambda: {"images": source.digest(), "precision": model.config.eval.precision}
-    )
+    rounds = _rounds(folder, "loss", ["loss"], model, lambda: {"images": source.digest()})
 
     def chunk(indices: np.ndarray, repeat: int, report: Report) -> Arrays:
         pixels, labels = source.take(indices)
@@ -331,21 +329,13 @@ def _rounds(
         "versions": workdir.versions(),
         "devices": sorted({device.device_kind for device in jax.devices()}),
         "batch_size": model.config.eval.batch_size,
+        "precision": model.config.eval.precision,
     }
     return Rounds(folder, stem, of_model | identity(), arrays)
 
 
 def _likelihood_identity(model: Trained, source: data.Source, repeats: int) -> dict[str, Any]:
-    keys = (
-        "precision",
-        "bpd_dataset",
-        "hutchinson_type",
-        "num_probes",
-        "dequantization",
-        "bound_num_times",
-        "rtol",
-        "atol",
-    )
+    keys = ("bpd_dataset", "hutchinson_type", "num_probes", "dequantization", "bound_num_times", "rtol", "atol")
     learned = digest(model.dequantizer_params) if model.dequantizer_params else None
     options = {key: model.config.eval[key] for key in keys}
     return {"images": source.digest(), "repeats": repeats, "dequantizer": learned, "eval": options}

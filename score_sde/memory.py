@@ -1,15 +1,29 @@
-"""How many samples at a time the devices have room for."""
+"""Bytes: of arrays, of compiled programs, and how many samples at a time the devices have room for."""
 
 import os
 from collections.abc import Callable
+from typing import Any
 
 import jax
 
+from score_sde.array_types import PyTree
 from score_sde.errors import UsageError
 from score_sde.parallel import pad_to_devices
 
 USABLE = 0.9  # of a device's memory; the rest is the runtime's, and lost between allocations
-PROBES = (8, 16)  # images a device; larger than where programs are compiled otherwise
+PROBES = (8, 16)  # images a device, of the two programs that tell an image's share
+
+
+def tree_bytes(tree: PyTree) -> int:
+    """Of arrays, or of their shapes."""
+    return sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(tree))
+
+
+def program_bytes(program: Any) -> int:
+    """That a device needs for a compiled program: arguments, results and what lies between."""
+    memory = program.memory_analysis()
+    used = memory.argument_size_in_bytes + memory.output_size_in_bytes + memory.temp_size_in_bytes
+    return used - memory.alias_size_in_bytes
 
 
 def device_bytes() -> int:

@@ -9,6 +9,7 @@ import jax
 from tqdm import tqdm
 
 from score_sde.array_types import Images, Keys, PyTree
+from score_sde.memory import program_bytes
 from score_sde.parallel import all_agree, batch_axes, is_first, pmap, split
 from score_sde.sampling import Solver, advance
 
@@ -81,9 +82,7 @@ class Runner:
         """That each device needs for such a call. The arrays may be shapes."""
         init, step, _ = self._programs_for(params, given, keys, x)
         state = jax.eval_shape(init, params, given, keys, x)
-        memory = step.lower(params, given, state, 0).compile().memory_analysis()
-        used = memory.argument_size_in_bytes + memory.output_size_in_bytes + memory.temp_size_in_bytes
-        return used - memory.alias_size_in_bytes
+        return program_bytes(step.lower(params, given, state, 0).compile())
 
     def _programs_for(self, params: PyTree, given: tuple, keys: Keys, x: Images) -> tuple[Callable, ...]:
         known = (x.shape, jax.tree.structure(given))

@@ -19,6 +19,7 @@ from score_sde.build import Classification, Experiment, trainable
 from score_sde.checkpoints import Checkpoints, Retention, steps
 from score_sde.divergence import DivergenceError, Losses
 from score_sde.errors import UsageError, warn
+from score_sde.memory import tree_bytes
 from score_sde.preemption import Notice, Stopped
 from score_sde.profiling import Profile
 from score_sde.progress import Runner, bar, reporter
@@ -43,6 +44,16 @@ def train_step(experiment: Experiment | Classification) -> Callable[..., tuple[T
         return apply_gradients(state, loss, grads, experiment.optimizer, config.optim.ema_rate)
 
     return step
+
+
+def compiled_step(
+    experiment: Experiment | Classification, placement: PyTree
+) -> Callable[..., tuple[TrainState, Array]]:
+    """`train_step` over all devices; the state, whose shardings are `placement`, is donated."""
+    of_labels = (0,) if experiment.takes_labels else ()
+    return parallel.pmap(
+        train_step(experiment), in_axes=(placement, 0, *of_labels), out_axes=(placement, None), donate_argnums=(0,)
+    )
 
 
 def accumulated(fn: Callable[..., PyTree], parts: int) -> Callable[..., PyTree]:
@@ -112,9 +123,7 @@ def _loop(
     placement = parallel.fully_sharded(shapes, training.fsdp)
     labelled = experiment.takes_labels
     of_labels = (0,) if labelled else ()
-    update = parallel.pmap(
-        train_step(experiment), in_axes=(placement, 0, *of_labels), out_axes=(placement, None), donate_argnums=(0,)
-    )
+    update = compiled_step(experiment, placement)
     evaluate = parallel.pmap(experiment.eval_losses, in_axes=(None, 0, None, 0, *of_labels), out_axes=None)
     total = jax.jit(lambda params: sum(jnp.sum(leaf) for leaf in jax.tree.leaves(params)))
     draws = training.snapshot_sampling and isinstance(experiment, Experiment)
@@ -204,7 +213,7 @@ def _retention(config: ConfigDict, imported: Sequence[int]) -> Retention:
 
 def _check_space(directory: Path, experiment: Experiment | Classification) -> None:
     """Raises `UsageError` where not even one checkpoint has space."""
-    needed = sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(experiment.state_shapes))
+    needed = tree_bytes(experiment.state_shapes)
     free = shutil.disk_usage(directory).free
     if free < needed:
         raise UsageError(

@@ -181,7 +181,9 @@ def completed(stored: Mapping[str, Any]) -> dict[str, Any]:
     added = dict(ADDED)
     if "model" in stored:
         added["model"] = ADDED_TO_MODEL.get(stored["model"].get("name"), {})
-    return dict(stored) | {section: values | stored.get(section, {}) for section, values in added.items()}
+    return (
+        {"profile": 0} | dict(stored) | {section: values | stored.get(section, {}) for section, values in added.items()}
+    )
 
 
 def check_same_run(workdir: Path, config: Mapping[str, Any], others: Collection[str] = ()) -> None:

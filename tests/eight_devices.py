@@ -14,6 +14,7 @@ from score_sde import images, parallel
 from score_sde.array_types import PyTree
 from score_sde.build import Experiment
 from score_sde.errors import UsageError
+from score_sde.memory import tree_bytes
 from score_sde.randomness import sample_keys
 from score_sde.trained import Trained
 
@@ -71,7 +72,7 @@ def literal_pmap(parts: Experiment, params: PyTree) -> dict:
         "difference": largest_difference(ours, literal),
         "moved": largest_difference(ours[0], params),
         "collectives": collectives(program.as_text()),
-        "bytes": sum(leaf.nbytes for leaf in jax.tree.leaves(params)),
+        "bytes": tree_bytes(params),
     }
 
 

@@ -117,7 +117,6 @@ def test_the_summary_counts_kills_by_what_differs():
     assert [line.split()[-1] for line in text_table(lives).splitlines()[2:]] == ["yes", "yes", "yes", "NO"]
 
 
-@pytest.mark.long
 @pytest.mark.usefixtures("one_block")
 def test_a_life_is_the_undisturbed_run(tmp_path, capsys, monkeypatch):
     """Training killed in its first save and evaluation in its first part (by the seed), with the config cut short."""

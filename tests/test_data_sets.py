@@ -15,7 +15,7 @@ from score_sde.data import preparers
 from score_sde.main import main
 
 # They share compiled programs.
-pytestmark = [pytest.mark.xdist_group("data sets"), pytest.mark.usefixtures("one_block", "compiled_once")]
+pytestmark = pytest.mark.usefixtures("one_block", "compiled_once")
 CONFIG = Path(__file__).parent.parent / "configs/vp/cifar10_ddpmpp_continuous.py"
 SMALL = {
     "model.nf": 8,
@@ -88,7 +88,6 @@ class WithoutTensorFlow:
         return getattr(self.finder, name)
 
 
-@pytest.mark.long
 @pytest.mark.parametrize("make", [cifar10, pictures, digits, fashion_mnist])
 def test_a_data_set_trains_samples_and_evaluates_by_config_values_alone(make, tmp_path, monkeypatch, capsys):
     assert "tensorflow" not in sys.modules

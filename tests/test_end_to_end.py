@@ -27,8 +27,7 @@ from score_sde.state import initial_state
 from score_sde.train import train
 from score_sde.train_dequantizer import train_dequantizer
 
-# They share a trained workdir.
-pytestmark = [pytest.mark.xdist_group("end to end"), pytest.mark.usefixtures("one_block", "compiled_once")]
+pytestmark = pytest.mark.usefixtures("one_block", "compiled_once")
 CONFIGS = ["vp/digits_ddpmpp_continuous", "ve/digits_ncsnpp_continuous"]
 
 
@@ -374,7 +373,6 @@ def test_snapshots_come_with_samples(tiny_config, tmp_path):
     assert np.load(tmp_path / "samples/snapshots/step_00000002.npz")["images"].shape == (16, 8, 8, 1)
 
 
-@pytest.mark.long
 def test_cifar10_trains_resumes_samples_and_evaluates_from_the_command_line(tmp_path, monkeypatch, capsys):
     prepare_cifar10(tmp_path / "data")
     monkeypatch.setenv("TFDS_DATA_DIR", str(tmp_path / "data"))

@@ -32,8 +32,7 @@ from score_sde.rounds import Rounds
 from score_sde.train import load_data, train
 from score_sde.writer import Writer
 
-# They share a run.
-pytestmark = [pytest.mark.xdist_group("faults"), pytest.mark.usefixtures("one_block", "compiled_once")]
+pytestmark = pytest.mark.usefixtures("one_block", "compiled_once")
 DISABLED = {"mode": "disabled", "project": "p", "name": "", "id": "1"}
 STATE = {"w": np.arange(200_000, dtype=np.float32)}
 

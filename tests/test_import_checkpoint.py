@@ -236,7 +236,6 @@ class Untraced(Experiment):
         return super().init_params() if hasattr(self, "optimizer") else {}
 
 
-@pytest.mark.long
 @pytest.mark.parametrize("configs", grouped(load_json("layouts.json"), full_size))
 def test_full_size_layers_are_numbered_as_in_the_papers_pytorch_code(configs):
     """Against digests of the reference network's parameters in order: names, shapes and trainability; and our names."""

@@ -27,7 +27,6 @@ def weights(monkeypatch):
     return load
 
 
-@pytest.mark.long
 def test_features_and_logits_are_those_of_torch_fidelity(weights):
     """Whose input is (x - 128) / 128."""
     params = weights()

@@ -40,7 +40,6 @@ test "$1 $2" = "-m score_sde" && exec {python} -c {program} "${{@:3}}"
 """
 
 
-@pytest.mark.long
 def test_a_jobset_starts_a_process_of_one_run_in_each_pod(tmp_path, data_dir):
     content = yaml.safe_load((LAUNCH / "jobset.yaml").read_text())
     (job,) = content["spec"]["replicatedJobs"]
@@ -124,7 +123,6 @@ def _running() -> bool:
     return bool(shutil.which("sbatch")) and not subprocess.run(["sinfo"], capture_output=True, check=False).returncode
 
 
-@pytest.mark.long
 @pytest.mark.skipif(not _running(), reason="no SLURM is running here; slurm_of_one_machine.sh starts one")
 def test_two_tasks_under_slurm_are_stopped_requeued_and_go_on_to_the_end(tmp_path, data_dir):
     workdir = tmp_path / "run"

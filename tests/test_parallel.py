@@ -11,7 +11,6 @@ import pytest
 
 from experiments.invariance.cases import CASES, REFERENCE, difference, missed, run
 
-pytestmark = pytest.mark.xdist_group("parallel")  # they share runs
 SCRIPT = Path(__file__).parent / "eight_devices.py"
 WORKER = f"""
 import sys

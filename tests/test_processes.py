@@ -20,7 +20,7 @@ from score_sde.checkpoints import steps
 from score_sde.errors import UsageError
 from score_sde.main import main
 
-pytestmark = [pytest.mark.xdist_group("processes"), pytest.mark.usefixtures("one_block")]  # they share runs
+pytestmark = pytest.mark.usefixtures("one_block")
 ROOT = Path(__file__).parent.parent
 CONFIG = f"--config={ROOT / 'configs/vp/digits_ddpmpp_continuous.py'}"
 EVERY = 8  # steps are a snapshot and an evaluation

@@ -72,7 +72,6 @@ def test_a_wandb_that_never_finishes_does_not_hold_the_run(tmp_path, monkeypatch
     forever.set()
 
 
-@pytest.mark.long
 def test_a_server_that_cannot_be_reached_costs_the_mirror_and_no_line(tmp_path, monkeypatch, capfd):
     pytest.importorskip("wandb")
     with socket.socket() as free:

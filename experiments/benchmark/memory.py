@@ -7,18 +7,16 @@ import json
 from pathlib import Path
 from typing import Any
 
-import jax
-
 from configs.ve import celebahq_256_ncsnpp_continuous, celebahq_ncsnpp_continuous
 from score_sde.build import Experiment
 from score_sde.describe import kept_bytes
+from score_sde.memory import USABLE, tree_bytes
 
 NETWORKS = {
     "NCSN++ 256x256": celebahq_256_ncsnpp_continuous.get_config,
     "NCSN++ 1024x1024": celebahq_ncsnpp_continuous.get_config,
 }
 GPUS = {"80 GB": 80e9, "141 GB": 141e9}
-USABLE = 0.9  # of a GPU's memory; the rest is the runtime's, and lost between allocations
 
 
 def run(folder: Path) -> int:
@@ -45,10 +43,7 @@ def run(folder: Path) -> int:
 
 def _needs(experiment: Experiment) -> dict[str, Any]:
     """An image's share, and besides it the training state and the gradient."""
-    sizes = [
-        sum(4 * leaf.size for leaf in jax.tree.leaves(t)) for t in (experiment.state_shapes, experiment.param_shapes)
-    ]
-    return fitting(kept_bytes(experiment), sum(sizes))
+    return fitting(kept_bytes(experiment), tree_bytes((experiment.state_shapes, experiment.param_shapes)))
 
 
 def fitting(image: int, besides: int) -> dict[str, Any]:

@@ -1,8 +1,9 @@
 """Another implementation's times, by a program of its own that answers a line of JSON with a line of JSON.
 
-It first says what it is: {"name", "versions", "threads"}. Of {"prepare": TASK, "network": NAME, "config": the config as
-nested objects, "batch": n} it says {"flops" or nothing more}, or {"missing": reason} where it has no such thing; of
-{"run": true} it says {"seconds", "evaluations"}: of one repetition of what was prepared last under that key.
+It first says what it is: {"name", "versions", "threads"}. Asked {"prepare": KEY, "task": one of `tasks.TASKS`,
+"config": the config as nested objects, "batch": n}, it says {}, or {"missing": reason} where it has no such thing.
+Asked {"run": KEY}, it says {"seconds", "evaluations"}, of one repetition of what it prepared under that key. It ends
+with its input.
 """
 
 import json

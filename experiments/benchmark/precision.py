@@ -17,8 +17,7 @@ PRECISIONS = ("tf32", "bfloat16")
 def run(folder: Path) -> int:
     """Trains the digits' network with each seed and precision, and compares evaluation losses from half-way on."""
     curves = {(seed, precision): _curve(folder, seed, precision) for seed in SEEDS for precision in PRECISIONS}
-    late = [i for i, step in enumerate(range(EVERY, UPDATES + 1, EVERY)) if step > UPDATES // 2]
-    means = {key: statistics.mean(losses[i] for i in late) for key, losses in curves.items()}
+    means = {key: statistics.mean(loss for step, loss in curve if step > UPDATES // 2) for key, curve in curves.items()}
     moved = [means[seed, "bfloat16"] - means[seed, "tf32"] for seed in SEEDS]
     between = statistics.stdev(means[seed, "tf32"] for seed in SEEDS)
     found = {
@@ -29,19 +28,21 @@ def run(folder: Path) -> int:
         "standard deviation between seeds": between,
     }
     (folder / "precision.json").write_text(json.dumps(found, indent=2) + "\n")
-    steps = list(range(EVERY, UPDATES + 1, EVERY))
-    drawn = {f"{precision}, seed {seed}": (steps, losses, None) for (seed, precision), losses in curves.items()}
+    drawn = {
+        f"{precision}, seed {seed}": (*zip(*curve, strict=True), None) for (seed, precision), curve in curves.items()
+    }
     figure = page.figure("Evaluation loss of the digits' network", page.chart(drawn, "updates", "loss", log=True))
     page.write(folder / "precision.html", "bfloat16 against float32", page.listing(found) + figure)
     print("\n".join(f"{name}: {value}" for name, value in found.items()))
     return 0
 
 
-def _curve(folder: Path, seed: int, precision: str) -> list[float]:
+def _curve(folder: Path, seed: int, precision: str) -> list[tuple[int, float]]:
+    """Steps and evaluation losses."""
     config = get_config()
     config.seed = seed
     config.training.update(precision=precision, n_iters=UPDATES, eval_freq=EVERY, snapshot_freq=UPDATES)
     workdir = folder / f"{precision}_{seed}"
     train(config, workdir)
     lines = read_lines(workdir / "metrics.jsonl", UPDATES)
-    return [line["eval_loss"] for line in lines if "eval_loss" in line]
+    return [(line["step"], line["eval_loss"]) for line in lines if "eval_loss" in line]

@@ -3,6 +3,7 @@
 from pathlib import Path
 from typing import Any
 
+from experiments.compare.report import aligned
 from score_sde import page
 
 COLUMNS = {
@@ -29,18 +30,16 @@ FORMATS = {
 }
 
 
-def lines(facts: dict[str, Any], rows: list[dict[str, Any]]) -> list[str]:
-    """Aligned columns, and what they are of."""
-    table = [list(COLUMNS.values()), *([_cell(row, key) for key in COLUMNS] for row in rows)]
-    widths = [max(map(len, column)) for column in zip(*table, strict=True)]
-    return [_about(facts), *("  ".join(map(str.ljust, cells, widths)).rstrip() for cells in table)]
+def text(facts: dict[str, Any], rows: list[dict[str, Any]]) -> str:
+    """For the terminal."""
+    return f"{_about(facts)}\n{aligned(list(COLUMNS.values()), _cells(rows))}"
 
 
 def write(path: Path, facts: dict[str, Any], rows: list[dict[str, Any]]) -> None:
     """The page."""
     body = [
         page.listing({"measured on": _about(facts), "command": facts["command"]}),
-        page.table(list(COLUMNS.values()), [[_cell(row, key) for key in COLUMNS] for row in rows]),
+        page.table(list(COLUMNS.values()), _cells(rows)),
         page.note(
             "Medians. An evaluation of train is an update. Operations are those of convolutions and matrix products, "
             "an update being three passes; memory is what the compiled program needs on a device."
@@ -57,6 +56,10 @@ def _about(facts: dict[str, Any]) -> str:
         f"{facts['devices']} x {facts['device']}, {facts['cores']} cores, JAX {versions['jax']}, Python "
         f"{versions['python']}, medians of {facts['rounds']} in turns{peer}; matrix products: {rates}"
     )
+
+
+def _cells(rows: list[dict[str, Any]]) -> list[list[str]]:
+    return [[_cell(row, key) for key in COLUMNS] for row in rows]
 
 
 def _cell(row: dict[str, Any], key: str) -> str:

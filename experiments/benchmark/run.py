@@ -1,5 +1,6 @@
 """Times of the package's programs, and of a peer's beside them, in turns."""
 
+import contextlib
 import json
 import os
 import statistics
@@ -14,7 +15,7 @@ import jax.numpy as jnp
 
 from experiments.benchmark.cases import Case, cases
 from experiments.benchmark.peer import Peer
-from experiments.benchmark.report import lines, write
+from experiments.benchmark.report import text, write
 from experiments.benchmark.tasks import TASKS, Task, matrix_rate
 from score_sde import workdir
 from score_sde.build import Experiment
@@ -41,27 +42,24 @@ def run(
             one_of("--tasks", task, TASKS)
         for precision in precisions:
             one_of("--precisions", precision, PRECISIONS)
-        other = Peer(peer) if peer else None
-        rows, timed = [], {}
-        for name, case in chosen.items():
-            for task in tasks:
-                size = batch or (case.large_batch if accelerator else case.batch)
-                for precision in precisions:
-                    row, program = _prepared(name, case, task, precision, size)
-                    rows.append(row)
-                    if program:
-                        timed[len(rows) - 1] = program
-                if other and other.prepare(f"{name} {task}", task, case.config.to_dict(), size):
-                    rows.append(
-                        {"network": name, "task": task, "by": other.about["name"], "batch": size, "seconds": []}
-                    )
-                    timed[len(rows) - 1] = other
-        _in_turns(rows, timed, rounds)
+        with contextlib.ExitStack() as until_done:
+            other = until_done.enter_context(contextlib.closing(Peer(peer))) if peer else None
+            rows, timed = [], {}
+            for name, case in chosen.items():
+                for task in tasks:
+                    size = batch or (case.large_batch if accelerator else case.batch)
+                    for precision in precisions:
+                        row, program = _prepared(name, case, task, precision, size)
+                        rows.append(row)
+                        if program:
+                            timed[len(rows) - 1] = program
+                    if other and other.prepare(f"{name} {task}", task, case.config.to_dict(), size):
+                        timed[len(rows)] = other
+                        rows.append(_row(name, task, other.about["name"], size))
+            _in_turns(rows, timed, rounds)
     except UsageError as error:
         print(f"benchmark: {error}", file=sys.stderr)
         return 2
-    if other:
-        other.close()
     facts = {
         "device": jax.devices()[0].device_kind,
         "devices": jax.device_count(),
@@ -76,7 +74,7 @@ def run(
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "benchmark.json").write_text(json.dumps({"facts": facts, "rows": found}, indent=2) + "\n")
     write(folder / "benchmark.html", facts, found)
-    print("\n".join(lines(facts, found)))
+    print(text(facts, found))
     print(f"Open {folder / 'benchmark.html'}")
     return 0
 
@@ -87,7 +85,7 @@ def _prepared(name: str, case: Case, task: str, precision: str, batch: int) -> t
     config.training.precision = config.sampling.precision = precision
     if precision != "bfloat16":
         config.eval.precision = precision
-    row = {"network": name, "task": task, "by": f"score_sde, {precision}", "batch": batch, "seconds": []}
+    row = _row(name, task, f"score_sde, {precision}", batch)
     if precision == "bfloat16" and task in ("likelihood", "load", "save"):
         return row | {"missing": "not in bfloat16"}, None
     try:
@@ -96,6 +94,10 @@ def _prepared(name: str, case: Case, task: str, precision: str, batch: int) -> t
         return row | {"missing": str(error).splitlines()[0][:200]}, None
     keys = ("images", "evaluations", "flops", "bytes", "compilation")
     return row | {key: getattr(program, key) for key in keys if getattr(program, key) is not None}, program
+
+
+def _row(network: str, task: str, by: str, batch: int) -> dict[str, Any]:
+    return {"network": network, "task": task, "by": by, "batch": batch, "seconds": []}
 
 
 def _in_turns(rows: list[dict[str, Any]], timed: dict[int, Task | Peer], rounds: int) -> None:

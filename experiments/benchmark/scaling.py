@@ -53,17 +53,14 @@ def measure(fsdp: int) -> dict:
     from configs.vp.digits_ddpmpp_continuous import get_config
     from score_sde import parallel
     from score_sde.build import Experiment
-    from score_sde.train import train_step
+    from score_sde.memory import tree_bytes
+    from score_sde.train import compiled_step
 
     experiment = Experiment(get_config())
-    placement = parallel.fully_sharded(experiment.state_shapes, fsdp)
-    update = parallel.pmap(
-        train_step(experiment), in_axes=(placement, 0), out_axes=(placement, None), donate_argnums=(0,)
-    )
+    update = compiled_step(experiment, parallel.fully_sharded(experiment.state_shapes, fsdp))
     pixels = jax.ShapeDtypeStruct((16 * jax.device_count(), *experiment.image_shape), np.uint8)
     program = update.lower(experiment.state_shapes, pixels).compile().as_text()
-    size = sum(4 * leaf.size for leaf in jax.tree.leaves(experiment.param_shapes))
-    return {"parameters": size, "collectives": collectives(program)}
+    return {"parameters": tree_bytes(experiment.param_shapes), "collectives": collectives(program)}
 
 
 def _by_process(devices: int, fsdp: int) -> dict:

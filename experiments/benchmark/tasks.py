@@ -18,11 +18,12 @@ from score_sde import data
 from score_sde.build import Experiment
 from score_sde.checkpoints import Checkpoints, Retention
 from score_sde.likelihood import bits_per_dim
-from score_sde.parallel import pmap, split
+from score_sde.memory import program_bytes, tree_bytes
+from score_sde.parallel import fully_sharded, pmap, split
 from score_sde.randomness import batch_keys
 from score_sde.sampling import advance
 from score_sde.sde import LEAST_TIME
-from score_sde.train import train_step
+from score_sde.train import compiled_step
 
 STEPS = 4  # of a sampler, in one timing
 
@@ -43,25 +44,23 @@ def forward(experiment: Experiment, batch: int) -> Task:
     params = jax.jit(experiment.init_params)()
     score = pmap(lambda params, x, t: experiment.score_fn_of(params, "pc")(x, t), in_axes=(None, 0, 0), out_axes=0)
     program, spent = _compiled(score, params, x, t)
-    work = flops(lambda p: experiment.score_fn(p)(x, t), params)
-    return Task(lambda: jax.block_until_ready(program(params, x, t)), batch, 1, work, _bytes(program), spent)
+    work = _operations(experiment, batch)
+    return Task(lambda: jax.block_until_ready(program(params, x, t)), batch, 1, work, program_bytes(program), spent)
 
 
 def train(experiment: Experiment, batch: int) -> Task:
     """One update: loss, gradient, Adam, EMA; the operations are those of three passes, whatever is computed again."""
     (pixels,) = split(np.random.default_rng(0).integers(0, 256, (batch, *experiment.image_shape)).astype(np.uint8))
-    state = jax.jit(experiment.init_state)()
-    update = pmap(train_step(experiment), in_axes=(None, 0), out_axes=(None, None), donate_argnums=(0,))
-    program, spent = _compiled(update, state, pixels)
-    x, t = jnp.zeros((batch, *experiment.image_shape)), jnp.ones(batch)
-    work = 3 * flops(lambda p: experiment.score_fn(p)(x, t), experiment.param_shapes)
+    placement = fully_sharded(experiment.state_shapes, experiment.config.training.fsdp)
+    state = jax.jit(experiment.init_state, out_shardings=placement)()
+    program, spent = _compiled(compiled_step(experiment, placement), state, pixels)
     held = [state]
 
     def run() -> None:
         held[0], loss = program(held[0], pixels)
         jax.block_until_ready(loss)
 
-    return Task(run, batch, 1, work, _bytes(program), spent)
+    return Task(run, batch, 1, 3 * _operations(experiment, batch), program_bytes(program), spent)
 
 
 def sample(experiment: Experiment, batch: int) -> Task:
@@ -76,10 +75,9 @@ def sample(experiment: Experiment, batch: int) -> Task:
     program, spent = _compiled(pmap(steps, in_axes=(None, 0, 0), out_axes=0), params, keys, x)
     solver = experiment.sampler(params, "pc")
     evaluations = STEPS * solver.nfe // experiment.sampling_sde.num_scales
-    t = jnp.ones(batch)
-    work = evaluations * flops(lambda p: experiment.score_fn(p)(x, t), params)
+    work = evaluations * _operations(experiment, batch)
     return Task(
-        lambda: jax.block_until_ready(program(params, keys, x)), batch, evaluations, work, _bytes(program), spent
+        lambda: jax.block_until_ready(program(params, keys, x)), batch, evaluations, work, program_bytes(program), spent
     )
 
 
@@ -96,10 +94,9 @@ def likelihood(experiment: Experiment, batch: int) -> Task:
 
     program, spent = _compiled(pmap(solve, in_axes=(None, 0, 0), out_axes=None), params, keys, x)
     evaluations = int(np.max(program(params, keys, x)[2]))
-    t = jnp.ones(batch)
-    work = 2 * evaluations * flops(lambda p: experiment.score_fn(p)(x, t), params)
+    work = 2 * evaluations * _operations(experiment, batch)
     return Task(
-        lambda: jax.block_until_ready(program(params, keys, x)), batch, evaluations, work, _bytes(program), spent
+        lambda: jax.block_until_ready(program(params, keys, x)), batch, evaluations, work, program_bytes(program), spent
     )
 
 
@@ -127,7 +124,7 @@ def save(experiment: Experiment, batch: int) -> Task:
     def run() -> None:
         checkpoints.save(next(steps), state)
 
-    return Task(run, 1, bytes=sum(leaf.nbytes for leaf in jax.tree.leaves(state)), before=checkpoints.wait)
+    return Task(run, 1, bytes=tree_bytes(state), before=checkpoints.wait)
 
 
 TASKS: dict[str, Callable[[Experiment, int], Task]] = {
@@ -161,7 +158,7 @@ def _compiled(fn: Callable, *args: Any) -> tuple[Any, float]:
     return program, time.perf_counter() - started
 
 
-def _bytes(program: Any) -> int:
-    memory = program.memory_analysis()
-    used = memory.argument_size_in_bytes + memory.output_size_in_bytes + memory.temp_size_in_bytes
-    return used - memory.alias_size_in_bytes
+def _operations(experiment: Experiment, batch: int) -> int:
+    """Of one evaluation of the network."""
+    x, t = jnp.zeros((batch, *experiment.image_shape)), jnp.ones(batch)
+    return flops(lambda params: experiment.score_fn(params)(x, t), experiment.param_shapes)

@@ -28,9 +28,7 @@ def group_norm(
 
     Statistics are reduced over pixels first and over the channels of a group after, which spares a reshape of x.
     """
-    h = x.astype(jnp.float32)
-    mean, rate = _statistics(h, groups, epsilon)
-    return act((h - mean) * (rate * scale) + bias).astype(x.dtype)
+    return _forward(x, scale, bias, groups, epsilon, act)[0]
 
 
 group_norm_by_hand = jax.custom_vjp(group_norm, nondiff_argnums=(3, 4, 5))  # no forward-mode derivative

@@ -119,8 +119,7 @@ class NCSNpp(nn.Module):
 
     nf: channels of the first level; ch_mult: factors on it, one a level; attn_resolutions: heights with attention.
     Height and width of the images must be divisible by 2 ** (len(ch_mult) - 1). num_classes: 0, or how many classes it
-    can be told; one that it is not told is the class `num_classes`. dropout_keys: one an image, given
-    in training.
+    can be told; one that it is not told is the class `num_classes`. dropout_keys: one an image, given in training.
     """
 
     nf: int = 128
