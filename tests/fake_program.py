@@ -16,17 +16,19 @@ def main() -> None:
     flags = dict(argument.lstrip("-").split("=", 1) for argument in sys.argv[1:])
     workdir, mode = Path(flags["workdir"]), flags["mode"]
     workdir.mkdir(parents=True, exist_ok=True)
+    stopped = []
+    signal.signal(signal.SIGTERM, lambda *_: stopped.append(True))
     with (workdir / "calls.txt").open("a") as calls:
         calls.write(f"{mode} {os.environ.get('CUDA_VISIBLE_DEVICES', '')}\n")
     (workdir / "flags.txt").write_text(os.environ.get("XLA_FLAGS", ""))
     attempts = (workdir / "calls.txt").read_text().count(mode)
     if mode == "train":
-        train(workdir, flags, attempts)
+        train(workdir, flags, attempts, stopped)
     else:
         evaluate(workdir, flags)
 
 
-def train(workdir: Path, flags: dict[str, str], attempts: int) -> None:
+def train(workdir: Path, flags: dict[str, str], attempts: int, stopped: list[bool]) -> None:
     lr, seed, total = (float(flags.get(f"config.{key}", default)) for key, default in DEFAULTS.items())
     if lr == 13:
         print("score_sde: This learning rate brings bad luck; choose another.", file=sys.stderr)
@@ -40,8 +42,6 @@ def train(workdir: Path, flags: dict[str, str], attempts: int) -> None:
     (workdir / "checkpoints").mkdir(exist_ok=True)
     (workdir / "values.json").write_text(json.dumps({"lr": lr, "seed": seed}))
     start = max((int(path.name) for path in (workdir / "checkpoints").iterdir()), default=0)
-    stopped = []
-    signal.signal(signal.SIGTERM, lambda *_: stopped.append(True))
     for step in range(start + 1, int(total) + 1):
         time.sleep(float(os.environ.get("FAKE_SECONDS", "0")))
         with (workdir / "metrics.jsonl").open("a") as metrics:
