@@ -15,12 +15,11 @@ NEXT_TESTS := $(addprefix tests/, \
   test_likelihood.py::test_bits_per_dim_equal_the_closed_form \
   test_likelihood_bound.py::test_the_exact_score_makes_the_bound_an_equality \
   test_dequantization.py::test_training_variational_dequantisation_lowers_bits_per_dim \
-  test_conditional.py::test_classifiers_and_weaker_networks_of_workdirs_guide \
   test_conditional.py::test_known_pixels_of_a_network_are_exact_and_grey_values_stay \
   test_conditional.py::test_particles_are_drawn_by_the_predictor_alone \
   test_parallel.py::test_an_update_equals_that_of_jax_pmap_on_eight_devices \
   test_parallel.py::test_a_loaded_model_takes_batches_that_eight_devices_do_not_divide \
-  test_step.py::test_a_profile_is_a_trace_that_opens_in_a_browser \
+  test_phases.py::test_a_profile_is_a_trace_that_opens_in_a_browser \
   test_benchmark.py::test_ours_and_a_peers_are_timed_in_turns \
   $(addprefix test_parity.py::test_a_network_computes_what_the_papers_does, [ncsn] [ncsnv2_64] [ddpm_vp] [ncsnpp_cat] [wideresnet]))
 

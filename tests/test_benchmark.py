@@ -7,6 +7,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from one_block import OneBlock
 
 from configs.ve import cifar10_ncsnpp_continuous
 from configs.vp import cifar10_ddpmpp_continuous
@@ -16,6 +17,7 @@ from experiments.benchmark.flops import flops
 from score_sde.build import Experiment
 from score_sde.errors import UsageError
 from score_sde.memory import largest_batch
+from score_sde.models import MODELS
 
 PEER = """
 import json, sys
@@ -79,7 +81,8 @@ def test_the_largest_batch_fits_and_is_a_multiple_of_eight_and_of_the_devices():
 
 def test_ours_and_a_peers_are_timed_in_turns(tmp_path, monkeypatch, capsys):
     config = cases()["DDPM++ 8x8"].config
-    config.model.update(nf=8, ch_mult=(1,), attn_resolutions=())
+    config.model.nf = 8
+    monkeypatch.setitem(MODELS, "ncsnpp", OneBlock)
     monkeypatch.setattr(run, "cases", lambda: {"tiny": Case(config, 2, 2)})
     (tmp_path / "peer.py").write_text(PEER)
     command = f"{sys.executable} {tmp_path / 'peer.py'}"

@@ -1,3 +1,5 @@
+import functools
+
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
@@ -42,19 +44,27 @@ def test_fourier_embeddings_are_of_the_labels_logarithm_and_never_train():
 
 def test_fir_filters_equal_those_of_the_papers_code():
     np.testing.assert_allclose(
-        resampling.fir_downsample(RAMP, TAPS)[0, ..., 0], [[3.5, 4.703125], [8.3125, 9.515625]], rtol=1e-6
+        jax.jit(resampling.fir_downsample, static_argnums=1)(RAMP, TAPS)[0, ..., 0],
+        [[3.5, 4.703125], [8.3125, 9.515625]],
+        rtol=1e-6,
     )
     up = [[0.5625, 0.9375, 1.3125, 1.125], [1.5, 2.25, 2.75, 2.25], [3, 4.25, 4.75, 3.75]]
     up.append([2.8125, 3.9375, 4.3125, 3.375])
-    np.testing.assert_allclose(resampling.fir_upsample(SQUARE, TAPS)[0, ..., 0], up, rtol=1e-6)
+    np.testing.assert_allclose(
+        jax.jit(resampling.fir_upsample, static_argnums=1)(SQUARE, TAPS)[0, ..., 0], up, rtol=1e-6
+    )
 
 
 def test_fused_fir_convolutions_equal_those_of_the_papers_code():
     down = [[21.6875, 23.704689], [29.018751, 29.198439]]
-    np.testing.assert_allclose(resampling.fir_conv_downsample(RAMP, WEIGHT, TAPS)[0, ..., 0], down, rtol=1e-6)
+    np.testing.assert_allclose(
+        jax.jit(resampling.fir_conv_downsample, static_argnums=2)(RAMP, WEIGHT, TAPS)[0, ..., 0], down, rtol=1e-6
+    )
     up = [[4.63125, 7.01875, 7.7375, 5.86875], [9.6375, 13.7875, 14.46875, 10.59375]]
     up += [[11.925, 16.6, 17.01875, 12.20625], [8.26875, 11.25625, 11.3375, 7.93125]]
-    np.testing.assert_allclose(resampling.fir_conv_upsample(SQUARE, WEIGHT, TAPS)[0, ..., 0], up, rtol=1e-6)
+    np.testing.assert_allclose(
+        jax.jit(resampling.fir_conv_upsample, static_argnums=2)(SQUARE, WEIGHT, TAPS)[0, ..., 0], up, rtol=1e-6
+    )
 
 
 @pytest.mark.parametrize("taps", [(1, 3, 3, 1), (1, 2, 1), (1, 4, 6, 4, 1), (1, 2, 3, 5, 7, 1)])
@@ -76,25 +86,26 @@ def test_filters_equal_a_dilated_depthwise_convolution(taps, up, down):
         dimension_numbers=("NHWC", "HWIO", "NHWC"),
         feature_group_count=3,
     )
-    actual = resampling.filter2d(x, taps, gain=2, up=up, down=down, pad=pad)
+    actual = jax.jit(functools.partial(resampling.filter2d, taps=taps, gain=2, up=up, down=down, pad=pad))(x)
     np.testing.assert_allclose(actual, expected, atol=1e-5)
 
 
 @pytest.mark.parametrize("channels", [4, 32, 96, 256])
 def test_group_norm_equals_flaxs_and_so_does_its_derivative_by_hand(channels):
-    x = 3 + 2 * jax.random.normal(jax.random.key(1), (2, 5, 4, channels))
+    rng = np.random.default_rng(channels)
+    x, weights = 3 + 2 * rng.standard_normal((2, 5, 4, channels), np.float32), rng.standard_normal((2, 5, 4, channels))
     reference = nn.GroupNorm(num_groups=min(channels // 4, 32), epsilon=1e-6, use_fast_variance=False)
-    params = reference.init(jax.random.key(2), x)
-    params = jax.tree.map(lambda p: p + jax.random.normal(jax.random.key(3), p.shape), params)
+    shapes = jax.eval_shape(reference.init, jax.random.key(2), x)
+    params = jax.tree.map(lambda p: 1 + rng.standard_normal(p.shape, np.float32), shapes)
     fused, plain = (GroupNorm(Compute(fused=fused), nn.swish) for fused in (True, False))
 
     def value_and_gradients(norm):
-        weights = jax.random.normal(jax.random.key(4), x.shape)
         return jax.jit(jax.value_and_grad(lambda params, x: jnp.sum(weights * norm(params, x)), argnums=(0, 1)))(
             params, x
         )
 
-    np.testing.assert_allclose(GroupNorm(Compute()).apply(params, x), jax.jit(reference.apply)(params, x), atol=2e-5)
+    values = (jax.jit(norm.apply)(params, x) for norm in (GroupNorm(Compute()), reference))
+    np.testing.assert_allclose(*values, atol=2e-5)
     expected = value_and_gradients(lambda params, x: nn.swish(reference.apply(params, x)))
     for norm in (fused, plain):
         jax.tree.map(
@@ -115,8 +126,8 @@ def test_strided_convolutions_pad_below_and_on_the_right():
 @pytest.mark.parametrize("with_conv", [False, True])
 def test_resampling_modules_change_the_size_by_two(fir, with_conv):
     x = jnp.ones((2, 8, 8, 4))
-    up, _ = Upsample(6 if with_conv else None, with_conv, fir).init_with_output(jax.random.key(0), x)
-    down, _ = Downsample(6 if with_conv else None, with_conv, fir).init_with_output(jax.random.key(0), x)
+    modules = (module(6 if with_conv else None, with_conv, fir) for module in (Upsample, Downsample))
+    up, down = (jax.eval_shape(module.init_with_output, jax.random.key(0), x)[0] for module in modules)
     channels = 6 if with_conv else 4
     assert up.shape == (2, 16, 16, channels)
     assert down.shape == (2, 4, 4, channels)

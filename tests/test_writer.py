@@ -78,6 +78,7 @@ def test_a_server_that_cannot_be_reached_costs_the_mirror_and_no_line(tmp_path, 
         free.bind(("127.0.0.1", 0))
         monkeypatch.setenv("WANDB_BASE_URL", f"http://127.0.0.1:{free.getsockname()[1]}")
     monkeypatch.setenv("WANDB_API_KEY", "0" * 40)
+    monkeypatch.setenv("WANDB_X_DISABLE_VIEWER", "true")  # it would wait ten seconds more, to greet the user by name
     monkeypatch.setattr(module, "WANDB_SECONDS", 2)
     with Writer(tmp_path, 0, DISABLED | {"mode": "online", "name": "n"}, {}) as writer:
         writer.scalars(1, loss=1.0)
