@@ -16,7 +16,7 @@ from score_sde.train_dequantizer import dequantizer_step
 
 PIXELS = np.array([0, 99, 200, 255], np.uint8).reshape(1, 2, 2, 1)
 KEYS = sample_keys(jax.random.key(0), jnp.arange(20_000))
-X = jnp.tile(jnp.asarray(PIXELS / 255, jnp.float32), (len(KEYS), 1, 1, 1))
+X = np.tile(np.float32(PIXELS / 255), (len(KEYS), 1, 1, 1))
 
 
 def to_model(scaling, x):
@@ -45,10 +45,14 @@ def test_bits_per_dim_bound_the_code_length_of_the_cells_mass(name):
     q, sde, scaling, middles, cells = CASES[name]
     cell = scaling.scale / cells
     data = Gaussian(to_model(scaling, middles[0]) + 0.3 * cell, (0.6 * cell) ** 2)
-    y, log_q = q.sample(KEYS, X)
-    log_p = data.log_density(sde, y, jnp.full(len(y), q.eps)) / (4 * np.log(2))
-    bits = np.asarray(log_q - log_p, np.float64)
 
+    @jax.jit
+    def sample(keys, x):
+        y, log_q = q.sample(keys, x)
+        log_p = data.log_density(sde, y, jnp.full(len(y), q.eps)) / (4 * np.log(2))
+        return y, log_q - log_p
+
+    y, bits = (np.asarray(values, np.float64) for values in sample(KEYS, X))
     t = np.array([q.eps])
     m, s = sde.mean_scale(t), sde.std(t)
     p = stats.norm(m * data.mean, np.sqrt(m**2 * (0.6 * cell) ** 2 + s**2))
@@ -67,15 +71,21 @@ def test_the_bound_is_tight_where_q_is_the_density_in_the_cell(sde, scaling, deq
     """Data that is the middle of the cell, plus the noise at eps: every sample gives the mass within tau deviations."""
     q = truncated_normal(sde, scaling, dequantized=dequantized)
     middles = (PIXELS + 0.5) / 256 if dequantized else PIXELS / 255
-    y, log_q = q.sample(KEYS[:100], X[:100])
-    log_p = Empirical(to_model(scaling, middles)).log_density(sde, y, jnp.full(len(y), q.eps)) / (4 * np.log(2))
+    data = Empirical(to_model(scaling, middles))
+
+    @jax.jit
+    def bits(keys, x):
+        y, log_q = q.sample(keys, x)
+        return log_q - data.log_density(sde, y, jnp.full(len(y), q.eps)) / (4 * np.log(2))
+
     tau = scaling.scale / (512 if dequantized else 510) / sde.noise_level(np.array([q.eps]))
-    np.testing.assert_allclose(log_q - log_p, -np.log2(special.erf(tau / np.sqrt(2))).repeat(100), atol=2e-3)
+    expected = -np.log2(special.erf(tau / np.sqrt(2))).repeat(100)
+    np.testing.assert_allclose(bits(KEYS[:100], X[:100]), expected, atol=2e-3)
 
 
 def test_the_noise_is_scipys_truncated_normal():
     q, sde = truncated_normal(VP(), CENTERED, dequantized=True), VP()
-    y, log_q = q.sample(KEYS, X)
+    y, log_q = jax.jit(q.sample)(KEYS, X)
     t = np.array([q.eps])
     z = (np.asarray(y, np.float64) - sde.mean_scale(t) * to_model(CENTERED, (PIXELS + 0.5) / 256)) / sde.std(t)
     expected = stats.truncnorm(-3, 3)
@@ -95,9 +105,9 @@ def test_the_ode_starts_where_a_cell_is_six_deviations_wide():
 
 def test_variational_dequantisation_starts_as_uniform():
     network = Dequantizer(nf=4)
-    params = network.init(jax.random.key(0), X[:1])
-    y, log_q = variational(CENTERED, lambda x: network.apply(params, x)).sample(KEYS, X)
-    y_uniform, log_q_uniform = uniform(CENTERED).sample(KEYS, X)
+    params = jax.jit(network.init)(jax.random.key(0), X[:1])
+    y, log_q = jax.jit(variational(CENTERED, lambda x: network.apply(params, x)).sample)(KEYS, X)
+    y_uniform, log_q_uniform = jax.jit(uniform(CENTERED).sample)(KEYS, X)
     np.testing.assert_allclose(y, y_uniform, atol=1e-6)
     np.testing.assert_allclose(log_q, log_q_uniform, atol=1e-6)
     assert np.all(np.asarray(log_q_uniform) == 7)
@@ -112,16 +122,18 @@ def test_training_variational_dequantisation_lowers_bits_per_dim(tiny_config):
     data = Gaussian(to_model(CENTERED, (pixels[0] + 0.3) / 256), (0.15 * 2 / 256) ** 2)
     experiment.ode_score_fn = lambda _: data.score_fn(experiment.sde)
     dequantizing = Dequantizing(experiment, config.dequantizer.to_dict())
-    step, state = jax.jit(dequantizer_step(dequantizing)), dequantizing.init_state()
+    step, start = jax.jit(dequantizer_step(dequantizing)), jax.jit(dequantizing.init_state)()
+    state = start
     for _ in range(100):
         state, _ = step(state, {}, pixels)
 
+    @jax.jit
     def bits(params):
         x = jnp.tile(jnp.asarray(pixels[:1] / 255, jnp.float32), (256, 1, 1, 1))
         y, log_q = variational(CENTERED, dequantizing.network_fn(params)).sample(KEYS[:256], x)
-        return np.asarray(log_q - data.log_density(experiment.sde, y, jnp.full(256, 1e-5)) / (64 * np.log(2)))
+        return log_q - data.log_density(experiment.sde, y, jnp.full(256, 1e-5)) / (64 * np.log(2))
 
-    before, after = bits(dequantizing.init_state().params), bits(state.ema_params)
+    before, after = (np.asarray(bits(params)) for params in (start.params, state.ema_params))
     spread = np.sqrt(1e-6 / 4 + (0.15 / 128) ** 2)  # with the noise at eps
     mass = stats.norm(to_model(CENTERED, 99.3 / 256), spread)
     exact = -np.log2(mass.cdf(to_model(CENTERED, 100 / 256)) - mass.cdf(to_model(CENTERED, 99 / 256)))
@@ -130,9 +142,10 @@ def test_training_variational_dequantisation_lowers_bits_per_dim(tiny_config):
 
 def test_a_dequantizer_that_cannot_be_trained_is_refused(tiny_config):
     config = tiny_config()
+    experiment = Experiment(config)
     for key, value in (("nf", 0), ("lr", 0.0), ("num_times", 0)):
         with pytest.raises(UsageError, match=rf"dequantizer\.{key}={value}"):
-            Dequantizing(Experiment(config), config.dequantizer.to_dict() | {key: value})
+            Dequantizing(experiment, config.dequantizer.to_dict() | {key: value})
     discrete = tiny_config("ve/digits_ncsnpp_continuous")
     discrete.training.continuous = False
     discrete.model.embedding_type = "positional"

@@ -1,3 +1,5 @@
+import functools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -20,14 +22,14 @@ KEYS = sample_keys(jax.random.key(0), jnp.arange(16))
 def exact_bits(data, sde, x):
     """In float64."""
     with jax.enable_x64(True):
-        return np.asarray(data.bits_per_dim(sde, jnp.asarray(np.asarray(x), float)))
+        return np.asarray(jax.jit(data.bits_per_dim, static_argnums=0)(sde, np.asarray(x, np.float64)))
 
 
 @pytest.mark.parametrize("divergence", ["rademacher", "exact"])
 @pytest.mark.parametrize("sde", SDES, ids=["vp", "subvp", "ve"])
 def test_bits_per_dim_equal_the_closed_form(sde, divergence):
     """With one variance for all numbers the field's Jacobian is a multiple of I, and Rademacher probes are exact."""
-    x = DATA.sample(KEYS)
+    x = jax.jit(DATA.sample)(KEYS)
     solver = bits_per_dim(sde, DATA.score_fn(sde), offset_bits=0, divergence=divergence)
     bpd, _, nfe = solve(solver, jax.random.key(1), x)
     np.testing.assert_allclose(bpd, exact_bits(DATA, sde, x), atol=1e-4)
@@ -50,18 +52,23 @@ def test_hutchinsons_estimator_is_unbiased(divergence):
     x = jnp.asarray(np.tile(x, (512, 1))[:, :, None, None], jnp.float32)
     exact, _, _ = solve(bits_per_dim(sde, score_fn, offset_bits=0, divergence="exact"), jax.random.key(1), x[:1])
     estimates, _, _ = solve(bits_per_dim(sde, score_fn, offset_bits=0, divergence=divergence), jax.random.key(1), x)
+    exact, estimates = np.asarray(exact), np.asarray(estimates)
     assert np.std(estimates) > 1e-3
     assert abs(np.mean(estimates) - exact[0]) < 4 * np.std(estimates) / np.sqrt(len(estimates))
 
 
-def divergences(matrix, name, num_probes, samples=2000):
-    """Estimates of the trace of a matrix (32, 32) as the divergence of x -> matrix x, each with its own probes."""
+@functools.partial(jax.jit, static_argnums=(1, 2, 3))
+def field_and_divergence(matrix, name, num_probes, samples):
     keys = sample_keys(jax.random.key(0), jnp.arange(samples))
-    x, matrix = jnp.zeros((samples, *SHAPE)), jnp.asarray(matrix, jnp.float32)
-    estimator = DIVERGENCES[name]
-    field, estimates = estimator.of(
+    x, estimator = jnp.zeros((samples, *SHAPE)), DIVERGENCES[name]
+    return estimator.of(
         lambda x: (x.reshape(len(x), -1) @ matrix.T).reshape(x.shape) + 1, x, estimator.draw(keys, (num_probes, *SHAPE))
     )
+
+
+def divergences(matrix, name, num_probes, samples=2000):
+    """Estimates of the trace of a matrix (32, 32) as the divergence of x -> matrix x, each with its own probes."""
+    field, estimates = field_and_divergence(matrix.astype(np.float32), name, num_probes, samples)
     assert np.all(np.asarray(field) == 1)
     return np.asarray(estimates, np.float64)
 
@@ -103,7 +110,7 @@ def test_hutch_plus_plus_is_exact_up_to_its_rank(num_probes):
 
 def test_hutch_plus_plus_follows_the_ode():
     data, sde = Gaussian(np.full(SHAPE, 0.3), np.geomspace(0.01, 4, 32).reshape(SHAPE)), VP()
-    x = data.sample(KEYS[:4])
+    x = jax.jit(data.sample)(KEYS[:4])
     solver = bits_per_dim(sde, data.score_fn(sde), offset_bits=0, divergence="hutch++", num_probes=96)
     np.testing.assert_allclose(solve(solver, jax.random.key(1), x)[0], exact_bits(data, sde, x), atol=1e-4)
 
@@ -121,10 +128,10 @@ def test_the_offset_is_the_change_of_variables_to_256_levels():
 
 def test_an_images_bits_do_not_depend_on_its_batch():
     data, sde = DATA, VP()
-    x = data.sample(KEYS[:8])
-    solver = bits_per_dim(sde, data.score_fn(sde), offset_bits=0)
-    whole = solve(solver, jax.random.key(1), x)[0]
-    np.testing.assert_array_equal(whole[0], solve(solver, jax.random.key(1), x.at[1:].multiply(9.0))[0][0])
+    x = np.asarray(jax.jit(data.sample)(KEYS[:8]))
+    bits = jax.jit(functools.partial(solve, bits_per_dim(sde, data.score_fn(sde), offset_bits=0)))
+    whole, others = (np.asarray(bits(jax.random.key(1), images)[0]) for images in (x, np.r_[x[:1], 9 * x[1:]]))
+    np.testing.assert_array_equal(whole[0], others[0])
 
 
 @pytest.mark.parametrize("sde", SDES, ids=["vp", "subvp", "ve"])
@@ -133,7 +140,7 @@ def test_an_images_bits_are_those_of_the_closed_form_in_a_batch_of_any_size(sde)
     root = rng.normal(size=(32, 32)) / 6
     data = Gaussian(rng.normal(size=SHAPE), root @ root.T + 0.05 * np.eye(32))
     keys = sample_keys(jax.random.key(0), jnp.arange(40))
-    x = data.sample(keys)
+    x = jax.jit(data.sample)(keys)
     exact = exact_bits(data, sde, x)
     solver = bits_per_dim(sde, data.score_fn(sde), offset_bits=0, divergence="exact")
     for n in (1, 3, 40):
@@ -144,7 +151,8 @@ def test_an_images_bits_are_those_of_the_closed_form_in_a_batch_of_any_size(sde)
 def test_bits_are_computed_in_the_precision_of_the_images(divergence):
     with jax.enable_x64(True):
         solver = bits_per_dim(VP(), DATA.score_fn(VP()), offset_bits=0, divergence=divergence, num_probes=3)
-        bits, z, _ = solve(solver, jax.random.key(0), jnp.asarray(np.asarray(DATA.sample(KEYS[:2])), float))
+        x = jnp.asarray(np.random.default_rng(0).normal(DATA.mean, 0.5, (2, *SHAPE)))
+        bits, z, _ = solve(solver, jax.random.key(0), x)
         assert (bits.dtype, z.dtype) == (np.float64, np.float64)
 
 

@@ -1,3 +1,5 @@
+import functools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -19,8 +21,8 @@ ROOT = RNG.normal(size=(D, D))
 COVARIANCE = ROOT @ ROOT.T + 0.1 * np.eye(D)
 POINTS = RNG.normal(size=(5, *SHAPE))
 SDES = [VP(), SubVP(), VE(), EDM()]
-TIMES = jnp.array([1e-3, 0.05, 0.4, 1.0])
-X = jnp.asarray(RNG.normal(size=(4, *SHAPE)), jnp.float32)
+TIMES = np.float32([1e-3, 0.05, 0.4, 1.0])
+X = RNG.normal(size=(4, *SHAPE)).astype(np.float32)
 
 GAUSSIAN = Gaussian(MEAN, COVARIANCE)
 ORACLES = {
@@ -55,27 +57,33 @@ def exact_log_density(oracle, m, s, x):
 @each_oracle
 @each_sde
 def test_log_densities_equal_scipys(sde, oracle):
+    log_density = jax.jit(functools.partial(oracle.log_density, sde))
     for t in TIMES[1:]:
         m, s = float(sde.mean_scale(t)), float(sde.std(t))
         expected = exact_log_density(oracle, m, s, np.asarray(X, np.float64).reshape(len(X), -1))
-        np.testing.assert_allclose(oracle.log_density(sde, X, jnp.full(4, t)), expected, rtol=2e-5, atol=2e-5)
+        np.testing.assert_allclose(log_density(X, np.full(4, t)), expected, rtol=2e-5, atol=2e-5)
 
 
 @each_oracle
 @each_sde
 def test_scores_are_gradients_of_log_densities(sde, oracle):
-    gradient = jax.grad(lambda x: jnp.sum(oracle.log_density(sde, x, TIMES)))(X)
-    np.testing.assert_allclose(oracle.score(sde, X, TIMES), gradient, rtol=1e-3, atol=1e-4)
+    @jax.jit
+    def score_and_gradient(x, t):
+        return oracle.score(sde, x, t), jax.grad(lambda x: jnp.sum(oracle.log_density(sde, x, t)))(x)
+
+    np.testing.assert_allclose(*score_and_gradient(X, TIMES), rtol=1e-3, atol=1e-4)
 
 
 @each_oracle
 @each_sde
 def test_posterior_means_obey_tweedies_formula(sde, oracle):
-    with jax.enable_x64(True):
-        x, t = jnp.asarray(np.asarray(X), float), jnp.asarray(np.asarray(TIMES), float)
+    @jax.jit
+    def mean_and_formula(x, t):
         m, s = sde.mean_scale(t)[:, None, None, None], sde.std(t)[:, None, None, None]
-        expected = (x + s**2 * oracle.score(sde, x, t)) / m
-        np.testing.assert_allclose(oracle.posterior_mean(sde, x, t), expected, rtol=1e-8, atol=1e-8)
+        return oracle.posterior_mean(sde, x, t), (x + s**2 * oracle.score(sde, x, t)) / m
+
+    with jax.enable_x64(True):
+        np.testing.assert_allclose(*mean_and_formula(np.float64(X), np.float64(TIMES)), rtol=1e-8, atol=1e-8)
 
 
 @each_oracle
@@ -93,34 +101,44 @@ def test_samples_have_the_moments_of_the_data(oracle):
 
 
 def test_perturbed_samples_have_the_moments_of_p_t():
-    sde, t = VP(), jnp.full(20000, 0.3)
-    x = GAUSSIAN.perturbed_sample(sde, sample_keys(jax.random.key(2), jnp.arange(20000)), t).reshape(-1, D)
+    sde, t = VP(), np.full(20000, 0.3, np.float32)
+    keys = sample_keys(jax.random.key(2), jnp.arange(20000))
+    x = np.asarray(jax.jit(functools.partial(GAUSSIAN.perturbed_sample, sde))(keys, t)).reshape(-1, D)
     m, s = float(sde.mean_scale(t[0])), float(sde.std(t[0]))
-    np.testing.assert_allclose(np.cov(np.asarray(x).T), m**2 * COVARIANCE + s**2 * np.eye(D), atol=0.15)
+    np.testing.assert_allclose(np.cov(x.T), m**2 * COVARIANCE + s**2 * np.eye(D), atol=0.15)
     np.testing.assert_allclose(x.mean(0), m * MEAN.ravel(), atol=0.05)
 
 
 @each_sde
 def test_the_exact_flow_solves_the_probability_flow_ode(sde):
+    @jax.jit
+    def there_and_back(x, t0, t1):
+        y, speed = jax.jvp(lambda t: GAUSSIAN.flow(sde, x, t0, t), (t1,), (jnp.ones(4),))
+        return speed, drift(sde, GAUSSIAN.score_fn(sde))(t1, y), GAUSSIAN.flow(sde, y, t1, t0)
+
     with jax.enable_x64(True):
-        x, t0 = jnp.asarray(np.asarray(X), float), jnp.full(4, 0.1)
-        y, speed = jax.jvp(lambda t: GAUSSIAN.flow(sde, x, t0, t), (jnp.full(4, 0.6),), (jnp.ones(4),))
-        expected = drift(sde, GAUSSIAN.score_fn(sde))(jnp.full(4, 0.6), y)
+        x = np.float64(X)
+        speed, expected, back = there_and_back(x, np.full(4, 0.1), np.full(4, 0.6))
         np.testing.assert_allclose(speed, expected, rtol=1e-9, atol=1e-9)
-        np.testing.assert_allclose(GAUSSIAN.flow(sde, y, jnp.full(4, 0.6), t0), x, rtol=1e-9)
+        np.testing.assert_allclose(back, x, rtol=1e-9)
 
 
 @each_sde
 def test_exact_bits_are_the_change_of_variables_along_the_flow(sde):
     with jax.enable_x64(True):
-        x = jnp.asarray(np.asarray(X[:1]), float)
+        x = np.float64(X[:1])
 
         def encode(flat):
             return GAUSSIAN.flow(sde, flat.reshape(1, *SHAPE), jnp.full(1, 1e-5), jnp.ones(1)).ravel()
 
-        log_det = np.linalg.slogdet(jax.jacobian(encode)(x.ravel()))[1]
-        expected = -(sde.prior_logp(encode(x.ravel()).reshape(1, *SHAPE))[0] + log_det) / (D * np.log(2))
-        np.testing.assert_allclose(GAUSSIAN.bits_per_dim(sde, x)[0], expected, rtol=1e-9)
+        @jax.jit
+        def change(x):
+            return jax.jacobian(encode)(x.ravel()), sde.prior_logp(encode(x.ravel()).reshape(1, *SHAPE))
+
+        jacobian, prior_logp = change(x)
+        expected = -(prior_logp[0] + np.linalg.slogdet(jacobian)[1]) / (D * np.log(2))
+        bits = jax.jit(functools.partial(GAUSSIAN.bits_per_dim, sde))(x)
+        np.testing.assert_allclose(bits[0], expected, rtol=1e-9)
 
 
 @pytest.mark.parametrize("name", ["full", "mixture"])
@@ -144,8 +162,9 @@ def test_given_an_observation_densities_obey_bayes_rule(name):
 
 def test_near_the_data_the_posterior_is_the_nearest_point():
     oracle, sde = Empirical(POINTS), VE()
-    x = jnp.asarray(POINTS[2:3] + 0.01, jnp.float32)
-    np.testing.assert_allclose(oracle.posterior_mean(sde, x, jnp.full(1, 1e-3)), POINTS[2:3], atol=1e-6)
+    x, t = np.float32(POINTS[2:3] + 0.01), np.full(1, 1e-3, np.float32)
+    mean = jax.jit(functools.partial(oracle.posterior_mean, sde))(x, t)
+    np.testing.assert_allclose(mean, POINTS[2:3], atol=1e-6)
 
 
 @pytest.mark.parametrize(
