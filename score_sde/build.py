@@ -355,6 +355,8 @@ def _check_values(config: ConfigDict) -> None:
         raise UsageError(
             "Likelihoods need more than the three digits of bfloat16; set eval.precision to tf32 or float32."
         )
+    if config.sampling.batch_size:  # 0: as many as there is room for
+        _check_positive("sampling.batch_size", config.sampling.batch_size)
     training = config.training
     every = ("snapshot_freq", "snapshot_freq_for_preemption", "log_freq", "eval_freq")
     for key in ("batch_size", "n_iters", "keep_last", "fsdp", "accumulate", *every):

@@ -107,5 +107,7 @@ def test_mistakes_of_the_benchmark_are_answered(tmp_path, capsys):
     assert run.run(["DDPM"], ["train"], ["tf32"], "", 1, None, tmp_path) == 2
     assert run.run(["DDPM++ 8x8"], ["trains"], ["tf32"], "", 1, None, tmp_path) == 2
     assert run.run(["DDPM++ 8x8"], ["train"], ["tf32"], "/no/such/program", 1, None, tmp_path) == 2
+    assert run.run(["DDPM++ 8x8"], ["train"], ["tf32"], "", 0, None, tmp_path) == 2
     said = capsys.readouterr().err.splitlines()
-    assert len(said) == 3 and "--networks" in said[0] and "--tasks" in said[1] and "does not start" in said[2]
+    told = ("--networks", "--tasks", "does not start", "--rounds=0")
+    assert len(said) == len(told) and all(part in line for part, line in zip(told, said, strict=True))

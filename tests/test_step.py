@@ -142,6 +142,7 @@ def test_programs_are_kept_where_the_user_says_or_in_the_cache_by_kind_of_proces
         ("training", dict(precision="fp16"), "training.precision"),
         ("training", dict(accumulate=0), "training.accumulate"),
         ("eval", dict(precision="bfloat16"), "set eval.precision to tf32 or float32"),
+        ("sampling", dict(batch_size=-4), "sampling.batch_size=-4 must be"),
         ("sampling", dict(precision="bfloat16", method="ode"), "bfloat16 does not resolve"),
     ],
 )

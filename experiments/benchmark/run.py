@@ -42,6 +42,8 @@ def run(
             one_of("--tasks", task, TASKS)
         for precision in precisions:
             one_of("--precisions", precision, PRECISIONS)
+        if rounds < 1 or (batch is not None and batch < 1):
+            raise UsageError(f"--rounds={rounds} and --batch={batch} must be at least 1.")
         with contextlib.ExitStack() as until_done:
             other = until_done.enter_context(contextlib.closing(Peer(peer))) if peer else None
             rows, timed = [], {}
