@@ -10,6 +10,7 @@ import pytest
 from typecheck import install
 
 install("score_sde")
+os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0"  # tests, and a run and its resumption, compile the same
 importlib.import_module("score_sde")  # sets XLA's flags before anything computes
 
 # LLVM's optimisations take longer than what they save on networks this small; so do programs in parts. Subprocesses
@@ -19,8 +20,6 @@ QUICK += " --xla_cpu_parallel_codegen_split_count=1"
 if jaxlib.version.__version__.startswith("0.10."):  # the older emitters take half the time; newer versions have none
     QUICK += " --xla_cpu_use_fusion_emitters=false"
 os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} {QUICK}"
-os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0"  # a run and its resumption compile the same programs
-
 
 gc.set_threshold(100_000)  # tracing makes many objects and little garbage
 
