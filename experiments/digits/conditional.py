@@ -6,8 +6,8 @@ from typing import NamedTuple
 import jax
 import numpy as np
 
-from configs.vp.digits_wideresnet import get_config as classifier_config
-from experiments.digits.config import get_config as score_config
+from experiments.digits.config import CLASSIFIERS, get_classifier
+from experiments.digits.config import get_config as get_score
 from score_sde import images
 from score_sde.data import Source
 from score_sde.progress import bar, reporter
@@ -49,14 +49,14 @@ class Halves(NamedTuple):
 
 def train_classifier(workdir: Path, data_dir: str) -> None:
     """The noise-conditional one, in a workdir inside the demo's."""
-    config = classifier_config()
+    config = get_classifier()
     config.data.data_dir = data_dir
-    train(config, workdir / "classifier")
+    train(config, workdir / "classifier", overrides=CLASSIFIERS)
 
 
 def of_classes(workdir: Path, train_set: Source, held_out: Source) -> OfClasses:
     """EACH samples of each class, one class after the other."""
-    config = score_config()
+    config = get_score()
     config.sampling.update(SAMPLER)
     config.guidance.update(classifier=str(workdir / "classifier"), scale=SCALE)
     model = _load(workdir, config)
@@ -75,7 +75,7 @@ def of_classes(workdir: Path, train_set: Source, held_out: Source) -> OfClasses:
 
 def halves(workdir: Path, held_out: Source) -> Halves:
     """FILLED samples of the right half of each of the first held-out images."""
-    config = score_config()
+    config = get_score()
     config.sampling.update(condition="inpaint=right_half", num_samples=HALVES * FILLED)
     config.guidance.samples_each = FILLED
     rounds: dict[str, Arrays] = {}

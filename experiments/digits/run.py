@@ -12,6 +12,7 @@ from experiments.digits import conditional
 from experiments.digits.config import SCHEDULE, get_config
 from experiments.digits.report import TIMES, SamplerResult, write_report
 from score_sde import images
+from score_sde.array_types import Keys
 from score_sde.errors import UsageError
 from score_sde.evaluate import bits_per_dim
 from score_sde.progress import bar, reporter
@@ -35,8 +36,8 @@ def run(workdir: Path) -> int:
         conditional.train_classifier(workdir, config.data.data_dir)
         model = load(workdir)
         train_set, held_out = load_data(config, train=True), load_data(config, train=False)
-        samplers = [_sample(model, "pc"), _sample(model, "ode")]
-        trajectory = _trajectory(model)
+        by_pc, trajectory = _trajectory(model)
+        samplers = [by_pc, _sample(model, "ode")]
         bpd = bits_per_dim(model, held_out, config.eval.bpd_num_repeats)
         classes = conditional.of_classes(workdir, train_set, held_out)
         halves = conditional.halves(workdir, held_out)
@@ -53,9 +54,13 @@ def run(workdir: Path) -> int:
     return 0
 
 
+def _keys(model: Trained) -> Keys:
+    return sample_keys(stream(jax.random.key(model.config.seed + 1), Stream.SAMPLE), jnp.arange(SAMPLES))
+
+
 def _sample(model: Trained, method: str) -> SamplerResult:
     """Timed without compilation, which is done first."""
-    keys = sample_keys(stream(jax.random.key(model.config.seed + 1), Stream.SAMPLE), jnp.arange(SAMPLES))
+    keys = _keys(model)
     model.sample_with_nfe(keys, method, compile_only=True)
     with bar(f"sampling ({method})", SAMPLES, "img") as progress:
         started = time.monotonic()
@@ -65,29 +70,32 @@ def _sample(model: Trained, method: str) -> SamplerResult:
     return SamplerResult(method, images.to_pixels(x), float(np.mean(nfe)), seconds)
 
 
-def _trajectory(model: Trained) -> np.ndarray:
-    """Pixels (samples x times) of PC sampling from noise, at evenly spaced times, the denoised image last."""
-    experiment, n, times = model.experiment, TRAJECTORIES, TIMES
-    keys = sample_keys(stream(jax.random.key(model.config.seed + 1), Stream.SAMPLE), jnp.arange(n))
+def _trajectory(model: Trained) -> tuple[SamplerResult, np.ndarray]:
+    """The predictor-corrector sampler in parts, and pixels (samples x times) between them for the first samples.
+
+    From noise to the result, at evenly spaced times; what is seen between is the denoised image.
+    """
+    experiment, keys = model.experiment, _keys(model)
     x = experiment.prior(keys)
-    stride = experiment.sampling_sde.num_scales // (times - 1)
-
-    @jax.jit
-    def go_on(params, state):
-        solver = experiment.sampler(params, "pc")
-        state = advance(solver, state, stride)
-        return state, solver.view(state)
-
     solver = experiment.sampler(model.params, "pc")
     state, frames = solver.init(keys, x), [x]
-    with bar("trajectory", times - 1, "frame") as progress:
-        for _ in range(times - 2):
-            state, frame = go_on(model.params, state)
-            frames.append(frame)
+    parts = [experiment.sampling_sde.num_scales // (TIMES - 1)] * (TIMES - 2) + [jnp.iinfo(jnp.int32).max]
+
+    @jax.jit
+    def go_on(params, state, steps):
+        solver = experiment.sampler(params, "pc")
+        state = advance(solver, state, steps)
+        return state, solver.view(state), solver.result(state)
+
+    go_on = go_on.lower(model.params, state, 0).compile()
+    started = time.monotonic()
+    with bar("sampling (pc)", len(parts), "frame") as progress:
+        for steps in parts:
+            state, frame, (x, nfe) = go_on(model.params, state, steps)
+            frames.append(jax.block_until_ready(frame))
             progress.update()
-        while float(solver.fraction(state)) < 1:
-            state, _ = go_on(model.params, state)
-        frames.append(solver.result(state)[0])
-        progress.update()
+    seconds = time.monotonic() - started
+    frames[-1] = x
     pixels = [images.to_pixels(experiment.scaling.to_unit(frame)) for frame in frames]
-    return np.stack(pixels, axis=1).reshape(n * times, *experiment.image_shape)
+    shown = np.stack([frame[:TRAJECTORIES] for frame in pixels], axis=1)
+    return SamplerResult("pc", pixels[-1], float(np.mean(nfe)), seconds), shown.reshape(-1, *experiment.image_shape)
