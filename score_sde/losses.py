@@ -12,6 +12,7 @@ g(t)^2 (score + z/s)^2.
 from collections.abc import Callable
 from typing import NamedTuple
 
+import jax
 import jax.numpy as jnp
 import optax
 
@@ -39,7 +40,7 @@ def continuous_perturbation(sde: SDE, eps: float = LEAST_TIME) -> Perturbation:
 
 def discrete_perturbation(sde: SDE) -> Perturbation:
     """t uniform on the N points k/(N-1): SMLD (VE) and DDPM (VP). Raises `UsageError` for sub-VP."""
-    sde.chain_marginal(jnp.ones(1))  # raises where there is no chain
+    jax.eval_shape(lambda: sde.chain_marginal(jnp.ones(1)))  # raises where there is no chain
     n = sde.num_scales
 
     def sample_times(keys: Keys) -> Times:

@@ -1,5 +1,6 @@
 """Labels: told to score networks, and told by classifiers, which are trained, stopped, evaluated and refused here."""
 
+import functools
 import json
 
 import jax
@@ -35,27 +36,32 @@ def test_the_classes_of_a_source_are_counted():
 
 @pytest.fixture
 def told(tiny_config, monkeypatch):
-    """A tiny experiment with classes, and what its network was told."""
+    """What the network of a tiny experiment with classes is told in a loss of these arguments."""
     config, seen = tiny_config(), []
     config.model.num_classes = 10
     experiment = Experiment(config)
     monkeypatch.setattr(
         experiment, "score_fn", lambda params, *, classes, **_: seen.append(classes) or (lambda x, t: x)
     )
-    return experiment, seen
+
+    @functools.partial(jax.jit, static_argnames="training")
+    def classes(keys, x, labels, training=False):
+        experiment.loss({}, keys, x, labels, training=training)
+        return seen.pop()
+
+    return classes
 
 
 def test_a_label_is_dropped_in_training_by_its_own_key_at_the_given_rate(told):
-    experiment, seen = told
-    x, labels = jnp.zeros((4000, 2, 2, 1)), jnp.arange(4000) % 10
-    experiment.loss({}, KEYS, x, labels, training=True)
-    experiment.loss({}, KEYS[7:99], x[7:99], labels[7:99], training=True)  # on another device
-    experiment.loss({}, KEYS, x, labels)  # in evaluation
-    dropped = np.asarray(seen[0]) == 10
+    x, labels = np.zeros((4000, 2, 2, 1), np.float32), np.arange(4000) % 10
+    classes = np.asarray(told(KEYS, x, labels, training=True))
+    dropped = classes == 10
     assert abs(dropped.mean() - 0.1) < 4 * np.sqrt(0.09 / 4000)
-    np.testing.assert_array_equal(seen[0], np.where(dropped, 10, labels))
-    np.testing.assert_array_equal(seen[1], seen[0][7:99])
-    np.testing.assert_array_equal(seen[2], labels)
+    np.testing.assert_array_equal(classes, np.where(dropped, 10, labels))
+    on_another_device = told(KEYS[7:99], x[7:99], labels[7:99], training=True)
+    np.testing.assert_array_equal(on_another_device, classes[7:99])
+    in_evaluation = told(KEYS, x, labels)
+    np.testing.assert_array_equal(in_evaluation, labels)
 
 
 def test_networks_without_classes_are_told_none(tiny_config):
@@ -80,17 +86,17 @@ def classification(tiny_config, monkeypatch):
 def test_constant_logits_lose_the_logarithm_of_the_number_of_classes(classification):
     built, put = classification
     put(lambda x, t: jnp.zeros((len(x), 7)))
-    loss = built.loss({}, KEYS, jnp.zeros((4000, 2, 2, 1)), jnp.arange(4000) % 7)
+    loss = jax.jit(built.loss)({}, KEYS, np.zeros((4000, 2, 2, 1), np.float32), np.arange(4000) % 7)
     np.testing.assert_allclose(loss, np.log(7), rtol=1e-6)
 
 
 def test_exact_logits_lose_what_the_noise_hides_of_the_class(classification):
     """Of images 0 and 1: E log(1 + exp(-(1/2 + s z) / s^2)) over t and z, by quadrature; and hits are Phi(1/(2 s))."""
     built, put = classification
-    sde, labels = built.sde, jnp.arange(4000) % 2
+    sde, labels = built.sde, np.arange(4000) % 2
     put(lambda x, t: -jnp.square(x[:, 0, 0] - jnp.arange(2)) / (2 * jnp.square(sde.std(t)))[:, None])
-    x = labels.astype(jnp.float32)[:, None, None, None]
-    loss = np.asarray(built.loss({}, KEYS, x, labels))
+    x = labels.astype(np.float32)[:, None, None, None]
+    loss = np.asarray(jax.jit(built.loss)({}, KEYS, x, labels))
     t = LEAST_TIME + (1 - LEAST_TIME) * (np.arange(400) + 0.5) / 400
     z, weights = np.polynomial.hermite_e.hermegauss(60)
     s = np.asarray(sde.std(t))[:, None]
@@ -98,8 +104,8 @@ def test_exact_logits_lose_what_the_noise_hides_of_the_class(classification):
     assert abs(loss.mean() - expected) < 4 * loss.std() / np.sqrt(len(loss))
 
     s = 0.7
-    times = jnp.full(4000, sde.time(np.array(s)), jnp.float32)
-    hits = built.hits({}, KEYS, (255 * x).astype(jnp.uint8), labels, times)
+    times = np.full(4000, sde.time(np.array(s)), np.float32)
+    hits = np.asarray(jax.jit(built.hits)({}, KEYS, (255 * x).astype(np.uint8), labels, times))
     rate = stats.norm.cdf(0.5 / s)
     assert abs(hits.mean() - rate) < 4 * np.sqrt(rate * (1 - rate) / 4000)
 
@@ -155,7 +161,8 @@ def test_a_network_with_classes_trains_and_is_evaluated_with_them(tiny_config, f
     train(config, tmp_path / "run")
     evaluate(config, tmp_path / "run")
     model = score_sde.load(tmp_path / "run")
-    embedding, fresh = (tree["Embed_0"]["embedding"] for tree in (model.params, model.experiment.init_params()))
+    trees = jax.device_get((model.params, jax.jit(model.experiment.init_params)()))
+    embedding, fresh = (tree["Embed_0"]["embedding"] for tree in trees)
     assert np.any(embedding != fresh, axis=1)[:10].sum() > 5  # of 32 labels
     pixels, indices = np.zeros((4, 8, 8, 1), np.uint8), np.arange(4)
     one, other = (

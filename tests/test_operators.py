@@ -28,7 +28,11 @@ each = pytest.mark.parametrize("operator", OPERATORS.values(), ids=OPERATORS)
 
 
 def random(seed, shape=(N, *SHAPE)):
-    return jax.random.normal(jax.random.key(seed), shape)
+    return np.random.default_rng(seed).standard_normal(shape, np.float32)
+
+
+def uniform(seed):
+    return np.random.default_rng(seed).uniform(size=(N, *SHAPE)).astype(np.float32)
 
 
 def dot(u, v):
@@ -37,68 +41,95 @@ def dot(u, v):
 
 @each
 def test_the_adjoint_is_the_transpose(operator):
+    @jax.jit
+    def applied(x, y):
+        y = operator.measured(y)
+        return operator.forward(x), y, operator.adjoint(y)
+
     x = random(0)
-    y = operator.measured(random(1, operator.forward(x).shape))
-    np.testing.assert_allclose(dot(operator.forward(x), y), dot(x, operator.adjoint(y)), rtol=1e-4, atol=1e-4)
+    forward, y, adjoint = applied(x, random(1, jax.eval_shape(operator.forward, x).shape))
+    np.testing.assert_allclose(dot(forward, y), dot(x, adjoint), rtol=1e-4, atol=1e-4)
 
 
 @each
 @pytest.mark.parametrize("variance", [0.0, 0.5])
 def test_solving_inverts(operator, variance):
-    y = operator.forward(random(0))
-    u = operator.solve(y, jnp.full(N, variance))
-    np.testing.assert_allclose(operator.forward(operator.adjoint(u)) + variance * u, y, atol=2e-4)
+    @jax.jit
+    def solved(x):
+        y = operator.forward(x)
+        u = operator.solve(y, jnp.full(N, variance))
+        return operator.forward(operator.adjoint(u)) + variance * u, y
+
+    np.testing.assert_allclose(*solved(random(0)), atol=2e-4)
 
 
 @each
 def test_imposing_moves_to_the_nearest_image_that_is_so_observed(operator):
-    x, y = random(0), operator.forward(random(1))
-    moved = operator.impose(x, y)
-    np.testing.assert_allclose(operator.forward(moved), y, atol=2e-4)
-    again = operator.impose(moved + (x - moved) * 0.5, y)  # on the way: the same nearest image
+    @jax.jit
+    def imposed(x, other):
+        y = operator.forward(other)
+        moved = operator.impose(x, y)
+        again = operator.impose(moved + (x - moved) * 0.5, y)  # on the way: the same nearest image
+        return y, moved, operator.forward(moved), again
+
+    y, moved, observed, again = imposed(random(0), random(1))
+    np.testing.assert_allclose(observed, y, atol=2e-4)
     np.testing.assert_allclose(again, moved, atol=5e-4)
 
 
 def test_known_pixels_come_back_to_the_last_bit():
-    x, truth = random(0), jax.random.uniform(jax.random.key(1), (N, *SHAPE))
+    x, truth = random(0), uniform(1)
     operator = OPERATORS["inpaint"]
-    filled = operator.impose(x, operator.forward(truth))
-    np.testing.assert_array_equal(jnp.where(MASK, filled, 0), jnp.where(MASK, truth, 0))
-    np.testing.assert_array_equal(jnp.where(MASK, 0, filled), jnp.where(MASK, 0, x))
+    filled = jax.jit(lambda x, truth: operator.impose(x, operator.forward(truth)))(x, truth)
+    np.testing.assert_array_equal(np.where(MASK, filled, 0), np.where(MASK, truth, 0))
+    np.testing.assert_array_equal(np.where(MASK, 0, filled), np.where(MASK, 0, x))
 
 
 @pytest.mark.parametrize("operator", [Average(grey=True), Average(4), Average(2, grey=True)])
 def test_means_stay_where_colours_are_moved_into_range(operator):
-    y = operator.forward(jax.random.uniform(jax.random.key(0), (N, *SHAPE)))
-    outside = operator.impose(random(1), y)
+    @jax.jit
+    def limited(x, other):
+        y = operator.forward(other)
+        outside = operator.impose(x, y)
+        inside = operator.limit(outside, y)
+        return y, outside, inside, operator.forward(inside), operator.limit(inside, y)
+
+    y, outside, inside, observed, kept = map(np.asarray, limited(random(1), uniform(0)))
     assert np.min(outside) < 0 and np.max(outside) > 1
-    inside = operator.limit(outside, y)
     assert np.min(inside) >= 0 and np.max(inside) <= 1
-    np.testing.assert_allclose(operator.forward(inside), y, atol=1e-6)
-    kept = operator.limit(inside, y)  # what is in range already stays
-    np.testing.assert_allclose(kept, inside, atol=1e-6)
+    np.testing.assert_allclose(observed, y, atol=1e-6)
+    np.testing.assert_allclose(kept, inside, atol=1e-6)  # what is in range already stays
 
 
 def test_a_written_function_is_the_operator_it_writes():
     def fn(x):
         return x.reshape(len(x), 2, 4, 2, 4, 3).mean((2, 4))
 
-    written, known, x = Linear(fn, SHAPE), Average(4), random(0)
-    y = known.forward(x)
-    np.testing.assert_allclose(written.adjoint(y), known.adjoint(y), atol=1e-6)
-    np.testing.assert_allclose(written.solve(y, jnp.full(N, 0.1)), known.solve(y, jnp.full(N, 0.1)), atol=1e-5)
+    @jax.jit
+    def of_both(y):
+        both = Linear(fn, SHAPE), Average(4)
+        return [operator.adjoint(y) for operator in both], [operator.solve(y, jnp.full(N, 0.1)) for operator in both]
+
+    adjoints, solutions = of_both(random(0, (N, 2, 2, 3)))
+    np.testing.assert_allclose(*adjoints, atol=1e-6)
+    np.testing.assert_allclose(*solutions, atol=1e-5)
 
 
 def test_conjugate_gradients_stop_where_a_matrix_is_not_positive():
-    b = jnp.ones((2, 3))
-    matrices = jnp.stack([jnp.diag(jnp.array([1.0, 2.0, 4.0])), jnp.diag(jnp.array([1.0, -3.0, 1.0]))])
-    x = conjugate_gradients(lambda u: jnp.einsum("bij,bj->bi", matrices, u), b, iterations=20)
+    matrices = np.stack([np.diag([1.0, 2.0, 4.0]), np.diag([1.0, -3.0, 1.0])]).astype(np.float32)
+
+    @jax.jit
+    def solved(b):
+        return conjugate_gradients(lambda u: jnp.einsum("bij,bj->bi", matrices, u), b, iterations=20)
+
+    x = np.asarray(solved(jnp.ones((2, 3))))
     np.testing.assert_allclose(x[0], [1, 0.5, 0.25], rtol=1e-5)
     assert np.all(np.isfinite(x[1]))
 
 
 def test_rows_of_an_observation_are_repeated_with_their_masks():
-    observation = Observation(Inpaint(MASK), random(0), jnp.array([0.1, 0.2])).repeated(3)
+    observation = Observation(Inpaint(MASK), random(0), np.array([0.1, 0.2], np.float32))
+    observation = jax.jit(Observation.repeated, static_argnums=1)(observation, 3)
     np.testing.assert_array_equal(observation.operator.mask[:3], np.broadcast_to(MASK[:1], (3, 8, 8, 1)))
     np.testing.assert_array_equal(observation.noise, np.float32([0.1, 0.1, 0.1, 0.2, 0.2, 0.2]))
 

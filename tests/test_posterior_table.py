@@ -96,8 +96,13 @@ def test_the_law_along_the_flow_is_that_of_many_steps_of_a_fast_solver():
 @pytest.mark.parametrize("problem", PROBLEMS.values(), ids=lambda problem: problem.name)
 def test_matrices_written_out_are_those_of_the_operators(problem):
     np.testing.assert_allclose(problem.matrix, matrix_of(problem), atol=1e-6)
-    observed = problem.observation(2).operator.forward(jnp.ones((2, *problem.data.shape)))
-    assert observed.shape == problem.observation(2).y.shape
+
+    def observed():
+        observation = problem.observation(2)
+        return observation.operator.forward(jnp.ones((2, *problem.data.shape))), observation.y
+
+    made, given = jax.eval_shape(observed)
+    assert made.shape == given.shape
 
 
 @pytest.mark.parametrize("name", [name for name in PROBLEMS if name != "dense"])
@@ -106,10 +111,11 @@ def test_functions_of_an_operator_are_those_of_its_matrix(name):
     y = problem.matrix @ np.random.default_rng(0).standard_normal((problem.matrix.shape[1], n))
     full = np.zeros((n, int(np.prod(problem.observed_shape))))
     full[:, problem.kept] = y.T
-    rows = jnp.asarray(full, jnp.float32).reshape(n, *problem.observed_shape)
+    rows = full.reshape(n, *problem.observed_shape)
     values, vectors = np.linalg.eigh(problem.matrix @ problem.matrix.T)
     expected = (vectors * np.sqrt(1 + values)) @ vectors.T @ y
-    got = np.asarray(problem.operator(n).function(lambda g: jnp.sqrt(1 + g), rows)).reshape(n, -1)
+    got = jax.jit(lambda rows: problem.operator(n).function(lambda g: jnp.sqrt(1 + g), rows))(rows)
+    got = np.asarray(got).reshape(n, -1)
     np.testing.assert_allclose(got[:, problem.kept].T, expected, atol=1e-5)
 
 
@@ -167,23 +173,23 @@ def test_the_posterior_of_a_mixture_is_the_prior_weighted_by_the_likelihood():
 
 def test_the_distance_of_distributions_is_of_any_number_of_dimensions():
     data, keys = PROBLEMS["mixture, inpaint"].posterior(), sample_keys(jax.random.key(0), jnp.arange(8192))
-    x = np.asarray(data.sample(keys), np.float64).reshape(len(keys), 4)
+    x = np.asarray(jax.jit(data.sample)(keys), np.float64).reshape(len(keys), 4)
     assert distance(VP(), data, x, 0.0).z < 2
     twin = Gaussian(closed.mean(data).reshape(2, 2, 1), closed.covariance(data))
-    assert distance(VP(), data, np.asarray(twin.sample(keys)), 0.0).z > 3
+    assert distance(VP(), data, np.asarray(jax.jit(twin.sample)(keys)), 0.0).z > 3
 
 
 @pytest.mark.parametrize("sde", SDES)
 def test_an_exact_classifier_gives_the_score_of_the_class(sde):
     process = sdes()[sde]
-    x, t = jnp.asarray(np.random.default_rng(0).standard_normal((6, 2, 2, 1))), jnp.linspace(0.2, 0.9, 6)
+    x, t = np.random.default_rng(0).standard_normal((6, 2, 2, 1)), np.linspace(0.2, 0.9, 6)
     plain, main = MIXTURE.score_fn(process), MIXTURE.components[CLASS].score_fn(process)
     for scale in (1.0, 2.0):
         by_classifier = classifier_guidance(
             plain, lambda x, t: MIXTURE.log_joint(process, x, t).T, jnp.full(6, CLASS), scale=scale
         )
-        expected = extrapolation(main, plain, scale=scale).score_fn(x, t)
-        np.testing.assert_allclose(by_classifier.score_fn(x, t), expected, rtol=1e-4, atol=1e-4)
+        expected = jax.jit(extrapolation(main, plain, scale=scale).score_fn)(x, t)
+        np.testing.assert_allclose(jax.jit(by_classifier.score_fn)(x, t), expected, rtol=1e-4, atol=1e-4)
 
 
 RECORD = Record(

@@ -31,10 +31,9 @@ def start(sde, keys=KEYS):
 def exact_moments(sde, predictor, *, probability_flow=False, noise_removal=True):
     """Mean and variance of the sampler's output for a Gaussian: an affine recursion, in float64."""
     mean, variance = 0.0, sde.prior_std**2
-    times = np.linspace(1.0, sde.sampling_eps, sde.num_scales)
-    coefficients = [np.asarray(v, np.float64) for v in PREDICTORS[predictor](sde, jnp.asarray(times, jnp.float32))]
-    scale = np.asarray(sde.mean_scale(jnp.asarray(times, jnp.float32)), np.float64)
-    std = np.asarray(sde.std(jnp.asarray(times, jnp.float32)), np.float64)
+    times = np.linspace(1.0, sde.sampling_eps, sde.num_scales, dtype=np.float32)
+    coefficients = [np.asarray(v, np.float64) for v in jax.jit(PREDICTORS[predictor], static_argnums=0)(sde, times)]
+    scale, std = (np.asarray(v, np.float64) for v in (sde.mean_scale(times), sde.std(times)))
     for i, (a, b, c) in enumerate(zip(*coefficients, strict=True)):
         b, c = (b / 2, 0.0) if probability_flow else (b, c)
         v = (scale[i] * STD) ** 2 + std[i] ** 2
@@ -89,7 +88,7 @@ def test_predictor_corrector_samplers_return_the_data(sde, corrector, size):
 def test_the_ode_sampler_follows_the_exact_flow(sde):
     x_T = start(sde)
     x, _ = solve(probability_flow(sde, DATA.score_fn(sde), rtol=1e-6, atol=1e-6, noise_removal=False), KEYS, x_T)
-    exact = DATA.flow(sde, x_T, jnp.ones(len(x)), jnp.full(len(x), sde.sampling_eps))
+    exact = jax.jit(DATA.flow, static_argnums=0)(sde, x_T, np.ones(len(x)), np.full(len(x), sde.sampling_eps))
     np.testing.assert_allclose(x, exact, atol=1e-4)
     denoised, nfe = solve(probability_flow(sde, DATA.score_fn(sde)), KEYS, x_T)
     np.testing.assert_allclose([np.mean(denoised), np.std(denoised)], [MEAN, STD], atol=0.02)
@@ -99,7 +98,7 @@ def test_the_ode_sampler_follows_the_exact_flow(sde):
 @pytest.mark.parametrize("sde", SDES, ids=["vp", "subvp", "ve"])
 def test_encoding_inverts_sampling(sde):
     options = dict(rtol=1e-6, atol=1e-6, eps=1e-5)
-    x = DATA.sample(KEYS[:8])
+    x = jax.jit(DATA.sample)(KEYS[:8])
     z, _ = solve(probability_flow(sde, DATA.score_fn(sde), encode=True, **options), KEYS[:8], x)
     back, _ = solve(probability_flow(sde, DATA.score_fn(sde), noise_removal=False, **options), KEYS[:8], z)
     np.testing.assert_allclose(back, x, atol=1e-4)

@@ -22,6 +22,7 @@ from experiments.posterior.recursion import Law
 from experiments.posterior.rows import CLASS_PROBLEM, PARTICLES, Row, known_law, solver, truth
 from experiments.truth_table import distribution
 from experiments.truth_table import problems as closed
+from score_sde.array_types import Images, Key
 from score_sde.oracles import Mixture
 from score_sde.randomness import Stream, sample_keys, stream
 from score_sde.sampling import solve
@@ -53,10 +54,15 @@ class Record(NamedTuple):
 def draw(row: Row, n: int) -> np.ndarray:
     """(n, D). Rows of one problem and SDE share their x_T, and where their samplers draw alike their noise."""
     seed = zlib.crc32(f"{row.problem}, {row.sde}".encode())
-    keys = sample_keys(jax.random.key(seed), jnp.arange(n))
-    sampler, start = solver(row, n)
-    x = row.process.prior_sample(stream(keys, Stream.PRIOR), truth(row.problem).shape)
-    return np.asarray(solve(sampler, keys, start(x))[0], np.float64).reshape(n, -1)
+
+    @jax.jit
+    def run(key: Key) -> Images:
+        keys = sample_keys(key, jnp.arange(n))
+        sampler, start = solver(row, n)
+        x = row.process.prior_sample(stream(keys, Stream.PRIOR), truth(row.problem).shape)
+        return solve(sampler, keys, start(x))[0]
+
+    return np.asarray(run(jax.random.key(seed)), np.float64).reshape(n, -1)
 
 
 def moments_of(x: np.ndarray) -> tuple[Law, Law]:

@@ -7,6 +7,7 @@ that samplers take; both are of the same numbers, as `matrix_of` shows.
 import dataclasses
 from collections.abc import Callable
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 import scipy.fft
@@ -70,8 +71,8 @@ class Problem:
 def matrix_of(problem: Problem) -> np.ndarray:
     """(m, D) that the operator multiplies by, from what it makes of unit vectors."""
     d = problem.data.components[0].mean.size if isinstance(problem.data, Mixture) else problem.data.mean.size
-    units = jnp.eye(d).reshape(d, *problem.data.shape)
-    return np.asarray(problem.operator(d).forward(units), np.float64).reshape(d, -1).T[problem.kept]
+    units = np.eye(d).reshape(d, *problem.data.shape)
+    return np.asarray(jax.jit(problem.operator(d).forward)(units), np.float64).reshape(d, -1).T[problem.kept]
 
 
 def _problem(name, data, operator, matrix, noise, observed_shape=None, kept=None, x0=None) -> Problem:

@@ -19,7 +19,6 @@ from collections.abc import Callable
 from typing import NamedTuple
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 
 from score_sde.sampling import PREDICTORS
@@ -146,7 +145,8 @@ def steps_of(sde: SDE, predictor: str) -> list[tuple[float, float, float, float]
     """(t, a, b, c) of each step, in float64."""
     times = np.linspace(1.0, sde.sampling_eps, sde.num_scales)
     with jax.enable_x64(True):
-        abc = [np.asarray(scalar, np.float64) for scalar in PREDICTORS[predictor](sde, jnp.asarray(times))]
+        scalars = jax.jit(PREDICTORS[predictor], static_argnums=0)(sde, times)
+        abc = [np.asarray(scalar, np.float64) for scalar in scalars]
     return list(zip(*(column.tolist() for column in (times, *abc)), strict=True))
 
 

@@ -134,7 +134,7 @@ def scatter(pictured: dict[str, np.ndarray]) -> plt.Figure:
     """A panel for each method, and one of the posterior itself."""
     data = truth(PICTURED)
     keys = sample_keys(jax.random.key(0), jnp.arange(len(next(iter(pictured.values())))))
-    panels = {"exact posterior": np.asarray(data.sample(keys)).reshape(len(keys), -1), **pictured}
+    panels = {"exact posterior": np.asarray(jax.jit(data.sample)(keys)).reshape(len(keys), -1), **pictured}
     columns = min(5, len(panels))
     rows = -(-len(panels) // columns)
     figure, axes = plt.subplots(

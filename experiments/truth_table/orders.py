@@ -21,7 +21,7 @@ import numpy as np
 from experiments.truth_table import problems
 from experiments.truth_table.problems import SHAPE, D
 from experiments.truth_table.rows import FLOW, LAW, SNR, TOLERANCE, Row
-from score_sde.array_types import Array, Images, Keys
+from score_sde.array_types import Array, Images, Key, Keys
 from score_sde.oracles import Gaussian
 from score_sde.randomness import batch_keys
 from score_sde.sampling import Solver, advance
@@ -61,11 +61,11 @@ def law(make: Callable[..., Solver]) -> Law:
     members = draws * D + D + 1  # impulses; unit x_T; zero
     starts = np.zeros((members, *SHAPE))
     starts.reshape(members, D)[-D - 1 : -1] = np.eye(D)
-    pixel = jnp.arange(members) % D
+    pixel = np.arange(members) % D
     seen: list[np.ndarray] = []
 
     @quick_jit
-    def run(keys: Keys, x: Images, targets: Array) -> Images:
+    def run(key: Key, x: Images, targets: Array) -> Images:
         def noise(keys: Keys, shape: tuple[int, ...]) -> Array:
             data = jax.random.key_data(keys)
             jax.debug.callback(lambda key: seen.append(np.asarray(key)), data[0])
@@ -74,15 +74,14 @@ def law(make: Callable[..., Solver]) -> Law:
             return z.reshape(-1, *shape)
 
         solver = make(noise=noise)
-        return solver.result(advance(solver, solver.init(keys, x), FOREVER))[0]
+        return solver.result(advance(solver, solver.init(jnp.broadcast_to(key, (members,)), x), FOREVER))[0]
 
     def with_targets(keys_of_draws: list[np.ndarray]) -> np.ndarray:
         seen.clear()
         targets = np.full((members, 2), 0xFFFFFFFF, np.uint32)  # a key that no draw has
         if keys_of_draws:
             targets[: len(keys_of_draws) * D] = np.repeat(np.stack(keys_of_draws), D, axis=0)
-        keys = jnp.broadcast_to(jax.random.key(0), (members,))
-        out = np.asarray(run(keys, jnp.asarray(starts), jnp.asarray(targets)), np.float64)
+        out = np.asarray(run(jax.random.key(0), starts, targets), np.float64)
         jax.effects_barrier()
         return out.reshape(members, D)
 

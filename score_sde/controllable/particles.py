@@ -61,7 +61,7 @@ def particles(
         raise UsageError("Particles are moved by a predictor, and sampling.predictor is 'none'.")
     if num_particles < 2:
         raise UsageError(f"guidance.particles={num_particles} must be at least 2.")
-    predict(sde, jnp.ones(1))  # what the SDE lacks is said now
+    jax.eval_shape(lambda: predict(sde, jnp.ones(1)))  # what the SDE lacks is said now
     times = grid_of_times(sde, eps)
     n, k = len(times), num_particles
 

@@ -65,9 +65,9 @@ def predictor_corrector(
         )
     grid = grid_of_times(sde, eps)
     if predict is not None:
-        predict(sde, jnp.ones(1))  # what the SDE lacks is said now
+        jax.eval_shape(lambda: predict(sde, jnp.ones(1)))  # what the SDE lacks is said now
     if correct is not None:
-        sde.langevin_scale(jnp.ones(1))
+        jax.eval_shape(lambda: sde.langevin_scale(jnp.ones(1)))
     n = len(grid)
     times = np.repeat(grid, (predict is not None) + (correct is not None) * n_steps_each)
 

@@ -6,6 +6,7 @@ dx/dt = f(t) x - g(t)^2 score(x, t) / 2 has the SDE's marginals. It is solved fr
 
 from collections.abc import Callable
 
+import jax
 import jax.numpy as jnp
 
 from score_sde.array_types import Images, Keys, ScoreFn, Times
@@ -51,7 +52,7 @@ def probability_flow(
     ode = dormand_prince(lambda t, x, _: velocity(t, x), t0, t1, rtol=rtol, atol=atol)
     denoise = noise_removal and not encode
     if denoise:
-        reverse_diffusion(sde, jnp.ones(1))  # what the SDE lacks is said now
+        jax.eval_shape(lambda: reverse_diffusion(sde, jnp.ones(1)))  # what the SDE lacks is said now
 
     def init(keys: Keys, x: Images) -> State:
         return ode.init(x)
