@@ -71,9 +71,9 @@ def _sample(model: Trained, method: str) -> SamplerResult:
 
 
 def _trajectory(model: Trained) -> tuple[SamplerResult, np.ndarray]:
-    """The predictor-corrector sampler in parts, and pixels (samples x times) between them for the first samples.
+    """The predictor-corrector sampler in parts, timed without compilation, and how the first samples come about.
 
-    From noise to the result, at evenly spaced times; what is seen between is the denoised image.
+    That is pixels (samples x times), from noise to the result, at evenly spaced times.
     """
     experiment, keys = model.experiment, _keys(model)
     x = experiment.prior(keys)
