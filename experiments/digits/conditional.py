@@ -22,6 +22,7 @@ SCALE = 4.0  # of the classifier's guidance
 SAMPLER = dict(method="dpmpp_2m", num_steps=30)
 HALVES = 8  # images whose right half is hidden
 FILLED = 6  # times that each is filled in
+STEPS = 250  # to fill them in by
 
 
 class OfClasses(NamedTuple):
@@ -76,7 +77,7 @@ def of_classes(workdir: Path, train_set: Source, held_out: Source) -> OfClasses:
 def halves(workdir: Path, held_out: Source) -> Halves:
     """FILLED samples of the right half of each of the first held-out images."""
     config = get_score()
-    config.sampling.update(condition="inpaint=right_half", num_samples=HALVES * FILLED)
+    config.sampling.update(condition="inpaint=right_half", num_samples=HALVES * FILLED, num_scales=STEPS)
     config.guidance.samples_each = FILLED
     rounds: dict[str, Arrays] = {}
 

@@ -21,7 +21,7 @@ from score_sde.sampling import advance
 from score_sde.train import load_data, train
 from score_sde.trained import Trained, load
 
-SAMPLES = 60
+SAMPLES = 40
 TRAJECTORIES = 8
 TITLE = "DDPM++ (small) under the VP SDE on handwritten digits"
 
