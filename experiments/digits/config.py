@@ -1,4 +1,4 @@
-"""The demo's schedules: half of the updates at six times the rate, to the same bits/dim; a third of the classifier's."""
+"""The demo's schedules: half of the updates at six times the rate, to the same bits/dim; of the classifier a third."""
 
 from ml_collections import ConfigDict
 

@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
-from experiments.digits.conditional import EACH, FILLED, SAMPLER, SCALE, Halves, OfClasses
+from experiments.digits.conditional import EACH, FILLED, SAMPLER, SCALE, STEPS, Halves, OfClasses
 from score_sde import images, page, workdir
 from score_sde.report import text as page_text
 from score_sde.trained import Trained
@@ -101,9 +101,9 @@ def _classes(found: OfClasses) -> str:
 def _halves(found: Halves) -> str:
     psnr, mean, spread = (page_text(found.figures[name]) for name in ("psnr", "psnr_of_mean", "spread"))
     text = (
-        f"The right half of held-out digits is hidden, and filled in {FILLED} times (Euler-Maruyama, the paper's"
-        f" projection). PSNR of samples {psnr} dB, of their mean {mean} dB; spread {spread}, of pixels in [0, 1]. "
-        "Errors are over images. What is known comes back as it was."
+        f"The right half of held-out digits is hidden, and filled in {FILLED} times (Euler-Maruyama, the paper's "
+        f"projection, {STEPS} evaluations). PSNR of samples {psnr} dB, of their mean {mean} dB; spread {spread}, of "
+        "pixels in [0, 1]. Errors are over images. What is known comes back as it was."
     )
     return page.picture(found.sheet, 1) + page.note(text)
 
