@@ -144,15 +144,15 @@ def test_overrides_are_applied_in_any_order_and_form(form):
 
 
 def test_describe_ends_with_the_counts_as_json(capsys):
-    assert main(["score_sde", f"--config={ROOT / 'configs/ve/digits_ncsnpp_continuous.py'}", "--mode=describe"]) == 0
+    assert main(["score_sde", f"--config={ROOT / 'configs/ve/cifar10_ncsnpp_continuous.py'}", "--mode=describe"]) == 0
     output = capsys.readouterr().out
     assert json.loads(output.splitlines()[-1]) == {
-        "trainable_parameters": 753_153,
-        "total_parameters": 753_185,
+        "trainable_parameters": 62_758_787,
+        "total_parameters": 62_758_915,
         "nfe": 2000,
     }
-    assert "sde.sigma_max = 5.0" in output
-    assert "ResnetBlockBigGANpp_9" in output
+    assert "sde.sigma_max = 50.0" in output
+    assert "ResnetBlockBigGANpp_43" in output
     assert "langevin" in output
     ode = ["--mode=describe", "--config.sampling.method=ode", "--config.training.fsdp=8"]
     assert main(["score_sde", f"--config={CONFIG}", *ode]) == 0

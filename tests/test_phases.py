@@ -32,17 +32,17 @@ def compilations():
 def test_nothing_is_compiled_after_the_first_step_of_each_phase(tiny_config, tmp_path, monkeypatch, compilations):
     """Phases: updates, evaluation, save, samples of a snapshot; then those of the evaluation, by checkpoint."""
     config = tiny_config()
-    config.training.update(n_iters=4, snapshot_sampling=True)
-    config.eval.update(begin_ckpt=1, end_ckpt=2, enable_sampling=True, num_samples=16, enable_bpd=True)
+    config.training.update(n_iters=6, snapshot_sampling=True)
+    config.eval.update(begin_ckpt=1, end_ckpt=3, enable_sampling=True, num_samples=16, enable_bpd=True)
     counts, sheet, write = [], train._sample_sheet, evaluate.page.write
     monkeypatch.setattr(train, "_sample_sheet", lambda *args: (sheet(*args), counts.append(len(compilations))))
     train.train(config, tmp_path)
-    assert counts[0] > 0 and counts == counts[:1] * 2 and len(compilations) == counts[0]
+    assert counts[0] > 0 and counts == counts[:1] * 3 and len(compilations) == counts[0]
 
     counts.clear()
     monkeypatch.setattr(evaluate.page, "write", lambda *args: (write(*args), counts.append(len(compilations))))
     evaluate.evaluate(config, tmp_path)
-    assert counts == counts[:1] * 2
+    assert counts == counts[:1] * 3
 
 
 def test_a_step_moves_nothing_to_the_host(tiny_config, tmp_path, monkeypatch):

@@ -58,7 +58,7 @@ def distance(gradient, expected) -> float:
 
 
 def test_parts_of_a_batch_and_blocks_computed_twice_give_the_same_gradient(whole):
-    (loss, gradient), (expected, of_all) = Step(accumulate=2, remat=True)(), whole
+    (loss, gradient), (expected, of_all) = Step(accumulate=4, remat=True)(), whole
     np.testing.assert_allclose(loss, expected, rtol=5e-6)
     assert distance(gradient, of_all) < 1e-5  # dropout too is an image's own, wherever it is computed
 
