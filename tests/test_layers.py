@@ -13,6 +13,7 @@ from score_sde.models.layers import (
     GaussianFourierProjection,
     GroupNorm,
     Upsample,
+    conv1x1,
     conv3x3,
     default_init,
     sinusoidal_embedding,
@@ -137,3 +138,28 @@ def test_a_zero_init_scale_is_tiny_but_not_zero():
     kernel = default_init(0.0)(jax.random.key(0), (3, 3, 64, 64))
     bound = np.sqrt(3e-10 / (9 * 64))
     assert 0.9 * bound < float(jnp.abs(kernel).max()) <= bound
+
+
+def test_a_convolution_of_an_upsampled_image_and_its_derivatives_need_no_upsampling():
+    x = jax.random.normal(jax.random.key(0), (2, 4, 6, 3))
+    weight = jax.random.normal(jax.random.key(1), (3, 3, 3, 5))
+
+    def plain(x, weight):
+        return jax.lax.conv_general_dilated(
+            resampling.nearest_upsample(x), weight, (1, 1), "SAME", dimension_numbers=("NHWC", "HWIO", "NHWC")
+        )
+
+    y, pull = jax.vjp(plain, x, weight)
+    out, pull_out = jax.vjp(resampling.nearest_upsample_conv, x, weight)
+    np.testing.assert_allclose(out, y, atol=2e-5)
+    for a, b in zip(pull_out(y), pull(y), strict=True):
+        np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-3)
+
+
+def test_a_1x1_convolution_before_the_upsampling_is_one_after_it():
+    x = jax.random.normal(jax.random.key(0), (2, 4, 4, 3))
+    for upsample in (resampling.nearest_upsample, lambda h: resampling.fir_upsample(h, (1, 3, 3, 1))):
+        before, after = conv1x1(5, upsample), conv1x1(5)
+        params = after.init(jax.random.key(1), x)
+        params["params"]["bias"] = jnp.arange(5.0)
+        np.testing.assert_allclose(before.apply(params, x), after.apply(params, upsample(x)), atol=1e-5)

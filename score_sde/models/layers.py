@@ -36,8 +36,24 @@ def conv3x3(features: int, *, stride: int = 1, init_scale: float = 1.0) -> nn.Co
     return Conv(features, (3, 3), (stride, stride), padding="SAME", kernel_init=default_init(init_scale))
 
 
-def conv1x1(features: int, *, init_scale: float = 1.0) -> nn.Conv:
-    return Conv(features, (1, 1), kernel_init=default_init(init_scale))
+def upsampled_conv3x3(features: int) -> nn.Conv:
+    """A 3x3 convolution of what `resampling.nearest_upsample` would give of its input."""
+
+    def convolve(x, kernel, *_, **__):
+        return resampling.nearest_upsample_conv(x, kernel)
+
+    return Conv(features, (3, 3), kernel_init=default_init(), conv_general_dilated=convolve)
+
+
+def conv1x1(features: int, then: Callable[[FeatureMaps], FeatureMaps] = lambda h: h) -> nn.Conv:
+    """then: a linear map of each channel, before the bias: that of an upsampled input, which costs four times as much,
+    is the same.
+    """
+
+    def convolve(*args, **kwargs):
+        return then(jax.lax.conv_general_dilated(*args, **kwargs))
+
+    return Conv(features, (1, 1), kernel_init=default_init(), conv_general_dilated=convolve)
 
 
 def dense(features: int) -> nn.Dense:
@@ -173,8 +189,7 @@ class Upsample(nn.Module):
             if self.with_conv:
                 return Conv2d(features, up=True, fir_kernel=self.fir_kernel)(x)
             return resampling.fir_upsample(x, self.fir_kernel)
-        x = resampling.nearest_upsample(x)
-        return conv3x3(features)(x) if self.with_conv else x
+        return upsampled_conv3x3(features)(x) if self.with_conv else resampling.nearest_upsample(x)
 
 
 class Downsample(nn.Module):

@@ -29,6 +29,7 @@ from score_sde.models.layers import (
     embedding_mlp,
     rescaled,
     sinusoidal_embedding,
+    upsampled_conv3x3,
 )
 
 Embedding = Float[Array, "b d"]
@@ -70,7 +71,7 @@ class ResnetBlockDDPMpp(nn.Module):
 
 
 class ResnetBlockBigGANpp(nn.Module):
-    """The residual block of BigGAN, which also resamples: both branches before their first convolution."""
+    """The residual block of BigGAN, which also resamples: both branches, at their first convolution."""
 
     act: Callable
     features: int
@@ -86,20 +87,23 @@ class ResnetBlockBigGANpp(nn.Module):
     @nn.compact
     def __call__(self, x: FeatureMaps, temb: Embedding | None, dropout_keys: Keys | None) -> FeatureMaps:
         h = GroupNorm(self.compute, self.act)(x)
-        if self.up or self.down:
-            h, x = self._resample(h), self._resample(x)
-        h = conv3x3(self.features)(h)
+        if self.down:
+            h, x = self._downsample(h), self._downsample(x)
+        if self.up and self.fir:
+            h = self._upsample(h)
+        h = (upsampled_conv3x3 if self.up and not self.fir else conv3x3)(self.features)(h)
         h = add_embedding(h, temb, self.act)
         h = GroupNorm(self.compute, self.act)(h)
         h = Dropout(self.dropout)(h, dropout_keys)
         h = conv3x3(self.features, init_scale=self.init_scale)(h)
         if x.shape[-1] != self.features or self.up or self.down:
-            x = conv1x1(self.features)(x)
+            x = (conv1x1(self.features, self._upsample) if self.up else conv1x1(self.features))(x)
         return rescaled(x + h) if self.skip_rescale else x + h
 
-    def _resample(self, x: FeatureMaps) -> FeatureMaps:
-        if self.up:
-            return resampling.fir_upsample(x, self.fir_kernel) if self.fir else resampling.nearest_upsample(x)
+    def _upsample(self, x: FeatureMaps) -> FeatureMaps:
+        return resampling.fir_upsample(x, self.fir_kernel) if self.fir else resampling.nearest_upsample(x)
+
+    def _downsample(self, x: FeatureMaps) -> FeatureMaps:
         return resampling.fir_downsample(x, self.fir_kernel) if self.fir else resampling.mean_downsample(x)
 
 

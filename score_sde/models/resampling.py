@@ -14,6 +14,7 @@ from score_sde.array_types import Array, FeatureMaps, Float
 
 Taps = Sequence[float]
 SPATIAL = (1, 2)
+LAYOUT = ("NHWC", "HWIO", "NHWC")
 
 
 def nearest_upsample(x: FeatureMaps) -> FeatureMaps:
@@ -23,10 +24,36 @@ def nearest_upsample(x: FeatureMaps) -> FeatureMaps:
     return jnp.stack([x, x], axis=3).reshape(b, 2 * h, 2 * w, c)
 
 
+def nearest_upsample_conv(x: FeatureMaps, weight: Float[Array, "3 3 c_in c_out"]) -> FeatureMaps:
+    """The 3x3 convolution of `nearest_upsample(x)`, with 4/9 of its operations.
+
+    Output pixel (2i + p, 2j + q) sees 2x2 pixels of x: rows i - 1 and i for p = 0, i and i + 1 for p = 1, the same for
+    columns. Of the three rows of the weights, two fall on one row of x, and are added first.
+    """
+    b, h, w, _ = x.shape
+    before_after = ((1, 0), (0, 1))  # zeros, by phase
+    rows = []
+    for row, pad_row in zip(_folded(weight, 0), before_after, strict=True):
+        columns = [
+            lax.conv_general_dilated(x, part, (1, 1), (pad_row, pad_column), dimension_numbers=LAYOUT)
+            for part, pad_column in zip(_folded(row, 1), before_after, strict=True)
+        ]
+        rows.append(jnp.stack(columns, axis=3))
+    return jnp.stack(rows, axis=2).reshape(b, 2 * h, 2 * w, -1)
+
+
+def _folded(weight: Array, axis: int) -> tuple[Array, Array]:
+    """The two weights along an axis for each phase of an output pixel."""
+    first, middle, last = jnp.split(weight, 3, axis)
+    return jnp.concatenate([first, middle + last], axis), jnp.concatenate([first + middle, last], axis)
+
+
 def mean_downsample(x: FeatureMaps) -> FeatureMaps:
-    """Mean over 2x2 blocks."""
+    """Mean over 2x2 blocks. Written as sums of slices, which XLA fuses."""
     b, h, w, c = x.shape
-    return x.reshape(b, h // 2, 2, w // 2, 2, c).mean(axis=(2, 4))
+    x = x.reshape(b, h // 2, 2, w, c)
+    x = (x[:, :, 0] + x[:, :, 1]).reshape(b, h // 2, w // 2, 2, c)
+    return (x[:, :, :, 0] + x[:, :, :, 1]) / 4
 
 
 def fir_downsample(x: FeatureMaps, taps: Taps) -> FeatureMaps:
@@ -101,5 +128,5 @@ def _conv(
         window_strides=(stride, stride),
         padding=((pad, pad), (pad, pad)),
         lhs_dilation=(dilation, dilation),
-        dimension_numbers=("NHWC", "HWIO", "NHWC"),
+        dimension_numbers=LAYOUT,
     )
