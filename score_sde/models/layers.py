@@ -46,7 +46,7 @@ def upsampled_conv3x3(features: int) -> nn.Conv:
 
 
 def conv1x1(features: int, then: Callable[[FeatureMaps], FeatureMaps] = lambda h: h) -> nn.Conv:
-    """then: a linear map of each channel, such as upsampling, applied before the bias: as if to the input, and cheaper."""
+    """then: a linear map of each channel, such as upsampling, before the bias: as if of the input, and cheaper."""
 
     def convolve(*args, **kwargs):
         return then(jax.lax.conv_general_dilated(*args, **kwargs))
