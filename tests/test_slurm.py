@@ -54,7 +54,7 @@ def of_shell(tmp_path, monkeypatch) -> Path:
     """A SLURM that refuses the second job."""
     folder = tmp_path / "slurm_of_shell"
     (folder / "running").mkdir(parents=True)
-    for name, text in (("sbatch", SBATCH % {"root": ROOT}), ("squeue", SQUEUE)):
+    for name, text in (("sbatch", SBATCH % {"root": ROOT}), ("squeue", SQUEUE), ("srun", "#!/bin/sh\nexit 1\n")):
         (folder / name).write_text(text)
         (folder / name).chmod(0o755)
     monkeypatch.setenv("PATH", f"{folder}:{os.environ['PATH']}")
@@ -78,9 +78,11 @@ def test_a_job_that_slurm_refuses_is_said_and_the_rest_goes_on(tmp_path, of_shel
 def test_what_slurm_has_not_is_said(tmp_path, of_shell, monkeypatch):
     with pytest.raises(UsageError, match=r"Unknown --slurm=partion \(did you mean 'partition'\?\)"):
         Slurm(tmp_path, options={"partion": "gpu"})
-    monkeypatch.setenv("PATH", "")
-    with pytest.raises(UsageError, match="There is no sbatch on the PATH; start this where SLURM is"):
-        Slurm(tmp_path)
+    monkeypatch.setenv("PATH", str(of_shell))
+    for name in ("srun", "squeue", "sbatch"):
+        (of_shell / name).unlink()
+        with pytest.raises(UsageError, match=f"There is no {name} on the PATH; start this where SLURM is"):
+            Slurm(tmp_path)
 
 
 @real

@@ -86,8 +86,10 @@ class Slurm:
             import submitit
         except ImportError as error:
             raise UsageError("--launcher=slurm needs submitit: pip install submitit.") from error
-        if not shutil.which("sbatch"):
-            raise UsageError("There is no sbatch on the PATH; start this where SLURM is, or use --launcher=local.")
+        for command in ("sbatch", "squeue", "srun"):  # submitit wants the last even where use_srun is False
+            if not shutil.which(command):
+                told = "start this where SLURM is, or use --launcher=local"
+                raise UsageError(f"There is no {command} on the PATH; {told}.")
         options = options or {}
         for name in options:
             if name not in OPTIONS:
