@@ -20,8 +20,10 @@ import numpy as np
 from jax.experimental import multihost_utils
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec, Sharding
 
-from score_sde.backend import compiler_options
+from score_sde.backend import compiler_options, keep_memory
 from score_sde.errors import UsageError
+
+keep_memory()
 
 AXIS = "batch"
 
