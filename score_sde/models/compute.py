@@ -6,6 +6,7 @@ float32 whatever the features are, and so are the statistics of normalisations a
 """
 
 import functools
+import math
 from typing import Any, NamedTuple
 
 import flax.linen as nn
@@ -14,7 +15,7 @@ import jax.numpy as jnp
 
 from score_sde.array_types import Array, FeatureMaps, Float
 
-Tokens = Float[Array, "b n heads c"]
+Tokens = Float[Array, "b n c"]
 
 
 class Compute(NamedTuple):
@@ -35,10 +36,13 @@ class Compute(NamedTuple):
         """The class of a block, or what computes it again."""
         return _again(block) if self.remat else block
 
-    def attend(self, q: Tokens, k: Tokens, v: Tokens) -> Tokens:
-        """softmax(q k^T / sqrt(c)) v, the softmax in float32."""
-        flash = self.fused and q.dtype == jnp.bfloat16 and _cudnn_takes(q.shape[1:])
-        return jax.nn.dot_product_attention(q, k, v, implementation="cudnn" if flash else "xla")
+    def attend(self, q: Tokens, h: Tokens) -> Tokens:
+        """softmax(q h^T / sqrt(c)) h, the softmax in float32."""
+        if self.fused and q.dtype == jnp.bfloat16 and _cudnn_takes(q.shape[1:]):
+            q, h = q[:, :, None], h[:, :, None]
+            return jax.nn.dot_product_attention(q, h, h, implementation="cudnn")[:, :, 0]
+        logits = jnp.einsum("bnc,bmc->bnm", q, h, preferred_element_type=jnp.float32) / math.sqrt(q.shape[-1])
+        return jnp.einsum("bnm,bmc->bnc", jax.nn.softmax(logits).astype(h.dtype), h)
 
     def apply(self, network: nn.Module, *args: Any, **kwargs: Any) -> Array:
         """`network.apply` in this way."""
@@ -74,12 +78,12 @@ def _cudnn_takes(shape: tuple[int, ...]) -> bool:
     if jax.default_backend() != "gpu":
         return False
 
-    def total(q, k, v):
-        return jax.nn.dot_product_attention(q, k, v, implementation="cudnn").astype(jnp.float32).sum()
+    def total(q, h):
+        return jax.nn.dot_product_attention(q, h, h, implementation="cudnn").astype(jnp.float32).sum()
 
-    tokens = jax.ShapeDtypeStruct((1, *shape), jnp.bfloat16)
+    tokens = jax.ShapeDtypeStruct((1, shape[0], 1, shape[1]), jnp.bfloat16)
     try:
-        jax.jit(jax.grad(total, argnums=(0, 1, 2))).lower(tokens, tokens, tokens).compile()
+        jax.jit(jax.grad(total, argnums=(0, 1))).lower(tokens, tokens).compile()
     except Exception:  # whatever it is that it does not take
         return False
     return True

@@ -64,11 +64,20 @@ class NIN(nn.Module):
     features: int
     init_scale: float = 0.1
 
-    @nn.compact
     def __call__(self, x: FeatureMaps) -> FeatureMaps:
-        w = self.param("W", default_init(self.init_scale), (x.shape[-1], self.features))
-        b = self.param("b", nn.initializers.zeros, (self.features,))
-        return x @ w.astype(x.dtype) + b.astype(x.dtype)
+        return affine(x, *self.map(x.shape[-1]))
+
+    @nn.compact
+    def map(self, c: int) -> tuple[Float[Array, "c features"], Float[Array, " features"]]:
+        """Of c channels: the matrix and the bias."""
+        w = self.param("W", default_init(self.init_scale), (c, self.features))
+        return w, self.param("b", nn.initializers.zeros, (self.features,))
+
+
+def affine(x: Float[Array, "*n c"], w: Float[Array, "c d"], b: Float[Array, " d"]) -> Float[Array, "*n d"]:
+    """x w + b in the type of x. As one product of two matrices: the derivative by w is one as well, on CPUs too."""
+    y = x.reshape(-1, x.shape[-1]) @ w.astype(x.dtype) + b.astype(x.dtype)
+    return y.reshape(*x.shape[:-1], -1)
 
 
 class Dropout(nn.Module):
@@ -109,10 +118,19 @@ class GroupNorm(nn.Module):
 
 
 def attention(h: FeatureMaps, init_scale: float, compute: Compute) -> FeatureMaps:
-    """Called inside a compact method: single-head self-attention over all pixels, four `NIN`s."""
+    """Called inside a compact method: single-head self-attention over all pixels, by the parameters of four `NIN`s.
+
+    Two of its four maps of each pixel are left. With keys k = h W_k + b_k and a query q, the logits q k are those of
+    q W_k^T with h itself, and q b_k, which a softmax over keys does not see. Its weights sum to 1, so that the output's
+    map of a mean of values h W_v + b_v is one map of the mean of h.
+    """
     b, height, width, c = h.shape
-    q, k, v = (NIN(c)(h).reshape(b, height * width, 1, c) for _ in range(3))
-    return NIN(c, init_scale)(compute.attend(q, k, v).reshape(h.shape))
+    (w_q, b_q), (w_k, _), (w_v, b_v) = (NIN(c).map(c) for _ in range(3))
+    w_o, b_o = NIN(c, init_scale).map(c)
+    with jax.default_matmul_precision("highest"):
+        to_query, to_output = (w_q @ w_k.T, w_k @ b_q), (w_v @ w_o, b_v @ w_o + b_o)
+    h = h.reshape(b, height * width, c)
+    return affine(compute.attend(affine(h, *to_query), h), *to_output).reshape(b, height, width, c)
 
 
 class GaussianFourierProjection(nn.Module):
