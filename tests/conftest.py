@@ -11,7 +11,7 @@ from typecheck import install
 
 install("score_sde")
 os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0"  # tests, and a run and its resumption, compile the same
-importlib.import_module("score_sde")  # sets XLA's flags before anything computes
+importlib.import_module("score_sde.parallel")  # which sets what JAX reads before anything computes
 
 # LLVM's optimisations take longer than what they save on networks this small; so do programs in parts. Subprocesses
 # inherit this.

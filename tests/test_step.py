@@ -1,7 +1,9 @@
 """How a step is computed changes its speed and its memory, and not what it computes."""
 
 import os
+import platform
 import re
+import resource
 
 import jax
 import jax.numpy as jnp
@@ -134,6 +136,17 @@ def test_programs_are_kept_where_the_user_says_or_in_the_cache_by_kind_of_proces
     monkeypatch.delenv("JAX_COMPILATION_CACHE_DIR")
     backend.keep_programs()
     assert re.fullmatch(rf"{tmp_path}/programs-[0-9a-f]{{8}}", os.environ["JAX_COMPILATION_CACHE_DIR"])
+
+
+@pytest.mark.skipif(platform.libc_ver()[0] != "glibc" or jax.default_backend() != "cpu", reason="of glibc, on CPUs")
+def test_an_update_finds_the_memory_of_the_one_before_it():
+    x, w = jnp.ones((2**16, 16)), jnp.ones((16, 256))
+    program = jax.jit(lambda x, w: jnp.sin(x @ w) @ w.T)  # 64 MiB between the products, of 16,384 pages
+    faults = []
+    for _ in range(16):
+        program(x, w).block_until_ready()
+        faults.append(resource.getrusage(resource.RUSAGE_SELF).ru_minflt)
+    assert faults[-1] - faults[3] < 12 * 16384 / 2
 
 
 @pytest.mark.parametrize(

@@ -48,7 +48,9 @@ def _backward(groups, epsilon, act, kept, g):
     h = (x.astype(jnp.float32) - mean) * rate
     (g,) = jax.vjp(act, h * scale + bias)[1](g.astype(jnp.float32))
     total, along = _pixel_sum(g), _pixel_sum(g * h)
-    of_x = rate * (g * scale - _mean(total * scale, x, groups) - h * _mean(along * scale, x, groups))
+    # Both means by one product: XLA for CPUs then takes no loop over pixels into it, for which it wants more memory.
+    mean_g, mean_gh = jnp.split(_mean(jnp.concatenate([total * scale, along * scale]), _pixels(x), groups), 2)
+    of_x = rate * (g * scale - mean_g - h * mean_gh)
     return of_x.astype(x.dtype), along.sum(0), total.sum(0)
 
 
@@ -57,13 +59,17 @@ group_norm_by_hand.defvjp(_forward, _backward)
 
 def _statistics(x: FeatureMaps, groups: int, epsilon: float) -> tuple[FeatureMaps, FeatureMaps]:
     """Mean and rate, of shape (b, 1, 1, c)."""
-    mean = _mean(_pixel_sum(x), x, groups)
-    return mean, jax.lax.rsqrt(_mean(_pixel_sum(jnp.square(x - mean)), x, groups) + epsilon)
+    mean = _mean(_pixel_sum(x), _pixels(x), groups)
+    return mean, jax.lax.rsqrt(_mean(_pixel_sum(jnp.square(x - mean)), _pixels(x), groups) + epsilon)
 
 
-def _mean(sums: PerChannel, x: FeatureMaps, groups: int) -> FeatureMaps:
-    """Over the pixels of x and the channels of a group, of sums over the pixels."""
-    return _group_mean(sums / (x.shape[1] * x.shape[2]), groups)[:, None, None, :]
+def _pixels(x: FeatureMaps) -> int:
+    return x.shape[1] * x.shape[2]
+
+
+def _mean(sums: PerChannel, pixels: int, groups: int) -> FeatureMaps:
+    """Over the pixels and the channels of a group, of sums over the pixels."""
+    return _group_mean(sums / pixels, groups)[:, None, None, :]
 
 
 def _pixel_sum(x: FeatureMaps) -> PerChannel:
