@@ -17,6 +17,8 @@ from score_sde.models.group_norm import group_norm, group_norm_by_hand
 from score_sde.randomness import keep_mask, stream
 
 Features = Float[Array, "b _"]
+Matrix = Float[Array, "c d"] | Float[np.ndarray, "c d"]
+Vector = Float[Array, " d"] | Float[np.ndarray, " d"]
 
 ACTIVATIONS: dict[str, Callable] = {
     "swish": nn.swish,
@@ -68,13 +70,13 @@ class NIN(nn.Module):
         return affine(x, *self.map(x.shape[-1]))
 
     @nn.compact
-    def map(self, c: int) -> tuple[Float[Array, "c features"], Float[Array, " features"]]:
+    def map(self, c: int) -> tuple[Matrix, Vector]:
         """Of c channels: the matrix and the bias."""
         w = self.param("W", default_init(self.init_scale), (c, self.features))
         return w, self.param("b", nn.initializers.zeros, (self.features,))
 
 
-def affine(x: Float[Array, "*n c"], w: Float[Array, "c d"], b: Float[Array, " d"]) -> Float[Array, "*n d"]:
+def affine(x: Float[Array, "*n c"], w: Matrix, b: Vector) -> Float[Array, "*n d"]:
     """x w + b in the type of x. As one product of two matrices: the derivative by w is one as well, on CPUs too."""
     y = x.reshape(-1, x.shape[-1]) @ w.astype(x.dtype) + b.astype(x.dtype)
     return y.reshape(*x.shape[:-1], -1)
