@@ -13,6 +13,7 @@ from score_sde.models.layers import (
     GaussianFourierProjection,
     GroupNorm,
     Upsample,
+    attention,
     conv1x1,
     conv3x3,
     default_init,
@@ -30,6 +31,24 @@ def test_sinusoidal_embeddings_equal_those_of_the_papers_code():
     np.testing.assert_allclose(sinusoidal_embedding(jnp.array([10.5]), 8)[0], expected, rtol=2e-5)
     odd = [0.14112, 0.0299955, 3.0e-4, -0.9899925, 0.99955004, 0.9999999, 0]
     np.testing.assert_allclose(sinusoidal_embedding(jnp.array([3.0]), 7)[0], odd, rtol=1e-5)
+
+
+class Attention(nn.Module):
+    @nn.compact
+    def __call__(self, h):
+        return attention(h, 1.0, Compute())
+
+
+def test_attention_is_that_of_queries_keys_and_values_with_their_biases():
+    rng, c = np.random.default_rng(0), 6
+    h = rng.standard_normal((2, 3, 4, c))
+    maps = [(rng.standard_normal((c, c)), rng.standard_normal(c)) for _ in range(4)]
+    q, k, v = (h.reshape(2, 12, c) @ w + b for w, b in maps[:3])
+    weights = np.exp(q @ k.transpose(0, 2, 1) / np.sqrt(c))
+    expected = weights / weights.sum(-1, keepdims=True) @ v @ maps[3][0] + maps[3][1]
+    params = {f"NIN_{i}": {"W": np.float32(w), "b": np.float32(b)} for i, (w, b) in enumerate(maps)}
+    found = jax.jit(Attention().apply)({"params": params}, np.float32(h))
+    np.testing.assert_allclose(found.reshape(2, 12, c), expected, rtol=1e-4, atol=1e-5)
 
 
 def test_fourier_embeddings_are_of_the_labels_logarithm_and_never_train():
