@@ -26,6 +26,7 @@ gc.set_threshold(100_000)  # tracing makes many objects and little garbage
 # Files of half a minute and more, begun first: no worker then runs long after the other.
 LONG = ("processes", "end_to_end", "faults", "configs", "conditional", "truth_table", "parallel", "data_sets")
 LONG += ("sampling", "controllable", "chaos", "import_checkpoint", "likelihood", "posterior_table", "compare", "sweep")
+LONG += ("step", "labels")
 
 
 def pytest_collection_modifyitems(items):
