@@ -67,16 +67,19 @@ def _layers(experiment: Experiment | Classification) -> str:
 
 def kept_bytes(experiment: Experiment | Classification) -> int:
     """What differentiating the network keeps of one image, in training, before the compiler's savings."""
-    keys = sample_keys(jax.random.key(0), jnp.arange(1))
-    dropout = (keys,) if isinstance(experiment, Experiment) else ()  # classifiers have none
 
-    def network(params, x):
-        compute = experiment.compute(training=True)
-        return compute.apply(experiment.network, {"params": params}, x, jnp.ones(1), *dropout)
+    def kept(images: int) -> int:
+        keys = sample_keys(jax.random.key(0), jnp.arange(images))
+        dropout = (keys,) if isinstance(experiment, Experiment) else ()  # classifiers have none
 
-    x = jax.ShapeDtypeStruct((1, *experiment.image_shape), jnp.float32)
-    kept = jax.eval_shape(lambda params, x: jax.vjp(network, params, x)[1], experiment.param_shapes, x)
-    return tree_bytes(kept) - tree_bytes(experiment.param_shapes)
+        def network(params, x):
+            compute = experiment.compute(training=True)
+            return compute.apply(experiment.network, {"params": params}, x, jnp.ones(images), *dropout)
+
+        x = jax.ShapeDtypeStruct((images, *experiment.image_shape), jnp.float32)
+        return tree_bytes(jax.eval_shape(lambda params, x: jax.vjp(network, params, x)[1], experiment.param_shapes, x))
+
+    return kept(2) - kept(1)  # without the parameters and constants, which are kept once
 
 
 def _sampler(experiment: Experiment) -> str:
