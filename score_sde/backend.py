@@ -27,10 +27,11 @@ def configure() -> None:
 
 
 def keep_memory() -> None:
-    """The memory of one update on a CPU serves the next one. glibc gives pieces of its size back to the kernel, which
-    clears them again page by page, for a fifth of an update's time; too late once JAX has computed.
+    """What the host frees stays with the process: an update on a CPU finds the memory of the one before it. glibc gives
+    pieces of its size back to the kernel, which clears them again page by page, for a fifth of an update's time.
 
-    Only the first thread has a heap for such pieces, and so a program of one device runs in the thread that calls it.
+    Only the first thread has a heap for such pieces, and so a program of one device runs in the thread that calls it:
+    too late once JAX has computed. An environment that sets malloc's own variables keeps malloc as it is.
     """
     import jax
 
