@@ -143,6 +143,7 @@ def base() -> ConfigDict:
         warmup=5000,
         grad_clip=1.0,  # negative: off
         ema_rate=0.999,
+        ema_schedule="ramp",  # ramp: the rate is min(ema_rate, (1 + n) / (10 + n)) at update n | constant
     )
     config.dequantizer = dict(
         nf=32,

@@ -26,7 +26,7 @@ from score_sde.sampling import SAMPLERS, Solver, probability_flow
 from score_sde.sampling.probability_flow import check_tolerances
 from score_sde.score import Preconditioning, precondition, preconditioning
 from score_sde.sde import LEAST_TIME, SDE, VE
-from score_sde.state import TrainState, adam, initial_state
+from score_sde.state import EMA_SCHEDULES, TrainState, adam, initial_state
 from score_sde.trainable import Trainable
 
 FAST_OPTIONS = ("num_steps", "grid", "rho", "eta", "s_churn", "s_min", "s_max", "s_noise")
@@ -34,6 +34,8 @@ FAST_OPTIONS = ("num_steps", "grid", "rho", "eta", "s_churn", "s_min", "s_max", 
 
 class Experiment(Trainable):
     """The score, loss and solvers of a config, as functions of parameters."""
+
+    evaluated = ("loss", "t", "square", "along")
 
     def __init__(self, config: ConfigDict):
         name = config.model.name
@@ -113,21 +115,38 @@ class Experiment(Trainable):
 
         training: with dropout, and a label is no class with probability `training.label_dropout`.
         """
-        x0, options = self.scaling.to_model(x), self.config.training
+        return self._loss_of(*self._predicted(params, keys, x, labels, training))
+
+    def _predicted(
+        self, params: PyTree, keys: Keys, x: Images, labels: Labels | None, training: bool
+    ) -> tuple[Images, Times, Images]:
+        """The noise that the network sees in x_t, t, and the noise z that is there."""
+        x0 = self.scaling.to_model(x)
         t, z = self.draw(keys, x0)
         if labels is not None and training:
-            dropped = uniform(stream(keys, Stream.LABEL)) < options.label_dropout
+            dropped = uniform(stream(keys, Stream.LABEL)) < self.config.training.label_dropout
             labels = jnp.where(dropped, self.num_classes, labels)
         dropout_keys = stream(keys, Stream.DROPOUT) if training else None
-        return losses.dsm_loss(
-            self.score_fn(params, classes=labels, dropout_keys=dropout_keys),
+        score_fn = self.score_fn(params, classes=labels, dropout_keys=dropout_keys)
+        return losses.predicted_noise(score_fn, self.perturbation, x0, t, z), t, z
+
+    def _loss_of(self, predicted: Images, t: Times, z: Images) -> PerSample:
+        options = self.config.training
+        return losses.noise_loss(
+            predicted,
             self.perturbation,
-            x0,
             t,
             z,
             likelihood_weighting=options.likelihood_weighting,
             reduce_mean=options.reduce_mean,
         )
+
+    def _evaluation(self, params: PyTree, keys: Keys, x: Images, labels: Labels | None) -> dict[str, PerSample]:
+        """The loss; and of each image t, |predicted|^2 and <predicted, z>, from which `averages` takes sizes."""
+        predicted, t, z = self._predicted(params, keys, x, labels, training=False)
+        axes = tuple(range(1, z.ndim))
+        square, along = jnp.mean(jnp.square(predicted), axes), jnp.mean(predicted * z, axes)
+        return {"loss": self._loss_of(predicted, t, z), "t": t, "square": square, "along": along}
 
     def prior(self, keys: Keys) -> Images:
         """x_T for each key, where the sampler starts: `sampling.temperature` times a sample of the prior."""
@@ -375,6 +394,7 @@ def _check_values(config: ConfigDict) -> None:
     _check_positive("optim.lr", config.optim.lr)
     if not 0 <= config.optim.ema_rate < 1:
         raise UsageError(f"optim.ema_rate={config.optim.ema_rate} must be in [0, 1); 0 means no averaging.")
+    one_of("optim.ema_schedule", config.optim.ema_schedule, EMA_SCHEDULES)
     _check_positive("sampling.temperature", config.sampling.temperature)
     check_tolerances(config.sampling.rtol, config.sampling.atol)
     check_tolerances(config.eval.rtol, config.eval.atol)

@@ -11,11 +11,11 @@ import jax.numpy as jnp
 import numpy as np
 from ml_collections import ConfigDict
 
-from score_sde import data, files, images, parallel, workdir
+from score_sde import averages, data, files, images, parallel, workdir
 from score_sde import report as page
 from score_sde.controllable.conditions import ALL, chosen_class, observation_of
 from score_sde.digest import digest
-from score_sde.errors import UsageError
+from score_sde.errors import UsageError, warn
 from score_sde.loaded import TrainedClassifier, load_classifier
 from score_sde.measures import Measure, measure
 from score_sde.models import CLASSIFIERS
@@ -87,6 +87,7 @@ def _parts(model: Trained) -> dict[str, Callable[[Path], dict[str, Any]]]:
     parts: dict[str, Callable] = {}
     if options.enable_loss:
         parts["loss"] = lambda folder: loss(model, test_set, folder)
+        parts["weights"] = lambda folder: weights(model, test_set, folder)
     if options.enable_bpd:
         parts["bits_per_dim"] = lambda folder: bits_per_dim(model, bpd_set, repeats, folder)
     if options.enable_bound:
@@ -120,6 +121,7 @@ def _parts_of_classifier(model: TrainedClassifier) -> dict[str, Callable[[Path],
     check_labels(model.experiment, test_set)
     return {
         "loss": lambda folder: loss(model, test_set, folder),
+        "weights": lambda folder: weights(model, test_set, folder),
         "accuracy": lambda folder: accuracy(model, test_set, folder),
     }
 
@@ -249,9 +251,36 @@ def loss(model: Trained | TrainedClassifier, source: data.Source, folder: Path |
 
     def chunk(indices: np.ndarray, repeat: int, report: Report) -> Arrays:
         pixels, labels = source.take(indices)
-        return {"loss": np.asarray(model.eval_losses(model.params, pixels, repeat, indices, labels))}
+        return {"loss": np.asarray(model.evaluation(model.params, pixels, repeat, indices, labels)["loss"])}
 
     return mean_and_error(_over_split(rounds, "loss", len(source), size, 1, chunk)["loss"])
+
+
+def weights(model: Trained | TrainedClassifier, source: data.Source, folder: Path | None = None) -> dict[str, Any]:
+    """Averaged and raw weights, on the first `averages.IMAGES` of a split: see `averages.compared`.
+
+    Warns where the average is the worse. folder: as `loss`.
+    """
+    n, options = min(len(source), averages.IMAGES), model.config.optim
+    fields = [f"{name}_{field}" for name in ("raw", "averaged") for field in model.experiment.evaluated]
+    rounds = _rounds(folder, "weights", fields, model, lambda: {"images": source.digest()})
+    both = functools.cache(model.both_weights)  # read where a round is missing only
+
+    def chunk(indices: np.ndarray, repeat: int, report: Report) -> Arrays:
+        pixels, labels = source.take(indices)
+        found = {name: model.evaluation(params, pixels, repeat, indices, labels) for name, params in both().items()}
+        return {f"{name}_{field}": np.asarray(values[field]) for name, values in found.items() for field in values}
+
+    arrays = _over_split(rounds, "weights", n, model.config.eval.batch_size, 1, chunk)
+    of_both = {
+        name: [{field: arrays[f"{name}_{field}"][0] for field in model.experiment.evaluated}]
+        for name in ("raw", "averaged")
+    }
+    result = averages.compared(**of_both)
+    problem = averages.complaint(result, rate=options.ema_rate, schedule=options.ema_schedule, updates=model.step)
+    if problem and parallel.is_first():
+        warn(problem)
+    return result | ({"warning": problem} if problem else {})
 
 
 def accuracy(model: TrainedClassifier, source: data.Source, folder: Path | None = None) -> dict[str, Any]:

@@ -95,6 +95,7 @@ def _of_workdir(directory: Path, config: ConfigDict, overrides: dict) -> ConfigD
         with contextlib.suppress(KeyError, AttributeError, TypeError):
             if key not in overrides:
                 config.update_from_flattened_dict({key: tuple(value) if isinstance(value, list) else value})
+    workdir.inherit(directory, config, overrides)
     workdir.check_same_run(directory, config.to_dict(), workdir.MOVABLE)
     stored = stored_config(directory)
     flat = workdir.flatten(stored.to_dict())

@@ -1,5 +1,6 @@
 """The training state and its update. The state is arrays only, and exactly what a checkpoint holds."""
 
+from collections.abc import Callable
 from typing import NamedTuple
 
 import jax
@@ -38,10 +39,22 @@ def adam(
     return optax.chain(clip, optax.adamw(schedule, b1=beta1, eps=eps, weight_decay=weight_decay, mask=trainable))
 
 
+def _ramp(rate: float, n: Int[Array, ""]) -> Array:
+    return jnp.minimum(jnp.float32(rate), (1 + n).astype(jnp.float32) / (10 + n).astype(jnp.float32))
+
+
+# name -> rate of the average at update n = 1, 2, ..., given `optim.ema_rate`. A ramp forgets the first weights, however
+# short the run, as the paper's PyTorch code does; its JAX code has the constant rate.
+EMA_SCHEDULES: dict[str, Callable[[float, Int[Array, ""]], Array | float]] = {
+    "ramp": _ramp,
+    "constant": lambda rate, n: rate,
+}
+
+
 def apply_gradients(
-    state: TrainState, loss: Array, grads: PyTree, optimizer: optax.GradientTransformation, ema_rate: float
+    state: TrainState, loss: Array, grads: PyTree, optimizer: optax.GradientTransformation, ema_rate: Array | float
 ) -> tuple[TrainState, Array]:
-    """One update, then the EMA at its constant rate, from the first step on; with the loss.
+    """One update, then the EMA at its rate of this update, see `EMA_SCHEDULES`; with the loss.
 
     Where the loss or the gradients are not finite only the step is counted, and the loss is NaN.
     """

@@ -13,7 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 from ml_collections import ConfigDict
 
-from score_sde import data, files, images, parallel, workdir
+from score_sde import averages, data, files, images, parallel, workdir
 from score_sde.array_types import Array, Keys, Labels, Pixels, PyTree
 from score_sde.build import Classification, Experiment, trainable
 from score_sde.checkpoints import Checkpoints, Retention, steps
@@ -24,7 +24,7 @@ from score_sde.preemption import Notice, Stopped
 from score_sde.profiling import Profile
 from score_sde.progress import Runner, bar, reporter
 from score_sde.randomness import Stream, sample_keys, stream
-from score_sde.state import TrainState, apply_gradients
+from score_sde.state import EMA_SCHEDULES, TrainState, apply_gradients
 from score_sde.writer import Writer
 
 
@@ -41,7 +41,8 @@ def train_step(experiment: Experiment | Classification) -> Callable[..., tuple[T
         keys = sample_keys(stream(key, Stream.SAMPLE), jnp.arange(len(pixels)))
         batch = keys, pixels, labels
         loss, grads = accumulated(jax.value_and_grad(mean_loss), config.training.accumulate)(state.params, *batch)
-        return apply_gradients(state, loss, grads, experiment.optimizer, config.optim.ema_rate)
+        ema_rate = EMA_SCHEDULES[config.optim.ema_schedule](config.optim.ema_rate, state.step + 1)
+        return apply_gradients(state, loss, grads, experiment.optimizer, ema_rate)
 
     return step
 
@@ -90,7 +91,9 @@ def train(config: ConfigDict, directory: str | Path, overrides: Mapping[str, Any
     experiment = trainable(config)
     parallel.check_divisible("training.batch_size", config.training.batch_size, config.training.accumulate)
     parallel.check_groups(config.training.fsdp)
+    workdir.inherit(directory, config, overrides or {})
     workdir.check_same_run(directory, config.to_dict())
+    _check_schedule(config)
     train_set, eval_set = load_data(config, train=True), load_data(config, train=False)
     for source in (train_set, eval_set):
         check_labels(experiment, source)
@@ -112,6 +115,16 @@ def train(config: ConfigDict, directory: str | Path, overrides: Mapping[str, Any
                 raise UsageError(f"The last checkpoint is not saved; free space in {directory} and start this again.")
 
 
+def _check_schedule(config: ConfigDict) -> None:
+    """Warns of a run that ends before its learning rate has risen."""
+    warmup, updates = config.optim.warmup, config.training.n_iters
+    if warmup >= updates and parallel.is_first():
+        warn(
+            f"optim.warmup={warmup:,} is no shorter than the run of {updates:,} updates, whose learning rate never "
+            f"reaches optim.lr={config.optim.lr:g}; set it to a tenth of the run, say."
+        )
+
+
 def _loop(
     experiment: Experiment | Classification,
     directory: Path,
@@ -126,7 +139,7 @@ def _loop(
     labelled = experiment.takes_labels
     of_labels = (0,) if labelled else ()
     update = compiled_step(experiment, placement)
-    evaluate = parallel.pmap(experiment.eval_losses, in_axes=(None, 0, None, 0, *of_labels), out_axes=None)
+    evaluate = parallel.pmap(experiment.evaluation, in_axes=(None, 0, None, 0, *of_labels), out_axes=None)
     total = jax.jit(lambda params: sum(jnp.sum(leaf) for leaf in jax.tree.leaves(params)))
     draws = training.snapshot_sampling and isinstance(experiment, Experiment)
     sample, largest = Runner(experiment.sampler) if draws else None, parallel.Largest()
@@ -155,6 +168,24 @@ def _loop(
         _finite(float(total(state.params)), step, directory)  # never save what cannot be gone on from
         writer.sync()
         checkpoints.save(step, state, eval_loss if training.keep_best else None)
+
+    def compare(step: int) -> None:
+        """Both weights on the same images and noise; a warning where the average is the worse."""
+        found: dict[str, list[averages.Arrays]] = {"raw": [], "averaged": []}
+        for first in range(0, min(len(eval_set), averages.IMAGES), training.batch_size):
+            numbers = np.arange(first, first + training.batch_size)
+            (order,) = parallel.split(numbers)
+            pixels, *labels = data.on_devices(eval_set, numbers % len(eval_set), labels=labelled)
+            for name, params in (("raw", state.params), ("averaged", state.ema_params)):
+                found[name].append(jax.device_get(evaluate(params, pixels, step, order, *labels)))
+        of_both = averages.compared(**found)
+        writer.scalars(step, **averages.scalars(of_both))
+        options = config.optim
+        problem = averages.complaint(
+            of_both, rate=options.ema_rate, schedule=options.ema_schedule, updates=training.n_iters
+        )
+        if problem and parallel.is_first():
+            warn(problem)
 
     steps_to_do = range(start, training.n_iters)
     batches = data.prefetched(train_set, training.batch_size, seed=config.seed, steps=steps_to_do, labels=labelled)
@@ -188,9 +219,11 @@ def _loop(
                     indices = data.batch_indices(len(eval_set), training.batch_size, seed=config.seed, step=step)
                     (order,) = parallel.split(np.arange(len(indices)))
                     pixels, *labels = data.on_devices(eval_set, indices, labels=labelled)
-                    each = evaluate(state.ema_params, pixels, step, order, *labels)
+                    each = evaluate(state.ema_params, pixels, step, order, *labels)["loss"]
                     eval_loss = _finite(float(each.mean()), step, directory)
                     writer.scalars(step, eval_loss=eval_loss)
+                if ends:
+                    compare(step)
                 stop = largest(notice.number)
                 if saves or stop:
                     save(step, eval_loss)

@@ -116,6 +116,7 @@ ADDED = {
         "enable_bound": False,
         "bound_num_times": 16,
     },
+    "optim": {"ema_schedule": "constant"},
     "metrics": {
         "features": "inception",
         "weights": "",
@@ -130,6 +131,8 @@ ADDED = {
         "seed": 0,
     },
 }
+# Keys whose default has changed: a run that is gone on with keeps the value that it began with.
+INHERITED = ("optim.ema_schedule",)
 ADDED_TO_MODEL = {"ncsnpp": {"num_classes": 0}}  # by model.name
 PACKAGES = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "numpy")
 
@@ -184,6 +187,14 @@ def completed(stored: Mapping[str, Any]) -> dict[str, Any]:
     return (
         {"profile": 0} | dict(stored) | {section: values | stored.get(section, {}) for section, values in added.items()}
     )
+
+
+def inherit(workdir: Path, config: Any, overrides: Collection[str]) -> None:
+    """Takes the `INHERITED` values of a workdir with checkpoints into a ConfigDict, but for those in `overrides`."""
+    if not checkpoints.steps(Path(workdir) / "checkpoints") or not (stored := read(workdir, "config.json")):
+        return
+    flat = flatten(completed(stored))
+    config.update_from_flattened_dict({key: flat[key] for key in INHERITED if key in flat and key not in overrides})
 
 
 def check_same_run(workdir: Path, config: Mapping[str, Any], others: Collection[str] = ()) -> None:

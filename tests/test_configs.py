@@ -197,7 +197,7 @@ def test_an_update_the_sampler_and_the_evaluation_of_a_config_can_be_traced(name
     x, _ = jax.eval_shape(draw, state.ema_params, keys)
     assert (x.shape, x.dtype) == (pixels.shape, jnp.float32)
     indices = jax.ShapeDtypeStruct((4,), jnp.int32)
-    assert jax.eval_shape(experiment.eval_losses, state.ema_params, pixels, 0, indices).shape == (4,)
+    assert jax.eval_shape(experiment.evaluation, state.ema_params, pixels, 0, indices)["loss"].shape == (4,)
 
 
 # Every network, SDE, kind of training, predictor and corrector among them.
