@@ -32,6 +32,19 @@ from score_sde.trainable import Trainable
 FAST_OPTIONS = ("num_steps", "grid", "rho", "eta", "s_churn", "s_min", "s_max", "s_noise")
 
 
+def sampling_options(sampling: Any, method: str) -> tuple[str, ...]:
+    """Names in config.sampling that samples by this method depend on, with the choices made there."""
+    common = ("eps", "noise_removal", "temperature", "precision")
+    if method == "pc":
+        corrects = ("snr", "n_steps_each") if sampling["corrector"].lower() != "none" else ()
+        predicts = ("probability_flow",) if sampling["predictor"].lower() != "none" else ()
+        return (*common, "predictor", "corrector", "num_scales", *corrects, *predicts)
+    if method in ("ode", "adaptive"):
+        return (*common, *(("rtol", "atol") if method == "ode" else ("sde_rtol", "sde_atol")))
+    own = {"ddim": ("eta",), "edm_stochastic": ("s_churn", "s_min", "s_max", "s_noise")}.get(method, ())
+    return (*common, "num_steps", "grid", *(("rho",) if sampling["grid"] == "karras" else ()), *own)
+
+
 class Experiment(Trainable):
     """The score, loss and solvers of a config, as functions of parameters."""
 
@@ -49,11 +62,30 @@ class Experiment(Trainable):
             if config.sampling.num_scales < 2:
                 raise UsageError(f"sampling.num_scales={config.sampling.num_scales} must be at least 2.")
             self.sampling_sde = dataclasses.replace(self.sde, num_scales=config.sampling.num_scales)
-        self.sampler(self.param_shapes)
+        method, _ = self.sampler_options()
+        self.sampler_of(self.score_fn_of(self.param_shapes, method, self.classes_in_turn(1)), method)
 
     @property
     def num_classes(self) -> int:
         return self.network.num_classes if isinstance(self.network, NCSNpp) else 0  # NCSN's are noise levels
+
+    @property
+    def knows_no_class(self) -> bool:
+        """Whether the network is a score without a class: it takes none, or was not told some in training."""
+        return self.num_classes == 0 or self.config.training.label_dropout > 0
+
+    def check_no_class(self) -> None:
+        """Raises `UsageError` unless the network `knows_no_class`."""
+        if not self.knows_no_class:
+            raise UsageError(
+                "This network was told every label in training (training.label_dropout=0) and is no score without a "
+                "class: sample with a class and guidance.scale=1, or train with training.label_dropout=0.1 for "
+                "likelihoods, guidance, and samples of all classes."
+            )
+
+    def classes_in_turn(self, n: int) -> Labels | None:
+        """Classes 0, 1, ... of n samples for which none is chosen, None where the network needs none."""
+        return None if self.knows_no_class else jnp.arange(n, dtype=jnp.int32) % self.num_classes
 
     def score_fn(
         self,
@@ -71,6 +103,8 @@ class Experiment(Trainable):
         """
         if classes is not None and not self.num_classes:
             raise UsageError("This network has no classes; train one with model.num_classes set.")
+        if classes is None:
+            self.check_no_class()
         told = {} if classes is None else {"classes": classes}
         compute = PRECISIONS[precision] if precision else self.compute(training=dropout_keys is not None)
 
@@ -157,6 +191,11 @@ class Experiment(Trainable):
         """The solver of config.sampling, or the given method with its options."""
         method, _ = self.sampler_options(method)
         return self.sampler_of(self.score_fn_of(params, method), method)
+
+    def sampler_given_classes(self, params: PyTree, classes: Labels | None) -> Solver:
+        """The solver of config.sampling, of samples of these classes."""
+        method, _ = self.sampler_options()
+        return self.sampler_of(self.score_fn_of(params, method, classes), method)
 
     def sampler_of(self, score_fn: ScoreFn, method: str, **hooks: Any) -> Solver:
         """The solver of a method with its options in config.sampling, for any score. hooks: `project`."""

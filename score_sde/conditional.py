@@ -15,7 +15,7 @@ import numpy as np
 
 from score_sde import controllable
 from score_sde.array_types import Array, Images, Int, PyTree
-from score_sde.build import Classification, Experiment
+from score_sde.build import Classification, Experiment, sampling_options
 from score_sde.controllable import Guided, Observation
 from score_sde.controllable.operators import check_observed
 from score_sde.errors import UsageError, one_of
@@ -70,6 +70,11 @@ class Conditional:
                 "Classes need a network that takes them (train with model.num_classes), or guidance.classifier, the "
                 "workdir of a noise-conditional classifier."
             )
+        unguided = self.classifier is None and (self.weak is not None or self.options.scale == 1)
+        if given.classes is None or not unguided:
+            self.experiment.check_no_class()
+        if given.classes is None and self.weak is None:
+            self._check_unguided()
         if given.observation is None:
             return
         inverse = self.options.inverse
@@ -83,6 +88,16 @@ class Conditional:
                 "guidance.inverse=particles moves them by a predictor alone; set sampling.method=pc and "
                 "sampling.corrector=none."
             )
+
+    def _check_unguided(self) -> None:
+        """Raises `UsageError` for guidance towards a class where none is asked for."""
+        for name, without in (("scale", 1.0), ("interval", (0.0, 1.0)), ("classifier", "")):
+            value = self.options[name]
+            if (tuple(value) if name == "interval" else value) != without:
+                raise UsageError(
+                    f"guidance.{name}={value} guides towards a class, and none is asked for; set "
+                    f"sampling.condition=class=N (or class=all), or leave guidance.{name} at {without!r}."
+                )
 
     def sampler(self, params: dict[str, PyTree], given: Given, method: str | None = None) -> Solver:
         """The solver of config.sampling, or of the given method, from x_T to samples of p(x_0 | given)."""
@@ -140,6 +155,22 @@ class Conditional:
         ones = operator.forward(jnp.ones((len(y), *self.experiment.image_shape)))
         levels = jnp.full(len(y), scaling.scale * noise, jnp.float32)
         return Observation(operator, scaling.scale * y + scaling.shift * ones, levels)
+
+
+# What is an option of one `guidance.inverse` only.
+INVERSE_OPTIONS = {"step": "dps", "iterations": "tmpd", "particles": "particles"}
+
+
+def unused_option(name: str, sampling: Any, guidance: Any, method: str, *, observed: bool) -> str | None:
+    """Why samples by this method do not depend on an option of config.sampling or config.guidance; None if they do."""
+    taken = sampling_options(sampling, method)
+    if name in sampling:
+        return None if name in taken else f"the sampler {method}, as it is set, takes {', '.join(taken)}"
+    if name in ("inverse", *INVERSE_OPTIONS) and not observed:
+        return "it is of samples that are given an observation"
+    if name in INVERSE_OPTIONS and guidance["inverse"] != INVERSE_OPTIONS[name]:
+        return f"it is of guidance.inverse={INVERSE_OPTIONS[name]}, and guidance.inverse is {guidance['inverse']}"
+    return None
 
 
 def finished(x: Images | np.ndarray, operator: controllable.Operator, y: Array, noise: float) -> Images:

@@ -9,7 +9,7 @@ from absl import flags
 from ml_collections import ConfigDict, config_flags
 
 from score_sde import backend
-from score_sde.errors import UsageError, exit_status, nearest
+from score_sde.errors import UsageError, exit_status, nearest, warn
 
 CONFIG = ("--config", "-config")
 DATA = ("data_dir", "archives", "path", "in_memory_gib", "num_workers", "corrupt")
@@ -73,6 +73,8 @@ def _run(mode: str, config: ConfigDict, workdir: str | None, eval_folder: str, o
     from score_sde.evaluate import evaluate, sample
 
     config = _of_workdir(Path(workdir), config, overrides)
+    if mode == "sample" or (mode == "eval" and config.eval.enable_sampling):
+        _tell_unused(config, overrides)
     if mode == "train_dequantizer":
         from score_sde.train_dequantizer import train_dequantizer
 
@@ -110,6 +112,22 @@ def _of_workdir(directory: Path, config: ConfigDict, overrides: dict) -> ConfigD
             stored[section] = config[section]
         stored.update_from_flattened_dict({key: overrides[key] for key in HERE if key in overrides})
     return stored
+
+
+def _tell_unused(config: ConfigDict, overrides: dict) -> None:
+    """Warns of options on the command line that change no sample."""
+    from score_sde.conditional import unused_option
+    from score_sde.controllable.conditions import KINDS
+    from score_sde.parallel import is_first
+
+    method, observed = config.sampling.method.lower(), config.sampling.condition.partition("=")[0] in KINDS
+    read = ("method", "num_samples", "batch_size", "condition", "samples_each", "noise")  # by the program itself
+    for key, value in overrides.items():
+        section, _, name = key.partition(".")
+        if section in ("sampling", "guidance") and name not in read and is_first():
+            reason = unused_option(name, config.sampling, config.guidance, method, observed=observed)
+            if reason:
+                warn(f"{key}={value} changes nothing: {reason}.")
 
 
 def parse(argv: list[str], define: Callable[[flags.FlagValues], None], usage: str) -> flags.FlagValues:

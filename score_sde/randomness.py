@@ -50,9 +50,14 @@ def sample_keys(key: Key[Array, ""], indices: Int[Array, " b"]) -> Keys:
 
 
 def batch_keys(key: Key[Array, "..."], batch_size: int) -> Keys:
-    """Keys of samples 0..batch_size-1 if `key` is a single key; an array of keys is returned as it is."""
+    """Keys of samples 0..batch_size-1 if `key` is a single key; an array of so many keys is returned as it is.
+
+    Raises `UsageError` for keys of another kind or number.
+    """
     if not jnp.issubdtype(key.dtype, jax.dtypes.prng_key):
         raise UsageError("Keys are those of jax.random.key(seed), not of the older jax.random.PRNGKey.")
+    if key.ndim and key.shape != (batch_size,):
+        raise UsageError(f"Keys of shape {key.shape} for {batch_size} images; give a single key, or one for each.")
     return key if key.ndim else sample_keys(key, jnp.arange(batch_size))
 
 

@@ -95,8 +95,8 @@ def train(config: ConfigDict, directory: str | Path, overrides: Mapping[str, Any
     workdir.check_same_run(directory, config.to_dict())
     _check_schedule(config)
     train_set, eval_set = load_data(config, train=True), load_data(config, train=False)
-    for source in (train_set, eval_set):
-        check_labels(experiment, source)
+    check_labels(experiment, train_set, all_of_them=True)
+    check_labels(experiment, eval_set)
     with files.locked(directory, "train"):
         workdir.check_same_run(directory, config.to_dict())
         if max(steps(directory / "checkpoints"), default=0) < config.training.n_iters:
@@ -142,7 +142,7 @@ def _loop(
     evaluate = parallel.pmap(experiment.evaluation, in_axes=(None, 0, None, 0, *of_labels), out_axes=None)
     total = jax.jit(lambda params: sum(jnp.sum(leaf) for leaf in jax.tree.leaves(params)))
     draws = training.snapshot_sampling and isinstance(experiment, Experiment)
-    sample, largest = Runner(experiment.sampler) if draws else None, parallel.Largest()
+    sample, largest = Runner(experiment.sampler_given_classes) if draws else None, parallel.Largest()
     like = jax.tree.map(lambda s, p: jax.ShapeDtypeStruct(s.shape, s.dtype, sharding=p), shapes, placement)
     state = checkpoints.load_last(like) or jax.jit(experiment.init_state, out_shardings=placement)()
     start = int(state.step)
@@ -268,8 +268,11 @@ def load_data(config: ConfigDict, *, train: bool) -> data.Source:
     )
 
 
-def check_labels(experiment: Experiment | Classification, source: data.Source) -> None:
-    """Raises `UsageError` unless a network with classes can be told those of the source."""
+def check_labels(experiment: Experiment | Classification, source: data.Source, *, all_of_them: bool = False) -> None:
+    """Raises `UsageError` unless a network with classes can be told those of the source.
+
+    all_of_them: and unless it has no classes besides, which it would never have seen.
+    """
     known, key = experiment.num_classes, "num_classes" if isinstance(experiment, Experiment) else "num_outputs"
     if not experiment.takes_labels:
         return
@@ -279,10 +282,16 @@ def check_labels(experiment: Experiment | Classification, source: data.Source) -
         raise UsageError(
             f"{name} has no labels, and model.{key}={known} is trained on them; choose another data.dataset{advice}."
         )
-    if found > known:
+    if found > known or (all_of_them and found < known):
         raise UsageError(f"{name} has {found} classes; set model.{key}={found} instead of {known}.")
     if source.classes is None and source.labels.min() < 0:
         raise UsageError(f"{name} has the label {source.labels.min()}; labels count from 0, so number them anew.")
+    unseen = np.setdiff1d(np.arange(found), source.labels) if all_of_them and source.classes is None else ()
+    if len(unseen):
+        raise UsageError(
+            f"{name} has {found} classes by its largest label, and no image of class {', '.join(map(str, unseen))}; "
+            "number the labels anew, without gaps."
+        )
 
 
 def _described(source: data.Source) -> dict[str, Any]:
@@ -314,7 +323,9 @@ def _sample_sheet(
                 raise Stopped(notice.number or signal.SIGTERM)
             report(fraction)
 
-        x, _ = sample(state.ema_params, keys, experiment.prior(keys), tell)
+        x, _ = sample(
+            state.ema_params, keys, experiment.prior(keys), tell, given=(experiment.classes_in_turn(len(keys)),)
+        )
     pixels = images.to_pixels(experiment.scaling.to_unit(x))
     sheet, path = images.grid(pixels), _sheet(directory, step)
     try:
