@@ -128,6 +128,7 @@ def base() -> ConfigDict:
         held_out=0.1,  # fraction to evaluate on, where there is no split for that; 0: all that is trained on
         corrupt="refuse",  # refuse | skip: images that cannot be read
         convert=False,  # images of other colours, or with transparency or 16 bits, are converted; otherwise refused
+        labels="auto",  # auto | folders | none: what gives the labels of a folder
         image_size=32,
         num_channels=3,
         centered=False,  # model range [-1, 1]; otherwise [0, 1]
