@@ -134,7 +134,7 @@ def _listing(root: Path) -> _Listing:
         raise UsageError(f"Cannot list {error.filename} ({error.strerror}); make it readable.") from error
     if not images:
         there = f", but {counted(_suffixes(others))}" if others else ""
-        raise UsageError(f"No {KINDS} files in {root}{there}; give the folder that holds them as config.data.path.")
+        raise UsageError(f"No images in {root} ({KINDS}){there}; give the folder that holds them as config.data.path.")
     return _Listing(sorted(images, key=os.fsencode), others, tops, hidden)
 
 
@@ -197,7 +197,7 @@ class _Tree(NamedTuple):
 def _tree(root: Path, folder: str, found: _Listing, mode: str) -> _Tree:
     paths = [path for path in found.images if path.startswith(folder)]
     if not paths:
-        raise UsageError(f"No {KINDS} files in {root / folder}; put some there, or remove it.")
+        raise UsageError(f"No images in {root / folder} ({KINDS}); put some there, or remove it.")
     _refuse_merged(root, folder, paths)
     if mode == "none":
         return _Tree(folder, paths, None, "by data.labels=none")
@@ -256,7 +256,7 @@ def _of_folders(root: Path, folder: str, paths: Sequence[str], mode: str) -> lis
     classes = set(names)
     for path in sorted((root / folder).iterdir()):
         if path.is_dir() and not path.name.startswith(".") and path.name not in classes:
-            raise UsageError(f"The class folder {path} has no {KINDS} files; put some there, or remove it.")
+            raise UsageError(f"The class folder {path} has no images ({KINDS}); put some there, or remove it.")
     return names
 
 

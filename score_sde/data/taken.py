@@ -20,6 +20,6 @@ class Taken(NamedTuple):
 
 def counted(kinds: Mapping[str, int]) -> str:
     """`4 .heic, 2 hidden`: the most frequent first."""
-    ordered = sorted(kinds.items(), key=lambda item: -item[1])
+    ordered = sorted(kinds.items(), key=lambda item: (-item[1], item[0]))
     more = sum(number for _, number in ordered[KINDS:])
     return ", ".join([f"{number:,} {kind}" for kind, number in ordered[:KINDS]] + [f"{more:,} others"] * bool(more))
