@@ -238,6 +238,18 @@ def digits(config: ConfigDict) -> None:
     config.optim.update(warmup=100, lr=1e-3, ema_rate=0.995)  # longer averages would reach back to the start
 
 
+def own_images(config: ConfigDict) -> None:
+    """A folder of the user's own images, config.data.path, at 32x32, and a schedule of hours on one GPU."""
+    config.data.update(dataset="folder", image_size=32, random_flip=False, convert=True)
+    config.training.update(
+        batch_size=64, n_iters=30_000, snapshot_freq=5000, snapshot_freq_for_preemption=1000, eval_freq=500
+    )
+    config.sampling.update(method="dpmpp_2m", num_steps=30)
+    config.eval.update(batch_size=256, begin_ckpt=-1, enable_sampling=True, num_samples=1000)
+    config.metrics.features = "trained"
+    config.optim.update(warmup=1000, ema_rate=0.999)  # a longer average would reach back to the start
+
+
 # Networks.
 
 
@@ -367,6 +379,11 @@ def small_wideresnet(config: ConfigDict) -> None:
 def _refinenet(config: ConfigDict, name: str) -> None:
     _replace(config, "model", name=name, nf=128, nonlinearity="elu", interpolation="bilinear", scale_by_sigma=True)
     config.optim.update(warmup=0, grad_clip=-1.0)
+
+
+def medium(config: ConfigDict) -> None:
+    """A network for images of 32x32 or 64x64 and one GPU."""
+    config.model.update(nf=64, ch_mult=(1, 2, 2), num_res_blocks=2)
 
 
 def small(config: ConfigDict) -> None:

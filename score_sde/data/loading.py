@@ -107,7 +107,7 @@ def _classes(source: Source) -> str:
         return f"without classes{by}"
     first = source.classes if source.classes else [f"0 to {source.num_classes - 1}"]
     names = ", ".join(first[:NAMED]) + ", ..." * (len(first) > NAMED)
-    return f"in {source.num_classes:,} classes ({names}{by})"
+    return f"in {source.num_classes:,} class{'es' * (source.num_classes > 1)} ({names}{by})"
 
 
 def _readable(files: folder.Files, form: Form, options: Options, what: str) -> folder.Files:
