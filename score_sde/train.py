@@ -94,7 +94,7 @@ def train(config: ConfigDict, directory: str | Path, overrides: Mapping[str, Any
     train_set, eval_set = load_data(config, train=True), load_data(config, train=False)
     for source in (train_set, eval_set):
         check_labels(experiment, source)
-    if parallel.is_first() and (line := data.summary(config.data.path, train_set, eval_set)):
+    if parallel.is_first() and (line := data.summary(config.data.path or config.data.dataset, train_set, eval_set)):
         tell(line)
     with files.locked(directory, "train"):
         workdir.check_same_run(directory, config.to_dict())

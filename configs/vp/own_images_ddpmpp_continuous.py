@@ -1,4 +1,4 @@
-"""DDPM++ cont. (VP) of half the width on a folder of your own images: config.data.path, and data.image_size if not 32."""
+"""DDPM++ cont. (VP) of half the width on a folder of your own images: config.data.path, and data.image_size."""
 
 from configs.presets import compose, ddpmpp, medium, own_images, vp
 

@@ -38,7 +38,7 @@ def _program(argv: list[str]) -> None:
     name = config.data.dataset.lower()
     train, evaluation = load_data(config, train=True), load_data(config, train=False)
     print(f"{name}: {_terms(name, config.data.data_dir, config.data.path)}")
-    if line := data.summary(config.data.path, train, evaluation):
+    if line := data.summary(config.data.path or config.data.dataset, train, evaluation):
         print(line)
     for title, source in (("training", train), ("evaluation", evaluation)):
         print("\n".join(_lines(title, source)))

@@ -175,8 +175,8 @@ def _splits(root: Path, found: _Listing, mode: str) -> tuple[str] | tuple[str, s
     (name,), partner = train or evaluation, "test" if train else "train"
     with_others = f" beside {beside[0]}" if beside else ""
     raise UsageError(
-        f"{root} has a folder {name}{with_others}, by its name a split, and no folder {partner}; add that, or rename "
-        f"{name}, or set config.data.labels=folders if it is a class."
+        f"{root} has a folder {name}{with_others}, by its name a split, and no folder {partner}; add that, or give "
+        f"config.data.path={root / name} to have all of it alone, or set config.data.labels=folders if it is a class."
     )
 
 

@@ -88,11 +88,11 @@ def load(name: str, *, train: bool, image_size: int, num_channels: int, **option
     return source
 
 
-def summary(path: str, train: Source, evaluation: Source) -> str:
-    """A line of what the user's own data at a path were taken as, and what was left out; empty for other data."""
+def summary(what: str, train: Source, evaluation: Source) -> str:
+    """One line: what data were taken as, and what was left out; empty where nothing is guessed, as of CIFAR-10."""
     if train.taken is None or evaluation.taken is None:
         return ""
-    line = f"{shown(path)}: {len(train):,} image{'s' * (len(train) > 1)} {_classes(train)} {train.taken.part}".rstrip()
+    line = f"{shown(what)}: {len(train):,} image{'s' * (len(train) > 1)} {_classes(train)} {train.taken.part}".rstrip()
     also = " without classes" if train.num_classes and not evaluation.num_classes else ""
     if evaluation.taken.part:
         line += f", {len(evaluation):,}{also} {evaluation.taken.part} to evaluate on"

@@ -31,8 +31,8 @@ class Batch(NamedTuple):
 class Source(abc.ABC):
     """Images and labels numbered 0..n-1, in the same order however they are kept.
 
-    classes: names of the labels, None where they have none. taken: what it was read from; None but for the user's
-    own data.
+    classes: names of the labels, None where they have none. taken: what it was read from; None where that is
+    known beforehand, as of CIFAR-10.
     """
 
     classes: Sequence[str] | None = None

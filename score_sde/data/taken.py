@@ -1,4 +1,4 @@
-"""What of the user's own data was taken as what, and what was left out."""
+"""What was taken as what, and what was left out, of data whose splits and labels are not known beforehand."""
 
 from collections.abc import Mapping
 from typing import NamedTuple
