@@ -263,6 +263,9 @@ def test_a_loop_of_links_is_walked_once(tmp_path):
     save(tmp_path / "a" / "1.png", picture(8, 8))
     (tmp_path / "a" / "again").symlink_to(tmp_path)
     assert folder._listing(tmp_path).images == ["a/1.png"]
+    (tmp_path / "a").rename(tmp_path / "train")
+    (tmp_path / "valid").symlink_to("train")  # as a link of one split to the other is not
+    assert [len(load(tmp_path, train=train)) for train in (True, False)] == [1, 1]
 
 
 def test_an_image_is_square_after_its_crop():

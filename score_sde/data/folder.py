@@ -118,15 +118,16 @@ def _listing(root: Path) -> _Listing:
     images, others, tops, seen, hidden = [], [], [], set(), 0
     try:
         for folder, folders, names in os.walk(root, onerror=_cannot_list, followlinks=True):
-            here = os.path.realpath(folder)
-            if here in seen:  # a link that leads back
+            relative = Path(folder).relative_to(root)
+            split = next((top for top in relative.parts[:1] if top.lower() in SPLITS), "")
+            here = split, os.path.realpath(folder)  # one split may be a link to the other
+            if here in seen or ("", here[1]) in seen:  # a link that leads back
                 folders.clear()
                 continue
             hidden += sum(name.startswith(".") for name in (*folders, *filter(_is_image, names)))
             folders[:] = [name for name in folders if not name.startswith(".")]
             tops = tops if seen else sorted(folders)
             seen.add(here)
-            relative = Path(folder).relative_to(root)
             for name in names:
                 if not name.startswith("."):
                     (images if _is_image(name) else others).append((relative / name).as_posix())
