@@ -18,7 +18,7 @@ from score_sde.array_types import Array, Keys, Labels, Pixels, PyTree
 from score_sde.build import Classification, Experiment, trainable
 from score_sde.checkpoints import Checkpoints, Retention, steps
 from score_sde.divergence import DivergenceError, Losses
-from score_sde.errors import UsageError, warn
+from score_sde.errors import UsageError, tell, warn
 from score_sde.memory import tree_bytes
 from score_sde.preemption import Notice, Stopped
 from score_sde.profiling import Profile
@@ -97,6 +97,8 @@ def train(config: ConfigDict, directory: str | Path, overrides: Mapping[str, Any
     train_set, eval_set = load_data(config, train=True), load_data(config, train=False)
     check_labels(experiment, train_set, all_of_them=True)
     check_labels(experiment, eval_set)
+    if parallel.is_first() and (line := data.summary(config.data.path or config.data.dataset, train_set, eval_set)):
+        tell(line)
     with files.locked(directory, "train"):
         workdir.check_same_run(directory, config.to_dict())
         if max(steps(directory / "checkpoints"), default=0) < config.training.n_iters:

@@ -31,6 +31,7 @@ FREE_KEYS = (
     "data.in_memory_gib",
     "data.num_workers",
     "data.corrupt",
+    "data.labels",  # what it moves, the data's digest tells
     "training.n_iters",
     "training.snapshot_freq",
     "training.snapshot_freq_for_preemption",
@@ -69,6 +70,7 @@ ADDED = {
         "held_out": 0.1,
         "corrupt": "refuse",
         "convert": False,
+        "labels": "auto",
     },
     "training": {
         "precision": "tf32",
