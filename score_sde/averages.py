@@ -39,12 +39,6 @@ def _joined(batches: Sequence[Arrays]) -> Arrays:
     return {key: np.concatenate([batch[key] for batch in batches]) for key in batches[0]}
 
 
-def scalars(found: Mapping[str, Any]) -> dict[str, float]:
-    """The figures of `compared` for metrics.jsonl: raw_loss, averaged_loss, and sizes where they are known."""
-    both = ((name, figure, value) for name in ("raw", "averaged") for figure, value in found[name].items())
-    return {f"{name}_{figure}": value for name, figure, value in both if value is not None}
-
-
 def noise_size(arrays: Arrays) -> float | None:
     """|predicted|^2 / <predicted, z> over the images at t >= `NOISY`, None without any: 1 for the exact score at any t.
 

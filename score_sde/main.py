@@ -116,10 +116,11 @@ def _of_workdir(directory: Path, config: ConfigDict, overrides: dict) -> ConfigD
 
 def _tell_unused(config: ConfigDict, overrides: dict) -> None:
     """Warns of options on the command line that change no sample."""
-    from score_sde.conditional import unused_option
+    from score_sde.conditional import check_options, unused_option
     from score_sde.controllable.conditions import KINDS
     from score_sde.parallel import is_first
 
+    check_options(config.guidance)
     method, observed = config.sampling.method.lower(), config.sampling.condition.partition("=")[0] in KINDS
     read = ("method", "num_samples", "batch_size", "condition", "samples_each", "noise")  # by the program itself
     for key, value in overrides.items():

@@ -181,7 +181,10 @@ def _loop(
             for name, params in (("raw", state.params), ("averaged", state.ema_params)):
                 found[name].append(jax.device_get(evaluate(params, pixels, step, order, *labels)))
         of_both = averages.compared(**found)
-        writer.scalars(step, **averages.scalars(of_both))
+        try:
+            workdir.write(directory, "weights.json", {"step": step} | of_both)
+        except UsageError as error:
+            warn(f"{error} Training goes on.")
         options = config.optim
         problem = averages.complaint(
             of_both, rate=options.ema_rate, schedule=options.ema_schedule, updates=training.n_iters

@@ -4,6 +4,7 @@ config.json     the resolved config
 launch.json     overrides, versions and data of its last launch, and the file it was imported from, if any
 metrics.jsonl   one JSON object a line, each with its step
 checkpoints/    one folder a step
+weights.json    at the end of training: the averaged weights against the raw ones
 diverged.json   of a training that was stopped by a loss or gradient that is not finite: the step and its batch
 samples/        samples as .npz and .png
 eval/           report.json, report.html, and a folder of rounds for each checkpoint

@@ -1,3 +1,5 @@
+import json
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -110,8 +112,9 @@ def test_a_training_that_leaves_its_average_behind_says_so_at_the_end_and_one_wi
     told = capsys.readouterr().err
     assert "74% initial weights" in told
     assert "warmup" not in told
-    line = (tmp_path / "constant" / "metrics.jsonl").read_text()
-    assert all(name in line for name in ("raw_loss", "averaged_loss", "raw_noise_size", "averaged_noise_size"))
+    kept = json.loads((tmp_path / "constant" / "weights.json").read_text())
+    assert kept["step"] == 30 and kept["averaged"]["loss"] > kept["raw"]["loss"]
+    assert kept["averaged"]["noise_size"] < kept["raw"]["noise_size"]
 
     config.optim.update(warmup=30, ema_schedule="ramp")
     train(config, tmp_path / "ramp")
