@@ -305,7 +305,7 @@ class Dequantizing:
 
     def init_state(self) -> TrainState:
         key = stream(stream(jax.random.key(self.experiment.config.seed), Stream.DEQUANTIZER), Stream.INIT)
-        params = self.network.init(key, jnp.zeros((1, *self.experiment.image_shape)))["params"]
+        params = self.network.init(key, jnp.zeros((1, *self.experiment.image_shape), jnp.float32))["params"]
         return initial_state(params, self.optimizer)
 
     def network_fn(self, params: PyTree) -> Callable:

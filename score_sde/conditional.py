@@ -152,7 +152,7 @@ class Conditional:
         """An observation of images in [0, 1] as one of images in model range. Raises `UsageError` of others."""
         check_observed(operator, y, self.experiment.image_shape)
         scaling = self.experiment.scaling
-        ones = operator.forward(jnp.ones((len(y), *self.experiment.image_shape)))
+        ones = operator.forward(jnp.ones((len(y), *self.experiment.image_shape), jnp.float32))
         levels = jnp.full(len(y), scaling.scale * noise, jnp.float32)
         return Observation(operator, scaling.scale * y + scaling.shift * ones, levels)
 

@@ -53,7 +53,9 @@ def _layers(experiment: Experiment | Classification) -> str:
         return len(module.path) == 1
 
     def outputs(params, x):
-        _, state = experiment.network.apply({"params": params}, x, jnp.ones(1), capture_intermediates=captured)
+        _, state = experiment.network.apply(
+            {"params": params}, x, jnp.ones(1, jnp.float32), capture_intermediates=captured
+        )
         return state["intermediates"]
 
     x = jax.ShapeDtypeStruct((1, *experiment.image_shape), jnp.float32)
@@ -74,7 +76,7 @@ def kept_bytes(experiment: Experiment | Classification) -> int:
 
         def network(params, x):
             compute = experiment.compute(training=True)
-            return compute.apply(experiment.network, {"params": params}, x, jnp.ones(images), *dropout)
+            return compute.apply(experiment.network, {"params": params}, x, jnp.ones(images, jnp.float32), *dropout)
 
         x = jax.ShapeDtypeStruct((images, *experiment.image_shape), jnp.float32)
         return tree_bytes(jax.eval_shape(lambda params, x: jax.vjp(network, params, x)[1], experiment.param_shapes, x))

@@ -10,12 +10,12 @@ trajectory: a probe drawn anew would make the right-hand side random and break t
 Images of 256 levels must be dequantised (`score_sde.dequantization`) before they come here.
 """
 
+import math
 from collections.abc import Callable
 from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 
 from score_sde.array_types import Array, Float, Images, Keys, PerSample, ScoreFn
 from score_sde.errors import UsageError, one_of
@@ -142,7 +142,7 @@ def bits_per_dim(
     def result(state: State) -> tuple[PerSample, Images, Array]:
         z, log_det = state.ode.y
         nats = -(sde.prior_logp(z) + log_det)
-        return nats / (np.log(2) * z[0].size) + offset_bits, z, state.ode.nfe
+        return nats / (math.log(2) * z[0].size) + offset_bits, z, state.ode.nfe
 
     return Solver(
         init=init,

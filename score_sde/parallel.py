@@ -21,7 +21,7 @@ from jax._src import core  # of what is traced JAX tells nothing in public
 from jax.experimental import multihost_utils
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec, Sharding
 
-from score_sde.backend import compiler_options, keep_memory
+from score_sde.backend import compiler_options, keep_memory, program
 from score_sde.errors import UsageError
 
 keep_memory()
@@ -164,7 +164,7 @@ class Largest:
 
     def __init__(self):
         self._under_way: deque[jax.Array] = deque()
-        self._max = jax.jit(jnp.max, out_shardings=shardings(None))
+        self._max = program(jnp.max, out_shardings=shardings(None))
 
     def __call__(self, number: int) -> int:
         """All must call it. 0 before there is an answer; of one process alone, its own number at once."""

@@ -34,7 +34,7 @@ def reconstruct(model: Trained, source: Source, n: int, folder: Path, stem: str,
 
     def given(size: int) -> dict[str, Any]:
         operator = observe(size)
-        y = operator.forward(jnp.zeros((size, *model.experiment.image_shape)))
+        y = operator.forward(jnp.zeros((size, *model.experiment.image_shape), jnp.float32))
         return {"observed": (operator, y, options.noise)}
 
     size = model.samples_at_once(n, given)

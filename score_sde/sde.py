@@ -97,7 +97,7 @@ class SDE(abc.ABC):
         """log p_1(x) in nats."""
         d = x[0].size
         energy = jnp.sum(jnp.square(x / self.prior_std), axis=tuple(range(1, x.ndim)))
-        return -0.5 * energy - d * (0.5 * np.log(2 * np.pi) + np.log(self.prior_std))
+        return -0.5 * energy - d * (0.5 * math.log(2 * math.pi) + math.log(self.prior_std))
 
     def chain_index(self, t: Scalars) -> Int[Array, "*b"]:
         """k = floor(t (N - 1)), the position of t in the chain, 0..N-1."""
@@ -163,21 +163,21 @@ class VP(LinearBeta):
         return self.time_of_integral(_numpy(noise_level).log1p(noise_level**2))
 
     def chain(self, t: Scalars) -> tuple[Scalars, Scalars]:
-        beta = _lookup(_ddpm_chain(self)[0], self.chain_index(t))
+        beta = _lookup(_ddpm_chain(self)[0], self.chain_index(t), t)
         return jnp.sqrt(1 - beta) - 1, jnp.sqrt(beta)
 
     def chain_marginal(self, t: Scalars) -> tuple[Scalars, Scalars]:
         _, mean_scale, std = _ddpm_chain(self)
         k = self.chain_index(t)
-        return _lookup(mean_scale, k), _lookup(std, k)
+        return _lookup(mean_scale, k, t), _lookup(std, k, t)
 
     def ancestral(self, t: Scalars) -> tuple[Scalars, Scalars, Scalars]:
-        beta = _lookup(_ddpm_chain(self)[0], self.chain_index(t))
+        beta = _lookup(_ddpm_chain(self)[0], self.chain_index(t), t)
         return 1 / jnp.sqrt(1 - beta), beta / jnp.sqrt(1 - beta), jnp.sqrt(beta)
 
     def langevin_scale(self, t: Scalars) -> Scalars:
         """alpha_k = 1 - beta_k: of one step, not the cumulative product."""
-        return 1 - _lookup(_ddpm_chain(self)[0], self.chain_index(t))
+        return 1 - _lookup(_ddpm_chain(self)[0], self.chain_index(t), t)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -257,7 +257,7 @@ class Exploding(SDE):
     def _steps(self, t: Scalars) -> tuple[Scalars, Scalars]:
         """sigma_k and sigma_{k-1}, with sigma_{-1} = 0."""
         sigmas, k = _smld_chain(self), self.chain_index(t)
-        return _lookup(sigmas, k), jnp.where(k > 0, _lookup(sigmas, k - 1), 0.0)
+        return _lookup(sigmas, k, t), jnp.where(k > 0, _lookup(sigmas, k - 1, t), 0.0)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -342,8 +342,9 @@ def _numpy(x: Scalars) -> ModuleType:
     return np if isinstance(x, np.ndarray | np.generic) else jnp
 
 
-def _lookup(table: np.ndarray, k: Int[Array, "*b"]) -> Scalars:
-    return jnp.asarray(table, float)[jnp.clip(k, 0, len(table) - 1)]
+def _lookup(table: np.ndarray, k: Int[Array, "*b"], t: Scalars) -> Scalars:
+    """The table's entries k, in the type of t."""
+    return jnp.asarray(table, jnp.result_type(t))[jnp.clip(k, 0, len(table) - 1)]
 
 
 SDES: dict[str, type[SDE]] = {"vpsde": VP, "subvpsde": SubVP, "vesde": VE}

@@ -33,7 +33,7 @@ def adam(
     """
 
     def schedule(step: Array) -> Array:
-        return lr * jnp.minimum(step / warmup, 1.0) if warmup > 0 else jnp.float32(lr)
+        return lr * jnp.minimum(step.astype(jnp.float32) / warmup, 1.0) if warmup > 0 else jnp.float32(lr)
 
     clip = optax.clip_by_global_norm(grad_clip) if grad_clip >= 0 else optax.identity()
     return optax.chain(clip, optax.adamw(schedule, b1=beta1, eps=eps, weight_decay=weight_decay, mask=trainable))
@@ -58,10 +58,18 @@ def apply_gradients(
 
     Where the loss or the gradients are not finite only the step is counted, and the loss is NaN.
     """
-    updates, opt_state = optimizer.update(grads, state.opt_state, state.params)
-    params = optax.apply_updates(state.params, updates)
+    params, opt_state = updated(state.params, state.opt_state, grads, optimizer)
     ema_params = jax.tree.map(lambda ema, p: ema_rate * ema + (1 - ema_rate) * p, state.ema_params, params)
     made = TrainState(state.step + 1, params, opt_state, ema_params)
     finite = jnp.isfinite(loss) & jnp.isfinite(optax.tree.norm(grads))
     skipped = state._replace(step=state.step + 1)
     return jax.tree.map(lambda new, old: jnp.where(finite, new, old), made, skipped), jnp.where(finite, loss, jnp.nan)
+
+
+def updated(
+    params: PyTree, opt_state: PyTree, grads: PyTree, optimizer: optax.GradientTransformation
+) -> tuple[PyTree, PyTree]:
+    """The parameters and the optimizer's state after one update."""
+    with jax.enable_x64(False):  # Adam's powers of the count are of JAX's default type, which would move every update
+        updates, opt_state = optimizer.update(grads, opt_state, params)
+        return optax.apply_updates(params, updates), opt_state

@@ -15,6 +15,7 @@ from ml_collections import ConfigDict
 
 from score_sde import averages, data, files, images, parallel, workdir
 from score_sde.array_types import Array, Keys, Labels, Pixels, PyTree
+from score_sde.backend import program
 from score_sde.build import Classification, Experiment, trainable
 from score_sde.checkpoints import Checkpoints, Retention, steps
 from score_sde.divergence import DivergenceError, Losses
@@ -142,11 +143,11 @@ def _loop(
     of_labels = (0,) if labelled else ()
     update = compiled_step(experiment, placement)
     evaluate = parallel.pmap(experiment.evaluation, in_axes=(None, 0, None, 0, *of_labels), out_axes=None)
-    total = jax.jit(lambda params: sum(jnp.sum(leaf) for leaf in jax.tree.leaves(params)))
+    total = program(lambda params: sum(jnp.sum(leaf) for leaf in jax.tree.leaves(params)))
     draws = training.snapshot_sampling and isinstance(experiment, Experiment)
     sample, largest = Runner(experiment.sampler_given_classes) if draws else None, parallel.Largest()
     like = jax.tree.map(lambda s, p: jax.ShapeDtypeStruct(s.shape, s.dtype, sharding=p), shapes, placement)
-    state = checkpoints.load_last(like) or jax.jit(experiment.init_state, out_shardings=placement)()
+    state = checkpoints.load_last(like) or program(experiment.init_state, out_shardings=placement)()
     start = int(state.step)
 
     writer = Writer(directory, start, config.wandb.to_dict() | {"id": run_id}, config.to_dict())

@@ -43,8 +43,8 @@ class Trainable(abc.ABC):
 
     def init_params(self) -> PyTree:
         """Fresh parameters, a function of config.seed."""
-        x = jnp.zeros((1, *self.image_shape))
-        return self.network.init(stream(jax.random.key(self.config.seed), Stream.INIT), x, jnp.ones(1))["params"]
+        x, label = jnp.zeros((1, *self.image_shape), jnp.float32), jnp.ones(1, jnp.float32)
+        return self.network.init(stream(jax.random.key(self.config.seed), Stream.INIT), x, label)["params"]
 
     def init_state(self) -> TrainState:
         return initial_state(self.init_params(), self.optimizer)

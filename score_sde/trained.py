@@ -167,7 +167,7 @@ class Trained(Loaded):
         method = self.config.sampling.method.lower()
         observed = None
         if operator is not None:
-            observed = (operator, operator.forward(jnp.zeros((1, *self.experiment.image_shape))), 0.0)
+            observed = (operator, operator.forward(jnp.zeros((1, *self.experiment.image_shape), jnp.float32)), 0.0)
         _given(self._sampler(method, {})[0], method, classes, observed)
 
     def planned_nfe(self, classes: np.ndarray | None) -> int | None:

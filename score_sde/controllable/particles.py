@@ -83,7 +83,7 @@ def particles(
 
     def step(state: State) -> State:
         keys = stream(state.keys, state.i)
-        x, t = flat(state.x), jnp.full(state.x.shape[0] * k, jnp.asarray(times)[state.i])
+        x, t = flat(state.x), jnp.full(state.x.shape[0] * k, jnp.asarray(times, state.x.dtype)[state.i])
         xhat, pull_back, score = denoised(sde, score_fn, x, t)
         weighted = isotropic_solve(sde, observation, options, xhat, t)
         residual = observation.y - observation.operator.forward(xhat)
@@ -108,7 +108,7 @@ def particles(
         gumbel = -jnp.log(-jnp.log(jnp.clip(uniform(keys, (k,)), 1e-12, 1 - 1e-7)))
         best = jnp.argmax(state.log_w + gumbel, axis=1)[:, None]
         x = _take(state.x_mean if noise_removal else state.x, best)[:, 0]
-        return x, jnp.full(len(x), n * k)
+        return x, jnp.full(len(x), n * k, jnp.int32)
 
     return Solver(
         init=init,
@@ -133,4 +133,4 @@ def _resampled(keys: Keys, log_w: Weights) -> tuple[Int[Array, "b k"], Weights]:
     positions = (jnp.arange(k) + uniform(keys)[:, None]) / k
     drawn = jax.vmap(jnp.searchsorted)(jnp.cumsum(w, axis=1), positions)
     chosen = jnp.where(few, jnp.minimum(drawn, k - 1), jnp.arange(k))
-    return chosen.astype(jnp.int32), jnp.where(few, -jnp.log(float(k)), log_w)
+    return chosen.astype(jnp.int32), jnp.where(few, -jnp.log(jnp.float32(k)), log_w)

@@ -14,10 +14,12 @@ import optax
 
 from score_sde import data, images
 from score_sde.array_types import Array, Float, Pixels, PyTree
+from score_sde.backend import program
 from score_sde.errors import UsageError
 from score_sde.parallel import place, pmap, split
 from score_sde.progress import bar
 from score_sde.randomness import Stream, stream
+from score_sde.state import updated
 
 TURNS = 4
 
@@ -89,11 +91,10 @@ def train(options: Options, source: data.Source) -> PyTree:
             return optax.softmax_cross_entropy_with_integer_labels(logits, targets).mean()
 
         loss, grads = jax.value_and_grad(mean_loss)(state[0])
-        updates, moments = optimizer.update(grads, state[1], state[0])
-        return (optax.apply_updates(state[0], updates), moments), loss
+        return updated(*state, grads, optimizer), loss
 
     step = pmap(update, in_axes=(None, 0, 0), out_axes=(None, None), donate_argnums=(0,))
-    state, loss = place(jax.jit(init)()), 0.0
+    state, loss = place(program(init)()), 0.0
     with bar("training features", options.n_iters, "step") as progress:
         for number in range(options.n_iters):
             indices = data.batch_indices(len(source), options.batch_size, seed=options.seed, step=number)

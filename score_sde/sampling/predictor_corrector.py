@@ -94,7 +94,7 @@ def predictor_corrector(
 
     def step(state: State) -> State:
         x, x_mean = state.x, state.x
-        t = jnp.full(len(x), jnp.asarray(grid, float)[state.i])
+        t = jnp.full(len(x), jnp.asarray(grid, x.dtype)[state.i])
         keys = stream(state.keys, state.i)
         if correct is not None:
 
@@ -113,7 +113,10 @@ def predictor_corrector(
         step=step,
         fraction=lambda state: state.i / n,
         view=lambda state: state.x,
-        result=lambda state: (state.x_mean if noise_removal else state.x, jnp.full(len(state.x), len(times))),
+        result=lambda state: (
+            state.x_mean if noise_removal else state.x,
+            jnp.full(len(state.x), len(times), jnp.int32),
+        ),
         times=times,
     )
 

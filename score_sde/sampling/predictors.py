@@ -7,6 +7,7 @@ For an affine SDE every predictor is three scalars of time,
 and its probability-flow version has b halved where b is the score's share of the reverse drift, and c = 0.
 """
 
+import math
 from collections.abc import Callable
 
 import jax.numpy as jnp
@@ -21,7 +22,7 @@ def euler_maruyama(sde: SDE, t: Times) -> tuple[PerSample, PerSample, PerSample]
     """Euler-Maruyama on the reverse SDE (eq. 6) with steps of 1/N."""
     n = sde.num_scales
     g = sde.diffusion(t)
-    return 1 - sde.drift_rate(t) / n, jnp.square(g) / n, g / jnp.sqrt(float(n))
+    return 1 - sde.drift_rate(t) / n, jnp.square(g) / n, g / math.sqrt(n)
 
 
 def reverse_diffusion(sde: SDE, t: Times) -> tuple[PerSample, PerSample, PerSample]:

@@ -53,7 +53,7 @@ def advance(solver: Solver, state: PyTree, max_steps: int | Int[Array, ""]) -> P
         count, state = carry
         return (count < max_steps) & (solver.fraction(state) < 1)
 
-    return jax.lax.while_loop(unfinished, lambda carry: (carry[0] + 1, solver.step(carry[1])), (0, state))[1]
+    return jax.lax.while_loop(unfinished, lambda carry: (carry[0] + 1, solver.step(carry[1])), (jnp.int32(0), state))[1]
 
 
 def solve(solver: Solver, key: Key[Array, "..."], x: Images) -> Any:

@@ -74,7 +74,7 @@ def tabulated(
         return y - row(std / scale) * e if data else e
 
     def init(keys: Keys, x: Images) -> State:
-        y = x / scale[0]
+        y = x / float(scale[0])
         return State(jnp.int32(0), stream(keys, Stream.STEPS), y, y, (jnp.zeros_like(y),) * (m - 1))
 
     def step(state: State) -> State:
@@ -107,7 +107,7 @@ def tabulated(
             if noise_removal
             else jnp.asarray(scale[n], state.base.dtype) * state.base
         )
-        return x, jnp.full(len(x), len(times))
+        return x, jnp.full(len(x), len(times), jnp.int32)
 
     return Solver(
         init=init,
