@@ -90,12 +90,12 @@ def _same(x: Images) -> Images:
 def _class_score(row: Row, sde: SDE, n: int):
     plain, main = MIXTURE.score_fn(sde), MIXTURE.components[CLASS].score_fn(sde)
     if row.method == "classifier-free":
-        return extrapolation(main, plain, scale=float(row.number)).score_fn
+        return extrapolation(main, plain, scale=float(row.number))
 
     def logits(x, t):
         return MIXTURE.log_joint(sde, x, t).T
 
-    return classifier_guidance(plain, logits, jnp.full(n, CLASS), scale=float(row.number)).score_fn
+    return classifier_guidance(plain, logits, jnp.full(n, CLASS), scale=float(row.number))
 
 
 @functools.cache

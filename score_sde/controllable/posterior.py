@@ -21,6 +21,7 @@ keeps the whole matrix, which conjugate gradients need only the product with (Ro
 keeps the diagonal. Nothing here is exact for other data; `score_sde.controllable.particles` is in the limit of many.
 """
 
+import functools
 from collections.abc import Callable
 from typing import NamedTuple
 
@@ -33,6 +34,7 @@ from score_sde.controllable.operators import Observation, Observed, conjugate_gr
 from score_sde.errors import UsageError
 from score_sde.randomness import expand, normal
 from score_sde.sampling import Project
+from score_sde.sampling.solver import CountedScore, evaluations
 from score_sde.sde import SDE
 
 
@@ -73,7 +75,7 @@ def dps(sde: SDE, score_fn: ScoreFn, observation: Observation, options: Options)
         size = options.step * sde.num_scales / jnp.square(sde.diffusion(t))
         return score + expand(size, x) * pull_back(observation.operator.adjoint(direction))
 
-    return guided
+    return _counted_as(score_fn, guided)
 
 
 def pigdm(sde: SDE, score_fn: ScoreFn, observation: Observation, options: Options) -> ScoreFn:
@@ -84,7 +86,7 @@ def pigdm(sde: SDE, score_fn: ScoreFn, observation: Observation, options: Option
         gradient = pull_back(observation.operator.adjoint(isotropic_solve(sde, observation, options, xhat, t)))
         return score + within_reach(sde, options, gradient, t)
 
-    return guided
+    return _counted_as(score_fn, guided)
 
 
 def isotropic_solve(sde: SDE, observation: Observation, options: Options, xhat: Images, t: Times) -> Observed:
@@ -113,7 +115,12 @@ def tmpd(sde: SDE, score_fn: ScoreFn, observation: Observation, options: Options
         weights = conjugate_gradients(covariance, residual, iterations=options.iterations)
         return score + within_reach(sde, options, pull_back(operator.adjoint(weights)), t)
 
-    return guided
+    return _counted_as(score_fn, guided)
+
+
+def _counted_as(score_fn: ScoreFn, guided: ScoreFn) -> ScoreFn:
+    """A score that takes the evaluations of another, and derivatives of it, which are not extra."""
+    return CountedScore(guided, functools.partial(evaluations, score_fn))
 
 
 def within_reach(sde: SDE, options: Options, gradient: Images, t: Times) -> Images:

@@ -174,8 +174,8 @@ def _dpmpp_2s(grid: Grid, options: Options) -> Table:
 
 
 def _orders(n: int, order: int) -> list[int]:
-    """The order of each of n steps: lower at the beginning, and, where steps are fewer than 10, at the end."""
-    return [min(order, i + 1, n - i if n < 10 else order) for i in range(n)]
+    """The order of each of n steps: lower at the beginning and at the end, where extrapolation over long steps fails."""
+    return [min(order, i + 1, n - i) for i in range(n)]
 
 
 def _dpmpp_2m(grid: Grid, options: Options) -> Table:

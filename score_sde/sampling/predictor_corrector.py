@@ -15,7 +15,7 @@ from score_sde.errors import UsageError, one_of
 from score_sde.randomness import Noise, Stream, expand, normal, stream
 from score_sde.sampling.correctors import CORRECTORS
 from score_sde.sampling.predictors import PREDICTORS, ancestral_sampling
-from score_sde.sampling.solver import Project, Solver, check_eps
+from score_sde.sampling.solver import Project, Solver, check_eps, evaluations, planned
 from score_sde.sde import SDE
 
 
@@ -24,6 +24,7 @@ class State(NamedTuple):
     keys: Keys
     x: Images
     x_mean: Images  # x without the noise of the last update
+    nfe: Int[Array, " b"]
 
 
 def predictor_corrector(
@@ -69,7 +70,7 @@ def predictor_corrector(
     if correct is not None:
         jax.eval_shape(lambda: sde.langevin_scale(jnp.ones(1)))
     n = len(grid)
-    times = np.repeat(grid, (predict is not None) + (correct is not None) * n_steps_each)
+    scores_each = (predict is not None) + (correct is not None) * n_steps_each  # of a step
 
     def apply_project(keys, t, x, x_mean):
         return (x, x_mean) if project is None else project(stream(keys, Stream.PROJECT), t, x, x_mean)
@@ -90,7 +91,7 @@ def predictor_corrector(
         return apply_project(keys, t, x_mean + expand(c, x) * z, x_mean)
 
     def init(keys: Keys, x: Images) -> State:
-        return State(jnp.int32(0), stream(keys, Stream.STEPS), x, x)
+        return State(jnp.int32(0), stream(keys, Stream.STEPS), x, x, jnp.zeros(len(x), jnp.int32))
 
     def step(state: State) -> State:
         x, x_mean = state.x, state.x
@@ -106,15 +107,16 @@ def predictor_corrector(
             x, x_mean = predictor_update(stream(keys, n_steps_each), x, t)
         else:
             x_mean = x
-        return State(state.i + 1, state.keys, x, x_mean)
+        nfe = state.nfe + scores_each * evaluations(score_fn, t)
+        return State(state.i + 1, state.keys, x, x_mean, nfe)
 
     return Solver(
         init=init,
         step=step,
         fraction=lambda state: state.i / n,
         view=lambda state: state.x,
-        result=lambda state: (state.x_mean if noise_removal else state.x, jnp.full(len(state.x), len(times))),
-        times=times,
+        result=lambda state: (state.x_mean if noise_removal else state.x, state.nfe),
+        nfe=planned(score_fn, np.repeat(grid, scores_each)),
     )
 
 
