@@ -78,6 +78,11 @@ class Conditional:
                 f"guidance.inverse=projection is defined between the fixed steps of a sampler, and {method} chooses "
                 "its own; set guidance.inverse to pigdm or tmpd, or sampling.method=pc."
             )
+        if inverse == "dps" and method not in ("pc", *FAST_SOLVERS):
+            raise UsageError(
+                f"guidance.inverse=dps goes a step of its own in each of a sampler's N, and {method} has no N; set "
+                "guidance.inverse to pigdm or tmpd, or sampling.method=pc."
+            )
         if inverse == "particles" and (method != "pc" or self.experiment.config.sampling.corrector.lower() != "none"):
             raise UsageError(
                 "guidance.inverse=particles moves them by a predictor alone; set sampling.method=pc and "
@@ -106,7 +111,8 @@ class Conditional:
             solver = experiment.sampler_of(guided, method, project=held.project)
             return solver._replace(init=lambda keys, x: solver.init(keys, held.start(x)))
         guide = controllable.GUIDES[inverse]
-        return experiment.sampler_of(guide(sde, guided, observation, self._inverse_options), method)
+        of_guide = self._inverse_options._replace(num_steps=options.get("num_steps"))  # None for pc, whose SDE has them
+        return experiment.sampler_of(guide(sde, guided, observation, of_guide), method)
 
     def _guided(self, params: dict[str, PyTree], classes: Array | None, method: str, repeats: int) -> ScoreFn:
         """The score given classes, of batches in which each sample has `repeats` rows in a row."""

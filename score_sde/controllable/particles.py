@@ -16,7 +16,6 @@ from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 
 from score_sde.array_types import Array, Float, Images, Int, Key, Keys, ScoreFn
 from score_sde.controllable.operators import Observation
@@ -24,7 +23,7 @@ from score_sde.controllable.posterior import Options, denoised, isotropic_solve,
 from score_sde.errors import UsageError, one_of
 from score_sde.randomness import Stream, expand, normal, stream, uniform
 from score_sde.sampling import PREDICTORS, Solver
-from score_sde.sampling.predictor_corrector import grid_of_times
+from score_sde.sampling.predictor_corrector import time_steps
 from score_sde.sampling.solver import evaluations, planned
 from score_sde.sde import SDE
 
@@ -63,9 +62,9 @@ def particles(
         raise UsageError("Particles are moved by a predictor, and sampling.predictor is 'none'.")
     if num_particles < 2:
         raise UsageError(f"guidance.particles={num_particles} must be at least 2.")
-    jax.eval_shape(lambda: predict(sde, jnp.ones(1)))  # what the SDE lacks is said now
-    times = grid_of_times(sde, eps)
-    n, k = len(times), num_particles
+    grid = time_steps(sde, eps)
+    jax.eval_shape(lambda: predict(sde, *grid.at(0, 1)))  # what the SDE lacks is said now
+    n, k = len(grid.t), num_particles
 
     def flat(cloud: Array) -> Array:
         return cloud.reshape(-1, *cloud.shape[2:])
@@ -86,7 +85,8 @@ def particles(
 
     def step(state: State) -> State:
         keys = stream(state.keys, state.i)
-        x, t = flat(state.x), jnp.full(state.x.shape[0] * k, jnp.asarray(times)[state.i])
+        x = flat(state.x)
+        t, t_next = grid.at(state.i, len(x))
         xhat, pull_back, score = denoised(sde, score_fn, x, t)
         weighted = isotropic_solve(sde, observation, options, xhat, t)
         residual = observation.y - observation.operator.forward(xhat)
@@ -98,7 +98,7 @@ def particles(
         x, score, gradient, twist = (
             flat(_take(cloud, chosen)) for cloud in (state.x, clouds(score), clouds(gradient), twist)
         )
-        a, b, c = (expand(scalar, x) for scalar in predict(sde, t))
+        a, b, c = (expand(scalar, x) for scalar in predict(sde, t, t_next))
         drift, z = b * gradient, normal(own_keys(stream(keys, Stream.NOISE)), x.shape[1:]).astype(x.dtype)
         mean = a * x + b * score + drift
         # log p - log q of two Gaussians whose means are `drift` apart, at a point z from the second.
@@ -120,7 +120,7 @@ def particles(
         fraction=lambda state: state.i / n,
         view=lambda state: state.x[:, 0],
         result=result,
-        nfe=k * planned(score_fn, times),
+        nfe=k * planned(score_fn, grid.t),
     )
 
 

@@ -2,8 +2,8 @@ r"""Samples of p(x_0 | y) for linear observations y = A x_0 + n, by an unconditi
 
 `projection` imposes the observation, perturbed to the noise level at hand, after each update of a sampler (paper,
 appendix I.2 and I.3; Song et al., 2022, "Solving inverse problems in medical imaging"). The others add the gradient of
-an approximate log p(y | x_t) to the score, so that any sampler takes them. With xhat(x_t) = E[x_0 | x_t], the posterior
-mean (Tweedie), and an approximate covariance C_t of x_0 given x_t,
+an approximate log p(y | x_t) to the score, so that any sampler takes them; dps, any whose number of steps is known. With
+xhat(x_t) = E[x_0 | x_t], the posterior mean (Tweedie), and an approximate covariance C_t of x_0 given x_t,
 
     p(y | x_t)  ~  N(A xhat(x_t), A C_t A^T + noise^2 I),                                       (1)
 
@@ -42,7 +42,7 @@ class Options(NamedTuple):
     """Of all methods, each of which takes what it has a use for.
 
     data_variance: v of pigdm, of a number of x_0 in model range: 1 as published, for data in [-1, 1].
-    step: zeta of dps, how far one of the sampler's N steps goes.
+    step: zeta of dps, how far one of the sampler's N steps goes. num_steps: this N; None is that of the SDE's chain.
     iterations: of tmpd's conjugate gradients, each a derivative of the network.
     reach: how far guidance may move a number of xhat. Data of a bounded range reach no further than that is wide, and
     near t = 1 a network's errors, divided by m, would.
@@ -52,6 +52,7 @@ class Options(NamedTuple):
     step: float = 1.0
     iterations: int = 5
     reach: float = np.inf
+    num_steps: int | None = None
 
     def check(self) -> None:
         """Raises `UsageError` for what is out of range."""
@@ -65,14 +66,18 @@ Guide = Callable[[SDE, ScoreFn, Observation, Options], ScoreFn]
 
 
 def dps(sde: SDE, score_fn: ScoreFn, observation: Observation, options: Options) -> ScoreFn:
-    """Diffusion posterior sampling: each of N steps goes by -zeta grad_x |y - A xhat|, whatever the noise."""
+    """Diffusion posterior sampling: each of N steps goes by -zeta grad_x |y - A xhat|, whatever the noise.
+
+    N is the number of steps of the sampler that takes this score; one that chooses its steps itself has none.
+    """
+    steps = sde.num_scales if options.num_steps is None else options.num_steps
 
     def guided(x: Images, t: Times) -> Images:
         xhat, pull_back, score = denoised(sde, score_fn, x, t)
         residual = observation.y - observation.operator.forward(xhat)
         length = jnp.sqrt(jnp.sum(jnp.square(residual), axis=tuple(range(1, residual.ndim))))
         direction = residual / expand(jnp.maximum(length, 1e-12), residual)
-        size = options.step * sde.num_scales / jnp.square(sde.diffusion(t))
+        size = options.step * steps / jnp.square(sde.diffusion(t))
         return score + expand(size, x) * pull_back(observation.operator.adjoint(direction))
 
     return _counted_as(score_fn, guided)

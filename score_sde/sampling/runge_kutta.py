@@ -67,8 +67,8 @@ def dormand_prince(
 ) -> Integrator:
     """Integrates dy/dt = rhs(t, y, args) from t0 to t1 (either direction) for a pytree y of arrays (b, ...).
 
-    evaluations: what a right-hand side at each of these times counts for. Time has the precision of y. A sample whose step size underflows, or whose derivative is not finite, ends at t1 with
-    y = NaN.
+    evaluations: what the right-hand side counts for at each of an array of times. Time has the precision of y. A sample
+    whose step size underflows, or whose derivative is not finite, ends at t1 with y = NaN.
     """
     direction, span = float(np.sign(t1 - t0)), abs(t1 - t0)
 
@@ -81,8 +81,8 @@ def dormand_prince(
         d0, d1 = _rms(y, scale), _rms(dy, scale)
         h0 = jnp.where((d0 < 1e-5) | (d1 < 1e-5), 1e-6, 0.01 * d0 / d1)
         h0 = jnp.minimum(h0, span)
-        t1_ = t + direction * h0
-        dy1 = rhs(t1_, _axpy(direction * h0, dy, y), args)
+        near = t + direction * h0
+        dy1 = rhs(near, _axpy(direction * h0, dy, y), args)
         d2 = _rms(jax.tree.map(jnp.subtract, dy1, dy), scale) / h0
         h1 = jnp.where(
             (d1 <= 1e-15) & (d2 <= 1e-15),
@@ -90,7 +90,7 @@ def dormand_prince(
             (0.01 / jnp.maximum(d1, d2)) ** (1 / ORDER),
         )
         h = jnp.minimum(jnp.minimum(100 * h0, h1), span)
-        first, second = evaluations(t), evaluations(t1_)
+        first, second = evaluations(t), evaluations(near)
         nfe = jnp.broadcast_to(jnp.asarray(first + second, jnp.int32), t.shape)
         return State(t, y, dy, h, jnp.zeros(t.shape, bool), nfe, jnp.int32(jnp.max(first) + jnp.max(second)))
 
