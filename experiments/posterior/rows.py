@@ -65,7 +65,7 @@ def solver(row: Row, n: int) -> tuple[Solver, Callable[[Images], Images]]:
         return predictor_corrector(sde, _class_score(row, sde, n), predictor=row.sampler), start
     problem = PROBLEMS[row.problem]
     score = problem.data.score_fn(sde)
-    options = Options(step=DPS_STEP[row.sde])
+    options = Options(step=DPS_STEP[row.sde], num_steps=row.steps or None)
     if row.method == "particles":
         observation = problem.observation(n * row.number)
         return particles(sde, score, observation, options, num_particles=row.number, predictor=row.sampler), start

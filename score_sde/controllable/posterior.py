@@ -2,8 +2,8 @@ r"""Samples of p(x_0 | y) for linear observations y = A x_0 + n, by an unconditi
 
 `projection` imposes the observation, perturbed to the noise level at hand, after each update of a sampler (paper,
 appendix I.2 and I.3; Song et al., 2022, "Solving inverse problems in medical imaging"). The others add the gradient of
-an approximate log p(y | x_t) to the score, so that any sampler takes them; dps, any whose number of steps is known. With
-xhat(x_t) = E[x_0 | x_t], the posterior mean (Tweedie), and an approximate covariance C_t of x_0 given x_t,
+an approximate log p(y | x_t) to the score, so that any sampler takes them; dps, any whose number of steps is known.
+With xhat(x_t) = E[x_0 | x_t], the posterior mean (Tweedie), and an approximate covariance C_t of x_0 given x_t,
 
     p(y | x_t)  ~  N(A xhat(x_t), A C_t A^T + noise^2 I),                                       (1)
 
