@@ -14,9 +14,9 @@ import jax.numpy as jnp
 import numpy as np
 
 from score_sde import controllable
-from score_sde.array_types import Array, Images, Int, PyTree
+from score_sde.array_types import Array, Images, Int, PyTree, ScoreFn
 from score_sde.build import Classification, Experiment, sampling_options
-from score_sde.controllable import Guided, Observation
+from score_sde.controllable import Observation
 from score_sde.controllable.operators import check_observed
 from score_sde.errors import UsageError, one_of
 from score_sde.sampling import FAST_SOLVERS, Solver
@@ -83,6 +83,11 @@ class Conditional:
                 f"guidance.inverse=projection is defined between the fixed steps of a sampler, and {method} chooses "
                 "its own; set guidance.inverse to pigdm or tmpd, or sampling.method=pc."
             )
+        if inverse == "dps" and method not in ("pc", *FAST_SOLVERS):
+            raise UsageError(
+                f"guidance.inverse=dps goes a step of its own in each of a sampler's N, and {method} has no N; set "
+                "guidance.inverse to pigdm or tmpd, or sampling.method=pc."
+            )
         if inverse == "particles" and (method != "pc" or self.experiment.config.sampling.corrector.lower() != "none"):
             raise UsageError(
                 "guidance.inverse=particles moves them by a predictor alone; set sampling.method=pc and "
@@ -111,21 +116,20 @@ class Conditional:
         repeats = self.options.particles if observation is not None and inverse == "particles" else 1
         guided = self._guided(params, given.classes, method, repeats)
         if observation is None:
-            return controllable.counted(experiment.sampler_of(guided.score_fn, method), guided)
+            return experiment.sampler_of(guided, method)
         if repeats > 1:
             chosen = {key: options[key] for key in ("predictor", "eps", "noise_removal")} | {"num_particles": repeats}
             each = observation.repeated(repeats)
-            solver = controllable.particles(sde, guided.score_fn, each, self._inverse_options, **chosen)
-        elif inverse == "projection":
+            return controllable.particles(sde, guided, each, self._inverse_options, **chosen)
+        if inverse == "projection":
             held = controllable.projection(sde, observation)
-            solver = experiment.sampler_of(guided.score_fn, method, project=held.project)
-            solver = solver._replace(init=lambda keys, x, init=solver.init: init(keys, held.start(x)))
-        else:
-            guide = controllable.GUIDES[inverse]
-            solver = experiment.sampler_of(guide(sde, guided.score_fn, observation, self._inverse_options), method)
-        return controllable.counted(solver, guided)
+            solver = experiment.sampler_of(guided, method, project=held.project)
+            return solver._replace(init=lambda keys, x: solver.init(keys, held.start(x)))
+        guide = controllable.GUIDES[inverse]
+        of_guide = self._inverse_options._replace(num_steps=options.get("num_steps"))  # None for pc, whose SDE has them
+        return experiment.sampler_of(guide(sde, guided, observation, of_guide), method)
 
-    def _guided(self, params: dict[str, PyTree], classes: Array | None, method: str, repeats: int) -> Guided:
+    def _guided(self, params: dict[str, PyTree], classes: Array | None, method: str, repeats: int) -> ScoreFn:
         """The score given classes, of batches in which each sample has `repeats` rows in a row."""
         options, experiment = self.options, self.experiment
         classes = None if classes is None else jnp.repeat(classes, repeats)
@@ -137,7 +141,7 @@ class Conditional:
             weak = self.weak.score_fn_of(params["weak"], method, taken)
             return controllable.extrapolation(score_fn, weak, scale=scale, interval=interval)
         if classes is None:
-            return Guided(score_fn)
+            return score_fn
         if self.classifier is not None:
             logits_fn = self.classifier.logits_fn(params["classifier"])
             return controllable.classifier_guidance(score_fn, logits_fn, classes, scale=scale, interval=interval)

@@ -22,7 +22,7 @@ from score_sde.models import CLASSIFIERS
 from score_sde.parallel import pad_to_devices
 from score_sde.progress import bar, reporter
 from score_sde.randomness import Stream, sample_keys, stream
-from score_sde.reconstruct import ARRAYS, reconstruct
+from score_sde.reconstruct import ARRAYS, mean_nfe, reconstruct
 from score_sde.rounds import Arrays, Keep, Rounds, compute_anew, mean_and_error
 from score_sde.sampling.grids import time_grid
 from score_sde.sde import LEAST_TIME
@@ -145,7 +145,8 @@ def sample(config: ConfigDict, directory: str | Path) -> None:
             result = reconstruct(model, source, n, folder, stem, _rounds(folder, stem, list(ARRAYS), model, identity))
         else:
             result = draw_samples(model, n, folder, stem)
-    _print(f"{result['num_samples']} samples, {result['nfe']:g} network evaluations each")
+    of_batch = f", {result['batch_nfe']:g} made for the batch" if "batch_nfe" in result else ""
+    _print(f"{result['num_samples']} samples, {result['nfe']:g} network evaluations each{of_batch}")
     for name, figure in result.items():
         if isinstance(figure, dict):
             _print(f"{name.replace('_', ' ')} {page.text(figure)}")
@@ -187,11 +188,11 @@ def draw_samples(
     size = model.samples_at_once(n, lambda size: {"classes": _classes(model, np.arange(size))})
     key = stream(stream(jax.random.key(model.config.seed + 1), Stream.SAMPLE), model.step)
     of_samples = _sampling_identity(model, n) | {"at_once": size}
-    rounds = _rounds(folder, stem, ["images", "nfe"], model, lambda: of_samples)
+    rounds = _rounds(folder, stem, ["images", "nfe", "batch_nfe"], model, lambda: of_samples)
     if measure:
         of_features = of_samples | {"weights": measure.features.digest}
         feature_rounds = _rounds(folder, "features", list(measure.features.arrays), model, lambda: of_features)
-    nfe, features, first = [], [], None
+    nfe, batch_nfe, features, first = [], [], [], None
     with bar(f"sampling ({model.config.sampling.method})", n, "img") as progress:
         for start in range(0, n, size):
             valid = min(size, n - start)
@@ -199,8 +200,9 @@ def draw_samples(
             def draw(start: int = start, valid: int = valid) -> Arrays:
                 numbers = np.arange(start, start + size)
                 keys, classes = sample_keys(key, jnp.asarray(numbers)), _classes(model, numbers)
-                x, evaluations = model.sample_with_nfe(keys, report=reporter(progress, valid, start), classes=classes)
-                return {"images": images.to_pixels(x)[:valid], "nfe": np.asarray(evaluations)[:valid]}
+                x, *counts = model.sample_with_counts(keys, report=reporter(progress, valid, start), classes=classes)
+                own, of_batch = (np.asarray(count)[:valid] for count in counts)
+                return {"images": images.to_pixels(x)[:valid], "nfe": own, "batch_nfe": of_batch}
 
             name = "" if n <= size else f"{start // size:04d}"
             found = rounds(name, draw)
@@ -208,10 +210,11 @@ def draw_samples(
                 features.append(feature_rounds(name, functools.partial(measure.features.of, found["images"])))
             progress.update(start + valid - progress.n)
             nfe.append(found["nfe"])
+            batch_nfe.append(found["batch_nfe"])
             first = found["images"] if first is None else first
     sheet, magnify = images.grid(first[:256]), max(1, 64 // model.config.data.image_size)
     files.replace(folder / f"{stem}.png", lambda file: images.write_png(file, sheet, magnify))
-    result: dict[str, Any] = {"num_samples": n, "nfe": float(np.concatenate(nfe).mean())}
+    result: dict[str, Any] = {"num_samples": n, **mean_nfe(np.concatenate(nfe), np.concatenate(batch_nfe))}
     if measure:
         arrays = {key: np.concatenate([part[key] for part in features]) for key in features[0]}
         result["metrics"] = measure(arrays, _protocol(model, n))

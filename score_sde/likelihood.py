@@ -10,6 +10,7 @@ trajectory: a probe drawn anew would make the right-hand side random and break t
 Images of 256 levels must be dequantised (`score_sde.dequantization`) before they come here.
 """
 
+import functools
 import math
 from collections.abc import Callable
 from typing import NamedTuple
@@ -23,7 +24,7 @@ from score_sde.randomness import Noise, Stream, normal, rademacher, stream
 from score_sde.sampling.probability_flow import check_tolerances, drift
 from score_sde.sampling.runge_kutta import State as OdeState
 from score_sde.sampling.runge_kutta import dormand_prince
-from score_sde.sampling.solver import Solver, check_eps
+from score_sde.sampling.solver import Solver, check_eps, evaluations
 from score_sde.sde import LEAST_TIME, SDE
 
 VectorField = Callable[[Images], Images]
@@ -133,7 +134,8 @@ def bits_per_dim(
     def rhs(t, y, probes):
         return with_divergence(lambda x: velocity(t, x), y[0], probes)
 
-    ode = dormand_prince(rhs, eps, 1.0, rtol=rtol, atol=atol)
+    passes = functools.partial(evaluations, score_fn)
+    ode = dormand_prince(rhs, eps, 1.0, rtol=rtol, atol=atol, evaluations=passes)
 
     def init(keys: Keys, x: Images) -> State:
         probes = draw(stream(keys, Stream.PROBE), (num_probes, *x.shape[1:])).astype(x.dtype)

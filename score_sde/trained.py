@@ -21,7 +21,7 @@ from score_sde.memory import largest_batch
 from score_sde.parallel import check_divisible, is_traced, pad_to_devices, place, pmap, split
 from score_sde.progress import Runner
 from score_sde.randomness import Stream, batch_keys, stream
-from score_sde.sampling import SAMPLERS, slerp
+from score_sde.sampling import SAMPLERS, Solver, slerp
 
 Report = Callable[[float], None]
 DEQUANTIZER = "dequantizer"  # its folder in a workdir
@@ -120,6 +120,22 @@ class Trained(Loaded):
 
         classes: as of `sample`. observed: operator, y and noise of `posterior`.
         """
+        return self.sample_with_counts(
+            keys, sampler, report, compile_only, classes=classes, observed=observed, **options
+        )[:2]
+
+    def sample_with_counts(
+        self,
+        keys: Keys,
+        sampler: str | None = None,
+        report: Report = lambda _: None,
+        compile_only: bool = False,
+        *,
+        classes: np.ndarray | None = None,
+        observed: tuple[Operator, Array, float] | None = None,
+        **options: Any,
+    ) -> tuple[Images, Array, Array]:
+        """As `sample_with_nfe`, and the evaluations made for the batch, those too for which a sample waits."""
         method = one_of("sampler", (sampler or self.config.sampling.method).lower(), SAMPLERS)
         conditional, runner = self._sampler(method, options)
         given, experiment = _given(conditional, method, classes, observed), conditional.experiment
@@ -131,10 +147,11 @@ class Trained(Loaded):
                 )
             if reason := unused_option(name, *sections, method, observed=observed is not None):
                 raise UsageError(f"{name}={options[name]!r} would change nothing: {reason}.")
-        x, nfe = runner(self._all_params(conditional), keys, experiment.prior(keys), report, compile_only, (given,))
+        params, x = self._all_params(conditional), experiment.prior(keys)
+        x, nfe, batch_nfe = runner(params, keys, x, report, compile_only, (given,))
         _check_finite(x, f"A sample of {method}")
         x = experiment.scaling.to_unit(x)
-        return (jnp.clip(x, 0, 1) if observed is None else finished(np.asarray(x), *observed)), nfe
+        return (jnp.clip(x, 0, 1) if observed is None else finished(np.asarray(x), *observed)), nfe, batch_nfe
 
     def sampling_bytes(
         self, n: int, classes: np.ndarray | None = None, observed: tuple[Operator, Array, float] | None = None
@@ -194,7 +211,11 @@ class Trained(Loaded):
                 experiment = Experiment(config)
             helpers = self._helpers(experiment.config.guidance)
             conditional = Conditional(experiment, **{name: helper.experiment for name, helper in helpers.items()})
-            self._samplers[known] = conditional, Runner(functools.partial(conditional.sampler, method=method))
+
+            def counting(params: dict[str, PyTree], given: Given) -> Solver:
+                return conditional.sampler(params, given, method).with_batch_nfe()
+
+            self._samplers[known] = conditional, Runner(counting)
         return self._samplers[known]
 
     @functools.cached_property
