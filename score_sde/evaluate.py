@@ -28,6 +28,7 @@ from score_sde.train import check_labels, load_data
 from score_sde.trained import DEQUANTIZER, Report, Trained, load
 
 NOISE_LEVELS = 10  # that the accuracy of a classifier is evaluated at
+ELSEWHERE = "name a folder to write to by --out=DIR"
 
 
 def evaluate(config: ConfigDict, directory: str | Path, folder: str = "eval", out: str | Path | None = None) -> None:
@@ -52,7 +53,7 @@ def evaluate(config: ConfigDict, directory: str | Path, folder: str = "eval", ou
     if (config.eval.enable_bpd or config.eval.enable_bound) and model.dequantizer_params:
         report["dequantizer"] = workdir.read(directory / DEQUANTIZER, "config.json")
     report["checkpoints"] = []
-    with files.locked(written, "eval", "--out"):
+    with files.locked(written, "eval", ELSEWHERE):
         for step in steps:
             if step != model.step:
                 model.restore(step)
@@ -144,7 +145,7 @@ def sample(config: ConfigDict, directory: str | Path, out: str | Path | None = N
     def keep(size: int) -> Keep:
         return _rounds(folder, stem, list(ARRAYS), model, lambda: of_samples | {"at_once": size})
 
-    with files.locked(folder, "sample", "--out"):
+    with files.locked(folder, "sample", ELSEWHERE):
         if observe:
             result = reconstruct(model, source, observe, n, folder, stem, keep)
         else:
