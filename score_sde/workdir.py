@@ -265,11 +265,11 @@ def check_same_data(
         if not differ:
             raise UsageError(
                 f"Nothing tells whether data.path={path!r} holds the {split} data of {workdir}, which were read "
-                f"otherwise from {old_path!r}; put them there, or go on with these, by --allow_change={DATA}."
+                f"otherwise from {old_path!r}; put them there; or go on with these, by --allow_change={DATA}."
             )
         raise UsageError(
             f"The {split} data have changed since {workdir} was last trained on them: {before['images']:,} images "
-            f"then, {now['images']:,} now; restore them, train in another --workdir, or go on with these, by "
+            f"then, {now['images']:,} now; restore them, or train in another --workdir; or go on with these, by "
             f"--allow_change={DATA}."
         )
     old, new = ({split: both[i] for split, both in changed.items()} for i in (0, 1))
