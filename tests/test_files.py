@@ -241,9 +241,7 @@ def test_other_values_are_refused_without_the_flag_and_recorded_with_it(going_on
     np.save(config.data.path, np.zeros((12, 8, 8), np.uint8))
     with pytest.raises(UsageError, match=r"optim\.lr=.*or go on with it, by --allow_change=optim\.lr,training\.batch"):
         launch(**{"optim.lr": 0.5, "training.batch_size": 8})
-    with pytest.raises(
-        UsageError, match=r"training\.batch_size=16, not 8.*--allow_change=optim\.lr,training\.batch_size\."
-    ):
+    with pytest.raises(UsageError, match=r"batch_size=16, not 8.*--allow_change=optim\.lr,training\.batch_size\."):
         launch(["optim.lr"])
     with pytest.raises(UsageError, match=r"8 images then, 11 now; .*--allow_change=data\."):
         launch(["optim.lr", "training.batch_size"])
