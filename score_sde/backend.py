@@ -1,9 +1,11 @@
 """Settings that JAX reads when its backend starts. Imports nothing heavy."""
 
+import contextlib
 import ctypes
 import os
 import platform
 import sys
+import tempfile
 import zlib
 from collections.abc import Callable
 from pathlib import Path
@@ -60,9 +62,31 @@ def program(fn: Callable, **placed: Any) -> Callable:
     return jax.jit(fn, **placed, compiler_options=compiler_options(jax.default_backend()))
 
 
+def expanded(path: str | Path) -> Path:
+    """A path with ~ for the user's home folder, as it is where there is none: a job's user may have no entry at all."""
+    with contextlib.suppress(RuntimeError):
+        return Path(path).expanduser()
+    return Path(path)
+
+
+def in_home(name: str) -> Path:
+    """~/NAME if it is there or can be made, else NAME in a folder of this user's own beside other temporary files."""
+    path = expanded(f"~/{name}")
+    there = next(folder for folder in (path, *path.parents) if folder.exists())
+    if path.is_absolute() and (there == path or os.access(there, os.W_OK)):
+        return path
+    folder = Path(tempfile.gettempdir()) / f"score_sde-{os.getuid()}"
+    with contextlib.suppress(OSError):
+        folder.mkdir(mode=0o700, exist_ok=True)
+        if folder.stat().st_uid == os.getuid():  # programs are read from it
+            return folder / name
+    return Path(tempfile.mkdtemp(prefix="score_sde-")) / name
+
+
 def cache_folder() -> Path:
-    """What is computed once for all runs: SCORE_SDE_CACHE of the environment, else ~/.cache/score_sde."""
-    return Path(os.environ.get("SCORE_SDE_CACHE") or "~/.cache/score_sde").expanduser()
+    """Folder of what is computed once for all runs: SCORE_SDE_CACHE of the environment, else ~/.cache/score_sde."""
+    given = os.environ.get("SCORE_SDE_CACHE")
+    return expanded(given) if given else in_home(".cache/score_sde")
 
 
 def keep_programs() -> None:
@@ -71,7 +95,7 @@ def keep_programs() -> None:
     A program of another processor could stop at an instruction that this one does not have.
     """
     cpu = Path("/proc/cpuinfo")
-    lines = cpu.read_text().splitlines() if cpu.exists() else []
+    lines = cpu.read_text(encoding="utf-8", errors="replace").splitlines() if cpu.exists() else []
     features = [line for line in lines if line.startswith(("flags", "Features"))][:1]
     kind = zlib.crc32("".join([platform.machine(), *features]).encode())
     os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(cache_folder() / f"programs-{kind:08x}"))

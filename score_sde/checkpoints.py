@@ -6,6 +6,8 @@ Orbax loads a damaged byte without a word, so each checkpoint carries the digest
 import contextlib
 import logging
 import shutil
+import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
 
@@ -44,6 +46,8 @@ class Checkpoints:
         self._retention = retention
         self._pending: int | None = None  # the step that is being saved
         self._problem: Exception | None = None  # at which its save did not even begin
+        self._link = contextlib.ExitStack()
+        self._named = self._link.enter_context(_named_in_utf8(self.directory))
         self._checkpointer = self._open()
 
     def _open(self) -> ocp.training.Checkpointer:
@@ -55,7 +59,7 @@ class Checkpoints:
         if best:
             kept += [policies.BestN(get_metric_fn=_loss, n=best, reverse=True, keep_checkpoints_without_metrics=False)]
         return ocp.training.Checkpointer(
-            self.directory,
+            self._named,
             preservation_policy=policies.AnyPreservationPolicy(kept),
             cleanup_tmp_directories=self._retention is not None,
         )
@@ -68,6 +72,7 @@ class Checkpoints:
             return  # the others may be elsewhere: what is waited for would not come
         self.wait()
         self._checkpointer.close()
+        self._link.close()
 
     def save(self, step: int, state: PyTree, loss: float | None = None) -> None:
         """Copies the state now and writes it in the background; a failure, of a full disk say, is a warning.
@@ -179,6 +184,19 @@ class Checkpoints:
     def digest(self, step: int) -> str | None:
         """That of the state saved at `step`; None if it was saved without one."""
         return (self._checkpointer.metadata(step).custom_metadata or {}).get("digest")
+
+
+@contextlib.contextmanager
+def _named_in_utf8(directory: Path) -> Iterator[Path]:
+    """The folder, by a link to it where its path is no text in this locale, which TensorStore needs."""
+    if str(directory).isprintable():  # a byte that is no text is not
+        yield directory
+        return
+    directory.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(prefix="score_sde-") as folder:
+        link = Path(folder) / "checkpoints"
+        link.symlink_to(directory)
+        yield link
 
 
 def steps(directory: Path) -> list[int]:

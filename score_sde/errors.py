@@ -3,6 +3,7 @@
 A message is a sentence that says what to do.
 """
 
+import contextlib
 import difflib
 import os
 import sys
@@ -21,6 +22,9 @@ def exit_status(program: Callable[[list[str]], int | None], argv: list[str] | No
     What the program returns, None being 0; 2 for a mistake of the user, with its sentence on stderr;
     `preemption.REQUEUE` or INTERRUPTED if it was stopped.
     """
+    for stream in (sys.stdout, sys.stderr):  # a locale may have no ± and no umlaut of a file name
+        with contextlib.suppress(AttributeError):
+            stream.reconfigure(errors="backslashreplace")
     try:
         with stoppable():
             return program(sys.argv if argv is None else argv) or 0

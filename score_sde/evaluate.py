@@ -1,7 +1,6 @@
 """What is done with a trained model: loss, bits/dim and samples of its snapshots, and samples on demand."""
 
 import functools
-import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -11,10 +10,9 @@ import jax.numpy as jnp
 import numpy as np
 from ml_collections import ConfigDict
 
-from score_sde import averages, data, files, images, parallel, workdir
+from score_sde import averages, data, files, identities, images, parallel, workdir
 from score_sde import report as page
 from score_sde.controllable.conditions import ALL, chosen_class, observation_of
-from score_sde.digest import digest
 from score_sde.errors import UsageError, warn
 from score_sde.loaded import TrainedClassifier, load_classifier
 from score_sde.measures import Measure, measure
@@ -30,16 +28,18 @@ from score_sde.train import check_labels, load_data
 from score_sde.trained import DEQUANTIZER, Report, Trained, load
 
 NOISE_LEVELS = 10  # that the accuracy of a classifier is evaluated at
+ELSEWHERE = "name a folder to write to by --out=DIR"
 
 
-def evaluate(config: ConfigDict, directory: str | Path, folder: str = "eval") -> None:
+def evaluate(config: ConfigDict, directory: str | Path, folder: str = "eval", out: str | Path | None = None) -> None:
     """Evaluates snapshots `eval.begin_ckpt`..`eval.end_ckpt`; the last checkpoint where there are none, or begin is -1.
 
     Writes `folder`/report.json and report.html, after each checkpoint anew, and every round beneath it: the same call
-    after a kill goes on from the last one; the report is "complete" once it has all of them. Raises `UsageError` when
-    there is no checkpoint, or `config` describes another run.
+    after a kill goes on from the last one; the report is "complete" once it has all of them. out: where that folder is,
+    default the workdir, which is only read otherwise. Raises `UsageError` when there is no checkpoint, or `config`
+    describes another run.
     """
-    directory = Path(directory)
+    directory, written = Path(directory), Path(out or directory) / folder
     steps = _steps_to_evaluate(config, workdir.checkpoint_steps(directory))
     parallel.check_divisible("eval.batch_size", config.eval.batch_size)
     if config.model.name in CLASSIFIERS:
@@ -53,19 +53,19 @@ def evaluate(config: ConfigDict, directory: str | Path, folder: str = "eval") ->
     if (config.eval.enable_bpd or config.eval.enable_bound) and model.dequantizer_params:
         report["dequantizer"] = workdir.read(directory / DEQUANTIZER, "config.json")
     report["checkpoints"] = []
-    with files.locked(directory / folder, "eval"):
+    with files.locked(written, "eval", ELSEWHERE):
         for step in steps:
             if step != model.step:
                 model.restore(step)
-            target = directory / folder / f"step_{step:08d}"
+            target = written / f"step_{step:08d}"
             entry = {"step": step} | {name: part(target) for name, part in parts.items()}
             report["checkpoints"].append(entry)
             report["complete"] = step == steps[-1]
             if parallel.is_first():
-                page.write(directory / folder, report)
-            workdir.write(directory, f"{folder}/report.json", report)
+                page.write(written, report)
+            workdir.write(written, "report.json", report)
             _print(f"step {step}: {_summary(entry)}")
-    _print(f"Report: {directory / folder / 'report.json'}, report.html")
+    _print(f"Report: {written / 'report.json'}, report.html")
 
 
 def _parts(model: Trained) -> dict[str, Callable[[Path], dict[str, Any]]]:
@@ -126,47 +126,39 @@ def _parts_of_classifier(model: TrainedClassifier) -> dict[str, Callable[[Path],
     }
 
 
-def sample(config: ConfigDict, directory: str | Path) -> None:
+def sample(config: ConfigDict, directory: str | Path, out: str | Path | None = None) -> None:
     """Writes `sampling.num_samples` samples of the last checkpoint to samples/, as .npz and as a sheet.
 
-    Given `sampling.condition`, of a class, or of test images that are observed: see `score_sde.reconstruct`.
+    Their names end in a digest of all that they depend on, so that samples of other settings stay what they are, and
+    the same ones are drawn once; samples/index.json lists them. out: where samples/ is, default the workdir, which is
+    only read otherwise. Given `sampling.condition`, they are of a class, or of test images that are observed: see
+    `score_sde.reconstruct`.
     """
     directory = Path(directory)
     model = load(directory, config=config)
     parallel.check_divisible("eval.batch_size", config.eval.batch_size)
-    n, condition, folder = config.sampling.num_samples, config.sampling.condition, directory / "samples"
-    stem = "_".join([f"step_{model.step:08d}", config.sampling.method.lower(), *_stem_of(condition)])
+    n, condition, folder = config.sampling.num_samples, config.sampling.condition, Path(out or directory) / "samples"
     observe = observation_of(condition, model.experiment.image_shape)
     model.check_condition(_classes(model, np.arange(1)), observe and observe(1))
     source = load_data(config, train=False) if observe else None
-    with files.locked(folder, "sample"):
+    of_samples = identities.of_samples(model, n, observe, source)
+    stem = identities.name_of(model, identities.of_model(model) | of_samples)
+
+    def keep(size: int) -> Keep:
+        return _rounds(folder, stem, list(ARRAYS), model, lambda: of_samples | {"at_once": size})
+
+    with files.locked(folder, "sample", ELSEWHERE):
         if observe:
-            identity = functools.partial(_sampling_identity, model, n, source.digest())
-            result = reconstruct(model, source, n, folder, stem, _rounds(folder, stem, list(ARRAYS), model, identity))
+            result = reconstruct(model, source, observe, n, folder, stem, keep)
         else:
             result = draw_samples(model, n, folder, stem)
+        identities.enter(folder, stem, model, result)
     of_batch = f", {result['batch_nfe']:g} made for the batch" if "batch_nfe" in result else ""
     _print(f"{result['num_samples']} samples, {result['nfe']:g} network evaluations each{of_batch}")
     for name, figure in result.items():
         if isinstance(figure, dict):
             _print(f"{name.replace('_', ' ')} {page.text(figure)}")
     _print(f"{folder / stem}.png")
-
-
-def _stem_of(condition: str) -> list[str]:
-    """Of a file that holds samples given it."""
-    return [re.sub(r"[^a-z0-9.]+", "_", Path(condition).name.lower())] if condition else []
-
-
-def _sampling_identity(model: Trained, n: int, images_digest: str = "") -> dict[str, Any]:
-    """What samples depend on besides the model."""
-    config = model.config
-    used = {"samples": n, "sampling": config.sampling.to_dict()}
-    if config.sampling.condition or config.guidance.weak:
-        places = ("classifier", "weak", "weak_step")  # of networks, which their digests tell apart
-        options = {key: value for key, value in config.guidance.items() if key not in places}
-        used |= {"guidance": workdir.flatten(options), "networks": model.helper_digests()}
-    return used | ({"images": images_digest} if images_digest else {})
 
 
 def _classes(model: Trained, indices: np.ndarray) -> np.ndarray | None:
@@ -187,7 +179,7 @@ def draw_samples(
     """
     size = model.samples_at_once(n, lambda size: {"classes": _classes(model, np.arange(size))})
     key = stream(stream(jax.random.key(model.config.seed + 1), Stream.SAMPLE), model.step)
-    of_samples = _sampling_identity(model, n) | {"at_once": size}
+    of_samples = identities.of_samples(model, n) | {"at_once": size}
     rounds = _rounds(folder, stem, ["images", "nfe", "batch_nfe"], model, lambda: of_samples)
     if measure:
         of_features = of_samples | {"weights": measure.features.digest}
@@ -228,7 +220,9 @@ def _protocol(model: Trained, n: int) -> dict[str, Any]:
     if method == "pc":
         options["num_scales"] = experiment.sampling_sde.num_scales
     nfe = model.planned_nfe(_classes(model, np.arange(1)))
-    conditional = {key: value for key, value in _sampling_identity(model, n).items() if key in ("guidance", "networks")}
+    conditional = {
+        key: value for key, value in identities.of_samples(model, n).items() if key in ("guidance", "networks")
+    }
     if model.config.sampling.condition:
         conditional["condition"] = model.config.sampling.condition
     if model.config.sampling.precision != "tf32":
@@ -316,7 +310,7 @@ def bits_per_dim(model: Trained, source: data.Source, repeats: int, folder: Path
 
     The standard error is over images, of their means over the repeats: it holds the spread of both. folder: as `loss`.
     """
-    identity = functools.partial(_likelihood_identity, model, source, repeats)
+    identity = functools.partial(identities.of_likelihood, model, source, repeats)
     rounds = _rounds(folder, "bits_per_dim", ["bits_per_dim", "nfe"], model, identity)
     root = stream(jax.random.key(model.config.seed + 1), Stream.BITS_PER_DIM)
 
@@ -332,7 +326,7 @@ def bits_per_dim(model: Trained, source: data.Source, repeats: int, folder: Path
 
 def bits_per_dim_bound(model: Trained, source: data.Source, repeats: int, folder: Path | None = None) -> dict[str, Any]:
     """The upper bound on bits/dim over a whole split, with the images, repeats and noise of `bits_per_dim`."""
-    identity = functools.partial(_likelihood_identity, model, source, repeats)
+    identity = functools.partial(identities.of_likelihood, model, source, repeats)
     rounds = _rounds(folder, "bits_per_dim_bound", ["bound"], model, identity)
     root = stream(jax.random.key(model.config.seed + 1), Stream.BITS_PER_DIM)
 
@@ -355,22 +349,7 @@ def _rounds(
     """Rounds in the folder, for the model's weights and what `identity` adds to them; without one, none are kept."""
     if folder is None:
         return compute_anew
-    of_model = {
-        "run": workdir.identity(model.config.to_dict()),
-        "checkpoint": {"step": model.step, "digest": model.digest},
-        "versions": workdir.versions(),
-        "devices": sorted({device.device_kind for device in jax.devices()}),
-        "batch_size": model.config.eval.batch_size,
-        "precision": model.config.eval.precision,
-    }
-    return Rounds(folder, stem, of_model | identity(), arrays)
-
-
-def _likelihood_identity(model: Trained, source: data.Source, repeats: int) -> dict[str, Any]:
-    keys = ("bpd_dataset", "hutchinson_type", "num_probes", "dequantization", "bound_num_times", "rtol", "atol")
-    learned = digest(model.dequantizer_params) if model.dequantizer_params else None
-    options = {key: model.config.eval[key] for key in keys}
-    return {"images": source.digest(), "repeats": repeats, "dequantizer": learned, "eval": options}
+    return Rounds(folder, stem, identities.of_model(model) | identity(), arrays)
 
 
 def _over_split(rounds: Keep, name: str, n: int, size: int, repeats: int, chunk: Callable) -> Arrays:

@@ -46,10 +46,10 @@ def read_arrays(path: Path) -> dict[str, np.ndarray] | None:
 
 
 @contextlib.contextmanager
-def locked(folder: Path, name: str) -> Iterator[None]:
+def locked(folder: Path, name: str, advice: str = "choose a --workdir that can be written") -> Iterator[None]:
     """Holds `folder`/`name`.lock, which ends with the process, however that ends.
 
-    Raises `UsageError` if another process has it, or the folder cannot be written.
+    advice: on a folder that cannot be written. Raises `UsageError` where it cannot, or another process has the lock.
     """
     path, problem = Path(folder) / f"{name}.lock", None
     with contextlib.ExitStack() as held:
@@ -58,7 +58,7 @@ def locked(folder: Path, name: str) -> Iterator[None]:
                 path.parent.mkdir(parents=True, exist_ok=True)
                 problem = _take(path, held.enter_context(path.open("ab+", buffering=0)))
             except OSError as error:
-                problem = f"Cannot write {path} ({error.strerror}); choose a --workdir that can be written."
+                problem = f"Cannot write {path} ({error.strerror}); {advice}."
         if not all_agree(problem is None):
             raise UsageError(problem or f"The first process cannot lock {path}; see what it says.")
         yield

@@ -12,6 +12,7 @@ from ml_collections import ConfigDict, FrozenConfigDict
 from score_sde import checkpoints, workdir
 from score_sde.array_types import Array, Float, Images, Keys, PerSample, Pixels, PyTree, Times
 from score_sde.build import Classification, Dequantizing, Experiment
+from score_sde.digest import digest
 from score_sde.errors import UsageError
 from score_sde.parallel import fully_sharded, place, pmap, split
 from score_sde.sde import SDE
@@ -29,7 +30,7 @@ def load_classifier(
 def config_of(directory: Path, given: ConfigDict | None) -> FrozenConfigDict:
     """The workdir's, or another that describes the same run."""
     if given is not None:
-        workdir.check_same_run(directory, given.to_dict(), workdir.MOVABLE)
+        workdir.check_same_run(directory, given.to_dict())
     return FrozenConfigDict(stored_config(directory) if given is None else given)
 
 
@@ -125,11 +126,12 @@ class TrainedClassifier(Loaded):
 
 def restore_state(
     trainable: Experiment | Classification | Dequantizing, folder: Path, step: int
-) -> tuple[TrainState, str | None]:
+) -> tuple[TrainState, str]:
     """The state saved at `step`, and its digest."""
     with checkpoints.Checkpoints(folder) as saved:
         try:
-            return saved.load(step, checkpoints.on_host(jax.eval_shape(trainable.init_state))), saved.digest(step)
+            state = saved.load(step, checkpoints.on_host(jax.eval_shape(trainable.init_state)))
+            return state, saved.digest(step) or digest(state)
         except UsageError as error:
             others = ", ".join(str(other) for other in checkpoints.steps(folder) if other != step) or "none"
             raise UsageError(

@@ -2,6 +2,7 @@
 
 import contextlib
 import itertools
+import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -14,6 +15,7 @@ from score_sde.errors import UsageError, exit_status, nearest, warn
 CONFIG = ("--config", "-config")
 DATA = ("data_dir", "archives", "path", "in_memory_gib", "num_workers", "corrupt")
 HERE = (*(f"data.{key}" for key in DATA), "training.fsdp")  # not the model's, but of the machine it runs on
+WITH_OUT = ("eval", "sample")
 MODES = ("train", "eval", "sample", "describe", "train_dequantizer")
 
 MOVED = {
@@ -55,10 +57,15 @@ def _program(argv: list[str]) -> None:
     from score_sde import processes
 
     with processes.together(values.coordinator, values.num_processes, values.process_id):
-        _run(values.mode, values.config, values.workdir, values.eval_folder, overrides(values))
+        _run(values.mode, values, overrides(values))
 
 
-def _run(mode: str, config: ConfigDict, workdir: str | None, eval_folder: str, overrides: dict) -> None:
+def _run(mode: str, values: flags.FlagValues, overrides: dict) -> None:
+    config, workdir, allowed, out = values.config, values.workdir, values.allow_change, values.out
+    if out and mode not in WITH_OUT:
+        raise UsageError(f"--out is a folder for --mode={' and '.join(WITH_OUT)}; --mode={mode} writes to --workdir.")
+    if allowed and mode != "train":
+        raise UsageError(f"--allow_change is for --mode=train; --mode={mode} takes the workdir's config.")
     if mode == "describe":
         from score_sde.describe import describe
 
@@ -68,7 +75,7 @@ def _run(mode: str, config: ConfigDict, workdir: str | None, eval_folder: str, o
     if mode == "train":
         from score_sde.train import train
 
-        return train(config, workdir, overrides)
+        return train(config, workdir, overrides, allowed)
 
     from score_sde.evaluate import evaluate, sample
 
@@ -79,7 +86,7 @@ def _run(mode: str, config: ConfigDict, workdir: str | None, eval_folder: str, o
         from score_sde.train_dequantizer import train_dequantizer
 
         return train_dequantizer(config, workdir)
-    return evaluate(config, workdir, eval_folder) if mode == "eval" else sample(config, workdir)
+    return evaluate(config, workdir, values.eval_folder, out) if mode == "eval" else sample(config, workdir, out)
 
 
 def _of_workdir(directory: Path, config: ConfigDict, overrides: dict) -> ConfigDict:
@@ -98,7 +105,7 @@ def _of_workdir(directory: Path, config: ConfigDict, overrides: dict) -> ConfigD
             if key not in overrides:
                 config.update_from_flattened_dict({key: tuple(value) if isinstance(value, list) else value})
     workdir.inherit(directory, config, overrides)
-    workdir.check_same_run(directory, config.to_dict(), workdir.MOVABLE)
+    workdir.check_same_run(directory, config.to_dict())
     stored = stored_config(directory)
     flat = workdir.flatten(stored.to_dict())
     for key, value in workdir.flatten(overrides).items():
@@ -140,10 +147,22 @@ def parse(argv: list[str], define: Callable[[flags.FlagValues], None], usage: st
     path = next((value for name, value in given if name == "config"), None)
     if not path:
         raise UsageError("--config=FILE is missing, for example --config=configs/vp/cifar10_ddpmpp_continuous.py.")
-    if not Path(path.split(":")[0]).is_file():
-        raise UsageError(f"No config file {path.split(':')[0]}; see configs/ for those there are.")
+    file, argument = _file_and_argument(path)
+    if not file.is_file():
+        raise UsageError(f"No config file {file}; see configs/ for those there are.")
+    with _named_without_colons(file) as alias:
+        return _parsed(argv, given, path, f"--config={alias}{argument}", define)
+
+
+def _parsed(
+    argv: list[str],
+    given: list[tuple[str, str | None]],
+    path: str,
+    config: str,
+    define: Callable[[flags.FlagValues], None],
+) -> flags.FlagValues:
     try:
-        template = _read_flags([argv[0], f"--config={path}"], define).config
+        template = _read_flags([argv[0], config], define).config
     except Exception as error:  # whatever the file does
         cause = error.__cause__ or error.__context__ or error
         reason = str(cause).strip().splitlines()[-1:] or [""]
@@ -155,10 +174,30 @@ def parse(argv: list[str], define: Callable[[flags.FlagValues], None], usage: st
             _check_override(template, name.removeprefix("config."), value)
     try:
         # The config comes first: its own flags, one for each overridden value, exist only then.
-        values = _read_flags([argv[0], f"--config={path}", *_without_config(argv)], define)
+        values = _read_flags([argv[0], config, *_without_config(argv)], define)
     except (flags.Error, AttributeError, KeyError, TypeError, ValueError) as error:
         raise UsageError(f"{' '.join(str(error).split()).rstrip('.')} (--help shows the flags).") from error
     return values
+
+
+def _file_and_argument(path: str) -> tuple[Path, str]:
+    """A config file and the ":ARGUMENT" of its get_config, where the longest part of the path that is a file is it."""
+    parts = path.split(":")
+    ends = [n for n in range(len(parts), 0, -1) if Path(":".join(parts[:n])).is_file()]
+    n = ends[0] if ends else 1
+    return Path(":".join(parts[:n])), "".join(f":{part}" for part in parts[n:])
+
+
+@contextlib.contextmanager
+def _named_without_colons(file: Path) -> Iterator[Path]:
+    """The file under a name that ml_collections, which takes what follows a colon for an argument, can read."""
+    if ":" not in str(file):
+        yield file
+        return
+    with tempfile.TemporaryDirectory() as folder:
+        alias = Path(folder) / "config.py"
+        alias.symlink_to(file.absolute())
+        yield alias
 
 
 def overrides(values: flags.FlagValues) -> dict:
@@ -170,6 +209,8 @@ def program_flags(values: flags.FlagValues) -> None:
     flags.DEFINE_string("workdir", None, "", values)
     flags.DEFINE_enum("mode", None, MODES, "", values)
     flags.DEFINE_string("eval_folder", "eval", "", values)
+    flags.DEFINE_string("out", None, "", values)
+    flags.DEFINE_list("allow_change", [], "", values)
     flags.DEFINE_string("coordinator", None, "", values)
     flags.DEFINE_integer("num_processes", None, "", flag_values=values)
     flags.DEFINE_integer("process_id", None, "", flag_values=values)
@@ -234,7 +275,7 @@ def _leaves(config: ConfigDict, prefix: str = "") -> Iterator[str]:
 
 USAGE = """\
 python -m score_sde --config=FILE --workdir=DIR --mode=train|eval|sample|describe|train_dequantizer
-                    [--eval_folder=eval] [--config.KEY=VALUE ...]
+                    [--eval_folder=eval] [--out=DIR] [--allow_change=KEY,KEY] [--config.KEY=VALUE ...]
                     [--coordinator=HOST:PORT --num_processes=N --process_id=I]
 
 train     trains, going on from the workdir's last checkpoint
@@ -244,6 +285,9 @@ sample    config.sampling.num_samples samples of the last checkpoint, to DIR/sam
 describe  prints the resolved config, the network, memory, sampler and its network evaluations; needs no workdir
 train_dequantizer  fits a variational dequantisation to the last checkpoint, to DIR/dequantizer, for
                    eval with --config.eval.dequantization=variational
+
+--out: the folder that eval and sample write to in the place of the workdir, which may be read-only then.
+--allow_change: what train may go on with another value of, as optim.lr,training.batch_size; data: other images.
 
 N processes on one or more machines run as one program: SLURM, MPI and TPU pods say so by themselves; elsewhere each is
 started with the address of process 0 and its own I = 0, ..., N - 1. --num_processes=1 alone runs one by itself."""

@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 from ml_collections import ConfigDict
 
 from score_sde import data, metrics, workdir
-from score_sde.backend import cache_folder
+from score_sde.backend import cache_folder, expanded
 from score_sde.errors import UsageError, one_of, warn
 from score_sde.parallel import all_agree
 from score_sde.rounds import Arrays
@@ -47,7 +47,7 @@ def measure(config: ConfigDict) -> Measure | None:
 
 def folder(config: ConfigDict) -> Path:
     """Where weights, trained features and statistics are kept."""
-    return Path(config.metrics.dir).expanduser() if config.metrics.dir else cache_folder()
+    return expanded(config.metrics.dir) if config.metrics.dir else cache_folder()
 
 
 def _features(config: ConfigDict, load: Load) -> metrics.Features:
@@ -63,7 +63,7 @@ def _statistics(config: ConfigDict, of: metrics.Features, load: Load) -> metrics
     """Those of config.metrics: from a file, or of a split of the data set, computed now or by an earlier call."""
     options = config.metrics
     if options.statistics:
-        found = metrics.load_statistics(Path(options.statistics).expanduser())
+        found = metrics.load_statistics(expanded(options.statistics))
         if found.about.get("features_digest", of.digest) != of.digest:
             raise UsageError(
                 f"{options.statistics} holds statistics of the features {found.about['features']}, and these are "

@@ -108,7 +108,7 @@ def write(path: Path, title: str, body: str, flag: str = "--workdir") -> None:
         f'<!doctype html>\n<html lang="en"><meta charset="utf-8"><title>{title}</title>\n'
         f"<style>{STYLE}</style>\n<h1>{title}</h1>\n{body}\n</html>\n"
     )
-    files.replace(path, lambda file: file.write(text.encode()), flag)
+    files.replace(path, lambda file: file.write(text.encode(errors="backslashreplace")), flag)
 
 
 STYLE = """

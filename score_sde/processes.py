@@ -50,7 +50,7 @@ def together(coordinator: str | None, num_processes: int | None, process_id: int
         return
     _start(arguments)
     if not is_first():
-        sys.stdout = open(os.devnull, "w")  # noqa: SIM115 (until the process ends)
+        sys.stdout = open(os.devnull, "w", encoding="utf-8")  # noqa: SIM115 (until the process ends)
     finished = threading.Event()
     watch = threading.Thread(target=_watch, args=(finished,), daemon=True)
     watch.start()

@@ -1,6 +1,7 @@
 """Samples given observations of test images, their figures, and a sheet: truth, observation, samples, mean, spread."""
 
 import math
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +11,7 @@ import numpy as np
 
 from score_sde import files, images, parallel, workdir
 from score_sde.controllable import Operator
-from score_sde.controllable.conditions import observation_of
+from score_sde.controllable.conditions import Observe
 from score_sde.data import Source
 from score_sde.progress import bar, reporter
 from score_sde.randomness import Stream, normal, sample_keys, stream
@@ -20,17 +21,18 @@ from score_sde.trained import Trained
 ROWS, SAMPLES = 12, 6  # of the sheet
 
 
-def reconstruct(model: Trained, source: Source, n: int, folder: Path, stem: str, rounds: Keep) -> dict[str, Any]:
+def reconstruct(
+    model: Trained, source: Source, observe: Observe, n: int, folder: Path, stem: str, keep: Callable[[int], Keep]
+) -> dict[str, Any]:
     """`n` samples, `guidance.samples_each` of each of the first images of a split, given what is seen of them.
 
-    Writes `stem`.png and `stem`_figures.json beside the rounds, which hold samples, truths and indices. Its figures:
+    keep: the rounds of so many samples each, with truths and indices. Writes `stem`.png and `stem`.figures.json:
     PSNR in dB of samples and of their mean, and their spread, the root mean square over pixels of their standard
     deviation; with standard errors over images. residual: root mean square of A x - y, of samples as they come.
     """
     options, each = model.config.guidance, min(model.config.guidance.samples_each, n)
     root = stream(jax.random.key(model.config.seed + 1), Stream.SAMPLE)
     key, observing = stream(root, model.step), stream(root, Stream.OBSERVE)
-    observe = observation_of(model.config.sampling.condition, model.experiment.image_shape)
 
     def given(size: int) -> dict[str, Any]:
         operator = observe(size)
@@ -38,6 +40,7 @@ def reconstruct(model: Trained, source: Source, n: int, folder: Path, stem: str,
         return {"observed": (operator, y, options.noise)}
 
     size = model.samples_at_once(n, given)
+    rounds = keep(size)
     found: list[Arrays] = []
     with bar(f"sampling ({model.config.sampling.condition})", n, "img") as progress:
         for start in range(0, n, size):
@@ -67,7 +70,7 @@ def reconstruct(model: Trained, source: Source, n: int, folder: Path, stem: str,
             progress.update(start + valid - progress.n)
     arrays = {name: np.concatenate([part[name] for part in found]) for name in found[0]}
     result = {"condition": model.config.sampling.condition, "samples_each": each, **figures(arrays, each)}
-    workdir.write(folder, f"{stem}_figures.json", result)
+    workdir.write(folder, f"{stem}.figures.json", result)
     if parallel.is_first():
         picture = sheet(arrays, each, max(1, 64 // model.config.data.image_size))
         files.replace(folder / f"{stem}.png", lambda file: images.write_png(file, picture))

@@ -31,7 +31,7 @@ def write(folder: Path, report: Mapping[str, Any]) -> Path:
         curves = [page.figure(f"{name}, ± two standard errors", _curve(found, name)) for name in names]
         body += ["<h2>Over checkpoints</h2>", f'<div class="grids">{"".join(curves)}</div>']
     body += _by_noise_level([entry for entry in entries if "accuracy" in entry])
-    grids = {step: sheet(folder / f"step_{step:08d}") for step in found}
+    grids = {entry["step"]: sheet(folder, entry) for entry in entries}
     if any(grids.values()):
         pictures = [page.figure(f"step {step:,}", grid) for step, grid in grids.items() if grid]
         body += ["<h2>Samples</h2>", f'<div class="grids">{"".join(pictures)}</div>']
@@ -103,12 +103,15 @@ def _by_noise_level(entries: Sequence[Mapping[str, Any]]) -> list[str]:
     ]
 
 
-def sheet(folder: Path) -> str:
-    """A square of the first samples of a checkpoint, "" if it has none."""
-    files = sorted(folder.glob("samples*.npz"))
-    if not files:
+def sheet(folder: Path, entry: Mapping[str, Any]) -> str:
+    """A square of the first samples of a checkpoint, by its entry in the folder's report; "" if it has none."""
+    if "sampling" not in entry:
+        return ""  # the folder may still have some, of an earlier evaluation
+    stem = folder / f"step_{entry['step']:08d}" / "samples"
+    file = next((path for path in (Path(f"{stem}.npz"), Path(f"{stem}.0000.npz")) if path.exists()), None)
+    if file is None:
         return ""
-    with np.load(files[0], allow_pickle=False) as stored:
+    with np.load(file, allow_pickle=False) as stored:
         pixels = stored["images"]
     size = pixels.shape[1]
     columns = min(10, max(1, SIDE // size), math.isqrt(len(pixels)))

@@ -2,7 +2,8 @@
 
 import json
 import math
-from collections.abc import Callable, Collection, Mapping
+import re
+from collections.abc import Callable, Collection, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -21,26 +22,33 @@ def compute_anew(name: str, compute: Callable[[], Arrays]) -> Arrays:
 
 
 class Rounds:
-    """The rounds `folder`/`stem`_NAME.npz of one computation, and `stem`.json, which says of which.
+    """The rounds `folder`/`stem`.NAME.npz of one computation, and `stem`.json, which says of which.
 
-    identity: all that their numbers depend on. Rounds of another identity are removed. arrays: names of those in each.
+    identity: all that their numbers depend on, files by what they hold. Rounds of another identity are removed, with
+    what was made of them, `stem`.png and `stem`.figures.json. arrays: names of those in each.
     """
 
     def __init__(self, folder: Path, stem: str, identity: Mapping[str, Any], arrays: Collection[str]):
         self.folder, self.stem, self.arrays = Path(folder), stem, set(arrays)
         text = json.dumps(identity, indent=2, sort_keys=True) + "\n"
         path = self.folder / f"{stem}.json"
-        same = path.exists() and path.read_text() == text
+        same = path.exists() and path.read_text(encoding="utf-8", errors="replace") == text
         if not all_agree(same):
             if is_first():
-                for stale in [*self.folder.glob(f"{stem}_[0-9]*.npz"), self.folder / f"{stem}.npz"]:
+                for stale in list(self._own()):
                     stale.unlink(missing_ok=True)
             replace(path, lambda file: file.write(text.encode()))
             all_agree(True)  # the others wait
 
+    def _own(self) -> Iterator[Path]:
+        """The files of this stem that are there, and of no other that begins as it does."""
+        own = re.compile(re.escape(self.stem) + r"((\.[0-9_]+)?\.npz|\.png|\.figures\.json)")
+        names = self.folder.iterdir() if self.folder.is_dir() else ()
+        return (path for path in names if own.fullmatch(path.name))
+
     def __call__(self, name: str, compute: Callable[[], Arrays]) -> Arrays:
         """What `compute` gives, computed unless the round's file is there and whole. name: digits, "" if alone."""
-        path = self.folder / (f"{self.stem}_{name}.npz" if name else f"{self.stem}.npz")
+        path = self.folder / (f"{self.stem}.{name}.npz" if name else f"{self.stem}.npz")
         found = self._read(path)
         if all_agree(found is not None):
             return found

@@ -4,7 +4,7 @@ import math
 import secrets
 import shutil
 import signal
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -81,10 +81,18 @@ def accumulated(fn: Callable[..., PyTree], parts: int) -> Callable[..., PyTree]:
     return mean
 
 
-def train(config: ConfigDict, directory: str | Path, overrides: Mapping[str, Any] | None = None) -> None:
+def train(
+    config: ConfigDict,
+    directory: str | Path,
+    overrides: Mapping[str, Any] | None = None,
+    allowed: Collection[str] = (),
+) -> None:
     """Trains until `n_iters` updates are made, going on from the last checkpoint that can be read, if there is one.
 
     overrides: what was changed on the command line, kept in launch.json so that `eval` and `sample` need not repeat it.
+    allowed: keys of `workdir.CHANGEABLE` that may be others than the checkpoint's; launch.json says which were. Batches
+    are a function of seed, step and batch size: after a change of size, or of the data, the order is the one that a run
+    with these from its start would have at that step, so that some images of the epoch come twice, and some not at all.
     Raises `UsageError` before anything is written, when the loss or a gradient is no longer finite, and when the last
     checkpoint cannot be saved; `Stopped` after SIGTERM, SIGUSR1 or Ctrl-C, with a last checkpoint.
     """
@@ -92,8 +100,9 @@ def train(config: ConfigDict, directory: str | Path, overrides: Mapping[str, Any
     experiment = trainable(config)
     parallel.check_divisible("training.batch_size", config.training.batch_size, config.training.accumulate)
     parallel.check_groups(config.training.fsdp)
+    workdir.check_allowed(allowed)
     workdir.inherit(directory, config, overrides or {})
-    workdir.check_same_run(directory, config.to_dict())
+    workdir.check_same_run(directory, config.to_dict(), allowed)
     _check_schedule(config)
     train_set, eval_set = load_data(config, train=True), load_data(config, train=False)
     check_labels(experiment, train_set, all_of_them=True)
@@ -101,16 +110,21 @@ def train(config: ConfigDict, directory: str | Path, overrides: Mapping[str, Any
     if parallel.is_first() and (line := data.summary(config.data.path or config.data.dataset, train_set, eval_set)):
         tell(line)
     with files.locked(directory, "train"):
-        workdir.check_same_run(directory, config.to_dict())
-        if max(steps(directory / "checkpoints"), default=0) < config.training.n_iters:
+        changed = workdir.check_same_run(directory, config.to_dict(), allowed)
+        described = {"training": _described(train_set), "evaluation": _described(eval_set)}
+        changed |= workdir.check_same_data(directory, config.data.path, described, allowed)
+        last = max(steps(directory / "checkpoints"), default=0)
+        if last < config.training.n_iters:
             _check_space(directory, experiment)
-        workdir.write(directory, "config.json", config.to_dict())
         earlier = workdir.read(directory, "launch.json")
         launch = {"run_id": earlier.get("run_id", secrets.token_hex(4)), "overrides": dict(overrides or {})}
-        launch["data"] = {"training": _described(train_set), "evaluation": _described(eval_set)}
-        workdir.check_same_data(directory, launch["data"])
+        changes = [{"step": last, "key": key, "from": old, "to": new} for key, (old, new) in changed.items()]
+        history = earlier.get("changes", [])
+        launch |= {"data": described, "changes": history + [each for each in changes if each not in history]}
         kept = {key: earlier[key] for key in ("imported",) if key in earlier}
+        # The config comes last: after a kill between the two the same command finds the same changes.
         workdir.write(directory, "launch.json", launch | {"versions": workdir.versions()} | kept)
+        workdir.write(directory, "config.json", config.to_dict())
         imported = [kept["imported"]["step"]] if kept else []
         with Checkpoints(directory / "checkpoints", _retention(config, imported)) as checkpoints:
             _loop(experiment, directory, checkpoints, launch["run_id"], train_set, eval_set)
@@ -302,7 +316,7 @@ def check_labels(experiment: Experiment | Classification, source: data.Source, *
 
 def _described(source: data.Source) -> dict[str, Any]:
     """What tells a split from another; the digest of one in memory is another than that of the same one on disk."""
-    return {"images": len(source), type(source).__name__: source.digest()}
+    return {"images": len(source), source.digested: source.digest()}
 
 
 def _sheet(directory: Path, step: int) -> Path:

@@ -56,7 +56,7 @@ def train_dequantizer(config: ConfigDict, directory: str | Path) -> None:
     _check_score(folder, stored, workdir.checkpoint_steps(directory), finished=start >= options.n_iters)
     model = load(directory, stored.get("score_step"), config)
     dequantizing = Dequantizing(model.experiment, options.to_dict())
-    wanted = {"score_step": model.step} | {key: options[key] for key in IDENTITY}
+    wanted = {"score_step": model.step, "score_digest": model.digest} | {key: options[key] for key in IDENTITY}
     _check_same(folder, stored, wanted)
     train_set = load_data(config, train=True)
 

@@ -193,7 +193,7 @@ class Trained(Loaded):
         given = NOTHING if classes is None else NOTHING._replace(classes=jnp.asarray(classes))
         return conditional.sampler(self._all_params(conditional), given).nfe
 
-    def helper_digests(self) -> dict[str, str | None]:
+    def helper_digests(self) -> dict[str, str]:
         """Of the networks that config.guidance names."""
         return {name: helper.digest for name, helper in self._helpers(self.config.guidance).items()}
 

@@ -1,12 +1,13 @@
 """The folder of a run, which holds all of it:
 
 config.json     the resolved config
-launch.json     overrides, versions and data of its last launch, and the file it was imported from, if any
+launch.json     overrides, versions and data of its last launch, the file it was imported from, if any, and what was
+                changed on the way: key, step, and the values before and after it
 metrics.jsonl   one JSON object a line, each with its step
 checkpoints/    one folder a step
 weights.json    at the end of training: the averaged weights against the raw ones
 diverged.json   of a training that was stopped by a loss or gradient that is not finite: the step and its batch
-samples/        samples as .npz and .png
+samples/        samples as .npz and .png, and index.json, which lists them
 eval/           report.json, report.html, and a folder of rounds for each checkpoint
 *.lock          held by the process that writes there
 dequantizer/    of variational dequantisation: config.json, metrics.jsonl, checkpoints/
@@ -20,13 +21,14 @@ from pathlib import Path
 from typing import Any
 
 from score_sde import __version__, checkpoints
-from score_sde.errors import UsageError
+from score_sde.errors import UsageError, one_of
 from score_sde.files import replace
 
 # What may change between the launches of a run without making it another run.
 FREE_SECTIONS = ("sampling", "guidance", "eval", "metrics", "dequantizer", "wandb")
 FREE_KEYS = (
     "profile",
+    "data.path",  # `check_same_data` compares what is there
     "data.data_dir",
     "data.archives",
     "data.in_memory_gib",
@@ -46,8 +48,24 @@ FREE_KEYS = (
     "training.keep_best",
     "training.nonfinite",
 )
-# Besides these, for a trained model: the same data may be elsewhere by then.
-MOVABLE = ("data.path",)
+# What a training may go on with if it is told to: the state means the same under either value. DATA: other images.
+DATA = "data"
+CHANGEABLE = (
+    DATA,
+    "data.dataset",
+    "data.held_out",
+    "data.convert",
+    "data.random_flip",
+    "optim.lr",
+    "optim.warmup",
+    "optim.grad_clip",
+    "optim.weight_decay",
+    "optim.beta1",
+    "optim.eps",
+    "training.batch_size",
+    "training.precision",
+    "training.label_dropout",
+)
 # Where files are, and how fast they are read and on how many devices: no number depends on these.
 PLACES = (
     "data.archives",
@@ -157,7 +175,7 @@ def read(workdir: Path, name: str) -> dict[str, Any]:
     if not path.exists():
         return {}
     try:
-        return json.loads(path.read_text())
+        return json.loads(path.read_text(encoding="utf-8"))
     except ValueError as error:
         raise UsageError(f"{path} is not valid JSON ({error}); restore it, or start in a new --workdir.") from error
 
@@ -200,40 +218,76 @@ def inherit(workdir: Path, config: Any, overrides: Collection[str]) -> None:
     config.update_from_flattened_dict({key: flat[key] for key in INHERITED if key in flat and key not in overrides})
 
 
-def check_same_run(workdir: Path, config: Mapping[str, Any], others: Collection[str] = ()) -> None:
-    """Raises `UsageError` if the workdir has checkpoints of another config. Only `FREE_*` and `others` may differ."""
+def check_allowed(keys: Collection[str]) -> None:
+    """Raises `UsageError` for a key that no training can go on with another value of."""
+    for key in keys:
+        one_of("key of --allow_change", key, CHANGEABLE)
+
+
+def check_same_run(
+    workdir: Path, config: Mapping[str, Any], allowed: Collection[str] | None = None
+) -> dict[str, tuple[Any, Any]]:
+    """The values of the workdir's checkpoints and of the config, where these differ; only `FREE_*` and `allowed` may.
+
+    allowed: of `CHANGEABLE`, for a training; None for what does not train. Raises `UsageError` if others differ.
+    """
     if not checkpoints.steps(Path(workdir) / "checkpoints"):
-        return
+        return {}
     stored, wanted = read(workdir, "config.json"), identity(config)
     if not stored:
         raise UsageError(f"{workdir} has checkpoints and no config.json; restore it, or start in a new --workdir.")
     stored = identity(completed(stored))
-    keys = sorted((stored.keys() | wanted.keys()) - set(others))
-    different = [key for key in keys if stored.get(key) != wanted.get(key)]
+    changed = [key for key in sorted(stored.keys() | wanted.keys()) if stored.get(key) != wanted.get(key)]
+    different = [key for key in changed if key not in (allowed or ())]
     if different:
         # Name what tells most: the SDE, network or data set, if it is one of these.
         key = next((key for key in different if key in ("sde.name", "data.dataset", "model.name")), different[0])
         others = f" ({len(different) - 1} more keys differ)" if len(different) > 1 else ""
+        can = allowed is not None and set(different) <= set(CHANGEABLE)
+        advice = f"; or go on with it, by --allow_change={','.join(changed)}" if can else ""
         raise UsageError(
             f"{workdir} was trained with {key}={stored.get(key)!r}, not {wanted.get(key)!r}{others}; "
-            "use the config and overrides it was trained with, or another --workdir."
+            f"use the config and overrides it was trained with, or another --workdir{advice}."
         )
+    return {key: (stored.get(key), wanted.get(key)) for key in changed}
 
 
-def check_same_data(workdir: Path, splits: Mapping[str, Mapping[str, Any]]) -> None:
-    """Raises `UsageError` if the workdir has checkpoints, and a split is not what it was at the run's last launch.
+def check_same_data(
+    workdir: Path, path: str, splits: Mapping[str, Mapping[str, Any]], allowed: Collection[str] = ()
+) -> dict[str, tuple[Any, Any]]:
+    """What is known of the data at the workdir's last launch and now, where a split has changed, if it is allowed to.
 
-    splits: what is known of each, by name. What was not known of it then is not compared.
+    path: of the data now; elsewhere they are the same if their digest is. splits: what is known of each, by name. What
+    was not known of it then is not compared. Raises `UsageError` if the workdir has checkpoints, and was trained on
+    other data.
     """
     if not checkpoints.steps(Path(workdir) / "checkpoints"):
-        return
+        return {}
+    known = read(workdir, "launch.json").get("data", {})
+    old_path = read(workdir, "config.json").get("data", {}).get("path", "")
+    changed = {}
     for split, now in splits.items():
-        before = read(workdir, "launch.json").get("data", {}).get(split, {})
-        if any(before[key] != now[key] for key in before.keys() & now.keys()):
+        before = known.get(split, {})
+        both = before.keys() & now.keys()
+        differ = any(before[key] != now[key] for key in both)
+        told = bool(both - {"images"}) or Path(path) == Path(old_path)
+        if not differ and told:
+            continue
+        changed[split] = before, now
+        if DATA in allowed:
+            continue
+        if not differ:
             raise UsageError(
-                f"The {split} data have changed since {workdir} was last trained on them: {before['images']:,} images "
-                f"then, {now['images']:,} now; restore them, or train in another --workdir."
+                f"Nothing tells whether data.path={path!r} holds the {split} data of {workdir}, which were read "
+                f"otherwise from {old_path!r}; put them there; or go on with these, by --allow_change={DATA}."
             )
+        raise UsageError(
+            f"The {split} data have changed since {workdir} was last trained on them: {before['images']:,} images "
+            f"then, {now['images']:,} now; restore them, or train in another --workdir; or go on with these, by "
+            f"--allow_change={DATA}."
+        )
+    old, new = ({split: both[i] for split, both in changed.items()} for i in (0, 1))
+    return {DATA: (old, new)} if changed else {}
 
 
 def versions() -> dict[str, str]:

@@ -370,7 +370,7 @@ def test_an_evaluation_goes_on_from_its_last_round(run, monkeypatch):
     monkeypatch.setattr(evaluation.Trained, "sample_with_counts", killed)
     with pytest.raises(KeyboardInterrupt):
         evaluation.evaluate(config, folder, "killed")
-    (folder / "killed/step_00000006/loss_00_0001.npz").write_bytes(b"PK half a file")
+    (folder / "killed/step_00000006/loss.00_0001.npz").write_bytes(b"PK half a file")
     evaluation.evaluate(config, folder, "killed")
     assert len(drawn) == 4  # one, the one that was cut short, and of three the two that were not there
     (entry,) = json.loads((folder / "whole/report.json").read_text())["checkpoints"]
@@ -395,7 +395,7 @@ def test_rounds_are_those_of_their_computation(tmp_path):
             np.testing.assert_array_equal(rounds(name, compute)["x"], np.arange(3.0))
         assert len(computed) == made
     Rounds(tmp_path, "other", {}, ["x"])("", compute)
-    flip(tmp_path / "bits_0001.npz")
+    flip(tmp_path / "bits.0001.npz")
     Rounds(tmp_path, "bits", {"rtol": 2}, ["x"])("0001", compute)
     assert len(computed) == 6
 

@@ -23,7 +23,7 @@ ROOMS = [
     {"conditional"},
     {"loaded"},
     {"trained", "train", "report"},
-    {"measures"},
+    {"measures", "identities"},
     {"reconstruct"},
     {"evaluate", "train_dequantizer", "describe"},
     {"main", "__init__"},

@@ -20,12 +20,21 @@ def written(tmp_path, entries, **config) -> str:
 def test_a_page_has_every_figure_a_curve_over_checkpoints_and_samples_of_each(tmp_path):
     for step in (2, 4):
         (tmp_path / "eval" / f"step_{step:08d}").mkdir(parents=True)
-        np.savez(tmp_path / "eval" / f"step_{step:08d}" / "samples_0000.npz", images=np.zeros((9, 8, 8, 1), np.uint8))
-    content = written(tmp_path, [entry(2, 1.5), entry(4, 1.25)])
-    assert content == written(tmp_path, [entry(2, 1.5), entry(4, 1.25)])
+        np.savez(tmp_path / "eval" / f"step_{step:08d}" / "samples.0000.npz", images=np.zeros((9, 8, 8, 1), np.uint8))
+    entries = [entry(2, 1.5) | {"sampling": {}}, entry(4, 1.25) | {"sampling": {}}]
+    content = written(tmp_path, entries)
+    assert content == written(tmp_path, entries)
     assert "1.500 ± 0.012" in content and "1.250 ± 0.012" in content
     assert content.count("<svg") == 1
     assert content.count("data:image/png;base64,") == 2
+
+
+def test_samples_of_an_earlier_evaluation_are_not_shown_as_this_ones(tmp_path):
+    folder = tmp_path / "eval" / "step_00000002"
+    folder.mkdir(parents=True)
+    for name in ("samples.npz", "samples_0000.npz", "samples.0000.npz"):
+        np.savez(folder / name, images=np.zeros((9, 8, 8, 1), np.uint8))
+    assert "<img" not in written(tmp_path, [entry(2, 1.5)])
 
 
 def test_one_checkpoint_without_samples_is_a_table(tmp_path):

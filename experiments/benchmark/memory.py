@@ -29,7 +29,7 @@ def run(folder: Path) -> int:
                 config.training.update(precision=precision, remat=remat)
                 rows.append({"network": name, "precision": precision, "remat": remat} | _needs(Experiment(config)))
     folder.mkdir(parents=True, exist_ok=True)
-    (folder / "memory.json").write_text(json.dumps(rows, indent=2) + "\n")
+    (folder / "memory.json").write_text(json.dumps(rows, indent=2) + "\n", encoding="utf-8")
     print(
         f"{'network':18s}{'features':>10s}{'remat':>7s}{'GB an image':>13s}{'GB besides':>12s}"
         + "".join(f"{g:>8s}" for g in GPUS)

@@ -27,7 +27,7 @@ def run(folder: Path) -> int:
         "its standard error": statistics.stdev(moved) / len(moved) ** 0.5,
         "standard deviation between seeds": between,
     }
-    (folder / "precision.json").write_text(json.dumps(found, indent=2) + "\n")
+    (folder / "precision.json").write_text(json.dumps(found, indent=2) + "\n", encoding="utf-8")
     drawn = {
         f"{precision}, seed {seed}": (*zip(*curve, strict=True), None) for (seed, precision), curve in curves.items()
     }

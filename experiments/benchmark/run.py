@@ -74,7 +74,9 @@ def run(
     }
     found = _summarised(rows, facts)
     folder.mkdir(parents=True, exist_ok=True)
-    (folder / "benchmark.json").write_text(json.dumps({"facts": facts, "rows": found}, indent=2) + "\n")
+    (folder / "benchmark.json").write_text(
+        json.dumps({"facts": facts, "rows": found}, indent=2) + "\n", encoding="utf-8"
+    )
     write(folder / "benchmark.html", facts, found)
     print(text(facts, found))
     print(f"Open {folder / 'benchmark.html'}")

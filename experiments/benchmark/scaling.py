@@ -25,7 +25,7 @@ def run(folder: Path) -> int:
                 rows.append({"devices": devices, "fsdp": fsdp} | _by_process(devices, fsdp))
                 progress.update()
     folder.mkdir(parents=True, exist_ok=True)
-    (folder / "scaling.json").write_text(json.dumps(rows, indent=2) + "\n")
+    (folder / "scaling.json").write_text(json.dumps(rows, indent=2) + "\n", encoding="utf-8")
     for row in rows:
         said = ", ".join(f"{kind} {size:,} bytes" for kind, size in row["collectives"].items()) or "nothing"
         shared = f"shared by {row['fsdp']}" if row["fsdp"] > 1 else "a copy each"

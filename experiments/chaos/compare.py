@@ -62,7 +62,7 @@ def _digest(content: bytes) -> str:
 def _metrics(path: Path) -> list[str]:
     if not path.exists():
         return []
-    return [_without_time(line) for line in path.read_text().splitlines()]
+    return [_without_time(line) for line in path.read_text(encoding="utf-8").splitlines()]
 
 
 def _without_time(line: str) -> str:

@@ -47,7 +47,7 @@ class Run(NamedTuple):
         """The command line; `log(phase)` is begun anew."""
         self.folder.mkdir(parents=True, exist_ok=True)
         command = [*PROGRAM, *self.arguments(phase)]
-        with self.log(phase).open("w") as log:
+        with self.log(phase).open("w", encoding="utf-8") as log:
             return subprocess.Popen(command, cwd=ROOT, env=environment(self.data_dir.parent), stdout=log, stderr=log)
 
     def forget(self, phase: str) -> None:
@@ -214,4 +214,4 @@ def _files(folder: Path) -> int:
 
 
 def _text(path: Path) -> str:
-    return path.read_text(errors="replace") if path.exists() else ""
+    return path.read_text(encoding="utf-8", errors="replace") if path.exists() else ""

@@ -9,6 +9,7 @@ import numpy as np
 from experiments.digits.config import CLASSIFIERS, get_classifier
 from experiments.digits.config import get_config as get_score
 from score_sde import images
+from score_sde.controllable.conditions import observation_of
 from score_sde.data import Source
 from score_sde.progress import bar, reporter
 from score_sde.randomness import Stream, sample_keys, stream
@@ -84,7 +85,10 @@ def halves(workdir: Path, held_out: Source) -> Halves:
     def keep(name, compute):
         return rounds.setdefault(name, compute())
 
-    result = reconstruct(_load(workdir, config), held_out, HALVES * FILLED, workdir / "samples", "right_half", keep)
+    model = _load(workdir, config)
+    observe = observation_of(config.sampling.condition, model.experiment.image_shape)
+    folder, n = workdir / "samples", HALVES * FILLED
+    result = reconstruct(model, held_out, observe, n, folder, "right_half", lambda size: keep)
     return Halves(sheet(rounds[""], FILLED, magnify=8), result)
 
 

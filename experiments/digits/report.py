@@ -39,7 +39,7 @@ def write_report(
 ) -> Path:
     """Writes `folder`/report.html and returns its path."""
     config = model.config
-    metrics = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+    metrics = [json.loads(line) for line in (folder / "metrics.jsonl").read_text(encoding="utf-8").splitlines()]
     grids = [("Real, held out", real)] + [(NAMES[s.name], s.pixels) for s in samplers]
     devices = ", ".join(f"{device.platform} ({device.device_kind})" for device in jax.devices())
     body = BODY.format(

@@ -63,11 +63,11 @@ def run(case: Case, folder: Path, worker: Sequence[str] = WORKER) -> dict[str, n
         for number in range(case.processes):
             own = [f"--process_id={number}"] if case.processes > 1 else []
             path = Path(scratch) / f"log{number}"
-            with path.open("w") as log:
+            with path.open("w", encoding="utf-8") as log:
                 running.append((subprocess.Popen([*command, *own], env=environment, stdout=log, stderr=log), path))
         failed = [path for process, path in running if process.wait()]
         if failed:
-            raise WorkerError(failed[0].read_text()[-3000:])
+            raise WorkerError(failed[0].read_text(encoding="utf-8")[-3000:])
         with np.load(out) as result:
             return dict(result)
 

@@ -98,7 +98,7 @@ def write_json(folder: Path, records: list[Record], missed: list[str], seconds: 
         "missed": missed,
         "records": [plain(record) for record in records],
     }
-    (folder / "posterior.json").write_text(json.dumps(content, indent=1))
+    (folder / "posterior.json").write_text(json.dumps(content, indent=1), encoding="utf-8")
 
 
 def write_page(

@@ -25,7 +25,7 @@ PR_SET_PDEATHSIG = 1
 def execute(status: Path, log: Path, command: Sequence[str]) -> int:
     """The exit status of the command, negative if a signal ended it, which STATUS says with its last line and time."""
     status.parent.mkdir(parents=True, exist_ok=True)
-    with status.with_suffix(".lock").open("a") as lock:
+    with status.with_suffix(".lock").open("a", encoding="utf-8") as lock:
         with contextlib.suppress(OSError):  # of a file system without locks; the workdir's own lock is there too
             fcntl.flock(lock, fcntl.LOCK_EX)
         before = read(status)
@@ -73,7 +73,7 @@ def die_with_parent() -> None:
 def read(path: Path) -> dict:
     """What a small JSON file says; {} if there is none."""
     try:
-        return json.loads(path.read_text())
+        return json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError):
         return {}
 
@@ -82,7 +82,7 @@ def write(path: Path, content: dict) -> None:
     """Replaces it whole."""
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_suffix(".tmp")
-    temporary.write_text(json.dumps(content) + "\n")
+    temporary.write_text(json.dumps(content) + "\n", encoding="utf-8")
     temporary.replace(path)
 
 

@@ -201,8 +201,8 @@ def curve(run: Run, name: str) -> tuple[list[int], list[float]]:
 
 def samples(run: Run) -> str:
     """An image element of those of its last checkpoint; "" where there are none."""
-    steps = [entry["step"] for entry in run.report.get("checkpoints", [])]
-    return report.sheet(run.workdir / run.jobs[-1].folder / f"step_{steps[-1]:08d}") if steps else ""
+    entries = run.report.get("checkpoints", [])
+    return report.sheet(run.workdir / run.jobs[-1].folder, entries[-1]) if entries else ""
 
 
 def _csv(columns: Sequence[str], lines: Sequence[Mapping[str, Any]]) -> str:

@@ -4,7 +4,6 @@ Jobs stay in the queue when the launcher ends; started again, it follows those t
 """
 
 import contextlib
-import getpass
 import os
 import shutil
 import signal
@@ -133,7 +132,7 @@ class Slurm:
     def gone(self, number: str) -> bool:
         """Whether the queue has it no more, by an answer of at most `ASK_EVERY` seconds ago."""
         if time.monotonic() - self._asked > ASK_EVERY:
-            command = ["squeue", "--noheader", f"--user={getpass.getuser()}", "--format=%A"]
+            command = ["squeue", "--noheader", f"--user={os.getuid()}", "--format=%A"]
             answer = subprocess.run(command, capture_output=True, text=True, check=False)
             if answer.returncode:
                 return False  # a controller that does not answer now

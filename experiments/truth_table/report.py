@@ -93,7 +93,7 @@ def write_json(folder: Path, records: list[Record], seconds: float) -> None:
         "seconds": round(seconds),
         "records": [record._asdict() for record in records],
     }
-    (folder / "truth_table.json").write_text(json.dumps(content, indent=1))
+    (folder / "truth_table.json").write_text(json.dumps(content, indent=1), encoding="utf-8")
 
 
 def write_page(folder: Path, records: list[Record], seconds: float) -> Path:
@@ -121,7 +121,7 @@ def write_page(folder: Path, records: list[Record], seconds: float) -> Path:
         versions=html.escape("\n".join(f"{name} {version}" for name, version in workdir.versions().items())),
     )
     path = folder / "report.html"
-    path.write_text(page)
+    path.write_text(page, encoding="utf-8")
     return path
 
 

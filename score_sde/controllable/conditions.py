@@ -11,19 +11,34 @@
 | `sense=0.3`            | of such a fraction of numbers measured at random                                            |
 """
 
+import dataclasses
 from collections.abc import Callable
 from pathlib import Path
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 
+from score_sde.backend import expanded
 from score_sde.controllable.operators import Average, Blur, Inpaint, Operator, Sense
 from score_sde.data.decoding import decode
+from score_sde.digest import digest
 from score_sde.errors import UsageError, one_of
 
 Shape = tuple[int, int, int]
-Observe = Callable[[int], Operator]  # of batches of so many images
+Operators = Callable[[int], Operator]  # of batches of so many images
 ALL = "all"
+
+
+@dataclasses.dataclass(frozen=True)
+class Observe:
+    """Operators of batches of so many images. identity: of the condition, with what was read by its digest."""
+
+    operators: Operators
+    identity: str
+
+    def __call__(self, n: int) -> Operator:
+        return self.operators(n)
 
 
 def chosen_class(condition: str) -> int | str | None:
@@ -39,7 +54,11 @@ def chosen_class(condition: str) -> int | str | None:
 def observation_of(condition: str, image_shape: Shape) -> Observe | None:
     """The operator that is asked for, or None if none is. Raises `UsageError` for what images of the shape have not."""
     kind, argument = _parts(condition)
-    return KINDS[kind](argument, image_shape) if kind in KINDS else None
+    if kind not in KINDS:
+        return None
+    operators = KINDS[kind](argument, image_shape)
+    arrays = jax.tree.leaves(operators(1))
+    return Observe(operators, f"{kind}={digest(arrays) if arrays else argument}")
 
 
 def _parts(condition: str) -> tuple[str, str]:
@@ -49,7 +68,7 @@ def _parts(condition: str) -> tuple[str, str]:
     return kind, argument
 
 
-def _inpaint(argument: str, shape: Shape) -> Observe:
+def _inpaint(argument: str, shape: Shape) -> Operators:
     known = jnp.asarray(_known(argument, shape))[None, :, :, None]
     return lambda n: Inpaint(jnp.repeat(known, n, axis=0))
 
@@ -71,7 +90,7 @@ def _known(argument: str, shape: Shape) -> np.ndarray:
         known[np.random.default_rng(0).permutation(h * w)[: round(hidden * h * w)]] = False
         return known.reshape(h, w)
     if Path(argument).suffix:
-        return _mask_of(Path(argument).expanduser(), (h, w))
+        return _mask_of(expanded(argument), (h, w))
     return regions[one_of("region of sampling.condition=inpaint", argument, regions)]
 
 
@@ -85,7 +104,7 @@ def _mask_of(path: Path, size: tuple[int, int]) -> np.ndarray:
     return mask[..., 0] > 127
 
 
-def _colorize(argument: str, shape: Shape) -> Observe:
+def _colorize(argument: str, shape: Shape) -> Operators:
     if argument:
         raise UsageError(f"sampling.condition=colorize takes no argument, and has '{argument}'.")
     if shape[2] != 3:
@@ -93,7 +112,7 @@ def _colorize(argument: str, shape: Shape) -> Observe:
     return lambda n: Average(grey=True)
 
 
-def _superresolve(argument: str, shape: Shape) -> Observe:
+def _superresolve(argument: str, shape: Shape) -> Operators:
     if not argument.isdecimal() or int(argument) < 2 or shape[0] % int(argument) or shape[1] % int(argument):
         raise UsageError(
             f"sampling.condition=superresolve={argument} must be a whole factor of 2 or more that divides the images' "
@@ -102,12 +121,12 @@ def _superresolve(argument: str, shape: Shape) -> Observe:
     return lambda n: Average(int(argument))
 
 
-def _deblur(argument: str, shape: Shape) -> Observe:
+def _deblur(argument: str, shape: Shape) -> Operators:
     sigma = _in_range("deblur", argument, 0, max(shape[:2]))
     return lambda n: Blur(sigma)
 
 
-def _sense(argument: str, shape: Shape) -> Observe:
+def _sense(argument: str, shape: Shape) -> Operators:
     fraction = _in_range("sense", argument, 0, 1)
     return lambda n: Sense(fraction)
 
@@ -125,7 +144,7 @@ def _is_number(text: str) -> bool:
         return False
 
 
-KINDS: dict[str, Callable[[str, Shape], Observe]] = {
+KINDS: dict[str, Callable[[str, Shape], Operators]] = {
     "inpaint": _inpaint,
     "colorize": _colorize,
     "superresolve": _superresolve,

@@ -1,13 +1,15 @@
 """Images in one NumPy file: a .npy, or a .npz with `images` and `labels` as ours, or `arr_0` and `arr_1` as ADM's."""
 
+import zlib
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from score_sde.backend import expanded
 from score_sde.data import held_out
-from score_sde.data.sources import Pictures, Stored, Subset
+from score_sde.data.sources import CHUNK, Pictures, Stored, Subset, hashed
 from score_sde.data.taken import Taken
 from score_sde.errors import UsageError, shown
 
@@ -30,7 +32,11 @@ class Arrays(Pictures):
         return f"image number {index} of {shown(self._path)}"
 
     def fingerprint(self) -> Any:
-        return [self._path.name, self._path.stat().st_size, self._images.shape]
+        checksum = 0
+        for start in range(0, len(self), CHUNK):
+            checksum = zlib.crc32(np.ascontiguousarray(self._images[start : start + CHUNK]), checksum)
+        labels = [] if self._labels is None else [np.asarray(self._labels, np.int64)]
+        return [self._images.shape, checksum, hashed(None, *labels)]
 
 
 def open_split(name: str, options: Any, *, train: bool) -> Pictures:
@@ -50,7 +56,7 @@ def open_split(name: str, options: Any, *, train: bool) -> Pictures:
 def _path(path: str) -> Path:
     if not path:
         raise UsageError("data.dataset=array needs config.data.path=FILE, a .npy or .npz file of the images.")
-    found = Path(path).expanduser()
+    found = expanded(path)
     if not found.is_file() or found.suffix not in (".npy", ".npz"):
         raise UsageError(f"config.data.path={path} is no .npy or .npz file; give the one that holds the images.")
     return found

@@ -6,6 +6,7 @@ from typing import NamedTuple
 
 from PIL import Image
 
+from score_sde.backend import expanded, in_home
 from score_sde.errors import nearest, one_of
 
 
@@ -80,7 +81,8 @@ def dataset(name: str, data_dir: str = "") -> Dataset:
 
 def directory_of(data_dir: str) -> Path:
     """Where prepared data sets are: default the environment's TFDS_DATA_DIR, else ~/tensorflow_datasets."""
-    return Path(data_dir or os.environ.get("TFDS_DATA_DIR") or "~/tensorflow_datasets").expanduser()
+    given = data_dir or os.environ.get("TFDS_DATA_DIR")
+    return expanded(given) if given else in_home("tensorflow_datasets")
 
 
 def is_prepared(name: str, directory: Path) -> bool:

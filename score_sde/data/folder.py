@@ -6,14 +6,16 @@ ways is refused.
 """
 
 import os
+import zlib
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from score_sde.backend import expanded
 from score_sde.data import decoding, held_out, label_files
 from score_sde.data.label_files import Label
-from score_sde.data.sources import Pictures, Stored
+from score_sde.data.sources import Pictures, Stored, each
 from score_sde.data.taken import Taken, counted
 from score_sde.errors import UsageError, shown
 
@@ -26,6 +28,8 @@ SPLITS = {
     **dict.fromkeys(("val", "valid", "validation", "eval", "evaluation", "dev"), VALIDATION),
 }
 LABELS = ("auto", "folders", "none")  # of `loading.Options`
+PIECE = 2**14  # bytes of a file that its checksum is of, three times
+THREADS = 16  # that wait for the disk
 ADVICE = "remove or replace it, or leave such images out with config.data.corrupt=skip"
 
 
@@ -61,8 +65,13 @@ class Files(Pictures):
         return shown(self._root / self.paths[index])
 
     def fingerprint(self) -> Any:
-        sizes = [(_portable(path), (self._root / path).stat().st_size) for path in self.paths]
-        return [sizes, list(self._labels or ()), self.classes] if self._written else sizes
+        found: list[Any] = [None] * len(self)
+
+        def look(i: int) -> None:
+            found[i] = (_portable(self.paths[i]), *_pieces(self._root / self.paths[i]))
+
+        each(look, len(self), "comparing files", THREADS)
+        return [found, list(self._labels or ()), self.classes] if self._written else found
 
     def where(self, keep: Callable[[int], bool]) -> "Files":
         """Those of the numbers that `keep` is true of."""
@@ -70,6 +79,17 @@ class Files(Pictures):
         labels = None if self._labels is None else [self._labels[i] for i in kept]
         paths = [self.paths[i] for i in kept]
         return Files(self._root, paths, labels, self.classes, written=self._written, taken=self.taken)
+
+
+def _pieces(path: Path) -> tuple[int, int]:
+    """A file's size, and a checksum of its begin, middle and end: of all of a small one, and of what compression has
+    made of the rest of a picture. All of every picture takes as long as an epoch to read."""
+    with path.open("rb") as file:
+        size, checksum = file.seek(0, os.SEEK_END), 0
+        for start in (0, (size - PIECE) // 2, size - PIECE):
+            file.seek(max(0, start))
+            checksum = zlib.crc32(file.read(PIECE), checksum)
+    return size, checksum
 
 
 def open_split(name: str, options: Any, *, train: bool) -> Files:
@@ -96,7 +116,7 @@ def open_split(name: str, options: Any, *, train: bool) -> Files:
 def _root(path: str) -> Path:
     if not path:
         raise UsageError("data.dataset=folder needs config.data.path=DIR, the folder of the images.")
-    root = Path(path).expanduser()
+    root = expanded(path)
     if not root.is_dir():
         raise UsageError(f"config.data.path={path} is no folder; give the one that holds the images.")
     return root

@@ -118,7 +118,7 @@ def celeb_a(path: Path, tables: list[Path], split: int) -> Examples:
 
 def celeb_a_table(path: Path, columns: list[str] | None) -> dict[str, dict[str, int]]:
     """Rows "FILE INT ...", after a line of their number and one of column names unless these are given."""
-    lines = path.read_text().splitlines()
+    lines = path.read_text(encoding="utf-8").splitlines()
     if columns is None:
         columns, lines = lines[1].split(), lines[2:]
     rows = (line.split() for line in lines if line.strip())

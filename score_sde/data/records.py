@@ -7,6 +7,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+from score_sde.backend import expanded
 from score_sde.data import held_out, preparers
 from score_sde.data.datasets import DATASETS, dataset, directory_of, is_prepared
 from score_sde.data.sources import Pictures, Stored, Subset
@@ -91,7 +92,7 @@ def find(name: str, data_dir: str = "", archives: str = "") -> Any:
                 return _prepare_ours(name, entry.builder, directory)
             if is_prepared(entry.builder, directory):  # by a run that was waited for
                 return _read(entry.builder, directory)
-            return _prepare(entry.builder, directory, Path(archives).expanduser() if archives else None, entry.stock)
+            return _prepare(entry.builder, directory, expanded(archives) if archives else None, entry.stock)
 
 
 @contextlib.contextmanager
@@ -100,7 +101,7 @@ def _alone(directory: Path, name: str) -> Iterator[None]:
     with contextlib.ExitStack() as held:
         with contextlib.suppress(OSError):  # of a folder that cannot be written, which is said where it matters
             directory.mkdir(parents=True, exist_ok=True)
-            file = held.enter_context((directory / f".{name.replace('/', '_')}.lock").open("a"))
+            file = held.enter_context((directory / f".{name.replace('/', '_')}.lock").open("a", encoding="utf-8"))
             fcntl.flock(file, fcntl.LOCK_EX)
         yield
 

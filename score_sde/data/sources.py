@@ -32,9 +32,10 @@ class Source(abc.ABC):
     """Images and labels numbered 0..n-1, in the same order however they are kept.
 
     classes: names of the labels, None where they have none. taken: what it was read from; None where that is
-    known beforehand, as of CIFAR-10.
+    known beforehand, as of CIFAR-10. digested: what `digest` is of; others do not compare.
     """
 
+    digested: str
     classes: Sequence[str] | None = None
     taken: Taken | None = None
     labels: np.ndarray | None  # int (n,)
@@ -60,6 +61,8 @@ class Source(abc.ABC):
 
 class InMemory(Source):
     """images: uint8 (n, h, w, c). labels: int (n,) or None."""
+
+    digested = "InMemory"
 
     def __init__(self, images: np.ndarray, labels: np.ndarray | None = None):
         self.images, self.labels = images, labels
@@ -138,6 +141,8 @@ class OnDisk(Source):
     skip: in the place of a picture that cannot be read, always the next that can; otherwise it is refused.
     """
 
+    digested = "pieces of files"
+
     def __init__(self, pictures: Pictures, form: Form, *, workers: int, skip: bool = False):
         self.pictures, self.form = pictures, form
         self.classes, self.taken = pictures.classes, pictures.taken
@@ -157,7 +162,7 @@ class OnDisk(Source):
         return Batch(images, as_labels(labels))
 
     def digest(self) -> str:
-        """Of what the pictures are called, their sizes as files, and what is made of them."""
+        """Of what the pictures are called, of what is in their files, and of what is made of them."""
         return self._digest
 
     @functools.cached_property

@@ -11,6 +11,7 @@ from flax import traverse_util
 
 from score_sde import data, files
 from score_sde.array_types import PyTree
+from score_sde.backend import expanded
 from score_sde.digest import digest
 from score_sde.downloads import Download, fetch
 from score_sde.errors import UsageError, warn
@@ -68,7 +69,7 @@ def inception_features(weights: str | Path, folder: Path, batch_size: int) -> Fe
     cannot be had, or is another file.
     """
     if weights:
-        if not (path := Path(weights).expanduser()).is_file():
+        if not (path := expanded(weights)).is_file():
             advice = f"set config.metrics.weights to a copy of {WEIGHTS.url}, or to '' to download it"
             raise UsageError(f"No file {path}; {advice}; or config.metrics.features to trained or none.")
         with path.open("rb") as file:

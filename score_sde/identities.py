@@ -1,0 +1,83 @@
+"""Cache keys of what a model computes, JSON of all it depends on, and the names of samples that are made of them.
+
+A file that is read enters by a digest of what it holds, never by its path: masks, data, weights of networks.
+"""
+
+import datetime
+import re
+from pathlib import Path
+from typing import Any
+
+import jax
+
+from score_sde import data, workdir
+from score_sde.controllable.conditions import Observe, chosen_class
+from score_sde.digest import digest
+from score_sde.loaded import Loaded
+from score_sde.metrics import fingerprint
+from score_sde.trained import Trained
+
+DIGITS = 8  # of the digest in a name
+LONGEST = 40  # characters of a condition there
+
+
+def of_model(model: Loaded) -> dict[str, Any]:
+    """Cache key of the model, without its inputs."""
+    return {
+        "run": workdir.identity(model.config.to_dict()),
+        "checkpoint": {"step": model.step, "digest": model.digest, "ema": model.ema},
+        "versions": workdir.versions(),
+        "devices": sorted({device.device_kind for device in jax.devices()}),
+        "batch_size": model.config.eval.batch_size,
+        "precision": model.config.eval.precision,
+    }
+
+
+def of_samples(
+    model: Trained, n: int, observe: Observe | None = None, source: data.Source | None = None
+) -> dict[str, Any]:
+    """Cache key of n samples besides the model's, given what `observe` sees of the source's images."""
+    config = model.config
+    used = {"samples": n, "sampling": config.sampling.to_dict()}
+    if observe:
+        used["sampling"]["condition"] = observe.identity
+    if config.sampling.condition or config.guidance.weak:
+        places = ("classifier", "weak", "weak_step")  # of networks, which their digests tell apart
+        options = {key: value for key, value in config.guidance.items() if key not in places}
+        used |= {"guidance": workdir.flatten(options), "networks": model.helper_digests()}
+    return used | ({} if source is None else {"images": source.digest()})
+
+
+def of_likelihood(model: Trained, source: data.Source, repeats: int) -> dict[str, Any]:
+    """Cache key of bits/dim and their bound besides the model's."""
+    keys = ("bpd_dataset", "hutchinson_type", "num_probes", "dequantization", "bound_num_times", "rtol", "atol")
+    learned = digest(model.dequantizer_params) if model.dequantizer_params else None
+    options = {key: model.config.eval[key] for key in keys}
+    return {"images": source.digest(), "repeats": repeats, "dequantizer": learned, "eval": options}
+
+
+def name_of(model: Trained, identity: dict[str, Any]) -> str:
+    """The name of samples: step, method, steps, condition and scale to read, and a digest of all they depend on."""
+    condition, scale = model.config.sampling.condition, model.config.guidance.scale
+    method, options = model.experiment.sampler_options()
+    words = [f"step_{model.step:08d}", method, *([str(options["num_steps"])] if "num_steps" in options else [])]
+    if condition:
+        kind, _, argument = condition.partition("=")
+        words.append(re.sub(r"[^a-z0-9.]+", "_", f"{kind}_{Path(argument).name}".lower())[:LONGEST].strip("_"))
+    if chosen_class(condition) is not None and scale != 1:
+        words.append(f"scale_{scale:g}")
+    return "_".join([*words, fingerprint(identity)[:DIGITS]])
+
+
+def enter(folder: Path, name: str, model: Trained, result: dict[str, Any]) -> None:
+    """Lists samples by their name in the folder's index.json."""
+    config = model.config
+    method, options = model.experiment.sampler_options()
+    if method == "pc":
+        options["num_scales"] = model.experiment.sampling_sde.num_scales
+    entry: dict[str, Any] = {"step": model.step, "method": method, "options": options}
+    if config.sampling.condition or config.guidance.weak:
+        entry |= {"condition": config.sampling.condition, "guidance": config.guidance.to_dict()}
+    entry |= {"num_samples": result["num_samples"], "nfe": result["nfe"]}
+    entry["when"] = datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
+    workdir.write(folder, "index.json", workdir.read(folder, "index.json") | {name: entry})
