@@ -15,7 +15,7 @@ from score_sde import data, files, images, parallel, workdir
 from score_sde import report as page
 from score_sde.controllable.conditions import ALL, chosen_class, observation_of
 from score_sde.digest import digest
-from score_sde.errors import UsageError
+from score_sde.errors import UsageError, warn
 from score_sde.loaded import TrainedClassifier, load_classifier
 from score_sde.measures import Measure, measure
 from score_sde.models import CLASSIFIERS
@@ -65,6 +65,11 @@ def evaluate(config: ConfigDict, directory: str | Path, folder: str = "eval") ->
                 page.write(directory / folder, report)
             workdir.write(directory, f"{folder}/report.json", report)
             _print(f"step {step}: {_summary(entry)}")
+            measured = page.metrics_of(entry)
+            if parallel.is_first() and "warning" in measured:
+                warn(f"step {step}: {measured['warning']}")
+    for line in page.lines(measured.get("baselines", {})):
+        _print(line)
     _print(f"Report: {directory / folder / 'report.json'}, report.html")
 
 
