@@ -5,6 +5,7 @@ import pytest
 
 from score_sde import data, measures, metrics
 from score_sde.errors import UsageError
+from score_sde.metrics import baselines
 from score_sde.metrics import features as of_images
 from score_sde.metrics.features import Features
 from score_sde.statistics import main
@@ -48,6 +49,22 @@ def test_trained_features_tell_digits_from_what_are_none_the_better_the_worse_th
     worse = [distance(features, corrupted(second, levels), reference) for levels in (32, 64, 128)]
     assert 0 <= same < worse[0] < worse[1] < worse[2]
     assert 5 * same < worse[1]
+
+
+def test_the_precision_of_noise_and_of_blurred_images_on_trained_features_is_low(digits, trained):
+    features, _ = trained
+    first, second = digits.images[::2], digits.images[1::2]
+    reference = statistics_of(first, features)
+
+    def precision(pixels: np.ndarray) -> float:
+        return figures(features, pixels, reference)[f"precision[features={features.name}]"]["mean"]
+
+    assert precision(second) > 0.8
+    for name in baselines.NOISES:
+        assert precision(baselines.noise(name, np.arange(300), (8, 8, 1))) < 0.05
+    means = np.broadcast_to(second.mean(axis=(1, 2), keepdims=True), second.shape)
+    blurred = (0.9 * means + 0.1 * second).astype(np.uint8)
+    assert precision(blurred) < 0.05
 
 
 def test_trained_features_are_a_function_of_data_and_options_and_are_kept(digits, trained):
@@ -149,13 +166,14 @@ def test_absent_weights_without_a_network_are_one_sentence(tmp_path, monkeypatch
 
 def test_the_program_keeps_statistics_that_an_evaluation_takes(tmp_path, data_dir, capsys, tiny_config):
     arguments = ["statistics", "--config=configs/vp/digits_ddpmpp_continuous.py", f"--config.data.data_dir={data_dir}"]
-    arguments += [f"--config.metrics.dir={tmp_path}", "--config.metrics.n_iters=5"]
+    arguments += [f"--config.metrics.dir={tmp_path}", "--config.metrics.n_iters=5", "--config.eval.num_samples=20"]
     assert main([*arguments, f"--out={tmp_path / 'copy.npz'}"]) == 0
     printed = capsys.readouterr().out
     config = tiny_config()
     config.metrics.update(features="trained", dir=str(tmp_path), n_iters=5, statistics=str(tmp_path / "copy.npz"))
     measure = measures.measure(config)
     assert measure.features.name in printed and measure.statistics.digest in printed
+    assert "uniform noise: frechet_distance[" in printed and "held-out images: frechet_distance[" in printed
     config.metrics.n_iters = 6  # other features
     with pytest.raises(UsageError, match="holds statistics of the features trained-"):
         measures.measure(config)
