@@ -106,7 +106,7 @@ def _baselines(
         "images": [n, *shape],
         "features_digest": of.digest,
         "statistics": statistics.digest,
-        "held_out": held_out and held_out.digest(),
+        "held_out": None if held_out is None else held_out.digest(),
     }
     path = folder(config) / f"baselines_{metrics.fingerprint(about)}.npz"
     found = metrics.load_baselines(path, about)

@@ -3,9 +3,9 @@
 import numpy as np
 import pytest
 
+from experiments.features.run import rows
 from score_sde import data, measures, metrics
 from score_sde.errors import UsageError
-from score_sde.metrics import baselines
 from score_sde.metrics import features as of_images
 from score_sde.metrics.features import Features
 from score_sde.statistics import main
@@ -51,20 +51,16 @@ def test_trained_features_tell_digits_from_what_are_none_the_better_the_worse_th
     assert 5 * same < worse[1]
 
 
-def test_the_precision_of_noise_and_of_blurred_images_on_trained_features_is_low(digits, trained):
+def test_precision_on_trained_features_is_low_for_noise_and_for_spoilt_images(digits, trained):
     features, _ = trained
-    first, second = digits.images[::2], digits.images[1::2]
-    reference = statistics_of(first, features)
-
-    def precision(pixels: np.ndarray) -> float:
-        return figures(features, pixels, reference)[f"precision[features={features.name}]"]["mean"]
-
-    assert precision(second) > 0.8
-    for name in baselines.NOISES:
-        assert precision(baselines.noise(name, np.arange(300), (8, 8, 1))) < 0.05
-    means = np.broadcast_to(second.mean(axis=(1, 2), keepdims=True), second.shape)
-    blurred = (0.9 * means + 0.1 * second).astype(np.uint8)
-    assert precision(blurred) < 0.05
+    reference = statistics_of(digits.images[::2], features)
+    found = {row.name: row for row in rows(features, reference, digits.images[1::2], {})}
+    assert found["held-out images"].precision > 0.8 < found["held-out images"].recall
+    for name in ("uniform noise", "Gaussian noise", "pixels shuffled", "one colour", "blurred by 1/8 of the side"):
+        assert found[name].precision < 0.05, name
+    for worse in ("noise of {} levels added", "blurred by 1/{} of the side"):
+        distances = [found[worse.format(part)].distance for part in ((10, 26, 64) if "noise" in worse else (32, 16, 8))]
+        assert found["held-out images"].distance < distances[1] < distances[2] > distances[0]
 
 
 def test_trained_features_are_a_function_of_data_and_options_and_are_kept(digits, trained):
