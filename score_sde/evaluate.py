@@ -65,6 +65,11 @@ def evaluate(config: ConfigDict, directory: str | Path, folder: str = "eval", ou
                 page.write(written, report)
             workdir.write(written, "report.json", report)
             _print(f"step {step}: {_summary(entry)}")
+            measured = page.metrics_of(entry)
+            if parallel.is_first() and "warning" in measured:
+                warn(f"step {step}: {measured['warning']}")
+    for line in page.lines(measured.get("baselines", {})):
+        _print(line)
     _print(f"Report: {written / 'report.json'}, report.html")
 
 
