@@ -5,7 +5,6 @@ they write anything.
 """
 
 import dataclasses
-import math
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -14,19 +13,19 @@ import jax.numpy as jnp
 from flax import traverse_util
 from ml_collections import ConfigDict
 
-from score_sde import dequantization, images, likelihood, losses
-from score_sde.array_types import Array, Float, Images, Keys, Labels, PerSample, Pixels, PyTree, ScoreFn, Times
-from score_sde.data import OPTIONS, Options, dataset
+from score_sde import dequantization, likelihood, losses
+from score_sde.array_types import Array, Images, Keys, Labels, PerSample, PyTree, ScoreFn, Times
+from score_sde.classification import Classification
+from score_sde.config_checks import check_positive, check_values
 from score_sde.dequantization import Dequantization
 from score_sde.errors import UsageError, one_of
 from score_sde.likelihood_bound import Bound, likelihood_bound
 from score_sde.models import CLASSIFIERS, MODELS, PRECISIONS, Dequantizer, NCSNpp, is_trainable
-from score_sde.randomness import Stream, expand, stream, uniform
+from score_sde.randomness import Stream, stream, uniform
 from score_sde.sampling import SAMPLERS, Solver, probability_flow
-from score_sde.sampling.probability_flow import check_tolerances
 from score_sde.score import Preconditioning, precondition, preconditioning
 from score_sde.sde import LEAST_TIME, SDE, VE
-from score_sde.state import EMA_SCHEDULES, TrainState, adam, initial_state
+from score_sde.state import TrainState, adam, initial_state
 from score_sde.trainable import Trainable
 
 FAST_OPTIONS = ("num_steps", "grid", "rho", "eta", "s_churn", "s_min", "s_max", "s_noise")
@@ -54,7 +53,7 @@ class Experiment(Trainable):
         name = config.model.name
         if name in CLASSIFIERS:
             raise UsageError(f"model.name={name} is a classifier and has no score: score_sde.load_classifier loads it.")
-        _check_values(config)
+        check_values(config)
         super().__init__(config, MODELS)
         self._preconditioning(config.training.continuous)
         self.sampling_sde = self.sde
@@ -294,7 +293,7 @@ class Dequantizing:
 
     def __init__(self, experiment: Experiment, options: Mapping[str, Any]):
         for key in ("batch_size", "n_iters", "lr", "num_times", "log_freq", "snapshot_freq"):
-            _check_positive(f"dequantizer.{key}", options.get(key, 1))
+            check_positive(f"dequantizer.{key}", options.get(key, 1))
         experiment.ode_score_fn(experiment.param_shapes)  # what the SDE lacks is said now
         self.experiment, self.options = experiment, options
         self.network = Dequantizer(nf=options["nf"], num_res_blocks=options["num_res_blocks"])
@@ -320,65 +319,6 @@ class Dequantizing:
         return likelihood_bound(sde, score_fn, num_times=self.options["num_times"])(keys, y) + log_q
 
 
-class Classification(Trainable):
-    """The noise-conditional classifier of a config, and its loss, as functions of parameters."""
-
-    def __init__(self, config: ConfigDict):
-        if config.model.name in MODELS:
-            raise UsageError(f"model.name={config.model.name} is no classifier; these are: {', '.join(CLASSIFIERS)}.")
-        _check_values(config)
-        if not config.training.continuous:
-            raise UsageError("A classifier is trained at all times; set training.continuous=True.")
-        if config.training.likelihood_weighting:
-            raise UsageError("A classifier's loss has no weights; set training.likelihood_weighting=False.")
-        super().__init__(config, CLASSIFIERS)
-
-    @property
-    def num_classes(self) -> int:
-        return self.network.num_outputs
-
-    def logits_fn(self, params: PyTree, training: bool = False) -> Callable[[Images, Times], Float[Array, "b k"]]:
-        """Logits at x in model range. The network is given x without the SDE's mean scale, in [0, 1] plus noise."""
-
-        compute = self.compute(training)
-
-        def logits(x: Images, t: Times) -> Float[Array, "b k"]:
-            x = self.scaling.to_unit(x / expand(self.sde.mean_scale(t), x))
-            return compute.apply(self.network, {"params": params}, x, self.noise_level(t))
-
-        return logits
-
-    def noise_level(self, t: Times) -> PerSample:
-        """The standard deviation of the noise on an image in [0, 1]."""
-        return self.sde.noise_level(t) / self.scaling.scale
-
-    def loss(
-        self,
-        params: PyTree,
-        keys: Keys,
-        x: Images,
-        labels: Labels | None = None,
-        *,
-        training: bool = False,
-    ) -> PerSample:
-        """Cross-entropy of the labels at x_t, in nats, every t as likely and of the same weight (paper, appendix I.1).
-
-        The network has no dropout.
-        """
-        x0 = self.scaling.to_model(x)
-        t, z = self.draw(keys, x0)
-        return losses.cross_entropy(
-            self.logits_fn(params, training)(losses.perturb(self.perturbation, x0, t, z), t), labels
-        )
-
-    def hits(self, params: PyTree, keys: Keys, pixels: Pixels, labels: Labels, t: Times) -> PerSample:
-        """1 for each image whose label is the likeliest class at x_t, else 0."""
-        x0 = self.scaling.to_model(self._dequantize(keys, images.to_unit(pixels)))
-        _, z = self.draw(keys, x0)
-        logits = self.logits_fn(params)(losses.perturb(self.perturbation, x0, t, z), t)
-        return (jnp.argmax(logits, axis=1) == labels).astype(jnp.float32)
-
-
 def trainable(config: ConfigDict) -> Experiment | Classification:
     """What the config's network is: of a score, or a classifier."""
     return (Classification if config.model.name in CLASSIFIERS else Experiment)(config)
@@ -389,67 +329,3 @@ def parameter_counts(shapes: PyTree) -> tuple[int, int]:
     leaves = traverse_util.flatten_dict(shapes)
     trainable = sum(leaf.size for path, leaf in leaves.items() if is_trainable(path))
     return trainable, sum(leaf.size for leaf in leaves.values())
-
-
-def _check_values(config: ConfigDict) -> None:
-    """Choices and ranges that no constructor below checks."""
-    dataset(config.data.dataset, config.data.data_dir)
-    Options(**{key: config.data[key] for key in OPTIONS}).check()
-    one_of("optim.optimizer", config.optim.optimizer, ("Adam",))
-    one_of("eval.bpd_dataset", config.eval.bpd_dataset, ("train", "test"))
-    likelihood.check_divergence(config.eval.hutchinson_type.lower(), config.eval.num_probes)
-    one_of("eval.dequantization", config.eval.dequantization.lower(), dequantization.CHOICES)
-    one_of("metrics.features", config.metrics.features, ("inception", "trained", "none"))
-    one_of("metrics.split", config.metrics.split, ("train", "test"))
-    for key in ("batch_size", "nf", "dimension", "n_iters", "lr"):
-        _check_positive(f"metrics.{key}", config.metrics[key])
-    if config.metrics.nf % 4:
-        raise UsageError(f"metrics.nf={config.metrics.nf} must be a multiple of 4, for groups of 8 channels.")
-    one_of("wandb.mode", config.wandb.mode, ("disabled", "offline", "online"))
-    one_of("training.nonfinite", config.training.nonfinite, ("stop", "skip"))
-    for section in ("training", "sampling"):
-        one_of(f"{section}.precision", config[section].precision, PRECISIONS)
-    if one_of("eval.precision", config.eval.precision, PRECISIONS) == "bfloat16":
-        raise UsageError(
-            "Likelihoods need more than the three digits of bfloat16; set eval.precision to tf32 or float32."
-        )
-    if config.sampling.batch_size:  # 0: as many as there is room for
-        _check_positive("sampling.batch_size", config.sampling.batch_size)
-    training = config.training
-    every = ("snapshot_freq", "snapshot_freq_for_preemption", "log_freq", "eval_freq")
-    for key in ("batch_size", "n_iters", "keep_last", "fsdp", "accumulate", *every):
-        _check_positive(f"training.{key}", training[key])
-    if config.profile < 0:
-        raise UsageError(f"profile={config.profile} must not be negative; 0 traces nothing.")
-    if training.keep_best < 0:
-        raise UsageError(f"training.keep_best={training.keep_best} must not be negative; 0 keeps none for its loss.")
-    if not 0 <= training.label_dropout < 1:
-        raise UsageError(f"training.label_dropout={training.label_dropout} must be in [0, 1); 0 tells every label.")
-    for key in ("batch_size", "num_samples", "bpd_num_repeats", "bound_num_times"):
-        _check_positive(f"eval.{key}", config.eval[key])
-    for key in ("image_size", "num_channels"):
-        _check_positive(f"data.{key}", config.data[key])
-    _check_positive("sampling.num_samples", config.sampling.num_samples)
-    _check_positive("optim.lr", config.optim.lr)
-    if not 0 <= config.optim.ema_rate < 1:
-        raise UsageError(f"optim.ema_rate={config.optim.ema_rate} must be in [0, 1); 0 means no averaging.")
-    one_of("optim.ema_schedule", config.optim.ema_schedule, EMA_SCHEDULES)
-    _check_positive("sampling.temperature", config.sampling.temperature)
-    check_tolerances(config.sampling.rtol, config.sampling.atol)
-    check_tolerances(config.eval.rtol, config.eval.atol)
-    if not training.continuous and config.model.get("embedding_type") == "fourier":
-        raise UsageError(
-            "A Fourier embedding takes the logarithm of sigma, and training.continuous=False gives the network integer "
-            "labels; set model.embedding_type=positional."
-        )
-    if training.continuous and config.model.name == "ncsn":
-        raise UsageError("NCSN has an embedding for each noise level; set training.continuous=False.")
-    if training.likelihood_weighting and not training.continuous:
-        raise UsageError(
-            "training.likelihood_weighting=True is defined for continuous times; set training.continuous=True."
-        )
-
-
-def _check_positive(name: str, value: float) -> None:
-    if not 0 < value < math.inf:
-        raise UsageError(f"{name}={value} must be positive and finite.")

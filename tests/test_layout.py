@@ -18,7 +18,8 @@ ROOMS = [
     {"controllable"},
     {"likelihood", "likelihood_bound", "progress", "workdir", "divergence", "rounds", "processes", "trainable"}
     | {"profiling", "averages"},
-    {"metrics"},
+    {"metrics", "config_checks"},
+    {"classification"},
     {"build"},
     {"conditional"},
     {"loaded"},
@@ -42,6 +43,8 @@ DOORS = {
         "main",
         "import_checkpoint",
         "build",
+        "classification",
+        "config_checks",
         "trainable",
         "train",
         "trained",

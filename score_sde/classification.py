@@ -1,0 +1,73 @@
+"""The noise-conditional classifier of a config (paper, appendix I.1)."""
+
+from collections.abc import Callable
+
+import jax.numpy as jnp
+from ml_collections import ConfigDict
+
+from score_sde import images, losses
+from score_sde.array_types import Array, Float, Images, Keys, Labels, PerSample, Pixels, PyTree, Times
+from score_sde.config_checks import check_values
+from score_sde.errors import UsageError
+from score_sde.models import CLASSIFIERS, MODELS
+from score_sde.randomness import expand
+from score_sde.trainable import Trainable
+
+
+class Classification(Trainable):
+    """The noise-conditional classifier of a config, and its loss, as functions of parameters."""
+
+    def __init__(self, config: ConfigDict):
+        if config.model.name in MODELS:
+            raise UsageError(f"model.name={config.model.name} is no classifier; these are: {', '.join(CLASSIFIERS)}.")
+        check_values(config)
+        if not config.training.continuous:
+            raise UsageError("A classifier is trained at all times; set training.continuous=True.")
+        if config.training.likelihood_weighting:
+            raise UsageError("A classifier's loss has no weights; set training.likelihood_weighting=False.")
+        super().__init__(config, CLASSIFIERS)
+
+    @property
+    def num_classes(self) -> int:
+        return self.network.num_outputs
+
+    def logits_fn(self, params: PyTree, training: bool = False) -> Callable[[Images, Times], Float[Array, "b k"]]:
+        """Logits at x in model range. The network is given x without the SDE's mean scale, in [0, 1] plus noise."""
+
+        compute = self.compute(training)
+
+        def logits(x: Images, t: Times) -> Float[Array, "b k"]:
+            x = self.scaling.to_unit(x / expand(self.sde.mean_scale(t), x))
+            return compute.apply(self.network, {"params": params}, x, self.noise_level(t))
+
+        return logits
+
+    def noise_level(self, t: Times) -> PerSample:
+        """The standard deviation of the noise on an image in [0, 1]."""
+        return self.sde.noise_level(t) / self.scaling.scale
+
+    def loss(
+        self,
+        params: PyTree,
+        keys: Keys,
+        x: Images,
+        labels: Labels | None = None,
+        *,
+        training: bool = False,
+    ) -> PerSample:
+        """Cross-entropy of the labels at x_t, in nats, every t as likely and of the same weight (paper, appendix I.1).
+
+        The network has no dropout.
+        """
+        x0 = self.scaling.to_model(x)
+        t, z = self.draw(keys, x0)
+        return losses.cross_entropy(
+            self.logits_fn(params, training)(losses.perturb(self.perturbation, x0, t, z), t), labels
+        )
+
+    def hits(self, params: PyTree, keys: Keys, pixels: Pixels, labels: Labels, t: Times) -> PerSample:
+        """1 for each image whose label is the likeliest class at x_t, else 0."""
+        x0 = self.scaling.to_model(self._dequantize(keys, images.to_unit(pixels)))
+        _, z = self.draw(keys, x0)
+        logits = self.logits_fn(params)(losses.perturb(self.perturbation, x0, t, z), t)
+        return (jnp.argmax(logits, axis=1) == labels).astype(jnp.float32)
