@@ -331,6 +331,10 @@ def test_a_user_without_a_home_and_without_an_entry_has_folders(tmp_path, monkey
     assert directory_of("") == mine / "tensorflow_datasets"
     assert mine.stat().st_mode & 0o77 == 0
     assert backend.expanded("~/a") == Path("~/a")
+    monkeypatch.setenv("HOME", "")  # to be forgotten with the test
+    backend.find_home()
+    assert os.environ["HOME"] == str(mine)
+    monkeypatch.delenv("HOME")
     with pytest.raises(UsageError, match=r"No mask ~/mask\.png"):
         observation_of("inpaint=~/mask.png", (8, 8, 1))
 
