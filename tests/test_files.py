@@ -322,7 +322,8 @@ def test_a_user_without_a_home_and_without_an_entry_has_folders(tmp_path, monkey
         raise KeyError
 
     for name in ("HOME", "SCORE_SDE_CACHE", "TFDS_DATA_DIR"):
-        monkeypatch.delenv(name, raising=False)
+        monkeypatch.setenv(name, "")  # which is undone with the test, whatever is set in it
+        monkeypatch.delenv(name)
     monkeypatch.setattr(pwd, "getpwuid", nobody)
     monkeypatch.setattr(pwd, "getpwnam", nobody)
     monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
@@ -331,12 +332,10 @@ def test_a_user_without_a_home_and_without_an_entry_has_folders(tmp_path, monkey
     assert directory_of("") == mine / "tensorflow_datasets"
     assert mine.stat().st_mode & 0o77 == 0
     assert backend.expanded("~/a") == Path("~/a")
-    monkeypatch.setenv("HOME", "")  # to be forgotten with the test
-    backend.find_home()
-    assert os.environ["HOME"] == str(mine)
-    monkeypatch.delenv("HOME")
     with pytest.raises(UsageError, match=r"No mask ~/mask\.png"):
         observation_of("inpaint=~/mask.png", (8, 8, 1))
+    backend.find_home()
+    assert os.environ["HOME"] == str(mine)
 
 
 def test_a_home_is_used_where_it_is_there_or_can_be_made(tmp_path, monkeypatch):
