@@ -128,6 +128,7 @@ def base() -> ConfigDict:
         held_out=0.1,  # fraction to evaluate on, where there is no split for that; 0: all that is trained on
         corrupt="refuse",  # refuse | skip: images that cannot be read
         convert=False,  # images of other colours, or with transparency or 16 bits, are converted; otherwise refused
+        labels="auto",  # auto | folders | none: what gives the labels of a folder
         image_size=32,
         num_channels=3,
         centered=False,  # model range [-1, 1]; otherwise [0, 1]
@@ -143,6 +144,7 @@ def base() -> ConfigDict:
         warmup=5000,
         grad_clip=1.0,  # negative: off
         ema_rate=0.999,
+        ema_schedule="ramp",  # ramp: the rate is min(ema_rate, (1 + n) / (10 + n)) at update n | constant
     )
     config.dequantizer = dict(
         nf=32,
@@ -235,6 +237,18 @@ def digits(config: ConfigDict) -> None:
     config.metrics.update(features="trained", n_iters=500)
     config.dequantizer.update(n_iters=500, log_freq=10, snapshot_freq=250)
     config.optim.update(warmup=100, lr=1e-3, ema_rate=0.995)  # longer averages would reach back to the start
+
+
+def own_images(config: ConfigDict) -> None:
+    """A folder of the user's own images, config.data.path, at 32x32, and a schedule of hours on one GPU."""
+    config.data.update(dataset="folder", image_size=32, random_flip=False, convert=True)
+    config.training.update(
+        batch_size=64, n_iters=30_000, snapshot_freq=5000, snapshot_freq_for_preemption=1000, eval_freq=500
+    )
+    config.sampling.update(method="dpmpp_2m", num_steps=30)
+    config.eval.update(batch_size=256, begin_ckpt=-1, enable_sampling=True, num_samples=1000)
+    config.metrics.features = "trained"
+    config.optim.update(warmup=1000, ema_rate=0.999)  # a longer average would reach back to the start
 
 
 # Networks.
@@ -366,6 +380,11 @@ def small_wideresnet(config: ConfigDict) -> None:
 def _refinenet(config: ConfigDict, name: str) -> None:
     _replace(config, "model", name=name, nf=128, nonlinearity="elu", interpolation="bilinear", scale_by_sigma=True)
     config.optim.update(warmup=0, grad_clip=-1.0)
+
+
+def medium(config: ConfigDict) -> None:
+    """A network for images of 32x32 or 64x64 and one GPU."""
+    config.model.update(nf=64, ch_mult=(1, 2, 2), num_res_blocks=2)
 
 
 def small(config: ConfigDict) -> None:

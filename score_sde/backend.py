@@ -7,7 +7,9 @@ import platform
 import sys
 import tempfile
 import zlib
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 # XLA:CPU of these versions sends single convolutions to a library that is 1.3 to 1.8 times slower on score networks
 # than its own. XLA ends the program at an unknown flag, so it is set only where it was tried.
@@ -51,6 +53,13 @@ def compiler_options(backend: str) -> dict[str, int] | None:
     """
     chosen = LEVEL in os.environ.get("XLA_FLAGS", "")
     return {LEVEL: 1} if backend == "cpu" and not chosen else None
+
+
+def program(fn: Callable, **placed: Any) -> Callable:
+    """`jax.jit` of a program that is mostly compiled, not run, with `compiler_options`. placed: its shardings."""
+    import jax
+
+    return jax.jit(fn, **placed, compiler_options=compiler_options(jax.default_backend()))
 
 
 def expanded(path: str | Path) -> Path:

@@ -26,14 +26,29 @@ from score_sde.sampling import SAMPLERS, Solver, probability_flow
 from score_sde.sampling.probability_flow import check_tolerances
 from score_sde.score import Preconditioning, precondition, preconditioning
 from score_sde.sde import LEAST_TIME, SDE, VE
-from score_sde.state import TrainState, adam, initial_state
+from score_sde.state import EMA_SCHEDULES, TrainState, adam, initial_state
 from score_sde.trainable import Trainable
 
 FAST_OPTIONS = ("num_steps", "grid", "rho", "eta", "s_churn", "s_min", "s_max", "s_noise")
 
 
+def sampling_options(sampling: Any, method: str) -> tuple[str, ...]:
+    """Names in config.sampling that samples by this method depend on, with the choices made there."""
+    common = ("eps", "noise_removal", "temperature", "precision")
+    if method == "pc":
+        corrects = ("snr", "n_steps_each") if sampling["corrector"].lower() != "none" else ()
+        predicts = ("probability_flow",) if sampling["predictor"].lower() != "none" else ()
+        return (*common, "predictor", "corrector", "num_scales", *corrects, *predicts)
+    if method in ("ode", "adaptive"):
+        return (*common, *(("rtol", "atol") if method == "ode" else ("sde_rtol", "sde_atol")))
+    own = {"ddim": ("eta",), "edm_stochastic": ("s_churn", "s_min", "s_max", "s_noise")}.get(method, ())
+    return (*common, "num_steps", "grid", *(("rho",) if sampling["grid"] == "karras" else ()), *own)
+
+
 class Experiment(Trainable):
     """The score, loss and solvers of a config, as functions of parameters."""
+
+    evaluated = ("loss", "t", "square", "along")
 
     def __init__(self, config: ConfigDict):
         name = config.model.name
@@ -47,11 +62,30 @@ class Experiment(Trainable):
             if config.sampling.num_scales < 2:
                 raise UsageError(f"sampling.num_scales={config.sampling.num_scales} must be at least 2.")
             self.sampling_sde = dataclasses.replace(self.sde, num_scales=config.sampling.num_scales)
-        self.sampler(self.param_shapes)
+        method, _ = self.sampler_options()
+        self.sampler_of(self.score_fn_of(self.param_shapes, method, self.classes_in_turn(1)), method)
 
     @property
     def num_classes(self) -> int:
         return self.network.num_classes if isinstance(self.network, NCSNpp) else 0  # NCSN's are noise levels
+
+    @property
+    def knows_no_class(self) -> bool:
+        """Whether the network is a score without a class: it takes none, or was not told some in training."""
+        return self.num_classes == 0 or self.config.training.label_dropout > 0
+
+    def check_no_class(self) -> None:
+        """Raises `UsageError` unless the network `knows_no_class`."""
+        if not self.knows_no_class:
+            raise UsageError(
+                "This network was told every label in training (training.label_dropout=0) and is no score without a "
+                "class: sample with a class and guidance.scale=1, or train with training.label_dropout=0.1 for "
+                "likelihoods, guidance, and samples of all classes."
+            )
+
+    def classes_in_turn(self, n: int) -> Labels | None:
+        """Classes 0, 1, ... of n samples for which none is chosen, None where the network needs none."""
+        return None if self.knows_no_class else jnp.arange(n, dtype=jnp.int32) % self.num_classes
 
     def score_fn(
         self,
@@ -69,6 +103,8 @@ class Experiment(Trainable):
         """
         if classes is not None and not self.num_classes:
             raise UsageError("This network has no classes; train one with model.num_classes set.")
+        if classes is None:
+            self.check_no_class()
         told = {} if classes is None else {"classes": classes}
         compute = PRECISIONS[precision] if precision else self.compute(training=dropout_keys is not None)
 
@@ -113,21 +149,38 @@ class Experiment(Trainable):
 
         training: with dropout, and a label is no class with probability `training.label_dropout`.
         """
-        x0, options = self.scaling.to_model(x), self.config.training
+        return self._loss_of(*self._predicted(params, keys, x, labels, training))
+
+    def _predicted(
+        self, params: PyTree, keys: Keys, x: Images, labels: Labels | None, training: bool
+    ) -> tuple[Images, Times, Images]:
+        """The noise that the network sees in x_t, t, and the noise z that is there."""
+        x0 = self.scaling.to_model(x)
         t, z = self.draw(keys, x0)
         if labels is not None and training:
-            dropped = uniform(stream(keys, Stream.LABEL)) < options.label_dropout
+            dropped = uniform(stream(keys, Stream.LABEL)) < self.config.training.label_dropout
             labels = jnp.where(dropped, self.num_classes, labels)
         dropout_keys = stream(keys, Stream.DROPOUT) if training else None
-        return losses.dsm_loss(
-            self.score_fn(params, classes=labels, dropout_keys=dropout_keys),
+        score_fn = self.score_fn(params, classes=labels, dropout_keys=dropout_keys)
+        return losses.predicted_noise(score_fn, self.perturbation, x0, t, z), t, z
+
+    def _loss_of(self, predicted: Images, t: Times, z: Images) -> PerSample:
+        options = self.config.training
+        return losses.noise_loss(
+            predicted,
             self.perturbation,
-            x0,
             t,
             z,
             likelihood_weighting=options.likelihood_weighting,
             reduce_mean=options.reduce_mean,
         )
+
+    def _evaluation(self, params: PyTree, keys: Keys, x: Images, labels: Labels | None) -> dict[str, PerSample]:
+        """The loss; and of each image t, |predicted|^2 and <predicted, z>, from which `averages` takes sizes."""
+        predicted, t, z = self._predicted(params, keys, x, labels, training=False)
+        axes = tuple(range(1, z.ndim))
+        square, along = jnp.mean(jnp.square(predicted), axes), jnp.mean(predicted * z, axes)
+        return {"loss": self._loss_of(predicted, t, z), "t": t, "square": square, "along": along}
 
     def prior(self, keys: Keys) -> Images:
         """x_T for each key, where the sampler starts: `sampling.temperature` times a sample of the prior."""
@@ -138,6 +191,11 @@ class Experiment(Trainable):
         """The solver of config.sampling, or the given method with its options."""
         method, _ = self.sampler_options(method)
         return self.sampler_of(self.score_fn_of(params, method), method)
+
+    def sampler_given_classes(self, params: PyTree, classes: Labels | None) -> Solver:
+        """The solver of config.sampling, of samples of these classes."""
+        method, _ = self.sampler_options()
+        return self.sampler_of(self.score_fn_of(params, method, classes), method)
 
     def sampler_of(self, score_fn: ScoreFn, method: str, **hooks: Any) -> Solver:
         """The solver of a method with its options in config.sampling, for any score. hooks: `project`."""
@@ -247,7 +305,7 @@ class Dequantizing:
 
     def init_state(self) -> TrainState:
         key = stream(stream(jax.random.key(self.experiment.config.seed), Stream.DEQUANTIZER), Stream.INIT)
-        params = self.network.init(key, jnp.zeros((1, *self.experiment.image_shape)))["params"]
+        params = self.network.init(key, jnp.zeros((1, *self.experiment.image_shape), jnp.float32))["params"]
         return initial_state(params, self.optimizer)
 
     def network_fn(self, params: PyTree) -> Callable:
@@ -375,6 +433,7 @@ def _check_values(config: ConfigDict) -> None:
     _check_positive("optim.lr", config.optim.lr)
     if not 0 <= config.optim.ema_rate < 1:
         raise UsageError(f"optim.ema_rate={config.optim.ema_rate} must be in [0, 1); 0 means no averaging.")
+    one_of("optim.ema_schedule", config.optim.ema_schedule, EMA_SCHEDULES)
     _check_positive("sampling.temperature", config.sampling.temperature)
     check_tolerances(config.sampling.rtol, config.sampling.atol)
     check_tolerances(config.eval.rtol, config.eval.atol)

@@ -14,9 +14,9 @@ import jax.numpy as jnp
 import numpy as np
 
 from score_sde import controllable
-from score_sde.array_types import Array, Images, Int, PyTree
-from score_sde.build import Classification, Experiment
-from score_sde.controllable import Guided, Observation
+from score_sde.array_types import Array, Images, Int, PyTree, ScoreFn
+from score_sde.build import Classification, Experiment, sampling_options
+from score_sde.controllable import Observation
 from score_sde.controllable.operators import check_observed
 from score_sde.errors import UsageError, one_of
 from score_sde.sampling import FAST_SOLVERS, Solver
@@ -70,6 +70,11 @@ class Conditional:
                 "Classes need a network that takes them (train with model.num_classes), or guidance.classifier, the "
                 "workdir of a noise-conditional classifier."
             )
+        unguided = self.classifier is None and (self.weak is not None or self.options.scale == 1)
+        if given.classes is None or not unguided:
+            self.experiment.check_no_class()
+        if given.classes is None and self.weak is None:
+            self._check_unguided()
         if given.observation is None:
             return
         inverse = self.options.inverse
@@ -78,11 +83,26 @@ class Conditional:
                 f"guidance.inverse=projection is defined between the fixed steps of a sampler, and {method} chooses "
                 "its own; set guidance.inverse to pigdm or tmpd, or sampling.method=pc."
             )
+        if inverse == "dps" and method not in ("pc", *FAST_SOLVERS):
+            raise UsageError(
+                f"guidance.inverse=dps goes a step of its own in each of a sampler's N, and {method} has no N; set "
+                "guidance.inverse to pigdm or tmpd, or sampling.method=pc."
+            )
         if inverse == "particles" and (method != "pc" or self.experiment.config.sampling.corrector.lower() != "none"):
             raise UsageError(
                 "guidance.inverse=particles moves them by a predictor alone; set sampling.method=pc and "
                 "sampling.corrector=none."
             )
+
+    def _check_unguided(self) -> None:
+        """Raises `UsageError` for guidance towards a class where none is asked for."""
+        for name, without in (("scale", 1.0), ("interval", (0.0, 1.0)), ("classifier", "")):
+            value = self.options[name]
+            if (tuple(value) if name == "interval" else value) != without:
+                raise UsageError(
+                    f"guidance.{name}={value} guides towards a class, and none is asked for; set "
+                    f"sampling.condition=class=N (or class=all), or leave guidance.{name} at {without!r}."
+                )
 
     def sampler(self, params: dict[str, PyTree], given: Given, method: str | None = None) -> Solver:
         """The solver of config.sampling, or of the given method, from x_T to samples of p(x_0 | given)."""
@@ -96,21 +116,20 @@ class Conditional:
         repeats = self.options.particles if observation is not None and inverse == "particles" else 1
         guided = self._guided(params, given.classes, method, repeats)
         if observation is None:
-            return controllable.counted(experiment.sampler_of(guided.score_fn, method), guided)
+            return experiment.sampler_of(guided, method)
         if repeats > 1:
             chosen = {key: options[key] for key in ("predictor", "eps", "noise_removal")} | {"num_particles": repeats}
             each = observation.repeated(repeats)
-            solver = controllable.particles(sde, guided.score_fn, each, self._inverse_options, **chosen)
-        elif inverse == "projection":
+            return controllable.particles(sde, guided, each, self._inverse_options, **chosen)
+        if inverse == "projection":
             held = controllable.projection(sde, observation)
-            solver = experiment.sampler_of(guided.score_fn, method, project=held.project)
-            solver = solver._replace(init=lambda keys, x, init=solver.init: init(keys, held.start(x)))
-        else:
-            guide = controllable.GUIDES[inverse]
-            solver = experiment.sampler_of(guide(sde, guided.score_fn, observation, self._inverse_options), method)
-        return controllable.counted(solver, guided)
+            solver = experiment.sampler_of(guided, method, project=held.project)
+            return solver._replace(init=lambda keys, x: solver.init(keys, held.start(x)))
+        guide = controllable.GUIDES[inverse]
+        of_guide = self._inverse_options._replace(num_steps=options.get("num_steps"))  # None for pc, whose SDE has them
+        return experiment.sampler_of(guide(sde, guided, observation, of_guide), method)
 
-    def _guided(self, params: dict[str, PyTree], classes: Array | None, method: str, repeats: int) -> Guided:
+    def _guided(self, params: dict[str, PyTree], classes: Array | None, method: str, repeats: int) -> ScoreFn:
         """The score given classes, of batches in which each sample has `repeats` rows in a row."""
         options, experiment = self.options, self.experiment
         classes = None if classes is None else jnp.repeat(classes, repeats)
@@ -122,7 +141,7 @@ class Conditional:
             weak = self.weak.score_fn_of(params["weak"], method, taken)
             return controllable.extrapolation(score_fn, weak, scale=scale, interval=interval)
         if classes is None:
-            return Guided(score_fn)
+            return score_fn
         if self.classifier is not None:
             logits_fn = self.classifier.logits_fn(params["classifier"])
             return controllable.classifier_guidance(score_fn, logits_fn, classes, scale=scale, interval=interval)
@@ -137,9 +156,25 @@ class Conditional:
         """An observation of images in [0, 1] as one of images in model range. Raises `UsageError` of others."""
         check_observed(operator, y, self.experiment.image_shape)
         scaling = self.experiment.scaling
-        ones = operator.forward(jnp.ones((len(y), *self.experiment.image_shape)))
+        ones = operator.forward(jnp.ones((len(y), *self.experiment.image_shape), jnp.float32))
         levels = jnp.full(len(y), scaling.scale * noise, jnp.float32)
         return Observation(operator, scaling.scale * y + scaling.shift * ones, levels)
+
+
+# What is an option of one `guidance.inverse` only.
+INVERSE_OPTIONS = {"step": "dps", "iterations": "tmpd", "particles": "particles"}
+
+
+def unused_option(name: str, sampling: Any, guidance: Any, method: str, *, observed: bool) -> str | None:
+    """Why samples by this method do not depend on an option of config.sampling or config.guidance; None if they do."""
+    taken = sampling_options(sampling, method)
+    if name in sampling:
+        return None if name in taken else f"the sampler {method}, as it is set, takes {', '.join(taken)}"
+    if name in ("inverse", *INVERSE_OPTIONS) and not observed:
+        return "it is of samples that are given an observation"
+    if name in INVERSE_OPTIONS and guidance["inverse"] != INVERSE_OPTIONS[name]:
+        return f"it is of guidance.inverse={INVERSE_OPTIONS[name]}, and guidance.inverse is {guidance['inverse']}"
+    return None
 
 
 def finished(x: Images | np.ndarray, operator: controllable.Operator, y: Array, noise: float) -> Images:

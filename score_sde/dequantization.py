@@ -37,7 +37,7 @@ def uniform(scaling: Scaling) -> Dequantization:
     """y uniform in the cell (k + u) / 256, u in [0, 1) (Theis et al., 2016; the paper's choice)."""
 
     def sample(keys: Keys, x: Images) -> tuple[Images, PerSample]:
-        return scaling.to_model(images.dequantize(keys, x)), jnp.full(len(x), scaling.offset_bits)
+        return scaling.to_model(images.dequantize(keys, x)), jnp.full(len(x), scaling.offset_bits, x.dtype)
 
     return Dequantization(sample)
 
@@ -54,7 +54,7 @@ def truncated_normal(sde: SDE, scaling: Scaling, *, dequantized: bool, tau: floa
     levels = 256 if dequantized else 255  # cells in [0, 1]
     half_width = 0.5 * scaling.scale / levels
     eps = np.maximum(sde.time(np.array([half_width / tau])), LEAST_TIME)
-    (m,), (s,), (tau,) = sde.mean_scale(eps), sde.std(eps), half_width / sde.noise_level(eps)
+    m, s, tau = (value.item() for value in (sde.mean_scale(eps), sde.std(eps), half_width / sde.noise_level(eps)))
     log_normalizer = math.log(s * math.sqrt(2 * math.pi) * math.erf(tau / math.sqrt(2)))
 
     def sample(keys: Keys, x: Images) -> tuple[Images, PerSample]:
@@ -63,7 +63,7 @@ def truncated_normal(sde: SDE, scaling: Scaling, *, dequantized: bool, tau: floa
         middle = scaling.to_model((255 * x + 0.5) / 256 if dequantized else x)
         return m * middle + s * z, _bits_per_dim(-0.5 * jnp.square(z) - log_normalizer)
 
-    return Dequantization(sample, eps=float(eps[0]))
+    return Dequantization(sample, eps=eps.item())
 
 
 def unlearned(x: Images) -> tuple[FeatureMaps, FeatureMaps]:

@@ -1,6 +1,7 @@
 """What a config stands for, before anything is trained: network, memory, sampler, NFE."""
 
 import json
+from pathlib import Path
 
 import flax.linen as nn
 import jax
@@ -9,6 +10,9 @@ from ml_collections import ConfigDict
 
 from score_sde import parallel, workdir
 from score_sde.build import Classification, Experiment, parameter_counts, trainable
+from score_sde.conditional import NOTHING, Conditional, Given
+from score_sde.controllable.conditions import chosen_class, observation_of
+from score_sde.loaded import stored_config
 from score_sde.memory import tree_bytes
 from score_sde.randomness import sample_keys
 
@@ -38,7 +42,7 @@ def describe(config: ConfigDict) -> None:
     )
     nfe = None
     if isinstance(experiment, Experiment):
-        nfe = experiment.sampler(experiment.param_shapes).nfe
+        nfe = planned_nfe(experiment)
         print(f"sampler: {_sampler(experiment)}, {'adaptive' if nfe is None else nfe} network evaluations a sample")
     print(json.dumps({"trainable_parameters": learned, "total_parameters": total, "nfe": nfe}))
 
@@ -53,7 +57,9 @@ def _layers(experiment: Experiment | Classification) -> str:
         return len(module.path) == 1
 
     def outputs(params, x):
-        _, state = experiment.network.apply({"params": params}, x, jnp.ones(1), capture_intermediates=captured)
+        _, state = experiment.network.apply(
+            {"params": params}, x, jnp.ones(1, jnp.float32), capture_intermediates=captured
+        )
         return state["intermediates"]
 
     x = jax.ShapeDtypeStruct((1, *experiment.image_shape), jnp.float32)
@@ -74,7 +80,7 @@ def kept_bytes(experiment: Experiment | Classification) -> int:
 
         def network(params, x):
             compute = experiment.compute(training=True)
-            return compute.apply(experiment.network, {"params": params}, x, jnp.ones(images), *dropout)
+            return compute.apply(experiment.network, {"params": params}, x, jnp.ones(images, jnp.float32), *dropout)
 
         x = jax.ShapeDtypeStruct((images, *experiment.image_shape), jnp.float32)
         return tree_bytes(jax.eval_shape(lambda params, x: jax.vjp(network, params, x)[1], experiment.param_shapes, x))
@@ -82,7 +88,34 @@ def kept_bytes(experiment: Experiment | Classification) -> int:
     return kept(2) - kept(1)  # without the parameters and constants, which are kept once
 
 
+def planned_nfe(experiment: Experiment) -> int | None:
+    """Evaluations of a sample by the config's sampler, condition and guidance; None if it chooses its steps itself.
+
+    Of the networks that config.guidance names only the configs are read.
+    """
+    condition, guidance = experiment.config.sampling.condition, experiment.config.guidance
+    networks: dict[str, Experiment | Classification] = {}
+    if guidance.classifier:
+        networks["classifier"] = Classification(stored_config(Path(guidance.classifier)))
+    if guidance.weak:
+        networks["weak"] = Experiment(stored_config(Path(guidance.weak)))
+    conditional, given = Conditional(experiment, **networks), NOTHING
+    if chosen_class(condition) is not None:
+        given = Given(classes=jnp.zeros(1, jnp.int32))
+    if observe := observation_of(condition, experiment.image_shape):
+        operator = observe(1)
+        y = operator.forward(jnp.zeros((1, *experiment.image_shape)))
+        given = Given(observation=conditional.observed(operator, y, 0.0))
+    params = {name: network.param_shapes for name, network in (networks | {"score": experiment}).items()}
+    return conditional.sampler(params, given).nfe
+
+
 def _sampler(experiment: Experiment) -> str:
+    condition = experiment.config.sampling.condition
+    return _unconditional(experiment) + (f", {condition}" if condition else "")
+
+
+def _unconditional(experiment: Experiment) -> str:
     sampling = experiment.config.sampling
     method = sampling.method.lower()
     if method == "pc":

@@ -5,6 +5,7 @@ A message is a sentence that says what to do.
 
 import contextlib
 import difflib
+import os
 import sys
 from collections.abc import Callable, Iterable
 
@@ -38,6 +39,16 @@ def exit_status(program: Callable[[list[str]], int | None], argv: list[str] | No
 def warn(message: str) -> None:
     """What goes wrong and stops nothing, on stderr."""
     _say(f"warning: {message}")
+
+
+def tell(message: str) -> None:
+    """What is to be known and is nothing wrong, on stderr."""
+    _say(message)
+
+
+def shown(name: str | os.PathLike[str]) -> str:
+    """A file's name as text that can be printed and written anywhere: bytes that are no UTF-8 appear as \\udcNN."""
+    return os.fspath(name).encode("utf-8", "backslashreplace").decode()
 
 
 def _say(message: str) -> None:

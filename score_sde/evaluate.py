@@ -10,17 +10,17 @@ import jax.numpy as jnp
 import numpy as np
 from ml_collections import ConfigDict
 
-from score_sde import data, files, identities, images, parallel, workdir
+from score_sde import averages, data, files, identities, images, parallel, workdir
 from score_sde import report as page
 from score_sde.controllable.conditions import ALL, chosen_class, observation_of
-from score_sde.errors import UsageError
+from score_sde.errors import UsageError, warn
 from score_sde.loaded import TrainedClassifier, load_classifier
 from score_sde.measures import Measure, measure
 from score_sde.models import CLASSIFIERS
 from score_sde.parallel import pad_to_devices
 from score_sde.progress import bar, reporter
 from score_sde.randomness import Stream, sample_keys, stream
-from score_sde.reconstruct import ARRAYS, reconstruct
+from score_sde.reconstruct import ARRAYS, mean_nfe, reconstruct
 from score_sde.rounds import Arrays, Keep, Rounds, compute_anew, mean_and_error
 from score_sde.sampling.grids import time_grid
 from score_sde.sde import LEAST_TIME
@@ -65,6 +65,11 @@ def evaluate(config: ConfigDict, directory: str | Path, folder: str = "eval", ou
                 page.write(written, report)
             workdir.write(written, "report.json", report)
             _print(f"step {step}: {_summary(entry)}")
+            measured = page.metrics_of(entry)
+            if parallel.is_first() and "warning" in measured:
+                warn(f"step {step}: {measured['warning']}")
+    for line in page.lines(measured.get("baselines", {})):
+        _print(line)
     _print(f"Report: {written / 'report.json'}, report.html")
 
 
@@ -87,6 +92,7 @@ def _parts(model: Trained) -> dict[str, Callable[[Path], dict[str, Any]]]:
     parts: dict[str, Callable] = {}
     if options.enable_loss:
         parts["loss"] = lambda folder: loss(model, test_set, folder)
+        parts["weights"] = lambda folder: weights(model, test_set, folder)
     if options.enable_bpd:
         parts["bits_per_dim"] = lambda folder: bits_per_dim(model, bpd_set, repeats, folder)
     if options.enable_bound:
@@ -120,6 +126,7 @@ def _parts_of_classifier(model: TrainedClassifier) -> dict[str, Callable[[Path],
     check_labels(model.experiment, test_set)
     return {
         "loss": lambda folder: loss(model, test_set, folder),
+        "weights": lambda folder: weights(model, test_set, folder),
         "accuracy": lambda folder: accuracy(model, test_set, folder),
     }
 
@@ -151,7 +158,8 @@ def sample(config: ConfigDict, directory: str | Path, out: str | Path | None = N
         else:
             result = draw_samples(model, n, folder, stem)
         identities.enter(folder, stem, model, result)
-    _print(f"{result['num_samples']} samples, {result['nfe']:g} network evaluations each")
+    of_batch = f", {result['batch_nfe']:g} made for the batch" if "batch_nfe" in result else ""
+    _print(f"{result['num_samples']} samples, {result['nfe']:g} network evaluations each{of_batch}")
     for name, figure in result.items():
         if isinstance(figure, dict):
             _print(f"{name.replace('_', ' ')} {page.text(figure)}")
@@ -177,11 +185,11 @@ def draw_samples(
     size = model.samples_at_once(n, lambda size: {"classes": _classes(model, np.arange(size))})
     key = stream(stream(jax.random.key(model.config.seed + 1), Stream.SAMPLE), model.step)
     of_samples = identities.of_samples(model, n) | {"at_once": size}
-    rounds = _rounds(folder, stem, ["images", "nfe"], model, lambda: of_samples)
+    rounds = _rounds(folder, stem, ["images", "nfe", "batch_nfe"], model, lambda: of_samples)
     if measure:
         of_features = of_samples | {"weights": measure.features.digest}
         feature_rounds = _rounds(folder, "features", list(measure.features.arrays), model, lambda: of_features)
-    nfe, features, first = [], [], None
+    nfe, batch_nfe, features, first = [], [], [], None
     with bar(f"sampling ({model.config.sampling.method})", n, "img") as progress:
         for start in range(0, n, size):
             valid = min(size, n - start)
@@ -189,8 +197,9 @@ def draw_samples(
             def draw(start: int = start, valid: int = valid) -> Arrays:
                 numbers = np.arange(start, start + size)
                 keys, classes = sample_keys(key, jnp.asarray(numbers)), _classes(model, numbers)
-                x, evaluations = model.sample_with_nfe(keys, report=reporter(progress, valid, start), classes=classes)
-                return {"images": images.to_pixels(x)[:valid], "nfe": np.asarray(evaluations)[:valid]}
+                x, *counts = model.sample_with_counts(keys, report=reporter(progress, valid, start), classes=classes)
+                own, of_batch = (np.asarray(count)[:valid] for count in counts)
+                return {"images": images.to_pixels(x)[:valid], "nfe": own, "batch_nfe": of_batch}
 
             name = "" if n <= size else f"{start // size:04d}"
             found = rounds(name, draw)
@@ -198,10 +207,11 @@ def draw_samples(
                 features.append(feature_rounds(name, functools.partial(measure.features.of, found["images"])))
             progress.update(start + valid - progress.n)
             nfe.append(found["nfe"])
+            batch_nfe.append(found["batch_nfe"])
             first = found["images"] if first is None else first
     sheet, magnify = images.grid(first[:256]), max(1, 64 // model.config.data.image_size)
     files.replace(folder / f"{stem}.png", lambda file: images.write_png(file, sheet, magnify))
-    result: dict[str, Any] = {"num_samples": n, "nfe": float(np.concatenate(nfe).mean())}
+    result: dict[str, Any] = {"num_samples": n, **mean_nfe(np.concatenate(nfe), np.concatenate(batch_nfe))}
     if measure:
         arrays = {key: np.concatenate([part[key] for part in features]) for key in features[0]}
         result["metrics"] = measure(arrays, _protocol(model, n))
@@ -243,9 +253,36 @@ def loss(model: Trained | TrainedClassifier, source: data.Source, folder: Path |
 
     def chunk(indices: np.ndarray, repeat: int, report: Report) -> Arrays:
         pixels, labels = source.take(indices)
-        return {"loss": np.asarray(model.eval_losses(model.params, pixels, repeat, indices, labels))}
+        return {"loss": np.asarray(model.evaluation(model.params, pixels, repeat, indices, labels)["loss"])}
 
     return mean_and_error(_over_split(rounds, "loss", len(source), size, 1, chunk)["loss"])
+
+
+def weights(model: Trained | TrainedClassifier, source: data.Source, folder: Path | None = None) -> dict[str, Any]:
+    """Averaged and raw weights, on the first `averages.IMAGES` of a split: see `averages.compared`.
+
+    Warns where the average is the worse. folder: as `loss`.
+    """
+    n, options = min(len(source), averages.IMAGES), model.config.optim
+    fields = [f"{name}_{field}" for name in ("raw", "averaged") for field in model.experiment.evaluated]
+    rounds = _rounds(folder, "weights", fields, model, lambda: {"images": source.digest()})
+    both = functools.cache(model.both_weights)  # read where a round is missing only
+
+    def chunk(indices: np.ndarray, repeat: int, report: Report) -> Arrays:
+        pixels, labels = source.take(indices)
+        found = {name: model.evaluation(params, pixels, repeat, indices, labels) for name, params in both().items()}
+        return {f"{name}_{field}": np.asarray(values[field]) for name, values in found.items() for field in values}
+
+    arrays = _over_split(rounds, "weights", n, model.config.eval.batch_size, 1, chunk)
+    of_both = {
+        name: [{field: arrays[f"{name}_{field}"][0] for field in model.experiment.evaluated}]
+        for name in ("raw", "averaged")
+    }
+    result = averages.compared(**of_both)
+    problem = averages.complaint(result, rate=options.ema_rate, schedule=options.ema_schedule, updates=model.step)
+    if problem and parallel.is_first():
+        warn(problem)
+    return result | ({"warning": problem} if problem else {})
 
 
 def accuracy(model: TrainedClassifier, source: data.Source, folder: Path | None = None) -> dict[str, Any]:

@@ -10,12 +10,13 @@ trajectory: a probe drawn anew would make the right-hand side random and break t
 Images of 256 levels must be dequantised (`score_sde.dequantization`) before they come here.
 """
 
+import functools
+import math
 from collections.abc import Callable
 from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 
 from score_sde.array_types import Array, Float, Images, Keys, PerSample, ScoreFn
 from score_sde.errors import UsageError, one_of
@@ -23,7 +24,7 @@ from score_sde.randomness import Noise, Stream, normal, rademacher, stream
 from score_sde.sampling.probability_flow import check_tolerances, drift
 from score_sde.sampling.runge_kutta import State as OdeState
 from score_sde.sampling.runge_kutta import dormand_prince
-from score_sde.sampling.solver import Solver, check_eps
+from score_sde.sampling.solver import Solver, check_eps, evaluations
 from score_sde.sde import LEAST_TIME, SDE
 
 VectorField = Callable[[Images], Images]
@@ -133,7 +134,8 @@ def bits_per_dim(
     def rhs(t, y, probes):
         return with_divergence(lambda x: velocity(t, x), y[0], probes)
 
-    ode = dormand_prince(rhs, eps, 1.0, rtol=rtol, atol=atol)
+    passes = functools.partial(evaluations, score_fn)
+    ode = dormand_prince(rhs, eps, 1.0, rtol=rtol, atol=atol, evaluations=passes)
 
     def init(keys: Keys, x: Images) -> State:
         probes = draw(stream(keys, Stream.PROBE), (num_probes, *x.shape[1:])).astype(x.dtype)
@@ -142,7 +144,7 @@ def bits_per_dim(
     def result(state: State) -> tuple[PerSample, Images, Array]:
         z, log_det = state.ode.y
         nats = -(sde.prior_logp(z) + log_det)
-        return nats / (np.log(2) * z[0].size) + offset_bits, z, state.ode.nfe
+        return nats / (math.log(2) * z[0].size) + offset_bits, z, state.ode.nfe
 
     return Solver(
         init=init,

@@ -19,6 +19,7 @@ probability-flow ODE, another model where the score is not exact. What makes it 
 Images of 256 levels must be dequantised (`score_sde.dequantization`) before they come here.
 """
 
+import math
 from collections.abc import Callable
 
 import jax
@@ -62,9 +63,9 @@ def likelihood_bound(sde: SDE, score_fn: ScoreFn, *, num_times: int = 1, eps: fl
             t = jnp.clip(sde.time(jnp.exp(level)), eps, 1.0)
             return residual(stream(steps, number), x, t)
 
-        integral = (high - low) * jnp.mean(jax.lax.map(slice_residual, jnp.arange(num_times)), axis=0)
-        decoder = d * (0.5 * np.log(2 * np.pi) + low) + 0.5 * residual(keys, x, jnp.full(len(x), eps))
-        return (_prior_divergence(sde, x) + integral + decoder) / (np.log(2) * d)
+        integral = (high - low) * jnp.mean(jax.lax.map(slice_residual, jnp.arange(num_times, dtype=jnp.int32)), axis=0)
+        decoder = d * (0.5 * math.log(2 * math.pi) + low) + 0.5 * residual(keys, x, jnp.full(len(x), eps, x.dtype))
+        return (_prior_divergence(sde, x) + integral + decoder) / (math.log(2) * d)
 
     return bound
 
@@ -72,7 +73,7 @@ def likelihood_bound(sde: SDE, score_fn: ScoreFn, *, num_times: int = 1, eps: fl
 def _prior_divergence(sde: SDE, x: Images) -> PerSample:
     """KL(N(m x, s^2) || N(0, prior_std^2)) at t = 1, in nats."""
     m, s = (f(np.ones(1)).item() / sde.prior_std for f in (sde.mean_scale, sde.std))
-    return 0.5 * x[0].size * (s**2 + m**2 * _mean_square(x) - 1 - 2 * np.log(s))
+    return 0.5 * x[0].size * (s**2 + m**2 * _mean_square(x) - 1 - 2 * math.log(s))
 
 
 def _mean_square(x: Images) -> PerSample:

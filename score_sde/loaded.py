@@ -68,9 +68,11 @@ class Loaded:
         """Takes the weights of another checkpoint; nothing is compiled again."""
         self.step = step
         state, self.digest = restore_state(self.experiment, self.directory / "checkpoints", step)
-        params = state.ema_params if self.ema else state.params
-        # Trained on more devices, it may be loaded on fewer.
-        self.params = place(params, fully_sharded(params, math.gcd(self.config.training.fsdp, jax.device_count())))
+        self.params = self._placed(state.ema_params if self.ema else state.params)
+
+    def _placed(self, params: PyTree) -> PyTree:
+        """Parameters on the devices. Trained on more of these, they may be loaded on fewer."""
+        return place(params, fully_sharded(params, math.gcd(self.config.training.fsdp, jax.device_count())))
 
     @property
     def config(self) -> ConfigDict:
@@ -80,18 +82,25 @@ class Loaded:
     def sde(self) -> SDE:
         return self.experiment.sde
 
-    def eval_losses(
+    def evaluation(
         self, params: PyTree, pixels: Pixels, number: int, indices: np.ndarray, labels: np.ndarray | None = None
-    ) -> PerSample:
-        """`Experiment.eval_losses` over all devices, of the images with their labels if the network takes these."""
+    ) -> dict[str, PerSample]:
+        """`Trainable.evaluation` over all devices, of the images with their labels if the network takes these."""
         n, of_labels = len(pixels), (labels.astype(np.int32),) if self.experiment.takes_labels else ()
         pixels, indices, *of_labels = split(pixels, indices, *of_labels)
-        return self._eval_losses(params, pixels, number, indices, *of_labels)[:n]
+        found = self._evaluation(params, pixels, number, indices, *of_labels)
+        return {name: values[:n] for name, values in found.items()}
 
     @functools.cached_property
-    def _eval_losses(self) -> Callable:
+    def _evaluation(self) -> Callable:
         of_labels = (0,) if self.experiment.takes_labels else ()
-        return pmap(self.experiment.eval_losses, in_axes=(None, 0, None, 0, *of_labels), out_axes=None)
+        return pmap(self.experiment.evaluation, in_axes=(None, 0, None, 0, *of_labels), out_axes=None)
+
+    def both_weights(self) -> dict[str, PyTree]:
+        """The "raw" and the "averaged" weights of the checkpoint, one of them read again."""
+        state, _ = restore_state(self.experiment, self.directory / "checkpoints", self.step)
+        other = self._placed(state.params if self.ema else state.ema_params)
+        return {"raw": other, "averaged": self.params} if self.ema else {"raw": self.params, "averaged": other}
 
 
 class TrainedClassifier(Loaded):

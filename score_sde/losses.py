@@ -66,11 +66,32 @@ def dsm_loss(
     reduce_mean: bool,
 ) -> PerSample:
     """Loss of each image, eq. (1): the mean over its elements if `reduce_mean`, else half their sum."""
+    predicted = predicted_noise(score_fn, perturbation, x0, t, z)
+    return noise_loss(predicted, perturbation, t, z, likelihood_weighting=likelihood_weighting, reduce_mean=reduce_mean)
+
+
+def predicted_noise(score_fn: ScoreFn, perturbation: Perturbation, x0: Images, t: Times, z: Images) -> Images:
+    """The noise -s(t) score that a score sees in x_t, where z is."""
     x, (_, std) = perturb(perturbation, x0, t, z), perturbation.marginal(t)
-    losses = jnp.square(expand(std, x) * score_fn(x, t) + z)
-    axes = tuple(range(1, x0.ndim))
+    return -expand(std, x) * score_fn(x, t)
+
+
+def noise_loss(
+    predicted: Images,
+    perturbation: Perturbation,
+    t: Times,
+    z: Images,
+    *,
+    likelihood_weighting: bool,
+    reduce_mean: bool,
+) -> PerSample:
+    """`dsm_loss` of a predicted noise."""
+    losses, axes = jnp.square(z - predicted), tuple(range(1, z.ndim))
     loss = jnp.mean(losses, axes) if reduce_mean else 0.5 * jnp.sum(losses, axes)
-    return loss * jnp.square(perturbation.diffusion(t) / std) if likelihood_weighting else loss
+    if not likelihood_weighting:
+        return loss
+    _, std = perturbation.marginal(t)
+    return loss * jnp.square(perturbation.diffusion(t) / std)
 
 
 def cross_entropy(logits: Float[Array, "b k"], labels: Labels) -> PerSample:

@@ -10,7 +10,7 @@ from absl import flags
 from ml_collections import ConfigDict, config_flags
 
 from score_sde import backend
-from score_sde.errors import UsageError, exit_status, nearest
+from score_sde.errors import UsageError, exit_status, nearest, warn
 
 CONFIG = ("--config", "-config")
 DATA = ("data_dir", "archives", "path", "in_memory_gib", "num_workers", "corrupt")
@@ -81,6 +81,8 @@ def _run(mode: str, values: flags.FlagValues, overrides: dict) -> None:
     from score_sde.evaluate import evaluate, sample
 
     config = _of_workdir(Path(workdir), config, overrides)
+    if mode == "sample" or (mode == "eval" and config.eval.enable_sampling):
+        _tell_unused(config, overrides)
     if mode == "train_dequantizer":
         from score_sde.train_dequantizer import train_dequantizer
 
@@ -103,6 +105,7 @@ def _of_workdir(directory: Path, config: ConfigDict, overrides: dict) -> ConfigD
         with contextlib.suppress(KeyError, AttributeError, TypeError):
             if key not in overrides:
                 config.update_from_flattened_dict({key: tuple(value) if isinstance(value, list) else value})
+    workdir.inherit(directory, config, overrides)
     workdir.check_same_run(directory, config.to_dict())
     stored = stored_config(directory)
     flat = workdir.flatten(stored.to_dict())
@@ -117,6 +120,23 @@ def _of_workdir(directory: Path, config: ConfigDict, overrides: dict) -> ConfigD
             stored[section] = config[section]
         stored.update_from_flattened_dict({key: overrides[key] for key in HERE if key in overrides})
     return stored
+
+
+def _tell_unused(config: ConfigDict, overrides: dict) -> None:
+    """Warns of options on the command line that change no sample."""
+    from score_sde.conditional import check_options, unused_option
+    from score_sde.controllable.conditions import KINDS
+    from score_sde.parallel import is_first
+
+    check_options(config.guidance)
+    method, observed = config.sampling.method.lower(), config.sampling.condition.partition("=")[0] in KINDS
+    read = ("method", "num_samples", "batch_size", "condition", "samples_each", "noise")  # by the program itself
+    for key, value in overrides.items():
+        section, _, name = key.partition(".")
+        if section in ("sampling", "guidance") and name not in read and is_first():
+            reason = unused_option(name, config.sampling, config.guidance, method, observed=observed)
+            if reason:
+                warn(f"{key}={value} changes nothing: {reason}.")
 
 
 def parse(argv: list[str], define: Callable[[flags.FlagValues], None], usage: str) -> flags.FlagValues:

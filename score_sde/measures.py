@@ -18,10 +18,11 @@ Load = Callable[[bool], data.Source]  # the training split, or the one for evalu
 
 
 class Measure(NamedTuple):
-    """Figures of samples."""
+    """Figures of samples. baselines: what those of so many samples stand beside, computed now or by an earlier call."""
 
     features: metrics.Features
     statistics: metrics.Statistics
+    baselines: Callable[[int], metrics.Baselines]
 
     def __call__(self, arrays: Arrays, protocol: Mapping[str, Any]) -> dict[str, Any]:
         """Of features and logits. protocol: what they depend on besides these statistics, which is added here."""
@@ -33,7 +34,10 @@ class Measure(NamedTuple):
             "pixels": "clipped, times 255, rounded down to uint8",
         }
         figures = metrics.measure(self.features.name, arrays, self.statistics)
-        return figures | {"fingerprint": metrics.fingerprint(of_all), "protocol": of_all}
+        baselines = self.baselines(len(arrays["features"]))
+        warning = baselines.warning(arrays["features"], self.statistics)
+        figures |= {"fingerprint": metrics.fingerprint(of_all), "protocol": of_all, "baselines": baselines.rows}
+        return figures | ({"warning": warning} if warning else {})
 
 
 def measure(config: ConfigDict) -> Measure | None:
@@ -42,7 +46,8 @@ def measure(config: ConfigDict) -> Measure | None:
         return None
     load = functools.cache(lambda train: load_data(config, train=train))  # both may need the same split
     of = _features(config, load)
-    return Measure(of, _statistics(config, of, load))
+    statistics = _statistics(config, of, load)
+    return Measure(of, statistics, functools.cache(lambda n: _baselines(config, n, of, statistics, load)))
 
 
 def folder(config: ConfigDict) -> Path:
@@ -90,6 +95,35 @@ def _statistics(config: ConfigDict, of: metrics.Features, load: Load) -> metrics
         found = metrics.statistics_of(source, of, about | {"versions": workdir.versions()})
         found.save(path, "config.metrics.dir")
     return found
+
+
+def _baselines(
+    config: ConfigDict, n: int, of: metrics.Features, statistics: metrics.Statistics, load: Load
+) -> metrics.Baselines:
+    """Those of n samples, computed now or by an earlier call."""
+    held_out, shape = _held_out(config, statistics, load), (config.data.image_size,) * 2 + (config.data.num_channels,)
+    about = {
+        "images": [n, *shape],
+        "features_digest": of.digest,
+        "statistics": statistics.digest,
+        "held_out": None if held_out is None else held_out.digest(),
+    }
+    path = folder(config) / f"baselines_{metrics.fingerprint(about)}.npz"
+    found = metrics.load_baselines(path, about)
+    if not all_agree(found is not None):
+        found = metrics.baselines_of(n, shape, held_out, of, statistics)
+        found.save(path, about, "config.metrics.dir")
+    return found
+
+
+def _held_out(config: ConfigDict, statistics: metrics.Statistics, load: Load) -> data.Source | None:
+    """The split that the statistics are not of; None if it has the same images, or cannot be had."""
+    try:
+        found = load((statistics.about.get("split") or config.metrics.split) == "test")
+    except UsageError as error:
+        warn(f"No figures of held-out images stand beside those of samples. {error}")
+        return None
+    return None if found.digest() == statistics.about.get("data_digest") else found
 
 
 def _kept(path: Path, about: Mapping[str, Any]) -> metrics.Statistics | None:

@@ -12,6 +12,7 @@ observation y = A x_0 + n a Gaussian is a Gaussian, and a mixture of them a mixt
 """
 
 import abc
+import math
 from collections.abc import Sequence
 
 import jax
@@ -86,7 +87,8 @@ class Gaussian(Oracle):
         self.variances, self.axes = np.maximum(variances, 0.0), axes
 
     def sample(self, keys: Keys) -> Images:
-        return self._back(jnp.sqrt(self._cast(self.variances)) * normal(keys, (self.mean.size,))) + self._mean()
+        z = normal(keys, (self.mean.size,))
+        return self._back(jnp.sqrt(_like(z, self.variances)) * z) + _like(z, self.mean)
 
     def score(self, sde: SDE, x: Images, t: Times) -> Images:
         y, _, variances = self._along_axes(sde, x, t)
@@ -94,11 +96,11 @@ class Gaussian(Oracle):
 
     def log_density(self, sde: SDE, x: Images, t: Times) -> PerSample:
         y, _, variances = self._along_axes(sde, x, t)
-        return -0.5 * jnp.sum(jnp.square(y) / variances + jnp.log(2 * np.pi * variances), axis=1)
+        return -0.5 * jnp.sum(jnp.square(y) / variances + jnp.log(2 * math.pi * variances), axis=1)
 
     def posterior_mean(self, sde: SDE, x: Images, t: Times) -> Images:
         y, scale, variances = self._along_axes(sde, x, t)
-        return self._back(scale * self._cast(self.variances) / variances * y) + self._mean()
+        return self._back(scale * _like(x, self.variances) / variances * y) + _like(x, self.mean)
 
     @property
     def covariance(self) -> np.ndarray:
@@ -131,36 +133,29 @@ class Gaussian(Oracle):
         """The exact solution at t1 of the probability-flow ODE through x at t0: it only rescales the principal axes."""
         y, _, before = self._along_axes(sde, x, t0)
         _, scale, after = self._along_axes(sde, x, t1)
-        return self._back(jnp.sqrt(after / before) * y) + expand(scale[:, 0], x) * self._mean()
+        return self._back(jnp.sqrt(after / before) * y) + expand(scale[:, 0], x) * _like(x, self.mean)
 
     def bits_per_dim(self, sde: SDE, x: Images, eps: float = LEAST_TIME) -> PerSample:
         """Bits/dim, in model range, of the probability-flow model with this score: its density at the time eps.
 
         It differs from -log p_eps by having the SDE's prior at t = 1 instead of p_1.
         """
-        t0, t1 = jnp.full(len(x), eps), jnp.ones(len(x))
+        t0, t1 = jnp.full(len(x), eps, x.dtype), jnp.ones(len(x), x.dtype)
         _, _, before = self._along_axes(sde, x, t0)
         _, _, after = self._along_axes(sde, x, t1)
         log_det = 0.5 * jnp.sum(jnp.log(after / before), axis=1)
-        return -(sde.prior_logp(self.flow(sde, x, t0, t1)) + log_det) / (np.log(2) * self.mean.size)
+        return -(sde.prior_logp(self.flow(sde, x, t0, t1)) + log_det) / (math.log(2) * self.mean.size)
 
     def _along_axes(self, sde: SDE, x: Images, t: Times) -> tuple[Array, Array, Array]:
         """x - m mu along the principal axes (b, D), m (b, 1), and the variances of p_t (b, D)."""
         scale, std = sde.mean_scale(t)[:, None], sde.std(t)[:, None]
-        y = (x - expand(scale[:, 0], x) * self._mean()).reshape(len(x), -1)
-        y = y if self.axes is None else jnp.matmul(y, self._cast(self.axes), precision=HIGHEST)
-        return y, scale, jnp.square(scale) * self._cast(self.variances) + jnp.square(std)
+        y = (x - expand(scale[:, 0], x) * _like(x, self.mean)).reshape(len(x), -1)
+        y = y if self.axes is None else jnp.matmul(y, _like(x, self.axes), precision=HIGHEST)
+        return y, scale, jnp.square(scale) * _like(x, self.variances) + jnp.square(std)
 
     def _back(self, y: Float[Array, "b d"]) -> Images:
-        y = y if self.axes is None else jnp.matmul(y, self._cast(self.axes.T), precision=HIGHEST)
+        y = y if self.axes is None else jnp.matmul(y, _like(y, self.axes.T), precision=HIGHEST)
         return y.reshape(-1, *self.shape)
-
-    def _mean(self) -> Float[Array, "h w c"]:
-        return self._cast(self.mean)
-
-    @staticmethod
-    def _cast(x: np.ndarray) -> Array:
-        return jnp.asarray(x, float)
 
 
 class Mixture(Oracle):
@@ -176,7 +171,8 @@ class Mixture(Oracle):
         self.shape = components[0].shape
 
     def sample(self, keys: Keys) -> Images:
-        chosen = jnp.searchsorted(jnp.asarray(np.cumsum(self.weights)[:-1], float), uniform(stream(keys, 0)))
+        u = uniform(stream(keys, 0))
+        chosen = jnp.searchsorted(_like(u, np.cumsum(self.weights)[:-1]), u)
         samples = jnp.stack([component.sample(stream(keys, 1)) for component in self.components])
         return samples[chosen, jnp.arange(len(keys))]
 
@@ -198,7 +194,7 @@ class Mixture(Oracle):
     def log_joint(self, sde: SDE, x: Images, t: Times) -> Float[Array, "k b"]:
         """log p_t(component, x)."""
         densities = [component.log_density(sde, x, t) for component in self.components]
-        return jnp.stack(densities) + jnp.log(jnp.asarray(self.weights, float))[:, None]
+        return jnp.stack(densities) + jnp.log(_like(x, self.weights))[:, None]
 
     def _average(self, sde: SDE, x: Images, t: Times, values: list[Images]) -> Images:
         """Over the components, by their probabilities given x."""
@@ -223,28 +219,31 @@ class Empirical(Oracle):
 
     def sample(self, keys: Keys) -> Images:
         n = len(self.data)
-        return self._data()[jnp.minimum((uniform(keys) * n).astype(jnp.int32), n - 1)]
+        u = uniform(keys)
+        return _like(u, self.data)[jnp.minimum((u * n).astype(jnp.int32), n - 1)]
 
     def score(self, sde: SDE, x: Images, t: Times) -> Images:
         scale, std = expand(sde.mean_scale(t), x), expand(sde.std(t), x)
         return (scale * self.posterior_mean(sde, x, t) - x) / jnp.square(std)
 
     def log_density(self, sde: SDE, x: Images, t: Times) -> PerSample:
-        normaliser = np.log(len(self.data)) + x[0].size * (jnp.log(sde.std(t)) + 0.5 * np.log(2 * np.pi))
+        normaliser = math.log(len(self.data)) + x[0].size * (jnp.log(sde.std(t)) + 0.5 * math.log(2 * math.pi))
         return jax.nn.logsumexp(self._exponents(sde, x, t), axis=1) - normaliser
 
     def posterior_mean(self, sde: SDE, x: Images, t: Times) -> Images:
         weights = jax.nn.softmax(self._exponents(sde, x, t), axis=1)
-        return jnp.tensordot(weights, self._data(), 1, precision=HIGHEST)
+        return jnp.tensordot(weights, _like(x, self.data), 1, precision=HIGHEST)
 
     def _exponents(self, sde: SDE, x: Images, t: Times) -> Float[Array, "b n"]:
         """-|x - m x_i|^2 / (2 s^2), from differences: squares apart would cancel in float32."""
 
         def distances(x: Float[Array, "h w c"], scale: Float[Array, ""]) -> Float[Array, " n"]:
-            return jnp.sum(jnp.square(x - scale * self._data()), axis=(1, 2, 3))
+            return jnp.sum(jnp.square(x - scale * _like(x, self.data)), axis=(1, 2, 3))
 
         squares = jax.lax.map(lambda pair: distances(*pair), (x, sde.mean_scale(t)))
         return -squares / (2 * jnp.square(sde.std(t))[:, None])
 
-    def _data(self) -> Images:
-        return jnp.asarray(self.data, float)
+
+def _like(x: Array, values: np.ndarray) -> Array:
+    """Values in the type of x."""
+    return jnp.asarray(values, jnp.result_type(x))

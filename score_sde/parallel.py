@@ -17,10 +17,11 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax._src import core  # of what is traced JAX tells nothing in public
 from jax.experimental import multihost_utils
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec, Sharding
 
-from score_sde.backend import compiler_options, keep_memory
+from score_sde.backend import compiler_options, keep_memory, program
 from score_sde.errors import UsageError
 
 keep_memory()
@@ -74,14 +75,27 @@ def pmap(fn: Callable, *, in_axes: tuple, out_axes: Any, donate_argnums: tuple[i
     """`fn` compiled over all devices; axes are 0 (batch, split) or None, shardings, or trees of these.
 
     None is replicated as an output, and as an input what it is: replicated, or parameters split by `fully_sharded`.
+    Inside another program (`jit`, `grad`, `scan`, `vmap`) it is a part of that one, which says where its arrays are.
     """
     as_it_is = jax.tree.map(
         lambda axis: None if axis is None else shardings(axis), in_axes, is_leaf=lambda axis: axis is None
     )
     placed = dict(in_shardings=as_it_is, out_shardings=shardings(out_axes))
-    return jax.jit(
-        fn, **placed, donate_argnums=donate_argnums, compiler_options=compiler_options(jax.default_backend())
-    )
+    options = compiler_options(jax.default_backend())
+    alone = jax.jit(fn, **placed, donate_argnums=donate_argnums, compiler_options=options)
+    inside = jax.jit(fn)  # JAX takes compiler options of a whole program only
+
+    @functools.wraps(fn)
+    def program(*args: Any) -> Any:
+        return (inside if is_traced() else alone)(*args)
+
+    program.lower = alone.lower
+    return program
+
+
+def is_traced() -> bool:
+    """Whether this is called while JAX traces another program, whose numbers are not there yet."""
+    return not core.trace_state_clean()
 
 
 def place(tree: Any, placement: Any = None) -> Any:
@@ -92,8 +106,16 @@ def place(tree: Any, placement: Any = None) -> Any:
 
 
 def split(*arrays: Any) -> tuple[Any, ...]:
-    """Arrays of one batch on all devices; a batch they do not divide is filled up with copies of its last row."""
+    """Arrays of one batch on all devices; a batch they do not divide is filled up with copies of its last row.
+
+    Inside another program they stay what they are. Raises `UsageError` unless all have the same number of rows.
+    """
     n = len(arrays[0])
+    if any(len(array) != n for array in arrays):
+        shapes = ", ".join(str(array.shape) for array in arrays)
+        raise UsageError(f"The arrays of one batch have the shapes {shapes}; give one row of each for every image.")
+    if is_traced():
+        return arrays
     rows = np.minimum(np.arange(pad_to_devices(n)), n - 1)
     return tuple(_place(array, shardings(0), rows) for array in arrays)
 
@@ -142,7 +164,7 @@ class Largest:
 
     def __init__(self):
         self._under_way: deque[jax.Array] = deque()
-        self._max = jax.jit(jnp.max, out_shardings=shardings(None))
+        self._max = program(jnp.max, out_shardings=shardings(None))
 
     def __call__(self, number: int) -> int:
         """All must call it. 0 before there is an answer; of one process alone, its own number at once."""

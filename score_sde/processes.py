@@ -6,7 +6,9 @@ they would wait for it in a collective, or in JAX's shutdown.
 """
 
 import contextlib
+import functools
 import importlib.util
+import ipaddress
 import json
 import os
 import re
@@ -15,11 +17,12 @@ import sys
 import threading
 import time
 import traceback
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, NoReturn
 
 import jax
-from jax._src import distributed  # its client is the only door to the coordinator
+from jax._src import distributed, xla_bridge  # the only doors to the coordinator, and to how CPUs meet
+from jax._src.lib import _jax
 
 from score_sde.errors import UsageError, exit_status
 from score_sde.parallel import is_first
@@ -29,6 +32,7 @@ START_SECONDS = 300
 HEARTBEAT_SECONDS = 60
 LEAVE_SECONDS = 3  # for the others to come to the same end by themselves
 ENDED = "score_sde/ended"
+COORDINATOR = "score_sde/coordinator/"  # its address, as each process sees it
 LOST = re.compile("gloo|nccl|coordination|barrier|socket closed|connection (reset|closed)|heartbeat", re.IGNORECASE)
 
 
@@ -141,12 +145,51 @@ def _start(arguments: dict[str, Any]) -> None:
         jax.distributed.initialize(
             **arguments, initialization_timeout=2 * START_SECONDS, heartbeat_timeout_seconds=HEARTBEAT_SECONDS
         )
+        _let_cpus_meet()
     except Exception as error:  # JAX raises various types
         raise problem((str(error).strip() or type(error).__name__).splitlines()[0]) from error
     finally:
         late.cancel()
     if os.environ.get("SLURM_STEP_TASKS_PER_NODE", "").partition("(")[0] == "1":
         jax.config.update("jax_cuda_visible_devices", "all")  # JAX would take one GPU a task, here one of a node's
+
+
+def _let_cpus_meet() -> None:
+    """Binds JAX's CPU collectives to an address of this host that the other processes reach.
+
+    JAX takes what the host's own name resolves to, which on Debian and others is a loopback address.
+    """
+    if jax.config.jax_cpu_collectives_implementation != "gloo":
+        return
+    client, number = distributed.global_state.client, distributed.global_state.process_id
+    own, coordinator = _route_to(distributed.global_state.coordinator_address)
+    client.key_value_set(f"{COORDINATOR}{number}", coordinator)
+    client.wait_at_barrier("score_sde/addresses", START_SECONDS * 1000)
+    address = _reached_at(own, [seen for _, seen in client.key_value_dir_get(COORDINATOR)])
+    collectives = _jax.make_gloo_tcp_collectives(distributed_client=client, hostname=address)
+    cpus = functools.partial(xla_bridge.make_cpu_client, collectives)
+    xla_bridge.register_backend_factory("cpu", cpus, priority=0, fail_quietly=False)
+
+
+def _route_to(coordinator: str) -> tuple[str, str]:
+    """The address of this host that faces HOST:PORT, and that one's."""
+    host, _, port = coordinator.rpartition(":")
+    found = socket.getaddrinfo(host.strip("[]"), int(port), type=socket.SOCK_DGRAM)
+    for family, kind, _, _, there in sorted(found, key=lambda entry: entry[0] != socket.AF_INET):
+        with contextlib.suppress(OSError), socket.socket(family, kind) as probe:
+            probe.connect(there)  # sends nothing
+            return probe.getsockname()[0], probe.getpeername()[0]
+    raise OSError(f"no route to {coordinator}")
+
+
+def _reached_at(own: str, coordinators: Sequence[str]) -> str:
+    """`own`, unless it is a loopback address, as on the coordinator's host, and others see another there."""
+
+    def loops(address: str) -> bool:
+        return ipaddress.ip_address(address).is_loopback
+
+    outside = sorted(address for address in set(coordinators) if not loops(address))
+    return outside[0] if loops(own) and outside else own
 
 
 def _watch(finished: threading.Event) -> None:

@@ -9,8 +9,9 @@ import jax
 from tqdm import tqdm
 
 from score_sde.array_types import Images, Keys, PyTree
+from score_sde.errors import UsageError
 from score_sde.memory import program_bytes
-from score_sde.parallel import all_agree, batch_axes, is_first, pmap, split
+from score_sde.parallel import all_agree, batch_axes, is_first, is_traced, pmap, split
 from score_sde.sampling import Solver, advance
 
 FORMAT = "{desc}: {percentage:3.0f}%|{bar:24}| {n:.0f}/{total:.0f} [{elapsed}<{remaining}, {rate_fmt}]{postfix}"
@@ -63,6 +64,11 @@ class Runner:
 
         given: trees of arrays with one row for each of x.
         """
+        if is_traced():
+            raise UsageError(
+                "This runs programs of its own until it is done, and cannot be a part of another (jit, grad, scan, "
+                "vmap); there solve a sampler of score_sde.sampling with model.score."
+            )
         n = len(x)
         leaves, structure = jax.tree.flatten(given)
         keys, x, *leaves = split(keys, x, *leaves)

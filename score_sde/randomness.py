@@ -1,7 +1,8 @@
 """Randomness is a function of (seed, step, sample index) only.
 
 Every sample owns a key, derived from its global index. What a sample needs is drawn from its own key, so the numbers
-do not depend on how a batch is split over devices, rounds, microbatches or restarts.
+do not depend on how a batch is split over devices, rounds, microbatches or restarts. They are drawn in float32 whatever
+JAX's default type is: in float64 they would be other numbers, not the same ones with more digits.
 """
 
 import enum
@@ -50,9 +51,14 @@ def sample_keys(key: Key[Array, ""], indices: Int[Array, " b"]) -> Keys:
 
 
 def batch_keys(key: Key[Array, "..."], batch_size: int) -> Keys:
-    """Keys of samples 0..batch_size-1 if `key` is a single key; an array of keys is returned as it is."""
+    """Keys of samples 0..batch_size-1 if `key` is a single key; an array of so many keys is returned as it is.
+
+    Raises `UsageError` for keys of another kind or number.
+    """
     if not jnp.issubdtype(key.dtype, jax.dtypes.prng_key):
         raise UsageError("Keys are those of jax.random.key(seed), not of the older jax.random.PRNGKey.")
+    if key.ndim and key.shape != (batch_size,):
+        raise UsageError(f"Keys of shape {key.shape} for {batch_size} images; give a single key, or one for each.")
     return key if key.ndim else sample_keys(key, jnp.arange(batch_size))
 
 
@@ -61,17 +67,19 @@ Noise = Callable[[Keys, tuple[int, ...]], Float[Array, "b ..."]]  # such as `nor
 
 def normal(keys: Keys, shape: tuple[int, ...]) -> Float[Array, "b ..."]:
     """Standard normal numbers of shape (b, *shape), each row from its own key."""
-    return jax.vmap(lambda key: jax.random.normal(key, shape))(keys)
+    return jax.vmap(lambda key: jax.random.normal(key, shape, jnp.float32))(keys)
 
 
 def rademacher(keys: Keys, shape: tuple[int, ...]) -> Float[Array, "b ..."]:
     """Signs -1.0 and +1.0 with equal probability, of shape (b, *shape)."""
-    return jax.vmap(lambda key: jax.random.rademacher(key, shape, jnp.float32))(keys)
+    # `jax.random.rademacher` itself draws in JAX's default type.
+    heads = jax.vmap(lambda key: jax.random.bernoulli(key, jnp.float32(0.5), shape))(keys)
+    return jnp.where(heads, jnp.float32(1), jnp.float32(-1))
 
 
 def uniform(keys: Keys, shape: tuple[int, ...] = ()) -> Float[Array, "b ..."]:
     """Uniform numbers in [0, 1) of shape (b, *shape)."""
-    return jax.vmap(lambda key: jax.random.uniform(key, shape))(keys)
+    return jax.vmap(lambda key: jax.random.uniform(key, shape, jnp.float32))(keys)
 
 
 def keep_mask(keys: Keys, shape: tuple[int, ...], rate: float) -> tuple[Shaped[Array, "b ..."], float]:
@@ -80,7 +88,7 @@ def keep_mask(keys: Keys, shape: tuple[int, ...], rate: float) -> tuple[Shaped[A
     16 random bits decide on each, so that the probability is within 1e-5 of 1 - rate, at half the cost of 32.
     """
     size, threshold = math.prod(shape), round(rate * 2**16)
-    words = jax.vmap(lambda key: jax.random.bits(key, (-(-size // 2),)))(keys)
+    words = jax.vmap(lambda key: jax.random.bits(key, (-(-size // 2),), jnp.uint32))(keys)
     bits = jax.lax.bitcast_convert_type(words, jnp.uint16).reshape(len(keys), -1)[:, :size]
     return bits.reshape(-1, *shape) >= threshold, 1 - threshold / 2**16
 

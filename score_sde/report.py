@@ -22,11 +22,15 @@ SIDE = 768  # of a grid in the page, in pixels
 def write(folder: Path, report: Mapping[str, Any]) -> Path:
     """Writes `folder`/report.html of a report and of the samples beneath the folder; returns its path."""
     entries = report["checkpoints"]
-    protocols = {m["fingerprint"]: m["protocol"] for m in map(_metrics, entries) if m}
+    protocols = {m["fingerprint"]: m["protocol"] for m in map(metrics_of, entries) if m}
     found = {entry["step"]: figures(entry, apart=len(protocols) > 1) for entry in entries}
     names = list(dict.fromkeys(name for of_step in found.values() for name in of_step))
     rows = [[f"{step:,}", *(text(of_step.get(name)) for name in names)] for step, of_step in found.items()]
+    beside = baselines(entries, apart=len(protocols) > 1)
+    rows += [[row, *(text(of_row[name]) if name in of_row else "" for name in names)] for row, of_row in beside.items()]
     body = [page.note("EMA weights. ± is one standard error."), page.table(["step", *names], rows)]
+    warnings = {entry["step"]: metrics_of(entry).get("warning") for entry in entries}
+    body += [page.note(f"Warning, step {step:,}: {warning}") for step, warning in warnings.items() if warning]
     if len(entries) > 1:
         curves = [page.figure(f"{name}, ± two standard errors", _curve(found, name)) for name in names]
         body += ["<h2>Over checkpoints</h2>", f'<div class="grids">{"".join(curves)}</div>']
@@ -50,14 +54,34 @@ def figures(entry: Mapping[str, Any], *, apart: bool = False) -> dict[str, dict[
     apart: distances are named with the fingerprint of their protocol, where there are several.
     """
     found = {label: entry[name] for name, label in LABELS.items() if name in entry}
-    measured = _metrics(entry)
+    measured = metrics_of(entry)
     suffix = f" ({measured['fingerprint']})" if apart and measured else ""
-    return found | {
-        name + suffix: value for name, value in measured.items() if isinstance(value, Mapping) and "mean" in value
-    }
+    return found | _means(measured, suffix)
 
 
-def _metrics(entry: Mapping[str, Any]) -> Mapping[str, Any]:
+def baselines(entries: Sequence[Mapping[str, Any]], *, apart: bool = False) -> dict[str, dict[str, dict[str, Any]]]:
+    """Rows that stand beside those of checkpoints, of noise and of held-out images: their figures, as `figures`."""
+    rows: dict[str, dict[str, dict[str, Any]]] = {}
+    for measured in map(metrics_of, entries):
+        for name, of_row in measured.get("baselines", {}).items():
+            row = rows.setdefault(f"{name} ({of_row['images']:,})", {})
+            row |= _means(of_row, f" ({measured['fingerprint']})" if apart else "")
+    return rows
+
+
+def lines(rows: Mapping[str, Mapping[str, Any]]) -> list[str]:
+    """Rows of baselines for a terminal."""
+    told = {name: ", ".join(f"{key} {text(figure)}" for key, figure in _means(of).items()) for name, of in rows.items()}
+    return [f"{name}: {figures}, {rows[name]['images']} images" for name, figures in told.items()]
+
+
+def _means(measured: Mapping[str, Any], suffix: str = "") -> dict[str, dict[str, Any]]:
+    """What has a mean, among other things that are said of samples."""
+    return {name + suffix: of for name, of in measured.items() if isinstance(of, Mapping) and "mean" in of}
+
+
+def metrics_of(entry: Mapping[str, Any]) -> Mapping[str, Any]:
+    """What the samples of a checkpoint are measured by; empty if they are not."""
     return entry.get("sampling", {}).get("metrics", {})
 
 

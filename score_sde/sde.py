@@ -69,16 +69,16 @@ class SDE(abc.ABC):
         """The t of a noise level: the inverse of `noise_level`."""
 
     @abc.abstractmethod
-    def chain(self, t: Scalars) -> tuple[Scalars, Scalars]:
-        """(f_k, G_k): the step x + f_k x + G_k z of the discrete chain at t."""
+    def chain(self, t: Scalars, t_next: Scalars | None = None) -> tuple[Scalars, Scalars]:
+        """(f_k, G_k): the step x + f_k x + G_k z of the discrete chain at t; of one through t_next and t, if given."""
 
     @abc.abstractmethod
     def chain_marginal(self, t: Scalars) -> tuple[Scalars, Scalars]:
         """(mean scale, std) of the chain after step k, given x_0: the noise levels of discrete training."""
 
     @abc.abstractmethod
-    def ancestral(self, t: Scalars) -> tuple[Scalars, Scalars, Scalars]:
-        """(a, b, c) of the ancestral step x_mean = a x + b score, x = x_mean + c z (appendix F)."""
+    def ancestral(self, t: Scalars, t_next: Scalars | None = None) -> tuple[Scalars, Scalars, Scalars]:
+        """(a, b, c) of the ancestral step x_mean = a x + b score, x = x_mean + c z (appendix F), of `chain`."""
 
     @abc.abstractmethod
     def langevin_scale(self, t: Scalars) -> Scalars:
@@ -97,7 +97,11 @@ class SDE(abc.ABC):
         """log p_1(x) in nats."""
         d = x[0].size
         energy = jnp.sum(jnp.square(x / self.prior_std), axis=tuple(range(1, x.ndim)))
-        return -0.5 * energy - d * (0.5 * np.log(2 * np.pi) + np.log(self.prior_std))
+        return -0.5 * energy - d * (0.5 * math.log(2 * math.pi) + math.log(self.prior_std))
+
+    def steps_a_unit(self, t: Scalars, t_next: Scalars | None = None) -> Scalars | int:
+        """How many steps there are in a unit of time: N, or of the length of that from t to t_next."""
+        return self.num_scales if t_next is None else 1 / (t - t_next)
 
     def chain_index(self, t: Scalars) -> Int[Array, "*b"]:
         """k = floor(t (N - 1)), the position of t in the chain, 0..N-1."""
@@ -162,22 +166,28 @@ class VP(LinearBeta):
     def time(self, noise_level: Scalars) -> Scalars:
         return self.time_of_integral(_numpy(noise_level).log1p(noise_level**2))
 
-    def chain(self, t: Scalars) -> tuple[Scalars, Scalars]:
-        beta = _lookup(_ddpm_chain(self)[0], self.chain_index(t))
+    def chain(self, t: Scalars, t_next: Scalars | None = None) -> tuple[Scalars, Scalars]:
+        beta = self._variance_of_step(t, t_next)
         return jnp.sqrt(1 - beta) - 1, jnp.sqrt(beta)
 
     def chain_marginal(self, t: Scalars) -> tuple[Scalars, Scalars]:
         _, mean_scale, std = _ddpm_chain(self)
         k = self.chain_index(t)
-        return _lookup(mean_scale, k), _lookup(std, k)
+        return _lookup(mean_scale, k, t), _lookup(std, k, t)
 
-    def ancestral(self, t: Scalars) -> tuple[Scalars, Scalars, Scalars]:
-        beta = _lookup(_ddpm_chain(self)[0], self.chain_index(t))
+    def ancestral(self, t: Scalars, t_next: Scalars | None = None) -> tuple[Scalars, Scalars, Scalars]:
+        beta = self._variance_of_step(t, t_next)
         return 1 / jnp.sqrt(1 - beta), beta / jnp.sqrt(1 - beta), jnp.sqrt(beta)
 
     def langevin_scale(self, t: Scalars) -> Scalars:
         """alpha_k = 1 - beta_k: of one step, not the cumulative product."""
-        return 1 - _lookup(_ddpm_chain(self)[0], self.chain_index(t))
+        return 1 - self._variance_of_step(t)
+
+    def _variance_of_step(self, t: Scalars, t_next: Scalars | None = None) -> Scalars:
+        """beta_k; or that of a step between the two times, with 1 - beta = (m(t) / m(t_next))^2."""
+        if t_next is None:
+            return _lookup(_ddpm_chain(self)[0], self.chain_index(t), t)
+        return -_numpy(t).expm1(self.integrated_beta(t_next) - self.integrated_beta(t))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -194,13 +204,14 @@ class SubVP(LinearBeta):
     def time(self, noise_level: Scalars) -> Scalars:
         return self.time_of_integral(2 * _numpy(noise_level).asinh(noise_level / 2))
 
-    def chain(self, t: Scalars) -> tuple[Scalars, Scalars]:
-        return self.drift_rate(t) / self.num_scales, self.diffusion(t) / math.sqrt(self.num_scales)
+    def chain(self, t: Scalars, t_next: Scalars | None = None) -> tuple[Scalars, Scalars]:
+        n = self.steps_a_unit(t, t_next)
+        return self.drift_rate(t) / n, self.diffusion(t) / n**0.5
 
     def chain_marginal(self, t: Scalars) -> tuple[Scalars, Scalars]:
         raise UsageError("Sub-VP has no discrete noise levels; set training.continuous=True.")
 
-    def ancestral(self, t: Scalars) -> tuple[Scalars, Scalars, Scalars]:
+    def ancestral(self, t: Scalars, t_next: Scalars | None = None) -> tuple[Scalars, Scalars, Scalars]:
         raise UsageError(
             "Ancestral sampling is not defined for sub-VP; "
             "set sampling.predictor to reverse_diffusion or euler_maruyama."
@@ -235,15 +246,15 @@ class Exploding(SDE):
     def mean_scale(self, t: Scalars) -> Scalars:
         return _numpy(t).ones_like(t)
 
-    def chain(self, t: Scalars) -> tuple[Scalars, Scalars]:
-        sigma, previous = self._steps(t)
+    def chain(self, t: Scalars, t_next: Scalars | None = None) -> tuple[Scalars, Scalars]:
+        sigma, previous = self._steps(t, t_next)
         return jnp.zeros_like(t), jnp.sqrt(sigma**2 - previous**2)
 
     def chain_marginal(self, t: Scalars) -> tuple[Scalars, Scalars]:
         return jnp.ones_like(t), self._steps(t)[0]
 
-    def ancestral(self, t: Scalars) -> tuple[Scalars, Scalars, Scalars]:
-        sigma, previous = self._steps(t)
+    def ancestral(self, t: Scalars, t_next: Scalars | None = None) -> tuple[Scalars, Scalars, Scalars]:
+        sigma, previous = self._steps(t, t_next)
         variance = sigma**2 - previous**2
         return jnp.ones_like(t), variance, jnp.sqrt(previous**2 * variance) / sigma
 
@@ -254,10 +265,12 @@ class Exploding(SDE):
     def prior_std(self) -> float:
         return float(self.sigma_max)
 
-    def _steps(self, t: Scalars) -> tuple[Scalars, Scalars]:
-        """sigma_k and sigma_{k-1}, with sigma_{-1} = 0."""
+    def _steps(self, t: Scalars, t_next: Scalars | None = None) -> tuple[Scalars, Scalars]:
+        """sigma_k and sigma_{k-1}, with sigma_{-1} = 0; or those at the two times."""
+        if t_next is not None:
+            return self.std(t), self.std(t_next)
         sigmas, k = _smld_chain(self), self.chain_index(t)
-        return _lookup(sigmas, k), jnp.where(k > 0, _lookup(sigmas, k - 1), 0.0)
+        return _lookup(sigmas, k, t), jnp.where(k > 0, _lookup(sigmas, k - 1, t), 0.0)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -342,8 +355,9 @@ def _numpy(x: Scalars) -> ModuleType:
     return np if isinstance(x, np.ndarray | np.generic) else jnp
 
 
-def _lookup(table: np.ndarray, k: Int[Array, "*b"]) -> Scalars:
-    return jnp.asarray(table, float)[jnp.clip(k, 0, len(table) - 1)]
+def _lookup(table: np.ndarray, k: Int[Array, "*b"], t: Scalars) -> Scalars:
+    """The table's entries k, in the type of t."""
+    return jnp.asarray(table, jnp.result_type(t))[jnp.clip(k, 0, len(table) - 1)]
 
 
 SDES: dict[str, type[SDE]] = {"vpsde": VP, "subvpsde": SubVP, "vesde": VE}

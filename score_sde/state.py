@@ -1,5 +1,6 @@
 """The training state and its update. The state is arrays only, and exactly what a checkpoint holds."""
 
+from collections.abc import Callable
 from typing import NamedTuple
 
 import jax
@@ -32,23 +33,43 @@ def adam(
     """
 
     def schedule(step: Array) -> Array:
-        return lr * jnp.minimum(step / warmup, 1.0) if warmup > 0 else jnp.float32(lr)
+        return lr * jnp.minimum(step.astype(jnp.float32) / warmup, 1.0) if warmup > 0 else jnp.float32(lr)
 
     clip = optax.clip_by_global_norm(grad_clip) if grad_clip >= 0 else optax.identity()
     return optax.chain(clip, optax.adamw(schedule, b1=beta1, eps=eps, weight_decay=weight_decay, mask=trainable))
 
 
+def _ramp(rate: float, n: Int[Array, ""]) -> Array:
+    return jnp.minimum(jnp.float32(rate), (1 + n).astype(jnp.float32) / (10 + n).astype(jnp.float32))
+
+
+# name -> rate of the average at update n = 1, 2, ..., given `optim.ema_rate`. A ramp forgets the first weights, however
+# short the run, as the paper's PyTorch code does; its JAX code has the constant rate.
+EMA_SCHEDULES: dict[str, Callable[[float, Int[Array, ""]], Array | float]] = {
+    "ramp": _ramp,
+    "constant": lambda rate, n: rate,
+}
+
+
 def apply_gradients(
-    state: TrainState, loss: Array, grads: PyTree, optimizer: optax.GradientTransformation, ema_rate: float
+    state: TrainState, loss: Array, grads: PyTree, optimizer: optax.GradientTransformation, ema_rate: Array | float
 ) -> tuple[TrainState, Array]:
-    """One update, then the EMA at its constant rate, from the first step on; with the loss.
+    """One update, then the EMA at its rate of this update, see `EMA_SCHEDULES`; with the loss.
 
     Where the loss or the gradients are not finite only the step is counted, and the loss is NaN.
     """
-    updates, opt_state = optimizer.update(grads, state.opt_state, state.params)
-    params = optax.apply_updates(state.params, updates)
+    params, opt_state = updated(state.params, state.opt_state, grads, optimizer)
     ema_params = jax.tree.map(lambda ema, p: ema_rate * ema + (1 - ema_rate) * p, state.ema_params, params)
     made = TrainState(state.step + 1, params, opt_state, ema_params)
     finite = jnp.isfinite(loss) & jnp.isfinite(optax.tree.norm(grads))
     skipped = state._replace(step=state.step + 1)
     return jax.tree.map(lambda new, old: jnp.where(finite, new, old), made, skipped), jnp.where(finite, loss, jnp.nan)
+
+
+def updated(
+    params: PyTree, opt_state: PyTree, grads: PyTree, optimizer: optax.GradientTransformation
+) -> tuple[PyTree, PyTree]:
+    """The parameters and the optimizer's state after one update."""
+    with jax.enable_x64(False):  # Adam's powers of the count are of JAX's default type, which would move every update
+        updates, opt_state = optimizer.update(grads, opt_state, params)
+        return optax.apply_updates(params, updates), opt_state

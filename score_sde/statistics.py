@@ -5,7 +5,7 @@ from pathlib import Path
 
 from absl import flags
 
-from score_sde import measures
+from score_sde import measures, report
 from score_sde.errors import UsageError, exit_status
 from score_sde.main import parse
 
@@ -22,11 +22,14 @@ def _program(argv: list[str]) -> None:
     out = Path(values.out) if values.out else None
     if out and out.suffix != ".npz":
         raise UsageError(f"--out={out} must end in .npz, as statistics are written.")
-    features, found = measures.measure(values.config)
+    measure = measures.measure(values.config)
+    features, found = measure.features, measure.statistics
     if out:
         found.save(out, "--out")
     print(f"features: {features.name}, {len(found.mean)} numbers an image, weights {features.digest}")
     print(f"statistics: {found.n:,} images, digest {found.digest}")
+    for line in report.lines(measure.baselines(values.config.eval.num_samples).rows):
+        print(line)
     print(f"kept in {out or measures.folder(values.config)}")
 
 
@@ -37,8 +40,9 @@ def _define_flags(values: flags.FlagValues) -> None:
 USAGE = """\
 python -m score_sde.statistics --config=FILE [--out=FILE.npz] [--config.KEY=VALUE ...]
 
-Computes what samples are compared with, the statistics of the features of a data set, and keeps them for --mode=eval,
-which computes them itself where they are missing. --out: a copy, for config.metrics.statistics on another machine."""
+Computes what samples are compared with, the statistics of the features of a data set, and the figures of noise and of
+held-out images that stand beside those of eval.num_samples samples, and keeps them for --mode=eval, which computes them
+itself where they are missing. --out: a copy, for config.metrics.statistics on another machine."""
 
 
 if __name__ == "__main__":

@@ -13,18 +13,19 @@ import jax.numpy as jnp
 import numpy as np
 from ml_collections import ConfigDict
 
-from score_sde import data, files, images, parallel, workdir
+from score_sde import averages, data, files, images, parallel, workdir
 from score_sde.array_types import Array, Keys, Labels, Pixels, PyTree
+from score_sde.backend import program
 from score_sde.build import Classification, Experiment, trainable
 from score_sde.checkpoints import Checkpoints, Retention, steps
 from score_sde.divergence import DivergenceError, Losses
-from score_sde.errors import UsageError, warn
+from score_sde.errors import UsageError, tell, warn
 from score_sde.memory import tree_bytes
 from score_sde.preemption import Notice, Stopped
 from score_sde.profiling import Profile
 from score_sde.progress import Runner, bar, reporter
 from score_sde.randomness import Stream, sample_keys, stream
-from score_sde.state import TrainState, apply_gradients
+from score_sde.state import EMA_SCHEDULES, TrainState, apply_gradients
 from score_sde.writer import Writer
 
 
@@ -41,7 +42,8 @@ def train_step(experiment: Experiment | Classification) -> Callable[..., tuple[T
         keys = sample_keys(stream(key, Stream.SAMPLE), jnp.arange(len(pixels)))
         batch = keys, pixels, labels
         loss, grads = accumulated(jax.value_and_grad(mean_loss), config.training.accumulate)(state.params, *batch)
-        return apply_gradients(state, loss, grads, experiment.optimizer, config.optim.ema_rate)
+        ema_rate = EMA_SCHEDULES[config.optim.ema_schedule](config.optim.ema_rate, state.step + 1)
+        return apply_gradients(state, loss, grads, experiment.optimizer, ema_rate)
 
     return step
 
@@ -99,10 +101,14 @@ def train(
     parallel.check_divisible("training.batch_size", config.training.batch_size, config.training.accumulate)
     parallel.check_groups(config.training.fsdp)
     workdir.check_allowed(allowed)
+    workdir.inherit(directory, config, overrides or {})
     workdir.check_same_run(directory, config.to_dict(), allowed)
+    _check_schedule(config)
     train_set, eval_set = load_data(config, train=True), load_data(config, train=False)
-    for source in (train_set, eval_set):
-        check_labels(experiment, source)
+    check_labels(experiment, train_set, all_of_them=True)
+    check_labels(experiment, eval_set)
+    if parallel.is_first() and (line := data.summary(config.data.path or config.data.dataset, train_set, eval_set)):
+        tell(line)
     with files.locked(directory, "train"):
         changed = workdir.check_same_run(directory, config.to_dict(), allowed)
         described = {"training": _described(train_set), "evaluation": _described(eval_set)}
@@ -126,6 +132,16 @@ def train(
                 raise UsageError(f"The last checkpoint is not saved; free space in {directory} and start this again.")
 
 
+def _check_schedule(config: ConfigDict) -> None:
+    """Warns of a run that ends before its learning rate has risen."""
+    warmup, updates = config.optim.warmup, config.training.n_iters
+    if warmup >= updates and parallel.is_first():
+        warn(
+            f"optim.warmup={warmup:,} is no shorter than the run of {updates:,} updates, whose learning rate never "
+            f"reaches optim.lr={config.optim.lr:g}; set it to a tenth of the run, say."
+        )
+
+
 def _loop(
     experiment: Experiment | Classification,
     directory: Path,
@@ -140,12 +156,12 @@ def _loop(
     labelled = experiment.takes_labels
     of_labels = (0,) if labelled else ()
     update = compiled_step(experiment, placement)
-    evaluate = parallel.pmap(experiment.eval_losses, in_axes=(None, 0, None, 0, *of_labels), out_axes=None)
-    total = jax.jit(lambda params: sum(jnp.sum(leaf) for leaf in jax.tree.leaves(params)))
+    evaluate = parallel.pmap(experiment.evaluation, in_axes=(None, 0, None, 0, *of_labels), out_axes=None)
+    total = program(lambda params: sum(jnp.sum(leaf) for leaf in jax.tree.leaves(params)))
     draws = training.snapshot_sampling and isinstance(experiment, Experiment)
-    sample, largest = Runner(experiment.sampler) if draws else None, parallel.Largest()
+    sample, largest = Runner(experiment.sampler_given_classes) if draws else None, parallel.Largest()
     like = jax.tree.map(lambda s, p: jax.ShapeDtypeStruct(s.shape, s.dtype, sharding=p), shapes, placement)
-    state = checkpoints.load_last(like) or jax.jit(experiment.init_state, out_shardings=placement)()
+    state = checkpoints.load_last(like) or program(experiment.init_state, out_shardings=placement)()
     start = int(state.step)
 
     writer = Writer(directory, start, config.wandb.to_dict() | {"id": run_id}, config.to_dict())
@@ -169,6 +185,27 @@ def _loop(
         _finite(float(total(state.params)), step, directory)  # never save what cannot be gone on from
         writer.sync()
         checkpoints.save(step, state, eval_loss if training.keep_best else None)
+
+    def compare(step: int) -> None:
+        """Both weights on the same images and noise; a warning where the average is the worse."""
+        found: dict[str, list[averages.Arrays]] = {"raw": [], "averaged": []}
+        for first in range(0, min(len(eval_set), averages.IMAGES), training.batch_size):
+            numbers = np.arange(first, first + training.batch_size)
+            (order,) = parallel.split(numbers)
+            pixels, *labels = data.on_devices(eval_set, numbers % len(eval_set), labels=labelled)
+            for name, params in (("raw", state.params), ("averaged", state.ema_params)):
+                found[name].append(jax.device_get(evaluate(params, pixels, step, order, *labels)))
+        of_both = averages.compared(**found)
+        try:
+            workdir.write(directory, "weights.json", {"step": step} | of_both)
+        except UsageError as error:
+            warn(f"{error} Training goes on.")
+        options = config.optim
+        problem = averages.complaint(
+            of_both, rate=options.ema_rate, schedule=options.ema_schedule, updates=training.n_iters
+        )
+        if problem and parallel.is_first():
+            warn(problem)
 
     steps_to_do = range(start, training.n_iters)
     batches = data.prefetched(train_set, training.batch_size, seed=config.seed, steps=steps_to_do, labels=labelled)
@@ -202,9 +239,11 @@ def _loop(
                     indices = data.batch_indices(len(eval_set), training.batch_size, seed=config.seed, step=step)
                     (order,) = parallel.split(np.arange(len(indices)))
                     pixels, *labels = data.on_devices(eval_set, indices, labels=labelled)
-                    each = evaluate(state.ema_params, pixels, step, order, *labels)
+                    each = evaluate(state.ema_params, pixels, step, order, *labels)["loss"]
                     eval_loss = _finite(float(each.mean()), step, directory)
                     writer.scalars(step, eval_loss=eval_loss)
+                if ends:
+                    compare(step)
                 stop = largest(notice.number)
                 if saves or stop:
                     save(step, eval_loss)
@@ -249,8 +288,11 @@ def load_data(config: ConfigDict, *, train: bool) -> data.Source:
     )
 
 
-def check_labels(experiment: Experiment | Classification, source: data.Source) -> None:
-    """Raises `UsageError` unless a network with classes can be told those of the source."""
+def check_labels(experiment: Experiment | Classification, source: data.Source, *, all_of_them: bool = False) -> None:
+    """Raises `UsageError` unless a network with classes can be told those of the source.
+
+    all_of_them: and unless it has no classes besides, which it would never have seen.
+    """
     known, key = experiment.num_classes, "num_classes" if isinstance(experiment, Experiment) else "num_outputs"
     if not experiment.takes_labels:
         return
@@ -260,10 +302,16 @@ def check_labels(experiment: Experiment | Classification, source: data.Source) -
         raise UsageError(
             f"{name} has no labels, and model.{key}={known} is trained on them; choose another data.dataset{advice}."
         )
-    if found > known:
+    if found > known or (all_of_them and found < known):
         raise UsageError(f"{name} has {found} classes; set model.{key}={found} instead of {known}.")
     if source.classes is None and source.labels.min() < 0:
         raise UsageError(f"{name} has the label {source.labels.min()}; labels count from 0, so number them anew.")
+    unseen = np.setdiff1d(np.arange(found), source.labels) if all_of_them and source.classes is None else ()
+    if len(unseen):
+        raise UsageError(
+            f"{name} has {found} classes by its largest label, and no image of class {', '.join(map(str, unseen))}; "
+            "number the labels anew, without gaps."
+        )
 
 
 def _described(source: data.Source) -> dict[str, Any]:
@@ -295,7 +343,9 @@ def _sample_sheet(
                 raise Stopped(notice.number or signal.SIGTERM)
             report(fraction)
 
-        x, _ = sample(state.ema_params, keys, experiment.prior(keys), tell)
+        x, _ = sample(
+            state.ema_params, keys, experiment.prior(keys), tell, given=(experiment.classes_in_turn(len(keys)),)
+        )
     pixels = images.to_pixels(experiment.scaling.to_unit(x))
     sheet, path = images.grid(pixels), _sheet(directory, step)
     try:

@@ -16,7 +16,7 @@ from score_sde.errors import UsageError
 from score_sde.preemption import Notice, Stopped
 from score_sde.progress import bar
 from score_sde.randomness import Stream, sample_keys, stream
-from score_sde.state import TrainState, apply_gradients
+from score_sde.state import EMA_SCHEDULES, TrainState, apply_gradients
 from score_sde.train import load_data
 from score_sde.trained import DEQUANTIZER, load
 from score_sde.writer import Writer
@@ -36,7 +36,8 @@ def dequantizer_step(dequantizing: Dequantizing) -> Callable[[TrainState, PyTree
             return dequantizing.loss(params, score_params, keys, images.to_unit(pixels)).mean()
 
         loss, grads = jax.value_and_grad(mean_loss)(state.params)
-        return apply_gradients(state, loss, grads, dequantizing.optimizer, EMA_RATE)
+        ema_rate = EMA_SCHEDULES["ramp"](EMA_RATE, state.step + 1)
+        return apply_gradients(state, loss, grads, dequantizing.optimizer, ema_rate)
 
     return step
 

@@ -20,9 +20,13 @@ from score_sde.state import TrainState, adam, initial_state
 
 
 class Trainable(abc.ABC):
-    """What the training loop trains. num_classes: that the network knows; 0 for one without."""
+    """What the training loop trains.
+
+    num_classes: that the network knows; 0 for one without. evaluated: names of what `evaluation` gives.
+    """
 
     num_classes: int
+    evaluated: tuple[str, ...] = ("loss",)
 
     def __init__(self, config: ConfigDict, choices: dict[str, Any]):
         self.config = config
@@ -39,8 +43,8 @@ class Trainable(abc.ABC):
 
     def init_params(self) -> PyTree:
         """Fresh parameters, a function of config.seed."""
-        x = jnp.zeros((1, *self.image_shape))
-        return self.network.init(stream(jax.random.key(self.config.seed), Stream.INIT), x, jnp.ones(1))["params"]
+        x, label = jnp.zeros((1, *self.image_shape), jnp.float32), jnp.ones(1, jnp.float32)
+        return self.network.init(stream(jax.random.key(self.config.seed), Stream.INIT), x, label)["params"]
 
     def init_state(self) -> TrainState:
         return initial_state(self.init_params(), self.optimizer)
@@ -66,12 +70,18 @@ class Trainable(abc.ABC):
     ) -> PerSample:
         """Of images in [0, 1], each perturbed by its own key. training: with dropout, and computed as in training."""
 
-    def eval_losses(
+    def evaluation(
         self, params: PyTree, pixels: Pixels, number: Array | int, indices: Array, labels: Labels | None = None
-    ) -> PerSample:
-        """Loss of each image without flips and dropout; `number` counts passes, `indices` the images in one."""
+    ) -> dict[str, PerSample]:
+        """The "loss" of each image, without flips and dropout, and what else `_evaluation` has.
+
+        number: counts passes; indices: the images in one.
+        """
         keys = sample_keys(stream(stream(jax.random.key(self.config.seed), Stream.EVAL), number), indices)
-        return self.loss(params, keys, self._dequantize(keys, images.to_unit(pixels)), labels)
+        return self._evaluation(params, keys, self._dequantize(keys, images.to_unit(pixels)), labels)
+
+    def _evaluation(self, params: PyTree, keys: Keys, x: Images, labels: Labels | None) -> dict[str, PerSample]:
+        return {"loss": self.loss(params, keys, x, labels)}
 
     def compute(self, training: bool) -> Compute:
         """How the network is computed in training, or for losses and likelihoods."""

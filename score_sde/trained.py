@@ -13,15 +13,15 @@ from ml_collections import ConfigDict
 from score_sde import checkpoints, images, workdir
 from score_sde.array_types import Array, Float, Images, Key, Keys, PerSample, PyTree, Times
 from score_sde.build import Dequantizing, Experiment
-from score_sde.conditional import NOTHING, Conditional, Given, finished
+from score_sde.conditional import NOTHING, Conditional, Given, finished, unused_option
 from score_sde.controllable import Operator
 from score_sde.errors import UsageError, one_of
 from score_sde.loaded import Loaded, available_step, config_of, load_classifier, restore_state
 from score_sde.memory import largest_batch
-from score_sde.parallel import check_divisible, pad_to_devices, place, pmap, split
+from score_sde.parallel import check_divisible, is_traced, pad_to_devices, place, pmap, split
 from score_sde.progress import Runner
 from score_sde.randomness import Stream, batch_keys, stream
-from score_sde.sampling import SAMPLERS, slerp
+from score_sde.sampling import SAMPLERS, Solver, slerp
 
 Report = Callable[[float], None]
 DEQUANTIZER = "dequantizer"  # its folder in a workdir
@@ -42,17 +42,29 @@ def load(
 class Trained(Loaded):
     """A score network of a workdir. Images are in [0, 1], NHWC; x is in model range."""
 
-    def score(self, x: Images, t: Times) -> Images:
-        """The score of p_t at x (model range, float32), one time in (0, 1] for each image."""
-        return self._score(self.params, *split(x, t))[: len(x)]
+    def score(self, x: Images, t: Times, classes: Array | np.ndarray | None = None) -> Images:
+        """The score of p_t at x (model range, float32), one time in (0, 1] for each image.
+
+        classes: int (b,), of a network that takes them; default no class. Composes with `jit`, `grad`, `scan`, `vmap`.
+        """
+        if classes is None:
+            return self._score(self.params, *split(x, t))[: len(x)]
+        return self._score_of_classes(self.params, *split(x, t, jnp.asarray(classes, jnp.int32)))[: len(x)]
 
     @functools.cached_property
     def _score(self) -> Callable:
         return pmap(lambda params, x, t: self.experiment.score_fn(params)(x, t), in_axes=(None, 0, 0), out_axes=None)
 
+    @functools.cached_property
+    def _score_of_classes(self) -> Callable:
+        def score(params: PyTree, x: Images, t: Times, classes: Array) -> Images:
+            return self.experiment.score_fn(params, classes=classes)(x, t)
+
+        return pmap(score, in_axes=(None, 0, 0, 0), out_axes=None)
+
     def sample(
         self,
-        key: Key[Array, ""],
+        key: Key[Array, "..."],
         n: int,
         sampler: str | None = None,
         *,
@@ -61,13 +73,17 @@ class Trained(Loaded):
     ) -> Images:
         """`n` images in [0, 1]; sample i depends on (key, i) only, unless the sampler couples the batch.
 
+        key: one key, or one for each image.
         sampler: "pc", "ode", "adaptive" or a fast solver's name; default config.sampling.method. classes: one for all,
         or one for each. options: other values for those of config.sampling and config.guidance, as num_steps=10 or
         scale=2.0. Raises `UsageError` for unknown ones, and for classes that nothing here knows.
         """
-        filled = pad_to_devices(n)
+        filled = n if key.ndim else pad_to_devices(n)
         if classes is not None:
-            classes = np.pad(np.broadcast_to(np.asarray(classes), (n,)), (0, filled - n), mode="edge")
+            classes = np.asarray(classes)
+            if classes.shape not in ((), (n,)):
+                raise UsageError(f"Classes of shape {classes.shape} for {n} images; give one for all, or one for each.")
+            classes = np.pad(np.broadcast_to(classes, (n,)), (0, filled - n), mode="edge")
         x, _ = self.sample_with_nfe(batch_keys(key, filled), sampler, classes=classes, **options)
         return x[:n]
 
@@ -104,13 +120,38 @@ class Trained(Loaded):
 
         classes: as of `sample`. observed: operator, y and noise of `posterior`.
         """
+        return self.sample_with_counts(
+            keys, sampler, report, compile_only, classes=classes, observed=observed, **options
+        )[:2]
+
+    def sample_with_counts(
+        self,
+        keys: Keys,
+        sampler: str | None = None,
+        report: Report = lambda _: None,
+        compile_only: bool = False,
+        *,
+        classes: np.ndarray | None = None,
+        observed: tuple[Operator, Array, float] | None = None,
+        **options: Any,
+    ) -> tuple[Images, Array, Array]:
+        """As `sample_with_nfe`, and the evaluations made for the batch, those too for which a sample waits."""
         method = one_of("sampler", (sampler or self.config.sampling.method).lower(), SAMPLERS)
         conditional, runner = self._sampler(method, options)
         given, experiment = _given(conditional, method, classes, observed), conditional.experiment
-        x, nfe = runner(self._all_params(conditional), keys, experiment.prior(keys), report, compile_only, (given,))
+        for name in options:
+            sections = experiment.config.sampling, conditional.options
+            if name in ("noise", "samples_each"):
+                raise UsageError(
+                    f"{name} is read by --mode=sample; posterior takes noise and a row of y for each image."
+                )
+            if reason := unused_option(name, *sections, method, observed=observed is not None):
+                raise UsageError(f"{name}={options[name]!r} would change nothing: {reason}.")
+        params, x = self._all_params(conditional), experiment.prior(keys)
+        x, nfe, batch_nfe = runner(params, keys, x, report, compile_only, (given,))
         _check_finite(x, f"A sample of {method}")
         x = experiment.scaling.to_unit(x)
-        return (jnp.clip(x, 0, 1) if observed is None else finished(np.asarray(x), *observed)), nfe
+        return (jnp.clip(x, 0, 1) if observed is None else finished(np.asarray(x), *observed)), nfe, batch_nfe
 
     def sampling_bytes(
         self, n: int, classes: np.ndarray | None = None, observed: tuple[Operator, Array, float] | None = None
@@ -143,7 +184,7 @@ class Trained(Loaded):
         method = self.config.sampling.method.lower()
         observed = None
         if operator is not None:
-            observed = (operator, operator.forward(jnp.zeros((1, *self.experiment.image_shape))), 0.0)
+            observed = (operator, operator.forward(jnp.zeros((1, *self.experiment.image_shape), jnp.float32)), 0.0)
         _given(self._sampler(method, {})[0], method, classes, observed)
 
     def planned_nfe(self, classes: np.ndarray | None) -> int | None:
@@ -170,7 +211,11 @@ class Trained(Loaded):
                 experiment = Experiment(config)
             helpers = self._helpers(experiment.config.guidance)
             conditional = Conditional(experiment, **{name: helper.experiment for name, helper in helpers.items()})
-            self._samplers[known] = conditional, Runner(functools.partial(conditional.sampler, method=method))
+
+            def counting(params: dict[str, PyTree], given: Given) -> Solver:
+                return conditional.sampler(params, given, method).with_batch_nfe()
+
+            self._samplers[known] = conditional, Runner(counting)
         return self._samplers[known]
 
     @functools.cached_property
@@ -295,7 +340,7 @@ class Trained(Loaded):
         pixels = self._check_shape(jnp.asarray(pixels))
         if pixels.dtype == jnp.uint8:
             return images.to_unit(pixels)
-        if not bool(jnp.all((pixels >= 0) & (pixels <= 1))):
+        if not is_traced() and not bool(jnp.all((pixels >= 0) & (pixels <= 1))):
             raise UsageError("Images must be uint8, or floats in [0, 1]; these leave that range or are NaN.")
         return pixels.astype(jnp.float32)
 
@@ -324,7 +369,7 @@ def _given(
 
 
 def _check_finite(x: Array, what: str) -> None:
-    if not bool(jnp.all(jnp.isfinite(x))):
+    if not is_traced() and not bool(jnp.all(jnp.isfinite(x))):
         raise UsageError(
             f"{what} is not finite: the solver failed; try another checkpoint, looser tolerances, or more steps."
         )

@@ -5,6 +5,7 @@ launch.json     overrides, versions and data of its last launch, the file it was
                 changed on the way: key, step, and the values before and after it
 metrics.jsonl   one JSON object a line, each with its step
 checkpoints/    one folder a step
+weights.json    at the end of training: the averaged weights against the raw ones
 diverged.json   of a training that was stopped by a loss or gradient that is not finite: the step and its batch
 samples/        samples as .npz and .png, and index.json, which lists them
 eval/           report.json, report.html, and a folder of rounds for each checkpoint
@@ -33,6 +34,7 @@ FREE_KEYS = (
     "data.in_memory_gib",
     "data.num_workers",
     "data.corrupt",
+    "data.labels",  # what it moves, the data's digest tells
     "training.n_iters",
     "training.snapshot_freq",
     "training.snapshot_freq_for_preemption",
@@ -87,6 +89,7 @@ ADDED = {
         "held_out": 0.1,
         "corrupt": "refuse",
         "convert": False,
+        "labels": "auto",
     },
     "training": {
         "precision": "tf32",
@@ -134,6 +137,7 @@ ADDED = {
         "enable_bound": False,
         "bound_num_times": 16,
     },
+    "optim": {"ema_schedule": "constant"},
     "metrics": {
         "features": "inception",
         "weights": "",
@@ -148,6 +152,8 @@ ADDED = {
         "seed": 0,
     },
 }
+# Keys whose default has changed: a run that is gone on with keeps the value that it began with.
+INHERITED = ("optim.ema_schedule",)
 ADDED_TO_MODEL = {"ncsnpp": {"num_classes": 0}}  # by model.name
 PACKAGES = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "numpy")
 
@@ -202,6 +208,14 @@ def completed(stored: Mapping[str, Any]) -> dict[str, Any]:
     return (
         {"profile": 0} | dict(stored) | {section: values | stored.get(section, {}) for section, values in added.items()}
     )
+
+
+def inherit(workdir: Path, config: Any, overrides: Collection[str]) -> None:
+    """Takes the `INHERITED` values of a workdir with checkpoints into a ConfigDict, but for those in `overrides`."""
+    if not checkpoints.steps(Path(workdir) / "checkpoints") or not (stored := read(workdir, "config.json")):
+        return
+    flat = flatten(completed(stored))
+    config.update_from_flattened_dict({key: flat[key] for key in INHERITED if key in flat and key not in overrides})
 
 
 def check_allowed(keys: Collection[str]) -> None:

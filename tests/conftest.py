@@ -107,7 +107,7 @@ def compiled_once(programs, monkeypatch):
         key = json.dumps({key: values[key] for key in values if key not in ("eval", "metrics")}), Experiment.augment
         if key not in programs:
             experiment = programs[key] = build(config)
-            for name in ("init_state", "eval_losses"):  # JAX knows functions by identity
+            for name in ("init_state", "evaluation"):  # JAX knows functions by identity
                 setattr(experiment, name, getattr(experiment, name))
             experiment.train_step = step(experiment)
         programs[key].config = config

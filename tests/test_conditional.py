@@ -11,14 +11,16 @@ from score_sde import workdir
 from score_sde.build import Experiment, trainable
 from score_sde.checkpoints import Checkpoints, Retention
 from score_sde.conditional import Conditional, Given, finished
-from score_sde.controllable import Average, Blur, Inpaint
+from score_sde.controllable import GUIDES, Average, Blur, Inpaint
+from score_sde.describe import planned_nfe
 from score_sde.errors import UsageError
 from score_sde.evaluate import evaluate, sample
 from score_sde.main import main
 from score_sde.randomness import sample_keys
+from score_sde.reconstruct import mean_nfe
 from score_sde.sampling import solve
 from score_sde.state import initial_state
-from score_sde.trained import load
+from score_sde.trained import Trained, load
 
 KEYS = sample_keys(jax.random.key(0), jnp.arange(4))
 
@@ -143,6 +145,54 @@ def test_options_are_of_one_call_only(model):
     assert first == again == 8 < other < 16
 
 
+def test_the_evaluations_foretold_count_every_network_that_is_asked(model, fast):
+    def foretold(without_classes=False, guidance=(), **sampling):
+        config = fast()
+        config.sampling.update(dict(method="dpmpp_2m", num_steps=30) | sampling)
+        config.guidance.update(dict(guidance))
+        return planned_nfe(Experiment(_without_classes(config) if without_classes else config))
+
+    classifier, weak = dict(classifier=str(model["classifier"])), dict(weak=str(model["score"]), scale=2.0)
+    assert foretold(guidance=dict(scale=2.0)) == 31  # of no class
+    assert foretold(condition="class=3") == 31
+    assert foretold(condition="class=3", guidance=dict(scale=2.0)) == 62
+    assert foretold(condition="class=3", guidance=classifier, without_classes=True) == 62
+    assert foretold(guidance=weak) == 62
+    assert foretold(condition="class=all", method="ode") is None
+    particles = dict(inverse="particles", particles=4)
+    assert foretold(condition="superresolve=2", guidance=particles, method="pc", num_scales=25) == 100
+
+
+def test_what_a_batch_makes_beside_its_samples_is_said(model, fast, monkeypatch, capsys):
+    def counted(self, keys, report, classes):
+        return jnp.zeros((len(keys), 8, 8, 1)), jnp.arange(len(keys)), jnp.full(len(keys), 40)
+
+    config = fast(num_samples=4)
+    monkeypatch.setattr(Trained, "sample_with_counts", counted)
+    sample(config, model["score"])
+    assert "4 samples, 1.5 network evaluations each, 40 made for the batch" in capsys.readouterr().out
+    kept = np.load(model["score"] / "samples" / "step_00000004_ddim.npz")
+    assert kept["nfe"].tolist() == [0, 1, 2, 3] and kept["batch_nfe"].tolist() == [40] * 4
+    assert mean_nfe(np.array([3, 5]), np.array([3, 5])) == {"nfe": 4.0}
+
+
+def test_steps_of_diffusion_posterior_sampling_are_those_of_the_sampler(fast, monkeypatch):
+    told = []
+
+    def dps(sde, score_fn, observation, options):
+        told.append(sde.num_scales if options.num_steps is None else options.num_steps)
+        return score_fn
+
+    monkeypatch.setitem(GUIDES, "dps", dps)
+    config = fast(num_scales=40)
+    config.guidance.inverse = "dps"
+    conditional = Conditional(Experiment(config))
+    given = Given(observation=conditional.observed(Average(2), jnp.zeros((4, 4, 4, 1)), 0.0))
+    for method in ("ddim", "pc"):
+        conditional.sampler({"score": conditional.experiment.param_shapes}, given, method)
+    assert told == [3, 40]
+
+
 def test_observations_enter_model_range(fast):
     """y of [0, 1] is that of [-1, 1] through the same A, and so is its noise."""
     conditional, x = Conditional(Experiment(fast())), np.random.default_rng(0).uniform(size=(2, 8, 8, 1))
@@ -210,6 +260,10 @@ def test_the_command_line_samples_classes(model, fast):
         (["--config.guidance.particles=1"], "guidance.particles=1"),
         (["--config.guidance.classifier=missing"], "No checkpoint in missing"),
         (["--config.sampling.method=ode", "--config.sampling.condition=inpaint=center"], "pigdm or tmpd"),
+        (
+            ["--config.guidance.inverse=dps", "--config.sampling.method=ode", "--config.sampling.condition=sense=0.5"],
+            "no N",
+        ),
         (["--config.guidance.inverse=particles", "--config.sampling.condition=inpaint=center"], "sampling.method=pc"),
     ],
 )

@@ -26,6 +26,7 @@ ROOT = Path(__file__).parent.parent / "configs"
 GOLDEN = load_json("configs.json")
 PAPER = sorted(GOLDEN["configs"])
 OURS = ["vp/digits_ddpmpp_continuous", "subvp/digits_ddpmpp_continuous", "ve/digits_ncsnpp_continuous"]
+OURS += ["vp/own_images_ddpmpp_continuous"]
 CLASSIFIERS = {  # all but the last 128 are trainable
     **{f"{sde}/cifar10_wideresnet": 38_913_242 for sde in ("vp", "subvp", "ve")},
     **{f"{sde}/digits_wideresnet": 801_946 for sde in ("vp", "subvp", "ve")},
@@ -69,7 +70,7 @@ COUNTS: dict[str, int | tuple[int, int]] = {
     **{f"ve/ncsn/{data}{suffix}": 34_428_675 for data in ("celeba", "cifar10") for suffix in ("", "_5")},
     **dict.fromkeys(("ve/ncsn/cifar10_124", "ve/ncsn/cifar10_1245"), 44_828_931),
     **dict.fromkeys(("ve/ncsn/celeba_124", "ve/ncsn/celeba_1245"), 57_384_195),
-    **dict(zip(OURS, (748_737, 748_737, (753_153, 753_185)), strict=True)),
+    **dict(zip(OURS, (748_737, 748_737, (753_153, 753_185), 6_989_891), strict=True)),
 }
 
 
@@ -124,6 +125,16 @@ def test_full_size_networks_have_the_papers_parameters_and_give_an_image(names):
     t = jax.ShapeDtypeStruct((2,), jnp.float32)
     score = jax.eval_shape(lambda params, x, t: experiment.score_fn(params)(x, t), experiment.param_shapes, x, t)
     assert (score.shape, score.dtype) == (x.shape, jnp.float32)
+
+
+def test_own_images_need_a_path_only_and_are_not_flipped():
+    config = config_of("vp/own_images_ddpmpp_continuous")
+    assert (config.data.dataset, config.data.path, config.data.random_flip) == ("folder", "", False)
+    training, optim = config.training, config.optim
+    for updates in (optim.warmup, 1 / (1 - optim.ema_rate)):  # nothing of the start is left in what is sampled
+        assert 10 * updates <= training.n_iters
+    assert training.n_iters % training.snapshot_freq == 0
+    assert (config.eval.begin_ckpt, config.metrics.features) == (-1, "trained")
 
 
 @pytest.mark.parametrize("name", CLASSIFIERS)
@@ -197,7 +208,7 @@ def test_an_update_the_sampler_and_the_evaluation_of_a_config_can_be_traced(name
     x, _ = jax.eval_shape(draw, state.ema_params, keys)
     assert (x.shape, x.dtype) == (pixels.shape, jnp.float32)
     indices = jax.ShapeDtypeStruct((4,), jnp.int32)
-    assert jax.eval_shape(experiment.eval_losses, state.ema_params, pixels, 0, indices).shape == (4,)
+    assert jax.eval_shape(experiment.evaluation, state.ema_params, pixels, 0, indices)["loss"].shape == (4,)
 
 
 # Every network, SDE, kind of training, predictor and corrector among them.

@@ -14,7 +14,6 @@ from score_sde.controllable import (
     Observation,
     Options,
     classifier_guidance,
-    counted,
     extrapolation,
     particles,
     projection,
@@ -22,7 +21,8 @@ from score_sde.controllable import (
 from score_sde.errors import UsageError
 from score_sde.oracles import Gaussian, Mixture
 from score_sde.randomness import Stream, sample_keys, stream
-from score_sde.sampling import fast_solver, predictor_corrector, probability_flow, solve
+from score_sde.sampling import SAMPLERS, fast_solver, predictor_corrector, probability_flow, solve
+from score_sde.sampling.grids import time_grid
 from score_sde.sde import VE, VP, SubVP
 
 SHAPE, D = (2, 2, 1), 4
@@ -73,16 +73,16 @@ def exact_logits(sde):
 def test_guidance_by_the_exact_classifier_samples_the_class(sde):
     classes = jnp.ones(len(KEYS), jnp.int32)
     guided = classifier_guidance(MIXTURE.score_fn(sde), exact_logits(sde), classes)
-    x, nfe = solve(predictor_corrector(sde, guided.score_fn, predictor="reverse_diffusion"), KEYS, start(sde))
+    x, nfe = solve(predictor_corrector(sde, guided, predictor="reverse_diffusion"), KEYS, start(sde))
     assert_distribution(x, MIXTURE.components[1])
-    assert set(nfe.tolist()) == {200}
+    assert set(nfe.tolist()) == {400}  # of the network and of the classifier
 
 
 def test_each_sample_is_of_its_own_class():
     sde = SDES[0]
     classes = jnp.arange(len(KEYS)) % 2
     guided = classifier_guidance(MIXTURE.score_fn(sde), exact_logits(sde), classes)
-    x, _ = solve(fast_solver(sde, guided.score_fn, name="dpmpp_2m", num_steps=40), KEYS, start(sde))
+    x, _ = solve(fast_solver(sde, guided, name="dpmpp_2m", num_steps=40), KEYS, start(sde))
     for number in (0, 1):
         assert_distribution(x[number::2], MIXTURE.components[number])
 
@@ -103,9 +103,9 @@ def test_without_weight_the_sampler_is_the_unconditional_one_bit_for_bit(method)
     classified = classifier_guidance(plain, exact_logits(sde), classes, scale=0.0)
     of_class = MIXTURE.components[0].score_fn(sde)
     unconditional = sampled(plain)
-    np.testing.assert_array_equal(sampled(classified.score_fn), unconditional)
-    np.testing.assert_array_equal(sampled(extrapolation(of_class, plain, scale=0.0).score_fn), unconditional)
-    np.testing.assert_array_equal(sampled(extrapolation(of_class, plain, scale=1.0).score_fn), sampled(of_class))
+    np.testing.assert_array_equal(sampled(classified), unconditional)
+    np.testing.assert_array_equal(sampled(extrapolation(of_class, plain, scale=0.0)), unconditional)
+    np.testing.assert_array_equal(sampled(extrapolation(of_class, plain, scale=1.0)), sampled(of_class))
 
 
 def test_extrapolation_of_gaussians_is_a_gaussian():
@@ -115,38 +115,101 @@ def test_extrapolation_of_gaussians_is_a_gaussian():
     guided = extrapolation(main.score_fn(sde), reference.score_fn(sde), scale=3.0)
     x, t = 0.1 * np.asarray(start(sde, KEYS[:4])), np.array([0.01, 0.1, 0.5, 0.9])
     expected = jax.jit(Gaussian(np.full(SHAPE, 0.6), 0.1).score_fn(sde))(x, t)
-    np.testing.assert_allclose(jax.jit(guided.score_fn)(x, t), expected, rtol=1e-4, atol=1e-4)
+    np.testing.assert_allclose(jax.jit(guided)(x, t), expected, rtol=1e-4, atol=1e-4)
 
 
-@pytest.mark.parametrize(("name", "steps"), [("dpmpp_2m", 9), ("heun", 4), ("pc", 25)])
-def test_networks_are_counted_exactly_also_within_an_interval(name, steps):
-    sde, keys, calls = VP(num_scales=25), KEYS[:2], []
+@pytest.mark.parametrize("name", sorted(set(SAMPLERS) - {"ode", "adaptive"}))
+def test_the_evaluations_planned_and_reported_are_those_made(name):
+    """Within an interval up to a time of the grid, and from the last one, which float32 rounds up."""
+    sde, calls = VP(num_scales=4), []
+    times = np.linspace(1, 1e-3, 4) if name == "pc" else time_grid(sde, "log_snr", 3, eps=1e-3)
+    options = {} if name == "pc" else dict(num_steps=3)
 
     def network(which):
         def score(x, t):
-            jax.debug.callback(lambda t: calls.append(which), t[0])
+            calls.append(which)
+            return -x
+
+        return score
+
+    for interval in ((0.0, float(times[2])), (0.001, 0.5)):
+        calls.clear()
+        guided = extrapolation(network("main"), network("reference"), scale=2.0, interval=interval)
+        solver = SAMPLERS[name](sde, guided, **options)
+        with jax.disable_jit():  # each call is one
+            state = solver.init(KEYS[:1], jnp.ones((1, 1, 1, 1)))
+            while solver.fraction(state) < 1:
+                state = solver.step(state)
+            _, nfe = solver.result(state)
+        assert solver.nfe == int(nfe[0]) == len(calls)
+        assert calls.count("main") > calls.count("reference") > 0
+
+
+@pytest.mark.parametrize(
+    ("name", "options", "made"),
+    [
+        ("dpmpp_2m", dict(num_steps=10), 18),
+        ("heun", dict(num_steps=5), 19),
+        ("pc", dict(corrector="ald"), 74),
+    ],
+)
+def test_an_interval_that_ends_at_the_last_time_holds_it(name, options, made):
+    """The last time is 0.001, which float32 rounds up."""
+    plain = MIXTURE.score_fn(VP())
+    guided = extrapolation(plain, plain, scale=2.0, interval=(0.001, 0.5))
+    assert SAMPLERS[name](VP(num_scales=25), guided, **options).nfe == made
+
+
+@pytest.mark.parametrize("name", ["ode", "adaptive"])
+def test_a_batch_makes_more_evaluations_than_a_sample_of_it_uses(name):
+    """Alone both are the calls; beside others a sample's own stay, and the batch's are the calls."""
+    sde, calls, options = VP(), [], dict(rtol=0.05, atol=0.05)
+
+    def network(which):
+        def score(x, t):
+            jax.debug.callback(lambda _: calls.append(which), t[0])
             return MIXTURE.score(sde, x, t)
 
         return score
 
-    guided = extrapolation(network("main"), network("reference"), scale=2.0, interval=(0.2, 0.7))
-    if name == "pc":
-        plain = predictor_corrector(sde, guided.score_fn, corrector="ald", n_steps_each=2)
-    else:
-        plain = fast_solver(sde, guided.score_fn, name=name, num_steps=steps, grid="uniform")
-    solver = counted(plain, guided)
-    _, nfe = solve(solver, keys, start(sde, keys))
-    jax.effects_barrier()
-    assert nfe.tolist() == [len(calls)] * 2 == [solver.nfe] * 2
-    assert plain.nfe == calls.count("main") > calls.count("reference") > 0
+    guided = extrapolation(network("main"), network("reference"), scale=2.0, interval=(0.001, 0.5))
+    solver = SAMPLERS[name](sde, guided, **options).with_batch_nfe()
+
+    @jax.jit
+    def run(keys):
+        return solve(solver, keys, start(sde, keys))[1:]
+
+    def counts(*rows):
+        calls.clear()
+        nfe, batch_nfe = run(KEYS[jnp.array(rows)])
+        jax.effects_barrier()
+        assert set(batch_nfe.tolist()) == {len(calls)}
+        return nfe.tolist()
+
+    together, made, of_main = counts(0, 1, 2), len(calls), calls.count("main")
+    for i, nfe in enumerate(together):
+        assert counts(i, i, i) == [nfe] * 3 == [len(calls)] * 3
+    assert of_main < max(together) < made and len(set(together)) > 1
+
+
+def test_a_classifier_counts_where_it_is_asked_and_derivatives_do_not():
+    sde, classes = VP(num_scales=25), jnp.ones(4, jnp.int32)
+    plain = MIXTURE.score_fn(sde)
+    within = classifier_guidance(plain, exact_logits(sde), classes, interval=(0.001, 0.5))
+    assert fast_solver(sde, within, num_steps=10).nfe == 18
+    everywhere = classifier_guidance(plain, exact_logits(sde), classes)
+    for guide in GUIDES.values():
+        guided = guide(sde, everywhere, observation(0.3, 4), Options())
+        assert fast_solver(sde, guided, num_steps=30).nfe == 62
+    assert particles(sde, everywhere, observation(0.3, 4), Options(), num_particles=4).nfe == 25 * 4 * 2
 
 
 def test_within_an_interval_guidance_is_by_each_samples_own_time():
     sde = SDES[0]
     main, reference = MIXTURE.components[0].score_fn(sde), MIXTURE.score_fn(sde)
     x, t = start(sde, KEYS[:3]), jnp.array([0.1, 0.5, 0.9])
-    found = jax.jit(extrapolation(main, reference, scale=3.0, interval=(0.4, 0.6)).score_fn)(x, t)
-    everywhere = jax.jit(extrapolation(main, reference, scale=3.0).score_fn)(x, t)
+    found = jax.jit(extrapolation(main, reference, scale=3.0, interval=(0.4, 0.6)))(x, t)
+    everywhere = jax.jit(extrapolation(main, reference, scale=3.0))(x, t)
     expected = np.where(np.array([False, True, False])[:, None, None, None], everywhere, jax.jit(main)(x, t))
     np.testing.assert_allclose(found, expected, rtol=1e-6)
 
@@ -209,6 +272,16 @@ def test_steps_of_diffusion_posterior_sampling_go_down_the_residual_by_their_len
     residual = Y - m * x[:, MASK]
     expected = 0.7 * m * residual / np.linalg.norm(residual, axis=1, keepdims=True)
     np.testing.assert_allclose(step, expected, rtol=2e-3, atol=1e-5)
+
+
+def test_diffusion_posterior_sampling_takes_the_steps_of_its_sampler():
+    """With the 1000 of training 20 steps are off by more than 50 times the covariance."""
+    sde = VE()
+    guided = GUIDES["dps"](sde, GAUSSIAN.score_fn(sde), observation(0.3, 512), Options(num_steps=20))
+    x, _ = solve(fast_solver(sde, guided, name="ddim", num_steps=20), KEYS[:512], start(sde, KEYS[:512]))
+    exact = GAUSSIAN.given(A, Y, 0.3).covariance
+    error = np.cov(np.asarray(x, np.float64).reshape(512, D).T) - exact
+    assert np.linalg.norm(error) < 1.5 * np.linalg.norm(exact)
 
 
 def test_guidance_reaches_no_further_than_it_may():

@@ -177,6 +177,15 @@ def test_any_prepared_data_set_with_images_is_read(tmp_path):
     assert len({image.tobytes() for part in parts for image in part}) == 200
     assert len(of(tmp_path, "cifar100", train=False, size=8, held_out=0)) == 200
 
+    def said(name, **options):
+        return data.summary(name, *(of(tmp_path, name, train=train, size=8, **options) for train in (True, False)))
+
+    assert "6 images in 10 classes" in said("caltech_birds2011")
+    assert said("caltech_birds2011").endswith(
+        ") from split train, 3 from split test to evaluate on; left out: 2 in split validation"
+    )
+    assert said("cifar100", held_out=0).endswith(") from split train, which are evaluated on as well")
+
 
 def test_what_cannot_be_read_without_tensorflow_is_refused(tmp_path):
     prepare_cifar10(tmp_path)

@@ -102,6 +102,8 @@ def test_a_data_set_trains_samples_and_evaluates_by_config_values_alone(make, tm
     found = entry["sampling"]["metrics"]
     (name,) = (name for name in found if name.startswith("frechet_distance["))
     assert found[name]["mean"] > 0
+    assert list(found["baselines"])[:2] == ["uniform noise", "Gaussian noise"] and len(found["baselines"]) == 3
+    assert all(row[name]["mean"] > 0 for row in found["baselines"].values())
     assert found["protocol"]["statistics_of"]["data_set"] == values.get("data.dataset", "cifar10")
 
 

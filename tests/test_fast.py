@@ -11,6 +11,7 @@ from score_sde.errors import UsageError
 from score_sde.oracles import Gaussian, Mixture
 from score_sde.randomness import Stream, sample_keys, stream
 from score_sde.sampling import FAST_SOLVERS, SAMPLERS, advance, fast_solver, solve
+from score_sde.sampling.fast import Grid, Options, _orders
 from score_sde.sampling.grids import GRIDS, time_grid
 from score_sde.sde import EDM, VE, VP, SubVP
 
@@ -98,6 +99,53 @@ def test_advancing_in_parts_changes_nothing(name):
     assert float(jax.jit(solver.fraction)(state)) == 1
     x, _ = jax.jit(solver.result)(state)
     np.testing.assert_allclose(x, samples(sde, name=name, num_steps=7), rtol=1e-5, atol=1e-6)
+
+
+def errors_by_steps(sde, name, grid, most):
+    """Root mean square distance from the exact flow of two Gaussians, for 1 to `most` steps, in NumPy."""
+    mean, variance = np.array([0.5, -0.3]), np.array([0.6, 0.05])
+    m1, s1, eps = sde.mean_scale(np.float64(1)), sde.std(np.float64(1)), sde.sampling_eps
+    m0, s0 = sde.mean_scale(np.float64(eps)), sde.std(np.float64(eps))
+    x = m1 * mean + sde.prior_std * np.array([[-1.5, -0.6, 0.4, 1.3]]).T
+    ratio = np.sqrt((m0**2 * variance + s0**2) / (m1**2 * variance + s1**2))
+    exact = m0 * mean + ratio * (x - m1 * mean)
+    found = []
+    for n in range(1, most + 1):
+        table = FAST_SOLVERS[name](Grid(sde, time_grid(sde, grid, n, eps=eps)), Options())
+        base = trial = x / m1
+        history = []
+        for k, *weights in zip(sde.noise_level(table.t), table.base, table.trial, strict=True):
+            noise = k * (trial - mean) / (variance + k**2)
+            history = [trial - k * noise if table.predicts_data else noise, *history]
+            base, trial = (sum(w * f for w, f in zip(row, [base, *history], strict=False)) for row in weights)
+        found.append(np.sqrt(np.mean(np.square(m0 * base - exact))))
+    return np.array(found)
+
+
+@pytest.mark.parametrize("grid", ["log_snr", "uniform"])
+@pytest.mark.parametrize("name", ["dpmpp_2m", "dpmpp_3m", "unipc_2", "unipc_3"])
+def test_more_steps_make_no_worse_samples(name, grid):
+    """No number of steps has 1.1 times the largest error of the five before: single ones are small by chance."""
+    for sde in (VP(), SubVP(), VE()):
+        error = errors_by_steps(sde, name, grid, 20)
+        for n in range(5, len(error)):
+            assert error[n] < 1.1 * error[n - 5 : n].max(), (sde, n + 1)
+
+
+def test_orders_are_lowered_at_both_ends_whatever_the_number_of_steps():
+    assert _orders(1, 3) == [1]
+    assert _orders(5, 3) == [1, 2, 3, 2, 1]
+    assert _orders(12, 3) == [1, 2, *[3] * 8, 2, 1]
+
+
+@pytest.mark.parametrize(("noise_removal", "steps"), [(True, 21), (False, 20)])
+def test_churn_is_shared_among_all_steps(noise_removal, steps):
+    """Karras et al., algorithm 2: gamma = S_churn / N, where the N-th step is that to level 0."""
+    grid = Grid(EDM(), time_grid(EDM(), "karras", 20, eps=EDM().sampling_eps), noise_removal)
+    table = FAST_SOLVERS["edm_stochastic"](grid, Options(s_churn=4.0, s_min=0.0, s_max=60.0, s_noise=1.0))
+    raised, level = table.t[2::2] * 80.0, grid.k[1:-1]
+    np.testing.assert_allclose(raised[level < 60] / level[level < 60], 1 + 4.0 / steps, rtol=1e-12)
+    np.testing.assert_allclose(np.square(table.noise[1:-1:2]), np.square(raised) - np.square(level), rtol=1e-9)
 
 
 @every_sde

@@ -56,7 +56,7 @@ def test_folders_of_classes_are_labels(tmp_path):
     assert source.labels.tolist() == [0, 0, 1, 1, 1]
     assert source.classes == ["ant", "zebra"]
     (tmp_path / "empty").mkdir()
-    with pytest.raises(UsageError, match=r"class folder .*empty has no PNG, JPEG or WebP files"):
+    with pytest.raises(UsageError, match=r"class folder .*empty has no images"):
         load(tmp_path)
 
 
@@ -163,7 +163,7 @@ def levels(images: np.ndarray) -> list[int]:
 
 
 def test_corrupt_images_are_refused_by_name_or_left_out(damaged, capsys):
-    with pytest.raises(UsageError, match=r"Cannot read .*1\.png \(no PNG, JPEG or WebP\); remove or replace it"):
+    with pytest.raises(UsageError, match=r"Cannot read .*1\.png \(none of PNG, JPEG, .*\); remove or replace it"):
         load(damaged, held_out=0)
     assert levels(load(damaged, held_out=0, corrupt="skip").images) == [0, 2, 3, 5]
     error = capsys.readouterr().err
@@ -262,7 +262,10 @@ def test_arrays_that_are_no_images_are_one_sentence(arrays, words, tmp_path):
 def test_a_loop_of_links_is_walked_once(tmp_path):
     save(tmp_path / "a" / "1.png", picture(8, 8))
     (tmp_path / "a" / "again").symlink_to(tmp_path)
-    assert folder._images(tmp_path) == ["a/1.png"]
+    assert folder._listing(tmp_path).images == ["a/1.png"]
+    (tmp_path / "a").rename(tmp_path / "train")
+    (tmp_path / "valid").symlink_to("train")  # as a link of one split to the other is not
+    assert [len(load(tmp_path, train=train)) for train in (True, False)] == [1, 1]
 
 
 def test_an_image_is_square_after_its_crop():
@@ -276,7 +279,7 @@ def test_an_image_is_square_after_its_crop():
         (["--config.data.dataset=array"], "needs config.data.path=FILE"),
         (["--config.data.dataset=folder", "--config.data.path={}/none"], "is no folder"),
         (["--config.data.dataset=array", "--config.data.path={}/none.npz"], "is no .npy or .npz file"),
-        (["--config.data.dataset=folder", "--config.data.path={}/empty"], "No PNG, JPEG or WebP files in"),
+        (["--config.data.dataset=folder", "--config.data.path={}/empty"], "No images in"),
         (["--config.data.dataset=folder", "--config.data.num_channels=2"], "num_channels=2 is neither"),
         (["--config.data.dataset=foldr"], "did you mean 'folder'"),
         (["--config.data.held_out=1"], "data.held_out=1.0 must be in [0, 1)"),
@@ -296,15 +299,17 @@ def test_mistakes_are_one_sentence_before_anything_is_written(arguments, words, 
     assert [path.name for path in tmp_path.iterdir()] == ["empty"]
 
 
-def test_a_folder_of_two_images_trains_from_disk(tiny_config, tmp_path):
+def test_a_folder_of_two_images_trains_from_disk(tiny_config, tmp_path, capsys):
     for i in range(2):
         save(tmp_path / "images" / f"{i}.png", picture(8 + i, 10, 1))
     config = tiny_config()
     config.training.update(n_iters=2, snapshot_sampling=False)
     config.data.update(dataset="folder", path=str(tmp_path / "images"), in_memory_gib=0.0)
     train(config, tmp_path / "run")
+    said = f"score_sde: {tmp_path / 'images'}: 1 image without classes, 1 held out to evaluate on"
+    assert [line for line in capsys.readouterr().err.splitlines() if "classes" in line] == [said]
     assert (tmp_path / "run" / "checkpoints" / "2").is_dir()
-    config.data.update(num_workers=2, in_memory_gib=1.0, corrupt="skip")
+    config.data.update(num_workers=2, in_memory_gib=1.0, corrupt="skip", labels="none")
     train(config, tmp_path / "run")
 
 

@@ -166,7 +166,8 @@ def test_a_network_with_classes_trains_and_is_evaluated_with_them(tiny_config, f
     assert np.any(embedding != fresh, axis=1)[:10].sum() > 5  # of 32 labels
     pixels, indices = np.zeros((4, 8, 8, 1), np.uint8), np.arange(4)
     one, other = (
-        model.eval_losses(model.params, pixels, 0, indices, np.array(labels)) for labels in ([0, 1, 2, 3], [0, 2, 1, 3])
+        model.evaluation(model.params, pixels, 0, indices, np.array(labels))["loss"]
+        for labels in ([0, 1, 2, 3], [0, 2, 1, 3])
     )
     assert (one == other).tolist() == [True, False, False, True]
 

@@ -17,7 +17,7 @@ ROOMS = [
     {"losses", "sampling", "oracles", "dequantization"},
     {"controllable"},
     {"likelihood", "likelihood_bound", "progress", "workdir", "divergence", "rounds", "processes", "trainable"}
-    | {"profiling"},
+    | {"profiling", "averages"},
     {"metrics"},
     {"build"},
     {"conditional"},

@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 
+from experiments.features.run import rows
 from score_sde import data, measures, metrics
 from score_sde.errors import UsageError
 from score_sde.metrics import features as of_images
@@ -48,6 +49,18 @@ def test_trained_features_tell_digits_from_what_are_none_the_better_the_worse_th
     worse = [distance(features, corrupted(second, levels), reference) for levels in (32, 64, 128)]
     assert 0 <= same < worse[0] < worse[1] < worse[2]
     assert 5 * same < worse[1]
+
+
+def test_precision_on_trained_features_is_low_for_noise_and_for_spoilt_images(digits, trained):
+    features, _ = trained
+    reference = statistics_of(digits.images[::2], features)
+    found = {row.name: row for row in rows(features, reference, digits.images[1::2], {})}
+    assert found["held-out images"].precision > 0.8 < found["held-out images"].recall
+    for name in ("uniform noise", "Gaussian noise", "pixels shuffled", "one colour", "blurred by 1/8 of the side"):
+        assert found[name].precision < 0.05, name
+    for worse in ("noise of {} levels added", "blurred by 1/{} of the side"):
+        distances = [found[worse.format(part)].distance for part in ((10, 26, 64) if "noise" in worse else (32, 16, 8))]
+        assert found["held-out images"].distance < distances[1] < distances[2] > distances[0]
 
 
 def test_trained_features_are_a_function_of_data_and_options_and_are_kept(digits, trained):
@@ -149,13 +162,14 @@ def test_absent_weights_without_a_network_are_one_sentence(tmp_path, monkeypatch
 
 def test_the_program_keeps_statistics_that_an_evaluation_takes(tmp_path, data_dir, capsys, tiny_config):
     arguments = ["statistics", "--config=configs/vp/digits_ddpmpp_continuous.py", f"--config.data.data_dir={data_dir}"]
-    arguments += [f"--config.metrics.dir={tmp_path}", "--config.metrics.n_iters=5"]
+    arguments += [f"--config.metrics.dir={tmp_path}", "--config.metrics.n_iters=5", "--config.eval.num_samples=20"]
     assert main([*arguments, f"--out={tmp_path / 'copy.npz'}"]) == 0
     printed = capsys.readouterr().out
     config = tiny_config()
     config.metrics.update(features="trained", dir=str(tmp_path), n_iters=5, statistics=str(tmp_path / "copy.npz"))
     measure = measures.measure(config)
     assert measure.features.name in printed and measure.statistics.digest in printed
+    assert "uniform noise: frechet_distance[" in printed and "held-out images: frechet_distance[" in printed
     config.metrics.n_iters = 6  # other features
     with pytest.raises(UsageError, match="holds statistics of the features trained-"):
         measures.measure(config)

@@ -188,8 +188,8 @@ def test_an_exact_classifier_gives_the_score_of_the_class(sde):
         by_classifier = classifier_guidance(
             plain, lambda x, t: MIXTURE.log_joint(process, x, t).T, jnp.full(6, CLASS), scale=scale
         )
-        expected = jax.jit(extrapolation(main, plain, scale=scale).score_fn)(x, t)
-        np.testing.assert_allclose(jax.jit(by_classifier.score_fn)(x, t), expected, rtol=1e-4, atol=1e-4)
+        expected = jax.jit(extrapolation(main, plain, scale=scale))(x, t)
+        np.testing.assert_allclose(jax.jit(by_classifier)(x, t), expected, rtol=1e-4, atol=1e-4)
 
 
 RECORD = Record(

@@ -110,7 +110,7 @@ def image_file(format: str) -> bytes:
     return file.getvalue()
 
 
-@pytest.mark.parametrize("format", ["png", "jpeg", "webp"])
+@pytest.mark.parametrize("format", ["png", "jpeg", "webp", "bmp", "gif", "tiff", "avif"])
 def test_whole_images_are_read_and_cut_ones_refused(format):
     whole = image_file(format)
     assert decode(whole).shape == (40, 40, 3)
@@ -120,8 +120,8 @@ def test_whole_images_are_read_and_cut_ones_refused(format):
 
 
 def test_other_formats_are_not_opened():
-    for format in ("gif", "bmp", "tiff"):
-        with pytest.raises(UsageError, match="no PNG, JPEG or WebP"):
+    for format in ("ppm", "tga", "pcx", "jpeg2000", "ico"):
+        with pytest.raises(UsageError, match="none of PNG, JPEG, "):
             decode(image_file(format))
 
 
@@ -154,10 +154,13 @@ def test_the_digits_page_shows_its_values_as_text(tmp_path, tiny_config, monkeyp
     halves = conditional.Halves(
         np.zeros((8, 8, 3), np.uint8), dict.fromkeys(("psnr", "psnr_of_mean", "spread"), figure)
     )
-    written = report.write_report(folder, SCRIPT, model, pixels, samplers, pixels, bpd, classes, halves)
+    metrics = {SCRIPT: figure, "warning": SCRIPT, "baselines": {"noise": {"images": 40, SCRIPT: figure}}}
+    measured = dict.fromkeys(report.NAMES, metrics | {"fingerprint": "ab", "protocol": {}})
+    written = report.write_report(folder, SCRIPT, model, pixels, samplers, pixels, bpd, classes, halves, measured)
     content = written.read_text()
     assert "100.0% ± 0.0% recognised" in content and "PSNR of samples 1.00 ± 0.10 dB" in content
-    assert "<script" not in content and content.count("&lt;script&gt;") >= 5
+    assert "noise (40)" in content
+    assert "<script" not in content and content.count("&lt;script&gt;") >= 8
 
 
 def test_the_truth_table_shows_its_values_as_text(tmp_path):

@@ -12,6 +12,7 @@ import numpy as np
 
 from experiments.digits.conditional import EACH, FILLED, SAMPLER, SCALE, STEPS, Halves, OfClasses
 from score_sde import images, page, workdir
+from score_sde.report import baselines, figures
 from score_sde.report import text as page_text
 from score_sde.trained import Trained
 
@@ -36,6 +37,7 @@ def write_report(
     bpd: dict[str, Any],
     classes: OfClasses,
     halves: Halves,
+    measured: dict[str, dict[str, Any]],
 ) -> Path:
     """Writes `folder`/report.html and returns its path."""
     config = model.config
@@ -59,6 +61,7 @@ def write_report(
         ),
         classes=_classes(classes),
         halves=_halves(halves),
+        figures=_figures(measured),
         loss=_loss_curves(metrics),
         versions=page.listing(workdir.versions()),
         settings=page.listing(workdir.flatten(config.to_dict())),
@@ -108,6 +111,17 @@ def _halves(found: Halves) -> str:
     return page.picture(found.sheet, 1) + page.note(text)
 
 
+def _figures(measured: dict[str, dict[str, Any]]) -> str:
+    """Figures of each sampler's samples, and beneath them those of noise and of real images."""
+    entries = {NAMES[name]: {"sampling": {"metrics": of}} for name, of in measured.items()}
+    rows = {name: figures(entry) for name, entry in entries.items()} | baselines(list(entries.values()))
+    names = list(dict.fromkeys(name for of in rows.values() for name in of))
+    head = ["samples", *(name.split("[")[0].replace("_", " ") for name in names)]
+    table = page.table(head, [[row, *(page_text(of.get(name)) for name in names)] for row, of in rows.items()])
+    warnings = [page.note(f"Warning: {of['warning']}") for of in measured.values() if "warning" in of]
+    return table + "".join(warnings)
+
+
 def _merged(rows: np.ndarray) -> np.ndarray:
     return rows.reshape(-1, *rows.shape[2:])
 
@@ -136,6 +150,10 @@ where the last column is denoised.</p>
 <p class="figure">{bpd}</p>
 <p class="note">{bpd_note} These images have 17 grey levels spread over 256, which a model may learn, so the figure is
 not comparable with other data sets.</p>
+<h2>Beside noise and held-out images</h2>
+{figures}
+<p class="note">By the features of a small network trained on these digits, of as many images in each row: the distances
+compare with one another only.</p>
 <h2>Samplers</h2>
 {samplers}
 <p class="note">Wall-clock without compilation. {machine}</p>

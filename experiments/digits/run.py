@@ -3,6 +3,7 @@
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -11,7 +12,7 @@ import numpy as np
 from experiments.digits import conditional
 from experiments.digits.config import SCHEDULE, get_config
 from experiments.digits.report import TIMES, SamplerResult, write_report
-from score_sde import images
+from score_sde import images, measures
 from score_sde.array_types import Keys
 from score_sde.errors import UsageError
 from score_sde.evaluate import bits_per_dim
@@ -41,17 +42,26 @@ def run(workdir: Path) -> int:
         bpd = bits_per_dim(model, held_out, config.eval.bpd_num_repeats)
         classes = conditional.of_classes(workdir, train_set, held_out)
         halves = conditional.halves(workdir, held_out)
+        measured = _measured(workdir, samplers)
     except UsageError as error:
         print(f"demo: {error}", file=sys.stderr)
         return 2
     real = held_out.images[:SAMPLES]
-    page = write_report(workdir, TITLE, model, real, samplers, trajectory, bpd, classes, halves)
+    page = write_report(workdir, TITLE, model, real, samplers, trajectory, bpd, classes, halves, measured)
     for result in samplers:
         print(f"{result.name}: {result.nfe:g} network evaluations, {result.seconds:.1f} s for {SAMPLES} images")
     print(f"held-out bits/dim: {bpd['mean']:.3f} +- {bpd['standard_error']:.3f}")
     print(f"class asked for, recognised by scikit-learn: {classes.accuracy:.1%} +- {classes.standard_error:.1%}")
     print(f"{time.monotonic() - started:.0f} s in all. Open {page}")
     return 0
+
+
+def _measured(workdir: Path, samplers: list[SamplerResult]) -> dict[str, dict[str, Any]]:
+    """What is told of each sampler's samples as "metrics", by the sampler's name."""
+    config = get_config()
+    config.data.data_dir, config.metrics.dir = str(workdir.parent / "tensorflow_datasets"), str(workdir / "features")
+    measure = measures.measure(config)
+    return {each.name: measure(measure.features.of(each.pixels), {"sampler": each.name}) for each in samplers}
 
 
 def _keys(model: Trained) -> Keys:

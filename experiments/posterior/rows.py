@@ -65,7 +65,7 @@ def solver(row: Row, n: int) -> tuple[Solver, Callable[[Images], Images]]:
         return predictor_corrector(sde, _class_score(row, sde, n), predictor=row.sampler), start
     problem = PROBLEMS[row.problem]
     score = problem.data.score_fn(sde)
-    options = Options(step=DPS_STEP[row.sde])
+    options = Options(step=DPS_STEP[row.sde], num_steps=row.steps or None)
     if row.method == "particles":
         observation = problem.observation(n * row.number)
         return particles(sde, score, observation, options, num_particles=row.number, predictor=row.sampler), start
@@ -90,12 +90,12 @@ def _same(x: Images) -> Images:
 def _class_score(row: Row, sde: SDE, n: int):
     plain, main = MIXTURE.score_fn(sde), MIXTURE.components[CLASS].score_fn(sde)
     if row.method == "classifier-free":
-        return extrapolation(main, plain, scale=float(row.number)).score_fn
+        return extrapolation(main, plain, scale=float(row.number))
 
     def logits(x, t):
         return MIXTURE.log_joint(sde, x, t).T
 
-    return classifier_guidance(plain, logits, jnp.full(n, CLASS), scale=float(row.number)).score_fn
+    return classifier_guidance(plain, logits, jnp.full(n, CLASS), scale=float(row.number))
 
 
 @functools.cache

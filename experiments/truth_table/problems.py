@@ -4,6 +4,8 @@ Orders are measured in float64 on SDEs whose ranges of noise are such that a few
 are measured on `DEFAULTS`, the library's own.
 """
 
+import dataclasses
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -22,8 +24,15 @@ MEASURED: dict[str, SDE] = {
     "VE": VE(sigma_min=0.002, sigma_max=20.0),
     "EDM": EDM(sigma_min=0.002, sigma_max=5.0),
 }
-# Where steps are of a chain of noise levels, the last is std(eps), or score and step would be of different levels.
-MEASURED_CHAIN = MEASURED | {"EDM": EDM(sigma_min=5e-6, sigma_max=5.0)}
+# Of the paper's predictors, whose steps are those of its code to a process's own last time only. Where steps are of a
+# chain of noise levels, the last is std(eps), or score and step would be of different levels.
+LAST = 1e-6
+MEASURED_CHAIN: dict[str, SDE] = {
+    "VP": VP(sampling_eps=LAST),
+    "sub-VP": SubVP(sampling_eps=LAST),
+    "VE": VE(sigma_min=0.002, sigma_max=20.0, sampling_eps=LAST),
+    "EDM": EDM(sigma_min=5.0 * LAST, sigma_max=5.0),
+}
 # Methods over many steps begin with low orders. Where all is noise, the first steps are exact whatever their order is:
 # the orders of these methods are measured from there, and those of their first steps where data are seen at once.
 HIGH_START: dict[str, SDE] = {
@@ -37,6 +46,17 @@ LOW_START: dict[str, SDE] = {
     "sub-VP": SubVP(beta_max=2.0),
     "VE": VE(sigma_min=0.01, sigma_max=2.0),
     "EDM": EDM(sigma_min=0.01, sigma_max=2.0),
+}
+# Some end with low orders too, and where no noise is left the last steps are exact: so likewise with noise that goes
+# on falling, and with noise that is left.
+LITTLE = {"VP": dict(sampling_eps=1e-5), "sub-VP": {}, "VE": dict(sigma_min=1e-4), "EDM": dict(sigma_min=1e-4)}
+LOW_END = {name: dataclasses.replace(sde, **LITTLE[name]) for name, sde in HIGH_START.items()}
+LOW_START_AND_END = {name: dataclasses.replace(sde, **LITTLE[name]) for name, sde in LOW_START.items()}
+HIGH_END: dict[str, SDE] = {
+    "VP": VP(beta_max=30.0, sampling_eps=0.1),
+    "sub-VP": SubVP(sampling_eps=0.1),
+    "VE": VE(sigma_min=0.2, sigma_max=1000.0),
+    "EDM": EDM(sigma_min=0.2),
 }
 DEFAULTS: dict[str, SDE] = {"VP": VP(), "sub-VP": SubVP(), "VE": VE(), "EDM": EDM()}
 

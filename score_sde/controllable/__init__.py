@@ -1,6 +1,6 @@
 """Controllable generation: one score, samples given a class or an observation (paper, section 5 and appendix I)."""
 
-from score_sde.controllable.guidance import Guided, check_guidance, classifier_guidance, counted, extrapolation
+from score_sde.controllable.guidance import check_guidance, classifier_guidance, extrapolation
 from score_sde.controllable.operators import Average, Blur, Inpaint, Linear, Observation, Operator, Sense
 from score_sde.controllable.particles import particles
 from score_sde.controllable.posterior import GUIDES, METHODS, Options, dps, pigdm, projection, tmpd
@@ -10,7 +10,6 @@ __all__ = [
     "METHODS",
     "Average",
     "Blur",
-    "Guided",
     "Inpaint",
     "Linear",
     "Observation",
@@ -19,7 +18,6 @@ __all__ = [
     "Sense",
     "check_guidance",
     "classifier_guidance",
-    "counted",
     "dps",
     "extrapolation",
     "particles",

@@ -44,7 +44,7 @@ class Operator(abc.ABC):
 
     def least_squares(self, y: Observed) -> Images:
         """The smallest x that observes y, A^T (A A^T)^{-1} y."""
-        return self.adjoint(self.solve(y, jnp.zeros(len(y))))
+        return self.adjoint(self.solve(y, jnp.zeros(len(y), y.dtype)))
 
     def impose(self, x: Images, y: Observed) -> Images:
         """The image nearest to x that observes y."""

@@ -16,7 +16,6 @@ from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 
 from score_sde.array_types import Array, Float, Images, Int, Key, Keys, ScoreFn
 from score_sde.controllable.operators import Observation
@@ -24,7 +23,8 @@ from score_sde.controllable.posterior import Options, denoised, isotropic_solve,
 from score_sde.errors import UsageError, one_of
 from score_sde.randomness import Stream, expand, normal, stream, uniform
 from score_sde.sampling import PREDICTORS, Solver
-from score_sde.sampling.predictor_corrector import grid_of_times
+from score_sde.sampling.predictor_corrector import time_steps
+from score_sde.sampling.solver import evaluations, planned
 from score_sde.sde import SDE
 
 Clouds = Float[Array, "b k h w c"]  # the particles of each sample
@@ -38,6 +38,7 @@ class State(NamedTuple):
     x_mean: Clouds  # without the noise of the last step
     log_w: Weights  # of the particles as they were before the last step
     change: Weights  # what eq. (1) adds to them but for the new twist
+    nfe: Int[Array, " b"]
 
 
 def particles(
@@ -61,9 +62,9 @@ def particles(
         raise UsageError("Particles are moved by a predictor, and sampling.predictor is 'none'.")
     if num_particles < 2:
         raise UsageError(f"guidance.particles={num_particles} must be at least 2.")
-    jax.eval_shape(lambda: predict(sde, jnp.ones(1)))  # what the SDE lacks is said now
-    times = grid_of_times(sde, eps)
-    n, k = len(times), num_particles
+    grid = time_steps(sde, eps)
+    jax.eval_shape(lambda: predict(sde, *grid.at(0, jnp.ones(1))))  # what the SDE lacks is said now
+    n, k = len(grid.t), num_particles
 
     def flat(cloud: Array) -> Array:
         return cloud.reshape(-1, *cloud.shape[2:])
@@ -79,11 +80,13 @@ def particles(
         others = clouds(sde.prior_sample(own_keys(stream(keys, Stream.PARTICLES)), x.shape[1:])).astype(x.dtype)
         cloud = others.at[:, 0].set(x)
         none = jnp.zeros((len(x), k), x.dtype)
-        return State(jnp.int32(0), stream(keys, Stream.STEPS), cloud, cloud, none, none)
+        nfe = jnp.zeros(len(x), jnp.int32)
+        return State(jnp.int32(0), stream(keys, Stream.STEPS), cloud, cloud, none, none, nfe)
 
     def step(state: State) -> State:
         keys = stream(state.keys, state.i)
-        x, t = flat(state.x), jnp.full(state.x.shape[0] * k, jnp.asarray(times)[state.i])
+        x = flat(state.x)
+        t, t_next = grid.at(state.i, x)
         xhat, pull_back, score = denoised(sde, score_fn, x, t)
         weighted = isotropic_solve(sde, observation, options, xhat, t)
         residual = observation.y - observation.operator.forward(xhat)
@@ -95,20 +98,21 @@ def particles(
         x, score, gradient, twist = (
             flat(_take(cloud, chosen)) for cloud in (state.x, clouds(score), clouds(gradient), twist)
         )
-        a, b, c = (expand(scalar, x) for scalar in predict(sde, t))
+        a, b, c = (expand(scalar, x) for scalar in predict(sde, t, t_next))
         drift, z = b * gradient, normal(own_keys(stream(keys, Stream.NOISE)), x.shape[1:]).astype(x.dtype)
         mean = a * x + b * score + drift
         # log p - log q of two Gaussians whose means are `drift` apart, at a point z from the second.
         relative = drift / jnp.where(c > 0, c, 1.0)
         change = -jnp.sum(relative * (0.5 * relative + z), axis=(1, 2, 3)) * (c[:, 0, 0, 0] > 0) - twist
-        return State(state.i + 1, state.keys, clouds(mean + c * z), clouds(mean), log_w, clouds(change))
+        nfe = state.nfe + jnp.sum(clouds(jnp.asarray(evaluations(score_fn, t))), axis=1)
+        return State(state.i + 1, state.keys, clouds(mean + c * z), clouds(mean), log_w, clouds(change), nfe)
 
     def result(state: State) -> tuple[Images, Array]:
         keys = stream(state.keys, n)
         gumbel = -jnp.log(-jnp.log(jnp.clip(uniform(keys, (k,)), 1e-12, 1 - 1e-7)))
         best = jnp.argmax(state.log_w + gumbel, axis=1)[:, None]
         x = _take(state.x_mean if noise_removal else state.x, best)[:, 0]
-        return x, jnp.full(len(x), n * k)
+        return x, state.nfe
 
     return Solver(
         init=init,
@@ -116,7 +120,7 @@ def particles(
         fraction=lambda state: state.i / n,
         view=lambda state: state.x[:, 0],
         result=result,
-        times=np.repeat(times, k),
+        nfe=k * planned(score_fn, grid.t),
     )
 
 
@@ -133,4 +137,4 @@ def _resampled(keys: Keys, log_w: Weights) -> tuple[Int[Array, "b k"], Weights]:
     positions = (jnp.arange(k) + uniform(keys)[:, None]) / k
     drawn = jax.vmap(jnp.searchsorted)(jnp.cumsum(w, axis=1), positions)
     chosen = jnp.where(few, jnp.minimum(drawn, k - 1), jnp.arange(k))
-    return chosen.astype(jnp.int32), jnp.where(few, -jnp.log(float(k)), log_w)
+    return chosen.astype(jnp.int32), jnp.where(few, -jnp.log(jnp.float32(k)), log_w)

@@ -2,8 +2,8 @@ r"""Samples of p(x_0 | y) for linear observations y = A x_0 + n, by an unconditi
 
 `projection` imposes the observation, perturbed to the noise level at hand, after each update of a sampler (paper,
 appendix I.2 and I.3; Song et al., 2022, "Solving inverse problems in medical imaging"). The others add the gradient of
-an approximate log p(y | x_t) to the score, so that any sampler takes them. With xhat(x_t) = E[x_0 | x_t], the posterior
-mean (Tweedie), and an approximate covariance C_t of x_0 given x_t,
+an approximate log p(y | x_t) to the score, so that any sampler takes them; dps, any whose number of steps is known.
+With xhat(x_t) = E[x_0 | x_t], the posterior mean (Tweedie), and an approximate covariance C_t of x_0 given x_t,
 
     p(y | x_t)  ~  N(A xhat(x_t), A C_t A^T + noise^2 I),                                       (1)
 
@@ -21,6 +21,7 @@ keeps the whole matrix, which conjugate gradients need only the product with (Ro
 keeps the diagonal. Nothing here is exact for other data; `score_sde.controllable.particles` is in the limit of many.
 """
 
+import functools
 from collections.abc import Callable
 from typing import NamedTuple
 
@@ -33,6 +34,7 @@ from score_sde.controllable.operators import Observation, Observed, conjugate_gr
 from score_sde.errors import UsageError
 from score_sde.randomness import expand, normal
 from score_sde.sampling import Project
+from score_sde.sampling.solver import CountedScore, evaluations
 from score_sde.sde import SDE
 
 
@@ -40,7 +42,7 @@ class Options(NamedTuple):
     """Of all methods, each of which takes what it has a use for.
 
     data_variance: v of pigdm, of a number of x_0 in model range: 1 as published, for data in [-1, 1].
-    step: zeta of dps, how far one of the sampler's N steps goes.
+    step: zeta of dps, how far one of the sampler's N steps goes. num_steps: this N; None is that of the SDE's chain.
     iterations: of tmpd's conjugate gradients, each a derivative of the network.
     reach: how far guidance may move a number of xhat. Data of a bounded range reach no further than that is wide, and
     near t = 1 a network's errors, divided by m, would.
@@ -50,6 +52,7 @@ class Options(NamedTuple):
     step: float = 1.0
     iterations: int = 5
     reach: float = np.inf
+    num_steps: int | None = None
 
     def check(self) -> None:
         """Raises `UsageError` for what is out of range."""
@@ -63,17 +66,21 @@ Guide = Callable[[SDE, ScoreFn, Observation, Options], ScoreFn]
 
 
 def dps(sde: SDE, score_fn: ScoreFn, observation: Observation, options: Options) -> ScoreFn:
-    """Diffusion posterior sampling: each of N steps goes by -zeta grad_x |y - A xhat|, whatever the noise."""
+    """Diffusion posterior sampling: each of N steps goes by -zeta grad_x |y - A xhat|, whatever the noise.
+
+    N is the number of steps of the sampler that takes this score; one that chooses its steps itself has none.
+    """
+    steps = sde.num_scales if options.num_steps is None else options.num_steps
 
     def guided(x: Images, t: Times) -> Images:
         xhat, pull_back, score = denoised(sde, score_fn, x, t)
         residual = observation.y - observation.operator.forward(xhat)
         length = jnp.sqrt(jnp.sum(jnp.square(residual), axis=tuple(range(1, residual.ndim))))
         direction = residual / expand(jnp.maximum(length, 1e-12), residual)
-        size = options.step * sde.num_scales / jnp.square(sde.diffusion(t))
+        size = options.step * steps / jnp.square(sde.diffusion(t))
         return score + expand(size, x) * pull_back(observation.operator.adjoint(direction))
 
-    return guided
+    return _counted_as(score_fn, guided)
 
 
 def pigdm(sde: SDE, score_fn: ScoreFn, observation: Observation, options: Options) -> ScoreFn:
@@ -84,7 +91,7 @@ def pigdm(sde: SDE, score_fn: ScoreFn, observation: Observation, options: Option
         gradient = pull_back(observation.operator.adjoint(isotropic_solve(sde, observation, options, xhat, t)))
         return score + within_reach(sde, options, gradient, t)
 
-    return guided
+    return _counted_as(score_fn, guided)
 
 
 def isotropic_solve(sde: SDE, observation: Observation, options: Options, xhat: Images, t: Times) -> Observed:
@@ -113,7 +120,12 @@ def tmpd(sde: SDE, score_fn: ScoreFn, observation: Observation, options: Options
         weights = conjugate_gradients(covariance, residual, iterations=options.iterations)
         return score + within_reach(sde, options, pull_back(operator.adjoint(weights)), t)
 
-    return guided
+    return _counted_as(score_fn, guided)
+
+
+def _counted_as(score_fn: ScoreFn, guided: ScoreFn) -> ScoreFn:
+    """A score that takes the evaluations of another, and derivatives of it, which are not extra."""
+    return CountedScore(guided, functools.partial(evaluations, score_fn))
 
 
 def within_reach(sde: SDE, options: Options, gradient: Images, t: Times) -> Images:

@@ -2,7 +2,7 @@
 
 from score_sde.data.batches import batch_indices, batches, on_devices, padded_chunks, prefetched
 from score_sde.data.datasets import DATASETS, dataset
-from score_sde.data.loading import OPTIONS, Options, load
+from score_sde.data.loading import OPTIONS, Options, load, summary
 from score_sde.data.sources import Batch, InMemory, OnDisk, Source
 
 __all__ = [
@@ -20,4 +20,5 @@ __all__ = [
     "on_devices",
     "padded_chunks",
     "prefetched",
+    "summary",
 ]

@@ -11,7 +11,7 @@ from score_sde import data, files, images
 from score_sde.data import records
 from score_sde.data.decoding import resize
 from score_sde.data.loading import OWN
-from score_sde.errors import exit_status
+from score_sde.errors import exit_status, shown
 from score_sde.main import parse
 from score_sde.train import load_data
 
@@ -23,8 +23,8 @@ USAGE = """\
 python -m score_sde.data --config=FILE [--config.data.KEY=VALUE ...] [--out=FILE.png]
 
 Prepares the config's data set if it is not yet, reads both splits as a training does, and says what they are: number,
-shape and size of the images, classes, whether in memory or decoded from disk, digest, licence. Writes a sheet of 100
-training images, default DATASET.png in this folder."""
+shape and size of the images, classes, whether in memory or decoded from disk, digest, licence, and of your own images
+what was taken as what. Writes a sheet of 100 training images, default DATASET.png in this folder."""
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -38,6 +38,8 @@ def _program(argv: list[str]) -> None:
     name = config.data.dataset.lower()
     train, evaluation = load_data(config, train=True), load_data(config, train=False)
     print(f"{name}: {_terms(name, config.data.data_dir, config.data.path)}")
+    if line := data.summary(config.data.path or config.data.dataset, train, evaluation):
+        print(line)
     for title, source in (("training", train), ("evaluation", evaluation)):
         print("\n".join(_lines(title, source)))
     path = Path(values.out or f"{name.replace('/', '_')}.png")
@@ -51,7 +53,7 @@ def _program(argv: list[str]) -> None:
 def _terms(name: str, data_dir: str, path: str) -> str:
     """Licence and whom to cite, as far as they are known."""
     if name in OWN:
-        return f"your own, {path}"
+        return f"your own, {shown(path)}"
     entry = data.dataset(name, data_dir)
     if note := records.licence(entry.builder):
         return note

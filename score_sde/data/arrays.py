@@ -10,7 +10,8 @@ import numpy as np
 from score_sde.backend import expanded
 from score_sde.data import held_out
 from score_sde.data.sources import CHUNK, Pictures, Stored, Subset, hashed
-from score_sde.errors import UsageError
+from score_sde.data.taken import Taken
+from score_sde.errors import UsageError, shown
 
 NAMES = (("images", "labels"), ("arr_0", "arr_1"))
 
@@ -28,7 +29,7 @@ class Arrays(Pictures):
         return [Stored(self._images[i], None if self._labels is None else int(self._labels[i])) for i in indices]
 
     def name(self, index: int) -> str:
-        return f"image number {index} of {self._path}"
+        return f"image number {index} of {shown(self._path)}"
 
     def fingerprint(self) -> Any:
         checksum = 0
@@ -44,9 +45,10 @@ def open_split(name: str, options: Any, *, train: bool) -> Pictures:
     Raises `UsageError` where it is not uint8 images. name: not used. options: see `loading.Options`.
     """
     path = _path(options.path)
-    images, labels = _load(path)
+    images, labels, unread = _load(path)
     _check(path, images, labels)
     pictures = Arrays(path, images if images.ndim == 4 else images[..., None], labels)
+    pictures.taken = Taken("held out" if options.held_out and not train else "", "", dict.fromkeys(unread, 1))
     numbers = [str(i) for i in range(len(pictures))]
     return Subset(pictures, held_out.side(numbers, options.held_out, train=train, what=str(path)))
 
@@ -60,15 +62,19 @@ def _path(path: str) -> Path:
     return found
 
 
-def _load(path: Path) -> tuple[np.ndarray, np.ndarray | None]:
-    """Images and labels; a .npy is mapped, not read."""
+def _load(path: Path) -> tuple[np.ndarray, np.ndarray | None, list[str]]:
+    """Images, labels, and what other arrays there are; a .npy is mapped, not read."""
     try:
         if path.suffix == ".npy":
-            return np.load(path, mmap_mode="r", allow_pickle=False), None
+            return np.load(path, mmap_mode="r", allow_pickle=False), None, []
         with np.load(path, allow_pickle=False) as file:
             for images, labels in NAMES:
                 if images in file:
-                    return file[images], file.get(labels)
+                    return (
+                        file[images],
+                        file.get(labels),
+                        [f"array {name}" for name in file if name not in (images, labels)],
+                    )
             there = ", ".join(file) or "none"
     except Exception as error:  # NumPy and zipfile raise various types for what is damaged, or holds objects
         reason = str(error).strip().partition("\n")[0]
@@ -81,6 +87,11 @@ def _check(path: Path, images: Any, labels: Any) -> None:
         raise UsageError(
             f"{path} holds {images.dtype} of shape {images.shape}; images are uint8 of shape (n, height, width) or "
             "(n, height, width, channels)."
+        )
+    if images.ndim == 3 and images.shape[-1] in (1, 3):
+        raise UsageError(
+            f"{path} holds an array of shape {images.shape}, one image or many of width {images.shape[-1]}; save it "
+            "with all four axes (n, height, width, channels)."
         )
     if labels is not None and (labels.shape != images.shape[:1] or not np.issubdtype(labels.dtype, np.integer)):
         raise UsageError(

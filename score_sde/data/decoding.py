@@ -7,11 +7,21 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL import Image, ImageOps, ImagePalette, UnidentifiedImageError, features
 
 from score_sde.errors import UsageError
 
-FORMATS = ("PNG", "JPEG", "WEBP")
+# Those that are opened, with the suffixes that their files have. Pillow can be built without AVIF.
+SUFFIXES = {
+    "PNG": (".png",),
+    "JPEG": (".jpg", ".jpeg", ".jpe", ".jfif"),
+    "WEBP": (".webp",),
+    "BMP": (".bmp",),
+    "GIF": (".gif",),
+    "TIFF": (".tif", ".tiff"),
+    "AVIF": (".avif",),
+}
+FORMATS = tuple(name for name in SUFFIXES if name != "AVIF" or features.check("avif"))
 MAX_PIXELS = 2**26  # of one image: 8192x8192, 192 MiB in colour
 KINDS = {1: "greyscale", 2: "greyscale with transparency", 3: "RGB", 4: "RGB with transparency"}
 MODES = {"1": 1, "L": 1, "LA": 2, "RGB": 3, "RGBA": 4}  # of Pillow: channels of 8 bits
@@ -64,13 +74,14 @@ def decode(
     convert: bool = False,
     upright: bool = False,
 ) -> np.ndarray:
-    """A PNG, JPEG or WebP file, bytes or a path, as uint8 (h, w, c). Palettes and single bits are looked up.
+    """A file of one of `FORMATS`, bytes or a path, as uint8 (h, w, c). Palettes and single bits are looked up.
 
     channels: how many there must be; other images are refused, or converted: transparency is laid over white, of 16
     bits the first 8 are kept, grey becomes RGB, or RGB grey (ITU-R 601-2 luma). Default: as they are stored.
 
-    Raises `UnreadableError` naming `what` when the file is damaged, of another format, or of more than `MAX_PIXELS`
-    pixels; the header says how many, and none is decoded then. Raises `UsageError` for other channels.
+    Raises `UnreadableError` naming `what` when the file is damaged, of another format, of several frames, or of more
+    than `MAX_PIXELS` pixels; the header says how many, and none is decoded then. Raises `UsageError` for other
+    channels.
     """
     with _named(what, advice), _opened(encoded) as file:
         found = _channels(file, channels)
@@ -91,10 +102,15 @@ def _named(what: str, advice: str):
     except UsageError:
         raise
     except Exception as error:
-        reason = "no PNG, JPEG or WebP" if isinstance(error, UnidentifiedImageError) else error
+        reason = _other_format() if isinstance(error, UnidentifiedImageError) else error
         if isinstance(error, OSError) and error.strerror:
             reason = error.strerror
         raise UnreadableError(f"Cannot read {what} ({reason}); {advice}.") from error
+
+
+def _other_format() -> str:
+    lacking = "" if "AVIF" in FORMATS else ", and AVIF only with another Pillow: pip install --upgrade pillow"
+    return f"none of {', '.join(FORMATS)}{lacking}"
 
 
 def _opened(encoded: Any) -> Image.Image:
@@ -103,6 +119,13 @@ def _opened(encoded: Any) -> Image.Image:
     if file.width * file.height > MAX_PIXELS:
         file.close()
         raise ValueError(f"{file.width}x{file.height} pixels are more than {MAX_PIXELS}")
+    # Which of an animation's frames is meant, nobody knows. A camera's JPEG with more (MPO) has its picture first.
+    if getattr(file, "is_animated", False) and file.format != "MPO":
+        file.close()
+        raise ValueError("it has several frames")
+    if file.mode == "F" or (file.format == "TIFF" and (file.mode == "I" or "I;12" in _packing(file))):
+        file.close()
+        raise ValueError("its numbers are not of 8 or 16 bits")  # and what is black and white among them, unknown
     return file
 
 
@@ -111,10 +134,23 @@ def _channels(file: Image.Image, wanted: int | None) -> tuple[int, int]:
     if file.mode == "P":
         if file.has_transparency_data and not _opaque(file.info.get("transparency")):
             return 4, 8
-        table = np.frombuffer(file.palette.getdata()[1], np.uint8).reshape(-1, 3)
-        return (1 if wanted == 1 and (table == table[:, :1]).all() else 3), 8
-    deep = file.mode in DEEP or any("16" in str(tile[3]) for tile in file.tile)
+        return (1 if wanted == 1 and _is_grey(file.palette) else 3), 8
+    deep = file.mode in DEEP or any(order.endswith((";16", ";16B", ";16L", ";16N")) for order in _packing(file))
     return MODES.get(file.mode) or DEEP.get(file.mode, 0), 16 if deep else 8
+
+
+def _packing(file: Image.Image) -> set[str]:
+    """How numbers lie in the file, as Pillow calls it, such as RGB;16B. BGR;16 of BMP is five or six bits for each."""
+    found = {tile[3] if isinstance(tile[3], str) else tile[3][0] for tile in file.tile if tile[3]}
+    return {str(order) for order in found if order != "BGR;16"}
+
+
+def _is_grey(palette: ImagePalette.ImagePalette) -> bool:
+    """Whether red, green and blue are equal in each colour, which are stored as RGB, BGRX, or RGB;L: plane by plane."""
+    order, stored = palette.getdata()
+    table = np.frombuffer(stored, np.uint8)
+    table = table.reshape(3, -1).T if order.endswith(";L") else table.reshape(-1, len(order))[:, :3]
+    return bool((table == table[:, :1]).all())
 
 
 def _opaque(transparency: Any) -> bool:

@@ -1,58 +1,84 @@
-"""A folder of images of any sizes: PNG, JPEG and WebP files, found in all folders beneath it.
+"""A folder of images of any sizes, in all folders beneath it: its splits, its labels, and what is left out.
 
-With folders `train` and `test` (or `validation`, or `val`) these are the splits; otherwise some images are held out for
-evaluation. Where every image of a split is in a folder of its own class, CLASS/FILE, these give the labels.
+Folders `train` (or `training`) and `test` (`testing`; otherwise `val`, `valid`, `validation`, `eval`, `evaluation`,
+`dev`), in any case, are the splits; without them some images are held out for evaluation. What could be meant in two
+ways is refused.
 """
 
 import os
 import zlib
-from collections.abc import Callable, Sequence
+from collections import Counter
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from score_sde.backend import expanded
-from score_sde.data import held_out
+from score_sde.data import decoding, held_out, label_files
+from score_sde.data.label_files import Label
 from score_sde.data.sources import Pictures, Stored, each
-from score_sde.errors import UsageError
+from score_sde.data.taken import Taken, counted
+from score_sde.errors import UsageError, shown
 
-SUFFIXES = (".png", ".jpg", ".jpeg", ".webp")
-EVALUATION = ("test", "validation", "val")
+KINDS = ", ".join(decoding.FORMATS)
+SUFFIXES = tuple(suffix for suffixes in decoding.SUFFIXES.values() for suffix in suffixes)
+TRAINING, TEST, VALIDATION = "training", "test", "validation"
+SPLITS = {
+    **dict.fromkeys(("train", "training"), TRAINING),
+    **dict.fromkeys(("test", "testing"), TEST),
+    **dict.fromkeys(("val", "valid", "validation", "eval", "evaluation", "dev"), VALIDATION),
+}
+LABELS = ("auto", "folders", "none")  # of `loading.Options`
 PIECE = 2**14  # bytes of a file that its checksum is of, three times
 THREADS = 16  # that wait for the disk
 ADVICE = "remove or replace it, or leave such images out with config.data.corrupt=skip"
 
 
 class Files(Pictures):
-    """Files of a folder by their relative paths, in the order of these. classes: names of their folders, or None."""
+    """Files of a folder by their relative paths, in the order of these.
+
+    labels, classes: a number for each, and the names of these, or None. written: the labels stand in a file, so that
+    the paths do not say them.
+    """
 
     advice = ADVICE
 
-    def __init__(self, root: Path, paths: Sequence[str], classes: Sequence[str] | None):
-        self._root, self.paths, self.classes = root, list(paths), classes
-        numbers = {name: number for number, name in enumerate(classes or ())}
-        self._labels = [numbers[_class(path)] if classes else None for path in self.paths]
+    def __init__(
+        self,
+        root: Path,
+        paths: Sequence[str],
+        labels: Sequence[int] | None = None,
+        classes: Sequence[str] | None = None,
+        *,
+        written: bool = False,
+        taken: Taken | None = None,
+    ):
+        self._root, self.paths, self._labels, self.classes = root, list(paths), labels, classes
+        self._written, self.taken = written, taken
 
     def __len__(self) -> int:
         return len(self.paths)
 
     def read(self, indices: Sequence[int]) -> list[Stored]:
-        return [Stored(self._root / self.paths[i], self._labels[i]) for i in indices]
+        return [Stored(self._root / self.paths[i], None if self._labels is None else self._labels[i]) for i in indices]
 
     def name(self, index: int) -> str:
-        return str(self._root / self.paths[index])
+        return shown(self._root / self.paths[index])
 
     def fingerprint(self) -> Any:
         found: list[Any] = [None] * len(self)
 
         def look(i: int) -> None:
-            found[i] = (self.paths[i], *_pieces(self._root / self.paths[i]))
+            found[i] = (_portable(self.paths[i]), *_pieces(self._root / self.paths[i]))
 
         each(look, len(self), "comparing files", THREADS)
-        return found
+        return [found, list(self._labels or ()), self.classes] if self._written else found
 
     def where(self, keep: Callable[[int], bool]) -> "Files":
         """Those of the numbers that `keep` is true of."""
-        return Files(self._root, [path for i, path in enumerate(self.paths) if keep(i)], self.classes)
+        kept = [i for i in range(len(self)) if keep(i)]
+        labels = None if self._labels is None else [self._labels[i] for i in kept]
+        paths = [self.paths[i] for i in kept]
+        return Files(self._root, paths, labels, self.classes, written=self._written, taken=self.taken)
 
 
 def _pieces(path: Path) -> tuple[int, int]:
@@ -69,18 +95,22 @@ def _pieces(path: Path) -> tuple[int, int]:
 def open_split(name: str, options: Any, *, train: bool) -> Files:
     """The training or evaluation images of the folder `options.path`.
 
-    Raises `UsageError` where there are none, or a class has none. name: not used. options: see `loading.Options`.
+    Raises `UsageError` where there are none, where a class has none, and where it is not plain which folders are splits
+    and which are classes. name: not used. options: see `loading.Options`.
     """
     root = _root(options.path)
-    other = next((split for split in EVALUATION if (root / split).is_dir()), None)
-    if other and (root / "train").is_dir():
-        classes = _classes(root / "train", _images(root / "train"))
-        folder = root / ("train" if train else other)
-        paths = _images(folder)
-        return Files(folder, paths, _same_classes(folder, paths, classes, root / "train"))
-    paths = _images(root)
-    wanted = held_out.side(paths, options.held_out, train=train, what=str(root))
-    return Files(root, [paths[i] for i in wanted], _classes(root, paths))
+    found = _listing(root)
+    folders = _splits(root, found, options.labels)
+    trees = [_tree(root, folder, found, options.labels) for folder in folders]
+    left_out = _left_out(found, trees)
+    tree = trees[0 if train else -1]
+    taken = Taken(f"from {shown(tree.folder)}" if tree.folder else "", tree.source, left_out)
+    if len(trees) == 2:
+        return _files(root, tree, trees[0], taken, beneath=True)
+    if not train:
+        taken = taken._replace(part="held out" if options.held_out else "")
+    kept = set(held_out.side(tree.paths, options.held_out, train=train, what=shown(root)).tolist())
+    return _files(root, tree, tree, taken).where(kept.__contains__)
 
 
 def _root(path: str) -> Path:
@@ -92,53 +122,200 @@ def _root(path: str) -> Path:
     return root
 
 
-def _images(root: Path) -> list[str]:
-    """Relative paths of all images, sorted. Names that begin with a dot are left out."""
-    found, seen = [], set()
+class _Listing(NamedTuple):
+    """All beneath a folder, by paths relative to it: images, sorted; other files; folders at the top.
+
+    hidden: number of images and folders whose names begin with a dot. They are left out.
+    """
+
+    images: list[str]
+    others: list[str]
+    tops: list[str]
+    hidden: int
+
+
+def _listing(root: Path) -> _Listing:
+    images, others, tops, seen, hidden = [], [], [], set(), 0
     try:
         for folder, folders, names in os.walk(root, onerror=_cannot_list, followlinks=True):
-            here = os.path.realpath(folder)
-            folders[:] = [] if here in seen else [name for name in folders if not name.startswith(".")]
-            names = [] if here in seen else names  # a link that leads back
-            seen.add(here)
             relative = Path(folder).relative_to(root)
-            found += [(relative / name).as_posix() for name in names if _is_image(name)]
+            split = next((top for top in relative.parts[:1] if top.lower() in SPLITS), "")
+            here = split, os.path.realpath(folder)  # one split may be a link to the other
+            if here in seen or ("", here[1]) in seen:  # a link that leads back
+                folders.clear()
+                continue
+            hidden += sum(name.startswith(".") for name in (*folders, *filter(_is_image, names)))
+            folders[:] = [name for name in folders if not name.startswith(".")]
+            tops = tops if seen else sorted(folders)
+            seen.add(here)
+            for name in names:
+                if not name.startswith("."):
+                    (images if _is_image(name) else others).append((relative / name).as_posix())
     except OSError as error:
         raise UsageError(f"Cannot list {error.filename} ({error.strerror}); make it readable.") from error
-    if not found:
-        raise UsageError(f"No PNG, JPEG or WebP files in {root}; give the folder that holds them as config.data.path.")
-    return sorted(found)
+    if not images:
+        there = f", but {counted(_suffixes(others))}" if others else ""
+        raise UsageError(f"No images in {root} ({KINDS}){there}; give the folder that holds them as config.data.path.")
+    return _Listing(sorted(images, key=os.fsencode), others, tops, hidden)
 
 
 def _is_image(name: str) -> bool:
-    return name.lower().endswith(SUFFIXES) and not name.startswith(".")
+    return name.lower().endswith(SUFFIXES)
 
 
 def _cannot_list(error: OSError) -> None:
     raise error
 
 
-def _class(path: str) -> str:
-    return path.partition("/")[0]
+def _portable(path: str) -> str:
+    """A path in any locale: its bytes as UTF-8."""
+    return os.fsencode(path).decode("utf-8", "surrogateescape")
 
 
-def _classes(root: Path, paths: Sequence[str]) -> list[str] | None:
-    """Sorted names of the class folders, None if some image is not in one. A class without images is refused."""
-    if any(path.count("/") != 1 for path in paths):
+def _splits(root: Path, found: _Listing, mode: str) -> tuple[str] | tuple[str, str]:
+    """The folder trained on and, where some are not held out, that evaluated on: `train/`, or nothing for the whole.
+
+    By data.labels=folders one without a partner is a class, whatever its name.
+    """
+    kinds: dict[str, list[str]] = {}
+    for name in found.tops:
+        kinds.setdefault(SPLITS.get(name.lower(), ""), []).append(name)
+    train, evaluation = kinds.get(TRAINING, []), kinds.get(TEST) or kinds.get(VALIDATION, [])
+    paired = train and evaluation
+    if not (train or evaluation) or (mode == "folders" and not paired):
+        return ("",)
+    for same in (train, evaluation):
+        if len(same) > 1:
+            names = " and ".join(map(shown, same))
+            raise UsageError(f"{root} has folders {names}, the same split by their names; keep one of them.")
+    if paired:
+        return f"{train[0]}/", f"{evaluation[0]}/"
+    beside = [*kinds.get("", []), *(path for path in found.images if "/" not in path)]
+    if train and not beside:
+        return (f"{train[0]}/",)
+    (name,), partner = train or evaluation, "test" if train else "train"
+    with_others = f" beside {beside[0]}" if beside else ""
+    raise UsageError(
+        f"{root} has a folder {name}{with_others}, by its name a split, and no folder {partner}; add that, or give "
+        f"config.data.path={root / name} to have all of it alone, or set config.data.labels=folders if it is a class."
+    )
+
+
+class _Tree(NamedTuple):
+    """The images of the whole folder, or of a split: paths relative to the root, and a number or name for each.
+
+    source: what gives the labels, or why there are none. unmatched: rows of a file of labels that have no image.
+    """
+
+    folder: str
+    paths: list[str]
+    labels: list[Label] | None
+    source: str = ""
+    table: str = ""
+    unmatched: int = 0
+
+
+def _tree(root: Path, folder: str, found: _Listing, mode: str) -> _Tree:
+    paths = [path for path in found.images if path.startswith(folder)]
+    if not paths:
+        raise UsageError(f"No images in {root / folder} ({KINDS}); put some there, or remove it.")
+    _refuse_merged(root, folder, paths)
+    if mode == "none":
+        return _Tree(folder, paths, None, "by data.labels=none")
+    for above in dict.fromkeys((folder, "")) if mode == "auto" else ():
+        if table := label_files.read(root / above):
+            return _of_table(_Tree(folder, paths, None, f"by {table.name}", above + table.name), root, found, table)
+    return _Tree(folder, paths, _of_folders(root, folder, paths, mode))
+
+
+def _refuse_merged(root: Path, folder: str, paths: Sequence[str]) -> None:
+    """Raises `UsageError` for folders such as train and test beside each other, deeper than they are looked for."""
+    splits: dict[Path, dict[bool, str]] = {}
+    for inside in sorted({path.rpartition("/")[0][len(folder) :] for path in paths}):
+        for path in (Path(inside), *Path(inside).parents):
+            if (kind := SPLITS.get(path.name.lower())) and (folder or path.parent != Path()):
+                splits.setdefault(path.parent, {})[kind == TRAINING] = path.name
+    for parent, names in splits.items():
+        if len(names) == 2:
+            here = shown(root / folder / parent)
+            raise UsageError(
+                f"{here} has folders {names[True]} and {names[False]}, which would become one; give "
+                f"config.data.path={here}, or move all images of each into such a folder of {shown(root)}."
+            )
+
+
+def _of_table(tree: _Tree, root: Path, found: _Listing, table: label_files.Table) -> _Tree:
+    """The tree with the labels of a file."""
+    if table.labels is None:
+        return tree
+    above = tree.table.removesuffix(table.name)
+    labels = [table.labels.get(path.removeprefix(above)) for path in tree.paths]
+    if None in labels:
+        image = root / tree.paths[labels.index(None)]
+        raise UsageError(f"{root / tree.table} has no label of {image}; add it, or set {label_files.OTHERWISE}.")
+    unmatched = {above + name for name in table.labels}.difference(found.images)
+    return tree._replace(labels=labels, unmatched=len(unmatched))
+
+
+def _of_folders(root: Path, folder: str, paths: Sequence[str], mode: str) -> list[str] | None:
+    """The class folder of each image: CLASS/FILE; or deeper, by data.labels=folders. None if no image is in one.
+
+    Raises `UsageError` where some are and others are not, and for a class without images.
+    """
+    inside = [path[len(folder) :] for path in paths]
+    depths = [path.count("/") for path in inside]
+    if mode == "auto" and 1 not in depths:
         return None
-    classes = sorted({_class(path) for path in paths})
-    for folder in sorted(root.iterdir()):
-        if folder.is_dir() and not folder.name.startswith(".") and folder.name not in classes:
-            raise UsageError(f"The class folder {folder} has no PNG, JPEG or WebP files; put some there, or remove it.")
-    return classes
+    for path, depth in zip(inside, depths, strict=True):
+        if depth == 0:
+            where, advice = "in no class folder", "move it into one, or set config.data.labels=none"
+            raise UsageError(f"{root / folder / path} is {where}, where others are; {advice}.")
+        if depth > 1 and mode == "auto":
+            advice = "set config.data.labels=folders, by which the topmost folders are classes, or none"
+            raise UsageError(f"{root / folder / path} is deeper than other images in class folders; {advice}.")
+    names = [path.partition("/")[0] for path in inside]
+    classes = set(names)
+    for path in sorted((root / folder).iterdir()):
+        if path.is_dir() and not path.name.startswith(".") and path.name not in classes:
+            raise UsageError(f"The class folder {path} has no images ({KINDS}); put some there, or remove it.")
+    return names
 
 
-def _same_classes(folder: Path, paths: list[str], classes: list[str] | None, train: Path) -> list[str] | None:
-    """The classes of the training split, if this one has folders of these only."""
-    found = _classes(folder, paths)
-    if found is None or classes is None:
-        return None
-    strange = [name for name in found if name not in classes]
-    if strange:
-        raise UsageError(f"{folder} has a class folder {strange[0]} that {train} has not; remove one or add the other.")
-    return classes
+def _files(root: Path, tree: _Tree, training: _Tree, taken: Taken, *, beneath: bool = False) -> Files:
+    """The tree with its labels numbered as those of the training split. beneath: paths are relative to its folder."""
+    base = root / tree.folder if beneath else root
+    paths = [path.removeprefix(tree.folder) for path in tree.paths] if beneath else tree.paths
+    if tree.labels is None or training.labels is None:
+        return Files(base, paths, taken=taken)
+    numbers = all(isinstance(label, int) for label in training.labels)
+    classes = None if numbers else sorted(set(training.labels))
+    places = {name: i for i, name in enumerate(classes or ())}
+    for label in tree.labels:
+        if not (isinstance(label, int) if numbers else label in places):
+            what = "label" if tree.table else "class folder"
+            raise UsageError(
+                f"{base} has a {what} {label} that {root / training.folder} has not; remove one or add the other."
+            )
+    labels = list(tree.labels) if numbers else [places[label] for label in tree.labels]
+    names = None if numbers else [shown(name) for name in classes]
+    return Files(base, paths, labels, names, written=bool(tree.table), taken=taken)
+
+
+def _left_out(found: _Listing, trees: Sequence[_Tree]) -> dict[str, int]:
+    """Number of things of each kind that are beneath the folder and not read."""
+    used = {tree.table for tree in trees}
+    result = Counter(_suffixes(path for path in found.others if path not in used))
+    if all(tree.folder for tree in trees):
+        tops = (path.partition("/") for path in found.images)
+        outside = Counter(top + slash if slash else "" for top, slash, _ in tops)
+        for folder, number in outside.items():
+            if folder not in [tree.folder for tree in trees]:
+                result[f"in {shown(folder)}" if folder else "outside of these"] = number
+    for tree in trees:
+        if tree.unmatched:
+            result[f"of {tree.table} without an image"] = tree.unmatched
+    return dict(result) | ({"hidden": found.hidden} if found.hidden else {})
+
+
+def _suffixes(paths: Iterable[str]) -> Counter[str]:
+    return Counter(shown(Path(path).suffix.lower()) or "without a suffix" for path in paths)

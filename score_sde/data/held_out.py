@@ -4,6 +4,7 @@ So an image stays on its side when others are added or removed.
 """
 
 import hashlib
+import os
 from collections.abc import Sequence
 
 import numpy as np
@@ -31,5 +32,5 @@ def side(names: Sequence[str], fraction: float, *, train: bool, what: str) -> np
 
 
 def _number(name: str) -> float:
-    """In [0, 1)."""
-    return int.from_bytes(hashlib.blake2b(name.encode(), digest_size=6).digest(), "big") / 2**48
+    """In [0, 1), of the bytes that the file system has, which need be no UTF-8."""
+    return int.from_bytes(hashlib.blake2b(os.fsencode(name), digest_size=6).digest(), "big") / 2**48

@@ -11,9 +11,11 @@ from score_sde.data import arrays, folder, records
 from score_sde.data.datasets import dataset
 from score_sde.data.decoding import Form, UnreadableError
 from score_sde.data.sources import OnDisk, Pictures, Source, each, in_memory, tell_left_out
-from score_sde.errors import UsageError, one_of
+from score_sde.data.taken import counted
+from score_sde.errors import UsageError, one_of, shown
 
 MOST_WORKERS = 32
+NAMED = 5  # classes
 CORRUPT = ("refuse", "skip")
 
 
@@ -24,7 +26,9 @@ class Options:
     path: of `folder` and `array`. data_dir, archives: see `records.find`. in_memory_gib: a split of no more GiB of
     pixels is read into memory, a larger one decoded when it is asked for. held_out: the fraction that is evaluated on
     where there is no split for that; 0: all that is trained on. corrupt: what is done with images that cannot be read.
-    convert: whether images of other colours are converted. num_workers: threads that decode; 0: one for each core.
+    convert: whether images of other colours are converted. labels: of `folder`: none, folders (the topmost are classes,
+    whatever else is there), or auto, which reads files of labels and otherwise CLASS/FILE, and refuses what could be
+    meant in two ways. num_workers: threads that decode; 0: one for each core.
     """
 
     path: str = ""
@@ -34,11 +38,13 @@ class Options:
     held_out: float | int = 0.1
     corrupt: str = "refuse"
     convert: bool = False
+    labels: str = "auto"
     num_workers: int = 0
 
     def check(self) -> None:
         """Raises `UsageError` for values that make no sense."""
         one_of("data.corrupt", self.corrupt, CORRUPT)
+        one_of("data.labels", self.labels, folder.LABELS)
         if not 0 <= self.held_out < 1:
             raise UsageError(f"data.held_out={self.held_out} must be in [0, 1); 0 evaluates on what it trains on.")
         for key in ("in_memory_gib", "num_workers"):
@@ -68,6 +74,8 @@ def load(name: str, *, train: bool, image_size: int, num_channels: int, **option
     entry, own = dataset(name, given.data_dir), name.lower()
     if own in OWN and num_channels not in (1, 3):
         raise UsageError(f"data.num_channels={num_channels} is neither 1, greyscale, nor 3, RGB.")
+    if own != "folder" and given.labels != "auto":
+        raise UsageError(f"data.labels={given.labels} is for data.dataset=folder; leave it out.")
     pictures = OWN.get(own, records.open_split)(name, given, train=train)
     form = Form(image_size, num_channels, entry.crop, entry.filter, given.convert, upright=own == "folder")
     what, skip = f"{name} ({'training' if train else 'evaluation'})", given.corrupt == "skip"
@@ -78,6 +86,28 @@ def load(name: str, *, train: bool, image_size: int, num_channels: int, **option
     source = OnDisk(pictures, form, workers=given.workers, skip=skip)
     source.take(np.arange(1))  # what is wrong with all of them is said now
     return source
+
+
+def summary(what: str, train: Source, evaluation: Source) -> str:
+    """One line: what data were taken as, and what was left out; empty where nothing is guessed, as of CIFAR-10."""
+    if train.taken is None or evaluation.taken is None:
+        return ""
+    line = f"{shown(what)}: {len(train):,} image{'s' * (len(train) > 1)} {_classes(train)} {train.taken.part}".rstrip()
+    also = " without classes" if train.num_classes and not evaluation.num_classes else ""
+    if evaluation.taken.part:
+        line += f", {len(evaluation):,}{also} {evaluation.taken.part} to evaluate on"
+    else:
+        line += ", which are evaluated on as well"
+    return line + (f"; left out: {counted(train.taken.left_out)}" if train.taken.left_out else "")
+
+
+def _classes(source: Source) -> str:
+    by = f", {source.taken.labels}" if source.taken.labels else ""
+    if not source.num_classes:
+        return f"without classes{by}"
+    first = source.classes if source.classes else [f"0 to {source.num_classes - 1}"]
+    names = ", ".join(first[:NAMED]) + ", ..." * (len(first) > NAMED)
+    return f"in {source.num_classes:,} class{'es' * (source.num_classes > 1)} ({names}{by})"
 
 
 def _readable(files: folder.Files, form: Form, options: Options, what: str) -> folder.Files:

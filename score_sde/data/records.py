@@ -9,8 +9,9 @@ from typing import Any
 
 from score_sde.backend import expanded
 from score_sde.data import held_out, preparers
-from score_sde.data.datasets import dataset, directory_of, is_prepared
+from score_sde.data.datasets import DATASETS, dataset, directory_of, is_prepared
 from score_sde.data.sources import Pictures, Stored, Subset
+from score_sde.data.taken import Taken
 from score_sde.errors import UsageError
 from score_sde.parallel import first_goes_first
 
@@ -65,6 +66,11 @@ def open_split(name: str, options: Any, *, train: bool) -> Pictures:
         there = f"only {', '.join(splits)}" if splits else "none"
         raise UsageError(f"{name} as prepared has no images in a split {split}, {there}; prepare the data set again.")
     records = Records(builder, split, name)
+    if name.lower() not in DATASETS:  # its splits and labels are a guess
+        others = {f"in split {key}": builder.info.splits[key].num_examples for key in splits}
+        left_out = {key: n for key, n in others.items() if key not in ("in split train", f"in split {eval_split}")}
+        part = f"from split {split}" if train or eval_split else "held out" if options.held_out else ""
+        records.taken = Taken(part, "", left_out)
     if eval_split is not None:
         return records
     names = [str(i) for i in range(len(records))]

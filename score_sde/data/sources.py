@@ -14,6 +14,7 @@ import numpy as np
 from tqdm import tqdm
 
 from score_sde.data.decoding import ADVICE, Form, UnreadableError
+from score_sde.data.taken import Taken
 from score_sde.errors import UsageError, warn
 from score_sde.parallel import is_first
 
@@ -30,11 +31,13 @@ class Batch(NamedTuple):
 class Source(abc.ABC):
     """Images and labels numbered 0..n-1, in the same order however they are kept.
 
-    classes: names of the labels, None where they have none. digested: what `digest` is of; others do not compare.
+    classes: names of the labels, None where they have none. taken: what it was read from; None where that is
+    known beforehand, as of CIFAR-10. digested: what `digest` is of; others do not compare.
     """
 
     digested: str
     classes: Sequence[str] | None = None
+    taken: Taken | None = None
     labels: np.ndarray | None  # int (n,)
 
     @abc.abstractmethod
@@ -90,10 +93,11 @@ class Stored(NamedTuple):
 class Pictures(abc.ABC):
     """A split as it is stored: numbered pictures of any size.
 
-    advice: what to do with one that cannot be read.
+    advice: what to do with one that cannot be read. classes, taken: as of `Source`.
     """
 
     classes: Sequence[str] | None = None
+    taken: Taken | None = None
     advice = ADVICE
 
     @abc.abstractmethod
@@ -116,7 +120,7 @@ class Subset(Pictures):
 
     def __init__(self, pictures: Pictures, indices: np.ndarray):
         self._pictures, self._indices = pictures, indices
-        self.classes, self.advice = pictures.classes, pictures.advice
+        self.classes, self.taken, self.advice = pictures.classes, pictures.taken, pictures.advice
 
     def __len__(self) -> int:
         return len(self._indices)
@@ -140,7 +144,8 @@ class OnDisk(Source):
     digested = "pieces of files"
 
     def __init__(self, pictures: Pictures, form: Form, *, workers: int, skip: bool = False):
-        self.pictures, self.form, self.classes = pictures, form, pictures.classes
+        self.pictures, self.form = pictures, form
+        self.classes, self.taken = pictures.classes, pictures.taken
         self._skip, self._workers = skip, workers
         self._known_bad: set[int] = set()
         self._lock = threading.Lock()
@@ -232,7 +237,7 @@ def in_memory(source: OnDisk, what: str) -> InMemory:
     source.close()
     tell_left_out(bad, len(source), what)
     result = InMemory(images[:kept], as_labels(labels))
-    result.classes = source.classes
+    result.classes, result.taken = source.classes, source.taken
     return result
 
 

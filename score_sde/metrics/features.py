@@ -90,7 +90,8 @@ def inception_features(weights: str | Path, folder: Path, batch_size: int) -> Fe
 def trained_features(source: data.Source, options: small.Options, folder: Path, batch_size: int) -> Features:
     """Those of a small network trained on the data set, now or by an earlier call: it is kept in `folder`."""
     what = small.task(source)
-    identity = fingerprint({"data": source.digest(), "options": options._asdict(), "task": what._asdict()})
+    of = {"data": source.digest(), "options": options._asdict(), "task": what._asdict(), "version": small.VERSION}
+    identity = fingerprint(of)
     path = folder / f"features_{identity}.npz"
     leaves = files.read_arrays(path)
     if not all_agree(leaves is not None):

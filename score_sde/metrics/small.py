@@ -1,7 +1,8 @@
 """A small network trained on the data set at hand, whose features make a distance where Inception's weights are not.
 
 It tells the labels of a data set that has them, and otherwise by how many quarter turns an image was rotated (Gidaris
-et al., 2018). Its distances compare models of one data set with each other, and with nothing else.
+et al., 2018); and how an image was spoilt, if it was. A network that has seen nothing but data may put noise among
+them, where precision praises it. Its distances compare models of one data set with each other, and with nothing else.
 """
 
 from typing import NamedTuple
@@ -14,12 +15,17 @@ import optax
 
 from score_sde import data, images
 from score_sde.array_types import Array, Float, Pixels, PyTree
+from score_sde.backend import program
 from score_sde.errors import UsageError
+from score_sde.metrics.corruptions import CORRUPTIONS, corrupted
 from score_sde.parallel import place, pmap, split
 from score_sde.progress import bar
 from score_sde.randomness import Stream, stream
+from score_sde.state import updated
 
 TURNS = 4
+KINDS = len(CORRUPTIONS) + 1  # 0: as it is
+VERSION = 2  # of the features: another one for every change that moves their numbers
 
 
 class Options(NamedTuple):
@@ -34,15 +40,15 @@ class Options(NamedTuple):
 
 
 class Network(nn.Module):
-    """Convolutions that halve the side until it is at most 4 pixels, and a layer of features before that of classes."""
+    """Convolutions that halve the side until it is at most 4 pixels, and a layer of features before what is told."""
 
     nf: int
     dimension: int
     num_classes: int
 
     @nn.compact
-    def __call__(self, pixels: Pixels) -> tuple[Array, Array]:
-        """Features (b, dimension) and logits (b, num_classes)."""
+    def __call__(self, pixels: Pixels) -> tuple[Array, Array, Array]:
+        """Features (b, dimension), logits of the classes (b, num_classes) and of how an image was spoilt (b, KINDS)."""
         x = nn.relu(nn.Conv(self.nf, (3, 3))(2 * images.to_unit(pixels) - 1))
         channels = self.nf
         while x.shape[1] > 4:
@@ -50,11 +56,12 @@ class Network(nn.Module):
             x = nn.relu(nn.GroupNorm(num_groups=None, group_size=8)(nn.Conv(channels, (3, 3), strides=2)(x)))
             x = nn.relu(nn.Conv(channels, (3, 3))(x))
         features = nn.Dense(self.dimension)(x.reshape(len(x), -1))
-        return features, nn.Dense(self.num_classes)(nn.relu(features))
+        active = nn.relu(features)
+        return features, nn.Dense(self.num_classes)(active), nn.Dense(KINDS)(active)
 
 
 class Task(NamedTuple):
-    """What a network for a data set learns. labelled: else it learns turns."""
+    """What a network for a data set learns besides corruptions. labelled: else it learns turns."""
 
     image_shape: tuple[int, int, int]
     num_classes: int
@@ -83,17 +90,20 @@ def train(options: Options, source: data.Source) -> PyTree:
         params = net.init(stream(key, Stream.INIT), jnp.zeros((1, *what.image_shape), jnp.uint8))["params"]
         return params, optimizer.init(params)
 
-    def update(state: tuple[PyTree, PyTree], pixels: Pixels, targets: Array) -> tuple[tuple[PyTree, PyTree], Array]:
+    def update(
+        state: tuple[PyTree, PyTree], pixels: Pixels, targets: Array, kinds: Array
+    ) -> tuple[tuple[PyTree, PyTree], Array]:
         def mean_loss(params: PyTree) -> Array:
-            _, logits = net.apply({"params": params}, pixels)
-            return optax.softmax_cross_entropy_with_integer_labels(logits, targets).mean()
+            _, classes, corruptions = net.apply({"params": params}, pixels)
+            intact = kinds == 0  # of the others nobody knows what they still show
+            of_classes = optax.softmax_cross_entropy_with_integer_labels(classes, targets).mean(where=intact)
+            return of_classes + optax.softmax_cross_entropy_with_integer_labels(corruptions, kinds).mean()
 
         loss, grads = jax.value_and_grad(mean_loss)(state[0])
-        updates, moments = optimizer.update(grads, state[1], state[0])
-        return (optax.apply_updates(state[0], updates), moments), loss
+        return updated(*state, grads, optimizer), loss
 
-    step = pmap(update, in_axes=(None, 0, 0), out_axes=(None, None), donate_argnums=(0,))
-    state, loss = place(jax.jit(init)()), 0.0
+    step = pmap(update, in_axes=(None, 0, 0, 0), out_axes=(None, None), donate_argnums=(0,))
+    state, loss = place(program(init)()), 0.0
     with bar("training features", options.n_iters, "step") as progress:
         for number in range(options.n_iters):
             indices = data.batch_indices(len(source), options.batch_size, seed=options.seed, step=number)
@@ -106,9 +116,11 @@ def train(options: Options, source: data.Source) -> PyTree:
     return jax.tree.map(np.asarray, state[0])
 
 
-def _examples(task: Task, batch: data.Batch, seed: int, step: int) -> tuple[np.ndarray, np.ndarray]:
-    """Images and what is to be told of them."""
+def _examples(task: Task, batch: data.Batch, seed: int, step: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Images, of which every second one is spoilt; their classes; and how they were spoilt."""
+    rng = np.random.default_rng([seed, step])
+    pixels, kinds = corrupted(rng, batch.images)
     if task.labelled:
-        return batch.images, batch.labels.astype(np.int32)
-    turns = np.random.default_rng([seed, step]).integers(0, TURNS, len(batch.images)).astype(np.int32)
-    return np.stack([np.rot90(image, n) for image, n in zip(batch.images, turns, strict=True)]), turns
+        return pixels, batch.labels.astype(np.int32), kinds
+    turns = rng.integers(0, TURNS, len(pixels)).astype(np.int32)
+    return np.stack([np.rot90(image, n) for image, n in zip(pixels, turns, strict=True)]), turns, kinds

@@ -72,8 +72,8 @@ class NIN(nn.Module):
     @nn.compact
     def map(self, c: int) -> tuple[Matrix, Vector]:
         """Of c channels: the matrix and the bias."""
-        w = self.param("W", default_init(self.init_scale), (c, self.features))
-        return w, self.param("b", nn.initializers.zeros, (self.features,))
+        w = self.param("W", default_init(self.init_scale), (c, self.features), jnp.float32)
+        return w, self.param("b", nn.initializers.zeros, (self.features,), jnp.float32)
 
 
 def affine(x: Float[Array, "*n c"], w: Matrix, b: Vector) -> Float[Array, "*n d"]:
@@ -113,8 +113,8 @@ class GroupNorm(nn.Module):
         groups = self.groups or max(min(c // 4, 32), 1)
         if c % groups:
             raise UsageError(f"{c} channels do not split into {groups} groups; choose model.nf as a multiple of 32.")
-        scale = self.param("scale", nn.initializers.ones, (c,))
-        bias = self.param("bias", nn.initializers.zeros, (c,))
+        scale = self.param("scale", nn.initializers.ones, (c,), jnp.float32)
+        bias = self.param("bias", nn.initializers.zeros, (c,), jnp.float32)
         normalize = group_norm_by_hand if self.compute.fused else group_norm
         return normalize(x, scale, bias, groups, self.epsilon, self.act)
 
@@ -143,7 +143,7 @@ class GaussianFourierProjection(nn.Module):
 
     @nn.compact
     def __call__(self, label: PerSample) -> Features:
-        w = self.param("W", nn.initializers.normal(self.scale), (self.embedding_size,))
+        w = self.param("W", nn.initializers.normal(self.scale), (self.embedding_size,), jnp.float32)
         angles = jnp.log(label)[:, None] * jax.lax.stop_gradient(w)[None, :] * 2 * jnp.pi
         return jnp.concatenate([jnp.sin(angles), jnp.cos(angles)], axis=-1)
 
@@ -186,8 +186,8 @@ class Conv2d(nn.Module):
 
     @nn.compact
     def __call__(self, x: FeatureMaps) -> FeatureMaps:
-        weight = self.param("weight", default_init(), (3, 3, x.shape[-1], self.features))
-        bias = self.param("bias", nn.initializers.zeros, (self.features,))
+        weight = self.param("weight", default_init(), (3, 3, x.shape[-1], self.features), jnp.float32)
+        bias = self.param("bias", nn.initializers.zeros, (self.features,), jnp.float32)
         convolve = resampling.fir_conv_upsample if self.up else resampling.fir_conv_downsample
         return convolve(x, weight.astype(x.dtype), self.fir_kernel) + bias.astype(x.dtype)
 

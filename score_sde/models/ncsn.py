@@ -56,7 +56,7 @@ class InstanceNorm2dPlus(nn.Module):
         shape = (1, 1, 1, x.shape[-1])
         alpha = self.param("alpha", _near_one, shape)
         gamma = self.param("gamma", _near_one, shape)
-        return _instance_norm_plus(x, gamma, alpha, self.param("beta", nn.initializers.zeros, shape))
+        return _instance_norm_plus(x, gamma, alpha, self.param("beta", nn.initializers.zeros, shape, jnp.float32))
 
 
 class ConditionalInstanceNorm2dPlus(nn.Module):

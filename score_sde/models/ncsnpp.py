@@ -174,7 +174,7 @@ class NCSNpp(nn.Module):
         channels, levels = x.shape[-1], len(self.ch_mult)
         temb = self._embed(label, act)
         if self.num_classes:
-            classes = jnp.full(len(x), self.num_classes) if classes is None else classes
+            classes = jnp.full(len(x), self.num_classes, jnp.int32) if classes is None else classes
             temb = temb + nn.Embed(self.num_classes + 1, temb.shape[-1])(classes)
 
         def resample(module, features=None, with_conv=False):

@@ -4,6 +4,7 @@ The paper guides samples by its gradient (appendix I); WRN-28-10 is `WideResnet(
 history: they are group normalisations.
 """
 
+import math
 from collections.abc import Sequence
 
 import flax.linen as nn
@@ -102,7 +103,7 @@ class WideResnet(nn.Module):
         if not {len(self.mean), len(self.std)} <= {1, x.shape[-1]}:
             raise UsageError(f"model.mean and model.std must hold one value for each of {x.shape[-1]} channels.")
         x = (x - np.asarray(self.mean, np.float32)) / np.asarray(self.std, np.float32)
-        std = jnp.maximum(x.std((1, 2, 3), keepdims=True), 1 / np.sqrt(x[0].size))
+        std = jnp.maximum(x.std((1, 2, 3), keepdims=True), 1 / math.sqrt(x[0].size))
         x = (x - x.mean((1, 2, 3), keepdims=True)) / std
 
         temb = nn.Dense(512)(GaussianFourierProjection(128, 16.0)(sigma))

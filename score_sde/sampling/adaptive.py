@@ -13,7 +13,7 @@ from score_sde.array_types import Array, Images, Int, Keys, PerSample, ScoreFn, 
 from score_sde.errors import UsageError
 from score_sde.randomness import Stream, expand, stream
 from score_sde.sampling.brownian import brownian
-from score_sde.sampling.solver import Solver, check_eps
+from score_sde.sampling.solver import Solver, check_eps, evaluations
 from score_sde.sde import SDE
 
 FIRST_STEP, SAFETY, EXPONENT = 0.01, 0.9, 0.9  # h_init, theta and r of the algorithm
@@ -27,6 +27,7 @@ class State(NamedTuple):
     previous: Images  # the last accepted Euler-Maruyama point
     w: Images  # the Brownian path at 1 - t
     nfe: Int[Array, " b"]
+    batch_nfe: Int[Array, ""]
 
 
 def adaptive(
@@ -57,10 +58,11 @@ def adaptive(
     def init(keys: Keys, x: Images) -> State:
         t = jnp.ones(len(x), x.dtype)
         h = jnp.full_like(t, min(FIRST_STEP, 1 - eps))
-        return State(stream(keys, Stream.STEPS), t, h, x, x, jnp.zeros_like(x), jnp.zeros(len(x), jnp.int32))
+        nfe = jnp.zeros(len(x), jnp.int32)
+        return State(stream(keys, Stream.STEPS), t, h, x, x, jnp.zeros_like(x), nfe, jnp.int32(0))
 
     def step(state: State) -> State:
-        keys, t, h, x, previous, w, nfe = state
+        keys, t, h, x, previous, w, nfe, batch_nfe = state
         active = t > eps
         smallest = 10 * jnp.finfo(t.dtype).eps * t
         h = jnp.where(h > smallest, h, smallest)  # also where it is NaN
@@ -73,6 +75,7 @@ def adaptive(
         scale = jnp.maximum(atol, rtol * jnp.maximum(jnp.abs(euler), jnp.abs(previous)))
         error = jnp.sqrt(jnp.mean(jnp.square((euler - heun) / scale), axis=tuple(range(1, x.ndim))))
 
+        first, last = evaluations(score_fn, t), evaluations(score_fn, t_new)
         accepted = active & (error <= 1)
         failed = active & ~accepted & (h <= smallest)
         factor = SAFETY * error**-EXPONENT
@@ -87,7 +90,8 @@ def adaptive(
             jnp.where(expand(failed, x), jnp.nan, keep(heun, x)),
             keep(euler, previous),
             keep(w_new, w),
-            nfe + 2 * active,
+            nfe + jnp.where(active, first + last, 0),
+            batch_nfe + jnp.max(first) + jnp.max(last),
         )
 
     def fraction(state: State) -> Array:
@@ -99,6 +103,10 @@ def adaptive(
             return state.x, state.nfe
         t = jnp.full_like(state.t, eps)
         data = state.x + expand(jnp.square(sde.std(t)), state.x) * score_fn(state.x, t)
-        return data / expand(sde.mean_scale(t), data), state.nfe + 1
+        return data / expand(sde.mean_scale(t), data), state.nfe + evaluations(score_fn, t)
 
-    return Solver(init, step, fraction, view=lambda state: state.x, result=result)
+    def batch_nfe(state: State) -> Array:
+        last = jnp.max(evaluations(score_fn, jnp.full_like(state.t, eps))) if noise_removal else 0
+        return jnp.full_like(state.nfe, state.batch_nfe + last)
+
+    return Solver(init, step, fraction, view=lambda state: state.x, result=result, batch_nfe=batch_nfe)

@@ -32,7 +32,7 @@ def brownian(keys: Keys, shape: tuple[int, ...], s: PerSample) -> Float[Array, "
             jnp.where(wide, w_high, w_middle),
         )
 
-    w_one = normal(stream(keys, 0), shape)
+    w_one = normal(stream(keys, 0), shape).astype(s.dtype)
     start = (stream(keys, 1), jnp.zeros_like(s), jnp.ones_like(s), jnp.zeros_like(w_one), w_one)
     keys, low, high, w_low, w_high = jax.lax.fori_loop(0, LEVELS, halve, start)
     left, right = expand((s - low) / (high - low), w_low), expand((high - s) / (high - low), w_low)

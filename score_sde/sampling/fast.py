@@ -54,6 +54,7 @@ class Grid(NamedTuple):
 
     sde: SDE
     t: np.ndarray
+    denoises: bool = True  # whether one more step, to level 0, follows
 
     @property
     def k(self) -> np.ndarray:
@@ -130,9 +131,13 @@ def _edm(grid: Grid, options: Options) -> Table:
 
 
 def _edm_stochastic(grid: Grid, options: Options) -> Table:
-    """Before a step whose level is in [s_min, s_max], noise raises it by a factor 1 + gamma, never above the first."""
+    """Before a step whose level is in [s_min, s_max], noise raises it by a factor 1 + gamma, never above the first.
+
+    gamma is s_churn over the number of steps, with that to level 0, as published.
+    """
     rows, k, n = _Rows(), grid.k, len(grid.t) - 1
-    gamma = np.where((k >= options.s_min) & (k <= options.s_max), min(options.s_churn / n, np.sqrt(2) - 1), 0.0)
+    churn = min(options.s_churn / (n + grid.denoises), np.sqrt(2) - 1)
+    gamma = np.where((k >= options.s_min) & (k <= options.s_max), churn, 0.0)
     raised = np.minimum(k * (1 + gamma), k[0])
     noise = options.s_noise * np.sqrt(np.maximum(np.square(raised) - np.square(k), 0.0))
     t = np.where(raised > k, grid.sde.time(raised), grid.t)
@@ -174,8 +179,8 @@ def _dpmpp_2s(grid: Grid, options: Options) -> Table:
 
 
 def _orders(n: int, order: int) -> list[int]:
-    """The order of each of n steps: lower at the beginning, and, where steps are fewer than 10, at the end."""
-    return [min(order, i + 1, n - i if n < 10 else order) for i in range(n)]
+    """The order of each of n steps: lower at the beginning, and at the end, where long steps extrapolate badly."""
+    return [min(order, i + 1, n - i) for i in range(n)]
 
 
 def _dpmpp_2m(grid: Grid, options: Options) -> Table:
@@ -346,5 +351,5 @@ def fast_solver(
         raise UsageError(f"sampling.eta={chosen.eta} must be in [0, 1]: 0 is deterministic, 1 ancestral.")
     if not (chosen.s_churn >= 0 and 0 <= chosen.s_min <= chosen.s_max and chosen.s_noise > 0):
         raise UsageError("Churn needs sampling.s_churn >= 0, 0 <= s_min <= s_max and s_noise > 0.")
-    table = build(Grid(sde, time_grid(sde, grid, num_steps, eps=eps, rho=rho)), chosen)
+    table = build(Grid(sde, time_grid(sde, grid, num_steps, eps=eps, rho=rho), noise_removal), chosen)
     return tabulated(sde, score_fn, table, eps=eps, noise_removal=noise_removal, project=project, noise=noise)

@@ -5,6 +5,9 @@ For an affine SDE every predictor is three scalars of time,
     x_mean = a x + b score(x, t),     x = x_mean + c z,                         (1)
 
 and its probability-flow version has b halved where b is the score's share of the reverse drift, and c = 0.
+
+A predictor is given the time t and that at which its step ends, or None for a step of the paper's code: of 1/N, or of
+the chain, wherever it ends.
 """
 
 from collections.abc import Callable
@@ -14,25 +17,26 @@ import jax.numpy as jnp
 from score_sde.array_types import PerSample, Times
 from score_sde.sde import SDE
 
-Predictor = Callable[[SDE, Times], tuple[PerSample, PerSample, PerSample]]
+Coefficients = tuple[PerSample, PerSample, PerSample]
+Predictor = Callable[[SDE, Times, Times | None], Coefficients]
 
 
-def euler_maruyama(sde: SDE, t: Times) -> tuple[PerSample, PerSample, PerSample]:
-    """Euler-Maruyama on the reverse SDE (eq. 6) with steps of 1/N."""
-    n = sde.num_scales
+def euler_maruyama(sde: SDE, t: Times, t_next: Times | None = None) -> Coefficients:
+    """Euler-Maruyama on the reverse SDE (eq. 6)."""
+    n = sde.steps_a_unit(t, t_next)
     g = sde.diffusion(t)
-    return 1 - sde.drift_rate(t) / n, jnp.square(g) / n, g / jnp.sqrt(float(n))
+    return 1 - sde.drift_rate(t) / n, jnp.square(g) / n, g / n**0.5
 
 
-def reverse_diffusion(sde: SDE, t: Times) -> tuple[PerSample, PerSample, PerSample]:
+def reverse_diffusion(sde: SDE, t: Times, t_next: Times | None = None) -> Coefficients:
     """The reverse SDE discretised as the chain is (eq. 46)."""
-    f, g = sde.chain(t)
+    f, g = sde.chain(t, t_next)
     return 1 - f, jnp.square(g), g
 
 
-def ancestral_sampling(sde: SDE, t: Times) -> tuple[PerSample, PerSample, PerSample]:
+def ancestral_sampling(sde: SDE, t: Times, t_next: Times | None = None) -> Coefficients:
     """Ancestral sampling: of DDPM for VP (eq. 4), of SMLD for VE (eq. 47). Not defined for sub-VP."""
-    return sde.ancestral(t)
+    return sde.ancestral(t, t_next)
 
 
 PREDICTORS: dict[str, Predictor | None] = {

@@ -4,17 +4,18 @@ dx/dt = f(t) x - g(t)^2 score(x, t) / 2 has the SDE's marginals. It is solved fr
 1 for latents.
 """
 
+import functools
 from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
 
-from score_sde.array_types import Images, Keys, ScoreFn, Times
+from score_sde.array_types import Array, Images, Keys, ScoreFn, Times
 from score_sde.errors import UsageError
 from score_sde.randomness import expand
 from score_sde.sampling.predictors import reverse_diffusion
 from score_sde.sampling.runge_kutta import State, dormand_prince
-from score_sde.sampling.solver import Solver, check_eps
+from score_sde.sampling.solver import Solver, check_eps, evaluations
 from score_sde.sde import SDE
 
 
@@ -49,7 +50,8 @@ def probability_flow(
     check_eps(eps)
     t0, t1 = (eps, 1.0) if encode else (1.0, eps)
     velocity = drift(sde, score_fn)
-    ode = dormand_prince(lambda t, x, _: velocity(t, x), t0, t1, rtol=rtol, atol=atol)
+    passes = functools.partial(evaluations, score_fn)
+    ode = dormand_prince(lambda t, x, _: velocity(t, x), t0, t1, rtol=rtol, atol=atol, evaluations=passes)
     denoise = noise_removal and not encode
     if denoise:
         jax.eval_shape(lambda: reverse_diffusion(sde, jnp.ones(1)))  # what the SDE lacks is said now
@@ -62,10 +64,14 @@ def probability_flow(
         if denoise:
             t = jnp.full(len(x), eps, x.dtype)
             a, b, _ = reverse_diffusion(sde, t)
-            x, nfe = expand(a, x) * x + expand(b, x) * score_fn(x, t), nfe + 1
+            x, nfe = expand(a, x) * x + expand(b, x) * score_fn(x, t), nfe + passes(t)
         return x, nfe
 
-    return Solver(init, ode.step, ode.fraction, view=lambda state: state.y, result=result)
+    def batch_nfe(state: State) -> Array:
+        last = jnp.max(passes(jnp.full_like(state.t, eps))) if denoise else 0
+        return jnp.full_like(state.nfe, state.batch_nfe + last)
+
+    return Solver(init, ode.step, ode.fraction, view=lambda state: state.y, result=result, batch_nfe=batch_nfe)
 
 
 def slerp(z0: Images, z1: Images, fraction: float) -> Images:

@@ -14,6 +14,7 @@ import numpy as np
 
 from score_sde.array_types import Array, Float, Int, PerSample, PyTree, Times
 from score_sde.randomness import expand
+from score_sde.sampling.solver import Counts
 
 RightHandSide = Callable[[Times, PyTree, PyTree], PyTree]  # (t, y, args) -> dy/dt, each sample at its own t
 
@@ -42,6 +43,7 @@ class State(NamedTuple):
     h: PerSample  # size of the next step, > 0
     rejected: Array  # whether the last attempt failed
     nfe: Int[Array, " b"]
+    batch_nfe: Int[Array, ""]  # made for all, those too for which a sample waits
 
 
 class Integrator(NamedTuple):
@@ -50,11 +52,23 @@ class Integrator(NamedTuple):
     fraction: Callable[[State], Float[Array, ""]]
 
 
-def dormand_prince(rhs: RightHandSide, t0: float, t1: float, *, rtol: float, atol: float) -> Integrator:
+def _one(t: Times) -> Counts:
+    return np.ones(len(t), np.int32)
+
+
+def dormand_prince(
+    rhs: RightHandSide,
+    t0: float,
+    t1: float,
+    *,
+    rtol: float,
+    atol: float,
+    evaluations: Callable[[Times], Counts] = _one,
+) -> Integrator:
     """Integrates dy/dt = rhs(t, y, args) from t0 to t1 (either direction) for a pytree y of arrays (b, ...).
 
-    Time has the precision of y. A sample whose step size underflows, or whose derivative is not finite, ends at t1 with
-    y = NaN.
+    evaluations: what the right-hand side counts for at each of an array of times. Time has the precision of y. A sample
+    whose step size underflows, or whose derivative is not finite, ends at t1 with y = NaN.
     """
     direction, span = float(np.sign(t1 - t0)), abs(t1 - t0)
 
@@ -67,7 +81,8 @@ def dormand_prince(rhs: RightHandSide, t0: float, t1: float, *, rtol: float, ato
         d0, d1 = _rms(y, scale), _rms(dy, scale)
         h0 = jnp.where((d0 < 1e-5) | (d1 < 1e-5), 1e-6, 0.01 * d0 / d1)
         h0 = jnp.minimum(h0, span)
-        dy1 = rhs(t + direction * h0, _axpy(direction * h0, dy, y), args)
+        near = t + direction * h0
+        dy1 = rhs(near, _axpy(direction * h0, dy, y), args)
         d2 = _rms(jax.tree.map(jnp.subtract, dy1, dy), scale) / h0
         h1 = jnp.where(
             (d1 <= 1e-15) & (d2 <= 1e-15),
@@ -75,10 +90,12 @@ def dormand_prince(rhs: RightHandSide, t0: float, t1: float, *, rtol: float, ato
             (0.01 / jnp.maximum(d1, d2)) ** (1 / ORDER),
         )
         h = jnp.minimum(jnp.minimum(100 * h0, h1), span)
-        return State(t, y, dy, h, jnp.zeros(t.shape, bool), jnp.full(t.shape, 2, jnp.int32))
+        first, second = evaluations(t), evaluations(near)
+        nfe = jnp.broadcast_to(jnp.asarray(first + second, jnp.int32), t.shape)
+        return State(t, y, dy, h, jnp.zeros(t.shape, bool), nfe, jnp.int32(jnp.max(first) + jnp.max(second)))
 
     def step(state: State, args: PyTree = None) -> State:
-        t, y, dy, h, rejected, nfe = state
+        t, y, dy, h, rejected, nfe, batch_nfe = state
         remaining = direction * (t1 - t)
         active = remaining > 0
         min_step = 10 * jnp.finfo(t.dtype).eps * jnp.maximum(jnp.abs(t), 1e-6)
@@ -90,13 +107,16 @@ def dormand_prince(rhs: RightHandSide, t0: float, t1: float, *, rtol: float, ato
         stages = jax.tree.map(lambda d: jnp.zeros((7, *d.shape), d.dtype).at[0].set(d), dy)
 
         def stage(s, carry):
-            stages, _ = carry
+            stages, _, made, batch_made = carry
             row = jnp.asarray(A, t.dtype)[s]
+            t_s = t + signed_h * jnp.asarray(C, t.dtype)[s]
             y_s = _axpy(signed_h, jax.tree.map(lambda k: _weighted(row, k), stages), y)
-            dy_s = rhs(t + signed_h * jnp.asarray(C, t.dtype)[s], y_s, args)
-            return jax.tree.map(lambda k, d: k.at[s].set(d), stages, dy_s), y_s
+            dy_s, each = rhs(t_s, y_s, args), evaluations(t_s)
+            stages = jax.tree.map(lambda k, d: k.at[s].set(d), stages, dy_s)
+            return stages, y_s, made + each, batch_made + jnp.max(each)
 
-        stages, y_new = jax.lax.fori_loop(1, 7, stage, (stages, y))
+        none = (jnp.zeros_like(nfe), jnp.zeros_like(batch_nfe))
+        stages, y_new, made, batch_made = jax.lax.fori_loop(1, 7, stage, (stages, y, *none))
         error = jax.tree.map(lambda k: _weighted(jnp.asarray(E, t.dtype), k), stages)
         error = jax.tree.map(lambda e: expand(signed_h, e) * e, error)
         scale = jax.tree.map(lambda a, b: atol + rtol * jnp.maximum(jnp.abs(a), jnp.abs(b)), y, y_new)
@@ -114,7 +134,8 @@ def dormand_prince(rhs: RightHandSide, t0: float, t1: float, *, rtol: float, ato
         y = jax.tree.map(lambda y: jnp.where(expand(failed, y), jnp.nan, y), y)
         dy = _where(accepted, jax.tree.map(lambda k: k[-1], stages), dy)
         h = jnp.where(active, jnp.abs(signed_h) * factor, h)
-        return State(t, y, dy, h, active & ~accepted, nfe + 6 * active)
+        nfe, batch_nfe = nfe + jnp.where(active, made, 0), batch_nfe + batch_made
+        return State(t, y, dy, h, active & ~accepted, nfe, batch_nfe)
 
     def fraction(state: State) -> Float[Array, ""]:
         unfinished = jnp.any(direction * (t1 - state.t) > 0)

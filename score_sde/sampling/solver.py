@@ -7,8 +7,13 @@
 
 `solve` runs this in one program. `advance` runs a bounded number of steps, so that a caller can show progress, keep a
 trajectory, or stop and go on.
+
+A sampler counts its evaluations as it makes them. NFE of a sample is the number of forward passes of networks that
+contain its row and whose output it uses: each network of a guided score counts, derivatives are not extra. The batch's
+are all passes made from its start to its end, those too for which a sample waits, or of which it uses nothing.
 """
 
+import dataclasses
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -16,12 +21,35 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from score_sde.array_types import Array, Float, Images, Int, Key, Keys, PyTree, Times
+from score_sde.array_types import Array, Float, Images, Int, Key, Keys, PyTree, ScoreFn, Times
 from score_sde.errors import UsageError
 from score_sde.randomness import batch_keys
 
 # Imposes known content on (x, x_mean) at time t after each update: inpainting, colouring.
 Project = Callable[[Keys, Times, Images, Images], tuple[Images, Images]]
+Counts = Int[Array, " b"] | Int[np.ndarray, " b"]
+
+
+@dataclasses.dataclass(frozen=True)
+class CountedScore:
+    """A score function that says how many passes of networks its value takes, for each of an array of times."""
+
+    score_fn: ScoreFn
+    evaluations: Callable[[Times | Float[np.ndarray, " b"]], Counts]
+
+    def __call__(self, x: Images, t: Times) -> Images:
+        return self.score_fn(x, t)
+
+
+def evaluations(score_fn: ScoreFn, t: Times | Float[np.ndarray, " b"]) -> Counts:
+    """The passes of networks that a score takes for each row: 1, or what the score itself says."""
+    said = getattr(score_fn, "evaluations", None)
+    return np.ones(len(t), np.int32) if said is None else said(t)
+
+
+def planned(score_fn: ScoreFn, times: np.ndarray) -> int:
+    """The evaluations of a sample whose score is taken at these times: counted as in the run, by its float32 times."""
+    return int(np.sum(evaluations(score_fn, times.astype(np.float32))))
 
 
 class Solver(NamedTuple):
@@ -32,12 +60,17 @@ class Solver(NamedTuple):
     fraction: Callable[[PyTree], Float[Array, ""]]  # 1.0 when finished
     view: Callable[[PyTree], Images]  # the current images, for trajectories
     result: Callable[[PyTree], Any]
-    times: np.ndarray | None = None  # of each evaluation of the score, where they are known beforehand
+    nfe: int | None = None  # evaluations a sample, where they are known beforehand
+    batch_nfe: Callable[[PyTree], Counts] | None = None  # passes made for the batch; None: those of each sample
 
-    @property
-    def nfe(self) -> int | None:
-        """Evaluations a sample, where they are known beforehand."""
-        return None if self.times is None else len(self.times)
+    def with_batch_nfe(self) -> "Solver":
+        """The sampler whose result is (x, nfe, batch_nfe)."""
+
+        def result(state: PyTree) -> tuple[Images, Counts, Counts]:
+            x, nfe = self.result(state)
+            return x, nfe, nfe if self.batch_nfe is None else self.batch_nfe(state)
+
+        return self._replace(result=result)
 
 
 def check_eps(eps: float) -> None:
@@ -53,7 +86,7 @@ def advance(solver: Solver, state: PyTree, max_steps: int | Int[Array, ""]) -> P
         count, state = carry
         return (count < max_steps) & (solver.fraction(state) < 1)
 
-    return jax.lax.while_loop(unfinished, lambda carry: (carry[0] + 1, solver.step(carry[1])), (0, state))[1]
+    return jax.lax.while_loop(unfinished, lambda carry: (carry[0] + 1, solver.step(carry[1])), (jnp.int32(0), state))[1]
 
 
 def solve(solver: Solver, key: Key[Array, "..."], x: Images) -> Any:

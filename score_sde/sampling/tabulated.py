@@ -23,7 +23,7 @@ import numpy as np
 
 from score_sde.array_types import Array, Images, Int, Keys, ScoreFn
 from score_sde.randomness import Noise, Stream, normal, stream
-from score_sde.sampling.solver import Project, Solver
+from score_sde.sampling.solver import Project, Solver, evaluations, planned
 from score_sde.sde import SDE
 
 
@@ -43,6 +43,7 @@ class State(NamedTuple):
     base: Images
     trial: Images
     history: tuple[Images, ...]  # f_{i-1}, f_{i-2}, ...
+    nfe: Int[Array, " b"]
 
 
 def tabulated(
@@ -64,7 +65,7 @@ def tabulated(
     t = np.append(table.t, eps)
     scale, std = sde.mean_scale(t), sde.std(t)
     same = np.all(table.base == table.trial, axis=1)
-    times, stochastic = t[: n + noise_removal], bool(np.any(table.noise))
+    stochastic = bool(np.any(table.noise))
 
     def evaluate(y: Images, i: int | Array, data: bool) -> Images:
         def row(column: np.ndarray) -> Array:
@@ -74,11 +75,17 @@ def tabulated(
         return y - row(std / scale) * e if data else e
 
     def init(keys: Keys, x: Images) -> State:
-        y = x / scale[0]
-        return State(jnp.int32(0), stream(keys, Stream.STEPS), y, y, (jnp.zeros_like(y),) * (m - 1))
+        y = x / float(scale[0])
+        history, nfe = (jnp.zeros_like(y),) * (m - 1), jnp.zeros(len(x), jnp.int32)
+        return State(jnp.int32(0), stream(keys, Stream.STEPS), y, y, history, nfe)
+
+    def count(state: State, i: int | Array) -> Array:
+        """The evaluations with those at time i."""
+        at = jnp.full(len(state.base), jnp.asarray(t, state.base.dtype)[i])
+        return state.nfe + evaluations(score_fn, at)
 
     def step(state: State) -> State:
-        i, keys, base, trial, history = state
+        i, keys, base, trial, history, _ = state
         history = (evaluate(trial, i, table.predicts_data), *history)
 
         def combine(weights: np.ndarray) -> Images:
@@ -92,7 +99,7 @@ def tabulated(
             new_base, new_trial = new_base + z, new_trial + z
         if project is not None:
             new_base, new_trial = imposed(keys, i, new_base, new_trial)
-        return State(i + 1, keys, new_base, new_trial, history[: m - 1])
+        return State(i + 1, keys, new_base, new_trial, history[: m - 1], count(state, i))
 
     def imposed(keys: Keys, i: Array, base: Images, trial: Images) -> tuple[Images, Images]:
         """The trial point held to what is known at its time; base as well, where it is the same point."""
@@ -102,12 +109,9 @@ def tabulated(
         return jnp.where(jnp.asarray(same)[i], known, base), known
 
     def result(state: State) -> tuple[Images, Array]:
-        x = (
-            evaluate(state.base, n, data=True)
-            if noise_removal
-            else jnp.asarray(scale[n], state.base.dtype) * state.base
-        )
-        return x, jnp.full(len(x), len(times))
+        if noise_removal:
+            return evaluate(state.base, n, data=True), count(state, n)
+        return jnp.asarray(scale[n], state.base.dtype) * state.base, state.nfe
 
     return Solver(
         init=init,
@@ -115,5 +119,5 @@ def tabulated(
         fraction=lambda state: state.i / n,
         view=lambda state: jnp.asarray(scale, state.trial.dtype)[state.i] * state.trial,
         result=result,
-        times=times,
+        nfe=planned(score_fn, t[: n + noise_removal]),
     )

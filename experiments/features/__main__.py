@@ -1,0 +1,20 @@
+"""Do trained features tell data from what is none? `python -m experiments.features --data_dir=DIR`."""
+
+import argparse
+import sys
+from pathlib import Path
+
+from experiments.features.run import run
+
+parser = argparse.ArgumentParser(prog="python -m experiments.features", description=__doc__)
+parser.add_argument("--dataset", default="cifar10")
+parser.add_argument("--data_dir", default="", help="as config.data.data_dir")
+parser.add_argument("--image_size", type=int, default=16)
+parser.add_argument("--num_channels", type=int, default=3)
+parser.add_argument("--other", default="", help="another data set, in data_dir too")
+parser.add_argument("--archives", default="", help="of the other data set, as config.data.archives")
+parser.add_argument("--n_iters", type=int, default=1000)
+parser.add_argument("--turns", action="store_true", help="as if the data set had no labels")
+parser.add_argument("--images", type=int, default=2000, help="that are measured of each kind")
+parser.add_argument("--dir", type=Path, default=Path("runs/features"), help="where features are kept")
+sys.exit(run(parser.parse_args()))

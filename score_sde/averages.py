@@ -1,0 +1,89 @@
+"""Averaged weights against the raw ones they are made of: which are better, and why an average can be the worse.
+
+Samples are drawn with the average, which in a short run still holds weights that had learned little. Its loss hardly
+tells: where an image is nearly all noise an error of 6 % in the predicted noise is 0.4 % of the loss, and in a sampler,
+which multiplies it by the noise level, larger than the image. So the size of the predicted noise is compared as well.
+"""
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+Arrays = Mapping[str, np.ndarray]
+
+IMAGES = 512  # that both are evaluated on, at most
+NOISY = 0.9  # times from which on the size is taken
+WRONG = 0.02  # of a size; below it a sampler does not show it
+
+
+def compared(raw: Sequence[Arrays], averaged: Sequence[Arrays]) -> dict[str, Any]:
+    """Figures of both weights, from what `Trainable.evaluation` gives of the same batches with the same noise.
+
+    "loss": the mean; "noise_size", of scores: see `noise_size`. difference: of the losses, averaged less raw, with its
+    standard error over images.
+    """
+    found: dict[str, Any] = {}
+    whole = {name: _joined(batches) for name, batches in (("raw", raw), ("averaged", averaged))}
+    for name, arrays in whole.items():
+        found[name] = {"loss": float(np.mean(arrays["loss"], dtype=np.float64))}
+        if "t" in arrays:
+            found[name]["noise_size"] = noise_size(arrays)
+    each = np.asarray(whole["averaged"]["loss"], np.float64) - whole["raw"]["loss"]
+    error = float(each.std(ddof=1) / math.sqrt(len(each))) if len(each) > 1 else None
+    return found | {"difference": {"mean": float(each.mean()), "standard_error": error, "images": len(each)}}
+
+
+def _joined(batches: Sequence[Arrays]) -> Arrays:
+    return {key: np.concatenate([batch[key] for batch in batches]) for key in batches[0]}
+
+
+def noise_size(arrays: Arrays) -> float | None:
+    """|predicted|^2 / <predicted, z> over the images at t >= `NOISY`, None without any: 1 for the exact score at any t.
+
+    E[z | x_t] is orthogonal to what it misses of z. A prediction c z has the size c, and one of nothing 0.
+    """
+    noisy = arrays["t"] >= NOISY
+    if not noisy.any():
+        return None
+    square, along = (float(np.sum(arrays[key][noisy], dtype=np.float64)) for key in ("square", "along"))
+    return square / along if along > 0 else 0.0
+
+
+def complaint(found: Mapping[str, Any], *, rate: float, schedule: str, updates: int) -> str | None:
+    """A sentence on averaged weights that are worse than the raw ones, and why; None if they are not.
+
+    found: of `compared`. rate, schedule: `optim.ema_rate` and `ema_schedule` of the run. updates: made by it.
+    """
+    raw, averaged, difference = found["raw"], found["averaged"], found["difference"]
+    error = difference["standard_error"]
+    told = []
+    if error and difference["mean"] > 3 * error:
+        told.append(f"their loss is {averaged['loss']:.4g} against {raw['loss']:.4g}")
+    off, raw_off = (
+        None if weights.get("noise_size") is None else abs(weights["noise_size"] - 1) for weights in (averaged, raw)
+    )
+    if off is not None and raw_off is not None and off > max(WRONG, 2 * raw_off):
+        told.append(
+            f"the noise they predict at t >= {NOISY} has {averaged['noise_size']:.2f} of its size, and "
+            f"{raw['noise_size']:.2f} by the raw ones"
+        )
+    if not told:
+        return None
+    return (
+        f"The averaged weights, which samples are drawn with, are worse than the raw ones: {' and '.join(told)}. "
+        f"{_why(rate, schedule, updates)}; train longer, or with a lower optim.ema_rate. "
+        "score_sde.load(workdir, ema=False) has the raw ones."
+    )
+
+
+def _why(rate: float, schedule: str, updates: int) -> str:
+    initial = rate**updates if schedule == "constant" else 0.0
+    if initial > 0.01:
+        return (
+            f"After {updates:,} updates at the constant rate {rate:g} the average is {initial:.0%} initial weights, "
+            "which optim.ema_schedule=ramp forgets"
+        )
+    reach = min(1 / (1 - rate), math.inf if schedule == "constant" else (10 + updates) / 9)
+    return f"The average reaches back some {reach:,.0f} of the {updates:,} updates, and the weights have changed since"

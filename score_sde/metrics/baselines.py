@@ -1,0 +1,119 @@
+"""Figures beside those of samples: what noise gets, and what images of the data set get that were held out."""
+
+import json
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from score_sde import data, files, images
+from score_sde.array_types import Pixels
+from score_sde.metrics.distances import PAIRED, Moments, frechet_distance
+from score_sde.metrics.features import Features
+from score_sde.metrics.figures import measure
+from score_sde.metrics.reference import Statistics
+from score_sde.progress import bar
+from score_sde.rounds import Arrays
+
+HELD_OUT = "held-out images"
+HALF = "half of the images, by the other half"
+NOISES: dict[str, Callable[[np.random.Generator, tuple[int, ...]], np.ndarray]] = {  # in [0, 1], once clipped
+    "uniform noise": lambda rng, shape: rng.random(shape),
+    "Gaussian noise": lambda rng, shape: 0.5 + 0.5 * rng.normal(size=shape),  # standard normal in [-1, 1]
+}
+PARTS = ("mean", "covariance")
+
+
+class Baselines(NamedTuple):
+    """rows: by name, of how many "images", and their figures. noises: mean and covariance of each one's features."""
+
+    rows: dict[str, dict[str, Any]]
+    noises: dict[str, tuple[np.ndarray, np.ndarray]]
+
+    def save(self, path: Path, about: Mapping[str, Any], flag: str) -> None:
+        """Keeps them in a file. about: what they depend on. flag: what chooses another path."""
+        moments = {
+            f"{part} of {name}": x for name, of in self.noises.items() for part, x in zip(PARTS, of, strict=True)
+        }
+        text = json.dumps({"about": about, "rows": self.rows})
+        files.replace(path, lambda file: np.savez(file, text=text, **moments), flag)
+
+    def warning(self, samples: np.ndarray, reference: Statistics) -> str | None:
+        """A sentence if features are no further from a noise than from the data, or no closer to these than noise is.
+
+        By the Frechet distance.
+        """
+        if len(samples) < 2:
+            return None
+        found = _moments(samples)
+        to_data = frechet_distance(*found, reference.mean, reference.covariance)
+        for name, noise in self.noises.items():
+            to_noise = frechet_distance(*found, *noise)
+            of_noise = frechet_distance(*noise, reference.mean, reference.covariance)
+            if to_data >= min(to_noise, of_noise):
+                return (
+                    f"The samples are closer to {name} than to the data: their distance from the data is "
+                    f"{to_data:.4g} and from the noise {to_noise:.4g}, where the noise's own from the data is "
+                    f"{of_noise:.4g}. Look at them before their other figures."
+                )
+        return None
+
+
+def load_baselines(path: Path, about: Mapping[str, Any]) -> Baselines | None:
+    """Those that `save` has kept with the same `about`; None if there are none, or the file is damaged."""
+    arrays = files.read_arrays(path)
+    found = json.loads(str(arrays["text"])) if arrays and "text" in arrays else {}
+    if found.get("about") != dict(about):
+        return None
+    return Baselines(found["rows"], {name: tuple(arrays[f"{part} of {name}"] for part in PARTS) for name in NOISES})
+
+
+def baselines_of(
+    n: int, image_shape: tuple[int, ...], held_out: data.Source | None, of: Features, reference: Statistics
+) -> Baselines:
+    """Figures of n images, or as many as there are, by the features and statistics that n samples are measured by.
+
+    Noise of at most 10,000 images: more move none of its digits that matter. held_out: None if there are none; then of
+    one half of the images, of which the reference has features, by the other half.
+    """
+    rows, noises, n = {}, {}, max(n, 2)  # one has no covariance
+    for name in NOISES:
+        found = _features(name, of, min(n, PAIRED), lambda numbers, name=name: noise(name, numbers, image_shape))
+        rows[name] = _row(of, found, reference)
+        noises[name] = _moments(found["features"])
+    if held_out is not None and len(held_out) > 1:
+        chosen = np.sort(np.random.default_rng(0).permutation(len(held_out))[:n])  # which may be sorted by class
+        found = _features(HELD_OUT, of, len(chosen), lambda numbers: held_out.take(chosen[numbers]).images)
+        rows[HELD_OUT] = _row(of, found, reference)
+    elif reference.features is not None and len(reference.features) >= 4:
+        first, second = np.array_split(np.random.default_rng(0).permutation(reference.features), 2)
+        half = Statistics(len(first), *_moments(first), first, reference.about)
+        rows[HALF] = _row(of, {"features": second[:n]}, half)
+    return Baselines(rows, noises)
+
+
+def noise(name: str, numbers: np.ndarray, image_shape: tuple[int, ...]) -> Pixels:
+    """Images of a noise; each is a function of its number."""
+    drawn = [NOISES[name](np.random.default_rng([list(NOISES).index(name), i]), image_shape) for i in numbers]
+    return images.to_pixels(np.stack(drawn))
+
+
+def _features(name: str, of: Features, n: int, take: Callable[[np.ndarray], Pixels]) -> Arrays:
+    parts = []
+    with bar(f"features of {name}", n, "img") as progress:
+        for numbers, valid in data.padded_chunks(n, of.batch_size):
+            parts.append(of.of(take(numbers[:valid])))
+            progress.update(valid)
+    return {key: np.concatenate([part[key] for part in parts]) for key in of.arrays}
+
+
+def _row(of: Features, arrays: Arrays, reference: Statistics) -> dict[str, Any]:
+    return {"images": len(arrays["features"]), **measure(of.name, arrays, reference)}
+
+
+def _moments(features: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Mean and covariance."""
+    origin = features.mean(axis=0, dtype=np.float64)
+    moments = Moments.of(features, origin)
+    return moments.mean + origin, moments.covariance

@@ -1,0 +1,30 @@
+"""All figures of samples' features that can be had, by their names."""
+
+from typing import Any
+
+from score_sde.metrics.distances import Estimate, Frechet, inception_score, kernel_distance, precision_recall
+from score_sde.metrics.features import INCEPTION
+from score_sde.metrics.reference import Statistics
+from score_sde.rounds import Arrays
+
+
+def measure(features_name: str, arrays: Arrays, reference: Statistics) -> dict[str, dict[str, Any]]:
+    """All figures that can be had from samples' features, and logits if these are Inception's: name -> mean and error.
+
+    Only distances of Inception's features are called fid, fid_infinity and kid; those of others name their features.
+    """
+    samples = arrays["features"]
+    of = "" if features_name == INCEPTION else f"[features={features_name}]"
+    frechet, kernel = ("fid", "kid") if features_name == INCEPTION else ("frechet_distance", "kernel_distance")
+    distance = Frechet(reference.mean, reference.covariance)
+    found = {f"{frechet}{of}": distance(samples)}
+    if len(samples) >= 10 * samples.shape[1]:  # in smaller sets than there are features the bias is not of order 1/n
+        found[f"{frechet}_infinity{of}"] = Estimate(distance.of_infinitely_many(samples), None)
+    if reference.features is not None:
+        found[f"{kernel}{of}"] = kernel_distance(samples, reference.features)
+        if min(len(samples), len(reference.features)) > 3:
+            precision, recall = precision_recall(samples, reference.features)
+            found |= {f"precision{of}": Estimate(precision, None), f"recall{of}": Estimate(recall, None)}
+    if "logits" in arrays:
+        found["inception_score"] = inception_score(arrays["logits"])
+    return {name: estimate._asdict() for name, estimate in found.items()}

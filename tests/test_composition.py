@@ -1,0 +1,178 @@
+"""What a user composes is a part of any JAX program, and what would silently be something else is refused."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from ml_collections import ConfigDict
+from test_conditional import saved
+
+from score_sde import data
+from score_sde.build import Experiment, trainable
+from score_sde.errors import UsageError
+from score_sde.evaluate import evaluate, sample
+from score_sde.likelihood import bits_per_dim
+from score_sde.loaded import load_classifier
+from score_sde.parallel import split
+from score_sde.randomness import batch_keys, sample_keys
+from score_sde.sampling import SAMPLERS, solve
+from score_sde.train import check_labels
+from score_sde.trained import load
+
+pytestmark = pytest.mark.usefixtures("one_block")
+KEY = jax.random.key(0)
+
+
+@pytest.fixture(scope="module")
+def folders(tmp_path_factory):
+    return {}, tmp_path_factory.mktemp("composition")
+
+
+@pytest.fixture
+def folder(folders, tiny_config):
+    """name -> a workdir of random weights."""
+    done, root = folders
+
+    def make(name, config="vp/digits_ddpmpp_continuous", **changes):
+        if name not in done:
+            built = tiny_config(config)
+            if "ddpmpp" in config:
+                built.model.attn_resolutions = ()
+            built.update_from_flattened_dict(changes)
+            done[name] = saved(built, root / name)
+        return done[name]
+
+    return make
+
+
+@pytest.fixture
+def model(folder):
+    return load(folder("plain"))
+
+
+@pytest.fixture
+def told_all(folder):
+    """A network with classes that was never told that there is none."""
+    return load(folder("told_all", **{"model.num_classes": 10, "training.label_dropout": 0.0}))
+
+
+def transformed(fn, x, t):
+    """By each of jit, grad, scan and vmap; what it is to be; and how large its terms are."""
+    value = np.asarray(fn(x, t))
+    size = np.abs(value).max()
+    yield jax.jit(fn)(x, t), value, size
+    _, along = jax.jvp(lambda x: fn(x, t), (x,), (x,))
+    gradient = jax.grad(lambda x: jnp.sum(jnp.square(fn(x, t))) / 2)(x)
+    yield jnp.vdot(gradient, x), np.vdot(value, along), np.linalg.norm(gradient) * np.linalg.norm(x)
+    yield jax.lax.scan(lambda c, _: (c, fn(c, t)), x, None, length=2)[1][1], value, size
+    yield jax.vmap(fn)(jnp.stack([x, 2 * x]), jnp.stack([t, t]))[0], value, size
+
+
+def test_a_models_score_and_a_classifiers_logits_are_parts_of_any_program(model, folder):
+    x, t = jax.random.normal(KEY, (2, 8, 8, 1)), jnp.array([0.3, 0.7])
+    classifier = load_classifier(folder("classifier", "vp/digits_wideresnet"))
+    for fn in (model.score, classifier.logits):
+        for found, expected, size in transformed(fn, x, t):
+            np.testing.assert_allclose(found, expected, rtol=2e-4, atol=2e-4 * size)
+    constant = jax.jit(lambda: model.score(x, t))()  # of arrays that are known while it is traced
+    np.testing.assert_allclose(constant, model.score(x, t), rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize("name", ["pc", "ode", "dpmpp_2m"])
+def test_solvers_take_a_models_score_and_are_parts_of_programs(name, model):
+    options = {"ode": dict(rtol=1e-2, atol=1e-2), "dpmpp_2m": dict(num_steps=3)}.get(name, {})
+    keys = sample_keys(KEY, jnp.arange(2))
+    prior = model.experiment.prior(keys)
+    solver = SAMPLERS[name](model.sde, model.score, **options)
+    x, _ = solve(solver, keys, prior)
+    again, _ = jax.jit(lambda x: solve(solver, keys, x))(prior)
+    np.testing.assert_allclose(again, x, rtol=1e-4, atol=1e-4 * np.abs(x).max())
+
+
+def test_a_bound_is_a_part_of_a_program_and_what_runs_programs_of_its_own_says_that_it_is_none(model):
+    pixels = jax.random.uniform(KEY, (2, 8, 8, 1))
+    # A difference in the last bits of a level: within what one of a thousandth of them makes.
+    np.testing.assert_allclose(jax.jit(model.bound)(KEY, pixels), model.bound(KEY, pixels), rtol=1e-4)
+    for run in (model.bits_per_dim, lambda key, x: model.encode(x), lambda key, x: model.sample(key, 2, "ddim")):
+        with pytest.raises(UsageError, match="cannot be a part of another"):
+            jax.jit(run)(KEY, pixels)
+
+
+def test_rows_that_do_not_belong_together_are_refused(model):
+    x, t = jnp.zeros((3, 8, 8, 1)), np.full(2, 0.5)
+    with pytest.raises(UsageError, match=r"\(3, 8, 8, 1\), \(2,\)"):
+        split(x, t)  # by which a model's score, likelihoods and samples take all that they are given
+    keys = sample_keys(KEY, jnp.arange(2))
+    with pytest.raises(UsageError, match=r"\(2,\) for 4 images"):
+        model.sample(keys, 4, "ddim", num_steps=2)
+    with pytest.raises(UsageError, match=r"\(2,\) for 3 images"):
+        solve(bits_per_dim(model.sde, model.score, offset_bits=0), keys, x)
+    assert batch_keys(keys, 2) is keys
+    assert model.sample(keys, 2, "ddim", num_steps=2).shape == (2, 8, 8, 1)
+
+
+@pytest.mark.parametrize(
+    ("method", "options", "words"),
+    [
+        ("heun", dict(snr=0.3), "snr=0.3 would change nothing: the sampler heun"),
+        ("pc", dict(snr=0.3), "the sampler pc, as it is set, takes"),
+        ("ode", dict(num_steps=7), "takes eps, noise_removal, temperature, precision, rtol, atol"),
+        ("ddim", dict(rho=5.0), "num_steps, grid, eta"),
+        ("ddim", dict(method="heun"), "method='heun' would change nothing"),
+        ("ddim", dict(inverse="dps"), "given an observation"),
+        ("ddim", dict(scale=4.0), r"guidance\.scale=4\.0 guides towards a class"),
+        ("ddim", dict(interval=(0.1, 0.5)), "none is asked for"),
+        ("ddim", dict(noise=0.1), "posterior takes noise"),
+    ],
+)
+def test_options_that_would_change_nothing_are_refused(method, options, words, model):
+    with pytest.raises(UsageError, match=words):
+        model.sample(KEY, 1, method, **options)
+
+
+def test_no_class_is_asked_only_of_a_network_that_was_trained_without(told_all, folder):
+    words = r"training\.label_dropout=0\) and is no score without a class"
+    x, t = jnp.zeros((2, 8, 8, 1)), jnp.full(2, 0.5)
+    asks = [
+        lambda: told_all.score(x, t),
+        lambda: told_all.sample(KEY, 2, "ddim", num_steps=2),
+        lambda: told_all.sample(KEY, 2, "ddim", num_steps=2, classes=3, scale=2.0),
+        lambda: told_all.bits_per_dim(KEY, np.zeros((2, 8, 8, 1), np.uint8)),
+        lambda: told_all.encode(np.zeros((2, 8, 8, 1), np.uint8)),
+        lambda: told_all.bound(KEY, np.zeros((2, 8, 8, 1), np.uint8)),
+    ]
+    for ask in asks:
+        with pytest.raises(UsageError, match=words):
+            ask()
+    assert np.isfinite(told_all.score(x, t, np.array([3, 9]))).all()
+    config = ConfigDict(told_all.config).copy_and_resolve_references()
+    config.eval.enable_bpd = True
+    for program in (evaluate, sample):
+        with pytest.raises(UsageError, match=words):
+            program(config, told_all.directory)
+    assert not (told_all.directory / "eval").exists() and not (told_all.directory / "samples").exists()
+
+
+def test_snapshots_of_a_network_that_was_told_every_label_are_of_its_classes_in_turn(told_all, model):
+    experiment = told_all.experiment
+    assert experiment.classes_in_turn(12).tolist() == [*range(10), 0, 1]
+    assert model.experiment.classes_in_turn(12) is None
+    x, t = jnp.ones((3, 8, 8, 1)), jnp.full(3, 0.5)
+    solver = experiment.sampler_given_classes(told_all.params, experiment.classes_in_turn(3))
+    assert solver.nfe == told_all.sde.num_scales
+    assert np.isfinite(told_all.score(x, t, experiment.classes_in_turn(3))).all()
+
+
+def test_a_network_has_the_classes_that_it_is_trained_on_and_no_others(tiny_config):
+    config = tiny_config()
+    config.model.num_classes = 10
+    experiment = trainable(config)
+    assert isinstance(experiment, Experiment)
+    pixels = np.zeros((3, 8, 8, 1), np.uint8)
+    three = data.InMemory(pixels, np.array([0, 1, 2]))
+    check_labels(experiment, three)  # a split to evaluate on may have fewer
+    with pytest.raises(UsageError, match=r"3 classes; set model\.num_classes=3 instead of 10"):
+        check_labels(experiment, three, all_of_them=True)
+    gaps = data.InMemory(pixels, np.array([0, 1, 9]))
+    with pytest.raises(UsageError, match="no image of class 2, 3, 4, 5, 6, 7, 8"):
+        check_labels(experiment, gaps, all_of_them=True)
