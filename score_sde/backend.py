@@ -63,7 +63,7 @@ def program(fn: Callable, **placed: Any) -> Callable:
 
 
 def expanded(path: str | Path) -> Path:
-    """A path with ~ for the user's home folder, as it is where there is none: a job's user may have no entry at all."""
+    """A path with ~ for the user's home folder; the path as it is where there is none."""
     with contextlib.suppress(RuntimeError):
         return Path(path).expanduser()
     return Path(path)
@@ -73,14 +73,22 @@ def in_home(name: str) -> Path:
     """~/NAME if it is there or can be made, else NAME in a folder of this user's own beside other temporary files."""
     path = expanded(f"~/{name}")
     there = next(folder for folder in (path, *path.parents) if folder.exists())
-    if path.is_absolute() and (there == path or os.access(there, os.W_OK)):
-        return path
+    return path if path.is_absolute() and (there == path or os.access(there, os.W_OK)) else _temporary_home() / name
+
+
+def find_home() -> None:
+    """Sets HOME for libraries that end without one, where the user has none: a job's user may be a number only."""
+    if not expanded("~").is_absolute():
+        os.environ["HOME"] = str(_temporary_home())
+
+
+def _temporary_home() -> Path:
     folder = Path(tempfile.gettempdir()) / f"score_sde-{os.getuid()}"
     with contextlib.suppress(OSError):
         folder.mkdir(mode=0o700, exist_ok=True)
         if folder.stat().st_uid == os.getuid():  # programs are read from it
-            return folder / name
-    return Path(tempfile.mkdtemp(prefix="score_sde-")) / name
+            return folder
+    return Path(tempfile.mkdtemp(prefix="score_sde-"))
 
 
 def cache_folder() -> Path:

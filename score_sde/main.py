@@ -53,6 +53,7 @@ def _program(argv: list[str]) -> None:
     values = parse(argv, program_flags, USAGE)
     if values.mode is None:
         raise UsageError(f"--mode is missing: one of {', '.join(MODES)}.")
+    backend.find_home()
     backend.keep_programs()
     from score_sde import processes
 

@@ -322,7 +322,8 @@ def test_a_user_without_a_home_and_without_an_entry_has_folders(tmp_path, monkey
         raise KeyError
 
     for name in ("HOME", "SCORE_SDE_CACHE", "TFDS_DATA_DIR"):
-        monkeypatch.delenv(name, raising=False)
+        monkeypatch.setenv(name, "")  # which is undone with the test, whatever is set in it
+        monkeypatch.delenv(name)
     monkeypatch.setattr(pwd, "getpwuid", nobody)
     monkeypatch.setattr(pwd, "getpwnam", nobody)
     monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
@@ -333,6 +334,8 @@ def test_a_user_without_a_home_and_without_an_entry_has_folders(tmp_path, monkey
     assert backend.expanded("~/a") == Path("~/a")
     with pytest.raises(UsageError, match=r"No mask ~/mask\.png"):
         observation_of("inpaint=~/mask.png", (8, 8, 1))
+    backend.find_home()
+    assert os.environ["HOME"] == str(mine)
 
 
 def test_a_home_is_used_where_it_is_there_or_can_be_made(tmp_path, monkeypatch):
