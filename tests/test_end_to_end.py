@@ -78,6 +78,19 @@ def evaluated(trained):
     return entry
 
 
+def test_a_training_goes_on_the_same_with_64_bit_types(trained, tmp_path):
+    folder, config = trained()
+    wide = shutil.copytree(folder, tmp_path / "wide")
+    shutil.rmtree(wide / "checkpoints" / "4")
+    jax.config.update("jax_enable_x64", True)  # as JAX_ENABLE_X64=1 does
+    try:
+        train(config, wide)
+    finally:
+        jax.config.update("jax_enable_x64", False)
+    assert score_sde.load(wide).digest == score_sde.load(folder).digest  # read without them
+    assert metrics(wide) == metrics(folder)
+
+
 def test_a_config_trains_evaluates_and_samples(trained, evaluated):
     """That of every other config is in test_configs.py."""
     folder, config = trained()

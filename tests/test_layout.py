@@ -4,7 +4,10 @@ import ast
 import importlib
 from pathlib import Path
 
+import jax
 import pytest
+
+from score_sde import backend
 
 PACKAGE = Path(__file__).parent.parent / "score_sde"
 
@@ -87,6 +90,21 @@ def test_heavy_dependencies_have_one_door(path):
         for dependency, doors in DOORS.items():
             if name == dependency or name.startswith(dependency + "."):
                 assert module(path) in doors, f"{name} in {path.name}"
+
+
+# Others run longer than they compile, or belong to whoever calls them.
+COMPILING = {"backend", "parallel", "digest", "metrics/distances", "models/compute", "sampling/solver"}
+
+
+def test_what_is_mostly_compiled_has_one_door():
+    found = {str(path.relative_to(PACKAGE).with_suffix("")) for path in FILES if "jax.jit" in path.read_text()}
+    assert found == COMPILING
+
+
+def test_a_program_has_the_options_of_the_others(monkeypatch):
+    monkeypatch.setenv("XLA_FLAGS", "")
+    monkeypatch.setattr(jax, "jit", lambda _, **options: lambda: options)
+    assert backend.program(len)() == {"compiler_options": backend.compiler_options(jax.default_backend())}
 
 
 def test_every_module_can_be_imported():

@@ -349,3 +349,22 @@ def test_mpi_without_a_way_to_meet_is_refused(monkeypatch):
         processes._launched({"PMI_SIZE": "2"})
     monkeypatch.setattr(processes, "_installed", lambda package: package == "mpi4py")
     assert processes._launched({"PMI_SIZE": "2"}) == {"cluster_detection_method": "mpi4py"}
+
+
+@pytest.mark.parametrize(
+    ("own", "coordinators", "expected"),
+    [
+        ("10.0.0.2", ["127.0.0.1", "10.0.0.1"], "10.0.0.2"),
+        ("127.0.0.1", ["127.0.0.1", "10.0.0.1", "10.0.0.1"], "10.0.0.1"),  # the coordinator's host
+        ("127.0.0.1", ["127.0.0.1", "127.0.1.1"], "127.0.0.1"),  # all on one
+        ("::1", ["::1", "fd00::1"], "fd00::1"),
+    ],
+)
+def test_a_process_is_met_at_an_address_that_the_others_reach(own, coordinators, expected):
+    assert processes._reached_at(own, coordinators) == expected
+
+
+@pytest.mark.parametrize("coordinator", ["localhost:1234", "127.0.0.1:1234", "127.0.1.1:1234"])
+def test_a_route_to_this_host_is_a_loopback_address(coordinator):
+    own, other = processes._route_to(coordinator)
+    assert own.startswith("127.") and other.startswith("127.")

@@ -14,7 +14,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from experiments.benchmark.flops import flops
-from score_sde import data
+from score_sde import backend, data
 from score_sde.build import Experiment
 from score_sde.checkpoints import Checkpoints, Retention
 from score_sde.likelihood import bits_per_dim
@@ -41,7 +41,7 @@ class Task(NamedTuple):
 def forward(experiment: Experiment, batch: int) -> Task:
     """The score at random points."""
     x, t = split(jax.random.normal(jax.random.key(0), (batch, *experiment.image_shape)), jnp.linspace(0.01, 1, batch))
-    params = jax.jit(experiment.init_params)()
+    params = backend.program(experiment.init_params)()
     score = pmap(lambda params, x, t: experiment.score_fn_of(params, "pc")(x, t), in_axes=(None, 0, 0), out_axes=0)
     program, spent = _compiled(score, params, x, t)
     work = _operations(experiment, batch)
@@ -52,7 +52,7 @@ def train(experiment: Experiment, batch: int) -> Task:
     """One update: loss, gradient, Adam, EMA; the operations are those of three passes, whatever is computed again."""
     (pixels,) = split(np.random.default_rng(0).integers(0, 256, (batch, *experiment.image_shape)).astype(np.uint8))
     placement = fully_sharded(experiment.state_shapes, experiment.config.training.fsdp)
-    state = jax.jit(experiment.init_state, out_shardings=placement)()
+    state = backend.program(experiment.init_state, out_shardings=placement)()
     program, spent = _compiled(compiled_step(experiment, placement), state, pixels)
     held = [state]
 
@@ -66,7 +66,7 @@ def train(experiment: Experiment, batch: int) -> Task:
 def sample(experiment: Experiment, batch: int) -> Task:
     """`STEPS` steps of the config's sampler in one program."""
     keys = batch_keys(jax.random.key(0), batch)
-    (keys, x), params = split(keys, experiment.prior(keys)), jax.jit(experiment.init_params)()
+    (keys, x), params = split(keys, experiment.prior(keys)), backend.program(experiment.init_params)()
 
     def steps(params, keys, x):
         solver = experiment.sampler(params, "pc")
@@ -85,7 +85,7 @@ def likelihood(experiment: Experiment, batch: int) -> Task:
     """Bits/dim at rtol = atol = 1e-3; the evaluations, with their derivatives, are those of the slowest image."""
     keys = batch_keys(jax.random.key(0), batch)
     keys, x = split(keys, jax.random.uniform(jax.random.key(1), (batch, *experiment.image_shape)))
-    params = jax.jit(experiment.init_params)()
+    params = backend.program(experiment.init_params)()
 
     def solve(params, keys, x):
         score_fn = experiment.ode_score_fn(params)
@@ -116,7 +116,7 @@ def load(experiment: Experiment, batch: int) -> Task:
 
 def save(experiment: Experiment, batch: int) -> Task:
     """What a training waits for a checkpoint: until the state is copied, and the next update may overwrite it."""
-    state = jax.jit(experiment.init_state)()
+    state = backend.program(experiment.init_state)()
     folder = Path(tempfile.mkdtemp())
     atexit.register(shutil.rmtree, folder, ignore_errors=True)
     checkpoints, steps = Checkpoints(folder, Retention(last=1)), itertools.count()

@@ -12,7 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from configs.vp.digits_ddpmpp_continuous import get_config
-from score_sde import parallel
+from score_sde import backend, parallel
 from score_sde.array_types import PyTree
 from score_sde.build import Experiment
 from score_sde.checkpoints import Checkpoints, Retention
@@ -80,7 +80,7 @@ def _train(
         with Checkpoints(restore) as saved:
             state = saved.load(SAVED, like)
     else:
-        state = jax.jit(parts.init_state, out_shardings=placement)()
+        state = backend.program(parts.init_state, out_shardings=placement)()
     (pixels,) = parallel.split(PIXELS[0])
     compiled = step.lower(state, pixels).compile()
     losses = []
