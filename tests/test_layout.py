@@ -106,8 +106,8 @@ def test_what_is_mostly_compiled_has_one_door():
 
 def test_a_program_has_the_options_of_the_others(monkeypatch):
     monkeypatch.setenv("XLA_FLAGS", "")
-    monkeypatch.setattr(jax, "jit", lambda _, **options: options)
-    assert backend.program(len) == {"compiler_options": backend.compiler_options(jax.default_backend())}
+    monkeypatch.setattr(jax, "jit", lambda _, **options: lambda: options)
+    assert backend.program(len)() == {"compiler_options": backend.compiler_options(jax.default_backend())}
 
 
 def test_every_module_can_be_imported():

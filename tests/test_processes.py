@@ -355,7 +355,7 @@ def test_mpi_without_a_way_to_meet_is_refused(monkeypatch):
     ("own", "coordinators", "expected"),
     [
         ("10.0.0.2", ["127.0.0.1", "10.0.0.1"], "10.0.0.2"),
-        ("127.0.0.1", ["127.0.0.1", "10.0.0.1", "10.0.0.1"], "10.0.0.1"),  # the coordinator's host, by a name of its own
+        ("127.0.0.1", ["127.0.0.1", "10.0.0.1", "10.0.0.1"], "10.0.0.1"),  # the coordinator's host
         ("127.0.0.1", ["127.0.0.1", "127.0.1.1"], "127.0.0.1"),  # all on one
         ("::1", ["::1", "fd00::1"], "fd00::1"),
     ],
