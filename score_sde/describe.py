@@ -10,7 +10,7 @@ from ml_collections import ConfigDict
 
 from score_sde import parallel, workdir
 from score_sde.build import Classification, Experiment, parameter_counts, trainable
-from score_sde.conditional import NOTHING, Conditional, Given
+from score_sde.conditional import Conditional, Given
 from score_sde.controllable.conditions import chosen_class, observation_of
 from score_sde.loaded import stored_config
 from score_sde.memory import tree_bytes
@@ -99,13 +99,14 @@ def planned_nfe(experiment: Experiment) -> int | None:
         networks["classifier"] = Classification(stored_config(Path(guidance.classifier)))
     if guidance.weak:
         networks["weak"] = Experiment(stored_config(Path(guidance.weak)))
-    conditional, given = Conditional(experiment, **networks), NOTHING
+    conditional, given = Conditional(experiment, **networks), Given(classes=experiment.classes_in_turn(1))
     if chosen_class(condition) is not None:
         given = Given(classes=jnp.zeros(1, jnp.int32))
     if observe := observation_of(condition, experiment.image_shape):
         operator = observe(1)
         y = operator.forward(jnp.zeros((1, *experiment.image_shape)))
         given = Given(observation=conditional.observed(operator, y, 0.0))
+    conditional.check(given, experiment.config.sampling.method.lower())
     params = {name: network.param_shapes for name, network in (networks | {"score": experiment}).items()}
     return conditional.sampler(params, given).nfe
 

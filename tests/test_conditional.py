@@ -153,7 +153,8 @@ def test_the_evaluations_foretold_count_every_network_that_is_asked(model, fast)
         return planned_nfe(Experiment(_without_classes(config) if without_classes else config))
 
     classifier, weak = dict(classifier=str(model["classifier"])), dict(weak=str(model["score"]), scale=2.0)
-    assert foretold(guidance=dict(scale=2.0)) == 31  # of no class
+    with pytest.raises(UsageError, match="none is asked for"):
+        foretold(guidance=dict(scale=2.0))
     assert foretold(condition="class=3") == 31
     assert foretold(condition="class=3", guidance=dict(scale=2.0)) == 62
     assert foretold(condition="class=3", guidance=classifier, without_classes=True) == 62
@@ -171,7 +172,9 @@ def test_what_a_batch_makes_beside_its_samples_is_said(model, fast, monkeypatch,
     monkeypatch.setattr(Trained, "sample_with_counts", counted)
     sample(config, model["score"])
     assert "4 samples, 1.5 network evaluations each, 40 made for the batch" in capsys.readouterr().out
-    kept = np.load(model["score"] / "samples" / "step_00000004_ddim.npz")
+    listed = workdir.read(model["score"] / "samples", "index.json")
+    (stem,) = (name for name, each in listed.items() if each["nfe"] == 1.5)
+    kept = np.load(model["score"] / "samples" / f"{stem}.npz")
     assert kept["nfe"].tolist() == [0, 1, 2, 3] and kept["batch_nfe"].tolist() == [40] * 4
     assert mean_nfe(np.array([3, 5]), np.array([3, 5])) == {"nfe": 4.0}
 
