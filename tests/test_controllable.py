@@ -308,6 +308,22 @@ def test_a_sample_of_particles_depends_on_its_key_only():
     np.testing.assert_allclose(sampled(KEYS[:4])[2:], sampled(KEYS[2:4]), rtol=1e-5, atol=1e-6)
 
 
+def test_particles_step_on_the_grid_of_the_predictor():
+    """Of data at 0 the step to a time is known without noise: x moves as sigma^2 does."""
+    sde = VE(num_scales=2)
+
+    def score(x, t):
+        return -x / jnp.square(sde.std(t))[:, None, None, None]
+
+    solver = particles(sde, score, observation(1e6, 1).repeated(2), Options(), num_particles=2, eps=0.3)
+    state, step = jax.jit(solver.init)(KEYS[:1], jnp.ones((1, *SHAPE))), jax.jit(solver.step)
+    for start_of_step, end in ((1.0, 0.65), (0.65, 0.3)):
+        before, state = state.x, step(state)
+        ratio = np.square(sde.std(np.float64(end)) / sde.std(np.float64(start_of_step)))
+        np.testing.assert_allclose(np.sort(state.x_mean.ravel()), np.sort(ratio * before.ravel()), rtol=1e-4)
+    assert solver.fraction(state) == 1 and state.nfe.tolist() == [solver.nfe] == [4]
+
+
 def test_particles_need_a_predictor_and_company():
     arguments = (VP(), MIXTURE.score_fn(VP()), observation(0.3, 4), Options())
     with pytest.raises(UsageError, match="predictor"):
