@@ -132,10 +132,12 @@ def test_more_steps_make_no_worse_samples(name, grid):
             assert error[n] < 1.1 * error[n - 5 : n].max(), (sde, n + 1)
 
 
-def test_orders_are_lowered_at_both_ends_whatever_the_number_of_steps():
-    assert _orders(1, 3) == [1]
-    assert _orders(5, 3) == [1, 2, 3, 2, 1]
-    assert _orders(12, 3) == [1, 2, *[3] * 8, 2, 1]
+def test_orders_are_lowered_at_both_ends_and_where_steps_are_long():
+    assert _orders(np.full(1, 0.1), 3) == [1]
+    assert _orders(np.full(5, 0.1), 3) == [1, 2, 3, 2, 1]
+    assert _orders(np.full(5, 1.9), 3) == [1, 2, 2, 2, 1]
+    assert _orders(np.array([0.1, 0.1, 0.1, 1.0, 0.1, 0.1, 0.1]), 3) == [1, 2, 3, 2, 3, 2, 1]
+    assert _orders(np.full(12, 1.0), 2) == [1, *[2] * 10, 1]
 
 
 @pytest.mark.parametrize(("noise_removal", "steps"), [(True, 21), (False, 20)])

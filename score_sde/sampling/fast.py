@@ -90,6 +90,9 @@ class _Rows:
 
 
 KEEP = (1.0,)  # base stays as it is
+THIRD = (
+    0.72  # longest step in l, half of the noise, for which third order is better than second (experiments/truth_table)
+)
 
 
 def _ddim(grid: Grid, options: Options) -> Table:
@@ -178,14 +181,15 @@ def _dpmpp_2s(grid: Grid, options: Options) -> Table:
     return rows.table()
 
 
-def _orders(n: int, order: int) -> list[int]:
-    """The order of each of n steps: lower at the beginning, and at the end, where long steps extrapolate badly."""
-    return [min(order, i + 1, n - i) for i in range(n)]
+def _orders(h: np.ndarray, order: int) -> list[int]:
+    """The order of each of the steps h in l: lower at the beginning, at the end, and of long ones, that extrapolate."""
+    n = len(h)
+    return [min(order if h[i] <= THIRD else 2, order, i + 1, n - i) for i in range(n)]
 
 
 def _dpmpp_2m(grid: Grid, options: Options) -> Table:
     rows, h = _Rows(predicts_data=True), np.log(grid.k[:-1] / grid.k[1:])
-    for i, order in enumerate(_orders(len(h), 2)):
+    for i, order in enumerate(_orders(h, 2)):
         slope = 0.5 * h[i] / h[i - 1] if order == 2 else 0.0
         rows.add(grid.t[i], [np.exp(-h[i]), *(-np.expm1(-h[i]) * np.array([1 + slope, -slope]))])
     return rows.table()
@@ -193,7 +197,7 @@ def _dpmpp_2m(grid: Grid, options: Options) -> Table:
 
 def _dpmpp_2m_sde(grid: Grid, options: Options) -> Table:
     rows, k, h = _Rows(predicts_data=True), grid.k, np.log(grid.k[:-1] / grid.k[1:])
-    for i, order in enumerate(_orders(len(h), 2)):
+    for i, order in enumerate(_orders(h, 2)):
         slope = 0.5 * h[i] / h[i - 1] if order == 2 else 0.0
         weight = -np.expm1(-2 * h[i])
         noise = k[i + 1] * np.sqrt(weight)
@@ -204,7 +208,7 @@ def _dpmpp_2m_sde(grid: Grid, options: Options) -> Table:
 def _dpmpp_3m(grid: Grid, options: Options) -> Table:
     """As published: the second divided difference has half of its weight in eq. (1), so the order is 2."""
     rows, h = _Rows(predicts_data=True), np.log(grid.k[:-1] / grid.k[1:])
-    for i, order in enumerate(_orders(len(h), 3)):
+    for i, order in enumerate(_orders(h, 3)):
         phi1 = -np.expm1(-h[i])
         phi2 = 1 - phi1 / h[i]
         phi3 = phi2 / h[i] - 0.5  # < 0
@@ -241,7 +245,7 @@ def _unipc(order: int) -> Callable[[Grid, Options], Table]:
 
     def table(grid: Grid, options: Options) -> Table:
         rows, lam, n = _Rows(predicts_data=True), -np.log(grid.k), len(grid.t) - 1
-        orders, base = _orders(n, order), np.array([1.0])
+        orders, base = _orders(np.diff(lam), order), np.array([1.0])
         for i in range(n):
             if i > 0:
                 base = np.array([np.exp(lam[i - 1] - lam[i]), *_corrector(lam, i - 1, orders[i - 1])])

@@ -14,7 +14,7 @@ from score_sde.array_types import Array, Float, Images, Int, Keys, ScoreFn, Time
 from score_sde.errors import UsageError, one_of
 from score_sde.randomness import Noise, Stream, expand, normal, stream
 from score_sde.sampling.correctors import CORRECTORS
-from score_sde.sampling.predictors import PREDICTORS, ancestral_sampling
+from score_sde.sampling.predictors import PREDICTORS, ancestral_sampling, flow
 from score_sde.sampling.solver import Project, Solver, check_eps, evaluations, planned
 from score_sde.sde import SDE
 
@@ -83,8 +83,8 @@ def predictor_corrector(
         return apply_project(keys, t, x_mean + jnp.sqrt(2 * step_size) * z, x_mean)
 
     def predictor_update(keys, x, t, t_next):
-        a, b, c = predict(sde, t, t_next)
-        if probability_flow:
+        a, b, c = flow(sde, t, t_next) if probability_flow and t_next is not None else predict(sde, t, t_next)
+        if probability_flow and t_next is None:
             b, c = 0.5 * b, jnp.zeros_like(c)
         x_mean = expand(a, x) * x + expand(b, x) * score_fn(x, t)
         z = noise(stream(keys, Stream.NOISE), x.shape[1:]).astype(x.dtype)

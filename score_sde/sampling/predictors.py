@@ -7,7 +7,7 @@ For an affine SDE every predictor is three scalars of time,
 and its probability-flow version has b halved where b is the score's share of the reverse drift, and c = 0.
 
 A predictor is given the time t and that at which its step ends, or None for a step of the paper's code: of 1/N, or of
-the chain, wherever it ends.
+the chain, wherever it ends. Between two times the probability flow is `flow`, whatever the predictor.
 """
 
 from collections.abc import Callable
@@ -37,6 +37,16 @@ def reverse_diffusion(sde: SDE, t: Times, t_next: Times | None = None) -> Coeffi
 def ancestral_sampling(sde: SDE, t: Times, t_next: Times | None = None) -> Coefficients:
     """Ancestral sampling: of DDPM for VP (eq. 4), of SMLD for VE (eq. 47). Not defined for sub-VP."""
     return sde.ancestral(t, t_next)
+
+
+def flow(sde: SDE, t: Times, t_next: Times) -> Coefficients:
+    """The step of the probability-flow ODE with its linear part exact, as DDIM: of order 1 in what the score changes.
+
+    Half the reverse SDE's step, which is the paper's, misses the standard deviation by 1.5 % in 1000 steps of VE.
+    """
+    m, m_next = sde.mean_scale(t), sde.mean_scale(t_next)
+    falls = sde.noise_level(t) - sde.noise_level(t_next)
+    return m_next / m, m_next * falls * sde.std(t), jnp.zeros_like(t)
 
 
 PREDICTORS: dict[str, Predictor | None] = {
