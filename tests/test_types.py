@@ -164,7 +164,7 @@ def test_updates_and_losses_are_computed_in_float32(tiny_config, one_block):
     pixels, state = images_of(np.uint8, experiment.image_shape), experiment.state_shapes
     assert_kept(np.float32, train_step(experiment), state, pixels)
     indices = jax.ShapeDtypeStruct((N,), np.int32)
-    assert_kept(np.float32, experiment.eval_losses, state.params, pixels, np.int32(0), indices)
+    assert_kept(np.float32, experiment.evaluation, state.params, pixels, np.int32(0), indices)
     parts = Dequantizing(experiment, dict(experiment.config.dequantizer) | {"nf": 4, "num_res_blocks": 1})
     params, x = jax.eval_shape(parts.init_state).params, images_of(np.float32, experiment.image_shape)
     assert_kept(np.float32, parts.loss, params, state.params, KEYS, x)
