@@ -29,11 +29,13 @@ def write(folder: Path, report: Mapping[str, Any]) -> Path:
     beside = baselines(entries, apart=len(protocols) > 1)
     rows += [[row, *(text(of_row[name]) if name in of_row else "" for name in names)] for row, of_row in beside.items()]
     body = [page.note("EMA weights. ± is one standard error."), page.table(["step", *names], rows)]
-    warnings = {entry["step"]: metrics_of(entry).get("warning") for entry in entries}
-    body += [page.note(f"Warning, step {step:,}: {warning}") for step, warning in warnings.items() if warning]
+    for entry in entries:
+        said = (entry.get("weights", {}).get("warning"), metrics_of(entry).get("warning"))
+        body += [page.note(f"Warning, step {entry['step']:,}: {warning}") for warning in said if warning]
     if len(entries) > 1:
         curves = [page.figure(f"{name}, ± two standard errors", _curve(found, name)) for name in names]
         body += ["<h2>Over checkpoints</h2>", f'<div class="grids">{"".join(curves)}</div>']
+    body += _weights([entry for entry in entries if "weights" in entry])
     body += _by_noise_level([entry for entry in entries if "accuracy" in entry])
     grids = {entry["step"]: sheet(folder, entry) for entry in entries}
     if any(grids.values()):
@@ -105,6 +107,28 @@ def _curve(found: Mapping[int, Mapping[str, Any]], name: str) -> str:
     points = [(step, each[name]["mean"], each[name]["standard_error"]) for step, each in found.items() if name in each]
     steps, means, errors = zip(*points, strict=True)
     return page.chart({name: (steps, means, None if None in errors else errors)}, "step", name)
+
+
+def _weights(entries: Sequence[Mapping[str, Any]]) -> list[str]:
+    """The averaged weights against the raw ones, of each checkpoint."""
+    if not entries:
+        return []
+    kinds = ("averaged", "raw")
+    head = [
+        "step",
+        *(f"loss, {kind}" for kind in kinds),
+        "difference",
+        *(f"size of the noise, {kind}" for kind in kinds),
+    ]
+    rows = []
+    for entry in entries:
+        found = entry["weights"]
+        losses = [f"{found[kind]['loss']:.5g}" for kind in kinds]
+        sizes = [found[kind].get("noise_size") for kind in kinds]
+        told = ["not defined" if size is None else f"{size:.3f}" for size in sizes]
+        rows.append([f"{entry['step']:,}", *losses, text(found["difference"]), *told])
+    note = "On the same images and noise. The size of the noise that is predicted is 1 for an exact score."
+    return ["<h2>Averaged and raw weights</h2>", page.note(note), page.table(head, rows)]
 
 
 def _by_noise_level(entries: Sequence[Mapping[str, Any]]) -> list[str]:
