@@ -13,9 +13,11 @@ from score_sde.errors import UsageError
 from score_sde.evaluate import evaluate, sample
 from score_sde.likelihood import bits_per_dim
 from score_sde.loaded import load_classifier
+from score_sde.oracles import Gaussian
 from score_sde.parallel import split
 from score_sde.randomness import batch_keys, sample_keys
-from score_sde.sampling import SAMPLERS, solve
+from score_sde.sampling import SAMPLERS, advance, solve
+from score_sde.sde import VP
 from score_sde.train import check_labels
 from score_sde.trained import load
 
@@ -87,6 +89,34 @@ def test_solvers_take_a_models_score_and_are_parts_of_programs(name, model):
     x, _ = solve(solver, keys, prior)
     again, _ = jax.jit(lambda x: solve(solver, keys, x))(prior)
     np.testing.assert_allclose(again, x, rtol=1e-4, atol=1e-4 * np.abs(x).max())
+
+
+SAMPLERS_OF_STEPS = {
+    "pc": dict(predictor="reverse_diffusion", corrector="langevin"),
+    "edm_stochastic": dict(num_steps=3),
+    "unipc_3": dict(num_steps=5),
+}
+
+
+@pytest.mark.parametrize("name", SAMPLERS_OF_STEPS)
+def test_samplers_of_a_known_number_of_steps_are_derived_mapped_and_scanned(name):
+    """Of Gaussian data; langevin's norm couples the batch."""
+    sde, keys = VP(num_scales=25), sample_keys(KEY, jnp.arange(2))
+    data = Gaussian(np.full((2, 2, 1), 0.3), 0.25)
+    solver = SAMPLERS[name](sde, data.score_fn(sde), **SAMPLERS_OF_STEPS[name])
+    x = sde.prior_sample(keys, (2, 2, 1))
+
+    def sample(x):
+        return solve(solver, keys, x)[0]
+
+    value, along = jax.jvp(sample, (x,), (x,))
+    found = advance(solver, solver.init(keys, x), solver.steps)
+    assert float(solver.fraction(found)) == 1
+    np.testing.assert_allclose(solver.result(found)[0], value, rtol=1e-4, atol=1e-5)
+    gradient = jax.jit(jax.grad(lambda x: jnp.sum(jnp.square(sample(x))) / 2))(x)
+    np.testing.assert_allclose(jnp.vdot(gradient, x), jnp.vdot(value, along), rtol=1e-4)
+    np.testing.assert_allclose(jax.vmap(sample)(jnp.stack([x, 2 * x]))[0], value, rtol=1e-4, atol=1e-5)
+    np.testing.assert_allclose(jax.lax.scan(lambda c, _: (c, sample(c)), x, None, 2)[1][1], value, rtol=1e-4, atol=1e-5)
 
 
 def test_a_bound_is_a_part_of_a_program_and_what_runs_programs_of_its_own_says_that_it_is_none(model):

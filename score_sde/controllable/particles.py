@@ -121,6 +121,7 @@ def particles(
         view=lambda state: state.x[:, 0],
         result=result,
         nfe=k * planned(score_fn, grid.t),
+        steps=n,
     )
 
 

@@ -117,6 +117,7 @@ def predictor_corrector(
         view=lambda state: state.x,
         result=lambda state: (state.x_mean if noise_removal else state.x, state.nfe),
         nfe=planned(score_fn, np.repeat(grid.t, scores_each)),
+        steps=n,
     )
 
 

@@ -61,6 +61,7 @@ class Solver(NamedTuple):
     view: Callable[[PyTree], Images]  # the current images, for trajectories
     result: Callable[[PyTree], Any]
     nfe: int | None = None  # evaluations a sample, where they are known beforehand
+    steps: int | None = None  # calls of `step`, where they are known beforehand
     batch_nfe: Callable[[PyTree], Counts] | None = None  # passes made for the batch; None: those of each sample
 
     def with_batch_nfe(self) -> "Solver":
@@ -92,11 +93,15 @@ def advance(solver: Solver, state: PyTree, max_steps: int | Int[Array, ""]) -> P
 def solve(solver: Solver, key: Key[Array, "..."], x: Images) -> Any:
     """The solver's result from start images `x`, compiled as one program.
 
-    key: one key, or one for each image (see `score_sde.randomness`).
+    key: one key, or one for each image (see `score_sde.randomness`). It is a part of any JAX program, but reverse-mode
+    derivatives need a number of steps that is known beforehand, which samplers of adaptive steps do not have.
     """
 
     @jax.jit
     def run(keys, x):
-        return solver.result(advance(solver, solver.init(keys, x), jnp.iinfo(jnp.int32).max))
+        state = solver.init(keys, x)
+        if solver.steps is None:
+            return solver.result(advance(solver, state, jnp.iinfo(jnp.int32).max))
+        return solver.result(jax.lax.fori_loop(0, solver.steps, lambda _, state: solver.step(state), state))
 
     return run(batch_keys(key, len(x)), x)

@@ -120,4 +120,5 @@ def tabulated(
         view=lambda state: jnp.asarray(scale, state.trial.dtype)[state.i] * state.trial,
         result=result,
         nfe=planned(score_fn, t[: n + noise_removal]),
+        steps=n,
     )
