@@ -145,6 +145,8 @@ class Conditional:
         if self.classifier is not None:
             logits_fn = self.classifier.logits_fn(params["classifier"])
             return controllable.classifier_guidance(score_fn, logits_fn, classes, scale=scale, interval=interval)
+        if scale == 1:  # the network need not be a score without a class
+            return score_fn
         without = experiment.score_fn_of(params["score"], method, None)
         return controllable.extrapolation(score_fn, without, scale=scale, interval=interval)
 

@@ -1,0 +1,50 @@
+"""Trains as a new user would, and looks at what every sampler makes of the averaged and of the raw weights."""
+
+import json
+from pathlib import Path
+
+import jax
+import numpy as np
+
+import score_sde
+from experiments.first_run.config import get_config
+from score_sde import files, images
+from score_sde.train import load_data, train
+
+SAMPLERS = {
+    "dpmpp_2m": dict(num_steps=20),
+    "unipc_2": dict(num_steps=20),
+    "ddim": dict(num_steps=40),
+    "ddim, eta=1": dict(num_steps=40, eta=1.0),
+    "dpmpp_2m_sde": dict(num_steps=40),
+    "ode": {},
+}
+NUMBER, COLUMNS = 64, 16
+
+
+def run(workdir: Path, data_dir: str) -> None:
+    """Trains in the workdir, unless that is done; writes samples.png and figures.json there, and prints a table."""
+    config = get_config()
+    config.data.data_dir = data_dir
+    train(config, workdir, {"data.data_dir": data_dir})
+    truth = load_data(config, train=False).take(np.arange(NUMBER)).images
+    shares = {"data": at_the_ends(truth)}
+    sheet = [truth[:COLUMNS]]
+    for ema in (True, False):
+        model, weights = score_sde.load(workdir, ema=ema), "averaged" if ema else "raw"
+        for name, options in SAMPLERS.items():
+            x = model.sample(jax.random.key(0), NUMBER, name.partition(",")[0], **options)
+            pixels = images.to_pixels(x)
+            shares[f"{name}, {weights}"] = at_the_ends(pixels)
+            sheet += [pixels[:COLUMNS]] if ema else []
+    for name, share in shares.items():
+        print(f"{name:24} {share:.3f} of the numbers are 0 or 255")
+    picture = images.grid(np.concatenate(sheet), COLUMNS)
+    files.replace(workdir / "samples.png", lambda file: images.write_png(file, picture, 3))
+    files.replace(workdir / "figures.json", lambda file: file.write(json.dumps(shares, indent=2).encode()))
+    print(f"{workdir / 'samples.png'}: a row of data, then one for each sampler with the averaged weights")
+
+
+def at_the_ends(pixels: np.ndarray) -> float:
+    """The share of numbers that are 0 or 255: of noise that was clipped it is large."""
+    return float(np.mean((pixels == 0) | (pixels == 255)))
