@@ -20,6 +20,8 @@ NEXT_TESTS := $(addprefix tests/, \
   test_parallel.py::test_an_update_equals_that_of_jax_pmap_on_eight_devices \
   test_parallel.py::test_a_loaded_model_takes_batches_that_eight_devices_do_not_divide \
   test_phases.py::test_a_profile_is_a_trace_that_opens_in_a_browser \
+  test_composition.py::test_a_models_score_and_a_classifiers_logits_are_parts_of_any_program \
+  test_processes.py::test_a_mistake_is_said_once_by_all \
   test_benchmark.py::test_ours_and_a_peers_are_timed_in_turns \
   $(addprefix test_parity.py::test_a_network_computes_what_the_papers_does, [ncsn] [ncsnv2_64] [ddpm_vp] [ncsnpp_cat] [wideresnet]))
 
