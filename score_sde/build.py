@@ -69,13 +69,13 @@ class Experiment(Trainable):
         return self.network.num_classes if isinstance(self.network, NCSNpp) else 0  # NCSN's are noise levels
 
     @property
-    def knows_no_class(self) -> bool:
+    def scores_without_class(self) -> bool:
         """Whether the network is a score without a class: it takes none, or was not told some in training."""
         return self.num_classes == 0 or self.config.training.label_dropout > 0
 
-    def check_no_class(self) -> None:
-        """Raises `UsageError` unless the network `knows_no_class`."""
-        if not self.knows_no_class:
+    def check_without_class(self) -> None:
+        """Raises `UsageError` unless the network `scores_without_class`."""
+        if not self.scores_without_class:
             raise UsageError(
                 "This network was told every label in training (training.label_dropout=0) and is no score without a "
                 "class: sample with a class and guidance.scale=1, or train with training.label_dropout=0.1 for "
@@ -84,7 +84,7 @@ class Experiment(Trainable):
 
     def classes_in_turn(self, n: int) -> Labels | None:
         """Classes 0, 1, ... of n samples for which none is chosen, None where the network needs none."""
-        return None if self.knows_no_class else jnp.arange(n, dtype=jnp.int32) % self.num_classes
+        return None if self.scores_without_class else jnp.arange(n, dtype=jnp.int32) % self.num_classes
 
     def score_fn(
         self,
@@ -103,7 +103,7 @@ class Experiment(Trainable):
         if classes is not None and not self.num_classes:
             raise UsageError("This network has no classes; train one with model.num_classes set.")
         if classes is None:
-            self.check_no_class()
+            self.check_without_class()
         told = {} if classes is None else {"classes": classes}
         compute = PRECISIONS[precision] if precision else self.compute(training=dropout_keys is not None)
 

@@ -72,7 +72,7 @@ class Conditional:
             )
         unguided = self.classifier is None and (self.weak is not None or self.options.scale == 1)
         if given.classes is None or not unguided:
-            self.experiment.check_no_class()
+            self.experiment.check_without_class()
         if given.classes is None and self.weak is None:
             self._check_unguided()
         if given.observation is None:
