@@ -29,22 +29,21 @@ def kept(tmp_path):
     return tmp_path / "digits"
 
 
-def test_the_kept_workdir_is_evaluated_and_sampled_to_the_figures_that_were_saved_with_it(kept, data_dir):
+def test_the_kept_workdir_is_evaluated_and_sampled_to_what_was_saved_with_it(kept, data_dir):
     before = json.loads((kept / "eval" / "report.json").read_text())["checkpoints"][0]
     with np.load(kept / "samples" / "step_00000008_ddim.npz") as stored:
         images = stored["images"]
-    overrides = LATER | {"eval.enable_bpd": True, "data.data_dir": data_dir}
+    overrides = LATER | {"eval.enable_bpd": False, "data.data_dir": data_dir}
     config = get_config()
     config.update_from_flattened_dict(overrides)
     config = _of_workdir(kept, config, overrides)
     evaluate(config, kept, "again")
     after = json.loads((kept / "again" / "report.json").read_text())["checkpoints"][0]
-    for figure in ("loss", "bits_per_dim"):
-        np.testing.assert_allclose(after[figure]["mean"], before[figure]["mean"], rtol=1e-5)
+    np.testing.assert_allclose(after["loss"]["mean"], before["loss"]["mean"], rtol=1e-5)
     sample(config, kept)
-    model = score_sde.load(kept)
-    drawn = np.asarray(model.sample(jax.random.key(3), 2, "ddim", num_steps=5))
-    assert drawn.shape == (2, *images.shape[1:])
+    (name,) = json.loads((kept / "samples" / "index.json").read_text())
+    with np.load(kept / "samples" / f"{name}.npz") as stored:  # one of the last bits may round to another level
+        np.testing.assert_allclose(stored["images"].astype(int), images, atol=1)
 
 
 def test_the_kept_workdir_is_gone_on_from_by_the_command_that_began_it_and_keeps_its_average(kept, data_dir):
