@@ -55,11 +55,11 @@ def compiler_options(backend: str) -> dict[str, int] | None:
     return {LEVEL: 1} if backend == "cpu" and not chosen else None
 
 
-def program(fn: Callable, **placed: Any) -> Callable:
-    """`jax.jit` of a program that is mostly compiled, not run, with `compiler_options`. placed: its shardings."""
+def program(fn: Callable, **options: Any) -> Callable:
+    """`jax.jit` of a whole program, with `compiler_options`. options: its shardings, and what it may overwrite."""
     import jax
 
-    return jax.jit(fn, **placed, compiler_options=compiler_options(jax.default_backend()))
+    return jax.jit(fn, **options, compiler_options=compiler_options(jax.default_backend()))
 
 
 def expanded(path: str | Path) -> Path:

@@ -61,8 +61,7 @@ class Experiment(Trainable):
             if config.sampling.num_scales < 2:
                 raise UsageError(f"sampling.num_scales={config.sampling.num_scales} must be at least 2.")
             self.sampling_sde = dataclasses.replace(self.sde, num_scales=config.sampling.num_scales)
-        method, _ = self.sampler_options()
-        self.sampler_of(self.score_fn_of(self.param_shapes, method, self.classes_in_turn(1)), method)
+        self.sampler(self.param_shapes, classes=self.classes_in_turn(1))
 
     @property
     def num_classes(self) -> int:
@@ -186,14 +185,9 @@ class Experiment(Trainable):
         x = self.sampling_sde.prior_sample(stream(keys, Stream.PRIOR), self.image_shape)
         return self.config.sampling.temperature * x
 
-    def sampler(self, params: PyTree, method: str | None = None) -> Solver:
-        """The solver of config.sampling, or the given method with its options."""
+    def sampler(self, params: PyTree, method: str | None = None, *, classes: Labels | None = None) -> Solver:
+        """The solver of config.sampling, or the given method with its options. classes: of the samples, if any."""
         method, _ = self.sampler_options(method)
-        return self.sampler_of(self.score_fn_of(params, method), method)
-
-    def sampler_given_classes(self, params: PyTree, classes: Labels | None) -> Solver:
-        """The solver of config.sampling, of samples of these classes."""
-        method, _ = self.sampler_options()
         return self.sampler_of(self.score_fn_of(params, method, classes), method)
 
     def sampler_of(self, score_fn: ScoreFn, method: str, **hooks: Any) -> Solver:

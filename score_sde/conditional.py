@@ -70,8 +70,8 @@ class Conditional:
                 "Classes need a network that takes them (train with model.num_classes), or guidance.classifier, the "
                 "workdir of a noise-conditional classifier."
             )
-        unguided = self.classifier is None and (self.weak is not None or self.options.scale == 1)
-        if given.classes is None or not unguided:
+        classifier_free = self.weak is None and self.options.scale != 1
+        if given.classes is None or self.classifier is not None or classifier_free:
             self.experiment.check_without_class()
         if given.classes is None and self.weak is None:
             self._check_unguided()

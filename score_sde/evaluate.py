@@ -65,10 +65,9 @@ def evaluate(config: ConfigDict, directory: str | Path, folder: str = "eval", ou
                 page.write(written, report)
             workdir.write(written, "report.json", report)
             _print(f"step {step}: {_summary(entry)}")
-            measured = page.metrics_of(entry)
-            if parallel.is_first() and "warning" in measured:
-                warn(f"step {step}: {measured['warning']}")
-    for line in page.lines(measured.get("baselines", {})):
+            for warning in page.warnings(entry) if parallel.is_first() else ():
+                warn(f"step {step}: {warning}")
+    for line in page.lines(page.metrics_of(entry).get("baselines", {})):
         _print(line)
     _print(f"Report: {written / 'report.json'}, report.html")
 
@@ -261,7 +260,7 @@ def loss(model: Trained | TrainedClassifier, source: data.Source, folder: Path |
 def weights(model: Trained | TrainedClassifier, source: data.Source, folder: Path | None = None) -> dict[str, Any]:
     """Averaged and raw weights, on the first `averages.IMAGES` of a split: see `averages.compared`.
 
-    Warns where the average is the worse. folder: as `loss`.
+    With a "warning" where the average is the worse. folder: as `loss`.
     """
     n, options = min(len(source), averages.IMAGES), model.config.optim
     fields = [f"{name}_{field}" for name in ("raw", "averaged") for field in model.experiment.evaluated]
@@ -280,8 +279,6 @@ def weights(model: Trained | TrainedClassifier, source: data.Source, folder: Pat
     }
     result = averages.compared(**of_both)
     problem = averages.complaint(result, rate=options.ema_rate, schedule=options.ema_schedule, updates=model.step)
-    if problem and parallel.is_first():
-        warn(problem)
     return result | ({"warning": problem} if problem else {})
 
 

@@ -21,7 +21,7 @@ from jax._src import core  # of what is traced JAX tells nothing in public
 from jax.experimental import multihost_utils
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec, Sharding
 
-from score_sde.backend import compiler_options, keep_memory, program
+from score_sde.backend import keep_memory, program
 from score_sde.errors import UsageError
 
 keep_memory()
@@ -81,16 +81,15 @@ def pmap(fn: Callable, *, in_axes: tuple, out_axes: Any, donate_argnums: tuple[i
         lambda axis: None if axis is None else shardings(axis), in_axes, is_leaf=lambda axis: axis is None
     )
     placed = dict(in_shardings=as_it_is, out_shardings=shardings(out_axes))
-    options = compiler_options(jax.default_backend())
-    alone = jax.jit(fn, **placed, donate_argnums=donate_argnums, compiler_options=options)
+    alone = program(fn, **placed, donate_argnums=donate_argnums)
     inside = jax.jit(fn)  # JAX takes compiler options of a whole program only
 
     @functools.wraps(fn)
-    def program(*args: Any) -> Any:
+    def call(*args: Any) -> Any:
         return (inside if is_traced() else alone)(*args)
 
-    program.lower = alone.lower
-    return program
+    call.lower = alone.lower
+    return call
 
 
 def is_traced() -> bool:

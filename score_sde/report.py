@@ -29,9 +29,7 @@ def write(folder: Path, report: Mapping[str, Any]) -> Path:
     beside = baselines(entries, apart=len(protocols) > 1)
     rows += [[row, *(text(of_row[name]) if name in of_row else "" for name in names)] for row, of_row in beside.items()]
     body = [page.note("EMA weights. ± is one standard error."), page.table(["step", *names], rows)]
-    for entry in entries:
-        said = (entry.get("weights", {}).get("warning"), metrics_of(entry).get("warning"))
-        body += [page.note(f"Warning, step {entry['step']:,}: {warning}") for warning in said if warning]
+    body += [page.note(f"Warning, step {entry['step']:,}: {said}") for entry in entries for said in warnings(entry)]
     if len(entries) > 1:
         curves = [page.figure(f"{name}, ± two standard errors", _curve(found, name)) for name in names]
         body += ["<h2>Over checkpoints</h2>", f'<div class="grids">{"".join(curves)}</div>']
@@ -59,6 +57,12 @@ def figures(entry: Mapping[str, Any], *, apart: bool = False) -> dict[str, dict[
     measured = metrics_of(entry)
     suffix = f" ({measured['fingerprint']})" if apart and measured else ""
     return found | _means(measured, suffix)
+
+
+def warnings(entry: Mapping[str, Any]) -> list[str]:
+    """What is to be said of a checkpoint before its figures are believed."""
+    said = (entry.get("weights", {}).get("warning"), metrics_of(entry).get("warning"))
+    return [warning for warning in said if warning]
 
 
 def baselines(entries: Sequence[Mapping[str, Any]], *, apart: bool = False) -> dict[str, dict[str, dict[str, Any]]]:

@@ -159,7 +159,8 @@ def _loop(
     evaluate = parallel.pmap(experiment.evaluation, in_axes=(None, 0, None, 0, *of_labels), out_axes=None)
     total = program(lambda params: sum(jnp.sum(leaf) for leaf in jax.tree.leaves(params)))
     draws = training.snapshot_sampling and isinstance(experiment, Experiment)
-    sample, largest = Runner(experiment.sampler_given_classes) if draws else None, parallel.Largest()
+    largest = parallel.Largest()
+    sample = Runner(lambda params, classes: experiment.sampler(params, classes=classes)) if draws else None
     like = jax.tree.map(lambda s, p: jax.ShapeDtypeStruct(s.shape, s.dtype, sharding=p), shapes, placement)
     state = checkpoints.load_last(like) or program(experiment.init_state, out_shardings=placement)()
     start = int(state.step)

@@ -191,7 +191,7 @@ def test_snapshots_of_a_network_that_was_told_every_label_are_of_its_classes_in_
     assert experiment.classes_in_turn(12).tolist() == [*range(10), 0, 1]
     assert model.experiment.classes_in_turn(12) is None
     x, t = jnp.ones((3, 8, 8, 1)), jnp.full(3, 0.5)
-    solver = experiment.sampler_given_classes(told_all.params, experiment.classes_in_turn(3))
+    solver = experiment.sampler(told_all.params, classes=experiment.classes_in_turn(3))
     assert solver.nfe == told_all.sde.num_scales
     assert np.isfinite(told_all.score(x, t, experiment.classes_in_turn(3))).all()
 
