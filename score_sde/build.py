@@ -21,10 +21,11 @@ from score_sde.dequantization import Dequantization
 from score_sde.errors import UsageError, one_of
 from score_sde.likelihood_bound import Bound, likelihood_bound
 from score_sde.models import CLASSIFIERS, MODELS, PRECISIONS, Dequantizer, NCSNpp, is_trainable
+from score_sde.process import LEAST_TIME, Process
 from score_sde.randomness import Stream, stream, uniform
 from score_sde.sampling import SAMPLERS, Solver, probability_flow
 from score_sde.score import Preconditioning, precondition, preconditioning
-from score_sde.sde import LEAST_TIME, SDE, VE
+from score_sde.sde import VE
 from score_sde.state import TrainState, adam, initial_state
 from score_sde.trainable import Trainable
 
@@ -195,7 +196,7 @@ class Experiment(Trainable):
         method, options = self.sampler_options(method)
         return SAMPLERS[method](self.sde_of(method), score_fn, **options, **hooks)
 
-    def sde_of(self, method: str) -> SDE:
+    def sde_of(self, method: str) -> Process:
         """The SDE that a method solves: pc with the sampler's own number of steps."""
         return self.sampling_sde if method == "pc" else self.sde
 

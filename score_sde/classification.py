@@ -37,7 +37,7 @@ class Classification(Trainable):
         compute = self.compute(training)
 
         def logits(x: Images, t: Times) -> Float[Array, "b k"]:
-            x = self.scaling.to_unit(x / expand(self.sde.mean_scale(t), x))
+            x = self.scaling.to_unit(x / expand(self.sde.alpha(t), x))
             return compute.apply(self.network, {"params": params}, x, self.noise_level(t))
 
         return logits

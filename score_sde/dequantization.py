@@ -20,8 +20,8 @@ import numpy as np
 from score_sde import images
 from score_sde.array_types import Array, FeatureMaps, Images, Keys, PerSample
 from score_sde.images import Scaling
+from score_sde.process import LEAST_TIME, Process
 from score_sde.randomness import uniform as uniform_noise
-from score_sde.sde import LEAST_TIME, SDE
 
 CHOICES = ("uniform", "truncated_normal", "variational")
 
@@ -42,7 +42,7 @@ def uniform(scaling: Scaling) -> Dequantization:
     return Dequantization(sample)
 
 
-def truncated_normal(sde: SDE, scaling: Scaling, *, dequantized: bool, tau: float = 3.0) -> Dequantization:
+def truncated_normal(sde: Process, scaling: Scaling, *, dequantized: bool, tau: float = 3.0) -> Dequantization:
     """y = m c + s z at the time eps, z standard normal in [-tau, tau] (i-DODE, Zheng et al., 2023).
 
     c is the middle of the cell, m and s the mean scale and std at eps, where the cell's half-width h is tau s / m: up
@@ -54,7 +54,7 @@ def truncated_normal(sde: SDE, scaling: Scaling, *, dequantized: bool, tau: floa
     levels = 256 if dequantized else 255  # cells in [0, 1]
     half_width = 0.5 * scaling.scale / levels
     eps = np.maximum(sde.time(np.array([half_width / tau])), LEAST_TIME)
-    m, s, tau = (value.item() for value in (sde.mean_scale(eps), sde.std(eps), half_width / sde.noise_level(eps)))
+    m, s, tau = (value.item() for value in (sde.alpha(eps), sde.sigma(eps), half_width / sde.noise_level(eps)))
     log_normalizer = math.log(s * math.sqrt(2 * math.pi) * math.erf(tau / math.sqrt(2)))
 
     def sample(keys: Keys, x: Images) -> tuple[Images, PerSample]:

@@ -18,12 +18,12 @@ from score_sde.loaded import TrainedClassifier, load_classifier
 from score_sde.measures import Measure, measure
 from score_sde.models import CLASSIFIERS
 from score_sde.parallel import pad_to_devices
+from score_sde.process import LEAST_TIME
 from score_sde.progress import bar, reporter
 from score_sde.randomness import Stream, sample_keys, stream
 from score_sde.reconstruct import ARRAYS, mean_nfe, reconstruct
 from score_sde.rounds import Arrays, Keep, Rounds, compute_anew, mean_and_error
 from score_sde.sampling.grids import time_grid
-from score_sde.sde import LEAST_TIME
 from score_sde.train import check_labels, load_data
 from score_sde.trained import DEQUANTIZER, Report, Trained, load
 

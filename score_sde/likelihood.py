@@ -20,12 +20,12 @@ import jax.numpy as jnp
 
 from score_sde.array_types import Array, Float, Images, Keys, PerSample, ScoreFn
 from score_sde.errors import UsageError, one_of
+from score_sde.process import LEAST_TIME, Process
 from score_sde.randomness import Noise, Stream, normal, rademacher, stream
 from score_sde.sampling.probability_flow import check_tolerances, drift
 from score_sde.sampling.runge_kutta import State as OdeState
 from score_sde.sampling.runge_kutta import dormand_prince
 from score_sde.sampling.solver import Solver, check_eps, evaluations
-from score_sde.sde import LEAST_TIME, SDE
 
 VectorField = Callable[[Images], Images]
 
@@ -107,7 +107,7 @@ def check_divergence(name: str, num_probes: int) -> Divergence:
 
 
 def bits_per_dim(
-    sde: SDE,
+    sde: Process,
     score_fn: ScoreFn,
     *,
     offset_bits: float,

@@ -28,13 +28,13 @@ import numpy as np
 
 from score_sde.array_types import Images, Keys, PerSample, ScoreFn, Times
 from score_sde.errors import UsageError
+from score_sde.process import LEAST_TIME, Process
 from score_sde.randomness import Stream, expand, normal, stream, uniform
-from score_sde.sde import LEAST_TIME, SDE
 
 Bound = Callable[[Keys, Images], PerSample]
 
 
-def likelihood_bound(sde: SDE, score_fn: ScoreFn, *, num_times: int = 1, eps: float = LEAST_TIME) -> Bound:
+def likelihood_bound(sde: Process, score_fn: ScoreFn, *, num_times: int = 1, eps: float = LEAST_TIME) -> Bound:
     """(keys, images in model range) -> bits/dim, whose mean over the keys is at least -log2 p(x) / D.
 
     num_times: times drawn for each image, one in each of so many equal slices of log noise_level; an evaluation of the
@@ -49,8 +49,8 @@ def likelihood_bound(sde: SDE, score_fn: ScoreFn, *, num_times: int = 1, eps: fl
     def residual(keys: Keys, x: Images, t: Times) -> PerSample:
         """R(t), less a multiple of |z|^2 - D: its share in R where x is one of Gaussian data of x's own mean square."""
         z = normal(stream(keys, Stream.NOISE), x.shape[1:])
-        std = expand(sde.std(t), x)
-        r = std * score_fn(expand(sde.mean_scale(t), x) * x + std * z, t) + z
+        std = expand(sde.sigma(t), x)
+        r = std * score_fn(expand(sde.alpha(t), x) * x + std * z, t) + z
         share = (1 + jnp.square(sde.noise_level(t)) / _mean_square(x)) ** -2.0
         return x[0].size * (_mean_square(r) - share * (_mean_square(z) - 1))
 
@@ -70,9 +70,9 @@ def likelihood_bound(sde: SDE, score_fn: ScoreFn, *, num_times: int = 1, eps: fl
     return bound
 
 
-def _prior_divergence(sde: SDE, x: Images) -> PerSample:
+def _prior_divergence(sde: Process, x: Images) -> PerSample:
     """KL(N(m x, s^2) || N(0, prior_std^2)) at t = 1, in nats."""
-    m, s = (f(np.ones(1)).item() / sde.prior_std for f in (sde.mean_scale, sde.std))
+    m, s = (f(np.ones(1)).item() / sde.prior_std for f in (sde.alpha, sde.sigma))
     return 0.5 * x[0].size * (s**2 + m**2 * _mean_square(x) - 1 - 2 * math.log(s))
 
 

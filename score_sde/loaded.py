@@ -15,7 +15,7 @@ from score_sde.build import Classification, Dequantizing, Experiment
 from score_sde.digest import digest
 from score_sde.errors import UsageError
 from score_sde.parallel import fully_sharded, place, pmap, split
-from score_sde.sde import SDE
+from score_sde.process import Process
 from score_sde.state import TrainState
 
 
@@ -79,7 +79,7 @@ class Loaded:
         return self.experiment.config
 
     @property
-    def sde(self) -> SDE:
+    def sde(self) -> Process:
         return self.experiment.sde
 
     def evaluation(

@@ -17,8 +17,8 @@ import jax.numpy as jnp
 import optax
 
 from score_sde.array_types import Array, Float, Images, Keys, Labels, PerSample, ScoreFn, Times
+from score_sde.process import LEAST_TIME, Process
 from score_sde.randomness import expand, uniform
-from score_sde.sde import LEAST_TIME, SDE
 
 
 class Perturbation(NamedTuple):
@@ -29,16 +29,16 @@ class Perturbation(NamedTuple):
     diffusion: Callable[[Times], PerSample]
 
 
-def continuous_perturbation(sde: SDE, eps: float = LEAST_TIME) -> Perturbation:
+def continuous_perturbation(sde: Process, eps: float = LEAST_TIME) -> Perturbation:
     """t uniform in [eps, 1] (paper, appendix C)."""
     return Perturbation(
         sample_times=lambda keys: eps + (1 - eps) * uniform(keys),
-        marginal=lambda t: (sde.mean_scale(t), sde.std(t)),
-        diffusion=sde.diffusion,
+        marginal=lambda t: (sde.alpha(t), sde.sigma(t)),
+        diffusion=sde.g,
     )
 
 
-def discrete_perturbation(sde: SDE) -> Perturbation:
+def discrete_perturbation(sde: Process) -> Perturbation:
     """t uniform on the N points k/(N-1): SMLD (VE) and DDPM (VP). Raises `UsageError` for sub-VP."""
     jax.eval_shape(lambda: sde.chain_marginal(jnp.ones(1)))  # raises where there is no chain
     n = sde.num_scales
@@ -46,7 +46,7 @@ def discrete_perturbation(sde: SDE) -> Perturbation:
     def sample_times(keys: Keys) -> Times:
         return jnp.minimum(jnp.floor(uniform(keys) * n), n - 1) / (n - 1)
 
-    return Perturbation(sample_times, marginal=sde.chain_marginal, diffusion=sde.diffusion)
+    return Perturbation(sample_times, marginal=sde.chain_marginal, diffusion=sde.g)
 
 
 def perturb(perturbation: Perturbation, x0: Images, t: Times, z: Images) -> Images:

@@ -21,8 +21,8 @@ import numpy as np
 
 from score_sde.array_types import Array, Float, Images, Keys, PerSample, ScoreFn, Times
 from score_sde.errors import UsageError
+from score_sde.process import LEAST_TIME, Process
 from score_sde.randomness import expand, normal, stream, uniform
-from score_sde.sde import LEAST_TIME, SDE
 
 HIGHEST = jax.lax.Precision.HIGHEST  # float32 products on accelerators too
 
@@ -37,25 +37,25 @@ class Oracle(abc.ABC):
         """One x_0 for each key."""
 
     @abc.abstractmethod
-    def score(self, sde: SDE, x: Images, t: Times) -> Images:
+    def score(self, sde: Process, x: Images, t: Times) -> Images:
         """The gradient of log p_t at x."""
 
     @abc.abstractmethod
-    def log_density(self, sde: SDE, x: Images, t: Times) -> PerSample:
+    def log_density(self, sde: Process, x: Images, t: Times) -> PerSample:
         """log p_t at x."""
 
     @abc.abstractmethod
-    def posterior_mean(self, sde: SDE, x: Images, t: Times) -> Images:
+    def posterior_mean(self, sde: Process, x: Images, t: Times) -> Images:
         """E[x_0 | x_t = x]."""
 
-    def score_fn(self, sde: SDE) -> ScoreFn:
+    def score_fn(self, sde: Process) -> ScoreFn:
         """(x, t) -> score, what samplers and likelihoods take."""
         return lambda x, t: self.score(sde, x, t)
 
-    def perturbed_sample(self, sde: SDE, keys: Keys, t: Times) -> Images:
+    def perturbed_sample(self, sde: Process, keys: Keys, t: Times) -> Images:
         """One x_t for each key."""
         x0 = self.sample(stream(keys, 0))
-        return expand(sde.mean_scale(t), x0) * x0 + expand(sde.std(t), x0) * normal(stream(keys, 1), self.shape)
+        return expand(sde.alpha(t), x0) * x0 + expand(sde.sigma(t), x0) * normal(stream(keys, 1), self.shape)
 
 
 class Gaussian(Oracle):
@@ -90,15 +90,15 @@ class Gaussian(Oracle):
         z = normal(keys, (self.mean.size,))
         return self._back(jnp.sqrt(_like(z, self.variances)) * z) + _like(z, self.mean)
 
-    def score(self, sde: SDE, x: Images, t: Times) -> Images:
+    def score(self, sde: Process, x: Images, t: Times) -> Images:
         y, _, variances = self._along_axes(sde, x, t)
         return self._back(-y / variances)
 
-    def log_density(self, sde: SDE, x: Images, t: Times) -> PerSample:
+    def log_density(self, sde: Process, x: Images, t: Times) -> PerSample:
         y, _, variances = self._along_axes(sde, x, t)
         return -0.5 * jnp.sum(jnp.square(y) / variances + jnp.log(2 * math.pi * variances), axis=1)
 
-    def posterior_mean(self, sde: SDE, x: Images, t: Times) -> Images:
+    def posterior_mean(self, sde: Process, x: Images, t: Times) -> Images:
         y, scale, variances = self._along_axes(sde, x, t)
         return self._back(scale * _like(x, self.variances) / variances * y) + _like(x, self.mean)
 
@@ -129,13 +129,13 @@ class Gaussian(Oracle):
         gain = covariance @ matrix.T @ np.linalg.pinv(spread, rcond=1e-10, hermitian=True)
         return gain, y - matrix @ self.mean.ravel(), spread
 
-    def flow(self, sde: SDE, x: Images, t0: Times, t1: Times) -> Images:
+    def flow(self, sde: Process, x: Images, t0: Times, t1: Times) -> Images:
         """The exact solution at t1 of the probability-flow ODE through x at t0: it only rescales the principal axes."""
         y, _, before = self._along_axes(sde, x, t0)
         _, scale, after = self._along_axes(sde, x, t1)
         return self._back(jnp.sqrt(after / before) * y) + expand(scale[:, 0], x) * _like(x, self.mean)
 
-    def bits_per_dim(self, sde: SDE, x: Images, eps: float = LEAST_TIME) -> PerSample:
+    def bits_per_dim(self, sde: Process, x: Images, eps: float = LEAST_TIME) -> PerSample:
         """Bits/dim, in model range, of the probability-flow model with this score: its density at the time eps.
 
         It differs from -log p_eps by having the SDE's prior at t = 1 instead of p_1.
@@ -146,9 +146,9 @@ class Gaussian(Oracle):
         log_det = 0.5 * jnp.sum(jnp.log(after / before), axis=1)
         return -(sde.prior_logp(self.flow(sde, x, t0, t1)) + log_det) / (math.log(2) * self.mean.size)
 
-    def _along_axes(self, sde: SDE, x: Images, t: Times) -> tuple[Array, Array, Array]:
+    def _along_axes(self, sde: Process, x: Images, t: Times) -> tuple[Array, Array, Array]:
         """x - m mu along the principal axes (b, D), m (b, 1), and the variances of p_t (b, D)."""
-        scale, std = sde.mean_scale(t)[:, None], sde.std(t)[:, None]
+        scale, std = sde.alpha(t)[:, None], sde.sigma(t)[:, None]
         y = (x - expand(scale[:, 0], x) * _like(x, self.mean)).reshape(len(x), -1)
         y = y if self.axes is None else jnp.matmul(y, _like(x, self.axes), precision=HIGHEST)
         return y, scale, jnp.square(scale) * _like(x, self.variances) + jnp.square(std)
@@ -176,13 +176,13 @@ class Mixture(Oracle):
         samples = jnp.stack([component.sample(stream(keys, 1)) for component in self.components])
         return samples[chosen, jnp.arange(len(keys))]
 
-    def score(self, sde: SDE, x: Images, t: Times) -> Images:
+    def score(self, sde: Process, x: Images, t: Times) -> Images:
         return self._average(sde, x, t, [component.score(sde, x, t) for component in self.components])
 
-    def log_density(self, sde: SDE, x: Images, t: Times) -> PerSample:
+    def log_density(self, sde: Process, x: Images, t: Times) -> PerSample:
         return jax.nn.logsumexp(self.log_joint(sde, x, t), axis=0)
 
-    def posterior_mean(self, sde: SDE, x: Images, t: Times) -> Images:
+    def posterior_mean(self, sde: Process, x: Images, t: Times) -> Images:
         return self._average(sde, x, t, [component.posterior_mean(sde, x, t) for component in self.components])
 
     def given(self, matrix: np.ndarray, y: np.ndarray, noise: float) -> "Mixture":
@@ -191,12 +191,12 @@ class Mixture(Oracle):
         weights = np.maximum(self.weights * np.exp(evidence - evidence.max()), 1e-300)
         return Mixture(weights, [component.given(matrix, y, noise) for component in self.components])
 
-    def log_joint(self, sde: SDE, x: Images, t: Times) -> Float[Array, "k b"]:
+    def log_joint(self, sde: Process, x: Images, t: Times) -> Float[Array, "k b"]:
         """log p_t(component, x)."""
         densities = [component.log_density(sde, x, t) for component in self.components]
         return jnp.stack(densities) + jnp.log(_like(x, self.weights))[:, None]
 
-    def _average(self, sde: SDE, x: Images, t: Times, values: list[Images]) -> Images:
+    def _average(self, sde: Process, x: Images, t: Times, values: list[Images]) -> Images:
         """Over the components, by their probabilities given x."""
         weights = jax.nn.softmax(self.log_joint(sde, x, t), axis=0)
         return jnp.einsum("kb,kb...->b...", weights, jnp.stack(values), precision=HIGHEST)
@@ -222,26 +222,26 @@ class Empirical(Oracle):
         u = uniform(keys)
         return _like(u, self.data)[jnp.minimum((u * n).astype(jnp.int32), n - 1)]
 
-    def score(self, sde: SDE, x: Images, t: Times) -> Images:
-        scale, std = expand(sde.mean_scale(t), x), expand(sde.std(t), x)
+    def score(self, sde: Process, x: Images, t: Times) -> Images:
+        scale, std = expand(sde.alpha(t), x), expand(sde.sigma(t), x)
         return (scale * self.posterior_mean(sde, x, t) - x) / jnp.square(std)
 
-    def log_density(self, sde: SDE, x: Images, t: Times) -> PerSample:
-        normaliser = math.log(len(self.data)) + x[0].size * (jnp.log(sde.std(t)) + 0.5 * math.log(2 * math.pi))
+    def log_density(self, sde: Process, x: Images, t: Times) -> PerSample:
+        normaliser = math.log(len(self.data)) + x[0].size * (jnp.log(sde.sigma(t)) + 0.5 * math.log(2 * math.pi))
         return jax.nn.logsumexp(self._exponents(sde, x, t), axis=1) - normaliser
 
-    def posterior_mean(self, sde: SDE, x: Images, t: Times) -> Images:
+    def posterior_mean(self, sde: Process, x: Images, t: Times) -> Images:
         weights = jax.nn.softmax(self._exponents(sde, x, t), axis=1)
         return jnp.tensordot(weights, _like(x, self.data), 1, precision=HIGHEST)
 
-    def _exponents(self, sde: SDE, x: Images, t: Times) -> Float[Array, "b n"]:
+    def _exponents(self, sde: Process, x: Images, t: Times) -> Float[Array, "b n"]:
         """-|x - m x_i|^2 / (2 s^2), from differences: squares apart would cancel in float32."""
 
         def distances(x: Float[Array, "h w c"], scale: Float[Array, ""]) -> Float[Array, " n"]:
             return jnp.sum(jnp.square(x - scale * _like(x, self.data)), axis=(1, 2, 3))
 
-        squares = jax.lax.map(lambda pair: distances(*pair), (x, sde.mean_scale(t)))
-        return -squares / (2 * jnp.square(sde.std(t))[:, None])
+        squares = jax.lax.map(lambda pair: distances(*pair), (x, sde.alpha(t)))
+        return -squares / (2 * jnp.square(sde.sigma(t))[:, None])
 
 
 def _like(x: Array, values: np.ndarray) -> Array:

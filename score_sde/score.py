@@ -27,8 +27,9 @@ import jax.numpy as jnp
 
 from score_sde.array_types import Images, PerSample, ScoreFn, Times
 from score_sde.errors import UsageError
+from score_sde.process import Process
 from score_sde.randomness import expand
-from score_sde.sde import SDE, VE, VP, SubVP
+from score_sde.sde import VE, VP, SubVP
 
 Network = Callable[[Images, PerSample], Images]
 TimeFn = Callable[[Times], PerSample]
@@ -55,44 +56,44 @@ def precondition(network: Network, row: Preconditioning) -> ScoreFn:
     return score_fn
 
 
-def noise_prediction(sde: SDE) -> Preconditioning:
+def noise_prediction(sde: Process) -> Preconditioning:
     """VP and sub-VP. The label's factor is 999 whatever `num_scales` is."""
-    return Preconditioning(c_out=lambda t: -1 / sde.std(t), c_noise=lambda t: 999.0 * t)
+    return Preconditioning(c_out=lambda t: -1 / sde.sigma(t), c_noise=lambda t: 999.0 * t)
 
 
-def discrete_noise_prediction(sde: SDE) -> Preconditioning:
+def discrete_noise_prediction(sde: Process) -> Preconditioning:
     """VP trained at the N noise levels of DDPM. Between grid points the label is not rounded."""
     return Preconditioning(c_out=lambda t: -1 / sde.chain_marginal(t)[1], c_noise=lambda t: t * (sde.num_scales - 1.0))
 
 
-def score_prediction(sde: SDE) -> Preconditioning:
+def score_prediction(sde: Process) -> Preconditioning:
     """VE."""
-    return Preconditioning(c_out=lambda t: 1 / sde.std(t), c_noise=sde.std)
+    return Preconditioning(c_out=lambda t: 1 / sde.sigma(t), c_noise=sde.sigma)
 
 
-def data_prediction(sde: SDE) -> Preconditioning:
+def data_prediction(sde: Process) -> Preconditioning:
     """Networks that return the posterior mean of x_0."""
     return Preconditioning(
-        c_out=lambda t: sde.mean_scale(t) / jnp.square(sde.std(t)),
+        c_out=lambda t: sde.alpha(t) / jnp.square(sde.sigma(t)),
         c_noise=lambda t: 999.0 * t,
-        c_skip=lambda t: -1 / jnp.square(sde.std(t)),
+        c_skip=lambda t: -1 / jnp.square(sde.sigma(t)),
     )
 
 
-def velocity_prediction(sde: SDE) -> Preconditioning:
+def velocity_prediction(sde: Process) -> Preconditioning:
     """Networks that return v = mean_scale z - std x_0 (Salimans and Ho, 2022)."""
 
     def power(t: Times) -> PerSample:
-        return jnp.square(sde.mean_scale(t)) + jnp.square(sde.std(t))
+        return jnp.square(sde.alpha(t)) + jnp.square(sde.sigma(t))
 
     return Preconditioning(
-        c_out=lambda t: -sde.mean_scale(t) / (sde.std(t) * power(t)),
+        c_out=lambda t: -sde.alpha(t) / (sde.sigma(t) * power(t)),
         c_noise=lambda t: 999.0 * t,
         c_skip=lambda t: -1 / power(t),
     )
 
 
-def discrete_score_prediction(sde: SDE) -> Preconditioning:
+def discrete_score_prediction(sde: Process) -> Preconditioning:
     """VE trained at the N noise levels of SMLD."""
     n = sde.num_scales
 
@@ -104,7 +105,7 @@ def discrete_score_prediction(sde: SDE) -> Preconditioning:
 
 
 # (SDE, trained with continuous times?) -> row
-PRECONDITIONINGS: dict[tuple[type[SDE], bool], Callable[[SDE], Preconditioning]] = {
+PRECONDITIONINGS: dict[tuple[type[Process], bool], Callable[[Process], Preconditioning]] = {
     (VP, True): noise_prediction,
     (VP, False): discrete_noise_prediction,
     (SubVP, True): noise_prediction,
@@ -113,7 +114,7 @@ PRECONDITIONINGS: dict[tuple[type[SDE], bool], Callable[[SDE], Preconditioning]]
 }
 
 
-def preconditioning(sde: SDE, *, continuous: bool, centered: bool, scale_by_sigma: bool) -> Preconditioning:
+def preconditioning(sde: Process, *, continuous: bool, centered: bool, scale_by_sigma: bool) -> Preconditioning:
     """The row for an SDE, with the two switches of the paper's configs.
 
     centered: data is in [-1, 1]; otherwise in [0, 1], and the network is given 2x - 1.

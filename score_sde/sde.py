@@ -1,36 +1,22 @@
-r"""The paper's three SDEs (Song et al., 2021, section 3.4 and appendix B).
+r"""The paper's three SDEs (Song et al., 2021, section 3.4 and appendix B), and that of Karras et al. (2022).
 
-All are affine with scalar coefficients,
-
-    dx = f(t) x dt + g(t) dw,     t in [0, 1],                                  (1)
-
-so an SDE is a handful of scalar functions of time and x never enters its interface. Its transition kernel is
-
-    x_t | x_0  ~  N(mean_scale(t) x_0, std(t)^2 I),                             (2)
-
-and x_t / mean_scale(t) is data plus noise of level std(t) / mean_scale(t), which stands for time in fast solvers.
-These functions take JAX arrays, traced or not, and NumPy arrays, in which solvers tabulate coefficients in float64.
-
-Beside the continuous process each SDE carries a Markov chain of `num_scales` steps, x_{i+1} = (1 + f_k) x_i + G_k z
-with k = floor(t (N - 1)): the DDPM chain for VP, the SMLD chain for VE, Euler-Maruyama for sub-VP.
+Each is a `Process` with closed forms for f and g, and carries beside the continuous process a Markov chain of
+`num_scales` steps, x_{i+1} = (1 + f_k) x_i + G_k z with k = floor(t (N - 1)): the DDPM chain for VP, the SMLD chain for
+VE, Euler-Maruyama for sub-VP.
 """
 
 import abc
 import dataclasses
 import functools
 import math
-from types import ModuleType
 
 import jax.numpy as jnp
 import numpy as np
 
-from score_sde.array_types import Array, Float, Images, Int, Keys, PerSample
+from score_sde.array_types import Array, Int
 from score_sde.errors import UsageError
-from score_sde.randomness import normal
-
-Scalars = Float[Array, "*b"] | Float[np.ndarray, "*b"] | np.floating  # one scalar a sample, or a single one
-
-LEAST_TIME = 1e-5  # stands for 0 in training and likelihoods, where scores would be infinite (paper, appendix C)
+from score_sde.process import Process, Scalars
+from score_sde.process import library_of as _numpy
 
 # t (N - 1) is an integer up to float32 rounding wherever t is a point of the chain; this keeps the floor on the right
 # side of it. It is above one rounding unit for N <= 2000, and below the distance 1 - (N - 1) eps of a sampler's last
@@ -38,35 +24,13 @@ LEAST_TIME = 1e-5  # stands for 0 in training and likelihoods, where scores woul
 ROUNDING = 2.5e-4
 
 
-class SDE(abc.ABC):
-    """dx = f(t) x dt + g(t) dw on t in [0, 1], and its discrete chain of `num_scales` steps."""
+class Chain(Process):
+    """A process with a discrete chain of `num_scales` steps, whose ancestral and Langevin steps samplers may take."""
 
-    num_scales: int  # N: steps of the chain, and of a sampler
-    sampling_eps: float  # samplers stop at this t
-
-    @abc.abstractmethod
-    def drift_rate(self, t: Scalars) -> Scalars:
-        """f(t)."""
-
-    @abc.abstractmethod
-    def diffusion(self, t: Scalars) -> Scalars:
-        """g(t)."""
-
-    @abc.abstractmethod
-    def mean_scale(self, t: Scalars) -> Scalars:
-        """Factor on x_0 in the mean of x_t (eq. 29 of the paper)."""
-
-    @abc.abstractmethod
-    def std(self, t: Scalars) -> Scalars:
-        """Standard deviation of x_t given x_0 (eq. 29)."""
-
-    def noise_level(self, t: Scalars) -> Scalars:
-        """std(t) / mean_scale(t), increasing in t: noise relative to signal. Its logarithm is -1/2 log-SNR."""
-        return self.std(t) / self.mean_scale(t)
-
-    @abc.abstractmethod
-    def time(self, noise_level: Scalars) -> Scalars:
-        """The t of a noise level: the inverse of `noise_level`."""
+    def rates(self, t: Scalars) -> tuple[Scalars, Scalars]:
+        """(alpha', sigma') by f and g, which are closed forms here."""
+        f, sigma = self.f(t), self.sigma(t)
+        return f * self.alpha(t), f * sigma + self.g(t) ** 2 / (2 * sigma)
 
     @abc.abstractmethod
     def chain(self, t: Scalars, t_next: Scalars | None = None) -> tuple[Scalars, Scalars]:
@@ -74,7 +38,7 @@ class SDE(abc.ABC):
 
     @abc.abstractmethod
     def chain_marginal(self, t: Scalars) -> tuple[Scalars, Scalars]:
-        """(mean scale, std) of the chain after step k, given x_0: the noise levels of discrete training."""
+        """(alpha, sigma) of the chain after step k, given x_0: the noise levels of discrete training."""
 
     @abc.abstractmethod
     def ancestral(self, t: Scalars, t_next: Scalars | None = None) -> tuple[Scalars, Scalars, Scalars]:
@@ -84,21 +48,6 @@ class SDE(abc.ABC):
     def langevin_scale(self, t: Scalars) -> Scalars:
         """alpha in the Langevin step size 2 alpha (snr |z| / |score|)^2 (appendix G, algorithms 4 and 5)."""
 
-    @property
-    @abc.abstractmethod
-    def prior_std(self) -> float:
-        """Standard deviation of the prior p_1, a zero-mean isotropic Gaussian."""
-
-    def prior_sample(self, keys: Keys, shape: tuple[int, ...]) -> Float[Array, "b ..."]:
-        """x_T of shape (b, *shape), one sample from each key."""
-        return self.prior_std * normal(keys, shape)
-
-    def prior_logp(self, x: Images) -> PerSample:
-        """log p_1(x) in nats."""
-        d = x[0].size
-        energy = jnp.sum(jnp.square(x / self.prior_std), axis=tuple(range(1, x.ndim)))
-        return -0.5 * energy - d * (0.5 * math.log(2 * math.pi) + math.log(self.prior_std))
-
     def steps_a_unit(self, t: Scalars, t_next: Scalars | None = None) -> Scalars | int:
         """How many steps there are in a unit of time: N, or of the length of that from t to t_next."""
         return self.num_scales if t_next is None else 1 / (t - t_next)
@@ -107,18 +56,9 @@ class SDE(abc.ABC):
         """k = floor(t (N - 1)), the position of t in the chain, 0..N-1."""
         return jnp.floor(t * (self.num_scales - 1) + ROUNDING).astype(jnp.int32)
 
-    def _check(self, **positive: float) -> None:
-        if self.num_scales < 2:
-            raise UsageError(f"sde.num_scales is {self.num_scales}; a chain needs at least 2 steps.")
-        if not 0 < self.sampling_eps < 1:
-            raise UsageError(f"sampling_eps is {self.sampling_eps}; samplers stop at a time in (0, 1).")
-        (low_name, low), (high_name, high) = positive.items()
-        if not 0 < low < high:
-            raise UsageError(f"sde.{low_name}={low} and sde.{high_name}={high}: need 0 < {low_name} < {high_name}.")
-
 
 @dataclasses.dataclass(frozen=True)
-class LinearBeta(SDE):
+class LinearBeta(Chain):
     """What VP and sub-VP share: f = -beta(t)/2 with beta(t) linear in t, and a standard normal prior (eq. 11)."""
 
     beta_min: float = 0.1
@@ -136,7 +76,7 @@ class LinearBeta(SDE):
         """B(t), the integral of beta from 0 to t."""
         return t * (self.beta_min + 0.5 * t * (self.beta_max - self.beta_min))
 
-    def drift_rate(self, t: Scalars) -> Scalars:
+    def f(self, t: Scalars) -> Scalars:
         return -0.5 * self.beta(t)
 
     def time_of_integral(self, integral: Scalars) -> Scalars:
@@ -144,7 +84,7 @@ class LinearBeta(SDE):
         root = _numpy(integral).sqrt(self.beta_min**2 + 2 * (self.beta_max - self.beta_min) * integral)
         return 2 * integral / (self.beta_min + root)
 
-    def mean_scale(self, t: Scalars) -> Scalars:
+    def alpha(self, t: Scalars) -> Scalars:
         return _numpy(t).exp(-0.5 * self.integrated_beta(t))
 
     @property
@@ -156,10 +96,10 @@ class LinearBeta(SDE):
 class VP(LinearBeta):
     """Variance preserving: g = sqrt(beta(t)) (eq. 11); the limit of DDPM."""
 
-    def diffusion(self, t: Scalars) -> Scalars:
+    def g(self, t: Scalars) -> Scalars:
         return _numpy(t).sqrt(self.beta(t))
 
-    def std(self, t: Scalars) -> Scalars:
+    def sigma(self, t: Scalars) -> Scalars:
         xp = _numpy(t)
         return xp.sqrt(-xp.expm1(-self.integrated_beta(t)))
 
@@ -171,9 +111,9 @@ class VP(LinearBeta):
         return jnp.sqrt(1 - beta) - 1, jnp.sqrt(beta)
 
     def chain_marginal(self, t: Scalars) -> tuple[Scalars, Scalars]:
-        _, mean_scale, std = _ddpm_chain(self)
+        _, alpha, sigma = _ddpm_chain(self)
         k = self.chain_index(t)
-        return _lookup(mean_scale, k, t), _lookup(std, k, t)
+        return _lookup(alpha, k, t), _lookup(sigma, k, t)
 
     def ancestral(self, t: Scalars, t_next: Scalars | None = None) -> tuple[Scalars, Scalars, Scalars]:
         beta = self._variance_of_step(t, t_next)
@@ -194,11 +134,11 @@ class VP(LinearBeta):
 class SubVP(LinearBeta):
     """Sub-VP: g = sqrt(beta(t) (1 - exp(-2 B(t)))), so that std = 1 - exp(-B(t)) (eqs. 12 and 29)."""
 
-    def diffusion(self, t: Scalars) -> Scalars:
+    def g(self, t: Scalars) -> Scalars:
         xp = _numpy(t)
         return xp.sqrt(-self.beta(t) * xp.expm1(-2 * self.integrated_beta(t)))
 
-    def std(self, t: Scalars) -> Scalars:
+    def sigma(self, t: Scalars) -> Scalars:
         return -_numpy(t).expm1(-self.integrated_beta(t))
 
     def time(self, noise_level: Scalars) -> Scalars:
@@ -206,7 +146,7 @@ class SubVP(LinearBeta):
 
     def chain(self, t: Scalars, t_next: Scalars | None = None) -> tuple[Scalars, Scalars]:
         n = self.steps_a_unit(t, t_next)
-        return self.drift_rate(t) / n, self.diffusion(t) / n**0.5
+        return self.f(t) / n, self.g(t) / n**0.5
 
     def chain_marginal(self, t: Scalars) -> tuple[Scalars, Scalars]:
         raise UsageError("Sub-VP has no discrete noise levels; set training.continuous=True.")
@@ -227,7 +167,7 @@ class SubVP(LinearBeta):
         return 1 - self.beta(t) / self.num_scales
 
 
-class Exploding(SDE):
+class Exploding(Chain):
     """What VE and EDM share: no drift, and a chain through the noise levels of N equidistant times (SMLD)."""
 
     sigma_min: float
@@ -240,10 +180,10 @@ class Exploding(SDE):
     def chain_stds(self) -> np.ndarray:
         """sigma_k of the chain, ascending, in float64."""
 
-    def drift_rate(self, t: Scalars) -> Scalars:
+    def f(self, t: Scalars) -> Scalars:
         return _numpy(t).zeros_like(t)
 
-    def mean_scale(self, t: Scalars) -> Scalars:
+    def alpha(self, t: Scalars) -> Scalars:
         return _numpy(t).ones_like(t)
 
     def chain(self, t: Scalars, t_next: Scalars | None = None) -> tuple[Scalars, Scalars]:
@@ -268,7 +208,7 @@ class Exploding(SDE):
     def _steps(self, t: Scalars, t_next: Scalars | None = None) -> tuple[Scalars, Scalars]:
         """sigma_k and sigma_{k-1}, with sigma_{-1} = 0; or those at the two times."""
         if t_next is not None:
-            return self.std(t), self.std(t_next)
+            return self.sigma(t), self.sigma(t_next)
         sigmas, k = _smld_chain(self), self.chain_index(t)
         return _lookup(sigmas, k, t), jnp.where(k > 0, _lookup(sigmas, k - 1, t), 0.0)
 
@@ -285,14 +225,17 @@ class VE(Exploding):
     num_scales: int = 1000
     sampling_eps: float = 1e-5
 
+    def rates(self, t: Scalars) -> tuple[Scalars, Scalars]:
+        return _numpy(t).zeros_like(t), self._log_ratio * self.sigma(t)
+
     @property
     def _log_ratio(self) -> float:
         return math.log(self.sigma_max / self.sigma_min)
 
-    def diffusion(self, t: Scalars) -> Scalars:
-        return self.std(t) * math.sqrt(2 * self._log_ratio)
+    def g(self, t: Scalars) -> Scalars:
+        return self.sigma(t) * math.sqrt(2 * self._log_ratio)
 
-    def std(self, t: Scalars) -> Scalars:
+    def sigma(self, t: Scalars) -> Scalars:
         # As a power: exp(t log ratio) is 8 times less exact, which Fourier features turn into 4e-5 of a score.
         return self.sigma_min * (self.sigma_max / self.sigma_min) ** t
 
@@ -318,10 +261,13 @@ class EDM(Exploding):
     def sampling_eps(self) -> float:
         return self.sigma_min / self.sigma_max
 
-    def diffusion(self, t: Scalars) -> Scalars:
+    def rates(self, t: Scalars) -> tuple[Scalars, Scalars]:
+        return _numpy(t).zeros_like(t), self.sigma_max * _numpy(t).ones_like(t)
+
+    def g(self, t: Scalars) -> Scalars:
         return self.sigma_max * _numpy(t).sqrt(2 * t)
 
-    def std(self, t: Scalars) -> Scalars:
+    def sigma(self, t: Scalars) -> Scalars:
         return self.sigma_max * t
 
     def time(self, noise_level: Scalars) -> Scalars:
@@ -350,14 +296,26 @@ def _smld_chain(sde: Exploding) -> np.ndarray:
     return sde.chain_stds()
 
 
-def _numpy(x: Scalars) -> ModuleType:
-    """The library, NumPy or jax.numpy, that `x` belongs to."""
-    return np if isinstance(x, np.ndarray | np.generic) else jnp
-
-
 def _lookup(table: np.ndarray, k: Int[Array, "*b"], t: Scalars) -> Scalars:
     """The table's entries k, in the type of t."""
     return jnp.asarray(table, jnp.result_type(t))[jnp.clip(k, 0, len(table) - 1)]
 
 
-SDES: dict[str, type[SDE]] = {"vpsde": VP, "subvpsde": SubVP, "vesde": VE}
+SDES: dict[str, type[Chain]] = {"vpsde": VP, "subvpsde": SubVP, "vesde": VE}
+
+
+def chain_of(process: Process, what: str) -> Chain:
+    """The process, if it has a chain. Raises `UsageError` if it has none. what: what needs it, a subject and verb."""
+    if isinstance(process, Chain):
+        return process
+    raise UsageError(
+        f"{what} a discrete chain, and {type(process).__name__} has none; set sampling.predictor=exponential and "
+        "sampling.corrector=none, or choose another sampling.method."
+    )
+
+
+def __getattr__(name: str):
+    moved = {"SDE": "Process", "LEAST_TIME": "LEAST_TIME"}
+    if name in moved:
+        raise AttributeError(f"score_sde.sde.{name} is now score_sde.process.{moved[name]}.")
+    raise AttributeError(f"module 'score_sde.sde' has no attribute {name!r}")

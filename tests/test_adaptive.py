@@ -25,7 +25,7 @@ def start(sde, keys=KEYS):
 def test_samples_have_the_moments_of_the_data_with_few_evaluations(sde):
     x, nfe = solve(adaptive(sde, DATA.score_fn(sde), atol=1 / 256, noise_removal=False), KEYS, start(sde))
     t = np.array(sde.sampling_eps)
-    mean, variance = sde.mean_scale(t) * 0.3, 0.25 * sde.mean_scale(t) ** 2 + sde.std(t) ** 2
+    mean, variance = sde.alpha(t) * 0.3, 0.25 * sde.alpha(t) ** 2 + sde.sigma(t) ** 2
     assert abs(np.mean(x) - mean) < 4 * np.sqrt(variance / x.size)
     assert abs(np.var(x) / variance - 1) < 4 * np.sqrt(2 / x.size)
     assert 100 < nfe.mean() < 700

@@ -228,9 +228,9 @@ def test_the_mean_of_an_update_keeps_no_noise_where_nothing_is_known(sde):
     project = jax.jit(projection(sde, observation(0.0, 8)).project)
     noisy, mean = map(np.asarray, project(KEYS[:8], t, x, x_mean))
     np.testing.assert_array_equal(mean[:, ~MASK], x_mean[:, ~MASK])
-    np.testing.assert_allclose(mean[:, MASK], sde.mean_scale(t)[:, None] * Y[None], rtol=1e-5)
+    np.testing.assert_allclose(mean[:, MASK], sde.alpha(t)[:, None] * Y[None], rtol=1e-5)
     np.testing.assert_array_equal(noisy[:, ~MASK], x[:, ~MASK])
-    spread = (noisy - mean)[:, MASK] / sde.std(t)[:, None]
+    spread = (noisy - mean)[:, MASK] / sde.sigma(t)[:, None]
     assert 0.4 < float(np.std(spread)) < 1.8
 
 
@@ -267,8 +267,8 @@ def test_steps_of_diffusion_posterior_sampling_go_down_the_residual_by_their_len
     x, t = np.asarray(start(sde, KEYS[:3])), np.array([0.2, 0.5, 0.8])
     guided = GUIDES["dps"](sde, data.score_fn(sde), observation(0.0, 3), Options(step=0.7))
     guidance = jax.jit(lambda x, t: guided(x, t) - data.score(sde, x, t))(x, t)
-    step = np.square(sde.diffusion(t))[:, None] / 100 * np.asarray(guidance)[:, MASK]
-    m = sde.mean_scale(t)[:, None]
+    step = np.square(sde.g(t))[:, None] / 100 * np.asarray(guidance)[:, MASK]
+    m = sde.alpha(t)[:, None]
     residual = Y - m * x[:, MASK]
     expected = 0.7 * m * residual / np.linalg.norm(residual, axis=1, keepdims=True)
     np.testing.assert_allclose(step, expected, rtol=2e-3, atol=1e-5)
@@ -291,7 +291,7 @@ def test_guidance_reaches_no_further_than_it_may():
         sde, GAUSSIAN.score_fn(sde), observation(0.0, 2)._replace(y=jnp.full((2, *SHAPE), 9.0)), far
     )
     guidance = jax.jit(lambda x, t: guided(x, t) - GAUSSIAN.score(sde, x, t))(x, t)
-    moved = (sde.std(t) ** 2 / sde.mean_scale(t))[:, None, None, None] * np.asarray(guidance)
+    moved = (sde.sigma(t) ** 2 / sde.alpha(t))[:, None, None, None] * np.asarray(guidance)
     assert float(np.max(np.abs(moved))) == pytest.approx(0.1, rel=1e-3)
 
 
@@ -313,13 +313,13 @@ def test_particles_step_on_the_grid_of_the_predictor():
     sde = VE(num_scales=2)
 
     def score(x, t):
-        return -x / jnp.square(sde.std(t))[:, None, None, None]
+        return -x / jnp.square(sde.sigma(t))[:, None, None, None]
 
     solver = particles(sde, score, observation(1e6, 1).repeated(2), Options(), num_particles=2, eps=0.3)
     state, step = jax.jit(solver.init)(KEYS[:1], jnp.ones((1, *SHAPE))), jax.jit(solver.step)
     for start_of_step, end in ((1.0, 0.65), (0.65, 0.3)):
         before, state = state.x, step(state)
-        ratio = np.square(sde.std(np.float64(end)) / sde.std(np.float64(start_of_step)))
+        ratio = np.square(sde.sigma(np.float64(end)) / sde.sigma(np.float64(start_of_step)))
         np.testing.assert_allclose(np.sort(state.x_mean.ravel()), np.sort(ratio * before.ravel()), rtol=1e-4)
     assert solver.fraction(state) == 1 and state.nfe.tolist() == [solver.nfe] == [4]
 

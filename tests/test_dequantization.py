@@ -54,7 +54,7 @@ def test_bits_per_dim_bound_the_code_length_of_the_cells_mass(name):
 
     y, bits = (np.asarray(values, np.float64) for values in sample(KEYS, X))
     t = np.array([q.eps])
-    m, s = sde.mean_scale(t), sde.std(t)
+    m, s = sde.alpha(t), sde.sigma(t)
     p = stats.norm(m * data.mean, np.sqrt(m**2 * (0.6 * cell) ** 2 + s**2))
     lower, upper = (m * (to_model(scaling, middles[0]) + sign * cell / 2) for sign in (-1, 1))
     mass = np.prod(p.cdf(upper) - p.cdf(lower))
@@ -87,10 +87,10 @@ def test_the_noise_is_scipys_truncated_normal():
     q, sde = truncated_normal(VP(), CENTERED, dequantized=True), VP()
     y, log_q = jax.jit(q.sample)(KEYS, X)
     t = np.array([q.eps])
-    z = (np.asarray(y, np.float64) - sde.mean_scale(t) * to_model(CENTERED, (PIXELS + 0.5) / 256)) / sde.std(t)
+    z = (np.asarray(y, np.float64) - sde.alpha(t) * to_model(CENTERED, (PIXELS + 0.5) / 256)) / sde.sigma(t)
     expected = stats.truncnorm(-3, 3)
     np.testing.assert_allclose(
-        log_q, (expected.logpdf(z.clip(-3, 3)) - np.log(sde.std(t))).mean((1, 2, 3)) / np.log(2), atol=2e-3
+        log_q, (expected.logpdf(z.clip(-3, 3)) - np.log(sde.sigma(t))).mean((1, 2, 3)) / np.log(2), atol=2e-3
     )
     assert stats.kstest(z[:5000].ravel(), expected.cdf).pvalue > 1e-3
 

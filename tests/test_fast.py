@@ -104,8 +104,8 @@ def test_advancing_in_parts_changes_nothing(name):
 def errors_by_steps(sde, name, grid, most):
     """Root mean square distance from the exact flow of two Gaussians, for 1 to `most` steps, in NumPy."""
     mean, variance = np.array([0.5, -0.3]), np.array([0.6, 0.05])
-    m1, s1, eps = sde.mean_scale(np.float64(1)), sde.std(np.float64(1)), sde.sampling_eps
-    m0, s0 = sde.mean_scale(np.float64(eps)), sde.std(np.float64(eps))
+    m1, s1, eps = sde.alpha(np.float64(1)), sde.sigma(np.float64(1)), sde.sampling_eps
+    m0, s0 = sde.alpha(np.float64(eps)), sde.sigma(np.float64(eps))
     x = m1 * mean + sde.prior_std * np.array([[-1.5, -0.6, 0.4, 1.3]]).T
     ratio = np.sqrt((m0**2 * variance + s0**2) / (m1**2 * variance + s1**2))
     exact = m0 * mean + ratio * (x - m1 * mean)
@@ -164,8 +164,8 @@ def test_grids_go_from_one_down_to_eps(sde, name):
     [
         ("uniform", lambda sde, t: t),
         ("quadratic", lambda sde, t: np.sqrt(t)),
-        ("log_snr", lambda sde, t: np.log(sde.std(t) / sde.mean_scale(t))),
-        ("karras", lambda sde, t: (sde.std(t) / sde.mean_scale(t)) ** (1 / 7)),
+        ("log_snr", lambda sde, t: np.log(sde.sigma(t) / sde.alpha(t))),
+        ("karras", lambda sde, t: (sde.sigma(t) / sde.alpha(t)) ** (1 / 7)),
     ],
 )
 def test_grids_are_equidistant_in_what_they_say(sde, name, measure):

@@ -559,7 +559,7 @@ def test_a_classifier_under_any_sde_sees_the_image_and_its_noise_level():
     a, b = Classification(ve), Classification(vp)
     params = seeded(a.param_shapes)
     t = jnp.array([0.3, 0.6])
-    mean, std = (f(t)[:, None, None, None] for f in (b.sde.mean_scale, b.sde.std))
+    mean, std = (f(t)[:, None, None, None] for f in (b.sde.alpha, b.sde.sigma))
     x = jax.random.uniform(jax.random.key(0), (2, 16, 16, 3))
     z = jax.random.normal(jax.random.key(1), x.shape)
     sigma = (std / mean / 2)[:, 0, 0, 0]

@@ -16,8 +16,8 @@ from score_sde import data
 from score_sde.build import Classification, Experiment, trainable
 from score_sde.errors import UsageError
 from score_sde.evaluate import evaluate, sample
+from score_sde.process import LEAST_TIME
 from score_sde.randomness import sample_keys
-from score_sde.sde import LEAST_TIME
 from score_sde.train import check_labels, train
 from score_sde.train_dequantizer import train_dequantizer
 
@@ -94,12 +94,12 @@ def test_exact_logits_lose_what_the_noise_hides_of_the_class(classification):
     """Of images 0 and 1: E log(1 + exp(-(1/2 + s z) / s^2)) over t and z, by quadrature; and hits are Phi(1/(2 s))."""
     built, put = classification
     sde, labels = built.sde, np.arange(4000) % 2
-    put(lambda x, t: -jnp.square(x[:, 0, 0] - jnp.arange(2)) / (2 * jnp.square(sde.std(t)))[:, None])
+    put(lambda x, t: -jnp.square(x[:, 0, 0] - jnp.arange(2)) / (2 * jnp.square(sde.sigma(t)))[:, None])
     x = labels.astype(np.float32)[:, None, None, None]
     loss = np.asarray(jax.jit(built.loss)({}, KEYS, x, labels))
     t = LEAST_TIME + (1 - LEAST_TIME) * (np.arange(400) + 0.5) / 400
     z, weights = np.polynomial.hermite_e.hermegauss(60)
-    s = np.asarray(sde.std(t))[:, None]
+    s = np.asarray(sde.sigma(t))[:, None]
     expected = (np.logaddexp(0, -(0.5 + s * z) / s**2) * weights).sum() / weights.sum() / len(t)
     assert abs(loss.mean() - expected) < 4 * loss.std() / np.sqrt(len(loss))
 

@@ -44,7 +44,7 @@ def test_hutchinsons_estimator_is_unbiased(divergence):
     variances = np.geomspace(0.05, 4, 8)
 
     def score_fn(x, t):
-        m, s = expand(sde.mean_scale(t), x[:, :, 0, 0]), expand(sde.std(t), x[:, :, 0, 0])
+        m, s = expand(sde.alpha(t), x[:, :, 0, 0]), expand(sde.sigma(t), x[:, :, 0, 0])
         rotated = x[:, :, 0, 0] @ basis
         return (-(rotated / (jnp.square(m) * variances + jnp.square(s))) @ basis.T)[:, :, None, None]
 

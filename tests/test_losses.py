@@ -25,7 +25,7 @@ def test_the_exact_score_has_the_least_possible_loss(sde):
     perturbation = continuous_perturbation(sde)
     t, z = draw(perturbation)
     losses = dsm_loss(DATA.score_fn(sde), perturbation, DATA.sample(stream(KEYS, 3)), t, z, **OPTIONS)
-    m, s = np.asarray(sde.mean_scale(t), np.float64), np.asarray(sde.std(t), np.float64)
+    m, s = np.asarray(sde.alpha(t), np.float64), np.asarray(sde.sigma(t), np.float64)
     least = 1 - s**2 / (m**2 * 0.25 + s**2)
     error = np.std(losses - least) / np.sqrt(len(t))
     assert abs(np.mean(losses - least)) < 4 * error
@@ -91,8 +91,8 @@ def test_likelihood_weighting_weighs_by_the_squared_diffusion(sde):
     x0 = jnp.zeros_like(z)
     score_fn = DATA.score_fn(sde)
     actual = dsm_loss(score_fn, perturbation, x0, t, z, likelihood_weighting=True, reduce_mean=False)
-    std, g = np.asarray(sde.std(t)), np.asarray(sde.diffusion(t))
-    score = np.asarray(score_fn(expand(sde.std(t), z) * z, t))
+    std, g = np.asarray(sde.sigma(t)), np.asarray(sde.g(t))
+    score = np.asarray(score_fn(expand(sde.sigma(t), z) * z, t))
     expected = 0.5 * np.sum((score + z / std[:, None, None, None]) ** 2, axis=(1, 2, 3)) * g**2
     np.testing.assert_allclose(actual, expected, rtol=1e-4)
 

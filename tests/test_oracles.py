@@ -59,7 +59,7 @@ def exact_log_density(oracle, m, s, x):
 def test_log_densities_equal_scipys(sde, oracle):
     log_density = jax.jit(functools.partial(oracle.log_density, sde))
     for t in TIMES[1:]:
-        m, s = float(sde.mean_scale(t)), float(sde.std(t))
+        m, s = float(sde.alpha(t)), float(sde.sigma(t))
         expected = exact_log_density(oracle, m, s, np.asarray(X, np.float64).reshape(len(X), -1))
         np.testing.assert_allclose(log_density(X, np.full(4, t)), expected, rtol=2e-5, atol=2e-5)
 
@@ -79,7 +79,7 @@ def test_scores_are_gradients_of_log_densities(sde, oracle):
 def test_posterior_means_obey_tweedies_formula(sde, oracle):
     @jax.jit
     def mean_and_formula(x, t):
-        m, s = sde.mean_scale(t)[:, None, None, None], sde.std(t)[:, None, None, None]
+        m, s = sde.alpha(t)[:, None, None, None], sde.sigma(t)[:, None, None, None]
         return oracle.posterior_mean(sde, x, t), (x + s**2 * oracle.score(sde, x, t)) / m
 
     with jax.enable_x64(True):
@@ -104,7 +104,7 @@ def test_perturbed_samples_have_the_moments_of_p_t():
     sde, t = VP(), np.full(20000, 0.3, np.float32)
     keys = sample_keys(jax.random.key(2), jnp.arange(20000))
     x = np.asarray(jax.jit(functools.partial(GAUSSIAN.perturbed_sample, sde))(keys, t)).reshape(-1, D)
-    m, s = float(sde.mean_scale(t[0])), float(sde.std(t[0]))
+    m, s = float(sde.alpha(t[0])), float(sde.sigma(t[0]))
     np.testing.assert_allclose(np.cov(x.T), m**2 * COVARIANCE + s**2 * np.eye(D), atol=0.15)
     np.testing.assert_allclose(x.mean(0), m * MEAN.ravel(), atol=0.05)
 

@@ -34,7 +34,7 @@ def exact_moments(sde, predictor, *, probability_flow=False, noise_removal=True)
     mean, variance = 0.0, sde.prior_std**2
     times = np.linspace(1.0, sde.sampling_eps, sde.num_scales, dtype=np.float32)
     coefficients = [np.asarray(v, np.float64) for v in jax.jit(PREDICTORS[predictor], static_argnums=0)(sde, times)]
-    scale, std = (np.asarray(v, np.float64) for v in (sde.mean_scale(times), sde.std(times)))
+    scale, std = (np.asarray(v, np.float64) for v in (sde.alpha(times), sde.sigma(times)))
     for i, (a, b, c) in enumerate(zip(*coefficients, strict=True)):
         b, c = (b / 2, 0.0) if probability_flow else (b, c)
         v = (scale[i] * STD) ** 2 + std[i] ** 2
@@ -74,7 +74,7 @@ def std_at(sde, eps, predictor, probability_flow=False):
     times = [np.asarray(column, np.float32) for column in grid if column is not None]
     predict = flow if probability_flow and len(times) == 2 else PREDICTORS[predictor]
     coefficients = jax.jit(predict, static_argnums=0)(sde, *times)
-    variances = np.square(sde.mean_scale(grid.t)) * 0.25 + np.square(sde.std(grid.t))
+    variances = np.square(sde.alpha(grid.t)) * 0.25 + np.square(sde.sigma(grid.t))
     variance = variances[0]
     for v, a, b, c in zip(variances, *(np.asarray(column, np.float64) for column in coefficients), strict=True):
         variance = (a - b / v) ** 2 * variance + c**2

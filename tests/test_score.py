@@ -30,7 +30,7 @@ def test_vp_networks_predict_the_noise_and_see_999_t(sde):
     x, label, factor = seen_by_network(sde)
     np.testing.assert_array_equal(x, X)
     np.testing.assert_allclose(label, 999 * T, rtol=1e-6)
-    np.testing.assert_allclose(factor, -1 / sde.std(T), rtol=1e-6)
+    np.testing.assert_allclose(factor, -1 / sde.sigma(T), rtol=1e-6)
 
 
 def test_discrete_vp_networks_see_the_unrounded_position_in_the_chain():
@@ -45,8 +45,8 @@ def test_ve_networks_see_sigma_and_are_divided_by_it():
     sde = VE()
     x, label, factor = seen_by_network(sde, centered=False)
     np.testing.assert_allclose(x, 2 * X - 1, rtol=1e-6)
-    np.testing.assert_allclose(label, sde.std(T), rtol=1e-6)
-    np.testing.assert_allclose(factor, 1 / sde.std(T), rtol=1e-6)
+    np.testing.assert_allclose(label, sde.sigma(T), rtol=1e-6)
+    np.testing.assert_allclose(factor, 1 / sde.sigma(T), rtol=1e-6)
 
 
 def test_discrete_ve_networks_see_labels_that_count_from_the_highest_noise():
@@ -73,7 +73,7 @@ def test_networks_that_predict_noise_data_or_velocity_give_the_same_score(sde, r
 
     def network(x, label):
         t = label / 999
-        m, std = (scale[:, None, None, None] for scale in (sde.mean_scale(t), sde.std(t)))
+        m, std = (scale[:, None, None, None] for scale in (sde.alpha(t), sde.sigma(t)))
         x0, z = oracle.posterior_mean(sde, x, t), -std * oracle.score(sde, x, t)
         return {noise_prediction: z, data_prediction: x0, velocity_prediction: m * z - std * x0}[row]
 

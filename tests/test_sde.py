@@ -17,17 +17,17 @@ ULP = 1.2e-7  # the reference computes 1 - exp(-B) in float32, with an absolute 
     ("quantity", "expected", "cancellation"),
     [
         (VP().beta, [0.100199, 0.1199, 2.09, 10.05, 20], None),
-        (VP().mean_scale, [0.99999952, 0.99994504, 0.94672179, 0.28118289, 0.00657159], None),
-        (SubVP().mean_scale, [0.99999952, 0.99994504, 0.94672179, 0.28118289, 0.00657159], None),
-        (VP().std, [0.00100662, 0.01048669, 0.32205257, 0.95965421, 0.99997836], lambda std, beta: ULP / (2 * std)),
+        (VP().alpha, [0.99999952, 0.99994504, 0.94672179, 0.28118289, 0.00657159], None),
+        (SubVP().alpha, [0.99999952, 0.99994504, 0.94672179, 0.28118289, 0.00657159], None),
+        (VP().sigma, [0.00100662, 0.01048669, 0.32205257, 0.95965421, 0.99997836], lambda std, beta: ULP / (2 * std)),
         (
-            SubVP().diffusion,
+            SubVP().g,
             [4.5062e-4, 0.00513457, 0.64113772, 3.16024947, 4.47213602],
             lambda g, b: ULP * b / (2 * g),
         ),
-        (SubVP().std, [1.01328e-6, 1.0997e-4, 0.10371786, 0.92093617, 0.99995679], lambda std, beta: ULP),
-        (VE().std, [0.01000085, 0.01008554, 0.02343673, 0.70710677, 50], None),
-        (VE().diffusion, [0.04127625, 0.04162577, 0.09672979, 2.91842318, 206.363678], None),
+        (SubVP().sigma, [1.01328e-6, 1.0997e-4, 0.10371786, 0.92093617, 0.99995679], lambda std, beta: ULP),
+        (VE().sigma, [0.01000085, 0.01008554, 0.02343673, 0.70710677, 50], None),
+        (VE().g, [0.04127625, 0.04162577, 0.09672979, 2.91842318, 206.363678], None),
     ],
 )
 def test_quantities_equal_those_of_the_papers_code(quantity, expected, cancellation):
@@ -45,9 +45,9 @@ def test_std_keeps_float32_precision_at_the_smallest_time(sde):
         b = np.float64(0.1) * t + 0.5 * 19.9 * np.float64(t) ** 2
         exact = -np.expm1(-b)
         exact = np.sqrt(exact) if isinstance(sde, VP) else exact
-        np.testing.assert_allclose(float(sde.std(jnp.float32(t))), exact, rtol=1e-6)
+        np.testing.assert_allclose(float(sde.sigma(jnp.float32(t))), exact, rtol=1e-6)
     exact = np.sqrt(-(0.1 + 19.9e-5) * np.expm1(-2 * (1e-6 + 0.5 * 19.9e-10)))
-    np.testing.assert_allclose(float(SubVP().diffusion(jnp.float32(1e-5))), exact, rtol=1e-6)
+    np.testing.assert_allclose(float(SubVP().g(jnp.float32(1e-5))), exact, rtol=1e-6)
 
 
 @pytest.mark.parametrize("sde", ALL)
@@ -57,9 +57,9 @@ def test_marginals_solve_the_moment_equations(sde):
     @jax.jit
     @jax.vmap
     def both_sides(t):
-        mean = jax.grad(sde.mean_scale)(t), sde.drift_rate(t) * sde.mean_scale(t)
-        variance_slope = jax.grad(lambda t: jnp.square(sde.std(t)))(t)
-        return mean, (variance_slope, 2 * sde.drift_rate(t) * jnp.square(sde.std(t)) + jnp.square(sde.diffusion(t)))
+        mean = jax.grad(sde.alpha)(t), sde.f(t) * sde.alpha(t)
+        variance_slope = jax.grad(lambda t: jnp.square(sde.sigma(t)))(t)
+        return mean, (variance_slope, 2 * sde.f(t) * jnp.square(sde.sigma(t)) + jnp.square(sde.g(t)))
 
     mean, variance = both_sides(np.linspace(0.01, 1.0, 50, dtype=np.float32))
     np.testing.assert_allclose(*mean, rtol=1e-4)
@@ -78,7 +78,7 @@ def test_time_inverts_the_noise_level(sde):
 @pytest.mark.parametrize("sde", ALL)
 def test_numpy_and_jax_arrays_give_the_same_scalars(sde):
     t = np.linspace(1e-5, 1, 50)
-    for function in (sde.drift_rate, sde.diffusion, sde.mean_scale, sde.std, sde.noise_level):
+    for function in (sde.f, sde.g, sde.alpha, sde.sigma, sde.noise_level):
         np.testing.assert_allclose(function(jnp.asarray(t, jnp.float32)), function(t), rtol=1e-5)
 
 

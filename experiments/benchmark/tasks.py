@@ -20,9 +20,9 @@ from score_sde.checkpoints import Checkpoints, Retention
 from score_sde.likelihood import bits_per_dim
 from score_sde.memory import program_bytes, tree_bytes
 from score_sde.parallel import fully_sharded, pmap, split
+from score_sde.process import LEAST_TIME
 from score_sde.randomness import batch_keys
 from score_sde.sampling import advance
-from score_sde.sde import LEAST_TIME
 from score_sde.train import compiled_step
 
 STEPS = 4  # of a sampler, in one timing

@@ -14,11 +14,11 @@ from scipy.integrate import solve_ivp
 from score_sde import images
 from score_sde.errors import UsageError
 from score_sde.likelihood import bits_per_dim, hutchinson
+from score_sde.process import LEAST_TIME
 from score_sde.progress import bar
 from score_sde.randomness import Stream, rademacher, sample_keys, stream
 from score_sde.sampling import advance
 from score_sde.sampling.probability_flow import drift, probability_flow
-from score_sde.sde import LEAST_TIME
 from score_sde.train import load_data
 from score_sde.trained import Trained, load
 

@@ -14,14 +14,15 @@ import scipy.fft
 
 from score_sde.controllable import Average, Blur, Inpaint, Linear, Observation, Operator, Sense
 from score_sde.oracles import Gaussian, Mixture, Oracle
-from score_sde.sde import SDE, VE, VP, SubVP
+from score_sde.process import Process
+from score_sde.sde import VE, VP, SubVP
 
 SHAPE = (2, 2, 1)
 COLOUR = (1, 1, 3)
 STEPS = 200  # N of the predictor, unless said otherwise
 
 
-def sdes(num_scales: int = STEPS) -> dict[str, SDE]:
+def sdes(num_scales: int = STEPS) -> dict[str, Process]:
     """At the library's defaults but for the number of steps."""
     return {"VP": VP(num_scales=num_scales), "sub-VP": SubVP(num_scales=num_scales), "VE": VE(num_scales=num_scales)}
 

@@ -21,10 +21,10 @@ from typing import NamedTuple
 import jax
 import numpy as np
 
+from score_sde.process import Process
 from score_sde.sampling import PREDICTORS
 from score_sde.sampling.fast import FAST_SOLVERS, Grid, Options
 from score_sde.sampling.grids import time_grid
-from score_sde.sde import SDE
 
 
 class Law(NamedTuple):
@@ -65,11 +65,11 @@ def given(law: Law, seen: Seen) -> Law:
 
 
 @functools.cache
-def _kernel(sde: SDE, t: float) -> tuple[float, float]:
-    return float(sde.mean_scale(np.array([t]))[0]), float(sde.std(np.array([t]))[0])
+def _kernel(sde: Process, t: float) -> tuple[float, float]:
+    return float(sde.alpha(np.array([t]))[0]), float(sde.sigma(np.array([t]))[0])
 
 
-def score_of(sde: SDE, data: Law) -> Score:
+def score_of(sde: Process, data: Law) -> Score:
     def score(t: float) -> Affine:
         m, s = _kernel(sde, t)
         inverse = np.linalg.inv(m**2 * data.covariance + s**2 * np.eye(len(data.mean)))
@@ -78,21 +78,21 @@ def score_of(sde: SDE, data: Law) -> Score:
     return score
 
 
-def denoiser(sde: SDE, data: Law, t: float) -> Affine:
+def denoiser(sde: Process, data: Law, t: float) -> Affine:
     """xhat."""
     m, s = _kernel(sde, t)
     j = m * data.covariance @ np.linalg.inv(m**2 * data.covariance + s**2 * np.eye(len(data.mean)))
     return Affine(j, data.mean - m * j @ data.mean)
 
 
-def spread(sde: SDE, seen: Seen, v: float, t: float) -> np.ndarray:
+def spread(sde: Process, seen: Seen, v: float, t: float) -> np.ndarray:
     """The covariance of y that `pigdm` takes."""
     m, s = _kernel(sde, t)
     k2 = (s / m) ** 2
     return k2 * v / (k2 + v) * seen.matrix @ seen.matrix.T + seen.noise**2 * np.eye(len(seen.y))
 
 
-def pigdm_score(sde: SDE, data: Law, seen: Seen, v: float = 1.0) -> Score:
+def pigdm_score(sde: Process, data: Law, seen: Seen, v: float = 1.0) -> Score:
     plain = score_of(sde, data)
 
     def score(t: float) -> Affine:
@@ -112,7 +112,7 @@ class Hold(NamedTuple):
     noise: np.ndarray
 
 
-def hold_to(sde: SDE, seen: Seen, spectral: bool = True) -> Callable[[float], Hold]:
+def hold_to(sde: Process, seen: Seen, spectral: bool = True) -> Callable[[float], Hold]:
     """`projection`. spectral: by the singular vectors of A; otherwise eq. (4)."""
     inverse = np.linalg.pinv(seen.matrix)
     known = inverse @ seen.matrix
@@ -132,7 +132,7 @@ def hold_to(sde: SDE, seen: Seen, spectral: bool = True) -> Callable[[float], Ho
     return at
 
 
-def start(sde: SDE, d: int, seen: Seen | None = None) -> Law:
+def start(sde: Process, d: int, seen: Seen | None = None) -> Law:
     """Of x_T; with what is seen put in its place for `projection`."""
     prior = Law(np.zeros(d), sde.prior_std**2 * np.eye(d))
     if seen is None:
@@ -141,7 +141,7 @@ def start(sde: SDE, d: int, seen: Seen | None = None) -> Law:
     return Affine(np.eye(d) - inverse @ seen.matrix, inverse @ seen.y).after(prior)
 
 
-def steps_of(sde: SDE, predictor: str) -> list[tuple[float, float, float, float]]:
+def steps_of(sde: Process, predictor: str) -> list[tuple[float, float, float, float]]:
     """(t, a, b, c) of each step, in float64."""
     times = np.linspace(1.0, sde.sampling_eps, sde.num_scales)
     with jax.enable_x64(True):
@@ -151,7 +151,7 @@ def steps_of(sde: SDE, predictor: str) -> list[tuple[float, float, float, float]
 
 
 def predicted(
-    sde: SDE,
+    sde: Process,
     score: Score,
     law: Law,
     hold: Callable[[float], Hold] | None = None,
@@ -174,7 +174,7 @@ def _step(score: Affine, a: float, b: float) -> Affine:
     return Affine(a * np.eye(len(score.shift)) + b * score.matrix, b * score.shift)
 
 
-def particles_limit(sde: SDE, data: Law, seen: Seen, v: float = 1.0, predictor: str = "reverse_diffusion") -> Law:
+def particles_limit(sde: Process, data: Law, seen: Seen, v: float = 1.0, predictor: str = "reverse_diffusion") -> Law:
     """Of infinitely many particles."""
     plain, law = score_of(sde, data), start(sde, len(data.mean))
     *most, (t, a, b, _) = steps_of(sde, predictor)
@@ -191,7 +191,7 @@ def particles_limit(sde: SDE, data: Law, seen: Seen, v: float = 1.0, predictor: 
     return _step(pigdm_score(sde, data, seen, v)(t), a, b).after(law)
 
 
-def flowed(sde: SDE, data: Law, law: Law) -> Law:
+def flowed(sde: Process, data: Law, law: Law) -> Law:
     """Along the exact probability flow of Gaussian data to the last time, and denoised as by `probability_flow`."""
     variances, axes = np.linalg.eigh(data.covariance)
     (m1, s1), (m0, s0) = _kernel(sde, 1.0), _kernel(sde, sde.sampling_eps)
@@ -203,7 +203,7 @@ def flowed(sde: SDE, data: Law, law: Law) -> Law:
 
 
 def tabulated_law(
-    sde: SDE,
+    sde: Process,
     name: str,
     num_steps: int,
     score: Score,

@@ -13,8 +13,8 @@ from experiments.posterior.recursion import Law, Seen
 from score_sde.array_types import Images
 from score_sde.controllable import GUIDES, Linear, Options, classifier_guidance, extrapolation, particles, projection
 from score_sde.oracles import Gaussian, Oracle
+from score_sde.process import Process
 from score_sde.sampling import PREDICTORS, Solver, fast_solver, predictor_corrector, probability_flow
-from score_sde.sde import SDE
 
 PREDICTOR = "reverse_diffusion"
 FLOW = "probability_flow"
@@ -42,7 +42,7 @@ class Row(NamedTuple):
         return self.sampler in PREDICTORS
 
     @property
-    def process(self) -> SDE:
+    def process(self) -> Process:
         return sdes(self.steps if self.predicts else STEPS)[self.sde]
 
     @property
@@ -87,7 +87,7 @@ def _same(x: Images) -> Images:
     return x
 
 
-def _class_score(row: Row, sde: SDE, n: int):
+def _class_score(row: Row, sde: Process, n: int):
     plain, main = MIXTURE.score_fn(sde), MIXTURE.components[CLASS].score_fn(sde)
     if row.method == "classifier-free":
         return extrapolation(main, plain, scale=float(row.number))

@@ -21,9 +21,9 @@ from experiments.truth_table import problems
 from experiments.truth_table.rows import TOLERANCE, Row
 from score_sde.array_types import Images, ScoreFn
 from score_sde.oracles import Oracle
+from score_sde.process import Process
 from score_sde.randomness import Stream, sample_keys, stream
 from score_sde.sampling import solve
-from score_sde.sde import SDE
 
 RADII, DIRECTIONS = (0.5, 1.0, 2.0, 3.0), 8
 SAMPLES = 2048
@@ -59,7 +59,7 @@ def _directions(d: int) -> np.ndarray:
     return vectors / np.linalg.norm(vectors, axis=1, keepdims=True)
 
 
-def distance(sde: SDE, data: Oracle, x: Images | np.ndarray, t: float) -> Distance:
+def distance(sde: Process, data: Oracle, x: Images | np.ndarray, t: float) -> Distance:
     """Of samples from p_t."""
     w = frequencies(data)
     phi = problems.characteristic_function(sde, data, t, w)
@@ -87,7 +87,7 @@ def counted(score_fn: ScoreFn, calls: list) -> ScoreFn:
     return score
 
 
-def sample(row: Row, sde: SDE, n: int = SAMPLES, seed: int = 1) -> tuple[dict[str, Outcome], tuple[int, int]]:
+def sample(row: Row, sde: Process, n: int = SAMPLES, seed: int = 1) -> tuple[dict[str, Outcome], tuple[int, int]]:
     """data -> distribution and evaluations, at the defaults; and (reported, counted) evaluations of one batch.
 
     Both data sets are sampled in one batch, except by what couples the samples of a batch.
@@ -116,7 +116,7 @@ def sample(row: Row, sde: SDE, n: int = SAMPLES, seed: int = 1) -> tuple[dict[st
     return outcomes, _alone(row, sde) if row.against == TOLERANCE else (int(nfes[0][0]), len(calls))
 
 
-def _alone(row: Row, sde: SDE) -> tuple[int, int]:
+def _alone(row: Row, sde: Process) -> tuple[int, int]:
     calls: list = []
     keys = sample_keys(jax.random.key(2), jnp.arange(1))
     x = sde.prior_sample(stream(keys, Stream.PRIOR), problems.SHAPE)

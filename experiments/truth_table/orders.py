@@ -23,9 +23,9 @@ from experiments.truth_table.problems import SHAPE, D
 from experiments.truth_table.rows import FLOW, LAW, SNR, TOLERANCE, Row
 from score_sde.array_types import Array, Images, Key, Keys
 from score_sde.oracles import Gaussian
+from score_sde.process import Process
 from score_sde.randomness import batch_keys
 from score_sde.sampling import Solver, advance
-from score_sde.sde import SDE
 
 STARTS = 8  # x_T of the deterministic samplers
 PATHS = 8  # of `adaptive`
@@ -97,13 +97,13 @@ def law(make: Callable[..., Solver]) -> Law:
     return Law((out[-D - 1 : -1] - b).T, b, impulses.transpose(0, 2, 1))
 
 
-def law_error(sde: SDE, data: Gaussian, make: Callable[..., Solver], eps: float) -> float:
+def law_error(sde: Process, data: Gaussian, make: Callable[..., Solver], eps: float) -> float:
     """2-Wasserstein distance of the output's law, for x_T exactly p_1, from p_eps."""
     got = law(make).moments(*problems.moments(sde, data, 1.0))
     return problems.wasserstein(*got, *problems.moments(sde, data, eps))
 
 
-def flow_errors(sde: SDE, solver: Solver, x: Images, exact: list[np.ndarray]) -> list[float]:
+def flow_errors(sde: Process, solver: Solver, x: Images, exact: list[np.ndarray]) -> list[float]:
     """Root mean square distance from the exact flow: of the Gaussian and of the mixture."""
     out = end(solver, jnp.concatenate([x, x]))
     return [float(np.sqrt(np.mean((part - truth) ** 2))) for part, truth in zip(np.split(out, 2), exact, strict=True)]
@@ -125,13 +125,13 @@ class Truths:
     def __init__(self):
         self._known: dict[tuple, list[np.ndarray]] = {}
 
-    def __call__(self, sde: SDE, x: Images, eps: float) -> list[np.ndarray]:
+    def __call__(self, sde: Process, x: Images, eps: float) -> list[np.ndarray]:
         if (sde, eps) not in self._known:
             self._known[sde, eps] = [problems.exact_flow(sde, data, x, eps) for data in problems.DATA.values()]
         return self._known[sde, eps]
 
 
-def errors(row: Row, sde: SDE, sizes: tuple[float, ...], truths: Truths) -> dict[str, list[float]]:
+def errors(row: Row, sde: Process, sizes: tuple[float, ...], truths: Truths) -> dict[str, list[float]]:
     """data -> the error at each size. Run with 64-bit numbers enabled."""
     eps = sde.sampling_eps if row.eps is None else row.eps
     if row.against == LAW:
@@ -156,7 +156,7 @@ def errors(row: Row, sde: SDE, sizes: tuple[float, ...], truths: Truths) -> dict
 CORRECTOR_STEPS = 200
 
 
-def _corrector_error(row: Row, sde: SDE, snr: float) -> float:
+def _corrector_error(row: Row, sde: Process, snr: float) -> float:
     """Of the corrector alone, with time all but standing still at 1: of Langevin steps that have reached their own law.
 
     Towards t = 0 the steps vanish with the noise and their bias cannot be told from the predictor's.
@@ -170,7 +170,7 @@ def _corrector_error(row: Row, sde: SDE, snr: float) -> float:
     return law_error(sde, problems.GAUSSIAN, make, eps)
 
 
-def _path_errors(row: Row, sde: SDE, sizes: tuple[float, ...]) -> list[list[float]]:
+def _path_errors(row: Row, sde: Process, sizes: tuple[float, ...]) -> list[list[float]]:
     """Against the same solver at a fifth of the last tolerance, along the same Brownian paths."""
     score, x = problems.both_scores(sde), problems.fixed_starts(sde, PATHS)
 

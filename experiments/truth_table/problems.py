@@ -13,12 +13,13 @@ from scipy.integrate import solve_ivp
 
 from score_sde.array_types import Array, Images, ScoreFn, Times
 from score_sde.oracles import Gaussian, Mixture, Oracle
-from score_sde.sde import EDM, SDE, VE, VP, SubVP
+from score_sde.process import Process
+from score_sde.sde import EDM, VE, VP, SubVP
 
 SHAPE = (1, 1, 2)
 D = 2
 
-MEASURED: dict[str, SDE] = {
+MEASURED: dict[str, Process] = {
     "VP": VP(),
     "sub-VP": SubVP(),
     "VE": VE(sigma_min=0.002, sigma_max=20.0),
@@ -27,7 +28,7 @@ MEASURED: dict[str, SDE] = {
 # Of the paper's predictors, whose steps are those of its code to a process's own last time only. Where steps are of a
 # chain of noise levels, the last is std(eps), or score and step would be of different levels.
 LAST = 1e-6
-MEASURED_CHAIN: dict[str, SDE] = {
+MEASURED_CHAIN: dict[str, Process] = {
     "VP": VP(sampling_eps=LAST),
     "sub-VP": SubVP(sampling_eps=LAST),
     "VE": VE(sigma_min=0.002, sigma_max=20.0, sampling_eps=LAST),
@@ -35,13 +36,13 @@ MEASURED_CHAIN: dict[str, SDE] = {
 }
 # Methods over many steps begin with low orders. Where all is noise, the first steps are exact whatever their order is:
 # the orders of these methods are measured from there, and those of their first steps where data are seen at once.
-HIGH_START: dict[str, SDE] = {
+HIGH_START: dict[str, Process] = {
     "VP": VP(beta_max=30.0),
     "sub-VP": SubVP(),
     "VE": VE(sigma_min=0.01, sigma_max=1000.0),
     "EDM": EDM(),
 }
-LOW_START: dict[str, SDE] = {
+LOW_START: dict[str, Process] = {
     "VP": VP(beta_max=2.0),
     "sub-VP": SubVP(beta_max=2.0),
     "VE": VE(sigma_min=0.01, sigma_max=2.0),
@@ -52,13 +53,13 @@ LOW_START: dict[str, SDE] = {
 LITTLE = {"VP": dict(sampling_eps=1e-5), "sub-VP": {}, "VE": dict(sigma_min=1e-4), "EDM": dict(sigma_min=1e-4)}
 LOW_END = {name: dataclasses.replace(sde, **LITTLE[name]) for name, sde in HIGH_START.items()}
 LOW_START_AND_END = {name: dataclasses.replace(sde, **LITTLE[name]) for name, sde in LOW_START.items()}
-HIGH_END: dict[str, SDE] = {
+HIGH_END: dict[str, Process] = {
     "VP": VP(beta_max=30.0, sampling_eps=0.1),
     "sub-VP": SubVP(sampling_eps=0.1),
     "VE": VE(sigma_min=0.2, sigma_max=1000.0),
     "EDM": EDM(sigma_min=0.2),
 }
-DEFAULTS: dict[str, SDE] = {"VP": VP(), "sub-VP": SubVP(), "VE": VE(), "EDM": EDM()}
+DEFAULTS: dict[str, Process] = {"VP": VP(), "sub-VP": SubVP(), "VE": VE(), "EDM": EDM()}
 
 
 def _gaussian(mean: tuple[float, float], covariance: list[list[float]]) -> Gaussian:
@@ -77,7 +78,7 @@ MIXTURE = Mixture(
 DATA: dict[str, Oracle] = {"Gaussian": GAUSSIAN, "mixture": MIXTURE}
 
 
-def both_scores(sde: SDE) -> ScoreFn:
+def both_scores(sde: Process) -> ScoreFn:
     """The Gaussian's score in the first half of a batch, the mixture's in the second: one program measures both."""
     scores = [data.score_fn(sde) for data in DATA.values()]
 
@@ -94,19 +95,19 @@ def components(data: Oracle) -> list[tuple[float, np.ndarray, np.ndarray]]:
     return [(float(w), g.mean.ravel(), (g.axes * g.variances) @ g.axes.T) for w, g in parts]
 
 
-def kernel(sde: SDE, t: float) -> tuple[float, float]:
+def kernel(sde: Process, t: float) -> tuple[float, float]:
     """Mean scale and std of x_t given x_0."""
-    return float(sde.mean_scale(np.array([t]))[0]), float(sde.std(np.array([t]))[0])
+    return float(sde.alpha(np.array([t]))[0]), float(sde.sigma(np.array([t]))[0])
 
 
-def moments(sde: SDE, data: Gaussian, t: float) -> tuple[np.ndarray, np.ndarray]:
+def moments(sde: Process, data: Gaussian, t: float) -> tuple[np.ndarray, np.ndarray]:
     """Mean (D,) and covariance (D, D) of p_t, in float64."""
     [(_, mean, covariance)] = components(data)
     scale, std = kernel(sde, t)
     return scale * mean, scale**2 * covariance + std**2 * np.eye(D)
 
 
-def characteristic_function(sde: SDE, data: Oracle, t: float, frequencies: np.ndarray) -> np.ndarray:
+def characteristic_function(sde: Process, data: Oracle, t: float, frequencies: np.ndarray) -> np.ndarray:
     """E exp(i w.x) under p_t at frequencies (k, D): the mean over components of exp(i w.m - w'Cw / 2)."""
     scale, std = kernel(sde, t)
     total = 0.0
@@ -129,19 +130,19 @@ def covariance(data: Oracle) -> np.ndarray:
     return sum(w * (c + np.outer(m - centre, m - centre)) for w, m, c in components(data))
 
 
-def fixed_starts(sde: SDE, n: int) -> Array:
+def fixed_starts(sde: Process, n: int) -> Array:
     """n points x_T, the same always."""
     return jnp.asarray(sde.prior_std * np.random.default_rng(0).standard_normal((n, *SHAPE)))
 
 
-def exact_flow(sde: SDE, data: Oracle, x: Images, eps: float) -> np.ndarray:
+def exact_flow(sde: Process, data: Oracle, x: Images, eps: float) -> np.ndarray:
     """The probability-flow ODE from x at t = 1 to eps: closed form of a Gaussian; otherwise by `dop853`."""
     if isinstance(data, Gaussian):
         return np.asarray(jax.jit(data.flow, static_argnums=0)(sde, x, np.ones(len(x)), np.full(len(x), eps)))
     return dop853(sde, data.score_fn(sde), x, eps)
 
 
-def dop853(sde: SDE, score_fn: ScoreFn, x: Images, eps: float) -> np.ndarray:
+def dop853(sde: Process, score_fn: ScoreFn, x: Images, eps: float) -> np.ndarray:
     """By scipy's Runge-Kutta of order 8 at tolerance 1e-12, in y = x / mean_scale against log noise level.
 
     Neither the method nor the variables are those of any sampler: dy/dlog k = -k std score(m y).

@@ -18,9 +18,9 @@ from experiments.truth_table.problems import (
 )
 from score_sde.array_types import Array, Keys
 from score_sde.errors import UsageError
+from score_sde.process import Process
 from score_sde.sampling import FAST_SOLVERS, PREDICTORS, Solver, adaptive, fast_solver, probability_flow
 from score_sde.sampling import predictor_corrector as pc
-from score_sde.sde import SDE
 
 # Where the order is measured against: steps (deterministic: the flow; stochastic: the law), snr, tolerance.
 FLOW, LAW, SNR, TOLERANCE = "steps, flow", "steps, law", "snr", "tolerance"
@@ -35,7 +35,7 @@ class Row(NamedTuple):
     sizes: tuple[float, ...] = ()  # numbers of steps, or snr, or tolerances
     options: dict = {}  # for the measurement of the order only  # noqa: RUF012
     eps: float | None = None  # of that measurement; None: the SDE's
-    sdes: dict[str, SDE] = MEASURED  # of that measurement
+    sdes: dict[str, Process] = MEASURED  # of that measurement
     at_defaults: bool = True  # whether it is run at the library's defaults too
 
     def expected(self, sde_name: str, data_name: str) -> int | None:
@@ -50,7 +50,7 @@ class Row(NamedTuple):
             return KNOWN_BIAS[self.name, sde_name]
         return FIRST_ORDER_BIAS if self.name in OF_20_FIRST_ORDER_STEPS else BIAS
 
-    def defined(self, sde: SDE) -> bool:
+    def defined(self, sde: Process) -> bool:
         try:
             self.make(sde, lambda x, t: x)
         except UsageError:
@@ -58,7 +58,7 @@ class Row(NamedTuple):
         return True
 
 
-def predictor_corrector(sde: SDE, score_fn: Callable, steps: int | None = None, **options) -> Solver:
+def predictor_corrector(sde: Process, score_fn: Callable, steps: int | None = None, **options) -> Solver:
     """With `steps` the SDE's chain has as many.
 
     To a process's own last time the sampler takes N steps of 1/N while its times cover [eps, 1] only, as in the paper's
@@ -71,7 +71,7 @@ def predictor_corrector(sde: SDE, score_fn: Callable, steps: int | None = None, 
 def _pc(
     name: str, against: str | None, order: int | None, sizes: tuple = (), measured: dict | None = None, **chosen
 ) -> Row:
-    def make(sde: SDE, score_fn: Callable, steps: int | None = None, **options) -> Solver:
+    def make(sde: Process, score_fn: Callable, steps: int | None = None, **options) -> Solver:
         return predictor_corrector(sde, score_fn, steps, **{**chosen, **options})
 
     return Row(name, make, against, order, "uniform", sizes, measured or {}, LAST, MEASURED_CHAIN)
@@ -89,7 +89,7 @@ def _fast(
 ) -> Row:
     grid = "uniform" if name in ("euler", "heun") else "log_snr"
 
-    def make(sde: SDE, score_fn: Callable, steps: int | None = None, **options) -> Solver:
+    def make(sde: Process, score_fn: Callable, steps: int | None = None, **options) -> Solver:
         asked = {} if steps is None else dict(num_steps=steps, grid=grid)
         return fast_solver(sde, score_fn, name=name, **{**chosen, **asked, **options})
 
@@ -176,12 +176,12 @@ def _silence(keys: Keys, shape: tuple[int, ...]) -> Array:
     return jnp.zeros((len(keys), *shape))
 
 
-def _ode(sde: SDE, score_fn: Callable, tolerance: float | None = None, **options) -> Solver:
+def _ode(sde: Process, score_fn: Callable, tolerance: float | None = None, **options) -> Solver:
     chosen = {} if tolerance is None else dict(rtol=tolerance, atol=tolerance)
     return probability_flow(sde, score_fn, **{**chosen, **options})
 
 
-def _adaptive(sde: SDE, score_fn: Callable, tolerance: float | None = None, **options) -> Solver:
+def _adaptive(sde: Process, score_fn: Callable, tolerance: float | None = None, **options) -> Solver:
     chosen = {} if tolerance is None else dict(rtol=tolerance, atol=tolerance)
     return adaptive(sde, score_fn, **{**chosen, **options})
 

@@ -21,11 +21,11 @@ from score_sde.array_types import Array, Float, Images, Int, Key, Keys, ScoreFn
 from score_sde.controllable.operators import Observation
 from score_sde.controllable.posterior import Options, denoised, isotropic_solve, within_reach
 from score_sde.errors import UsageError, one_of
+from score_sde.process import Process
 from score_sde.randomness import Stream, expand, normal, stream, uniform
 from score_sde.sampling import PREDICTORS, Solver
 from score_sde.sampling.predictor_corrector import time_steps
 from score_sde.sampling.solver import evaluations, planned
-from score_sde.sde import SDE
 
 Clouds = Float[Array, "b k h w c"]  # the particles of each sample
 Weights = Float[Array, "b k"]  # in logarithms
@@ -42,7 +42,7 @@ class State(NamedTuple):
 
 
 def particles(
-    sde: SDE,
+    sde: Process,
     score_fn: ScoreFn,
     observation: Observation,
     options: Options,

@@ -32,10 +32,10 @@ import numpy as np
 from score_sde.array_types import Array, Images, Keys, PerSample, ScoreFn, Times
 from score_sde.controllable.operators import Observation, Observed, conjugate_gradients
 from score_sde.errors import UsageError
+from score_sde.process import Process
 from score_sde.randomness import expand, normal
 from score_sde.sampling import Project
 from score_sde.sampling.solver import CountedScore, evaluations
-from score_sde.sde import SDE
 
 
 class Options(NamedTuple):
@@ -62,10 +62,10 @@ class Options(NamedTuple):
             )
 
 
-Guide = Callable[[SDE, ScoreFn, Observation, Options], ScoreFn]
+Guide = Callable[[Process, ScoreFn, Observation, Options], ScoreFn]
 
 
-def dps(sde: SDE, score_fn: ScoreFn, observation: Observation, options: Options) -> ScoreFn:
+def dps(sde: Process, score_fn: ScoreFn, observation: Observation, options: Options) -> ScoreFn:
     """Diffusion posterior sampling: each of N steps goes by -zeta grad_x |y - A xhat|, whatever the noise.
 
     N is the number of steps of the sampler that takes this score; one that chooses its steps itself has none.
@@ -77,13 +77,13 @@ def dps(sde: SDE, score_fn: ScoreFn, observation: Observation, options: Options)
         residual = observation.y - observation.operator.forward(xhat)
         length = jnp.sqrt(jnp.sum(jnp.square(residual), axis=tuple(range(1, residual.ndim))))
         direction = residual / expand(jnp.maximum(length, 1e-12), residual)
-        size = options.step * steps / jnp.square(sde.diffusion(t))
+        size = options.step * steps / jnp.square(sde.g(t))
         return score + expand(size, x) * pull_back(observation.operator.adjoint(direction))
 
     return _counted_as(score_fn, guided)
 
 
-def pigdm(sde: SDE, score_fn: ScoreFn, observation: Observation, options: Options) -> ScoreFn:
+def pigdm(sde: Process, score_fn: ScoreFn, observation: Observation, options: Options) -> ScoreFn:
     """Pseudoinverse-guided diffusion: x_0 given x_t spread evenly in all directions."""
 
     def guided(x: Images, t: Times) -> Images:
@@ -94,7 +94,7 @@ def pigdm(sde: SDE, score_fn: ScoreFn, observation: Observation, options: Option
     return _counted_as(score_fn, guided)
 
 
-def isotropic_solve(sde: SDE, observation: Observation, options: Options, xhat: Images, t: Times) -> Observed:
+def isotropic_solve(sde: Process, observation: Observation, options: Options, xhat: Images, t: Times) -> Observed:
     """(r^2 A A^T + noise^2 I)^{-1} (y - A xhat), with r^2 the spread of `pigdm`."""
     k2 = jnp.square(sde.noise_level(t))
     spread = k2 * options.data_variance / (k2 + options.data_variance)
@@ -103,13 +103,13 @@ def isotropic_solve(sde: SDE, observation: Observation, options: Options, xhat: 
     return observation.operator.solve(residual, variance) / expand(spread, residual)
 
 
-def tmpd(sde: SDE, score_fn: ScoreFn, observation: Observation, options: Options) -> ScoreFn:
+def tmpd(sde: Process, score_fn: ScoreFn, observation: Observation, options: Options) -> ScoreFn:
     """Tweedie moment projection: with the covariance that the score's own derivative gives."""
     operator = observation.operator
 
     def guided(x: Images, t: Times) -> Images:
         xhat, pull_back, score = denoised(sde, score_fn, x, t)
-        spread = jnp.square(sde.std(t)) / sde.mean_scale(t)
+        spread = jnp.square(sde.sigma(t)) / sde.alpha(t)
 
         def covariance(u: Observed) -> Observed:
             """A C_t A^T + noise^2 I; the derivative of xhat is symmetric, as that of any exact score is."""
@@ -128,18 +128,18 @@ def _counted_as(score_fn: ScoreFn, guided: ScoreFn) -> ScoreFn:
     return CountedScore(guided, functools.partial(evaluations, score_fn))
 
 
-def within_reach(sde: SDE, options: Options, gradient: Images, t: Times) -> Images:
+def within_reach(sde: Process, options: Options, gradient: Images, t: Times) -> Images:
     """The gradient of log p(y | x_t), where it moves xhat, by std^2 / m of it, no further than `reach`."""
-    per_unit = expand(jnp.square(sde.std(t)) / sde.mean_scale(t), gradient)
+    per_unit = expand(jnp.square(sde.sigma(t)) / sde.alpha(t), gradient)
     return jnp.clip(per_unit * gradient, -options.reach, options.reach) / per_unit
 
 
-def denoised(sde: SDE, score_fn: ScoreFn, x: Images, t: Times) -> tuple[Images, Callable[[Images], Images], Images]:
+def denoised(sde: Process, score_fn: ScoreFn, x: Images, t: Times) -> tuple[Images, Callable[[Images], Images], Images]:
     """xhat, u -> (d xhat / dx)^T u, and the score at x: one evaluation of the network, to be differentiated."""
 
     def tweedie(x: Images) -> tuple[Images, Images]:
         score = score_fn(x, t)
-        return (x + expand(jnp.square(sde.std(t)), x) * score) / expand(sde.mean_scale(t), x), score
+        return (x + expand(jnp.square(sde.sigma(t)), x) * score) / expand(sde.alpha(t), x), score
 
     xhat, pull_back, score = jax.vjp(tweedie, x, has_aux=True)
     return xhat, lambda u: pull_back(u)[0], score
@@ -152,7 +152,7 @@ class Projection(NamedTuple):
     project: Project
 
 
-def projection(sde: SDE, observation: Observation) -> Projection:
+def projection(sde: Process, observation: Observation) -> Projection:
     """What is known of x_t, perturbed, takes the place of what the sampler has for it.
 
     x <- x + A^T (A A^T)^{-1} (y_t - A x), with y_t = m y + std A z. A noisy y has some of the noise of x_t already: in
@@ -178,7 +178,7 @@ def projection(sde: SDE, observation: Observation) -> Projection:
         return expand(jnp.square(std), g) - expand(jnp.square(noise), g) / g
 
     def project(keys: Keys, t: Times, x: Images, x_mean: Images) -> tuple[Images, Images]:
-        mean_scale, std = sde.mean_scale(t), sde.std(t)
+        mean_scale, std = sde.alpha(t), sde.sigma(t)
         mean, noise = expand(mean_scale, y) * y, mean_scale * observation.noise
         z = operator.forward(normal(keys, x.shape[1:]).astype(x.dtype))
         perturbation = expand(std, y) * z

@@ -11,10 +11,10 @@ import jax.numpy as jnp
 
 from score_sde.array_types import Array, Images, Int, Keys, PerSample, ScoreFn, Times
 from score_sde.errors import UsageError
+from score_sde.process import Process
 from score_sde.randomness import Stream, expand, stream
 from score_sde.sampling.brownian import brownian
 from score_sde.sampling.solver import Solver, check_eps, evaluations
-from score_sde.sde import SDE
 
 FIRST_STEP, SAFETY, EXPONENT = 0.01, 0.9, 0.9  # h_init, theta and r of the algorithm
 
@@ -31,7 +31,7 @@ class State(NamedTuple):
 
 
 def adaptive(
-    sde: SDE,
+    sde: Process,
     score_fn: ScoreFn,
     *,
     rtol: float = 0.02,
@@ -53,7 +53,7 @@ def adaptive(
 
     def drift(x: Images, t: Times) -> Images:
         """Of the reverse SDE, per unit of time running down."""
-        return expand(jnp.square(sde.diffusion(t)), x) * score_fn(x, t) - expand(sde.drift_rate(t), x) * x
+        return expand(jnp.square(sde.g(t)), x) * score_fn(x, t) - expand(sde.f(t), x) * x
 
     def init(keys: Keys, x: Images) -> State:
         t = jnp.ones(len(x), x.dtype)
@@ -69,8 +69,8 @@ def adaptive(
         t_new = jnp.where(h < t - eps, t - h, eps)
         dt = expand(t - t_new, x)
         w_new = brownian(keys, x.shape[1:], 1 - t_new).astype(x.dtype)
-        euler = x + dt * drift(x, t) + expand(sde.diffusion(t), x) * (w_new - w)
-        second = x + dt * drift(euler, t_new) + expand(sde.diffusion(t_new), x) * (w_new - w)
+        euler = x + dt * drift(x, t) + expand(sde.g(t), x) * (w_new - w)
+        second = x + dt * drift(euler, t_new) + expand(sde.g(t_new), x) * (w_new - w)
         heun = (euler + second) / 2
         scale = jnp.maximum(atol, rtol * jnp.maximum(jnp.abs(euler), jnp.abs(previous)))
         error = jnp.sqrt(jnp.mean(jnp.square((euler - heun) / scale), axis=tuple(range(1, x.ndim))))
@@ -102,8 +102,8 @@ def adaptive(
         if not noise_removal:
             return state.x, state.nfe
         t = jnp.full_like(state.t, eps)
-        data = state.x + expand(jnp.square(sde.std(t)), state.x) * score_fn(state.x, t)
-        return data / expand(sde.mean_scale(t), data), state.nfe + evaluations(score_fn, t)
+        data = state.x + expand(jnp.square(sde.sigma(t)), state.x) * score_fn(state.x, t)
+        return data / expand(sde.alpha(t), data), state.nfe + evaluations(score_fn, t)
 
     def batch_nfe(state: State) -> Array:
         last = jnp.max(evaluations(score_fn, jnp.full_like(state.t, eps))) if noise_removal else 0

@@ -32,11 +32,11 @@ import numpy as np
 
 from score_sde.array_types import ScoreFn
 from score_sde.errors import UsageError, one_of
+from score_sde.process import Process
 from score_sde.randomness import Noise, normal
 from score_sde.sampling.grids import time_grid
 from score_sde.sampling.solver import Project, Solver, check_eps
 from score_sde.sampling.tabulated import Table, tabulated
-from score_sde.sde import SDE
 
 NODES, WEIGHTS = np.polynomial.legendre.leggauss(32)  # quadrature on [-1, 1]
 
@@ -52,7 +52,7 @@ class Options(NamedTuple):
 class Grid(NamedTuple):
     """Times t_0 > ... > t_n and what they mean, in float64."""
 
-    sde: SDE
+    sde: Process
     t: np.ndarray
     denoises: bool = True  # whether one more step, to level 0, follows
 
@@ -106,19 +106,19 @@ def _ddim(grid: Grid, options: Options) -> Table:
 
 def _velocity(grid: Grid) -> tuple[np.ndarray, np.ndarray]:
     """(f, w) of dx/dt = f x + w e at the grid's times."""
-    g, std = grid.sde.diffusion(grid.t), grid.sde.std(grid.t)
-    return grid.sde.drift_rate(grid.t), np.square(g) / (2 * std)
+    g, std = grid.sde.g(grid.t), grid.sde.sigma(grid.t)
+    return grid.sde.f(grid.t), np.square(g) / (2 * std)
 
 
 def _euler(grid: Grid, options: Options) -> Table:
-    rows, scale, (f, w) = _Rows(), grid.sde.mean_scale(grid.t), _velocity(grid)
+    rows, scale, (f, w) = _Rows(), grid.sde.alpha(grid.t), _velocity(grid)
     for i, dt in enumerate(np.diff(grid.t)):
         rows.add(grid.t[i], [(1 + dt * f[i]) * scale[i] / scale[i + 1], dt * w[i] / scale[i + 1]])
     return rows.table()
 
 
 def _heun(grid: Grid, options: Options) -> Table:
-    rows, scale, (f, w) = _Rows(), grid.sde.mean_scale(grid.t), _velocity(grid)
+    rows, scale, (f, w) = _Rows(), grid.sde.alpha(grid.t), _velocity(grid)
     for i, dt in enumerate(np.diff(grid.t)):
         x0, e0 = scale[i], 0.0  # of base in x; each line below is a row (base, e) of weights in x
         predicted = np.array([(1 + dt * f[i]) * x0, dt * w[i]])
@@ -322,7 +322,7 @@ FAST_SOLVERS: dict[str, Callable[[Grid, Options], Table]] = {
 
 
 def fast_solver(
-    sde: SDE,
+    sde: Process,
     score_fn: ScoreFn,
     *,
     name: str = "dpmpp_2m",

@@ -14,10 +14,10 @@ from collections.abc import Callable
 import numpy as np
 
 from score_sde.errors import UsageError, one_of
-from score_sde.sde import SDE
+from score_sde.process import Process
 
 
-def time_grid(sde: SDE, name: str, num_steps: int, *, eps: float, rho: float = 7.0) -> np.ndarray:
+def time_grid(sde: Process, name: str, num_steps: int, *, eps: float, rho: float = 7.0) -> np.ndarray:
     """t_0 = 1 > ... > t_n = eps, float64, for n = `num_steps` >= 1. rho: of "karras" only, > 0.
 
     Raises `UsageError` for an unknown name, no steps, or rho <= 0.
@@ -32,25 +32,25 @@ def time_grid(sde: SDE, name: str, num_steps: int, *, eps: float, rho: float = 7
     return t
 
 
-def _uniform(sde: SDE, fraction: np.ndarray, eps: float, rho: float) -> np.ndarray:
+def _uniform(sde: Process, fraction: np.ndarray, eps: float, rho: float) -> np.ndarray:
     return 1.0 + fraction * (eps - 1.0)
 
 
-def _quadratic(sde: SDE, fraction: np.ndarray, eps: float, rho: float) -> np.ndarray:
+def _quadratic(sde: Process, fraction: np.ndarray, eps: float, rho: float) -> np.ndarray:
     return np.square(1.0 + fraction * (np.sqrt(eps) - 1.0))
 
 
-def _log_snr(sde: SDE, fraction: np.ndarray, eps: float, rho: float) -> np.ndarray:
+def _log_snr(sde: Process, fraction: np.ndarray, eps: float, rho: float) -> np.ndarray:
     high, low = np.log(sde.noise_level(np.array([1.0, eps])))
     return sde.time(np.exp(high + fraction * (low - high)))
 
 
-def _karras(sde: SDE, fraction: np.ndarray, eps: float, rho: float) -> np.ndarray:
+def _karras(sde: Process, fraction: np.ndarray, eps: float, rho: float) -> np.ndarray:
     high, low = sde.noise_level(np.array([1.0, eps])) ** (1 / rho)
     return sde.time((high + fraction * (low - high)) ** rho)
 
 
-GRIDS: dict[str, Callable[[SDE, np.ndarray, float, float], np.ndarray]] = {
+GRIDS: dict[str, Callable[[Process, np.ndarray, float, float], np.ndarray]] = {
     "uniform": _uniform,
     "quadratic": _quadratic,
     "log_snr": _log_snr,

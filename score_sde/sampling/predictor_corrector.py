@@ -12,11 +12,11 @@ import numpy as np
 
 from score_sde.array_types import Array, Float, Images, Int, Keys, ScoreFn, Times
 from score_sde.errors import UsageError, one_of
+from score_sde.process import Process
 from score_sde.randomness import Noise, Stream, expand, normal, stream
 from score_sde.sampling.correctors import CORRECTORS
 from score_sde.sampling.predictors import PREDICTORS, ancestral_sampling, flow
 from score_sde.sampling.solver import Project, Solver, check_eps, evaluations, planned
-from score_sde.sde import SDE
 
 
 class State(NamedTuple):
@@ -28,7 +28,7 @@ class State(NamedTuple):
 
 
 def predictor_corrector(
-    sde: SDE,
+    sde: Process,
     score_fn: ScoreFn,
     *,
     predictor: str = "euler_maruyama",
@@ -133,7 +133,7 @@ class TimeSteps(NamedTuple):
         return t, t_next
 
 
-def time_steps(sde: SDE, eps: float | None, *, predicts: bool = True) -> TimeSteps:
+def time_steps(sde: Process, eps: float | None, *, predicts: bool = True) -> TimeSteps:
     """The N steps from 1 to eps, default `sde.sampling_eps`. Raises `UsageError` for eps outside (0, 1).
 
     predicts: whether a predictor moves from one time to the next; without one all is done at the times themselves.

@@ -15,38 +15,38 @@ from collections.abc import Callable
 import jax.numpy as jnp
 
 from score_sde.array_types import PerSample, Times
-from score_sde.sde import SDE
+from score_sde.process import Process
 
 Coefficients = tuple[PerSample, PerSample, PerSample]
-Predictor = Callable[[SDE, Times, Times | None], Coefficients]
+Predictor = Callable[[Process, Times, Times | None], Coefficients]
 
 
-def euler_maruyama(sde: SDE, t: Times, t_next: Times | None = None) -> Coefficients:
+def euler_maruyama(sde: Process, t: Times, t_next: Times | None = None) -> Coefficients:
     """Euler-Maruyama on the reverse SDE (eq. 6)."""
     n = sde.steps_a_unit(t, t_next)
-    g = sde.diffusion(t)
-    return 1 - sde.drift_rate(t) / n, jnp.square(g) / n, g / n**0.5
+    g = sde.g(t)
+    return 1 - sde.f(t) / n, jnp.square(g) / n, g / n**0.5
 
 
-def reverse_diffusion(sde: SDE, t: Times, t_next: Times | None = None) -> Coefficients:
+def reverse_diffusion(sde: Process, t: Times, t_next: Times | None = None) -> Coefficients:
     """The reverse SDE discretised as the chain is (eq. 46)."""
     f, g = sde.chain(t, t_next)
     return 1 - f, jnp.square(g), g
 
 
-def ancestral_sampling(sde: SDE, t: Times, t_next: Times | None = None) -> Coefficients:
+def ancestral_sampling(sde: Process, t: Times, t_next: Times | None = None) -> Coefficients:
     """Ancestral sampling: of DDPM for VP (eq. 4), of SMLD for VE (eq. 47). Not defined for sub-VP."""
     return sde.ancestral(t, t_next)
 
 
-def flow(sde: SDE, t: Times, t_next: Times) -> Coefficients:
+def flow(sde: Process, t: Times, t_next: Times) -> Coefficients:
     """The step of the probability-flow ODE with its linear part exact, as DDIM: of order 1 in what the score changes.
 
     Half the reverse SDE's step, which is the paper's, misses the standard deviation by 1.5 % in 1000 steps of VE.
     """
-    m, m_next = sde.mean_scale(t), sde.mean_scale(t_next)
+    m, m_next = sde.alpha(t), sde.alpha(t_next)
     falls = sde.noise_level(t) - sde.noise_level(t_next)
-    return m_next / m, m_next * falls * sde.std(t), jnp.zeros_like(t)
+    return m_next / m, m_next * falls * sde.sigma(t), jnp.zeros_like(t)
 
 
 PREDICTORS: dict[str, Predictor | None] = {

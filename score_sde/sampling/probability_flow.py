@@ -12,24 +12,24 @@ import jax.numpy as jnp
 
 from score_sde.array_types import Array, Images, Keys, ScoreFn, Times
 from score_sde.errors import UsageError
+from score_sde.process import Process
 from score_sde.randomness import expand
 from score_sde.sampling.predictors import reverse_diffusion
 from score_sde.sampling.runge_kutta import State, dormand_prince
 from score_sde.sampling.solver import Solver, check_eps, evaluations
-from score_sde.sde import SDE
 
 
-def drift(sde: SDE, score_fn: ScoreFn) -> Callable[[Times, Images], Images]:
+def drift(sde: Process, score_fn: ScoreFn) -> Callable[[Times, Images], Images]:
     """The velocity (t, x) -> dx/dt."""
 
     def velocity(t: Times, x: Images) -> Images:
-        return expand(sde.drift_rate(t), x) * x - expand(0.5 * jnp.square(sde.diffusion(t)), x) * score_fn(x, t)
+        return expand(sde.f(t), x) * x - expand(0.5 * jnp.square(sde.g(t)), x) * score_fn(x, t)
 
     return velocity
 
 
 def probability_flow(
-    sde: SDE,
+    sde: Process,
     score_fn: ScoreFn,
     *,
     rtol: float = 1e-5,

@@ -22,9 +22,9 @@ import jax.numpy as jnp
 import numpy as np
 
 from score_sde.array_types import Array, Images, Int, Keys, ScoreFn
+from score_sde.process import Process
 from score_sde.randomness import Noise, Stream, normal, stream
 from score_sde.sampling.solver import Project, Solver, evaluations, planned
-from score_sde.sde import SDE
 
 
 class Table(NamedTuple):
@@ -47,7 +47,7 @@ class State(NamedTuple):
 
 
 def tabulated(
-    sde: SDE,
+    sde: Process,
     score_fn: ScoreFn,
     table: Table,
     *,
@@ -63,7 +63,7 @@ def tabulated(
     """
     n, m = len(table.t), table.base.shape[1] - 1
     t = np.append(table.t, eps)
-    scale, std = sde.mean_scale(t), sde.std(t)
+    scale, std = sde.alpha(t), sde.sigma(t)
     same = np.all(table.base == table.trial, axis=1)
     stochastic = bool(np.any(table.noise))
 

@@ -1,0 +1,106 @@
+r"""Paths from data to noise that came after the paper's SDEs. None has a discrete chain.
+
+At t = 1 they are noise alone, alpha = 0, so that samplers and likelihoods have their true prior, a standard normal; at
+t = 0 they are data alone, sigma = 0.
+"""
+
+import dataclasses
+import math
+
+from score_sde.process import Process, Scalars, library_of
+from score_sde.sde import EDM, SDES
+
+
+@dataclasses.dataclass(frozen=True)
+class Linear(Process):
+    """alpha = 1 - t, sigma = t: flow matching and rectified flow (Lipman et al., 2023; Liu et al., 2023)."""
+
+    num_scales: int = 1000
+    sampling_eps: float = 1e-3
+
+    def __post_init__(self):
+        self._check()
+
+    def alpha(self, t: Scalars) -> Scalars:
+        return 1 - t
+
+    def sigma(self, t: Scalars) -> Scalars:
+        return t
+
+    def rates(self, t: Scalars) -> tuple[Scalars, Scalars]:
+        one = library_of(t).ones_like(t)
+        return -one, one
+
+    def time(self, noise_level: Scalars) -> Scalars:
+        return 1 / (1 + 1 / noise_level)
+
+
+@dataclasses.dataclass(frozen=True)
+class Trigonometric(Process):
+    """alpha = cos(pi t / 2), sigma = sin(pi t / 2) (Albergo and Vanden-Eijnden, 2023; "GVP" in SiT)."""
+
+    num_scales: int = 1000
+    sampling_eps: float = 1e-3
+
+    def __post_init__(self):
+        self._check()
+
+    def alpha(self, t: Scalars) -> Scalars:
+        return library_of(t).sin(math.pi / 2 * (1 - t))  # cos(pi t / 2), which in floating point is not 0 at t = 1
+
+    def sigma(self, t: Scalars) -> Scalars:
+        return library_of(t).sin(math.pi / 2 * t)
+
+    def rates(self, t: Scalars) -> tuple[Scalars, Scalars]:
+        return -math.pi / 2 * self.sigma(t), math.pi / 2 * self.alpha(t)
+
+    def time(self, noise_level: Scalars) -> Scalars:
+        return 2 / math.pi * library_of(noise_level).arctan(noise_level)
+
+
+@dataclasses.dataclass(frozen=True)
+class Cosine(Process):
+    """alpha = cos(phi(t)) / cos(phi(0)), alpha^2 + sigma^2 = 1 (Nichol and Dhariwal, 2021, eq. 17).
+
+    phi(t) = pi/2 (t + s) / (1 + s).
+    s: offset that keeps the first noise levels from being too small, 0.008 as published.
+    """
+
+    s: float = 0.008
+    num_scales: int = 1000
+    sampling_eps: float = 1e-3
+
+    def __post_init__(self):
+        self._check()
+
+    def alpha(self, t: Scalars) -> Scalars:
+        return library_of(t).sin(self._slope * (1 - t)) / math.cos(self._slope * self.s)
+
+    def sigma(self, t: Scalars) -> Scalars:
+        # cos^2 phi(0) - cos^2 phi(t) as a product of sines, which does not cancel at small t
+        xp, slope = library_of(t), self._slope
+        return xp.sqrt(xp.sin(slope * t) * xp.sin(slope * (t + 2 * self.s))) / math.cos(slope * self.s)
+
+    def rates(self, t: Scalars) -> tuple[Scalars, Scalars]:
+        d_alpha = -self._slope * library_of(t).cos(self._slope * (1 - t)) / math.cos(self._slope * self.s)
+        return d_alpha, -self.alpha(t) * d_alpha / self.sigma(t)
+
+    def time(self, noise_level: Scalars) -> Scalars:
+        xp = library_of(noise_level)
+        return 1 - xp.arcsin(math.cos(self._slope * self.s) / xp.hypot(1.0, noise_level)) / self._slope
+
+    @property
+    def _slope(self) -> float:
+        """phi', the angle that the path turns by in a unit of time."""
+        return math.pi / 2 / (1 + self.s)
+
+
+PROCESSES: dict[str, type[Process]] = {
+    "vp": SDES["vpsde"],
+    "subvp": SDES["subvpsde"],
+    "ve": SDES["vesde"],
+    "edm": EDM,
+    "cosine": Cosine,
+    "linear": Linear,
+    "trigonometric": Trigonometric,
+}

@@ -1,0 +1,205 @@
+r"""Gaussian processes between data and noise, and what a network predicts on them.
+
+A process is two functions of time, alpha and sigma, on t in [0, 1], where 0 is data and 1 is noise:
+
+    x_t  =  alpha(t) x_0 + sigma(t) eps,     eps ~ N(0, I).                                        (1)
+
+Its SDE and its probability-flow ODE follow from them,
+
+    dx = f x dt + g dw,      f = alpha' / alpha,      g^2 = 2 sigma (sigma' - f sigma),            (2)
+    dx/dt = alpha' E[x_0 | x_t] + sigma' E[eps | x_t].                                             (3)
+
+The velocity (3) is finite where alpha(1) = 0, and f and g are not. sigma / alpha is the noise level, which stands for
+time in fast solvers: x_t / alpha is data plus noise of this level.
+
+The functions take JAX arrays, traced or not, and NumPy arrays, in which solvers tabulate coefficients in float64. They
+return one number for each time; a process whose schedule differs from pixel to pixel returns an array (*times, h, w, c)
+and says `scalar = False`. `score_sde.randomness.expand` shapes either to images.
+
+A network is used through its `Prediction` of x_0 and eps. Where alpha is 0 a score, -E[eps | x_t] / sigma, does not
+tell x_0, so that samplers and likelihoods take predictions; `from_score` makes these of any score function.
+
+The paper's SDEs are in `score_sde.sde`, later paths in `score_sde.paths`.
+"""
+
+import abc
+import math
+from collections.abc import Callable
+from types import ModuleType
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from score_sde.array_types import Array, Float, Images, Key, Keys, PerSample, PyTree, ScoreFn, Times
+from score_sde.errors import UsageError
+from score_sde.randomness import expand, normal
+
+Scalars = Float[Array, "*b"] | Float[np.ndarray, "*b"] | np.floating  # one number a time, or a single one
+
+LEAST_TIME = 1e-5  # stands for 0 in training and likelihoods, where scores would be infinite (paper, appendix C)
+LOST = 22026.0  # the noise level of a log-SNR of -20, from which on nothing of the data is left in float32
+
+
+class Process(abc.ABC):
+    """x_t = alpha(t) x_0 + sigma(t) eps on t in [0, 1]. A process of one's own defines `alpha` and `sigma`.
+
+    The noise level sigma / alpha must increase with t. What is not defined here in closed form is computed: the
+    derivatives by JAX, the inverse of the noise level by bisection. Parameters, of a learned schedule, are what
+    `init_params` returns, and `with_params` makes the process that has them.
+    """
+
+    num_scales: int = 1000  # N: steps of the predictor-corrector sampler, and of the chain where there is one
+    sampling_eps: float = 1e-3  # samplers stop at this t
+    scalar: bool = True  # whether all pixels have one schedule
+
+    @abc.abstractmethod
+    def alpha(self, t: Scalars) -> Scalars:
+        """Factor on x_0 in x_t (eq. 29 of the paper)."""
+
+    @abc.abstractmethod
+    def sigma(self, t: Scalars) -> Scalars:
+        """Standard deviation of x_t given x_0 (eq. 29)."""
+
+    def rates(self, t: Scalars) -> tuple[Scalars, Scalars]:
+        """(alpha', sigma'), the derivatives by t."""
+        return _derivative(self.alpha, t), _derivative(self.sigma, t)
+
+    def f(self, t: Scalars) -> Scalars:
+        """f(t) of eq. (2), which is infinite where alpha is 0."""
+        return self.rates(t)[0] / self.alpha(t)
+
+    def g(self, t: Scalars) -> Scalars:
+        """g(t) of eq. (2), which is infinite where alpha is 0."""
+        sigma, (d_alpha, d_sigma) = self.sigma(t), self.rates(t)
+        return library_of(t).sqrt(2 * sigma * (d_sigma - d_alpha / self.alpha(t) * sigma))
+
+    def noise_level(self, t: Scalars) -> Scalars:
+        """sigma(t) / alpha(t), increasing in t: noise relative to signal. Its logarithm is -1/2 log-SNR."""
+        with np.errstate(divide="ignore"):  # infinite where alpha is 0
+            return self.sigma(t) / self.alpha(t)
+
+    def time(self, noise_level: Scalars) -> Scalars:
+        """The t of a noise level: the inverse of `noise_level`, here by bisection, to the last bits of t."""
+        xp = library_of(noise_level)
+        low, high = xp.zeros_like(noise_level), xp.ones_like(noise_level)
+        for _ in range(60 if noise_level.dtype == np.float64 else 30):
+            middle = (low + high) / 2
+            below = self.noise_level(middle) < noise_level
+            low, high = xp.where(below, middle, low), xp.where(below, high, middle)
+        return (low + high) / 2
+
+    @property
+    def begins_in_noise(self) -> bool:
+        """Whether nothing of x_0 is in x_1: alpha(1) = 0."""
+        return bool(np.any(np.asarray(in_float64(self.alpha, np.ones(1))) == 0))
+
+    @property
+    def noisiest_time(self) -> float:
+        """1, or where alpha(1) = 0 the t from which on all data are lost in noise: a noise level that is finite."""
+        return self.time(np.array([LOST])).item() if self.begins_in_noise else 1.0
+
+    @property
+    def prior_std(self) -> float:
+        """Standard deviation of the prior p_1, a zero-mean isotropic Gaussian."""
+        return float(np.max(in_float64(self.sigma, np.ones(1))))
+
+    def prior_sample(self, keys: Keys, shape: tuple[int, ...]) -> Float[Array, "b ..."]:
+        """x_T of shape (b, *shape), one sample from each key."""
+        return self.prior_std * normal(keys, shape)
+
+    def prior_logp(self, x: Images) -> PerSample:
+        """log p_1(x) in nats."""
+        d = x[0].size
+        energy = jnp.sum(jnp.square(x / self.prior_std), axis=tuple(range(1, x.ndim)))
+        return -0.5 * energy - d * (0.5 * math.log(2 * math.pi) + math.log(self.prior_std))
+
+    def init_params(self, key: Key[Array, ""]) -> PyTree:
+        """Parameters of the schedule, {} for a process that has none."""
+        return {}
+
+    def with_params(self, params: PyTree) -> "Process":
+        """The process with these parameters, traced or not; fast solvers need them to be NumPy arrays."""
+        return self
+
+    def __getattr__(self, name: str) -> Any:
+        if name in RENAMED:
+            raise AttributeError(f"{type(self).__name__}.{name} is now {type(self).__name__}.{RENAMED[name]}.")
+        raise AttributeError(f"{type(self).__name__} has no attribute {name!r}.")
+
+    def _check(self, **positive: float) -> None:
+        if self.num_scales < 2:
+            raise UsageError(f"sde.num_scales is {self.num_scales}; a chain needs at least 2 steps.")
+        if not 0 < self.sampling_eps < 1:
+            raise UsageError(f"sampling_eps is {self.sampling_eps}; samplers stop at a time in (0, 1).")
+        if positive:
+            (low_name, low), (high_name, high) = positive.items()
+            if not 0 < low < high:
+                raise UsageError(f"sde.{low_name}={low} and sde.{high_name}={high}: need 0 < {low_name} < {high_name}.")
+
+
+RENAMED = {"mean_scale": "alpha", "std": "sigma", "drift_rate": "f", "diffusion": "g"}
+
+
+class Prediction(NamedTuple):
+    """What a network says of x_t: E[x_0 | x_t] and E[eps | x_t], with alpha x0 + sigma eps = x_t."""
+
+    x0: Images
+    eps: Images
+
+
+Model = Callable[[Images, Times], Prediction]  # of x in model range, shape (b, h, w, c), and a time in (0, 1] for each
+
+
+def from_score(process: Process, score_fn: ScoreFn) -> Model:
+    """The model that a score function (x, t) -> grad log p_t(x) is, by Tweedie's formula.
+
+    Raises `UsageError` for a process with alpha(1) = 0, where a score does not tell x_0.
+
+        model = from_score(VP(), lambda x, t: -x)  # of standard normal data
+    """
+    if process.begins_in_noise:
+        raise UsageError(
+            f"A score tells nothing of x0 at t = 1 of {type(process).__name__}, where alpha is 0; give predictions of "
+            "x0 and eps, or choose a process with alpha(1) > 0, such as VP."
+        )
+
+    def model(x: Images, t: Times) -> Prediction:
+        sigma = expand(process.sigma(t), x)
+        eps = -sigma * score_fn(x, t)
+        return Prediction((x - sigma * eps) / expand(process.alpha(t), x), eps)
+
+    return model
+
+
+def score(process: Process, prediction: Prediction, t: Times) -> Images:
+    """The score -eps / sigma(t) of p_t, for t > 0."""
+    return -prediction.eps / expand(process.sigma(t), prediction.eps)
+
+
+def velocity(process: Process, prediction: Prediction, t: Times) -> Images:
+    """dx/dt of the probability-flow ODE, eq. (3)."""
+    d_alpha, d_sigma = (expand(rate, prediction.eps) for rate in process.rates(t))
+    return d_alpha * prediction.x0 + d_sigma * prediction.eps
+
+
+def library_of(x: Scalars) -> ModuleType:
+    """The library, NumPy or jax.numpy, that an array belongs to."""
+    return np if isinstance(x, np.ndarray | np.generic) else jnp
+
+
+def in_float64(function: Callable[[Scalars], Scalars], t: np.ndarray) -> np.ndarray:
+    """A function of times at NumPy times, computed now and in float64, also where JAX traces a program."""
+    with jax.ensure_compile_time_eval(), jax.enable_x64(True):
+        return np.asarray(function(np.asarray(t, np.float64)), np.float64)
+
+
+def _derivative(function: Callable[[Scalars], Scalars], t: Scalars) -> Scalars:
+    """By JAX; each time's value depends on this time only."""
+
+    def by_jax(t: Scalars) -> Array:
+        t = jnp.asarray(t)
+        return jax.jvp(function, (t,), (jnp.ones_like(t),))[1]
+
+    return in_float64(by_jax, t) if library_of(t) is np else by_jax(t)
