@@ -21,7 +21,7 @@ from score_sde.dequantization import Dequantization
 from score_sde.errors import UsageError, one_of
 from score_sde.likelihood_bound import Bound, likelihood_bound
 from score_sde.models import CLASSIFIERS, MODELS, PRECISIONS, Dequantizer, NCSNpp, is_trainable
-from score_sde.process import LEAST_TIME, Process
+from score_sde.process import LEAST_TIME, Model, Process, from_score
 from score_sde.randomness import Stream, stream, uniform
 from score_sde.sampling import SAMPLERS, Solver, probability_flow
 from score_sde.score import Preconditioning, precondition, preconditioning
@@ -189,21 +189,27 @@ class Experiment(Trainable):
     def sampler(self, params: PyTree, method: str | None = None, *, classes: Labels | None = None) -> Solver:
         """The solver of config.sampling, or the given method with its options. classes: of the samples, if any."""
         method, _ = self.sampler_options(method)
-        return self.sampler_of(self.score_fn_of(params, method, classes), method)
+        return self.sampler_of(self.model_of(params, method, classes), method)
 
-    def sampler_of(self, score_fn: ScoreFn, method: str, **hooks: Any) -> Solver:
-        """The solver of a method with its options in config.sampling, for any score. hooks: `project`."""
+    def sampler_of(self, model: Model, method: str, **hooks: Any) -> Solver:
+        """The solver of a method with its options in config.sampling, for any model. hooks: `project`."""
         method, options = self.sampler_options(method)
-        return SAMPLERS[method](self.sde_of(method), score_fn, **options, **hooks)
+        return SAMPLERS[method](self.sde_of(method), model, **options, **hooks)
 
     def sde_of(self, method: str) -> Process:
         """The SDE that a method solves: pc with the sampler's own number of steps."""
         return self.sampling_sde if method == "pc" else self.sde
 
-    def score_fn_of(self, params: PyTree, method: str, classes: Array | None = None) -> ScoreFn:
-        """The score that a method takes; all but pc need it at any t. classes: of a network that takes them."""
+    def model_of(self, params: PyTree, method: str, classes: Array | None = None) -> Model:
+        """The model that a method takes; all but pc need it at any t. classes: of a network that takes them."""
         score_fn = self.score_fn if method == "pc" else self.ode_score_fn
-        return score_fn(params, classes=classes, precision=self.config.sampling.precision)
+        return from_score(
+            self.sde_of(method), score_fn(params, classes=classes, precision=self.config.sampling.precision)
+        )
+
+    def model(self, params: PyTree) -> Model:
+        """The model at any t, for likelihoods."""
+        return from_score(self.sde, self.ode_score_fn(params))
 
     def sampler_options(self, method: str | None = None) -> tuple[str, dict[str, Any]]:
         """The method of `sampler`, and those of config.sampling that it takes."""
@@ -242,7 +248,7 @@ class Experiment(Trainable):
         options = self.config.eval
         return likelihood.bits_per_dim(
             self.sde,
-            self.ode_score_fn(params),
+            self.model(params),
             offset_bits=0,  # it is log q's
             divergence=options.hutchinson_type.lower(),
             num_probes=options.num_probes,
@@ -258,7 +264,7 @@ class Experiment(Trainable):
                 "The bound is one of a density at time 0, and truncated-normal dequantisation gives points at a later "
                 "one; set eval.dequantization to uniform or variational, or eval.enable_bound=False."
             )
-        return likelihood_bound(self.sde, self.ode_score_fn(params), num_times=self.config.eval.bound_num_times)
+        return likelihood_bound(self.sde, self.model(params), num_times=self.config.eval.bound_num_times)
 
     @property
     def dequantization_name(self) -> str:
@@ -275,9 +281,9 @@ class Experiment(Trainable):
 
     def transport(self, params: PyTree, *, encode: bool) -> Solver:
         """The probability-flow ODE between images in model range, at LEAST_TIME, and latents; either way."""
-        sampling, score_fn = self.config.sampling, self.ode_score_fn(params)
+        sampling, model = self.config.sampling, self.model(params)
         options = dict(rtol=sampling.rtol, atol=sampling.atol, eps=LEAST_TIME, noise_removal=False)
-        return probability_flow(self.sde, score_fn, encode=encode, **options)
+        return probability_flow(self.sde, model, encode=encode, **options)
 
 
 class Dequantizing:
@@ -308,10 +314,10 @@ class Dequantizing:
 
     def loss(self, params: PyTree, score_params: PyTree, keys: Keys, x: Images) -> PerSample:
         """The upper bound on bits/dim of images in [0, 1], by which ScoreFlow too trains its dequantizer."""
-        sde, score_fn = self.experiment.sde, self.experiment.ode_score_fn(score_params)
+        sde, model = self.experiment.sde, self.experiment.model(score_params)
         q = dequantization.variational(self.experiment.scaling, self.network_fn(params))
         y, log_q = q.sample(stream(keys, Stream.DEQUANTIZE), x)
-        return likelihood_bound(sde, score_fn, num_times=self.options["num_times"])(keys, y) + log_q
+        return likelihood_bound(sde, model, num_times=self.options["num_times"])(keys, y) + log_q
 
 
 def trainable(config: ConfigDict) -> Experiment | Classification:

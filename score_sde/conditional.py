@@ -14,11 +14,12 @@ import jax.numpy as jnp
 import numpy as np
 
 from score_sde import controllable
-from score_sde.array_types import Array, Images, Int, PyTree, ScoreFn
+from score_sde.array_types import Array, Images, Int, PyTree
 from score_sde.build import Classification, Experiment, sampling_options
 from score_sde.controllable import Observation
 from score_sde.controllable.operators import check_observed
 from score_sde.errors import UsageError, one_of
+from score_sde.process import Model
 from score_sde.sampling import FAST_SOLVERS, Solver
 
 
@@ -129,26 +130,28 @@ class Conditional:
         of_guide = self._inverse_options._replace(num_steps=options.get("num_steps"))  # None for pc, whose SDE has them
         return experiment.sampler_of(guide(sde, guided, observation, of_guide), method)
 
-    def _guided(self, params: dict[str, PyTree], classes: Array | None, method: str, repeats: int) -> ScoreFn:
-        """The score given classes, of batches in which each sample has `repeats` rows in a row."""
+    def _guided(self, params: dict[str, PyTree], classes: Array | None, method: str, repeats: int) -> Model:
+        """The model given classes, of batches in which each sample has `repeats` rows in a row."""
         options, experiment = self.options, self.experiment
         classes = None if classes is None else jnp.repeat(classes, repeats)
         scale, interval = float(options.scale), tuple(options.interval)
         # By the score network itself, unless a classifier is to tell them.
         taken = classes if experiment.num_classes and self.classifier is None else None
-        score_fn = experiment.score_fn_of(params["score"], method, taken)
+        model = experiment.model_of(params["score"], method, taken)
         if self.weak is not None:
-            weak = self.weak.score_fn_of(params["weak"], method, taken)
-            return controllable.extrapolation(score_fn, weak, scale=scale, interval=interval)
+            weak = self.weak.model_of(params["weak"], method, taken)
+            return controllable.extrapolation(model, weak, scale=scale, interval=interval)
         if classes is None:
-            return score_fn
+            return model
         if self.classifier is not None:
             logits_fn = self.classifier.logits_fn(params["classifier"])
-            return controllable.classifier_guidance(score_fn, logits_fn, classes, scale=scale, interval=interval)
+            return controllable.classifier_guidance(
+                experiment.sde_of(method), model, logits_fn, classes, scale=scale, interval=interval
+            )
         if scale == 1:  # the network need not be a score without a class
-            return score_fn
-        without = experiment.score_fn_of(params["score"], method, None)
-        return controllable.extrapolation(score_fn, without, scale=scale, interval=interval)
+            return model
+        without = experiment.model_of(params["score"], method, None)
+        return controllable.extrapolation(model, without, scale=scale, interval=interval)
 
     @property
     def _inverse_options(self) -> controllable.Options:

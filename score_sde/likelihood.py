@@ -18,9 +18,9 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
-from score_sde.array_types import Array, Float, Images, Keys, PerSample, ScoreFn
+from score_sde.array_types import Array, Float, Images, Keys, PerSample
 from score_sde.errors import UsageError, one_of
-from score_sde.process import LEAST_TIME, Process
+from score_sde.process import LEAST_TIME, Model, Process
 from score_sde.randomness import Noise, Stream, normal, rademacher, stream
 from score_sde.sampling.probability_flow import check_tolerances, drift
 from score_sde.sampling.runge_kutta import State as OdeState
@@ -107,8 +107,8 @@ def check_divergence(name: str, num_probes: int) -> Divergence:
 
 
 def bits_per_dim(
-    sde: Process,
-    score_fn: ScoreFn,
+    process: Process,
+    model: Model,
     *,
     offset_bits: float,
     divergence: str = "rademacher",
@@ -122,19 +122,19 @@ def bits_per_dim(
     offset_bits: bits/dim of the change of variables from model range to the 256 levels of a pixel
     (`score_sde.images.Scaling.offset_bits`: 7 for data in [-1, 1], 8 for [0, 1]); 0 for the density in model range.
     divergence: "rademacher" or "gaussian" probes, "hutch++" (with at least 3 of them), or "exact" at D times the cost.
-    num_probes: derivatives of the score at each of its evaluations, unless exact.
+    num_probes: derivatives of the model at each of its evaluations, unless exact.
     rtol, atol: tolerances of each step, for each sample by itself; eps: the integral starts here.
     Images on which the solver fails get NaN.
     """
     check_tolerances(rtol, atol)
     check_eps(eps)
     draw, with_divergence, _ = check_divergence(divergence, num_probes)
-    velocity = drift(sde, score_fn)
+    velocity = drift(process, model)
 
     def rhs(t, y, probes):
         return with_divergence(lambda x: velocity(t, x), y[0], probes)
 
-    passes = functools.partial(evaluations, score_fn)
+    passes = functools.partial(evaluations, model)
     ode = dormand_prince(rhs, eps, 1.0, rtol=rtol, atol=atol, evaluations=passes)
 
     def init(keys: Keys, x: Images) -> State:
@@ -143,7 +143,7 @@ def bits_per_dim(
 
     def result(state: State) -> tuple[PerSample, Images, Array]:
         z, log_det = state.ode.y
-        nats = -(sde.prior_logp(z) + log_det)
+        nats = -(process.prior_logp(z) + log_det)
         return nats / (math.log(2) * z[0].size) + offset_bits, z, state.ode.nfe
 
     return Solver(

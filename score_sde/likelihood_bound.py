@@ -4,15 +4,16 @@ p is the density of the samples of the reverse SDE dx = (f x - g^2 score) dt + g
 
     -log p(x)  <=  KL(x_1 || prior) + 1/2 \int_eps^1 (g/s)^2 E R(t) dt + E -log p(x | x_eps),    (1)
 
-    R(t) = |s score(x_t, t) + z|^2,
+    R(t) = |z - E[eps | x_t]|^2,
 
-for every affine SDE. It is an equality where the score is exact; nothing says that it is above -log p of the
+for every scalar process. It is an equality where the score is exact; nothing says that it is above -log p of the
 probability-flow ODE, another model where the score is not exact. What makes it short:
 
 - The prior's term is a KL divergence of Gaussians.
 - (g/s)^2 dt is twice the differential of log noise_level(t). So the times of importance sampling, with density
-  proportional to (g/s)^2, are those at which log noise_level is uniform: `sde.time` is their inverse distribution
+  proportional to (g/s)^2, are those at which log noise_level is uniform: `process.time` is their inverse distribution
   function, and the integral is log(noise_level(1) / noise_level(eps)) times the mean of R over them.
+- Where alpha(1) = 0 log noise_level has no end, and the model starts at `noisiest_time`, by the prior of time 1.
 - As in that paper, x is decoded from x_eps by the Gaussian of Tweedie's mean (x_eps + s^2 score) / m and of std s / m
   =: n, so that -log p(x | x_eps) = D/2 log(2 pi n^2) + R(eps) / 2.
 
@@ -26,15 +27,15 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from score_sde.array_types import Images, Keys, PerSample, ScoreFn, Times
+from score_sde.array_types import Images, Keys, PerSample, Times
 from score_sde.errors import UsageError
-from score_sde.process import LEAST_TIME, Process
+from score_sde.process import LEAST_TIME, Model, Process
 from score_sde.randomness import Stream, expand, normal, stream, uniform
 
 Bound = Callable[[Keys, Images], PerSample]
 
 
-def likelihood_bound(sde: Process, score_fn: ScoreFn, *, num_times: int = 1, eps: float = LEAST_TIME) -> Bound:
+def likelihood_bound(process: Process, model: Model, *, num_times: int = 1, eps: float = LEAST_TIME) -> Bound:
     """(keys, images in model range) -> bits/dim, whose mean over the keys is at least -log2 p(x) / D.
 
     num_times: times drawn for each image, one in each of so many equal slices of log noise_level; an evaluation of the
@@ -44,14 +45,17 @@ def likelihood_bound(sde: Process, score_fn: ScoreFn, *, num_times: int = 1, eps
         raise UsageError(f"num_times={num_times}: the bound needs at least one time.")
     if not 0 < eps < 1:
         raise UsageError(f"eps={eps}: the bound's integral starts at a time in (0, 1).")
-    low, high = (np.log(sde.noise_level(np.array([t]))).item() for t in (eps, 1.0))
+    if not process.scalar:
+        raise UsageError("The bound draws times by their noise level, and this process has one for each pixel.")
+    last = process.noisiest_time
+    low, high = (np.log(process.noise_level(np.array([t]))).item() for t in (eps, last))
 
     def residual(keys: Keys, x: Images, t: Times) -> PerSample:
         """R(t), less a multiple of |z|^2 - D: its share in R where x is one of Gaussian data of x's own mean square."""
         z = normal(stream(keys, Stream.NOISE), x.shape[1:])
-        std = expand(sde.sigma(t), x)
-        r = std * score_fn(expand(sde.alpha(t), x) * x + std * z, t) + z
-        share = (1 + jnp.square(sde.noise_level(t)) / _mean_square(x)) ** -2.0
+        x_t = expand(process.alpha(t), x) * x + expand(process.sigma(t), x) * z
+        r = z - model(x_t, t).eps
+        share = (1 + jnp.square(process.noise_level(t)) / _mean_square(x)) ** -2.0
         return x[0].size * (_mean_square(r) - share * (_mean_square(z) - 1))
 
     def bound(keys: Keys, x: Images) -> PerSample:
@@ -60,19 +64,20 @@ def likelihood_bound(sde: Process, score_fn: ScoreFn, *, num_times: int = 1, eps
 
         def slice_residual(number):
             level = low + (high - low) * (number + offsets) / num_times
-            t = jnp.clip(sde.time(jnp.exp(level)), eps, 1.0)
+            t = jnp.clip(process.time(jnp.exp(level)), eps, last)
             return residual(stream(steps, number), x, t)
 
         integral = (high - low) * jnp.mean(jax.lax.map(slice_residual, jnp.arange(num_times, dtype=jnp.int32)), axis=0)
         decoder = d * (0.5 * math.log(2 * math.pi) + low) + 0.5 * residual(keys, x, jnp.full(len(x), eps, x.dtype))
-        return (_prior_divergence(sde, x) + integral + decoder) / (math.log(2) * d)
+        return (_prior_divergence(process, x) + integral + decoder) / (math.log(2) * d)
 
     return bound
 
 
-def _prior_divergence(sde: Process, x: Images) -> PerSample:
-    """KL(N(m x, s^2) || N(0, prior_std^2)) at t = 1, in nats."""
-    m, s = (f(np.ones(1)).item() / sde.prior_std for f in (sde.alpha, sde.sigma))
+def _prior_divergence(process: Process, x: Images) -> PerSample:
+    """KL(N(alpha x, sigma^2) || N(0, prior_std^2)) at the process's noisiest time, in nats."""
+    at = np.full(1, process.noisiest_time)
+    m, s = (f(at).item() / process.prior_std for f in (process.alpha, process.sigma))
     return 0.5 * x[0].size * (s**2 + m**2 * _mean_square(x) - 1 - 2 * math.log(s))
 
 

@@ -21,7 +21,7 @@ import numpy as np
 
 from score_sde.array_types import Array, Float, Images, Keys, PerSample, ScoreFn, Times
 from score_sde.errors import UsageError
-from score_sde.process import LEAST_TIME, Process
+from score_sde.process import LEAST_TIME, Model, Prediction, Process
 from score_sde.randomness import expand, normal, stream, uniform
 
 HIGHEST = jax.lax.Precision.HIGHEST  # float32 products on accelerators too
@@ -48,8 +48,16 @@ class Oracle(abc.ABC):
     def posterior_mean(self, sde: Process, x: Images, t: Times) -> Images:
         """E[x_0 | x_t = x]."""
 
+    def model(self, sde: Process) -> Model:
+        """(x, t) -> the exact Prediction, what samplers and likelihoods take."""
+
+        def predict(x: Images, t: Times) -> Prediction:
+            return Prediction(self.posterior_mean(sde, x, t), -expand(sde.sigma(t), x) * self.score(sde, x, t))
+
+        return predict
+
     def score_fn(self, sde: Process) -> ScoreFn:
-        """(x, t) -> score, what samplers and likelihoods take."""
+        """(x, t) -> the exact score."""
         return lambda x, t: self.score(sde, x, t)
 
     def perturbed_sample(self, sde: Process, keys: Keys, t: Times) -> Images:

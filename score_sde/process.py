@@ -115,6 +115,10 @@ class Process(abc.ABC):
         energy = jnp.sum(jnp.square(x / self.prior_std), axis=tuple(range(1, x.ndim)))
         return -0.5 * energy - d * (0.5 * math.log(2 * math.pi) + math.log(self.prior_std))
 
+    def steps_a_unit(self, t: Scalars, t_next: Scalars | None = None) -> Scalars | int:
+        """How many steps there are in a unit of time: N, or of the length of that from t to t_next."""
+        return self.num_scales if t_next is None else 1 / (t - t_next)
+
     def init_params(self, key: Key[Array, ""]) -> PyTree:
         """Parameters of the schedule, {} for a process that has none."""
         return {}

@@ -48,10 +48,6 @@ class Chain(Process):
     def langevin_scale(self, t: Scalars) -> Scalars:
         """alpha in the Langevin step size 2 alpha (snr |z| / |score|)^2 (appendix G, algorithms 4 and 5)."""
 
-    def steps_a_unit(self, t: Scalars, t_next: Scalars | None = None) -> Scalars | int:
-        """How many steps there are in a unit of time: N, or of the length of that from t to t_next."""
-        return self.num_scales if t_next is None else 1 / (t - t_next)
-
     def chain_index(self, t: Scalars) -> Int[Array, "*b"]:
         """k = floor(t (N - 1)), the position of t in the chain, 0..N-1."""
         return jnp.floor(t * (self.num_scales - 1) + ROUNDING).astype(jnp.int32)

@@ -23,7 +23,7 @@ def start(sde, keys=KEYS):
 
 @pytest.mark.parametrize("sde", [VP(), SubVP(), VE(), EDM()], ids=["vp", "subvp", "ve", "edm"])
 def test_samples_have_the_moments_of_the_data_with_few_evaluations(sde):
-    x, nfe = solve(adaptive(sde, DATA.score_fn(sde), atol=1 / 256, noise_removal=False), KEYS, start(sde))
+    x, nfe = solve(adaptive(sde, DATA.model(sde), atol=1 / 256, noise_removal=False), KEYS, start(sde))
     t = np.array(sde.sampling_eps)
     mean, variance = sde.alpha(t) * 0.3, 0.25 * sde.alpha(t) ** 2 + sde.sigma(t) ** 2
     assert abs(np.mean(x) - mean) < 4 * np.sqrt(variance / x.size)
@@ -34,8 +34,8 @@ def test_samples_have_the_moments_of_the_data_with_few_evaluations(sde):
 
 def test_denoising_returns_the_posterior_mean():
     sde = VP()
-    plain, nfe = solve(adaptive(sde, DATA.score_fn(sde), noise_removal=False), KEYS[:4], start(sde, KEYS[:4]))
-    denoised, nfe_denoised = solve(adaptive(sde, DATA.score_fn(sde)), KEYS[:4], start(sde, KEYS[:4]))
+    plain, nfe = solve(adaptive(sde, DATA.model(sde), noise_removal=False), KEYS[:4], start(sde, KEYS[:4]))
+    denoised, nfe_denoised = solve(adaptive(sde, DATA.model(sde)), KEYS[:4], start(sde, KEYS[:4]))
     expected = DATA.posterior_mean(sde, plain, jnp.full(4, sde.sampling_eps))
     np.testing.assert_allclose(denoised, expected, atol=1e-5)
     np.testing.assert_array_equal(nfe_denoised, nfe + 1)
@@ -45,7 +45,7 @@ def test_tighter_tolerances_refine_the_same_sample():
     """The noise is one path whatever the steps, so that samples converge and not only their distribution."""
     sde = VP()
     samples = [
-        solve(adaptive(sde, DATA.score_fn(sde), rtol=rtol, atol=rtol / 2), KEYS[:64], start(sde, KEYS[:64]))[0]
+        solve(adaptive(sde, DATA.model(sde), rtol=rtol, atol=rtol / 2), KEYS[:64], start(sde, KEYS[:64]))[0]
         for rtol in (0.1, 0.02, 0.004)
     ]
     coarse, fine = (np.sqrt(np.mean(np.square(x - samples[2]))) for x in samples[:2])
@@ -55,7 +55,7 @@ def test_tighter_tolerances_refine_the_same_sample():
 
 def test_a_sample_does_not_notice_the_others():
     sde = VE()
-    sampler = adaptive(sde, DATA.score_fn(sde))
+    sampler = adaptive(sde, DATA.model(sde))
     x_T = start(sde, KEYS[:8])
     whole, nfe = solve(sampler, KEYS[:8], x_T)
     wild, wild_nfe = solve(sampler, KEYS[:8], x_T.at[0].mul(20.0))
@@ -66,7 +66,7 @@ def test_a_sample_does_not_notice_the_others():
 def test_a_sample_that_fails_is_nan_and_leaves_the_others_alone():
     sde = VP()
     x_T = start(sde, KEYS[:4]).at[0].set(jnp.nan)
-    x, _ = solve(adaptive(sde, DATA.score_fn(sde)), KEYS[:4], x_T)
+    x, _ = solve(adaptive(sde, DATA.model(sde)), KEYS[:4], x_T)
     assert np.all(np.isnan(x[0]))
     assert np.all(np.isfinite(x[1:]))
 
@@ -74,6 +74,6 @@ def test_a_sample_that_fails_is_nan_and_leaves_the_others_alone():
 @pytest.mark.parametrize("options", [dict(rtol=0.0), dict(atol=-1.0)])
 def test_tolerances_must_be_positive(options):
     with pytest.raises(UsageError, match="sde_rtol"):
-        adaptive(VP(), DATA.score_fn(VP()), **options)
+        adaptive(VP(), DATA.model(VP()), **options)
     with pytest.raises(UsageError, match="eps"):
-        adaptive(VP(), DATA.score_fn(VP()), eps=0.0)
+        adaptive(VP(), DATA.model(VP()), eps=0.0)

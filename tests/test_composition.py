@@ -104,7 +104,7 @@ def test_samplers_of_a_known_number_of_steps_are_derived_mapped_and_scanned(name
     """Of Gaussian data; langevin's norm couples the batch."""
     sde, keys = VP(num_scales=25), sample_keys(KEY, jnp.arange(2))
     data = Gaussian(np.full((2, 2, 1), 0.3), 0.25)
-    solver = SAMPLERS[name](sde, data.score_fn(sde), **SAMPLERS_OF_STEPS[name])
+    solver = SAMPLERS[name](sde, data.model(sde), **SAMPLERS_OF_STEPS[name])
     x = sde.prior_sample(keys, (2, 2, 1))
 
     def sample(x):

@@ -120,7 +120,7 @@ def test_training_variational_dequantisation_lowers_bits_per_dim(tiny_config):
     experiment = Experiment(config)
     pixels = np.tile(np.array([99, 200], np.uint8).repeat(32).reshape(1, 8, 8, 1), (8, 1, 1, 1))
     data = Gaussian(to_model(CENTERED, (pixels[0] + 0.3) / 256), (0.15 * 2 / 256) ** 2)
-    experiment.ode_score_fn = lambda _: data.score_fn(experiment.sde)
+    experiment.model = lambda _: data.model(experiment.sde)
     dequantizing = Dequantizing(experiment, config.dequantizer.to_dict())
     step, start = jax.jit(dequantizer_step(dequantizing)), jax.jit(dequantizing.init_state)()
     state = start

@@ -11,8 +11,9 @@ from score_sde.errors import UsageError
 from score_sde.oracles import Gaussian, Mixture
 from score_sde.randomness import Stream, sample_keys, stream
 from score_sde.sampling import FAST_SOLVERS, SAMPLERS, advance, fast_solver, solve
-from score_sde.sampling.fast import Grid, Options, _orders
+from score_sde.sampling.fast import Options, _orders
 from score_sde.sampling.grids import GRIDS, time_grid
+from score_sde.sampling.rows import Grid
 from score_sde.sde import EDM, VE, VP, SubVP
 
 SHAPE = (1, 2, 1)
@@ -33,13 +34,13 @@ def start(sde, keys=KEYS):
 
 
 def samples(sde, keys=KEYS, **options):
-    return np.asarray(solve(fast_solver(sde, DATA.score_fn(sde), **options), keys, start(sde, keys))[0])
+    return np.asarray(solve(fast_solver(sde, DATA.model(sde), **options), keys, start(sde, keys))[0])
 
 
 @pytest.mark.parametrize("name", SAMPLERS)
 def test_every_sampler_reports_the_evaluations_that_the_score_counts(name):
     sde, calls = VP(num_scales=25), []
-    exact = DATA.score_fn(sde)
+    exact = DATA.model(sde)
 
     def counted(x, t):
         jax.debug.callback(lambda t: calls.append(t), t[0])
@@ -52,7 +53,7 @@ def test_every_sampler_reports_the_evaluations_that_the_score_counts(name):
 
 
 def test_denoising_costs_one_evaluation():
-    numbers = [fast_solver(VP(), DATA.score_fn(VP()), num_steps=9, noise_removal=last).nfe for last in (False, True)]
+    numbers = [fast_solver(VP(), DATA.model(VP()), num_steps=9, noise_removal=last).nfe for last in (False, True)]
     assert numbers == [9, 10]
 
 
@@ -91,7 +92,7 @@ def test_a_sample_does_not_depend_on_its_batch(name):
 @pytest.mark.parametrize("name", ["dpmpp_2m_sde", "dpm_solver_3"])
 def test_advancing_in_parts_changes_nothing(name):
     sde = VP()
-    solver = fast_solver(sde, DATA.score_fn(sde), name=name, num_steps=7)
+    solver = fast_solver(sde, DATA.model(sde), name=name, num_steps=7)
     go_on = jax.jit(functools.partial(advance, solver))
     state = jax.jit(solver.init)(KEYS, start(sde))
     for steps in (2, 3, 100):
@@ -112,13 +113,13 @@ def errors_by_steps(sde, name, grid, most):
     found = []
     for n in range(1, most + 1):
         table = FAST_SOLVERS[name](Grid(sde, time_grid(sde, grid, n, eps=eps)), Options())
-        base = trial = x / m1
+        base = trial = x
         history = []
-        for k, *weights in zip(sde.noise_level(table.t), table.base, table.trial, strict=True):
-            noise = k * (trial - mean) / (variance + k**2)
-            history = [trial - k * noise if table.predicts_data else noise, *history]
+        for m, s, *weights in zip(sde.alpha(table.t), sde.sigma(table.t), table.base, table.trial, strict=True):
+            noise = s * (trial - m * mean) / (m**2 * variance + s**2)
+            history = [(trial - s * noise) / m if table.predicts_data else noise, *history]
             base, trial = (sum(w * f for w, f in zip(row, [base, *history], strict=False)) for row in weights)
-        found.append(np.sqrt(np.mean(np.square(m0 * base - exact))))
+        found.append(np.sqrt(np.mean(np.square(base - exact))))
     return np.array(found)
 
 
@@ -177,7 +178,7 @@ def test_grids_are_equidistant_in_what_they_say(sde, name, measure):
 @pytest.mark.parametrize("name", FAST_SOLVERS)
 @pytest.mark.parametrize("num_steps", [1, 2, 3])
 def test_few_steps_are_enough_to_run(name, num_steps):
-    solver = fast_solver(VP(), DATA.score_fn(VP()), name=name, num_steps=num_steps)
+    solver = fast_solver(VP(), DATA.model(VP()), name=name, num_steps=num_steps)
     shapes = jax.eval_shape(lambda: solver.result(solver.step(solver.init(KEYS, jnp.zeros((8, *SHAPE))))))
     assert shapes[0].shape == (8, *SHAPE)
 
@@ -201,4 +202,4 @@ def test_few_steps_are_enough_to_run(name, num_steps):
 )
 def test_mistakes_are_refused_in_words_that_help(options, words):
     with pytest.raises(UsageError, match=words):
-        fast_solver(VP(), DATA.score_fn(VP()), **options)
+        fast_solver(VP(), DATA.model(VP()), **options)

@@ -9,6 +9,7 @@ from score_sde.errors import UsageError
 from score_sde.images import CENTERED, UNIT
 from score_sde.likelihood import DIVERGENCES, bits_per_dim
 from score_sde.oracles import Gaussian
+from score_sde.process import from_score
 from score_sde.randomness import expand, sample_keys
 from score_sde.sampling import solve
 from score_sde.sde import VE, VP, SubVP
@@ -30,7 +31,7 @@ def exact_bits(data, sde, x):
 def test_bits_per_dim_equal_the_closed_form(sde, divergence):
     """With one variance for all numbers the field's Jacobian is a multiple of I, and Rademacher probes are exact."""
     x = jax.jit(DATA.sample)(KEYS)
-    solver = bits_per_dim(sde, DATA.score_fn(sde), offset_bits=0, divergence=divergence)
+    solver = bits_per_dim(sde, DATA.model(sde), offset_bits=0, divergence=divergence)
     bpd, _, nfe = solve(solver, jax.random.key(1), x)
     np.testing.assert_allclose(bpd, exact_bits(DATA, sde, x), atol=1e-4)
     assert nfe.min() > 20
@@ -48,10 +49,11 @@ def test_hutchinsons_estimator_is_unbiased(divergence):
         rotated = x[:, :, 0, 0] @ basis
         return (-(rotated / (jnp.square(m) * variances + jnp.square(s))) @ basis.T)[:, :, None, None]
 
+    model = from_score(sde, score_fn)
     x = np.random.default_rng(2).normal(size=(1, 8)) * np.sqrt(variances) @ basis.T
     x = jnp.asarray(np.tile(x, (512, 1))[:, :, None, None], jnp.float32)
-    exact, _, _ = solve(bits_per_dim(sde, score_fn, offset_bits=0, divergence="exact"), jax.random.key(1), x[:1])
-    estimates, _, _ = solve(bits_per_dim(sde, score_fn, offset_bits=0, divergence=divergence), jax.random.key(1), x)
+    exact, _, _ = solve(bits_per_dim(sde, model, offset_bits=0, divergence="exact"), jax.random.key(1), x[:1])
+    estimates, _, _ = solve(bits_per_dim(sde, model, offset_bits=0, divergence=divergence), jax.random.key(1), x)
     exact, estimates = np.asarray(exact), np.asarray(estimates)
     assert np.std(estimates) > 1e-3
     assert abs(np.mean(estimates) - exact[0]) < 4 * np.std(estimates) / np.sqrt(len(estimates))
@@ -111,7 +113,7 @@ def test_hutch_plus_plus_is_exact_up_to_its_rank(num_probes):
 def test_hutch_plus_plus_follows_the_ode():
     data, sde = Gaussian(np.full(SHAPE, 0.3), np.geomspace(0.01, 4, 32).reshape(SHAPE)), VP()
     x = jax.jit(data.sample)(KEYS[:4])
-    solver = bits_per_dim(sde, data.score_fn(sde), offset_bits=0, divergence="hutch++", num_probes=96)
+    solver = bits_per_dim(sde, data.model(sde), offset_bits=0, divergence="hutch++", num_probes=96)
     np.testing.assert_allclose(solve(solver, jax.random.key(1), x)[0], exact_bits(data, sde, x), atol=1e-4)
 
 
@@ -121,7 +123,7 @@ def test_the_offset_is_the_change_of_variables_to_256_levels():
     data = DATA
     x = jnp.full((1, *SHAPE), 0.2)
     bits = [
-        solve(bits_per_dim(VP(), data.score_fn(VP()), offset_bits=offset), jax.random.key(0), x)[0] for offset in (0, 7)
+        solve(bits_per_dim(VP(), data.model(VP()), offset_bits=offset), jax.random.key(0), x)[0] for offset in (0, 7)
     ]
     np.testing.assert_allclose(bits[1] - bits[0], 7, atol=1e-5)
 
@@ -129,7 +131,7 @@ def test_the_offset_is_the_change_of_variables_to_256_levels():
 def test_an_images_bits_do_not_depend_on_its_batch():
     data, sde = DATA, VP()
     x = np.asarray(jax.jit(data.sample)(KEYS[:8]))
-    bits = jax.jit(functools.partial(solve, bits_per_dim(sde, data.score_fn(sde), offset_bits=0)))
+    bits = jax.jit(functools.partial(solve, bits_per_dim(sde, data.model(sde), offset_bits=0)))
     whole, others = (np.asarray(bits(jax.random.key(1), images)[0]) for images in (x, np.r_[x[:1], 9 * x[1:]]))
     np.testing.assert_array_equal(whole[0], others[0])
 
@@ -142,7 +144,7 @@ def test_an_images_bits_are_those_of_the_closed_form_in_a_batch_of_any_size(sde)
     keys = sample_keys(jax.random.key(0), jnp.arange(40))
     x = jax.jit(data.sample)(keys)
     exact = exact_bits(data, sde, x)
-    solver = bits_per_dim(sde, data.score_fn(sde), offset_bits=0, divergence="exact")
+    solver = bits_per_dim(sde, data.model(sde), offset_bits=0, divergence="exact")
     for n in (1, 3, 40):
         np.testing.assert_allclose(solve(solver, keys[:n], x[:n])[0], exact[:n], atol=1e-4)
 
@@ -150,7 +152,7 @@ def test_an_images_bits_are_those_of_the_closed_form_in_a_batch_of_any_size(sde)
 @pytest.mark.parametrize("divergence", ["rademacher", "gaussian", "hutch++"])
 def test_bits_are_computed_in_the_precision_of_the_images(divergence):
     with jax.enable_x64(True):
-        solver = bits_per_dim(VP(), DATA.score_fn(VP()), offset_bits=0, divergence=divergence, num_probes=3)
+        solver = bits_per_dim(VP(), DATA.model(VP()), offset_bits=0, divergence=divergence, num_probes=3)
         x = jnp.asarray(np.random.default_rng(0).normal(DATA.mean, 0.5, (2, *SHAPE)))
         bits, z, _ = solve(solver, jax.random.key(0), x)
         assert (bits.dtype, z.dtype) == (np.float64, np.float64)
@@ -158,10 +160,10 @@ def test_bits_are_computed_in_the_precision_of_the_images(divergence):
 
 def test_unknown_estimators_are_refused():
     with pytest.raises(UsageError, match="did you mean 'rademacher'"):
-        bits_per_dim(VP(), DATA.score_fn(VP()), offset_bits=0, divergence="radmacher")
+        bits_per_dim(VP(), DATA.model(VP()), offset_bits=0, divergence="radmacher")
     with pytest.raises(UsageError, match=r"num_probes=2: .* hutch\+\+ needs at least 3"):
-        bits_per_dim(VP(), DATA.score_fn(VP()), offset_bits=0, divergence="hutch++", num_probes=2)
+        bits_per_dim(VP(), DATA.model(VP()), offset_bits=0, divergence="hutch++", num_probes=2)
     with pytest.raises(UsageError, match="num_probes=0"):
-        bits_per_dim(VP(), DATA.score_fn(VP()), offset_bits=0, num_probes=0)
+        bits_per_dim(VP(), DATA.model(VP()), offset_bits=0, num_probes=0)
     with pytest.raises(UsageError, match="eps=2"):
-        bits_per_dim(VP(), DATA.score_fn(VP()), offset_bits=0, eps=2.0)
+        bits_per_dim(VP(), DATA.model(VP()), offset_bits=0, eps=2.0)

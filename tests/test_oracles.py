@@ -114,7 +114,7 @@ def test_the_exact_flow_solves_the_probability_flow_ode(sde):
     @jax.jit
     def there_and_back(x, t0, t1):
         y, speed = jax.jvp(lambda t: GAUSSIAN.flow(sde, x, t0, t), (t1,), (jnp.ones(4),))
-        return speed, drift(sde, GAUSSIAN.score_fn(sde))(t1, y), GAUSSIAN.flow(sde, y, t1, t0)
+        return speed, drift(sde, GAUSSIAN.model(sde))(t1, y), GAUSSIAN.flow(sde, y, t1, t0)
 
     with jax.enable_x64(True):
         x = np.float64(X)

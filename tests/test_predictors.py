@@ -35,9 +35,17 @@ GOLDEN = [  # sde, t, predictor, x_mean, noise std, x_mean of the probability fl
 ]
 
 
+def of_score(predictor, sde, t, w=1.0):
+    """(a, b, c) of x_mean = a x + b score and x = x_mean + c z."""
+    t = jnp.full(1, t, jnp.float32)
+    step = predictor(sde, t, None, w)
+    assert step.x0 is None
+    return float(step.x[0]), float(-sde.sigma(t)[0] * step.eps[0]), float(step.z[0])
+
+
 @pytest.mark.parametrize(("sde", "t", "predictor", "x_mean", "std", "flow_mean"), GOLDEN)
 def test_predictors_equal_those_of_the_papers_code(sde, t, predictor, x_mean, std, flow_mean):
-    a, b, c = (float(v[0]) for v in predictor(sde, jnp.full(1, t, jnp.float32)))
+    a, b, c = of_score(predictor, sde, t)
     # Where the reference's own float32 arithmetic is coarser than 1e-5, the bound is its rounding error: in the VE
     # chain G^2 is a difference of two squares near 2500 computed from a table that is off by 4e-6 of 50; in the sub-VP
     # diffusion at 1e-3 a difference from 1; and sqrt(1/1000) is rounded.
@@ -46,7 +54,9 @@ def test_predictors_equal_those_of_the_papers_code(sde, t, predictor, x_mean, st
     np.testing.assert_allclose(2 * a - b, x_mean, atol=b_error, rtol=1e-6)
     np.testing.assert_allclose(c, std, atol=c_error + 1e-9)
     if flow_mean is not None:
-        np.testing.assert_allclose(2 * a - 0.5 * b, flow_mean, atol=b_error, rtol=1e-6)
+        a, b, c = of_score(predictor, sde, t, 0.0)
+        np.testing.assert_allclose(2 * a - b, flow_mean, atol=b_error, rtol=1e-6)
+        assert c == 0
 
 
 def test_annealed_langevin_steps_equal_those_of_the_papers_code():

@@ -14,7 +14,7 @@ from score_sde.oracles import Gaussian
 from score_sde.randomness import Stream, sample_keys, stream
 from score_sde.sampling import advance, predictor_corrector, probability_flow
 from score_sde.sampling.predictor_corrector import time_steps
-from score_sde.sampling.predictors import PREDICTORS, flow
+from score_sde.sampling.predictors import PREDICTORS
 from score_sde.sde import VE, VP, SubVP
 
 MEAN, STD = 0.3, 0.5
@@ -33,10 +33,10 @@ def exact_moments(sde, predictor, *, probability_flow=False, noise_removal=True)
     """Mean and variance of the sampler's output for a Gaussian: an affine recursion, in float64."""
     mean, variance = 0.0, sde.prior_std**2
     times = np.linspace(1.0, sde.sampling_eps, sde.num_scales, dtype=np.float32)
-    coefficients = [np.asarray(v, np.float64) for v in jax.jit(PREDICTORS[predictor], static_argnums=0)(sde, times)]
+    step = jax.jit(PREDICTORS[predictor], static_argnums=(0, 3))(sde, times, None, 0.0 if probability_flow else 1.0)
     scale, std = (np.asarray(v, np.float64) for v in (sde.alpha(times), sde.sigma(times)))
-    for i, (a, b, c) in enumerate(zip(*coefficients, strict=True)):
-        b, c = (b / 2, 0.0) if probability_flow else (b, c)
+    score_weights = -std * np.asarray(step.eps, np.float64)  # eps is -std score
+    for i, (a, b, c) in enumerate(zip(np.asarray(step.x), score_weights, np.asarray(step.z), strict=True)):
         v = (scale[i] * STD) ** 2 + std[i] ** 2
         mean = (a - b / v) * mean + b * scale[i] * MEAN / v
         variance = (a - b / v) ** 2 * variance
@@ -60,9 +60,9 @@ def assert_moments(x, mean, variance):
 def test_predictors_give_the_moments_of_their_recursion(sde, predictor, flow):
     if predictor == "ancestral_sampling" and (flow or isinstance(sde, SubVP)):
         with pytest.raises(UsageError, match="reverse_diffusion"):
-            predictor_corrector(sde, DATA.score_fn(sde), predictor=predictor, probability_flow=flow)
+            predictor_corrector(sde, DATA.model(sde), predictor=predictor, probability_flow=flow)
         return
-    solver = predictor_corrector(sde, DATA.score_fn(sde), predictor=predictor, probability_flow=flow)
+    solver = predictor_corrector(sde, DATA.model(sde), predictor=predictor, probability_flow=flow)
     x, nfe = solve(solver, KEYS, start(sde))
     assert_moments(x, *exact_moments(sde, predictor, probability_flow=flow))
     np.testing.assert_array_equal(nfe, 1000)
@@ -71,13 +71,15 @@ def test_predictors_give_the_moments_of_their_recursion(sde, predictor, flow):
 def std_at(sde, eps, predictor, probability_flow=False):
     """The standard deviation at eps that a predictor gives data N(0, 0.25): an affine recursion, in float64."""
     grid = time_steps(sde, eps)
-    times = [np.asarray(column, np.float32) for column in grid if column is not None]
-    predict = flow if probability_flow and len(times) == 2 else PREDICTORS[predictor]
-    coefficients = jax.jit(predict, static_argnums=0)(sde, *times)
-    variances = np.square(sde.alpha(grid.t)) * 0.25 + np.square(sde.sigma(grid.t))
-    variance = variances[0]
-    for v, a, b, c in zip(variances, *(np.asarray(column, np.float64) for column in coefficients), strict=True):
-        variance = (a - b / v) ** 2 * variance + c**2
+    t, t_next = (np.asarray(column, np.float32) for column in grid)
+    predict = exponential if probability_flow else PREDICTORS[predictor]
+    step = jax.jit(predict, static_argnums=(0, 3))(sde, t, t_next, 0.0 if probability_flow else 1.0)
+    of_x, of_x0, of_eps, of_z = (0.0 if part is None else np.asarray(part, np.float64) for part in step)
+    m, s = sde.alpha(grid.t), sde.sigma(grid.t)
+    v = m**2 * 0.25 + s**2
+    variance = v[0]
+    for kept, noise in zip(of_x + (of_x0 * m * 0.25 + of_eps * s) / v, of_z, strict=True):
+        variance = kept**2 * variance + noise**2
     return np.sqrt(variance)
 
 
@@ -105,7 +107,7 @@ def test_a_sampler_takes_the_steps_of_its_grid():
         return x, x_mean
 
     data, options = Gaussian(np.zeros(SHAPE), 0.25), dict(predictor="reverse_diffusion", noise_removal=False, eps=0.3)
-    x, _ = solve(predictor_corrector(sde, data.score_fn(sde), project=project, **options), KEYS, start(sde))
+    x, _ = solve(predictor_corrector(sde, data.model(sde), project=project, **options), KEYS, start(sde))
     jax.effects_barrier()
     np.testing.assert_allclose(sorted(ends, reverse=True), np.linspace(1, 0.3, 51)[1:], rtol=1e-6)
     # The recursion begins at p_1, the sampler at the prior: forgotten.
@@ -127,7 +129,7 @@ def test_predictor_corrector_samplers_return_the_data(sde, corrector, size):
 
     Their size depends on where the sample is, a bias of order 1/D: with the 32 numbers of the other case it is 4 %.
     """
-    score_fn = Gaussian(np.full((size, size, 2), MEAN), STD**2).score_fn(sde)
+    score_fn = Gaussian(np.full((size, size, 2), MEAN), STD**2).model(sde)
     solver = predictor_corrector(
         sde, score_fn, predictor="reverse_diffusion", corrector=corrector, snr=0.16, n_steps_each=2
     )
@@ -140,10 +142,10 @@ def test_predictor_corrector_samplers_return_the_data(sde, corrector, size):
 @pytest.mark.parametrize("sde", SDES, ids=["vp", "subvp", "ve"])
 def test_the_ode_sampler_follows_the_exact_flow(sde):
     x_T = start(sde)
-    x, _ = solve(probability_flow(sde, DATA.score_fn(sde), rtol=1e-6, atol=1e-6, noise_removal=False), KEYS, x_T)
+    x, _ = solve(probability_flow(sde, DATA.model(sde), rtol=1e-6, atol=1e-6, noise_removal=False), KEYS, x_T)
     exact = jax.jit(DATA.flow, static_argnums=0)(sde, x_T, np.ones(len(x)), np.full(len(x), sde.sampling_eps))
     np.testing.assert_allclose(x, exact, atol=1e-4)
-    denoised, nfe = solve(probability_flow(sde, DATA.score_fn(sde)), KEYS, x_T)
+    denoised, nfe = solve(probability_flow(sde, DATA.model(sde)), KEYS, x_T)
     np.testing.assert_allclose([np.mean(denoised), np.std(denoised)], [MEAN, STD], atol=0.02)
     assert len(np.unique(nfe)) > 1  # every sample has its own steps
 
@@ -152,15 +154,15 @@ def test_the_ode_sampler_follows_the_exact_flow(sde):
 def test_encoding_inverts_sampling(sde):
     options = dict(rtol=1e-6, atol=1e-6, eps=1e-5)
     x = jax.jit(DATA.sample)(KEYS[:8])
-    z, _ = solve(probability_flow(sde, DATA.score_fn(sde), encode=True, **options), KEYS[:8], x)
-    back, _ = solve(probability_flow(sde, DATA.score_fn(sde), noise_removal=False, **options), KEYS[:8], z)
+    z, _ = solve(probability_flow(sde, DATA.model(sde), encode=True, **options), KEYS[:8], x)
+    back, _ = solve(probability_flow(sde, DATA.model(sde), noise_removal=False, **options), KEYS[:8], z)
     np.testing.assert_allclose(back, x, atol=1e-4)
 
 
 def test_annealed_langevin_dynamics_alone_reaches_the_data():
     sde = VE(num_scales=200)
     solver = predictor_corrector(
-        sde, DATA.score_fn(sde), predictor="none", corrector="ald", snr=0.16, n_steps_each=20, noise_removal=False
+        sde, DATA.model(sde), predictor="none", corrector="ald", snr=0.16, n_steps_each=20, noise_removal=False
     )
     x, nfe = solve(solver, KEYS, start(sde))
     np.testing.assert_allclose([np.mean(x), np.std(x)], [MEAN, STD], atol=0.03)
@@ -173,7 +175,7 @@ def test_annealed_langevin_dynamics_alone_reaches_the_data():
 )
 def test_network_evaluations_are_counted_exactly(predictor, corrector, n_steps):
     sde, calls = VE(num_scales=7), []
-    exact = DATA.score_fn(sde)
+    exact = DATA.model(sde)
 
     def counted(x, t):
         jax.debug.callback(lambda t: calls.append(t), t[0])
@@ -187,14 +189,14 @@ def test_network_evaluations_are_counted_exactly(predictor, corrector, n_steps):
 
 def test_the_sampler_may_take_another_number_of_steps_than_the_chain_of_training():
     sde = dataclasses.replace(VP(), num_scales=200)
-    x, nfe = solve(predictor_corrector(sde, DATA.score_fn(VP())), KEYS, start(sde))
+    x, nfe = solve(predictor_corrector(sde, DATA.model(VP())), KEYS, start(sde))
     assert_moments(x, *exact_moments(sde, "euler_maruyama"))
     np.testing.assert_array_equal(nfe, 200)
 
 
 def test_without_noise_removal_the_last_steps_noise_stays():
     sde = VE(num_scales=100)
-    solver = predictor_corrector(sde, DATA.score_fn(sde), predictor="reverse_diffusion", noise_removal=False)
+    solver = predictor_corrector(sde, DATA.model(sde), predictor="reverse_diffusion", noise_removal=False)
     x, _ = solve(solver, KEYS, start(sde))
     assert_moments(x, *exact_moments(sde, "reverse_diffusion", noise_removal=False))
 
@@ -206,7 +208,7 @@ def test_projections_act_on_every_update():
     def project(keys, t, x, x_mean):
         return x.at[:, :2].set(known[:2]), x_mean.at[:, :2].set(known[:2])
 
-    solver = predictor_corrector(sde, DATA.score_fn(sde), corrector="ald", project=project)
+    solver = predictor_corrector(sde, DATA.model(sde), corrector="ald", project=project)
     x, _ = solve(solver, KEYS[:4], start(sde, KEYS[:4]))
     np.testing.assert_array_equal(x[:, :2], np.float32(0.7))
     assert np.ptp(x[:, 2:]) > 0.1
@@ -215,7 +217,7 @@ def test_projections_act_on_every_update():
 @pytest.mark.parametrize("corrector", ["ald", "langevin_per_sample"])
 def test_a_sample_depends_on_its_key_only(corrector):
     sde = VP(num_scales=50)
-    sampler = predictor_corrector(sde, DATA.score_fn(sde), corrector=corrector)
+    sampler = predictor_corrector(sde, DATA.model(sde), corrector=corrector)
     whole, _ = solve(sampler, KEYS[:8], start(sde, KEYS[:8]))
     part, _ = solve(sampler, KEYS[4:8], start(sde, KEYS[4:8]))
     np.testing.assert_allclose(whole[4:], part, rtol=1e-5, atol=1e-6)
@@ -223,7 +225,7 @@ def test_a_sample_depends_on_its_key_only(corrector):
 
 def test_advancing_in_parts_changes_nothing():
     sde = VP(num_scales=30)
-    solver = predictor_corrector(sde, DATA.score_fn(sde), corrector="langevin")
+    solver = predictor_corrector(sde, DATA.model(sde), corrector="langevin")
     state = solver.init(KEYS[:4], start(sde, KEYS[:4]))
     for steps in (7, 7, 100):
         state = jax.jit(lambda s, n: advance(solver, s, n))(state, steps)
@@ -244,6 +246,6 @@ def test_advancing_in_parts_changes_nothing():
 )
 def test_undefined_samplers_are_refused(options, words):
     with pytest.raises(UsageError, match=words):
-        predictor_corrector(VP(), DATA.score_fn(VP()), **options)
+        predictor_corrector(VP(), DATA.model(VP()), **options)
     with pytest.raises(UsageError, match="rtol"):
-        probability_flow(VP(), DATA.score_fn(VP()), rtol=1e-9)
+        probability_flow(VP(), DATA.model(VP()), rtol=1e-9)

@@ -87,11 +87,12 @@ def test_unit_impulses_give_the_law_of_a_recursion_that_is_written_out(double):
     sde = dataclasses.replace(problems.MEASURED["VP"], num_scales=40)
     data, eps = problems.GAUSSIAN, 1e-3
     mean, covariance = problems.moments(sde, data, 1.0)
-    got = law(
-        lambda **noise: predictor_corrector(sde, data.score_fn(sde), eps=eps, noise_removal=False, **noise)
-    ).moments(mean, covariance)
+    got = law(lambda **noise: predictor_corrector(sde, data.model(sde), eps=eps, noise_removal=False, **noise)).moments(
+        mean, covariance
+    )
     for t in np.linspace(1.0, eps, 40):
-        a, b, c = (float(v[0]) for v in euler_maruyama(sde, jnp.full(1, t)))
+        step, std = euler_maruyama(sde, jnp.full(1, t)), float(sde.sigma(t))
+        a, b, c = float(step.x[0]), -std * float(step.eps[0]), float(step.z[0])  # eps is -std score
         centre, spread = problems.moments(sde, data, t)
         gain = a * np.eye(2) - b * np.linalg.inv(spread)
         mean = gain @ mean + b * np.linalg.solve(spread, centre)
@@ -102,7 +103,7 @@ def test_unit_impulses_give_the_law_of_a_recursion_that_is_written_out(double):
 
 def test_a_deterministic_sampler_has_no_noise_in_its_law(double):
     sde, data = problems.MEASURED["VE"], problems.GAUSSIAN
-    found = law(lambda **noise: fast_solver(sde, data.score_fn(sde), name="ddim", num_steps=10, **noise))
+    found = law(lambda **noise: fast_solver(sde, data.model(sde), name="ddim", num_steps=10, **noise))
     assert found.noise.shape == (0, 2, 2)
 
 
@@ -110,7 +111,7 @@ def test_two_draws_from_one_key_are_noticed(double):
     sde, data = dataclasses.replace(problems.MEASURED["VE"], num_scales=5), problems.GAUSSIAN
 
     def careless(**noise):
-        solver = predictor_corrector(sde, data.score_fn(sde), **noise)
+        solver = predictor_corrector(sde, data.model(sde), **noise)
         return solver._replace(step=lambda state: solver.step(state._replace(i=state.i // 2))._replace(i=state.i + 1))
 
     with pytest.raises(AssertionError, match="one key"):
@@ -162,7 +163,7 @@ LEVEL = 0.01  # of the two-sample tests, with 400 samples of each
 def test_samples_of_the_ode_and_of_the_sde_have_one_distribution(sde):
     """On the mixture; starts and noise of the two are independent."""
     sde, n = problems.DEFAULTS[sde], 400
-    score = problems.MIXTURE.score_fn(sde)
+    score = problems.MIXTURE.model(sde)
 
     def draw(solver, seed):
         keys = sample_keys(jax.random.key(seed), jnp.arange(n))

@@ -72,7 +72,7 @@ def assert_solver_kept(kind, solver):
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("name", ["ode", "adaptive", "ddim", "edm_stochastic", "unipc_3"])  # tables have one loop
 def test_a_sampler_computes_in_the_type_of_x(name, kind):
-    assert_solver_kept(kind, SAMPLERS[name](VP(), DATA.score_fn(VP())))
+    assert_solver_kept(kind, SAMPLERS[name](VP(), DATA.model(VP())))
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -80,7 +80,7 @@ def test_a_sampler_computes_in_the_type_of_x(name, kind):
 @pytest.mark.parametrize("predictor", PREDICTORS)
 def test_predictors_and_correctors_compute_in_the_type_of_x(predictor, sde, kind):
     for corrector in [name for name in CORRECTORS if name != "none"] if predictor == "none" else ["none"]:
-        assert_solver_kept(kind, SAMPLERS["pc"](sde, DATA.score_fn(sde), predictor=predictor, corrector=corrector))
+        assert_solver_kept(kind, SAMPLERS["pc"](sde, DATA.model(sde), predictor=predictor, corrector=corrector))
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -94,7 +94,7 @@ def test_oracles_compute_in_the_type_of_x(kind):
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_likelihoods_compute_in_the_type_of_x(kind):
-    score = DATA.score_fn(VP())
+    score = DATA.model(VP())
     assert_kept(kind, likelihood_bound(VP(), score, num_times=2), KEYS, images_of(kind))
     for name in DIVERGENCES if kind == np.float32 else ["rademacher"]:
         assert_solver_kept(kind, bits_per_dim(VP(), score, offset_bits=0, divergence=name, num_probes=3))
@@ -119,7 +119,7 @@ def test_what_is_drawn_is_float32():
 
 def given(inverse, operator, y, keys, x):
     """A step to samples given y."""
-    sde, score, seen = VP(), DATA.score_fn(VP()), Observation(operator, y, np.full(N, 0.1, np.float32))
+    sde, score, seen = VP(), DATA.model(VP()), Observation(operator, y, np.full(N, 0.1, np.float32))
     if inverse == "particles":
         solver = particles(sde, score, seen.repeated(2), Options(), num_particles=2)
     elif inverse == "projection":

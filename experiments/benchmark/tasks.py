@@ -42,7 +42,7 @@ def forward(experiment: Experiment, batch: int) -> Task:
     """The score at random points."""
     x, t = split(jax.random.normal(jax.random.key(0), (batch, *experiment.image_shape)), jnp.linspace(0.01, 1, batch))
     params = backend.program(experiment.init_params)()
-    score = pmap(lambda params, x, t: experiment.score_fn_of(params, "pc")(x, t), in_axes=(None, 0, 0), out_axes=0)
+    score = pmap(lambda params, x, t: experiment.model_of(params, "pc")(x, t), in_axes=(None, 0, 0), out_axes=0)
     program, spent = _compiled(score, params, x, t)
     work = _operations(experiment, batch)
     return Task(lambda: jax.block_until_ready(program(params, x, t)), batch, 1, work, program_bytes(program), spent)
@@ -88,8 +88,8 @@ def likelihood(experiment: Experiment, batch: int) -> Task:
     params = backend.program(experiment.init_params)()
 
     def solve(params, keys, x):
-        score_fn = experiment.ode_score_fn(params)
-        solver = bits_per_dim(experiment.sde, score_fn, offset_bits=0, rtol=1e-3, atol=1e-3, eps=LEAST_TIME)
+        predict = experiment.model(params)
+        solver = bits_per_dim(experiment.sde, predict, offset_bits=0, rtol=1e-3, atol=1e-3, eps=LEAST_TIME)
         return solver.result(advance(solver, solver.init(keys, x), 10**6))
 
     program, spent = _compiled(pmap(solve, in_axes=(None, 0, 0), out_axes=None), params, keys, x)

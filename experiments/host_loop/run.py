@@ -88,8 +88,8 @@ def _solve(make_solver: Callable) -> Callable:
 
 def _device_likelihood(model: Trained, keys, x, tol: float) -> tuple[np.ndarray, float]:
     def solver(params):
-        score_fn = model.experiment.ode_score_fn(params)
-        return bits_per_dim(model.sde, score_fn, offset_bits=0, rtol=tol, atol=tol, eps=LEAST_TIME)
+        predict = model.experiment.model(params)
+        return bits_per_dim(model.sde, predict, offset_bits=0, rtol=tol, atol=tol, eps=LEAST_TIME)
 
     bits, _, nfe = _compiled(("likelihood", tol), lambda: _solve(solver))(model.params, keys, x)
     return np.asarray(bits), float(np.mean(nfe))
@@ -97,8 +97,8 @@ def _device_likelihood(model: Trained, keys, x, tol: float) -> tuple[np.ndarray,
 
 def _device_sampling(model: Trained, keys, latents, tol: float) -> tuple[np.ndarray, float]:
     def solver(params):
-        score_fn = model.experiment.ode_score_fn(params)
-        return probability_flow(model.sde, score_fn, rtol=tol, atol=tol, noise_removal=False)
+        predict = model.experiment.model(params)
+        return probability_flow(model.sde, predict, rtol=tol, atol=tol, noise_removal=False)
 
     x, nfe = _compiled(("sampling", tol), lambda: _solve(solver))(model.params, keys, latents)
     return np.asarray(x), float(np.mean(nfe))
@@ -106,7 +106,7 @@ def _device_sampling(model: Trained, keys, latents, tol: float) -> tuple[np.ndar
 
 def _host_sampling(model: Trained, latents, tol: float) -> tuple[np.ndarray, float]:
     velocity = _compiled(
-        ("velocity",), lambda: lambda params, t, x: drift(model.sde, model.experiment.ode_score_fn(params))(t, x)
+        ("velocity",), lambda: lambda params, t, x: drift(model.sde, model.experiment.model(params))(t, x)
     )
 
     def rhs(t, flat):
@@ -124,7 +124,7 @@ def _host_likelihood(model: Trained, keys, x, tol: float, *, fused: bool) -> tup
     n, size = len(x), x.size
 
     def velocity(params, t, x):
-        return drift(model.sde, model.experiment.ode_score_fn(params))(t, x)
+        return drift(model.sde, model.experiment.model(params))(t, x)
 
     def both(params, t, x, probe):
         return hutchinson(lambda x: velocity(params, t, x), x, probe[:, None])

@@ -51,7 +51,7 @@ def measure(fsdp: int, batch: int, save: Path | None, restore: Path | None) -> d
     # The signal-to-noise ratio of this corrector is the batch's, so it is always one round.
     coupled = _rounds_of(Runner(parts.sampler), state.params, keys, noise, SAMPLES)
     # Of a network, rounding may flip a decision of the step control, which moves the result by the solver's tolerance.
-    score_fn = Gaussian(np.full(parts.image_shape, 0.3), 0.25).score_fn(parts.sde)
+    score_fn = Gaussian(np.full(parts.image_shape, 0.3), 0.25).model(parts.sde)
     likelihood = Runner(lambda _: bits_per_dim(parts.sde, score_fn, offset_bits=0))
     bits = _rounds_of(likelihood, state.params, keys[:11], noise[:11], min(batch, 11))  # which no devices divide
     whole = parallel.pmap(lambda params: params, in_axes=(None,), out_axes=None)(state.params)

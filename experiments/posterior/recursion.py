@@ -23,8 +23,9 @@ import numpy as np
 
 from score_sde.process import Process
 from score_sde.sampling import PREDICTORS
-from score_sde.sampling.fast import FAST_SOLVERS, Grid, Options
+from score_sde.sampling.fast import FAST_SOLVERS, Options
 from score_sde.sampling.grids import time_grid
+from score_sde.sampling.rows import Grid
 
 
 class Law(NamedTuple):
@@ -145,8 +146,10 @@ def steps_of(sde: Process, predictor: str) -> list[tuple[float, float, float, fl
     """(t, a, b, c) of each step, in float64."""
     times = np.linspace(1.0, sde.sampling_eps, sde.num_scales)
     with jax.enable_x64(True):
-        scalars = jax.jit(PREDICTORS[predictor], static_argnums=0)(sde, times)
-        abc = [np.asarray(scalar, np.float64) for scalar in scalars]
+        step = jax.jit(PREDICTORS[predictor], static_argnums=0)(sde, times)
+        sigma = np.asarray(sde.sigma(times), np.float64)
+        # eps is -sigma score
+        abc = [np.asarray(step.x, np.float64), -sigma * np.asarray(step.eps), np.asarray(step.z, np.float64)]
     return list(zip(*(column.tolist() for column in (times, *abc)), strict=True))
 
 
@@ -217,20 +220,20 @@ def tabulated_law(
     kernels = [_kernel(sde, t) for t in times]
     draws = 0 if hold is None else hold(1.0).noise.shape[1]
 
-    def evaluate(y: np.ndarray, i: int, data: bool) -> np.ndarray:
+    def evaluate(x: np.ndarray, i: int, data: bool) -> np.ndarray:
         (m, s), (matrix, shift) = kernels[i], score(times[i])
-        noise = -s * matrix @ (m * y)
+        noise = -s * matrix @ x
         noise[:, 0] -= s * shift
-        return y - s / m * noise if data else noise
+        return (x - s * noise) / m if data else noise
 
-    def held(y: np.ndarray, i: int) -> np.ndarray:
-        m, pull = kernels[i][0], hold(times[i])
-        y = pull.keep @ (m * y)
-        y[:, 0] += pull.shift
-        y[:, 1 + d :] += pull.noise
-        return y / m
+    def held(x: np.ndarray, i: int) -> np.ndarray:
+        pull = hold(times[i])
+        x = pull.keep @ x
+        x[:, 0] += pull.shift
+        x[:, 1 + d :] += pull.noise
+        return x
 
-    base = np.concatenate([law.mean[:, None], np.eye(d), np.zeros((d, draws))], axis=1) / kernels[0][0]
+    base = np.concatenate([law.mean[:, None], np.eye(d), np.zeros((d, draws))], axis=1)
     trial, history = base, []
     for i, (of_base, of_trial) in enumerate(zip(table.base, table.trial, strict=True)):
         history = [evaluate(trial, i, table.predicts_data), *history]

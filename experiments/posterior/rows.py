@@ -62,40 +62,40 @@ def solver(row: Row, n: int) -> tuple[Solver, Callable[[Images], Images]]:
     """Of n samples; and what becomes of x_T first."""
     sde, start, project = row.process, _same, None
     if row.problem == CLASS_PROBLEM:
-        return predictor_corrector(sde, _class_score(row, sde, n), predictor=row.sampler), start
+        return predictor_corrector(sde, _class_model(row, sde, n), predictor=row.sampler), start
     problem = PROBLEMS[row.problem]
-    score = problem.data.score_fn(sde)
+    model = problem.data.model(sde)
     options = Options(step=DPS_STEP[row.sde], num_steps=row.steps or None)
     if row.method == "particles":
         observation = problem.observation(n * row.number)
-        return particles(sde, score, observation, options, num_particles=row.number, predictor=row.sampler), start
+        return particles(sde, model, observation, options, num_particles=row.number, predictor=row.sampler), start
     observation = problem.observation(n)
     if row.method == "projection":
         start, project = projection(sde, observation)
     elif row.method == "own score":
-        score = problem.posterior().score_fn(sde)
+        model = problem.posterior().model(sde)
     else:
-        score = GUIDES[row.method](sde, score, observation, options)
+        model = GUIDES[row.method](sde, model, observation, options)
     if row.sampler == FLOW:
-        return probability_flow(sde, score), start
+        return probability_flow(sde, model), start
     if row.predicts:
-        return predictor_corrector(sde, score, predictor=row.sampler, project=project), start
-    return fast_solver(sde, score, name=row.sampler, num_steps=row.steps, project=project), start
+        return predictor_corrector(sde, model, predictor=row.sampler, project=project), start
+    return fast_solver(sde, model, name=row.sampler, num_steps=row.steps, project=project), start
 
 
 def _same(x: Images) -> Images:
     return x
 
 
-def _class_score(row: Row, sde: Process, n: int):
-    plain, main = MIXTURE.score_fn(sde), MIXTURE.components[CLASS].score_fn(sde)
+def _class_model(row: Row, sde: Process, n: int):
+    plain, main = MIXTURE.model(sde), MIXTURE.components[CLASS].model(sde)
     if row.method == "classifier-free":
         return extrapolation(main, plain, scale=float(row.number))
 
     def logits(x, t):
         return MIXTURE.log_joint(sde, x, t).T
 
-    return classifier_guidance(plain, logits, jnp.full(n, CLASS), scale=float(row.number))
+    return classifier_guidance(sde, plain, logits, jnp.full(n, CLASS), scale=float(row.number))
 
 
 @functools.cache

@@ -19,9 +19,9 @@ import numpy as np
 
 from experiments.truth_table import problems
 from experiments.truth_table.rows import TOLERANCE, Row
-from score_sde.array_types import Images, ScoreFn
+from score_sde.array_types import Images
 from score_sde.oracles import Oracle
-from score_sde.process import Process
+from score_sde.process import Model, Process
 from score_sde.randomness import Stream, sample_keys, stream
 from score_sde.sampling import solve
 
@@ -77,14 +77,14 @@ class Outcome(NamedTuple):
     nfe: float  # reported, mean over samples
 
 
-def counted(score_fn: ScoreFn, calls: list) -> ScoreFn:
-    """The score, which leaves a mark for every evaluation of a batch."""
+def counted(model: Model, calls: list) -> Model:
+    """The model, which leaves a mark for every evaluation of a batch."""
 
-    def score(x, t):
+    def marking(x, t):
         jax.debug.callback(lambda t: calls.append(t), t[0])
-        return score_fn(x, t)
+        return model(x, t)
 
-    return score
+    return marking
 
 
 def sample(row: Row, sde: Process, n: int = SAMPLES, seed: int = 1) -> tuple[dict[str, Outcome], tuple[int, int]]:
@@ -97,15 +97,15 @@ def sample(row: Row, sde: Process, n: int = SAMPLES, seed: int = 1) -> tuple[dic
     calls: list = []
     if row.name == "pc + langevin":
         outputs = [
-            solve(row.make(sde, counted(data.score_fn(sde), calls)), keys[part], x[part])
+            solve(row.make(sde, counted(data.model(sde), calls)), keys[part], x[part])
             for data, part in zip(problems.DATA.values(), (slice(0, n), slice(n, 2 * n)), strict=True)
         ]
         xs, nfes = zip(*outputs, strict=True)
         calls = calls[::2]
     else:
-        score = problems.both_scores(sde)
+        model = problems.both_models(sde)
         # A sampler with steps for each sample goes on while any sample does, so it is counted alone, below.
-        out, nfe = solve(row.make(sde, score if row.against == TOLERANCE else counted(score, calls)), keys, x)
+        out, nfe = solve(row.make(sde, model if row.against == TOLERANCE else counted(model, calls)), keys, x)
         xs, nfes = np.split(np.asarray(out), 2), np.split(np.asarray(nfe), 2)
     jax.effects_barrier()
     outcomes = {
@@ -120,6 +120,6 @@ def _alone(row: Row, sde: Process) -> tuple[int, int]:
     calls: list = []
     keys = sample_keys(jax.random.key(2), jnp.arange(1))
     x = sde.prior_sample(stream(keys, Stream.PRIOR), problems.SHAPE)
-    nfe = solve(row.make(sde, counted(problems.MIXTURE.score_fn(sde), calls)), keys, x)[1]
+    nfe = solve(row.make(sde, counted(problems.MIXTURE.model(sde), calls)), keys, x)[1]
     jax.effects_barrier()
     return int(nfe[0]), len(calls)

@@ -135,19 +135,19 @@ def errors(row: Row, sde: Process, sizes: tuple[float, ...], truths: Truths) -> 
     """data -> the error at each size. Run with 64-bit numbers enabled."""
     eps = sde.sampling_eps if row.eps is None else row.eps
     if row.against == LAW:
-        score = problems.GAUSSIAN.score_fn(sde)
+        model = problems.GAUSSIAN.model(sde)
 
         def make(steps: int) -> Callable[..., Solver]:
-            return lambda **noise: row.make(sde, score, steps, eps=eps, noise_removal=False, **row.options, **noise)
+            return lambda **noise: row.make(sde, model, steps, eps=eps, noise_removal=False, **row.options, **noise)
 
         return {"Gaussian": [law_error(sde, problems.GAUSSIAN, make(n), eps) for n in sizes]}
     if row.against == SNR:
         return {"Gaussian": [_corrector_error(row, sde, snr) for snr in sizes]}
-    score, x = problems.both_scores(sde), problems.fixed_starts(sde, STARTS)
+    model, x = problems.both_models(sde), problems.fixed_starts(sde, STARTS)
     if row.against == FLOW or row.order is not None:
         exact = truths(sde, x, eps)
         options = dict(eps=eps, noise_removal=False, **row.options)
-        found = [flow_errors(sde, row.make(sde, score, size, **options), x, exact) for size in sizes]
+        found = [flow_errors(sde, row.make(sde, model, size, **options), x, exact) for size in sizes]
     else:
         found = _path_errors(row, sde, sizes)
     return {name: [pair[i] for pair in found] for i, name in enumerate(problems.DATA)}
@@ -161,21 +161,21 @@ def _corrector_error(row: Row, sde: Process, snr: float) -> float:
 
     Towards t = 0 the steps vanish with the noise and their bias cannot be told from the predictor's.
     """
-    eps, score = 1 - 1e-6, problems.GAUSSIAN.score_fn(sde)
+    eps, model = 1 - 1e-6, problems.GAUSSIAN.model(sde)
 
     def make(**noise) -> Solver:
         options = dict(snr=snr, eps=eps, noise_removal=False, **row.options)
-        return row.make(sde, score, CORRECTOR_STEPS, **options, **noise)
+        return row.make(sde, model, CORRECTOR_STEPS, **options, **noise)
 
     return law_error(sde, problems.GAUSSIAN, make, eps)
 
 
 def _path_errors(row: Row, sde: Process, sizes: tuple[float, ...]) -> list[list[float]]:
     """Against the same solver at a fifth of the last tolerance, along the same Brownian paths."""
-    score, x = problems.both_scores(sde), problems.fixed_starts(sde, PATHS)
+    model, x = problems.both_models(sde), problems.fixed_starts(sde, PATHS)
 
     def halves(tolerance: float) -> list[np.ndarray]:
-        return np.split(end(row.make(sde, score, tolerance, noise_removal=False), jnp.concatenate([x, x])), 2)
+        return np.split(end(row.make(sde, model, tolerance, noise_removal=False), jnp.concatenate([x, x])), 2)
 
     exact = halves(min(sizes) / 5)
     return [

@@ -13,7 +13,7 @@ from scipy.integrate import solve_ivp
 
 from score_sde.array_types import Array, Images, ScoreFn, Times
 from score_sde.oracles import Gaussian, Mixture, Oracle
-from score_sde.process import Process
+from score_sde.process import Model, Prediction, Process
 from score_sde.sde import EDM, VE, VP, SubVP
 
 SHAPE = (1, 1, 2)
@@ -78,15 +78,16 @@ MIXTURE = Mixture(
 DATA: dict[str, Oracle] = {"Gaussian": GAUSSIAN, "mixture": MIXTURE}
 
 
-def both_scores(sde: Process) -> ScoreFn:
-    """The Gaussian's score in the first half of a batch, the mixture's in the second: one program measures both."""
-    scores = [data.score_fn(sde) for data in DATA.values()]
+def both_models(sde: Process) -> Model:
+    """The Gaussian's model in the first half of a batch, the mixture's in the second: one program measures both."""
+    models = [data.model(sde) for data in DATA.values()]
 
-    def score(x: Images, t: Times) -> Images:
+    def model(x: Images, t: Times) -> Prediction:
         half = len(x) // 2
-        return jnp.concatenate([scores[0](x[:half], t[:half]), scores[1](x[half:], t[half:])])
+        of_halves = models[0](x[:half], t[:half]), models[1](x[half:], t[half:])
+        return jax.tree.map(lambda *halves: jnp.concatenate(halves), *of_halves)
 
-    return score
+    return model
 
 
 def components(data: Oracle) -> list[tuple[float, np.ndarray, np.ndarray]]:

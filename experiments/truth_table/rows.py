@@ -28,7 +28,7 @@ FLOW, LAW, SNR, TOLERANCE = "steps, flow", "steps, law", "snr", "tolerance"
 
 class Row(NamedTuple):
     name: str
-    make: Callable[..., Solver]  # (sde, score_fn, steps=None, **options); without steps: the library's defaults
+    make: Callable[..., Solver]  # (sde, model, steps=None, **options); without steps: the library's defaults
     against: str | None  # None: no order is claimed or measured
     order: int | None = None
     grid: str = ""
@@ -58,21 +58,21 @@ class Row(NamedTuple):
         return True
 
 
-def predictor_corrector(sde: Process, score_fn: Callable, steps: int | None = None, **options) -> Solver:
+def predictor_corrector(sde: Process, model: Callable, steps: int | None = None, **options) -> Solver:
     """With `steps` the SDE's chain has as many.
 
     To a process's own last time the sampler takes N steps of 1/N while its times cover [eps, 1] only, as in the paper's
     code. What it converges to thus differs from p_eps by O(eps), and orders are measured on processes whose own eps is
     below all that is measured.
     """
-    return pc(sde if steps is None else dataclasses.replace(sde, num_scales=steps), score_fn, **options)
+    return pc(sde if steps is None else dataclasses.replace(sde, num_scales=steps), model, **options)
 
 
 def _pc(
     name: str, against: str | None, order: int | None, sizes: tuple = (), measured: dict | None = None, **chosen
 ) -> Row:
-    def make(sde: Process, score_fn: Callable, steps: int | None = None, **options) -> Solver:
-        return predictor_corrector(sde, score_fn, steps, **{**chosen, **options})
+    def make(sde: Process, model: Callable, steps: int | None = None, **options) -> Solver:
+        return predictor_corrector(sde, model, steps, **{**chosen, **options})
 
     return Row(name, make, against, order, "uniform", sizes, measured or {}, LAST, MEASURED_CHAIN)
 
@@ -89,9 +89,9 @@ def _fast(
 ) -> Row:
     grid = "uniform" if name in ("euler", "heun") else "log_snr"
 
-    def make(sde: Process, score_fn: Callable, steps: int | None = None, **options) -> Solver:
+    def make(sde: Process, model: Callable, steps: int | None = None, **options) -> Solver:
         asked = {} if steps is None else dict(num_steps=steps, grid=grid)
-        return fast_solver(sde, score_fn, name=name, **{**chosen, **asked, **options})
+        return fast_solver(sde, model, name=name, **{**chosen, **asked, **options})
 
     return Row(label or name, make, against, order, grid, sizes, measured or {}, sdes=sdes)
 
@@ -176,14 +176,14 @@ def _silence(keys: Keys, shape: tuple[int, ...]) -> Array:
     return jnp.zeros((len(keys), *shape))
 
 
-def _ode(sde: Process, score_fn: Callable, tolerance: float | None = None, **options) -> Solver:
+def _ode(sde: Process, model: Callable, tolerance: float | None = None, **options) -> Solver:
     chosen = {} if tolerance is None else dict(rtol=tolerance, atol=tolerance)
-    return probability_flow(sde, score_fn, **{**chosen, **options})
+    return probability_flow(sde, model, **{**chosen, **options})
 
 
-def _adaptive(sde: Process, score_fn: Callable, tolerance: float | None = None, **options) -> Solver:
+def _adaptive(sde: Process, model: Callable, tolerance: float | None = None, **options) -> Solver:
     chosen = {} if tolerance is None else dict(rtol=tolerance, atol=tolerance)
-    return adaptive(sde, score_fn, **{**chosen, **options})
+    return adaptive(sde, model, **{**chosen, **options})
 
 
 ROWS = {row.name: row for row in _rows()}

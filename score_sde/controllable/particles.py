@@ -17,14 +17,16 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
-from score_sde.array_types import Array, Float, Images, Int, Key, Keys, ScoreFn
+from score_sde.array_types import Array, Float, Images, Int, Key, Keys
+from score_sde.controllable.guidance import nudged
 from score_sde.controllable.operators import Observation
 from score_sde.controllable.posterior import Options, denoised, isotropic_solve, within_reach
 from score_sde.errors import UsageError, one_of
-from score_sde.process import Process
+from score_sde.process import Model, Prediction, Process
 from score_sde.randomness import Stream, expand, normal, stream, uniform
 from score_sde.sampling import PREDICTORS, Solver
 from score_sde.sampling.predictor_corrector import time_steps
+from score_sde.sampling.predictors import exponential
 from score_sde.sampling.solver import evaluations, planned
 
 Clouds = Float[Array, "b k h w c"]  # the particles of each sample
@@ -42,8 +44,8 @@ class State(NamedTuple):
 
 
 def particles(
-    sde: Process,
-    score_fn: ScoreFn,
+    process: Process,
+    model: Model,
     observation: Observation,
     options: Options,
     *,
@@ -54,16 +56,16 @@ def particles(
 ) -> Solver:
     """A solver from x_T ~ p_1 to samples; its result is (x, nfe), nfe of all particles of a sample.
 
-    score_fn and observation are of batches of `num_particles` rows for each sample. The first particle starts at x_T.
+    model and observation are of batches of `num_particles` rows for each sample. The first particle starts at x_T.
     predictor, eps, noise_removal: as of `predictor_corrector`. Raises `UsageError` for fewer than 2 particles.
     """
-    predict = PREDICTORS[one_of("sampling.predictor", predictor, PREDICTORS)]
-    if predict is None:
+    step_of = PREDICTORS[one_of("sampling.predictor", predictor, PREDICTORS)]
+    if step_of is None:
         raise UsageError("Particles are moved by a predictor, and sampling.predictor is 'none'.")
     if num_particles < 2:
         raise UsageError(f"guidance.particles={num_particles} must be at least 2.")
-    grid = time_steps(sde, eps)
-    jax.eval_shape(lambda: predict(sde, *grid.at(0, jnp.ones(1))))  # what the SDE lacks is said now
+    grid = time_steps(process, eps, exact=step_of is exponential)
+    jax.eval_shape(lambda: step_of(process, *grid.at(0, jnp.ones(1)), 1.0))  # what the process lacks is said now
     n, k = len(grid.t), num_particles
 
     def flat(cloud: Array) -> Array:
@@ -77,7 +79,7 @@ def particles(
         return flat(jax.vmap(lambda key: jax.vmap(jax.random.fold_in, (None, 0))(key, jnp.arange(k)))(keys))
 
     def init(keys: Keys, x: Images) -> State:
-        others = clouds(sde.prior_sample(own_keys(stream(keys, Stream.PARTICLES)), x.shape[1:])).astype(x.dtype)
+        others = clouds(process.prior_sample(own_keys(stream(keys, Stream.PARTICLES)), x.shape[1:])).astype(x.dtype)
         cloud = others.at[:, 0].set(x)
         none = jnp.zeros((len(x), k), x.dtype)
         nfe = jnp.zeros(len(x), jnp.int32)
@@ -87,24 +89,25 @@ def particles(
         keys = stream(state.keys, state.i)
         x = flat(state.x)
         t, t_next = grid.at(state.i, x)
-        xhat, pull_back, score = denoised(sde, score_fn, x, t)
-        weighted = isotropic_solve(sde, observation, options, xhat, t)
-        residual = observation.y - observation.operator.forward(xhat)
+        prediction, pull_back = denoised(model, x, t)
+        weighted = isotropic_solve(process, observation, options, prediction.x0, t)
+        residual = observation.y - observation.operator.forward(prediction.x0)
         twist = clouds(-0.5 * jnp.sum(residual * weighted, axis=tuple(range(1, residual.ndim))))
-        gradient = within_reach(sde, options, pull_back(observation.operator.adjoint(weighted)), t)
+        gradient = within_reach(process, options, pull_back(observation.operator.adjoint(weighted)), t)
 
         log_w = state.log_w + state.change + twist
         chosen, log_w = _resampled(stream(keys, Stream.PARTICLES), log_w)
-        x, score, gradient, twist = (
-            flat(_take(cloud, chosen)) for cloud in (state.x, clouds(score), clouds(gradient), twist)
+        x, x0, eps, gradient, twist = (
+            flat(_take(cloud, chosen)) for cloud in (state.x, *map(clouds, prediction), clouds(gradient), twist)
         )
-        a, b, c = (expand(scalar, x) for scalar in predict(sde, t, t_next))
-        drift, z = b * gradient, normal(own_keys(stream(keys, Stream.NOISE)), x.shape[1:]).astype(x.dtype)
-        mean = a * x + b * score + drift
+        weights, prediction = step_of(process, t, t_next, 1.0), Prediction(x0, eps)
+        c, z = expand(weights.z, x), normal(own_keys(stream(keys, Stream.NOISE)), x.shape[1:]).astype(x.dtype)
+        unguided, mean = weights.mean(x, prediction), weights.mean(x, nudged(process, prediction, gradient, t))
+        drift = mean - unguided
         # log p - log q of two Gaussians whose means are `drift` apart, at a point z from the second.
         relative = drift / jnp.where(c > 0, c, 1.0)
         change = -jnp.sum(relative * (0.5 * relative + z), axis=(1, 2, 3)) * (c[:, 0, 0, 0] > 0) - twist
-        nfe = state.nfe + jnp.sum(clouds(jnp.asarray(evaluations(score_fn, t))), axis=1)
+        nfe = state.nfe + jnp.sum(clouds(jnp.asarray(evaluations(model, t))), axis=1)
         return State(state.i + 1, state.keys, clouds(mean + c * z), clouds(mean), log_w, clouds(change), nfe)
 
     def result(state: State) -> tuple[Images, Array]:
@@ -120,7 +123,7 @@ def particles(
         fraction=lambda state: state.i / n,
         view=lambda state: state.x[:, 0],
         result=result,
-        nfe=k * planned(score_fn, grid.t),
+        nfe=k * planned(model, grid.t),
         steps=n,
     )
 

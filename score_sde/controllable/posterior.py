@@ -29,13 +29,14 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from score_sde.array_types import Array, Images, Keys, PerSample, ScoreFn, Times
+from score_sde.array_types import Array, Images, Keys, PerSample, Times
+from score_sde.controllable.guidance import nudged, reach_of_gradient
 from score_sde.controllable.operators import Observation, Observed, conjugate_gradients
 from score_sde.errors import UsageError
-from score_sde.process import Process
+from score_sde.process import Model, Prediction, Process
 from score_sde.randomness import expand, normal
 from score_sde.sampling import Project
-from score_sde.sampling.solver import CountedScore, evaluations
+from score_sde.sampling.solver import CountedModel, evaluations
 
 
 class Options(NamedTuple):
@@ -62,87 +63,90 @@ class Options(NamedTuple):
             )
 
 
-Guide = Callable[[Process, ScoreFn, Observation, Options], ScoreFn]
+Guide = Callable[[Process, Model, Observation, Options], Model]
 
 
-def dps(sde: Process, score_fn: ScoreFn, observation: Observation, options: Options) -> ScoreFn:
+def dps(process: Process, model: Model, observation: Observation, options: Options) -> Model:
     """Diffusion posterior sampling: each of N steps goes by -zeta grad_x |y - A xhat|, whatever the noise.
 
-    N is the number of steps of the sampler that takes this score; one that chooses its steps itself has none.
+    N is the number of steps of the sampler that takes this model; one that chooses its steps itself has none.
     """
-    steps = sde.num_scales if options.num_steps is None else options.num_steps
+    steps = process.num_scales if options.num_steps is None else options.num_steps
 
-    def guided(x: Images, t: Times) -> Images:
-        xhat, pull_back, score = denoised(sde, score_fn, x, t)
-        residual = observation.y - observation.operator.forward(xhat)
+    def guided(x: Images, t: Times) -> Prediction:
+        prediction, pull_back = denoised(model, x, t)
+        residual = observation.y - observation.operator.forward(prediction.x0)
         length = jnp.sqrt(jnp.sum(jnp.square(residual), axis=tuple(range(1, residual.ndim))))
         direction = residual / expand(jnp.maximum(length, 1e-12), residual)
-        size = options.step * steps / jnp.square(sde.g(t))
-        return score + expand(size, x) * pull_back(observation.operator.adjoint(direction))
+        size = options.step * steps / jnp.square(process.g(t))
+        return nudged(process, prediction, expand(size, x) * pull_back(observation.operator.adjoint(direction)), t)
 
-    return _counted_as(score_fn, guided)
+    return _counted_as(model, guided)
 
 
-def pigdm(sde: Process, score_fn: ScoreFn, observation: Observation, options: Options) -> ScoreFn:
+def pigdm(process: Process, model: Model, observation: Observation, options: Options) -> Model:
     """Pseudoinverse-guided diffusion: x_0 given x_t spread evenly in all directions."""
 
-    def guided(x: Images, t: Times) -> Images:
-        xhat, pull_back, score = denoised(sde, score_fn, x, t)
-        gradient = pull_back(observation.operator.adjoint(isotropic_solve(sde, observation, options, xhat, t)))
-        return score + within_reach(sde, options, gradient, t)
+    def guided(x: Images, t: Times) -> Prediction:
+        prediction, pull_back = denoised(model, x, t)
+        weights = isotropic_solve(process, observation, options, prediction.x0, t)
+        gradient = pull_back(observation.operator.adjoint(weights))
+        return nudged(process, prediction, within_reach(process, options, gradient, t), t)
 
-    return _counted_as(score_fn, guided)
+    return _counted_as(model, guided)
 
 
-def isotropic_solve(sde: Process, observation: Observation, options: Options, xhat: Images, t: Times) -> Observed:
+def isotropic_solve(process: Process, observation: Observation, options: Options, xhat: Images, t: Times) -> Observed:
     """(r^2 A A^T + noise^2 I)^{-1} (y - A xhat), with r^2 the spread of `pigdm`."""
-    k2 = jnp.square(sde.noise_level(t))
-    spread = k2 * options.data_variance / (k2 + options.data_variance)
+    sigma2, data2 = jnp.square(process.sigma(t)), jnp.square(process.alpha(t)) * options.data_variance
+    spread = sigma2 * options.data_variance / (sigma2 + data2)
     residual = observation.y - observation.operator.forward(xhat)
     variance = jnp.square(observation.noise) / spread
     return observation.operator.solve(residual, variance) / expand(spread, residual)
 
 
-def tmpd(sde: Process, score_fn: ScoreFn, observation: Observation, options: Options) -> ScoreFn:
+def tmpd(process: Process, model: Model, observation: Observation, options: Options) -> Model:
     """Tweedie moment projection: with the covariance that the score's own derivative gives."""
     operator = observation.operator
 
-    def guided(x: Images, t: Times) -> Images:
-        xhat, pull_back, score = denoised(sde, score_fn, x, t)
-        spread = jnp.square(sde.sigma(t)) / sde.alpha(t)
+    def guided(x: Images, t: Times) -> Prediction:
+        prediction, pull_back = denoised(model, x, t)
+        spread = reach_of_gradient(process, t)
 
         def covariance(u: Observed) -> Observed:
             """A C_t A^T + noise^2 I; the derivative of xhat is symmetric, as that of any exact score is."""
             moved = operator.forward(expand(spread, x) * pull_back(operator.adjoint(u)))
             return moved + expand(jnp.square(observation.noise), u) * u
 
-        residual = observation.y - operator.forward(xhat)
+        residual = observation.y - operator.forward(prediction.x0)
         weights = conjugate_gradients(covariance, residual, iterations=options.iterations)
-        return score + within_reach(sde, options, pull_back(operator.adjoint(weights)), t)
+        gradient = within_reach(process, options, pull_back(operator.adjoint(weights)), t)
+        return nudged(process, prediction, gradient, t)
 
-    return _counted_as(score_fn, guided)
-
-
-def _counted_as(score_fn: ScoreFn, guided: ScoreFn) -> ScoreFn:
-    """A score that takes the evaluations of another, and derivatives of it, which are not extra."""
-    return CountedScore(guided, functools.partial(evaluations, score_fn))
+    return _counted_as(model, guided)
 
 
-def within_reach(sde: Process, options: Options, gradient: Images, t: Times) -> Images:
+def _counted_as(model: Model, guided: Model) -> Model:
+    """A model that takes the evaluations of another, and derivatives of it, which are not extra."""
+    return CountedModel(guided, functools.partial(evaluations, model))
+
+
+def within_reach(process: Process, options: Options, gradient: Images, t: Times) -> Images:
     """The gradient of log p(y | x_t), where it moves xhat, by std^2 / m of it, no further than `reach`."""
-    per_unit = expand(jnp.square(sde.sigma(t)) / sde.alpha(t), gradient)
-    return jnp.clip(per_unit * gradient, -options.reach, options.reach) / per_unit
+    per_unit = expand(reach_of_gradient(process, t), gradient)
+    within = jnp.clip(per_unit * gradient, -options.reach, options.reach) / jnp.where(per_unit > 0, per_unit, 1)
+    return jnp.where(per_unit > 0, within, gradient)
 
 
-def denoised(sde: Process, score_fn: ScoreFn, x: Images, t: Times) -> tuple[Images, Callable[[Images], Images], Images]:
-    """xhat, u -> (d xhat / dx)^T u, and the score at x: one evaluation of the network, to be differentiated."""
+def denoised(model: Model, x: Images, t: Times) -> tuple[Prediction, Callable[[Images], Images]]:
+    """The prediction at x, and u -> (d x0 / dx)^T u: one evaluation of the network, to be differentiated."""
 
-    def tweedie(x: Images) -> tuple[Images, Images]:
-        score = score_fn(x, t)
-        return (x + expand(jnp.square(sde.sigma(t)), x) * score) / expand(sde.alpha(t), x), score
+    def mean(x: Images) -> tuple[Images, Images]:
+        prediction = model(x, t)
+        return prediction.x0, prediction.eps
 
-    xhat, pull_back, score = jax.vjp(tweedie, x, has_aux=True)
-    return xhat, lambda u: pull_back(u)[0], score
+    x0, pull_back, eps = jax.vjp(mean, x, has_aux=True)
+    return Prediction(x0, eps), lambda u: pull_back(u)[0]
 
 
 class Projection(NamedTuple):
@@ -152,7 +156,7 @@ class Projection(NamedTuple):
     project: Project
 
 
-def projection(sde: Process, observation: Observation) -> Projection:
+def projection(process: Process, observation: Observation) -> Projection:
     """What is known of x_t, perturbed, takes the place of what the sampler has for it.
 
     x <- x + A^T (A A^T)^{-1} (y_t - A x), with y_t = m y + std A z. A noisy y has some of the noise of x_t already: in
@@ -178,8 +182,8 @@ def projection(sde: Process, observation: Observation) -> Projection:
         return expand(jnp.square(std), g) - expand(jnp.square(noise), g) / g
 
     def project(keys: Keys, t: Times, x: Images, x_mean: Images) -> tuple[Images, Images]:
-        mean_scale, std = sde.alpha(t), sde.sigma(t)
-        mean, noise = expand(mean_scale, y) * y, mean_scale * observation.noise
+        alpha, std = process.alpha(t), process.sigma(t)
+        mean, noise = expand(alpha, y) * y, alpha * observation.noise
         z = operator.forward(normal(keys, x.shape[1:]).astype(x.dtype))
         perturbation = expand(std, y) * z
         if spectral:

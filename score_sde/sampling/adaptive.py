@@ -8,13 +8,15 @@ the same Brownian path. (The published algorithm draws fresh noise then, which f
 from typing import NamedTuple
 
 import jax.numpy as jnp
+import numpy as np
 
-from score_sde.array_types import Array, Images, Int, Keys, PerSample, ScoreFn, Times
+from score_sde.array_types import Array, Images, Int, Keys, PerSample, Times
 from score_sde.errors import UsageError
-from score_sde.process import Process
+from score_sde.process import Model, Process, score
 from score_sde.randomness import Stream, expand, stream
 from score_sde.sampling.brownian import brownian
-from score_sde.sampling.solver import Solver, check_eps, evaluations
+from score_sde.sampling.predictors import Diffusion
+from score_sde.sampling.solver import Solver, check_eps, evaluations, predict
 
 FIRST_STEP, SAFETY, EXPONENT = 0.01, 0.9, 0.9  # h_init, theta and r of the algorithm
 
@@ -25,35 +27,52 @@ class State(NamedTuple):
     h: PerSample  # size of the next step, > 0
     x: Images
     previous: Images  # the last accepted Euler-Maruyama point
-    w: Images  # the Brownian path at 1 - t
+    path: Images  # the Brownian one at 1 - t
     nfe: Int[Array, " b"]
     batch_nfe: Int[Array, ""]
 
 
 def adaptive(
-    sde: Process,
-    score_fn: ScoreFn,
+    process: Process,
+    model: Model,
     *,
     rtol: float = 0.02,
     atol: float = 2 / 256,
     eps: float | None = None,
+    diffusion: Diffusion = 1.0,
     noise_removal: bool = True,
 ) -> Solver:
     """A solver from x_T ~ p_1 to samples; its result is (x, nfe), nfe of shape (b,) the exact evaluations a sample.
 
     rtol: relative to the pixels; 0.01 to 0.05 in the reference. atol: absolute; there one of 256 levels, 2/256 for data
-    in [-1, 1] and 1/256 in [0, 1]. eps: last time, default `sde.sampling_eps`.
+    in [-1, 1] and 1/256 in [0, 1]. eps: last time, default `process.sampling_eps`.
+    diffusion: w > 0, or w(t), of the reverse SDE whose noise has the variance w g^2 dt (`predictors`, eq. 1).
     noise_removal: return the posterior mean of the data at eps (Tweedie), for 1 more evaluation.
-    A sample on which the solver fails is NaN. Raises `UsageError` for tolerances that are not positive.
+    A sample on which the solver fails is NaN. Raises `UsageError` for tolerances that are not positive, and for
+    processes whose f and g are infinite at t = 1.
     """
     if not (rtol > 0 and atol > 0):
         raise UsageError(f"sampling.sde_rtol={rtol} and sampling.sde_atol={atol} must be positive; try 0.02 and 1/256.")
-    eps = sde.sampling_eps if eps is None else eps
+    if process.begins_in_noise:
+        raise UsageError(
+            f"The adaptive SDE needs f and g, which are infinite at t = 1 of {type(process).__name__}; set "
+            "sampling.method=ode, or another."
+        )
+    if not callable(diffusion) and not 0 <= diffusion < np.inf:
+        raise UsageError(f"sampling.diffusion={diffusion} must be 0 or more, and finite.")
+    eps = process.sampling_eps if eps is None else eps
     check_eps(eps)
+
+    def w(t: Times) -> Times | float:
+        return diffusion(t) if callable(diffusion) else diffusion
 
     def drift(x: Images, t: Times) -> Images:
         """Of the reverse SDE, per unit of time running down."""
-        return expand(jnp.square(sde.g(t)), x) * score_fn(x, t) - expand(sde.f(t), x) * x
+        pull = expand((1 + w(t)) / 2 * jnp.square(process.g(t)), x)
+        return pull * score(process, predict(model, x, t), t) - expand(process.f(t), x) * x
+
+    def diffuse(t: Times, dw: Images) -> Images:
+        return expand(w(t) ** 0.5 * process.g(t), dw) * dw
 
     def init(keys: Keys, x: Images) -> State:
         t = jnp.ones(len(x), x.dtype)
@@ -62,20 +81,20 @@ def adaptive(
         return State(stream(keys, Stream.STEPS), t, h, x, x, jnp.zeros_like(x), nfe, jnp.int32(0))
 
     def step(state: State) -> State:
-        keys, t, h, x, previous, w, nfe, batch_nfe = state
+        keys, t, h, x, previous, path, nfe, batch_nfe = state
         active = t > eps
         smallest = 10 * jnp.finfo(t.dtype).eps * t
         h = jnp.where(h > smallest, h, smallest)  # also where it is NaN
         t_new = jnp.where(h < t - eps, t - h, eps)
         dt = expand(t - t_new, x)
-        w_new = brownian(keys, x.shape[1:], 1 - t_new).astype(x.dtype)
-        euler = x + dt * drift(x, t) + expand(sde.g(t), x) * (w_new - w)
-        second = x + dt * drift(euler, t_new) + expand(sde.g(t_new), x) * (w_new - w)
+        path_new = brownian(keys, x.shape[1:], 1 - t_new).astype(x.dtype)
+        euler = x + dt * drift(x, t) + diffuse(t, path_new - path)
+        second = x + dt * drift(euler, t_new) + diffuse(t_new, path_new - path)
         heun = (euler + second) / 2
         scale = jnp.maximum(atol, rtol * jnp.maximum(jnp.abs(euler), jnp.abs(previous)))
         error = jnp.sqrt(jnp.mean(jnp.square((euler - heun) / scale), axis=tuple(range(1, x.ndim))))
 
-        first, last = evaluations(score_fn, t), evaluations(score_fn, t_new)
+        first, last = evaluations(model, t), evaluations(model, t_new)
         accepted = active & (error <= 1)
         failed = active & ~accepted & (h <= smallest)
         factor = SAFETY * error**-EXPONENT
@@ -89,7 +108,7 @@ def adaptive(
             jnp.where(active, jnp.where(jnp.isfinite(error), jnp.clip(factor, 0.1, 10.0), 0.1) * h, h),
             jnp.where(expand(failed, x), jnp.nan, keep(heun, x)),
             keep(euler, previous),
-            keep(w_new, w),
+            keep(path_new, path),
             nfe + jnp.where(active, first + last, 0),
             batch_nfe + jnp.max(first) + jnp.max(last),
         )
@@ -102,11 +121,10 @@ def adaptive(
         if not noise_removal:
             return state.x, state.nfe
         t = jnp.full_like(state.t, eps)
-        data = state.x + expand(jnp.square(sde.sigma(t)), state.x) * score_fn(state.x, t)
-        return data / expand(sde.alpha(t), data), state.nfe + evaluations(score_fn, t)
+        return predict(model, state.x, t).x0, state.nfe + evaluations(model, t)
 
     def batch_nfe(state: State) -> Array:
-        last = jnp.max(evaluations(score_fn, jnp.full_like(state.t, eps))) if noise_removal else 0
+        last = jnp.max(evaluations(model, jnp.full_like(state.t, eps))) if noise_removal else 0
         return jnp.full_like(state.nfe, state.batch_nfe + last)
 
     return Solver(init, step, fraction, view=lambda state: state.x, result=result, batch_nfe=batch_nfe)

@@ -9,30 +9,35 @@ import jax.numpy as jnp
 
 from score_sde.array_types import Images, PerSample, Times
 from score_sde.process import Process
+from score_sde.sde import chain_of
 
 Corrector = Callable[[Process, Times, float, Images, Images], PerSample]
 
 
-def langevin(sde: Process, t: Times, snr: float, score: Images, z: Images) -> PerSample:
+def langevin(process: Process, t: Times, snr: float, score: Images, z: Images) -> PerSample:
     """2 alpha (snr |z| / |score|)^2, norms averaged over the whole batch, on all devices.
 
     As in the paper's code; the step, and so a sample, depends on what else is in the batch.
     """
-    return 2 * sde.langevin_scale(t) * jnp.square(snr * jnp.mean(_norms(z)) / jnp.mean(_norms(score)))
+    return 2 * _scale(process, t) * jnp.square(snr * jnp.mean(_norms(z)) / jnp.mean(_norms(score)))
 
 
-def langevin_per_sample(sde: Process, t: Times, snr: float, score: Images, z: Images) -> PerSample:
+def langevin_per_sample(process: Process, t: Times, snr: float, score: Images, z: Images) -> PerSample:
     """2 alpha snr^2 D / |score|^2: `langevin` with each sample's own norm, and |z| replaced by sqrt(D) (appendix G).
 
     A sample does not depend on its batch. Its steps depend on where it is, which biases the result by order 1/D: little
     for images, much in a few dimensions.
     """
-    return 2 * sde.langevin_scale(t) * jnp.square(snr / _norms(score)) * z[0].size
+    return 2 * _scale(process, t) * jnp.square(snr / _norms(score)) * z[0].size
 
 
-def ald(sde: Process, t: Times, snr: float, score: Images, z: Images) -> PerSample:
+def ald(process: Process, t: Times, snr: float, score: Images, z: Images) -> PerSample:
     """2 alpha (snr std(t))^2: the annealed Langevin dynamics of NCSN."""
-    return 2 * sde.langevin_scale(t) * jnp.square(snr * sde.sigma(t))
+    return 2 * _scale(process, t) * jnp.square(snr * process.sigma(t))
+
+
+def _scale(process: Process, t: Times) -> PerSample:
+    return chain_of(process, "A Langevin corrector needs").langevin_scale(t)
 
 
 def _norms(x: Images) -> PerSample:

@@ -30,11 +30,11 @@ from typing import NamedTuple
 
 import numpy as np
 
-from score_sde.array_types import ScoreFn
 from score_sde.errors import UsageError, one_of
-from score_sde.process import Process
+from score_sde.process import Model, Process, in_float64
 from score_sde.randomness import Noise, normal
 from score_sde.sampling.grids import time_grid
+from score_sde.sampling.rows import KEEP, Grid, Rows, first_step
 from score_sde.sampling.solver import Project, Solver, check_eps
 from score_sde.sampling.tabulated import Table, tabulated
 
@@ -47,49 +47,9 @@ class Options(NamedTuple):
     s_min: float = 0.05
     s_max: float = 50.0
     s_noise: float = 1.003
+    diffusion: float = 1.0  # dpmpp_2m_sde: w
 
 
-class Grid(NamedTuple):
-    """Times t_0 > ... > t_n and what they mean, in float64."""
-
-    sde: Process
-    t: np.ndarray
-    denoises: bool = True  # whether one more step, to level 0, follows
-
-    @property
-    def k(self) -> np.ndarray:
-        return self.sde.noise_level(self.t)
-
-    def between(self, i: int, fraction: float) -> tuple[float, float]:
-        """(t, k) inside step i, at a fraction of it in log k."""
-        k = self.k[i] ** (1 - fraction) * self.k[i + 1] ** fraction
-        return float(self.sde.time(np.array([k]))[0]), float(k)
-
-
-Weights = Sequence[float] | np.ndarray  # of base and of evaluations, the latest first
-
-
-class _Rows:
-    """Collects the rows of a table."""
-
-    def __init__(self, *, predicts_data: bool = False):
-        self.predicts_data = predicts_data
-        self.t, self.base, self.trial, self.noise = [], [], [], []
-
-    def add(self, t: float, base: Weights, trial: Weights | None = None, noise: float = 0.0) -> None:
-        """A row that completes a step; or, given `trial` too, one that does something else with base."""
-        self.t.append(t)
-        self.base.append(base)
-        self.trial.append(base if trial is None else trial)
-        self.noise.append(noise)
-
-    def table(self) -> Table:
-        width = max(map(len, self.base + self.trial))
-        pad = [np.array([[*row, *[0.0] * (width - len(row))] for row in rows]) for rows in (self.base, self.trial)]
-        return Table(self.predicts_data, np.array(self.t), *pad, np.array(self.noise))
-
-
-KEEP = (1.0,)  # base stays as it is
 THIRD = (
     0.72  # longest step in l, half of the noise, for which third order is better than second (experiments/truth_table)
 )
@@ -97,28 +57,29 @@ THIRD = (
 
 def _ddim(grid: Grid, options: Options) -> Table:
     """y' = d + sqrt(k'^2 - c^2) e + c z, with c^2 = eta^2 k'^2 (1 - (k'/k)^2)."""
-    rows = _Rows()
+    rows = Rows()
     for t, k, k1 in zip(grid.t, grid.k, grid.k[1:], strict=False):
         c = options.eta * k1 * np.sqrt(1 - np.square(k1 / k))
         rows.add(t, [1, np.sqrt(k1**2 - c**2) - k], noise=c)
-    return rows.table()
+    return rows.table(grid)
 
 
 def _velocity(grid: Grid) -> tuple[np.ndarray, np.ndarray]:
     """(f, w) of dx/dt = f x + w e at the grid's times."""
-    g, std = grid.sde.g(grid.t), grid.sde.sigma(grid.t)
-    return grid.sde.f(grid.t), np.square(g) / (2 * std)
+    alpha, sigma = (in_float64(part, grid.t) for part in (grid.process.alpha, grid.process.sigma))
+    d_alpha, d_sigma = grid.process.rates(grid.t)
+    return d_alpha / alpha, d_sigma - d_alpha / alpha * sigma
 
 
 def _euler(grid: Grid, options: Options) -> Table:
-    rows, scale, (f, w) = _Rows(), grid.sde.alpha(grid.t), _velocity(grid)
+    rows, scale, (f, w) = Rows(), in_float64(grid.process.alpha, grid.t), _velocity(grid)
     for i, dt in enumerate(np.diff(grid.t)):
         rows.add(grid.t[i], [(1 + dt * f[i]) * scale[i] / scale[i + 1], dt * w[i] / scale[i + 1]])
-    return rows.table()
+    return rows.table(grid)
 
 
 def _heun(grid: Grid, options: Options) -> Table:
-    rows, scale, (f, w) = _Rows(), grid.sde.alpha(grid.t), _velocity(grid)
+    rows, scale, (f, w) = Rows(), in_float64(grid.process.alpha, grid.t), _velocity(grid)
     for i, dt in enumerate(np.diff(grid.t)):
         x0, e0 = scale[i], 0.0  # of base in x; each line below is a row (base, e) of weights in x
         predicted = np.array([(1 + dt * f[i]) * x0, dt * w[i]])
@@ -126,7 +87,7 @@ def _heun(grid: Grid, options: Options) -> Table:
         corrected = np.array([x0, e0]) + dt / 2 * (slope0 + slope1)
         rows.add(grid.t[i], KEEP, predicted / scale[i + 1])
         rows.add(grid.t[i + 1], np.array([corrected[0], dt / 2 * w[i + 1], corrected[1]]) / scale[i + 1])
-    return rows.table()
+    return rows.table(grid)
 
 
 def _edm(grid: Grid, options: Options) -> Table:
@@ -138,30 +99,30 @@ def _edm_stochastic(grid: Grid, options: Options) -> Table:
 
     gamma is s_churn over the number of steps, with that to level 0, as published.
     """
-    rows, k, n = _Rows(), grid.k, len(grid.t) - 1
+    rows, k, n = Rows(), grid.k, len(grid.t) - 1
     churn = min(options.s_churn / (n + grid.denoises), np.sqrt(2) - 1)
     gamma = np.where((k >= options.s_min) & (k <= options.s_max), churn, 0.0)
     raised = np.minimum(k * (1 + gamma), k[0])
     noise = options.s_noise * np.sqrt(np.maximum(np.square(raised) - np.square(k), 0.0))
-    t = np.where(raised > k, grid.sde.time(raised), grid.t)
+    t = np.where(raised > k, grid.time(raised), grid.t)
     for i in range(n):
         step = k[i + 1] - raised[i]
         rows.add(t[i], KEEP, [1, step])
         rows.add(grid.t[i + 1], [1, step / 2, step / 2], noise=noise[i + 1] if i + 1 < n else 0.0)
-    return rows.table()
+    return rows.table(grid)
 
 
 def _dpm_solver_2(grid: Grid, options: Options) -> Table:
-    rows = _Rows()
+    rows = Rows()
     for i in range(len(grid.t) - 1):
         t1, k1 = grid.between(i, 1 / 2)
         rows.add(grid.t[i], KEEP, [1, k1 - grid.k[i]])
         rows.add(t1, [1, grid.k[i + 1] - grid.k[i]])
-    return rows.table()
+    return rows.table(grid)
 
 
 def _dpm_solver_3(grid: Grid, options: Options) -> Table:
-    rows, k = _Rows(), grid.k
+    rows, k = Rows(), grid.k
     for i, h in enumerate(np.log(k[:-1] / k[1:])):
         (t1, k1), (t2, k2) = grid.between(i, 1 / 3), grid.between(i, 2 / 3)
         slope = 2 * k2 * (np.expm1(2 * h / 3) / (2 * h / 3) - 1)
@@ -169,16 +130,16 @@ def _dpm_solver_3(grid: Grid, options: Options) -> Table:
         rows.add(grid.t[i], KEEP, [1, k1 - k[i]])
         rows.add(t1, KEEP, [1, -slope, k2 - k[i] + slope])
         rows.add(t2, [1, -curve, 0, k[i + 1] - k[i] + curve])
-    return rows.table()
+    return rows.table(grid)
 
 
 def _dpmpp_2s(grid: Grid, options: Options) -> Table:
-    rows, k = _Rows(predicts_data=True), grid.k
+    rows, k = Rows(predicts_data=True), grid.k
     for i in range(len(grid.t) - 1):
         t1, k1 = grid.between(i, 1 / 2)
         rows.add(grid.t[i], KEEP, [k1 / k[i], 1 - k1 / k[i]])
         rows.add(t1, [k[i + 1] / k[i], 1 - k[i + 1] / k[i]])
-    return rows.table()
+    return rows.table(grid)
 
 
 def _orders(h: np.ndarray, order: int) -> list[int]:
@@ -188,26 +149,27 @@ def _orders(h: np.ndarray, order: int) -> list[int]:
 
 
 def _dpmpp_2m(grid: Grid, options: Options) -> Table:
-    rows, h = _Rows(predicts_data=True), np.log(grid.k[:-1] / grid.k[1:])
+    rows, h = Rows(predicts_data=True), np.log(grid.k[:-1] / grid.k[1:])
     for i, order in enumerate(_orders(h, 2)):
         slope = 0.5 * h[i] / h[i - 1] if order == 2 else 0.0
         rows.add(grid.t[i], [np.exp(-h[i]), *(-np.expm1(-h[i]) * np.array([1 + slope, -slope]))])
-    return rows.table()
+    return rows.table(grid)
 
 
 def _dpmpp_2m_sde(grid: Grid, options: Options) -> Table:
-    rows, k, h = _Rows(predicts_data=True), grid.k, np.log(grid.k[:-1] / grid.k[1:])
+    """On the reverse SDE whose noise has the variance w g^2 dt: y decays by e^{-(1 + w) h}."""
+    rows, k, h, w = Rows(predicts_data=True), grid.k, np.log(grid.k[:-1] / grid.k[1:]), options.diffusion
     for i, order in enumerate(_orders(h, 2)):
         slope = 0.5 * h[i] / h[i - 1] if order == 2 else 0.0
-        weight = -np.expm1(-2 * h[i])
-        noise = k[i + 1] * np.sqrt(weight)
-        rows.add(grid.t[i], [np.exp(-2 * h[i]), weight * (1 + slope), -weight * slope], noise=noise)
-    return rows.table()
+        decay = (1 + w) * h[i]
+        weight, noise = -np.expm1(-decay), k[i + 1] * np.sqrt(-np.expm1(-2 * w * h[i]))
+        rows.add(grid.t[i], [np.exp(-decay), weight * (1 + slope), -weight * slope], noise=noise)
+    return rows.table(grid)
 
 
 def _dpmpp_3m(grid: Grid, options: Options) -> Table:
     """As published: the second divided difference has half of its weight in eq. (1), so the order is 2."""
-    rows, h = _Rows(predicts_data=True), np.log(grid.k[:-1] / grid.k[1:])
+    rows, h = Rows(predicts_data=True), np.log(grid.k[:-1] / grid.k[1:])
     for i, order in enumerate(_orders(h, 3)):
         phi1 = -np.expm1(-h[i])
         phi2 = 1 - phi1 / h[i]
@@ -220,7 +182,7 @@ def _dpmpp_3m(grid: Grid, options: Options) -> Table:
         d0, d1 = np.array([1, -1, 0]) / r0, np.array([0, 1, -1]) / r1
         slope, curve = d0 + r0 / (r0 + r1) * (d0 - d1), (d0 - d1) / (r0 + r1)
         rows.add(grid.t[i], [np.exp(-h[i]), *(phi1 * np.array([1, 0, 0]) + phi2 * slope - phi3 * curve)])
-    return rows.table()
+    return rows.table(grid)
 
 
 def _lagrange(nodes: np.ndarray, at: np.ndarray) -> np.ndarray:
@@ -244,7 +206,7 @@ def _unipc(order: int) -> Callable[[Grid, Options], Table]:
     """A step's result is corrected once the network has been evaluated there, which costs nothing more."""
 
     def table(grid: Grid, options: Options) -> Table:
-        rows, lam, n = _Rows(predicts_data=True), -np.log(grid.k), len(grid.t) - 1
+        rows, lam, n = Rows(predicts_data=True), -np.log(grid.k), len(grid.t) - 1
         orders, base = _orders(np.diff(lam), order), np.array([1.0])
         for i in range(n):
             if i > 0:
@@ -255,8 +217,8 @@ def _unipc(order: int) -> Callable[[Grid, Options], Table]:
             width = max(len(base), 1 + len(predictor))
             trial = np.pad(trial, (0, width - len(trial)))
             trial[1 : 1 + len(predictor)] += predictor
-            rows.add(grid.t[i], base if i < n - 1 else trial, trial)
-        return rows.table()
+            rows.add(grid.t[i], base if i < n - 1 else trial, trial, at=grid.t[i] if i < n - 1 else grid.t[n])
+        return rows.table(grid)
 
     return table
 
@@ -277,14 +239,14 @@ def _corrector(lam: np.ndarray, i: int, order: int) -> np.ndarray:
 
 def _deis(order: int) -> Callable[[Grid, Options], Table]:
     def table(grid: Grid, options: Options) -> Table:
-        rows, lam = _Rows(), -np.log(grid.k)
+        rows, lam = Rows(), -np.log(grid.k)
         for i in range(len(lam) - 1):
             h = lam[i + 1] - lam[i]
             k = np.exp(-(lam[i] + h * (NODES + 1) / 2))
             nodes = grid.t[i::-1][: order + 1]
-            weights = _lagrange(nodes, grid.sde.time(k)) @ (WEIGHTS * h / 2 * -k)  # dk = -k d lam
+            weights = _lagrange(nodes, grid.time(k)) @ (WEIGHTS * h / 2 * -k)  # dk = -k d lam
             rows.add(grid.t[i], [1, *weights])
-        return rows.table()
+        return rows.table(grid)
 
     return table
 
@@ -293,10 +255,10 @@ ADAMS_BASHFORTH = ([1], [3 / 2, -1 / 2], [23 / 12, -16 / 12, 5 / 12], [55 / 24, 
 
 
 def _ipndm(grid: Grid, options: Options) -> Table:
-    rows = _Rows()
+    rows = Rows()
     for i, step in enumerate(np.diff(grid.k)):
         rows.add(grid.t[i], [1, *(step * np.array(ADAMS_BASHFORTH[min(i, 3)]))])
-    return rows.table()
+    return rows.table(grid)
 
 
 FAST_SOLVERS: dict[str, Callable[[Grid, Options], Table]] = {
@@ -322,8 +284,8 @@ FAST_SOLVERS: dict[str, Callable[[Grid, Options], Table]] = {
 
 
 def fast_solver(
-    sde: Process,
-    score_fn: ScoreFn,
+    process: Process,
+    model: Model,
     *,
     name: str = "dpmpp_2m",
     num_steps: int = 20,
@@ -338,15 +300,17 @@ def fast_solver(
     """A solver from x_T ~ p_1 to samples; its result is (x, nfe), nfe of shape (b,) the exact evaluations a sample.
 
     name: of the table above. num_steps: steps, of as many evaluations as the solver has inside one.
-    grid, rho: see `score_sde.sampling.grids`. eps: last time, default `sde.sampling_eps`.
+    grid, rho: see `score_sde.sampling.grids`. eps: last time, default `process.sampling_eps`.
     noise_removal: return the posterior mean of the data at eps (Tweedie), for 1 more evaluation.
     project: see `score_sde.sampling.tabulated`. noise: where the stochastic ones draw z from.
-    options: eta in [0, 1] (ddim: 0 is deterministic, 1 ancestral); s_churn, s_min, s_max, s_noise (edm_stochastic;
-    s_min and s_max are noise levels std / mean_scale in model range, the defaults those for data in [-1, 1]).
-    Raises `UsageError` for what is unknown or out of range.
+    options: eta in [0, 1] (ddim: 0 is deterministic, 1 ancestral); diffusion >= 0 (dpmpp_2m_sde: w of the noise's
+    variance w g^2 dt); s_churn, s_min, s_max, s_noise (edm_stochastic; s_min and s_max are noise levels sigma / alpha
+    in model range, the defaults those for data in [-1, 1]).
+    Where alpha(1) = 0 the first step is x <- alpha x0 + sigma eps, of one evaluation, whatever the solver.
+    Raises `UsageError` for what is unknown or out of range, and for schedules that differ from pixel to pixel.
     """
     build = FAST_SOLVERS[one_of("sampling.method", name, FAST_SOLVERS)]
-    eps = sde.sampling_eps if eps is None else eps
+    eps = process.sampling_eps if eps is None else eps
     check_eps(eps)
     for option in options:
         one_of("option of a fast solver", option, Options._fields)
@@ -355,5 +319,13 @@ def fast_solver(
         raise UsageError(f"sampling.eta={chosen.eta} must be in [0, 1]: 0 is deterministic, 1 ancestral.")
     if not (chosen.s_churn >= 0 and 0 <= chosen.s_min <= chosen.s_max and chosen.s_noise > 0):
         raise UsageError("Churn needs sampling.s_churn >= 0, 0 <= s_min <= s_max and s_noise > 0.")
-    table = build(Grid(sde, time_grid(sde, grid, num_steps, eps=eps, rho=rho), noise_removal), chosen)
-    return tabulated(sde, score_fn, table, eps=eps, noise_removal=noise_removal, project=project, noise=noise)
+    if not 0 <= chosen.diffusion < np.inf:
+        raise UsageError(f"sampling.diffusion={chosen.diffusion} must be 0 or more, and finite.")
+    t = time_grid(process, grid, num_steps, eps=eps, rho=rho)
+    if process.begins_in_noise:
+        rest = build(Grid(process, t[1:], noise_removal), chosen) if num_steps > 1 else None
+        kept = {"ddim": np.sqrt(1 - chosen.eta**2), "dpmpp_2m_sde": float(chosen.diffusion == 0)}.get(name, 1.0)
+        table = first_step(process, t, rest, kept)
+    else:
+        table = build(Grid(process, t, noise_removal), chosen)
+    return tabulated(model, table, eps=eps, noise_removal=noise_removal, project=project, noise=noise)

@@ -7,6 +7,9 @@ equidistant
     quadratic   in sqrt(t), as in DDIM and DEIS
     log_snr     in log k, as in DPM-Solver
     karras      in k^(1/rho), as in Karras et al. (2022), eq. 5
+
+Where alpha(1) = 0, so that k(1) is infinite, a grid in k takes one step to the largest t of log-SNR >= -10, and is
+equidistant from there.
 """
 
 from collections.abc import Callable
@@ -14,10 +17,12 @@ from collections.abc import Callable
 import numpy as np
 
 from score_sde.errors import UsageError, one_of
-from score_sde.process import Process
+from score_sde.process import Process, in_float64
+
+FAINT = np.exp(5.0)  # the noise level of a log-SNR of -10
 
 
-def time_grid(sde: Process, name: str, num_steps: int, *, eps: float, rho: float = 7.0) -> np.ndarray:
+def time_grid(process: Process, name: str, num_steps: int, *, eps: float, rho: float = 7.0) -> np.ndarray:
     """t_0 = 1 > ... > t_n = eps, float64, for n = `num_steps` >= 1. rho: of "karras" only, > 0.
 
     Raises `UsageError` for an unknown name, no steps, or rho <= 0.
@@ -27,30 +32,44 @@ def time_grid(sde: Process, name: str, num_steps: int, *, eps: float, rho: float
         raise UsageError(f"sampling.num_steps={num_steps} must be at least 1.")
     if not 0 < rho < np.inf:
         raise UsageError(f"sampling.rho={rho} must be positive and finite; Karras et al. take 7.")
-    t = spacing(sde, np.linspace(0.0, 1.0, num_steps + 1), eps, rho)
+    if not process.scalar:
+        raise UsageError(
+            f"A time grid needs one noise level for all pixels, and {type(process).__name__} has one for each; set "
+            "sampling.method to ode, or to pc with sampling.predictor=exponential."
+        )
+    if process.begins_in_noise and spacing in (_log_snr, _karras):
+        if num_steps == 1:
+            return np.array([1.0, eps])
+        high = process.time(np.array([FAINT])).item()
+        t = np.append(1.0, spacing(process, np.linspace(0.0, 1.0, num_steps), high, eps, rho))
+    else:
+        t = spacing(process, np.linspace(0.0, 1.0, num_steps + 1), 1.0, eps, rho)
     t[0], t[-1] = 1.0, eps  # to the last bit
     return t
 
 
-def _uniform(sde: Process, fraction: np.ndarray, eps: float, rho: float) -> np.ndarray:
-    return 1.0 + fraction * (eps - 1.0)
+Spacing = Callable[[Process, np.ndarray, float, float, float], np.ndarray]  # fractions 0..1 -> times from first to eps
 
 
-def _quadratic(sde: Process, fraction: np.ndarray, eps: float, rho: float) -> np.ndarray:
-    return np.square(1.0 + fraction * (np.sqrt(eps) - 1.0))
+def _uniform(process: Process, fraction: np.ndarray, first: float, eps: float, rho: float) -> np.ndarray:
+    return first + fraction * (eps - first)
 
 
-def _log_snr(sde: Process, fraction: np.ndarray, eps: float, rho: float) -> np.ndarray:
-    high, low = np.log(sde.noise_level(np.array([1.0, eps])))
-    return sde.time(np.exp(high + fraction * (low - high)))
+def _quadratic(process: Process, fraction: np.ndarray, first: float, eps: float, rho: float) -> np.ndarray:
+    return np.square(np.sqrt(first) + fraction * (np.sqrt(eps) - np.sqrt(first)))
 
 
-def _karras(sde: Process, fraction: np.ndarray, eps: float, rho: float) -> np.ndarray:
-    high, low = sde.noise_level(np.array([1.0, eps])) ** (1 / rho)
-    return sde.time((high + fraction * (low - high)) ** rho)
+def _log_snr(process: Process, fraction: np.ndarray, first: float, eps: float, rho: float) -> np.ndarray:
+    high, low = np.log(in_float64(process.noise_level, np.array([first, eps])))
+    return in_float64(process.time, np.exp(high + fraction * (low - high)))
 
 
-GRIDS: dict[str, Callable[[Process, np.ndarray, float, float], np.ndarray]] = {
+def _karras(process: Process, fraction: np.ndarray, first: float, eps: float, rho: float) -> np.ndarray:
+    high, low = in_float64(process.noise_level, np.array([first, eps])) ** (1 / rho)
+    return in_float64(process.time, (high + fraction * (low - high)) ** rho)
+
+
+GRIDS: dict[str, Spacing] = {
     "uniform": _uniform,
     "quadratic": _quadratic,
     "log_snr": _log_snr,

@@ -1,57 +1,98 @@
-r"""Predictors: one step of the reverse-time SDE (paper, algorithm 1 and appendices D to F).
+r"""Predictors: one step of a reverse-time SDE (paper, algorithm 1 and appendices D to F).
 
-For an affine SDE every predictor is three scalars of time,
+Besides the paper's reverse SDE, in which the noise has the variance g^2 dt, there is one with w g^2 dt for every
+w >= 0, and all of them have the marginals p_t (Karras et al., 2022, appendix B),
 
-    x_mean = a x + b score(x, t),     x = x_mean + c z,                         (1)
+    dx = [f x - (1 + w) / 2 g^2 score] dt + sqrt(w) g dw,     w = 1 the paper's,  w = 0 the probability-flow ODE.   (1)
 
-and its probability-flow version has b halved where b is the score's share of the reverse drift, and c = 0.
+For every predictor a step is four numbers for each time, the weights in
+
+    x_mean = x x_t + x0 E[x_0 | x_t] + eps E[eps | x_t],      x_next = x_mean + z noise.                            (2)
 
 A predictor is given the time t and that at which its step ends, or None for a step of the paper's code: of 1/N, or of
-the chain, wherever it ends. Between two times the probability flow is `flow`, whatever the predictor.
+the chain, wherever it ends.
 """
 
 from collections.abc import Callable
+from typing import NamedTuple
 
 import jax.numpy as jnp
 
-from score_sde.array_types import PerSample, Times
-from score_sde.process import Process
+from score_sde.array_types import Array, Images, PerSample, Times
+from score_sde.errors import UsageError
+from score_sde.process import Prediction, Process
+from score_sde.randomness import expand
+from score_sde.sde import chain_of
 
-Coefficients = tuple[PerSample, PerSample, PerSample]
-Predictor = Callable[[Process, Times, Times | None], Coefficients]
-
-
-def euler_maruyama(sde: Process, t: Times, t_next: Times | None = None) -> Coefficients:
-    """Euler-Maruyama on the reverse SDE (eq. 6)."""
-    n = sde.steps_a_unit(t, t_next)
-    g = sde.g(t)
-    return 1 - sde.f(t) / n, jnp.square(g) / n, g / n**0.5
+Diffusion = float | Callable[[Times], Times]  # w, or w(t)
 
 
-def reverse_diffusion(sde: Process, t: Times, t_next: Times | None = None) -> Coefficients:
-    """The reverse SDE discretised as the chain is (eq. 46)."""
-    f, g = sde.chain(t, t_next)
-    return 1 - f, jnp.square(g), g
+class Step(NamedTuple):
+    """The weights of eq. (2), each of shape (b,) or of the images'; None is 0."""
+
+    x: PerSample | Array | None
+    x0: PerSample | Array | None
+    eps: PerSample | Array | None
+    z: PerSample | Array
+
+    def mean(self, x: Images, prediction: Prediction) -> Images:
+        """x_mean."""
+        terms = zip((self.x, self.x0, self.eps), (x, *prediction), strict=True)
+        return sum(expand(weight, x) * value for weight, value in terms if weight is not None)
 
 
-def ancestral_sampling(sde: Process, t: Times, t_next: Times | None = None) -> Coefficients:
-    """Ancestral sampling: of DDPM for VP (eq. 4), of SMLD for VE (eq. 47). Not defined for sub-VP."""
-    return sde.ancestral(t, t_next)
+Predictor = Callable[[Process, Times, Times | None, Diffusion], Step]
 
 
-def flow(sde: Process, t: Times, t_next: Times) -> Coefficients:
-    """The step of the probability-flow ODE with its linear part exact, as DDIM: of order 1 in what the score changes.
+def euler_maruyama(process: Process, t: Times, t_next: Times | None = None, w: Diffusion = 1.0) -> Step:
+    """Euler-Maruyama on eq. (1). Raises `UsageError` for processes whose f and g are infinite at t = 1."""
+    if process.begins_in_noise:
+        raise UsageError(
+            f"Euler-Maruyama needs f and g, which are infinite at t = 1 of {type(process).__name__}; set "
+            "sampling.predictor=exponential."
+        )
+    n, g, w = process.steps_a_unit(t, t_next), process.g(t), _at(w, t)
+    return _of_score(process, t, 1 - process.f(t) / n, (1 + w) / 2 * jnp.square(g) / n, w**0.5 * g / n**0.5)
 
-    Half the reverse SDE's step, which is the paper's, misses the standard deviation by 1.5 % in 1000 steps of VE.
+
+def reverse_diffusion(process: Process, t: Times, t_next: Times | None = None, w: Diffusion = 1.0) -> Step:
+    """Eq. (1) discretised as the chain is (eq. 46 of the paper). Raises `UsageError` for processes without a chain."""
+    f, g = chain_of(process, "The reverse-diffusion predictor needs").chain(t, t_next)
+    w = _at(w, t)
+    return _of_score(process, t, 1 - f, (1 + w) / 2 * jnp.square(g), w**0.5 * g)
+
+
+def ancestral_sampling(process: Process, t: Times, t_next: Times | None = None, w: Diffusion = 1.0) -> Step:
+    """Ancestral sampling: of DDPM for VP (eq. 4), of SMLD for VE (eq. 47). Not defined for others, nor for w != 1."""
+    a, b, c = chain_of(process, "Ancestral sampling needs").ancestral(t, t_next)
+    return _of_score(process, t, a, b, c)
+
+
+def exponential(process: Process, t: Times, t_next: Times, w: Diffusion = 1.0) -> Step:
+    """Eq. (1) between two times with its linear part exact, and x_0 held: DDIM at w = 0, on any process.
+
+    With r the ratio of the noise levels at t_next and t, x_next = alpha x0 + sigma (r^w eps + sqrt(1 - r^(2 w)) z) at
+    t_next. It is finite where alpha(1) = 0, so that r is 0.
     """
-    m, m_next = sde.alpha(t), sde.alpha(t_next)
-    falls = sde.noise_level(t) - sde.noise_level(t_next)
-    return m_next / m, m_next * falls * sde.sigma(t), jnp.zeros_like(t)
+    alpha, sigma, w = process.alpha(t_next), process.sigma(t_next), _at(w, t)
+    ratio = sigma * process.alpha(t) / (alpha * process.sigma(t))
+    kept = ratio**w
+    return Step(None, alpha, sigma * kept, sigma * jnp.sqrt(1 - jnp.square(kept)))
+
+
+def _of_score(process: Process, t: Times, a: PerSample, b: PerSample, c: PerSample) -> Step:
+    """The step x_mean = a x + b score, x = x_mean + c z, as the paper writes it."""
+    return Step(a, None, -b / process.sigma(t), c)
+
+
+def _at(w: Diffusion, t: Times) -> Times | float:
+    return w(t) if callable(w) else w
 
 
 PREDICTORS: dict[str, Predictor | None] = {
     "euler_maruyama": euler_maruyama,
     "reverse_diffusion": reverse_diffusion,
     "ancestral_sampling": ancestral_sampling,
+    "exponential": exponential,
     "none": None,
 }

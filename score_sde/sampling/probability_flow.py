@@ -1,7 +1,7 @@
 """The probability-flow ODE (paper, section 4.3, eq. 13): sampler, encoder and decoder.
 
-dx/dt = f(t) x - g(t)^2 score(x, t) / 2 has the SDE's marginals. It is solved from 1 to eps for samples, and from eps to
-1 for latents.
+dx/dt = f(t) x - g(t)^2 score(x, t) / 2 = alpha' E[x_0 | x_t] + sigma' E[eps | x_t] has the process's marginals. It is
+solved from 1 to eps for samples, and from eps to 1 for latents.
 """
 
 import functools
@@ -10,27 +10,24 @@ from collections.abc import Callable
 import jax
 import jax.numpy as jnp
 
-from score_sde.array_types import Array, Images, Keys, ScoreFn, Times
+from score_sde.array_types import Array, Images, Keys, Times
 from score_sde.errors import UsageError
-from score_sde.process import Process
+from score_sde.process import Model, Process, velocity
 from score_sde.randomness import expand
 from score_sde.sampling.predictors import reverse_diffusion
 from score_sde.sampling.runge_kutta import State, dormand_prince
-from score_sde.sampling.solver import Solver, check_eps, evaluations
+from score_sde.sampling.solver import Solver, check_eps, evaluations, predict
+from score_sde.sde import Chain
 
 
-def drift(sde: Process, score_fn: ScoreFn) -> Callable[[Times, Images], Images]:
+def drift(process: Process, model: Model) -> Callable[[Times, Images], Images]:
     """The velocity (t, x) -> dx/dt."""
-
-    def velocity(t: Times, x: Images) -> Images:
-        return expand(sde.f(t), x) * x - expand(0.5 * jnp.square(sde.g(t)), x) * score_fn(x, t)
-
-    return velocity
+    return lambda t, x: velocity(process, predict(model, x, t), t)
 
 
 def probability_flow(
-    sde: Process,
-    score_fn: ScoreFn,
+    process: Process,
+    model: Model,
     *,
     rtol: float = 1e-5,
     atol: float = 1e-5,
@@ -40,21 +37,22 @@ def probability_flow(
 ) -> Solver:
     """A solver from x_T to samples, or from images to latents if `encode`; its result is (x, nfe), nfe of shape (b,).
 
-    rtol, atol: tolerances of each step, for each sample by itself. eps: default `sde.sampling_eps`.
-    noise_removal: after the ODE, one denoising step: the mean of the reverse-diffusion predictor at eps, as in the
-    paper's code; 1 more evaluation. Never when encoding.
+    rtol, atol: tolerances of each step, for each sample by itself. eps: default `process.sampling_eps`.
+    noise_removal: after the ODE, one denoising step, for 1 more evaluation: as in the paper's code the mean of the
+    reverse-diffusion predictor at eps, or without a chain the posterior mean of the data. Never when encoding.
     A sample on which the solver fails is NaN.
     """
     check_tolerances(rtol, atol)
-    eps = sde.sampling_eps if eps is None else eps
+    eps = process.sampling_eps if eps is None else eps
     check_eps(eps)
     t0, t1 = (eps, 1.0) if encode else (1.0, eps)
-    velocity = drift(sde, score_fn)
-    passes = functools.partial(evaluations, score_fn)
-    ode = dormand_prince(lambda t, x, _: velocity(t, x), t0, t1, rtol=rtol, atol=atol, evaluations=passes)
+    flow = drift(process, model)
+    passes = functools.partial(evaluations, model)
+    ode = dormand_prince(lambda t, x, _: flow(t, x), t0, t1, rtol=rtol, atol=atol, evaluations=passes)
     denoise = noise_removal and not encode
-    if denoise:
-        jax.eval_shape(lambda: reverse_diffusion(sde, jnp.ones(1)))  # what the SDE lacks is said now
+    chained = isinstance(process, Chain)
+    if denoise and chained:
+        jax.eval_shape(lambda: reverse_diffusion(process, jnp.ones(1)))  # what the process lacks is said now
 
     def init(keys: Keys, x: Images) -> State:
         return ode.init(x)
@@ -63,8 +61,9 @@ def probability_flow(
         x, nfe = state.y, state.nfe
         if denoise:
             t = jnp.full(len(x), eps, x.dtype)
-            a, b, _ = reverse_diffusion(sde, t)
-            x, nfe = expand(a, x) * x + expand(b, x) * score_fn(x, t), nfe + passes(t)
+            prediction = predict(model, x, t)
+            x = reverse_diffusion(process, t).mean(x, prediction) if chained else prediction.x0
+            nfe = nfe + passes(t)
         return x, nfe
 
     def batch_nfe(state: State) -> Array:

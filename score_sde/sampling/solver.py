@@ -21,8 +21,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from score_sde.array_types import Array, Float, Images, Int, Key, Keys, PyTree, ScoreFn, Times
+from score_sde.array_types import Array, Float, Images, Int, Key, Keys, PyTree, Times
 from score_sde.errors import UsageError
+from score_sde.process import Model, Prediction
 from score_sde.randomness import batch_keys
 
 # Imposes known content on (x, x_mean) at time t after each update: inpainting, colouring.
@@ -31,25 +32,36 @@ Counts = Int[Array, " b"] | Int[np.ndarray, " b"]
 
 
 @dataclasses.dataclass(frozen=True)
-class CountedScore:
-    """A score function that says how many passes of networks its value takes, for each of an array of times."""
+class CountedModel:
+    """A model that says how many passes of networks its prediction takes, for each of an array of times."""
 
-    score_fn: ScoreFn
+    model: Model
     evaluations: Callable[[Times | Float[np.ndarray, " b"]], Counts]
 
-    def __call__(self, x: Images, t: Times) -> Images:
-        return self.score_fn(x, t)
+    def __call__(self, x: Images, t: Times) -> Prediction:
+        return self.model(x, t)
 
 
-def evaluations(score_fn: ScoreFn, t: Times | Float[np.ndarray, " b"]) -> Counts:
-    """The passes of networks that a score takes for each row: 1, or what the score itself says."""
-    said = getattr(score_fn, "evaluations", None)
+def predict(model: Model, x: Images, t: Times) -> Prediction:
+    """The model's prediction at x_t. Raises `UsageError` for a score function in its place."""
+    prediction = model(x, t)
+    if not isinstance(prediction, Prediction):
+        raise UsageError(
+            "Samplers and likelihoods take a model, (x, t) -> Prediction(x0, eps); score_sde.from_score(process, "
+            "score_fn) makes one of a score function."
+        )
+    return prediction
+
+
+def evaluations(model: Model, t: Times | Float[np.ndarray, " b"]) -> Counts:
+    """The passes of networks that a prediction takes for each row: 1, or what the model itself says."""
+    said = getattr(model, "evaluations", None)
     return np.ones(len(t), np.int32) if said is None else said(t)
 
 
-def planned(score_fn: ScoreFn, times: np.ndarray) -> int:
-    """The evaluations of a sample whose score is taken at these times: counted as in the run, by its float32 times."""
-    return int(np.sum(evaluations(score_fn, times.astype(np.float32))))
+def planned(model: Model, times: np.ndarray) -> int:
+    """The evaluations of a sample whose model is asked at these times: counted as in the run, by its float32 times."""
+    return int(np.sum(evaluations(model, times.astype(np.float32))))
 
 
 class Solver(NamedTuple):

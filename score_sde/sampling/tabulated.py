@@ -12,8 +12,11 @@ table; its row i evaluates f_i = e or d at the trial point u, and then sets, wit
 
     base  <-  p . (base, f) + c z,       u  <-  q . (base, f) + c z,                                   (2)
 
-where base is the last accepted y. Where a row completes a step q = p; a row inside a step keeps base. The numbers are
-computed in float64, once, from the SDE and the time grid.
+where base is the last accepted y. Where a row completes a step q = p; a row inside a step keeps base.
+
+y is infinite where alpha is 0, so that a table holds the weights of x itself, and a solver's first step from there is
+x <- alpha' d + sigma' e of the time it ends at, which has both members of the pair (`other`). The numbers are computed
+in float64, once, from the process and the time grid.
 """
 
 from typing import NamedTuple
@@ -21,19 +24,20 @@ from typing import NamedTuple
 import jax.numpy as jnp
 import numpy as np
 
-from score_sde.array_types import Array, Images, Int, Keys, ScoreFn
-from score_sde.process import Process
+from score_sde.array_types import Array, Images, Int, Keys, Times
+from score_sde.process import Model
 from score_sde.randomness import Noise, Stream, normal, stream
-from score_sde.sampling.solver import Project, Solver, evaluations, planned
+from score_sde.sampling.solver import Project, Solver, evaluations, planned, predict
 
 
 class Table(NamedTuple):
-    """The rows of eq. (2), for n evaluations with a history of m."""
+    """The rows of eq. (2) in x, for n evaluations with a history of m."""
 
     predicts_data: bool  # f is d, otherwise e
     t: np.ndarray  # (n,) times of the evaluations
     base: np.ndarray  # (n, 1 + m) p: weights of base, f_i, f_{i-1}, ...
     trial: np.ndarray  # (n, 1 + m) q
+    other: np.ndarray  # (n,) weight, in both, of e_i where f is d, of d_i where f is e
     noise: np.ndarray  # (n,) c
 
 
@@ -47,8 +51,7 @@ class State(NamedTuple):
 
 
 def tabulated(
-    sde: Process,
-    score_fn: ScoreFn,
+    model: Model,
     table: Table,
     *,
     eps: float,
@@ -63,34 +66,30 @@ def tabulated(
     """
     n, m = len(table.t), table.base.shape[1] - 1
     t = np.append(table.t, eps)
-    scale, std = sde.alpha(t), sde.sigma(t)
     same = np.all(table.base == table.trial, axis=1)
-    stochastic = bool(np.any(table.noise))
+    stochastic, both = bool(np.any(table.noise)), bool(np.any(table.other))
 
-    def evaluate(y: Images, i: int | Array, data: bool) -> Images:
-        def row(column: np.ndarray) -> Array:
-            return jnp.asarray(column, y.dtype)[i]
-
-        e = -row(std) * score_fn(row(scale) * y, jnp.full(len(y), row(t)))
-        return y - row(std / scale) * e if data else e
+    def times(x: Images, i: int | Array) -> Times:
+        return jnp.full(len(x), jnp.asarray(t, x.dtype)[i])
 
     def init(keys: Keys, x: Images) -> State:
-        y = x / float(scale[0])
-        history, nfe = (jnp.zeros_like(y),) * (m - 1), jnp.zeros(len(x), jnp.int32)
-        return State(jnp.int32(0), stream(keys, Stream.STEPS), y, y, history, nfe)
+        history, nfe = (jnp.zeros_like(x),) * (m - 1), jnp.zeros(len(x), jnp.int32)
+        return State(jnp.int32(0), stream(keys, Stream.STEPS), x, x, history, nfe)
 
     def count(state: State, i: int | Array) -> Array:
         """The evaluations with those at time i."""
-        at = jnp.full(len(state.base), jnp.asarray(t, state.base.dtype)[i])
-        return state.nfe + evaluations(score_fn, at)
+        return state.nfe + evaluations(model, times(state.base, i))
 
     def step(state: State) -> State:
         i, keys, base, trial, history, _ = state
-        history = (evaluate(trial, i, table.predicts_data), *history)
+        prediction = predict(model, trial, times(trial, i))
+        f, other = prediction if table.predicts_data else reversed(prediction)
+        history = (f, *history)
 
         def combine(weights: np.ndarray) -> Images:
             w = jnp.asarray(weights, base.dtype)[i]
-            return sum((w[1 + j] * f for j, f in enumerate(history)), w[0] * base)
+            x = sum((w[1 + j] * f for j, f in enumerate(history)), w[0] * base)
+            return x + jnp.asarray(table.other, base.dtype)[i] * other if both else x
 
         new_base, new_trial = combine(table.base), combine(table.trial)
         if stochastic:
@@ -104,21 +103,20 @@ def tabulated(
     def imposed(keys: Keys, i: Array, base: Images, trial: Images) -> tuple[Images, Images]:
         """The trial point held to what is known at its time; base as well, where it is the same point."""
         keys = stream(stream(keys, i) if stochastic else keys, Stream.PROJECT)
-        at, m = (jnp.asarray(column, trial.dtype)[i + 1] for column in (t, scale))
-        known = project(keys, jnp.full(len(trial), at), m * trial, m * trial)[0] / m
+        known = project(keys, times(trial, i + 1), trial, trial)[0]
         return jnp.where(jnp.asarray(same)[i], known, base), known
 
     def result(state: State) -> tuple[Images, Array]:
         if noise_removal:
-            return evaluate(state.base, n, data=True), count(state, n)
-        return jnp.asarray(scale[n], state.base.dtype) * state.base, state.nfe
+            return predict(model, state.base, times(state.base, n)).x0, count(state, n)
+        return state.base, state.nfe
 
     return Solver(
         init=init,
         step=step,
         fraction=lambda state: state.i / n,
-        view=lambda state: jnp.asarray(scale, state.trial.dtype)[state.i] * state.trial,
+        view=lambda state: state.trial,
         result=result,
-        nfe=planned(score_fn, t[: n + noise_removal]),
+        nfe=planned(model, t[: n + noise_removal]),
         steps=n,
     )

@@ -1,0 +1,95 @@
+"""What the tables of fast solvers are made with: times, and rows of weights that become those of x."""
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import numpy as np
+
+from score_sde.process import Process, in_float64
+from score_sde.sampling.tabulated import Table
+
+
+class Grid(NamedTuple):
+    """Times t_0 > ... > t_n and what they mean, in float64."""
+
+    process: Process
+    t: np.ndarray
+    denoises: bool = True  # whether one more step, to level 0, follows
+
+    @property
+    def k(self) -> np.ndarray:
+        return in_float64(self.process.noise_level, self.t)
+
+    def time(self, k: np.ndarray) -> np.ndarray:
+        """The times of noise levels."""
+        return in_float64(self.process.time, k)
+
+    def between(self, i: int, fraction: float) -> tuple[float, float]:
+        """(t, k) inside step i, at a fraction of it in log k."""
+        k = self.k[i] ** (1 - fraction) * self.k[i + 1] ** fraction
+        return float(self.time(np.array([k]))[0]), float(k)
+
+
+Weights = Sequence[float] | np.ndarray  # of base and of evaluations, the latest first
+
+
+class Rows:
+    """Collects the rows of a table, as weights in y = x / alpha."""
+
+    def __init__(self, *, predicts_data: bool = False):
+        self.predicts_data = predicts_data
+        self.t, self.base, self.trial, self.at, self.noise = [], [], [], [], []
+
+    def add(
+        self, t: float, base: Weights, trial: Weights | None = None, *, at: float | None = None, noise: float = 0.0
+    ) -> None:
+        """A row that completes a step; or, given `trial` too, one whose base is then at the time `at`, or is kept."""
+        self.t.append(t)
+        self.base.append(base)
+        self.trial.append(base if trial is None else trial)
+        self.at.append(at if at is not None else NEXT if trial is None else KEPT)
+        self.noise.append(noise)
+
+    def table(self, grid: Grid) -> Table:
+        """The weights in x: those of y, times alpha where a row ends, over alpha where its base is."""
+        width = max(map(len, self.base + self.trial))
+        base, trial = (
+            np.array([[*row, *[0.0] * (width - len(row))] for row in rows]) for rows in (self.base, self.trial)
+        )
+        ends = np.append(self.t[1:], grid.t[-1])
+        is_at, places = grid.t[0], []
+        for at, end in zip(self.at, ends, strict=True):
+            starts, is_at = is_at, {KEPT: is_at, NEXT: end}.get(at, at)
+            places.append((starts, is_at, end))
+        starts, bases, trials = (
+            in_float64(grid.process.alpha, np.array(column)) for column in zip(*places, strict=True)
+        )
+        base, trial = base * bases[:, None], trial * trials[:, None]
+        base[:, 0], trial[:, 0] = base[:, 0] / starts, trial[:, 0] / starts
+        return Table(
+            self.predicts_data, np.array(self.t), base, trial, np.zeros(len(base)), trials * np.array(self.noise)
+        )
+
+
+KEEP = (1.0,)  # base stays as it is
+KEPT, NEXT = "kept", "next"  # where base is after a row: where it was, or where the row ends
+
+
+def first_step(process: Process, t: np.ndarray, table: Table | None, kept: float) -> Table:
+    """A table with the step from t[0], where alpha is 0, to t[1] before its rows; kept: share of e that is no noise."""
+    alpha, sigma = (in_float64(part, t[1:2]).item() for part in (process.alpha, process.sigma))
+    data = table is not None and table.predicts_data
+    weights = (alpha, sigma * kept) if data else (sigma * kept, alpha)
+    width = 2 if table is None else table.base.shape[1]
+    row = np.array([[0.0, weights[0]] + [0.0] * (width - 2)])
+    noise = sigma * np.sqrt(1 - kept**2)
+    if table is None:
+        return Table(data, t[:1], row, row, np.array([weights[1]]), np.array([noise]))
+    return Table(
+        data,
+        np.append(t[0], table.t),
+        np.concatenate([row, table.base]),
+        np.concatenate([row, table.trial]),
+        np.append(weights[1], table.other),
+        np.append(noise, table.noise),
+    )
