@@ -36,7 +36,7 @@ from score_sde.array_types import Array, Float, Images, Key, Keys, PerSample, Py
 from score_sde.errors import UsageError
 from score_sde.randomness import expand, normal
 
-Scalars = Float[Array, "*b"] | Float[np.ndarray, "*b"] | np.floating  # one number a time, or a single one
+Scalars = Float[Array, "..."] | Float[np.ndarray, "..."] | np.floating  # one number a time, or (*times, h, w, c)
 
 LEAST_TIME = 1e-5  # stands for 0 in training and likelihoods, where scores would be infinite (paper, appendix C)
 LOST = 22026.0  # the noise level of a log-SNR of -20, from which on nothing of the data is left in float32

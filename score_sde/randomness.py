@@ -93,6 +93,6 @@ def keep_mask(keys: Keys, shape: tuple[int, ...], rate: float) -> tuple[Shaped[A
     return bits.reshape(-1, *shape) >= threshold, 1 - threshold / 2**16
 
 
-def expand(scalars: Shaped[Array, " b"], like: Float[Array, "b ..."]) -> Shaped[Array, "b ..."]:
-    """Scalars per sample, shaped to broadcast against `like`."""
+def expand(scalars: Shaped[Array, "b *_"], like: Float[Array, "b ..."]) -> Shaped[Array, "b ..."]:
+    """Scalars per sample, or arrays of the shape of `like`, shaped to broadcast against it."""
     return scalars.reshape(scalars.shape + (1,) * (like.ndim - scalars.ndim))

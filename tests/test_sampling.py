@@ -14,7 +14,7 @@ from score_sde.oracles import Gaussian
 from score_sde.randomness import Stream, sample_keys, stream
 from score_sde.sampling import advance, predictor_corrector, probability_flow
 from score_sde.sampling.predictor_corrector import time_steps
-from score_sde.sampling.predictors import PREDICTORS
+from score_sde.sampling.predictors import PREDICTORS, exponential
 from score_sde.sde import VE, VP, SubVP
 
 MEAN, STD = 0.3, 0.5
