@@ -72,6 +72,7 @@ def base() -> ConfigDict:
         num_samples=64,  # of --mode=sample
         batch_size=config_dict.placeholder(int),  # samples at a time; default: eval's; 0: as many as there is room for
         condition="",  # class=3 | class=all | inpaint=right_half | colorize | superresolve=4 | deblur=2.0 | sense=0.3
+        ema="",  # one of ema.profiles: the average that snapshots, eval and sample use; default: the first
     )
     config.guidance = dict(
         scale=1.0,  # of classes: 1 is Bayes' rule, 0 none
@@ -145,6 +146,10 @@ def base() -> ConfigDict:
         grad_clip=1.0,  # negative: off
         ema_rate=0.999,
         ema_schedule="ramp",  # ramp: the rate is min(ema_rate, (1 + n) / (10 + n)) at update n | constant
+    )
+    config.ema = dict(
+        profiles=(),  # default: ramp:RATE or constant:RATE, as optim.ema_rate and ema_schedule say, whose place they
+        # take: constant:RATE | ramp:RATE | half_life:UPDATES[,RAMP] | power:SIGMA_REL (score_sde.ema), one or more
     )
     config.dequantizer = dict(
         nf=32,

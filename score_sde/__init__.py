@@ -8,7 +8,10 @@ configure()
 
 
 def load(workdir, step=None, *, ema=True):
-    """The model trained in `workdir`, of its last checkpoint or of `step`: see `score_sde.trained.Trained`."""
+    """The model trained in `workdir`, of its last checkpoint or of `step`: see `score_sde.trained.Trained`.
+
+    ema: False for the raw weights; the name of an average, where a run has several; see `score_sde.ema`.
+    """
     from score_sde.trained import load
 
     return load(workdir, step, ema=ema)

@@ -11,6 +11,8 @@ from typing import Any
 
 import numpy as np
 
+from score_sde.ema import Profile, weights
+
 Arrays = Mapping[str, np.ndarray]
 
 IMAGES = 512  # that both are evaluated on, at most
@@ -51,10 +53,10 @@ def noise_size(arrays: Arrays) -> float | None:
     return square / along if along > 0 else 0.0
 
 
-def complaint(found: Mapping[str, Any], *, rate: float, schedule: str, updates: int) -> str | None:
+def complaint(found: Mapping[str, Any], *, profile: Profile, updates: int) -> str | None:
     """A sentence on averaged weights that are worse than the raw ones, and why; None if they are not.
 
-    found: of `compared`. rate, schedule: `optim.ema_rate` and `ema_schedule` of the run. updates: made by it.
+    found: of `compared`. profile: of the average. updates: made by the run.
     """
     raw, averaged, difference = found["raw"], found["averaged"], found["difference"]
     error = difference["standard_error"]
@@ -73,17 +75,21 @@ def complaint(found: Mapping[str, Any], *, rate: float, schedule: str, updates: 
         return None
     return (
         f"The averaged weights, which samples are drawn with, are worse than the raw ones: {' and '.join(told)}. "
-        f"{_why(rate, schedule, updates)}; train longer, or with a lower optim.ema_rate. "
+        f"{_why(profile, updates)}; train longer, or with a shorter average (a lower optim.ema_rate, or another of "
+        "ema.profiles). "
         "score_sde.load(workdir, ema=False) has the raw ones."
     )
 
 
-def _why(rate: float, schedule: str, updates: int) -> str:
-    initial = rate**updates if schedule == "constant" else 0.0
+def _why(profile: Profile, updates: int) -> str:
+    initial = weights(profile, updates)[0]
     if initial > 0.01:
         return (
-            f"After {updates:,} updates at the constant rate {rate:g} the average is {initial:.0%} initial weights, "
-            "which optim.ema_schedule=ramp forgets"
+            f"After {updates:,} updates the average {profile.name} is {initial:.0%} initial weights, which one with a "
+            "ramp forgets (optim.ema_schedule=ramp)"
         )
-    reach = min(1 / (1 - rate), math.inf if schedule == "constant" else (10 + updates) / 9)
-    return f"The average reaches back some {reach:,.0f} of the {updates:,} updates, and the weights have changed since"
+    _, new = profile.shares(np.asarray(updates, np.float64))
+    return (
+        f"The average {profile.name} reaches back some {1 / new:,.0f} of the {updates:,} updates, and the weights have "
+        "changed since"
+    )

@@ -4,12 +4,11 @@ import math
 
 from ml_collections import ConfigDict
 
-from score_sde import dequantization, likelihood
+from score_sde import dequantization, ema, likelihood
 from score_sde.data import OPTIONS, Options, dataset
 from score_sde.errors import UsageError, one_of
 from score_sde.models import PRECISIONS
 from score_sde.sampling.probability_flow import check_tolerances
-from score_sde.state import EMA_SCHEDULES
 
 
 def check_values(config: ConfigDict) -> None:
@@ -54,7 +53,9 @@ def check_values(config: ConfigDict) -> None:
     check_positive("optim.lr", config.optim.lr)
     if not 0 <= config.optim.ema_rate < 1:
         raise UsageError(f"optim.ema_rate={config.optim.ema_rate} must be in [0, 1); 0 means no averaging.")
-    one_of("optim.ema_schedule", config.optim.ema_schedule, EMA_SCHEDULES)
+    one_of("optim.ema_schedule", config.optim.ema_schedule, ema.SHORTHAND)
+    profiles = ema.profiles_of(config.ema.profiles, config.optim.ema_rate, config.optim.ema_schedule)
+    ema.chosen(profiles, config.sampling.ema)
     check_positive("sampling.temperature", config.sampling.temperature)
     check_tolerances(config.sampling.rtol, config.sampling.atol)
     check_tolerances(config.eval.rtol, config.eval.atol)

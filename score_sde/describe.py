@@ -35,7 +35,8 @@ def describe(config: ConfigDict) -> None:
     batch, devices = config.training.batch_size, jax.device_count()
     saved = kept_bytes(experiment)
     print(f"parameters: {learned:,} trainable, {total:,} in all")
-    print(f"training state (parameters, two Adam moments, EMA): {state / MIB:,.1f} MiB on each device")
+    average = "EMA" if len(experiment.profiles) == 1 else f"{len(experiment.profiles)} EMAs"
+    print(f"training state (parameters, two Adam moments, {average}): {state / MIB:,.1f} MiB on each device")
     print(
         f"kept for the backward pass, before the compiler's savings: {saved / MIB:,.1f} MiB an image, "
         f"{saved * batch / MIB / devices:,.0f} MiB on each of {devices} device(s) at batch size {batch}"

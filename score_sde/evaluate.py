@@ -262,7 +262,7 @@ def weights(model: Trained | TrainedClassifier, source: data.Source, folder: Pat
 
     With a "warning" where the average is the worse. folder: as `loss`.
     """
-    n, options = min(len(source), averages.IMAGES), model.config.optim
+    n = min(len(source), averages.IMAGES)
     fields = [f"{name}_{field}" for name in ("raw", "averaged") for field in model.experiment.evaluated]
     rounds = _rounds(folder, "weights", fields, model, lambda: {"images": source.digest()})
     both = functools.cache(model.both_weights)  # read where a round is missing only
@@ -278,7 +278,7 @@ def weights(model: Trained | TrainedClassifier, source: data.Source, folder: Pat
         for name in ("raw", "averaged")
     }
     result = averages.compared(**of_both)
-    problem = averages.complaint(result, rate=options.ema_rate, schedule=options.ema_schedule, updates=model.step)
+    problem = averages.complaint(result, profile=model.profile, updates=model.step)
     return result | ({"warning": problem} if problem else {})
 
 

@@ -39,6 +39,7 @@ def of_samples(
     """Cache key of n samples besides the model's, given what `observe` sees of the source's images."""
     config = model.config
     used = {"samples": n, "sampling": config.sampling.to_dict()}
+    del used["sampling"]["ema"]  # the model's identity has what was taken
     if observe:
         used["sampling"]["condition"] = observe.identity
     if config.sampling.condition or config.guidance.weak:
@@ -57,10 +58,12 @@ def of_likelihood(model: Trained, source: data.Source, repeats: int) -> dict[str
 
 
 def name_of(model: Trained, identity: dict[str, Any]) -> str:
-    """The name of samples: step, method, steps, condition and scale to read, and a digest of all they depend on."""
+    """The name of samples: step, average, method, steps, condition and scale to read, and a digest of all else."""
     condition, scale = model.config.sampling.condition, model.config.guidance.scale
     method, options = model.experiment.sampler_options()
-    words = [f"step_{model.step:08d}", method, *([str(options["num_steps"])] if "num_steps" in options else [])]
+    average = [re.sub(r"[^a-z0-9.]+", "_", model.ema)] if isinstance(model.ema, str) else []
+    num_steps = [str(options["num_steps"])] if "num_steps" in options else []
+    words = [f"step_{model.step:08d}", *average, method, *num_steps]
     if condition:
         kind, _, argument = condition.partition("=")
         words.append(re.sub(r"[^a-z0-9.]+", "_", f"{kind}_{Path(argument).name}".lower())[:LONGEST].strip("_"))

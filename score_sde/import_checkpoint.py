@@ -47,6 +47,8 @@ def import_checkpoint(
     source, directory = Path(source), Path(directory)
     experiment = trainable(config)
     classifier = isinstance(experiment, Classification)
+    if len(experiment.profiles) > 1:
+        raise UsageError("A checkpoint of the paper's authors has one average; import it with one of ema.profiles.")
     if directory.exists() and (not directory.is_dir() or any(directory.iterdir())):
         raise UsageError(f"{directory} is not an empty folder; import into a --workdir of its own.")
     reference = read(source, leaf_shapes(experiment.init_params), classifier=classifier)

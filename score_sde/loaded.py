@@ -9,7 +9,7 @@ import jax
 import numpy as np
 from ml_collections import ConfigDict, FrozenConfigDict
 
-from score_sde import checkpoints, workdir
+from score_sde import checkpoints, ema, workdir
 from score_sde.array_types import Array, Float, Images, Keys, PerSample, Pixels, PyTree, Times
 from score_sde.build import Classification, Dequantizing, Experiment
 from score_sde.digest import digest
@@ -56,19 +56,30 @@ def stored_config(directory: Path) -> ConfigDict:
 
 
 class Loaded:
-    """A network with the weights of one checkpoint."""
+    """A network with the weights of one checkpoint.
 
-    def __init__(self, experiment: Experiment | Classification, directory: Path, step: int, *, ema: bool = True):
+    ema: whether these are averaged; where the run has several averages, the name of this one. profile: of the average,
+    or of that which raw weights are compared with.
+    """
+
+    def __init__(
+        self, experiment: Experiment | Classification, directory: Path, step: int, *, average: bool | str = True
+    ):
         self.experiment = experiment
         self.directory = directory
-        self.ema = ema
+        name = average if isinstance(average, str) else experiment.config.sampling.ema
+        self.profile = ema.chosen(experiment.profiles, name)
+        self.ema: bool | str = self.profile.name if average and len(experiment.profiles) > 1 else bool(average)
         self.restore(step)
 
     def restore(self, step: int) -> None:
         """Takes the weights of another checkpoint; nothing is compiled again."""
         self.step = step
         state, self.digest = restore_state(self.experiment, self.directory / "checkpoints", step)
-        self.params = self._placed(state.ema_params if self.ema else state.params)
+        self.params = self._placed(self._averaged(state) if self.ema else state.params)
+
+    def _averaged(self, state: TrainState) -> PyTree:
+        return ema.average(self.experiment.profiles, state.ema_params, self.profile)
 
     def _placed(self, params: PyTree) -> PyTree:
         """Parameters on the devices. Trained on more of these, they may be loaded on fewer."""
@@ -99,7 +110,7 @@ class Loaded:
     def both_weights(self) -> dict[str, PyTree]:
         """The "raw" and the "averaged" weights of the checkpoint, one of them read again."""
         state, _ = restore_state(self.experiment, self.directory / "checkpoints", self.step)
-        other = self._placed(state.params if self.ema else state.ema_params)
+        other = self._placed(state.params if self.ema else self._averaged(state))
         return {"raw": other, "averaged": self.params} if self.ema else {"raw": self.params, "averaged": other}
 
 

@@ -1,12 +1,12 @@
 """The training state and its update. The state is arrays only, and exactly what a checkpoint holds."""
 
-from collections.abc import Callable
 from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 import optax
 
+from score_sde import ema
 from score_sde.array_types import Array, Int, PyTree
 
 
@@ -14,13 +14,17 @@ class TrainState(NamedTuple):
     step: Int[Array, ""]  # updates made
     params: PyTree
     opt_state: PyTree
-    ema_params: PyTree
+    ema_params: PyTree  # the average, or several: see `score_sde.ema`
 
 
-def initial_state(params: PyTree, optimizer: optax.GradientTransformation) -> TrainState:
-    """The EMA starts at the initial parameters."""
-    ema_params = jax.tree.map(jnp.copy, params)  # two buffers: the step donates both
-    return TrainState(jnp.int32(0), params, optimizer.init(params), ema_params)
+ONE_AVERAGE = (ema.Ramp(0.999),)
+
+
+def initial_state(
+    params: PyTree, optimizer: optax.GradientTransformation, profiles: ema.Profiles = ONE_AVERAGE
+) -> TrainState:
+    """The state before the first update, with an average of each profile, which starts at the initial parameters."""
+    return TrainState(jnp.int32(0), params, optimizer.init(params), ema.initial(profiles, params))
 
 
 def adam(
@@ -39,27 +43,15 @@ def adam(
     return optax.chain(clip, optax.adamw(schedule, b1=beta1, eps=eps, weight_decay=weight_decay, mask=trainable))
 
 
-def _ramp(rate: float, n: Int[Array, ""]) -> Array:
-    return jnp.minimum(jnp.float32(rate), (1 + n).astype(jnp.float32) / (10 + n).astype(jnp.float32))
-
-
-# name -> rate of the average at update n = 1, 2, ..., given `optim.ema_rate`. A ramp forgets the first weights, however
-# short the run, as the paper's PyTorch code does; its JAX code has the constant rate.
-EMA_SCHEDULES: dict[str, Callable[[float, Int[Array, ""]], Array | float]] = {
-    "ramp": _ramp,
-    "constant": lambda rate, n: rate,
-}
-
-
 def apply_gradients(
-    state: TrainState, loss: Array, grads: PyTree, optimizer: optax.GradientTransformation, ema_rate: Array | float
+    state: TrainState, loss: Array, grads: PyTree, optimizer: optax.GradientTransformation, profiles: ema.Profiles
 ) -> tuple[TrainState, Array]:
-    """One update, then the EMA at its rate of this update, see `EMA_SCHEDULES`; with the loss.
+    """The state after one update of the parameters and then of their averages, one of each profile; with the loss.
 
     Where the loss or the gradients are not finite only the step is counted, and the loss is NaN.
     """
     params, opt_state = updated(state.params, state.opt_state, grads, optimizer)
-    ema_params = jax.tree.map(lambda ema, p: ema_rate * ema + (1 - ema_rate) * p, state.ema_params, params)
+    ema_params = ema.updated(profiles, state.ema_params, params, state.step + 1)
     made = TrainState(state.step + 1, params, opt_state, ema_params)
     finite = jnp.isfinite(loss) & jnp.isfinite(optax.tree.norm(grads))
     skipped = state._replace(step=state.step + 1)

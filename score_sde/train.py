@@ -13,7 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 from ml_collections import ConfigDict
 
-from score_sde import averages, data, files, images, parallel, workdir
+from score_sde import averages, data, ema, files, images, parallel, workdir
 from score_sde.array_types import Array, Keys, Labels, Pixels, PyTree
 from score_sde.backend import program
 from score_sde.build import Classification, Experiment, trainable
@@ -25,7 +25,7 @@ from score_sde.preemption import Notice, Stopped
 from score_sde.profiling import Profile
 from score_sde.progress import Runner, bar, reporter
 from score_sde.randomness import Stream, sample_keys, stream
-from score_sde.state import EMA_SCHEDULES, TrainState, apply_gradients
+from score_sde.state import TrainState, apply_gradients
 from score_sde.writer import Writer
 
 
@@ -42,8 +42,7 @@ def train_step(experiment: Experiment | Classification) -> Callable[..., tuple[T
         keys = sample_keys(stream(key, Stream.SAMPLE), jnp.arange(len(pixels)))
         batch = keys, pixels, labels
         loss, grads = accumulated(jax.value_and_grad(mean_loss), config.training.accumulate)(state.params, *batch)
-        ema_rate = EMA_SCHEDULES[config.optim.ema_schedule](config.optim.ema_rate, state.step + 1)
-        return apply_gradients(state, loss, grads, experiment.optimizer, ema_rate)
+        return apply_gradients(state, loss, grads, experiment.optimizer, experiment.profiles)
 
     return step
 
@@ -164,6 +163,7 @@ def _loop(
     like = jax.tree.map(lambda s, p: jax.ShapeDtypeStruct(s.shape, s.dtype, sharding=p), shapes, placement)
     state = checkpoints.load_last(like) or program(experiment.init_state, out_shardings=placement)()
     start = int(state.step)
+    sampled = ema.chosen(experiment.profiles, config.sampling.ema)
 
     writer = Writer(directory, start, config.wandb.to_dict() | {"id": run_id}, config.to_dict())
     losses = Losses(
@@ -172,11 +172,14 @@ def _loop(
         tell=lambda step, count: writer.scalars(step, skipped_updates=count),
     )
 
+    def averaged() -> PyTree:
+        return ema.average(experiment.profiles, state.ema_params, sampled)
+
     def draw(step: int) -> None:
         """The sheet of a snapshot: again after a kill, unless it was whole."""
         if draws and step % training.snapshot_freq == 0:
             try:
-                _sample_sheet(experiment, sample, state, step, directory, writer, notice)
+                _sample_sheet(experiment, sample, averaged(), step, directory, writer, notice)
             except Stopped:
                 checkpoints.wait()
                 raise
@@ -194,17 +197,14 @@ def _loop(
             numbers = np.arange(first, first + training.batch_size)
             (order,) = parallel.split(numbers)
             pixels, *labels = data.on_devices(eval_set, numbers % len(eval_set), labels=labelled)
-            for name, params in (("raw", state.params), ("averaged", state.ema_params)):
+            for name, params in (("raw", state.params), ("averaged", averaged())):
                 found[name].append(jax.device_get(evaluate(params, pixels, step, order, *labels)))
         of_both = averages.compared(**found)
         try:
             workdir.write(directory, "weights.json", {"step": step} | of_both)
         except UsageError as error:
             warn(f"{error} Training goes on.")
-        options = config.optim
-        problem = averages.complaint(
-            of_both, rate=options.ema_rate, schedule=options.ema_schedule, updates=training.n_iters
-        )
+        problem = averages.complaint(of_both, profile=sampled, updates=training.n_iters)
         if problem and parallel.is_first():
             warn(problem)
 
@@ -240,7 +240,7 @@ def _loop(
                     indices = data.batch_indices(len(eval_set), training.batch_size, seed=config.seed, step=step)
                     (order,) = parallel.split(np.arange(len(indices)))
                     pixels, *labels = data.on_devices(eval_set, indices, labels=labelled)
-                    each = evaluate(state.ema_params, pixels, step, order, *labels)["loss"]
+                    each = evaluate(averaged(), pixels, step, order, *labels)["loss"]
                     eval_loss = _finite(float(each.mean()), step, directory)
                     writer.scalars(step, eval_loss=eval_loss)
                 if ends:
@@ -327,13 +327,13 @@ def _sheet(directory: Path, step: int) -> Path:
 def _sample_sheet(
     experiment: Experiment,
     sample: Runner,
-    state: TrainState,
+    params: PyTree,
     step: int,
     directory: Path,
     writer: Writer,
     notice: Notice,
 ) -> None:
-    """One batch of samples with the EMA parameters, written to samples/snapshots/ as .npz and .png."""
+    """One batch of samples with these parameters, written to samples/snapshots/ as .npz and .png."""
     key = stream(stream(jax.random.key(experiment.config.seed), Stream.SAMPLE), step)
     keys = sample_keys(key, jnp.arange(experiment.config.training.batch_size))
     with bar(f"samples at step {step}", len(keys), "img") as progress:
@@ -344,9 +344,7 @@ def _sample_sheet(
                 raise Stopped(notice.number or signal.SIGTERM)
             report(fraction)
 
-        x, _ = sample(
-            state.ema_params, keys, experiment.prior(keys), tell, given=(experiment.classes_in_turn(len(keys)),)
-        )
+        x, _ = sample(params, keys, experiment.prior(keys), tell, given=(experiment.classes_in_turn(len(keys)),))
     pixels = images.to_pixels(experiment.scaling.to_unit(x))
     sheet, path = images.grid(pixels), _sheet(directory, step)
     try:

@@ -12,16 +12,17 @@ from score_sde.array_types import Array, Pixels, PyTree
 from score_sde.build import Dequantizing
 from score_sde.checkpoints import Retention
 from score_sde.divergence import DivergenceError, Losses
+from score_sde.ema import Ramp
 from score_sde.errors import UsageError
 from score_sde.preemption import Notice, Stopped
 from score_sde.progress import bar
 from score_sde.randomness import Stream, sample_keys, stream
-from score_sde.state import EMA_SCHEDULES, TrainState, apply_gradients
+from score_sde.state import TrainState, apply_gradients
 from score_sde.train import load_data
 from score_sde.trained import DEQUANTIZER, load
 from score_sde.writer import Writer
 
-EMA_RATE = 0.99  # of hundreds to thousands of updates
+AVERAGE = (Ramp(0.99),)  # of hundreds to thousands of updates
 IDENTITY = ("nf", "num_res_blocks", "batch_size", "lr", "num_times")  # may not change when a training goes on
 
 
@@ -36,8 +37,7 @@ def dequantizer_step(dequantizing: Dequantizing) -> Callable[[TrainState, PyTree
             return dequantizing.loss(params, score_params, keys, images.to_unit(pixels)).mean()
 
         loss, grads = jax.value_and_grad(mean_loss)(state.params)
-        ema_rate = EMA_SCHEDULES["ramp"](EMA_RATE, state.step + 1)
-        return apply_gradients(state, loss, grads, dequantizing.optimizer, ema_rate)
+        return apply_gradients(state, loss, grads, dequantizing.optimizer, AVERAGE)
 
     return step
 
@@ -56,7 +56,9 @@ def train_dequantizer(config: ConfigDict, directory: str | Path) -> None:
     _check_score(folder, stored, workdir.checkpoint_steps(directory), finished=start >= options.n_iters)
     model = load(directory, stored.get("score_step"), config)
     dequantizing = Dequantizing(model.experiment, options.to_dict())
-    wanted = {"score_step": model.step, "score_digest": model.digest} | {key: options[key] for key in IDENTITY}
+    wanted = {"score_step": model.step, "score_digest": model.digest, "score_ema": model.ema} | {
+        key: options[key] for key in IDENTITY
+    }
     _check_same(folder, stored, wanted)
     train_set = load_data(config, train=True)
 

@@ -10,7 +10,7 @@ import optax
 from flax import traverse_util
 from ml_collections import ConfigDict
 
-from score_sde import images, losses
+from score_sde import ema, images, losses
 from score_sde.array_types import Array, Images, Keys, Labels, PerSample, Pixels, PyTree, Times
 from score_sde.errors import UsageError, one_of
 from score_sde.models import PRECISIONS, Compute, is_trainable
@@ -47,12 +47,17 @@ class Trainable(abc.ABC):
         return self.network.init(stream(jax.random.key(self.config.seed), Stream.INIT), x, label)["params"]
 
     def init_state(self) -> TrainState:
-        return initial_state(self.init_params(), self.optimizer)
+        return initial_state(self.init_params(), self.optimizer, self.profiles)
 
     @property
     def state_shapes(self) -> TrainState:
         """Of `init_state`, without tracing the network again."""
-        return jax.eval_shape(lambda params: initial_state(params, self.optimizer), self.param_shapes)
+        return jax.eval_shape(lambda params: initial_state(params, self.optimizer, self.profiles), self.param_shapes)
+
+    @property
+    def profiles(self) -> ema.Profiles:
+        """Of the averages that are kept, by the config as it is now: a training inherits values of its workdir."""
+        return ema.profiles_of(self.config.ema.profiles, self.config.optim.ema_rate, self.config.optim.ema_schedule)
 
     @property
     def takes_labels(self) -> bool:

@@ -28,15 +28,16 @@ DEQUANTIZER = "dequantizer"  # its folder in a workdir
 
 
 def load(
-    directory: str | Path, step: int | None = None, config: ConfigDict | None = None, *, ema: bool = True
+    directory: str | Path, step: int | None = None, config: ConfigDict | None = None, *, ema: bool | str = True
 ) -> "Trained":
     """The model trained in a workdir, with its EMA weights, or without averaging where `ema` is False.
 
     step: default the last checkpoint. config: default the workdir's; another may differ in `sampling` and `eval`.
-    Raises `UsageError` when there is no such checkpoint, or `config` describes another run.
+    ema: the name of an average, "power:0.05"; True is that of config.sampling.ema, by default the run's first.
+    Raises `UsageError` when there is no such checkpoint or average, or `config` describes another run.
     """
     step = available_step(directory, step)
-    return Trained(Experiment(config_of(Path(directory), config)), Path(directory), step, ema=ema)
+    return Trained(Experiment(config_of(Path(directory), config)), Path(directory), step, average=ema)
 
 
 class Trained(Loaded):

@@ -116,6 +116,7 @@ ADDED = {
         "s_max": 50.0,
         "s_noise": 1.003,
         "condition": "",
+        "ema": "",
     },
     "guidance": {
         "scale": 1.0,
@@ -138,6 +139,7 @@ ADDED = {
         "bound_num_times": 16,
     },
     "optim": {"ema_schedule": "constant"},
+    "ema": {"profiles": ()},
     "metrics": {
         "features": "inception",
         "weights": "",

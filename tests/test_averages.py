@@ -6,14 +6,15 @@ import numpy as np
 import pytest
 
 from score_sde.averages import compared, complaint, noise_size
+from score_sde.ema import Constant, HalfLife, Power, Ramp
 from score_sde.losses import continuous_perturbation, predicted_noise
 from score_sde.oracles import Gaussian
 from score_sde.randomness import normal, sample_keys, stream
 from score_sde.sde import VE, VP, SubVP
-from score_sde.state import EMA_SCHEDULES, adam, apply_gradients, initial_state
+from score_sde.state import adam, apply_gradients, initial_state
 from score_sde.train import _check_schedule, train
 
-RUN = dict(rate=0.999, schedule="constant", updates=3000)
+RUN = dict(profile=Constant(0.999), updates=3000)
 
 
 def of(t, predicted, z):
@@ -62,8 +63,11 @@ def test_an_average_that_lags_is_worse_and_the_sentence_says_why():
     assert "5% initial weights" in text
     assert "ema_schedule=ramp" in text
     assert "loss is" in text
-    ramped = complaint(found, **RUN | {"schedule": "ramp"})
+    ramped = complaint(found, **RUN | {"profile": Ramp(0.999)})
     assert "reaches back some 334 of the 3,000 updates" in ramped
+    power, half = (complaint(found, **RUN | {"profile": profile}) for profile in (Power(0.05), HalfLife(50)))
+    assert "power:0.05 reaches back some 167 of" in power  # T / (gamma + 1)
+    assert "half_life:50,0.05 reaches back some 73 of" in half  # half-lives / log 2
 
 
 def test_an_average_that_is_as_good_is_not_complained_of():
@@ -91,13 +95,12 @@ def test_a_ramp_follows_the_weights_of_a_short_run_and_becomes_the_constant_rate
     )
     state, ema, w = initial_state(params, optimizer), 1.0, 1.0
     for n in range(1, 6):
-        rate = EMA_SCHEDULES["ramp"](0.5, jnp.int32(n))
-        state, _ = apply_gradients(state, jnp.float32(0), {"w": jnp.array([1.0])}, optimizer, rate)
+        state, _ = apply_gradients(state, jnp.float32(0), {"w": jnp.array([1.0])}, optimizer, (Ramp(0.5),))
         w, part = float(state.params["w"][0]), min(0.5, (1 + n) / (10 + n))
         ema = part * ema + (1 - part) * w
         np.testing.assert_allclose(state.ema_params["w"][0], ema, rtol=1e-6)
-    assert float(EMA_SCHEDULES["ramp"](0.9999, jnp.int32(80_000))) < np.float32(0.9999)
-    assert float(EMA_SCHEDULES["ramp"](0.9999, jnp.int32(100_000))) == np.float32(0.9999)
+    kept, _ = Ramp(0.9999).shares(jnp.float32([80_000, 100_000]))
+    assert kept[0] < np.float32(0.9999) == kept[1]
 
 
 @pytest.mark.usefixtures("one_block")

@@ -14,7 +14,7 @@ PACKAGE = Path(__file__).parent.parent / "score_sde"
 ROOMS = [
     {"array_types", "backend", "preemption"},
     {"errors"},
-    {"randomness", "pytorch_files", "parallel", "digest", "downloads"},
+    {"randomness", "pytorch_files", "parallel", "digest", "downloads", "ema"},
     {"process", "models", "images", "data", "state", "files", "checkpoints", "memory"},
     {"sde"},
     {"paths"},

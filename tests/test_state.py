@@ -2,17 +2,21 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from score_sde.ema import Constant
 from score_sde.state import adam, apply_gradients, initial_state
 
 PARAMS = {"w": jnp.array([1.0, -2.0, 3.0])}
 
 
-def run(gradients, *, ema_rate=0.9, **options):
+AVERAGE = (Constant(0.9),)
+
+
+def run(gradients, **options):
     options = dict(lr=0.1, beta1=0.9, eps=1e-8, weight_decay=0.0, warmup=0, grad_clip=-1.0) | options
     optimizer = adam(**options, trainable=jax.tree.map(lambda _: True, PARAMS))
     states = [initial_state(PARAMS, optimizer)]
     for gradient in gradients:
-        states.append(apply_gradients(states[-1], jnp.float32(0), {"w": jnp.asarray(gradient)}, optimizer, ema_rate)[0])
+        states.append(apply_gradients(states[-1], jnp.float32(0), {"w": jnp.asarray(gradient)}, optimizer, AVERAGE)[0])
     return states
 
 
@@ -49,6 +53,6 @@ def test_weight_decay_is_decoupled_and_spares_what_does_not_train():
     )
     params = {"w": jnp.ones(2), "fixed": jnp.ones(2)}
     start, zeros = initial_state(params, optimizer), jax.tree.map(jnp.zeros_like, params)
-    state, _ = apply_gradients(start, jnp.float32(0), zeros, optimizer, 0.9)
+    state, _ = apply_gradients(start, jnp.float32(0), zeros, optimizer, AVERAGE)
     np.testing.assert_allclose(state.params["w"], 1 - 0.1 * 0.5, rtol=1e-6)
     np.testing.assert_array_equal(state.params["fixed"], 1)

@@ -1,0 +1,202 @@
+"""Exponential moving averages of the weights: named profiles of the average's rate beta_n at update n = 1, 2, ...
+
+The average after update n is beta_n times that before it plus (1 - beta_n) times the new weights.
+
+| profile                    | beta_n                         | of                                                   |
+|----------------------------|--------------------------------|------------------------------------------------------|
+| `constant:RATE`            | RATE                           | the paper's JAX code                                 |
+| `ramp:RATE`                | min(RATE, (1 + n) / (10 + n))  | the paper's PyTorch code, and the default            |
+| `half_life:UPDATES[,RAMP]` | 0.5^(1 / min(UPDATES, RAMP n)) | EDM (Karras et al. 2022), which counts images        |
+| `power:SIGMA_REL`          | (1 - 1/n)^(gamma + 1)          | EDM2 (Karras et al. 2024), see `gamma`               |
+
+A run keeps one average or several. The averages of a training state are the tree of one profile, as it is, or of
+several a dictionary from their names to trees, so that checkpoints of one average stay what they were.
+"""
+
+import abc
+import dataclasses
+import math
+from collections.abc import Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from score_sde.array_types import Array, Int, PyTree
+from score_sde.errors import UsageError, one_of
+
+
+class Profile(abc.ABC):
+    """The rate of an average, a dataclass of the numbers in its name. form: of these, for the user."""
+
+    form: str
+
+    @property
+    def name(self) -> str:
+        """The profile as the config has it, all numbers written out: `half_life:2000,0.05`."""
+        kind = next(kind for kind, cls in PROFILES.items() if cls is type(self))
+        return f"{kind}:{','.join(f'{value:.12g}' for value in dataclasses.astuple(self))}"
+
+    @abc.abstractmethod
+    def shares(self, n: Any) -> tuple[Any, Any]:
+        """Shares beta_n of the average and 1 - beta_n of the new weights, each to the precision of n.
+
+        n: a float array of NumPy or JAX, of updates counted from 1. Each is an array of its shape and type, or a float.
+        """
+
+    @abc.abstractmethod
+    def check(self) -> bool:
+        """Whether the numbers are in their ranges."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Constant(Profile):
+    """A constant rate, in [0, 1); 0 is no averaging."""
+
+    rate: float
+    form = "RATE with RATE in [0, 1)"
+
+    def check(self) -> bool:
+        return 0 <= self.rate < 1
+
+    def shares(self, n: Any) -> tuple[Any, Any]:
+        return self.rate, 1 - self.rate
+
+
+@dataclasses.dataclass(frozen=True)
+class Ramp(Constant):
+    """A rate that rises to a constant one, so that the first weights are forgotten, however short the run."""
+
+    def shares(self, n: Any) -> tuple[Any, Any]:
+        kept = n.__array_namespace__().minimum(self.rate, (1 + n) / (10 + n))
+        return kept, 1 - kept
+
+
+@dataclasses.dataclass(frozen=True)
+class HalfLife(Profile):
+    """The number of updates after which a weight has halved: `updates`, or the part `ramp` of those made if it is less.
+
+    EDM counts images: a half-life of 500,000 of these at batch size 512 is one of 977 updates.
+    """
+
+    updates: float
+    ramp: float = 0.05
+    form = "UPDATES[,RAMP] with both positive"
+
+    def check(self) -> bool:
+        return 0 < self.updates < math.inf and self.ramp > 0
+
+    def shares(self, n: Any) -> tuple[Any, Any]:
+        xp = n.__array_namespace__()
+        new = -xp.expm1(math.log(0.5) / xp.minimum(self.updates, self.ramp * n))
+        return 1 - new, new
+
+
+@dataclasses.dataclass(frozen=True)
+class Power(Profile):
+    """A power function of the update: after T updates, the weight of update s is (s^(g+1) - (s-1)^(g+1)) / T^(g+1).
+
+    g is `gamma(sigma_rel)`, so that the width of the average grows with the run (Karras et al. 2024, section 3.1).
+    """
+
+    sigma_rel: float
+    form = "SIGMA_REL with SIGMA_REL in [0.0001, 0.2886]"
+
+    def check(self) -> bool:
+        return 1e-4 <= self.sigma_rel <= 0.2886  # less is no average; at 1 / sqrt(12) all updates weigh the same
+
+    def shares(self, n: Any) -> tuple[Any, Any]:
+        xp = n.__array_namespace__()
+        with np.errstate(divide="ignore"):  # at the first update: the initial weights are forgotten
+            new = -xp.expm1((gamma(self.sigma_rel) + 1) * xp.log1p(-1 / n))
+        return 1 - new, new
+
+
+def gamma(sigma_rel: float) -> float:
+    """The exponent of a power-function average whose standard deviation is the part `sigma_rel` of the run.
+
+    The positive root of g^3 + 7 g^2 + (16 - s^-2) g + (12 - s^-2) = 0, s = sigma_rel in (0, 1 / sqrt(12)); Karras et
+    al. (2024), appendix C.1.
+    """
+    inverse = sigma_rel**-2
+    return float(np.roots([1, 7, 16 - inverse, 12 - inverse]).real.max())
+
+
+def weights(profile: Profile, updates: int) -> np.ndarray:
+    """Weights in the average after `updates` >= 1 updates, float64 (updates + 1,), which add up to 1.
+
+    The first is that of the initial parameters, the others those of the parameters after each update.
+    """
+    n = np.arange(1, updates + 1, dtype=np.float64)
+    kept, new = (np.broadcast_to(share, n.shape) for share in profile.shares(n))
+    after = np.cumprod(np.append(kept, 1.0)[::-1])[::-1]  # what all later updates keep
+    return after * np.append(1.0, new)
+
+
+Profiles = tuple[Profile, ...]
+
+
+def parse(text: str) -> Profile:
+    """The profile that a string names, `power:0.05`. Raises `UsageError` for one that names none."""
+    kind, _, numbers = str(text).partition(":")
+    cls = PROFILES[one_of("profile of an average (ema.profiles)", kind, PROFILES)]
+    try:
+        profile = cls(*(float(number) for number in numbers.split(",")))
+        known = profile.check()
+    except (TypeError, ValueError):  # too many of them, or none
+        known = False
+    if not known:
+        raise UsageError(f"The average '{text}' cannot be read; write {kind}:{cls.form}.")
+    return profile
+
+
+def profiles_of(names: Sequence[str], rate: float, schedule: str) -> Profiles:
+    """The profiles of a run, the first of them the default of whatever uses one.
+
+    names: `ema.profiles`. rate, schedule: `optim.ema_rate` and `ema_schedule`, the shorthand for one of them, which
+    stands where there are no names. Raises `UsageError`.
+    """
+    if not names:
+        return (SHORTHAND[schedule](rate),)
+    profiles = tuple(parse(name) for name in names)
+    for i, profile in enumerate(profiles):
+        if profile in profiles[:i]:
+            raise UsageError(f"ema.profiles has {profile.name} twice; name each average once.")
+    return profiles
+
+
+def chosen(profiles: Profiles, name: str = "") -> Profile:
+    """The profile of this name, by default the first. Raises `UsageError` unless it is among them."""
+    if not name:
+        return profiles[0]
+    for profile in profiles:
+        if name == profile.name or (name.partition(":")[0] in PROFILES and parse(name) == profile):
+            return profile
+    raise UsageError(f"There is no average '{name}'; this run has {', '.join(p.name for p in profiles)}.")
+
+
+def initial(profiles: Profiles, params: PyTree) -> PyTree:
+    """The averages before the first update: the initial parameters, in buffers of their own, as a step donates all."""
+    trees = {profile.name: jax.tree.map(jnp.copy, params) for profile in profiles}
+    return trees if len(profiles) > 1 else trees[profiles[0].name]
+
+
+def updated(profiles: Profiles, averages: PyTree, params: PyTree, n: Int[Array, ""]) -> PyTree:
+    """The averages after update n = 1, 2, ..., which made `params`."""
+
+    def one(profile: Profile) -> PyTree:
+        kept, new = profile.shares(n.astype(jnp.float32))
+        return jax.tree.map(lambda ema, p: kept * ema + new * p, average(profiles, averages, profile), params)
+
+    trees = {profile.name: one(profile) for profile in profiles}
+    return trees if len(profiles) > 1 else trees[profiles[0].name]
+
+
+def average(profiles: Profiles, averages: PyTree, profile: Profile) -> PyTree:
+    """The average of one of the profiles: a tree of parameters."""
+    return averages[profile.name] if len(profiles) > 1 else averages
+
+
+PROFILES: dict[str, type[Profile]] = {"constant": Constant, "ramp": Ramp, "half_life": HalfLife, "power": Power}
+SHORTHAND: dict[str, type[Constant]] = {"ramp": Ramp, "constant": Constant}  # by optim.ema_schedule
