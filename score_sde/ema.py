@@ -139,7 +139,7 @@ Profiles = tuple[Profile, ...]
 
 def parse(text: str) -> Profile:
     """The profile that a string names, `power:0.05`. Raises `UsageError` for one that names none."""
-    kind, _, numbers = str(text).partition(":")
+    kind, _, numbers = text.partition(":")
     cls = PROFILES[one_of("profile of an average (ema.profiles)", kind, PROFILES)]
     try:
         profile = cls(*(float(number) for number in numbers.split(",")))
@@ -151,7 +151,7 @@ def parse(text: str) -> Profile:
     return profile
 
 
-def profiles_of(names: Sequence[str], rate: float, schedule: str) -> Profiles:
+def profiles_of(names: Sequence[Any], rate: float, schedule: str) -> Profiles:
     """The profiles of a run, the first of them the default of whatever uses one.
 
     names: `ema.profiles`. rate, schedule: `optim.ema_rate` and `ema_schedule`, the shorthand for one of them, which
@@ -159,7 +159,7 @@ def profiles_of(names: Sequence[str], rate: float, schedule: str) -> Profiles:
     """
     if not names:
         return (SHORTHAND[schedule](rate),)
-    profiles = tuple(parse(name) for name in names)
+    profiles = tuple(parse(str(name)) for name in names)
     for i, profile in enumerate(profiles):
         if profile in profiles[:i]:
             raise UsageError(f"ema.profiles has {profile.name} twice; name each average once.")
