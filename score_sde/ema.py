@@ -117,7 +117,7 @@ def gamma(sigma_rel: float) -> float:
     """The exponent of a power-function average whose standard deviation is the part `sigma_rel` of the run.
 
     The positive root of g^3 + 7 g^2 + (16 - s^-2) g + (12 - s^-2) = 0, s = sigma_rel in (0, 1 / sqrt(12)); Karras et
-    al. (2024), appendix C.1.
+    al. (2024), appendix C.
     """
     inverse = sigma_rel**-2
     return float(np.roots([1, 7, 16 - inverse, 12 - inverse]).real.max())
