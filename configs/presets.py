@@ -69,6 +69,9 @@ def base() -> ConfigDict:
         s_max=50.0,
         s_noise=1.003,
         precision="tf32",  # as in training
+        clip="",  # none | range | dynamic: of predicted x0, to the range of the data; default: none for pc and ode, or range
+        clip_quantile=0.995,  # of dynamic: the share of an image's numbers that set its range
+        diffusion=1.0,  # w: the noise of pc, adaptive and dpmpp_2m_sde has the variance w g^2 dt; 0 is the ODE
         num_samples=64,  # of --mode=sample
         batch_size=config_dict.placeholder(int),  # samples at a time; default: eval's; 0: as many as there is room for
         condition="",  # class=3 | class=all | inpaint=right_half | colorize | superresolve=4 | deblur=2.0 | sense=0.3

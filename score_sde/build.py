@@ -23,26 +23,36 @@ from score_sde.likelihood_bound import Bound, likelihood_bound
 from score_sde.models import CLASSIFIERS, MODELS, PRECISIONS, Dequantizer, NCSNpp, is_trainable
 from score_sde.process import LEAST_TIME, Model, Process, from_score
 from score_sde.randomness import Stream, stream, uniform
-from score_sde.sampling import SAMPLERS, Solver, probability_flow
+from score_sde.sampling import SAMPLERS, Solver, clipped, probability_flow
 from score_sde.score import Preconditioning, precondition, preconditioning
 from score_sde.sde import VE
 from score_sde.state import TrainState, adam, initial_state
 from score_sde.trainable import Trainable
 
-FAST_OPTIONS = ("num_steps", "grid", "rho", "eta", "s_churn", "s_min", "s_max", "s_noise")
+FAST_OPTIONS = ("num_steps", "grid", "rho", "eta", "s_churn", "s_min", "s_max", "s_noise", "diffusion")
 
 
 def sampling_options(sampling: Any, method: str) -> tuple[str, ...]:
     """Names in config.sampling that samples by this method depend on, with the choices made there."""
-    common = ("eps", "noise_removal", "temperature", "precision")
+    common = ("eps", "noise_removal", "temperature", "precision", "clip")
+    common += ("clip_quantile",) if clip_of(sampling, method) == "dynamic" else ()
     if method == "pc":
         corrects = ("snr", "n_steps_each") if sampling["corrector"].lower() != "none" else ()
-        predicts = ("probability_flow",) if sampling["predictor"].lower() != "none" else ()
+        predicts = ("probability_flow", "diffusion") if sampling["predictor"].lower() != "none" else ()
         return (*common, "predictor", "corrector", "num_scales", *corrects, *predicts)
     if method in ("ode", "adaptive"):
-        return (*common, *(("rtol", "atol") if method == "ode" else ("sde_rtol", "sde_atol")))
-    own = {"ddim": ("eta",), "edm_stochastic": ("s_churn", "s_min", "s_max", "s_noise")}.get(method, ())
+        return (*common, *(("rtol", "atol") if method == "ode" else ("sde_rtol", "sde_atol", "diffusion")))
+    own = {
+        "ddim": ("eta",),
+        "dpmpp_2m_sde": ("diffusion",),
+        "edm_stochastic": ("s_churn", "s_min", "s_max", "s_noise"),
+    }.get(method, ())
     return (*common, "num_steps", "grid", *(("rho",) if sampling["grid"] == "karras" else ()), *own)
+
+
+def clip_of(sampling: Any, method: str) -> str:
+    """The name in `CLIPPINGS` that samples by this method are clipped by: the samplers of the paper's code do not."""
+    return sampling["clip"].lower() or ("none" if method in ("pc", "ode") else "range")
 
 
 class Experiment(Trainable):
@@ -194,7 +204,7 @@ class Experiment(Trainable):
     def sampler_of(self, model: Model, method: str, **hooks: Any) -> Solver:
         """The solver of a method with its options in config.sampling, for any model. hooks: `project`."""
         method, options = self.sampler_options(method)
-        return SAMPLERS[method](self.sde_of(method), model, **options, **hooks)
+        return SAMPLERS[method](self.sde_of(method), self.clipped(model, method), **options, **hooks)
 
     def sde_of(self, method: str) -> Process:
         """The SDE that a method solves: pc with the sampler's own number of steps."""
@@ -233,15 +243,23 @@ class Experiment(Trainable):
                 snr=sampling.snr,
                 n_steps_each=sampling.n_steps_each,
                 probability_flow=sampling.probability_flow,
+                diffusion=sampling.diffusion,
             )
         elif method == "ode":
             options = dict(rtol=sampling.rtol, atol=sampling.atol)
         elif method == "adaptive":
             one_level = self.scaling.scale / 256
-            options = dict(rtol=sampling.sde_rtol, atol=one_level if sampling.sde_atol is None else sampling.sde_atol)
+            atol = one_level if sampling.sde_atol is None else sampling.sde_atol
+            options = dict(rtol=sampling.sde_rtol, atol=atol, diffusion=sampling.diffusion)
         else:
             options = {key: sampling[key] for key in FAST_OPTIONS}
         return method, options | common
+
+    def clipped(self, model: Model, method: str) -> Model:
+        """The model with its x_0 held to the range of the data, as config.sampling says."""
+        sampling, low = self.config.sampling, self.scaling.shift
+        name, limits = clip_of(sampling, method), (low, low + self.scaling.scale)
+        return clipped(self.sde_of(method), model, name, limits, quantile=sampling.clip_quantile)
 
     def bits_per_dim(self, params: PyTree) -> Solver:
         """The solver for bits/dim of the density in model range, at points that `dequantization` gives."""

@@ -20,7 +20,7 @@ from score_sde.controllable import (
 )
 from score_sde.errors import UsageError
 from score_sde.oracles import Gaussian, Mixture
-from score_sde.process import score
+from score_sde.process import Prediction, score
 from score_sde.randomness import Stream, sample_keys, stream
 from score_sde.sampling import SAMPLERS, fast_solver, predictor_corrector, probability_flow, solve
 from score_sde.sampling.grids import time_grid

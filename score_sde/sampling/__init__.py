@@ -3,6 +3,7 @@
 import functools
 
 from score_sde.sampling.adaptive import adaptive
+from score_sde.sampling.clipping import CLIPPINGS, clipped
 from score_sde.sampling.correctors import CORRECTORS
 from score_sde.sampling.fast import FAST_SOLVERS, fast_solver
 from score_sde.sampling.grids import GRIDS
@@ -19,6 +20,7 @@ SAMPLERS = {
 }
 
 __all__ = [
+    "CLIPPINGS",
     "CORRECTORS",
     "FAST_SOLVERS",
     "GRIDS",
@@ -28,6 +30,7 @@ __all__ = [
     "Solver",
     "adaptive",
     "advance",
+    "clipped",
     "fast_solver",
     "predictor_corrector",
     "probability_flow",

@@ -1,0 +1,65 @@
+r"""Clipping: predictions of x_0 held to the range of the data, by any sampler.
+
+A young network's error in eps, multiplied by sigma / alpha, is an error in x_0 larger than any image. Where x_0 leaves
+the range it is changed, and eps follows from it and x_t, so that alpha x0 + sigma eps = x_t still:
+
+| name    | x_0 becomes                                                                                       |
+|---------|---------------------------------------------------------------------------------------------------|
+| none    | what the network says                                                                             |
+| range   | the nearest number in the range (Ho et al., 2020: the samplers of DDPM)                           |
+| dynamic | x_0 / s about the middle of the range, clipped; s, at least 1, is a quantile of a sample's        |
+|         | |x_0|, relative to half the range (Saharia et al., 2022, section 2.3: dynamic thresholding)       |
+
+A prediction inside the range stays what it is to the last bit.
+"""
+
+from collections.abc import Callable
+
+import jax.numpy as jnp
+
+from score_sde.array_types import Images, Times
+from score_sde.errors import UsageError, one_of
+from score_sde.process import Model, Prediction, Process
+from score_sde.randomness import expand
+from score_sde.sampling.solver import CountedModel, evaluations, predict
+
+Range = tuple[float, float]  # of the data, in model range: (-1, 1) or (0, 1)
+Clip = Callable[[Images, Range, float], Images]
+
+
+def _to_range(x0: Images, limits: Range, quantile: float) -> Images:
+    return jnp.clip(x0, *limits)
+
+
+def _dynamic(x0: Images, limits: Range, quantile: float) -> Images:
+    low, high = limits
+    middle, half = (low + high) / 2, (high - low) / 2
+    relative = (x0 - middle) / half
+    s = jnp.quantile(jnp.abs(relative).reshape(len(x0), -1), quantile, axis=1)
+    s = expand(jnp.maximum(s, 1), x0)
+    leaves = (s > 1) | (jnp.abs(relative) > 1)  # otherwise not a bit is changed
+    return jnp.where(leaves, middle + half * jnp.clip(relative / s, -1, 1), x0)
+
+
+CLIPPINGS: dict[str, Clip | None] = {"none": None, "range": _to_range, "dynamic": _dynamic}
+
+
+def clipped(process: Process, model: Model, name: str, limits: Range, *, quantile: float = 0.995) -> Model:
+    """The model whose x_0 is clipped as `CLIPPINGS` says; it takes the evaluations of the given one.
+
+    limits: the range of the data in model range. quantile: of dynamic thresholding, in (0, 1].
+    Raises `UsageError` for an unknown name or a quantile out of range.
+    """
+    clip = CLIPPINGS[one_of("sampling.clip", name, CLIPPINGS)]
+    if not 0 < quantile <= 1:
+        raise UsageError(f"sampling.clip_quantile={quantile} must be in (0, 1]; Saharia et al. take 0.995.")
+    if clip is None:
+        return model
+
+    def held(x: Images, t: Times) -> Prediction:
+        x0, eps = predict(model, x, t)
+        inside = clip(x0, limits, quantile)
+        alpha, sigma = expand(process.alpha(t), x), expand(process.sigma(t), x)
+        return Prediction(inside, jnp.where(inside == x0, eps, (x - alpha * inside) / sigma))
+
+    return CountedModel(held, lambda t: evaluations(model, t))
