@@ -43,7 +43,8 @@ def base() -> ConfigDict:
         continuous=True,
         likelihood_weighting=False,
         reduce_mean=False,  # False: half the sum over an image's elements
-        label_dropout=0.1,  # probability that a network with classes is not told an image's, in training
+        label_dropout=0.1,  # probability that an image's condition (class, tokens, ...) is dropped in training
+        cond_dropout=(),  # entries of it that are each dropped with that probability; none: the whole at once
     )
     config.sampling = dict(
         method="pc",  # pc | ode | adaptive | a fast solver: ddim, dpmpp_2m, unipc_3, ... (score_sde/sampling/fast.py)
@@ -71,7 +72,8 @@ def base() -> ConfigDict:
         precision="tf32",  # as in training
         num_samples=64,  # of --mode=sample
         batch_size=config_dict.placeholder(int),  # samples at a time; default: eval's; 0: as many as there is room for
-        condition="",  # class=3 | class=all | inpaint=right_half | colorize | superresolve=4 | deblur=2.0 | sense=0.3
+        condition="",  # class=3 | class=all | inpaint=right_half | colorize | superresolve=4 | deblur=2.0 | sense=0.3;
+        # a class and one of the others joined by ";"
     )
     config.guidance = dict(
         scale=1.0,  # of classes: 1 is Bayes' rule, 0 none

@@ -11,7 +11,7 @@ from typing import Any
 import jax
 
 from score_sde import data, workdir
-from score_sde.controllable.conditions import Observe, chosen_class
+from score_sde.controllable.conditions import Observe, chosen_class, parts
 from score_sde.digest import digest
 from score_sde.loaded import Loaded
 from score_sde.metrics import fingerprint
@@ -61,8 +61,7 @@ def name_of(model: Trained, identity: dict[str, Any]) -> str:
     condition, scale = model.config.sampling.condition, model.config.guidance.scale
     method, options = model.experiment.sampler_options()
     words = [f"step_{model.step:08d}", method, *([str(options["num_steps"])] if "num_steps" in options else [])]
-    if condition:
-        kind, _, argument = condition.partition("=")
+    for kind, argument in parts(condition).items():
         words.append(re.sub(r"[^a-z0-9.]+", "_", f"{kind}_{Path(argument).name}".lower())[:LONGEST].strip("_"))
     if chosen_class(condition) is not None and scale != 1:
         words.append(f"scale_{scale:g}")
