@@ -103,8 +103,11 @@ def fitted(cond: Cond | None, entries: Entries, n: int) -> Cond | None:
 
     Raises `UsageError` for an entry that it does not know, and for arrays of other shapes, types or ranges.
     """
+    if cond is not None:
+        null = {name: jnp.asarray(rows) for name, rows in cond.get(NULL, {}).items()}
+        cond = {name: null if name == NULL else jnp.asarray(array) for name, array in cond.items()}
     check_cond(cond, entries, n)
-    return taken(jax.tree.map(jnp.asarray, cond), entries)
+    return taken(cond, entries)
 
 
 def with_labels(cond: Cond | None, labels: Array | np.ndarray | None) -> Cond | None:

@@ -17,7 +17,7 @@ import numpy as np
 from score_sde import controllable
 from score_sde.array_types import Array, Images, PyTree, ScoreFn
 from score_sde.build import Classification, Experiment, sampling_options
-from score_sde.cond import Cond, Entries, check_names
+from score_sde.cond import NULL, Cond, Entries, check_names
 from score_sde.controllable import Observation
 from score_sde.controllable.operators import check_observed
 from score_sde.errors import UsageError, one_of
@@ -88,6 +88,14 @@ class Conditional:
             self.experiment.check_cond(None)
         if cond is None and self.weak is None:
             self._check_unguided()
+        if (
+            cond is not None
+            and self.classifier is not None
+            and ("labels" not in cond or "labels" in cond.get(NULL, {}))
+        ):
+            raise UsageError(
+                "guidance.classifier guides every sample towards a class; give a class for each, or leave it out."
+            )
         if given.observation is None:
             return
         inverse = self.options.inverse

@@ -13,9 +13,12 @@ def check_source(experiment: Experiment | Classification, source: data.Source, *
 
     all_of_them: and unless it has no classes besides, which it would never have seen.
     """
-    entries, there = experiment.cond_entries, source.cond_entries
+    entries = experiment.cond_entries
+    if not entries:
+        return
     if "labels" in entries:
         _check_labels(experiment, source, all_of_them=all_of_them)
+    there = source.cond_entries
     for entry in entries:
         if entry not in there:
             raise UsageError(

@@ -298,6 +298,14 @@ def _sheet(directory: Path, step: int) -> Path:
     return directory / "samples" / "snapshots" / f"step_{step:08d}.png"
 
 
+def _sheet_cond(experiment: Experiment, source: data.Source, n: int) -> Cond | None:
+    """The null condition where the network has learned it, else classes in turn, or those of the source's images."""
+    cond = experiment.cond_in_turn(n)
+    if cond is None or list(cond) == ["labels"]:
+        return cond
+    return taken(source.take(np.arange(n) % len(source)).cond, experiment.cond_entries)
+
+
 def _sample_sheet(
     experiment: Experiment,
     sample: Runner,
@@ -308,10 +316,7 @@ def _sample_sheet(
     writer: Writer,
     notice: Notice,
 ) -> None:
-    """One batch of samples with the EMA parameters, written to samples/snapshots/ as .npz and .png.
-
-    A network that was never without a condition is given classes in turn, or the conditions of the source's images.
-    """
+    """One batch of samples with the EMA parameters, written to samples/snapshots/ as .npz and .png."""
     key = stream(stream(jax.random.key(experiment.config.seed), Stream.SAMPLE), step)
     keys = sample_keys(key, jnp.arange(experiment.config.training.batch_size))
     with bar(f"samples at step {step}", len(keys), "img") as progress:
@@ -322,10 +327,8 @@ def _sample_sheet(
                 raise Stopped(notice.number or signal.SIGTERM)
             report(fraction)
 
-        cond = experiment.cond_in_turn(len(keys))
-        if cond is not None and list(cond) != ["labels"]:
-            cond = taken(source.take(np.arange(len(keys)) % len(source)).cond, experiment.cond_entries)
-        x, _ = sample(state.ema_params, keys, experiment.prior(keys), tell, given=(cond,))
+        given = (_sheet_cond(experiment, source, len(keys)),)
+        x, _ = sample(state.ema_params, keys, experiment.prior(keys), tell, given=given)
     pixels = images.to_pixels(experiment.scaling.to_unit(x))
     sheet, path = images.grid(pixels), _sheet(directory, step)
     try:
