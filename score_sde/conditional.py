@@ -88,11 +88,8 @@ class Conditional:
             self.experiment.check_cond(None)
         if cond is None and self.weak is None:
             self._check_unguided()
-        if (
-            cond is not None
-            and self.classifier is not None
-            and ("labels" not in cond or "labels" in cond.get(NULL, {}))
-        ):
+        without_class = cond is not None and ("labels" not in cond or "labels" in cond.get(NULL, {}))
+        if without_class and self.classifier is not None:
             raise UsageError(
                 "guidance.classifier guides every sample towards a class; give a class for each, or leave it out."
             )
