@@ -43,7 +43,8 @@ def base() -> ConfigDict:
         continuous=True,
         likelihood_weighting=False,
         reduce_mean=False,  # False: half the sum over an image's elements
-        label_dropout=0.1,  # probability that a network with classes is not told an image's, in training
+        label_dropout=0.1,  # probability that an image's condition (class, tokens, ...) is dropped in training
+        cond_dropout=(),  # entries of it that are each dropped with that probability; none: the whole at once
     )
     config.sampling = dict(
         method="pc",  # pc | ode | adaptive | a fast solver: ddim, dpmpp_2m, unipc_3, ... (score_sde/sampling/fast.py)
@@ -69,12 +70,13 @@ def base() -> ConfigDict:
         s_max=50.0,
         s_noise=1.003,
         precision="tf32",  # as in training
-        clip="",  # none | range | dynamic: of predicted x0, to the range of the data; default: none for pc and ode, or range
+        clip="",  # none | range | dynamic: of predicted x0, to the data's range; default: range, but none for pc, ode
         clip_quantile=0.995,  # of dynamic: the share of an image's numbers that set its range
         diffusion=1.0,  # w: the noise of pc, adaptive and dpmpp_2m_sde has the variance w g^2 dt; 0 is the ODE
         num_samples=64,  # of --mode=sample
         batch_size=config_dict.placeholder(int),  # samples at a time; default: eval's; 0: as many as there is room for
-        condition="",  # class=3 | class=all | inpaint=right_half | colorize | superresolve=4 | deblur=2.0 | sense=0.3
+        condition="",  # class=3 | class=all | inpaint=right_half | colorize | superresolve=4 | deblur=2.0 | sense=0.3;
+        # a class and one of the others joined by ";"
         ema="",  # one of ema.profiles: the average that snapshots, eval and sample use; default: the first
     )
     config.guidance = dict(

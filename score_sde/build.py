@@ -14,15 +14,16 @@ from flax import traverse_util
 from ml_collections import ConfigDict
 
 from score_sde import dequantization, likelihood, losses
-from score_sde.array_types import Array, Images, Keys, Labels, PerSample, PyTree, ScoreFn, Times
+from score_sde.array_types import Images, Keys, PerSample, PyTree, ScoreFn, Times
 from score_sde.classification import Classification
+from score_sde.cond import Cond, blank, check_names, dropped, names
 from score_sde.config_checks import check_positive, check_values
 from score_sde.dequantization import Dequantization
 from score_sde.errors import UsageError, one_of
 from score_sde.likelihood_bound import Bound, likelihood_bound
-from score_sde.models import CLASSIFIERS, MODELS, PRECISIONS, Dequantizer, NCSNpp, is_trainable
+from score_sde.models import CLASSIFIERS, MODELS, PRECISIONS, Dequantizer, is_trainable
 from score_sde.process import LEAST_TIME, Model, Process, from_score
-from score_sde.randomness import Stream, stream, uniform
+from score_sde.randomness import Stream, stream
 from score_sde.sampling import SAMPLERS, Solver, clipped, probability_flow
 from score_sde.score import Preconditioning, precondition, preconditioning
 from score_sde.sde import VE
@@ -72,53 +73,66 @@ class Experiment(Trainable):
             if config.sampling.num_scales < 2:
                 raise UsageError(f"sampling.num_scales={config.sampling.num_scales} must be at least 2.")
             self.sampling_sde = dataclasses.replace(self.sde, num_scales=config.sampling.num_scales)
-        self.sampler(self.param_shapes, classes=self.classes_in_turn(1))
+        for name in config.training.cond_dropout:
+            one_of("entry of training.cond_dropout", name, names(self.cond_entries))
+        self.sampler(self.param_shapes, cond=self.cond_in_turn(1))
 
     @property
-    def num_classes(self) -> int:
-        return self.network.num_classes if isinstance(self.network, NCSNpp) else 0  # NCSN's are noise levels
+    def scores_without_cond(self) -> bool:
+        """Whether the network is a score without a condition: it takes none, or was without it in some of training."""
+        return not self._never_without(None)
 
-    @property
-    def scores_without_class(self) -> bool:
-        """Whether the network is a score without a class: it takes none, or was not told some in training."""
-        return self.num_classes == 0 or self.config.training.label_dropout > 0
-
-    def check_without_class(self) -> None:
-        """Raises `UsageError` unless the network `scores_without_class`."""
-        if not self.scores_without_class:
+    def check_cond(self, cond: Cond | None) -> None:
+        """Raises `UsageError` for an entry that the network does not know, or was never without in training."""
+        check_names(cond, self.cond_entries)
+        lacks = self._never_without(cond)
+        if not lacks:
+            return
+        what = "a class" if lacks == ["labels"] else " and ".join(lacks)
+        if self.config.training.label_dropout == 0:
             raise UsageError(
-                "This network was told every label in training (training.label_dropout=0) and is no score without a "
-                "class: sample with a class and guidance.scale=1, or train with training.label_dropout=0.1 for "
-                "likelihoods, guidance, and samples of all classes."
+                f"This network had every image's condition in training (training.label_dropout=0) and is no score "
+                f"without {what}: sample with a condition and guidance.scale=1, or train with "
+                "training.label_dropout=0.1 for likelihoods, guidance, and samples of all conditions."
             )
+        raise UsageError(
+            f"This network was never without {what} alone in training; give the whole condition or none, or train "
+            f"with training.cond_dropout={tuple(names(self.cond_entries))}."
+        )
 
-    def classes_in_turn(self, n: int) -> Labels | None:
-        """Classes 0, 1, ... of n samples for which none is chosen, None where the network needs none."""
-        return None if self.scores_without_class else jnp.arange(n, dtype=jnp.int32) % self.num_classes
+    def _never_without(self, cond: Cond | None) -> list[str]:
+        """The entries that `cond` lacks, and that no sample lacked so in training."""
+        every, options = names(self.cond_entries), self.config.training
+        lacks = [name for name in every if name not in (cond or {})]
+        dropped_so = options.cond_dropout or (every if lacks == every else ())
+        return [name for name in lacks if options.label_dropout == 0 or name not in dropped_so]
+
+    def cond_in_turn(self, n: int) -> Cond | None:
+        """The condition of n samples for which none is chosen: classes 0, 1, ..., and blanks; None where it can be."""
+        if self.scores_without_cond:
+            return None
+        labels = {"labels": jnp.arange(n, dtype=jnp.int32) % self.num_classes} if self.num_classes else {}
+        return blank(self.cond_entries, n) | labels
 
     def score_fn(
         self,
         params: PyTree,
         *,
-        classes: Labels | None = None,
+        cond: Cond | None = None,
         dropout_keys: Keys | None = None,
         row: Preconditioning | None = None,
         precision: str | None = None,
     ) -> ScoreFn:
-        """The score in model range, of a network with classes given these; num_classes, or None for all, is no class.
+        """The score in model range, given a condition; None is the null condition.
 
         dropout_keys: given in training, one an image. row: default as trained. precision: default `eval.precision`, or
         `training.precision` in training.
         """
-        if classes is not None and not self.num_classes:
-            raise UsageError("This network has no classes; train one with model.num_classes set.")
-        if classes is None:
-            self.check_without_class()
-        told = {} if classes is None else {"classes": classes}
+        self.check_cond(cond)
         compute = PRECISIONS[precision] if precision else self.compute(training=dropout_keys is not None)
 
-        def network(x: Images, label: PerSample) -> Images:
-            return compute.apply(self.network, {"params": params}, x, label, dropout_keys, **told)
+        def network(x: Images, noise_cond: PerSample) -> Images:
+            return compute.apply(self.network, {"params": params}, x, noise_cond, cond, dropout_keys=dropout_keys)
 
         return precondition(network, row or self._preconditioning(self.config.training.continuous))
 
@@ -131,8 +145,8 @@ class Experiment(Trainable):
             scale_by_sigma=config.model.scale_by_sigma,
         )
 
-    def ode_score_fn(self, params: PyTree, classes: Labels | None = None, *, precision: str | None = None) -> ScoreFn:
-        """The score at any t, classes and precision as in `score_fn`.
+    def ode_score_fn(self, params: PyTree, cond: Cond | None = None, *, precision: str | None = None) -> ScoreFn:
+        """The score at any t, condition and precision as in `score_fn`.
 
         A VP network trained at discrete times has one: its labels t (N - 1) mean any t.
         """
@@ -143,34 +157,33 @@ class Experiment(Trainable):
             )
         row = self._preconditioning(continuous=True)
         row = row._replace(c_noise=self._preconditioning(self.config.training.continuous).c_noise)
-        return self.score_fn(params, classes=classes, row=row, precision=precision)
+        return self.score_fn(params, cond=cond, row=row, precision=precision)
 
     def loss(
         self,
         params: PyTree,
         keys: Keys,
         x: Images,
-        labels: Labels | None = None,
+        cond: Cond | None = None,
         *,
         training: bool = False,
     ) -> PerSample:
         """Denoising score matching loss of images in [0, 1], each perturbed by its own key.
 
-        training: with dropout, and a label is no class with probability `training.label_dropout`.
+        training: with dropout, of the condition too, by `training.label_dropout` and `training.cond_dropout`.
         """
-        return self._loss_of(*self._predicted(params, keys, x, labels, training))
+        return self._loss_of(*self._predicted(params, keys, x, cond, training))
 
     def _predicted(
-        self, params: PyTree, keys: Keys, x: Images, labels: Labels | None, training: bool
+        self, params: PyTree, keys: Keys, x: Images, cond: Cond | None, training: bool
     ) -> tuple[Images, Times, Images]:
         """The noise that the network sees in x_t, t, and the noise z that is there."""
         x0 = self.scaling.to_model(x)
         t, z = self.draw(keys, x0)
-        if labels is not None and training:
-            dropped = uniform(stream(keys, Stream.LABEL)) < self.config.training.label_dropout
-            labels = jnp.where(dropped, self.num_classes, labels)
+        if cond is not None and training:
+            cond = dropped(cond, keys, self.config.training.label_dropout, self.config.training.cond_dropout)
         dropout_keys = stream(keys, Stream.DROPOUT) if training else None
-        score_fn = self.score_fn(params, classes=labels, dropout_keys=dropout_keys)
+        score_fn = self.score_fn(params, cond=cond, dropout_keys=dropout_keys)
         return losses.predicted_noise(score_fn, self.perturbation, x0, t, z), t, z
 
     def _loss_of(self, predicted: Images, t: Times, z: Images) -> PerSample:
@@ -184,9 +197,9 @@ class Experiment(Trainable):
             reduce_mean=options.reduce_mean,
         )
 
-    def _evaluation(self, params: PyTree, keys: Keys, x: Images, labels: Labels | None) -> dict[str, PerSample]:
+    def _evaluation(self, params: PyTree, keys: Keys, x: Images, cond: Cond | None) -> dict[str, PerSample]:
         """The loss; and of each image t, |predicted|^2 and <predicted, z>, from which `averages` takes sizes."""
-        predicted, t, z = self._predicted(params, keys, x, labels, training=False)
+        predicted, t, z = self._predicted(params, keys, x, cond, training=False)
         axes = tuple(range(1, z.ndim))
         square, along = jnp.mean(jnp.square(predicted), axes), jnp.mean(predicted * z, axes)
         return {"loss": self._loss_of(predicted, t, z), "t": t, "square": square, "along": along}
@@ -196,10 +209,10 @@ class Experiment(Trainable):
         x = self.sampling_sde.prior_sample(stream(keys, Stream.PRIOR), self.image_shape)
         return self.config.sampling.temperature * x
 
-    def sampler(self, params: PyTree, method: str | None = None, *, classes: Labels | None = None) -> Solver:
-        """The solver of config.sampling, or the given method with its options. classes: of the samples, if any."""
+    def sampler(self, params: PyTree, method: str | None = None, *, cond: Cond | None = None) -> Solver:
+        """The solver of config.sampling, or the given method with its options. cond: of the samples."""
         method, _ = self.sampler_options(method)
-        return self.sampler_of(self.model_of(params, method, classes), method)
+        return self.sampler_of(self.model_of(params, method, cond), method)
 
     def sampler_of(self, model: Model, method: str, **hooks: Any) -> Solver:
         """The solver of a method with its options in config.sampling, for any model. hooks: `project`."""
@@ -210,12 +223,10 @@ class Experiment(Trainable):
         """The SDE that a method solves: pc with the sampler's own number of steps."""
         return self.sampling_sde if method == "pc" else self.sde
 
-    def model_of(self, params: PyTree, method: str, classes: Array | None = None) -> Model:
-        """The model that a method takes; all but pc need it at any t. classes: of a network that takes them."""
+    def model_of(self, params: PyTree, method: str, cond: Cond | None = None) -> Model:
+        """The model that a method takes; all but pc need it at any t. cond: of the samples."""
         score_fn = self.score_fn if method == "pc" else self.ode_score_fn
-        return from_score(
-            self.sde_of(method), score_fn(params, classes=classes, precision=self.config.sampling.precision)
-        )
+        return from_score(self.sde_of(method), score_fn(params, cond=cond, precision=self.config.sampling.precision))
 
     def model(self, params: PyTree) -> Model:
         """The model at any t, for likelihoods."""

@@ -7,6 +7,7 @@ from ml_collections import ConfigDict
 
 from score_sde import images, losses
 from score_sde.array_types import Array, Float, Images, Keys, Labels, PerSample, Pixels, PyTree, Times
+from score_sde.cond import Cond, Entries, Entry
 from score_sde.config_checks import check_values
 from score_sde.errors import UsageError
 from score_sde.models import CLASSIFIERS, MODELS
@@ -28,8 +29,9 @@ class Classification(Trainable):
         super().__init__(config, CLASSIFIERS)
 
     @property
-    def num_classes(self) -> int:
-        return self.network.num_outputs
+    def cond_entries(self) -> Entries:
+        """The labels, which a classifier is trained to tell."""
+        return {"labels": Entry(jnp.int32, below=self.network.num_outputs)}
 
     def logits_fn(self, params: PyTree, training: bool = False) -> Callable[[Images, Times], Float[Array, "b k"]]:
         """Logits at x in model range. The network is given x without the SDE's mean scale, in [0, 1] plus noise."""
@@ -51,19 +53,18 @@ class Classification(Trainable):
         params: PyTree,
         keys: Keys,
         x: Images,
-        labels: Labels | None = None,
+        cond: Cond | None = None,
         *,
         training: bool = False,
     ) -> PerSample:
         """Cross-entropy of the labels at x_t, in nats, every t as likely and of the same weight (paper, appendix I.1).
 
-        The network has no dropout.
+        cond: has them. The network has no dropout.
         """
         x0 = self.scaling.to_model(x)
         t, z = self.draw(keys, x0)
-        return losses.cross_entropy(
-            self.logits_fn(params, training)(losses.perturb(self.perturbation, x0, t, z), t), labels
-        )
+        logits = self.logits_fn(params, training)(losses.perturb(self.perturbation, x0, t, z), t)
+        return losses.cross_entropy(logits, cond["labels"])
 
     def hits(self, params: PyTree, keys: Keys, pixels: Pixels, labels: Labels, t: Times) -> PerSample:
         """1 for each image whose label is the likeliest class at x_t, else 0."""

@@ -1,8 +1,8 @@
-"""An experiment's samplers given classes or linear observations, as config.guidance says.
+"""An experiment's samplers given conditions or linear observations, as config.guidance says.
 
 | given          | by                                        | config.guidance                                       |
 |----------------|-------------------------------------------|-------------------------------------------------------|
-| classes        | a network that takes them (`num_classes`) | `scale`: classifier-free guidance                     |
+| a condition    | a network that takes its entries          | `scale`: classifier-free guidance                     |
 | classes        | a noise-conditional classifier            | `classifier`: its workdir; `scale`                    |
 | any of these   | a weaker network besides                  | `weak`: its workdir; `scale`: autoguidance            |
 | an observation | any network                               | `inverse`: `score_sde.controllable.posterior.METHODS` |
@@ -10,12 +10,14 @@
 
 from typing import Any, NamedTuple
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 
 from score_sde import controllable
-from score_sde.array_types import Array, Images, Int, PyTree
+from score_sde.array_types import Array, Images, PyTree
 from score_sde.build import Classification, Experiment, sampling_options
+from score_sde.cond import NULL, Cond, Entries, check_names
 from score_sde.controllable import Observation
 from score_sde.controllable.operators import check_observed
 from score_sde.errors import UsageError, one_of
@@ -24,9 +26,9 @@ from score_sde.sampling import FAST_SOLVERS, Solver
 
 
 class Given(NamedTuple):
-    """What samples are conditioned on; every array has one row for each of them. observation: in model range."""
+    """What samples are given; every array has one row for each of them. observation: in model range."""
 
-    classes: Int[Array, " b"] | None = None
+    cond: Cond | None = None
     observation: Observation | None = None
 
 
@@ -54,28 +56,44 @@ class Conditional:
                 )
         if weak is not None and weak.sde != experiment.sde:
             raise UsageError(f"guidance.weak was trained under {weak.sde}, and this model under {experiment.sde}.")
-        if weak is not None and weak.num_classes != experiment.num_classes:
-            raise UsageError("guidance.weak and this model must take the same classes; model.num_classes differs.")
+        if weak is not None and weak.cond_entries != experiment.cond_entries:
+            own, others = (", ".join(model.cond_entries) or "none" for model in (experiment, weak))
+            raise UsageError(
+                f"guidance.weak and this model must take the same condition: its entries are {others}, this model's "
+                f"{own}, or they differ in size."
+            )
+
+    @property
+    def cond_entries(self) -> Entries:
+        """The entries of a condition that can be asked for."""
+        by_classifier = {} if self.classifier is None else self.classifier.cond_entries
+        return {**self.experiment.cond_entries, **by_classifier}
 
     @property
     def num_classes(self) -> int:
-        """That can be asked for, 0 if none can."""
-        if self.classifier is not None:
-            return self.classifier.num_classes
-        return self.experiment.num_classes
+        """Number of classes that can be asked for; 0 if none can."""
+        return (self.classifier or self.experiment).num_classes
+
+    def of_network(self, cond: Cond | None) -> Cond | None:
+        """The part of a condition that the score networks are given: all but labels that a classifier tells."""
+        if cond is None or self.classifier is None:
+            return cond
+        return {name: array for name, array in cond.items() if name != "labels"} or None
 
     def check(self, given: Given, method: str) -> None:
         """Raises `UsageError` for what cannot be sampled so."""
-        if given.classes is not None and self.num_classes == 0:
-            raise UsageError(
-                "Classes need a network that takes them (train with model.num_classes), or guidance.classifier, the "
-                "workdir of a noise-conditional classifier."
-            )
-        classifier_free = self.weak is None and self.options.scale != 1
-        if given.classes is None or self.classifier is not None or classifier_free:
-            self.experiment.check_without_class()
-        if given.classes is None and self.weak is None:
+        cond = given.cond
+        check_names(cond, self.cond_entries)
+        self.experiment.check_cond(self.of_network(cond))
+        if self.weak is None and self.classifier is None and self.options.scale != 1:  # classifier-free
+            self.experiment.check_cond(None)
+        if cond is None and self.weak is None:
             self._check_unguided()
+        without_class = cond is not None and ("labels" not in cond or "labels" in cond.get(NULL, {}))
+        if without_class and self.classifier is not None:
+            raise UsageError(
+                "guidance.classifier guides every sample towards a class; give a class for each, or leave it out."
+            )
         if given.observation is None:
             return
         inverse = self.options.inverse
@@ -101,7 +119,7 @@ class Conditional:
             value = self.options[name]
             if (tuple(value) if name == "interval" else value) != without:
                 raise UsageError(
-                    f"guidance.{name}={value} guides towards a class, and none is asked for; set "
+                    f"guidance.{name}={value} guides towards a class or another condition, and none is asked for; set "
                     f"sampling.condition=class=N (or class=all), or leave guidance.{name} at {without!r}."
                 )
 
@@ -109,13 +127,13 @@ class Conditional:
         """The solver of config.sampling, or of the given method, from x_T to samples of p(x_0 | given)."""
         experiment = self.experiment
         method, options = experiment.sampler_options(method)
-        if given.classes is None and given.observation is None and self.weak is None:
+        if given.cond is None and given.observation is None and self.weak is None:
             return experiment.sampler(params["score"], method)
         self.check(given, method)
         sde = experiment.sde_of(method)
         observation, inverse = given.observation, self.options.inverse
         repeats = self.options.particles if observation is not None and inverse == "particles" else 1
-        guided = self._guided(params, given.classes, method, repeats)
+        guided = self._guided(params, given.cond, method, repeats)
         if observation is None:
             return experiment.sampler_of(guided, method)
         if repeats > 1:
@@ -130,25 +148,24 @@ class Conditional:
         of_guide = self._inverse_options._replace(num_steps=options.get("num_steps"))  # None for pc, whose SDE has them
         return experiment.sampler_of(guide(sde, guided, observation, of_guide), method)
 
-    def _guided(self, params: dict[str, PyTree], classes: Array | None, method: str, repeats: int) -> Model:
-        """The model given classes, of batches in which each sample has `repeats` rows in a row."""
+    def _guided(self, params: dict[str, PyTree], cond: Cond | None, method: str, repeats: int) -> Model:
+        """The model given a condition, of batches in which each sample has `repeats` rows in a row."""
         options, experiment = self.options, self.experiment
-        classes = None if classes is None else jnp.repeat(classes, repeats)
+        cond = jax.tree.map(lambda rows: jnp.repeat(rows, repeats, axis=0), cond)
         scale, interval = float(options.scale), tuple(options.interval)
-        # By the score network itself, unless a classifier is to tell them.
-        taken = classes if experiment.num_classes and self.classifier is None else None
-        model = experiment.model_of(params["score"], method, taken)
+        own = self.of_network(cond)
+        model = experiment.model_of(params["score"], method, own)
         if self.weak is not None:
-            weak = self.weak.model_of(params["weak"], method, taken)
+            weak = self.weak.model_of(params["weak"], method, own)
             return controllable.extrapolation(model, weak, scale=scale, interval=interval)
-        if classes is None:
+        if cond is None:
             return model
         if self.classifier is not None:
-            logits_fn = self.classifier.logits_fn(params["classifier"])
+            logits_fn, labels = self.classifier.logits_fn(params["classifier"]), cond["labels"]
             return controllable.classifier_guidance(
-                experiment.sde_of(method), model, logits_fn, classes, scale=scale, interval=interval
+                experiment.sde_of(method), model, logits_fn, labels, scale=scale, interval=interval
             )
-        if scale == 1:  # the network need not be a score without a class
+        if scale == 1:  # the network need not be a score without a condition
             return model
         without = experiment.model_of(params["score"], method, None)
         return controllable.extrapolation(model, without, scale=scale, interval=interval)

@@ -44,7 +44,7 @@ def check_values(config: ConfigDict) -> None:
     if training.keep_best < 0:
         raise UsageError(f"training.keep_best={training.keep_best} must not be negative; 0 keeps none for its loss.")
     if not 0 <= training.label_dropout < 1:
-        raise UsageError(f"training.label_dropout={training.label_dropout} must be in [0, 1); 0 tells every label.")
+        raise UsageError(f"training.label_dropout={training.label_dropout} must be in [0, 1); 0 gives every condition.")
     for key in ("batch_size", "num_samples", "bpd_num_repeats", "bound_num_times"):
         check_positive(f"eval.{key}", config.eval[key])
     for key in ("image_size", "num_channels"):

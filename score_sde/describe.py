@@ -58,9 +58,8 @@ def _layers(experiment: Experiment | Classification) -> str:
         return len(module.path) == 1
 
     def outputs(params, x):
-        _, state = experiment.network.apply(
-            {"params": params}, x, jnp.ones(1, jnp.float32), capture_intermediates=captured
-        )
+        arguments = x, jnp.ones(1, jnp.float32), *experiment.blank_cond(1)
+        _, state = experiment.network.apply({"params": params}, *arguments, capture_intermediates=captured)
         return state["intermediates"]
 
     x = jax.ShapeDtypeStruct((1, *experiment.image_shape), jnp.float32)
@@ -77,11 +76,12 @@ def kept_bytes(experiment: Experiment | Classification) -> int:
 
     def kept(images: int) -> int:
         keys = sample_keys(jax.random.key(0), jnp.arange(images))
-        dropout = (keys,) if isinstance(experiment, Experiment) else ()  # classifiers have none
+        dropout = {"dropout_keys": keys} if isinstance(experiment, Experiment) else {}  # classifiers have none
 
         def network(params, x):
             compute = experiment.compute(training=True)
-            return compute.apply(experiment.network, {"params": params}, x, jnp.ones(images, jnp.float32), *dropout)
+            arguments = x, jnp.ones(images, jnp.float32), *experiment.blank_cond(images)
+            return compute.apply(experiment.network, {"params": params}, *arguments, **dropout)
 
         x = jax.ShapeDtypeStruct((images, *experiment.image_shape), jnp.float32)
         return tree_bytes(jax.eval_shape(lambda params, x: jax.vjp(network, params, x)[1], experiment.param_shapes, x))
@@ -100,13 +100,16 @@ def planned_nfe(experiment: Experiment) -> int | None:
         networks["classifier"] = Classification(stored_config(Path(guidance.classifier)))
     if guidance.weak:
         networks["weak"] = Experiment(stored_config(Path(guidance.weak)))
-    conditional, given = Conditional(experiment, **networks), Given(classes=experiment.classes_in_turn(1))
+    conditional, given = Conditional(experiment, **networks), Given(experiment.cond_in_turn(1))
+    observe = observation_of(condition, experiment.image_shape)
     if chosen_class(condition) is not None:
-        given = Given(classes=jnp.zeros(1, jnp.int32))
-    if observe := observation_of(condition, experiment.image_shape):
+        given = Given({"labels": jnp.zeros(1, jnp.int32)})
+    elif observe:
+        given = Given()
+    if observe:
         operator = observe(1)
         y = operator.forward(jnp.zeros((1, *experiment.image_shape)))
-        given = Given(observation=conditional.observed(operator, y, 0.0))
+        given = given._replace(observation=conditional.observed(operator, y, 0.0))
     conditional.check(given, experiment.config.sampling.method.lower())
     params = {name: network.param_shapes for name, network in (networks | {"score": experiment}).items()}
     return conditional.sampler(params, given).nfe

@@ -12,7 +12,7 @@ from ml_collections import ConfigDict
 
 from score_sde import averages, data, files, identities, images, parallel, workdir
 from score_sde import report as page
-from score_sde.controllable.conditions import ALL, chosen_class, observation_of
+from score_sde.controllable.conditions import observation_of
 from score_sde.errors import UsageError, warn
 from score_sde.loaded import TrainedClassifier, load_classifier
 from score_sde.measures import Measure, measure
@@ -24,7 +24,8 @@ from score_sde.randomness import Stream, sample_keys, stream
 from score_sde.reconstruct import ARRAYS, mean_nfe, reconstruct
 from score_sde.rounds import Arrays, Keep, Rounds, compute_anew, mean_and_error
 from score_sde.sampling.grids import time_grid
-from score_sde.train import check_labels, load_data
+from score_sde.source_checks import check_source
+from score_sde.train import load_data
 from score_sde.trained import DEQUANTIZER, Report, Trained, load
 
 NOISE_LEVELS = 10  # that the accuracy of a classifier is evaluated at
@@ -84,7 +85,7 @@ def _parts(model: Trained) -> dict[str, Callable[[Path], dict[str, Any]]]:
     bpd_set = load_data(config, train=True) if train else test_set
     repeats = 1 if train else options.bpd_num_repeats
     if options.enable_loss:
-        check_labels(model.experiment, test_set)
+        check_source(model.experiment, test_set)
     if likelihoods:
         model.experiment.bits_per_dim(model.params)
         _ = model.dequantizer_params
@@ -103,7 +104,7 @@ def _parts(model: Trained) -> dict[str, Callable[[Path], dict[str, Any]]]:
                 f"Samples given observations are made by --mode=sample; evaluate without "
                 f"sampling.condition={config.sampling.condition}, or with a class."
             )
-        model.check_condition(_classes(model, np.arange(1)), None)
+        model.check_condition(model.asked_cond(np.arange(1)), None)
         measured_by = measure(config)
         parts["sampling"] = lambda folder: draw_samples(model, options.num_samples, folder, measure=measured_by)
     if not parts:
@@ -122,7 +123,7 @@ def _parts_of_classifier(model: TrainedClassifier) -> dict[str, Callable[[Path],
     if not model.config.eval.enable_loss:
         raise UsageError("Nothing to evaluate: set eval.enable_loss, for a classifier's loss and accuracy, to True.")
     test_set = load_data(model.config, train=False)
-    check_labels(model.experiment, test_set)
+    check_source(model.experiment, test_set)
     return {
         "loss": lambda folder: loss(model, test_set, folder),
         "weights": lambda folder: weights(model, test_set, folder),
@@ -143,7 +144,7 @@ def sample(config: ConfigDict, directory: str | Path, out: str | Path | None = N
     parallel.check_divisible("eval.batch_size", config.eval.batch_size)
     n, condition, folder = config.sampling.num_samples, config.sampling.condition, Path(out or directory) / "samples"
     observe = observation_of(condition, model.experiment.image_shape)
-    model.check_condition(_classes(model, np.arange(1)), observe and observe(1))
+    model.check_condition(model.asked_cond(np.arange(1)), observe and observe(1))
     source = load_data(config, train=False) if observe else None
     of_samples = identities.of_samples(model, n, observe, source)
     stem = identities.name_of(model, identities.of_model(model) | of_samples)
@@ -165,14 +166,6 @@ def sample(config: ConfigDict, directory: str | Path, out: str | Path | None = N
     _print(f"{folder / stem}.png")
 
 
-def _classes(model: Trained, indices: np.ndarray) -> np.ndarray | None:
-    """Those of config.sampling.condition for samples of these numbers."""
-    chosen = chosen_class(model.config.sampling.condition)
-    if chosen is None:
-        return None
-    return indices % max(model.num_classes, 1) if chosen == ALL else np.full(len(indices), chosen)
-
-
 def draw_samples(
     model: Trained, n: int, folder: Path, stem: str = "samples", *, measure: Measure | None = None
 ) -> dict[str, Any]:
@@ -181,7 +174,7 @@ def draw_samples(
     Sample i of a checkpoint depends on (seed, step, i) only, unless the sampler couples the batch, and is of the class
     that config.sampling.condition asks for. measure: what is told of them as "metrics"; their features are rounds too.
     """
-    size = model.samples_at_once(n, lambda size: {"classes": _classes(model, np.arange(size))})
+    size = model.samples_at_once(n, lambda size: {"cond": model.asked_cond(np.arange(size))})
     key = stream(stream(jax.random.key(model.config.seed + 1), Stream.SAMPLE), model.step)
     of_samples = identities.of_samples(model, n) | {"at_once": size}
     rounds = _rounds(folder, stem, ["images", "nfe", "batch_nfe"], model, lambda: of_samples)
@@ -195,8 +188,8 @@ def draw_samples(
 
             def draw(start: int = start, valid: int = valid) -> Arrays:
                 numbers = np.arange(start, start + size)
-                keys, classes = sample_keys(key, jnp.asarray(numbers)), _classes(model, numbers)
-                x, *counts = model.sample_with_counts(keys, report=reporter(progress, valid, start), classes=classes)
+                keys, cond = sample_keys(key, jnp.asarray(numbers)), model.asked_cond(numbers)
+                x, *counts = model.sample_with_counts(keys, report=reporter(progress, valid, start), cond=cond)
                 own, of_batch = (np.asarray(count)[:valid] for count in counts)
                 return {"images": images.to_pixels(x)[:valid], "nfe": own, "batch_nfe": of_batch}
 
@@ -223,7 +216,7 @@ def _protocol(model: Trained, n: int) -> dict[str, Any]:
     method, options = experiment.sampler_options()
     if method == "pc":
         options["num_scales"] = experiment.sampling_sde.num_scales
-    nfe = model.planned_nfe(_classes(model, np.arange(1)))
+    nfe = model.planned_nfe(model.asked_cond(np.arange(1)))
     conditional = {
         key: value for key, value in identities.of_samples(model, n).items() if key in ("guidance", "networks")
     }
@@ -251,8 +244,8 @@ def loss(model: Trained | TrainedClassifier, source: data.Source, folder: Path |
     rounds = _rounds(folder, "loss", ["loss"], model, lambda: {"images": source.digest()})
 
     def chunk(indices: np.ndarray, repeat: int, report: Report) -> Arrays:
-        pixels, labels = source.take(indices)
-        return {"loss": np.asarray(model.evaluation(model.params, pixels, repeat, indices, labels)["loss"])}
+        pixels, cond = source.take(indices)
+        return {"loss": np.asarray(model.evaluation(model.params, pixels, repeat, indices, cond)["loss"])}
 
     return mean_and_error(_over_split(rounds, "loss", len(source), size, 1, chunk)["loss"])
 
@@ -268,8 +261,8 @@ def weights(model: Trained | TrainedClassifier, source: data.Source, folder: Pat
     both = functools.cache(model.both_weights)  # read where a round is missing only
 
     def chunk(indices: np.ndarray, repeat: int, report: Report) -> Arrays:
-        pixels, labels = source.take(indices)
-        found = {name: model.evaluation(params, pixels, repeat, indices, labels) for name, params in both().items()}
+        pixels, cond = source.take(indices)
+        found = {name: model.evaluation(params, pixels, repeat, indices, cond) for name, params in both().items()}
         return {f"{name}_{field}": np.asarray(values[field]) for name, values in found.items() for field in values}
 
     arrays = _over_split(rounds, "weights", n, model.config.eval.batch_size, 1, chunk)
@@ -295,8 +288,8 @@ def accuracy(model: TrainedClassifier, source: data.Source, folder: Path | None 
     root = stream(jax.random.key(model.config.seed + 1), Stream.EVAL)
 
     def chunk(indices: np.ndarray, level: int, report: Report) -> Arrays:
-        keys, (pixels, labels) = sample_keys(stream(root, level), jnp.asarray(indices)), source.take(indices)
-        return {"hits": np.asarray(model.hits(keys, pixels, labels, times[level]))}
+        keys, batch = sample_keys(stream(root, level), jnp.asarray(indices)), source.take(indices)
+        return {"hits": np.asarray(model.hits(keys, batch.images, batch.labels, times[level]))}
 
     hits = _over_split(rounds, "accuracy", len(source), size, NOISE_LEVELS, chunk)["hits"]
     sigmas = experiment.noise_level(jnp.asarray(times, jnp.float32))

@@ -11,7 +11,7 @@ from typing import Any
 import jax
 
 from score_sde import data, workdir
-from score_sde.controllable.conditions import Observe, chosen_class
+from score_sde.controllable.conditions import Observe, chosen_class, parts
 from score_sde.digest import digest
 from score_sde.loaded import Loaded
 from score_sde.metrics import fingerprint
@@ -64,8 +64,7 @@ def name_of(model: Trained, identity: dict[str, Any]) -> str:
     average = [re.sub(r"[^a-z0-9.]+", "_", model.ema)] if isinstance(model.ema, str) else []
     num_steps = [str(options["num_steps"])] if "num_steps" in options else []
     words = [f"step_{model.step:08d}", *average, method, *num_steps]
-    if condition:
-        kind, _, argument = condition.partition("=")
+    for kind, argument in parts(condition).items():
         words.append(re.sub(r"[^a-z0-9.]+", "_", f"{kind}_{Path(argument).name}".lower())[:LONGEST].strip("_"))
     if chosen_class(condition) is not None and scale != 1:
         words.append(f"scale_{scale:g}")

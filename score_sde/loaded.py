@@ -12,6 +12,7 @@ from ml_collections import ConfigDict, FrozenConfigDict
 from score_sde import checkpoints, ema, workdir
 from score_sde.array_types import Array, Float, Images, Keys, PerSample, Pixels, PyTree, Times
 from score_sde.build import Classification, Dequantizing, Experiment
+from score_sde.cond import Cond, taken
 from score_sde.digest import digest
 from score_sde.errors import UsageError
 from score_sde.parallel import fully_sharded, place, pmap, split
@@ -94,18 +95,17 @@ class Loaded:
         return self.experiment.sde
 
     def evaluation(
-        self, params: PyTree, pixels: Pixels, number: int, indices: np.ndarray, labels: np.ndarray | None = None
+        self, params: PyTree, pixels: Pixels, number: int, indices: np.ndarray, cond: Cond | None = None
     ) -> dict[str, PerSample]:
-        """`Trainable.evaluation` over all devices, of the images with their labels if the network takes these."""
-        n, of_labels = len(pixels), (labels.astype(np.int32),) if self.experiment.takes_labels else ()
-        pixels, indices, *of_labels = split(pixels, indices, *of_labels)
-        found = self._evaluation(params, pixels, number, indices, *of_labels)
+        """`Trainable.evaluation` over all devices, of the images with what the network takes of their conditions."""
+        n = len(pixels)
+        pixels, indices, cond = split(pixels, indices, taken(cond, self.experiment.cond_entries))
+        found = self._evaluation(params, pixels, number, indices, cond)
         return {name: values[:n] for name, values in found.items()}
 
     @functools.cached_property
     def _evaluation(self) -> Callable:
-        of_labels = (0,) if self.experiment.takes_labels else ()
-        return pmap(self.experiment.evaluation, in_axes=(None, 0, None, 0, *of_labels), out_axes=None)
+        return pmap(self.experiment.evaluation, in_axes=(None, 0, None, 0, 0), out_axes=None)
 
     def both_weights(self) -> dict[str, PyTree]:
         """The "raw" and the "averaged" weights of the checkpoint, one of them read again."""

@@ -33,7 +33,7 @@ MOVED = {
 REMOVED = {
     "training.n_jitted_steps": "every step is one program that does not wait for the host",
     "data.category": "it is part of data.dataset, as in lsun/bedroom",
-    "model.num_classes": "NCSN's is sde.num_scales, and of the others NCSN++ and DDPM++ alone have classes",
+    "model.num_classes": "NCSN's num_levels are sde.num_scales, and of the others NCSN++ and DDPM++ alone have classes",
     "model.sigma_begin": "the paper's code never read it",
     "model.normalization": "each network has its own",
     "model.conv_size": "the paper's code never read it",
@@ -127,11 +127,11 @@ def _of_workdir(directory: Path, config: ConfigDict, overrides: dict) -> ConfigD
 def _tell_unused(config: ConfigDict, overrides: dict) -> None:
     """Warns of options on the command line that change no sample."""
     from score_sde.conditional import check_options, unused_option
-    from score_sde.controllable.conditions import KINDS
+    from score_sde.controllable.conditions import KINDS, parts
     from score_sde.parallel import is_first
 
     check_options(config.guidance)
-    method, observed = config.sampling.method.lower(), config.sampling.condition.partition("=")[0] in KINDS
+    method, observed = config.sampling.method.lower(), not KINDS.keys().isdisjoint(parts(config.sampling.condition))
     read = ("method", "num_samples", "batch_size", "condition", "ema", "samples_each", "noise")  # by the program itself
     for key, value in overrides.items():
         section, _, name = key.partition(".")

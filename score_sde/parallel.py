@@ -104,19 +104,20 @@ def place(tree: Any, placement: Any = None) -> Any:
     return jax.tree.map(_place, tree, placement)
 
 
-def split(*arrays: Any) -> tuple[Any, ...]:
-    """Arrays of one batch on all devices; a batch they do not divide is filled up with copies of its last row.
+def split(*trees: Any) -> tuple[Any, ...]:
+    """Trees of arrays of one batch on all devices; one they do not divide is filled up with copies of its last row.
 
     Inside another program they stay what they are. Raises `UsageError` unless all have the same number of rows.
     """
+    arrays = jax.tree.leaves(trees)
     n = len(arrays[0])
     if any(len(array) != n for array in arrays):
         shapes = ", ".join(str(array.shape) for array in arrays)
         raise UsageError(f"The arrays of one batch have the shapes {shapes}; give one row of each for every image.")
     if is_traced():
-        return arrays
+        return trees
     rows = np.minimum(np.arange(pad_to_devices(n)), n - 1)
-    return tuple(_place(array, shardings(0), rows) for array in arrays)
+    return jax.tree.map(lambda array: _place(array, shardings(0), rows), trees)
 
 
 def local_rows(n: int) -> np.ndarray:

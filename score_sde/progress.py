@@ -70,9 +70,7 @@ class Runner:
                 "vmap); there solve a sampler of score_sde.sampling with model.score."
             )
         n = len(x)
-        leaves, structure = jax.tree.flatten(given)
-        keys, x, *leaves = split(keys, x, *leaves)
-        given = jax.tree.unflatten(structure, leaves)
+        keys, x, given = split(keys, x, given)
         init, step, result = self._programs_for(params, given, keys, x)
         state, fraction = step(params, given, init(params, given, keys, x), 0)
         steps = 1

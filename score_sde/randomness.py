@@ -35,7 +35,7 @@ class Stream(enum.IntEnum):
     PROJECT = 13
     DEQUANTIZER = 14
     FEATURES = 15
-    LABEL = 16
+    COND = 16
     PARTICLES = 17
     OBSERVE = 18
 

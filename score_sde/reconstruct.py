@@ -26,6 +26,8 @@ def reconstruct(
 ) -> dict[str, Any]:
     """`n` samples, `guidance.samples_each` of each of the first images of a split, given what is seen of them.
 
+    And given the class that config.sampling.condition asks for besides, if it asks for one.
+
     keep: the rounds of so many samples each, with truths and indices. Writes `stem`.png and `stem`.figures.json:
     PSNR in dB of samples and of their mean, and their spread, the root mean square over pixels of their standard
     deviation; with standard errors over images. residual: root mean square of A x - y, of samples as they come.
@@ -37,7 +39,7 @@ def reconstruct(
     def given(size: int) -> dict[str, Any]:
         operator = observe(size)
         y = operator.forward(jnp.zeros((size, *model.experiment.image_shape), jnp.float32))
-        return {"observed": (operator, y, options.noise)}
+        return {"cond": model.asked_cond(np.arange(size)), "observed": (operator, y, options.noise)}
 
     size = model.samples_at_once(n, given)
     rounds = keep(size)
@@ -53,7 +55,8 @@ def reconstruct(
                 operator = observe(size)
                 y = observed(operator, truth, options.noise, sample_keys(observing, jnp.asarray(index)))
                 keys, report = sample_keys(key, jnp.asarray(number)), reporter(progress, valid, start)
-                x, nfe, batch_nfe = model.sample_with_counts(keys, report=report, observed=(operator, y, options.noise))
+                given = {"cond": model.asked_cond(number), "observed": (operator, y, options.noise)}
+                x, nfe, batch_nfe = model.sample_with_counts(keys, report=report, **given)
                 off = (operator.forward(x) - y) / math.sqrt(_measured(operator, y) / len(y))
                 arrays = {
                     "images": images.to_pixels(x),

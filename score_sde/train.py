@@ -14,10 +14,11 @@ import numpy as np
 from ml_collections import ConfigDict
 
 from score_sde import averages, data, ema, files, images, parallel, workdir
-from score_sde.array_types import Array, Keys, Labels, Pixels, PyTree
+from score_sde.array_types import Array, Keys, Pixels, PyTree
 from score_sde.backend import program
 from score_sde.build import Classification, Experiment, trainable
 from score_sde.checkpoints import Checkpoints, Retention, steps
+from score_sde.cond import Cond, taken
 from score_sde.divergence import DivergenceError, Losses
 from score_sde.errors import UsageError, tell, warn
 from score_sde.memory import tree_bytes
@@ -25,22 +26,23 @@ from score_sde.preemption import Notice, Stopped
 from score_sde.profiling import Profile
 from score_sde.progress import Runner, bar, reporter
 from score_sde.randomness import Stream, sample_keys, stream
+from score_sde.source_checks import check_source
 from score_sde.state import TrainState, apply_gradients
 from score_sde.writer import Writer
 
 
 def train_step(experiment: Experiment | Classification) -> Callable[..., tuple[TrainState, Array]]:
-    """(state, pixels, labels=None) -> (state, mean loss or NaN), by the seed, the state's step and the batch only."""
+    """(state, pixels, cond=None) -> (state, mean loss or NaN), by the seed, the state's step and the batch only."""
     config = experiment.config
 
-    def mean_loss(params: PyTree, keys: Keys, pixels: Pixels, labels: Labels | None) -> Array:
+    def mean_loss(params: PyTree, keys: Keys, pixels: Pixels, cond: Cond | None) -> Array:
         x = experiment.augment(keys, images.to_unit(pixels))
-        return experiment.loss(params, keys, x, labels, training=True).mean()
+        return experiment.loss(params, keys, x, cond, training=True).mean()
 
-    def step(state: TrainState, pixels: Pixels, labels: Labels | None = None) -> tuple[TrainState, Array]:
+    def step(state: TrainState, pixels: Pixels, cond: Cond | None = None) -> tuple[TrainState, Array]:
         key = stream(stream(jax.random.key(config.seed), Stream.TRAIN), state.step)
         keys = sample_keys(stream(key, Stream.SAMPLE), jnp.arange(len(pixels)))
-        batch = keys, pixels, labels
+        batch = keys, pixels, cond
         loss, grads = accumulated(jax.value_and_grad(mean_loss), config.training.accumulate)(state.params, *batch)
         return apply_gradients(state, loss, grads, experiment.optimizer, experiment.profiles)
 
@@ -50,10 +52,9 @@ def train_step(experiment: Experiment | Classification) -> Callable[..., tuple[T
 def compiled_step(
     experiment: Experiment | Classification, placement: PyTree
 ) -> Callable[..., tuple[TrainState, Array]]:
-    """`train_step` over all devices; the state, whose shardings are `placement`, is donated."""
-    of_labels = (0,) if experiment.takes_labels else ()
+    """`train_step` of all three over all devices; the state, whose shardings are `placement`, is donated."""
     return parallel.pmap(
-        train_step(experiment), in_axes=(placement, 0, *of_labels), out_axes=(placement, None), donate_argnums=(0,)
+        train_step(experiment), in_axes=(placement, 0, 0), out_axes=(placement, None), donate_argnums=(0,)
     )
 
 
@@ -104,8 +105,8 @@ def train(
     workdir.check_same_run(directory, config.to_dict(), allowed)
     _check_schedule(config)
     train_set, eval_set = load_data(config, train=True), load_data(config, train=False)
-    check_labels(experiment, train_set, all_of_them=True)
-    check_labels(experiment, eval_set)
+    check_source(experiment, train_set, all_of_them=True)
+    check_source(experiment, eval_set)
     if parallel.is_first() and (line := data.summary(config.data.path or config.data.dataset, train_set, eval_set)):
         tell(line)
     with files.locked(directory, "train"):
@@ -152,14 +153,13 @@ def _loop(
     config, training = experiment.config, experiment.config.training
     shapes = experiment.state_shapes
     placement = parallel.fully_sharded(shapes, training.fsdp)
-    labelled = experiment.takes_labels
-    of_labels = (0,) if labelled else ()
+    entries = experiment.cond_entries
     update = compiled_step(experiment, placement)
-    evaluate = parallel.pmap(experiment.evaluation, in_axes=(None, 0, None, 0, *of_labels), out_axes=None)
+    evaluate = parallel.pmap(experiment.evaluation, in_axes=(None, 0, None, 0, 0), out_axes=None)
     total = program(lambda params: sum(jnp.sum(leaf) for leaf in jax.tree.leaves(params)))
     draws = training.snapshot_sampling and isinstance(experiment, Experiment)
     largest = parallel.Largest()
-    sample = Runner(lambda params, classes: experiment.sampler(params, classes=classes)) if draws else None
+    sample = Runner(lambda params, cond: experiment.sampler(params, cond=cond)) if draws else None
     like = jax.tree.map(lambda s, p: jax.ShapeDtypeStruct(s.shape, s.dtype, sharding=p), shapes, placement)
     state = checkpoints.load_last(like) or program(experiment.init_state, out_shardings=placement)()
     start = int(state.step)
@@ -179,7 +179,7 @@ def _loop(
         """The sheet of a snapshot: again after a kill, unless it was whole."""
         if draws and step % training.snapshot_freq == 0:
             try:
-                _sample_sheet(experiment, sample, averaged(), step, directory, writer, notice)
+                _sample_sheet(experiment, sample, eval_set, averaged(), step, directory, writer, notice)
             except Stopped:
                 checkpoints.wait()
                 raise
@@ -196,9 +196,9 @@ def _loop(
         for first in range(0, min(len(eval_set), averages.IMAGES), training.batch_size):
             numbers = np.arange(first, first + training.batch_size)
             (order,) = parallel.split(numbers)
-            pixels, *labels = data.on_devices(eval_set, numbers % len(eval_set), labels=labelled)
+            pixels, cond = data.on_devices(eval_set, numbers % len(eval_set), entries)
             for name, params in (("raw", state.params), ("averaged", averaged())):
-                found[name].append(jax.device_get(evaluate(params, pixels, step, order, *labels)))
+                found[name].append(jax.device_get(evaluate(params, pixels, step, order, cond)))
         of_both = averages.compared(**found)
         try:
             workdir.write(directory, "weights.json", {"step": step} | of_both)
@@ -209,7 +209,7 @@ def _loop(
             warn(problem)
 
     steps_to_do = range(start, training.n_iters)
-    batches = data.prefetched(train_set, training.batch_size, seed=config.seed, steps=steps_to_do, labels=labelled)
+    batches = data.prefetched(train_set, training.batch_size, seed=config.seed, steps=steps_to_do, entries=entries)
     with (
         Notice() as notice,
         writer,
@@ -239,8 +239,8 @@ def _loop(
                     losses.last()
                     indices = data.batch_indices(len(eval_set), training.batch_size, seed=config.seed, step=step)
                     (order,) = parallel.split(np.arange(len(indices)))
-                    pixels, *labels = data.on_devices(eval_set, indices, labels=labelled)
-                    each = evaluate(averaged(), pixels, step, order, *labels)["loss"]
+                    pixels, cond = data.on_devices(eval_set, indices, entries)
+                    each = evaluate(averaged(), pixels, step, order, cond)["loss"]
                     eval_loss = _finite(float(each.mean()), step, directory)
                     writer.scalars(step, eval_loss=eval_loss)
                 if ends:
@@ -289,32 +289,6 @@ def load_data(config: ConfigDict, *, train: bool) -> data.Source:
     )
 
 
-def check_labels(experiment: Experiment | Classification, source: data.Source, *, all_of_them: bool = False) -> None:
-    """Raises `UsageError` unless a network with classes can be told those of the source.
-
-    all_of_them: and unless it has no classes besides, which it would never have seen.
-    """
-    known, key = experiment.num_classes, "num_classes" if isinstance(experiment, Experiment) else "num_outputs"
-    if not experiment.takes_labels:
-        return
-    name, found = experiment.config.data.dataset, source.num_classes
-    if not found:
-        advice = ", or model.num_classes=0" if isinstance(experiment, Experiment) else ""
-        raise UsageError(
-            f"{name} has no labels, and model.{key}={known} is trained on them; choose another data.dataset{advice}."
-        )
-    if found > known or (all_of_them and found < known):
-        raise UsageError(f"{name} has {found} classes; set model.{key}={found} instead of {known}.")
-    if source.classes is None and source.labels.min() < 0:
-        raise UsageError(f"{name} has the label {source.labels.min()}; labels count from 0, so number them anew.")
-    unseen = np.setdiff1d(np.arange(found), source.labels) if all_of_them and source.classes is None else ()
-    if len(unseen):
-        raise UsageError(
-            f"{name} has {found} classes by its largest label, and no image of class {', '.join(map(str, unseen))}; "
-            "number the labels anew, without gaps."
-        )
-
-
 def _described(source: data.Source) -> dict[str, Any]:
     """What tells a split from another; the digest of one in memory is another than that of the same one on disk."""
     return {"images": len(source), source.digested: source.digest()}
@@ -324,9 +298,18 @@ def _sheet(directory: Path, step: int) -> Path:
     return directory / "samples" / "snapshots" / f"step_{step:08d}.png"
 
 
+def _sheet_cond(experiment: Experiment, source: data.Source, n: int) -> Cond | None:
+    """The null condition where the network has learned it, else classes in turn, or those of the source's images."""
+    cond = experiment.cond_in_turn(n)
+    if cond is None or list(cond) == ["labels"]:
+        return cond
+    return taken(source.take(np.arange(n) % len(source)).cond, experiment.cond_entries)
+
+
 def _sample_sheet(
     experiment: Experiment,
     sample: Runner,
+    source: data.Source,
     params: PyTree,
     step: int,
     directory: Path,
@@ -344,7 +327,8 @@ def _sample_sheet(
                 raise Stopped(notice.number or signal.SIGTERM)
             report(fraction)
 
-        x, _ = sample(params, keys, experiment.prior(keys), tell, given=(experiment.classes_in_turn(len(keys)),))
+        given = (_sheet_cond(experiment, source, len(keys)),)
+        x, _ = sample(params, keys, experiment.prior(keys), tell, given=given)
     pixels = images.to_pixels(experiment.scaling.to_unit(x))
     sheet, path = images.grid(pixels), _sheet(directory, step)
     try:

@@ -80,7 +80,7 @@ def train_dequantizer(config: ConfigDict, directory: str | Path) -> None:
             bar("dequantizer", options.n_iters, "step", initial=start) as progress,
             batches as stream_of_batches,
         ):
-            for done, pixels in stream_of_batches:
+            for done, pixels, _ in stream_of_batches:
                 number = done + 1
                 state, bound = step(state, model.params, pixels)
                 progress.update()

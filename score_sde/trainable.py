@@ -11,7 +11,8 @@ from flax import traverse_util
 from ml_collections import ConfigDict
 
 from score_sde import ema, images, losses
-from score_sde.array_types import Array, Images, Keys, Labels, PerSample, Pixels, PyTree, Times
+from score_sde.array_types import Array, Images, Keys, PerSample, Pixels, PyTree, Times
+from score_sde.cond import Cond, Entries, blank
 from score_sde.errors import UsageError, one_of
 from score_sde.models import PRECISIONS, Compute, is_trainable
 from score_sde.randomness import Stream, normal, sample_keys, stream
@@ -20,12 +21,8 @@ from score_sde.state import TrainState, adam, initial_state
 
 
 class Trainable(abc.ABC):
-    """What the training loop trains.
+    """What the training loop trains. evaluated: names of what `evaluation` gives."""
 
-    num_classes: that the network knows; 0 for one without. evaluated: names of what `evaluation` gives.
-    """
-
-    num_classes: int
     evaluated: tuple[str, ...] = ("loss",)
 
     def __init__(self, config: ConfigDict, choices: dict[str, Any]):
@@ -33,7 +30,7 @@ class Trainable(abc.ABC):
         self.scaling = images.CENTERED if config.data.centered else images.UNIT
         self.image_shape = (config.data.image_size, config.data.image_size, config.data.num_channels)
         self.sde = _construct("sde", SDES, dict(config.sde))
-        levels = {"num_classes": self.sde.num_scales} if config.model.name == "ncsn" else {}  # an embedding for each
+        levels = {"num_levels": self.sde.num_scales} if config.model.name == "ncsn" else {}  # an embedding for each
         self.network = _construct("model", choices, dict(config.model) | levels, apart=("scale_by_sigma",))
         self.network.check(config.data.image_size)
         self.param_shapes = jax.eval_shape(self.init_params)
@@ -43,8 +40,9 @@ class Trainable(abc.ABC):
 
     def init_params(self) -> PyTree:
         """Fresh parameters, a function of config.seed."""
-        x, label = jnp.zeros((1, *self.image_shape), jnp.float32), jnp.ones(1, jnp.float32)
-        return self.network.init(stream(jax.random.key(self.config.seed), Stream.INIT), x, label)["params"]
+        x, noise_cond = jnp.zeros((1, *self.image_shape), jnp.float32), jnp.ones(1, jnp.float32)
+        key = stream(jax.random.key(self.config.seed), Stream.INIT)
+        return self.network.init(key, x, noise_cond, *self.blank_cond(1))["params"]
 
     def init_state(self) -> TrainState:
         return initial_state(self.init_params(), self.optimizer, self.profiles)
@@ -60,8 +58,20 @@ class Trainable(abc.ABC):
         return ema.profiles_of(self.config.ema.profiles, self.config.optim.ema_rate, self.config.optim.ema_schedule)
 
     @property
-    def takes_labels(self) -> bool:
-        return self.num_classes > 0
+    def cond_entries(self) -> Entries:
+        """The entries of a condition that come with the images in training and evaluation."""
+        return getattr(self.network, "cond_entries", {})
+
+    @property
+    def num_classes(self) -> int:
+        """Number of classes that labels can be; 0 without labels."""
+        labels = self.cond_entries.get("labels")
+        return labels.below or 0 if labels else 0
+
+    def blank_cond(self, n: int) -> tuple[Cond, ...]:
+        """A network's arguments for a condition of n samples whose values do not matter; none if it takes none."""
+        entries = getattr(self.network, "cond_entries", {})
+        return (blank(entries, n),) if entries else ()
 
     @abc.abstractmethod
     def loss(
@@ -69,24 +79,24 @@ class Trainable(abc.ABC):
         params: PyTree,
         keys: Keys,
         x: Images,
-        labels: Labels | None = None,
+        cond: Cond | None = None,
         *,
         training: bool = False,
     ) -> PerSample:
         """Of images in [0, 1], each perturbed by its own key. training: with dropout, and computed as in training."""
 
     def evaluation(
-        self, params: PyTree, pixels: Pixels, number: Array | int, indices: Array, labels: Labels | None = None
+        self, params: PyTree, pixels: Pixels, number: Array | int, indices: Array, cond: Cond | None = None
     ) -> dict[str, PerSample]:
         """The "loss" of each image, without flips and dropout, and what else `_evaluation` has.
 
         number: counts passes; indices: the images in one.
         """
         keys = sample_keys(stream(stream(jax.random.key(self.config.seed), Stream.EVAL), number), indices)
-        return self._evaluation(params, keys, self._dequantize(keys, images.to_unit(pixels)), labels)
+        return self._evaluation(params, keys, self._dequantize(keys, images.to_unit(pixels)), cond)
 
-    def _evaluation(self, params: PyTree, keys: Keys, x: Images, labels: Labels | None) -> dict[str, PerSample]:
-        return {"loss": self.loss(params, keys, x, labels)}
+    def _evaluation(self, params: PyTree, keys: Keys, x: Images, cond: Cond | None) -> dict[str, PerSample]:
+        return {"loss": self.loss(params, keys, x, cond)}
 
     def compute(self, training: bool) -> Compute:
         """How the network is computed in training, or for losses and likelihoods."""

@@ -13,8 +13,10 @@ from ml_collections import ConfigDict
 from score_sde import checkpoints, images, workdir
 from score_sde.array_types import Array, Float, Images, Key, Keys, PerSample, PyTree, Times
 from score_sde.build import Dequantizing, Experiment
-from score_sde.conditional import NOTHING, Conditional, Given, finished, unused_option
+from score_sde.cond import Cond, fitted, rows, with_labels
+from score_sde.conditional import Conditional, Given, finished, unused_option
 from score_sde.controllable import Operator
+from score_sde.controllable.conditions import ALL, chosen_class
 from score_sde.errors import UsageError, one_of
 from score_sde.loaded import Loaded, available_step, config_of, load_classifier, restore_state
 from score_sde.memory import largest_batch
@@ -43,23 +45,25 @@ def load(
 class Trained(Loaded):
     """A score network of a workdir. Images are in [0, 1], NHWC; x is in model range."""
 
-    def score(self, x: Images, t: Times, classes: Array | np.ndarray | None = None) -> Images:
+    def score(
+        self,
+        x: Images,
+        t: Times,
+        classes: Array | np.ndarray | None = None,
+        cond: Cond | None = None,
+    ) -> Images:
         """The score of p_t at x (model range, float32), one time in (0, 1] for each image.
 
-        classes: int (b,), of a network that takes them; default no class. Composes with `jit`, `grad`, `scan`, `vmap`.
+        classes: int (b,), short for cond={"labels": classes}. cond: arrays of b rows, see `score_sde.cond`; default the
+        null condition. Composes with `jit`, `grad`, `scan`, `vmap`. Raises `UsageError` for what the network has not.
         """
-        if classes is None:
-            return self._score(self.params, *split(x, t))[: len(x)]
-        return self._score_of_classes(self.params, *split(x, t, jnp.asarray(classes, jnp.int32)))[: len(x)]
+        cond = fitted(with_labels(cond, classes), self.experiment.cond_entries, len(x))
+        return self._score(self.params, *split(x, t, cond))[: len(x)]
 
     @functools.cached_property
     def _score(self) -> Callable:
-        return pmap(lambda params, x, t: self.experiment.score_fn(params)(x, t), in_axes=(None, 0, 0), out_axes=None)
-
-    @functools.cached_property
-    def _score_of_classes(self) -> Callable:
-        def score(params: PyTree, x: Images, t: Times, classes: Array) -> Images:
-            return self.experiment.score_fn(params, classes=classes)(x, t)
+        def score(params: PyTree, x: Images, t: Times, cond: Cond | None) -> Images:
+            return self.experiment.score_fn(params, cond=cond)(x, t)
 
         return pmap(score, in_axes=(None, 0, 0, 0), out_axes=None)
 
@@ -70,22 +74,27 @@ class Trained(Loaded):
         sampler: str | None = None,
         *,
         classes: int | Sequence[int] | np.ndarray | Array | None = None,
+        cond: Cond | None = None,
         **options: Any,
     ) -> Images:
         """`n` images in [0, 1]; sample i depends on (key, i) only, unless the sampler couples the batch.
 
         key: one key, or one for each image.
         sampler: "pc", "ode", "adaptive" or a fast solver's name; default config.sampling.method. classes: one for all,
-        or one for each. options: other values for those of config.sampling and config.guidance, as num_steps=10 or
-        scale=2.0. Raises `UsageError` for unknown ones, and for classes that nothing here knows.
+        or one for each. cond: arrays of n rows, see `score_sde.cond`, whose labels are the classes. options: other
+        values for those of config.sampling and config.guidance, as num_steps=10 or scale=2.0. Raises `UsageError` for
+        unknown ones, and for classes and conditions that nothing here knows.
         """
         filled = n if key.ndim else pad_to_devices(n)
         if classes is not None:
             classes = np.asarray(classes)
             if classes.shape not in ((), (n,)):
                 raise UsageError(f"Classes of shape {classes.shape} for {n} images; give one for all, or one for each.")
-            classes = np.pad(np.broadcast_to(classes, (n,)), (0, filled - n), mode="edge")
-        x, _ = self.sample_with_nfe(batch_keys(key, filled), sampler, classes=classes, **options)
+            classes = np.broadcast_to(classes, (n,))
+        conditional, _ = self._sampler(self._method(sampler), options)
+        cond = fitted(with_labels(cond, classes), conditional.cond_entries, n)
+        cond = rows(cond, np.minimum(np.arange(filled), n - 1))
+        x, _ = self.sample_with_nfe(batch_keys(key, filled), sampler, cond=cond, **options)
         return x[:n]
 
     def posterior(
@@ -113,17 +122,15 @@ class Trained(Loaded):
         report: Report = lambda _: None,
         compile_only: bool = False,
         *,
-        classes: np.ndarray | None = None,
+        cond: Cond | None = None,
         observed: tuple[Operator, Array, float] | None = None,
         **options: Any,
     ) -> tuple[Images, Array]:
         """One image in [0, 1] and its number of network evaluations for each key. compile_only: see `Runner`.
 
-        classes: as of `sample`. observed: operator, y and noise of `posterior`.
+        cond: as of `sample`. observed: operator, y and noise of `posterior`.
         """
-        return self.sample_with_counts(
-            keys, sampler, report, compile_only, classes=classes, observed=observed, **options
-        )[:2]
+        return self.sample_with_counts(keys, sampler, report, compile_only, cond=cond, observed=observed, **options)[:2]
 
     def sample_with_counts(
         self,
@@ -132,14 +139,14 @@ class Trained(Loaded):
         report: Report = lambda _: None,
         compile_only: bool = False,
         *,
-        classes: np.ndarray | None = None,
+        cond: Cond | None = None,
         observed: tuple[Operator, Array, float] | None = None,
         **options: Any,
     ) -> tuple[Images, Array, Array]:
         """As `sample_with_nfe`, and the evaluations made for the batch, those too for which a sample waits."""
-        method = one_of("sampler", (sampler or self.config.sampling.method).lower(), SAMPLERS)
+        method = self._method(sampler)
         conditional, runner = self._sampler(method, options)
-        given, experiment = _given(conditional, method, classes, observed), conditional.experiment
+        given, experiment = _given(conditional, method, cond, observed, len(keys)), conditional.experiment
         for name in options:
             sections = experiment.config.sampling, conditional.options
             if name in ("noise", "samples_each"):
@@ -155,12 +162,12 @@ class Trained(Loaded):
         return (jnp.clip(x, 0, 1) if observed is None else finished(np.asarray(x), *observed)), nfe, batch_nfe
 
     def sampling_bytes(
-        self, n: int, classes: np.ndarray | None = None, observed: tuple[Operator, Array, float] | None = None
+        self, n: int, cond: Cond | None = None, observed: tuple[Operator, Array, float] | None = None
     ) -> int:
         """That each device needs to draw n samples at once by the config's sampler, given what `_given` takes."""
         method, keys = self.config.sampling.method.lower(), batch_keys(jax.random.key(0), n)
         conditional, runner = self._sampler(method, {})
-        given, x = _given(conditional, method, classes, observed), jax.eval_shape(conditional.experiment.prior, keys)
+        given, x = _given(conditional, method, cond, observed, n), jax.eval_shape(conditional.experiment.prior, keys)
         return runner.bytes(self._all_params(conditional), keys, x, (given,))
 
     def samples_at_once(self, n: int, given: Callable[[int], dict[str, Any]]) -> int:
@@ -180,23 +187,32 @@ class Trained(Loaded):
         """That samples can be of, 0 if none can be chosen."""
         return self._sampler(self.config.sampling.method.lower(), {})[0].num_classes
 
-    def check_condition(self, classes: np.ndarray | None, operator: Operator | None) -> None:
-        """Raises `UsageError` for samples of one class, or given one observation, that the config has no way to."""
+    def asked_cond(self, indices: np.ndarray) -> Cond | None:
+        """The condition of samples of these numbers that config.sampling.condition asks for."""
+        chosen = chosen_class(self.config.sampling.condition)
+        if chosen is None:
+            return None
+        return {"labels": indices % max(self.num_classes, 1) if chosen == ALL else np.full(len(indices), chosen)}
+
+    def check_condition(self, cond: Cond | None, operator: Operator | None) -> None:
+        """Raises `UsageError` for one sample of a condition and observation that the config has no way to."""
         method = self.config.sampling.method.lower()
         observed = None
         if operator is not None:
             observed = (operator, operator.forward(jnp.zeros((1, *self.experiment.image_shape), jnp.float32)), 0.0)
-        _given(self._sampler(method, {})[0], method, classes, observed)
+        _given(self._sampler(method, {})[0], method, cond, observed, 1)
 
-    def planned_nfe(self, classes: np.ndarray | None) -> int | None:
-        """Evaluations of a sample, of a class or not, by the config's sampler; None if it chooses its steps itself."""
+    def planned_nfe(self, cond: Cond | None) -> int | None:
+        """Evaluations of a sample by the config's sampler under a condition; None if it chooses its steps itself."""
         conditional, _ = self._sampler(self.config.sampling.method.lower(), {})
-        given = NOTHING if classes is None else NOTHING._replace(classes=jnp.asarray(classes))
-        return conditional.sampler(self._all_params(conditional), given).nfe
+        return conditional.sampler(self._all_params(conditional), Given(cond)).nfe
 
     def helper_digests(self) -> dict[str, str]:
         """Of the networks that config.guidance names."""
         return {name: helper.digest for name, helper in self._helpers(self.config.guidance).items()}
+
+    def _method(self, sampler: str | None) -> str:
+        return one_of("sampler", (sampler or self.config.sampling.method).lower(), SAMPLERS)
 
     def _sampler(self, method: str, options: dict[str, Any]) -> tuple[Conditional, Runner]:
         """The experiment with these options, and the runner of its sampler: compiled once."""
@@ -354,19 +370,14 @@ class Trained(Loaded):
 def _given(
     conditional: Conditional,
     method: str,
-    classes: np.ndarray | None,
+    cond: Cond | None,
     observed: tuple[Operator, Array, float] | None,
+    n: int,
 ) -> Given:
-    """What samples are conditioned on. Raises `UsageError` for what there is not, or the method has no way to."""
-    given, n = NOTHING, conditional.num_classes
-    if classes is not None:
-        if n and not np.all((classes >= 0) & (classes < n)):
-            raise UsageError(f"There are classes 0 to {n - 1}, not {sorted(set(np.asarray(classes).tolist()))}.")
-        given = given._replace(classes=jnp.asarray(classes, jnp.int32))
-    if observed is not None:
-        given = given._replace(observation=conditional.observed(*observed))
-    conditional.check(given, method)
-    return given
+    """What n samples are given. Raises `UsageError` for what there is not, or the method has no way to."""
+    observation = None if observed is None else conditional.observed(*observed)
+    conditional.check(Given(cond, observation), method)
+    return Given(fitted(cond, conditional.cond_entries, n), observation)
 
 
 def _check_finite(x: Array, what: str) -> None:

@@ -65,6 +65,7 @@ CHANGEABLE = (
     "training.batch_size",
     "training.precision",
     "training.label_dropout",
+    "training.cond_dropout",
 )
 # Where files are, and how fast they are read and on how many devices: no number depends on these.
 PLACES = (
@@ -100,6 +101,7 @@ ADDED = {
         "keep_best": 0,
         "nonfinite": "stop",
         "label_dropout": 0.1,
+        "cond_dropout": (),
     },
     "sampling": {
         "precision": "tf32",

@@ -3,9 +3,9 @@
 from pathlib import Path
 
 import flax.linen as nn
-import jax.numpy as jnp
 
-from score_sde.array_types import Images, Keys, Labels, PerSample
+from score_sde.array_types import Images, Keys, PerSample
+from score_sde.cond import Cond
 from score_sde.models import MODELS, NCSNpp
 from score_sde.models.layers import ACTIVATIONS, GroupNorm, conv3x3
 from score_sde.models.ncsnpp import ResnetBlockDDPMpp
@@ -28,13 +28,12 @@ class OneBlock(NCSNpp):
 
     @nn.compact
     def __call__(
-        self, x: Images, label: PerSample, dropout_keys: Keys | None = None, classes: Labels | None = None
+        self, x: Images, noise_cond: PerSample, cond: Cond | None = None, *, dropout_keys: Keys | None = None
     ) -> Images:
         act, compute = ACTIVATIONS[self.nonlinearity], self.compute
-        temb = self._embed(label, act)
+        temb = self._embed(noise_cond, act)
         if self.num_classes:
-            classes = jnp.full(len(x), self.num_classes) if classes is None else classes
-            temb = temb + nn.Embed(self.num_classes + 1, temb.shape[-1])(classes)
+            temb = temb + nn.Embed(self.num_classes + 1, temb.shape[-1])(self._classes(cond, len(x)))
         h = compute.features(conv3x3(self.nf)(x))
         block = compute.block(ResnetBlockDDPMpp)
         h = block(act, self.nf, self.dropout, self.skip_rescale, self.init_scale, compute)(h, temb, dropout_keys)

@@ -19,7 +19,7 @@ from score_sde.parallel import split
 from score_sde.randomness import batch_keys, sample_keys
 from score_sde.sampling import SAMPLERS, advance, solve
 from score_sde.sde import VP
-from score_sde.train import check_labels
+from score_sde.source_checks import check_source
 from score_sde.trained import load
 
 pytestmark = pytest.mark.usefixtures("one_block")
@@ -188,12 +188,12 @@ def test_no_class_is_asked_only_of_a_network_that_was_trained_without(told_all, 
 
 def test_snapshots_of_a_network_that_was_told_every_label_are_of_its_classes_in_turn(told_all, model):
     experiment = told_all.experiment
-    assert experiment.classes_in_turn(12).tolist() == [*range(10), 0, 1]
-    assert model.experiment.classes_in_turn(12) is None
+    assert experiment.cond_in_turn(12)["labels"].tolist() == [*range(10), 0, 1]
+    assert model.experiment.cond_in_turn(12) is None
     x, t = jnp.ones((3, 8, 8, 1)), jnp.full(3, 0.5)
-    solver = experiment.sampler(told_all.params, classes=experiment.classes_in_turn(3))
+    solver = experiment.sampler(told_all.params, cond=experiment.cond_in_turn(3))
     assert solver.nfe == told_all.sde.num_scales
-    assert np.isfinite(told_all.score(x, t, experiment.classes_in_turn(3))).all()
+    assert np.isfinite(told_all.score(x, t, cond=experiment.cond_in_turn(3))).all()
 
 
 def test_a_network_has_the_classes_that_it_is_trained_on_and_no_others(tiny_config):
@@ -203,9 +203,9 @@ def test_a_network_has_the_classes_that_it_is_trained_on_and_no_others(tiny_conf
     assert isinstance(experiment, Experiment)
     pixels = np.zeros((3, 8, 8, 1), np.uint8)
     three = data.InMemory(pixels, np.array([0, 1, 2]))
-    check_labels(experiment, three)  # a split to evaluate on may have fewer
+    check_source(experiment, three)  # a split to evaluate on may have fewer
     with pytest.raises(UsageError, match=r"3 classes; set model\.num_classes=3 instead of 10"):
-        check_labels(experiment, three, all_of_them=True)
+        check_source(experiment, three, all_of_them=True)
     gaps = data.InMemory(pixels, np.array([0, 1, 9]))
     with pytest.raises(UsageError, match="no image of class 2, 3, 4, 5, 6, 7, 8"):
-        check_labels(experiment, gaps, all_of_them=True)
+        check_source(experiment, gaps, all_of_them=True)

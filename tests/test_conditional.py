@@ -79,7 +79,7 @@ def _without_classes(config):
 
 def test_a_network_with_classes_alone_and_at_weight_one_is_its_conditional_score(fast):
     experiment = Experiment(fast())
-    params, classes = random_params(experiment), jnp.array([3, 1, 4, 1])
+    params, cond = random_params(experiment), {"labels": jnp.array([3, 1, 4, 1])}
     x_T = experiment.prior(KEYS)
 
     def sampled(given, scale):
@@ -87,14 +87,14 @@ def test_a_network_with_classes_alone_and_at_weight_one_is_its_conditional_score
         config.guidance.scale = scale
         return solve(Conditional(Experiment(config)).sampler({"score": params}, given), KEYS, x_T)
 
-    alone = solve(experiment.sampler_of(experiment.model_of(params, "ddim", classes), "ddim"), KEYS, x_T)
+    alone = solve(experiment.sampler_of(experiment.model_of(params, "ddim", cond), "ddim"), KEYS, x_T)
     without = solve(experiment.sampler(params), KEYS, x_T)
     for scale, expected in ((1.0, alone), (0.0, without)):
-        found = sampled(Given(classes), scale)
+        found = sampled(Given(cond), scale)
         np.testing.assert_array_equal(found[0], expected[0])
         np.testing.assert_array_equal(found[1], 4)
     assert np.abs(np.asarray(alone[0] - without[0])).max() > 1e-3
-    guided, nfe = sampled(Given(classes), 2.0)
+    guided, nfe = sampled(Given(cond), 2.0)
     assert np.abs(np.asarray(guided - alone[0])).max() > 1e-3
     np.testing.assert_array_equal(nfe, 8)
 
@@ -136,7 +136,7 @@ def test_known_pixels_of_a_network_are_exact_and_grey_values_stay(model, fast):
 
 
 def test_options_are_of_one_call_only(model):
-    score, given = load(model["score"]), Given(jnp.arange(2))
+    score, given = load(model["score"]), Given({"labels": jnp.arange(2)})
 
     def nfe(**options):
         return score._sampler("ddim", options)[0].sampler({"score": score.params}, given).nfe
@@ -157,6 +157,7 @@ def test_the_evaluations_foretold_count_every_network_that_is_asked(model, fast)
         foretold(guidance=dict(scale=2.0))
     assert foretold(condition="class=3") == 31
     assert foretold(condition="class=3", guidance=dict(scale=2.0)) == 62
+    assert foretold(condition="class=3;inpaint=center", guidance=dict(scale=2.0)) == 62
     assert foretold(condition="class=3", guidance=classifier, without_classes=True) == 62
     assert foretold(guidance=weak) == 62
     assert foretold(condition="class=all", method="ode") is None
@@ -165,7 +166,7 @@ def test_the_evaluations_foretold_count_every_network_that_is_asked(model, fast)
 
 
 def test_what_a_batch_makes_beside_its_samples_is_said(model, fast, monkeypatch, capsys):
-    def counted(self, keys, report, classes):
+    def counted(self, keys, report, cond):
         return jnp.zeros((len(keys), 8, 8, 1)), jnp.arange(len(keys)), jnp.full(len(keys), 40)
 
     config = fast(num_samples=4)
@@ -250,10 +251,26 @@ def test_the_command_line_samples_classes(model, fast):
     assert same[1] and same[11] and not all(same)  # an image of 0 and 1 alone may be two classes'
 
 
+def test_hidden_halves_are_filled_in_as_the_class_that_is_asked_for(model, fast, monkeypatch):
+    told = []
+
+    def drawn(self, keys, report, cond, observed):
+        told.append((cond["labels"].tolist(), observed[0]))
+        return jnp.zeros((len(keys), 8, 8, 1)), jnp.full(len(keys), 4), jnp.full(len(keys), 4)
+
+    monkeypatch.setattr(Trained, "sample_with_counts", drawn)
+    for condition in ("class=all;inpaint=right_half", "inpaint=right_half;class=2"):
+        config = fast(condition=condition, num_samples=3)
+        sample(config, model["score"])
+    assert [labels for labels, _ in told] == [[0, 1, 2], [2, 2, 2]]
+    assert all(isinstance(operator, Inpaint) for _, operator in told)
+    assert list((model["score"] / "samples").glob("step_00000004_ddim_3_class_all_inpaint_right_half_*.figures.json"))
+
+
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
-        (["--config.sampling.condition=class=10"], "classes 0 to 9, not [10]"),
+        (["--config.sampling.condition=class=10"], "labels 0 to 9, not [10]"),
         (["--config.sampling.condition=inpaint=right_haf"], "did you mean 'right_half'"),
         (["--config.sampling.condition=superresolve=3"], "divides the images' 8x8 pixels"),
         (["--config.guidance.inverse=pidgm"], "did you mean 'pigdm'"),
@@ -299,7 +316,7 @@ def test_what_nothing_can_give_is_refused(model, fast):
     config.eval.update(enable_loss=False, enable_sampling=True)
     with pytest.raises(UsageError, match="--mode=sample"):
         evaluate(config, model["plain"])
-    with pytest.raises(UsageError, match="must take the same classes"):
+    with pytest.raises(UsageError, match="must take the same condition"):
         load(model["plain"]).sample(jax.random.key(0), 1, weak=str(model["score"]))
     with pytest.raises(UsageError, match=r"makes \(2, 4, 4, 1\)"):
         load(model["plain"]).posterior(jax.random.key(0), Average(2), jnp.zeros((2, 8, 8, 1)))

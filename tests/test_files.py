@@ -172,6 +172,7 @@ def test_samples_of_other_settings_have_other_names_and_the_same_ones_the_same(r
     monkeypatch.setattr(evaluation, "reconstruct", lambda model, source, observe, n, *rest: draw(model, n, *rest[:2]))
     changes = [{}, {"num_samples": 36}, {"num_steps": 5}, {"method": "pc"}, {"condition": "class=all"}, {"scale": 4.0}]
     changes += [{"condition": paint(tmp_path / "5.png", LEFT), "scale": 1.0}, {"condition": "inpaint=left_half"}]
+    changes += [{"condition": "class=3;inpaint=left_half"}]
     config = few()
     for change in [*changes, {}]:
         config = config if change else few()
@@ -181,7 +182,7 @@ def test_samples_of_other_settings_have_other_names_and_the_same_ones_the_same(r
     assert len(set(made)) == len(changes) and made[-1] == made[0]
     assert [name[len("step_00000004_") : -len("_01234567")] for name in made] == [
         *("ddim_2", "ddim_2", "ddim_5", "pc", "pc_class_all", "pc_class_all_scale_4"),
-        *("pc_inpaint_5.png", "pc_inpaint_left_half", "ddim_2"),
+        *("pc_inpaint_5.png", "pc_inpaint_left_half", "pc_class_3_inpaint_left_half", "ddim_2"),
     ]
     index = workdir.read(run / "samples", "index.json")
     assert list(index) == made[:-1]

@@ -17,8 +17,9 @@ from score_sde.build import Classification, Experiment, trainable
 from score_sde.errors import UsageError
 from score_sde.evaluate import evaluate, sample
 from score_sde.process import LEAST_TIME
-from score_sde.randomness import sample_keys
-from score_sde.train import check_labels, train
+from score_sde.randomness import sample_keys, stream, uniform
+from score_sde.source_checks import check_source
+from score_sde.train import train
 from score_sde.train_dequantizer import train_dequantizer
 
 pytestmark = pytest.mark.usefixtures("one_block")
@@ -36,32 +37,31 @@ def test_the_classes_of_a_source_are_counted():
 
 @pytest.fixture
 def told(tiny_config, monkeypatch):
-    """What the network of a tiny experiment with classes is told in a loss of these arguments."""
+    """The labels that the network of a tiny experiment is given in a loss of these, and which of them are null."""
     config, seen = tiny_config(), []
     config.model.num_classes = 10
     experiment = Experiment(config)
-    monkeypatch.setattr(
-        experiment, "score_fn", lambda params, *, classes, **_: seen.append(classes) or (lambda x, t: x)
-    )
+    monkeypatch.setattr(experiment, "score_fn", lambda params, *, cond, **_: seen.append(cond) or (lambda x, t: x))
 
     @functools.partial(jax.jit, static_argnames="training")
     def classes(keys, x, labels, training=False):
-        experiment.loss({}, keys, x, labels, training=training)
-        return seen.pop()
+        experiment.loss({}, keys, x, {"labels": labels}, training=training)
+        given = seen.pop()
+        return given["labels"], given.get("null", {}).get("labels", jnp.zeros(len(x), bool))
 
     return classes
 
 
 def test_a_label_is_dropped_in_training_by_its_own_key_at_the_given_rate(told):
     x, labels = np.zeros((4000, 2, 2, 1), np.float32), np.arange(4000) % 10
-    classes = np.asarray(told(KEYS, x, labels, training=True))
-    dropped = classes == 10
+    given, dropped = told(KEYS, x, labels, training=True)
     assert abs(dropped.mean() - 0.1) < 4 * np.sqrt(0.09 / 4000)
-    np.testing.assert_array_equal(classes, np.where(dropped, 10, labels))
-    on_another_device = told(KEYS[7:99], x[7:99], labels[7:99], training=True)
-    np.testing.assert_array_equal(on_another_device, classes[7:99])
-    in_evaluation = told(KEYS, x, labels)
-    np.testing.assert_array_equal(in_evaluation, labels)
+    np.testing.assert_array_equal(given, labels)
+    np.testing.assert_array_equal(dropped, uniform(stream(KEYS, 16)) < 0.1)  # as ever
+    _, on_another_device = told(KEYS[7:99], x[7:99], labels[7:99], training=True)
+    np.testing.assert_array_equal(on_another_device, dropped[7:99])
+    _, in_evaluation = told(KEYS, x, labels)
+    assert not in_evaluation.any()
 
 
 def test_networks_without_classes_are_told_none(tiny_config):
@@ -69,9 +69,9 @@ def test_networks_without_classes_are_told_none(tiny_config):
     of_ncsn.model.nf = 8  # whose own classes are noise levels
     for config in (tiny_config(), of_ncsn):
         experiment = Experiment(config)
-        assert experiment.num_classes == 0 and not experiment.takes_labels
-        with pytest.raises(UsageError, match="has no classes"):
-            experiment.score_fn(experiment.param_shapes, classes=jnp.zeros(1, jnp.int32))
+        assert experiment.num_classes == 0 and not experiment.cond_entries
+        with pytest.raises(UsageError, match="takes no condition entry 'labels'"):
+            experiment.score_fn(experiment.param_shapes, cond={"labels": jnp.zeros(1, jnp.int32)})
 
 
 @pytest.fixture
@@ -86,7 +86,7 @@ def classification(tiny_config, monkeypatch):
 def test_constant_logits_lose_the_logarithm_of_the_number_of_classes(classification):
     built, put = classification
     put(lambda x, t: jnp.zeros((len(x), 7)))
-    loss = jax.jit(built.loss)({}, KEYS, np.zeros((4000, 2, 2, 1), np.float32), np.arange(4000) % 7)
+    loss = jax.jit(built.loss)({}, KEYS, np.zeros((4000, 2, 2, 1), np.float32), {"labels": np.arange(4000) % 7})
     np.testing.assert_allclose(loss, np.log(7), rtol=1e-6)
 
 
@@ -96,7 +96,7 @@ def test_exact_logits_lose_what_the_noise_hides_of_the_class(classification):
     sde, labels = built.sde, np.arange(4000) % 2
     put(lambda x, t: -jnp.square(x[:, 0, 0] - jnp.arange(2)) / (2 * jnp.square(sde.sigma(t)))[:, None])
     x = labels.astype(np.float32)[:, None, None, None]
-    loss = np.asarray(jax.jit(built.loss)({}, KEYS, x, labels))
+    loss = np.asarray(jax.jit(built.loss)({}, KEYS, x, {"labels": labels}))
     t = LEAST_TIME + (1 - LEAST_TIME) * (np.arange(400) + 0.5) / 400
     z, weights = np.polynomial.hermite_e.hermegauss(60)
     s = np.asarray(sde.sigma(t))[:, None]
@@ -166,7 +166,7 @@ def test_a_network_with_classes_trains_and_is_evaluated_with_them(tiny_config, f
     assert np.any(embedding != fresh, axis=1)[:10].sum() > 5  # of 32 labels
     pixels, indices = np.zeros((4, 8, 8, 1), np.uint8), np.arange(4)
     one, other = (
-        model.evaluation(model.params, pixels, 0, indices, np.array(labels))["loss"]
+        model.evaluation(model.params, pixels, 0, indices, {"labels": np.array(labels)})["loss"]
         for labels in ([0, 1, 2, 3], [0, 2, 1, 3])
     )
     assert (one == other).tolist() == [True, False, False, True]
@@ -192,4 +192,4 @@ def test_labels_that_a_network_cannot_be_told_are_refused_before_anything_is_wri
 def test_labels_count_from_zero(tiny_config):
     source = data.InMemory(np.zeros((2, 8, 8, 1), np.uint8), np.array([-1, 2]))
     with pytest.raises(UsageError, match="count from 0"):
-        check_labels(trainable(tiny_config(CLASSIFIER)), source)
+        check_source(trainable(tiny_config(CLASSIFIER)), source)

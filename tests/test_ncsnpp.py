@@ -92,10 +92,14 @@ def test_dropout_acts_in_training_only():
     x, label = images(2, 4), np.ones(2)
     params = {"params": random_params(network, image_size=4)}
     apply, keys = jax.jit(network.apply), batch_keys(jax.random.key(0), 3)
-    first, other, none = apply(params, x, label, keys[:2]), apply(params, x, label, keys[1:]), apply(params, x, label)
+
+    def dropped(x, keys):
+        return apply(params, x, label, dropout_keys=keys)
+
+    first, other, none = dropped(x, keys[:2]), dropped(x, keys[1:]), dropped(x, None)
     assert not np.array_equal(first, other) and not np.array_equal(first, none)
     # An image's mask is its key's, wherever it is in the batch.
-    np.testing.assert_allclose(apply(params, x[::-1], label, keys[1::-1])[::-1], first, rtol=1e-5, atol=1e-6)
+    np.testing.assert_allclose(dropped(x[::-1], keys[1::-1])[::-1], first, rtol=1e-5, atol=1e-6)
 
 
 def test_images_of_a_batch_do_not_see_each_other():
@@ -117,8 +121,10 @@ def test_classes_are_one_leaf_more_and_told_by_it():
     x, label = images(3, 8), np.array([0.1, 1.0, 10.0])
     params, apply = random_params(network), jax.jit(network.apply)
     untold = np.asarray(apply({"params": params}, x, label))
-    np.testing.assert_array_equal(apply({"params": params}, x, label, classes=np.full(3, 3)), untold)
-    told = np.asarray(apply({"params": params}, x, label, classes=np.array([3, 0, 1])))
+    labels, none = np.array([2, 0, 1]), np.array([True, False, False])
+    every = {"labels": labels, "null": {"labels": none | True}}
+    np.testing.assert_array_equal(apply({"params": params}, x, label, every), untold)
+    told = np.asarray(apply({"params": params}, x, label, every | {"null": {"labels": none}}))
     np.testing.assert_array_equal(told[0], untold[0])
     assert all(np.abs(told[i] - untold[i]).max() > 1e-3 for i in (1, 2))
     params["Embed_0"]["embedding"] = np.zeros((4, 32), np.float32)

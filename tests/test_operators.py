@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from score_sde.controllable import Average, Blur, Inpaint, Linear, Observation, Sense
-from score_sde.controllable.conditions import ALL, chosen_class, observation_of
+from score_sde.controllable.conditions import ALL, chosen_class, observation_of, parts
 from score_sde.controllable.operators import check_observed, conjugate_gradients
 from score_sde.errors import UsageError
 from score_sde.images import write_png
@@ -174,6 +174,9 @@ def test_conditions_are_read():
     assert observation_of("colorize", SHAPE)(1) == Average(grey=True)
     assert observation_of("deblur=1.5", SHAPE)(1) == Blur(1.5)
     assert observation_of("sense=0.25", SHAPE)(1) == Sense(0.25)
+    both = "inpaint=a=b/right_half.png; class=3"
+    assert parts(both) == {"inpaint": "a=b/right_half.png", "class": "3"} and chosen_class(both) == 3
+    assert observation_of("class=3;deblur=1.5", SHAPE).identity == "class=3;deblur=1.5"
     assert observation_of("class=3", SHAPE) is None and observation_of("", SHAPE) is None
 
 
@@ -190,6 +193,9 @@ def test_conditions_are_read():
         ("sense=0", "between 0 and 1"),
         ("colorize=blue", "takes no argument"),
         ("class=three", "by its number"),
+        ("class=3;inpait=center", "did you mean 'inpaint'"),
+        ("class=3;class=4", "names class twice"),
+        ("deblur=1.0;colorize", "deblur and colorize; choose one"),
     ],
 )
 def test_conditions_that_mean_nothing_are_refused(condition, words):

@@ -17,7 +17,8 @@ GONE = ("name", "normalization", "attention_type", "conv_size", "scale_by_sigma"
 def build(model: dict):
     """The network of a config of the paper's code."""
     cls = {**MODELS, **CLASSIFIERS}[model["name"]]
-    options = {key: tuple(value) if isinstance(value, list) else value for key, value in model.items()}
+    renamed = {"num_levels": model["num_classes"]} if "num_classes" in model else {}  # NCSN's noise levels
+    options = {key: tuple(value) if isinstance(value, list) else value for key, value in (model | renamed).items()}
     inert = GONE + tuple(key for key in options if key not in cls.__dataclass_fields__)
     return cls(**{key: value for key, value in options.items() if key not in inert})
 
@@ -50,7 +51,7 @@ def test_a_network_computes_what_the_papers_does(case):
         assert relative(sample, golden_sample) < 1e-5
 
 
-DDPM, NCSN = MODELS["ddpm"](nf=32, ch_mult=(1, 2), num_res_blocks=1), MODELS["ncsn"](nf=8, num_classes=50)
+DDPM, NCSN = MODELS["ddpm"](nf=32, ch_mult=(1, 2), num_res_blocks=1), MODELS["ncsn"](nf=8, num_levels=50)
 NCSNV2, CLASSIFIER = MODELS["ncsnv2_64"](nf=16), CLASSIFIERS["wideresnet"](1, 1)
 EMBEDDING = "ConditionalResidualBlock_0/ConditionalInstanceNorm2dPlus_0/Embed_0/embedding"
 

@@ -9,8 +9,10 @@ import numpy as np
 import pytest
 
 from score_sde import data, parallel
+from score_sde.cond import Entry
 from score_sde.data.batches import AHEAD
 
+LABELS = {"labels": Entry(jnp.int32)}
 PIXELS = np.random.default_rng(0).integers(0, 256, (50, 4, 4, 3)).astype(np.uint8)
 
 
@@ -36,7 +38,7 @@ def test_prefetched_batches_are_those_of_their_steps():
     plain = data.batches(Counting(), 8, seed=5, start_step=3)
     expected = {step: batch.images for _, (step, batch) in zip(range(27), plain, strict=False)}
     with data.prefetched(Counting(), 8, seed=5, steps=range(3, 30)) as batches:
-        found = dict(batches)
+        found = {step: images for step, images, _ in batches}
     assert list(found) == list(range(3, 30))
     for step, images in found.items():
         assert isinstance(images, jax.Array) and images.sharding.is_equivalent_to(parallel.shardings(0), 4)
@@ -45,8 +47,9 @@ def test_prefetched_batches_are_those_of_their_steps():
 
 def test_labels_come_with_their_images():
     source = data.InMemory(PIXELS, PIXELS[:, 0, 0, 0])  # its first pixel is an image's label
-    with data.prefetched(source, 8, seed=5, steps=range(9), labels=True) as batches:
-        for _, images, labels in batches:
+    with data.prefetched(source, 8, seed=5, steps=range(9), entries=LABELS) as batches:
+        for _, images, cond in batches:
+            labels = cond["labels"]
             assert labels.dtype == jnp.int32 and labels.sharding.is_equivalent_to(parallel.shardings(0), 1)
             np.testing.assert_array_equal(labels, images[:, 0, 0, 0])
 
@@ -55,7 +58,7 @@ def test_labels_come_with_their_images():
 def test_no_batch_is_taken_that_no_step_takes(n):
     source = Counting()
     with data.prefetched(source, 8, seed=5, steps=range(n)) as batches:
-        assert [step for step, _ in batches] == list(range(n))
+        assert [step for step, *_ in batches] == list(range(n))
     assert source.taken == n
 
 
@@ -75,7 +78,7 @@ def test_a_few_batches_are_ready_before_they_are_asked_for_and_no_more():
 def test_what_goes_wrong_is_raised_at_its_batch_and_the_thread_ends():
     found = []
     with pytest.raises(OSError, match="on fire"), data.prefetched(Counting(4), 8, seed=5, steps=range(9)) as batches:
-        for step, _ in batches:
+        for step, *_ in batches:
             found.append(step)
     assert found == [0, 1, 2]
     assert threads() == set()
@@ -84,7 +87,7 @@ def test_what_goes_wrong_is_raised_at_its_batch_and_the_thread_ends():
 def test_the_thread_ends_when_the_training_fails():
     source = Counting()
     with pytest.raises(KeyError), data.prefetched(source, 8, seed=5, steps=range(1000)) as batches:
-        for step, _ in batches:
+        for step, *_ in batches:
             if step == 3:
                 raise KeyError("of the training")
     assert threads() == set()
@@ -115,10 +118,12 @@ def test_a_process_reads_its_own_rows_only(monkeypatch):
     read, placed = [], []
     source = Counting()
     monkeypatch.setattr(parallel, "local_rows", lambda n: np.array([2, 3]))
-    monkeypatch.setattr(parallel, "split", lambda *arrays: placed.extend(arrays) or tuple(map(jnp.asarray, arrays)))
-    monkeypatch.setattr(source, "take", lambda indices: read.append(indices) or data.Batch(PIXELS[indices], indices))
-    data.on_devices(source, np.array([9, 8, 7, 6, 5, 4]), labels=True)
+    monkeypatch.setattr(parallel, "split", lambda *trees: placed.extend(trees) or jax.tree.map(jnp.asarray, trees))
+    monkeypatch.setattr(
+        source, "take", lambda indices: read.append(indices) or data.Batch(PIXELS[indices], {"labels": indices})
+    )
+    data.on_devices(source, np.array([9, 8, 7, 6, 5, 4]), LABELS)
     assert [indices.tolist() for indices in read] == [[7, 6]]
     assert placed[0].shape == (6, 4, 4, 3)
     np.testing.assert_array_equal(placed[0][2:4], PIXELS[[7, 6]])
-    np.testing.assert_array_equal(placed[1][2:4], [7, 6])
+    np.testing.assert_array_equal(placed[1]["labels"][2:4], [7, 6])

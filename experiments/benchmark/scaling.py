@@ -59,7 +59,7 @@ def measure(fsdp: int) -> dict:
     experiment = Experiment(get_config())
     update = compiled_step(experiment, parallel.fully_sharded(experiment.state_shapes, fsdp))
     pixels = jax.ShapeDtypeStruct((16 * jax.device_count(), *experiment.image_shape), np.uint8)
-    program = update.lower(experiment.state_shapes, pixels).compile().as_text()
+    program = update.lower(experiment.state_shapes, pixels, None).compile().as_text()
     return {"parameters": tree_bytes(experiment.param_shapes), "collectives": collectives(program)}
 
 

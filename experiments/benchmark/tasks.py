@@ -53,11 +53,11 @@ def train(experiment: Experiment, batch: int) -> Task:
     (pixels,) = split(np.random.default_rng(0).integers(0, 256, (batch, *experiment.image_shape)).astype(np.uint8))
     placement = fully_sharded(experiment.state_shapes, experiment.config.training.fsdp)
     state = backend.program(experiment.init_state, out_shardings=placement)()
-    program, spent = _compiled(compiled_step(experiment, placement), state, pixels)
+    program, spent = _compiled(compiled_step(experiment, placement), state, pixels, None)
     held = [state]
 
     def run() -> None:
-        held[0], loss = program(held[0], pixels)
+        held[0], loss = program(held[0], pixels, None)
         jax.block_until_ready(loss)
 
     return Task(run, batch, 1, 3 * _operations(experiment, batch), program_bytes(program), spent)
@@ -108,7 +108,7 @@ def load(experiment: Experiment, batch: int) -> Task:
 
     def run() -> None:
         with data.prefetched(source, batch, seed=0, steps=range(batches)) as stream:
-            for _, pixels in stream:
+            for _, pixels, _ in stream:
                 jax.block_until_ready(pixels)
 
     return Task(run, batches * batch)

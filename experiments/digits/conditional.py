@@ -65,7 +65,7 @@ def of_classes(workdir: Path, train_set: Source, held_out: Source) -> OfClasses:
     classes = np.repeat(np.arange(10), EACH)
     keys = sample_keys(stream(jax.random.key(model.config.seed + 2), Stream.SAMPLE), np.arange(len(classes)))
     with bar("sampling (class)", len(classes), "img") as progress:
-        x, nfe = model.sample_with_nfe(keys, report=reporter(progress, len(classes)), classes=classes)
+        x, nfe = model.sample_with_nfe(keys, report=reporter(progress, len(classes)), cond={"labels": classes})
     pixels = images.to_pixels(x)
     judge = _judge(train_set)
     confusion = np.zeros((10, 10), int)

@@ -72,7 +72,7 @@ def _delivery(source: data.Source, batches: int) -> Callable[[], int]:
 
     def take() -> int:
         with data.prefetched(source, BATCH, seed=0, steps=range(batches)) as stream:
-            for _, images in stream:
+            for _, images, _ in stream:
                 images.block_until_ready()
         return batches * BATCH
 

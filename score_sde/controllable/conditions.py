@@ -1,4 +1,6 @@
-"""What `config.sampling.condition` can say: a class, or an observation of test images, as kind=argument.
+"""What `config.sampling.condition` can say: entries kind=argument, joined by ";", as class=3;inpaint=right_half.
+
+A class and one observation of test images can be asked for together.
 
 | condition              | samples                                                                                     |
 |------------------------|---------------------------------------------------------------------------------------------|
@@ -41,10 +43,27 @@ class Observe:
         return self.operators(n)
 
 
+def parts(condition: str) -> dict[str, str]:
+    """The argument of each kind that is asked for, "" where it has none.
+
+    Raises `UsageError` for a kind that there is not, one that is named twice, and two observations.
+    """
+    found: dict[str, str] = {}
+    for entry in filter(None, map(str.strip, condition.split(";"))):
+        kind, _, argument = entry.partition("=")
+        one_of("sampling.condition", kind, ("class", *KINDS))
+        if kind in found:
+            raise UsageError(f"sampling.condition={condition} names {kind} twice; name each kind once.")
+        found[kind] = argument
+    if len(observations := [kind for kind in found if kind in KINDS]) > 1:
+        raise UsageError(f"sampling.condition={condition} asks for {' and '.join(observations)}; choose one.")
+    return found
+
+
 def chosen_class(condition: str) -> int | str | None:
     """The class that is asked for, ALL, or None if none is. Raises `UsageError` for what is no class."""
-    kind, argument = _parts(condition)
-    if kind != "class":
+    argument = parts(condition).get("class")
+    if argument is None:
         return None
     if argument != ALL and not argument.isdecimal():
         raise UsageError(f"sampling.condition=class={argument} must name a class by its number, or be class={ALL}.")
@@ -53,19 +72,14 @@ def chosen_class(condition: str) -> int | str | None:
 
 def observation_of(condition: str, image_shape: Shape) -> Observe | None:
     """The operator that is asked for, or None if none is. Raises `UsageError` for what images of the shape have not."""
-    kind, argument = _parts(condition)
-    if kind not in KINDS:
+    asked = parts(condition)
+    kind = next((kind for kind in asked if kind in KINDS), None)
+    if kind is None:
         return None
-    operators = KINDS[kind](argument, image_shape)
+    operators = KINDS[kind](asked[kind], image_shape)
     arrays = jax.tree.leaves(operators(1))
-    return Observe(operators, f"{kind}={digest(arrays) if arrays else argument}")
-
-
-def _parts(condition: str) -> tuple[str, str]:
-    kind, _, argument = condition.partition("=")
-    if kind:
-        one_of("sampling.condition", kind, ("class", *KINDS))
-    return kind, argument
+    of_class = [f"class={asked['class']}"] if "class" in asked else []
+    return Observe(operators, ";".join([*of_class, f"{kind}={digest(arrays) if arrays else asked[kind]}"]))
 
 
 def _inpaint(argument: str, shape: Shape) -> Operators:

@@ -11,8 +11,10 @@ import jax
 import numpy as np
 
 from score_sde import parallel
+from score_sde.cond import Cond, Entries, taken
 from score_sde.data.sources import Batch, Source
 
+NO_ENTRIES: Entries = {}
 AHEAD = 4  # batches on the devices before they are asked for
 
 
@@ -38,20 +40,20 @@ def batches(source: Source, batch_size: int, *, seed: int, start_step: int = 0) 
 
 @contextlib.contextmanager
 def prefetched(
-    source: Source, batch_size: int, *, seed: int, steps: range, labels: bool = False
-) -> Iterator[Iterator[tuple]]:
-    """(step, images) of `batches` for these steps, on the devices: one thread keeps a few of them ready.
+    source: Source, batch_size: int, *, seed: int, steps: range, entries: Entries = NO_ENTRIES
+) -> Iterator[Iterator[tuple[int, jax.Array, Cond | None]]]:
+    """(step, images, cond) of `batches` for these steps, on the devices: one thread keeps a few of them ready.
 
-    labels: they are (step, images, labels). What goes wrong in the thread is raised where its batch is asked for. The
+    entries: of the condition that is wanted. What goes wrong in the thread is raised where its batch is asked for. The
     thread ends with the block.
     """
     thread = ThreadPoolExecutor(1, thread_name_prefix="score_sde-batches")
     under_way: deque[Future] = deque()
 
-    def batch(step: int) -> tuple[jax.Array, ...]:
-        return on_devices(source, batch_indices(len(source), batch_size, seed=seed, step=step), labels=labels)
+    def batch(step: int) -> tuple[jax.Array, Cond | None]:
+        return on_devices(source, batch_indices(len(source), batch_size, seed=seed, step=step), entries)
 
-    def stream() -> Iterator[tuple]:
+    def stream() -> Iterator[tuple[int, jax.Array, Cond | None]]:
         for step in steps[:AHEAD]:
             under_way.append(thread.submit(batch, step))
         for step, to_come in itertools.zip_longest(steps, steps[AHEAD:]):
@@ -65,15 +67,15 @@ def prefetched(
         thread.shutdown(cancel_futures=True)
 
 
-def on_devices(source: Source, indices: np.ndarray, *, labels: bool = False) -> tuple[jax.Array, ...]:
-    """The images of one batch, split over the devices of all processes; each reads those of its own only.
+def on_devices(source: Source, indices: np.ndarray, entries: Entries = NO_ENTRIES) -> tuple[jax.Array, Cond | None]:
+    """The images of one batch and these entries of its condition, None for none, on the devices of all processes.
 
-    labels: images and labels, int32.
+    They are split over the devices, and each process reads the rows of its own only.
     """
     rows = parallel.local_rows(len(indices))
     batch = source.take(indices[rows])
-    own = (batch.images, batch.labels.astype(np.int32)) if labels else (batch.images,)
-    return parallel.split(*(_spread(part, rows, len(indices)) for part in own))
+    own = batch.images, taken(batch.cond, entries)
+    return parallel.split(*jax.tree.map(lambda part: _spread(part, rows, len(indices)), own))
 
 
 def _spread(own: np.ndarray, rows: np.ndarray, n: int) -> np.ndarray:

@@ -13,6 +13,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from tqdm import tqdm
 
+from score_sde.cond import NULL, Cond, rows
 from score_sde.data.decoding import ADVICE, Form, UnreadableError
 from score_sde.data.taken import Taken
 from score_sde.errors import UsageError, warn
@@ -24,12 +25,19 @@ NAMED = 3  # of the images that cannot be read
 
 
 class Batch(NamedTuple):
-    images: np.ndarray  # uint8 (b, h, w, c)
-    labels: np.ndarray | None  # int (b,)
+    """images: uint8 (b, h, w, c). cond: what there is of them besides, see `score_sde.cond`; None if nothing is."""
+
+    images: np.ndarray
+    cond: Cond | None
+
+    @property
+    def labels(self) -> np.ndarray | None:
+        """int (b,)"""
+        return None if self.cond is None else self.cond.get("labels")
 
 
 class Source(abc.ABC):
-    """Images and labels numbered 0..n-1, in the same order however they are kept.
+    """Images and their conditions numbered 0..n-1, in the same order however they are kept.
 
     classes: names of the labels, None where they have none. taken: what it was read from; None where that is
     known beforehand, as of CIFAR-10. digested: what `digest` is of; others do not compare.
@@ -45,42 +53,51 @@ class Source(abc.ABC):
 
     @abc.abstractmethod
     def take(self, indices: np.ndarray) -> Batch:
-        """Images and labels of these numbers. Raises `UsageError` naming an image that cannot be read."""
+        """Images and conditions of these numbers. Raises `UsageError` naming an image that cannot be read."""
 
     @abc.abstractmethod
     def digest(self) -> str:
         """32 hexadecimal digits, the same for the same images. It is computed once."""
 
     @property
+    def cond_entries(self) -> tuple[str, ...]:
+        """The entries of its conditions."""
+        return tuple(name for name in self.take(np.arange(1)).cond or () if name != NULL)
+
+    @property
     def num_classes(self) -> int:
         """0 without labels."""
-        if self.take(np.arange(1)).labels is None:  # before all are read
+        if "labels" not in self.cond_entries:  # before all are read
             return 0
         return len(self.classes) if self.classes is not None else int(self.labels.max()) + 1
 
 
 class InMemory(Source):
-    """images: uint8 (n, h, w, c). labels: int (n,) or None."""
+    """images: uint8 (n, h, w, c). labels: int (n,) or None. entries: others of their conditions, n rows of each."""
 
     digested = "InMemory"
 
-    def __init__(self, images: np.ndarray, labels: np.ndarray | None = None):
+    def __init__(self, images: np.ndarray, labels: np.ndarray | None = None, **entries: np.ndarray):
         self.images, self.labels = images, labels
+        self.cond = (entries if labels is None else {"labels": labels} | entries) or None
 
     def __len__(self) -> int:
         return len(self.images)
 
     def take(self, indices: np.ndarray) -> Batch:
-        return Batch(self.images[indices], None if self.labels is None else self.labels[indices])
+        return Batch(self.images[indices], rows(self.cond, indices))
 
     def digest(self) -> str:
-        """Of every pixel and label."""
+        """Of every pixel, and of every entry of a condition."""
         return self._digest
 
     @functools.cached_property
     def _digest(self) -> str:
+        cond = self.cond or {}
         labels = [] if self.labels is None else [np.asarray(self.labels, np.int64)]
-        return hashed([len(self), *self.images.shape[1:]], np.ascontiguousarray(self.images), *labels)
+        others = [np.ascontiguousarray(cond[name]) for name in sorted(cond) if name != "labels"]
+        named = [sorted(cond.keys() - {"labels"})] if others else []
+        return hashed([len(self), *self.images.shape[1:], *named], np.ascontiguousarray(self.images), *labels, *others)
 
 
 class Stored(NamedTuple):
@@ -159,7 +176,8 @@ class OnDisk(Source):
             index = int(indices[position])
             self._tell(index, bad[position])
             images[position], labels[position] = self._next(index)
-        return Batch(images, as_labels(labels))
+        labels = as_labels(labels)
+        return Batch(images, None if labels is None else {"labels": labels})
 
     def digest(self) -> str:
         """Of what the pictures are called, of what is in their files, and of what is made of them."""

@@ -1,4 +1,8 @@
-"""Networks, which know no SDE: scores, (image, label) -> image; classifiers, (image, sigma) -> logits; dequantizer."""
+"""Networks, which know no SDE.
+
+Scores are (image, noise_cond, cond) -> image, classifiers (image, sigma) -> logits, and there is the dequantizer. What
+a score's network takes as `cond` it declares by a property `cond_entries`: see `score_sde.cond`.
+"""
 
 from score_sde.models.compute import PRECISIONS, Compute
 from score_sde.models.ddpm import DDPM

@@ -9,6 +9,7 @@ import flax.linen as nn
 import jax.numpy as jnp
 
 from score_sde.array_types import Array, FeatureMaps, Float, Images, Keys, PerSample
+from score_sde.cond import Cond
 from score_sde.errors import UsageError
 from score_sde.models.compute import Compute
 from score_sde.models.layers import (
@@ -58,7 +59,7 @@ class ResnetBlockDDPM(nn.Module):
 
 
 class DDPM(nn.Module):
-    """The U-Net. `label` is what the preconditioning gives, and has a positional embedding.
+    """The U-Net. `noise_cond` is what the preconditioning gives, and has a positional embedding.
 
     nf: channels of the first level, a multiple of 32; ch_mult: factors on it, one a level; attn_resolutions: heights
     with attention. Height and width of the images must be divisible by 2 ** (len(ch_mult) - 1). dropout_keys: one an
@@ -82,9 +83,11 @@ class DDPM(nn.Module):
             raise UsageError(f"model.nf={self.nf} must be a positive multiple of {GROUPS}: DDPM has {GROUPS} groups.")
 
     @nn.compact
-    def __call__(self, x: Images, label: PerSample, dropout_keys: Keys | None = None) -> Images:
+    def __call__(
+        self, x: Images, noise_cond: PerSample, cond: Cond | None = None, *, dropout_keys: Keys | None = None
+    ) -> Images:
         act, compute, of = ACTIVATIONS[self.nonlinearity], self.compute, self.compute.block
-        temb = embedding_mlp(sinusoidal_embedding(label, self.nf), self.nf, act) if self.conditional else None
+        temb = embedding_mlp(sinusoidal_embedding(noise_cond, self.nf), self.nf, act) if self.conditional else None
 
         def block(h, features):
             return of(ResnetBlockDDPM)(act, features, self.dropout, compute)(h, temb, dropout_keys)

@@ -136,27 +136,27 @@ def attention(h: FeatureMaps, init_scale: float, compute: Compute) -> FeatureMap
 
 
 class GaussianFourierProjection(nn.Module):
-    """[sin, cos](2 pi W log(label)) with fixed W ~ N(0, scale^2): the embedding of a noise level sigma."""
+    """[sin, cos](2 pi W log(noise_cond)) with fixed W ~ N(0, scale^2): the embedding of a noise level sigma."""
 
     embedding_size: int
     scale: float
 
     @nn.compact
-    def __call__(self, label: PerSample) -> Features:
+    def __call__(self, noise_cond: PerSample) -> Features:
         w = self.param("W", nn.initializers.normal(self.scale), (self.embedding_size,), jnp.float32)
-        angles = jnp.log(label)[:, None] * jax.lax.stop_gradient(w)[None, :] * 2 * jnp.pi
+        angles = jnp.log(noise_cond)[:, None] * jax.lax.stop_gradient(w)[None, :] * 2 * jnp.pi
         return jnp.concatenate([jnp.sin(angles), jnp.cos(angles)], axis=-1)
 
 
-def sinusoidal_embedding(label: PerSample, dim: int) -> Features:
-    """[sin, cos](label f_j), f_j from 1 down to 1/10000: the Transformer's, zero-padded if `dim` is odd.
+def sinusoidal_embedding(noise_cond: PerSample, dim: int) -> Features:
+    """[sin, cos](noise_cond f_j), f_j from 1 down to 1/10000: the Transformer's, zero-padded if `dim` is odd.
 
-    Frequencies are rounded as the paper's networks were trained with: times a label of 700, that shows at 1e-5.
+    Frequencies are rounded as the paper's networks were trained with: times a noise_cond of 700, that shows at 1e-5.
     """
     half = dim // 2
     exponents = np.arange(half, dtype=np.float32) * np.float32(-np.log(10000) / (half - 1))
     frequencies = jnp.asarray(np.exp(exponents))
-    angles = label[:, None] * frequencies[None, :]
+    angles = noise_cond[:, None] * frequencies[None, :]
     embedding = jnp.concatenate([jnp.sin(angles), jnp.cos(angles)], axis=-1)
     return jnp.pad(embedding, ((0, 0), (0, dim % 2)))
 

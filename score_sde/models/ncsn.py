@@ -14,6 +14,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from score_sde.array_types import Array, FeatureMaps, Images, Int, Keys, PerSample
+from score_sde.cond import Cond
 from score_sde.errors import UsageError, one_of
 from score_sde.models.compute import Compute, Conv
 from score_sde.models.layers import ACTIVATIONS, check_halvings
@@ -60,9 +61,9 @@ class InstanceNorm2dPlus(nn.Module):
 
 
 class ConditionalInstanceNorm2dPlus(nn.Module):
-    """InstanceNorm++ with a gain and shift for each of `num_classes` noise levels."""
+    """InstanceNorm++ with a gain and shift for each of `num_levels` noise levels."""
 
-    num_classes: int
+    num_levels: int
 
     @nn.compact
     def __call__(self, x: FeatureMaps, level: Level) -> FeatureMaps:
@@ -70,15 +71,15 @@ class ConditionalInstanceNorm2dPlus(nn.Module):
             gains = _near_one(key, (shape[0], shape[1] // 3 * 2), dtype)
             return jnp.concatenate([gains, jnp.zeros((shape[0], shape[1] // 3), dtype)], axis=-1)
 
-        embedding = nn.Embed(self.num_classes, 3 * x.shape[-1], embedding_init=init)(level)
+        embedding = nn.Embed(self.num_levels, 3 * x.shape[-1], embedding_init=init)(level)
         return _instance_norm_plus(x, *jnp.split(embedding[:, None, None, :], 3, axis=-1))
 
 
-def normalize(x: FeatureMaps, level: Level, num_classes: int) -> FeatureMaps:
+def normalize(x: FeatureMaps, level: Level, num_levels: int) -> FeatureMaps:
     """Called inside a compact method."""
     if level is None:
         return InstanceNorm2dPlus()(x)
-    return ConditionalInstanceNorm2dPlus(num_classes)(x, level)
+    return ConditionalInstanceNorm2dPlus(num_levels)(x, level)
 
 
 class ConvMeanPool(nn.Module):
@@ -99,16 +100,16 @@ class ResidualBlock(nn.Module):
     features: int
     dilation: int
     down: bool
-    num_classes: int = 0
+    num_levels: int = 0
 
     @nn.compact
     def __call__(self, x: FeatureMaps, level: Level) -> FeatureMaps:
         def convolve(h, features):
             return conv(h, features, dilation=self.dilation)
 
-        h = self.act(normalize(x, level, self.num_classes))
+        h = self.act(normalize(x, level, self.num_levels))
         h = convolve(h, x.shape[-1] if self.down else self.features)
-        h = self.act(normalize(h, level, self.num_classes))
+        h = self.act(normalize(h, level, self.num_levels))
         if not self.down:
             return convolve(h, self.features) + x
         if self.dilation > 1:
@@ -122,14 +123,14 @@ class RCUBlock(nn.Module):
     act: Callable
     n_blocks: int
     features: int
-    num_classes: int = 0
+    num_levels: int = 0
 
     @nn.compact
     def __call__(self, x: FeatureMaps, level: Level) -> FeatureMaps:
         for _ in range(self.n_blocks):
             h = x
             for _ in range(2):
-                h = h if level is None else normalize(h, level, self.num_classes)
+                h = h if level is None else normalize(h, level, self.num_levels)
                 h = conv(self.act(h), self.features, use_bias=False)
             x = x + h
         return x
@@ -140,13 +141,13 @@ class MSFBlock(nn.Module):
 
     features: int
     interpolation: str
-    num_classes: int = 0
+    num_levels: int = 0
 
     @nn.compact
     def __call__(self, xs: Sequence[FeatureMaps], level: Level) -> FeatureMaps:
         total, size = 0.0, xs[0].shape[1:3]
         for x in xs:
-            x = x if level is None else normalize(x, level, self.num_classes)
+            x = x if level is None else normalize(x, level, self.num_levels)
             h = conv(x, self.features)
             shape = (h.shape[0], *size, self.features)
             total = total + jax.image.resize(h, shape, INTERPOLATIONS[self.interpolation])
@@ -158,7 +159,7 @@ class CRPBlock(nn.Module):
 
     act: Callable
     features: int
-    num_classes: int = 0
+    num_levels: int = 0
 
     @nn.compact
     def __call__(self, x: FeatureMaps, level: Level) -> FeatureMaps:
@@ -167,7 +168,7 @@ class CRPBlock(nn.Module):
             if level is None:
                 path = nn.max_pool(path, (5, 5), padding="SAME")
             else:
-                path = nn.avg_pool(normalize(path, level, self.num_classes), (5, 5), padding="SAME")
+                path = nn.avg_pool(normalize(path, level, self.num_levels), (5, 5), padding="SAME")
             path = conv(path, self.features, use_bias=False)
             x = x + path
         return x
@@ -199,13 +200,13 @@ class RefineBlock(nn.Module):
     features: int
     interpolation: str
     end: bool
-    num_classes: int = 0
+    num_levels: int = 0
 
     @nn.compact
     def __call__(self, xs: Sequence[FeatureMaps], level: Level) -> FeatureMaps:
         rcu, msf, crp = (RCUBlock, MSFBlock, CRPBlock) if level is None else (CondRCUBlock, CondMSFBlock, CondCRPBlock)
-        common = dict(features=self.features, num_classes=self.num_classes)
-        xs = [rcu(self.act, 2, x.shape[-1], self.num_classes)(x, level) for x in xs]
+        common = dict(features=self.features, num_levels=self.num_levels)
+        xs = [rcu(self.act, 2, x.shape[-1], self.num_levels)(x, level) for x in xs]
         h = msf(interpolation=self.interpolation, **common)(xs, level) if len(xs) > 1 else xs[0]
         h = crp(self.act, **common)(h, level)
         return rcu(self.act, 3 if self.end else 1, **common)(h, level)
@@ -247,7 +248,7 @@ class RefineNet(nn.Module):
         halvings = sum(stage.dilation == 1 for stage in self.stages[1:])
         check_halvings(image_size, halvings, f"the undilated stages of {type(self).__name__}")
 
-    def refine(self, x: Images, level: Level, num_classes: int) -> Images:
+    def refine(self, x: Images, level: Level, num_levels: int) -> Images:
         """Called inside a compact method: the whole network."""
         act = ACTIVATIONS[self.nonlinearity]
         residual, refine = (
@@ -259,22 +260,24 @@ class RefineNet(nn.Module):
         layers = []
         for stage in self.stages:
             for down in (stage is not self.stages[0], False):
-                h = residual(act, stage.down * self.nf, stage.dilation, down, num_classes)(h, level)
+                h = residual(act, stage.down * self.nf, stage.dilation, down, num_levels)(h, level)
             layers.append(h)
 
         h = None
         for stage, layer in reversed(list(zip(self.stages, layers, strict=True))):
             end = stage is self.stages[0]
-            block = refine(act, stage.refine * self.nf, self.interpolation, end, num_classes)
+            block = refine(act, stage.refine * self.nf, self.interpolation, end, num_levels)
             h = block([layer] if h is None else [layer, h], level)
-        return conv(act(normalize(h, level, num_classes)).astype(x.dtype), x.shape[-1])
+        return conv(act(normalize(h, level, num_levels)).astype(x.dtype), x.shape[-1])
 
 
 class NCSNv2(RefineNet):
-    """For images below 96 pixels. It takes no notice of the label."""
+    """For images below 96 pixels. It takes no notice of `noise_cond`."""
 
     @nn.compact
-    def __call__(self, x: Images, label: PerSample, dropout_keys: Keys | None = None) -> Images:
+    def __call__(
+        self, x: Images, noise_cond: PerSample, cond: Cond | None = None, *, dropout_keys: Keys | None = None
+    ) -> Images:
         return self.refine(x, None, 0)
 
 
@@ -291,10 +294,12 @@ class NCSNv2_256(NCSNv2):  # noqa: N801
 
 
 class NCSN(RefineNet):
-    """`label` is the index of one of `num_classes` noise levels, 0 the highest."""
+    """`noise_cond` is the index of one of `num_levels` noise levels, 0 the highest."""
 
-    num_classes: int = 10
+    num_levels: int = 10
 
     @nn.compact
-    def __call__(self, x: Images, label: PerSample, dropout_keys: Keys | None = None) -> Images:
-        return self.refine(x, label.astype(jnp.int32), self.num_classes)
+    def __call__(
+        self, x: Images, noise_cond: PerSample, cond: Cond | None = None, *, dropout_keys: Keys | None = None
+    ) -> Images:
+        return self.refine(x, noise_cond.astype(jnp.int32), self.num_levels)

@@ -10,6 +10,7 @@ import flax.linen as nn
 import jax.numpy as jnp
 
 from score_sde.array_types import Array, FeatureMaps, Float, Images, Keys, Labels, PerSample
+from score_sde.cond import Cond, Entry, read
 from score_sde.errors import UsageError, one_of
 from score_sde.models import resampling
 from score_sde.models.compute import Compute
@@ -119,11 +120,12 @@ class Combine(nn.Module):
 
 
 class NCSNpp(nn.Module):
-    """The U-Net. `label` is what the preconditioning gives: sigma for "fourier", a time label for "positional".
+    """The U-Net. `noise_cond` is what the preconditioning gives: sigma for "fourier", a scaled time for "positional".
 
     nf: channels of the first level; ch_mult: factors on it, one a level; attn_resolutions: heights with attention.
-    Height and width of the images must be divisible by 2 ** (len(ch_mult) - 1). num_classes: 0, or how many classes it
-    can be told; one that it is not told is the class `num_classes`. dropout_keys: one an image, given in training.
+    Height and width of the images must be divisible by 2 ** (len(ch_mult) - 1). num_classes: 0, or how many classes the
+    condition's `labels` can be; the last row of their table is the null embedding. dropout_keys: one an image, given in
+    training.
     """
 
     nf: int = 128
@@ -147,6 +149,11 @@ class NCSNpp(nn.Module):
     num_classes: int = 0
     compute: Compute = Compute()
 
+    @property
+    def cond_entries(self) -> dict[str, Entry]:
+        """The entries of a condition that this network takes."""
+        return {"labels": Entry(jnp.int32, below=self.num_classes)} if self.num_classes else {}
+
     def check(self, image_size: int) -> None:
         """Raises `UsageError` for options this network does not have."""
         check_unet(self, image_size)
@@ -168,14 +175,13 @@ class NCSNpp(nn.Module):
 
     @nn.compact
     def __call__(
-        self, x: Images, label: PerSample, dropout_keys: Keys | None = None, classes: Labels | None = None
+        self, x: Images, noise_cond: PerSample, cond: Cond | None = None, *, dropout_keys: Keys | None = None
     ) -> Images:
         act, compute, of = ACTIVATIONS[self.nonlinearity], self.compute, self.compute.block
         channels, levels = x.shape[-1], len(self.ch_mult)
-        temb = self._embed(label, act)
+        temb = self._embed(noise_cond, act)
         if self.num_classes:
-            classes = jnp.full(len(x), self.num_classes, jnp.int32) if classes is None else classes
-            temb = temb + nn.Embed(self.num_classes + 1, temb.shape[-1])(classes)
+            temb = temb + nn.Embed(self.num_classes + 1, temb.shape[-1])(self._classes(cond, len(x)))
 
         def resample(module, features=None, with_conv=False):
             return module(features, with_conv, self.fir, self.fir_kernel)
@@ -252,10 +258,15 @@ class NCSNpp(nn.Module):
         assert not skips
         return pyramid if self.progressive == "output_skip" else to_image(h, channels, self.init_scale)
 
-    def _embed(self, label: PerSample, act: Callable) -> Embedding | None:
+    def _classes(self, cond: Cond | None, n: int) -> Labels:
+        """Rows of the table of classes, whose last is the null embedding."""
+        labels, null = read(cond, self.cond_entries, "labels", n)
+        return jnp.where(null, self.num_classes, labels)
+
+    def _embed(self, noise_cond: PerSample, act: Callable) -> Embedding | None:
         """Called inside the compact method, so that its layers are numbered first."""
         if self.embedding_type == "fourier":
-            temb = GaussianFourierProjection(self.nf, self.fourier_scale)(label)
+            temb = GaussianFourierProjection(self.nf, self.fourier_scale)(noise_cond)
         else:
-            temb = sinusoidal_embedding(label, self.nf)
+            temb = sinusoidal_embedding(noise_cond, self.nf)
         return embedding_mlp(temb, self.nf, act) if self.conditional else None

@@ -1,0 +1,181 @@
+"""A condition: one dict of arrays, each with one row for each sample, from the batch to the network.
+
+| entry                   | array                                                             |
+|-------------------------|-------------------------------------------------------------------|
+| `labels`                | int32 (b,): classes 0, 1, ...                                     |
+| `tokens`, `tokens_mask` | int32 (b, L); bool (b, L), True where there is a token            |
+| `image`                 | float32 (b, h, w, c)                                              |
+| a user's own            | what its network declares                                         |
+| `null`                  | {entry: bool (b,)}, True where a sample is without that entry     |
+
+None is the null condition of all samples, and an absent entry is null for all. Null is a learned embedding in the
+network and never a value of the data, so that guidance, dropout and evaluation are the same code for any entry.
+
+A network declares the entries that it takes by a property `cond_entries`, and may `read` them:
+
+    class Net(nn.Module):
+        @property
+        def cond_entries(self):
+            return {"tokens": Entry(jnp.int32, (None,), below=1000), "tokens_mask": Entry(jnp.bool_, (None,))}
+
+        @nn.compact
+        def __call__(self, x, noise_cond, cond=None, *, dropout_keys=None):
+            tokens, null = read(cond, self.cond_entries, "tokens", len(x))
+
+An entry called `NAME_mask` beside `NAME` is its mask: it comes with it, and is null where `NAME` is.
+"""
+
+import zlib
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from score_sde.array_types import Array, Keys, Shaped
+from score_sde.errors import UsageError, nearest
+from score_sde.parallel import is_traced
+from score_sde.randomness import Stream, stream, uniform
+
+Cond = dict[str, Any]  # arrays by entry, and `NULL`
+NULL, MASK = "null", "_mask"
+
+
+class Entry(NamedTuple):
+    """An array of a condition. shape: of one sample's row, None where any length will do; below: integers are less."""
+
+    dtype: Any
+    shape: tuple[int | None, ...] = ()
+    below: int | None = None
+
+
+Entries = Mapping[str, Entry]
+
+
+def names(entries: Iterable[str]) -> list[str]:
+    """The entries that can be null: all but masks, and `null` itself."""
+    known = list(entries)
+    return [name for name in known if name != NULL and not (name.endswith(MASK) and name[: -len(MASK)] in known)]
+
+
+def blank(entries: Entries, n: int) -> Cond:
+    """Zeros for n samples of every entry, lengths that are free being 1."""
+    return {name: _zeros(entry, n) for name, entry in entries.items()}
+
+
+def read(cond: Cond | None, entries: Entries, name: str, n: int) -> tuple[Array, Shaped[Array, " b"]]:
+    """An entry of n samples, for the network that takes it, and which of these samples are without it: bool (n,).
+
+    Where the condition lacks the entry, all are, and its values are zeros.
+    """
+    if cond is None or name not in cond:
+        return _zeros(entries[name], n), jnp.ones(n, bool)
+    of_entry = name.removesuffix(MASK) if name.removesuffix(MASK) in entries else name
+    return jnp.asarray(cond[name]), jnp.asarray(cond.get(NULL, {}).get(of_entry, np.zeros(n, bool)))
+
+
+def dropped(cond: Cond, keys: Keys, rate: float, each: Sequence[str] = ()) -> Cond:
+    """The condition in training, null with probability `rate`, by each sample's own key.
+
+    each: entries that are dropped independently of one another, the others then never; default the whole at once.
+    """
+    if each:
+        drawn = {name: uniform(stream(stream(keys, Stream.COND), _number(name))) < rate for name in each}
+    else:
+        drawn = dict.fromkeys(names(cond), uniform(stream(keys, Stream.COND)) < rate)
+    null = dict(cond.get(NULL, {}))
+    for name in names(cond):
+        if name in drawn:
+            null[name] = null[name] | drawn[name] if name in null else drawn[name]
+    return cond | {NULL: null}
+
+
+def taken(cond: Cond | None, entries: Entries) -> Cond | None:
+    """The part of a condition that a network with these entries takes, in their types; None where it takes nothing."""
+    found = {name: array.astype(entries[name].dtype) for name, array in (cond or {}).items() if name in entries}
+    null = {name: rows for name, rows in (cond or {}).get(NULL, {}).items() if name in found}
+    return (found | ({NULL: null} if null else {})) or None
+
+
+def fitted(cond: Cond | None, entries: Entries, n: int) -> Cond | None:
+    """The condition of n samples in the types that a network with these entries takes.
+
+    Raises `UsageError` for an entry that it does not know, and for arrays of other shapes, types or ranges.
+    """
+    if cond is not None:
+        null = {name: jnp.asarray(rows) for name, rows in cond.get(NULL, {}).items()}
+        cond = {name: null if name == NULL else jnp.asarray(array) for name, array in cond.items()}
+    check_cond(cond, entries, n)
+    return taken(cond, entries)
+
+
+def with_labels(cond: Cond | None, labels: Array | np.ndarray | None) -> Cond | None:
+    """The condition with these labels, if any. Raises `UsageError` if it has some already."""
+    if labels is None:
+        return cond
+    if cond is not None and "labels" in cond:
+        raise UsageError("Classes are cond['labels']; give one of the two.")
+    return (cond or {}) | {"labels": jnp.asarray(labels)}
+
+
+def rows(cond: Cond | None, indices: np.ndarray) -> Cond | None:
+    """The condition of the samples with these numbers."""
+    return jax.tree.map(lambda array: array[indices], cond)
+
+
+def check_names(cond: Cond | None, entries: Entries) -> None:
+    """Raises `UsageError` for an entry that a network with these entries does not know, or a mask that is missing."""
+    for name in cond or {}:
+        if name != NULL and name not in entries:
+            advice = f"; it takes {', '.join(entries) or 'none'}"
+            if name == "labels":
+                advice = (
+                    "; classes need model.num_classes in training, or guidance.classifier, the workdir of a "
+                    "noise-conditional classifier"
+                )
+            raise UsageError(f"This network takes no condition entry '{name}'{nearest(name, entries)}{advice}.")
+        if name + MASK in entries and name + MASK not in cond:
+            raise UsageError(f"The condition has {name} and no {name}{MASK}; give a mask, of True where all is there.")
+
+
+def check_cond(cond: Cond | None, entries: Entries, n: int) -> None:
+    """Raises `UsageError` unless a condition fits n samples of a network: names, shapes, types and ranges."""
+    check_names(cond, entries)
+    for name, rows in (cond or {}).get(NULL, {}).items():
+        if name not in names(cond):
+            raise UsageError(f"cond['{NULL}'] names '{name}'{nearest(name, names(cond))}, which the condition lacks.")
+        _check_array(f"{NULL}']['{name}", rows, Entry(jnp.bool_), n)
+    for name, array in (cond or {}).items():
+        if name != NULL:
+            _check_array(name, array, entries[name], n)
+            _check_range(name, array, entries[name])
+
+
+def _check_array(name: str, array: Any, entry: Entry, n: int) -> None:
+    wanted = (n, *entry.shape)
+    fits = len(array.shape) == len(wanted) and all(b in (None, a) for a, b in zip(array.shape, wanted, strict=True))
+    kind = next(kind for kind in (jnp.bool_, jnp.integer, jnp.inexact) if jnp.issubdtype(entry.dtype, kind))
+    if not (fits and jnp.issubdtype(array.dtype, kind)):
+        sizes = ", ".join("any" if size is None else str(size) for size in wanted)
+        raise UsageError(
+            f"cond['{name}'] must be {np.dtype(entry.dtype)} of shape ({sizes}{',' * (len(wanted) == 1)}), one row for "
+            f"each image, and is {array.dtype} of shape {tuple(array.shape)}."
+        )
+
+
+def _check_range(name: str, array: Any, entry: Entry) -> None:
+    if entry.below is None or is_traced():
+        return
+    outside = np.unique(np.asarray(array)[(np.asarray(array) < 0) | (np.asarray(array) >= entry.below)])
+    if len(outside):
+        raise UsageError(f"There are {name} 0 to {entry.below - 1}, not {outside.tolist()}.")
+
+
+def _zeros(entry: Entry, n: int) -> Array:
+    return jnp.zeros((n, *(1 if size is None else size for size in entry.shape)), entry.dtype)
+
+
+def _number(name: str) -> int:
+    """A number for an entry's stream that does not depend on which others there are."""
+    return zlib.crc32(name.encode()) & 0x7FFFFFFF
