@@ -50,7 +50,7 @@ def fast(tiny_config):
         config = tiny_config(name)
         if "ddpmpp" in name:
             config.model.update(num_classes=10, attn_resolutions=())
-        config.sampling.update(method="ddim", num_steps=3, **sampling)
+        config.sampling.update(method="ddim", num_steps=3, clip="none", **sampling)
         return config
 
     return build
