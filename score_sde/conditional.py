@@ -32,9 +32,6 @@ class Given(NamedTuple):
     observation: Observation | None = None
 
 
-NOTHING = Given()
-
-
 class Conditional:
     """The samplers of an experiment under a condition, as functions of parameters.
 

@@ -220,7 +220,8 @@ def test_data_without_what_a_network_takes_are_refused_before_anything_is_writte
 
 def test_other_entries_are_part_of_the_datas_digest():
     assert source().digest() == source().digest()
-    assert len({each.digest() for each in (source(), source(image=None), source(**conditions(IMAGES, seed=3)))}) == 3
+    changes = {}, {"image": None}, conditions(IMAGES, seed=3), {"null": {"tokens": np.ones(IMAGES, bool)}}
+    assert len({source(**change).digest() for change in changes}) == 4
 
 
 def test_labels_given_twice_are_refused(model):

@@ -10,6 +10,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import jax
 import numpy as np
 from tqdm import tqdm
 
@@ -77,7 +78,7 @@ class InMemory(Source):
 
     digested = "InMemory"
 
-    def __init__(self, images: np.ndarray, labels: np.ndarray | None = None, **entries: np.ndarray):
+    def __init__(self, images: np.ndarray, labels: np.ndarray | None = None, **entries: Any):
         self.images, self.labels = images, labels
         self.cond = (entries if labels is None else {"labels": labels} | entries) or None
 
@@ -93,10 +94,10 @@ class InMemory(Source):
 
     @functools.cached_property
     def _digest(self) -> str:
-        cond = self.cond or {}
+        rest = {name: entry for name, entry in (self.cond or {}).items() if name != "labels"}
         labels = [] if self.labels is None else [np.asarray(self.labels, np.int64)]
-        others = [np.ascontiguousarray(cond[name]) for name in sorted(cond) if name != "labels"]
-        named = [sorted(cond.keys() - {"labels"})] if others else []
+        others = map(np.ascontiguousarray, jax.tree.leaves(rest))
+        named = [sorted(rest)] if rest else []
         return hashed([len(self), *self.images.shape[1:], *named], np.ascontiguousarray(self.images), *labels, *others)
 
 
