@@ -157,9 +157,20 @@ def base() -> ConfigDict:
         snapshot_freq=1000,  # checkpoints to resume from; the last two are kept
     )
     config.wandb = dict(mode="disabled", project="score_sde", name="")  # disabled | offline | online
+    config.process = _choice(
+        dict.fromkeys(("beta_min", "beta_max", "sigma_min", "sigma_max", "s"), float) | dict(num_scales=int)
+    )
+    config.parameterization = _choice(dict(noise_cond=str, time_scale=float, sigma_data=float))
+    config.times = _choice(dict(eps=float, P_mean=float, P_std=float, mean=float, std=float))
+    config.weight = _choice(dict(reduction=str, sigma_data=float, gamma=float, base=str, features=int))
     config.sde = dict(name="vesde")
     config.model = dict(name="ncsnpp")
     return config
+
+
+def _choice(arguments: dict[str, type]) -> dict:
+    """A section that names a row of a dictionary, "" for what the paper's keys say, and may set arguments of its."""
+    return dict(name="") | {key: config_dict.placeholder(kind) for key, kind in arguments.items()}
 
 
 # Data, each with the schedule that the paper trains and evaluates it with.

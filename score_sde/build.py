@@ -13,7 +13,7 @@ import jax.numpy as jnp
 from flax import traverse_util
 from ml_collections import ConfigDict
 
-from score_sde import dequantization, likelihood, losses
+from score_sde import dequantization, likelihood
 from score_sde.array_types import Array, Images, Keys, Labels, PerSample, PyTree, ScoreFn, Times
 from score_sde.classification import Classification
 from score_sde.config_checks import check_positive, check_values
@@ -21,11 +21,12 @@ from score_sde.dequantization import Dequantization
 from score_sde.errors import UsageError, one_of
 from score_sde.likelihood_bound import Bound, likelihood_bound
 from score_sde.models import CLASSIFIERS, MODELS, PRECISIONS, Dequantizer, NCSNpp, is_trainable
-from score_sde.process import LEAST_TIME, Process
+from score_sde.objective import network_params
+from score_sde.parameterization import Network
+from score_sde.process import LEAST_TIME, Model, Process, score
 from score_sde.randomness import Stream, stream, uniform
+from score_sde.recipe import objective_of
 from score_sde.sampling import SAMPLERS, Solver, probability_flow
-from score_sde.score import Preconditioning, precondition, preconditioning
-from score_sde.sde import VE
 from score_sde.state import TrainState, adam, initial_state
 from score_sde.trainable import Trainable
 
@@ -55,8 +56,7 @@ class Experiment(Trainable):
         if name in CLASSIFIERS:
             raise UsageError(f"model.name={name} is a classifier and has no score: score_sde.load_classifier loads it.")
         check_values(config)
-        super().__init__(config, MODELS)
-        self._preconditioning(config.training.continuous)
+        super().__init__(config, MODELS, objective_of(config))
         self.sampling_sde = self.sde
         if config.sampling.num_scales is not None:
             if config.sampling.num_scales < 2:
@@ -86,19 +86,46 @@ class Experiment(Trainable):
         """Classes 0, 1, ... of n samples for which none is chosen, None where the network needs none."""
         return None if self.scores_without_class else jnp.arange(n, dtype=jnp.int32) % self.num_classes
 
-    def score_fn(
+    def score_fn(self, params: PyTree, *, classes: Labels | None = None, precision: str | None = None) -> ScoreFn:
+        """The score in model range as trained, of a chain's levels if it is of these; otherwise as `ode_score_fn`."""
+        return self._score(self.objective.with_params(params).levels, params, classes, precision)
+
+    def ode_score_fn(self, params: PyTree, classes: Labels | None = None, *, precision: str | None = None) -> ScoreFn:
+        """The score in model range at any t.
+
+        A VP network trained at discrete times has one: its labels t (N - 1) mean any t.
+        classes, precision: as in `network_fn`.
+        """
+        if self.objective.parameterization.noise_cond == "level_index":
+            raise UsageError(
+                "All samplers but pc, and likelihoods, need a score at every time, and this VE network was trained at "
+                "discrete ones; set sampling.method=pc, and eval.enable_bpd and eval.enable_bound to False."
+            )
+        return self._score(self.objective.with_params(params).process, params, classes, precision)
+
+    def model(
+        self, params: PyTree, process: Process, *, classes: Labels | None = None, precision: str | None = None
+    ) -> Model:
+        """The predictions of x0 and eps in model range, under a process, or the levels of its chain."""
+        network, centered = self.network_fn(params, classes=classes, precision=precision), self.config.data.centered
+        return self.objective.parameterization.model(network, process, centered=centered)
+
+    def _score(self, process: Process, params: PyTree, classes: Labels | None, precision: str | None) -> ScoreFn:
+        model = self.model(params, process, classes=classes, precision=precision)
+        return lambda x, t: score(process, model(x, t), t)
+
+    def network_fn(
         self,
         params: PyTree,
         *,
         classes: Labels | None = None,
         dropout_keys: Keys | None = None,
-        row: Preconditioning | None = None,
         precision: str | None = None,
-    ) -> ScoreFn:
-        """The score in model range, of a network with classes given these; num_classes, or None for all, is no class.
+    ) -> Network:
+        """The network as a function of image and noise condition, told these classes.
 
-        dropout_keys: given in training, one an image. row: default as trained. precision: default `eval.precision`, or
-        `training.precision` in training.
+        classes: num_classes, or None for all, is no class. dropout_keys: given in training, one an image.
+        precision: default `eval.precision`, or `training.precision` in training.
         """
         if classes is not None and not self.num_classes:
             raise UsageError("This network has no classes; train one with model.num_classes set.")
@@ -106,34 +133,8 @@ class Experiment(Trainable):
             self.check_without_class()
         told = {} if classes is None else {"classes": classes}
         compute = PRECISIONS[precision] if precision else self.compute(training=dropout_keys is not None)
-
-        def network(x: Images, label: PerSample) -> Images:
-            return compute.apply(self.network, {"params": params}, x, label, dropout_keys, **told)
-
-        return precondition(network, row or self._preconditioning(self.config.training.continuous))
-
-    def _preconditioning(self, continuous: bool) -> Preconditioning:
-        config = self.config
-        return preconditioning(
-            self.sde,
-            continuous=continuous,
-            centered=config.data.centered,
-            scale_by_sigma=config.model.scale_by_sigma,
-        )
-
-    def ode_score_fn(self, params: PyTree, classes: Labels | None = None, *, precision: str | None = None) -> ScoreFn:
-        """The score at any t, classes and precision as in `score_fn`.
-
-        A VP network trained at discrete times has one: its labels t (N - 1) mean any t.
-        """
-        if isinstance(self.sde, VE) and not self.config.training.continuous:
-            raise UsageError(
-                "All samplers but pc, and likelihoods, need a score at every time, and this VE network was trained at "
-                "discrete ones; set sampling.method=pc, and eval.enable_bpd and eval.enable_bound to False."
-            )
-        row = self._preconditioning(continuous=True)
-        row = row._replace(c_noise=self._preconditioning(self.config.training.continuous).c_noise)
-        return self.score_fn(params, classes=classes, row=row, precision=precision)
+        variables = {"params": network_params(params)}
+        return lambda x, label: compute.apply(self.network, variables, x, label, dropout_keys, **told)
 
     def loss(
         self,
@@ -148,38 +149,44 @@ class Experiment(Trainable):
 
         training: with dropout, and a label is no class with probability `training.label_dropout`.
         """
-        return self._loss_of(*self._predicted(params, keys, x, labels, training))
-
-    def _predicted(
-        self, params: PyTree, keys: Keys, x: Images, labels: Labels | None, training: bool
-    ) -> tuple[Images, Times, Images]:
-        """The noise that the network sees in x_t, t, and the noise z that is there."""
         x0 = self.scaling.to_model(x)
-        t, z = self.draw(keys, x0)
+        t, eps = self.draw(keys, x0)
+        output, _ = self._outputs(params, keys, x0, t, eps, labels, training)
+        return self.objective.with_params(params).loss(output, x0, t, eps)
+
+    def _outputs(
+        self,
+        params: PyTree,
+        keys: Keys,
+        x0: Images,
+        t: Times,
+        eps: Images,
+        labels: Labels | None,
+        training: bool,
+    ) -> tuple[Images, Images]:
+        """What the network returns at x_t, and x_t."""
         if labels is not None and training:
             dropped = uniform(stream(keys, Stream.LABEL)) < self.config.training.label_dropout
             labels = jnp.where(dropped, self.num_classes, labels)
         dropout_keys = stream(keys, Stream.DROPOUT) if training else None
-        score_fn = self.score_fn(params, classes=labels, dropout_keys=dropout_keys)
-        return losses.predicted_noise(score_fn, self.perturbation, x0, t, z), t, z
-
-    def _loss_of(self, predicted: Images, t: Times, z: Images) -> PerSample:
-        options = self.config.training
-        return losses.noise_loss(
-            predicted,
-            self.perturbation,
-            t,
-            z,
-            likelihood_weighting=options.likelihood_weighting,
-            reduce_mean=options.reduce_mean,
+        objective, network = (
+            self.objective.with_params(params),
+            self.network_fn(params, classes=labels, dropout_keys=dropout_keys),
         )
+        x = objective.perturb(x0, t, eps)
+        outputs = objective.parameterization.outputs(network, objective.levels, centered=self.config.data.centered)
+        return outputs(x, t), x
 
     def _evaluation(self, params: PyTree, keys: Keys, x: Images, labels: Labels | None) -> dict[str, PerSample]:
-        """The loss; and of each image t, |predicted|^2 and <predicted, z>, from which `averages` takes sizes."""
-        predicted, t, z = self._predicted(params, keys, x, labels, training=False)
-        axes = tuple(range(1, z.ndim))
-        square, along = jnp.mean(jnp.square(predicted), axes), jnp.mean(predicted * z, axes)
-        return {"loss": self._loss_of(predicted, t, z), "t": t, "square": square, "along": along}
+        """The loss; and of each image t, |predicted|^2 and <predicted, eps>, from which `averages` takes sizes."""
+        x0 = self.scaling.to_model(x)
+        t, eps = self.draw(keys, x0)
+        output, x = self._outputs(params, keys, x0, t, eps, labels, training=False)
+        objective = self.objective.with_params(params)
+        predicted = objective.parameterization.predict(objective.levels, x, output, t).eps
+        axes = tuple(range(1, x0.ndim))
+        square, along = jnp.mean(jnp.square(predicted), axes), jnp.mean(predicted * eps, axes)
+        return {"loss": objective.loss(output, x0, t, eps), "t": t, "square": square, "along": along}
 
     def prior(self, keys: Keys) -> Images:
         """x_T for each key, where the sampler starts: `sampling.temperature` times a sample of the prior."""

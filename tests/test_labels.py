@@ -41,7 +41,7 @@ def told(tiny_config, monkeypatch):
     config.model.num_classes = 10
     experiment = Experiment(config)
     monkeypatch.setattr(
-        experiment, "score_fn", lambda params, *, classes, **_: seen.append(classes) or (lambda x, t: x)
+        experiment, "network_fn", lambda params, *, classes, **_: seen.append(classes) or (lambda x, noise_cond: x)
     )
 
     @functools.partial(jax.jit, static_argnames="training")
