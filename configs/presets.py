@@ -439,6 +439,28 @@ def _vp_like(config: ConfigDict, name: str) -> None:
     config.optim.ema_rate = 0.9999
 
 
+# Later recipes, each in the place of an SDE: what the network's objective is, and a sampler for it.
+
+
+def flow(config: ConfigDict) -> None:
+    """Rectified flow as in Esser et al. (2024): the velocity of straight paths, at times near the middle."""
+    vp(config)
+    config.process.name = "linear"
+    config.parameterization.name = "velocity"
+    config.times.name = "logit_normal"
+    config.weight.name = "velocity"
+    config.sampling.update(method="dpmpp_2m", num_steps=20)
+
+
+def edm(config: ConfigDict) -> None:
+    """The training of Karras et al. (2022), of data in [-1, 1]; without their augmentation."""
+    vp(config)
+    for section in ("process", "parameterization", "weight"):
+        config[section].name = "edm"
+    config.times.name = "lognormal"
+    config.sampling.update(method="edm", grid="karras", num_steps=18)
+
+
 # Variants, after the SDE.
 
 
