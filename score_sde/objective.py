@@ -94,6 +94,8 @@ class Objective:
 
     def with_params(self, params: Mapping[str, PyTree]) -> "Objective":
         """The objective whose process and weight have their parameters in this tree, which also has the network's."""
+        if not any(name in params for name in OWNERS):
+            return self
         return dataclasses.replace(
             self,
             process=self.process.with_params(params["process"]) if "process" in params else self.process,
