@@ -167,9 +167,20 @@ def base() -> ConfigDict:
         snapshot_freq=1000,  # checkpoints to resume from; the last two are kept
     )
     config.wandb = dict(mode="disabled", project="score_sde", name="")  # disabled | offline | online
+    config.process = _choice(
+        dict.fromkeys(("beta_min", "beta_max", "sigma_min", "sigma_max", "s"), float) | dict(num_scales=int)
+    )
+    config.parameterization = _choice(dict(noise_cond=str, time_scale=float, sigma_data=float))
+    config.times = _choice(dict(eps=float, P_mean=float, P_std=float, mean=float, std=float))
+    config.weight = _choice(dict(reduction=str, sigma_data=float, gamma=float, base=str, features=int))
     config.sde = dict(name="vesde")
     config.model = dict(name="ncsnpp")
     return config
+
+
+def _choice(arguments: dict[str, type]) -> dict:
+    """A section that names a row of a dictionary, "" for what the paper's keys say, and may set arguments of its."""
+    return dict(name="") | {key: config_dict.placeholder(kind) for key, kind in arguments.items()}
 
 
 # Data, each with the schedule that the paper trains and evaluates it with.
@@ -436,6 +447,28 @@ def _vp_like(config: ConfigDict, name: str) -> None:
     config.training.reduce_mean = True
     config.sampling.update(predictor="euler_maruyama", corrector="none")
     config.optim.ema_rate = 0.9999
+
+
+# Later recipes, each in the place of an SDE: what the network's objective is, and a sampler for it.
+
+
+def flow(config: ConfigDict) -> None:
+    """Rectified flow as in Esser et al. (2024): the velocity of straight paths, at times near the middle."""
+    vp(config)
+    config.process.name = "linear"
+    config.parameterization.name = "velocity"
+    config.times.name = "logit_normal"
+    config.weight.name = "velocity"
+    config.sampling.update(method="dpmpp_2m", num_steps=20)
+
+
+def edm(config: ConfigDict) -> None:
+    """The training of Karras et al. (2022), of data in [-1, 1]; without their augmentation."""
+    vp(config)
+    for section in ("process", "parameterization", "weight"):
+        config[section].name = "edm"
+    config.times.name = "lognormal"
+    config.sampling.update(method="edm", grid="karras", num_steps=18)
 
 
 # Variants, after the SDE.

@@ -13,7 +13,7 @@ import jax.numpy as jnp
 from flax import traverse_util
 from ml_collections import ConfigDict
 
-from score_sde import dequantization, likelihood, losses
+from score_sde import dequantization, likelihood
 from score_sde.array_types import Images, Keys, PerSample, PyTree, ScoreFn, Times
 from score_sde.classification import Classification
 from score_sde.cond import Cond, blank, check_names, dropped, names
@@ -22,11 +22,12 @@ from score_sde.dequantization import Dequantization
 from score_sde.errors import UsageError, one_of
 from score_sde.likelihood_bound import Bound, likelihood_bound
 from score_sde.models import CLASSIFIERS, MODELS, PRECISIONS, Dequantizer, is_trainable
-from score_sde.process import LEAST_TIME, Model, Process, from_score
+from score_sde.objective import network_params
+from score_sde.parameterization import Network
+from score_sde.process import LEAST_TIME, Model, Process, from_score, score
 from score_sde.randomness import Stream, stream
+from score_sde.recipe import objective_of
 from score_sde.sampling import SAMPLERS, Solver, clipped, probability_flow
-from score_sde.score import Preconditioning, precondition, preconditioning
-from score_sde.sde import VE
 from score_sde.state import TrainState, adam, initial_state
 from score_sde.trainable import Trainable
 
@@ -66,8 +67,7 @@ class Experiment(Trainable):
         if name in CLASSIFIERS:
             raise UsageError(f"model.name={name} is a classifier and has no score: score_sde.load_classifier loads it.")
         check_values(config)
-        super().__init__(config, MODELS)
-        self._preconditioning(config.training.continuous)
+        super().__init__(config, MODELS, objective_of(config))
         self.sampling_sde = self.sde
         if config.sampling.num_scales is not None:
             if config.sampling.num_scales < 2:
@@ -114,50 +114,52 @@ class Experiment(Trainable):
         labels = {"labels": jnp.arange(n, dtype=jnp.int32) % self.num_classes} if self.num_classes else {}
         return blank(self.cond_entries, n) | labels
 
-    def score_fn(
+    def model(
+        self, params: PyTree, *, cond: Cond | None = None, precision: str | None = None, process: Process | None = None
+    ) -> Model:
+        """The predictions of x0 and eps in model range at any t, given a condition.
+
+        process: one that the network is read under; default the one it was trained under. precision: default
+        `eval.precision`. Raises `UsageError` for a network that knows the levels of a chain only.
+        """
+        if self.objective.parameterization.noise_cond == "level_index":
+            raise UsageError(
+                "All samplers but pc, and likelihoods, need a score at every time, and this VE network was trained at "
+                "discrete ones; set sampling.method=pc, and eval.enable_bpd and eval.enable_bound to False."
+            )
+        return self._model(params, cond, precision, process or self.objective.with_params(params).process)
+
+    def score_fn(self, params: PyTree, *, cond: Cond | None = None, precision: str | None = None) -> ScoreFn:
+        """The score in model range as trained: of a chain's levels, if it is of these."""
+        levels = self.objective.with_params(params).levels
+        model = self._model(params, cond, precision, levels)
+        return lambda x, t: score(levels, model(x, t), t)
+
+    def _model(self, params: PyTree, cond: Cond | None, precision: str | None, process: Process) -> Model:
+        network = self.network_fn(params, cond=cond, precision=precision)
+        return self.objective.parameterization.model(network, process, centered=self.config.data.centered)
+
+    def network_fn(
         self,
         params: PyTree,
         *,
         cond: Cond | None = None,
         dropout_keys: Keys | None = None,
-        row: Preconditioning | None = None,
         precision: str | None = None,
-    ) -> ScoreFn:
-        """The score in model range, given a condition; None is the null condition.
+    ) -> Network:
+        """The network as a function of image and noise condition, given a condition; None is the null condition.
 
-        dropout_keys: given in training, one an image. row: default as trained. precision: default `eval.precision`, or
-        `training.precision` in training.
+        dropout_keys: given in training, one an image. precision: default `eval.precision`, or in training that of
+        config.training.
         """
         self.check_cond(cond)
         compute = PRECISIONS[precision] if precision else self.compute(training=dropout_keys is not None)
+        variables = {"params": network_params(params)}
 
         def network(x: Images, noise_cond: PerSample) -> Images:
-            return compute.apply(self.network, {"params": params}, x, noise_cond, cond, dropout_keys=dropout_keys)
+            return compute.apply(self.network, variables, x, noise_cond, cond, dropout_keys=dropout_keys)
 
-        return precondition(network, row or self._preconditioning(self.config.training.continuous))
-
-    def _preconditioning(self, continuous: bool) -> Preconditioning:
-        config = self.config
-        return preconditioning(
-            self.sde,
-            continuous=continuous,
-            centered=config.data.centered,
-            scale_by_sigma=config.model.scale_by_sigma,
-        )
-
-    def ode_score_fn(self, params: PyTree, cond: Cond | None = None, *, precision: str | None = None) -> ScoreFn:
-        """The score at any t, condition and precision as in `score_fn`.
-
-        A VP network trained at discrete times has one: its labels t (N - 1) mean any t.
-        """
-        if isinstance(self.sde, VE) and not self.config.training.continuous:
-            raise UsageError(
-                "All samplers but pc, and likelihoods, need a score at every time, and this VE network was trained at "
-                "discrete ones; set sampling.method=pc, and eval.enable_bpd and eval.enable_bound to False."
-            )
-        row = self._preconditioning(continuous=True)
-        row = row._replace(c_noise=self._preconditioning(self.config.training.continuous).c_noise)
-        return self.score_fn(params, cond=cond, row=row, precision=precision)
+        return network
 
     def loss(
         self,
@@ -172,37 +174,33 @@ class Experiment(Trainable):
 
         training: with dropout, of the condition too, by `training.label_dropout` and `training.cond_dropout`.
         """
-        return self._loss_of(*self._predicted(params, keys, x, cond, training))
-
-    def _predicted(
-        self, params: PyTree, keys: Keys, x: Images, cond: Cond | None, training: bool
-    ) -> tuple[Images, Times, Images]:
-        """The noise that the network sees in x_t, t, and the noise z that is there."""
         x0 = self.scaling.to_model(x)
-        t, z = self.draw(keys, x0)
+        t, eps = self.draw(keys, x0)
+        output, _ = self._outputs(params, keys, x0, t, eps, cond, training)
+        return self.objective.with_params(params).loss(output, x0, t, eps)
+
+    def _outputs(
+        self, params: PyTree, keys: Keys, x0: Images, t: Times, eps: Images, cond: Cond | None, training: bool
+    ) -> tuple[Images, Images]:
+        """What the network returns at x_t, and x_t."""
         if cond is not None and training:
             cond = dropped(cond, keys, self.config.training.label_dropout, self.config.training.cond_dropout)
         dropout_keys = stream(keys, Stream.DROPOUT) if training else None
-        score_fn = self.score_fn(params, cond=cond, dropout_keys=dropout_keys)
-        return losses.predicted_noise(score_fn, self.perturbation, x0, t, z), t, z
-
-    def _loss_of(self, predicted: Images, t: Times, z: Images) -> PerSample:
-        options = self.config.training
-        return losses.noise_loss(
-            predicted,
-            self.perturbation,
-            t,
-            z,
-            likelihood_weighting=options.likelihood_weighting,
-            reduce_mean=options.reduce_mean,
-        )
+        objective = self.objective.with_params(params)
+        network, x = self.network_fn(params, cond=cond, dropout_keys=dropout_keys), objective.perturb(x0, t, eps)
+        outputs = objective.parameterization.outputs(network, objective.levels, centered=self.config.data.centered)
+        return outputs(x, t), x
 
     def _evaluation(self, params: PyTree, keys: Keys, x: Images, cond: Cond | None) -> dict[str, PerSample]:
-        """The loss; and of each image t, |predicted|^2 and <predicted, z>, from which `averages` takes sizes."""
-        predicted, t, z = self._predicted(params, keys, x, cond, training=False)
-        axes = tuple(range(1, z.ndim))
-        square, along = jnp.mean(jnp.square(predicted), axes), jnp.mean(predicted * z, axes)
-        return {"loss": self._loss_of(predicted, t, z), "t": t, "square": square, "along": along}
+        """The loss; and of each image t, |predicted|^2 and <predicted, eps>, from which `averages` takes sizes."""
+        x0 = self.scaling.to_model(x)
+        t, eps = self.draw(keys, x0)
+        output, x = self._outputs(params, keys, x0, t, eps, cond, training=False)
+        objective = self.objective.with_params(params)
+        predicted = objective.parameterization.predict(objective.levels, x, output, t).eps
+        axes = tuple(range(1, x0.ndim))
+        square, along = jnp.mean(jnp.square(predicted), axes), jnp.mean(predicted * eps, axes)
+        return {"loss": objective.loss(output, x0, t, eps), "t": t, "square": square, "along": along}
 
     def prior(self, keys: Keys) -> Images:
         """x_T for each key, where the sampler starts: `sampling.temperature` times a sample of the prior."""
@@ -224,13 +222,14 @@ class Experiment(Trainable):
         return self.sampling_sde if method == "pc" else self.sde
 
     def model_of(self, params: PyTree, method: str, cond: Cond | None = None) -> Model:
-        """The model that a method takes; all but pc need it at any t. cond: of the samples."""
-        score_fn = self.score_fn if method == "pc" else self.ode_score_fn
-        return from_score(self.sde_of(method), score_fn(params, cond=cond, precision=self.config.sampling.precision))
+        """The model that a method takes; all but pc need it at any t. cond: of the samples.
 
-    def model(self, params: PyTree) -> Model:
-        """The model at any t, for likelihoods."""
-        return from_score(self.sde, self.ode_score_fn(params))
+        pc takes a network of a chain's levels by its score, as the paper's code does: eps over the sigma of a level.
+        """
+        precision = self.config.sampling.precision
+        if method == "pc" and self.objective.levels is not self.objective.process:
+            return from_score(self.sde_of(method), self.score_fn(params, cond=cond, precision=precision))
+        return self.model(params, cond=cond, precision=precision)
 
     def sampler_options(self, method: str | None = None) -> tuple[str, dict[str, Any]]:
         """The method of `sampler`, and those of config.sampling that it takes."""
@@ -324,7 +323,7 @@ class Dequantizing:
     def __init__(self, experiment: Experiment, options: Mapping[str, Any]):
         for key in ("batch_size", "n_iters", "lr", "num_times", "log_freq", "snapshot_freq"):
             check_positive(f"dequantizer.{key}", options.get(key, 1))
-        experiment.ode_score_fn(experiment.param_shapes)  # what the SDE lacks is said now
+        experiment.model(experiment.param_shapes)  # raises for a network of a chain
         self.experiment, self.options = experiment, options
         self.network = Dequantizer(nf=options["nf"], num_res_blocks=options["num_res_blocks"])
         self.network.check()

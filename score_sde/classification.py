@@ -3,16 +3,21 @@
 from collections.abc import Callable
 
 import jax.numpy as jnp
+import optax
 from ml_collections import ConfigDict
 
-from score_sde import images, losses
+from score_sde import images
 from score_sde.array_types import Array, Float, Images, Keys, Labels, PerSample, Pixels, PyTree, Times
 from score_sde.cond import Cond, Entries, Entry
 from score_sde.config_checks import check_values
 from score_sde.errors import UsageError
 from score_sde.models import CLASSIFIERS, MODELS
+from score_sde.objective import Objective
+from score_sde.parameterization import Noise
 from score_sde.randomness import expand
+from score_sde.recipe import process_of, times_of
 from score_sde.trainable import Trainable
+from score_sde.weights import NoiseWeight
 
 
 class Classification(Trainable):
@@ -26,7 +31,13 @@ class Classification(Trainable):
             raise UsageError("A classifier is trained at all times; set training.continuous=True.")
         if config.training.likelihood_weighting:
             raise UsageError("A classifier's loss has no weights; set training.likelihood_weighting=False.")
-        super().__init__(config, CLASSIFIERS)
+        for section in ("parameterization", "weight"):
+            if config[section].name:
+                raise UsageError(f"A classifier's loss is its own and has no {section}; unset {section}.name.")
+        process = process_of(config)
+        if process.begins_in_noise:
+            raise UsageError("A classifier sees x_t / alpha, and alpha(1) is 0; choose a process like vp.")
+        super().__init__(config, CLASSIFIERS, Objective(process, Noise(), times_of(config), NoiseWeight()))
 
     @property
     def cond_entries(self) -> Entries:
@@ -63,12 +74,12 @@ class Classification(Trainable):
         """
         x0 = self.scaling.to_model(x)
         t, z = self.draw(keys, x0)
-        logits = self.logits_fn(params, training)(losses.perturb(self.perturbation, x0, t, z), t)
-        return losses.cross_entropy(logits, cond["labels"])
+        logits = self.logits_fn(params, training)(self.objective.perturb(x0, t, z), t)
+        return optax.softmax_cross_entropy_with_integer_labels(logits, cond["labels"])
 
     def hits(self, params: PyTree, keys: Keys, pixels: Pixels, labels: Labels, t: Times) -> PerSample:
         """1 for each image whose label is the likeliest class at x_t, else 0."""
         x0 = self.scaling.to_model(self._dequantize(keys, images.to_unit(pixels)))
         _, z = self.draw(keys, x0)
-        logits = self.logits_fn(params)(losses.perturb(self.perturbation, x0, t, z), t)
+        logits = self.logits_fn(params)(self.objective.perturb(x0, t, z), t)
         return (jnp.argmax(logits, axis=1) == labels).astype(jnp.float32)

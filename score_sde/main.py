@@ -64,7 +64,10 @@ def _program(argv: list[str]) -> None:
 
 
 def _run(mode: str, values: flags.FlagValues, overrides: dict) -> None:
+    from score_sde.recipe import check_overrides
+
     config, workdir, allowed, out = values.config, values.workdir, values.allow_change, values.out
+    check_overrides(config, overrides)
     if out and mode not in WITH_OUT:
         raise UsageError(f"--out is a folder for --mode={' and '.join(WITH_OUT)}; --mode={mode} writes to --workdir.")
     if allowed and mode != "train":

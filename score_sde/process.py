@@ -188,6 +188,11 @@ def velocity(process: Process, prediction: Prediction, t: Times) -> Images:
     return d_alpha * prediction.x0 + d_sigma * prediction.eps
 
 
+def before_noise(process: Process, t: Scalars) -> Scalars:
+    """t, or the time from which on all data are lost where alpha(1) = 0: noise levels up to there are finite."""
+    return library_of(t).minimum(t, process.noisiest_time) if process.begins_in_noise else t
+
+
 def library_of(x: Scalars) -> ModuleType:
     """The library, NumPy or jax.numpy, that an array belongs to."""
     return np if isinstance(x, np.ndarray | np.generic) else jnp

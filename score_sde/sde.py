@@ -187,7 +187,10 @@ class Exploding(Chain):
         return jnp.zeros_like(t), jnp.sqrt(sigma**2 - previous**2)
 
     def chain_marginal(self, t: Scalars) -> tuple[Scalars, Scalars]:
-        return jnp.ones_like(t), self._steps(t)[0]
+        # Between points of the chain the nearest of its levels, the one that a network is told (`level_index`).
+        last = self.num_scales - 1.0
+        k = jnp.round(last - jnp.round((1 - t) * last)).astype(jnp.int32)
+        return jnp.ones_like(t), _lookup(_smld_chain(self), k, t)
 
     def ancestral(self, t: Scalars, t_next: Scalars | None = None) -> tuple[Scalars, Scalars, Scalars]:
         sigma, previous = self._steps(t, t_next)

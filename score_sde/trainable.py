@@ -1,7 +1,6 @@
 """What score networks and classifiers share, from a config: SDE, network, optimizer, images and their noise."""
 
 import abc
-import dataclasses
 from typing import Any
 
 import jax
@@ -10,13 +9,13 @@ import optax
 from flax import traverse_util
 from ml_collections import ConfigDict
 
-from score_sde import ema, images, losses
+from score_sde import ema, images
 from score_sde.array_types import Array, Images, Keys, PerSample, Pixels, PyTree, Times
 from score_sde.cond import Cond, Entries, blank
-from score_sde.errors import UsageError, one_of
 from score_sde.models import PRECISIONS, Compute, is_trainable
-from score_sde.randomness import Stream, normal, sample_keys, stream
-from score_sde.sde import SDES
+from score_sde.objective import Objective
+from score_sde.randomness import Stream, sample_keys, stream
+from score_sde.recipe import construct
 from score_sde.state import TrainState, adam, initial_state
 
 
@@ -25,24 +24,23 @@ class Trainable(abc.ABC):
 
     evaluated: tuple[str, ...] = ("loss",)
 
-    def __init__(self, config: ConfigDict, choices: dict[str, Any]):
+    def __init__(self, config: ConfigDict, choices: dict[str, Any], objective: Objective):
         self.config = config
         self.scaling = images.CENTERED if config.data.centered else images.UNIT
         self.image_shape = (config.data.image_size, config.data.image_size, config.data.num_channels)
-        self.sde = _construct("sde", SDES, dict(config.sde))
+        self.objective, self.sde = objective, objective.process
         levels = {"num_levels": self.sde.num_scales} if config.model.name == "ncsn" else {}  # an embedding for each
-        self.network = _construct("model", choices, dict(config.model) | levels, apart=("scale_by_sigma",))
+        self.network = construct("model", choices, dict(config.model) | levels, apart=("scale_by_sigma",))
         self.network.check(config.data.image_size)
         self.param_shapes = jax.eval_shape(self.init_params)
         self.optimizer = _optimizer(config, self.param_shapes)
-        continuous = config.training.continuous
-        self.perturbation = (losses.continuous_perturbation if continuous else losses.discrete_perturbation)(self.sde)
 
     def init_params(self) -> PyTree:
         """Fresh parameters, a function of config.seed."""
         x, noise_cond = jnp.zeros((1, *self.image_shape), jnp.float32), jnp.ones(1, jnp.float32)
         key = stream(jax.random.key(self.config.seed), Stream.INIT)
-        return self.network.init(key, x, noise_cond, *self.blank_cond(1))["params"]
+        layers = self.network.init(key, x, noise_cond, *self.blank_cond(1))["params"]
+        return layers | self.objective.init_params(stream(key, 1))
 
     def init_state(self) -> TrainState:
         return initial_state(self.init_params(), self.optimizer, self.profiles)
@@ -107,8 +105,7 @@ class Trainable(abc.ABC):
 
     def draw(self, keys: Keys, x0: Images) -> tuple[Times, Images]:
         """A time to perturb each image to, and the standard normal noise to do it by."""
-        t = self.perturbation.sample_times(stream(keys, Stream.TIME))
-        return t, normal(stream(keys, Stream.NOISE), x0.shape[1:])
+        return self.objective.draw(keys, x0.shape[1:])
 
     def augment(self, keys: Keys, x: Images) -> Images:
         """What training does to images in [0, 1]: flip, dequantise."""
@@ -119,21 +116,6 @@ class Trainable(abc.ABC):
     def _dequantize(self, keys: Keys, x: Images) -> Images:
         wanted = self.config.data.uniform_dequantization
         return images.dequantize(stream(keys, Stream.DEQUANTIZE), x) if wanted else x
-
-
-def _construct(section: str, choices: dict[str, Any], values: dict[str, Any], apart: tuple[str, ...] = ()) -> Any:
-    """The class that values.name chooses, with the other values as its arguments."""
-    values = dict(values)
-    cls = choices[one_of(f"{section}.name", values.pop("name"), choices)]
-    known = [f.name for f in dataclasses.fields(cls) if f.name not in ("name", "parent", "compute", "sampling_eps")]
-    arguments = {key: value for key, value in values.items() if key not in apart}
-    for key in arguments:
-        if key not in known:
-            raise UsageError(
-                f"{section}.{key} is not an argument of {cls.__name__}, which takes {', '.join(known)}; "
-                f"start from a config of that {section}."
-            )
-    return cls(**arguments)
 
 
 def _optimizer(config: ConfigDict, param_shapes: PyTree) -> optax.GradientTransformation:

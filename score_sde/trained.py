@@ -21,8 +21,9 @@ from score_sde.errors import UsageError, one_of
 from score_sde.loaded import Loaded, available_step, config_of, load_classifier, restore_state
 from score_sde.memory import largest_batch
 from score_sde.parallel import check_divisible, is_traced, pad_to_devices, place, pmap, split
+from score_sde.process import Prediction
 from score_sde.progress import Runner
-from score_sde.randomness import Stream, batch_keys, stream
+from score_sde.randomness import Stream, batch_keys, expand, stream
 from score_sde.sampling import SAMPLERS, Solver, slerp
 
 Report = Callable[[float], None]
@@ -57,15 +58,41 @@ class Trained(Loaded):
         classes: int (b,), short for cond={"labels": classes}. cond: arrays of b rows, see `score_sde.cond`; default the
         null condition. Composes with `jit`, `grad`, `scan`, `vmap`. Raises `UsageError` for what the network has not.
         """
+        return self._at("score_fn", x, t, classes, cond)
+
+    def predict(
+        self, x: Images, t: Times, classes: Array | np.ndarray | None = None, cond: Cond | None = None
+    ) -> Prediction:
+        """E[x_0 | x_t] and E[eps | x_t] at x, what samplers and likelihoods take. Arguments as of `score`."""
+        return self._at("model", x, t, classes, cond)
+
+    def denoise(
+        self, x: Images, sigma: PerSample, classes: Array | np.ndarray | None = None, cond: Cond | None = None
+    ) -> Images:
+        """E[x_0 | x] of x = x_0 + sigma eps, in model range, whatever process the network was trained under.
+
+        sigma: one noise level for each image, > 0 and of the process: up to sigma(1) / alpha(1). Others as of `score`.
+        """
+        process, sigma = self.sde, jnp.asarray(sigma, jnp.float32)
+        t = jnp.clip(process.time(sigma), 0.0, 1.0)
+        return self.predict(expand(process.alpha(t), x) * x, t, classes, cond).x0
+
+    def _at(
+        self, what: str, x: Images, t: Times, classes: Array | np.ndarray | None, cond: Cond | None
+    ) -> Images | Prediction:
+        """What a function of the experiment says of x_t."""
         cond = fitted(with_labels(cond, classes), self.experiment.cond_entries, len(x))
-        return self._score(self.params, *split(x, t, cond))[: len(x)]
+        return jax.tree.map(lambda rows: rows[: len(x)], self._said[what](self.params, *split(x, t, cond)))
 
     @functools.cached_property
-    def _score(self) -> Callable:
-        def score(params: PyTree, x: Images, t: Times, cond: Cond | None) -> Images:
-            return self.experiment.score_fn(params, cond=cond)(x, t)
+    def _said(self) -> dict[str, Callable]:
+        def of(what: str) -> Callable:
+            def said(params: PyTree, x: Images, t: Times, cond: Cond | None) -> Images | Prediction:
+                return getattr(self.experiment, what)(params, cond=cond)(x, t)
 
-        return pmap(score, in_axes=(None, 0, 0, 0), out_axes=None)
+            return pmap(said, in_axes=(None, 0, 0, 0), out_axes=None)
+
+        return {what: of(what) for what in ("score_fn", "model")}
 
     def sample(
         self,

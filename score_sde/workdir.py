@@ -145,6 +145,10 @@ ADDED = {
     },
     "optim": {"ema_schedule": "constant"},
     "ema": {"profiles": ()},
+    "process": {"name": ""} | dict.fromkeys(("beta_min", "beta_max", "sigma_min", "sigma_max", "s", "num_scales")),
+    "parameterization": {"name": "", "noise_cond": None, "time_scale": None, "sigma_data": None},
+    "times": {"name": "", "eps": None, "P_mean": None, "P_std": None, "mean": None, "std": None},
+    "weight": {"name": "", "reduction": None, "sigma_data": None, "gamma": None, "base": None, "features": None},
     "metrics": {
         "features": "inception",
         "weights": "",
@@ -162,6 +166,8 @@ ADDED = {
 # Keys whose default has changed: a run that is gone on with keeps the value that it began with.
 INHERITED = ("optim.ema_schedule",)
 ADDED_TO_MODEL = {"ncsnpp": {"num_classes": 0}}  # by model.name
+# Keys that tell most of how two runs differ.
+TELLING = ("process.name", "sde.name", "parameterization.name", "data.dataset", "model.name")
 PACKAGES = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "numpy")
 
 
@@ -248,7 +254,7 @@ def check_same_run(
     different = [key for key in changed if key not in (allowed or ())]
     if different:
         # Name what tells most: the SDE, network or data set, if it is one of these.
-        key = next((key for key in different if key in ("sde.name", "data.dataset", "model.name")), different[0])
+        key = next((key for key in different if key in TELLING), different[0])
         others = f" ({len(different) - 1} more keys differ)" if len(different) > 1 else ""
         can = allowed is not None and set(different) <= set(CHANGEABLE)
         advice = f"; or go on with it, by --allow_change={','.join(changed)}" if can else ""

@@ -7,11 +7,12 @@ import pytest
 
 from score_sde.averages import compared, complaint, noise_size
 from score_sde.ema import Constant, HalfLife, Power, Ramp
-from score_sde.losses import continuous_perturbation, predicted_noise
 from score_sde.oracles import Gaussian
-from score_sde.randomness import normal, sample_keys, stream
+from score_sde.process import from_score
+from score_sde.randomness import expand, normal, sample_keys, stream
 from score_sde.sde import VE, VP, SubVP
 from score_sde.state import adam, apply_gradients, initial_state
+from score_sde.times import Uniform
 from score_sde.train import _check_schedule, train
 
 RUN = dict(profile=Constant(0.999), updates=3000)
@@ -31,10 +32,11 @@ def of(t, predicted, z):
 @pytest.mark.parametrize("sde", [VP(), SubVP(), VE()])
 @pytest.mark.parametrize("factor", [1.0, 0.94])
 def test_the_noise_of_an_exact_score_has_the_size_1_and_a_part_of_it_that_part(sde, factor):
-    data, perturbation = Gaussian(np.full((4, 4, 1), 0.3), 0.25), continuous_perturbation(sde)
+    data = Gaussian(np.full((4, 4, 1), 0.3), 0.25)
     keys = sample_keys(jax.random.key(0), jnp.arange(4000))
-    t, z = perturbation.sample_times(stream(keys, 1)), normal(stream(keys, 2), (4, 4, 1))
-    predicted = factor * predicted_noise(data.score_fn(sde), perturbation, data.sample(stream(keys, 3)), t, z)
+    t, z, x0 = Uniform().sample(sde, stream(keys, 1)), normal(stream(keys, 2), (4, 4, 1)), data.sample(stream(keys, 3))
+    x = expand(sde.alpha(t), x0) * x0 + expand(sde.sigma(t), z) * z
+    predicted = factor * from_score(sde, data.score_fn(sde))(x, t).eps
     found = of(np.asarray(t), np.asarray(predicted), np.asarray(z))
     assert abs(noise_size(found) - factor) < 0.002  # z left open by x_t, over 400 images of 16 numbers
 

@@ -9,6 +9,7 @@ import pytest
 
 from score_sde.build import Experiment
 from score_sde.errors import UsageError
+from score_sde.parameterization import NOISE_CONDS
 from score_sde.randomness import sample_keys
 from score_sde.sampling import SAMPLERS, slerp, solve
 
@@ -118,7 +119,8 @@ def test_a_chain_of_twice_the_steps_walks_the_labels_of_training_by_halves(tiny_
     config.sampling.num_scales = 2000
     built = Experiment(config)
     t = jnp.linspace(1.0, built.sde.sampling_eps, 2000)
-    labels = built._preconditioning(False).c_noise(t)
+    row = built.objective.parameterization
+    labels = NOISE_CONDS[row.noise_cond](row, built.sde, t)
     halves = np.arange(2000) / 2
     expected = 999.5 - halves if label_of else halves
     assert np.abs(labels - expected).max() <= 1

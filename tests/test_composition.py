@@ -16,6 +16,7 @@ from score_sde.likelihood import bits_per_dim
 from score_sde.loaded import load_classifier
 from score_sde.oracles import Gaussian
 from score_sde.parallel import split
+from score_sde.process import from_score
 from score_sde.randomness import batch_keys, sample_keys
 from score_sde.sampling import SAMPLERS, advance, solve
 from score_sde.sde import VP
@@ -86,7 +87,7 @@ def test_solvers_take_a_models_score_and_are_parts_of_programs(name, model):
     options = {"ode": dict(rtol=1e-2, atol=1e-2), "dpmpp_2m": dict(num_steps=3)}.get(name, {})
     keys = sample_keys(KEY, jnp.arange(2))
     prior = model.experiment.prior(keys)
-    solver = SAMPLERS[name](model.sde, model.score, **options)
+    solver = SAMPLERS[name](model.sde, from_score(model.sde, model.score), **options)
     x, _ = solve(solver, keys, prior)
     again, _ = jax.jit(lambda x: solve(solver, keys, x))(prior)
     np.testing.assert_allclose(again, x, rtol=1e-4, atol=1e-4 * np.abs(x).max())

@@ -41,7 +41,9 @@ def told(tiny_config, monkeypatch):
     config, seen = tiny_config(), []
     config.model.num_classes = 10
     experiment = Experiment(config)
-    monkeypatch.setattr(experiment, "score_fn", lambda params, *, cond, **_: seen.append(cond) or (lambda x, t: x))
+    monkeypatch.setattr(
+        experiment, "network_fn", lambda params, *, cond, **_: seen.append(cond) or (lambda x, noise_cond: x)
+    )
 
     @functools.partial(jax.jit, static_argnames="training")
     def classes(keys, x, labels, training=False):

@@ -33,6 +33,8 @@ CONFIG = str(ROOT / "configs/vp/digits_ddpmpp_continuous.py")
         (["--config.data.dataset=cifar"], "did you mean 'cifar10'"),
         (["--config.sde.name=vpsd"], "did you mean 'vpsde'"),
         (["--config.sde.name=vesde"], "is not an argument of VE"),
+        (["--config.process.name=linear"], "parameterization.name"),
+        (["--config.process.name=linear", "--config.sde.beta_max=3"], "sde.beta_max says nothing"),
         (["--config.model.name=ncsnp"], "did you mean 'ncsnpp'"),
         (["--config.model.nonlinearity=swisch"], "did you mean 'swish'"),
         (["--config.sampling.predictor=euler"], "did you mean 'euler_maruyama'"),

@@ -5,16 +5,18 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from score_sde import dequantization, images, losses
+from score_sde import dequantization, images
 from score_sde.build import Dequantizing, Experiment
 from score_sde.controllable import GUIDES, Average, Blur, Inpaint, Observation, Options, Sense, particles, projection
 from score_sde.likelihood import DIVERGENCES, bits_per_dim
 from score_sde.likelihood_bound import likelihood_bound
 from score_sde.models import DDPM, Dequantizer, NCSNpp, WideResnet
 from score_sde.oracles import Empirical, Gaussian, Mixture
+from score_sde.paths import Cosine
 from score_sde.randomness import keep_mask
 from score_sde.sampling import CORRECTORS, PREDICTORS, SAMPLERS
 from score_sde.sde import VE, VP, SubVP
+from score_sde.times import TIMES
 from score_sde.train import train_step
 
 N, SHAPE = 2, (4, 4, 3)
@@ -104,9 +106,9 @@ def test_what_is_drawn_is_float32():
     known = Mixture([0.5, 0.5], [DATA, Empirical(np.ones((3, *SHAPE)))])
     for draw in (known.sample, lambda keys: VE().prior_sample(keys, SHAPE)):
         assert_kept(np.float32, draw, KEYS)
-    for sde, perturbed in ((VP(), losses.continuous_perturbation), (VE(), losses.discrete_perturbation)):
-        law = perturbed(sde)
-        assert_kept(np.float32, lambda keys, law=law: law.marginal(law.sample_times(keys)), KEYS)
+    for name, law in TIMES.items():
+        sde = VP() if name == "chain" else Cosine()
+        assert_kept(np.float32, lambda keys, sde=sde, law=law: law().sample(sde, keys), KEYS)
     for q in (
         dequantization.uniform(images.UNIT),
         dequantization.truncated_normal(VP(), images.CENTERED, dequantized=True),

@@ -116,7 +116,9 @@ def _quantity(name: str, config: Mapping[str, Any]) -> dict[str, Any]:
     found: dict[str, Any] = {}
     if name == LOSS:
         keys += OBJECTIVE
-        found["sde.*"] = {key: value for key, value in config.items() if key.startswith("sde.")}
+        chosen = {key: value for key, value in config.items() if value not in (None, "")}  # older runs lack the rest
+        for section in ("sde", "process", "parameterization", "times", "weight"):
+            found[f"{section}.*"] = {key: value for key, value in chosen.items() if key.startswith(f"{section}.")}
         if config.get("model.name") in CLASSIFIERS:
             found["model.name"] = "classifier"
     if name in (BITS_PER_DIM, BOUND):

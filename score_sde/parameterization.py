@@ -1,0 +1,277 @@
+r"""What a network learns, and the prediction of x_0 and eps that its output is.
+
+A network F maps an image and a noise condition to an image, and knows no process. Every row of `PARAMETERIZATIONS`
+trains it to return a combination of data and noise,
+
+    F(c_in(t) x, noise_cond(t))   ~   p(t) x_0 + q(t) eps,                                                  (1)
+
+and with x = alpha x_0 + sigma eps its output at x is the prediction
+
+    x_0 = (q x - sigma F) / det,     eps = (alpha F - p x) / det,     det = alpha q - sigma p.              (2)
+
+| row            | target (1)                                    | error of eps / error of F | noise_cond            |
+|----------------|-----------------------------------------------|---------------------------|-----------------------|
+| `noise`        | eps                                           | 1                         | 999 t                 |
+| `x0`           | x_0                                           | -alpha / sigma            | 999 t                 |
+| `v`            | alpha eps - sigma x_0                         | alpha / (alpha^2+sigma^2) | 999 t                 |
+| `velocity`     | alpha' x_0 + sigma' eps                       | alpha / det               | 999 t                 |
+| `edm`          | (sigma / s x_0 - alpha s eps) / r             | -alpha s / r              | ln(sigma / alpha) / 4 |
+| `score`        | -eps / sigma                                  | -sigma                    | sigma                 |
+| `scaled_score` | -eps                                          | -1                        | sigma                 |
+
+with s = sigma_data and r = sqrt(sigma^2 + alpha^2 s^2); `v` is of Salimans and Ho (2022), `velocity` of flow matching
+(Lipman et al., 2023), `edm` the F of Karras et al. (2022, table 1) on x / alpha. Each row writes (2) out, so that it
+loses no digits. The rows of the paper's own networks are `noise` (VP, sub-VP), `scaled_score` (VE) and `score` (VE
+networks without `scale_by_sigma`). Trained at the levels of a chain, VP networks are told `chain_index`, VE networks
+`level_index` (`NOISE_CONDS`).
+
+Data in [0, 1] enter a network as 2x - 1, data in [-1, 1] as they are; under `edm` as x / r, which has unit variance.
+"""
+
+import abc
+import dataclasses
+from collections.abc import Callable
+
+import jax.numpy as jnp
+
+from score_sde.array_types import Array, Images, PerSample, Times
+from score_sde.errors import UsageError, one_of
+from score_sde.process import Model, Prediction, Process, before_noise
+from score_sde.randomness import expand
+
+Network = Callable[[Images, PerSample], Images]  # (image, noise_cond) -> F
+
+
+@dataclasses.dataclass(frozen=True)
+class Parameterization(abc.ABC):
+    """A target of a network's regression, eq. (1), and how its output is read, eq. (2).
+
+    noise_cond: how the network is told the time, of `NOISE_CONDS`. time_scale: factor on t where it is told that.
+    """
+
+    noise_cond: str = "time"
+    time_scale: float = 999.0
+
+    def __post_init__(self):
+        one_of("parameterization.noise_cond", self.noise_cond, NOISE_CONDS)
+
+    @abc.abstractmethod
+    def target(self, process: Process, x0: Images, eps: Images, t: Times) -> Images:
+        """The output that is right for these x_0 and eps, eq. (1)."""
+
+    @abc.abstractmethod
+    def predict(self, process: Process, x: Images, output: Images, t: Times) -> Prediction:
+        """The prediction that an output of the network at x is, eq. (2)."""
+
+    @abc.abstractmethod
+    def noise_error(self, process: Process, t: Times) -> PerSample:
+        """alpha / det: the error of eps for an error of 1 in the output, given x."""
+
+    def outputs(self, network: Network, process: Process, *, centered: bool = True) -> Model:
+        """The network's output F at (x, t). centered: whether data are in [-1, 1]; otherwise in [0, 1]."""
+        noise_cond = NOISE_CONDS[self.noise_cond]
+        return lambda x, t: network(self._input(process, x, t, centered), noise_cond(self, process, t))
+
+    def model(self, network: Network, process: Process, *, centered: bool = True) -> Model:
+        """The model (x, t) -> `Prediction` that a network is under a process, finite also where alpha(1) = 0.
+
+        centered: whether data are in [-1, 1]; otherwise in [0, 1], and the network is given 2x - 1.
+        Raises `UsageError` under `edm` for data that are not centred.
+
+            model = PARAMETERIZATIONS["velocity"]().model(network, Linear())
+        """
+        outputs = self.outputs(network, process, centered=centered)
+
+        def model(x: Images, t: Times) -> Prediction:
+            t = self._read_at(process, t)
+            return self.predict(process, x, outputs(x, t), t)
+
+        return model
+
+    def _input(self, process: Process, x: Images, t: Times, centered: bool) -> Images:
+        return x if centered else 2.0 * x - 1.0
+
+    def _read_at(self, process: Process, t: Times) -> Times:
+        """The time that stands for t: t itself where F tells x_0 at alpha = 0."""
+        return t
+
+
+class OfNoise(Parameterization):
+    """What rows share whose target is eps alone: where alpha is 0 it tells nothing of x_0.
+
+    There the network is asked at the noisiest time with a finite noise level, where x_0 is as exact as float32 allows.
+    """
+
+    def _read_at(self, process: Process, t: Times) -> Times:
+        return before_noise(process, t)
+
+    def _prediction(self, process: Process, x: Images, eps: Images, t: Times) -> Prediction:
+        alpha, sigma = _scales(process, x, t)
+        return Prediction((x - sigma * eps) / alpha, eps)
+
+
+@dataclasses.dataclass(frozen=True)
+class Noise(OfNoise):
+    """F = eps (Ho et al., 2020): the paper's VP and sub-VP networks."""
+
+    def target(self, process: Process, x0: Images, eps: Images, t: Times) -> Images:
+        return eps
+
+    def predict(self, process: Process, x: Images, output: Images, t: Times) -> Prediction:
+        return self._prediction(process, x, output, t)
+
+    def noise_error(self, process: Process, t: Times) -> PerSample:
+        return jnp.ones_like(t)
+
+
+@dataclasses.dataclass(frozen=True)
+class ScaledScore(OfNoise):
+    """F = sigma score = -eps: the paper's VE networks, whose output is divided by sigma."""
+
+    noise_cond: str = "sigma"
+
+    def target(self, process: Process, x0: Images, eps: Images, t: Times) -> Images:
+        return -eps
+
+    def predict(self, process: Process, x: Images, output: Images, t: Times) -> Prediction:
+        return self._prediction(process, x, -output, t)
+
+    def noise_error(self, process: Process, t: Times) -> PerSample:
+        return -jnp.ones_like(t)
+
+
+@dataclasses.dataclass(frozen=True)
+class Score(OfNoise):
+    """F = score = -eps / sigma: VE networks that do not scale their output, as NCSN (Song and Ermon, 2019)."""
+
+    noise_cond: str = "sigma"
+
+    def target(self, process: Process, x0: Images, eps: Images, t: Times) -> Images:
+        return -eps / expand(process.sigma(t), eps)
+
+    def predict(self, process: Process, x: Images, output: Images, t: Times) -> Prediction:
+        return self._prediction(process, x, -expand(process.sigma(t), x) * output, t)
+
+    def noise_error(self, process: Process, t: Times) -> PerSample:
+        return -process.sigma(t)
+
+
+@dataclasses.dataclass(frozen=True)
+class X0(Parameterization):
+    """F = x_0: networks that return the data's posterior mean."""
+
+    def target(self, process: Process, x0: Images, eps: Images, t: Times) -> Images:
+        return x0
+
+    def predict(self, process: Process, x: Images, output: Images, t: Times) -> Prediction:
+        alpha, sigma = _scales(process, x, t)
+        return Prediction(output, (x - alpha * output) / sigma)
+
+    def noise_error(self, process: Process, t: Times) -> PerSample:
+        return -process.alpha(t) / process.sigma(t)
+
+
+@dataclasses.dataclass(frozen=True)
+class V(Parameterization):
+    """F = v = alpha eps - sigma x_0 (Salimans and Ho, 2022)."""
+
+    def target(self, process: Process, x0: Images, eps: Images, t: Times) -> Images:
+        alpha, sigma = _scales(process, eps, t)
+        return alpha * eps - sigma * x0
+
+    def predict(self, process: Process, x: Images, output: Images, t: Times) -> Prediction:
+        alpha, sigma = _scales(process, x, t)
+        power = jnp.square(alpha) + jnp.square(sigma)
+        return Prediction((alpha * x - sigma * output) / power, (sigma * x + alpha * output) / power)
+
+    def noise_error(self, process: Process, t: Times) -> PerSample:
+        alpha, sigma = process.alpha(t), process.sigma(t)
+        return alpha / (jnp.square(alpha) + jnp.square(sigma))
+
+
+@dataclasses.dataclass(frozen=True)
+class Velocity(Parameterization):
+    """F = dx_t/dt given x_0 and eps, alpha' x_0 + sigma' eps: flow matching (Lipman et al., 2023, eq. 14)."""
+
+    def target(self, process: Process, x0: Images, eps: Images, t: Times) -> Images:
+        d_alpha, d_sigma = (expand(rate, eps) for rate in process.rates(t))
+        return d_alpha * x0 + d_sigma * eps
+
+    def predict(self, process: Process, x: Images, output: Images, t: Times) -> Prediction:
+        (alpha, sigma), (d_alpha, d_sigma) = _scales(process, x, t), (expand(rate, x) for rate in process.rates(t))
+        det = alpha * d_sigma - sigma * d_alpha
+        return Prediction((d_sigma * x - sigma * output) / det, (alpha * output - d_alpha * x) / det)
+
+    def noise_error(self, process: Process, t: Times) -> PerSample:
+        alpha, (d_alpha, d_sigma) = process.alpha(t), process.rates(t)
+        return alpha / (alpha * d_sigma - process.sigma(t) * d_alpha)
+
+
+@dataclasses.dataclass(frozen=True)
+class KarrasF(Parameterization):
+    """F of Karras et al. (2022, eq. 7), on x / alpha with noise level sigma / alpha: input and target have variance 1.
+
+    sigma_data: standard deviation of the data, in model range [-1, 1].
+    """
+
+    noise_cond: str = "log_noise_level"
+    sigma_data: float = 0.5
+
+    def __post_init__(self):
+        super().__post_init__()
+        if not self.sigma_data > 0:
+            raise UsageError(f"parameterization.sigma_data={self.sigma_data} is a standard deviation: it is positive.")
+
+    def target(self, process: Process, x0: Images, eps: Images, t: Times) -> Images:
+        alpha, sigma = _scales(process, eps, t)
+        return (sigma / self.sigma_data * x0 - alpha * self.sigma_data * eps) / self._spread(alpha, sigma)
+
+    def predict(self, process: Process, x: Images, output: Images, t: Times) -> Prediction:
+        alpha, sigma = _scales(process, x, t)
+        spread = self._spread(alpha, sigma)
+        x, output = x / jnp.square(spread), self.sigma_data / spread * output
+        return Prediction(alpha * self.sigma_data**2 * x + sigma * output, sigma * x - alpha * output)
+
+    def noise_error(self, process: Process, t: Times) -> PerSample:
+        alpha, sigma = process.alpha(t), process.sigma(t)
+        return -alpha * self.sigma_data / self._spread(alpha, sigma)
+
+    def outputs(self, network: Network, process: Process, *, centered: bool = True) -> Model:
+        if not centered:
+            raise UsageError(
+                "parameterization.name=edm divides its input by the standard deviation of data with mean 0; set "
+                "data.centered=True."
+            )
+        return super().outputs(network, process)
+
+    def _input(self, process: Process, x: Images, t: Times, centered: bool) -> Images:
+        return x / self._spread(*_scales(process, x, t))
+
+    def _spread(self, alpha: Array, sigma: Array) -> Array:
+        """The standard deviation of x_t."""
+        return jnp.hypot(sigma, alpha * self.sigma_data)
+
+
+def _scales(process: Process, x: Images, t: Times) -> tuple[Array, Array]:
+    """alpha(t) and sigma(t), shaped to broadcast to images."""
+    return expand(process.alpha(t), x), expand(process.sigma(t), x)
+
+
+# How a network is told the time: (row, process, t) -> one number for each image.
+NOISE_CONDS: dict[str, Callable[[Parameterization, Process, Times], PerSample]] = {
+    "time": lambda row, process, t: row.time_scale * t,  # 999 t whatever `num_scales` is
+    "chain_index": lambda row, process, t: t * (process.num_scales - 1.0),  # between the points of a chain not rounded
+    "level_index": lambda row, process, t: jnp.round((1 - t) * (process.num_scales - 1.0)),  # 0 is sigma_max
+    "sigma": lambda row, process, t: process.sigma(t),
+    "log_noise_level": lambda row, process, t: jnp.log(process.noise_level(before_noise(process, t))) / 4,
+}
+
+PARAMETERIZATIONS: dict[str, type[Parameterization]] = {
+    "noise": Noise,
+    "x0": X0,
+    "v": V,
+    "velocity": Velocity,
+    "edm": KarrasF,
+    "score": Score,
+    "scaled_score": ScaledScore,
+}

@@ -1,0 +1,123 @@
+"""The objective that a config describes.
+
+Sections `process`, `parameterization`, `times` and `weight` each name a row of a dictionary and give arguments of it;
+those that are not set have the row's defaults. Where a section names none, the keys of the paper's configs say it:
+`sde`, `model.scale_by_sigma`, `training.continuous`, `likelihood_weighting` and `reduce_mean`.
+"""
+
+import dataclasses
+from collections.abc import Collection, Mapping
+from typing import Any
+
+from ml_collections import ConfigDict
+
+from score_sde.errors import UsageError, one_of
+from score_sde.objective import Objective
+from score_sde.parameterization import PARAMETERIZATIONS, Parameterization
+from score_sde.paths import PROCESSES
+from score_sde.process import Process
+from score_sde.sde import SDES, VE, LinearBeta
+from score_sde.times import TIMES, OnChain, TimeLaw
+from score_sde.weights import WEIGHTS, Weight
+
+# What a section takes the place of: the paper's keys, of which a preset sets some.
+REPLACED = {
+    "process.name": "sde",
+    "parameterization.name": "model.scale_by_sigma",
+    "times.name": "training.continuous",
+    "weight.name": "training.likelihood_weighting",
+    "weight.reduction": "training.reduce_mean",
+}
+NO_ARGUMENTS = ("name", "parent", "compute", "sampling_eps", "params")  # fields that are not a config's
+
+
+def objective_of(config: ConfigDict) -> Objective:
+    """The objective of a config. Raises `UsageError` for what is set twice, and for what does not go together."""
+    process, times = process_of(config), times_of(config)
+    parameterization, weight = _chosen(config, "parameterization", PARAMETERIZATIONS), _weight(config)
+    if parameterization is None:
+        scaled = config.model.get("scale_by_sigma", False)
+        parameterization = _of_paper(process, times, scale_by_sigma=scaled)
+    told, model = parameterization.noise_cond, config.model
+    if model.get("embedding_type") == "fourier" and told in ("log_noise_level", "chain_index", "level_index"):
+        raise UsageError(
+            f"A Fourier embedding takes the logarithm of what it is told, and parameterization.noise_cond={told} is "
+            "not always positive; set model.embedding_type=positional."
+        )
+    if model.name == "ncsn" and told != "level_index":
+        raise UsageError("NCSN has an embedding for each noise level; set parameterization.noise_cond=level_index.")
+    return Objective(process, parameterization, times, weight)
+
+
+def process_of(config: ConfigDict) -> Process:
+    """`process`, or the paper's `sde`."""
+    return _chosen(config, "process", PROCESSES) or construct("sde", SDES, dict(config.sde))
+
+
+def times_of(config: ConfigDict) -> TimeLaw:
+    """`times`, or the paper's `training.continuous`."""
+    times, continuous = _chosen(config, "times", TIMES), config.training.continuous
+    if times is not None and not continuous:
+        raise UsageError("training.continuous=False is times.name=chain; set one of the two.")
+    return times or TIMES["uniform" if continuous else "chain"]()
+
+
+def check_overrides(config: ConfigDict, overrides: Collection[str]) -> None:
+    """Raises `UsageError` if a key of the paper's configs is overridden that a section has taken the place of."""
+    for new, old in REPLACED.items():
+        section, name = new.split(".")
+        twice = [key for key in overrides if key == old or key.startswith(old + ".")]
+        if config[section][name] and twice:
+            raise UsageError(
+                f"{twice[0]} says nothing where {new}={config[section][name]} takes its place; set one of the two."
+            )
+
+
+def construct(section: str, choices: Mapping[str, Any], values: Mapping[str, Any], apart: tuple[str, ...] = ()) -> Any:
+    """The class that values["name"] chooses, with the other values, but for those set apart, as its arguments."""
+    cls = choices[one_of(f"{section}.name", values["name"], choices)]
+    known = [field.name for field in dataclasses.fields(cls) if field.name not in NO_ARGUMENTS]
+    arguments = {key: value for key, value in values.items() if key != "name" and key not in apart}
+    for key in arguments:
+        if key not in known:
+            raise UsageError(
+                f"{section}.{key} is not an argument of {cls.__name__}, which takes {', '.join(known) or 'none'}; "
+                f"start from a config of that {section}."
+            )
+    return cls(**arguments)
+
+
+def _chosen(config: ConfigDict, section: str, choices: Mapping[str, Any], **others: Any) -> Any:
+    """What a section names, None if it names nothing."""
+    values = {key: value for key, value in dict(config[section]).items() if value is not None} | others
+    if values["name"]:
+        return construct(section, choices, values)
+    if arguments := values.keys() - {"name"} - others.keys():
+        raise UsageError(f"{section}.{min(arguments)} is an argument of what {section}.name chooses; set that too.")
+    return None
+
+
+def _weight(config: ConfigDict) -> Weight:
+    """`weight`, or the paper's `training.likelihood_weighting` and `reduce_mean`."""
+    training = config.training
+    if config.weight.name and training.likelihood_weighting:
+        raise UsageError("training.likelihood_weighting=True is weight.name=likelihood; set one of the two.")
+    reduction = config.weight.reduction or ("mean" if training.reduce_mean else "half_sum")
+    weight = _chosen(config, "weight", WEIGHTS, reduction=reduction)
+    return weight or WEIGHTS["likelihood" if training.likelihood_weighting else "noise"](reduction)
+
+
+def _of_paper(process: Process, times: TimeLaw, *, scale_by_sigma: bool) -> Parameterization:
+    """What the paper's networks learn under its SDEs, told continuous times or the positions in a chain."""
+    discrete = isinstance(times, OnChain)
+    if isinstance(process, VE):
+        row = PARAMETERIZATIONS["scaled_score" if scale_by_sigma else "score"]
+        return row("level_index" if discrete else "sigma")
+    if not isinstance(process, LinearBeta):
+        raise UsageError(
+            f"The paper trains no network under {type(process).__name__}; say what it learns by parameterization.name: "
+            f"{', '.join(PARAMETERIZATIONS)}."
+        )
+    if scale_by_sigma:
+        raise UsageError("model.scale_by_sigma=True belongs to the VE SDE; set it to False for VP and sub-VP.")
+    return PARAMETERIZATIONS["noise"]("chain_index" if discrete else "time")

@@ -1,0 +1,196 @@
+"""Laws of the times that a network is trained on, and the noise levels that these are of."""
+
+import abc
+import dataclasses
+import math
+
+import jax
+import jax.numpy as jnp
+
+from score_sde.array_types import Array, Float, Keys, PerSample, Times
+from score_sde.errors import UsageError
+from score_sde.process import LEAST_TIME, Process, Scalars, before_noise
+from score_sde.randomness import normal, uniform
+from score_sde.sde import Chain
+
+
+@dataclasses.dataclass(frozen=True)
+class TimeLaw(abc.ABC):
+    """A distribution of the times that are trained on, in (0, 1]."""
+
+    @abc.abstractmethod
+    def sample(self, process: Process, keys: Keys) -> Times:
+        """A time for each key."""
+
+    @abc.abstractmethod
+    def density(self, process: Process, t: Times) -> PerSample:
+        """Probability density at t; of a chain, the probability of a point."""
+
+    def levels(self, process: Process) -> Process:
+        """The process whose alpha and sigma are trained on."""
+        return process
+
+
+@dataclasses.dataclass(frozen=True)
+class Uniform(TimeLaw):
+    """t uniform in [eps, 1] (paper, appendix C)."""
+
+    eps: float = LEAST_TIME
+
+    def __post_init__(self):
+        _check_eps(self.eps)
+
+    def sample(self, process: Process, keys: Keys) -> Times:
+        return self.eps + (1 - self.eps) * uniform(keys)
+
+    def density(self, process: Process, t: Times) -> PerSample:
+        return jnp.full_like(t, 1 / (1 - self.eps))
+
+
+@dataclasses.dataclass(frozen=True)
+class OnChain(TimeLaw):
+    """t uniform on the N points k / (N - 1) of the process's chain, with its noise levels: SMLD (VE) and DDPM (VP)."""
+
+    def sample(self, process: Process, keys: Keys) -> Times:
+        n = process.num_scales
+        return jnp.minimum(jnp.floor(uniform(keys) * n), n - 1) / (n - 1)
+
+    def density(self, process: Process, t: Times) -> PerSample:
+        return jnp.full_like(t, 1 / process.num_scales)
+
+    def levels(self, process: Process) -> Process:
+        return Levels(process)
+
+
+@dataclasses.dataclass(frozen=True)
+class LogNormal(TimeLaw):
+    """log(sigma / alpha) normal with mean P_mean and standard deviation P_std (Karras et al., 2022, table 1)."""
+
+    P_mean: float = -1.2
+    P_std: float = 1.2
+
+    def __post_init__(self):
+        _check_std("P_std", self.P_std)
+
+    def sample(self, process: Process, keys: Keys) -> Times:
+        return _within(process.time(jnp.exp(self.P_mean + self.P_std * normal(keys, ()))))
+
+    def density(self, process: Process, t: Times) -> PerSample:
+        """Within the process's noise levels; those beyond them are trained on at its ends."""
+        z = (jnp.log(process.noise_level(t)) - self.P_mean) / self.P_std
+        return _bell(z) / self.P_std * log_noise_rate(process, t)
+
+
+@dataclasses.dataclass(frozen=True)
+class LogitNormal(TimeLaw):
+    """log(t / (1 - t)) normal (Esser et al., 2024, section 3.1: Stable Diffusion 3 has mean 0 and std 1)."""
+
+    mean: float = 0.0
+    std: float = 1.0
+
+    def __post_init__(self):
+        _check_std("std", self.std)
+
+    def sample(self, process: Process, keys: Keys) -> Times:
+        return _within(jax.nn.sigmoid(self.mean + self.std * normal(keys, ())))
+
+    def density(self, process: Process, t: Times) -> PerSample:
+        z = (jnp.log(t) - jnp.log1p(-t) - self.mean) / self.std
+        return _bell(z) / (self.std * t * (1 - t))
+
+
+@dataclasses.dataclass(frozen=True)
+class Importance(TimeLaw):
+    """Density proportional to g^2 / sigma^2: log(sigma / alpha) uniform (Song et al., 2021, "Maximum likelihood", 3.3).
+
+    A likelihood's loss then has the same weight at all times. eps: the least time.
+    """
+
+    eps: float = LEAST_TIME
+
+    def __post_init__(self):
+        _check_eps(self.eps)
+
+    def sample(self, process: Process, keys: Keys) -> Times:
+        low, high = self._ends(process)
+        return _within(process.time(jnp.exp(low + (high - low) * uniform(keys))))
+
+    def density(self, process: Process, t: Times) -> PerSample:
+        low, high = self._ends(process)
+        return log_noise_rate(process, t) / (high - low)
+
+    def _ends(self, process: Process) -> Float[Array, "2"]:
+        """The logarithms of the least and the largest noise level."""
+        ends = before_noise(process, jnp.array([self.eps, 1.0], jnp.float32))
+        return jnp.log(process.noise_level(ends))
+
+
+def _within(t: Times) -> Times:
+    return jnp.clip(t, LEAST_TIME, 1.0)
+
+
+def _bell(z: PerSample) -> PerSample:
+    return jnp.exp(-0.5 * jnp.square(z)) / math.sqrt(2 * math.pi)
+
+
+def _check_eps(eps: float) -> None:
+    if not 0 < eps < 1:
+        raise UsageError(f"times.eps={eps} must be in (0, 1); the paper's is 1e-5.")
+
+
+def _check_std(name: str, std: float) -> None:
+    if not 0 < std < math.inf:
+        raise UsageError(f"times.{name}={std} is a standard deviation: it must be positive and finite.")
+
+
+@dataclasses.dataclass(frozen=True)
+class Levels(Process):
+    """The noise levels of a process's chain, as discrete training sees them: alpha and sigma step with t."""
+
+    process: Process
+
+    def __post_init__(self):
+        if not isinstance(self.process, Chain):
+            raise UsageError(
+                f"{type(self.process).__name__} has no chain, whose points times.name=chain, or "
+                "training.continuous=False, trains on; set times.name=uniform."
+            )
+        jax.eval_shape(lambda: self.process.chain_marginal(jnp.ones(1)))  # raises for sub-VP, whose chain has no levels
+
+    @property
+    def num_scales(self) -> int:
+        return self.process.num_scales
+
+    def alpha(self, t: Scalars) -> Scalars:
+        return self.process.chain_marginal(t)[0]
+
+    def sigma(self, t: Scalars) -> Scalars:
+        return self.process.chain_marginal(t)[1]
+
+    def rates(self, t: Scalars) -> tuple[Scalars, Scalars]:
+        raise UsageError(
+            "The levels of a chain have no velocity and no g, which this parameterization or weight needs; set "
+            "training.continuous=True, or times.name=uniform."
+        )
+
+    def g(self, t: Scalars) -> Scalars:
+        return self.rates(t)[0]
+
+    @property
+    def begins_in_noise(self) -> bool:
+        return False
+
+
+def log_noise_rate(process: Process, t: Times) -> PerSample:
+    """The derivative of log(sigma / alpha) by t; g^2 / sigma^2 is twice as much."""
+    d_alpha, d_sigma = process.rates(t)
+    return d_sigma / process.sigma(t) - d_alpha / process.alpha(t)
+
+
+TIMES: dict[str, type[TimeLaw]] = {
+    "uniform": Uniform,
+    "chain": OnChain,
+    "lognormal": LogNormal,
+    "logit_normal": LogitNormal,
+    "importance": Importance,
+}
