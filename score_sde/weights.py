@@ -22,7 +22,7 @@ from statistics import NormalDist
 import jax.numpy as jnp
 import numpy as np
 
-from score_sde.array_types import Array, Images, PerSample, PyTree, Times
+from score_sde.array_types import Array, Float, Images, PerSample, PyTree, Times
 from score_sde.errors import UsageError, one_of
 from score_sde.process import Process
 from score_sde.times import log_noise_rate
@@ -151,9 +151,12 @@ class Uncertainty(Weight):
     def u(self, process: Process, t: Times) -> PerSample:
         """The logarithm of the expected weighted error, as learned."""
         params = self.init_params() if self.params is None else self.params
+        return params["bias"] + jnp.sum(self.waves(process, t) * params["kernel"], axis=1)
+
+    def waves(self, process: Process, t: Times) -> Float[Array, "b n"]:
+        """The Fourier features, n = 2 `features`."""
         angle = jnp.log(process.noise_level(t))[:, None] / 4 * jnp.asarray(self._frequencies(), jnp.float32)
-        waves = jnp.concatenate([jnp.cos(angle), jnp.sin(angle)], axis=1) * math.sqrt(2)
-        return params["bias"] + jnp.sum(waves * params["kernel"], axis=1)
+        return jnp.concatenate([jnp.cos(angle), jnp.sin(angle)], axis=1) * math.sqrt(2)
 
     def init_params(self) -> PyTree:
         return {"bias": jnp.zeros(()), "kernel": jnp.zeros(2 * self.features)}

@@ -71,11 +71,17 @@ def test_discrete_times_hit_every_step_of_the_chain_equally_often(sde):
     assert np.abs(counts - expected).max() < 5 * np.sqrt(expected)
 
 
-LAWS = [Uniform(0.1), LogNormal(-0.4, 0.8), LogitNormal(0.5, 0.7), Importance(1e-3)]
+LAWS = [
+    (Uniform(0.1), VP()),
+    (LogNormal(-0.4, 0.8), EDM()),
+    (LogNormal(-3.0, 2.0), VE()),
+    (LogitNormal(0.5, 0.7), Linear()),
+    (Importance(1e-3), VP()),
+    (Importance(1e-3), Linear()),
+]
 
 
-@pytest.mark.parametrize("process", [VP(), VE(), EDM(), Linear(), Cosine()], ids=lambda process: type(process).__name__)
-@pytest.mark.parametrize("law", LAWS, ids=lambda law: type(law).__name__)
+@pytest.mark.parametrize(("law", "process"), LAWS, ids=lambda part: type(part).__name__)
 def test_times_are_drawn_with_their_density(law, process):
     """The integral of the density up to a sample is uniform over samples: Kolmogorov and Smirnov's distance, at 1 %."""
     t = np.sort(np.asarray(before_noise(process, law.sample(process, KEYS)), np.float64))
@@ -192,7 +198,7 @@ def test_flow_matchings_loss_is_the_plain_error_of_the_velocity():
     np.testing.assert_allclose(objective.loss(output, x0, t, eps), expected, rtol=1e-5)
 
 
-@pytest.mark.parametrize("process", [EDM(), VP(), Linear(), Trigonometric()], ids=lambda p: type(p).__name__)
+@pytest.mark.parametrize("process", [EDM(), Linear()], ids=lambda p: type(p).__name__)
 def test_on_normal_data_karras_network_is_0_and_its_loss_1_at_every_time(process):
     """For N(0, sigma_data^2) the best F is E[target | x_t] = 0, and the target's variance, with its weight, is 1."""
     objective = Objective(process, KarrasF(sigma_data=0.6), LogNormal(), KarrasWeight(sigma_data=0.6))
@@ -233,9 +239,9 @@ def test_a_learned_uncertainty_is_at_rest_where_it_is_the_log_of_the_expected_we
 def test_a_learned_uncertainty_can_be_a_function_of_the_noise_level():
     t = jnp.linspace(0.01, 1.0, 200)
     k = np.asarray(VP().noise_level(t), np.float64)
-    waves = jax.jacobian(lambda kernel: Uncertainty(params={"bias": 0.0, "kernel": kernel}).u(VP(), t))(jnp.zeros(128))
+    waves = np.asarray(Uncertainty().waves(VP(), t), np.float64)
     wanted = np.log(k**2 / (1 + k**2))
-    fitted = np.asarray(waves, np.float64) @ np.linalg.lstsq(np.asarray(waves, np.float64), wanted, rcond=1e-6)[0]
+    fitted = waves @ np.linalg.lstsq(waves, wanted, rcond=1e-6)[0]
     assert np.abs(fitted - wanted).max() < 0.05
 
 

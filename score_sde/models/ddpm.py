@@ -59,7 +59,7 @@ class ResnetBlockDDPM(nn.Module):
 
 
 class DDPM(nn.Module):
-    """The U-Net. `noise_cond` is what the preconditioning gives, and has a positional embedding.
+    """The U-Net. `noise_cond` is what the parameterization tells, and has a positional embedding.
 
     nf: channels of the first level, a multiple of 32; ch_mult: factors on it, one a level; attn_resolutions: heights
     with attention. Height and width of the images must be divisible by 2 ** (len(ch_mult) - 1). dropout_keys: one an

@@ -2,7 +2,7 @@
 
 The first half lowers the resolution by mean pooling, later by dilation; the second joins its stages, deepest first.
 NCSN has a gain, shift and mean-gain of each noise level in every normalisation ("Cond..." blocks); NCSNv2 does not see
-the noise level at all: preconditioning divides its output by sigma.
+the noise level at all: its parameterization divides its output by sigma.
 """
 
 from collections.abc import Callable, Sequence

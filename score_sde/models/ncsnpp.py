@@ -120,7 +120,7 @@ class Combine(nn.Module):
 
 
 class NCSNpp(nn.Module):
-    """The U-Net. `noise_cond` is what the preconditioning gives: sigma for "fourier", a scaled time for "positional".
+    """The U-Net. `noise_cond` is what the parameterization tells: sigma for "fourier", a scaled time for "positional".
 
     nf: channels of the first level; ch_mult: factors on it, one a level; attn_resolutions: heights with attention.
     Height and width of the images must be divisible by 2 ** (len(ch_mult) - 1). num_classes: 0, or how many classes the
