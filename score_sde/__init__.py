@@ -2,7 +2,7 @@
 
 from score_sde.backend import configure
 
-__version__ = "0.2.0"
+__version__ = "0.3.0"
 
 configure()
 

@@ -6,8 +6,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from scipy.integrate import solve_ivp
 
+from experiments.truth_table.paths import STARTS, expected, from_faint, from_one, run
+from experiments.truth_table.problems import DATA
+from experiments.truth_table.rows import ORDERS
 from score_sde import likelihood
 from score_sde.errors import UsageError
 from score_sde.likelihood_bound import likelihood_bound
@@ -73,112 +75,36 @@ def test_the_first_step_is_a_mean_of_what_is_predicted(name, grid):
     assert 1 - t == pytest.approx(1 / 6, rel=1e-2) if grid == "uniform" else t / (1 - t) == pytest.approx(FAINT)
 
 
-# Orders, in NumPy and float64: a table is the solver.
+# Orders, in NumPy and float64: a table is the solver (experiments/truth_table/paths.py).
 
-
-def moments(data):
-    """(weights (k,), means (k, 2), covariances (k, 2, 2))."""
-    parts = data.components if isinstance(data, Mixture) else [data]
-    weights = data.weights if isinstance(data, Mixture) else np.ones(1)
-    return weights, np.array([part.mean.ravel() for part in parts]), np.array([part.covariance for part in parts])
-
-
-def predicted(data, m, s, x):
-    """x0 and eps at x (b, 2)."""
-    weights, means, covariances = moments(data)
-    spread = m**2 * covariances + s**2 * np.eye(2)
-    away = x[:, None] - m * means  # (b, k, 2)
-    pulled = np.einsum("kij,bkj->bki", np.linalg.inv(spread), away)
-    logits = np.log(weights) - 0.5 * np.sum(away * pulled, -1) - 0.5 * np.linalg.slogdet(spread)[1]
-    share = np.exp(logits - logits.max(1, keepdims=True))
-    share /= share.sum(1, keepdims=True)
-    x0 = np.einsum("bk,bki->bi", share, means + m * np.einsum("kij,bkj->bki", covariances, pulled))
-    return x0, np.einsum("bk,bki->bi", share, s * pulled)
-
-
-def run(process, data, table, x):
-    base = trial = x
-    history = []
-    columns = process.alpha(table.t), process.sigma(table.t), table.base, table.trial, table.other
-    for m, s, of_base, of_trial, other in zip(*columns, strict=True):
-        x0, eps = predicted(data, m, s, trial)
-        f, rest = (x0, eps) if table.predicts_data else (eps, x0)
-        history = [f, *history]
-        base, trial = (
-            sum(w * f for w, f in zip(row, [base, *history], strict=False)) + other * rest
-            for row in (of_base, of_trial)
-        )
-    return base
-
-
-STARTS = np.random.default_rng(0).standard_normal((6, 2))
-LAST = 0.05  # the time at which the orders from t = 1 are measured; the others at a noise level of 1e-3
-
-
-@functools.cache
-def flowed(process, data, first, last):
-    """Where the exact flow takes STARTS from one time to another: by Runge-Kutta of order 8 in t."""
-
-    def velocity(t, flat):
-        t = np.float64(t)
-        x0, eps = predicted(data, process.alpha(t), process.sigma(t), flat.reshape(-1, 2))
-        d_alpha, d_sigma = process.rates(t)
-        return (d_alpha * x0 + d_sigma * eps).ravel()
-
-    found = solve_ivp(velocity, (first, last), STARTS.ravel(), method="DOP853", rtol=1e-12, atol=1e-13)
-    return found.y[:, -1].reshape(-1, 2)
-
-
-def order(process, data, tables, first, last):
-    sizes = (160, 320)
-    errors = [run(process, data, tables(n), STARTS) - flowed(process, data, first, last) for n in sizes]
-    return np.polyfit(np.log(sizes), [-np.log(np.sqrt(np.mean(np.square(error)))) for error in errors], 1)[0]
-
-
-ORDERS = {"ddim": 1, "dpm_solver_1": 1, "euler": 1, "dpm_solver_3": 3, "unipc_2": 3, "unipc_3": 4}
-ORDERS |= {"deis_2": 3, "deis_3": 4}
-of_fixed_steps = pytest.mark.parametrize("name", sorted(set(DETERMINISTIC) - {"edm_stochastic"}))
+of_fixed_steps = pytest.mark.parametrize("name", ORDERS)
 
 
 @of_fixed_steps
 @every_path
 def test_orders_are_nominal_from_where_the_data_are_faint(process, name):
-    """From the largest t of log-SNR -10. Two solvers are better than they must be where the data are simple."""
-    levels = [FAINT, 1e-3]
-    first, last = process.time(np.array(levels))
-
-    def table(n):
-        t = process.time(np.geomspace(*levels, n + 1))
-        t[0], t[-1] = first, last
-        return FAST_SOLVERS[name](Grid(process, t), Options())
-
-    for data in (GAUSSIAN, MIXTURE):
-        assert order(process, data, table, first, last) == pytest.approx(ORDERS.get(name, 2), abs=0.25)
+    for data in DATA.values():
+        assert from_faint(process, data, name) == pytest.approx(expected(name)[0], abs=0.25)
 
 
 @of_fixed_steps
 @every_path
 def test_orders_from_time_one_are_two_at_most(process, name):
     """At least: some errors of the first steps, at which the noise level is infinite, are small."""
-
-    def table(n):
-        t = time_grid(process, "uniform", n, eps=LAST)
-        return first_step(process, t, FAST_SOLVERS[name](Grid(process, t[1:]), Options()), 1.0)
-
-    for data in (GAUSSIAN, MIXTURE):
-        assert order(process, data, table, 1.0, LAST) > min(ORDERS.get(name, 2), 2) - 0.25
+    for data in DATA.values():
+        assert from_one(process, data, name) > expected(name)[1] - 0.25
 
 
 def test_the_tables_in_numpy_are_the_solvers():
-    process = Linear()
+    process, mixture = Linear(), DATA["mixture"]
     x, _ = solve(
-        fast_solver(process, MIXTURE.model(process), name="unipc_3", num_steps=12, grid="uniform", noise_removal=False),
+        fast_solver(process, mixture.model(process), name="unipc_3", num_steps=12, grid="uniform", noise_removal=False),
         KEYS[:6],
-        jnp.asarray(STARTS.reshape(6, *SHAPE), jnp.float32),
+        jnp.asarray(STARTS.reshape(6, 1, 1, 2), jnp.float32),
     )
     t = time_grid(process, "uniform", 12, eps=process.sampling_eps)
     table = first_step(process, t, FAST_SOLVERS["unipc_3"](Grid(process, t[1:]), Options()), 1.0)
-    np.testing.assert_allclose(np.asarray(x).reshape(6, 2), run(process, MIXTURE, table, STARTS), atol=2e-5)
+    np.testing.assert_allclose(np.asarray(x).reshape(6, 2), run(process, mixture, table, STARTS), atol=2e-5)
 
 
 # Laws of stochastic samplers on N(0, V), for which every step multiplies x and adds noise.
