@@ -2,7 +2,8 @@
 
 from ml_collections import ConfigDict
 
-from configs.vp.cifar10_ddpmpp_continuous import get_config as cifar10
+from configs.ve.cifar10_ncsnpp_continuous import get_config as ncsnpp
+from configs.vp.cifar10_ddpmpp_continuous import get_config as ddpmpp
 
 RUN = {
     "data.image_size": 16,
@@ -23,7 +24,10 @@ RUN = {
 }
 
 
-def get_config() -> ConfigDict:
-    config = cifar10()
+CONFIGS = {"vp": ddpmpp, "ve": ncsnpp}
+
+
+def get_config(sde: str = "vp") -> ConfigDict:
+    config = CONFIGS[sde]()
     config.update_from_flattened_dict(RUN)
     return config

@@ -47,8 +47,8 @@ def predict(model: Model, x: Images, t: Times) -> Prediction:
     prediction = model(x, t)
     if not isinstance(prediction, Prediction):
         raise UsageError(
-            "Samplers and likelihoods take a model, (x, t) -> Prediction(x0, eps); score_sde.from_score(process, "
-            "score_fn) makes one of a score function."
+            "Samplers and likelihoods take a model, (x, t) -> Prediction(x0, eps); score_sde.process.from_score("
+            "process, score_fn) makes one of a score function."
         )
     return prediction
 
