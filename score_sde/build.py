@@ -6,7 +6,7 @@ they write anything.
 
 import dataclasses
 from collections.abc import Callable, Mapping
-from typing import Any, Self
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -78,7 +78,7 @@ class Experiment(Trainable):
             one_of("entry of training.cond_dropout", name, names(self.cond_entries))
         self.sampler(self.param_shapes, cond=self.cond_in_turn(1))
 
-    def frozen(self, params: PyTree) -> Self:
+    def frozen(self, params: PyTree) -> "Experiment":
         held = super().frozen(params)
         if held is not self:
             held.sampling_sde = dataclasses.replace(held.sde, num_scales=self.sampling_sde.num_scales)

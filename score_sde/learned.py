@@ -28,11 +28,12 @@ from score_sde.process import Process, Scalars, library_of
 class Learned(Process):
     """alpha^2 + sigma^2 = 1, with a learned log noise level that increases from log noise_min to log noise_max.
 
-    The derivative of log(sigma / alpha) by t is positive and, in each of `pieces` equal parts of [0, 1], linear in t. Its
-    logarithms at their ends, less any constant, are the parameters `log_rates`, (pieces + 1,). It is constant at first,
-    and in a process that was given no parameters.
+    The derivative of log(sigma / alpha) by t is positive and, in each of `pieces` equal parts of [0, 1], linear in t.
+    Its logarithms at their ends, less any constant, are the parameters `log_rates`, (pieces + 1,). It is constant at
+    first, and in a process that was given no parameters.
 
-    noise_min, noise_max: sigma / alpha at t = 0 and 1. The defaults are a log-SNR of 13.3, as in VDM, and of -10, as in VP.
+    noise_min, noise_max: sigma / alpha at t = 0 and 1. The defaults are log-SNRs of 13.3, as in VDM, and of
+    -10, as in VP.
     Raises `UsageError` unless 0 < noise_min < noise_max and pieces >= 1, and for times of NumPy while parameters are
     traced.
     """

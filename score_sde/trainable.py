@@ -3,7 +3,7 @@
 import abc
 import copy
 import dataclasses
-from typing import Any, Self
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -47,7 +47,7 @@ class Trainable(abc.ABC):
         layers = self.network.init(key, x, noise_cond, *self.blank_cond(1))["params"]
         return layers | self.objective.init_params(stream(key, 1))
 
-    def frozen(self, params: PyTree) -> Self:
+    def frozen(self, params: PyTree) -> "Trainable":
         """The same under the schedule that these parameters are now, as NumPy numbers; itself if none is learned.
 
         Fast solvers, time grids and bounds are made with such numbers. params: as of `init_params`, not traced.
