@@ -168,7 +168,8 @@ def base() -> ConfigDict:
     )
     config.wandb = dict(mode="disabled", project="score_sde", name="")  # disabled | offline | online
     config.process = _choice(
-        dict.fromkeys(("beta_min", "beta_max", "sigma_min", "sigma_max", "s"), float) | dict(num_scales=int)
+        dict.fromkeys(("beta_min", "beta_max", "sigma_min", "sigma_max", "s", "noise_min", "noise_max"), float)
+        | dict(num_scales=int, pieces=int)
     )
     config.parameterization = _choice(dict(noise_cond=str, time_scale=float, sigma_data=float))
     config.times = _choice(dict(eps=float, P_mean=float, P_std=float, mean=float, std=float))

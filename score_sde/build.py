@@ -20,6 +20,7 @@ from score_sde.cond import Cond, blank, check_names, dropped, names
 from score_sde.config_checks import check_positive, check_values
 from score_sde.dequantization import Dequantization
 from score_sde.errors import UsageError, one_of
+from score_sde.learned import with_gradient_of_squares
 from score_sde.likelihood_bound import Bound, likelihood_bound
 from score_sde.models import CLASSIFIERS, MODELS, PRECISIONS, Dequantizer, is_trainable
 from score_sde.objective import network_params
@@ -77,6 +78,12 @@ class Experiment(Trainable):
             one_of("entry of training.cond_dropout", name, names(self.cond_entries))
         self.sampler(self.param_shapes, cond=self.cond_in_turn(1))
 
+    def frozen(self, params: PyTree) -> "Experiment":
+        held = super().frozen(params)
+        if held is not self:
+            held.sampling_sde = dataclasses.replace(held.sde, num_scales=self.sampling_sde.num_scales)
+        return held
+
     @property
     def scores_without_cond(self) -> bool:
         """Whether the network is a score without a condition: it takes none, or was without it in some of training."""
@@ -127,7 +134,7 @@ class Experiment(Trainable):
                 "All samplers but pc, and likelihoods, need a score at every time, and this VE network was trained at "
                 "discrete ones; set sampling.method=pc, and eval.enable_bpd and eval.enable_bound to False."
             )
-        return self._model(params, cond, precision, process or self.objective.with_params(params).process)
+        return self._model(params, cond, precision, process or self.process_of(params))
 
     def score_fn(self, params: PyTree, *, cond: Cond | None = None, precision: str | None = None) -> ScoreFn:
         """The score in model range as trained: of a chain's levels, if it is of these."""
@@ -176,8 +183,12 @@ class Experiment(Trainable):
         """
         x0 = self.scaling.to_model(x)
         t, eps = self.draw(keys, x0)
-        output, _ = self._outputs(params, keys, x0, t, eps, cond, training)
-        return self.objective.with_params(params).loss(output, x0, t, eps)
+
+        def of(params: PyTree) -> PerSample:
+            output, _ = self._outputs(params, keys, x0, t, eps, cond, training)
+            return self.objective.with_params(params).loss(output, x0, t, eps)
+
+        return with_gradient_of_squares(of, params) if training and "process" in params else of(params)
 
     def _outputs(
         self, params: PyTree, keys: Keys, x0: Images, t: Times, eps: Images, cond: Cond | None, training: bool
@@ -210,16 +221,22 @@ class Experiment(Trainable):
     def sampler(self, params: PyTree, method: str | None = None, *, cond: Cond | None = None) -> Solver:
         """The solver of config.sampling, or the given method with its options. cond: of the samples."""
         method, _ = self.sampler_options(method)
-        return self.sampler_of(self.model_of(params, method, cond), method)
+        return self.sampler_of(params, self.model_of(params, method, cond), method)
 
-    def sampler_of(self, model: Model, method: str, **hooks: Any) -> Solver:
+    def sampler_of(self, params: PyTree, model: Model, method: str, **hooks: Any) -> Solver:
         """The solver of a method with its options in config.sampling, for any model. hooks: `project`."""
         method, options = self.sampler_options(method)
-        return SAMPLERS[method](self.sde_of(method), self.clipped(model, method), **options, **hooks)
+        process = self.sde_of(params, method)
+        return SAMPLERS[method](process, self.clipped(process, model, method), **options, **hooks)
 
-    def sde_of(self, method: str) -> Process:
+    def sde_of(self, params: PyTree, method: str) -> Process:
         """The SDE that a method solves: pc with the sampler's own number of steps."""
-        return self.sampling_sde if method == "pc" else self.sde
+        process = self.process_of(params)
+        if method != "pc":
+            return process
+        if process is self.sde:
+            return self.sampling_sde
+        return dataclasses.replace(process, num_scales=self.sampling_sde.num_scales)
 
     def model_of(self, params: PyTree, method: str, cond: Cond | None = None) -> Model:
         """The model that a method takes; all but pc need it at any t. cond: of the samples.
@@ -228,7 +245,7 @@ class Experiment(Trainable):
         """
         precision = self.config.sampling.precision
         if method == "pc" and self.objective.levels is not self.objective.process:
-            return from_score(self.sde_of(method), self.score_fn(params, cond=cond, precision=precision))
+            return from_score(self.sde_of(params, method), self.score_fn(params, cond=cond, precision=precision))
         return self.model(params, cond=cond, precision=precision)
 
     def sampler_options(self, method: str | None = None) -> tuple[str, dict[str, Any]]:
@@ -265,17 +282,17 @@ class Experiment(Trainable):
             options = {key: sampling[key] for key in FAST_OPTIONS}
         return method, options | common
 
-    def clipped(self, model: Model, method: str) -> Model:
+    def clipped(self, process: Process, model: Model, method: str) -> Model:
         """The model with its x_0 held to the range of the data, as config.sampling says."""
         sampling, low = self.config.sampling, self.scaling.shift
         name, limits = clip_of(sampling, method), (low, low + self.scaling.scale)
-        return clipped(self.sde_of(method), model, name, limits, quantile=sampling.clip_quantile)
+        return clipped(process, model, name, limits, quantile=sampling.clip_quantile)
 
     def bits_per_dim(self, params: PyTree) -> Solver:
         """The solver for bits/dim of the density in model range, at points that `dequantization` gives."""
         options = self.config.eval
         return likelihood.bits_per_dim(
-            self.sde,
+            self.process_of(params),
             self.model(params),
             offset_bits=0,  # it is log q's
             divergence=options.hutchinson_type.lower(),
@@ -292,7 +309,7 @@ class Experiment(Trainable):
                 "The bound is one of a density at time 0, and truncated-normal dequantisation gives points at a later "
                 "one; set eval.dequantization to uniform or variational, or eval.enable_bound=False."
             )
-        return likelihood_bound(self.sde, self.model(params), num_times=self.config.eval.bound_num_times)
+        return likelihood_bound(self.process_of(params), self.model(params), num_times=self.config.eval.bound_num_times)
 
     @property
     def dequantization_name(self) -> str:
@@ -301,6 +318,11 @@ class Experiment(Trainable):
     def dequantization(self, dequantizer: Callable = dequantization.unlearned) -> Dequantization:
         """That of config.eval. dequantizer: the network of the variational one, as a function of images."""
         if self.dequantization_name == "truncated_normal":
+            if self.sde.learned and not self.is_frozen:
+                raise UsageError(
+                    "Truncated-normal dequantisation takes the numbers of a learned schedule; make it of "
+                    "`experiment.frozen(params)`."
+                )
             seen = self.config.data.uniform_dequantization
             return dequantization.truncated_normal(self.sde, self.scaling, dequantized=seen)
         if self.dequantization_name == "variational":
@@ -311,7 +333,7 @@ class Experiment(Trainable):
         """The probability-flow ODE between images in model range, at LEAST_TIME, and latents; either way."""
         sampling, model = self.config.sampling, self.model(params)
         options = dict(rtol=sampling.rtol, atol=sampling.atol, eps=LEAST_TIME, noise_removal=False)
-        return probability_flow(self.sde, model, encode=encode, **options)
+        return probability_flow(self.process_of(params), model, encode=encode, **options)
 
 
 class Dequantizing:
@@ -342,7 +364,7 @@ class Dequantizing:
 
     def loss(self, params: PyTree, score_params: PyTree, keys: Keys, x: Images) -> PerSample:
         """The upper bound on bits/dim of images in [0, 1], by which ScoreFlow too trains its dequantizer."""
-        sde, model = self.experiment.sde, self.experiment.model(score_params)
+        sde, model = self.experiment.process_of(score_params), self.experiment.model(score_params)
         q = dequantization.variational(self.experiment.scaling, self.network_fn(params))
         y, log_q = q.sample(stream(keys, Stream.DEQUANTIZE), x)
         return likelihood_bound(sde, model, num_times=self.options["num_times"])(keys, y) + log_q

@@ -37,6 +37,8 @@ class Classification(Trainable):
         process = process_of(config)
         if process.begins_in_noise:
             raise UsageError("A classifier sees x_t / alpha, and alpha(1) is 0; choose a process like vp.")
+        if process.learned:
+            raise UsageError("A classifier's loss teaches no schedule; choose a process without parameters, like vp.")
         super().__init__(config, CLASSIFIERS, Objective(process, Noise(), times_of(config), NoiseWeight()))
 
     @property

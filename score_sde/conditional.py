@@ -51,6 +51,11 @@ class Conditional:
                     f"guidance.{name} is of images of shape {other.image_shape} in another range or size than this "
                     f"model's {experiment.image_shape}; train one on the same data under the same SDE."
                 )
+            if other is not None and experiment.sde.learned:
+                raise UsageError(
+                    f"guidance.{name} is of a network with another schedule than the learned one of this model; guide "
+                    "it by guidance.scale alone, or train both under one process."
+                )
         if weak is not None and weak.sde != experiment.sde:
             raise UsageError(f"guidance.weak was trained under {weak.sde}, and this model under {experiment.sde}.")
         if weak is not None and weak.cond_entries != experiment.cond_entries:
@@ -93,6 +98,7 @@ class Conditional:
             )
         if given.observation is None:
             return
+        controllable.check_observable(self.experiment.sde)
         inverse = self.options.inverse
         if inverse == "projection" and method not in ("pc", *FAST_SOLVERS):
             raise UsageError(
@@ -127,23 +133,23 @@ class Conditional:
         if given.cond is None and given.observation is None and self.weak is None:
             return experiment.sampler(params["score"], method)
         self.check(given, method)
-        sde = experiment.sde_of(method)
+        sde = experiment.sde_of(params["score"], method)
         observation, inverse = given.observation, self.options.inverse
         repeats = self.options.particles if observation is not None and inverse == "particles" else 1
         guided = self._guided(params, given.cond, method, repeats)
         if observation is None:
-            return experiment.sampler_of(guided, method)
+            return experiment.sampler_of(params["score"], guided, method)
         if repeats > 1:
             chosen = {key: options[key] for key in ("predictor", "eps", "noise_removal")} | {"num_particles": repeats}
             each = observation.repeated(repeats)
             return controllable.particles(sde, guided, each, self._inverse_options, **chosen)
         if inverse == "projection":
             held = controllable.projection(sde, observation)
-            solver = experiment.sampler_of(guided, method, project=held.project)
+            solver = experiment.sampler_of(params["score"], guided, method, project=held.project)
             return solver._replace(init=lambda keys, x: solver.init(keys, held.start(x)))
         guide = controllable.GUIDES[inverse]
         of_guide = self._inverse_options._replace(num_steps=options.get("num_steps"))  # None for pc, whose SDE has them
-        return experiment.sampler_of(guide(sde, guided, observation, of_guide), method)
+        return experiment.sampler_of(params["score"], guide(sde, guided, observation, of_guide), method)
 
     def _guided(self, params: dict[str, PyTree], cond: Cond | None, method: str, repeats: int) -> Model:
         """The model given a condition, of batches in which each sample has `repeats` rows in a row."""
@@ -160,7 +166,7 @@ class Conditional:
         if self.classifier is not None:
             logits_fn, labels = self.classifier.logits_fn(params["classifier"]), cond["labels"]
             return controllable.classifier_guidance(
-                experiment.sde_of(method), model, logits_fn, labels, scale=scale, interval=interval
+                experiment.sde_of(params["score"], method), model, logits_fn, labels, scale=scale, interval=interval
             )
         if scale == 1:  # the network need not be a score without a condition
             return model

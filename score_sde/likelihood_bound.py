@@ -29,7 +29,7 @@ import numpy as np
 
 from score_sde.array_types import Images, Keys, PerSample, Times
 from score_sde.errors import UsageError
-from score_sde.process import LEAST_TIME, Model, Process
+from score_sde.process import LEAST_TIME, Model, Process, check_scalar
 from score_sde.randomness import Stream, expand, normal, stream, uniform
 
 Bound = Callable[[Keys, Images], PerSample]
@@ -45,8 +45,7 @@ def likelihood_bound(process: Process, model: Model, *, num_times: int = 1, eps:
         raise UsageError(f"num_times={num_times}: the bound needs at least one time.")
     if not 0 < eps < 1:
         raise UsageError(f"eps={eps}: the bound's integral starts at a time in (0, 1).")
-    if not process.scalar:
-        raise UsageError("The bound draws times by their noise level, and this process has one for each pixel.")
+    check_scalar(process, "The bound, which draws times by their noise level,", "compute bits/dim by the ODE")
     last = process.noisiest_time
     low, high = (np.log(process.noise_level(np.array([t]))).item() for t in (eps, last))
 

@@ -74,10 +74,20 @@ class Loaded:
         self.restore(step)
 
     def restore(self, step: int) -> None:
-        """Takes the weights of another checkpoint; nothing is compiled again."""
+        """Takes the weights of another checkpoint; nothing is compiled again, unless they have a schedule of theirs."""
         self.step = step
         state, self.digest = restore_state(self.experiment, self.directory / "checkpoints", step)
-        self.params = self._placed(self._averaged(state) if self.ema else state.params)
+        params = self._averaged(state) if self.ema else state.params
+        self.params, frozen = self._placed(params), self.experiment.frozen(params)
+        if frozen is not self.experiment:
+            self.experiment = frozen
+            self._forget_programs()
+
+    def _forget_programs(self) -> None:
+        """Drops what is made once, programs among it, which hold the numbers of a learned schedule."""
+        for name in list(vars(self)):
+            if isinstance(getattr(type(self), name, None), functools.cached_property):
+                del vars(self)[name]
 
     def _averaged(self, state: TrainState) -> PyTree:
         return ema.average(self.experiment.profiles, state.ema_params, self.profile)

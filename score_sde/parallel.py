@@ -104,6 +104,16 @@ def place(tree: Any, placement: Any = None) -> Any:
     return jax.tree.map(_place, tree, placement)
 
 
+def on_host(tree: Any) -> Any:
+    """Arrays, also those split over devices of several processes, as NumPy arrays in each process. All must call it."""
+
+    def whole(leaf: Any) -> np.ndarray:
+        split = isinstance(leaf, jax.Array) and not (leaf.is_fully_addressable or leaf.is_fully_replicated)
+        return np.asarray(multihost_utils.process_allgather(leaf, tiled=True) if split else leaf)
+
+    return jax.tree.map(whole, tree)
+
+
 def split(*trees: Any) -> tuple[Any, ...]:
     """Trees of arrays of one batch on all devices; one they do not divide is filled up with copies of its last row.
 

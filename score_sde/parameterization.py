@@ -36,7 +36,7 @@ import jax.numpy as jnp
 
 from score_sde.array_types import Array, Images, PerSample, Times
 from score_sde.errors import UsageError, one_of
-from score_sde.process import Model, Prediction, Process, before_noise
+from score_sde.process import Model, Prediction, Process, before_noise, check_scalar
 from score_sde.randomness import expand
 
 Network = Callable[[Images, PerSample], Images]  # (image, noise_cond) -> F
@@ -68,7 +68,12 @@ class Parameterization(abc.ABC):
         """alpha / det: the error of eps for an error of 1 in the output, given x."""
 
     def outputs(self, network: Network, process: Process, *, centered: bool = True) -> Model:
-        """The network's output F at (x, t). centered: whether data are in [-1, 1]; otherwise in [0, 1]."""
+        """The network's output F at (x, t). centered: whether data are in [-1, 1]; otherwise in [0, 1].
+
+        Raises `UsageError` for a network that is told a noise level, where each pixel has its own.
+        """
+        if self.noise_cond in ("sigma", "log_noise_level"):
+            check_scalar(process, f"noise_cond={self.noise_cond}", "set parameterization.noise_cond=time")
         noise_cond = NOISE_CONDS[self.noise_cond]
         return lambda x, t: network(self._input(process, x, t, centered), noise_cond(self, process, t))
 

@@ -1,12 +1,13 @@
-r"""Paths from data to noise that came after the paper's SDEs. None has a discrete chain.
+r"""Paths from data to noise that came after the paper's SDEs, and the table of all. None has a discrete chain.
 
-At t = 1 they are noise alone, alpha = 0, so that samplers and likelihoods have their true prior, a standard normal; at
-t = 0 they are data alone, sigma = 0.
+At t = 1 those of this module are noise alone, alpha = 0, so that samplers and likelihoods have their true prior, a
+standard normal; at t = 0 they are data alone, sigma = 0.
 """
 
 import dataclasses
 import math
 
+from score_sde.learned import Learned
 from score_sde.process import Process, Scalars, library_of
 from score_sde.sde import EDM, SDES
 
@@ -103,4 +104,5 @@ PROCESSES: dict[str, type[Process]] = {
     "cosine": Cosine,
     "linear": Linear,
     "trigonometric": Trigonometric,
+    "learned": Learned,
 }

@@ -53,6 +53,7 @@ class Process(abc.ABC):
     num_scales: int = 1000  # N: steps of the predictor-corrector sampler, and of the chain where there is one
     sampling_eps: float = 1e-3  # samplers stop at this t
     scalar: bool = True  # whether all pixels have one schedule
+    learned: bool = False  # whether it owns parameters
 
     @abc.abstractmethod
     def alpha(self, t: Scalars) -> Scalars:
@@ -82,6 +83,7 @@ class Process(abc.ABC):
 
     def time(self, noise_level: Scalars) -> Scalars:
         """The t of a noise level: the inverse of `noise_level`, here by bisection, to the last bits of t."""
+        check_scalar(self, "A time of a noise level", "set times.name=uniform, or say times themselves")
         xp = library_of(noise_level)
         low, high = xp.zeros_like(noise_level), xp.ones_like(noise_level)
         for _ in range(60 if noise_level.dtype == np.float64 else 30):
@@ -97,8 +99,20 @@ class Process(abc.ABC):
 
     @property
     def noisiest_time(self) -> float:
-        """1, or where alpha(1) = 0 the t from which on all data are lost in noise: a noise level that is finite."""
-        return self.time(np.array([LOST])).item() if self.begins_in_noise else 1.0
+        """1, or where alpha(1) = 0 the t from which on all data are lost in noise: a noise level that is finite.
+
+        Where pixels have schedules of their own, the t from which on they are in one of them.
+        """
+        if not self.begins_in_noise:
+            return 1.0
+        if self.scalar:
+            return self.time(np.array([LOST])).item()
+        low, high = 0.0, 1.0
+        for _ in range(60):
+            middle = (low + high) / 2
+            lost = np.any(in_float64(self.noise_level, np.array([middle])) >= LOST)
+            low, high = (low, middle) if lost else (middle, high)
+        return low
 
     @property
     def prior_std(self) -> float:
@@ -191,6 +205,14 @@ def velocity(process: Process, prediction: Prediction, t: Times) -> Images:
 def before_noise(process: Process, t: Scalars) -> Scalars:
     """t, or the time from which on all data are lost where alpha(1) = 0: noise levels up to there are finite."""
     return library_of(t).minimum(t, process.noisiest_time) if process.begins_in_noise else t
+
+
+def check_scalar(process: Process, what: str, instead: str) -> None:
+    """Raises `UsageError` for a process whose schedule differs from pixel to pixel. what: needs one; instead: of it."""
+    if not process.scalar:
+        raise UsageError(
+            f"{what} needs one noise level for all pixels, and {type(process).__name__} has one for each; {instead}."
+        )
 
 
 def library_of(x: Scalars) -> ModuleType:

@@ -35,6 +35,11 @@ def objective_of(config: ConfigDict) -> Objective:
     """The objective of a config. Raises `UsageError` for what is set twice, and for what does not go together."""
     process, times = process_of(config), times_of(config)
     parameterization, weight = _chosen(config, "parameterization", PARAMETERIZATIONS), _weight(config)
+    if process.learned and (type(times), type(weight)) != (TIMES["uniform"], WEIGHTS["likelihood"]):
+        raise UsageError(
+            f"process.name={config.process.name} learns the schedule under which the loss varies the least, whose mean "
+            "must not depend on it; set weight.name=likelihood and times.name=uniform."
+        )
     if parameterization is None:
         scaled = config.model.get("scale_by_sigma", False)
         parameterization = _of_paper(process, times, scale_by_sigma=scaled)

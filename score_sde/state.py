@@ -33,14 +33,29 @@ def adam(
     """The paper's optimizer: clip by global norm, Adam (beta2 0.999), decoupled weight decay, linear warm-up.
 
     The rate is lr min(step / warmup, 1) with the step before it is counted, so the first update has rate 0.
-    grad_clip < 0 turns clipping off. trainable: tree of booleans, what weight decay applies to.
+    grad_clip < 0 turns clipping off; what `process` owns is clipped by itself. trainable: tree of booleans, what weight
+    decay applies to.
     """
 
     def schedule(step: Array) -> Array:
         return lr * jnp.minimum(step.astype(jnp.float32) / warmup, 1.0) if warmup > 0 else jnp.float32(lr)
 
-    clip = optax.clip_by_global_norm(grad_clip) if grad_clip >= 0 else optax.identity()
+    clip = _clip(grad_clip) if grad_clip >= 0 else optax.identity()
     return optax.chain(clip, optax.adamw(schedule, b1=beta1, eps=eps, weight_decay=weight_decay, mask=trainable))
+
+
+def _clip(limit: float) -> optax.GradientTransformation:
+    """Clips by global norm; what `process` owns apart, as its gradient is of the squared loss, of another size."""
+    whole = optax.clip_by_global_norm(limit)
+
+    def update(updates: PyTree, state: PyTree, params: PyTree = None) -> tuple[PyTree, PyTree]:
+        if not (isinstance(updates, dict) and "process" in updates):
+            return whole.update(updates, state, params)
+        own = {"process": updates["process"]}
+        network = {name: leaves for name, leaves in updates.items() if name not in own}
+        return whole.update(network, state)[0] | whole.update(own, state)[0], state
+
+    return optax.GradientTransformation(whole.init, update)
 
 
 def apply_gradients(

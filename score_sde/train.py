@@ -159,7 +159,7 @@ def _loop(
     total = program(lambda params: sum(jnp.sum(leaf) for leaf in jax.tree.leaves(params)))
     draws = training.snapshot_sampling and isinstance(experiment, Experiment)
     largest = parallel.Largest()
-    sample = Runner(lambda params, cond: experiment.sampler(params, cond=cond)) if draws else None
+    sample = _sampling(experiment) if draws else None
     like = jax.tree.map(lambda s, p: jax.ShapeDtypeStruct(s.shape, s.dtype, sharding=p), shapes, placement)
     state = checkpoints.load_last(like) or program(experiment.init_state, out_shardings=placement)()
     start = int(state.step)
@@ -178,8 +178,11 @@ def _loop(
     def draw(step: int) -> None:
         """The sheet of a snapshot: again after a kill, unless it was whole."""
         if draws and step % training.snapshot_freq == 0:
+            params = averaged()
+            frozen = experiment.frozen(params)
+            runner = sample if frozen is experiment else _sampling(frozen)
             try:
-                _sample_sheet(experiment, sample, eval_set, averaged(), step, directory, writer, notice)
+                _sample_sheet(experiment, runner, eval_set, params, step, directory, writer, notice)
             except Stopped:
                 checkpoints.wait()
                 raise
@@ -304,6 +307,10 @@ def _sheet_cond(experiment: Experiment, source: data.Source, n: int) -> Cond | N
     if cond is None or list(cond) == ["labels"]:
         return cond
     return taken(source.take(np.arange(n) % len(source)).cond, experiment.cond_entries)
+
+
+def _sampling(experiment: Experiment) -> Runner:
+    return Runner(lambda params, cond: experiment.sampler(params, cond=cond))
 
 
 def _sample_sheet(

@@ -1,6 +1,8 @@
 """What score networks and classifiers share, from a config: SDE, network, optimizer, images and their noise."""
 
 import abc
+import copy
+import dataclasses
 from typing import Any
 
 import jax
@@ -14,6 +16,8 @@ from score_sde.array_types import Array, Images, Keys, PerSample, Pixels, PyTree
 from score_sde.cond import Cond, Entries, blank
 from score_sde.models import PRECISIONS, Compute, is_trainable
 from score_sde.objective import Objective
+from score_sde.parallel import on_host
+from score_sde.process import Process
 from score_sde.randomness import Stream, sample_keys, stream
 from score_sde.recipe import construct
 from score_sde.state import TrainState, adam, initial_state
@@ -23,6 +27,7 @@ class Trainable(abc.ABC):
     """What the training loop trains. evaluated: names of what `evaluation` gives."""
 
     evaluated: tuple[str, ...] = ("loss",)
+    is_frozen = False  # whether `sde` has the numbers of its parameters
 
     def __init__(self, config: ConfigDict, choices: dict[str, Any], objective: Objective):
         self.config = config
@@ -41,6 +46,24 @@ class Trainable(abc.ABC):
         key = stream(jax.random.key(self.config.seed), Stream.INIT)
         layers = self.network.init(key, x, noise_cond, *self.blank_cond(1))["params"]
         return layers | self.objective.init_params(stream(key, 1))
+
+    def frozen(self, params: PyTree) -> "Trainable":
+        """The same under the schedule that these parameters are now, as NumPy numbers; itself if none is learned.
+
+        Fast solvers, time grids and bounds are made with such numbers. params: as of `init_params`, not traced.
+        """
+        if "process" not in params:
+            return self
+        held = copy.copy(self)
+        held.is_frozen, held.sde = True, self.sde.with_params(on_host(params["process"]))
+        held.objective = dataclasses.replace(self.objective, process=held.sde)
+        return held
+
+    def process_of(self, params: PyTree) -> Process:
+        """The process with its parameters among these, or frozen; as it is at first where they are shapes."""
+        own = params.get("process", {})
+        shapes = any(isinstance(leaf, jax.ShapeDtypeStruct) for leaf in jax.tree.leaves(own))
+        return self.sde if self.is_frozen or shapes or not own else self.sde.with_params(own)
 
     def init_state(self) -> TrainState:
         return initial_state(self.init_params(), self.optimizer, self.profiles)

@@ -252,7 +252,7 @@ class Trained(Loaded):
                 for name, value in options.items():
                     one_of("option of config.sampling or config.guidance", name, [*config.sampling, *config.guidance])
                     config["sampling" if name in config.sampling else "guidance"][name] = value
-                experiment = Experiment(config)
+                experiment = Experiment(config).frozen(self.params)
             helpers = self._helpers(experiment.config.guidance)
             conditional = Conditional(experiment, **{name: helper.experiment for name, helper in helpers.items()})
 

@@ -24,7 +24,7 @@ import numpy as np
 
 from score_sde.array_types import Array, Float, Images, PerSample, PyTree, Times
 from score_sde.errors import UsageError, one_of
-from score_sde.process import Process
+from score_sde.process import Process, check_scalar
 from score_sde.times import log_noise_rate
 
 REDUCTIONS: dict[str, Callable[[Array, tuple[int, ...]], PerSample]] = {
@@ -140,6 +140,7 @@ class Uncertainty(Weight):
             raise UsageError(f"weight.features={self.features} must be at least 1; 64 are the default.")
 
     def on_noise(self, process: Process, t: Times) -> PerSample:
+        check_scalar(process, "weight.name=uncertainty", f"set weight.name={self.base}")
         base = WEIGHTS[self.base]
         names = {field.name for field in dataclasses.fields(base)} - {"reduction"}
         return base(**{name: getattr(self, name) for name in names}).on_noise(process, t)

@@ -145,7 +145,9 @@ ADDED = {
     },
     "optim": {"ema_schedule": "constant"},
     "ema": {"profiles": ()},
-    "process": {"name": ""} | dict.fromkeys(("beta_min", "beta_max", "sigma_min", "sigma_max", "s", "num_scales")),
+    "process": {"name": ""}
+    | dict.fromkeys(("beta_min", "beta_max", "sigma_min", "sigma_max", "s", "noise_min", "noise_max", "pieces"))
+    | {"num_scales": None},
     "parameterization": {"name": "", "noise_cond": None, "time_scale": None, "sigma_data": None},
     "times": {"name": "", "eps": None, "P_mean": None, "P_std": None, "mean": None, "std": None},
     "weight": {"name": "", "reduction": None, "sigma_data": None, "gamma": None, "base": None, "features": None},

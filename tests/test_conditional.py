@@ -87,7 +87,7 @@ def test_a_network_with_classes_alone_and_at_weight_one_is_its_conditional_score
         config.guidance.scale = scale
         return solve(Conditional(Experiment(config)).sampler({"score": params}, given), KEYS, x_T)
 
-    alone = solve(experiment.sampler_of(experiment.model_of(params, "ddim", cond), "ddim"), KEYS, x_T)
+    alone = solve(experiment.sampler_of(params, experiment.model_of(params, "ddim", cond), "ddim"), KEYS, x_T)
     without = solve(experiment.sampler(params), KEYS, x_T)
     for scale, expected in ((1.0, alone), (0.0, without)):
         found = sampled(Given(cond), scale)

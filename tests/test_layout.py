@@ -17,7 +17,7 @@ ROOMS = [
     {"randomness", "pytorch_files", "parallel", "digest", "downloads", "ema"},
     {"cond"},
     {"process", "models", "images", "data", "state", "files", "checkpoints", "memory"},
-    {"sde"},
+    {"sde", "learned"},
     {"paths"},
     {"parameterization", "times", "reference_checkpoints", "writer", "page"},
     {"weights"},

@@ -3,7 +3,7 @@
 from score_sde.controllable.guidance import check_guidance, classifier_guidance, extrapolation
 from score_sde.controllable.operators import Average, Blur, Inpaint, Linear, Observation, Operator, Sense
 from score_sde.controllable.particles import particles
-from score_sde.controllable.posterior import GUIDES, METHODS, Options, dps, pigdm, projection, tmpd
+from score_sde.controllable.posterior import GUIDES, METHODS, Options, check_observable, dps, pigdm, projection, tmpd
 
 __all__ = [
     "GUIDES",
@@ -17,6 +17,7 @@ __all__ = [
     "Options",
     "Sense",
     "check_guidance",
+    "check_observable",
     "classifier_guidance",
     "dps",
     "extrapolation",

@@ -20,7 +20,7 @@ import jax.numpy as jnp
 from score_sde.array_types import Array, Float, Images, Int, Key, Keys
 from score_sde.controllable.guidance import nudged
 from score_sde.controllable.operators import Observation
-from score_sde.controllable.posterior import Options, denoised, isotropic_solve, within_reach
+from score_sde.controllable.posterior import Options, check_observable, denoised, isotropic_solve, within_reach
 from score_sde.errors import UsageError, one_of
 from score_sde.process import Model, Prediction, Process
 from score_sde.randomness import Stream, expand, normal, stream, uniform
@@ -59,6 +59,7 @@ def particles(
     model and observation are of batches of `num_particles` rows for each sample. The first particle starts at x_T.
     predictor, eps, noise_removal: as of `predictor_corrector`. Raises `UsageError` for fewer than 2 particles.
     """
+    check_observable(process)
     step_of = PREDICTORS[one_of("sampling.predictor", predictor, PREDICTORS)]
     if step_of is None:
         raise UsageError("Particles are moved by a predictor, and sampling.predictor is 'none'.")

@@ -33,7 +33,7 @@ from score_sde.array_types import Array, Images, Keys, PerSample, Times
 from score_sde.controllable.guidance import nudged, reach_of_gradient
 from score_sde.controllable.operators import Observation, Observed, conjugate_gradients
 from score_sde.errors import UsageError
-from score_sde.process import Model, Prediction, Process
+from score_sde.process import Model, Prediction, Process, check_scalar
 from score_sde.randomness import expand, normal
 from score_sde.sampling import Project
 from score_sde.sampling.solver import CountedModel, evaluations
@@ -71,6 +71,7 @@ def dps(process: Process, model: Model, observation: Observation, options: Optio
 
     N is the number of steps of the sampler that takes this model; one that chooses its steps itself has none.
     """
+    check_observable(process)
     steps = process.num_scales if options.num_steps is None else options.num_steps
 
     def guided(x: Images, t: Times) -> Prediction:
@@ -86,6 +87,7 @@ def dps(process: Process, model: Model, observation: Observation, options: Optio
 
 def pigdm(process: Process, model: Model, observation: Observation, options: Options) -> Model:
     """Pseudoinverse-guided diffusion: x_0 given x_t spread evenly in all directions."""
+    check_observable(process)
 
     def guided(x: Images, t: Times) -> Prediction:
         prediction, pull_back = denoised(model, x, t)
@@ -107,6 +109,7 @@ def isotropic_solve(process: Process, observation: Observation, options: Options
 
 def tmpd(process: Process, model: Model, observation: Observation, options: Options) -> Model:
     """Tweedie moment projection: with the covariance that the score's own derivative gives."""
+    check_observable(process)
     operator = observation.operator
 
     def guided(x: Images, t: Times) -> Prediction:
@@ -124,6 +127,11 @@ def tmpd(process: Process, model: Model, observation: Observation, options: Opti
         return nudged(process, prediction, gradient, t)
 
     return _counted_as(model, guided)
+
+
+def check_observable(process: Process) -> None:
+    """Raises `UsageError` for a process under which observations cannot guide: they have one noise level at a time."""
+    check_scalar(process, "Guidance by an observation", "sample without one, or under a process with one schedule")
 
 
 def _counted_as(model: Model, guided: Model) -> Model:
@@ -166,6 +174,7 @@ def projection(process: Process, observation: Observation) -> Projection:
     too much. The mean of an update is given the mean of y_t, and keeps no noise anywhere (the paper's code leaves that
     of the last step where nothing is known). x_T is given y itself, as in the paper's code.
     """
+    check_observable(process)
     operator, y = observation.operator, observation.y
     spectral = operator.function(jnp.ones_like, y) is not None
 

@@ -17,7 +17,7 @@ from collections.abc import Callable
 import numpy as np
 
 from score_sde.errors import UsageError, one_of
-from score_sde.process import Process, in_float64
+from score_sde.process import Process, check_scalar, in_float64
 
 FAINT = np.exp(5.0)  # the noise level of a log-SNR of -10
 
@@ -32,11 +32,7 @@ def time_grid(process: Process, name: str, num_steps: int, *, eps: float, rho: f
         raise UsageError(f"sampling.num_steps={num_steps} must be at least 1.")
     if not 0 < rho < np.inf:
         raise UsageError(f"sampling.rho={rho} must be positive and finite; Karras et al. take 7.")
-    if not process.scalar:
-        raise UsageError(
-            f"A time grid needs one noise level for all pixels, and {type(process).__name__} has one for each; set "
-            "sampling.method to ode, or to pc with sampling.predictor=exponential."
-        )
+    check_scalar(process, "A time grid", "set sampling.method to ode, or to pc with sampling.predictor=exponential")
     if process.begins_in_noise and spacing in (_log_snr, _karras):
         if num_steps == 1:
             return np.array([1.0, eps])
