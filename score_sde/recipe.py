@@ -63,15 +63,17 @@ def times_of(config: ConfigDict) -> TimeLaw:
     return times or TIMES["uniform" if continuous else "chain"]()
 
 
+def replaced(config: ConfigDict) -> dict[str, str]:
+    """The keys of the paper's configs, or sections, that say nothing, each with what takes its place: "KEY=VALUE"."""
+    values = {new: config[new.split(".")[0]][new.split(".")[1]] for new in REPLACED}
+    return {old: f"{new}={value}" for new, value in values.items() if value for old in REPLACED[new]}
+
+
 def check_overrides(config: ConfigDict, overrides: Collection[str]) -> None:
     """Raises `UsageError` if a key of the paper's configs is overridden that a section has taken the place of."""
-    for new, replaced in REPLACED.items():
-        section, name = new.split(".")
-        twice = [key for key in overrides for old in replaced if key == old or key.startswith(old + ".")]
-        if config[section][name] and twice:
-            raise UsageError(
-                f"{twice[0]} says nothing where {new}={config[section][name]} takes its place; set one of the two."
-            )
+    for old, new in replaced(config).items():
+        if twice := [key for key in overrides if key == old or key.startswith(old + ".")]:
+            raise UsageError(f"{twice[0]} says nothing where {new} takes its place; set one of the two.")
 
 
 def construct(section: str, choices: Mapping[str, Any], values: Mapping[str, Any], apart: tuple[str, ...] = ()) -> Any:
