@@ -74,6 +74,8 @@ class Experiment(Trainable):
             if config.sampling.num_scales < 2:
                 raise UsageError(f"sampling.num_scales={config.sampling.num_scales} must be at least 2.")
             self.sampling_sde = dataclasses.replace(self.sde, num_scales=config.sampling.num_scales)
+        if config.training.cond_dropout and not self.cond_entries:
+            raise UsageError("This network takes no condition; leave training.cond_dropout empty.")
         for name in config.training.cond_dropout:
             one_of("entry of training.cond_dropout", name, names(self.cond_entries))
         self.sampler(self.param_shapes, cond=self.cond_in_turn(1))

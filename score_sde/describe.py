@@ -15,6 +15,7 @@ from score_sde.controllable.conditions import chosen_class, observation_of
 from score_sde.loaded import stored_config
 from score_sde.memory import tree_bytes
 from score_sde.randomness import sample_keys
+from score_sde.recipe import replaced
 
 MIB = 2**20
 
@@ -22,8 +23,10 @@ MIB = 2**20
 def describe(config: ConfigDict) -> None:
     """Prints the resolved config, the network layer by layer, memory and sampler if any; the last line is JSON."""
     experiment = trainable(config)
+    taken = replaced(config)
     for key, value in workdir.flatten(config.to_dict()).items():
-        print(f"{key} = {value}")
+        instead = taken.get(key) or taken.get(key.partition(".")[0])
+        print(f"{key} = {value}" + (f"  (says nothing: {instead} takes its place)" if instead else ""))
     print(_layers(experiment))
 
     learned, total = parameter_counts(experiment.param_shapes)
@@ -44,6 +47,7 @@ def describe(config: ConfigDict) -> None:
     nfe = None
     if isinstance(experiment, Experiment):
         nfe = planned_nfe(experiment)
+        print("objective: " + ", ".join(f"{part} {row}" for part, row in vars(experiment.objective).items()))
         print(f"sampler: {_sampler(experiment)}, {'adaptive' if nfe is None else nfe} network evaluations a sample")
     print(json.dumps({"trainable_parameters": learned, "total_parameters": total, "nfe": nfe}))
 

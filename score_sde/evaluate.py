@@ -10,12 +10,12 @@ import jax.numpy as jnp
 import numpy as np
 from ml_collections import ConfigDict
 
-from score_sde import averages, data, files, identities, images, parallel, workdir
+from score_sde import averages, data, files, identities, images, metrics, parallel, workdir
 from score_sde import report as page
 from score_sde.controllable.conditions import observation_of
 from score_sde.errors import UsageError, warn
 from score_sde.loaded import TrainedClassifier, load_classifier
-from score_sde.measures import Measure, measure
+from score_sde.measures import Measure, ends_of_data, measure, remedy
 from score_sde.models import CLASSIFIERS
 from score_sde.parallel import pad_to_devices
 from score_sde.process import LEAST_TIME
@@ -161,8 +161,12 @@ def sample(config: ConfigDict, directory: str | Path, out: str | Path | None = N
     of_batch = f", {result['batch_nfe']:g} made for the batch" if "batch_nfe" in result else ""
     _print(f"{result['num_samples']} samples, {result['nfe']:g} network evaluations each{of_batch}")
     for name, figure in result.items():
-        if isinstance(figure, dict):
+        if isinstance(figure, dict) and "mean" in figure:
             _print(f"{name.replace('_', ' ')} {page.text(figure)}")
+    if (ends := result.get("at_the_ends")) and parallel.is_first():
+        print(page.ends(ends))
+        if "warning" in ends:
+            warn(ends["warning"])
     _print(f"{folder / stem}.png")
 
 
@@ -181,7 +185,7 @@ def draw_samples(
     if measure:
         of_features = of_samples | {"weights": measure.features.digest}
         feature_rounds = _rounds(folder, "features", list(measure.features.arrays), model, lambda: of_features)
-    nfe, batch_nfe, features, first = [], [], [], None
+    nfe, batch_nfe, shares, features, first = [], [], [], [], None
     with bar(f"sampling ({model.config.sampling.method})", n, "img") as progress:
         for start in range(0, n, size):
             valid = min(size, n - start)
@@ -200,10 +204,13 @@ def draw_samples(
             progress.update(start + valid - progress.n)
             nfe.append(found["nfe"])
             batch_nfe.append(found["batch_nfe"])
+            shares.append(metrics.at_the_ends(found["images"]))
             first = found["images"] if first is None else first
     sheet, magnify = images.grid(first[:256]), max(1, 64 // model.config.data.image_size)
     files.replace(folder / f"{stem}.png", lambda file: images.write_png(file, sheet, magnify))
     result: dict[str, Any] = {"num_samples": n, **mean_nfe(np.concatenate(nfe), np.concatenate(batch_nfe))}
+    advice = remedy(model.config.sampling)
+    result["at_the_ends"] = metrics.compared(np.concatenate(shares), ends_of_data(model.config), advice)
     if measure:
         arrays = {key: np.concatenate([part[key] for part in features]) for key in features[0]}
         result["metrics"] = measure(arrays, _protocol(model, n))

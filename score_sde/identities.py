@@ -81,5 +81,7 @@ def enter(folder: Path, name: str, model: Trained, result: dict[str, Any]) -> No
     if config.sampling.condition or config.guidance.weak:
         entry |= {"condition": config.sampling.condition, "guidance": config.guidance.to_dict()}
     entry |= {"num_samples": result["num_samples"], "nfe": result["nfe"]}
+    if "at_the_ends" in result:
+        entry["at_the_ends"] = {of: share for of, share in result["at_the_ends"].items() if of != "warning"}
     entry["when"] = datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
     workdir.write(folder, "index.json", workdir.read(folder, "index.json") | {name: entry})

@@ -42,8 +42,6 @@ REMOVED = {
     "data.tfrecords_path": "ffhq_* and celebahq_* are prepared from TFRecord files in the folder config.data.archives",
     "device": "JAX takes the accelerators it finds; the environment's JAX_PLATFORMS chooses",
 }
-# key -> the keys that are shorthand for it, and its value where they count
-SHORTHAND = {"ema.profiles": (("optim.ema_rate", "optim.ema_schedule"), ())}
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -183,7 +181,6 @@ def _parsed(
         values = _read_flags([argv[0], config, *_without_config(argv)], define)
     except (flags.Error, AttributeError, KeyError, TypeError, ValueError) as error:
         raise UsageError(f"{' '.join(str(error).split()).rstrip('.')} (--help shows the flags).") from error
-    _check_shorthand(overrides(values), values.config)
     return values
 
 
@@ -264,17 +261,6 @@ def _check_override(template: ConfigDict, key: str, value: str | None) -> None:
             kind(value)
         except ValueError:
             raise UsageError(f"--config.{key}={value} is not {'an integer' if kind is int else 'a number'}.") from None
-
-
-def _check_shorthand(overrides: dict, config: ConfigDict) -> None:
-    """Raises `UsageError` for a value on the command line in whose place the config has another way to say it."""
-    for key, (short, default) in SHORTHAND.items():
-        section, _, name = key.partition(".")
-        if config.get(section, {}).get(name, default) == default:
-            continue
-        for old in short:
-            if old in overrides:
-                raise UsageError(f"config.{key} takes the place of config.{old}; set one of them.")
 
 
 def _section(config: ConfigDict, key: str) -> ConfigDict:

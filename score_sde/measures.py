@@ -5,11 +5,16 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import numpy as np
 from ml_collections import ConfigDict
 
 from score_sde import data, metrics, workdir
+from score_sde.array_types import Float
 from score_sde.backend import cache_folder, expanded
+from score_sde.build import clip_of
+from score_sde.controllable.conditions import ALL, chosen_class
 from score_sde.errors import UsageError, one_of, warn
+from score_sde.metrics import ends
 from score_sde.parallel import all_agree
 from score_sde.rounds import Arrays
 from score_sde.train import load_data
@@ -48,6 +53,32 @@ def measure(config: ConfigDict) -> Measure | None:
     of = _features(config, load)
     statistics = _statistics(config, of, load)
     return Measure(of, statistics, functools.cache(lambda n: _baselines(config, n, of, statistics, load)))
+
+
+def ends_of_data(config: ConfigDict) -> Float[np.ndarray, " n"] | None:
+    """`metrics.at_the_ends` of images that are evaluated on, decoded now; None if these cannot be had.
+
+    Nor are they of samples of one class, of which there may be none among so few.
+    """
+    if chosen_class(config.sampling.condition) not in (None, ALL):
+        return None
+    options = config.data.to_dict() | {"in_memory_gib": 0.0}  # only these are decoded
+    try:
+        source = load_data(ConfigDict({"data": options}), train=False)
+        n = min(len(source), ends.IMAGES)
+        return metrics.at_the_ends(source.take(np.arange(n) * len(source) // n).images)
+    except UsageError:
+        return None
+
+
+def remedy(sampling: Any) -> str:
+    """What may help samples of a young network, and is not yet in config.sampling."""
+    method = sampling.method.lower()
+    clips = clip_of(sampling, method) == "none"
+    draws = method in ("adaptive", "dpmpp_2m_sde", "edm_stochastic") or (method == "ddim" and sampling.eta > 0)
+    draws |= method == "pc" and not (sampling.probability_flow or sampling.diffusion == 0)
+    ways = ["set sampling.clip=range"] * clips + ["sample by a stochastic method, as dpmpp_2m_sde"] * (not draws)
+    return ", ".join([*ways, "or train longer" if ways else "train longer"])
 
 
 def folder(config: ConfigDict) -> Path:

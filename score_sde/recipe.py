@@ -22,11 +22,12 @@ from score_sde.weights import WEIGHTS, Weight
 
 # What a section takes the place of: the paper's keys, of which a preset sets some.
 REPLACED = {
-    "process.name": "sde",
-    "parameterization.name": "model.scale_by_sigma",
-    "times.name": "training.continuous",
-    "weight.name": "training.likelihood_weighting",
-    "weight.reduction": "training.reduce_mean",
+    "process.name": ("sde",),
+    "parameterization.name": ("model.scale_by_sigma",),
+    "times.name": ("training.continuous",),
+    "weight.name": ("training.likelihood_weighting",),
+    "weight.reduction": ("training.reduce_mean",),
+    "ema.profiles": ("optim.ema_rate", "optim.ema_schedule"),
 }
 NO_ARGUMENTS = ("name", "parent", "compute", "sampling_eps", "params")  # fields that are not a config's
 
@@ -67,15 +68,17 @@ def times_of(config: ConfigDict) -> TimeLaw:
     return times or TIMES["uniform" if continuous else "chain"]()
 
 
+def replaced(config: ConfigDict) -> dict[str, str]:
+    """The keys of the paper's configs, or sections, that say nothing, each with what takes its place: "KEY=VALUE"."""
+    values = {new: config[new.split(".")[0]][new.split(".")[1]] for new in REPLACED}
+    return {old: f"{new}={value}" for new, value in values.items() if value for old in REPLACED[new]}
+
+
 def check_overrides(config: ConfigDict, overrides: Collection[str]) -> None:
     """Raises `UsageError` if a key of the paper's configs is overridden that a section has taken the place of."""
-    for new, old in REPLACED.items():
-        section, name = new.split(".")
-        twice = [key for key in overrides if key == old or key.startswith(old + ".")]
-        if config[section][name] and twice:
-            raise UsageError(
-                f"{twice[0]} says nothing where {new}={config[section][name]} takes its place; set one of the two."
-            )
+    for old, new in replaced(config).items():
+        if twice := [key for key in overrides if key == old or key.startswith(old + ".")]:
+            raise UsageError(f"{twice[0]} says nothing where {new} takes its place; set one of the two.")
 
 
 def construct(section: str, choices: Mapping[str, Any], values: Mapping[str, Any], apart: tuple[str, ...] = ()) -> Any:

@@ -39,6 +39,7 @@ def write(folder: Path, report: Mapping[str, Any]) -> Path:
     if any(grids.values()):
         pictures = [page.figure(f"step {step:,}", grid) for step, grid in grids.items() if grid]
         body += ["<h2>Samples</h2>", f'<div class="grids">{"".join(pictures)}</div>']
+        body += [page.note(f"Step {entry['step']:,}, {ends(ends_of(entry))}.") for entry in entries if ends_of(entry)]
     for fingerprint, protocol in protocols.items():
         body += [f"<h2>Protocol {html.escape(fingerprint)}</h2>", page.listing(workdir.flatten(protocol))]
         body.append(page.note("A distance compares with others of this fingerprint only."))
@@ -61,7 +62,7 @@ def figures(entry: Mapping[str, Any], *, apart: bool = False) -> dict[str, dict[
 
 def warnings(entry: Mapping[str, Any]) -> list[str]:
     """What is to be said of a checkpoint before its figures are believed."""
-    said = (entry.get("weights", {}).get("warning"), metrics_of(entry).get("warning"))
+    said = [part.get("warning") for part in (entry.get("weights", {}), metrics_of(entry), ends_of(entry))]
     return [warning for warning in said if warning]
 
 
@@ -89,6 +90,17 @@ def _means(measured: Mapping[str, Any], suffix: str = "") -> dict[str, dict[str,
 def metrics_of(entry: Mapping[str, Any]) -> Mapping[str, Any]:
     """What the samples of a checkpoint are measured by; empty if they are not."""
     return entry.get("sampling", {}).get("metrics", {})
+
+
+def ends_of(entry: Mapping[str, Any]) -> Mapping[str, Any]:
+    """The shares of numbers at the ends of the range in samples of a checkpoint and in the data; empty without any."""
+    return entry.get("sampling", {}).get("at_the_ends", {})
+
+
+def ends(shares: Mapping[str, Any]) -> str:
+    """These shares in words."""
+    of_data = "" if shares["data"] is None else f", {shares['data']:.1%} of the data's"
+    return f"at 0 or 255: {shares['samples']:.1%} of the samples' numbers{of_data}"
 
 
 def text(figure: Mapping[str, Any] | None) -> str:

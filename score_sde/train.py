@@ -26,6 +26,7 @@ from score_sde.preemption import Notice, Stopped
 from score_sde.profiling import Profile
 from score_sde.progress import Runner, bar, reporter
 from score_sde.randomness import Stream, sample_keys, stream
+from score_sde.recipe import check_overrides
 from score_sde.source_checks import check_source
 from score_sde.state import TrainState, apply_gradients
 from score_sde.writer import Writer
@@ -97,6 +98,7 @@ def train(
     checkpoint cannot be saved; `Stopped` after SIGTERM, SIGUSR1 or Ctrl-C, with a last checkpoint.
     """
     directory = Path(directory)
+    check_overrides(config, overrides or {})
     experiment = trainable(config)
     parallel.check_divisible("training.batch_size", config.training.batch_size, config.training.accumulate)
     parallel.check_groups(config.training.fsdp)

@@ -1,6 +1,7 @@
 """Figures of samples against a data set: FID, KID, Inception score, precision and recall, each with its error."""
 
 from score_sde.metrics.baselines import Baselines, baselines_of, load_baselines
+from score_sde.metrics.ends import at_the_ends, compared
 from score_sde.metrics.features import Features, inception_features, trained_features
 from score_sde.metrics.figures import measure
 from score_sde.metrics.protocol import check_comparable, fingerprint
@@ -12,8 +13,10 @@ __all__ = [
     "Features",
     "Options",
     "Statistics",
+    "at_the_ends",
     "baselines_of",
     "check_comparable",
+    "compared",
     "fingerprint",
     "inception_features",
     "load_baselines",
