@@ -86,7 +86,7 @@ def test_the_predictor_of_every_process_makes_images(row):
 
 
 def test_what_a_network_was_not_trained_with_is_refused_before_anything_is_written(row, capsys):
-    folder, config, values = row
+    folder, config, _ = row
     before = sorted(folder.rglob("*"))
     other = {"parameterization.name": "noise", "process.name": "cosine", "weight.name": "likelihood"}
     for key, value in other.items():
