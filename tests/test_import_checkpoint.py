@@ -178,7 +178,7 @@ def test_a_genuine_pytorch_file_gives_the_papers_score(official):
     x, t = jnp.asarray(golden["x"]), jnp.asarray(golden["t"])
     averaged, raw = score_sde.load(folder), score_sde.load(folder, ema=False)
     assert averaged.step == 400005
-    raw._score = averaged._score  # one program, given the weights of either
+    raw._said = averaged._said  # one program, given the weights of either
     for model, expected in ((averaged, golden["score"]), (raw, golden["score_raw_weights"])):
         for image, golden_image in zip(model.score(x, t), expected, strict=True):
             assert relative(image, golden_image) < 1e-5
