@@ -54,7 +54,7 @@ class Conditional:
             if other is not None and experiment.sde.learned:
                 raise UsageError(
                     f"guidance.{name} is of a network with another schedule than the learned one of this model; guide "
-                    "it by guidance.scale alone, or train both under one process."
+                    "it by guidance.scale alone, or train both under a process without parameters, like vp."
                 )
         if weak is not None and weak.sde != experiment.sde:
             raise UsageError(f"guidance.weak was trained under {weak.sde}, and this model under {experiment.sde}.")
