@@ -7,6 +7,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from test_end_to_end import metrics
 
 import score_sde
 from score_sde import checkpoints
@@ -63,10 +64,7 @@ def test_a_killed_run_goes_on_bit_for_bit(row, tmp_path):
     assert checkpoints.steps(killed / "checkpoints") == [2]
     train(config, killed, values)
     assert score_sde.load(killed).digest == score_sde.load(folder).digest
-    lines = [
-        [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()] for run in (folder, killed)
-    ]
-    assert [line.get("loss") for line in lines[0]] == [line.get("loss") for line in lines[1]]
+    assert metrics(killed) == metrics(folder)
 
 
 def test_a_run_reports_bits_per_dim_and_its_samples(row, capsys):
@@ -95,11 +93,51 @@ def test_what_a_network_was_not_trained_with_is_refused_before_anything_is_writt
         for act in (train, evaluate, sample):
             with pytest.raises(UsageError, match=f"was trained with {key}="):
                 act(changed, folder)
+    config.sampling.condition = "class=3"
+    for act in (evaluate, sample):
+        config.eval.update(enable_sampling=True, enable_loss=False, enable_bpd=False)
+        with pytest.raises(UsageError, match="takes no condition entry 'labels'"):
+            act(config, folder)
     data = f"--config.data.data_dir={config.data.data_dir}"
     command = ["score_sde", "--config=configs/vp/digits_ddpmpp_continuous.py", f"--workdir={folder}", data]
     assert main([*command, "--mode=eval", "--config.parameterization.name=noise"]) == 2
     assert "was trained with" in capsys.readouterr().err
     assert sorted(folder.rglob("*")) == before
+
+
+PC = "--config.sampling.method=pc"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        ([PC], "infinite at t = 1 of Linear; set sampling.predictor=exponential"),
+        (
+            [PC, "--config.sampling.predictor=reverse_diffusion"],
+            "predictor needs a discrete chain",
+        ),
+        (
+            [PC, "--config.sampling.predictor=ancestral_sampling"],
+            "sampling needs a discrete chain",
+        ),
+        (
+            [PC, "--config.sampling.predictor=exponential", "--config.sampling.corrector=langevin"],
+            "corrector needs a discrete chain, and Linear has none",
+        ),
+        (["--config.sampling.method=adaptive"], "infinite at t = 1 of Linear; set sampling.method=ode"),
+        (["--config.times.name=chain"], "Linear has no chain"),
+        (["--config.parameterization.name=edm", "--config.data.centered=False"], "set data.centered=True"),
+        (["--config.sde.beta_max=10.0"], "sde.beta_max says nothing where process.name=linear takes its place"),
+        (["--config.training.cond_dropout=('tokens',)"], "takes no condition; leave training.cond_dropout empty"),
+    ],
+)
+def test_what_a_flow_does_not_have_is_one_sentence_before_anything_is_written(arguments, words, tmp_path, capsys):
+    command = ["score_sde", "--config=configs/flow/digits_ddpmpp_velocity.py", "--mode=train"]
+    command += [f"--workdir={tmp_path / 'run'}", f"--config.data.data_dir={tmp_path / 'data'}"]
+    assert main([*command, *arguments]) == 2
+    error = capsys.readouterr().err
+    assert words in error and error.count("\n") == 1
+    assert list(tmp_path.iterdir()) == []
 
 
 @pytest.mark.parametrize(
