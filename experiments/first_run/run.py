@@ -9,7 +9,7 @@ import numpy as np
 
 import score_sde
 from experiments.first_run.config import get_config
-from score_sde import files, images
+from score_sde import files, images, metrics
 from score_sde.train import load_data, train
 
 SAMPLERS = {
@@ -29,14 +29,14 @@ def run(workdir: Path, data_dir: str, sde: str = "vp") -> None:
     config.data.data_dir = data_dir
     train(config, workdir, {"data.data_dir": data_dir})
     truth = load_data(config, train=False).take(np.arange(NUMBER)).images
-    shares = {"data": at_the_ends(truth)}
+    shares = {"data": float(metrics.at_the_ends(truth).mean())}
     sheet = [truth[:COLUMNS]]
     for ema in (True, False):
         model, weights = score_sde.load(workdir, ema=ema), "averaged" if ema else "raw"
         for (name, options), clip in itertools.product(SAMPLERS.items(), CLIPS):
             x = model.sample(jax.random.key(0), NUMBER, name.partition(",")[0], clip=clip, **options)
             pixels = images.to_pixels(x)
-            shares[f"{name}, {weights}, clip={clip}"] = at_the_ends(pixels)
+            shares[f"{name}, {weights}, clip={clip}"] = float(metrics.at_the_ends(pixels).mean())
             sheet += [pixels[:COLUMNS]] if ema and clip != "dynamic" else []
     for name, share in shares.items():
         print(f"{name:40} {share:.3f} of the numbers are 0 or 255")
@@ -44,8 +44,3 @@ def run(workdir: Path, data_dir: str, sde: str = "vp") -> None:
     files.replace(workdir / "samples.png", lambda file: images.write_png(file, picture, 3))
     files.replace(workdir / "figures.json", lambda file: file.write(json.dumps(shares, indent=2).encode()))
     print(f"{workdir / 'samples.png'}: a row of data, then for each sampler one without clipping and one with")
-
-
-def at_the_ends(pixels: np.ndarray) -> float:
-    """The share of numbers that are 0 or 255: of noise that was clipped it is large."""
-    return float(np.mean((pixels == 0) | (pixels == 255)))
