@@ -1,7 +1,8 @@
 """What the tables of fast solvers are made with: times, and rows of weights that become those of x."""
 
+import dataclasses
+import functools
 from collections.abc import Sequence
-from typing import NamedTuple
 
 import numpy as np
 
@@ -9,14 +10,15 @@ from score_sde.process import Process, in_float64
 from score_sde.sampling.tabulated import Table
 
 
-class Grid(NamedTuple):
+@dataclasses.dataclass(frozen=True)
+class Grid:
     """Times t_0 > ... > t_n and what they mean, in float64."""
 
     process: Process
     t: np.ndarray
     denoises: bool = True  # whether one more step, to level 0, follows
 
-    @property
+    @functools.cached_property
     def k(self) -> np.ndarray:
         return in_float64(self.process.noise_level, self.t)
 
