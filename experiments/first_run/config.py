@@ -20,7 +20,8 @@ RUN = {
     "optim.warmup": 300,
     "optim.ema_rate": 0.999,
     "eval.begin_ckpt": -1,
-    "sampling.method": "dpmpp_2m",
+    "sampling.method": "dpmpp_2m_sde",
+    "sampling.num_steps": 40,
 }
 
 
