@@ -13,8 +13,8 @@ NEXT_TESTS := $(addprefix tests/, \
   test_configs.py::test_a_config_shrunk_trains_stops_goes_on_samples_and_evaluates[vp/cifar10_ddpmpp_continuous] \
   test_fast.py::test_every_sampler_reports_the_evaluations_that_the_score_counts \
   test_likelihood.py::test_bits_per_dim_equal_the_closed_form test_parameterization.py \
-  test_flow.py::test_every_sampler_runs_from_time_one[ode-linear] \
-  test_flow.py::test_every_sampler_runs_from_time_one[unipc_2-cosine] \
+  test_flow.py::test_every_sampler_runs_from_time_one[linear-ode] \
+  test_flow.py::test_every_sampler_runs_from_time_one[cosine-unipc_2] \
   test_cond.py::test_a_null_condition_is_the_unconditional_network_to_the_last_bit \
   test_likelihood_bound.py::test_the_exact_score_makes_the_bound_an_equality \
   test_dequantization.py::test_training_variational_dequantisation_lowers_bits_per_dim \
