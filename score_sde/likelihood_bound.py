@@ -31,6 +31,7 @@ from score_sde.array_types import Images, Keys, PerSample, Times
 from score_sde.errors import UsageError
 from score_sde.process import LEAST_TIME, Model, Process, check_scalar
 from score_sde.randomness import Stream, expand, normal, stream, uniform
+from score_sde.sampling.solver import predict
 
 Bound = Callable[[Keys, Images], PerSample]
 
@@ -53,7 +54,7 @@ def likelihood_bound(process: Process, model: Model, *, num_times: int = 1, eps:
         """R(t), less a multiple of |z|^2 - D: its share in R where x is one of Gaussian data of x's own mean square."""
         z = normal(stream(keys, Stream.NOISE), x.shape[1:])
         x_t = expand(process.alpha(t), x) * x + expand(process.sigma(t), x) * z
-        r = z - model(x_t, t).eps
+        r = z - predict(model, x_t, t).eps
         share = (1 + jnp.square(process.noise_level(t)) / _mean_square(x)) ** -2.0
         return x[0].size * (_mean_square(r) - share * (_mean_square(z) - 1))
 

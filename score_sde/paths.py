@@ -13,14 +13,19 @@ from score_sde.sde import EDM, SDES
 
 
 @dataclasses.dataclass(frozen=True)
-class Linear(Process):
-    """alpha = 1 - t, sigma = t: flow matching and rectified flow (Lipman et al., 2023; Liu et al., 2023)."""
+class Path(Process):
+    """What the paths share: the steps of the predictor-corrector sampler, and the time at which samplers stop."""
 
     num_scales: int = 1000
     sampling_eps: float = 1e-3
 
     def __post_init__(self):
         self._check()
+
+
+@dataclasses.dataclass(frozen=True)
+class Linear(Path):
+    """alpha = 1 - t, sigma = t: flow matching and rectified flow (Lipman et al., 2023; Liu et al., 2023)."""
 
     def alpha(self, t: Scalars) -> Scalars:
         return 1 - t
@@ -37,14 +42,8 @@ class Linear(Process):
 
 
 @dataclasses.dataclass(frozen=True)
-class Trigonometric(Process):
+class Trigonometric(Path):
     """alpha = cos(pi t / 2), sigma = sin(pi t / 2) (Albergo and Vanden-Eijnden, 2023; "GVP" in SiT)."""
-
-    num_scales: int = 1000
-    sampling_eps: float = 1e-3
-
-    def __post_init__(self):
-        self._check()
 
     def alpha(self, t: Scalars) -> Scalars:
         return library_of(t).sin(math.pi / 2 * (1 - t))  # cos(pi t / 2), which in floating point is not 0 at t = 1
@@ -60,7 +59,7 @@ class Trigonometric(Process):
 
 
 @dataclasses.dataclass(frozen=True)
-class Cosine(Process):
+class Cosine(Path):
     """alpha = cos(phi(t)) / cos(phi(0)), alpha^2 + sigma^2 = 1 (Nichol and Dhariwal, 2021, eq. 17).
 
     phi(t) = pi/2 (t + s) / (1 + s).
@@ -68,11 +67,6 @@ class Cosine(Process):
     """
 
     s: float = 0.008
-    num_scales: int = 1000
-    sampling_eps: float = 1e-3
-
-    def __post_init__(self):
-        self._check()
 
     def alpha(self, t: Scalars) -> Scalars:
         return library_of(t).sin(self._slope * (1 - t)) / math.cos(self._slope * self.s)

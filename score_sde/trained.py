@@ -27,6 +27,8 @@ from score_sde.randomness import Stream, batch_keys, expand, stream
 from score_sde.sampling import SAMPLERS, Solver, slerp
 
 Report = Callable[[float], None]
+Classes = Array | np.ndarray | None
+Observed = tuple[Operator, Array, float]  # operator, y and noise of `posterior`
 DEQUANTIZER = "dequantizer"  # its folder in a workdir
 
 
@@ -46,13 +48,7 @@ def load(
 class Trained(Loaded):
     """A score network of a workdir. Images are in [0, 1], NHWC; x is in model range."""
 
-    def score(
-        self,
-        x: Images,
-        t: Times,
-        classes: Array | np.ndarray | None = None,
-        cond: Cond | None = None,
-    ) -> Images:
+    def score(self, x: Images, t: Times, classes: Classes = None, cond: Cond | None = None) -> Images:
         """The score of p_t at x (model range, float32), one time in (0, 1] for each image.
 
         classes: int (b,), short for cond={"labels": classes}. cond: arrays of b rows, see `score_sde.cond`; default the
@@ -60,15 +56,11 @@ class Trained(Loaded):
         """
         return self._at("score_fn", x, t, classes, cond)
 
-    def predict(
-        self, x: Images, t: Times, classes: Array | np.ndarray | None = None, cond: Cond | None = None
-    ) -> Prediction:
+    def predict(self, x: Images, t: Times, classes: Classes = None, cond: Cond | None = None) -> Prediction:
         """E[x_0 | x_t] and E[eps | x_t] at x, what samplers and likelihoods take. Arguments as of `score`."""
         return self._at("model", x, t, classes, cond)
 
-    def denoise(
-        self, x: Images, sigma: PerSample, classes: Array | np.ndarray | None = None, cond: Cond | None = None
-    ) -> Images:
+    def denoise(self, x: Images, sigma: PerSample, classes: Classes = None, cond: Cond | None = None) -> Images:
         """E[x_0 | x] of x = x_0 + sigma eps, in model range, whatever process the network was trained under.
 
         sigma: one noise level for each image, > 0 and of the process: up to sigma(1) / alpha(1). Others as of `score`.
@@ -77,22 +69,18 @@ class Trained(Loaded):
         t = jnp.clip(process.time(sigma), 0.0, 1.0)
         return self.predict(expand(process.alpha(t), x) * x, t, classes, cond).x0
 
-    def _at(
-        self, what: str, x: Images, t: Times, classes: Array | np.ndarray | None, cond: Cond | None
-    ) -> Images | Prediction:
+    def _at(self, what: str, x: Images, t: Times, classes: Classes, cond: Cond | None) -> Images | Prediction:
         """What a function of the experiment says of x_t."""
         cond = fitted(with_labels(cond, classes), self.experiment.cond_entries, len(x))
         return jax.tree.map(lambda rows: rows[: len(x)], self._said[what](self.params, *split(x, t, cond)))
 
     @functools.cached_property
     def _said(self) -> dict[str, Callable]:
-        def of(what: str) -> Callable:
-            def said(params: PyTree, x: Images, t: Times, cond: Cond | None) -> Images | Prediction:
-                return getattr(self.experiment, what)(params, cond=cond)(x, t)
+        def said(what: str, params: PyTree, x: Images, t: Times, cond: Cond | None) -> Images | Prediction:
+            return getattr(self.experiment, what)(params, cond=cond)(x, t)
 
-            return pmap(said, in_axes=(None, 0, 0, 0), out_axes=None)
-
-        return {what: of(what) for what in ("score_fn", "model")}
+        axes = dict(in_axes=(None, 0, 0, 0), out_axes=None)
+        return {what: pmap(functools.partial(said, what), **axes) for what in ("score_fn", "model")}
 
     def sample(
         self,
@@ -150,7 +138,7 @@ class Trained(Loaded):
         compile_only: bool = False,
         *,
         cond: Cond | None = None,
-        observed: tuple[Operator, Array, float] | None = None,
+        observed: Observed | None = None,
         **options: Any,
     ) -> tuple[Images, Array]:
         """One image in [0, 1] and its number of network evaluations for each key. compile_only: see `Runner`.
@@ -167,7 +155,7 @@ class Trained(Loaded):
         compile_only: bool = False,
         *,
         cond: Cond | None = None,
-        observed: tuple[Operator, Array, float] | None = None,
+        observed: Observed | None = None,
         **options: Any,
     ) -> tuple[Images, Array, Array]:
         """As `sample_with_nfe`, and the evaluations made for the batch, those too for which a sample waits."""
@@ -188,9 +176,7 @@ class Trained(Loaded):
         x = experiment.scaling.to_unit(x)
         return (jnp.clip(x, 0, 1) if observed is None else finished(np.asarray(x), *observed)), nfe, batch_nfe
 
-    def sampling_bytes(
-        self, n: int, cond: Cond | None = None, observed: tuple[Operator, Array, float] | None = None
-    ) -> int:
+    def sampling_bytes(self, n: int, cond: Cond | None = None, observed: Observed | None = None) -> int:
         """That each device needs to draw n samples at once by the config's sampler, given what `_given` takes."""
         method, keys = self.config.sampling.method.lower(), batch_keys(jax.random.key(0), n)
         conditional, runner = self._sampler(method, {})
@@ -394,13 +380,7 @@ class Trained(Loaded):
         return x
 
 
-def _given(
-    conditional: Conditional,
-    method: str,
-    cond: Cond | None,
-    observed: tuple[Operator, Array, float] | None,
-    n: int,
-) -> Given:
+def _given(conditional: Conditional, method: str, cond: Cond | None, observed: Observed | None, n: int) -> Given:
     """What n samples are given. Raises `UsageError` for what there is not, or the method has no way to."""
     observation = None if observed is None else conditional.observed(*observed)
     conditional.check(Given(cond, observation), method)

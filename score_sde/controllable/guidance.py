@@ -81,7 +81,7 @@ def extrapolation(main: Model, reference: Model, *, scale: float = 1.0, interval
         return main if scale == 1 else reference
 
     def guided(prediction: Prediction, x: Images, t: Times) -> Prediction:
-        return jax.tree.map(lambda own, base: base + scale * (own - base), prediction, reference(x, t))
+        return jax.tree.map(lambda own, base: base + scale * (own - base), prediction, predict(reference, x, t))
 
     return _within(interval, main, guided, functools.partial(passes, reference))
 

@@ -36,7 +36,7 @@ from score_sde.errors import UsageError
 from score_sde.process import Model, Prediction, Process, check_scalar
 from score_sde.randomness import expand, normal
 from score_sde.sampling import Project
-from score_sde.sampling.solver import CountedModel, evaluations
+from score_sde.sampling.solver import CountedModel, evaluations, predict
 
 
 class Options(NamedTuple):
@@ -150,7 +150,7 @@ def denoised(model: Model, x: Images, t: Times) -> tuple[Prediction, Callable[[I
     """The prediction at x, and u -> (d x0 / dx)^T u: one evaluation of the network, to be differentiated."""
 
     def mean(x: Images) -> tuple[Images, Images]:
-        prediction = model(x, t)
+        prediction = predict(model, x, t)
         return prediction.x0, prediction.eps
 
     x0, pull_back, eps = jax.vjp(mean, x, has_aux=True)

@@ -8,14 +8,13 @@ the same Brownian path. (The published algorithm draws fresh noise then, which f
 from typing import NamedTuple
 
 import jax.numpy as jnp
-import numpy as np
 
 from score_sde.array_types import Array, Images, Int, Keys, PerSample, Times
 from score_sde.errors import UsageError
 from score_sde.process import Model, Process, score
 from score_sde.randomness import Stream, expand, stream
 from score_sde.sampling.brownian import brownian
-from score_sde.sampling.predictors import Diffusion
+from score_sde.sampling.predictors import Diffusion, check_diffusion, diffusion_at
 from score_sde.sampling.solver import Solver, check_eps, evaluations, predict
 
 FIRST_STEP, SAFETY, EXPONENT = 0.01, 0.9, 0.9  # h_init, theta and r of the algorithm
@@ -46,7 +45,7 @@ def adaptive(
 
     rtol: relative to the pixels; 0.01 to 0.05 in the reference. atol: absolute; there one of 256 levels, 2/256 for data
     in [-1, 1] and 1/256 in [0, 1]. eps: last time, default `process.sampling_eps`.
-    diffusion: w > 0, or w(t), of the reverse SDE whose noise has the variance w g^2 dt (`predictors`, eq. 1).
+    diffusion: w >= 0, or w(t), of the reverse SDE whose noise has the variance w g^2 dt (`predictors`, eq. 1).
     noise_removal: return the posterior mean of the data at eps (Tweedie), for 1 more evaluation.
     A sample on which the solver fails is NaN. Raises `UsageError` for tolerances that are not positive, and for
     processes whose f and g are infinite at t = 1.
@@ -58,21 +57,17 @@ def adaptive(
             f"The adaptive SDE needs f and g, which are infinite at t = 1 of {type(process).__name__}; set "
             "sampling.method=ode, or another."
         )
-    if not callable(diffusion) and not 0 <= diffusion < np.inf:
-        raise UsageError(f"sampling.diffusion={diffusion} must be 0 or more, and finite.")
+    check_diffusion(diffusion)
     eps = process.sampling_eps if eps is None else eps
     check_eps(eps)
 
-    def w(t: Times) -> Times | float:
-        return diffusion(t) if callable(diffusion) else diffusion
-
     def drift(x: Images, t: Times) -> Images:
         """Of the reverse SDE, per unit of time running down."""
-        pull = expand((1 + w(t)) / 2 * jnp.square(process.g(t)), x)
+        pull = expand((1 + diffusion_at(diffusion, t)) / 2 * jnp.square(process.g(t)), x)
         return pull * score(process, predict(model, x, t), t) - expand(process.f(t), x) * x
 
     def diffuse(t: Times, dw: Images) -> Images:
-        return expand(w(t) ** 0.5 * process.g(t), dw) * dw
+        return expand(diffusion_at(diffusion, t) ** 0.5 * process.g(t), dw) * dw
 
     def init(keys: Keys, x: Images) -> State:
         t = jnp.ones(len(x), x.dtype)

@@ -34,6 +34,7 @@ from score_sde.errors import UsageError, one_of
 from score_sde.process import Model, Process, in_float64
 from score_sde.randomness import Noise, normal
 from score_sde.sampling.grids import time_grid
+from score_sde.sampling.predictors import check_diffusion
 from score_sde.sampling.rows import KEEP, Grid, Rows, first_step
 from score_sde.sampling.solver import Project, Solver, check_eps
 from score_sde.sampling.tabulated import Table, tabulated
@@ -319,8 +320,7 @@ def fast_solver(
         raise UsageError(f"sampling.eta={chosen.eta} must be in [0, 1]: 0 is deterministic, 1 ancestral.")
     if not (chosen.s_churn >= 0 and 0 <= chosen.s_min <= chosen.s_max and chosen.s_noise > 0):
         raise UsageError("Churn needs sampling.s_churn >= 0, 0 <= s_min <= s_max and s_noise > 0.")
-    if not 0 <= chosen.diffusion < np.inf:
-        raise UsageError(f"sampling.diffusion={chosen.diffusion} must be 0 or more, and finite.")
+    check_diffusion(chosen.diffusion)
     t = time_grid(process, grid, num_steps, eps=eps, rho=rho)
     if process.begins_in_noise:
         rest = build(Grid(process, t[1:], noise_removal), chosen) if num_steps > 1 else None

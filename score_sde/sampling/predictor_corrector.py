@@ -15,7 +15,7 @@ from score_sde.errors import UsageError, one_of
 from score_sde.process import Model, Process, score
 from score_sde.randomness import Noise, Stream, expand, normal, stream
 from score_sde.sampling.correctors import CORRECTORS
-from score_sde.sampling.predictors import PREDICTORS, Diffusion, ancestral_sampling, exponential
+from score_sde.sampling.predictors import PREDICTORS, Diffusion, ancestral_sampling, check_diffusion, exponential
 from score_sde.sampling.solver import Project, Solver, check_eps, evaluations, planned, predict
 
 
@@ -58,8 +58,7 @@ def predictor_corrector(
     if step_of is None and correct is None:
         raise UsageError("sampling.predictor and sampling.corrector are both 'none': nothing would be sampled.")
     w = 0.0 if probability_flow else diffusion
-    if not callable(w) and not 0 <= w < np.inf:
-        raise UsageError(f"sampling.diffusion={w} must be 0 or more, and finite; 1 is the paper's reverse SDE.")
+    check_diffusion(w)
     if step_of is ancestral_sampling and w != 1:
         raise UsageError(
             "Ancestral sampling has no probability flow and one diffusion only; set sampling.predictor to "

@@ -13,6 +13,7 @@ A predictor is given the time t and that at which its step ends, or None for a s
 the chain, wherever it ends.
 """
 
+import math
 from collections.abc import Callable
 from typing import NamedTuple
 
@@ -51,14 +52,14 @@ def euler_maruyama(process: Process, t: Times, t_next: Times | None = None, w: D
             f"Euler-Maruyama needs f and g, which are infinite at t = 1 of {type(process).__name__}; set "
             "sampling.predictor=exponential."
         )
-    n, g, w = process.steps_a_unit(t, t_next), process.g(t), _at(w, t)
+    n, g, w = process.steps_a_unit(t, t_next), process.g(t), diffusion_at(w, t)
     return _of_score(process, t, 1 - process.f(t) / n, (1 + w) / 2 * jnp.square(g) / n, w**0.5 * g / n**0.5)
 
 
 def reverse_diffusion(process: Process, t: Times, t_next: Times | None = None, w: Diffusion = 1.0) -> Step:
     """Eq. (1) discretised as the chain is (eq. 46 of the paper). Raises `UsageError` for processes without a chain."""
     f, g = chain_of(process, "The reverse-diffusion predictor needs").chain(t, t_next)
-    w = _at(w, t)
+    w = diffusion_at(w, t)
     return _of_score(process, t, 1 - f, (1 + w) / 2 * jnp.square(g), w**0.5 * g)
 
 
@@ -74,7 +75,7 @@ def exponential(process: Process, t: Times, t_next: Times, w: Diffusion = 1.0) -
     With r the ratio of the noise levels at t_next and t, x_next = alpha x0 + sigma (r^w eps + sqrt(1 - r^(2 w)) z) at
     t_next. It is finite where alpha(1) = 0, so that r is 0.
     """
-    alpha, sigma, w = process.alpha(t_next), process.sigma(t_next), _at(w, t)
+    alpha, sigma, w = process.alpha(t_next), process.sigma(t_next), diffusion_at(w, t)
     ratio = sigma * process.alpha(t) / (alpha * process.sigma(t))
     kept = ratio**w
     return Step(None, alpha, sigma * kept, sigma * jnp.sqrt(1 - jnp.square(kept)))
@@ -85,8 +86,15 @@ def _of_score(process: Process, t: Times, a: PerSample, b: PerSample, c: PerSamp
     return Step(a, None, -b / process.sigma(t), c)
 
 
-def _at(w: Diffusion, t: Times) -> Times | float:
+def diffusion_at(w: Diffusion, t: Times) -> Times | float:
+    """w at times."""
     return w(t) if callable(w) else w
+
+
+def check_diffusion(w: Diffusion) -> None:
+    """Raises `UsageError` for a number w that is negative or not finite."""
+    if not callable(w) and not 0 <= w < math.inf:
+        raise UsageError(f"sampling.diffusion={w} must be 0 or more, and finite; 1 is the paper's reverse SDE.")
 
 
 PREDICTORS: dict[str, Predictor | None] = {

@@ -83,15 +83,6 @@ def first_step(process: Process, t: np.ndarray, table: Table | None, kept: float
     data = table is not None and table.predicts_data
     weights = (alpha, sigma * kept) if data else (sigma * kept, alpha)
     width = 2 if table is None else table.base.shape[1]
-    row = np.array([[0.0, weights[0]] + [0.0] * (width - 2)])
-    noise = sigma * np.sqrt(1 - kept**2)
-    if table is None:
-        return Table(data, t[:1], row, row, np.array([weights[1]]), np.array([noise]))
-    return Table(
-        data,
-        np.append(t[0], table.t),
-        np.concatenate([row, table.base]),
-        np.concatenate([row, table.trial]),
-        np.append(weights[1], table.other),
-        np.append(noise, table.noise),
-    )
+    row, noise = np.array([[0.0, weights[0]] + [0.0] * (width - 2)]), sigma * np.sqrt(1 - kept**2)
+    first = Table(data, t[:1], row, row, np.array(weights[1:]), np.array([noise]))
+    return first if table is None else Table(data, *map(np.concatenate, zip(first[1:], table[1:], strict=True)))
