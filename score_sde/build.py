@@ -11,12 +11,12 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 from flax import traverse_util
-from ml_collections import ConfigDict
 
 from score_sde import dequantization, likelihood
 from score_sde.array_types import Images, Keys, PerSample, PyTree, ScoreFn, Times
 from score_sde.classification import Classification
 from score_sde.cond import Cond, blank, check_names, dropped, names
+from score_sde.config import Config
 from score_sde.config_checks import check_positive, check_values
 from score_sde.dequantization import Dequantization
 from score_sde.errors import UsageError, one_of
@@ -63,7 +63,7 @@ class Experiment(Trainable):
 
     evaluated = ("loss", "t", "square", "along")
 
-    def __init__(self, config: ConfigDict):
+    def __init__(self, config: Config):
         name = config.model.name
         if name in CLASSIFIERS:
             raise UsageError(f"model.name={name} is a classifier and has no score: score_sde.load_classifier loads it.")
@@ -372,7 +372,7 @@ class Dequantizing:
         return likelihood_bound(sde, model, num_times=self.options["num_times"])(keys, y) + log_q
 
 
-def trainable(config: ConfigDict) -> Experiment | Classification:
+def trainable(config: Config) -> Experiment | Classification:
     """What the config's network is: of a score, or a classifier."""
     return (Classification if config.model.name in CLASSIFIERS else Experiment)(config)
 

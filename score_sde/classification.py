@@ -4,11 +4,11 @@ from collections.abc import Callable
 
 import jax.numpy as jnp
 import optax
-from ml_collections import ConfigDict
 
 from score_sde import images
 from score_sde.array_types import Array, Float, Images, Keys, Labels, PerSample, Pixels, PyTree, Times
 from score_sde.cond import Cond, Entries, Entry
+from score_sde.config import Config
 from score_sde.config_checks import check_values
 from score_sde.errors import UsageError
 from score_sde.models import CLASSIFIERS, MODELS
@@ -23,7 +23,7 @@ from score_sde.weights import NoiseWeight
 class Classification(Trainable):
     """The noise-conditional classifier of a config, and its loss, as functions of parameters."""
 
-    def __init__(self, config: ConfigDict):
+    def __init__(self, config: Config):
         if config.model.name in MODELS:
             raise UsageError(f"model.name={config.model.name} is no classifier; these are: {', '.join(CLASSIFIERS)}.")
         check_values(config)

@@ -2,16 +2,15 @@
 
 import math
 
-from ml_collections import ConfigDict
-
 from score_sde import dequantization, ema, likelihood
+from score_sde.config import Config
 from score_sde.data import OPTIONS, Options, dataset
 from score_sde.errors import UsageError, one_of
 from score_sde.models import PRECISIONS
 from score_sde.sampling.probability_flow import check_tolerances
 
 
-def check_values(config: ConfigDict) -> None:
+def check_values(config: Config) -> None:
     """Raises `UsageError` for a value out of range, or values that make no sense together."""
     dataset(config.data.dataset, config.data.data_dir)
     Options(**{key: config.data[key] for key in OPTIONS}).check()

@@ -6,11 +6,11 @@ from pathlib import Path
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
-from ml_collections import ConfigDict
 
 from score_sde import parallel, workdir
 from score_sde.build import Classification, Experiment, parameter_counts, trainable
 from score_sde.conditional import Conditional, Given
+from score_sde.config import Config
 from score_sde.controllable.conditions import chosen_class, observation_of
 from score_sde.loaded import stored_config
 from score_sde.memory import tree_bytes
@@ -20,7 +20,7 @@ from score_sde.recipe import replaced
 MIB = 2**20
 
 
-def describe(config: ConfigDict) -> None:
+def describe(config: Config) -> None:
     """Prints the resolved config, the network layer by layer, memory and sampler if any; the last line is JSON."""
     experiment = trainable(config)
     taken = replaced(config)

@@ -8,10 +8,10 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-from ml_collections import ConfigDict
 
 from score_sde import averages, data, files, identities, images, metrics, parallel, workdir
 from score_sde import report as page
+from score_sde.config import Config
 from score_sde.controllable.conditions import observation_of
 from score_sde.errors import UsageError, warn
 from score_sde.loaded import TrainedClassifier, load_classifier
@@ -32,7 +32,7 @@ NOISE_LEVELS = 10  # that the accuracy of a classifier is evaluated at
 ELSEWHERE = "name a folder to write to by --out=DIR"
 
 
-def evaluate(config: ConfigDict, directory: str | Path, folder: str = "eval", out: str | Path | None = None) -> None:
+def evaluate(config: Config, directory: str | Path, folder: str = "eval", out: str | Path | None = None) -> None:
     """Evaluates snapshots `eval.begin_ckpt`..`eval.end_ckpt`; the last checkpoint where there are none, or begin is -1.
 
     Writes `folder`/report.json and report.html, after each checkpoint anew, and every round beneath it: the same call
@@ -131,7 +131,7 @@ def _parts_of_classifier(model: TrainedClassifier) -> dict[str, Callable[[Path],
     }
 
 
-def sample(config: ConfigDict, directory: str | Path, out: str | Path | None = None) -> None:
+def sample(config: Config, directory: str | Path, out: str | Path | None = None) -> None:
     """Writes `sampling.num_samples` samples of the last checkpoint to samples/, as .npz and as a sheet.
 
     Their names end in a digest of all that they depend on, so that samples of other settings stay what they are, and
@@ -371,7 +371,7 @@ def _over_split(rounds: Keep, name: str, n: int, size: int, repeats: int, chunk:
     return {key: np.concatenate([arrays[key] for arrays in found]).reshape(repeats, n) for key in found[0]}
 
 
-def _steps_to_evaluate(config: ConfigDict, available: list[int]) -> list[int]:
+def _steps_to_evaluate(config: Config, available: list[int]) -> list[int]:
     frequency, options = config.training.snapshot_freq, config.eval
     if options.begin_ckpt < 0:
         return available[-1:]

@@ -7,12 +7,12 @@ from pathlib import Path
 
 import jax
 import numpy as np
-from ml_collections import ConfigDict, FrozenConfigDict
 
 from score_sde import checkpoints, ema, workdir
 from score_sde.array_types import Array, Float, Images, Keys, PerSample, Pixels, PyTree, Times
 from score_sde.build import Classification, Dequantizing, Experiment
 from score_sde.cond import Cond, taken
+from score_sde.config import Config, FrozenConfig
 from score_sde.digest import digest
 from score_sde.errors import UsageError
 from score_sde.parallel import fully_sharded, place, pmap, split
@@ -21,18 +21,18 @@ from score_sde.state import TrainState
 
 
 def load_classifier(
-    directory: str | Path, step: int | None = None, config: ConfigDict | None = None
+    directory: str | Path, step: int | None = None, config: Config | None = None
 ) -> "TrainedClassifier":
     """The noise-conditional classifier of a workdir, with its EMA weights. Arguments and errors as those of `load`."""
     step = available_step(directory, step)
     return TrainedClassifier(Classification(config_of(Path(directory), config)), Path(directory), step)
 
 
-def config_of(directory: Path, given: ConfigDict | None) -> FrozenConfigDict:
+def config_of(directory: Path, given: Config | None) -> FrozenConfig:
     """The workdir's, or another that describes the same run."""
     if given is not None:
         workdir.check_same_run(directory, given.to_dict())
-    return FrozenConfigDict(stored_config(directory) if given is None else given)
+    return FrozenConfig(stored_config(directory) if given is None else given)
 
 
 def available_step(directory: str | Path, step: int | None) -> int:
@@ -44,7 +44,7 @@ def available_step(directory: str | Path, step: int | None) -> int:
     return step
 
 
-def stored_config(directory: Path) -> ConfigDict:
+def stored_config(directory: Path) -> Config:
     """The config that a workdir was trained with."""
 
     def restore(value):
@@ -53,7 +53,7 @@ def stored_config(directory: Path) -> ConfigDict:
         return tuple(value) if isinstance(value, list) else value
 
     stored = workdir.read(directory, "config.json")
-    return ConfigDict(restore(workdir.completed(stored))).lock()
+    return Config(restore(workdir.completed(stored))).lock()
 
 
 class Loaded:
@@ -97,7 +97,7 @@ class Loaded:
         return place(params, fully_sharded(params, math.gcd(self.config.training.fsdp, jax.device_count())))
 
     @property
-    def config(self) -> ConfigDict:
+    def config(self) -> Config:
         return self.experiment.config
 
     @property

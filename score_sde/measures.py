@@ -6,12 +6,12 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
-from ml_collections import ConfigDict
 
 from score_sde import data, metrics, workdir
 from score_sde.array_types import Float
 from score_sde.backend import cache_folder, expanded
 from score_sde.build import clip_of
+from score_sde.config import Config
 from score_sde.controllable.conditions import ALL, chosen_class
 from score_sde.errors import UsageError, one_of, warn
 from score_sde.metrics import ends
@@ -45,7 +45,7 @@ class Measure(NamedTuple):
         return figures | ({"warning": warning} if warning else {})
 
 
-def measure(config: ConfigDict) -> Measure | None:
+def measure(config: Config) -> Measure | None:
     """That of config.metrics; None if it names no features. Raises `UsageError` if anything for it cannot be had."""
     if config.metrics.features == "none":
         return None
@@ -55,7 +55,7 @@ def measure(config: ConfigDict) -> Measure | None:
     return Measure(of, statistics, functools.cache(lambda n: _baselines(config, n, of, statistics, load)))
 
 
-def ends_of_data(config: ConfigDict) -> Float[np.ndarray, " n"] | None:
+def ends_of_data(config: Config) -> Float[np.ndarray, " n"] | None:
     """`metrics.at_the_ends` of images that are evaluated on, decoded now; None if these cannot be had.
 
     Nor are they of samples of one class, of which there may be none among so few.
@@ -64,7 +64,7 @@ def ends_of_data(config: ConfigDict) -> Float[np.ndarray, " n"] | None:
         return None
     options = config.data.to_dict() | {"in_memory_gib": 0.0}  # only these are decoded
     try:
-        source = load_data(ConfigDict({"data": options}), train=False)
+        source = load_data(Config({"data": options}), train=False)
         n = min(len(source), ends.IMAGES)
         return metrics.at_the_ends(source.take(np.arange(n) * len(source) // n).images)
     except UsageError:
@@ -81,12 +81,12 @@ def remedy(sampling: Any) -> str:
     return ", ".join([*ways, "or train longer" if ways else "train longer"])
 
 
-def folder(config: ConfigDict) -> Path:
+def folder(config: Config) -> Path:
     """Where weights, trained features and statistics are kept."""
     return expanded(config.metrics.dir) if config.metrics.dir else cache_folder()
 
 
-def _features(config: ConfigDict, load: Load) -> metrics.Features:
+def _features(config: Config, load: Load) -> metrics.Features:
     """Those of config.metrics. Raises `UsageError` if they cannot be had."""
     options = config.metrics
     if one_of("metrics.features", options.features, ("inception", "trained")) == "inception":
@@ -95,7 +95,7 @@ def _features(config: ConfigDict, load: Load) -> metrics.Features:
     return metrics.trained_features(load(True), small, folder(config), options.batch_size)
 
 
-def _statistics(config: ConfigDict, of: metrics.Features, load: Load) -> metrics.Statistics:
+def _statistics(config: Config, of: metrics.Features, load: Load) -> metrics.Statistics:
     """Those of config.metrics: from a file, or of a split of the data set, computed now or by an earlier call."""
     options = config.metrics
     if options.statistics:
@@ -129,7 +129,7 @@ def _statistics(config: ConfigDict, of: metrics.Features, load: Load) -> metrics
 
 
 def _baselines(
-    config: ConfigDict, n: int, of: metrics.Features, statistics: metrics.Statistics, load: Load
+    config: Config, n: int, of: metrics.Features, statistics: metrics.Statistics, load: Load
 ) -> metrics.Baselines:
     """Those of n samples, computed now or by an earlier call."""
     held_out, shape = _held_out(config, statistics, load), (config.data.image_size,) * 2 + (config.data.num_channels,)
@@ -147,7 +147,7 @@ def _baselines(
     return found
 
 
-def _held_out(config: ConfigDict, statistics: metrics.Statistics, load: Load) -> data.Source | None:
+def _held_out(config: Config, statistics: metrics.Statistics, load: Load) -> data.Source | None:
     """The split that the statistics are not of; None if it has the same images, or cannot be had."""
     try:
         found = load((statistics.about.get("split") or config.metrics.split) == "test")

@@ -9,8 +9,7 @@ import dataclasses
 from collections.abc import Collection, Mapping
 from typing import Any
 
-from ml_collections import ConfigDict
-
+from score_sde.config import Config
 from score_sde.errors import UsageError, one_of
 from score_sde.objective import Objective
 from score_sde.parameterization import PARAMETERIZATIONS, Parameterization
@@ -32,7 +31,7 @@ REPLACED = {
 NO_ARGUMENTS = ("name", "parent", "compute", "sampling_eps", "params")  # fields that are not a config's
 
 
-def objective_of(config: ConfigDict) -> Objective:
+def objective_of(config: Config) -> Objective:
     """The objective of a config. Raises `UsageError` for what is set twice, and for what does not go together."""
     process, times = process_of(config), times_of(config)
     parameterization, weight = _chosen(config, "parameterization", PARAMETERIZATIONS), _weight(config)
@@ -55,12 +54,12 @@ def objective_of(config: ConfigDict) -> Objective:
     return Objective(process, parameterization, times, weight)
 
 
-def process_of(config: ConfigDict) -> Process:
+def process_of(config: Config) -> Process:
     """`process`, or the paper's `sde`."""
     return _chosen(config, "process", PROCESSES) or construct("sde", SDES, dict(config.sde))
 
 
-def times_of(config: ConfigDict) -> TimeLaw:
+def times_of(config: Config) -> TimeLaw:
     """`times`, or the paper's `training.continuous`."""
     times, continuous = _chosen(config, "times", TIMES), config.training.continuous
     if times is not None and not continuous:
@@ -68,13 +67,13 @@ def times_of(config: ConfigDict) -> TimeLaw:
     return times or TIMES["uniform" if continuous else "chain"]()
 
 
-def replaced(config: ConfigDict) -> dict[str, str]:
+def replaced(config: Config) -> dict[str, str]:
     """The keys of the paper's configs, or sections, that say nothing, each with what takes its place: "KEY=VALUE"."""
     values = {new: config[new.split(".")[0]][new.split(".")[1]] for new in REPLACED}
     return {old: f"{new}={value}" for new, value in values.items() if value for old in REPLACED[new]}
 
 
-def check_overrides(config: ConfigDict, overrides: Collection[str]) -> None:
+def check_overrides(config: Config, overrides: Collection[str]) -> None:
     """Raises `UsageError` if a key of the paper's configs is overridden that a section has taken the place of."""
     for old, new in replaced(config).items():
         if twice := [key for key in overrides if key == old or key.startswith(old + ".")]:
@@ -95,7 +94,7 @@ def construct(section: str, choices: Mapping[str, Any], values: Mapping[str, Any
     return cls(**arguments)
 
 
-def _chosen(config: ConfigDict, section: str, choices: Mapping[str, Any], **others: Any) -> Any:
+def _chosen(config: Config, section: str, choices: Mapping[str, Any], **others: Any) -> Any:
     """What a section names, None if it names nothing."""
     values = {key: value for key, value in dict(config[section]).items() if value is not None} | others
     if values["name"]:
@@ -105,7 +104,7 @@ def _chosen(config: ConfigDict, section: str, choices: Mapping[str, Any], **othe
     return None
 
 
-def _weight(config: ConfigDict) -> Weight:
+def _weight(config: Config) -> Weight:
     """`weight`, or the paper's `training.likelihood_weighting` and `reduce_mean`."""
     training = config.training
     if config.weight.name and training.likelihood_weighting:

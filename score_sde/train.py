@@ -11,7 +11,6 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-from ml_collections import ConfigDict
 
 from score_sde import averages, data, ema, files, images, parallel, workdir
 from score_sde.array_types import Array, Keys, Pixels, PyTree
@@ -19,6 +18,7 @@ from score_sde.backend import program
 from score_sde.build import Classification, Experiment, trainable
 from score_sde.checkpoints import Checkpoints, Retention, steps
 from score_sde.cond import Cond, taken
+from score_sde.config import Config
 from score_sde.divergence import DivergenceError, Losses
 from score_sde.errors import UsageError, tell, warn
 from score_sde.memory import tree_bytes
@@ -83,7 +83,7 @@ def accumulated(fn: Callable[..., PyTree], parts: int) -> Callable[..., PyTree]:
 
 
 def train(
-    config: ConfigDict,
+    config: Config,
     directory: str | Path,
     overrides: Mapping[str, Any] | None = None,
     allowed: Collection[str] = (),
@@ -134,7 +134,7 @@ def train(
                 raise UsageError(f"The last checkpoint is not saved; free space in {directory} and start this again.")
 
 
-def _check_schedule(config: ConfigDict) -> None:
+def _check_schedule(config: Config) -> None:
     """Warns of a run that ends before its learning rate has risen."""
     warmup, updates = config.optim.warmup, config.training.n_iters
     if warmup >= updates and parallel.is_first():
@@ -267,7 +267,7 @@ def _loop(
             draw(step)
 
 
-def _retention(config: ConfigDict, imported: Sequence[int]) -> Retention:
+def _retention(config: Config, imported: Sequence[int]) -> Retention:
     training = config.training
     return Retention(training.keep_last, training.snapshot_freq, training.keep_best, tuple(imported))
 
@@ -283,7 +283,7 @@ def _check_space(directory: Path, experiment: Experiment | Classification) -> No
         )
 
 
-def load_data(config: ConfigDict, *, train: bool) -> data.Source:
+def load_data(config: Config, *, train: bool) -> data.Source:
     options = config.data
     return data.load(
         options.dataset,

@@ -5,12 +5,12 @@ from pathlib import Path
 
 import jax
 import jax.numpy as jnp
-from ml_collections import ConfigDict
 
 from score_sde import checkpoints, data, files, images, parallel, workdir
 from score_sde.array_types import Array, Pixels, PyTree
 from score_sde.build import Dequantizing
 from score_sde.checkpoints import Retention
+from score_sde.config import Config
 from score_sde.divergence import DivergenceError, Losses
 from score_sde.ema import Ramp
 from score_sde.errors import UsageError
@@ -42,7 +42,7 @@ def dequantizer_step(dequantizing: Dequantizing) -> Callable[[TrainState, PyTree
     return step
 
 
-def train_dequantizer(config: ConfigDict, directory: str | Path) -> None:
+def train_dequantizer(config: Config, directory: str | Path) -> None:
     """Trains until `dequantizer.n_iters` updates are made, going on from the last checkpoint if there is one.
 
     The score is that of the workdir's last checkpoint when this began. Writes DEQUANTIZER under the workdir. Raises

@@ -9,11 +9,11 @@ import jax
 import jax.numpy as jnp
 import optax
 from flax import traverse_util
-from ml_collections import ConfigDict
 
 from score_sde import ema, images
 from score_sde.array_types import Array, Images, Keys, PerSample, Pixels, PyTree, Times
 from score_sde.cond import Cond, Entries, blank
+from score_sde.config import Config
 from score_sde.models import PRECISIONS, Compute, is_trainable
 from score_sde.objective import Objective
 from score_sde.parallel import on_host
@@ -29,7 +29,7 @@ class Trainable(abc.ABC):
     evaluated: tuple[str, ...] = ("loss",)
     is_frozen = False  # whether `sde` has the numbers of its parameters
 
-    def __init__(self, config: ConfigDict, choices: dict[str, Any], objective: Objective):
+    def __init__(self, config: Config, choices: dict[str, Any], objective: Objective):
         self.config = config
         self.scaling = images.CENTERED if config.data.centered else images.UNIT
         self.image_shape = (config.data.image_size, config.data.image_size, config.data.num_channels)
@@ -141,7 +141,7 @@ class Trainable(abc.ABC):
         return images.dequantize(stream(keys, Stream.DEQUANTIZE), x) if wanted else x
 
 
-def _optimizer(config: ConfigDict, param_shapes: PyTree) -> optax.GradientTransformation:
+def _optimizer(config: Config, param_shapes: PyTree) -> optax.GradientTransformation:
     optim = config.optim
     mask = traverse_util.path_aware_map(lambda path, _: is_trainable(path), param_shapes)
     return adam(

@@ -8,13 +8,13 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-from ml_collections import ConfigDict
 
 from score_sde import checkpoints, images, workdir
 from score_sde.array_types import Array, Float, Images, Key, Keys, PerSample, PyTree, Times
 from score_sde.build import Dequantizing, Experiment
 from score_sde.cond import Cond, fitted, rows, with_labels
 from score_sde.conditional import Conditional, Given, finished, unused_option
+from score_sde.config import Config
 from score_sde.controllable import Operator
 from score_sde.controllable.conditions import ALL, chosen_class
 from score_sde.errors import UsageError, one_of
@@ -33,7 +33,7 @@ DEQUANTIZER = "dequantizer"  # its folder in a workdir
 
 
 def load(
-    directory: str | Path, step: int | None = None, config: ConfigDict | None = None, *, ema: bool | str = True
+    directory: str | Path, step: int | None = None, config: Config | None = None, *, ema: bool | str = True
 ) -> "Trained":
     """The model trained in a workdir, with its EMA weights, or without averaging where `ema` is False.
 
@@ -234,7 +234,7 @@ class Trained(Loaded):
             experiment = self.experiment
             if options:
                 # A copy: what is made of a frozen one shares its sections with all others that are.
-                config = ConfigDict(self.config).copy_and_resolve_references()
+                config = Config(self.config).copy_and_resolve_references()
                 for name, value in options.items():
                     one_of("option of config.sampling or config.guidance", name, [*config.sampling, *config.guidance])
                     config["sampling" if name in config.sampling else "guidance"][name] = value

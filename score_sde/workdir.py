@@ -226,7 +226,7 @@ def completed(stored: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def inherit(workdir: Path, config: Any, overrides: Collection[str]) -> None:
-    """Takes the `INHERITED` values of a workdir with checkpoints into a ConfigDict, but for those in `overrides`."""
+    """Takes the `INHERITED` values of a workdir with checkpoints into a config, but for those in `overrides`."""
     if not checkpoints.steps(Path(workdir) / "checkpoints") or not (stored := read(workdir, "config.json")):
         return
     flat = flatten(completed(stored))
