@@ -174,6 +174,7 @@ def base() -> ConfigDict:
     config.parameterization = _choice(dict(noise_cond=str, time_scale=float, sigma_data=float))
     config.times = _choice(dict(eps=float, P_mean=float, P_std=float, mean=float, std=float))
     config.weight = _choice(dict(reduction=str, sigma_data=float, gamma=float, base=str, features=int))
+    config.encoder = _choice(dict(size=int, entry=str, features=int))
     config.sde = dict(name="vesde")
     config.model = dict(name="ncsnpp")
     return config

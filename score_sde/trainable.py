@@ -14,12 +14,12 @@ from score_sde import ema, images
 from score_sde.array_types import Array, Images, Keys, PerSample, Pixels, PyTree, Times
 from score_sde.cond import Cond, Entries, blank
 from score_sde.config import Config
-from score_sde.models import PRECISIONS, Compute, is_trainable
+from score_sde.models import PRECISIONS, Compute, check_computes, is_trainable
 from score_sde.objective import Objective
 from score_sde.parallel import on_host
+from score_sde.pieces import construct, named
 from score_sde.process import Process
 from score_sde.randomness import Stream, sample_keys, stream
-from score_sde.recipe import construct
 from score_sde.state import TrainState, adam, initial_state
 
 
@@ -35,8 +35,14 @@ class Trainable(abc.ABC):
         self.image_shape = (config.data.image_size, config.data.image_size, config.data.num_channels)
         self.objective, self.sde = objective, objective.process
         levels = {"num_levels": self.sde.num_scales} if config.model.name == "ncsn" else {}  # an embedding for each
-        self.network = construct("model", choices, dict(config.model) | levels, apart=("scale_by_sigma",))
-        self.network.check(config.data.image_size)
+        encoder = named(config, "encoder")
+        if hasattr(encoder, "check"):
+            encoder.check()
+        given = {} if encoder is None else {"encoder": encoder}
+        self.network = construct("model", dict(config.model) | levels, choices, **given)
+        if hasattr(self.network, "check"):
+            self.network.check(config.data.image_size)
+        check_computes(self.network, config.training.precision, remat=config.training.remat)
         self.param_shapes = jax.eval_shape(self.init_params)
         self.optimizer = _optimizer(config, self.param_shapes)
 

@@ -149,6 +149,7 @@ ADDED = {
     | dict.fromkeys(("beta_min", "beta_max", "sigma_min", "sigma_max", "s", "noise_min", "noise_max", "pieces"))
     | {"num_scales": None},
     "parameterization": {"name": "", "noise_cond": None, "time_scale": None, "sigma_data": None},
+    "encoder": {"name": "", "size": None, "entry": None, "features": None},
     "times": {"name": "", "eps": None, "P_mean": None, "P_std": None, "mean": None, "std": None},
     "weight": {"name": "", "reduction": None, "sigma_data": None, "gamma": None, "base": None, "features": None},
     "metrics": {

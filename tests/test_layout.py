@@ -14,15 +14,16 @@ PACKAGE = Path(__file__).parent.parent / "score_sde"
 ROOMS = [
     {"array_types", "backend", "preemption"},
     {"errors"},
-    {"config"},
+    {"config", "import_paths"},
     {"randomness", "pytorch_files", "parallel", "digest", "downloads", "ema"},
-    {"cond"},
+    {"cond", "protocols"},
     {"process", "models", "images", "data", "state", "files", "checkpoints", "memory"},
     {"sde", "learned"},
     {"paths"},
     {"parameterization", "times", "reference_checkpoints", "writer", "page"},
     {"weights"},
     {"objective", "sampling", "oracles", "dequantization"},
+    {"pieces"},
     {"recipe"},
     {"controllable"},
     {"likelihood", "likelihood_bound", "progress", "workdir", "divergence", "rounds", "processes", "trainable"}
