@@ -283,6 +283,9 @@ def _check_space(directory: Path, experiment: Experiment | Classification) -> No
         )
 
 
+OF_IMAGES = ("dataset", "image_size", "num_channels", "centered", "random_flip", "uniform_dequantization")
+
+
 def load_data(config: Config, *, train: bool) -> data.Source:
     options = config.data
     return data.load(
@@ -290,7 +293,7 @@ def load_data(config: Config, *, train: bool) -> data.Source:
         train=train,
         image_size=options.image_size,
         num_channels=options.num_channels,
-        **{key: options[key] for key in data.OPTIONS},
+        **{key: options[key] for key in options if key not in OF_IMAGES},
     )
 
 
