@@ -25,8 +25,8 @@ from score_sde.reconstruct import ARRAYS, mean_nfe, reconstruct
 from score_sde.rounds import Arrays, Keep, Rounds, compute_anew, mean_and_error
 from score_sde.sampling.grids import time_grid
 from score_sde.source_checks import check_source
-from score_sde.train import load_data
 from score_sde.trained import DEQUANTIZER, Report, Trained, load
+from score_sde.training import load_data
 
 NOISE_LEVELS = 10  # that the accuracy of a classifier is evaluated at
 ELSEWHERE = "name a folder to write to by --out=DIR"

@@ -84,7 +84,7 @@ def _run(mode: str, values: flags.FlagValues, overrides: dict) -> None:
     if not workdir:
         raise UsageError("--workdir=DIR is missing: the folder of the run.")
     if mode == "train":
-        from score_sde.train import train
+        from score_sde.training import train
 
         return train(config, workdir, overrides, allowed)
 

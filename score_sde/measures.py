@@ -19,7 +19,7 @@ from score_sde.metrics import ends
 from score_sde.parallel import all_agree
 from score_sde.pieces import taken_by
 from score_sde.rounds import Arrays
-from score_sde.train import load_data
+from score_sde.training import load_data
 
 Load = Callable[[bool], data.Source]  # the training split, or the one for evaluation
 

@@ -24,8 +24,8 @@ from score_sde.main import main
 from score_sde.models import MODELS, NCSNpp
 from score_sde.randomness import Stream, stream
 from score_sde.state import initial_state
-from score_sde.train import train
 from score_sde.train_dequantizer import train_dequantizer
+from score_sde.training import train
 
 pytestmark = pytest.mark.usefixtures("one_block", "compiled_once")
 CONFIGS = ["vp/digits_ddpmpp_continuous", "ve/digits_ncsnpp_continuous"]

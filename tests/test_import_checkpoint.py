@@ -36,7 +36,7 @@ from score_sde.loaded import restore_state
 from score_sde.models import MODELS, is_trainable
 from score_sde.reference_checkpoints import leaf_shapes, torch_names
 from score_sde.sde import VE
-from score_sde.train import train
+from score_sde.training import train
 
 SHRUNK = ["--config.data.image_size=16", "--config.model.ch_mult=(1,2)", "--config.model.num_res_blocks=1"]
 SHRUNK += ["--config.model.attn_resolutions=(8,)"]

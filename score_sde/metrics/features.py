@@ -1,6 +1,7 @@
 """What images are compared by: a network's features, with the name and the digest that say which."""
 
 import hashlib
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -17,7 +18,7 @@ from score_sde.downloads import Download, fetch
 from score_sde.errors import UsageError, warn
 from score_sde.metrics import inception, small
 from score_sde.metrics.protocol import fingerprint
-from score_sde.parallel import all_agree, first_goes_first, pad_to_devices, place, pmap, split
+from score_sde.parallel import all_agree, first_goes_first, is_first, pad_to_devices, place, pmap, split
 from score_sde.rounds import Arrays
 
 INCEPTION = "inception"
@@ -109,15 +110,23 @@ def own_features(network: Any, code: str, image_shape: tuple[int, int, int], bat
 
 
 def trained_features(source: data.Source, options: small.Options, folder: Path, batch_size: int) -> Features:
-    """Those of a small network trained on the data set, now or by an earlier call: it is kept in `folder`."""
+    """Those of a small network trained on the data set, now or by an earlier call: it is kept in `folder`.
+
+    A training that is stopped goes on with the next call. Of two at once one trains, and the other waits for it.
+    """
     what = small.task(source)
     of = {"data": source.digest(), "options": options._asdict(), "task": what._asdict(), "version": small.VERSION}
     identity = fingerprint(of)
-    path = folder / f"features_{identity}.npz"
+    path, work = folder / f"features_{identity}.npz", folder / f"features_{identity}"
     leaves = files.read_arrays(path)
     if not all_agree(leaves is not None):
-        leaves = traverse_util.flatten_dict(small.train(options, source), sep="/")
-        files.replace(path, lambda file: np.savez(file, **leaves), "config.metrics.dir")
+        with files.locked(work, "train", "choose another config.metrics.dir", wait=True):
+            leaves = files.read_arrays(path)  # of another that had the lock
+            if not all_agree(leaves is not None):
+                leaves = traverse_util.flatten_dict(small.train(options, source, work), sep="/")
+                files.replace(path, lambda file: np.savez(file, **leaves), "config.metrics.dir")
+            if is_first():
+                shutil.rmtree(work, ignore_errors=True)
     params = traverse_util.unflatten_dict(leaves, sep="/")
     number = digest(params)
 
