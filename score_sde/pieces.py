@@ -130,12 +130,12 @@ def complete(config: Config) -> None:
                         config[section][argument] = default
 
 
-def code_of(config: Mapping[str, Any]) -> dict[str, dict[str, str]]:
+def code_of(config: Config) -> dict[str, dict[str, str]]:
     """The import paths of a config by their keys, each with the file that defines it and the digest of that."""
     found = {}
     for key in KINDS:
         section, _, last = key.partition(".")
-        name = (config.get(section) or {}).get(last)
+        name = config[section].get(last) if section in config else None
         if is_import_path(name):
             file, digest = source_digest(name)
             found[key] = {"path": name, "file": file, "digest": digest}

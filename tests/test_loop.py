@@ -1,7 +1,6 @@
 """The training loop, unpatched: each kind of training is stopped by a signal, goes on, and ends in the same bits."""
 
 import contextlib
-import json
 import os
 import signal
 import threading
@@ -14,7 +13,6 @@ import pytest
 import score_sde
 from score_sde import data, metrics
 from score_sde.checkpoints import Checkpoints, steps
-from score_sde.errors import UsageError
 from score_sde.preemption import Stopped, stoppable
 from score_sde.train_dequantizer import train_dequantizer
 

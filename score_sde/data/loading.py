@@ -102,9 +102,7 @@ def _opened(name: str, options: dict[str, Any], **of_all: Any) -> Source:
     taken = {key: value for key, value in options.items() if key in arguments(function)}
     source = function(**of_all, **taken)
     if not isinstance(source, Source) or not len(source):
-        raise UsageError(
-            f"data.dataset={name} returns {type(source).__name__}; return a score_sde.data.Source."
-        )
+        raise UsageError(f"data.dataset={name} returns {type(source).__name__}; return a score_sde.data.Source.")
     found, size = source.take(np.arange(1)).images, of_all["image_size"]
     wanted = (1, size, size, of_all["num_channels"])
     if found.shape != wanted or found.dtype != np.uint8:
