@@ -10,38 +10,12 @@ from absl import flags
 from ml_collections import ConfigDict, config_flags
 
 from score_sde import backend
+from score_sde.config import FREE_SECTIONS, MOVED, OF_MACHINE, REMOVED, check
 from score_sde.errors import UsageError, exit_status, nearest, warn
 
 CONFIG = ("--config", "-config")
-DATA = ("data_dir", "archives", "path", "in_memory_gib", "num_workers", "corrupt")
-HERE = (*(f"data.{key}" for key in DATA), "training.fsdp")  # not the model's, but of the machine it runs on
 WITH_OUT = ("eval", "sample")
 MODES = ("train", "eval", "sample", "describe", "train_dequantizer")
-
-MOVED = {
-    "training.sde": "sde.name",
-    "training.loss": "sde.name",
-    "training.continuouse": "training.continuous",
-    "model.sigma_min": "sde.sigma_min",
-    "model.sigma_max": "sde.sigma_max",
-    "model.beta_min": "sde.beta_min",
-    "model.beta_max": "sde.beta_max",
-    "model.num_scales": "sde.num_scales",
-    "model.ema_rate": "optim.ema_rate",
-    "eval.dataset": "eval.bpd_dataset",
-}
-REMOVED = {
-    "training.n_jitted_steps": "every step is one program that does not wait for the host",
-    "data.category": "it is part of data.dataset, as in lsun/bedroom",
-    "model.num_classes": "NCSN's num_levels are sde.num_scales, and of the others NCSN++ and DDPM++ alone have classes",
-    "model.sigma_begin": "the paper's code never read it",
-    "model.normalization": "each network has its own",
-    "model.conv_size": "the paper's code never read it",
-    "model.attention_type": "the paper's code never read it",
-    "optim.amsgrad": "the paper's code never read it",
-    "data.tfrecords_path": "ffhq_* and celebahq_* are prepared from TFRecord files in the folder config.data.archives",
-    "device": "JAX takes the accelerators it finds; the environment's JAX_PLATFORMS chooses",
-}
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -50,6 +24,7 @@ def main(argv: list[str] | None = None) -> int:
 
 
 def _program(argv: list[str]) -> None:
+    argv = ["--explain=" if argument in ("--explain", "-explain") else argument for argument in argv]  # of all keys
     values = parse(argv, program_flags, USAGE)
     if values.mode is None:
         raise UsageError(f"--mode is missing: one of {', '.join(MODES)}.")
@@ -65,15 +40,18 @@ def _run(mode: str, values: flags.FlagValues, overrides: dict) -> None:
     from score_sde.recipe import check_overrides
 
     config, workdir, allowed, out = values.config, values.workdir, values.allow_change, values.out
+    explain = values.explain
     check_overrides(config, overrides)
     if out and mode not in WITH_OUT:
         raise UsageError(f"--out is a folder for --mode={' and '.join(WITH_OUT)}; --mode={mode} writes to --workdir.")
+    if explain is not None and mode != "describe":
+        raise UsageError(f"--explain is for --mode=describe; --mode={mode} explains no keys.")
     if allowed and mode != "train":
         raise UsageError(f"--allow_change is for --mode=train; --mode={mode} takes the workdir's config.")
     if mode == "describe":
         from score_sde.describe import describe
 
-        return describe(config)
+        return describe(config, explain)
     if not workdir:
         raise UsageError("--workdir=DIR is missing: the folder of the run.")
     if mode == "train":
@@ -113,25 +91,25 @@ def _of_workdir(directory: Path, config: ConfigDict, overrides: dict) -> ConfigD
     stored = stored_config(directory)
     flat = workdir.flatten(stored.to_dict())
     for key, value in workdir.flatten(overrides).items():
-        if key.split(".")[0] not in workdir.FREE_SECTIONS and key not in HERE and flat.get(key) != value:
-            sections = ", ".join(f"{section}.*" for section in workdir.FREE_SECTIONS)
+        if key.split(".")[0] not in FREE_SECTIONS and key not in OF_MACHINE and flat.get(key) != value:
+            sections = ", ".join(f"{section}.*" for section in FREE_SECTIONS)
             raise UsageError(
-                f"{key}={value!r} cannot be changed after training; only {sections}, {', '.join(HERE)} can."
+                f"{key}={value!r} cannot be changed after training; only {sections}, {', '.join(OF_MACHINE)} can."
             )
     with stored.unlocked():
-        for section in workdir.FREE_SECTIONS:
+        for section in FREE_SECTIONS:
             stored[section] = config[section]
-        stored.update_from_flattened_dict({key: overrides[key] for key in HERE if key in overrides})
+        stored.update_from_flattened_dict({key: overrides[key] for key in OF_MACHINE if key in overrides})
     return stored
 
 
 def _tell_unused(config: ConfigDict, overrides: dict) -> None:
     """Warns of options on the command line that change no sample."""
-    from score_sde.conditional import check_options, unused_option
+    from score_sde.conditional import unused_option
     from score_sde.controllable.conditions import KINDS, parts
     from score_sde.parallel import is_first
 
-    check_options(config.guidance)
+    check(config)
     method, observed = config.sampling.method.lower(), not KINDS.keys().isdisjoint(parts(config.sampling.condition))
     read = ("method", "num_samples", "batch_size", "condition", "ema", "samples_each", "noise")  # by the program itself
     for key, value in overrides.items():
@@ -215,6 +193,7 @@ def program_flags(values: flags.FlagValues) -> None:
     flags.DEFINE_string("eval_folder", "eval", "", values)
     flags.DEFINE_string("out", None, "", values)
     flags.DEFINE_list("allow_change", [], "", values)
+    flags.DEFINE_string("explain", None, "", values)
     flags.DEFINE_string("coordinator", None, "", values)
     flags.DEFINE_integer("num_processes", None, "", flag_values=values)
     flags.DEFINE_integer("process_id", None, "", flag_values=values)
@@ -280,6 +259,7 @@ def _leaves(config: ConfigDict, prefix: str = "") -> Iterator[str]:
 USAGE = """\
 python -m score_sde --config=FILE --workdir=DIR --mode=train|eval|sample|describe|train_dequantizer
                     [--eval_folder=eval] [--out=DIR] [--allow_change=KEY,KEY] [--config.KEY=VALUE ...]
+                    [--explain[=SECTION]]
                     [--coordinator=HOST:PORT --num_processes=N --process_id=I]
 
 train     trains, going on from the workdir's last checkpoint
@@ -291,6 +271,7 @@ train_dequantizer  fits a variational dequantisation to the last checkpoint, to 
                    eval with --config.eval.dequantization=variational
 
 --out: the folder that eval and sample write to in the place of the workdir, which may be read-only then.
+--explain: describe prints each key of the config, or of one section, with what it is, can be, and when it may differ.
 --allow_change: what train may go on with another value of, as optim.lr,training.batch_size; data: other images.
 
 N processes on one or more machines run as one program: SLURM, MPI and TPU pods say so by themselves; elsewhere each is

@@ -9,7 +9,7 @@ import dataclasses
 from collections.abc import Collection, Mapping
 from typing import Any
 
-from score_sde.config import Config
+from score_sde.config import REPLACED, Config
 from score_sde.errors import UsageError, one_of
 from score_sde.objective import Objective
 from score_sde.parameterization import PARAMETERIZATIONS, Parameterization
@@ -19,15 +19,6 @@ from score_sde.sde import SDES, VE, LinearBeta
 from score_sde.times import TIMES, OnChain, TimeLaw
 from score_sde.weights import WEIGHTS, Weight
 
-# What a section takes the place of: the paper's keys, of which a preset sets some.
-REPLACED = {
-    "process.name": ("sde",),
-    "parameterization.name": ("model.scale_by_sigma",),
-    "times.name": ("training.continuous",),
-    "weight.name": ("training.likelihood_weighting",),
-    "weight.reduction": ("training.reduce_mean",),
-    "ema.profiles": ("optim.ema_rate", "optim.ema_schedule"),
-}
 NO_ARGUMENTS = ("name", "parent", "compute", "sampling_eps", "params")  # fields that are not a config's
 
 

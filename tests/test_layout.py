@@ -27,7 +27,7 @@ ROOMS = [
     {"controllable"},
     {"likelihood", "likelihood_bound", "progress", "workdir", "divergence", "rounds", "processes", "trainable"}
     | {"profiling", "averages"},
-    {"metrics", "config_checks"},
+    {"metrics"},
     {"classification"},
     {"build"},
     {"conditional", "source_checks"},
@@ -48,7 +48,7 @@ DOORS = {
     "matplotlib": {"page"},
     "orbax": {"checkpoints"},
     "absl": {"main", "import_checkpoint", "statistics", "__main__"},
-    "ml_collections": {"config", "main", "import_checkpoint"},
+    "ml_collections": {"config", "main"},
     "flax.linen": {"models", "metrics", "describe"},
     "tqdm": {"progress", "data", "downloads"},
     "tensorflow": set(),
