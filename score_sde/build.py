@@ -16,8 +16,7 @@ from score_sde import dequantization, likelihood
 from score_sde.array_types import Images, Keys, PerSample, PyTree, ScoreFn, Times
 from score_sde.classification import Classification
 from score_sde.cond import Cond, blank, check_names, dropped, names
-from score_sde.config import Config
-from score_sde.config_checks import check_positive, check_values
+from score_sde.config import Config, check, check_section
 from score_sde.dequantization import Dequantization
 from score_sde.errors import UsageError, one_of
 from score_sde.import_paths import is_import_path, lowered
@@ -71,12 +70,10 @@ class Experiment(Trainable):
         name = config.model.name
         if name in CLASSIFIERS:
             raise UsageError(f"model.name={name} is a classifier and has no score: score_sde.load_classifier loads it.")
-        check_values(config)
+        check(config)
         super().__init__(config, MODELS, objective_of(config))
         self.sampling_sde = self.sde
         if config.sampling.num_scales is not None:
-            if config.sampling.num_scales < 2:
-                raise UsageError(f"sampling.num_scales={config.sampling.num_scales} must be at least 2.")
             self.sampling_sde = dataclasses.replace(self.sde, num_scales=config.sampling.num_scales)
         if config.training.cond_dropout and not self.cond_entries:
             raise UsageError("This network takes no condition; leave training.cond_dropout empty.")
@@ -352,8 +349,7 @@ class Dequantizing:
     """
 
     def __init__(self, experiment: Experiment, options: Mapping[str, Any]):
-        for key in ("batch_size", "n_iters", "lr", "num_times", "log_freq", "snapshot_freq"):
-            check_positive(f"dequantizer.{key}", options.get(key, 1))
+        check_section("dequantizer", options)
         experiment.model(experiment.param_shapes)  # raises for a network of a chain
         self.experiment, self.options = experiment, options
         self.network = Dequantizer(nf=options["nf"], num_res_blocks=options["num_res_blocks"])

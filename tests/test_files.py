@@ -19,13 +19,14 @@ import score_sde.evaluate as evaluation
 from score_sde import backend, data, page, training, workdir
 from score_sde.build import Experiment
 from score_sde.checkpoints import Checkpoints, Retention, on_host
+from score_sde.command_line import overrides, parse
 from score_sde.controllable.conditions import observation_of
 from score_sde.data.datasets import directory_of
 from score_sde.digest import digest
 from score_sde.errors import UsageError, exit_status
 from score_sde.evaluate import sample
 from score_sde.loaded import restore_state
-from score_sde.main import main, overrides, parse, program_flags
+from score_sde.main import main, program_flags
 from score_sde.rounds import Rounds
 from score_sde.trained import load
 from score_sde.training import train

@@ -14,7 +14,8 @@ PACKAGE = Path(__file__).parent.parent / "score_sde"
 ROOMS = [
     {"array_types", "backend", "preemption"},
     {"errors"},
-    {"config", "import_paths"},
+    {"import_paths"},
+    {"config"},
     {"randomness", "pytorch_files", "parallel", "digest", "downloads", "ema"},
     {"cond", "protocols"},
     {"process", "models", "images", "data", "state", "files", "checkpoints", "memory"},
@@ -29,7 +30,7 @@ ROOMS = [
     {"likelihood", "likelihood_bound", "progress", "workdir", "divergence", "rounds", "processes", "trainable"}
     | {"profiling", "averages"},
     {"loop"},
-    {"metrics", "config_checks"},
+    {"metrics"},
     {"classification"},
     {"build"},
     {"conditional", "source_checks"},
@@ -38,6 +39,7 @@ ROOMS = [
     {"measures", "identities"},
     {"reconstruct"},
     {"evaluate", "train_dequantizer", "describe"},
+    {"command_line"},
     {"main", "__init__"},
     {"__main__", "import_checkpoint", "statistics"},  # programs, of whatever folder
 ]
@@ -49,8 +51,8 @@ DOORS = {
     "wandb": {"writer"},
     "matplotlib": {"page"},
     "orbax": {"checkpoints"},
-    "absl": {"main", "import_checkpoint", "statistics", "__main__"},
-    "ml_collections": {"config", "main", "import_checkpoint"},
+    "absl": {"command_line", "main", "import_checkpoint", "statistics", "__main__"},
+    "ml_collections": {"config", "command_line"},
     "flax.linen": {"models", "metrics", "describe"},
     "tqdm": {"progress", "data", "downloads"},
     "tensorflow": set(),
