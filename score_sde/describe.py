@@ -12,10 +12,10 @@ from score_sde.build import Classification, Experiment, parameter_counts, traina
 from score_sde.conditional import Conditional, Given
 from score_sde.config import Config
 from score_sde.controllable.conditions import chosen_class, observation_of
-from score_sde.loaded import stored_config
 from score_sde.memory import tree_bytes
 from score_sde.randomness import sample_keys
 from score_sde.recipe import replaced
+from score_sde.snapshots import stored_config
 
 MIB = 2**20
 

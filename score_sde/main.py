@@ -100,7 +100,7 @@ def _of_workdir(directory: Path, config: ConfigDict, overrides: dict) -> ConfigD
     describes another run.
     """
     from score_sde import workdir
-    from score_sde.loaded import stored_config
+    from score_sde.snapshots import stored_config
 
     workdir.checkpoint_steps(directory)
     for key, value in workdir.read(directory, "launch.json").get("overrides", {}).items():

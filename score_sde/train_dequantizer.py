@@ -15,11 +15,11 @@ from score_sde.divergence import DivergenceError, Losses
 from score_sde.ema import Ramp
 from score_sde.errors import UsageError
 from score_sde.preemption import Notice, Stopped
+from score_sde.pretrained import DEQUANTIZER, load
 from score_sde.progress import bar
 from score_sde.randomness import Stream, sample_keys, stream
 from score_sde.state import TrainState, apply_gradients
 from score_sde.train import load_data
-from score_sde.trained import DEQUANTIZER, load
 from score_sde.writer import Writer
 
 AVERAGE = (Ramp(0.99),)  # of hundreds to thousands of updates
