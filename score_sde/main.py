@@ -9,6 +9,7 @@ from score_sde import backend
 from score_sde.command_line import overrides, parse
 from score_sde.config import FREE_SECTIONS, OF_MACHINE, Config, check
 from score_sde.errors import UsageError, exit_status, warn
+from score_sde.import_paths import lowered
 
 WITH_OUT = ("eval", "sample")
 MODES = ("train", "eval", "sample", "describe", "train_dequantizer")
@@ -74,7 +75,7 @@ def _of_workdir(directory: Path, config: Config, overrides: dict) -> Config:
     describes another run.
     """
     from score_sde import workdir
-    from score_sde.loaded import stored_config
+    from score_sde.snapshots import stored_config
 
     workdir.checkpoint_steps(directory)
     for key, value in workdir.read(directory, "launch.json").get("overrides", {}).items():
@@ -106,7 +107,7 @@ def _tell_unused(config: Config, overrides: dict) -> None:
     from score_sde.parallel import is_first
 
     check(config)
-    method, observed = config.sampling.method.lower(), not KINDS.keys().isdisjoint(parts(config.sampling.condition))
+    method, observed = lowered(config.sampling.method), not KINDS.keys().isdisjoint(parts(config.sampling.condition))
     read = ("method", "num_samples", "batch_size", "condition", "ema", "samples_each", "noise")  # by the program itself
     for key, value in overrides.items():
         section, _, name = key.partition(".")
