@@ -4,7 +4,6 @@ Building an `Experiment` costs nothing and raises `UsageError` for whatever make
 they write anything.
 """
 
-import dataclasses
 import functools
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -242,7 +241,7 @@ class Experiment(Trainable):
     def _in_steps(self, process: Process) -> Process:
         """The process with the number of steps that config.sampling sets, if it does."""
         num_scales = self.config.sampling.num_scales
-        return process if num_scales is None else dataclasses.replace(process, num_scales=num_scales)
+        return process if num_scales is None else process.with_num_scales(num_scales)
 
     def model_of(self, params: PyTree, method: str, cond: Cond | None = None) -> Model:
         """The model that a method takes; all but pc need it at any t. cond: of the samples.
