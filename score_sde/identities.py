@@ -13,7 +13,7 @@ import jax
 
 from score_sde import data, workdir
 from score_sde.config import ARGUMENTS
-from score_sde.controllable.conditions import Observe, chosen_class, parts
+from score_sde.controllable.conditions import Observe, chosen_class, identity_of, parts
 from score_sde.digest import digest
 from score_sde.metrics import fingerprint
 from score_sde.pieces import code_of
@@ -45,8 +45,7 @@ def of_samples(
     config = model.config
     used = {"samples": n, "sampling": config.sampling.to_dict()} | _code(model, "code_of_sampler", ("sampling",))
     del used["sampling"]["ema"]  # the model's identity has what was taken
-    if observe:
-        used["sampling"]["condition"] = observe.identity
+    used["sampling"]["condition"] = observe.identity if observe else identity_of(config.sampling.condition)
     if config.sampling.condition or config.guidance.weak:
         places = ("classifier", "weak", "weak_step")  # of networks, which their digests tell apart
         options = {key: value for key, value in config.guidance.items() if key not in places}

@@ -3,6 +3,7 @@
 import dataclasses
 import inspect
 import json
+import os
 import pickle
 import shutil
 import sys
@@ -90,8 +91,11 @@ def test_own_pieces_train_stop_go_on_sample_and_evaluate_by_the_ordinary_command
         program(tmp_path / "undisturbed", *given, "--config.training.n_iters=2")
         assert digest(model.params) == digest(score_sde.load(tmp_path / "undisturbed").params)
 
-    program(tmp_path / "run", "--mode=sample")
-    assert len(np.load(next((tmp_path / "run/samples").glob("*.npz")))["images"]) == 4
+    np.savez(tmp_path / "sides.npz", side=np.float32([[0.25, 0.5], [1, 1]]))  # in turns
+    condition = [f"--config.sampling.condition=cond={tmp_path}/sides.npz"] if values is REST else []
+    program(tmp_path / "run", "--mode=sample", *condition)
+    drawn = np.load(next((tmp_path / "run/samples").glob("*.npz")))["images"]
+    assert len(drawn) == 4 and ("cond_sides" in str(os.listdir(tmp_path / "run/samples"))) == bool(condition)
     program(tmp_path / "run", "--mode=eval")
     report = json.loads((tmp_path / "run/eval/report.json").read_text())
     assert report["complete"] and report["checkpoints"][0]["sampling"]["nfe"] == 4

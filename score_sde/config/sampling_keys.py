@@ -52,8 +52,8 @@ SAMPLING = {
     ),
     "condition": Key(
         "",
-        "Condition of the samples: a class (class=3, class=all), an observation (inpaint=right_half, colorize, "
-        'superresolve=4, deblur=2.0, sense=0.3), or both, joined by ";"',
+        "Condition of the samples: a class (class=3, class=all) or rows of other conditions (cond=FILE.npz), an "
+        'observation (inpaint=right_half, colorize, superresolve=4, deblur=2.0, sense=0.3), or both, joined by ";"',
     ),
     "ema": Key("", "Average of ema.profiles that snapshots, eval and sample use; empty: the first"),
 }
