@@ -7,6 +7,31 @@ __version__ = "0.3.0"
 configure()
 
 
+def train(config, workdir, overrides=None, allowed=()):
+    """Trains in `workdir` as `--mode=train` does, going on from its last checkpoint, and returns the trained model.
+
+    Args:
+        config: a ConfigDict, such as `configs.vp.digits_ddpmpp_continuous.get_config()`, changed as you like.
+        workdir: the folder of the run.
+        overrides: the values you have changed, {"training.n_iters": 2000}, which `--mode=eval` and `--mode=sample`
+            on this workdir then need not be given. They are recorded, not applied: change `config` itself.
+        allowed: keys that may differ from the workdir's, as of `--allow_change`.
+
+    Returns what `load(workdir)` does, for a classifier what `load_classifier(workdir)` does. Raises `UsageError` for
+    what cannot be trained, before anything is written; `score_sde.preemption.Stopped` after Ctrl-C or SIGTERM, with a
+    last checkpoint: the same call goes on from there.
+
+        config = get_config()
+        config.training.n_iters = 2000
+        model = score_sde.train(config, "runs/digits")
+    """
+    from score_sde.models import CLASSIFIERS
+    from score_sde.training import train
+
+    train(config, workdir, overrides, allowed)
+    return (load_classifier if config.model.name in CLASSIFIERS else load)(workdir)
+
+
 def load(workdir, step=None, *, ema=True):
     """The model trained in `workdir`, of its last checkpoint or of `step`: see `score_sde.pretrained.Pretrained`.
 

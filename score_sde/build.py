@@ -17,19 +17,20 @@ from score_sde import dequantization, likelihood
 from score_sde.array_types import Images, Keys, PerSample, PyTree, ScoreFn, Times
 from score_sde.classification import Classification
 from score_sde.cond import Cond, blank, check_names, dropped, names
-from score_sde.config import Config
-from score_sde.config_checks import check_positive, check_values
+from score_sde.config import Config, check, check_section
 from score_sde.dequantization import Dequantization
 from score_sde.errors import UsageError, one_of
+from score_sde.import_paths import is_import_path, lowered
 from score_sde.learned import with_gradient_of_squares
 from score_sde.likelihood_bound import Bound, likelihood_bound
 from score_sde.models import CLASSIFIERS, MODELS, PRECISIONS, Dequantizer, is_trainable
 from score_sde.objective import Objective, network_params
 from score_sde.parameterization import Network
+from score_sde.pieces import sampler_named, taken_by
 from score_sde.process import LEAST_TIME, Model, Process, from_score, score
 from score_sde.randomness import Stream, stream
 from score_sde.recipe import objective_of
-from score_sde.sampling import SAMPLERS, Solver, clipped, probability_flow
+from score_sde.sampling import Solver, clipped, probability_flow
 from score_sde.state import TrainState, adam, initial_state
 from score_sde.trainable import Trainable
 
@@ -44,6 +45,8 @@ def sampling_options(sampling: Any, method: str) -> tuple[str, ...]:
         corrects = ("snr", "n_steps_each") if sampling["corrector"].lower() != "none" else ()
         predicts = ("probability_flow", "diffusion") if sampling["predictor"].lower() != "none" else ()
         return (*common, "predictor", "corrector", "num_scales", *corrects, *predicts)
+    if is_import_path(method):
+        return (*common, *taken_by("sampling.method", method, sampling))
     if method in ("ode", "adaptive"):
         return (*common, *(("rtol", "atol") if method == "ode" else ("sde_rtol", "sde_atol", "diffusion")))
     own = {
@@ -69,7 +72,7 @@ class Experiment(Trainable):
         name, own = config.model.name, network is not None
         if name in CLASSIFIERS and not own:
             raise UsageError(f"model.name={name} is a classifier and has no score: score_sde.load_classifier loads it.")
-        check_values(config)
+        check(config)
         super().__init__(config, MODELS, objective or objective_of(config), network, **of_images)
         if config.training.cond_dropout and not self.cond_entries:
             raise UsageError("This network takes no condition; leave training.cond_dropout empty.")
@@ -79,7 +82,7 @@ class Experiment(Trainable):
             self.sampler(self.param_shapes, cond=self.cond_in_turn(1))
 
     def with_config(self, config: Config) -> "Experiment":
-        check_values(config)
+        check(config)
         return super().with_config(config)
 
     @property
@@ -229,7 +232,7 @@ class Experiment(Trainable):
         """The constructor of a method with its options in config.sampling, for any model; it takes hooks: `project`."""
         method, options = self.sampler_options(method)
         process = self.sde_of(params, method)
-        return functools.partial(SAMPLERS[method], process, self.clipped(process, model, method), **options)
+        return functools.partial(sampler_named(method), process, self.clipped(process, model, method), **options)
 
     def sde_of(self, params: PyTree, method: str) -> Process:
         """The SDE that a method solves: pc with the sampler's own number of steps."""
@@ -254,10 +257,9 @@ class Experiment(Trainable):
     def sampler_options(self, method: str | None = None) -> tuple[str, dict[str, Any]]:
         """The method of `sampler`, and those of config.sampling that it takes."""
         sampling = self.config.sampling
-        method = one_of("sampling.method", (method or sampling.method).lower(), SAMPLERS)
+        method = lowered(method or sampling.method)
+        sampler_named(method)  # raises for one that there is not
         common = dict(eps=sampling.eps, noise_removal=sampling.noise_removal)
-        if sampling.num_scales is not None and sampling.num_scales < 2:
-            raise UsageError(f"sampling.num_scales={sampling.num_scales} must be at least 2.")
         if sampling.batch_size == 0 and method == "pc" and sampling.corrector.lower() == "langevin":
             raise UsageError(
                 "The paper's Langevin corrector couples the samples of a batch, so how many there is room for would "
@@ -283,6 +285,8 @@ class Experiment(Trainable):
             one_level = self.scaling.scale / 256
             atol = one_level if sampling.sde_atol is None else sampling.sde_atol
             options = dict(rtol=sampling.sde_rtol, atol=atol, diffusion=sampling.diffusion)
+        elif is_import_path(method):
+            options = taken_by("sampling.method", method, sampling)
         else:
             options = {key: sampling[key] for key in FAST_OPTIONS}
         return method, options | common
@@ -348,8 +352,7 @@ class Dequantizing:
     """
 
     def __init__(self, experiment: Experiment, options: Mapping[str, Any]):
-        for key in ("batch_size", "n_iters", "lr", "num_times", "log_freq", "snapshot_freq"):
-            check_positive(f"dequantizer.{key}", options.get(key, 1))
+        check_section("dequantizer", options)
         experiment.model(experiment.param_shapes)  # raises for a network of a chain
         self.experiment, self.options = experiment, options
         self.network = Dequantizer(nf=options["nf"], num_res_blocks=options["num_res_blocks"])

@@ -9,8 +9,7 @@ import optax
 from score_sde import images
 from score_sde.array_types import Array, Float, Images, Keys, Labels, PerSample, Pixels, PyTree, Times
 from score_sde.cond import Cond, Entries, Entry
-from score_sde.config import Config
-from score_sde.config_checks import check_values
+from score_sde.config import Config, check
 from score_sde.errors import UsageError
 from score_sde.models import CLASSIFIERS, MODELS
 from score_sde.objective import Objective
@@ -28,7 +27,7 @@ class Classification(Trainable):
         """objective, network, and `image_shape` and `scaling`: one's own; default those that the config describes."""
         if config.model.name in MODELS and network is None:
             raise UsageError(f"model.name={config.model.name} is no classifier; these are: {', '.join(CLASSIFIERS)}.")
-        check_values(config)
+        check(config)
         if not config.training.continuous:
             raise UsageError("A classifier is trained at all times; set training.continuous=True.")
         if config.training.likelihood_weighting:

@@ -18,9 +18,10 @@ from score_sde import controllable
 from score_sde.array_types import Array, Images, PyTree
 from score_sde.build import Classification, Experiment, sampling_options
 from score_sde.cond import NULL, Cond, Entries, check_names, fitted
+from score_sde.config import check
 from score_sde.controllable import Observation
 from score_sde.controllable.operators import check_observed
-from score_sde.errors import UsageError, one_of
+from score_sde.errors import UsageError
 from score_sde.process import Model
 from score_sde.sampling import FAST_SOLVERS, Solver
 
@@ -46,7 +47,7 @@ class Conditional:
     ):
         self.experiment, self.classifier, self.weak = experiment, classifier, weak
         self.options = experiment.config.guidance
-        check_options(self.options)
+        check(experiment.config)
         for name, other in (("classifier", classifier), ("weak", weak)):
             if other is not None and (other.image_shape, other.scaling) != (experiment.image_shape, experiment.scaling):
                 raise UsageError(
@@ -218,18 +219,3 @@ def finished(x: Images | np.ndarray, operator: controllable.Operator, y: Array, 
 def inverse_options(options: Any, scale: float) -> controllable.Options:
     """Of config.guidance. scale: the width of model range, 2 for [-1, 1], whose data pigdm's variance of 1 is for."""
     return controllable.Options((scale / 2) ** 2, options.step, options.iterations, reach=scale)
-
-
-def check_options(options: Any) -> None:
-    """Raises `UsageError` for values of config.guidance that no method takes."""
-    one_of("guidance.inverse", options.inverse, controllable.METHODS)
-    inverse_options(options, 2.0).check()
-    controllable.check_guidance(float(options.scale), tuple(options.interval))
-    if options.classifier and options.weak:
-        raise UsageError("guidance.classifier and guidance.weak are two ways of guidance; set one of them.")
-    if options.particles < 2:
-        raise UsageError(f"guidance.particles={options.particles} must be at least 2.")
-    if not options.noise >= 0:
-        raise UsageError(f"guidance.noise={options.noise} must be 0 or more: a standard deviation in [0, 1].")
-    if options.samples_each < 1:
-        raise UsageError(f"guidance.samples_each={options.samples_each} must be at least 1.")

@@ -10,7 +10,8 @@ import jax.numpy as jnp
 from score_sde import parallel, workdir
 from score_sde.build import Classification, Experiment, parameter_counts, trainable
 from score_sde.conditional import Conditional, Given
-from score_sde.config import Config
+from score_sde.config import Config, check
+from score_sde.config.explanation import explained
 from score_sde.controllable.conditions import chosen_class, observation_of
 from score_sde.memory import tree_bytes
 from score_sde.randomness import sample_keys
@@ -20,8 +21,15 @@ from score_sde.snapshots import stored_config
 MIB = 2**20
 
 
-def describe(config: Config) -> None:
-    """Prints the resolved config, the network layer by layer, memory and sampler if any; the last line is JSON."""
+def describe(config: Config, explain: str | None = None) -> None:
+    """Prints the resolved config, the network layer by layer, memory and sampler if any; the last line is JSON.
+
+    explain: a section or key, "" for all; then each of these keys is printed with what it is, and nothing else.
+    """
+    if explain is not None:
+        check(config)
+        print("\n".join(explained(workdir.flatten(config.to_dict()), explain)))
+        return
     experiment = trainable(config)
     taken = replaced(config)
     for key, value in workdir.flatten(config.to_dict()).items():

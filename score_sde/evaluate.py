@@ -27,7 +27,7 @@ from score_sde.sampling.grids import time_grid
 from score_sde.sampling_plan import asked_cond, check_condition, planned_nfe, samples_at_once
 from score_sde.snapshots import PretrainedClassifier, Snapshot, load_classifier
 from score_sde.source_checks import check_source
-from score_sde.train import load_data
+from score_sde.training import load_data
 
 NOISE_LEVELS = 10  # that the accuracy of a classifier is evaluated at
 Parts = dict[str, Callable[[Snapshot, Path], dict[str, Any]]]  # of a report, for a checkpoint and its folder

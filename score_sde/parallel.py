@@ -66,6 +66,12 @@ def split_dimension(shape: tuple[int, ...], groups_of: int) -> int | None:
     return max(divisible, key=lambda i: shape[i]) if divisible and groups_of > 1 else None
 
 
+def like(shapes: Any, placement: Any = None) -> Any:
+    """Shapes with shardings, by which a checkpoint is loaded; placement: a tree of them, or all is replicated."""
+    placement = jax.tree.map(lambda _: shardings(None), shapes) if placement is None else placement
+    return jax.tree.map(lambda s, p: jax.ShapeDtypeStruct(s.shape, s.dtype, sharding=p), shapes, placement)
+
+
 def batch_axes(tree: Any) -> Any:
     """0 for arrays, None for scalars: the axes of a tree whose arrays all have the batch first."""
     return jax.tree.map(lambda leaf: 0 if leaf.ndim else None, tree)

@@ -217,6 +217,8 @@ def _count(n: SupportsIndex) -> int:
 
 
 class Likelihoods(NamedTuple):
+    """bits_per_dim: of each image. nfe: evaluations of the network for it."""
+
     bits_per_dim: PerSample
     nfe: Counts
 
@@ -281,7 +283,10 @@ def _dequantizer(model: "Pretrained") -> PyTree:
             f"eval.dequantization=variational, and no dequantizer in {model.directory}; "
             "train it first: --mode=train_dequantizer with the same --config and --workdir."
         )
-    read = lambda: place(restore_state(_dequantizing(model), folder, steps[-1])[0].ema_params)  # noqa: E731
+
+    def read() -> PyTree:
+        return place(restore_state(_dequantizing(model), folder, steps[-1])[0].ema_params)
+
     return model.experiment.once(("dequantizer", folder), read)
 
 

@@ -16,14 +16,16 @@ from score_sde.array_types import PyTree
 from score_sde.cond import Cond
 from score_sde.conditional import Conditional, Given, Observed
 from score_sde.config import Config, FrozenConfig
+from score_sde.config.keys import plain
 from score_sde.controllable import Operator
 from score_sde.controllable.conditions import ALL, chosen_class
 from score_sde.errors import UsageError, one_of
+from score_sde.import_paths import lowered
 from score_sde.memory import largest_batch
 from score_sde.parallel import check_divisible, pad_to_devices
+from score_sde.pieces import sampler_named
 from score_sde.progress import Runner
 from score_sde.randomness import batch_keys
-from score_sde.sampling import SAMPLERS
 from score_sde.snapshots import Snapshot, available_step, config_of, load_classifier
 
 
@@ -38,8 +40,11 @@ class Plan(NamedTuple):
 
 def plan(model: Snapshot, sampler: str | None = None, options: dict[str, Any] | None = None) -> Plan:
     """The sampler of these options, made once. Raises `UsageError` for options and networks that there are not."""
-    experiment, options = model.experiment, {name: _plain(value) for name, value in (options or {}).items()}
-    method = one_of("sampler", (sampler or model.config.sampling.method).lower(), SAMPLERS)
+    if any(isinstance(value, jax.core.Tracer) for value in (options or {}).values()):
+        raise UsageError("Programs are made of a sampler's options, which JAX cannot trace; give numbers.")
+    experiment, options = model.experiment, {name: plain(value) for name, value in (options or {}).items()}
+    method = lowered(sampler or model.config.sampling.method)
+    sampler_named(method)  # raises for one that there is not
 
     def make() -> tuple[Conditional, Runner]:
         chosen = experiment.with_config(_changed(experiment.config, options)) if options else experiment
@@ -68,21 +73,8 @@ def _changed(config: FrozenConfig, options: dict[str, Any]) -> FrozenConfig:
     changed = Config(config).copy_and_resolve_references()  # what is made of a frozen one shares its sections
     for name, value in options.items():
         one_of("option of config.sampling or config.guidance", name, [*config.sampling, *config.guidance])
-        section = "sampling" if name in config.sampling else "guidance"
-        try:
-            changed[section][name] = value
-        except TypeError:
-            kind = type(config[section][name]).__name__
-            raise UsageError(f"{name}={value!r} is of another type than {section}.{name}: give a {kind}.") from None
+        changed["sampling" if name in config.sampling else "guidance"][name] = value
     return FrozenConfig(changed)
-
-
-def _plain(value: Any) -> Any:
-    """A value as configs have it: NumPy and JAX scalars as numbers, lists and arrays as tuples."""
-    if isinstance(value, jax.core.Tracer):
-        raise UsageError("Options of samplers are numbers that programs are made of, and cannot be traced by JAX.")
-    value = value.tolist() if isinstance(value, np.generic | np.ndarray | jax.Array) else value
-    return tuple(_plain(each) for each in value) if isinstance(value, list | tuple) else value
 
 
 def _of_kind(model: Snapshot, directory: str, step: int | None) -> Snapshot:

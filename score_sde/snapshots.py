@@ -14,12 +14,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from configs.presets import base
 from score_sde import checkpoints, ema, images, workdir
 from score_sde.array_types import Array, Float, Images, Keys, PerSample, Pixels, PyTree, Times
 from score_sde.build import Classification, Dequantizing, Experiment, parameter_counts
 from score_sde.cond import Cond, taken
-from score_sde.config import Config, FrozenConfig
+from score_sde.config import Config, FrozenConfig, base
 from score_sde.digest import digest
 from score_sde.ema import Profile
 from score_sde.errors import UsageError

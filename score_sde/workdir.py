@@ -21,154 +21,14 @@ from pathlib import Path
 from typing import Any
 
 from score_sde import __version__, checkpoints
+from score_sde.config import ALLOWED, FREE_KEYS, FREE_SECTIONS, INHERITED, completed
 from score_sde.errors import UsageError, one_of
 from score_sde.files import replace
 
-# What may change between the launches of a run without making it another run.
-FREE_SECTIONS = ("sampling", "guidance", "eval", "metrics", "dequantizer", "wandb")
-FREE_KEYS = (
-    "profile",
-    "data.path",  # `check_same_data` compares what is there
-    "data.data_dir",
-    "data.archives",
-    "data.in_memory_gib",
-    "data.num_workers",
-    "data.corrupt",
-    "data.labels",  # what it moves, the data's digest tells
-    "training.n_iters",
-    "training.snapshot_freq",
-    "training.snapshot_freq_for_preemption",
-    "training.log_freq",
-    "training.eval_freq",
-    "training.snapshot_sampling",
-    "training.accumulate",
-    "training.fsdp",
-    "training.remat",
-    "training.keep_last",
-    "training.keep_best",
-    "training.nonfinite",
-)
-# What a training may go on with if it is told to: the state means the same under either value. DATA: other images.
-DATA = "data"
-CHANGEABLE = (
-    DATA,
-    "data.dataset",
-    "data.held_out",
-    "data.convert",
-    "data.random_flip",
-    "optim.lr",
-    "optim.warmup",
-    "optim.grad_clip",
-    "optim.weight_decay",
-    "optim.beta1",
-    "optim.eps",
-    "training.batch_size",
-    "training.precision",
-    "training.label_dropout",
-    "training.cond_dropout",
-)
-# Where files are, and how fast they are read and on how many devices: no number depends on these.
-PLACES = (
-    "data.archives",
-    "data.data_dir",
-    "data.in_memory_gib",
-    "data.num_workers",
-    "metrics.dir",
-    "metrics.weights",
-    "profile",
-    "training.accumulate",
-    "training.fsdp",
-    "training.remat",
-)
-# What a workdir means that was written before these keys were there.
-ADDED = {
-    "data": {
-        "path": "",
-        "archives": "",
-        "in_memory_gib": 8.0,
-        "num_workers": 0,
-        "held_out": 0.1,
-        "corrupt": "refuse",
-        "convert": False,
-        "labels": "auto",
-    },
-    "training": {
-        "precision": "tf32",
-        "accumulate": 1,
-        "remat": False,
-        "fsdp": 1,
-        "keep_last": 2,
-        "keep_best": 0,
-        "nonfinite": "stop",
-        "label_dropout": 0.1,
-        "cond_dropout": (),
-    },
-    "sampling": {
-        "precision": "tf32",
-        "batch_size": None,
-        "temperature": 1.0,
-        "clip": "none",
-        "clip_quantile": 0.995,
-        "diffusion": 1.0,
-        "sde_rtol": 0.02,
-        "sde_atol": None,
-        "num_steps": 20,
-        "grid": "log_snr",
-        "rho": 7.0,
-        "eta": 0.0,
-        "s_churn": 40.0,
-        "s_min": 0.05,
-        "s_max": 50.0,
-        "s_noise": 1.003,
-        "condition": "",
-        "ema": "",
-    },
-    "guidance": {
-        "scale": 1.0,
-        "interval": (0.0, 1.0),
-        "classifier": "",
-        "weak": "",
-        "weak_step": None,
-        "inverse": "projection",
-        "noise": 0.0,
-        "samples_each": 4,
-        "step": 1.0,
-        "iterations": 5,
-        "particles": 64,
-    },
-    "eval": {
-        "precision": "tf32",
-        "dequantization": "uniform",
-        "num_probes": 1,
-        "enable_bound": False,
-        "bound_num_times": 16,
-    },
-    "optim": {"ema_schedule": "constant"},
-    "ema": {"profiles": ()},
-    "process": {"name": ""}
-    | dict.fromkeys(("beta_min", "beta_max", "sigma_min", "sigma_max", "s", "noise_min", "noise_max", "pieces"))
-    | {"num_scales": None},
-    "parameterization": {"name": "", "noise_cond": None, "time_scale": None, "sigma_data": None},
-    "encoder": {"name": "", "size": None, "entry": None, "features": None},
-    "times": {"name": "", "eps": None, "P_mean": None, "P_std": None, "mean": None, "std": None},
-    "weight": {"name": "", "reduction": None, "sigma_data": None, "gamma": None, "base": None, "features": None},
-    "metrics": {
-        "features": "inception",
-        "weights": "",
-        "statistics": "",
-        "dir": "",
-        "split": "train",
-        "batch_size": 128,
-        "nf": 32,
-        "dimension": 64,
-        "n_iters": 1000,
-        "lr": 1e-3,
-        "seed": 0,
-    },
-}
-# Keys whose default has changed: a run that is gone on with keeps the value that it began with.
-INHERITED = ("optim.ema_schedule",)
-ADDED_TO_MODEL = {"ncsnpp": {"num_classes": 0}}  # by model.name
+# What a training may go on with if it is told to: the state means the same under either value. DATA: other images;
+# CODE: other files that import paths are defined in.
+DATA, CODE = "data", "code"
+CHANGEABLE = (DATA, CODE, *ALLOWED)
 # Keys that tell most of how two runs differ.
 TELLING = ("process.name", "sde.name", "parameterization.name", "data.dataset", "model.name")
 PACKAGES = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "numpy")
@@ -214,16 +74,6 @@ def identity(config: Mapping[str, Any]) -> dict[str, Any]:
     """The flattened config without what may change between launches."""
     flat = flatten(config)
     return {key: flat[key] for key in flat if key not in FREE_KEYS and key.split(".")[0] not in FREE_SECTIONS}
-
-
-def completed(stored: Mapping[str, Any]) -> dict[str, Any]:
-    """A workdir's config with the keys that were added since."""
-    added = dict(ADDED)
-    if "model" in stored:
-        added["model"] = ADDED_TO_MODEL.get(stored["model"].get("name"), {})
-    return (
-        {"profile": 0} | dict(stored) | {section: values | stored.get(section, {}) for section, values in added.items()}
-    )
 
 
 def inherit(workdir: Path, config: Any, overrides: Collection[str]) -> None:
@@ -304,6 +154,38 @@ def check_same_data(
         )
     old, new = ({split: both[i] for split, both in changed.items()} for i in (0, 1))
     return {DATA: (old, new)} if changed else {}
+
+
+def check_same_code(
+    workdir: Path, code: Mapping[str, Mapping[str, str]], allowed: Collection[str] = ()
+) -> dict[str, tuple[Any, Any]]:
+    """The files of import paths at the workdir's last launch and now, where one has changed, if that is allowed.
+
+    code: of `pieces.code_of`. Raises `UsageError` if the workdir has checkpoints, and the file of its process, network
+    or other part of its training is another now.
+    """
+    if not checkpoints.steps(Path(workdir) / "checkpoints"):
+        return {}
+    changed = changed_code(workdir, code)
+    for key, (before, now) in changed.items():
+        if CODE not in allowed:
+            raise UsageError(
+                f"{now['file']}, which defines {key}={now['path']}, has changed since {workdir} was last trained with "
+                f"it (then {before['file']}); restore it, or train in another --workdir; or go on with it, by "
+                f"--allow_change={CODE}."
+            )
+    old, new = ({key: both[i] for key, both in changed.items()} for i in (0, 1))
+    return {CODE: (old, new)} if changed else {}
+
+
+def changed_code(workdir: Path, code: Mapping[str, Mapping[str, str]]) -> dict[str, tuple[Any, Any]]:
+    """What launch.json says of the import paths of a training, and what they are now, of those that have changed."""
+    known = read(workdir, "launch.json").get("code", {})
+    return {
+        key: (known[key], now)
+        for key, now in code.items()
+        if key in known and key.split(".")[0] not in FREE_SECTIONS and known[key]["digest"] != now["digest"]
+    }
 
 
 def versions() -> dict[str, str]:

@@ -4,11 +4,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from ml_collections import ConfigDict
 from test_conditional import saved
 
 from score_sde import data
 from score_sde.build import Experiment, trainable
+from score_sde.config import Config
 from score_sde.describe import planned_nfe
 from score_sde.errors import UsageError
 from score_sde.evaluate import evaluate, sample
@@ -179,7 +179,7 @@ def test_no_class_is_asked_only_of_a_network_that_was_trained_without(told_all, 
     assert np.isfinite(told_all.score(x, t, np.array([3, 9]))).all()
     assert np.isfinite(told_all.sample(KEY, 2, "ddim", num_steps=2, classes=3)).all()
     assert planned_nfe(told_all.experiment) == told_all.sde.num_scales
-    config = ConfigDict(told_all.config).copy_and_resolve_references()
+    config = Config(told_all.config).copy_and_resolve_references()
     config.eval.enable_bpd = True
     for program in (evaluate, sample):
         with pytest.raises(UsageError, match=words):

@@ -8,8 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from score_sde import data
-from score_sde import train as training
+from score_sde import data, training
 from score_sde.build import Experiment
 from score_sde.cond import Entry, check_cond, dropped, names, read, taken
 from score_sde.errors import UsageError

@@ -20,7 +20,7 @@ from score_sde.evaluate import evaluate, sample
 from score_sde.models import MODELS, ncsn
 from score_sde.sampling import solve
 from score_sde.sde import SDES
-from score_sde.train import load_data, train, train_step
+from score_sde.training import load_data, train, train_step
 
 ROOT = Path(__file__).parent.parent / "configs"
 GOLDEN = load_json("configs.json")
@@ -244,9 +244,9 @@ def test_a_config_shrunk_trains_stops_goes_on_samples_and_evaluates(name, prepar
     experiment = Experiment(config)
     # Compiled once, where a new process would compile again; and initialisers, tested in test_parity.py, not at all.
     step = train_step(experiment)
-    for builder in ("train.trainable", "trained.Experiment"):
+    for builder in ("training.trainable", "trained.Experiment"):
         monkeypatch.setattr(f"score_sde.{builder}", lambda _: experiment)
-    monkeypatch.setattr("score_sde.train.train_step", lambda _: step)
+    monkeypatch.setattr("score_sde.training.train_step", lambda _: step)
     monkeypatch.setattr(experiment, "init_params", functools.partial(seeded, experiment.param_shapes))
 
     train(config, tmp_path)

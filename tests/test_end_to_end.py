@@ -8,6 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from golden_weights import seeded
+from older_workdir import older
 from test_data import prepare_cifar10
 
 import score_sde
@@ -24,8 +25,8 @@ from score_sde.main import main
 from score_sde.models import MODELS, NCSNpp
 from score_sde.randomness import Stream, stream
 from score_sde.state import initial_state
-from score_sde.train import train
 from score_sde.train_dequantizer import train_dequantizer
+from score_sde.training import train
 
 pytestmark = pytest.mark.usefixtures("one_block", "compiled_once")
 CONFIGS = ["vp/digits_ddpmpp_continuous", "ve/digits_ncsnpp_continuous"]
@@ -218,11 +219,7 @@ def test_a_workdir_of_before_these_choices_has_the_first_ones(trained, tmp_path)
     folder, _ = trained()
     shutil.copytree(folder, tmp_path / "old")
     stored = json.loads((folder / "config.json").read_text())
-    for section, values in wd.ADDED.items():
-        for key in values:
-            del stored[section][key]
-    for key in wd.ADDED_TO_MODEL["ncsnpp"]:
-        del stored["model"][key]
+    stored = older(stored)
     del stored["dequantizer"]
     wd.write(tmp_path / "old", "config.json", stored)
     old, new = score_sde.load(tmp_path / "old").config, score_sde.load(folder).config

@@ -29,7 +29,7 @@ from score_sde.errors import UsageError
 from score_sde.main import main
 from score_sde.preemption import Notice, Stopped
 from score_sde.rounds import Rounds
-from score_sde.train import load_data, train
+from score_sde.training import load_data, train
 from score_sde.writer import Writer
 
 pytestmark = pytest.mark.usefixtures("one_block", "compiled_once")

@@ -19,7 +19,6 @@ import numpy as np
 import pytest
 from flax import serialization, traverse_util
 from golden_weights import GOLDEN, load_json, names, relative, seeded, weights
-from ml_collections import FrozenConfigDict
 from one_block import OneBlock
 from test_configs import config_of, full_size, grouped
 from test_end_to_end import metrics
@@ -29,6 +28,7 @@ from score_sde import import_checkpoint as importer
 from score_sde import pytorch_files
 from score_sde.build import Classification, Experiment, trainable
 from score_sde.checkpoints import steps
+from score_sde.config import FrozenConfig
 from score_sde.errors import UsageError
 from score_sde.evaluate import evaluate, sample
 from score_sde.import_checkpoint import import_checkpoint, main
@@ -37,7 +37,7 @@ from score_sde.pretrained import Pretrained
 from score_sde.reference_checkpoints import leaf_shapes, torch_names
 from score_sde.sde import VE
 from score_sde.snapshots import PretrainedClassifier, restore_state
-from score_sde.train import train
+from score_sde.training import train
 
 SHRUNK = ["--config.data.image_size=16", "--config.model.ch_mult=(1,2)", "--config.model.num_res_blocks=1"]
 SHRUNK += ["--config.model.attn_resolutions=(8,)"]
@@ -57,7 +57,7 @@ def small(path: str, *, nf: int):
 
 
 @functools.cache
-def known(config: FrozenConfigDict) -> Experiment | Classification:
+def known(config: FrozenConfig) -> Experiment | Classification:
     experiment = trainable(config)
     experiment.init_state = experiment.init_state  # JAX knows functions by identity, and traces each once
     return experiment
@@ -65,7 +65,7 @@ def known(config: FrozenConfigDict) -> Experiment | Classification:
 
 def built(config) -> Experiment | Classification:
     """What the config describes; of equal ones the same, traced once."""
-    return known(FrozenConfigDict(config))
+    return known(FrozenConfig(config))
 
 
 @functools.cache

@@ -19,8 +19,8 @@ from score_sde.evaluate import evaluate, sample
 from score_sde.process import LEAST_TIME
 from score_sde.randomness import sample_keys, stream, uniform
 from score_sde.source_checks import check_source
-from score_sde.train import train
 from score_sde.train_dequantizer import train_dequantizer
+from score_sde.training import train
 
 pytestmark = pytest.mark.usefixtures("one_block")
 CLASSIFIER = "vp/digits_wideresnet"

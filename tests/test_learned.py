@@ -19,7 +19,7 @@ from score_sde.randomness import batch_keys, expand, normal, sample_keys, stream
 from score_sde.sampling import SAMPLERS, solve
 from score_sde.state import adam
 from score_sde.times import Uniform
-from score_sde.train import train
+from score_sde.training import train
 from score_sde.weights import LikelihoodWeight, NoiseWeight, Uncertainty
 
 KEYS = sample_keys(jax.random.key(0), jnp.arange(20_000))

@@ -168,8 +168,8 @@ def test_numbers_of_any_kind_are_options(model):
 @pytest.mark.parametrize(
     ("n", "options", "words"),
     [
-        (2, dict(num_steps=2.5), r"num_steps=2\.5 is of another type than sampling\.num_steps: give a int"),
-        (2, dict(eta="half"), "eta='half' is of another type than sampling.eta: give a float"),
+        (2, dict(num_steps=2.5), r"num_steps=2\.5 is not an integer"),
+        (2, dict(eta="half"), "eta='half' is not a number"),
         (2, dict(num_steps=[3]), r"num_steps=\(3,\)"),
         (0, {}, "n=0 is no number of images"),
         (jnp.float32(2), {}, "n=2.0 is no number of images"),

@@ -16,7 +16,7 @@ from score_sde.progress import bar, reporter
 from score_sde.randomness import Stream, sample_keys, stream
 from score_sde.reconstruct import reconstruct, sheet
 from score_sde.rounds import Arrays
-from score_sde.train import train
+from score_sde.training import train
 
 EACH = 20  # samples of each class
 SCALE = 4.0  # of the classifier's guidance

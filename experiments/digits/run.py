@@ -20,7 +20,7 @@ from score_sde.pretrained import Pretrained, load
 from score_sde.progress import bar, reporter
 from score_sde.randomness import Stream, sample_keys, stream
 from score_sde.sampling import advance
-from score_sde.train import load_data, train
+from score_sde.training import load_data, train
 
 SAMPLES = 40
 TRAJECTORIES = 8

@@ -20,7 +20,7 @@ from score_sde.progress import bar
 from score_sde.randomness import Stream, rademacher, sample_keys, stream
 from score_sde.sampling import advance
 from score_sde.sampling.probability_flow import drift, probability_flow
-from score_sde.train import load_data
+from score_sde.training import load_data
 
 
 def run(workdir: Path, batch: int, rounds: int, tolerance: float) -> int:
