@@ -111,7 +111,7 @@ def _said(
 
 
 class Samples(NamedTuple):
-    """images: in [0, 1]. nfe: evaluations of networks for each. batch_nfe: those made while it waits for others too."""
+    """images: in [0, 1]. nfe: evaluations of networks for each. batch_nfe: those made for its batch, start to end."""
 
     images: Images
     nfe: Counts
@@ -354,13 +354,16 @@ def _check_finite(x: Array, what: str) -> None:
 class Pretrained(Snapshot):
     """A score network with the weights of a checkpoint, or of the user's own: see `Snapshot` for its fields.
 
-    model = Pretrained(
-        objective=Objective(VP(), Noise(), Uniform(), NoiseWeight()),
-        network=network,  # network(x, noise_cond) -> eps
-        params=network.init(jax.random.key(0), jnp.zeros((1, 8, 8, 1)), jnp.ones(1))["params"],
-        image_shape=(8, 8, 1),
-    )
-    x = model.sample(jax.random.key(0), 16, "dpmpp_2m", num_steps=10)
+    class Denoiser(nn.Module):  # returns eps
+        @nn.compact
+        def __call__(self, x, noise_cond, cond=None, *, dropout_keys=None):
+            return nn.Conv(x.shape[-1], (3, 3))(x)
+
+    network, x = Denoiser(), jnp.zeros((1, 8, 8, 1))
+    params = network.init(jax.random.key(0), x, jnp.ones(1))["params"]
+    objective = Objective(VP(), Noise(), Uniform(), NoiseWeight())
+    model = Pretrained(objective, network, params, image_shape=(8, 8, 1))
+    images = model.sample(jax.random.key(1), 16, "dpmpp_2m", num_steps=10)
     """
 
     score, predict, denoise = score, predict, denoise
