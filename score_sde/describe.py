@@ -13,10 +13,12 @@ from score_sde.conditional import Conditional, Given
 from score_sde.config import Config, check
 from score_sde.config.explanation import explained
 from score_sde.controllable.conditions import chosen_class, observation_of
+from score_sde.import_paths import is_import_path, lowered
 from score_sde.memory import tree_bytes
+from score_sde.pieces import taken_by
 from score_sde.randomness import sample_keys
 from score_sde.recipe import replaced
-from score_sde.snapshots import stored_config
+from score_sde.workdir import stored_config
 
 MIB = 2**20
 
@@ -122,7 +124,7 @@ def planned_nfe(experiment: Experiment) -> int | None:
         operator = observe(1)
         y = operator.forward(jnp.zeros((1, *experiment.image_shape)))
         given = given._replace(observation=conditional.observed(operator, y, 0.0))
-    conditional.check(given, experiment.config.sampling.method.lower())
+    conditional.check(given, lowered(experiment.config.sampling.method))
     params = {name: network.param_shapes for name, network in (networks | {"score": experiment}).items()}
     return conditional.sampler(params, given).nfe
 
@@ -134,7 +136,7 @@ def _sampler(experiment: Experiment) -> str:
 
 def _unconditional(experiment: Experiment) -> str:
     sampling = experiment.config.sampling
-    method = sampling.method.lower()
+    method = lowered(sampling.method)
     if method == "pc":
         return (
             f"predictor {sampling.predictor}, corrector {sampling.corrector} x {sampling.n_steps_each}, "
@@ -144,4 +146,7 @@ def _unconditional(experiment: Experiment) -> str:
         return f"probability-flow ODE, rtol {sampling.rtol:g}, atol {sampling.atol:g}"
     if method == "adaptive":
         return f"reverse SDE with adaptive steps, rtol {sampling.sde_rtol:g}"
+    if is_import_path(method):
+        taken = taken_by("sampling.method", method, sampling)
+        return ", ".join([method, *(f"{name} {value}" for name, value in taken.items())])
     return f"{method}, {sampling.num_steps} steps on the {sampling.grid} grid"

@@ -20,10 +20,10 @@ from score_sde.config.keys import plain
 from score_sde.controllable import Operator
 from score_sde.controllable.conditions import ALL, chosen_class
 from score_sde.errors import UsageError, one_of
-from score_sde.import_paths import lowered
+from score_sde.import_paths import is_import_path, lowered
 from score_sde.memory import largest_batch
 from score_sde.parallel import check_divisible, pad_to_devices
-from score_sde.pieces import sampler_named
+from score_sde.pieces import rename, sampler_named
 from score_sde.progress import Runner
 from score_sde.randomness import batch_keys
 from score_sde.snapshots import Snapshot, available_step, config_of, load_classifier
@@ -40,14 +40,13 @@ class Plan(NamedTuple):
 
 def plan(model: Snapshot, sampler: str | None = None, options: dict[str, Any] | None = None) -> Plan:
     """The sampler of these options, made once. Raises `UsageError` for options and networks that there are not."""
-    if any(isinstance(value, jax.core.Tracer) for value in (options or {}).values()):
-        raise UsageError("Programs are made of a sampler's options, which JAX cannot trace; give numbers.")
-    experiment, options = model.experiment, {name: plain(value) for name, value in (options or {}).items()}
+    experiment, options = model.experiment, {name: _plain(value) for name, value in (options or {}).items()}
     method = lowered(sampler or model.config.sampling.method)
     sampler_named(method)  # raises for one that there is not
 
     def make() -> tuple[Conditional, Runner]:
-        chosen = experiment.with_config(_changed(experiment.config, options)) if options else experiment
+        changes = options or (is_import_path(method) and method != experiment.config.sampling.method)
+        chosen = experiment.with_config(_changed(experiment.config, method, options)) if changes else experiment
         helpers = {name: helper.experiment for name, helper in helpers_of(model, chosen.config).items()}
         conditional = Conditional(chosen, **helpers)
         return conditional, Runner(functools.partial(conditional.sampler, method=method), batch_nfe=True)
@@ -68,13 +67,22 @@ def helpers_of(model: Snapshot, config: FrozenConfig) -> dict[str, Snapshot]:
     return named
 
 
-def _changed(config: FrozenConfig, options: dict[str, Any]) -> FrozenConfig:
-    """A config with other values in `sampling` and `guidance`."""
+def _changed(config: FrozenConfig, method: str, options: dict[str, Any]) -> FrozenConfig:
+    """A config with another sampler, and other values in `sampling` and `guidance`."""
     changed = Config(config).copy_and_resolve_references()  # what is made of a frozen one shares its sections
+    if is_import_path(method):
+        rename(changed, "sampling.method", method)
     for name, value in options.items():
-        one_of("option of config.sampling or config.guidance", name, [*config.sampling, *config.guidance])
-        changed["sampling" if name in config.sampling else "guidance"][name] = value
+        one_of("option of config.sampling or config.guidance", name, [*changed.sampling, *changed.guidance])
+        changed["sampling" if name in changed.sampling else "guidance"][name] = value
     return FrozenConfig(changed)
+
+
+def _plain(value: Any) -> Any:
+    """A value as configs have it: NumPy and JAX scalars as numbers, lists and arrays as tuples."""
+    if isinstance(value, jax.core.Tracer):
+        raise UsageError("Options of samplers are numbers that programs are made of, and cannot be traced by JAX.")
+    return plain(value)
 
 
 def _of_kind(model: Snapshot, directory: str, step: int | None) -> Snapshot:

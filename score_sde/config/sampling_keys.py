@@ -106,7 +106,12 @@ EVAL = {
 }
 
 METRICS = {
-    "features": Key("inception", "Features that samples and data are compared by", ("inception", "trained", "none")),
+    "features": Key(
+        "inception",
+        "Features that samples and data are compared by",
+        ("inception", "trained", "none"),
+        takes_path=True,
+    ),
     "weights": Key("", "File of Inception's weights; empty: in `dir`, downloaded", moves_numbers=False),
     "statistics": Key("", "File of the data's statistics; empty: in `dir`, computed"),
     "dir": Key(
