@@ -259,8 +259,6 @@ class Experiment(Trainable):
         method = lowered(method or sampling.method)
         sampler_named(method)  # raises for one that there is not
         common = dict(eps=sampling.eps, noise_removal=sampling.noise_removal)
-        if sampling.num_scales is not None and sampling.num_scales < 2:
-            raise UsageError(f"sampling.num_scales={sampling.num_scales} must be at least 2.")
         if sampling.batch_size == 0 and method == "pc" and sampling.corrector.lower() == "langevin":
             raise UsageError(
                 "The paper's Langevin corrector couples the samples of a batch, so how many there is room for would "
