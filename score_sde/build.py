@@ -20,15 +20,17 @@ from score_sde.config import Config
 from score_sde.config_checks import check_positive, check_values
 from score_sde.dequantization import Dequantization
 from score_sde.errors import UsageError, one_of
+from score_sde.import_paths import is_import_path, lowered
 from score_sde.learned import with_gradient_of_squares
 from score_sde.likelihood_bound import Bound, likelihood_bound
 from score_sde.models import CLASSIFIERS, MODELS, PRECISIONS, Dequantizer, is_trainable
 from score_sde.objective import network_params
 from score_sde.parameterization import Network
+from score_sde.pieces import sampler_named, taken_by
 from score_sde.process import LEAST_TIME, Model, Process, from_score, score
 from score_sde.randomness import Stream, stream
 from score_sde.recipe import objective_of
-from score_sde.sampling import SAMPLERS, Solver, clipped, probability_flow
+from score_sde.sampling import Solver, clipped, probability_flow
 from score_sde.state import TrainState, adam, initial_state
 from score_sde.trainable import Trainable
 
@@ -43,6 +45,8 @@ def sampling_options(sampling: Any, method: str) -> tuple[str, ...]:
         corrects = ("snr", "n_steps_each") if sampling["corrector"].lower() != "none" else ()
         predicts = ("probability_flow", "diffusion") if sampling["predictor"].lower() != "none" else ()
         return (*common, "predictor", "corrector", "num_scales", *corrects, *predicts)
+    if is_import_path(method):
+        return (*common, *taken_by("sampling.method", method, sampling))
     if method in ("ode", "adaptive"):
         return (*common, *(("rtol", "atol") if method == "ode" else ("sde_rtol", "sde_atol", "diffusion")))
     own = {
@@ -229,7 +233,7 @@ class Experiment(Trainable):
         """The solver of a method with its options in config.sampling, for any model. hooks: `project`."""
         method, options = self.sampler_options(method)
         process = self.sde_of(params, method)
-        return SAMPLERS[method](process, self.clipped(process, model, method), **options, **hooks)
+        return sampler_named(method)(process, self.clipped(process, model, method), **options, **hooks)
 
     def sde_of(self, params: PyTree, method: str) -> Process:
         """The SDE that a method solves: pc with the sampler's own number of steps."""
@@ -253,7 +257,8 @@ class Experiment(Trainable):
     def sampler_options(self, method: str | None = None) -> tuple[str, dict[str, Any]]:
         """The method of `sampler`, and those of config.sampling that it takes."""
         sampling = self.config.sampling
-        method = one_of("sampling.method", (method or sampling.method).lower(), SAMPLERS)
+        method = lowered(method or sampling.method)
+        sampler_named(method)  # raises for one that there is not
         common = dict(eps=sampling.eps, noise_removal=sampling.noise_removal)
         if sampling.batch_size == 0 and method == "pc" and sampling.corrector.lower() == "langevin":
             raise UsageError(
@@ -280,6 +285,8 @@ class Experiment(Trainable):
             one_level = self.scaling.scale / 256
             atol = one_level if sampling.sde_atol is None else sampling.sde_atol
             options = dict(rtol=sampling.sde_rtol, atol=atol, diffusion=sampling.diffusion)
+        elif is_import_path(method):
+            options = taken_by("sampling.method", method, sampling)
         else:
             options = {key: sampling[key] for key in FAST_OPTIONS}
         return method, options | common

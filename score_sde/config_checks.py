@@ -2,10 +2,11 @@
 
 import math
 
-from score_sde import dequantization, ema, likelihood
+from score_sde import dequantization, ema, likelihood, protocols
 from score_sde.config import Config
 from score_sde.data import OPTIONS, Options, dataset
 from score_sde.errors import UsageError, one_of
+from score_sde.import_paths import choose, is_import_path
 from score_sde.models import PRECISIONS
 from score_sde.sampling.probability_flow import check_tolerances
 
@@ -18,7 +19,10 @@ def check_values(config: Config) -> None:
     one_of("eval.bpd_dataset", config.eval.bpd_dataset, ("train", "test"))
     likelihood.check_divergence(config.eval.hutchinson_type.lower(), config.eval.num_probes)
     one_of("eval.dequantization", config.eval.dequantization.lower(), dequantization.CHOICES)
-    one_of("metrics.features", config.metrics.features, ("inception", "trained", "none"))
+    if is_import_path(config.metrics.features):
+        choose("metrics.features", config.metrics.features, {}, protocols.FeatureNetwork)
+    else:
+        one_of("metrics.features", config.metrics.features, ("inception", "trained", "none"))
     one_of("metrics.split", config.metrics.split, ("train", "test"))
     for key in ("batch_size", "nf", "dimension", "n_iters", "lr"):
         check_positive(f"metrics.{key}", config.metrics[key])

@@ -26,6 +26,11 @@ def is_import_path(name: Any) -> bool:
     return isinstance(name, str) and ":" in name
 
 
+def lowered(name: str) -> str:
+    """A name as the dictionaries have it, in lower case; an import path as it is."""
+    return name if is_import_path(name) else name.lower()
+
+
 def choose(key: str, name: str, choices: Mapping[str, Any], protocol: type | None = None) -> Any:
     """The row of `choices` with this name, or the object at an import path.
 

@@ -1,8 +1,9 @@
 """The command line: flags only. See README.md."""
 
 import contextlib
+import importlib.machinery
+import importlib.util
 import itertools
-import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -11,12 +12,18 @@ from ml_collections import ConfigDict, config_flags
 
 from score_sde import backend
 from score_sde.errors import UsageError, exit_status, nearest, warn
+from score_sde.import_paths import is_import_path
 
 CONFIG = ("--config", "-config")
 DATA = ("data_dir", "archives", "path", "in_memory_gib", "num_workers", "corrupt")
 HERE = (*(f"data.{key}" for key in DATA), "training.fsdp")  # not the model's, but of the machine it runs on
 WITH_OUT = ("eval", "sample")
 MODES = ("train", "eval", "sample", "describe", "train_dequantizer")
+
+# Keys that name a piece, and those of them whose section has its arguments alone (score_sde/pieces.py).
+WHOLE = ("sde.name", "model.name")
+PIECES = (*WHOLE, "process.name", "parameterization.name", "times.name", "weight.name", "encoder.name")
+PIECES += ("sampling.method", "data.dataset", "metrics.features")
 
 MOVED = {
     "training.sde": "sde.name",
@@ -142,66 +149,83 @@ def _tell_unused(config: ConfigDict, overrides: dict) -> None:
                 warn(f"{key}={value} changes nothing: {reason}.")
 
 
-def parse(argv: list[str], define: Callable[[flags.FlagValues], None], usage: str) -> flags.FlagValues:
-    """The flags of a command line, argv[0] being the program: `config` and those of `define`. Raises `UsageError`."""
+def parse(
+    argv: list[str],
+    define: Callable[[flags.FlagValues], None],
+    usage: str,
+    of_workdir: Callable[[Path], ConfigDict] | None = None,
+) -> flags.FlagValues:
+    """The flags of a command line, argv[0] being the program: `config` and those of `define`. Raises `UsageError`.
+
+    of_workdir: the config of the run in --workdir, which is taken where there is no --config.
+    """
     if any(argument in ("--help", "-h", "--helpfull") for argument in argv):
         print(usage)
         raise SystemExit(0)
     given = list(_arguments(argv))
-    path = next((value for name, value in given if name == "config"), None)
-    if not path:
-        raise UsageError("--config=FILE is missing, for example --config=configs/vp/cifar10_ddpmpp_continuous.py.")
-    file, argument = _file_and_argument(path)
-    if not file.is_file():
-        raise UsageError(f"No config file {file}; see configs/ for those there are.")
-    with _named_without_colons(file) as alias:
-        return _parsed(argv, given, path, f"--config={alias}{argument}", define)
-
-
-def _parsed(
-    argv: list[str],
-    given: list[tuple[str, str | None]],
-    path: str,
-    config: str,
-    define: Callable[[flags.FlagValues], None],
-) -> flags.FlagValues:
-    try:
-        template = _read_flags([argv[0], config], define).config
-    except Exception as error:  # whatever the file does
-        cause = error.__cause__ or error.__context__ or error
-        reason = str(cause).strip().splitlines()[-1:] or [""]
-        raise UsageError(f"Cannot read the config {path}: {type(cause).__name__}: {reason[0]}") from error
-    if not isinstance(template, ConfigDict):
-        raise UsageError(f"get_config() of {path} returns no ConfigDict; see configs/presets.py.")
+    template = _template(dict(given), of_workdir)
     for name, value in given:
         if name.startswith("config."):
             _check_override(template, name.removeprefix("config."), value)
+    rest = [argv[0], *_without_config(argv)]
     try:
-        # The config comes first: its own flags, one for each overridden value, exist only then.
-        values = _read_flags([argv[0], config, *_without_config(argv)], define)
+        values = flags.FlagValues()
+        config_flags.DEFINE_config_dict("config", template, "", values, lock_config=True, sys_argv=rest)
+        define(values)
+        unexpected = values(rest)[1:]
     except (flags.Error, AttributeError, KeyError, TypeError, ValueError) as error:
         raise UsageError(f"{' '.join(str(error).split()).rstrip('.')} (--help shows the flags).") from error
+    if unexpected:
+        raise UsageError(f"Unexpected argument '{unexpected[0]}'; flags look like --name=value.")
     return values
 
 
-def _file_and_argument(path: str) -> tuple[Path, str]:
-    """A config file and the ":ARGUMENT" of its get_config, where the longest part of the path that is a file is it."""
+def _template(given: dict[str, str | None], of_workdir: Callable[[Path], ConfigDict] | None) -> ConfigDict:
+    """The config before its values are overridden, in which the pieces that overrides name have their arguments."""
+    path, workdir = given.get("config"), given.get("workdir")
+    if path:
+        template = _read(path)
+    elif of_workdir and workdir and Path(workdir, "config.json").exists():
+        template = of_workdir(Path(workdir))
+    else:
+        there = f", since {workdir} has no config.json" if of_workdir and workdir else ""
+        raise UsageError(
+            f"--config=FILE is missing{there}, for example --config=configs/vp/cifar10_ddpmpp_continuous.py."
+        )
+    named = {key: given[f"config.{key}"] for key in PIECES if given.get(f"config.{key}")}
+    if named:
+        from score_sde.pieces import rename
+
+        for key, name in named.items():
+            if is_import_path(name) or (key in WHOLE and name != template[key.partition(".")[0]].name):
+                rename(template, key, name)
+    return template
+
+
+def _read(path: str) -> ConfigDict:
+    """What get_config() of a config file returns."""
+    file, argument = _file_and_argument(path)
+    if not file.is_file():
+        raise UsageError(f"No config file {file}; see configs/ for those there are.")
+    try:
+        loader = importlib.machinery.SourceFileLoader("config_file", str(file.absolute()))
+        module = importlib.util.module_from_spec(importlib.util.spec_from_loader(loader.name, loader))
+        loader.exec_module(module)
+        config = module.get_config(*argument)
+    except Exception as error:  # whatever the file does
+        reason = str(error).strip().splitlines()[-1:] or [""]
+        raise UsageError(f"Cannot read the config {path}: {type(error).__name__}: {reason[0]}") from error
+    if not isinstance(config, ConfigDict):
+        raise UsageError(f"get_config() of {path} returns no ConfigDict; see configs/presets.py.")
+    return config
+
+
+def _file_and_argument(path: str) -> tuple[Path, list[str]]:
+    """A config file and the argument of its get_config, where the longest part of the path that is a file is it."""
     parts = path.split(":")
     ends = [n for n in range(len(parts), 0, -1) if Path(":".join(parts[:n])).is_file()]
     n = ends[0] if ends else 1
-    return Path(":".join(parts[:n])), "".join(f":{part}" for part in parts[n:])
-
-
-@contextlib.contextmanager
-def _named_without_colons(file: Path) -> Iterator[Path]:
-    """The file under a name that ml_collections, which takes what follows a colon for an argument, can read."""
-    if ":" not in str(file):
-        yield file
-        return
-    with tempfile.TemporaryDirectory() as folder:
-        alias = Path(folder) / "config.py"
-        alias.symlink_to(file.absolute())
-        yield alias
+    return Path(":".join(parts[:n])), [":".join(parts[n:])] * (n < len(parts))
 
 
 def overrides(values: flags.FlagValues) -> dict:
@@ -220,18 +244,8 @@ def program_flags(values: flags.FlagValues) -> None:
     flags.DEFINE_integer("process_id", None, "", flag_values=values)
 
 
-def _read_flags(argv: list[str], define: Callable[[flags.FlagValues], None]) -> flags.FlagValues:
-    values = flags.FlagValues()
-    config_flags.DEFINE_config_file("config", None, "", values, lock_config=True, sys_argv=argv)
-    define(values)
-    rest = values(argv)
-    if rest[1:]:
-        raise UsageError(f"Unexpected argument '{rest[1]}'; flags look like --name=value.")
-    return values
-
-
 def _without_config(argv: list[str]) -> Iterator[str]:
-    """The arguments but for the config file, in either form."""
+    """The arguments after the program's name but for the config file, in either form."""
     for previous, argument in itertools.pairwise(argv):
         if not (argument.lstrip("-").startswith("config=") or argument in CONFIG or previous in CONFIG):
             yield argument

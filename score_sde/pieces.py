@@ -4,7 +4,6 @@ A piece is a row of one of the package's dictionaries, or an import path (`score
 values of the section that its name stands in.
 """
 
-import inspect
 from collections import ChainMap
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
@@ -17,7 +16,7 @@ from score_sde.import_paths import REQUIRED, arguments, choose, is_import_path, 
 from score_sde.models import CLASSIFIERS, ENCODERS, MODELS
 from score_sde.parameterization import PARAMETERIZATIONS
 from score_sde.paths import PROCESSES
-from score_sde.sampling import SAMPLERS
+from score_sde.sampling import SAMPLERS, Solver
 from score_sde.sde import SDES
 from score_sde.times import TIMES
 from score_sde.weights import WEIGHTS
@@ -131,12 +130,12 @@ def complete(config: Config) -> None:
                         config[section][argument] = default
 
 
-def code_of(config: Mapping[str, Any]) -> dict[str, dict[str, str]]:
+def code_of(config: Config) -> dict[str, dict[str, str]]:
     """The import paths of a config by their keys, each with the file that defines it and the digest of that."""
     found = {}
     for key in KINDS:
         section, _, last = key.partition(".")
-        name = (config.get(section) or {}).get(last)
+        name = config[section].get(last) if section in config else None
         if is_import_path(name):
             file, digest = source_digest(name)
             found[key] = {"path": name, "file": file, "digest": digest}
@@ -148,7 +147,11 @@ def _value(default: Any, key: str) -> Any:
     return placeholder(object) if default is REQUIRED or default is None else default
 
 
-def taken_by(function: Callable, values: Mapping[str, Any], given: tuple[str, ...]) -> dict[str, Any]:
-    """The values that a function takes as arguments, of those in its section."""
-    names = inspect.signature(function).parameters
-    return {name: value for name, value in values.items() if name in names and name not in given}
+def taken_by(key: str, name: str, values: Mapping[str, Any]) -> dict[str, Any]:
+    """The values of a section that the piece at an import path takes as arguments."""
+    return {argument: values[argument] for argument in arguments_of(key, name) if argument in values}
+
+
+def sampler_named(method: str) -> Callable[..., Solver]:
+    """The sampler of `sampling.method`. Raises `UsageError` for an unknown name."""
+    return choose("sampling.method", method, SAMPLERS, protocols.Sampler)

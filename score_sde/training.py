@@ -22,6 +22,7 @@ from score_sde.divergence import DivergenceError
 from score_sde.errors import UsageError, tell, warn
 from score_sde.loop import Running, Training, fit
 from score_sde.memory import tree_bytes
+from score_sde.pieces import code_of, complete
 from score_sde.preemption import Notice, Stopped
 from score_sde.progress import Runner, bar, reporter
 from score_sde.randomness import Stream, sample_keys, stream
@@ -98,12 +99,14 @@ def train(
     """
     directory = Path(directory)
     check_overrides(config, overrides or {})
-    experiment = trainable(config)
+    complete(config)
+    experiment, code = trainable(config), code_of(config)
     parallel.check_divisible("training.batch_size", config.training.batch_size, config.training.accumulate)
     parallel.check_groups(config.training.fsdp)
     workdir.check_allowed(allowed)
     workdir.inherit(directory, config, overrides or {})
     workdir.check_same_run(directory, config.to_dict(), allowed)
+    workdir.check_same_code(directory, code, allowed)
     _check_schedule(config)
     train_set, eval_set = load_data(config, train=True), load_data(config, train=False)
     check_source(experiment, train_set, all_of_them=True)
@@ -113,6 +116,7 @@ def train(
     with files.locked(directory, "train"):
         changed = workdir.check_same_run(directory, config.to_dict(), allowed)
         described = {"training": _described(train_set), "evaluation": _described(eval_set)}
+        changed |= workdir.check_same_code(directory, code, allowed)
         changed |= workdir.check_same_data(directory, config.data.path, described, allowed)
         last = max(steps(directory / "checkpoints"), default=0)
         if last < config.training.n_iters:
@@ -121,7 +125,8 @@ def train(
         launch = {"run_id": earlier.get("run_id", secrets.token_hex(4)), "overrides": dict(overrides or {})}
         changes = [{"step": last, "key": key, "from": old, "to": new} for key, (old, new) in changed.items()]
         history = earlier.get("changes", [])
-        launch |= {"data": described, "changes": history + [each for each in changes if each not in history]}
+        launch |= {"data": described} | ({"code": code} if code else {})
+        launch |= {"changes": history + [each for each in changes if each not in history]}
         kept = {key: earlier[key] for key in ("imported",) if key in earlier}
         # The config comes last: after a kill between the two the same command finds the same changes.
         workdir.write(directory, "launch.json", launch | {"versions": workdir.versions()} | kept)
@@ -243,6 +248,9 @@ def _check_space(directory: Path, experiment: Experiment | Classification) -> No
         )
 
 
+OF_IMAGES = ("dataset", "image_size", "num_channels", "centered", "random_flip", "uniform_dequantization")
+
+
 def load_data(config: Config, *, train: bool) -> data.Source:
     options = config.data
     return data.load(
@@ -250,7 +258,7 @@ def load_data(config: Config, *, train: bool) -> data.Source:
         train=train,
         image_size=options.image_size,
         num_channels=options.num_channels,
-        **{key: options[key] for key in data.OPTIONS},
+        **{key: options[key] for key in options if key not in OF_IMAGES},
     )
 
 

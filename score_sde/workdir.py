@@ -48,10 +48,12 @@ FREE_KEYS = (
     "training.keep_best",
     "training.nonfinite",
 )
-# What a training may go on with if it is told to: the state means the same under either value. DATA: other images.
-DATA = "data"
+# What a training may go on with if it is told to: the state means the same under either value. DATA: other images;
+# CODE: other files that import paths are defined in.
+DATA, CODE = "data", "code"
 CHANGEABLE = (
     DATA,
+    CODE,
     "data.dataset",
     "data.held_out",
     "data.convert",
@@ -304,6 +306,38 @@ def check_same_data(
         )
     old, new = ({split: both[i] for split, both in changed.items()} for i in (0, 1))
     return {DATA: (old, new)} if changed else {}
+
+
+def check_same_code(
+    workdir: Path, code: Mapping[str, Mapping[str, str]], allowed: Collection[str] = ()
+) -> dict[str, tuple[Any, Any]]:
+    """The files of import paths at the workdir's last launch and now, where one has changed, if that is allowed.
+
+    code: of `pieces.code_of`. Raises `UsageError` if the workdir has checkpoints, and the file of its process, network
+    or other part of its training is another now.
+    """
+    if not checkpoints.steps(Path(workdir) / "checkpoints"):
+        return {}
+    changed = changed_code(workdir, code)
+    for key, (before, now) in changed.items():
+        if CODE not in allowed:
+            raise UsageError(
+                f"{now['file']}, which defines {key}={now['path']}, has changed since {workdir} was last trained with "
+                f"it (then {before['file']}); restore it, or train in another --workdir; or go on with it, by "
+                f"--allow_change={CODE}."
+            )
+    old, new = ({key: both[i] for key, both in changed.items()} for i in (0, 1))
+    return {CODE: (old, new)} if changed else {}
+
+
+def changed_code(workdir: Path, code: Mapping[str, Mapping[str, str]]) -> dict[str, tuple[Any, Any]]:
+    """What launch.json says of the import paths of a training, and what they are now, of those that have changed."""
+    known = read(workdir, "launch.json").get("code", {})
+    return {
+        key: (known[key], now)
+        for key, now in code.items()
+        if key in known and key.split(".")[0] not in FREE_SECTIONS and known[key]["digest"] != now["digest"]
+    }
 
 
 def versions() -> dict[str, str]:

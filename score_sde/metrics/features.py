@@ -4,14 +4,14 @@ import hashlib
 import shutil
 from collections.abc import Callable
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax.numpy as jnp
 import numpy as np
 from flax import traverse_util
 
 from score_sde import data, files
-from score_sde.array_types import PyTree
+from score_sde.array_types import Array, PyTree
 from score_sde.backend import expanded
 from score_sde.digest import digest
 from score_sde.downloads import Download, fetch
@@ -86,6 +86,27 @@ def inception_features(weights: str | Path, folder: Path, batch_size: int) -> Fe
     name = INCEPTION if found == WEIGHTS.sha256 else f"{INCEPTION}-{found[:8]}"
     known = Features(name, found, inception.DIMENSION, ("features", "logits"), pad_to_devices(batch_size))
     return known.by(inception.inception, inception.load(path))
+
+
+def own_features(network: Any, code: str, image_shape: tuple[int, int, int], batch_size: int) -> Features:
+    """Features of a `score_sde.protocols.FeatureNetwork`. code: digest of the file that defines it.
+
+    Raises `UsageError` unless it gives `dimension` finite numbers for an image.
+    """
+    params, name = network.init(image_shape), type(network).__name__
+
+    def apply(params: PyTree, pixels: Array) -> dict[str, Array]:
+        return {"features": jnp.asarray(network(params, pixels), jnp.float32)}
+
+    number = fingerprint({"code": code, "params": digest(params), "arguments": repr(vars(network))})
+    about = Features(f"{name}-{number[:8]}", number, network.dimension, ("features",), pad_to_devices(batch_size))
+    found = about.by(apply, params).of(np.zeros((1, *image_shape), np.uint8))["features"]
+    if found.shape != (1, network.dimension) or not np.isfinite(found).all():
+        raise UsageError(
+            f"metrics.features={name} gives numbers of shape {found.shape[1:]} for a black image, or some that are not "
+            f"finite; its dimension says {network.dimension}."
+        )
+    return about.by(apply, params)
 
 
 def trained_features(source: data.Source, options: small.Options, folder: Path, batch_size: int) -> Features:
