@@ -33,17 +33,32 @@ def train(config, workdir, overrides=None, allowed=()):
 
 
 def load(workdir, step=None, *, ema=True):
-    """The model trained in `workdir`, of its last checkpoint or of `step`: see `score_sde.trained.Trained`.
+    """The model trained in `workdir`, of its last checkpoint or of `step`: see `score_sde.pretrained.Pretrained`.
 
     ema: False for the raw weights; the name of an average, where a run has several; see `score_sde.ema`.
     """
-    from score_sde.trained import load
+    from score_sde.pretrained import load
 
     return load(workdir, step, ema=ema)
 
 
 def load_classifier(workdir, step=None):
-    """The noise-conditional classifier in `workdir`: see `score_sde.loaded.TrainedClassifier`."""
-    from score_sde.loaded import load_classifier
+    """The noise-conditional classifier in `workdir`: see `score_sde.snapshots.PretrainedClassifier`."""
+    from score_sde.snapshots import load_classifier
 
     return load_classifier(workdir, step)
+
+
+RENAMED = {
+    "Trained": "score_sde.pretrained.Pretrained",
+    "TrainedClassifier": "score_sde.snapshots.PretrainedClassifier",
+    "Loaded": "score_sde.snapshots.Snapshot",
+    "trained": "score_sde.pretrained",
+    "loaded": "score_sde.snapshots",
+}
+
+
+def __getattr__(name):
+    if name in RENAMED:  # an AttributeError's text would be lost in `from score_sde import`
+        raise ImportError(f"score_sde.{name} is now {RENAMED[name]}.")
+    raise AttributeError(f"module 'score_sde' has no attribute '{name}'")

@@ -5,6 +5,7 @@ they write anything.
 """
 
 import dataclasses
+import functools
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -16,15 +17,14 @@ from score_sde import dequantization, likelihood
 from score_sde.array_types import Images, Keys, PerSample, PyTree, ScoreFn, Times
 from score_sde.classification import Classification
 from score_sde.cond import Cond, blank, check_names, dropped, names
-from score_sde.config import Config
-from score_sde.config_checks import check_positive, check_values
+from score_sde.config import Config, check, check_section
 from score_sde.dequantization import Dequantization
 from score_sde.errors import UsageError, one_of
 from score_sde.import_paths import is_import_path, lowered
 from score_sde.learned import with_gradient_of_squares
 from score_sde.likelihood_bound import Bound, likelihood_bound
 from score_sde.models import CLASSIFIERS, MODELS, PRECISIONS, Dequantizer, is_trainable
-from score_sde.objective import network_params
+from score_sde.objective import Objective, network_params
 from score_sde.parameterization import Network
 from score_sde.pieces import sampler_named, taken_by
 from score_sde.process import LEAST_TIME, Model, Process, from_score, score
@@ -67,28 +67,27 @@ class Experiment(Trainable):
 
     evaluated = ("loss", "t", "square", "along")
 
-    def __init__(self, config: Config):
-        name = config.model.name
-        if name in CLASSIFIERS:
+    def __init__(self, config: Config, objective: Objective | None = None, network: Any = None, **of_images: Any):
+        """objective, network, and `image_shape` and `scaling`: one's own; default those that the config describes."""
+        name, own = config.model.name, network is not None
+        if name in CLASSIFIERS and not own:
             raise UsageError(f"model.name={name} is a classifier and has no score: score_sde.load_classifier loads it.")
-        check_values(config)
-        super().__init__(config, MODELS, objective_of(config))
-        self.sampling_sde = self.sde
-        if config.sampling.num_scales is not None:
-            if config.sampling.num_scales < 2:
-                raise UsageError(f"sampling.num_scales={config.sampling.num_scales} must be at least 2.")
-            self.sampling_sde = dataclasses.replace(self.sde, num_scales=config.sampling.num_scales)
+        check(config)
+        super().__init__(config, MODELS, objective or objective_of(config), network, **of_images)
         if config.training.cond_dropout and not self.cond_entries:
             raise UsageError("This network takes no condition; leave training.cond_dropout empty.")
         for name in config.training.cond_dropout:
             one_of("entry of training.cond_dropout", name, names(self.cond_entries))
-        self.sampler(self.param_shapes, cond=self.cond_in_turn(1))
+        if not own:  # which may have been made for another sampler than the base config's
+            self.sampler(self.param_shapes, cond=self.cond_in_turn(1))
 
-    def frozen(self, params: PyTree) -> "Experiment":
-        held = super().frozen(params)
-        if held is not self:
-            held.sampling_sde = dataclasses.replace(held.sde, num_scales=self.sampling_sde.num_scales)
-        return held
+    def with_config(self, config: Config) -> "Experiment":
+        check(config)
+        return super().with_config(config)
+
+    @property
+    def sampling_sde(self) -> Process:
+        return self._in_steps(self.sde)
 
     @property
     def scores_without_cond(self) -> bool:
@@ -150,7 +149,7 @@ class Experiment(Trainable):
 
     def _model(self, params: PyTree, cond: Cond | None, precision: str | None, process: Process) -> Model:
         network = self.network_fn(params, cond=cond, precision=precision)
-        return self.objective.parameterization.model(network, process, centered=self.config.data.centered)
+        return self.objective.parameterization.model(network, process, centered=self.centered)
 
     def network_fn(
         self,
@@ -205,7 +204,7 @@ class Experiment(Trainable):
         dropout_keys = stream(keys, Stream.DROPOUT) if training else None
         objective = self.objective.with_params(params)
         network, x = self.network_fn(params, cond=cond, dropout_keys=dropout_keys), objective.perturb(x0, t, eps)
-        outputs = objective.parameterization.outputs(network, objective.levels, centered=self.config.data.centered)
+        outputs = objective.parameterization.outputs(network, objective.levels, centered=self.centered)
         return outputs(x, t), x
 
     def _evaluation(self, params: PyTree, keys: Keys, x: Images, cond: Cond | None) -> dict[str, PerSample]:
@@ -227,22 +226,23 @@ class Experiment(Trainable):
     def sampler(self, params: PyTree, method: str | None = None, *, cond: Cond | None = None) -> Solver:
         """The solver of config.sampling, or the given method with its options. cond: of the samples."""
         method, _ = self.sampler_options(method)
-        return self.sampler_of(params, self.model_of(params, method, cond), method)
+        return self.sampler_of(params, self.model_of(params, method, cond), method)()
 
-    def sampler_of(self, params: PyTree, model: Model, method: str, **hooks: Any) -> Solver:
-        """The solver of a method with its options in config.sampling, for any model. hooks: `project`."""
+    def sampler_of(self, params: PyTree, model: Model, method: str) -> Callable[..., Solver]:
+        """The constructor of a method with its options in config.sampling, for any model; it takes hooks: `project`."""
         method, options = self.sampler_options(method)
         process = self.sde_of(params, method)
-        return sampler_named(method)(process, self.clipped(process, model, method), **options, **hooks)
+        return functools.partial(sampler_named(method), process, self.clipped(process, model, method), **options)
 
     def sde_of(self, params: PyTree, method: str) -> Process:
         """The SDE that a method solves: pc with the sampler's own number of steps."""
         process = self.process_of(params)
-        if method != "pc":
-            return process
-        if process is self.sde:
-            return self.sampling_sde
-        return dataclasses.replace(process, num_scales=self.sampling_sde.num_scales)
+        return self._in_steps(process) if method == "pc" else process
+
+    def _in_steps(self, process: Process) -> Process:
+        """The process with the number of steps that config.sampling sets, if it does."""
+        num_scales = self.config.sampling.num_scales
+        return process if num_scales is None else dataclasses.replace(process, num_scales=num_scales)
 
     def model_of(self, params: PyTree, method: str, cond: Cond | None = None) -> Model:
         """The model that a method takes; all but pc need it at any t. cond: of the samples.
@@ -260,6 +260,8 @@ class Experiment(Trainable):
         method = lowered(method or sampling.method)
         sampler_named(method)  # raises for one that there is not
         common = dict(eps=sampling.eps, noise_removal=sampling.noise_removal)
+        if sampling.num_scales is not None and sampling.num_scales < 2:
+            raise UsageError(f"sampling.num_scales={sampling.num_scales} must be at least 2.")
         if sampling.batch_size == 0 and method == "pc" and sampling.corrector.lower() == "langevin":
             raise UsageError(
                 "The paper's Langevin corrector couples the samples of a batch, so how many there is room for would "
@@ -352,8 +354,7 @@ class Dequantizing:
     """
 
     def __init__(self, experiment: Experiment, options: Mapping[str, Any]):
-        for key in ("batch_size", "n_iters", "lr", "num_times", "log_freq", "snapshot_freq"):
-            check_positive(f"dequantizer.{key}", options.get(key, 1))
+        check_section("dequantizer", options)
         experiment.model(experiment.param_shapes)  # raises for a network of a chain
         self.experiment, self.options = experiment, options
         self.network = Dequantizer(nf=options["nf"], num_res_blocks=options["num_res_blocks"])

@@ -10,18 +10,28 @@ import jax.numpy as jnp
 from score_sde import parallel, workdir
 from score_sde.build import Classification, Experiment, parameter_counts, trainable
 from score_sde.conditional import Conditional, Given
-from score_sde.config import Config
+from score_sde.config import Config, check
+from score_sde.config.explanation import explained
 from score_sde.controllable.conditions import chosen_class, observation_of
-from score_sde.loaded import stored_config
+from score_sde.import_paths import is_import_path, lowered
 from score_sde.memory import tree_bytes
+from score_sde.pieces import taken_by
 from score_sde.randomness import sample_keys
 from score_sde.recipe import replaced
+from score_sde.snapshots import stored_config
 
 MIB = 2**20
 
 
-def describe(config: Config) -> None:
-    """Prints the resolved config, the network layer by layer, memory and sampler if any; the last line is JSON."""
+def describe(config: Config, explain: str | None = None) -> None:
+    """Prints the resolved config, the network layer by layer, memory and sampler if any; the last line is JSON.
+
+    explain: a section or key, "" for all; then each of these keys is printed with what it is, and nothing else.
+    """
+    if explain is not None:
+        check(config)
+        print("\n".join(explained(workdir.flatten(config.to_dict()), explain)))
+        return
     experiment = trainable(config)
     taken = replaced(config)
     for key, value in workdir.flatten(config.to_dict()).items():
@@ -114,7 +124,7 @@ def planned_nfe(experiment: Experiment) -> int | None:
         operator = observe(1)
         y = operator.forward(jnp.zeros((1, *experiment.image_shape)))
         given = given._replace(observation=conditional.observed(operator, y, 0.0))
-    conditional.check(given, experiment.config.sampling.method.lower())
+    conditional.check(given, lowered(experiment.config.sampling.method))
     params = {name: network.param_shapes for name, network in (networks | {"score": experiment}).items()}
     return conditional.sampler(params, given).nfe
 
@@ -126,7 +136,7 @@ def _sampler(experiment: Experiment) -> str:
 
 def _unconditional(experiment: Experiment) -> str:
     sampling = experiment.config.sampling
-    method = sampling.method.lower()
+    method = lowered(sampling.method)
     if method == "pc":
         return (
             f"predictor {sampling.predictor}, corrector {sampling.corrector} x {sampling.n_steps_each}, "
@@ -136,4 +146,7 @@ def _unconditional(experiment: Experiment) -> str:
         return f"probability-flow ODE, rtol {sampling.rtol:g}, atol {sampling.atol:g}"
     if method == "adaptive":
         return f"reverse SDE with adaptive steps, rtol {sampling.sde_rtol:g}"
+    if is_import_path(method):
+        taken = taken_by("sampling.method", method, sampling)
+        return ", ".join([method, *(f"{name} {value}" for name, value in taken.items())])
     return f"{method}, {sampling.num_steps} steps on the {sampling.grid} grid"

@@ -176,6 +176,11 @@ def chosen(profiles: Profiles, name: str = "") -> Profile:
     raise UsageError(f"There is no average '{name}'; this run has {', '.join(p.name for p in profiles)}.")
 
 
+def check(names: Sequence[Any], rate: float, schedule: str, name: str) -> None:
+    """Raises `UsageError` unless these are profiles, as of `profiles_of`, and `name` is "" or one of them."""
+    chosen(profiles_of(names, rate, schedule), name)
+
+
 def initial(profiles: Profiles, params: PyTree) -> PyTree:
     """The averages before the first update: the initial parameters, in buffers of their own, as a step donates all."""
     trees = {profile.name: jax.tree.map(jnp.copy, params) for profile in profiles}

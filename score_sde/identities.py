@@ -13,15 +13,16 @@ import jax
 from score_sde import data, workdir
 from score_sde.controllable.conditions import Observe, chosen_class, parts
 from score_sde.digest import digest
-from score_sde.loaded import Loaded
 from score_sde.metrics import fingerprint
-from score_sde.trained import Trained
+from score_sde.pretrained import Pretrained
+from score_sde.sampling_plan import helper_digests
+from score_sde.snapshots import Snapshot
 
 DIGITS = 8  # of the digest in a name
 LONGEST = 40  # characters of a condition there
 
 
-def of_model(model: Loaded) -> dict[str, Any]:
+def of_model(model: Snapshot) -> dict[str, Any]:
     """Cache key of the model, without its inputs."""
     return {
         "run": workdir.identity(model.config.to_dict()),
@@ -34,7 +35,7 @@ def of_model(model: Loaded) -> dict[str, Any]:
 
 
 def of_samples(
-    model: Trained, n: int, observe: Observe | None = None, source: data.Source | None = None
+    model: Pretrained, n: int, observe: Observe | None = None, source: data.Source | None = None
 ) -> dict[str, Any]:
     """Cache key of n samples besides the model's, given what `observe` sees of the source's images."""
     config = model.config
@@ -45,11 +46,11 @@ def of_samples(
     if config.sampling.condition or config.guidance.weak:
         places = ("classifier", "weak", "weak_step")  # of networks, which their digests tell apart
         options = {key: value for key, value in config.guidance.items() if key not in places}
-        used |= {"guidance": workdir.flatten(options), "networks": model.helper_digests()}
+        used |= {"guidance": workdir.flatten(options), "networks": helper_digests(model)}
     return used | ({} if source is None else {"images": source.digest()})
 
 
-def of_likelihood(model: Trained, source: data.Source, repeats: int) -> dict[str, Any]:
+def of_likelihood(model: Pretrained, source: data.Source, repeats: int) -> dict[str, Any]:
     """Cache key of bits/dim and their bound besides the model's."""
     keys = ("bpd_dataset", "hutchinson_type", "num_probes", "dequantization", "bound_num_times", "rtol", "atol")
     learned = digest(model.dequantizer_params) if model.dequantizer_params else None
@@ -57,7 +58,7 @@ def of_likelihood(model: Trained, source: data.Source, repeats: int) -> dict[str
     return {"images": source.digest(), "repeats": repeats, "dequantizer": learned, "eval": options}
 
 
-def name_of(model: Trained, identity: dict[str, Any]) -> str:
+def name_of(model: Pretrained, identity: dict[str, Any]) -> str:
     """The name of samples: step, average, method, steps, condition and scale to read, and a digest of all else."""
     condition, scale = model.config.sampling.condition, model.config.guidance.scale
     method, options = model.experiment.sampler_options()
@@ -71,7 +72,7 @@ def name_of(model: Trained, identity: dict[str, Any]) -> str:
     return "_".join([*words, fingerprint(identity)[:DIGITS]])
 
 
-def enter(folder: Path, name: str, model: Trained, result: dict[str, Any]) -> None:
+def enter(folder: Path, name: str, model: Pretrained, result: dict[str, Any]) -> None:
     """Lists samples by their name in the folder's index.json."""
     config = model.config
     method, options = model.experiment.sampler_options()

@@ -11,13 +11,13 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 from absl import flags
-from ml_collections import ConfigDict
 
 from score_sde import workdir
 from score_sde.build import Classification, Experiment, parameter_counts, trainable
 from score_sde.checkpoints import Checkpoints, Retention
+from score_sde.command_line import overrides, parse
+from score_sde.config import Config
 from score_sde.errors import UsageError, exit_status
-from score_sde.main import overrides, parse
 from score_sde.reference_checkpoints import Reference, leaf_shapes, read
 from score_sde.sde import VE
 from score_sde.state import TrainState
@@ -37,7 +37,7 @@ def _program(argv: list[str]) -> None:
 
 
 def import_checkpoint(
-    config: ConfigDict, source: str | Path, directory: str | Path, overrides: dict[str, Any] | None = None
+    config: Config, source: str | Path, directory: str | Path, overrides: dict[str, Any] | None = None
 ) -> None:
     """Makes `directory` the workdir of a run that has arrived at the checkpoint in `source`, and says what it found.
 

@@ -100,7 +100,7 @@ DIVERGENCES = {
 
 def check_divergence(name: str, num_probes: int) -> Divergence:
     """The estimator of that name. Raises `UsageError` for an unknown one, or too few probes for it."""
-    divergence = DIVERGENCES[one_of("divergence", name, DIVERGENCES)]
+    divergence = DIVERGENCES[one_of("divergence", name.lower(), DIVERGENCES)]
     if num_probes < divergence.least:
         raise UsageError(f"eval.num_probes={num_probes}: the divergence {name} needs at least {divergence.least}.")
     return divergence

@@ -14,7 +14,7 @@ from score_sde.build import clip_of
 from score_sde.config import Config
 from score_sde.controllable.conditions import ALL, chosen_class
 from score_sde.errors import UsageError, one_of, warn
-from score_sde.import_paths import choose, is_import_path, source_digest
+from score_sde.import_paths import choose, is_import_path, lowered, source_digest
 from score_sde.metrics import ends
 from score_sde.parallel import all_agree
 from score_sde.pieces import taken_by
@@ -75,7 +75,7 @@ def ends_of_data(config: Config) -> Float[np.ndarray, " n"] | None:
 
 def remedy(sampling: Any) -> str:
     """What may help samples of a young network, and is not yet in config.sampling."""
-    method = sampling.method.lower()
+    method = lowered(sampling.method)
     clips = clip_of(sampling, method) == "none"
     draws = method in ("adaptive", "dpmpp_2m_sde", "edm_stochastic") or (method == "ddim" and sampling.eta > 0)
     draws |= method == "pc" and not (sampling.probability_flow or sampling.diffusion == 0)

@@ -7,7 +7,7 @@ those that are not set have the row's defaults. Where a section names none, the 
 
 from collections.abc import Collection
 
-from score_sde.config import Config
+from score_sde.config import REPLACED, Config
 from score_sde.errors import UsageError
 from score_sde.objective import Objective
 from score_sde.parameterization import PARAMETERIZATIONS, Parameterization
@@ -16,16 +16,6 @@ from score_sde.process import Process
 from score_sde.sde import VE, LinearBeta
 from score_sde.times import TIMES, OnChain, TimeLaw
 from score_sde.weights import WEIGHTS, Weight
-
-# What a section takes the place of: the paper's keys, of which a preset sets some.
-REPLACED = {
-    "process.name": ("sde",),
-    "parameterization.name": ("model.scale_by_sigma",),
-    "times.name": ("training.continuous",),
-    "weight.name": ("training.likelihood_weighting",),
-    "weight.reduction": ("training.reduce_mean",),
-    "ema.profiles": ("optim.ema_rate", "optim.ema_schedule"),
-}
 
 
 def objective_of(config: Config) -> Objective:

@@ -15,9 +15,9 @@ from score_sde.divergence import DivergenceError
 from score_sde.ema import Ramp
 from score_sde.errors import UsageError
 from score_sde.loop import Training, fit
+from score_sde.pretrained import DEQUANTIZER, load
 from score_sde.randomness import Stream, sample_keys, stream
 from score_sde.state import TrainState, apply_gradients
-from score_sde.trained import DEQUANTIZER, load
 from score_sde.training import load_data
 
 AVERAGE = (Ramp(0.99),)  # of hundreds to thousands of updates

@@ -21,156 +21,14 @@ from pathlib import Path
 from typing import Any
 
 from score_sde import __version__, checkpoints
+from score_sde.config import ALLOWED, FREE_KEYS, FREE_SECTIONS, INHERITED, completed
 from score_sde.errors import UsageError, one_of
 from score_sde.files import replace
 
-# What may change between the launches of a run without making it another run.
-FREE_SECTIONS = ("sampling", "guidance", "eval", "metrics", "dequantizer", "wandb")
-FREE_KEYS = (
-    "profile",
-    "data.path",  # `check_same_data` compares what is there
-    "data.data_dir",
-    "data.archives",
-    "data.in_memory_gib",
-    "data.num_workers",
-    "data.corrupt",
-    "data.labels",  # what it moves, the data's digest tells
-    "training.n_iters",
-    "training.snapshot_freq",
-    "training.snapshot_freq_for_preemption",
-    "training.log_freq",
-    "training.eval_freq",
-    "training.snapshot_sampling",
-    "training.accumulate",
-    "training.fsdp",
-    "training.remat",
-    "training.keep_last",
-    "training.keep_best",
-    "training.nonfinite",
-)
 # What a training may go on with if it is told to: the state means the same under either value. DATA: other images;
 # CODE: other files that import paths are defined in.
 DATA, CODE = "data", "code"
-CHANGEABLE = (
-    DATA,
-    CODE,
-    "data.dataset",
-    "data.held_out",
-    "data.convert",
-    "data.random_flip",
-    "optim.lr",
-    "optim.warmup",
-    "optim.grad_clip",
-    "optim.weight_decay",
-    "optim.beta1",
-    "optim.eps",
-    "training.batch_size",
-    "training.precision",
-    "training.label_dropout",
-    "training.cond_dropout",
-)
-# Where files are, and how fast they are read and on how many devices: no number depends on these.
-PLACES = (
-    "data.archives",
-    "data.data_dir",
-    "data.in_memory_gib",
-    "data.num_workers",
-    "metrics.dir",
-    "metrics.weights",
-    "profile",
-    "training.accumulate",
-    "training.fsdp",
-    "training.remat",
-)
-# What a workdir means that was written before these keys were there.
-ADDED = {
-    "data": {
-        "path": "",
-        "archives": "",
-        "in_memory_gib": 8.0,
-        "num_workers": 0,
-        "held_out": 0.1,
-        "corrupt": "refuse",
-        "convert": False,
-        "labels": "auto",
-    },
-    "training": {
-        "precision": "tf32",
-        "accumulate": 1,
-        "remat": False,
-        "fsdp": 1,
-        "keep_last": 2,
-        "keep_best": 0,
-        "nonfinite": "stop",
-        "label_dropout": 0.1,
-        "cond_dropout": (),
-    },
-    "sampling": {
-        "precision": "tf32",
-        "batch_size": None,
-        "temperature": 1.0,
-        "clip": "none",
-        "clip_quantile": 0.995,
-        "diffusion": 1.0,
-        "sde_rtol": 0.02,
-        "sde_atol": None,
-        "num_steps": 20,
-        "grid": "log_snr",
-        "rho": 7.0,
-        "eta": 0.0,
-        "s_churn": 40.0,
-        "s_min": 0.05,
-        "s_max": 50.0,
-        "s_noise": 1.003,
-        "condition": "",
-        "ema": "",
-    },
-    "guidance": {
-        "scale": 1.0,
-        "interval": (0.0, 1.0),
-        "classifier": "",
-        "weak": "",
-        "weak_step": None,
-        "inverse": "projection",
-        "noise": 0.0,
-        "samples_each": 4,
-        "step": 1.0,
-        "iterations": 5,
-        "particles": 64,
-    },
-    "eval": {
-        "precision": "tf32",
-        "dequantization": "uniform",
-        "num_probes": 1,
-        "enable_bound": False,
-        "bound_num_times": 16,
-    },
-    "optim": {"ema_schedule": "constant"},
-    "ema": {"profiles": ()},
-    "process": {"name": ""}
-    | dict.fromkeys(("beta_min", "beta_max", "sigma_min", "sigma_max", "s", "noise_min", "noise_max", "pieces"))
-    | {"num_scales": None},
-    "parameterization": {"name": "", "noise_cond": None, "time_scale": None, "sigma_data": None},
-    "encoder": {"name": "", "size": None, "entry": None, "features": None},
-    "times": {"name": "", "eps": None, "P_mean": None, "P_std": None, "mean": None, "std": None},
-    "weight": {"name": "", "reduction": None, "sigma_data": None, "gamma": None, "base": None, "features": None},
-    "metrics": {
-        "features": "inception",
-        "weights": "",
-        "statistics": "",
-        "dir": "",
-        "split": "train",
-        "batch_size": 128,
-        "nf": 32,
-        "dimension": 64,
-        "n_iters": 1000,
-        "lr": 1e-3,
-        "seed": 0,
-    },
-}
-# Keys whose default has changed: a run that is gone on with keeps the value that it began with.
-INHERITED = ("optim.ema_schedule",)
-ADDED_TO_MODEL = {"ncsnpp": {"num_classes": 0}}  # by model.name
+CHANGEABLE = (DATA, CODE, *ALLOWED)
 # Keys that tell most of how two runs differ.
 TELLING = ("process.name", "sde.name", "parameterization.name", "data.dataset", "model.name")
 PACKAGES = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "numpy")
@@ -216,16 +74,6 @@ def identity(config: Mapping[str, Any]) -> dict[str, Any]:
     """The flattened config without what may change between launches."""
     flat = flatten(config)
     return {key: flat[key] for key in flat if key not in FREE_KEYS and key.split(".")[0] not in FREE_SECTIONS}
-
-
-def completed(stored: Mapping[str, Any]) -> dict[str, Any]:
-    """A workdir's config with the keys that were added since."""
-    added = dict(ADDED)
-    if "model" in stored:
-        added["model"] = ADDED_TO_MODEL.get(stored["model"].get("name"), {})
-    return (
-        {"profile": 0} | dict(stored) | {section: values | stored.get(section, {}) for section, values in added.items()}
-    )
 
 
 def inherit(workdir: Path, config: Any, overrides: Collection[str]) -> None:

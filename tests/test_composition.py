@@ -4,24 +4,24 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from ml_collections import ConfigDict
 from test_conditional import saved
 
 from score_sde import data
 from score_sde.build import Experiment, trainable
+from score_sde.config import Config
 from score_sde.describe import planned_nfe
 from score_sde.errors import UsageError
 from score_sde.evaluate import evaluate, sample
 from score_sde.likelihood import bits_per_dim
-from score_sde.loaded import load_classifier
 from score_sde.oracles import Gaussian
 from score_sde.parallel import split
+from score_sde.pretrained import load
 from score_sde.process import from_score
 from score_sde.randomness import batch_keys, sample_keys
 from score_sde.sampling import SAMPLERS, advance, solve
 from score_sde.sde import VP
+from score_sde.snapshots import load_classifier
 from score_sde.source_checks import check_source
-from score_sde.trained import load
 
 pytestmark = pytest.mark.usefixtures("one_block")
 KEY = jax.random.key(0)
@@ -179,7 +179,7 @@ def test_no_class_is_asked_only_of_a_network_that_was_trained_without(told_all, 
     assert np.isfinite(told_all.score(x, t, np.array([3, 9]))).all()
     assert np.isfinite(told_all.sample(KEY, 2, "ddim", num_steps=2, classes=3)).all()
     assert planned_nfe(told_all.experiment) == told_all.sde.num_scales
-    config = ConfigDict(told_all.config).copy_and_resolve_references()
+    config = Config(told_all.config).copy_and_resolve_references()
     config.eval.enable_bpd = True
     for program in (evaluate, sample):
         with pytest.raises(UsageError, match=words):

@@ -8,6 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from golden_weights import seeded
+from older_workdir import older
 from test_data import prepare_cifar10
 
 import score_sde
@@ -196,7 +197,7 @@ def test_variational_dequantisation_trains_and_evaluates(trained, tmp_path, caps
 def test_the_dequantisation_of_the_config_is_the_one_computed_with(trained, monkeypatch):
     folder, config = trained()
     config.eval.dequantization = "truncated_normal"
-    model = score_sde.trained.load(folder, config=config)
+    model = score_sde.pretrained.load(folder, config=config)
     x = jnp.asarray(np.random.default_rng(0).integers(0, 256, (4, 8, 8, 1)) / 255, jnp.float32)
     keys = jax.random.split(jax.random.key(0), 4)
     q = truncated_normal(model.sde, CENTERED, dequantized=True)
@@ -214,11 +215,7 @@ def test_a_workdir_of_before_these_choices_has_the_first_ones(trained, tmp_path)
     folder, _ = trained()
     shutil.copytree(folder, tmp_path / "old")
     stored = json.loads((folder / "config.json").read_text())
-    for section, values in wd.ADDED.items():
-        for key in values:
-            del stored[section][key]
-    for key in wd.ADDED_TO_MODEL["ncsnpp"]:
-        del stored["model"][key]
+    stored = older(stored)
     del stored["dequantizer"]
     wd.write(tmp_path / "old", "config.json", stored)
     old, new = score_sde.load(tmp_path / "old").config, score_sde.load(folder).config
@@ -265,19 +262,19 @@ def test_an_images_bits_are_the_same_to_the_last_bit_whatever_shares_its_batch(t
     keys = jax.random.split(jax.random.key(0), 3)
     x = jax.random.uniform(jax.random.key(1), (3, 8, 8, 1))
     others = x.at[1:].set(jnp.round(x[:-1]))
-    bits, nfe = model.bits_per_dim_with_nfe(keys, x)
-    beside_others, nfe_beside_others = model.bits_per_dim_with_nfe(keys, others)
+    bits, nfe = model.likelihoods(keys, x)
+    beside_others, nfe_beside_others = model.likelihoods(keys, others)
     assert bits[0] == beside_others[0]
     assert nfe[0] == nfe_beside_others[0]
     assert bits[1] != beside_others[1]
-    swapped, _ = model.bits_per_dim_with_nfe(keys[::-1], x[::-1])
+    swapped, _ = model.likelihoods(keys[::-1], x[::-1])
     np.testing.assert_array_equal(swapped[::-1], bits)
 
 
 def test_interpolation_goes_from_the_first_image_to_the_last(trained):
     folder, config = trained()
     config.sampling.update(rtol=1e-5, atol=1e-5)
-    model = score_sde.trained.load(folder, config=config)
+    model = score_sde.pretrained.load(folder, config=config)
     first, last = jax.random.uniform(jax.random.key(0), (2, 2, 8, 8, 1), minval=0.1, maxval=0.9)
     path = model.interpolate(first, last, 3)
     assert path.shape == (3, 2, 8, 8, 1)
@@ -290,7 +287,7 @@ def test_interpolation_goes_from_the_first_image_to_the_last(trained):
 
 def test_options_of_a_sampler_are_arguments_of_sample(model):
     keys = jax.random.split(jax.random.key(0), 2)
-    nfe = [model.sample_with_nfe(keys, "ddim", num_steps=n)[1].tolist() for n in (2, 5, 2)]
+    nfe = [model.draw(keys, "ddim", num_steps=n)[1].tolist() for n in (2, 5, 2)]
     assert nfe == [[3, 3], [6, 6], [3, 3]]
     cold, warm = (model.sample(jax.random.key(0), 2, "ddim", num_steps=2, temperature=t) for t in (0.5, 1.0))
     assert not np.array_equal(cold, warm)
@@ -317,7 +314,7 @@ def test_samples_of_one_sampler_leave_those_of_another_alone(trained):
 def test_decoding_inverts_encoding(trained):
     folder, config = trained()
     config.sampling.update(rtol=1e-5, atol=1e-5)
-    model = score_sde.trained.load(folder, config=config)
+    model = score_sde.pretrained.load(folder, config=config)
     images = jax.random.uniform(jax.random.key(0), (2, 8, 8, 1), minval=0.1, maxval=0.9)
     latents = model.encode(images)
     assert latents.shape == images.shape

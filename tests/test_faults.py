@@ -380,7 +380,7 @@ def test_an_evaluation_goes_on_from_its_last_round(run, monkeypatch):
     model = evaluation.load(folder, 6, config)  # compiled once
     monkeypatch.setattr(evaluation, "load", lambda *_: model)
     evaluation.evaluate(config, folder, "whole")
-    drawn, draw = [], evaluation.Trained.sample_with_counts
+    drawn, draw = [], evaluation.Pretrained.draw
 
     def killed(self, keys, **options):
         drawn.append(len(keys))
@@ -388,7 +388,7 @@ def test_an_evaluation_goes_on_from_its_last_round(run, monkeypatch):
             raise KeyboardInterrupt
         return draw(self, keys, **options)
 
-    monkeypatch.setattr(evaluation.Trained, "sample_with_counts", killed)
+    monkeypatch.setattr(evaluation.Pretrained, "draw", killed)
     with pytest.raises(KeyboardInterrupt):
         evaluation.evaluate(config, folder, "killed")
     (folder / "killed/step_00000006/loss.00_0001.npz").write_bytes(b"PK half a file")

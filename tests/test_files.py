@@ -1,6 +1,7 @@
 """Files of a run: known by what they hold, owned by what made them, readable and writable wherever they are."""
 
 import ast
+import dataclasses
 import io
 import json
 import os
@@ -19,15 +20,16 @@ import score_sde.evaluate as evaluation
 from score_sde import backend, data, page, training, workdir
 from score_sde.build import Experiment
 from score_sde.checkpoints import Checkpoints, Retention, on_host
+from score_sde.command_line import overrides, parse
 from score_sde.controllable.conditions import observation_of
 from score_sde.data.datasets import directory_of
 from score_sde.digest import digest
 from score_sde.errors import UsageError, exit_status
 from score_sde.evaluate import sample
-from score_sde.loaded import restore_state
-from score_sde.main import main, overrides, parse, program_flags
+from score_sde.main import main, program_flags
+from score_sde.pretrained import load
 from score_sde.rounds import Rounds
-from score_sde.trained import load
+from score_sde.snapshots import restore_state
 from score_sde.training import train
 
 pytestmark = pytest.mark.usefixtures("one_block")
@@ -162,9 +164,7 @@ def test_samples_of_other_settings_have_other_names_and_the_same_ones_the_same(r
         return {"num_samples": n, "nfe": 3.0}
 
     def loaded(_, config):
-        model.experiment = Experiment(config)
-        model.__dict__.pop("_samplers", None)
-        return model
+        return dataclasses.replace(model, config=config)
 
     monkeypatch.setattr(evaluation, "load", loaded)
     monkeypatch.setattr(evaluation, "draw_samples", draw)

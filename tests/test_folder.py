@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from older_workdir import older
 from PIL import Image
 
 from score_sde import data, workdir
@@ -316,8 +317,7 @@ def test_a_folder_of_two_images_trains_from_disk(tiny_config, tmp_path, capsys):
 def test_a_workdir_of_before_these_keys_goes_on(tiny_config, tmp_path):
     config = tiny_config().to_dict()
     (tmp_path / "checkpoints" / "2").mkdir(parents=True)
-    old = config | {"data": {key: value for key, value in config["data"].items() if key not in workdir.ADDED["data"]}}
-    workdir.write(tmp_path, "config.json", old)
+    workdir.write(tmp_path, "config.json", config | {"data": older(config)["data"]})
     workdir.check_same_run(tmp_path, config)
     config["data"]["convert"] = True
     with pytest.raises(UsageError, match=r"was trained with data\.convert=False"):

@@ -6,6 +6,7 @@ from typing import Any, NamedTuple
 
 from experiments.compare.runs import Run, differing, is_place
 from score_sde import workdir
+from score_sde.config import FREE_SECTIONS
 from score_sde.models import CLASSIFIERS
 from score_sde.page import Curve
 from score_sde.report import LABELS, figures, text
@@ -65,7 +66,7 @@ def table(found: Sequence[Evaluation]) -> list[list[str]]:
 def options(found: Sequence[Evaluation]) -> list[list[str]]:
     """Rows of `differing`: how evaluations were made, where they differ. Those that were not are left out."""
     of_evaluations = [
-        {key: value for key, value in each.config.items() if key.split(".")[0] in workdir.FREE_SECTIONS}
+        {key: value for key, value in each.config.items() if key.split(".")[0] in FREE_SECTIONS}
         for each in found
         if each.checkpoints
     ]

@@ -6,10 +6,11 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from score_sde import workdir
+from score_sde.config import PLACES
 from score_sde.errors import UsageError
 from score_sde.writer import read_lines
 
-PLACES = (*workdir.PLACES, "metrics.statistics")  # the latter is told by a protocol's fingerprint
+ELSEWHERE = (*PLACES, "metrics.statistics")  # the latter is told by a protocol's fingerprint
 DIGITS = 12  # of a digest of data
 
 
@@ -75,14 +76,14 @@ def names(directories: Sequence[Path]) -> list[str]:
 
 
 def differences(runs: Sequence[Run]) -> tuple[list[list[str]], list[list[str]]]:
-    """Rows of `differing`, of configs and launches: those that may move a number, and those of `PLACES` and wandb."""
+    """Rows of `differing`, of configs and launches: those that may move a number; those of `ELSEWHERE` and wandb."""
     rows = differing([run.config for run in runs]) + differing([run.launch for run in runs])
     places = [row for row in rows if is_place(row[0])]
     return [row for row in rows if row not in places], places
 
 
 def is_place(key: str) -> bool:
-    return key in PLACES or key.startswith("wandb.")
+    return key in ELSEWHERE or key.startswith("wandb.")
 
 
 def differing(configs: Sequence[Mapping[str, Any]]) -> list[list[str]]:

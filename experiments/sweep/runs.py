@@ -16,8 +16,9 @@ from ml_collections import ConfigDict
 
 from experiments.sweep.definition import Sweep
 from experiments.sweep.space import Point
-from score_sde import main, workdir
+from score_sde import command_line, workdir
 from score_sde.checkpoints import steps
+from score_sde.config import PLACES
 from score_sde.errors import UsageError
 from score_sde.metrics import fingerprint
 
@@ -25,7 +26,7 @@ CONFIG = "config"  # the key of a point that is the config file
 BUDGET = "training.n_iters"
 # What moves no number: of the machine, or of what is told and kept.
 ELSEWHERE = {
-    *workdir.PLACES,
+    *PLACES,
     "training.log_freq",
     "training.keep_last",
     "training.snapshot_freq_for_preemption",
@@ -145,7 +146,7 @@ def resolve(sweep: Sweep, point: Point, folder: Path, budget: int | None = None,
 
 def parsed(file: str, flags: Sequence[str]) -> ConfigDict:
     """The config of a file with flags, checked as the program's own command line. Raises `UsageError`."""
-    return main.parse(["sweep", f"--config={file}", *flags], lambda _: None, "").config
+    return command_line.parse(["sweep", f"--config={file}", *flags], lambda _: None, "").config
 
 
 def flag(key: str, value: Any) -> str:

@@ -32,7 +32,6 @@ import numpy as np
 from score_sde.array_types import Array, Images, Keys, PerSample, Times
 from score_sde.controllable.guidance import nudged, reach_of_gradient
 from score_sde.controllable.operators import Observation, Observed, conjugate_gradients
-from score_sde.errors import UsageError
 from score_sde.process import Model, Prediction, Process, check_scalar
 from score_sde.randomness import expand, normal
 from score_sde.sampling import Project
@@ -54,13 +53,6 @@ class Options(NamedTuple):
     iterations: int = 5
     reach: float = np.inf
     num_steps: int | None = None
-
-    def check(self) -> None:
-        """Raises `UsageError` for what is out of range."""
-        if not (self.data_variance > 0 and self.step > 0 and self.iterations >= 1):
-            raise UsageError(
-                f"guidance.step={self.step} must be positive and guidance.iterations={self.iterations} at least 1."
-            )
 
 
 Guide = Callable[[Process, Model, Observation, Options], Model]

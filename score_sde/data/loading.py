@@ -8,12 +8,13 @@ from typing import Any
 import numpy as np
 
 from score_sde import protocols
+from score_sde.config import check_section
 from score_sde.data import arrays, folder, records
 from score_sde.data.datasets import dataset
 from score_sde.data.decoding import Form, UnreadableError
 from score_sde.data.sources import OnDisk, Pictures, Source, each, in_memory, tell_left_out
 from score_sde.data.taken import counted
-from score_sde.errors import UsageError, one_of, shown
+from score_sde.errors import UsageError, shown
 from score_sde.import_paths import arguments, choose, is_import_path
 
 MOST_WORKERS = 32
@@ -45,13 +46,7 @@ class Options:
 
     def check(self) -> None:
         """Raises `UsageError` for values that make no sense."""
-        one_of("data.corrupt", self.corrupt, CORRUPT)
-        one_of("data.labels", self.labels, folder.LABELS)
-        if not 0 <= self.held_out < 1:
-            raise UsageError(f"data.held_out={self.held_out} must be in [0, 1); 0 evaluates on what it trains on.")
-        for key in ("in_memory_gib", "num_workers"):
-            if not getattr(self, key) >= 0:
-                raise UsageError(f"data.{key}={getattr(self, key)} must not be negative.")
+        check_section("data", dataclasses.asdict(self))
 
     @property
     def workers(self) -> int:

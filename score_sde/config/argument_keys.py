@@ -1,0 +1,148 @@
+"""Keys of the sections that name a class and hold its arguments.
+
+Each field of each class of the package has a row. `process`, `parameterization`, `times` and `weight` hold the
+arguments of all classes of their dictionary, None being a class's own default; `sde` and `model` hold those of the
+class that is chosen, as presets set them. A class at an import path has arguments of its own, which have no row.
+"""
+
+import dataclasses
+from typing import Any
+
+from score_sde.config.keys import ABSENT, Key
+
+Ints, Floats = tuple[int, ...], tuple[float, ...]
+
+
+def _argument(kind: Any, sentence: str, values: str = "") -> Key:
+    """An argument that a config leaves to the class where it is None."""
+    return Key(None, sentence, values, kind=kind)
+
+
+def _required(keys: dict[str, Key]) -> dict[str, Key]:
+    """The same keys in a section that holds the arguments of one class."""
+    return {name: dataclasses.replace(key, default=ABSENT) for name, key in keys.items()}
+
+
+NAMED = "; empty: the paper's keys say it"
+
+SCHEDULE = {
+    "beta_min": _argument(float, "Noise rate beta at t = 0 of VP and sub-VP; the paper's is 0.1"),
+    "beta_max": _argument(float, "Noise rate beta at t = 1 of VP and sub-VP; the paper's is 20"),
+    "sigma_min": _argument(float, "Standard deviation of the noise at t = 0 of VE and EDM, for data in model range"),
+    "sigma_max": _argument(
+        float, "Standard deviation of the noise at t = 1 of VE and EDM, about the largest distance between two images"
+    ),
+    "num_scales": _argument(int, "Steps N of the process's chain, and of pc"),
+}
+PROCESS = {
+    "name": Key(
+        "",
+        "Process x_t = alpha(t) x_0 + sigma(t) eps" + NAMED,
+        "score_sde.paths:PROCESSES",
+        takes_path=True,
+        replaces=("sde",),
+    ),
+    **SCHEDULE,
+    "s": _argument(float, "Offset of the cosine schedule, which keeps the first noise levels from being too small"),
+    "noise_min": _argument(float, "Noise level sigma / alpha at t = 0 of the learned schedule"),
+    "noise_max": _argument(float, "Noise level sigma / alpha at t = 1 of the learned schedule"),
+    "pieces": _argument(int, "Pieces of [0, 1] in each of which the learned schedule's rate is linear, at least 1"),
+}
+PARAMETERIZATION = {
+    "name": Key(
+        "",
+        "Quantity that the network learns" + NAMED,
+        "score_sde.parameterization:PARAMETERIZATIONS",
+        takes_path=True,
+        replaces=("model.scale_by_sigma",),
+    ),
+    "noise_cond": _argument(str, "How the network is told the time", "score_sde.parameterization:NOISE_CONDS"),
+    "time_scale": _argument(float, "Factor on t where the network is told the time; the paper's is 999"),
+    "sigma_data": _argument(float, "Standard deviation of the data in model range, of edm; CIFAR-10's is 0.5"),
+}
+TIMES = {
+    "name": Key(
+        "",
+        "Law of the times that are trained on" + NAMED,
+        "score_sde.times:TIMES",
+        takes_path=True,
+        replaces=("training.continuous",),
+    ),
+    "eps": _argument(float, "Least time that is trained on, in (0, 1); the paper's is 1e-5"),
+    "P_mean": _argument(float, "Mean of log(sigma / alpha), of lognormal (Karras et al., 2022)"),
+    "P_std": _argument(float, "Standard deviation of log(sigma / alpha), of lognormal (Karras et al., 2022)"),
+    "mean": _argument(float, "Mean of log(t / (1 - t)), of logit_normal (Esser et al., 2024)"),
+    "std": _argument(float, "Standard deviation of log(t / (1 - t)), of logit_normal (Esser et al., 2024)"),
+}
+WEIGHT = {
+    "name": Key(
+        "",
+        "Weight of the squared error at t" + NAMED,
+        "score_sde.weights:WEIGHTS",
+        takes_path=True,
+        replaces=("training.likelihood_weighting",),
+    ),
+    "reduction": dataclasses.replace(
+        _argument(str, "Reduction of the loss over an image's numbers", "score_sde.weights:REDUCTIONS"),
+        replaces=("training.reduce_mean",),
+    ),
+    "sigma_data": _argument(float, "Standard deviation of the data in model range, of edm; CIFAR-10's is 0.5"),
+    "gamma": _argument(float, "Largest signal-to-noise ratio of min_snr; 5 as published (Hang et al., 2023)"),
+    "base": _argument(str, "Weight that uncertainty learns to divide", "score_sde.weights:WEIGHTS"),
+    "features": _argument(int, "Features of the noise level from which uncertainty is learned, at least 1"),
+}
+
+ENCODER = {
+    "name": Key(
+        "",
+        "Encoder of the conditions that a network takes besides classes; empty: none",
+        "score_sde.models:ENCODERS",
+        takes_path=True,
+    ),
+    "size": _argument(int, "Length of the vector that comes with each image, at least 1"),
+    "entry": _argument(str, "Name of the condition's entry; the data set gives the same"),
+    "features": _argument(int, "Width of the encoder's embedding, at least 1"),
+}
+
+SDE = {
+    "name": Key(
+        "vesde", "SDE of the paper", "score_sde.sde:SDES", takes_path=True, formerly=("training.sde", "training.loss")
+    ),
+    **{name: dataclasses.replace(key, formerly=(f"model.{name}",)) for name, key in _required(SCHEDULE).items()},
+}
+MODEL = {
+    "name": Key(
+        "ncsnpp", "Network, of a score or a classifier", "score_sde.models:MODELS+CLASSIFIERS", takes_path=True
+    ),
+    **_required(
+        {
+            "scale_by_sigma": _argument(bool, "Whether the network's output is divided by sigma, for the VE SDE alone"),
+            "nf": _argument(int, "Channels of the first level"),
+            "ch_mult": _argument(Ints, "Factors on nf, one for each level; each level but the first halves the image"),
+            "num_res_blocks": _argument(int, "Residual blocks of each level"),
+            "attn_resolutions": _argument(Ints, "Heights, in pixels, of feature maps with attention"),
+            "dropout": _argument(float, "Probability of dropout in residual blocks"),
+            "nonlinearity": _argument(str, "Activation between layers", "score_sde.models.layers:ACTIVATIONS"),
+            "conditional": _argument(bool, "Whether the network is told the noise level"),
+            "embedding_type": _argument(str, "Embedding of the noise level: fourier or positional"),
+            "fourier_scale": _argument(float, "Standard deviation of the frequencies of the Fourier embedding"),
+            "resblock_type": _argument(str, "Residual block: ddpm or biggan"),
+            "resamp_with_conv": _argument(bool, "Whether resampling has a convolution"),
+            "fir": _argument(bool, "Whether resampling is by a finite impulse response filter"),
+            "fir_kernel": _argument(Floats, "Taps of that filter, two or more"),
+            "skip_rescale": _argument(bool, "Whether skip connections are divided by sqrt(2)"),
+            "progressive": _argument(str, "Image pyramid at the output: none, output_skip or residual"),
+            "progressive_input": _argument(str, "Image pyramid at the input: none, input_skip or residual"),
+            "progressive_combine": _argument(str, "How the input pyramid joins the features: sum or cat"),
+            "init_scale": _argument(float, "Scale at which the last convolution of each block starts"),
+            "num_classes": _argument(int, "Number of classes that NCSN++ and DDPM++ can be told; 0: none"),
+            "interpolation": _argument(str, "Interpolation of RefineNets", "score_sde.models.ncsn:INTERPOLATIONS"),
+            "blocks_per_group": _argument(int, "Blocks n in each of three groups, for a depth of 6 n + 4"),
+            "channel_multiplier": _argument(int, "Factor on the 16, 32 and 64 channels of the groups"),
+            "num_outputs": _argument(int, "Number of classes that the classifier tells apart"),
+            "mean": _argument(Floats, "Mean of each channel of the data, in [0, 1]"),
+            "std": _argument(Floats, "Standard deviation of each channel of the data, in [0, 1]"),
+        }
+    ),
+}
+MODEL["num_classes"] = dataclasses.replace(MODEL["num_classes"], older=0, older_of=("ncsnpp",))

@@ -1,0 +1,76 @@
+"""Keys explained: on a terminal for a config, and as the page configs/KEYS.md."""
+
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from score_sde.config.keys import ABSENT, Differs, Key
+from score_sde.config.table import ARGUMENTS, KEYS
+from score_sde.errors import UsageError, nearest
+
+HEAD = """\
+# Keys of a config
+
+Written by `python -m score_sde.config`; `python -m score_sde --config=FILE --mode=describe --explain=SECTION` says the
+same of a config's own values. A key may differ from the value that a run began with where the last column says so:
+
+| letter | may differ |
+|---|---|
+"""
+LETTERS = {"NEVER": "-", "ALLOWED": "a", "LAUNCH": "l", "MACHINE": "m", "LATER": "e"}
+
+
+def explained(values: Mapping[str, Any], prefix: str = "") -> Iterator[str]:
+    """Lines of `key = value`, and under each one that says what it is, what it can be, and when it may differ.
+
+    Args:
+        values: Of a config, flattened: {"optim.lr": 2e-4, ...}.
+        prefix: A section or a key; "" for all.
+
+    Raises:
+        UsageError: No key begins with the prefix.
+
+        print("\\n".join(explained({"optim.lr": 2e-4}, "optim")))
+    """
+    chosen = [name for name in values if not prefix or name == prefix or name.startswith(prefix.rstrip(".") + ".")]
+    if not chosen:
+        sections = dict.fromkeys(name.partition(".")[0] for name in values)
+        raise UsageError(
+            f"--explain={prefix} is neither a section nor a key{nearest(prefix, [*values, *sections])}; the sections "
+            f"are: {', '.join(section for section in sections if section not in values)}."
+        )
+    for name in chosen:
+        yield f"{name} = {values[name]}"
+        yield f"    {_line(KEYS[name], values[name]) if name in KEYS else _unknown(name, values)}"
+
+
+def page() -> str:
+    """The text of configs/KEYS.md."""
+    lines = [HEAD + "\n".join(f"| {LETTERS[each.name]} | {each.value} |" for each in Differs)]
+    section = None
+    for key in KEYS.values():
+        if (own := key.name.rpartition(".")[0]) != section:
+            section = own
+            note = ": arguments of the class that `name` chooses" if section in ARGUMENTS else ""
+            lines += ["", f"## {f'`{section}`{note}' if section else 'The run'}", ""]
+            lines += ["| key | default | what it is | values | |", "|---|---|---|---|---|"]
+        cells = (f"`{key.name}`", _default(key), key.sentence, key.range, LETTERS[key.differs.name])
+        lines.append("| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |")
+    return "\n".join(lines) + "\n"
+
+
+def _line(key: Key, value: Any) -> str:
+    parts = [key.sentence, key.range and f"Values: {key.range}"]
+    if key.default is not ABSENT and value != (list(key.default) if isinstance(key.default, tuple) else key.default):
+        parts.append(f"Default: {key.default!r}")
+    return ". ".join([*filter(None, parts), f"May differ {key.differs.value}."])
+
+
+def _unknown(name: str, values: Mapping[str, Any]) -> str:
+    section = name.partition(".")[0]
+    return f"Argument of {section}.name={values.get(f'{section}.name')}. May differ {Differs.NEVER.value}."
+
+
+def _default(key: Key) -> str:
+    if key.default is ABSENT:
+        return ""
+    return f"`{key.default!r}`"

@@ -1,0 +1,197 @@
+"""A key of the config: its default, its sentence, the values that it takes, and when it may differ.
+
+A key has one of these kinds. Each takes NumPy's and JAX's scalars too, and a tuple lists and arrays; plain values of
+Python are stored, which JSON holds.
+
+| kind                                | a default  | values on a command line              |
+|-------------------------------------|------------|---------------------------------------|
+| `bool`, `int`, `float`, `str`       | False, 128 | True, 128, 1e-3, tf32                 |
+| `tuple[int, ...]`, float, str       | (1, 2, 2)  | (1,2,2) or 1,2,2                      |
+| any of these, and None: "nullable"  | None       | None                                  |
+"""
+
+import ast
+import dataclasses
+import enum
+import functools
+import importlib
+import math
+import os
+import typing
+from collections.abc import Mapping
+from typing import Any
+
+from score_sde.errors import UsageError, one_of
+
+ABSENT: Any = object()  # the default of a key that stands in a config only where a preset puts it
+SAME: Any = object()  # an older workdir without the key means its default
+
+
+class Differs(enum.Enum):
+    """When a key may have another value than the one that a run began with, in words that follow "may differ"."""
+
+    NEVER = "in no launch, since another value is another run"
+    ALLOWED = "in a training that goes on, by --allow_change"
+    LAUNCH = "between launches of a training"
+    MACHINE = "in every program, as it is the machine's"
+    LATER = "in every program, as no trained number depends on it"
+
+
+NOUNS = {bool: "True or False", int: "an integer", float: "a number", str: "text"}
+PLURALS = {int: "integers", float: "numbers", str: "texts"}
+
+
+@dataclasses.dataclass(frozen=True)
+class Key:
+    """One key of the config.
+
+    Attributes:
+        default: The value of a config that says nothing; None makes the key nullable.
+        sentence: What the key is, in one sentence without a full stop.
+        values: An interval, as "[0, 1)"; or choices, as a tuple or as "module:NAME", dictionaries that are looked up
+            when a value is checked. "" where the class or function that takes the value checks it.
+        differs: When the key may differ; None stands for its section's.
+        kind: `bool`, `int`, `float`, `str` or a `tuple[KIND, ...]`; by default the type of the default.
+        any_case: Whether upper case is taken for lower.
+        others: Whether `values` are only some of those there are.
+        takes_path: Whether an import path, "module:attribute", may stand for a choice.
+        moves_numbers: Whether any number depends on the key.
+        older: What a workdir means that was written before the key was there, `SAME` for the default.
+        older_of: The names in the key's section for which it does; () for all.
+        inherited: Whether a run that goes on keeps the value that it began with, whatever the default is by now.
+        replaces: Keys or sections that say nothing where this one is set.
+        formerly: Names that the key had in the paper's code.
+        name: "section.key", given by the table.
+    """
+
+    default: Any
+    sentence: str
+    values: str | tuple[str, ...] = ""
+    differs: Differs | None = None
+    kind: Any = None
+    any_case: bool = False
+    others: bool = False
+    takes_path: bool = False
+    moves_numbers: bool = True
+    older: Any = SAME
+    older_of: tuple[str, ...] = ()
+    inherited: bool = False
+    replaces: tuple[str, ...] = ()
+    formerly: tuple[str, ...] = ()
+    name: str = ""
+
+    def __post_init__(self):
+        if self.kind is None:
+            object.__setattr__(self, "kind", type(self.default))
+
+    @property
+    def nullable(self) -> bool:
+        """Whether None is a value."""
+        return self.default is None
+
+    @property
+    def python_type(self) -> type:
+        """The type of the key's values, but for None."""
+        return tuple if self._items else self.kind
+
+    def plain(self, value: Any) -> Any:
+        """The value as Python has it. Raises `UsageError` if it is of another kind.
+
+        Key(0.1, "Rate", name="optim.lr").plain(np.float32(1))  ->  1.0
+        """
+        value = plain(value)
+        if value is None and self.nullable:
+            return None
+        if self._items is None:
+            if self.kind is str and isinstance(value, os.PathLike):
+                return os.fspath(value)
+            if not _is(value, self.kind):
+                raise UsageError(f"{self.name}={value!r} is not {NOUNS[self.kind]}.")
+            return self.kind(value)
+        if not isinstance(value, tuple) or not all(_is(item, self._items) for item in value):
+            raise UsageError(f"{self.name}={value!r} is not a list or tuple of {PLURALS[self._items]}.")
+        return value
+
+    def parsed(self, text: str) -> Any:
+        """The value that a text on a command line stands for. Raises `UsageError` if it is of another kind."""
+        if self.nullable and text.lower() == "none":
+            return None
+        if self.kind is str:
+            return text
+        if self.kind is bool:
+            return self.plain({"true": True, "1": True, "false": False, "0": False}.get(text.lower(), text))
+        try:
+            value = self.kind(text) if self._items is None else ast.literal_eval(text)
+        except (SyntaxError, ValueError):
+            value = tuple(filter(None, text.split(","))) if self._items is str else text
+        return self.plain((value,) if self._items and _is(value, self._items) else value)
+
+    def check(self, value: Any) -> None:
+        """Raises `UsageError` unless the value is of the key's kind and among its `values`."""
+        value = self.plain(value)
+        if not self.values or value is None or value == self.default:
+            return
+        if isinstance(self.values, str) and self.values[0] in "[(":
+            if not inside(self.values, value):
+                raise UsageError(f"{self.name}={value} must {_words(self.values)}.")
+        elif not (self.others or (self.takes_path and ":" in value)):
+            one_of(self.name, value.lower() if self.any_case else value, self.choices)
+
+    @property
+    def choices(self) -> tuple[str, ...]:
+        """The names that the key can have; () where it has an interval, or no choices."""
+        if isinstance(self.values, tuple) or not self.values or self.values[0] in "[(":
+            return self.values if isinstance(self.values, tuple) else ()
+        module, _, names = self.values.partition(":")
+        return tuple(name for table in names.split("+") for name in getattr(importlib.import_module(module), table))
+
+    @property
+    def range(self) -> str:
+        """The values in words: "at least 1", "stop, skip"; "" where the key's user checks them."""
+        if not self.values:
+            return ""
+        if self.choices:
+            also = ["an import path"] * self.takes_path + ["others"] * self.others
+            return ", ".join((*self.choices, *also))
+        return _words(self.values).removeprefix("be ").replace("not be negative", "0 or more")
+
+    @functools.cached_property
+    def _items(self) -> type | None:
+        """The kind of a tuple's items; None for other kinds."""
+        return typing.get_args(self.kind)[0] if typing.get_origin(self.kind) is tuple else None
+
+
+def plain(value: Any) -> Any:
+    """Numbers of NumPy and JAX as Python's, and lists and arrays as tuples."""
+    if hasattr(value, "tolist") and hasattr(value, "ndim"):
+        value = value.tolist()
+    return tuple(plain(item) for item in value) if isinstance(value, list | tuple) else value
+
+
+def inside(interval: str, value: float) -> bool:
+    """Whether a number is in an interval like "[0, 1)"; NaN is in none."""
+    low, high = (float(end) for end in interval[1:-1].split(","))
+    above = low <= value if interval[0] == "[" else low < value
+    return above and (value <= high if interval[-1] == "]" else value < high)
+
+
+def checked(keys: Mapping[str, Key], values: Mapping[str, Any]) -> None:
+    """Checks each value whose key is in the table. Raises `UsageError`."""
+    for name, value in values.items():
+        if name in keys:
+            keys[name].check(value)
+
+
+def _is(value: Any, kind: type) -> bool:
+    if kind is float:
+        return isinstance(value, int | float) and not isinstance(value, bool)
+    return isinstance(value, kind) and (kind is bool or not isinstance(value, bool))
+
+
+def _words(interval: str) -> str:
+    low, high = (float(end) for end in interval[1:-1].split(","))
+    if high < math.inf or interval[-1] == "]":
+        return f"be in {interval}"
+    if low == 0:
+        return "be positive and finite" if interval[0] == "(" else "not be negative"
+    return f"be at least {low:g}"

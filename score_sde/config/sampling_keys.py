@@ -1,0 +1,148 @@
+"""Keys of what is done with a trained network: `sampling`, `guidance`, `eval`, `metrics`, `dequantizer` and `wandb`."""
+
+from score_sde.config.keys import Key
+
+PRECISIONS = "score_sde.models:PRECISIONS"
+
+SAMPLING = {
+    "method": Key(
+        "pc",
+        "Sampler: predictor-corrector, the probability-flow ODE, adaptive steps, or a fast solver",
+        "score_sde.sampling:SAMPLERS",
+        any_case=True,
+        takes_path=True,
+    ),
+    "predictor": Key("euler_maruyama", "Predictor of pc", "score_sde.sampling:PREDICTORS", any_case=True),
+    "corrector": Key("none", "Corrector of pc", "score_sde.sampling:CORRECTORS", any_case=True),
+    "snr": Key(0.16, "Signal-to-noise ratio r of the corrector's steps (algorithms 4 and 5 of the paper)"),
+    "n_steps_each": Key(1, "Steps of the corrector at each time"),
+    "noise_removal": Key(True, "Whether the last step adds no noise"),
+    "probability_flow": Key(False, "Whether the predictor of pc solves the probability-flow ODE"),
+    "num_scales": Key(None, "Steps N of pc; None: those of the process", "[2, inf)", kind=int),
+    "eps": Key(None, "Time at which sampling ends; None: 1e-3 (VP, sub-VP) or 1e-5 (VE)", kind=float),
+    "temperature": Key(1.0, "Factor on x_T, a sample of the prior", "(0, inf)"),
+    "rtol": Key(1e-5, "Relative tolerance of the ODE, at least 1e-7 in float32"),
+    "atol": Key(1e-5, "Absolute tolerance of the ODE, positive"),
+    "sde_rtol": Key(0.02, "Relative tolerance of the adaptive reverse SDE"),
+    "sde_atol": Key(None, "Absolute tolerance of the adaptive reverse SDE; None: one of 256 levels", kind=float),
+    "num_steps": Key(20, "Steps of the fast solvers"),
+    "grid": Key("log_snr", "Spacing of the fast solvers' times", "score_sde.sampling:GRIDS"),
+    "rho": Key(7.0, "Exponent of the karras grid (Karras et al., 2022)"),
+    "eta": Key(0.0, "Noise of ddim, in [0, 1]: 0 is deterministic, 1 ancestral"),
+    "s_churn": Key(40.0, "Churn S_churn of edm_stochastic (Karras et al., 2022, table 5)"),
+    "s_min": Key(0.05, "Least noise level S_min with churn"),
+    "s_max": Key(50.0, "Largest noise level S_max with churn"),
+    "s_noise": Key(1.003, "Factor S_noise on the noise of churn"),
+    "precision": Key("tf32", "Numbers that the network is computed in while it samples", PRECISIONS),
+    "clip": Key(
+        "",
+        "Clipping of predicted x_0 to the data's range; empty: range, but none for pc and ode",
+        "score_sde.sampling:CLIPPINGS",
+        any_case=True,
+        older="none",
+    ),
+    "clip_quantile": Key(0.995, "Share of an image's numbers that sets its range under dynamic clipping, in (0, 1]"),
+    "diffusion": Key(1.0, "Noise w of pc, adaptive and dpmpp_2m_sde, of variance w g^2 dt; 0 is the ODE"),
+    "num_samples": Key(64, "Samples that --mode=sample draws", "[1, inf)"),
+    "batch_size": Key(
+        None,
+        "Samples that are drawn at a time; None: as many as eval.batch_size; 0: as many as there is room for",
+        "[0, inf)",
+        kind=int,
+    ),
+    "condition": Key(
+        "",
+        "Condition of the samples: a class (class=3, class=all), an observation (inpaint=right_half, colorize, "
+        'superresolve=4, deblur=2.0, sense=0.3), or both, joined by ";"',
+    ),
+    "ema": Key("", "Average of ema.profiles that snapshots, eval and sample use; empty: the first"),
+}
+
+GUIDANCE = {
+    "scale": Key(1.0, "Scale of guidance towards the condition, 0 or more: 1 is Bayes' rule, 0 none"),
+    "interval": Key((0.0, 1.0), "Times between which there is guidance, 0 <= low < high <= 1", kind=tuple[float, ...]),
+    "classifier": Key("", "Workdir of a noise-conditional classifier, for networks that take no classes"),
+    "weak": Key("", "Workdir of a weaker network, for autoguidance"),
+    "weak_step": Key(None, "Step of the weaker network's checkpoint; None: the last", kind=int),
+    "inverse": Key(
+        "projection", "Method by which samples meet an observation", "score_sde.controllable.posterior:METHODS"
+    ),
+    "noise": Key(0.0, "Standard deviation of the observation's noise, for pixels in [0, 1]", "[0, inf)"),
+    "samples_each": Key(4, "Samples of each observation", "[1, inf)"),
+    "step": Key(1.0, "Size zeta of the steps of dps", "(0, inf)"),
+    "iterations": Key(5, "Iterations of tmpd's conjugate gradients", "[1, inf)"),
+    "particles": Key(64, "Particles of each sample", "[2, inf)"),
+}
+
+EVAL = {
+    "batch_size": Key(1024, "Images evaluated at a time", "[1, inf)"),
+    "precision": Key("tf32", "Numbers of losses and likelihoods, which bfloat16 is too coarse for", PRECISIONS),
+    "begin_ckpt": Key(9, "First snapshot that is evaluated, counted in training.snapshot_freq; -1: the last one alone"),
+    "end_ckpt": Key(26, "Last snapshot that is evaluated, counted in training.snapshot_freq"),
+    "enable_loss": Key(True, "Whether the loss is evaluated"),
+    "enable_bpd": Key(False, "Whether bits/dim are evaluated, by the probability-flow ODE"),
+    "enable_sampling": Key(False, "Whether samples are drawn and measured"),
+    "num_samples": Key(50_000, "Samples that are measured", "[1, inf)"),
+    "bpd_dataset": Key("test", "Split of bits/dim", ("train", "test"), formerly=("eval.dataset",)),
+    "bpd_num_repeats": Key(
+        5, "Passes of bits/dim with fresh dequantisation noise and probes; a training set is passed once", "[1, inf)"
+    ),
+    "hutchinson_type": Key(
+        "rademacher", "Estimate of the divergence in bits/dim", "score_sde.likelihood:DIVERGENCES", any_case=True
+    ),
+    "num_probes": Key(1, "Probes of that estimate; hutch++ needs at least 3"),
+    "dequantization": Key(
+        "uniform",
+        "Dequantisation of bits/dim; --mode=train_dequantizer trains the variational one",
+        "score_sde.dequantization:CHOICES",
+        any_case=True,
+    ),
+    "enable_bound": Key(
+        False, "Whether the reverse SDE's upper bound on bits/dim is evaluated, on the data and passes of bits/dim"
+    ),
+    "bound_num_times": Key(16, "Times at which that bound evaluates each image, and one more", "[1, inf)"),
+    "rtol": Key(1e-5, "Relative tolerance of the likelihood's ODE, at least 1e-7 in float32"),
+    "atol": Key(1e-5, "Absolute tolerance of the likelihood's ODE, positive"),
+}
+
+METRICS = {
+    "features": Key(
+        "inception",
+        "Features that samples and data are compared by",
+        ("inception", "trained", "none"),
+        takes_path=True,
+    ),
+    "weights": Key("", "File of Inception's weights; empty: in `dir`, downloaded", moves_numbers=False),
+    "statistics": Key("", "File of the data's statistics; empty: in `dir`, computed"),
+    "dir": Key(
+        "",
+        "Folder of weights and statistics; empty: the environment's SCORE_SDE_CACHE, else ~/.cache/score_sde",
+        moves_numbers=False,
+    ),
+    "split": Key("train", "Split that samples are compared with", ("train", "test")),
+    "batch_size": Key(128, "Images whose features are computed at a time", "[1, inf)"),
+    "nf": Key(32, "Channels of the trained features' network, a multiple of 4", "[1, inf)"),
+    "dimension": Key(64, "Number of trained features", "[1, inf)"),
+    "n_iters": Key(1000, "Updates of the trained features' network", "[1, inf)"),
+    "lr": Key(1e-3, "Learning rate of the trained features' network", "(0, inf)"),
+    "seed": Key(0, "Seed of the trained features' network"),
+}
+
+DEQUANTIZER = {
+    "nf": Key(32, "Channels of the dequantizer's network"),
+    "num_res_blocks": Key(2, "Residual blocks of the dequantizer's network"),
+    "batch_size": Key(128, "Images in an update of the dequantizer", "[1, inf)"),
+    "n_iters": Key(10_000, "Updates that the dequantizer's training ends after", "[1, inf)"),
+    "lr": Key(1e-3, "Learning rate of the dequantizer", "(0, inf)"),
+    "num_times": Key(1, "Times of the bound that is minimised, as eval.bound_num_times", "[1, inf)"),
+    "log_freq": Key(50, "Updates between lines of the dequantizer's metrics.jsonl", "[1, inf)"),
+    "snapshot_freq": Key(
+        1000, "Updates between checkpoints to resume from, of which the last two are kept", "[1, inf)"
+    ),
+}
+
+WANDB = {
+    "mode": Key("disabled", "Mode of Weights & Biases", ("disabled", "offline", "online")),
+    "project": Key("score_sde", "Project at Weights & Biases"),
+    "name": Key("", "Name of the run at Weights & Biases; empty: one that it makes up"),
+}

@@ -1,0 +1,161 @@
+"""Keys of a training: the run itself, `training`, `data`, `optim` and `ema`."""
+
+from score_sde.config.keys import Differs, Key
+
+ALLOWED, LAUNCH, MACHINE = Differs.ALLOWED, Differs.LAUNCH, Differs.MACHINE
+
+RUN = {
+    "seed": Key(42, "Seed of every random number of the run"),
+    "profile": Key(
+        0, "Updates of which a trace is written, to profile/ in the workdir", "[0, inf)", LAUNCH, moves_numbers=False
+    ),
+}
+
+TRAINING = {
+    "batch_size": Key(128, "Images in an update, over all devices", "[1, inf)", ALLOWED),
+    "n_iters": Key(1_300_001, "Updates that the training ends after", "[1, inf)", LAUNCH),
+    "snapshot_freq": Key(50_000, "Updates between checkpoints that are kept for ever", "[1, inf)", LAUNCH),
+    "snapshot_freq_for_preemption": Key(
+        10_000, "Updates between checkpoints to resume from, of which the last `keep_last` are kept", "[1, inf)", LAUNCH
+    ),
+    "keep_last": Key(2, "Checkpoints to resume from that are kept", "[1, inf)", LAUNCH),
+    "keep_best": Key(0, "Checkpoints with the least evaluation loss that are kept besides", "[0, inf)", LAUNCH),
+    "nonfinite": Key(
+        "stop",
+        "Answer to a loss or gradient that is not finite: stop the training, or skip the update",
+        ("stop", "skip"),
+        LAUNCH,
+    ),
+    "log_freq": Key(50, "Updates between lines of metrics.jsonl", "[1, inf)", LAUNCH),
+    "eval_freq": Key(100, "Updates between losses of an evaluation batch", "[1, inf)", LAUNCH),
+    "snapshot_sampling": Key(True, "Whether a batch of samples is drawn at each snapshot", differs=LAUNCH),
+    "precision": Key(
+        "tf32",
+        "Numbers that the network is computed in while it trains (score_sde/models/compute.py)",
+        "score_sde.models:PRECISIONS",
+        ALLOWED,
+    ),
+    "accumulate": Key(
+        1, "Parts that a batch is computed in, one after the other", "[1, inf)", LAUNCH, moves_numbers=False
+    ),
+    "remat": Key(
+        False,
+        "Whether each block is computed twice, so that only its input is kept for the backward pass; not on a CPU",
+        differs=LAUNCH,
+        moves_numbers=False,
+    ),
+    "fsdp": Key(
+        1,
+        "Devices of a group that shares one copy of the parameters, of their average and of Adam's moments",
+        "[1, inf)",
+        MACHINE,
+        moves_numbers=False,
+    ),
+    "continuous": Key(
+        True,
+        "Whether times are continuous, or those of a chain as in SMLD and DDPM",
+        formerly=("training.continuouse",),
+    ),
+    "likelihood_weighting": Key(False, "Whether the loss is weighted by g^2, which bounds the likelihood"),
+    "reduce_mean": Key(False, "Whether the loss is the mean over an image's numbers, or else half of their sum"),
+    "label_dropout": Key(
+        0.1,
+        "Probability that an image's condition (class, tokens, ...) is dropped in training; at 0 it never is",
+        "[0, 1)",
+        ALLOWED,
+    ),
+    "cond_dropout": Key(
+        (),
+        "Entries of the condition that are each dropped with that probability; (): the whole at once",
+        differs=ALLOWED,
+        kind=tuple[str, ...],
+    ),
+}
+
+DATA = {
+    "dataset": Key(
+        "cifar10",
+        "Data set, by its name in this package or in TFDS; folder and array are images of the user's own",
+        "score_sde.data:DATASETS",
+        ALLOWED,
+        any_case=True,
+        others=True,
+        takes_path=True,
+    ),
+    "path": Key(
+        "", "Where the user's own images are: a directory for folder, a .npz or .npy file for array", differs=MACHINE
+    ),
+    "data_dir": Key(
+        "",
+        "Folder of prepared data sets; empty: the environment's TFDS_DATA_DIR, else ~/tensorflow_datasets",
+        differs=MACHINE,
+        moves_numbers=False,
+    ),
+    "archives": Key(
+        "",
+        "Folder of files to prepare a data set from; empty: downloads/manual in data_dir",
+        differs=MACHINE,
+        moves_numbers=False,
+    ),
+    "in_memory_gib": Key(
+        8.0,
+        "GiB of pixels up to which a split is read into memory; a larger one is decoded as it is needed",
+        "[0, inf)",
+        MACHINE,
+        moves_numbers=False,
+    ),
+    "num_workers": Key(0, "Threads that decode images; 0: one for each core", "[0, inf)", MACHINE, moves_numbers=False),
+    "held_out": Key(
+        0.1,
+        "Fraction of the images to evaluate on, where there is no split for that; 0: all are trained on",
+        "[0, 1)",
+        ALLOWED,
+    ),
+    "corrupt": Key("refuse", "Treatment of images that cannot be read", "score_sde.data.loading:CORRUPT", MACHINE),
+    "convert": Key(
+        False,
+        "Whether images of other colours, with transparency or of 16 bits are converted, or refused",
+        differs=ALLOWED,
+    ),
+    "labels": Key("auto", "Source of the labels of a folder of images", "score_sde.data.folder:LABELS", LAUNCH),
+    "image_size": Key(32, "Height and width of the images in pixels", "[1, inf)"),
+    "num_channels": Key(3, "Channels of the images: 1 is grey, 3 is RGB", "[1, inf)"),
+    "centered": Key(False, "Whether the model's range is [-1, 1], or else [0, 1]"),
+    "random_flip": Key(True, "Whether images are mirrored at random in training", differs=ALLOWED),
+    "uniform_dequantization": Key(
+        False, "Whether uniform noise of one level is added in training; bits/dim are always dequantised"
+    ),
+}
+
+OPTIM = {
+    "optimizer": Key("Adam", "Optimizer of the network's parameters", ("Adam",)),
+    "lr": Key(2e-4, "Learning rate after the warmup", "(0, inf)", ALLOWED),
+    "beta1": Key(0.9, "Decay of Adam's first moment", differs=ALLOWED),
+    "eps": Key(1e-8, "Epsilon in Adam's denominator", differs=ALLOWED),
+    "weight_decay": Key(0.0, "Weight decay, added to the gradient", differs=ALLOWED),
+    "warmup": Key(5000, "Updates in which the learning rate rises from 0; 0: none", differs=ALLOWED),
+    "grad_clip": Key(1.0, "Norm that gradients are clipped to; negative: not at all", differs=ALLOWED),
+    "ema_rate": Key(
+        0.999,
+        "Rate of the moving average of the parameters; 0: no averaging",
+        "[0, 1)",
+        formerly=("model.ema_rate",),
+    ),
+    "ema_schedule": Key(
+        "ramp",
+        "Course of the average's rate: at update n it is min(ema_rate, (1 + n) / (10 + n)), or constant",
+        "score_sde.ema:SHORTHAND",
+        older="constant",
+        inherited=True,
+    ),
+}
+
+EMA = {
+    "profiles": Key(
+        (),
+        "Averages that are kept: constant:RATE, ramp:RATE, half_life:UPDATES[,RAMP] or power:SIGMA_REL "
+        "(score_sde.ema); (): the one that optim.ema_rate and ema_schedule say",
+        kind=tuple[str, ...],
+        replaces=("optim.ema_rate", "optim.ema_schedule"),
+    ),
+}

@@ -1,0 +1,100 @@
+"""The config: a locked tree of values whose keys take what the table says."""
+
+from typing import Any
+
+from ml_collections import ConfigDict, FieldReference, FrozenConfigDict
+from ml_collections.config_dict import placeholder
+
+from score_sde.config.keys import ABSENT, plain
+from score_sde.config.table import ARGUMENTS, KEYS, MOVED, PIECES, REMOVED
+from score_sde.errors import UsageError
+from score_sde.import_paths import is_import_path
+
+__all__ = ["Config", "FrozenConfig", "base", "placeholder"]
+NAMING = dict(key.split(".") for key in PIECES)  # the key of a section that names a piece
+
+
+class Config(ConfigDict):
+    """A `ConfigDict` that stores plain Python values of the kind of each key, however they are set.
+
+    A section knows its own name, so that `config.optim.lr = np.float32(1)` is checked as `optim.lr`. Raises
+    `UsageError` for a value of another kind, and for a key that has moved or is gone.
+
+        config = base()
+        config.model.update(name="ncsnpp", ch_mult=[1, 2])
+        config.sampling.eps = None
+    """
+
+    _section = ""
+
+    def __setitem__(self, name: str, value: Any) -> None:
+        key = self._key(name)
+        if isinstance(value, FieldReference):
+            super().__setitem__(name, value)
+        elif key is not None and name in self._fields and not isinstance(self._fields[name], FieldReference):
+            self._fields[name] = key.plain(value)
+        elif isinstance(value, dict | ConfigDict):
+            self._set_section(name, value)
+        else:
+            self._check_known(name)
+            with_room = self.is_locked and name not in self._fields and self._takes_any
+            if with_room:
+                object.__setattr__(self, "_locked", False)
+            try:
+                super().__setitem__(name, plain(value) if key is None else key.plain(value))
+            finally:
+                if with_room:
+                    object.__setattr__(self, "_locked", True)
+
+    def get_type(self, name: str) -> type:
+        """The type of a key's values, of a nullable one too."""
+        key = self._key(name)
+        return super().get_type(name) if key is None else key.python_type
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        object.__setattr__(self, "_section", state.get("_section", ""))
+        super().__setstate__(state)
+
+    def _set_section(self, name: str, values: Any) -> None:
+        """Stores a section, as one that knows its name."""
+        section = values if isinstance(values, Config) else Config(values)
+        if not self._section and section._section != name:
+            object.__setattr__(section, "_section", name)
+            for each, value in list(section.items()):
+                if (key := section._key(each)) is not None:
+                    section._fields[each] = key.plain(value)
+        super().__setitem__(name, section)
+
+    def _key(self, name: str) -> Any:
+        """The row of a key in this section; None for a section, and for what a class of the user's own takes."""
+        if name != "name" and self._section in ARGUMENTS and self._takes_any:
+            return None
+        return KEYS.get(f"{self._section}.{name}" if self._section else name)
+
+    @property
+    def _takes_any(self) -> bool:
+        """Whether there are arguments of a piece at an import path, which alone knows their names."""
+        return is_import_path(self._fields.get(NAMING.get(self._section)))
+
+    def _check_known(self, name: str) -> None:
+        """Raises `UsageError` for a key that is not in a locked config because it has moved or is gone."""
+        full = f"{self._section}.{name}" if self._section else name
+        if self.is_locked and name not in self._fields and not self._takes_any:
+            if full in MOVED:
+                raise UsageError(f"config.{full} is now config.{MOVED[full]}.")
+            if full in REMOVED:
+                raise UsageError(f"config.{full} is gone: {REMOVED[full]}.")
+
+
+class FrozenConfig(FrozenConfigDict, Config):
+    """A config that nothing changes any more."""
+
+
+def base() -> Config:
+    """Every key at its default; of `sde` and `model`, whose keys are the arguments of the class, the name alone."""
+    values: dict[str, Any] = {}
+    for key in KEYS.values():
+        section, _, name = key.name.rpartition(".")
+        if key.default is not ABSENT:
+            (values.setdefault(section, {}) if section else values)[name] = key.default
+    return Config(values)
