@@ -376,11 +376,19 @@ def test_a_diverging_run_stops_and_names_the_last_checkpoint(tiny_config, tmp_pa
     assert np.isfinite(score_sde.load(tmp_path).params["Dense_0"]["kernel"]).all()
 
 
-def test_snapshots_come_with_samples(tiny_config, tmp_path):
+def test_snapshots_come_with_samples_which_a_run_that_goes_on_draws_where_they_are_missing(tiny_config, tmp_path):
     config = tiny_config()
     config.training.update(n_iters=2, snapshot_sampling=True)
     train(config, tmp_path)
-    assert np.load(tmp_path / "samples/snapshots/step_00000002.npz")["images"].shape == (16, 8, 8, 1)
+    sheet = tmp_path / "samples/snapshots/step_00000002.npz"
+    drawn = np.load(sheet)["images"]
+    assert drawn.shape == (16, 8, 8, 1)
+    sheet.unlink()
+    train(config, tmp_path)
+    assert not sheet.exists()  # its picture, written after it, says that it was whole
+    sheet.with_suffix(".png").unlink()
+    train(config, tmp_path)
+    np.testing.assert_array_equal(np.load(sheet)["images"], drawn)
 
 
 def test_cifar10_trains_resumes_samples_and_evaluates_from_the_command_line(tmp_path, monkeypatch, capsys):
