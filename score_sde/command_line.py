@@ -5,6 +5,7 @@ import importlib.util
 import itertools
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 from absl import flags
 from ml_collections import ConfigDict, config_flags
@@ -60,15 +61,22 @@ def _template(given: dict[str, str | None], of_workdir: Callable[[Path], ConfigD
         raise UsageError(
             f"--config=FILE is missing{there}, for example --config=configs/vp/cifar10_ddpmpp_continuous.py."
         )
-    named = {key: given[f"config.{key}"] for key in PIECES if given.get(f"config.{key}")}
-    if named:
+    for key in PIECES:
+        if name := given.get(f"config.{key}"):
+            name_or_set(template, key, name)
+    return template
+
+
+def name_or_set(config: ConfigDict, key: str, value: Any) -> None:
+    """Sets a value of a config; one that names another piece brings the piece's arguments into its section."""
+    section, _, last = key.partition(".")
+    own = key in PIECES and is_import_path(value)
+    if own or (key in PIECES and section in OF_ONE_CLASS and value != config[section][last]):
         from score_sde.pieces import rename
 
-        for key, name in named.items():
-            section, _, last = key.partition(".")
-            if is_import_path(name) or (section in OF_ONE_CLASS and name != template[section][last]):
-                rename(template, key, name)
-    return template
+        rename(config, key, value)
+    else:
+        config.update_from_flattened_dict({key: tuple(value) if isinstance(value, list) else value})
 
 
 def _read(path: str) -> ConfigDict:

@@ -18,7 +18,7 @@ from score_sde.memory import tree_bytes
 from score_sde.pieces import taken_by
 from score_sde.randomness import sample_keys
 from score_sde.recipe import replaced
-from score_sde.snapshots import stored_config
+from score_sde.workdir import stored_config
 
 MIB = 2**20
 

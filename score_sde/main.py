@@ -1,13 +1,14 @@
 """The command line: flags only. See README.md."""
 
 import contextlib
+from collections.abc import Callable
 from pathlib import Path
 
 from absl import flags
 
 from score_sde import backend
-from score_sde.command_line import overrides, parse
-from score_sde.config import FREE_SECTIONS, OF_MACHINE, Config, check
+from score_sde.command_line import name_or_set, overrides, parse
+from score_sde.config import FREE_SECTIONS, OF_MACHINE, PIECES, Config, check
 from score_sde.errors import UsageError, exit_status, warn
 from score_sde.import_paths import lowered
 
@@ -22,7 +23,7 @@ def main(argv: list[str] | None = None) -> int:
 
 def _program(argv: list[str]) -> None:
     argv = ["--explain=" if argument in ("--explain", "-explain") else argument for argument in argv]  # of all keys
-    values = parse(argv, program_flags, USAGE)
+    values = parse(argv, program_flags, USAGE, _stored)
     if values.mode is None:
         raise UsageError(f"--mode is missing: one of {', '.join(MODES)}.")
     backend.find_home()
@@ -31,6 +32,12 @@ def _program(argv: list[str]) -> None:
 
     with processes.together(values.coordinator, values.num_processes, values.process_id):
         _run(values.mode, values, overrides(values))
+
+
+def _stored(directory: Path) -> Config:
+    from score_sde.workdir import stored_config
+
+    return stored_config(directory)
 
 
 def _run(mode: str, values: flags.FlagValues, overrides: dict) -> None:
@@ -54,7 +61,7 @@ def _run(mode: str, values: flags.FlagValues, overrides: dict) -> None:
     if mode == "train":
         from score_sde.training import train
 
-        return train(config, workdir, overrides, allowed)
+        return train(config, workdir, _going_on(Path(workdir), config, overrides, allowed), allowed)
 
     from score_sde.evaluate import evaluate, sample
 
@@ -75,17 +82,12 @@ def _of_workdir(directory: Path, config: Config, overrides: dict) -> Config:
     describes another run.
     """
     from score_sde import workdir
-    from score_sde.snapshots import stored_config
 
     workdir.checkpoint_steps(directory)
-    for key, value in workdir.read(directory, "launch.json").get("overrides", {}).items():
-        # A key that today's file does not have belongs to another config, which the check below names.
-        with contextlib.suppress(KeyError, AttributeError, TypeError):
-            if key not in overrides:
-                config.update_from_flattened_dict({key: tuple(value) if isinstance(value, list) else value})
+    _repeat(directory, config, lambda key: key not in overrides)
     workdir.inherit(directory, config, overrides)
     workdir.check_same_run(directory, config.to_dict())
-    stored = stored_config(directory)
+    stored = workdir.stored_config(directory)
     flat = workdir.flatten(stored.to_dict())
     for key, value in workdir.flatten(overrides).items():
         if key.split(".")[0] not in FREE_SECTIONS and key not in OF_MACHINE and flat.get(key) != value:
@@ -98,6 +100,34 @@ def _of_workdir(directory: Path, config: Config, overrides: dict) -> Config:
             stored[section] = config[section]
         stored.update_from_flattened_dict({key: overrides[key] for key in OF_MACHINE if key in overrides})
     return stored
+
+
+def _going_on(directory: Path, config: Config, overrides: dict, allowed: list[str]) -> dict:
+    """The overrides of a training: where it goes on, with those of its earlier launches that make it the run it is.
+
+    They need not be repeated, and come into the config; what may differ between launches is as given now.
+    """
+    from score_sde import workdir
+
+    if not workdir.checkpoints.steps(directory / "checkpoints"):
+        return overrides
+    run = workdir.identity(config.to_dict())
+    repeated = _repeat(directory, config, lambda key: key in run and key not in {*overrides, *allowed})
+    return repeated | overrides
+
+
+def _repeat(directory: Path, config: Config, wanted: Callable[[str], bool]) -> dict:
+    """Sets values that earlier launches overrode, of the keys that are wanted, and returns them."""
+    from score_sde import workdir
+
+    repeated, earlier = {}, workdir.read(directory, "launch.json").get("overrides", {})
+    for key, value in sorted(earlier.items(), key=lambda item: item[0] not in PIECES):  # names bring arguments
+        # A key that today's file does not have belongs to another config, which the check of the run names.
+        with contextlib.suppress(KeyError, AttributeError, TypeError):
+            if wanted(key):
+                name_or_set(config, key, value)
+                repeated[key] = value
+    return repeated
 
 
 def _tell_unused(config: Config, overrides: dict) -> None:
@@ -130,7 +160,7 @@ def program_flags(values: flags.FlagValues) -> None:
 
 
 USAGE = """\
-python -m score_sde --config=FILE --workdir=DIR --mode=train|eval|sample|describe|train_dequantizer
+python -m score_sde [--config=FILE] --workdir=DIR --mode=train|eval|sample|describe|train_dequantizer
                     [--eval_folder=eval] [--out=DIR] [--allow_change=KEY,KEY] [--config.KEY=VALUE ...]
                     [--explain[=SECTION]]
                     [--coordinator=HOST:PORT --num_processes=N --process_id=I]
@@ -139,10 +169,11 @@ train     trains, going on from the workdir's last checkpoint
 eval      loss, bits/dim and samples of snapshots, or loss and accuracy of a classifier's, to
           DIR/EVAL_FOLDER/report.json
 sample    config.sampling.num_samples samples of the last checkpoint, to DIR/samples
-describe  prints the resolved config, the network, memory, sampler and its network evaluations; needs no workdir
+describe  prints the resolved config, the network, memory, sampler and its network evaluations
 train_dequantizer  fits a variational dequantisation to the last checkpoint, to DIR/dequantizer, for
                    eval with --config.eval.dequantization=variational
 
+--config: the first train needs it; later the workdir has the config, and --config.KEY=VALUE changes what may change.
 --out: the folder that eval and sample write to in the place of the workdir, which may be read-only then.
 --explain: describe prints each key of the config, or of one section, with what it is, can be, and when it may differ.
 --allow_change: what train may go on with another value of, as optim.lr,training.batch_size; data: other images.

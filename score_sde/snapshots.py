@@ -14,7 +14,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from score_sde import checkpoints, ema, images, workdir
+from score_sde import checkpoints, ema, images, own_code, workdir
 from score_sde.array_types import Array, Float, Images, Keys, PerSample, Pixels, PyTree, Times
 from score_sde.build import Classification, Dequantizing, Experiment, parameter_counts
 from score_sde.cond import Cond, taken
@@ -231,19 +231,9 @@ def config_of(directory: Path, given: Config | None) -> FrozenConfig:
     """The workdir's config, or another that describes the same run."""
     if given is not None:
         workdir.check_same_run(directory, given.to_dict())
-    return FrozenConfig(stored_config(directory) if given is None else given)
-
-
-def stored_config(directory: Path) -> Config:
-    """The config that a workdir was trained with."""
-
-    def restore(value):
-        if isinstance(value, dict):
-            return {key: restore(v) for key, v in value.items()}
-        return tuple(value) if isinstance(value, list) else value
-
-    stored = workdir.read(directory, "config.json")
-    return Config(restore(workdir.completed(stored))).lock()
+    config = workdir.stored_config(directory) if given is None else given
+    own_code.check_found(directory, config)
+    return FrozenConfig(config)
 
 
 def restore_state(

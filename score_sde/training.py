@@ -11,7 +11,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from score_sde import averages, data, ema, files, images, parallel, workdir
+from score_sde import averages, data, ema, files, images, own_code, parallel, workdir
 from score_sde.array_types import Array, Keys, Pixels, PyTree
 from score_sde.backend import program
 from score_sde.build import Classification, Experiment, trainable
@@ -106,7 +106,7 @@ def train(
     workdir.check_allowed(allowed)
     workdir.inherit(directory, config, overrides or {})
     workdir.check_same_run(directory, config.to_dict(), allowed)
-    workdir.check_same_code(directory, code, allowed)
+    own_code.check_same(directory, code, allowed)
     _check_schedule(config)
     train_set, eval_set = load_data(config, train=True), load_data(config, train=False)
     check_source(experiment, train_set, all_of_them=True)
@@ -116,7 +116,7 @@ def train(
     with files.locked(directory, "train"):
         changed = workdir.check_same_run(directory, config.to_dict(), allowed)
         described = {"training": _described(train_set), "evaluation": _described(eval_set)}
-        changed |= workdir.check_same_code(directory, code, allowed)
+        changed |= own_code.check_same(directory, code, allowed)
         changed |= workdir.check_same_data(directory, config.data.path, described, allowed)
         last = max(steps(directory / "checkpoints"), default=0)
         if last < config.training.n_iters:

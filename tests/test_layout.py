@@ -33,6 +33,7 @@ ROOMS = [
     {"metrics"},
     {"classification"},
     {"build"},
+    {"own_code"},
     {"conditional", "source_checks", "snapshots"},
     {"sampling_plan"},
     {"pretrained", "training", "report"},
