@@ -244,8 +244,8 @@ def test_a_config_shrunk_trains_stops_goes_on_samples_and_evaluates(name, prepar
     experiment = Experiment(config)
     # Compiled once, where a new process would compile again; and initialisers, tested in test_parity.py, not at all.
     step = train_step(experiment)
-    for builder in ("training.trainable", "trained.Experiment"):
-        monkeypatch.setattr(f"score_sde.{builder}", lambda _: experiment)
+    monkeypatch.setattr("score_sde.training.trainable", lambda _: experiment)
+    monkeypatch.setattr("score_sde.pretrained.Pretrained._made_by", lambda *_, **__: experiment)
     monkeypatch.setattr("score_sde.training.train_step", lambda _: step)
     monkeypatch.setattr(experiment, "init_params", functools.partial(seeded, experiment.param_shapes))
 

@@ -7,6 +7,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import threading
 import time
 from pathlib import Path
 
@@ -244,6 +245,26 @@ with locked(Path({str(folder)!r}), "train"):
     train(config, folder)  # a lock ends with its process
     with files.locked(folder / "eval", "eval"):
         train(config, folder)  # an evaluation is no training
+
+
+def test_what_another_process_makes_can_be_waited_for(tmp_path, capsys):
+    """A lock belongs to an open file, so that a thread stands for the other process."""
+    held, order = threading.Event(), []
+
+    def other():
+        with files.locked(tmp_path, "train"):
+            held.set()
+            time.sleep(0.1)
+            order.append("other")
+
+    thread = threading.Thread(target=other)
+    thread.start()
+    held.wait()
+    with files.locked(tmp_path, "train", wait=True):
+        order.append("this")
+    thread.join()
+    assert order == ["other", "this"]
+    assert f"Waiting for process {os.getpid()} on " in capsys.readouterr().err
 
 
 def poisoned(monkeypatch, config, *steps: int) -> None:

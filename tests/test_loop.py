@@ -9,12 +9,14 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from test_end_to_end import metrics
 
 import score_sde
-from score_sde import data, metrics
 from score_sde.checkpoints import Checkpoints, steps
+from score_sde.metrics import Options, trained_features
 from score_sde.preemption import Stopped, stoppable
 from score_sde.train_dequantizer import train_dequantizer
+from score_sde.training import load_data, train
 
 SHORT = dict(n_iters=4, snapshot_freq=100, snapshot_freq_for_preemption=100, eval_freq=100, snapshot_sampling=False)
 
@@ -42,19 +44,39 @@ def stopped_after_one_update(folder: Path, lines: str = "metrics.jsonl"):
     assert steps(found.parent / "checkpoints") == [1]
 
 
-def state(folder: Path) -> str:
-    """The digest of everything that the last checkpoint holds: parameters, moments, averages."""
+def left_by(folder: Path) -> tuple[str, list[dict]]:
+    """The digest of all that the last checkpoint holds, parameters, moments and averages; and the metrics."""
     with Checkpoints(folder / "checkpoints") as checkpoints:
-        return checkpoints.digest(steps(folder / "checkpoints")[-1])
+        return checkpoints.digest(steps(folder / "checkpoints")[-1]), metrics(folder)
+
+
+@pytest.fixture(scope="module")
+def images(tmp_path_factory) -> Path:
+    """A file of 40 images with labels."""
+    path = tmp_path_factory.mktemp("images") / "few.npz"
+    np.savez(path, images=np.random.default_rng(0).integers(0, 256, (40, 8, 8), np.uint8), labels=np.arange(40) % 10)
+    return path
 
 
 @pytest.fixture
-def config(tiny_config):
-    """A score network of one block, from outside the package, and four updates."""
-    made = tiny_config()
+def short(tiny_config, images):
+    """name -> its tiny config with four updates on these images."""
+
+    def build(name: str = "vp/digits_ddpmpp_continuous"):
+        made = tiny_config(name)
+        made.training.update(SHORT)
+        made.data.update(dataset="array", path=str(images))
+        return made
+
+    return build
+
+
+@pytest.fixture
+def config(short):
+    """A score network of one block, from outside the package."""
+    made = short()
     made.model.name = "one_block:OneBlock"
-    made.training.update(SHORT)
-    made.dequantizer.update(nf=4, batch_size=8, snapshot_freq=100, log_freq=1, n_iters=4)
+    made.dequantizer.update(nf=4, num_times=1, batch_size=8, snapshot_freq=100, log_freq=1, n_iters=4)
     return made
 
 
@@ -68,47 +90,45 @@ def workdirs(tmp_path_factory):
 def undisturbed(workdirs, config):
     folder = workdirs / "undisturbed"
     if not folder.exists():
-        score_sde.train(config, folder)
+        train(config, folder)
     return folder
 
 
 def test_a_score_network_goes_on_to_the_same_bits(undisturbed, config, tmp_path):
     with stopped_after_one_update(tmp_path):
-        score_sde.train(config, tmp_path)
+        train(config, tmp_path)
     model = score_sde.train(config, tmp_path)
-    assert state(tmp_path) == state(undisturbed)
+    assert left_by(tmp_path) == left_by(undisturbed)
     assert (model.step, model.digest) == (4, score_sde.load(undisturbed).digest)
 
 
-def test_a_classifier_goes_on_to_the_same_bits(tiny_config, tmp_path):
-    config = tiny_config("vp/digits_wideresnet")
+def test_a_classifier_goes_on_to_the_same_bits(short, tmp_path):
+    config = short("vp/digits_wideresnet")
     config.model.blocks_per_group = 1
-    config.training.update(SHORT)
-    model = score_sde.train(config, tmp_path / "undisturbed")
+    train(config, tmp_path / "undisturbed")
     with stopped_after_one_update(tmp_path / "stopped"):
-        score_sde.train(config, tmp_path / "stopped")
-    assert score_sde.train(config, tmp_path / "stopped").digest == model.digest
-    assert state(tmp_path / "stopped") == state(tmp_path / "undisturbed")
+        train(config, tmp_path / "stopped")
+    train(config, tmp_path / "stopped")
+    assert left_by(tmp_path / "stopped") == left_by(tmp_path / "undisturbed")
 
 
 def test_a_dequantizer_goes_on_to_the_same_bits(undisturbed, config):
     folder = undisturbed / "dequantizer"
     train_dequantizer(config, undisturbed)
-    whole = state(folder)
+    whole = left_by(folder)
     folder.rename(undisturbed / "whole")
     with stopped_after_one_update(folder):
         train_dequantizer(config, undisturbed)
     train_dequantizer(config, undisturbed)
-    assert state(folder) == whole
+    assert left_by(folder) == whole
 
 
-def test_features_go_on_to_the_same_bits_and_leave_their_file_alone(tmp_path):
-    rng = np.random.default_rng(0)
-    source = data.InMemory(rng.integers(0, 256, (40, 8, 8, 1)).astype(np.uint8), np.arange(40) % 10)
-    options = metrics.Options(nf=8, dimension=8, n_iters=4, batch_size=16)
-    whole = metrics.trained_features(source, options, tmp_path / "undisturbed", 16)
+def test_features_go_on_to_the_same_bits_and_leave_their_file_alone(short, tmp_path):
+    source = load_data(short(), train=True)
+    options = Options(nf=8, dimension=8, n_iters=4, batch_size=16)
+    whole = trained_features(source, options, tmp_path / "undisturbed", 16)
     with stopped_after_one_update(tmp_path / "stopped", "features_*/metrics.jsonl"):
-        metrics.trained_features(source, options, tmp_path / "stopped", 16)
-    assert metrics.trained_features(source, options, tmp_path / "stopped", 16).digest == whole.digest
+        trained_features(source, options, tmp_path / "stopped", 16)
+    assert trained_features(source, options, tmp_path / "stopped", 16).digest == whole.digest
     (one,), (other,) = ((tmp_path / name).iterdir() for name in ("undisturbed", "stopped"))
     assert one.read_bytes() == other.read_bytes()
