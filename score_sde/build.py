@@ -4,7 +4,6 @@ Building an `Experiment` costs nothing and raises `UsageError` for whatever make
 they write anything.
 """
 
-import dataclasses
 import functools
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -242,7 +241,7 @@ class Experiment(Trainable):
     def _in_steps(self, process: Process) -> Process:
         """The process with the number of steps that config.sampling sets, if it does."""
         num_scales = self.config.sampling.num_scales
-        return process if num_scales is None else dataclasses.replace(process, num_scales=num_scales)
+        return process if num_scales is None else process.with_num_scales(num_scales)
 
     def model_of(self, params: PyTree, method: str, cond: Cond | None = None) -> Model:
         """The model that a method takes; all but pc need it at any t. cond: of the samples.
@@ -260,8 +259,6 @@ class Experiment(Trainable):
         method = lowered(method or sampling.method)
         sampler_named(method)  # raises for one that there is not
         common = dict(eps=sampling.eps, noise_removal=sampling.noise_removal)
-        if sampling.num_scales is not None and sampling.num_scales < 2:
-            raise UsageError(f"sampling.num_scales={sampling.num_scales} must be at least 2.")
         if sampling.batch_size == 0 and method == "pc" and sampling.corrector.lower() == "langevin":
             raise UsageError(
                 "The paper's Langevin corrector couples the samples of a batch, so how many there is room for would "

@@ -10,9 +10,8 @@ from typing import Any
 from absl import flags
 from ml_collections import ConfigDict, config_flags
 
-from score_sde.config import MOVED, OF_ONE_CLASS, PIECES, REMOVED, is_nullable
+from score_sde.config import MOVED, PIECES, REMOVED, is_nullable
 from score_sde.errors import UsageError, nearest
-from score_sde.import_paths import is_import_path
 
 
 def parse(
@@ -70,8 +69,7 @@ def _template(given: dict[str, str | None], of_workdir: Callable[[Path], ConfigD
 def name_or_set(config: ConfigDict, key: str, value: Any) -> None:
     """Sets a value of a config; one that names another piece brings the piece's arguments into its section."""
     section, _, last = key.partition(".")
-    own = key in PIECES and is_import_path(value)
-    if own or (key in PIECES and section in OF_ONE_CLASS and value != config[section][last]):
+    if key in PIECES and value != config[section][last]:
         from score_sde.pieces import rename
 
         rename(config, key, value)
@@ -142,7 +140,8 @@ def _check_override(template: ConfigDict, key: str, value: str | None) -> None:
             raise UsageError(f"config.{key} is a section; set one of its values, like --config.{key}.NAME=VALUE.")
         raise UsageError(f"Unknown config key '{key}'{nearest(key, known)}; --mode=describe prints all of them.")
     kind = template.get_type(key) if "." not in key else _section(template, key).get_type(key.rsplit(".")[-1])
-    if kind in (int, float) and value is not None:
+    nothing = value is not None and value.lower() == "none" and is_nullable(key)
+    if kind in (int, float) and value is not None and not nothing:
         try:
             kind(value)
         except ValueError:

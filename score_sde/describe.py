@@ -9,10 +9,11 @@ import jax.numpy as jnp
 
 from score_sde import parallel, workdir
 from score_sde.build import Classification, Experiment, parameter_counts, trainable
+from score_sde.cond import fitted
 from score_sde.conditional import Conditional, Given
 from score_sde.config import Config, check
 from score_sde.config.explanation import explained
-from score_sde.controllable.conditions import chosen_class, observation_of
+from score_sde.controllable.conditions import chosen_class, chosen_rows, observation_of
 from score_sde.import_paths import is_import_path, lowered
 from score_sde.memory import tree_bytes
 from score_sde.pieces import taken_by
@@ -118,6 +119,8 @@ def planned_nfe(experiment: Experiment) -> int | None:
     observe = observation_of(condition, experiment.image_shape)
     if chosen_class(condition) is not None:
         given = Given({"labels": jnp.zeros(1, jnp.int32)})
+    elif (rows := chosen_rows(condition)) is not None:
+        given = Given(fitted({name: array[:1] for name, array in rows.items()}, conditional.cond_entries, 1))
     elif observe:
         given = Given()
     if observe:

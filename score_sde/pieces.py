@@ -9,7 +9,7 @@ from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
 from score_sde import protocols
-from score_sde.config import Config, placeholder
+from score_sde.config import ARGUMENTS, KEYS, OF_ONE_CLASS, Config, placeholder
 from score_sde.data import DATASETS
 from score_sde.errors import UsageError
 from score_sde.import_paths import REQUIRED, arguments, choose, is_import_path, source_digest
@@ -26,21 +26,20 @@ KEPT = {"model": ("scale_by_sigma",)}  # keys of a section that are no arguments
 
 
 class Kind(NamedTuple):
-    """A kind of piece. given: arguments that the package gives, and no config; whole: the section has no other keys."""
+    """A kind of piece. given: arguments that the package gives, and no config."""
 
     choices: Mapping[str, Any]
     protocol: type
     given: tuple[str, ...] = ()
-    whole: bool = False
 
 
 KINDS: dict[str, Kind] = {
-    "sde.name": Kind(SDES, protocols.Process, ("params", "sampling_eps"), whole=True),
+    "sde.name": Kind(SDES, protocols.Process, ("params", "sampling_eps")),
     "process.name": Kind(PROCESSES, protocols.Process, ("params", "sampling_eps")),
     "parameterization.name": Kind(PARAMETERIZATIONS, protocols.Parameterization),
     "times.name": Kind(TIMES, protocols.TimeLaw),
     "weight.name": Kind(WEIGHTS, protocols.Weight, ("params",)),
-    "model.name": Kind(ChainMap(MODELS, CLASSIFIERS), protocols.Network, MODULE, whole=True),
+    "model.name": Kind(ChainMap(MODELS, CLASSIFIERS), protocols.Network, MODULE),
     "encoder.name": Kind(ENCODERS, protocols.Encoder, MODULE),
     "sampling.method": Kind(SAMPLERS, protocols.Sampler, ("process", "model", "eps", "noise_removal", "project")),
     "data.dataset": Kind(DATASETS, protocols.DataSet, ("train", "image_size", "num_channels")),
@@ -96,24 +95,25 @@ def named(config: Config, section: str, **others: Any) -> Any:
 def rename(config: Config, key: str, name: str) -> None:
     """Names another piece: its section gets the arguments of that piece, with their defaults.
 
-    In the sections `sde` and `model`, which have no others, a row keeps the values of arguments that the one before it
-    had too; the arguments of an import path begin with their own defaults. Raises `UsageError` for an unknown name.
+    In a section of arguments alone they take the place of those before, but a row of `sde` or `model` keeps the values
+    of arguments that the row before it had too. Raises `UsageError` for an unknown name.
     """
     section, _, last = key.partition(".")
-    kind, own = KINDS[key], is_import_path(name)
+    own, before = is_import_path(name), config[section]
+    if not (own or section in ARGUMENTS):  # all keys of the section are there, whatever is named
+        before[last] = name
+        return
+    if own or section in OF_ONE_CLASS:
+        found = {argument: _value(default) for argument, default in arguments_of(key, name).items()}
+    else:
+        found = {row.rpartition(".")[2]: None for row in KEYS if row.startswith(f"{section}.")}
+    if section in ARGUMENTS:
+        kept = KEPT.get(section, ()) if own else (*KEPT.get(section, ()), *found)
+        found |= {argument: before[argument] for argument in kept if argument in before}
+    else:
+        found |= dict(before)
     with config.unlocked():
-        values = config[section]
-        if own or kind.whole:
-            found = {argument: _value(default, key) for argument, default in arguments_of(key, name).items()}
-            if kind.whole:
-                kept = KEPT.get(section, ()) if own else (*KEPT.get(section, ()), *found)
-                found |= {argument: values[argument] for argument in kept if argument in values}
-                config[section] = {last: name} | found
-            else:
-                for argument, value in found.items():
-                    if argument not in values:
-                        values[argument] = value
-        config[section][last] = name
+        config[section] = found | {last: name}
 
 
 def complete(config: Config) -> None:
@@ -142,12 +142,12 @@ def code_of(config: Config) -> dict[str, dict[str, str]]:
     return found
 
 
-def _value(default: Any, key: str) -> Any:
+def _value(default: Any) -> Any:
     """A default in a config: one that is None, or required, can be of any type."""
     return placeholder(object) if default is REQUIRED or default is None else default
 
 
-def taken_by(key: str, name: str, values: Mapping[str, Any]) -> dict[str, Any]:
+def taken_by(key: str, name: str, values: Any) -> dict[str, Any]:
     """The values of a section that the piece at an import path takes as arguments."""
     return {argument: values[argument] for argument in arguments_of(key, name) if argument in values}
 

@@ -111,7 +111,7 @@ def _said(
 
 
 class Samples(NamedTuple):
-    """images: in [0, 1]. nfe: evaluations of networks for each. batch_nfe: those made while it waits for others too."""
+    """images: in [0, 1]. nfe: evaluations of networks for each. batch_nfe: those made for its batch, start to end."""
 
     images: Images
     nfe: Counts
@@ -217,6 +217,8 @@ def _count(n: SupportsIndex) -> int:
 
 
 class Likelihoods(NamedTuple):
+    """bits_per_dim: of each image. nfe: evaluations of the network for it."""
+
     bits_per_dim: PerSample
     nfe: Counts
 
@@ -281,7 +283,10 @@ def _dequantizer(model: "Pretrained") -> PyTree:
             f"eval.dequantization=variational, and no dequantizer in {model.directory}; "
             "train it first: --mode=train_dequantizer with the same --config and --workdir."
         )
-    read = lambda: place(restore_state(_dequantizing(model), folder, steps[-1])[0].ema_params)  # noqa: E731
+
+    def read() -> PyTree:
+        return place(restore_state(_dequantizing(model), folder, steps[-1])[0].ema_params)
+
     return model.experiment.once(("dequantizer", folder), read)
 
 
@@ -349,13 +354,16 @@ def _check_finite(x: Array, what: str) -> None:
 class Pretrained(Snapshot):
     """A score network with the weights of a checkpoint, or of the user's own: see `Snapshot` for its fields.
 
-    model = Pretrained(
-        objective=Objective(VP(), Noise(), Uniform(), NoiseWeight()),
-        network=network,  # network(x, noise_cond) -> eps
-        params=network.init(jax.random.key(0), jnp.zeros((1, 8, 8, 1)), jnp.ones(1))["params"],
-        image_shape=(8, 8, 1),
-    )
-    x = model.sample(jax.random.key(0), 16, "dpmpp_2m", num_steps=10)
+    class Denoiser(nn.Module):  # returns eps
+        @nn.compact
+        def __call__(self, x, noise_cond, cond=None, *, dropout_keys=None):
+            return nn.Conv(x.shape[-1], (3, 3))(x)
+
+    network, x = Denoiser(), jnp.zeros((1, 8, 8, 1))
+    params = network.init(jax.random.key(0), x, jnp.ones(1))["params"]
+    objective = Objective(VP(), Noise(), Uniform(), NoiseWeight())
+    model = Pretrained(objective, network, params, image_shape=(8, 8, 1))
+    images = model.sample(jax.random.key(1), 16, "dpmpp_2m", num_steps=10)
     """
 
     score, predict, denoise = score, predict, denoise

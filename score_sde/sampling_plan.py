@@ -18,7 +18,7 @@ from score_sde.conditional import Conditional, Given, Observed
 from score_sde.config import Config, FrozenConfig
 from score_sde.config.keys import plain
 from score_sde.controllable import Operator
-from score_sde.controllable.conditions import ALL, chosen_class
+from score_sde.controllable.conditions import ALL, chosen_class, chosen_rows
 from score_sde.errors import UsageError, one_of
 from score_sde.import_paths import is_import_path, lowered
 from score_sde.memory import largest_batch
@@ -101,7 +101,10 @@ def num_classes(model: Snapshot) -> int:
 
 def asked_cond(model: Snapshot, indices: np.ndarray) -> Cond | None:
     """The condition of samples of these numbers that config.sampling.condition asks for."""
-    chosen = chosen_class(model.config.sampling.condition)
+    condition = model.config.sampling.condition
+    if (rows := chosen_rows(condition)) is not None:
+        return {name: array[indices % len(array)] for name, array in rows.items()}
+    chosen = chosen_class(condition)
     if chosen is None:
         return None
     return {"labels": indices % max(num_classes(model), 1) if chosen == ALL else np.full(len(indices), chosen)}

@@ -122,8 +122,8 @@ def check_same_run(
         can = allowed is not None and set(different) <= set(CHANGEABLE)
         advice = f"; or go on with it, by --allow_change={','.join(changed)}" if can else ""
         raise UsageError(
-            f"{workdir} was trained with {each}{others}. Leave --config out to go on with the run's own, or train in "
-            f"another --workdir{advice}."
+            f"{workdir} was trained with {each}{others}. Leave these overrides out, and --config too, to go on as it "
+            f"was; or train in another --workdir{advice}."
         )
     return {key: (stored.get(key), wanted.get(key)) for key in changed}
 

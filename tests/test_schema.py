@@ -298,6 +298,12 @@ def test_a_copy_of_a_config_is_one_whose_sections_take_the_same(copied, config):
         other.optim.lr = "fast"
 
 
+def test_a_section_that_is_put_in_another_place_is_a_copy(config):
+    config.process = config.weight
+    config.weight.gamma = 5
+    assert config.process.get("gamma") is None and type(config.weight.gamma) is float
+
+
 def test_a_frozen_config_is_a_config_and_stays_what_it_is(config):
     frozen = FrozenConfig(config)
     assert isinstance(frozen, Config) and frozen.to_dict() == config.to_dict()

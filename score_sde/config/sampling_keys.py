@@ -52,8 +52,8 @@ SAMPLING = {
     ),
     "condition": Key(
         "",
-        "Condition of the samples: a class (class=3, class=all), an observation (inpaint=right_half, colorize, "
-        'superresolve=4, deblur=2.0, sense=0.3), or both, joined by ";"',
+        "Condition of the samples: a class (class=3, class=all) or rows of other conditions (cond=FILE.npz), an "
+        'observation (inpaint=right_half, colorize, superresolve=4, deblur=2.0, sense=0.3), or both, joined by ";"',
     ),
     "ema": Key("", "Average of ema.profiles that snapshots, eval and sample use; empty: the first"),
 }
@@ -100,7 +100,9 @@ EVAL = {
     "enable_bound": Key(
         False, "Whether the reverse SDE's upper bound on bits/dim is evaluated, on the data and passes of bits/dim"
     ),
-    "bound_num_times": Key(16, "Times at which that bound evaluates each image, and one more", "[1, inf)"),
+    "bound_num_times": Key(
+        16, "Times that are drawn for each image of that bound, which evaluates the network once more", "[1, inf)"
+    ),
     "rtol": Key(1e-5, "Relative tolerance of the likelihood's ODE, at least 1e-7 in float32"),
     "atol": Key(1e-5, "Absolute tolerance of the likelihood's ODE, positive"),
 }

@@ -132,7 +132,7 @@ OPTIM = {
     "lr": Key(2e-4, "Learning rate after the warmup", "(0, inf)", ALLOWED),
     "beta1": Key(0.9, "Decay of Adam's first moment", differs=ALLOWED),
     "eps": Key(1e-8, "Epsilon in Adam's denominator", differs=ALLOWED),
-    "weight_decay": Key(0.0, "Weight decay, added to the gradient", differs=ALLOWED),
+    "weight_decay": Key(0.0, "Weight decay of AdamW, apart from the gradient", differs=ALLOWED),
     "warmup": Key(5000, "Updates in which the learning rate rises from 0; 0: none", differs=ALLOWED),
     "grad_clip": Key(1.0, "Norm that gradients are clipped to; negative: not at all", differs=ALLOWED),
     "ema_rate": Key(

@@ -28,23 +28,19 @@ class Config(ConfigDict):
     _section = ""
 
     def __setitem__(self, name: str, value: Any) -> None:
-        key = self._key(name)
+        key, field = self._key(name), self._fields.get(name)
         if isinstance(value, FieldReference):
             super().__setitem__(name, value)
-        elif key is not None and name in self._fields and not isinstance(self._fields[name], FieldReference):
-            self._fields[name] = key.plain(value)
-        elif isinstance(value, dict | ConfigDict):
+        elif key is None and isinstance(value, dict | ConfigDict):
             self._set_section(name, value)
         else:
+            value = plain(value) if key is None else key.plain(value)
+            own = name not in self._fields and self._takes_any  # as a locked config has no room for it
+            if own or (key is not None and name in self._fields and not isinstance(field, FieldReference)):
+                self._fields[name] = value  # of any type that the key takes, not of the last value's
+                return
             self._check_known(name)
-            with_room = self.is_locked and name not in self._fields and self._takes_any
-            if with_room:
-                object.__setattr__(self, "_locked", False)
-            try:
-                super().__setitem__(name, plain(value) if key is None else key.plain(value))
-            finally:
-                if with_room:
-                    object.__setattr__(self, "_locked", True)
+            super().__setitem__(name, value)
 
     def get_type(self, name: str) -> type:
         """The type of a key's values, of a nullable one too."""
@@ -57,7 +53,7 @@ class Config(ConfigDict):
 
     def _set_section(self, name: str, values: Any) -> None:
         """Stores a section, as one that knows its name."""
-        section = values if isinstance(values, Config) else Config(values)
+        section = values if type(values) is Config and values._section in ("", name) else Config(values)
         if not self._section and section._section != name:
             object.__setattr__(section, "_section", name)
             for each, value in list(section.items()):
