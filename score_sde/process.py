@@ -24,6 +24,7 @@ The paper's SDEs are in `score_sde.sde`, later paths in `score_sde.paths`.
 
 import abc
 import copy
+import dataclasses
 import math
 from collections.abc import Callable
 from types import ModuleType
@@ -34,6 +35,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from score_sde.array_types import Array, Float, Images, Key, Keys, PerSample, PyTree, ScoreFn, Times
+from score_sde.config.keys import plain
 from score_sde.errors import UsageError
 from score_sde.randomness import expand, normal
 
@@ -153,7 +155,18 @@ class Process(abc.ABC):
             raise AttributeError(f"{type(self).__name__}.{name} is now {type(self).__name__}.{RENAMED[name]}.")
         raise AttributeError(f"{type(self).__name__} has no attribute {name!r}.")
 
+    def __post_init__(self) -> None:
+        self._store_plain()
+
+    def _store_plain(self) -> None:
+        """Stores fields that are NumPy's or JAX's scalars as Python's numbers, by which NumPy stays in float64."""
+        for field in dataclasses.fields(self) if dataclasses.is_dataclass(self) else ():
+            value = getattr(self, field.name)
+            if isinstance(value, np.generic | np.ndarray | jax.Array) and not isinstance(value, jax.core.Tracer):
+                object.__setattr__(self, field.name, plain(value))  # it is frozen
+
     def _check(self, **positive: float) -> None:
+        self._store_plain()
         if self.num_scales < 2:
             raise UsageError(f"sde.num_scales is {self.num_scales}; a chain needs at least 2 steps.")
         if not 0 < self.sampling_eps < 1:

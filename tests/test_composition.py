@@ -1,5 +1,8 @@
 """What a user composes is a part of any JAX program, and what would silently be something else is refused."""
 
+import subprocess
+import sys
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -210,3 +213,30 @@ def test_a_network_has_the_classes_that_it_is_trained_on_and_no_others(tiny_conf
     gaps = data.InMemory(pixels, np.array([0, 1, 9]))
     with pytest.raises(UsageError, match="no image of class 2, 3, 4, 5, 6, 7, 8"):
         check_source(experiment, gaps, all_of_them=True)
+
+
+NUMBERS = """
+import jax.numpy as jnp, numpy as np
+from score_sde import parallel
+from score_sde.oracles import Gaussian
+from score_sde.randomness import batch_keys
+from score_sde.sampling import fast_solver, predictor_corrector, solve
+from score_sde.sde import VP
+import jax
+
+def samples(real, whole):
+    process = VP(beta_min=real(0.125), beta_max=real(20), num_scales=whole(30))
+    model = Gaussian(np.full((2, 2, 1), 0.5), 0.25).model(process)
+    table = fast_solver(process, model, name="ddim", num_steps=whole(4), rho=real(7), eta=real(0.5), grid="karras")
+    chain = predictor_corrector(process, model, corrector="langevin", snr=real(0.125), n_steps_each=whole(1))
+    return [solve(solver, jax.random.key(0), jnp.ones((4, 2, 2, 1)))[0] for solver in (table, chain)]
+
+expected = samples(float, int)
+for kinds in ((np.float32, np.int64), (jnp.float32, jnp.int32)):
+    for ours, theirs in zip(samples(*kinds), expected):
+        np.testing.assert_array_equal(ours, theirs)
+"""
+
+
+def test_numbers_of_numpy_and_jax_are_taken_as_pythons():
+    subprocess.run([sys.executable, "-c", NUMBERS], check=True)  # without the checks of annotations under pytest

@@ -30,6 +30,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from score_sde.config.keys import plain
 from score_sde.errors import UsageError, one_of
 from score_sde.process import Model, Process, in_float64
 from score_sde.randomness import Noise, normal
@@ -315,7 +316,8 @@ def fast_solver(
     check_eps(eps)
     for option in options:
         one_of("option of a fast solver", option, Options._fields)
-    chosen = Options(**options)
+    num_steps, rho = plain(num_steps), plain(rho)
+    chosen = Options(**{option: plain(value) for option, value in options.items()})
     if not 0 <= chosen.eta <= 1:
         raise UsageError(f"sampling.eta={chosen.eta} must be in [0, 1]: 0 is deterministic, 1 ancestral.")
     if not (chosen.s_churn >= 0 and 0 <= chosen.s_min <= chosen.s_max and chosen.s_noise > 0):
