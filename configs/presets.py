@@ -240,6 +240,15 @@ def _refinenet(config: Config, name: str) -> None:
     config.optim.update(warmup=0, grad_clip=-1.0)
 
 
+def network(name: str, **arguments) -> Piece:
+    """A network of your own by its import path, "my_package.mixer:Mixer", and its arguments; others have defaults."""
+
+    def piece(config: Config) -> None:
+        _replace(config, "model", name=name, scale_by_sigma=False, **arguments)
+
+    return piece
+
+
 def medium(config: Config) -> None:
     """A network for images of 32x32 or 64x64 and one GPU."""
     config.model.update(nf=64, ch_mult=(1, 2, 2), num_res_blocks=2)

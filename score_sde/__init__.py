@@ -7,18 +7,58 @@ __version__ = "0.3.0"
 configure()
 
 
+def train(config, workdir, overrides=None, allowed=()):
+    """Trains in `workdir` as `--mode=train` does, going on from its last checkpoint, and returns the trained model.
+
+    Args:
+        config: a ConfigDict, such as `configs.vp.digits_ddpmpp_continuous.get_config()`, changed as you like.
+        workdir: the folder of the run.
+        overrides: the values you have changed, {"training.n_iters": 2000}, which `--mode=eval` and `--mode=sample`
+            on this workdir then need not be given. They are recorded, not applied: change `config` itself.
+        allowed: keys that may differ from the workdir's, as of `--allow_change`.
+
+    Returns what `load(workdir)` does, for a classifier what `load_classifier(workdir)` does. Raises `UsageError` for
+    what cannot be trained, before anything is written; `score_sde.preemption.Stopped` after Ctrl-C or SIGTERM, with a
+    last checkpoint: the same call goes on from there.
+
+        config = get_config()
+        config.training.n_iters = 2000
+        model = score_sde.train(config, "runs/digits")
+    """
+    from score_sde.models import CLASSIFIERS
+    from score_sde.training import train
+
+    train(config, workdir, overrides, allowed)
+    return (load_classifier if config.model.name in CLASSIFIERS else load)(workdir)
+
+
 def load(workdir, step=None, *, ema=True):
-    """The model trained in `workdir`, of its last checkpoint or of `step`: see `score_sde.trained.Trained`.
+    """The model trained in `workdir`, of its last checkpoint or of `step`: see `score_sde.pretrained.Pretrained`.
 
     ema: False for the raw weights; the name of an average, where a run has several; see `score_sde.ema`.
     """
-    from score_sde.trained import load
+    from score_sde.pretrained import load
 
     return load(workdir, step, ema=ema)
 
 
 def load_classifier(workdir, step=None):
-    """The noise-conditional classifier in `workdir`: see `score_sde.loaded.TrainedClassifier`."""
-    from score_sde.loaded import load_classifier
+    """The noise-conditional classifier in `workdir`: see `score_sde.snapshots.PretrainedClassifier`."""
+    from score_sde.snapshots import load_classifier
 
     return load_classifier(workdir, step)
+
+
+RENAMED = {
+    "Trained": "score_sde.pretrained.Pretrained",
+    "TrainedClassifier": "score_sde.snapshots.PretrainedClassifier",
+    "Loaded": "score_sde.snapshots.Snapshot",
+    "trained": "score_sde.pretrained",
+    "loaded": "score_sde.snapshots",
+}
+
+
+def __getattr__(name):
+    if name in RENAMED:  # an AttributeError's text would be lost in `from score_sde import`
+        raise ImportError(f"score_sde.{name} is now {RENAMED[name]}.")
+    raise AttributeError(f"module 'score_sde' has no attribute '{name}'")

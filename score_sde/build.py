@@ -4,7 +4,7 @@ Building an `Experiment` costs nothing and raises `UsageError` for whatever make
 they write anything.
 """
 
-import dataclasses
+import functools
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -19,15 +19,17 @@ from score_sde.cond import Cond, blank, check_names, dropped, names
 from score_sde.config import Config, check, check_section
 from score_sde.dequantization import Dequantization
 from score_sde.errors import UsageError, one_of
+from score_sde.import_paths import is_import_path, lowered
 from score_sde.learned import with_gradient_of_squares
 from score_sde.likelihood_bound import Bound, likelihood_bound
 from score_sde.models import CLASSIFIERS, MODELS, PRECISIONS, Dequantizer, is_trainable
-from score_sde.objective import network_params
+from score_sde.objective import Objective, network_params
 from score_sde.parameterization import Network
+from score_sde.pieces import sampler_named, taken_by
 from score_sde.process import LEAST_TIME, Model, Process, from_score, score
 from score_sde.randomness import Stream, stream
 from score_sde.recipe import objective_of
-from score_sde.sampling import SAMPLERS, Solver, clipped, probability_flow
+from score_sde.sampling import Solver, clipped, probability_flow
 from score_sde.state import TrainState, adam, initial_state
 from score_sde.trainable import Trainable
 
@@ -42,6 +44,8 @@ def sampling_options(sampling: Any, method: str) -> tuple[str, ...]:
         corrects = ("snr", "n_steps_each") if sampling["corrector"].lower() != "none" else ()
         predicts = ("probability_flow", "diffusion") if sampling["predictor"].lower() != "none" else ()
         return (*common, "predictor", "corrector", "num_scales", *corrects, *predicts)
+    if is_import_path(method):
+        return (*common, *taken_by("sampling.method", method, sampling))
     if method in ("ode", "adaptive"):
         return (*common, *(("rtol", "atol") if method == "ode" else ("sde_rtol", "sde_atol", "diffusion")))
     own = {
@@ -62,26 +66,27 @@ class Experiment(Trainable):
 
     evaluated = ("loss", "t", "square", "along")
 
-    def __init__(self, config: Config):
-        name = config.model.name
-        if name in CLASSIFIERS:
+    def __init__(self, config: Config, objective: Objective | None = None, network: Any = None, **of_images: Any):
+        """objective, network, and `image_shape` and `scaling`: one's own; default those that the config describes."""
+        name, own = config.model.name, network is not None
+        if name in CLASSIFIERS and not own:
             raise UsageError(f"model.name={name} is a classifier and has no score: score_sde.load_classifier loads it.")
         check(config)
-        super().__init__(config, MODELS, objective_of(config))
-        self.sampling_sde = self.sde
-        if config.sampling.num_scales is not None:
-            self.sampling_sde = dataclasses.replace(self.sde, num_scales=config.sampling.num_scales)
+        super().__init__(config, MODELS, objective or objective_of(config), network, **of_images)
         if config.training.cond_dropout and not self.cond_entries:
             raise UsageError("This network takes no condition; leave training.cond_dropout empty.")
         for name in config.training.cond_dropout:
             one_of("entry of training.cond_dropout", name, names(self.cond_entries))
-        self.sampler(self.param_shapes, cond=self.cond_in_turn(1))
+        if not own:  # which may have been made for another sampler than the base config's
+            self.sampler(self.param_shapes, cond=self.cond_in_turn(1))
 
-    def frozen(self, params: PyTree) -> "Experiment":
-        held = super().frozen(params)
-        if held is not self:
-            held.sampling_sde = dataclasses.replace(held.sde, num_scales=self.sampling_sde.num_scales)
-        return held
+    def with_config(self, config: Config) -> "Experiment":
+        check(config)
+        return super().with_config(config)
+
+    @property
+    def sampling_sde(self) -> Process:
+        return self._in_steps(self.sde)
 
     @property
     def scores_without_cond(self) -> bool:
@@ -143,7 +148,7 @@ class Experiment(Trainable):
 
     def _model(self, params: PyTree, cond: Cond | None, precision: str | None, process: Process) -> Model:
         network = self.network_fn(params, cond=cond, precision=precision)
-        return self.objective.parameterization.model(network, process, centered=self.config.data.centered)
+        return self.objective.parameterization.model(network, process, centered=self.centered)
 
     def network_fn(
         self,
@@ -198,7 +203,7 @@ class Experiment(Trainable):
         dropout_keys = stream(keys, Stream.DROPOUT) if training else None
         objective = self.objective.with_params(params)
         network, x = self.network_fn(params, cond=cond, dropout_keys=dropout_keys), objective.perturb(x0, t, eps)
-        outputs = objective.parameterization.outputs(network, objective.levels, centered=self.config.data.centered)
+        outputs = objective.parameterization.outputs(network, objective.levels, centered=self.centered)
         return outputs(x, t), x
 
     def _evaluation(self, params: PyTree, keys: Keys, x: Images, cond: Cond | None) -> dict[str, PerSample]:
@@ -220,22 +225,23 @@ class Experiment(Trainable):
     def sampler(self, params: PyTree, method: str | None = None, *, cond: Cond | None = None) -> Solver:
         """The solver of config.sampling, or the given method with its options. cond: of the samples."""
         method, _ = self.sampler_options(method)
-        return self.sampler_of(params, self.model_of(params, method, cond), method)
+        return self.sampler_of(params, self.model_of(params, method, cond), method)()
 
-    def sampler_of(self, params: PyTree, model: Model, method: str, **hooks: Any) -> Solver:
-        """The solver of a method with its options in config.sampling, for any model. hooks: `project`."""
+    def sampler_of(self, params: PyTree, model: Model, method: str) -> Callable[..., Solver]:
+        """The constructor of a method with its options in config.sampling, for any model; it takes hooks: `project`."""
         method, options = self.sampler_options(method)
         process = self.sde_of(params, method)
-        return SAMPLERS[method](process, self.clipped(process, model, method), **options, **hooks)
+        return functools.partial(sampler_named(method), process, self.clipped(process, model, method), **options)
 
     def sde_of(self, params: PyTree, method: str) -> Process:
         """The SDE that a method solves: pc with the sampler's own number of steps."""
         process = self.process_of(params)
-        if method != "pc":
-            return process
-        if process is self.sde:
-            return self.sampling_sde
-        return dataclasses.replace(process, num_scales=self.sampling_sde.num_scales)
+        return self._in_steps(process) if method == "pc" else process
+
+    def _in_steps(self, process: Process) -> Process:
+        """The process with the number of steps that config.sampling sets, if it does."""
+        num_scales = self.config.sampling.num_scales
+        return process if num_scales is None else process.with_num_scales(num_scales)
 
     def model_of(self, params: PyTree, method: str, cond: Cond | None = None) -> Model:
         """The model that a method takes; all but pc need it at any t. cond: of the samples.
@@ -250,7 +256,8 @@ class Experiment(Trainable):
     def sampler_options(self, method: str | None = None) -> tuple[str, dict[str, Any]]:
         """The method of `sampler`, and those of config.sampling that it takes."""
         sampling = self.config.sampling
-        method = one_of("sampling.method", (method or sampling.method).lower(), SAMPLERS)
+        method = lowered(method or sampling.method)
+        sampler_named(method)  # raises for one that there is not
         common = dict(eps=sampling.eps, noise_removal=sampling.noise_removal)
         if sampling.batch_size == 0 and method == "pc" and sampling.corrector.lower() == "langevin":
             raise UsageError(
@@ -277,6 +284,8 @@ class Experiment(Trainable):
             one_level = self.scaling.scale / 256
             atol = one_level if sampling.sde_atol is None else sampling.sde_atol
             options = dict(rtol=sampling.sde_rtol, atol=atol, diffusion=sampling.diffusion)
+        elif is_import_path(method):
+            options = taken_by("sampling.method", method, sampling)
         else:
             options = {key: sampling[key] for key in FAST_OPTIONS}
         return method, options | common

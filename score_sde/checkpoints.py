@@ -186,6 +186,29 @@ class Checkpoints:
         return (self._checkpointer.metadata(step).custom_metadata or {}).get("digest")
 
 
+class NoCheckpoints(Checkpoints):
+    """Keeps nothing, where processes may share no folder: a run that is stopped begins again."""
+
+    def __init__(self):
+        """Opens no folder."""
+
+    def __exit__(self, *_) -> None:
+        """Has none to close."""
+
+    def save(self, step: int, state: PyTree, loss: float | None = None) -> None:
+        """Saves nothing."""
+
+    def wait(self) -> bool:
+        """False: nothing is saved."""
+        return False
+
+    def poll(self) -> None:
+        """Has nothing to say."""
+
+    def load_last(self, like: PyTree) -> None:
+        """None: there is no checkpoint."""
+
+
 @contextlib.contextmanager
 def _named_in_utf8(directory: Path) -> Iterator[Path]:
     """The folder, by a link to it where its path is no text in this locale, which TensorStore needs."""

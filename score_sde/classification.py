@@ -1,6 +1,7 @@
 """The noise-conditional classifier of a config (paper, appendix I.1)."""
 
 from collections.abc import Callable
+from typing import Any
 
 import jax.numpy as jnp
 import optax
@@ -22,8 +23,9 @@ from score_sde.weights import NoiseWeight
 class Classification(Trainable):
     """The noise-conditional classifier of a config, and its loss, as functions of parameters."""
 
-    def __init__(self, config: Config):
-        if config.model.name in MODELS:
+    def __init__(self, config: Config, objective: Objective | None = None, network: Any = None, **of_images: Any):
+        """objective, network, and `image_shape` and `scaling`: one's own; default those that the config describes."""
+        if config.model.name in MODELS and network is None:
             raise UsageError(f"model.name={config.model.name} is no classifier; these are: {', '.join(CLASSIFIERS)}.")
         check(config)
         if not config.training.continuous:
@@ -33,12 +35,13 @@ class Classification(Trainable):
         for section in ("parameterization", "weight"):
             if config[section].name:
                 raise UsageError(f"A classifier's loss is its own and has no {section}; unset {section}.name.")
-        process = process_of(config)
+        process = process_of(config) if objective is None else objective.process
         if process.begins_in_noise:
             raise UsageError("A classifier sees x_t / alpha, and alpha(1) is 0; choose a process like vp.")
         if process.learned:
             raise UsageError("A classifier's loss teaches no schedule; choose a process without parameters, like vp.")
-        super().__init__(config, CLASSIFIERS, Objective(process, Noise(), times_of(config), NoiseWeight()))
+        objective = objective or Objective(process, Noise(), times_of(config), NoiseWeight())
+        super().__init__(config, CLASSIFIERS, objective, network, **of_images)
 
     @property
     def cond_entries(self) -> Entries:

@@ -17,13 +17,15 @@ import numpy as np
 from score_sde import controllable
 from score_sde.array_types import Array, Images, PyTree
 from score_sde.build import Classification, Experiment, sampling_options
-from score_sde.cond import NULL, Cond, Entries, check_names
+from score_sde.cond import NULL, Cond, Entries, check_names, fitted
 from score_sde.config import check
 from score_sde.controllable import Observation
 from score_sde.controllable.operators import check_observed
 from score_sde.errors import UsageError
 from score_sde.process import Model
 from score_sde.sampling import FAST_SOLVERS, Solver
+
+Observed = tuple[controllable.Operator, Array, float]  # y of images in [0, 1], and the noise on it
 
 
 class Given(NamedTuple):
@@ -127,30 +129,35 @@ class Conditional:
                     f"sampling.condition=class=N (or class=all), or leave guidance.{name} at {without!r}."
                 )
 
+    def given(self, cond: Cond | None, observed: Observed | None, n: int, method: str) -> Given:
+        """The condition and observation of n samples. Raises `UsageError` for one that the method has no way to."""
+        observation = None if observed is None else self.observed(*observed)
+        self.check(Given(cond, observation), method)
+        return Given(fitted(cond, self.cond_entries, n), observation)
+
     def sampler(self, params: dict[str, PyTree], given: Given, method: str | None = None) -> Solver:
         """The solver of config.sampling, or of the given method, from x_T to samples of p(x_0 | given)."""
-        experiment = self.experiment
+        experiment, observation, inverse = self.experiment, given.observation, self.options.inverse
         method, options = experiment.sampler_options(method)
-        if given.cond is None and given.observation is None and self.weak is None:
-            return experiment.sampler(params["score"], method)
-        self.check(given, method)
         sde = experiment.sde_of(params["score"], method)
-        observation, inverse = given.observation, self.options.inverse
+        if given.cond is None and observation is None and self.weak is None:
+            return experiment.sampler_of(params["score"], experiment.model_of(params["score"], method), method)()
+        self.check(given, method)
         repeats = self.options.particles if observation is not None and inverse == "particles" else 1
-        guided = self._guided(params, given.cond, method, repeats)
-        if observation is None:
-            return experiment.sampler_of(params["score"], guided, method)
+        model = self._guided(params, given.cond, method, repeats)
         if repeats > 1:
             chosen = {key: options[key] for key in ("predictor", "eps", "noise_removal")} | {"num_particles": repeats}
-            each = observation.repeated(repeats)
-            return controllable.particles(sde, guided, each, self._inverse_options, **chosen)
-        if inverse == "projection":
+            return controllable.particles(sde, model, observation.repeated(repeats), self._inverse_options, **chosen)
+        if observation is not None and inverse == "projection":
             held = controllable.projection(sde, observation)
-            solver = experiment.sampler_of(params["score"], guided, method, project=held.project)
+            solver = experiment.sampler_of(params["score"], model, method)(project=held.project)
             return solver._replace(init=lambda keys, x: solver.init(keys, held.start(x)))
-        guide = controllable.GUIDES[inverse]
-        of_guide = self._inverse_options._replace(num_steps=options.get("num_steps"))  # None for pc, whose SDE has them
-        return experiment.sampler_of(params["score"], guide(sde, guided, observation, of_guide), method)
+        if observation is not None:
+            of_guide = self._inverse_options._replace(
+                num_steps=options.get("num_steps")
+            )  # None for pc: its SDE has them
+            model = controllable.GUIDES[inverse](sde, model, observation, of_guide)
+        return experiment.sampler_of(params["score"], model, method)()
 
     def _guided(self, params: dict[str, PyTree], cond: Cond | None, method: str, repeats: int) -> Model:
         """The model given a condition, of batches in which each sample has `repeats` rows in a row."""

@@ -9,14 +9,17 @@ import jax.numpy as jnp
 
 from score_sde import parallel, workdir
 from score_sde.build import Classification, Experiment, parameter_counts, trainable
+from score_sde.cond import fitted
 from score_sde.conditional import Conditional, Given
 from score_sde.config import Config, check
 from score_sde.config.explanation import explained
-from score_sde.controllable.conditions import chosen_class, observation_of
-from score_sde.loaded import stored_config
+from score_sde.controllable.conditions import chosen_class, chosen_rows, observation_of
+from score_sde.import_paths import is_import_path, lowered
 from score_sde.memory import tree_bytes
+from score_sde.pieces import taken_by
 from score_sde.randomness import sample_keys
 from score_sde.recipe import replaced
+from score_sde.workdir import stored_config
 
 MIB = 2**20
 
@@ -116,13 +119,15 @@ def planned_nfe(experiment: Experiment) -> int | None:
     observe = observation_of(condition, experiment.image_shape)
     if chosen_class(condition) is not None:
         given = Given({"labels": jnp.zeros(1, jnp.int32)})
+    elif (rows := chosen_rows(condition)) is not None:
+        given = Given(fitted({name: array[:1] for name, array in rows.items()}, conditional.cond_entries, 1))
     elif observe:
         given = Given()
     if observe:
         operator = observe(1)
         y = operator.forward(jnp.zeros((1, *experiment.image_shape)))
         given = given._replace(observation=conditional.observed(operator, y, 0.0))
-    conditional.check(given, experiment.config.sampling.method.lower())
+    conditional.check(given, lowered(experiment.config.sampling.method))
     params = {name: network.param_shapes for name, network in (networks | {"score": experiment}).items()}
     return conditional.sampler(params, given).nfe
 
@@ -134,7 +139,7 @@ def _sampler(experiment: Experiment) -> str:
 
 def _unconditional(experiment: Experiment) -> str:
     sampling = experiment.config.sampling
-    method = sampling.method.lower()
+    method = lowered(sampling.method)
     if method == "pc":
         return (
             f"predictor {sampling.predictor}, corrector {sampling.corrector} x {sampling.n_steps_each}, "
@@ -144,4 +149,7 @@ def _unconditional(experiment: Experiment) -> str:
         return f"probability-flow ODE, rtol {sampling.rtol:g}, atol {sampling.atol:g}"
     if method == "adaptive":
         return f"reverse SDE with adaptive steps, rtol {sampling.sde_rtol:g}"
+    if is_import_path(method):
+        taken = taken_by("sampling.method", method, sampling)
+        return ", ".join([method, *(f"{name} {value}" for name, value in taken.items())])
     return f"{method}, {sampling.num_steps} steps on the {sampling.grid} grid"

@@ -11,11 +11,22 @@ MAX_IN_A_ROW = 10  # skipped updates, after which it is not the data
 
 
 class DivergenceError(Exception):
-    """The update of `step` was not made, as its loss or gradient is not finite."""
+    """Training has come to a number that is not finite.
 
-    def __init__(self, step: int):
-        super().__init__(step)
-        self.step = step
+    made: False where it is the loss or gradient of the update of `step`, which was not made; else `value` is the
+    evaluation loss after that update, or the sum of all parameters.
+    """
+
+    def __init__(self, step: int, value: float, *, made: bool):
+        super().__init__(step, value)
+        self.step, self.value, self.made = step, value, made
+
+
+def check_finite(value: float, step: int) -> float:
+    """The evaluation loss after `step` updates, or the sum of all parameters. Raises `DivergenceError`."""
+    if math.isfinite(value):
+        return value
+    raise DivergenceError(step, value, made=True)
 
 
 class Losses:
@@ -50,6 +61,6 @@ class Losses:
                 continue
             self._in_a_row += 1
             if not self._skip or self._in_a_row > MAX_IN_A_ROW:
-                raise DivergenceError(step)
+                raise DivergenceError(step, self._last, made=False)
             self._skipped += 1
             self._tell(step, self._skipped)

@@ -14,21 +14,23 @@ from score_sde import report as page
 from score_sde.config import Config
 from score_sde.controllable.conditions import observation_of
 from score_sde.errors import UsageError, warn
-from score_sde.loaded import TrainedClassifier, load_classifier
 from score_sde.measures import Measure, ends_of_data, measure, remedy
 from score_sde.models import CLASSIFIERS
 from score_sde.parallel import pad_to_devices
+from score_sde.pretrained import DEQUANTIZER, Pretrained, Report, load
 from score_sde.process import LEAST_TIME
 from score_sde.progress import bar, reporter
 from score_sde.randomness import Stream, sample_keys, stream
 from score_sde.reconstruct import ARRAYS, mean_nfe, reconstruct
 from score_sde.rounds import Arrays, Keep, Rounds, compute_anew, mean_and_error
 from score_sde.sampling.grids import time_grid
+from score_sde.sampling_plan import asked_cond, check_condition, planned_nfe, samples_at_once
+from score_sde.snapshots import PretrainedClassifier, Snapshot, load_classifier
 from score_sde.source_checks import check_source
-from score_sde.train import load_data
-from score_sde.trained import DEQUANTIZER, Report, Trained, load
+from score_sde.training import load_data
 
 NOISE_LEVELS = 10  # that the accuracy of a classifier is evaluated at
+Parts = dict[str, Callable[[Snapshot, Path], dict[str, Any]]]  # of a report, for a checkpoint and its folder
 ELSEWHERE = "name a folder to write to by --out=DIR"
 
 
@@ -56,10 +58,9 @@ def evaluate(config: Config, directory: str | Path, folder: str = "eval", out: s
     report["checkpoints"] = []
     with files.locked(written, "eval", ELSEWHERE):
         for step in steps:
-            if step != model.step:
-                model.restore(step)
+            model = model if step == model.step else model.at(step)
             target = written / f"step_{step:08d}"
-            entry = {"step": step} | {name: part(target) for name, part in parts.items()}
+            entry = {"step": step} | {name: part(model, target) for name, part in parts.items()}
             report["checkpoints"].append(entry)
             report["complete"] = step == steps[-1]
             if parallel.is_first():
@@ -73,11 +74,8 @@ def evaluate(config: Config, directory: str | Path, folder: str = "eval", out: s
     _print(f"Report: {written / 'report.json'}, report.html")
 
 
-def _parts(model: Trained) -> dict[str, Callable[[Path], dict[str, Any]]]:
-    """What config.eval asks for, as functions of a checkpoint's folder, for the weights that `model` has by then.
-
-    What the data, the SDE or the workdir lack is said now.
-    """
+def _parts(model: Pretrained) -> Parts:
+    """The parts of a report that config.eval asks for. Raises `UsageError` for what data, SDE or workdir lack."""
     config, options = model.config, model.config.eval
     likelihoods = options.enable_bpd or options.enable_bound
     train = likelihoods and options.bpd_dataset == "train"
@@ -89,24 +87,24 @@ def _parts(model: Trained) -> dict[str, Callable[[Path], dict[str, Any]]]:
     if likelihoods:
         model.experiment.bits_per_dim(model.params)
         _ = model.dequantizer_params
-    parts: dict[str, Callable] = {}
+    parts: Parts = {}
     if options.enable_loss:
-        parts["loss"] = lambda folder: loss(model, test_set, folder)
-        parts["weights"] = lambda folder: weights(model, test_set, folder)
+        parts["loss"] = lambda model, folder: loss(model, test_set, folder)
+        parts["weights"] = lambda model, folder: weights(model, test_set, folder)
     if options.enable_bpd:
-        parts["bits_per_dim"] = lambda folder: bits_per_dim(model, bpd_set, repeats, folder)
+        parts["bits_per_dim"] = lambda model, folder: bits_per_dim(model, bpd_set, repeats, folder)
     if options.enable_bound:
         model.experiment.bound(model.params)
-        parts["bits_per_dim_bound"] = lambda folder: bits_per_dim_bound(model, bpd_set, repeats, folder)
+        parts["bits_per_dim_bound"] = lambda model, folder: bits_per_dim_bound(model, bpd_set, repeats, folder)
     if options.enable_sampling:
         if observation_of(config.sampling.condition, model.experiment.image_shape):
             raise UsageError(
                 f"Samples given observations are made by --mode=sample; evaluate without "
                 f"sampling.condition={config.sampling.condition}, or with a class."
             )
-        model.check_condition(model.asked_cond(np.arange(1)), None)
+        check_condition(model, asked_cond(model, np.arange(1)), None)
         measured_by = measure(config)
-        parts["sampling"] = lambda folder: draw_samples(model, options.num_samples, folder, measure=measured_by)
+        parts["sampling"] = lambda model, folder: draw_samples(model, options.num_samples, folder, measure=measured_by)
     if not parts:
         raise UsageError(
             "Nothing to evaluate: set eval.enable_loss, eval.enable_bpd, eval.enable_bound or eval.enable_sampling to "
@@ -115,7 +113,7 @@ def _parts(model: Trained) -> dict[str, Callable[[Path], dict[str, Any]]]:
     return parts
 
 
-def _parts_of_classifier(model: TrainedClassifier) -> dict[str, Callable[[Path], dict[str, Any]]]:
+def _parts_of_classifier(model: PretrainedClassifier) -> Parts:
     """As `_parts`: loss and accuracy."""
     for key in ("enable_bpd", "enable_bound", "enable_sampling"):
         if model.config.eval[key]:
@@ -125,9 +123,9 @@ def _parts_of_classifier(model: TrainedClassifier) -> dict[str, Callable[[Path],
     test_set = load_data(model.config, train=False)
     check_source(model.experiment, test_set)
     return {
-        "loss": lambda folder: loss(model, test_set, folder),
-        "weights": lambda folder: weights(model, test_set, folder),
-        "accuracy": lambda folder: accuracy(model, test_set, folder),
+        "loss": lambda model, folder: loss(model, test_set, folder),
+        "weights": lambda model, folder: weights(model, test_set, folder),
+        "accuracy": lambda model, folder: accuracy(model, test_set, folder),
     }
 
 
@@ -144,7 +142,7 @@ def sample(config: Config, directory: str | Path, out: str | Path | None = None)
     parallel.check_divisible("eval.batch_size", config.eval.batch_size)
     n, condition, folder = config.sampling.num_samples, config.sampling.condition, Path(out or directory) / "samples"
     observe = observation_of(condition, model.experiment.image_shape)
-    model.check_condition(model.asked_cond(np.arange(1)), observe and observe(1))
+    check_condition(model, asked_cond(model, np.arange(1)), observe and observe(1))
     source = load_data(config, train=False) if observe else None
     of_samples = identities.of_samples(model, n, observe, source)
     stem = identities.name_of(model, identities.of_model(model) | of_samples)
@@ -171,14 +169,14 @@ def sample(config: Config, directory: str | Path, out: str | Path | None = None)
 
 
 def draw_samples(
-    model: Trained, n: int, folder: Path, stem: str = "samples", *, measure: Measure | None = None
+    model: Pretrained, n: int, folder: Path, stem: str = "samples", *, measure: Measure | None = None
 ) -> dict[str, Any]:
     """`n` samples, in rounds of `samples_at_once`: `stem`.npz if one is enough, else one file a round; and a sheet.
 
     Sample i of a checkpoint depends on (seed, step, i) only, unless the sampler couples the batch, and is of the class
     that config.sampling.condition asks for. measure: what is told of them as "metrics"; their features are rounds too.
     """
-    size = model.samples_at_once(n, lambda size: {"cond": model.asked_cond(np.arange(size))})
+    size = samples_at_once(model, n, lambda size: {"cond": asked_cond(model, np.arange(size))})
     key = stream(stream(jax.random.key(model.config.seed + 1), Stream.SAMPLE), model.step)
     of_samples = identities.of_samples(model, n) | {"at_once": size}
     rounds = _rounds(folder, stem, ["images", "nfe", "batch_nfe"], model, lambda: of_samples)
@@ -192,8 +190,8 @@ def draw_samples(
 
             def draw(start: int = start, valid: int = valid) -> Arrays:
                 numbers = np.arange(start, start + size)
-                keys, cond = sample_keys(key, jnp.asarray(numbers)), model.asked_cond(numbers)
-                x, *counts = model.sample_with_counts(keys, report=reporter(progress, valid, start), cond=cond)
+                keys, cond = sample_keys(key, jnp.asarray(numbers)), asked_cond(model, numbers)
+                x, *counts = model.draw(keys, report=reporter(progress, valid, start), cond=cond)
                 own, of_batch = (np.asarray(count)[:valid] for count in counts)
                 return {"images": images.to_pixels(x)[:valid], "nfe": own, "batch_nfe": of_batch}
 
@@ -217,13 +215,13 @@ def draw_samples(
     return result
 
 
-def _protocol(model: Trained, n: int) -> dict[str, Any]:
+def _protocol(model: Pretrained, n: int) -> dict[str, Any]:
     """What the model's samples depend on, and not the model."""
     experiment, data_options = model.experiment, model.config.data
     method, options = experiment.sampler_options()
     if method == "pc":
         options["num_scales"] = experiment.sampling_sde.num_scales
-    nfe = model.planned_nfe(model.asked_cond(np.arange(1)))
+    nfe = planned_nfe(model, asked_cond(model, np.arange(1)))
     conditional = {
         key: value for key, value in identities.of_samples(model, n).items() if key in ("guidance", "networks")
     }
@@ -242,7 +240,7 @@ def _protocol(model: Trained, n: int) -> dict[str, Any]:
     }
 
 
-def loss(model: Trained | TrainedClassifier, source: data.Source, folder: Path | None = None) -> dict[str, Any]:
+def loss(model: Snapshot, source: data.Source, folder: Path | None = None) -> dict[str, Any]:
     """The training objective over a whole split, without flips and dropout: mean and standard error over images.
 
     folder: of the rounds, which are kept there if it is given.
@@ -257,7 +255,7 @@ def loss(model: Trained | TrainedClassifier, source: data.Source, folder: Path |
     return mean_and_error(_over_split(rounds, "loss", len(source), size, 1, chunk)["loss"])
 
 
-def weights(model: Trained | TrainedClassifier, source: data.Source, folder: Path | None = None) -> dict[str, Any]:
+def weights(model: Snapshot, source: data.Source, folder: Path | None = None) -> dict[str, Any]:
     """Averaged and raw weights, on the first `averages.IMAGES` of a split: see `averages.compared`.
 
     With a "warning" where the average is the worse. folder: as `loss`.
@@ -282,7 +280,7 @@ def weights(model: Trained | TrainedClassifier, source: data.Source, folder: Pat
     return result | ({"warning": problem} if problem else {})
 
 
-def accuracy(model: TrainedClassifier, source: data.Source, folder: Path | None = None) -> dict[str, Any]:
+def accuracy(model: PretrainedClassifier, source: data.Source, folder: Path | None = None) -> dict[str, Any]:
     """The share of a whole split's images whose likeliest class is their label (paper, Fig. 13).
 
     At noise levels from the least to the largest, equidistant in their logarithm: the mean over them, and each by
@@ -307,7 +305,7 @@ def accuracy(model: TrainedClassifier, source: data.Source, folder: Path | None 
     return {**mean_and_error(hits), "chance": 1 / experiment.num_classes, "by_noise_level": levels}
 
 
-def bits_per_dim(model: Trained, source: data.Source, repeats: int, folder: Path | None = None) -> dict[str, Any]:
+def bits_per_dim(model: Pretrained, source: data.Source, repeats: int, folder: Path | None = None) -> dict[str, Any]:
     """Bits/dim over a whole split, each image `repeats` times with fresh dequantisation noise and probe.
 
     The standard error is over images, of their means over the repeats: it holds the spread of both. folder: as `loss`.
@@ -318,7 +316,7 @@ def bits_per_dim(model: Trained, source: data.Source, repeats: int, folder: Path
 
     def chunk(indices: np.ndarray, repeat: int, report: Report) -> Arrays:
         keys = sample_keys(stream(root, repeat), jnp.asarray(indices))
-        bpd, nfe = model.bits_per_dim_with_nfe(keys, images.to_unit(jnp.asarray(source.take(indices).images)), report)
+        bpd, nfe = model.likelihoods(keys, images.to_unit(jnp.asarray(source.take(indices).images)), report)
         return {"bits_per_dim": np.asarray(bpd), "nfe": np.asarray(nfe)}
 
     size = min(model.config.eval.batch_size, pad_to_devices(len(source)))
@@ -326,7 +324,9 @@ def bits_per_dim(model: Trained, source: data.Source, repeats: int, folder: Path
     return {**mean_and_error(found["bits_per_dim"]), "repeats": repeats, "nfe": float(found["nfe"].mean())}
 
 
-def bits_per_dim_bound(model: Trained, source: data.Source, repeats: int, folder: Path | None = None) -> dict[str, Any]:
+def bits_per_dim_bound(
+    model: Pretrained, source: data.Source, repeats: int, folder: Path | None = None
+) -> dict[str, Any]:
     """The upper bound on bits/dim over a whole split, with the images, repeats and noise of `bits_per_dim`."""
     identity = functools.partial(identities.of_likelihood, model, source, repeats)
     rounds = _rounds(folder, "bits_per_dim_bound", ["bound"], model, identity)
@@ -345,7 +345,7 @@ def _rounds(
     folder: Path | None,
     stem: str,
     arrays: list[str],
-    model: Trained | TrainedClassifier,
+    model: Snapshot,
     identity: Callable[[], dict[str, Any]],
 ) -> Keep:
     """Rounds in the folder, for the model's weights and what `identity` adds to them; without one, none are kept."""

@@ -11,7 +11,7 @@ from typing import BinaryIO
 
 import numpy as np
 
-from score_sde.errors import UsageError, warn
+from score_sde.errors import UsageError, tell, warn
 from score_sde.parallel import all_agree, is_first
 
 
@@ -46,17 +46,20 @@ def read_arrays(path: Path) -> dict[str, np.ndarray] | None:
 
 
 @contextlib.contextmanager
-def locked(folder: Path, name: str, advice: str = "choose a --workdir that can be written") -> Iterator[None]:
+def locked(
+    folder: Path, name: str, advice: str = "choose a --workdir that can be written", *, wait: bool = False
+) -> Iterator[None]:
     """Holds `folder`/`name`.lock, which ends with the process, however that ends.
 
-    advice: on a folder that cannot be written. Raises `UsageError` where it cannot, or another process has the lock.
+    advice: on a folder that cannot be written. wait: until another process that has the lock has ended with it. Raises
+    `UsageError` where the folder cannot be written, or another process has the lock and is not waited for.
     """
     path, problem = Path(folder) / f"{name}.lock", None
     with contextlib.ExitStack() as held:
         if is_first():
             try:
                 path.parent.mkdir(parents=True, exist_ok=True)
-                problem = _take(path, held.enter_context(path.open("ab+", buffering=0)))
+                problem = _take(path, held.enter_context(path.open("ab+", buffering=0)), wait)
             except OSError as error:
                 problem = f"Cannot write {path} ({error.strerror}); {advice}."
         if not all_agree(problem is None):
@@ -64,14 +67,17 @@ def locked(folder: Path, name: str, advice: str = "choose a --workdir that can b
         yield
 
 
-def _take(path: Path, file: FileIO) -> str | None:
+def _take(path: Path, file: FileIO, wait: bool) -> str | None:
     """Locks the open file; otherwise, what to do."""
     try:
         fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
         file.seek(0)
         holder = file.read().decode().strip() or "another process"
-        return f"{path.parent} is in use by {holder}; wait until it has ended, or choose another folder."
+        if not wait:
+            return f"{path.parent} is in use by {holder}; wait until it has ended, or choose another folder."
+        tell(f"Waiting for {holder}, which makes {path.parent}.")
+        fcntl.flock(file, fcntl.LOCK_EX)
     except OSError as error:  # a file system without locks
         warn(f"{path} cannot be locked ({error.strerror}): see to it that no other run uses this folder.")
     with contextlib.suppress(OSError):  # of a full disk: it is locked all the same

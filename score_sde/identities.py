@@ -5,23 +5,28 @@ A file that is read enters by a digest of what it holds, never by its path: mask
 
 import datetime
 import re
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import jax
 
 from score_sde import data, workdir
-from score_sde.controllable.conditions import Observe, chosen_class, parts
+from score_sde.config import ARGUMENTS
+from score_sde.controllable.conditions import Observe, chosen_class, identity_of, parts
 from score_sde.digest import digest
-from score_sde.loaded import Loaded
 from score_sde.metrics import fingerprint
-from score_sde.trained import Trained
+from score_sde.pieces import code_of
+from score_sde.pretrained import Pretrained
+from score_sde.sampling_plan import helper_digests
+from score_sde.snapshots import Snapshot
 
 DIGITS = 8  # of the digest in a name
 LONGEST = 40  # characters of a condition there
+OF_TRAINING = (*ARGUMENTS, "data")  # sections whose pieces a model is made of
 
 
-def of_model(model: Loaded) -> dict[str, Any]:
+def of_model(model: Snapshot) -> dict[str, Any]:
     """Cache key of the model, without its inputs."""
     return {
         "run": workdir.identity(model.config.to_dict()),
@@ -30,26 +35,25 @@ def of_model(model: Loaded) -> dict[str, Any]:
         "devices": sorted({device.device_kind for device in jax.devices()}),
         "batch_size": model.config.eval.batch_size,
         "precision": model.config.eval.precision,
-    }
+    } | _code(model, "code", OF_TRAINING)
 
 
 def of_samples(
-    model: Trained, n: int, observe: Observe | None = None, source: data.Source | None = None
+    model: Pretrained, n: int, observe: Observe | None = None, source: data.Source | None = None
 ) -> dict[str, Any]:
     """Cache key of n samples besides the model's, given what `observe` sees of the source's images."""
     config = model.config
-    used = {"samples": n, "sampling": config.sampling.to_dict()}
+    used = {"samples": n, "sampling": config.sampling.to_dict()} | _code(model, "code_of_sampler", ("sampling",))
     del used["sampling"]["ema"]  # the model's identity has what was taken
-    if observe:
-        used["sampling"]["condition"] = observe.identity
+    used["sampling"]["condition"] = observe.identity if observe else identity_of(config.sampling.condition)
     if config.sampling.condition or config.guidance.weak:
         places = ("classifier", "weak", "weak_step")  # of networks, which their digests tell apart
         options = {key: value for key, value in config.guidance.items() if key not in places}
-        used |= {"guidance": workdir.flatten(options), "networks": model.helper_digests()}
+        used |= {"guidance": workdir.flatten(options), "networks": helper_digests(model)}
     return used | ({} if source is None else {"images": source.digest()})
 
 
-def of_likelihood(model: Trained, source: data.Source, repeats: int) -> dict[str, Any]:
+def of_likelihood(model: Pretrained, source: data.Source, repeats: int) -> dict[str, Any]:
     """Cache key of bits/dim and their bound besides the model's."""
     keys = ("bpd_dataset", "hutchinson_type", "num_probes", "dequantization", "bound_num_times", "rtol", "atol")
     learned = digest(model.dequantizer_params) if model.dequantizer_params else None
@@ -57,13 +61,19 @@ def of_likelihood(model: Trained, source: data.Source, repeats: int) -> dict[str
     return {"images": source.digest(), "repeats": repeats, "dequantizer": learned, "eval": options}
 
 
-def name_of(model: Trained, identity: dict[str, Any]) -> str:
+def _code(model: Snapshot, name: str, sections: Sequence[str]) -> dict[str, Any]:
+    """Digests of the files of a user's own pieces in these sections, if there are any."""
+    digests = {key: each["digest"] for key, each in code_of(model.config).items() if key.split(".")[0] in sections}
+    return {name: digests} if digests else {}
+
+
+def name_of(model: Pretrained, identity: dict[str, Any]) -> str:
     """The name of samples: step, average, method, steps, condition and scale to read, and a digest of all else."""
     condition, scale = model.config.sampling.condition, model.config.guidance.scale
     method, options = model.experiment.sampler_options()
     average = [re.sub(r"[^a-z0-9.]+", "_", model.ema)] if isinstance(model.ema, str) else []
     num_steps = [str(options["num_steps"])] if "num_steps" in options else []
-    words = [f"step_{model.step:08d}", *average, method, *num_steps]
+    words = [f"step_{model.step:08d}", *average, method.replace(":", "_"), *num_steps]
     for kind, argument in parts(condition).items():
         words.append(re.sub(r"[^a-z0-9.]+", "_", f"{kind}_{Path(argument).name}".lower())[:LONGEST].strip("_"))
     if chosen_class(condition) is not None and scale != 1:
@@ -71,7 +81,7 @@ def name_of(model: Trained, identity: dict[str, Any]) -> str:
     return "_".join([*words, fingerprint(identity)[:DIGITS]])
 
 
-def enter(folder: Path, name: str, model: Trained, result: dict[str, Any]) -> None:
+def enter(folder: Path, name: str, model: Pretrained, result: dict[str, Any]) -> None:
     """Lists samples by their name in the folder's index.json."""
     config = model.config
     method, options = model.experiment.sampler_options()

@@ -15,9 +15,9 @@ from absl import flags
 from score_sde import workdir
 from score_sde.build import Classification, Experiment, parameter_counts, trainable
 from score_sde.checkpoints import Checkpoints, Retention
+from score_sde.command_line import overrides, parse
 from score_sde.config import Config
 from score_sde.errors import UsageError, exit_status
-from score_sde.main import overrides, parse
 from score_sde.reference_checkpoints import Reference, leaf_shapes, read
 from score_sde.sde import VE
 from score_sde.state import TrainState

@@ -1,19 +1,17 @@
 """The command line: flags only. See README.md."""
 
 import contextlib
-import itertools
-import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 from absl import flags
-from ml_collections import ConfigDict, config_flags
 
 from score_sde import backend
-from score_sde.config import FREE_SECTIONS, MOVED, OF_MACHINE, REMOVED, check
-from score_sde.errors import UsageError, exit_status, nearest, warn
+from score_sde.command_line import name_or_set, overrides, parse
+from score_sde.config import FREE_SECTIONS, OF_MACHINE, PIECES, Config, check
+from score_sde.errors import UsageError, exit_status, warn
+from score_sde.import_paths import lowered
 
-CONFIG = ("--config", "-config")
 WITH_OUT = ("eval", "sample")
 MODES = ("train", "eval", "sample", "describe", "train_dequantizer")
 
@@ -25,7 +23,7 @@ def main(argv: list[str] | None = None) -> int:
 
 def _program(argv: list[str]) -> None:
     argv = ["--explain=" if argument in ("--explain", "-explain") else argument for argument in argv]  # of all keys
-    values = parse(argv, program_flags, USAGE)
+    values = parse(argv, program_flags, USAGE, _stored)
     if values.mode is None:
         raise UsageError(f"--mode is missing: one of {', '.join(MODES)}.")
     backend.find_home()
@@ -34,6 +32,12 @@ def _program(argv: list[str]) -> None:
 
     with processes.together(values.coordinator, values.num_processes, values.process_id):
         _run(values.mode, values, overrides(values))
+
+
+def _stored(directory: Path) -> Config:
+    from score_sde.workdir import stored_config
+
+    return stored_config(directory)
 
 
 def _run(mode: str, values: flags.FlagValues, overrides: dict) -> None:
@@ -55,9 +59,9 @@ def _run(mode: str, values: flags.FlagValues, overrides: dict) -> None:
     if not workdir:
         raise UsageError("--workdir=DIR is missing: the folder of the run.")
     if mode == "train":
-        from score_sde.train import train
+        from score_sde.training import train
 
-        return train(config, workdir, overrides, allowed)
+        return train(config, workdir, _going_on(Path(workdir), config, overrides, allowed), allowed)
 
     from score_sde.evaluate import evaluate, sample
 
@@ -71,24 +75,19 @@ def _run(mode: str, values: flags.FlagValues, overrides: dict) -> None:
     return evaluate(config, workdir, values.eval_folder, out) if mode == "eval" else sample(config, workdir, out)
 
 
-def _of_workdir(directory: Path, config: ConfigDict, overrides: dict) -> ConfigDict:
+def _of_workdir(directory: Path, config: Config, overrides: dict) -> Config:
     """The workdir's config, with `sampling`, `eval` and `wandb` as the command line has them.
 
     The overrides of the training's command line need not be repeated. Raises `UsageError` where the command line
     describes another run.
     """
     from score_sde import workdir
-    from score_sde.loaded import stored_config
 
     workdir.checkpoint_steps(directory)
-    for key, value in workdir.read(directory, "launch.json").get("overrides", {}).items():
-        # A key that today's file does not have belongs to another config, which the check below names.
-        with contextlib.suppress(KeyError, AttributeError, TypeError):
-            if key not in overrides:
-                config.update_from_flattened_dict({key: tuple(value) if isinstance(value, list) else value})
+    _repeat(directory, config, lambda key: key not in overrides)
     workdir.inherit(directory, config, overrides)
     workdir.check_same_run(directory, config.to_dict())
-    stored = stored_config(directory)
+    stored = workdir.stored_config(directory)
     flat = workdir.flatten(stored.to_dict())
     for key, value in workdir.flatten(overrides).items():
         if key.split(".")[0] not in FREE_SECTIONS and key not in OF_MACHINE and flat.get(key) != value:
@@ -103,14 +102,42 @@ def _of_workdir(directory: Path, config: ConfigDict, overrides: dict) -> ConfigD
     return stored
 
 
-def _tell_unused(config: ConfigDict, overrides: dict) -> None:
+def _going_on(directory: Path, config: Config, overrides: dict, allowed: list[str]) -> dict:
+    """The overrides of a training: where it goes on, with those of its earlier launches that make it the run it is.
+
+    They need not be repeated, and come into the config; what may differ between launches is as given now.
+    """
+    from score_sde import workdir
+
+    if not workdir.checkpoints.steps(directory / "checkpoints"):
+        return overrides
+    run = workdir.identity(config.to_dict())
+    repeated = _repeat(directory, config, lambda key: key in run and key not in {*overrides, *allowed})
+    return repeated | overrides
+
+
+def _repeat(directory: Path, config: Config, wanted: Callable[[str], bool]) -> dict:
+    """Sets values that earlier launches overrode, of the keys that are wanted, and returns them."""
+    from score_sde import workdir
+
+    repeated, earlier = {}, workdir.read(directory, "launch.json").get("overrides", {})
+    for key, value in sorted(earlier.items(), key=lambda item: item[0] not in PIECES):  # names bring arguments
+        # A key that today's file does not have belongs to another config, which the check of the run names.
+        with contextlib.suppress(KeyError, AttributeError, TypeError):
+            if wanted(key):
+                name_or_set(config, key, value)
+                repeated[key] = value
+    return repeated
+
+
+def _tell_unused(config: Config, overrides: dict) -> None:
     """Warns of options on the command line that change no sample."""
     from score_sde.conditional import unused_option
     from score_sde.controllable.conditions import KINDS, parts
     from score_sde.parallel import is_first
 
     check(config)
-    method, observed = config.sampling.method.lower(), not KINDS.keys().isdisjoint(parts(config.sampling.condition))
+    method, observed = lowered(config.sampling.method), not KINDS.keys().isdisjoint(parts(config.sampling.condition))
     read = ("method", "num_samples", "batch_size", "condition", "ema", "samples_each", "noise")  # by the program itself
     for key, value in overrides.items():
         section, _, name = key.partition(".")
@@ -118,73 +145,6 @@ def _tell_unused(config: ConfigDict, overrides: dict) -> None:
             reason = unused_option(name, config.sampling, config.guidance, method, observed=observed)
             if reason:
                 warn(f"{key}={value} changes nothing: {reason}.")
-
-
-def parse(argv: list[str], define: Callable[[flags.FlagValues], None], usage: str) -> flags.FlagValues:
-    """The flags of a command line, argv[0] being the program: `config` and those of `define`. Raises `UsageError`."""
-    if any(argument in ("--help", "-h", "--helpfull") for argument in argv):
-        print(usage)
-        raise SystemExit(0)
-    given = list(_arguments(argv))
-    path = next((value for name, value in given if name == "config"), None)
-    if not path:
-        raise UsageError("--config=FILE is missing, for example --config=configs/vp/cifar10_ddpmpp_continuous.py.")
-    file, argument = _file_and_argument(path)
-    if not file.is_file():
-        raise UsageError(f"No config file {file}; see configs/ for those there are.")
-    with _named_without_colons(file) as alias:
-        return _parsed(argv, given, path, f"--config={alias}{argument}", define)
-
-
-def _parsed(
-    argv: list[str],
-    given: list[tuple[str, str | None]],
-    path: str,
-    config: str,
-    define: Callable[[flags.FlagValues], None],
-) -> flags.FlagValues:
-    try:
-        template = _read_flags([argv[0], config], define).config
-    except Exception as error:  # whatever the file does
-        cause = error.__cause__ or error.__context__ or error
-        reason = str(cause).strip().splitlines()[-1:] or [""]
-        raise UsageError(f"Cannot read the config {path}: {type(cause).__name__}: {reason[0]}") from error
-    if not isinstance(template, ConfigDict):
-        raise UsageError(f"get_config() of {path} returns no ConfigDict; see configs/presets.py.")
-    for name, value in given:
-        if name.startswith("config."):
-            _check_override(template, name.removeprefix("config."), value)
-    try:
-        # The config comes first: its own flags, one for each overridden value, exist only then.
-        values = _read_flags([argv[0], config, *_without_config(argv)], define)
-    except (flags.Error, AttributeError, KeyError, TypeError, ValueError) as error:
-        raise UsageError(f"{' '.join(str(error).split()).rstrip('.')} (--help shows the flags).") from error
-    return values
-
-
-def _file_and_argument(path: str) -> tuple[Path, str]:
-    """A config file and the ":ARGUMENT" of its get_config, where the longest part of the path that is a file is it."""
-    parts = path.split(":")
-    ends = [n for n in range(len(parts), 0, -1) if Path(":".join(parts[:n])).is_file()]
-    n = ends[0] if ends else 1
-    return Path(":".join(parts[:n])), "".join(f":{part}" for part in parts[n:])
-
-
-@contextlib.contextmanager
-def _named_without_colons(file: Path) -> Iterator[Path]:
-    """The file under a name that ml_collections, which takes what follows a colon for an argument, can read."""
-    if ":" not in str(file):
-        yield file
-        return
-    with tempfile.TemporaryDirectory() as folder:
-        alias = Path(folder) / "config.py"
-        alias.symlink_to(file.absolute())
-        yield alias
-
-
-def overrides(values: flags.FlagValues) -> dict:
-    """{"training.n_iters": 10, ...}: the config values given on the command line."""
-    return config_flags.get_override_values(values["config"])
 
 
 def program_flags(values: flags.FlagValues) -> None:
@@ -199,65 +159,8 @@ def program_flags(values: flags.FlagValues) -> None:
     flags.DEFINE_integer("process_id", None, "", flag_values=values)
 
 
-def _read_flags(argv: list[str], define: Callable[[flags.FlagValues], None]) -> flags.FlagValues:
-    values = flags.FlagValues()
-    config_flags.DEFINE_config_file("config", None, "", values, lock_config=True, sys_argv=argv)
-    define(values)
-    rest = values(argv)
-    if rest[1:]:
-        raise UsageError(f"Unexpected argument '{rest[1]}'; flags look like --name=value.")
-    return values
-
-
-def _without_config(argv: list[str]) -> Iterator[str]:
-    """The arguments but for the config file, in either form."""
-    for previous, argument in itertools.pairwise(argv):
-        if not (argument.lstrip("-").startswith("config=") or argument in CONFIG or previous in CONFIG):
-            yield argument
-
-
-def _arguments(argv: list[str]) -> Iterator[tuple[str, str | None]]:
-    """(name, value) of every flag, in either form: --name=value, --name value."""
-    for argument, following in itertools.zip_longest(argv[1:], argv[2:]):
-        if argument.startswith("-"):
-            name, equals, value = argument.lstrip("-").partition("=")
-            yield name.removeprefix("no") if name.startswith("noconfig.") else name, value if equals else following
-
-
-def _check_override(template: ConfigDict, key: str, value: str | None) -> None:
-    if key in MOVED:
-        raise UsageError(f"config.{key} is now config.{MOVED[key]}.")
-    known = list(_leaves(template))
-    if key in REMOVED and key not in known:
-        raise UsageError(f"config.{key} is gone: {REMOVED[key]}.")
-    if key not in known:
-        if any(leaf.startswith(key + ".") for leaf in known):
-            raise UsageError(f"config.{key} is a section; set one of its values, like --config.{key}.NAME=VALUE.")
-        raise UsageError(f"Unknown config key '{key}'{nearest(key, known)}; --mode=describe prints all of them.")
-    kind = template.get_type(key) if "." not in key else _section(template, key).get_type(key.rsplit(".")[-1])
-    if kind in (int, float) and value is not None:
-        try:
-            kind(value)
-        except ValueError:
-            raise UsageError(f"--config.{key}={value} is not {'an integer' if kind is int else 'a number'}.") from None
-
-
-def _section(config: ConfigDict, key: str) -> ConfigDict:
-    for name in key.split(".")[:-1]:
-        config = config[name]
-    return config
-
-
-def _leaves(config: ConfigDict, prefix: str = "") -> Iterator[str]:
-    for key, value in config.items():
-        if isinstance(value, ConfigDict):
-            yield from _leaves(value, f"{prefix}{key}.")
-        else:
-            yield prefix + key
-
-
 USAGE = """\
-python -m score_sde --config=FILE --workdir=DIR --mode=train|eval|sample|describe|train_dequantizer
+python -m score_sde [--config=FILE] --workdir=DIR --mode=train|eval|sample|describe|train_dequantizer
                     [--eval_folder=eval] [--out=DIR] [--allow_change=KEY,KEY] [--config.KEY=VALUE ...]
                     [--explain[=SECTION]]
                     [--coordinator=HOST:PORT --num_processes=N --process_id=I]
@@ -266,10 +169,11 @@ train     trains, going on from the workdir's last checkpoint
 eval      loss, bits/dim and samples of snapshots, or loss and accuracy of a classifier's, to
           DIR/EVAL_FOLDER/report.json
 sample    config.sampling.num_samples samples of the last checkpoint, to DIR/samples
-describe  prints the resolved config, the network, memory, sampler and its network evaluations; needs no workdir
+describe  prints the resolved config, the network, memory, sampler and its network evaluations
 train_dequantizer  fits a variational dequantisation to the last checkpoint, to DIR/dequantizer, for
                    eval with --config.eval.dequantization=variational
 
+--config: the first train needs it; later the workdir has the config, and --config.KEY=VALUE changes what may change.
 --out: the folder that eval and sample write to in the place of the workdir, which may be read-only then.
 --explain: describe prints each key of the config, or of one section, with what it is, can be, and when it may differ.
 --allow_change: what train may go on with another value of, as optim.lr,training.batch_size; data: other images.

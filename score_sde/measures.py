@@ -7,17 +7,19 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from score_sde import data, metrics, workdir
+from score_sde import data, metrics, protocols, workdir
 from score_sde.array_types import Float
 from score_sde.backend import cache_folder, expanded
 from score_sde.build import clip_of
 from score_sde.config import Config
 from score_sde.controllable.conditions import ALL, chosen_class
 from score_sde.errors import UsageError, one_of, warn
+from score_sde.import_paths import choose, is_import_path, lowered, source_digest
 from score_sde.metrics import ends
 from score_sde.parallel import all_agree
+from score_sde.pieces import taken_by
 from score_sde.rounds import Arrays
-from score_sde.train import load_data
+from score_sde.training import load_data
 
 Load = Callable[[bool], data.Source]  # the training split, or the one for evaluation
 
@@ -73,7 +75,7 @@ def ends_of_data(config: Config) -> Float[np.ndarray, " n"] | None:
 
 def remedy(sampling: Any) -> str:
     """What may help samples of a young network, and is not yet in config.sampling."""
-    method = sampling.method.lower()
+    method = lowered(sampling.method)
     clips = clip_of(sampling, method) == "none"
     draws = method in ("adaptive", "dpmpp_2m_sde", "edm_stochastic") or (method == "ddim" and sampling.eta > 0)
     draws |= method == "pc" and not (sampling.probability_flow or sampling.diffusion == 0)
@@ -89,6 +91,11 @@ def folder(config: Config) -> Path:
 def _features(config: Config, load: Load) -> metrics.Features:
     """Those of config.metrics. Raises `UsageError` if they cannot be had."""
     options = config.metrics
+    if is_import_path(options.features):
+        network = choose("metrics.features", options.features, {}, protocols.FeatureNetwork)
+        network = network(**taken_by("metrics.features", options.features, options))
+        shape, (_, code) = (config.data.image_size,) * 2 + (config.data.num_channels,), source_digest(options.features)
+        return metrics.own_features(network, code, shape, options.batch_size)
     if one_of("metrics.features", options.features, ("inception", "trained")) == "inception":
         return metrics.inception_features(options.weights, folder(config), options.batch_size)
     small = metrics.Options(options.nf, options.dimension, options.n_iters, lr=options.lr, seed=options.seed)

@@ -66,6 +66,12 @@ def split_dimension(shape: tuple[int, ...], groups_of: int) -> int | None:
     return max(divisible, key=lambda i: shape[i]) if divisible and groups_of > 1 else None
 
 
+def like(shapes: Any, placement: Any = None) -> Any:
+    """Shapes with shardings, by which a checkpoint is loaded; placement: a tree of them, or all is replicated."""
+    placement = jax.tree.map(lambda _: shardings(None), shapes) if placement is None else placement
+    return jax.tree.map(lambda s, p: jax.ShapeDtypeStruct(s.shape, s.dtype, sharding=p), shapes, placement)
+
+
 def batch_axes(tree: Any) -> Any:
     """0 for arrays, None for scalars: the axes of a tree whose arrays all have the batch first."""
     return jax.tree.map(lambda leaf: 0 if leaf.ndim else None, tree)
@@ -77,11 +83,7 @@ def pmap(fn: Callable, *, in_axes: tuple, out_axes: Any, donate_argnums: tuple[i
     None is replicated as an output, and as an input what it is: replicated, or parameters split by `fully_sharded`.
     Inside another program (`jit`, `grad`, `scan`, `vmap`) it is a part of that one, which says where its arrays are.
     """
-    as_it_is = jax.tree.map(
-        lambda axis: None if axis is None else shardings(axis), in_axes, is_leaf=lambda axis: axis is None
-    )
-    placed = dict(in_shardings=as_it_is, out_shardings=shardings(out_axes))
-    alone = program(fn, **placed, donate_argnums=donate_argnums)
+    alone = compiled(fn, in_axes=in_axes, out_axes=out_axes, donate_argnums=donate_argnums)
     inside = jax.jit(fn)  # JAX takes compiler options of a whole program only
 
     @functools.wraps(fn)
@@ -90,6 +92,14 @@ def pmap(fn: Callable, *, in_axes: tuple, out_axes: Any, donate_argnums: tuple[i
 
     call.lower = alone.lower
     return call
+
+
+def compiled(fn: Callable, *, in_axes: tuple, out_axes: Any, donate_argnums: tuple[int, ...] = ()) -> Callable:
+    """As `pmap`, of what is never a part of another program."""
+    as_it_is = jax.tree.map(
+        lambda axis: None if axis is None else shardings(axis), in_axes, is_leaf=lambda axis: axis is None
+    )
+    return program(fn, in_shardings=as_it_is, out_shardings=shardings(out_axes), donate_argnums=donate_argnums)
 
 
 def is_traced() -> bool:

@@ -23,6 +23,7 @@ The paper's SDEs are in `score_sde.sde`, later paths in `score_sde.paths`.
 """
 
 import abc
+import copy
 import math
 from collections.abc import Callable
 from types import ModuleType
@@ -132,6 +133,12 @@ class Process(abc.ABC):
     def steps_a_unit(self, t: Scalars, t_next: Scalars | None = None) -> Scalars | int:
         """How many steps there are in a unit of time: N, or of the length of that from t to t_next."""
         return self.num_scales if t_next is None else 1 / (t - t_next)
+
+    def with_num_scales(self, num_scales: int) -> "Process":
+        """The process with another N."""
+        other = copy.copy(self)
+        object.__setattr__(other, "num_scales", num_scales)  # it is frozen
+        return other
 
     def init_params(self, key: Key[Array, ""]) -> PyTree:
         """Parameters of the schedule, {} for a process that has none."""

@@ -11,7 +11,7 @@ from tqdm import tqdm
 from score_sde.array_types import Images, Keys, PyTree
 from score_sde.errors import UsageError
 from score_sde.memory import program_bytes
-from score_sde.parallel import all_agree, batch_axes, is_first, is_traced, pmap, split
+from score_sde.parallel import all_agree, batch_axes, compiled, is_first, is_traced, split
 from score_sde.sampling import Solver, advance
 
 FORMAT = "{desc}: {percentage:3.0f}%|{bar:24}| {n:.0f}/{total:.0f} [{elapsed}<{remaining}, {rate_fmt}]{postfix}"
@@ -44,11 +44,11 @@ def reporter(progress: tqdm, total: int, done: int = 0) -> Callable[[float], Non
 class Runner:
     """A solver over all devices, in programs of about half a second, so that progress can be shown.
 
-    make_solver: (parameters, *given) -> solver.
+    make_solver: (parameters, *given) -> solver. batch_nfe: whether a sampler's result has the batch's evaluations too.
     """
 
-    def __init__(self, make_solver: Callable[..., Solver]):
-        self._make_solver = make_solver
+    def __init__(self, make_solver: Callable[..., Solver], *, batch_nfe: bool = False):
+        self._make_solver, self._batch_nfe = make_solver, batch_nfe
         self._programs: dict[tuple, tuple[Callable, ...]] = {}
 
     def __call__(
@@ -71,7 +71,10 @@ class Runner:
             )
         n = len(x)
         keys, x, given = split(keys, x, given)
-        init, step, result = self._programs_for(params, given, keys, x)
+        known = (x.shape, jax.tree.structure(given))
+        if known not in self._programs:
+            self._programs[known] = self._compiled(jax.eval_shape(self._init, params, given, keys, x), given)
+        init, step, result = self._programs[known]
         state, fraction = step(params, given, init(params, given, keys, x), 0)
         steps = 1
         while fraction < 1 and not compile_only:
@@ -83,31 +86,28 @@ class Runner:
         return jax.tree.map(lambda a: a[:n], result(params, given, state))
 
     def bytes(self, params: PyTree, keys: Keys, x: Images, given: tuple = ()) -> int:
-        """That each device needs for such a call. The arrays may be shapes."""
-        init, step, _ = self._programs_for(params, given, keys, x)
-        state = jax.eval_shape(init, params, given, keys, x)
+        """Bytes that each device needs for such a call. The arrays may be shapes."""
+        state = jax.eval_shape(self._init, params, given, keys, x)
+        _, step, _ = self._compiled(state, given)
         return program_bytes(step.lower(params, given, state, 0).compile())
 
-    def _programs_for(self, params: PyTree, given: tuple, keys: Keys, x: Images) -> tuple[Callable, ...]:
-        known = (x.shape, jax.tree.structure(given))
-        if known not in self._programs:
+    def _compiled(self, state: PyTree, given: tuple) -> tuple[Callable, ...]:
+        """The programs for batches with such states."""
+        axes, each = batch_axes(state), jax.tree.map(lambda _: 0, given)
+        return (
+            compiled(self._init, in_axes=(None, each, 0, 0), out_axes=axes),
+            compiled(self._step, in_axes=(None, each, axes, None), out_axes=(axes, None), donate_argnums=(2,)),
+            compiled(self._result, in_axes=(None, each, axes), out_axes=None),
+        )
 
-            def init(params, given, keys, x):
-                return self._make_solver(params, *given).init(keys, x)
+    def _init(self, params: PyTree, given: tuple, keys: Keys, x: Images) -> PyTree:
+        return self._make_solver(params, *given).init(keys, x)
 
-            def step(params, given, state, steps):
-                solver = self._make_solver(params, *given)
-                state = advance(solver, state, steps)
-                return state, solver.fraction(state)
+    def _step(self, params: PyTree, given: tuple, state: PyTree, steps: Any) -> tuple[PyTree, Any]:
+        solver = self._make_solver(params, *given)
+        state = advance(solver, state, steps)
+        return state, solver.fraction(state)
 
-            def result(params, given, state):
-                return self._make_solver(params, *given).result(state)
-
-            axes = batch_axes(jax.eval_shape(init, params, given, keys, x))
-            each = jax.tree.map(lambda _: 0, given)
-            self._programs[known] = (
-                pmap(init, in_axes=(None, each, 0, 0), out_axes=axes),
-                pmap(step, in_axes=(None, each, axes, None), out_axes=(axes, None), donate_argnums=(2,)),
-                pmap(result, in_axes=(None, each, axes), out_axes=None),
-            )
-        return self._programs[known]
+    def _result(self, params: PyTree, given: tuple, state: PyTree) -> Any:
+        solver = self._make_solver(params, *given)
+        return (solver.with_batch_nfe() if self._batch_nfe else solver).result(state)

@@ -5,27 +5,23 @@ those that are not set have the row's defaults. Where a section names none, the 
 `sde`, `model.scale_by_sigma`, `training.continuous`, `likelihood_weighting` and `reduce_mean`.
 """
 
-import dataclasses
-from collections.abc import Collection, Mapping
-from typing import Any
+from collections.abc import Collection
 
 from score_sde.config import REPLACED, Config
-from score_sde.errors import UsageError, one_of
+from score_sde.errors import UsageError
 from score_sde.objective import Objective
 from score_sde.parameterization import PARAMETERIZATIONS, Parameterization
-from score_sde.paths import PROCESSES
+from score_sde.pieces import construct, named
 from score_sde.process import Process
-from score_sde.sde import SDES, VE, LinearBeta
+from score_sde.sde import VE, LinearBeta
 from score_sde.times import TIMES, OnChain, TimeLaw
 from score_sde.weights import WEIGHTS, Weight
-
-NO_ARGUMENTS = ("name", "parent", "compute", "sampling_eps", "params")  # fields that are not a config's
 
 
 def objective_of(config: Config) -> Objective:
     """The objective of a config. Raises `UsageError` for what is set twice, and for what does not go together."""
     process, times = process_of(config), times_of(config)
-    parameterization, weight = _chosen(config, "parameterization", PARAMETERIZATIONS), _weight(config)
+    parameterization, weight = named(config, "parameterization"), _weight(config)
     if process.learned and (type(times), type(weight)) != (TIMES["uniform"], WEIGHTS["likelihood"]):
         raise UsageError(
             f"process.name={config.process.name} learns the schedule under which the loss varies the least, whose mean "
@@ -47,12 +43,12 @@ def objective_of(config: Config) -> Objective:
 
 def process_of(config: Config) -> Process:
     """`process`, or the paper's `sde`."""
-    return _chosen(config, "process", PROCESSES) or construct("sde", SDES, dict(config.sde))
+    return named(config, "process") or construct("sde", dict(config.sde))
 
 
 def times_of(config: Config) -> TimeLaw:
     """`times`, or the paper's `training.continuous`."""
-    times, continuous = _chosen(config, "times", TIMES), config.training.continuous
+    times, continuous = named(config, "times"), config.training.continuous
     if times is not None and not continuous:
         raise UsageError("training.continuous=False is times.name=chain; set one of the two.")
     return times or TIMES["uniform" if continuous else "chain"]()
@@ -71,37 +67,13 @@ def check_overrides(config: Config, overrides: Collection[str]) -> None:
             raise UsageError(f"{twice[0]} says nothing where {new} takes its place; set one of the two.")
 
 
-def construct(section: str, choices: Mapping[str, Any], values: Mapping[str, Any], apart: tuple[str, ...] = ()) -> Any:
-    """The class that values["name"] chooses, with the other values, but for those set apart, as its arguments."""
-    cls = choices[one_of(f"{section}.name", values["name"], choices)]
-    known = [field.name for field in dataclasses.fields(cls) if field.name not in NO_ARGUMENTS]
-    arguments = {key: value for key, value in values.items() if key != "name" and key not in apart}
-    for key in arguments:
-        if key not in known:
-            raise UsageError(
-                f"{section}.{key} is not an argument of {cls.__name__}, which takes {', '.join(known) or 'none'}; "
-                f"start from a config of that {section}."
-            )
-    return cls(**arguments)
-
-
-def _chosen(config: Config, section: str, choices: Mapping[str, Any], **others: Any) -> Any:
-    """What a section names, None if it names nothing."""
-    values = {key: value for key, value in dict(config[section]).items() if value is not None} | others
-    if values["name"]:
-        return construct(section, choices, values)
-    if arguments := values.keys() - {"name"} - others.keys():
-        raise UsageError(f"{section}.{min(arguments)} is an argument of what {section}.name chooses; set that too.")
-    return None
-
-
 def _weight(config: Config) -> Weight:
     """`weight`, or the paper's `training.likelihood_weighting` and `reduce_mean`."""
     training = config.training
     if config.weight.name and training.likelihood_weighting:
         raise UsageError("training.likelihood_weighting=True is weight.name=likelihood; set one of the two.")
     reduction = config.weight.reduction or ("mean" if training.reduce_mean else "half_sum")
-    weight = _chosen(config, "weight", WEIGHTS, reduction=reduction)
+    weight = named(config, "weight", reduction=reduction)
     return weight or WEIGHTS["likelihood" if training.likelihood_weighting else "noise"](reduction)
 
 

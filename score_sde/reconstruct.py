@@ -13,16 +13,17 @@ from score_sde import files, images, parallel, workdir
 from score_sde.controllable import Operator
 from score_sde.controllable.conditions import Observe
 from score_sde.data import Source
+from score_sde.pretrained import Pretrained
 from score_sde.progress import bar, reporter
 from score_sde.randomness import Stream, normal, sample_keys, stream
 from score_sde.rounds import Arrays, Keep, mean_and_error
-from score_sde.trained import Trained
+from score_sde.sampling_plan import asked_cond, samples_at_once
 
 ROWS, SAMPLES = 12, 6  # of the sheet
 
 
 def reconstruct(
-    model: Trained, source: Source, observe: Observe, n: int, folder: Path, stem: str, keep: Callable[[int], Keep]
+    model: Pretrained, source: Source, observe: Observe, n: int, folder: Path, stem: str, keep: Callable[[int], Keep]
 ) -> dict[str, Any]:
     """`n` samples, `guidance.samples_each` of each of the first images of a split, given what is seen of them.
 
@@ -39,9 +40,9 @@ def reconstruct(
     def given(size: int) -> dict[str, Any]:
         operator = observe(size)
         y = operator.forward(jnp.zeros((size, *model.experiment.image_shape), jnp.float32))
-        return {"cond": model.asked_cond(np.arange(size)), "observed": (operator, y, options.noise)}
+        return {"cond": asked_cond(model, np.arange(size)), "observed": (operator, y, options.noise)}
 
-    size = model.samples_at_once(n, given)
+    size = samples_at_once(model, n, given)
     rounds = keep(size)
     found: list[Arrays] = []
     with bar(f"sampling ({model.config.sampling.condition})", n, "img") as progress:
@@ -55,8 +56,8 @@ def reconstruct(
                 operator = observe(size)
                 y = observed(operator, truth, options.noise, sample_keys(observing, jnp.asarray(index)))
                 keys, report = sample_keys(key, jnp.asarray(number)), reporter(progress, valid, start)
-                given = {"cond": model.asked_cond(number), "observed": (operator, y, options.noise)}
-                x, nfe, batch_nfe = model.sample_with_counts(keys, report=report, **given)
+                given = {"cond": asked_cond(model, number), "observed": (operator, y, options.noise)}
+                x, nfe, batch_nfe = model.draw(keys, report=report, **given)
                 off = (operator.forward(x) - y) / math.sqrt(_measured(operator, y) / len(y))
                 arrays = {
                     "images": images.to_pixels(x),

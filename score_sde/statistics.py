@@ -6,8 +6,8 @@ from pathlib import Path
 from absl import flags
 
 from score_sde import measures, report
+from score_sde.command_line import parse
 from score_sde.errors import UsageError, exit_status
-from score_sde.main import parse
 
 
 def main(argv: list[str] | None = None) -> int:

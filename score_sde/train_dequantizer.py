@@ -11,16 +11,14 @@ from score_sde.array_types import Array, Pixels, PyTree
 from score_sde.build import Dequantizing
 from score_sde.checkpoints import Retention
 from score_sde.config import Config
-from score_sde.divergence import DivergenceError, Losses
+from score_sde.divergence import DivergenceError
 from score_sde.ema import Ramp
 from score_sde.errors import UsageError
-from score_sde.preemption import Notice, Stopped
-from score_sde.progress import bar
+from score_sde.loop import Training, fit
+from score_sde.pretrained import DEQUANTIZER, load
 from score_sde.randomness import Stream, sample_keys, stream
 from score_sde.state import TrainState, apply_gradients
-from score_sde.train import load_data
-from score_sde.trained import DEQUANTIZER, load
-from score_sde.writer import Writer
+from score_sde.training import load_data
 
 AVERAGE = (Ramp(0.99),)  # of hundreds to thousands of updates
 IDENTITY = ("nf", "num_res_blocks", "batch_size", "lr", "num_times")  # may not change when a training goes on
@@ -65,47 +63,29 @@ def train_dequantizer(config: Config, directory: str | Path) -> None:
     step = parallel.pmap(
         dequantizer_step(dequantizing), in_axes=(None, None, 0), out_axes=(None, None), donate_argnums=(0,)
     )
-    with files.locked(folder, "train"), checkpoints.Checkpoints(folder / "checkpoints", Retention()) as saved:
+
+    def diverged(problem: DivergenceError) -> UsageError:
+        return UsageError(
+            f"The dequantizer diverged: its bound or a gradient is not finite at step {problem.step}; remove {folder} "
+            "and lower dequantizer.lr."
+        )
+
+    with files.locked(folder, "train"):
         workdir.write(folder, "config.json", wanted)
-        fresh = dequantizing.init_state()
-        state = parallel.place(saved.load_last(checkpoints.on_host(fresh)) or fresh)
-        start = int(state.step)
-        batches = data.prefetched(train_set, options.batch_size, seed=config.seed, steps=range(start, options.n_iters))
-        largest = parallel.Largest()
-        losses = Losses(skip=False, skipped=0, tell=lambda *_: None)
-        writer = Writer(folder, start, {"mode": "disabled"}, wanted)
-        with (
-            Notice() as notice,
-            writer,
-            bar("dequantizer", options.n_iters, "step", initial=start) as progress,
-            batches as stream_of_batches,
-        ):
-            for done, pixels, _ in stream_of_batches:
-                number = done + 1
-                state, bound = step(state, model.params, pixels)
-                progress.update()
-                snapshot = number % options.snapshot_freq == 0 or number == options.n_iters
-                try:
-                    losses.add(number, bound)
-                    if number % options.log_freq == 0 or snapshot:
-                        writer.scalars(number, bits_per_dim_bound=losses.last())
-                        progress.set_postfix_str(f"bound {losses.last():.4f} bits/dim", refresh=False)
-                    stop = largest(notice.number)
-                    if snapshot or stop:
-                        losses.last()
-                        writer.sync()
-                        saved.save(number, state)
-                except DivergenceError as diverged:
-                    saved.wait()
-                    raise UsageError(
-                        f"The dequantizer diverged: its bound or a gradient is not finite at step {diverged.step}; "
-                        f"remove {folder} and lower dequantizer.lr."
-                    ) from None
-                if stop:
-                    there = "which is saved" if saved.wait() else "which is NOT saved"
-                    raise Stopped(stop, f" after step {number}, {there}; the same command goes on from there")
-        if not saved.wait():
-            raise UsageError(f"The dequantizer is not saved; free space in {folder} and start this again.")
+        training = Training(
+            "dequantizer",
+            init=lambda: parallel.place(dequantizing.init_state()),
+            like=parallel.like(jax.eval_shape(dequantizing.init_state)),
+            batch=data.batch_fn(train_set, options.batch_size, seed=config.seed),
+            update=lambda state, pixels, _: step(state, model.params, pixels),
+            diverged=diverged,
+            n_iters=options.n_iters,
+            log_freqs=(options.log_freq, options.snapshot_freq),
+            save_freqs=(options.snapshot_freq,),
+            loss="bits_per_dim_bound",
+            shown="bound {:.4f} bits/dim",
+        )
+        fit(training, folder, Retention(), config=wanted)
     print(f"Dequantizer: {folder}; --config.eval.dequantization=variational evaluates with it.")
 
 

@@ -3,10 +3,12 @@
 import abc
 import copy
 import dataclasses
+from collections.abc import Callable, Hashable
 from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
 from flax import traverse_util
 
@@ -14,12 +16,12 @@ from score_sde import ema, images
 from score_sde.array_types import Array, Images, Keys, PerSample, Pixels, PyTree, Times
 from score_sde.cond import Cond, Entries, blank
 from score_sde.config import Config
-from score_sde.models import PRECISIONS, Compute, is_trainable
+from score_sde.models import PRECISIONS, Compute, check_computes, is_trainable
 from score_sde.objective import Objective
 from score_sde.parallel import on_host
+from score_sde.pieces import construct, named
 from score_sde.process import Process
 from score_sde.randomness import Stream, sample_keys, stream
-from score_sde.recipe import construct
 from score_sde.state import TrainState, adam, initial_state
 
 
@@ -29,22 +31,45 @@ class Trainable(abc.ABC):
     evaluated: tuple[str, ...] = ("loss",)
     is_frozen = False  # whether `sde` has the numbers of its parameters
 
-    def __init__(self, config: Config, choices: dict[str, Any], objective: Objective):
+    def __init__(
+        self,
+        config: Config,
+        choices: dict[str, Any],
+        objective: Objective,
+        network: Any = None,
+        image_shape: tuple[int, int, int] | None = None,
+        scaling: images.Scaling | None = None,
+    ):
         self.config = config
-        self.scaling = images.CENTERED if config.data.centered else images.UNIT
-        self.image_shape = (config.data.image_size, config.data.image_size, config.data.num_channels)
+        size = config.data.image_size
+        self.scaling = scaling or (images.CENTERED if config.data.centered else images.UNIT)
+        self.image_shape = image_shape or (size, size, config.data.num_channels)
         self.objective, self.sde = objective, objective.process
-        levels = {"num_levels": self.sde.num_scales} if config.model.name == "ncsn" else {}  # an embedding for each
-        self.network = construct("model", choices, dict(config.model) | levels, apart=("scale_by_sigma",))
-        self.network.check(config.data.image_size)
+        self.network = _network(config, choices, self.sde) if network is None else network
+        if hasattr(self.network, "check"):
+            self.network.check(self.image_shape[0])
+        check_computes(self.network, config.training.precision, remat=config.training.remat)
         self.param_shapes = jax.eval_shape(self.init_params)
         self.optimizer = _optimizer(config, self.param_shapes)
+        self._made: dict[Hashable, Any] = {}
+
+    def once(self, name: Hashable, make: Callable[[], Any]) -> Any:
+        """The thing of this name, as a compiled program, made once for all that share the experiment."""
+        if name not in self._made:
+            self._made[name] = make()
+        return self._made[name]
+
+    def with_config(self, config: Config) -> "Trainable":
+        """The same objective and network with another config, which differs in how they are used alone."""
+        other = copy.copy(self)
+        other.config, other._made = config, {}
+        return other
 
     def init_params(self) -> PyTree:
         """Fresh parameters, a function of config.seed."""
         x, noise_cond = jnp.zeros((1, *self.image_shape), jnp.float32), jnp.ones(1, jnp.float32)
         key = stream(jax.random.key(self.config.seed), Stream.INIT)
-        layers = self.network.init(key, x, noise_cond, *self.blank_cond(1))["params"]
+        layers = self.network.init(key, x, noise_cond, *self.blank_cond(1)).get("params", {})
         return layers | self.objective.init_params(stream(key, 1))
 
     def frozen(self, params: PyTree) -> "Trainable":
@@ -54,8 +79,11 @@ class Trainable(abc.ABC):
         """
         if "process" not in params:
             return self
-        held = copy.copy(self)
-        held.is_frozen, held.sde = True, self.sde.with_params(on_host(params["process"]))
+        numbers = on_host(params["process"])
+        if self.is_frozen and jax.tree.all(jax.tree.map(np.array_equal, self.sde.params, numbers)):
+            return self
+        held = Trainable.with_config(self, self.config)
+        held.is_frozen, held.sde = True, self.sde.with_params(numbers)
         held.objective = dataclasses.replace(self.objective, process=held.sde)
         return held
 
@@ -72,6 +100,11 @@ class Trainable(abc.ABC):
     def state_shapes(self) -> TrainState:
         """Of `init_state`, without tracing the network again."""
         return jax.eval_shape(lambda params: initial_state(params, self.optimizer, self.profiles), self.param_shapes)
+
+    @property
+    def centered(self) -> bool:
+        """Whether images enter the network as they are; those in [0, 1] do so as 2x - 1."""
+        return self.scaling != images.UNIT
 
     @property
     def profiles(self) -> ema.Profiles:
@@ -139,6 +172,16 @@ class Trainable(abc.ABC):
     def _dequantize(self, keys: Keys, x: Images) -> Images:
         wanted = self.config.data.uniform_dequantization
         return images.dequantize(stream(keys, Stream.DEQUANTIZE), x) if wanted else x
+
+
+def _network(config: Config, choices: dict[str, Any], process: Process) -> Any:
+    """The network that a config describes."""
+    levels = {"num_levels": process.num_scales} if config.model.name == "ncsn" else {}  # an embedding for each
+    encoder = named(config, "encoder")
+    if hasattr(encoder, "check"):
+        encoder.check()
+    given = {} if encoder is None else {"encoder": encoder}
+    return construct("model", dict(config.model) | levels, choices, **given)
 
 
 def _optimizer(config: Config, param_shapes: PyTree) -> optax.GradientTransformation:

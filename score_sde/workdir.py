@@ -21,15 +21,17 @@ from pathlib import Path
 from typing import Any
 
 from score_sde import __version__, checkpoints
-from score_sde.config import ALLOWED, FREE_KEYS, FREE_SECTIONS, INHERITED, completed
+from score_sde.config import ALLOWED, FREE_KEYS, FREE_SECTIONS, INHERITED, Config, completed
 from score_sde.errors import UsageError, one_of
 from score_sde.files import replace
 
-# What a training may go on with if it is told to: the state means the same under either value. DATA: other images.
-DATA = "data"
-CHANGEABLE = (DATA, *ALLOWED)
+# What a training may go on with if it is told to: the state means the same under either value. DATA: other images;
+# CODE: other files that import paths are defined in.
+DATA, CODE = "data", "code"
+CHANGEABLE = (DATA, CODE, *ALLOWED)
 # Keys that tell most of how two runs differ.
 TELLING = ("process.name", "sde.name", "parameterization.name", "data.dataset", "model.name")
+NAMED = 10  # keys that differ
 PACKAGES = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "numpy")
 
 
@@ -59,6 +61,14 @@ def write(workdir: Path, name: str, content: Any) -> None:
     """Replaces a JSON file whole. Raises `UsageError` if it cannot."""
     text = json.dumps(content, indent=2) + "\n"
     replace(Path(workdir) / name, lambda file: file.write(text.encode()))
+
+
+def stored_config(workdir: Path) -> Config:
+    """The config of a workdir's last launch, with the keys that were added since. Raises `UsageError` without one."""
+    stored = read(workdir, "config.json")
+    if not stored:
+        raise UsageError(f"{workdir} has no config.json; train first: --mode=train --config=FILE --workdir={workdir}.")
+    return Config(completed(stored)).lock()
 
 
 def checkpoint_steps(workdir: Path) -> list[int]:
@@ -105,14 +115,15 @@ def check_same_run(
     changed = [key for key in sorted(stored.keys() | wanted.keys()) if stored.get(key) != wanted.get(key)]
     different = [key for key in changed if key not in (allowed or ())]
     if different:
-        # Name what tells most: the SDE, network or data set, if it is one of these.
-        key = next((key for key in different if key in TELLING), different[0])
-        others = f" ({len(different) - 1} more keys differ)" if len(different) > 1 else ""
+        # First what tells most: the SDE, network or data set.
+        told = sorted(different, key=lambda key: (key not in TELLING, key))[:NAMED]
+        each = "; ".join(f"{key}={stored.get(key)!r}, not {wanted.get(key)!r}" for key in told)
+        others = f"; and {len(different) - len(told)} more keys" if len(different) > len(told) else ""
         can = allowed is not None and set(different) <= set(CHANGEABLE)
         advice = f"; or go on with it, by --allow_change={','.join(changed)}" if can else ""
         raise UsageError(
-            f"{workdir} was trained with {key}={stored.get(key)!r}, not {wanted.get(key)!r}{others}; "
-            f"use the config and overrides it was trained with, or another --workdir{advice}."
+            f"{workdir} was trained with {each}{others}. Leave these overrides out, and --config too, to go on as it "
+            f"was; or train in another --workdir{advice}."
         )
     return {key: (stored.get(key), wanted.get(key)) for key in changed}
 

@@ -94,11 +94,11 @@ def programs() -> dict:
 @pytest.fixture
 def compiled_once(programs, monkeypatch):
     """Trainings of a file that compute the same share their programs; a process each would trace and compile anew."""
-    from score_sde import train
+    from score_sde import training
     from score_sde.build import Experiment
     from score_sde.data import OPTIONS
 
-    build, step = train.trainable, train.train_step
+    build, step = training.trainable, training.train_step
 
     def known(config):
         values = config.to_dict()
@@ -113,5 +113,5 @@ def compiled_once(programs, monkeypatch):
         programs[key].config = config
         return programs[key]
 
-    monkeypatch.setattr(train, "trainable", known)
-    monkeypatch.setattr(train, "train_step", lambda experiment: experiment.train_step)
+    monkeypatch.setattr(training, "trainable", known)
+    monkeypatch.setattr(training, "train_step", lambda experiment: experiment.train_step)

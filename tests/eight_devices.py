@@ -15,15 +15,20 @@ from score_sde.array_types import PyTree
 from score_sde.build import Experiment
 from score_sde.errors import UsageError
 from score_sde.memory import tree_bytes
+from score_sde.pretrained import Pretrained
 from score_sde.randomness import sample_keys
-from score_sde.trained import Trained
 
 
 def library(parts: Experiment, params: PyTree) -> dict:
     """Three images through what `score_sde.load` gives, on eight devices."""
-    model = object.__new__(Trained)  # without a checkpoint
-    model.experiment, model.step = parts, 0
-    model.params = parallel.place(params, parallel.fully_sharded(params, 4))
+    model = Pretrained(
+        parts.objective,
+        parts.network,
+        parallel.place(params, parallel.fully_sharded(params, 4)),
+        parts.image_shape,
+        parts.scaling,
+        parts.config,
+    )
     samples = model.sample(jax.random.key(0), 3)
     latents = model.encode(samples)
     messages = []

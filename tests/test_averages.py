@@ -13,7 +13,7 @@ from score_sde.randomness import expand, normal, sample_keys, stream
 from score_sde.sde import VE, VP, SubVP
 from score_sde.state import adam, apply_gradients, initial_state
 from score_sde.times import Uniform
-from score_sde.train import _check_schedule, train
+from score_sde.training import _check_schedule, train
 
 RUN = dict(profile=Constant(0.999), updates=3000)
 

@@ -13,15 +13,15 @@ from score_sde.describe import planned_nfe
 from score_sde.errors import UsageError
 from score_sde.evaluate import evaluate, sample
 from score_sde.likelihood import bits_per_dim
-from score_sde.loaded import load_classifier
 from score_sde.oracles import Gaussian
 from score_sde.parallel import split
+from score_sde.pretrained import load
 from score_sde.process import from_score
 from score_sde.randomness import batch_keys, sample_keys
 from score_sde.sampling import SAMPLERS, advance, solve
 from score_sde.sde import VP
+from score_sde.snapshots import load_classifier
 from score_sde.source_checks import check_source
-from score_sde.trained import load
 
 pytestmark = pytest.mark.usefixtures("one_block")
 KEY = jax.random.key(0)

@@ -16,11 +16,12 @@ from score_sde.describe import planned_nfe
 from score_sde.errors import UsageError
 from score_sde.evaluate import evaluate, sample
 from score_sde.main import main
+from score_sde.pretrained import Pretrained, load
 from score_sde.randomness import sample_keys
 from score_sde.reconstruct import mean_nfe
 from score_sde.sampling import solve
+from score_sde.sampling_plan import plan
 from score_sde.state import initial_state
-from score_sde.trained import Trained, load
 
 KEYS = sample_keys(jax.random.key(0), jnp.arange(4))
 
@@ -38,7 +39,7 @@ def saved(config, folder, steps=(4,)):
     with Checkpoints(folder / "checkpoints", Retention(9)) as checkpoints:
         for step in steps:
             params = random_params(experiment, step)
-            state = jax.jit(initial_state, static_argnums=1)(params, experiment.optimizer)
+            state = jax.jit(initial_state, static_argnums=(1, 2))(params, experiment.optimizer, experiment.profiles)
             checkpoints.save(step, state._replace(step=jnp.int32(step)))
             checkpoints.wait()
     return folder
@@ -87,7 +88,7 @@ def test_a_network_with_classes_alone_and_at_weight_one_is_its_conditional_score
         config.guidance.scale = scale
         return solve(Conditional(Experiment(config)).sampler({"score": params}, given), KEYS, x_T)
 
-    alone = solve(experiment.sampler_of(params, experiment.model_of(params, "ddim", cond), "ddim"), KEYS, x_T)
+    alone = solve(experiment.sampler_of(params, experiment.model_of(params, "ddim", cond), "ddim")(), KEYS, x_T)
     without = solve(experiment.sampler(params), KEYS, x_T)
     for scale, expected in ((1.0, alone), (0.0, without)):
         found = sampled(Given(cond), scale)
@@ -139,7 +140,7 @@ def test_options_are_of_one_call_only(model):
     score, given = load(model["score"]), Given({"labels": jnp.arange(2)})
 
     def nfe(**options):
-        return score._sampler("ddim", options)[0].sampler({"score": score.params}, given).nfe
+        return plan(score, "ddim", options).conditional.sampler({"score": score.params}, given, "ddim").nfe
 
     first, other, again = nfe(scale=2.0), nfe(num_steps=7, scale=3.0, interval=(0.2, 0.8)), nfe(scale=4.0)
     assert first == again == 8 < other < 16
@@ -170,7 +171,7 @@ def test_what_a_batch_makes_beside_its_samples_is_said(model, fast, monkeypatch,
         return jnp.zeros((len(keys), 8, 8, 1)), jnp.arange(len(keys)), jnp.full(len(keys), 40)
 
     config = fast(num_samples=4)
-    monkeypatch.setattr(Trained, "sample_with_counts", counted)
+    monkeypatch.setattr(Pretrained, "draw", counted)
     sample(config, model["score"])
     assert "4 samples, 1.5 network evaluations each, 40 made for the batch" in capsys.readouterr().out
     listed = workdir.read(model["score"] / "samples", "index.json")
@@ -258,7 +259,7 @@ def test_hidden_halves_are_filled_in_as_the_class_that_is_asked_for(model, fast,
         told.append((cond["labels"].tolist(), observed[0]))
         return jnp.zeros((len(keys), 8, 8, 1)), jnp.full(len(keys), 4), jnp.full(len(keys), 4)
 
-    monkeypatch.setattr(Trained, "sample_with_counts", drawn)
+    monkeypatch.setattr(Pretrained, "draw", drawn)
     for condition in ("class=all;inpaint=right_half", "inpaint=right_half;class=2"):
         config = fast(condition=condition, num_samples=3)
         sample(config, model["score"])

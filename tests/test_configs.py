@@ -1,5 +1,6 @@
 """All configs of the paper: their values, their full-size networks, and the whole life of each, shrunk."""
 
+import copy
 import functools
 import importlib
 import json
@@ -15,12 +16,13 @@ from test_end_to_end import metrics
 
 from score_sde import workdir
 from score_sde.build import Classification, Experiment, parameter_counts
+from score_sde.config import FrozenConfig
 from score_sde.data import DATASETS
 from score_sde.evaluate import evaluate, sample
 from score_sde.models import MODELS, ncsn
 from score_sde.sampling import solve
 from score_sde.sde import SDES
-from score_sde.train import load_data, train, train_step
+from score_sde.training import load_data, train, train_step
 
 ROOT = Path(__file__).parent.parent / "configs"
 GOLDEN = load_json("configs.json")
@@ -244,9 +246,15 @@ def test_a_config_shrunk_trains_stops_goes_on_samples_and_evaluates(name, prepar
     experiment = Experiment(config)
     # Compiled once, where a new process would compile again; and initialisers, tested in test_parity.py, not at all.
     step = train_step(experiment)
-    for builder in ("train.trainable", "trained.Experiment"):
-        monkeypatch.setattr(f"score_sde.{builder}", lambda _: experiment)
-    monkeypatch.setattr("score_sde.train.train_step", lambda _: step)
+
+    def of_frozen_config(*_, **__):
+        held = copy.copy(experiment)
+        held.config = FrozenConfig(config)
+        return held
+
+    monkeypatch.setattr("score_sde.training.trainable", lambda _: experiment)
+    monkeypatch.setattr("score_sde.pretrained.Pretrained._made_by", of_frozen_config)
+    monkeypatch.setattr("score_sde.training.train_step", lambda _: step)
     monkeypatch.setattr(experiment, "init_params", functools.partial(seeded, experiment.param_shapes))
 
     train(config, tmp_path)

@@ -14,11 +14,11 @@ from score_sde.describe import describe
 from score_sde.ema import Constant, HalfLife, Power, Ramp, weights
 from score_sde.errors import UsageError
 from score_sde.import_checkpoint import import_checkpoint
-from score_sde.loaded import restore_state
 from score_sde.main import _of_workdir, main
 from score_sde.parallel import fully_sharded
-from score_sde.train import train
-from score_sde.trained import load
+from score_sde.pretrained import load
+from score_sde.snapshots import restore_state
+from score_sde.training import train
 
 ALL = (Constant(0.9), Ramp(0.99), HalfLife(20), Power(0.1))
 TWO = ("power:0.1", "half_life:3,0.5")

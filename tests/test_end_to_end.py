@@ -25,8 +25,8 @@ from score_sde.main import main
 from score_sde.models import MODELS, NCSNpp
 from score_sde.randomness import Stream, stream
 from score_sde.state import initial_state
-from score_sde.train import train
 from score_sde.train_dequantizer import train_dequantizer
+from score_sde.training import train
 
 pytestmark = pytest.mark.usefixtures("one_block", "compiled_once")
 CONFIGS = ["vp/digits_ddpmpp_continuous", "ve/digits_ncsnpp_continuous"]
@@ -161,38 +161,34 @@ def test_the_evaluation_does_not_depend_on_the_batch_size(trained, evaluated):
     np.testing.assert_allclose(found["bits_per_dim"]["mean"], evaluated["bits_per_dim"]["mean"], atol=1e-4)
 
 
-def test_variational_dequantisation_trains_goes_on_and_evaluates(trained, tmp_path, capsys):
+def test_variational_dequantisation_trains_and_evaluates(trained, tmp_path, capsys):
     folder, config = trained()
-    for name in ("whole", "stopped"):
-        shutil.copytree(folder, tmp_path / name)
+    run = shutil.copytree(folder, tmp_path / "run")
     config.eval.update(
         begin_ckpt=2, dequantization="variational", enable_loss=False, enable_bpd=False, enable_bound=True
     )
-    config.dequantizer.update(nf=4, batch_size=8, snapshot_freq=2, log_freq=1)
+    config.dequantizer.update(nf=4, batch_size=8, snapshot_freq=2, log_freq=1, n_iters=4)
     with pytest.raises(UsageError, match=r"no dequantizer in .* --mode=train_dequantizer"):
-        evaluate(config, tmp_path / "whole")
+        evaluate(config, run)
     config.eval.update(enable_bound=False, enable_loss=True)
-    evaluate(config, tmp_path / "whole")  # which needs none
+    evaluate(config, run)  # which needs none
     config.eval.update(enable_bound=True, enable_loss=False)
-    for name, stops in (("whole", [4]), ("stopped", [2, 4])):
-        for config.dequantizer.n_iters in stops:
-            train_dequantizer(config, tmp_path / name)
-    whole, stopped = (metrics(tmp_path / name / "dequantizer") for name in ("whole", "stopped"))
-    assert whole == stopped
-    assert [line["step"] for line in whole] == [1, 2, 3, 4]
+    train_dequantizer(config, run)
+    assert [line["step"] for line in metrics(run / "dequantizer")] == [1, 2, 3, 4]
+    stored = wd.read(run / "dequantizer", "config.json")
     config.dequantizer.nf = 8
     with pytest.raises(UsageError, match=r"dequantizer\.nf=4, not 8"):
-        train_dequantizer(config, tmp_path / "whole")
+        train_dequantizer(config, run)
     config.dequantizer.nf = 4
-    stored = wd.read(tmp_path / "whole" / "dequantizer", "config.json")
     for step in (2, 3):  # trained on since, and gone
-        wd.write(tmp_path / "whole" / "dequantizer", "config.json", stored | {"score_step": step})
+        wd.write(run / "dequantizer", "config.json", stored | {"score_step": step})
         with pytest.raises(
             UsageError, match=f"fitted to the score of step {step}, and the last checkpoint is of step 4"
         ):
-            train_dequantizer(config, tmp_path / "whole")
-    evaluate(config, tmp_path / "stopped")
-    (entry,) = json.loads((tmp_path / "stopped/eval/report.json").read_text())["checkpoints"]
+            train_dequantizer(config, run)
+    wd.write(run / "dequantizer", "config.json", stored)
+    evaluate(config, run)
+    (entry,) = json.loads((run / "eval/report.json").read_text())["checkpoints"]
     assert entry["bits_per_dim_bound"]["images"] == 299
     assert 0 < entry["bits_per_dim_bound"]["standard_error"] < 1
     assert "bound on bits/dim" in capsys.readouterr().out
@@ -201,7 +197,7 @@ def test_variational_dequantisation_trains_goes_on_and_evaluates(trained, tmp_pa
 def test_the_dequantisation_of_the_config_is_the_one_computed_with(trained, monkeypatch):
     folder, config = trained()
     config.eval.dequantization = "truncated_normal"
-    model = score_sde.trained.load(folder, config=config)
+    model = score_sde.pretrained.load(folder, config=config)
     x = jnp.asarray(np.random.default_rng(0).integers(0, 256, (4, 8, 8, 1)) / 255, jnp.float32)
     keys = jax.random.split(jax.random.key(0), 4)
     q = truncated_normal(model.sde, CENTERED, dequantized=True)
@@ -266,19 +262,19 @@ def test_an_images_bits_are_the_same_to_the_last_bit_whatever_shares_its_batch(t
     keys = jax.random.split(jax.random.key(0), 3)
     x = jax.random.uniform(jax.random.key(1), (3, 8, 8, 1))
     others = x.at[1:].set(jnp.round(x[:-1]))
-    bits, nfe = model.bits_per_dim_with_nfe(keys, x)
-    beside_others, nfe_beside_others = model.bits_per_dim_with_nfe(keys, others)
+    bits, nfe = model.likelihoods(keys, x)
+    beside_others, nfe_beside_others = model.likelihoods(keys, others)
     assert bits[0] == beside_others[0]
     assert nfe[0] == nfe_beside_others[0]
     assert bits[1] != beside_others[1]
-    swapped, _ = model.bits_per_dim_with_nfe(keys[::-1], x[::-1])
+    swapped, _ = model.likelihoods(keys[::-1], x[::-1])
     np.testing.assert_array_equal(swapped[::-1], bits)
 
 
 def test_interpolation_goes_from_the_first_image_to_the_last(trained):
     folder, config = trained()
     config.sampling.update(rtol=1e-5, atol=1e-5)
-    model = score_sde.trained.load(folder, config=config)
+    model = score_sde.pretrained.load(folder, config=config)
     first, last = jax.random.uniform(jax.random.key(0), (2, 2, 8, 8, 1), minval=0.1, maxval=0.9)
     path = model.interpolate(first, last, 3)
     assert path.shape == (3, 2, 8, 8, 1)
@@ -291,7 +287,7 @@ def test_interpolation_goes_from_the_first_image_to_the_last(trained):
 
 def test_options_of_a_sampler_are_arguments_of_sample(model):
     keys = jax.random.split(jax.random.key(0), 2)
-    nfe = [model.sample_with_nfe(keys, "ddim", num_steps=n)[1].tolist() for n in (2, 5, 2)]
+    nfe = [model.draw(keys, "ddim", num_steps=n)[1].tolist() for n in (2, 5, 2)]
     assert nfe == [[3, 3], [6, 6], [3, 3]]
     cold, warm = (model.sample(jax.random.key(0), 2, "ddim", num_steps=2, temperature=t) for t in (0.5, 1.0))
     assert not np.array_equal(cold, warm)
@@ -318,7 +314,7 @@ def test_samples_of_one_sampler_leave_those_of_another_alone(trained):
 def test_decoding_inverts_encoding(trained):
     folder, config = trained()
     config.sampling.update(rtol=1e-5, atol=1e-5)
-    model = score_sde.trained.load(folder, config=config)
+    model = score_sde.pretrained.load(folder, config=config)
     images = jax.random.uniform(jax.random.key(0), (2, 8, 8, 1), minval=0.1, maxval=0.9)
     latents = model.encode(images)
     assert latents.shape == images.shape
@@ -380,11 +376,19 @@ def test_a_diverging_run_stops_and_names_the_last_checkpoint(tiny_config, tmp_pa
     assert np.isfinite(score_sde.load(tmp_path).params["Dense_0"]["kernel"]).all()
 
 
-def test_snapshots_come_with_samples(tiny_config, tmp_path):
+def test_snapshots_come_with_samples_which_a_run_that_goes_on_draws_where_they_are_missing(tiny_config, tmp_path):
     config = tiny_config()
     config.training.update(n_iters=2, snapshot_sampling=True)
     train(config, tmp_path)
-    assert np.load(tmp_path / "samples/snapshots/step_00000002.npz")["images"].shape == (16, 8, 8, 1)
+    sheet = tmp_path / "samples/snapshots/step_00000002.npz"
+    drawn = np.load(sheet)["images"]
+    assert drawn.shape == (16, 8, 8, 1)
+    sheet.unlink()
+    train(config, tmp_path)
+    assert not sheet.exists()  # its picture, written after it, says that it was whole
+    sheet.with_suffix(".png").unlink()
+    train(config, tmp_path)
+    np.testing.assert_array_equal(np.load(sheet)["images"], drawn)
 
 
 def test_cifar10_trains_resumes_samples_and_evaluates_from_the_command_line(tmp_path, monkeypatch, capsys):

@@ -13,15 +13,15 @@ from score_sde.dequantization import uniform
 from score_sde.evaluate import bits_per_dim
 from score_sde.images import UNIT
 from score_sde.oracles import Gaussian
+from score_sde.pretrained import Pretrained
 from score_sde.sde import VP
-from score_sde.trained import Trained
 
 SHAPE = (4, 4, 1)
 IMAGES, REPEATS, REPLICATIONS = 60, 2, 400
 DATA = Gaussian(np.full(SHAPE, 0.5), 0.03**2)  # in [0, 1]; eight levels wide
 
 
-class OracleModel(Trained):
+class OracleModel(Pretrained):
     """A trained model with the density of DATA in the place of the ODE's."""
 
     def __init__(self, seed: int):
@@ -31,7 +31,7 @@ class OracleModel(Trained):
     def config(self):
         return SimpleNamespace(seed=self.seed, eval=SimpleNamespace(batch_size=IMAGES))
 
-    def bits_per_dim_with_nfe(self, keys, x, report):
+    def likelihoods(self, keys, x, report):
         return evaluated(keys, x)
 
 

@@ -7,6 +7,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import threading
 import time
 from pathlib import Path
 
@@ -29,7 +30,7 @@ from score_sde.errors import UsageError
 from score_sde.main import main
 from score_sde.preemption import Notice, Stopped
 from score_sde.rounds import Rounds
-from score_sde.train import load_data, train
+from score_sde.training import load_data, train
 from score_sde.writer import Writer
 
 pytestmark = pytest.mark.usefixtures("one_block", "compiled_once")
@@ -246,6 +247,26 @@ with locked(Path({str(folder)!r}), "train"):
         train(config, folder)  # an evaluation is no training
 
 
+def test_what_another_process_makes_can_be_waited_for(tmp_path, capsys):
+    """A lock belongs to an open file, so that a thread stands for the other process."""
+    held, order = threading.Event(), []
+
+    def other():
+        with files.locked(tmp_path, "train"):
+            held.set()
+            time.sleep(0.1)
+            order.append("other")
+
+    thread = threading.Thread(target=other)
+    thread.start()
+    held.wait()
+    with files.locked(tmp_path, "train", wait=True):
+        order.append("this")
+    thread.join()
+    assert order == ["other", "this"]
+    assert f"Waiting for process {os.getpid()} on " in capsys.readouterr().err
+
+
 def poisoned(monkeypatch, config, *steps: int) -> None:
     """Makes the batches of these steps NaN."""
     augment = Experiment.augment
@@ -359,7 +380,7 @@ def test_an_evaluation_goes_on_from_its_last_round(run, monkeypatch):
     model = evaluation.load(folder, 6, config)  # compiled once
     monkeypatch.setattr(evaluation, "load", lambda *_: model)
     evaluation.evaluate(config, folder, "whole")
-    drawn, draw = [], evaluation.Trained.sample_with_counts
+    drawn, draw = [], evaluation.Pretrained.draw
 
     def killed(self, keys, **options):
         drawn.append(len(keys))
@@ -367,7 +388,7 @@ def test_an_evaluation_goes_on_from_its_last_round(run, monkeypatch):
             raise KeyboardInterrupt
         return draw(self, keys, **options)
 
-    monkeypatch.setattr(evaluation.Trained, "sample_with_counts", killed)
+    monkeypatch.setattr(evaluation.Pretrained, "draw", killed)
     with pytest.raises(KeyboardInterrupt):
         evaluation.evaluate(config, folder, "killed")
     (folder / "killed/step_00000006/loss.00_0001.npz").write_bytes(b"PK half a file")

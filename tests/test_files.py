@@ -1,6 +1,7 @@
 """Files of a run: known by what they hold, owned by what made them, readable and writable wherever they are."""
 
 import ast
+import dataclasses
 import io
 import json
 import os
@@ -16,20 +17,20 @@ from PIL import Image
 from test_conditional import saved
 
 import score_sde.evaluate as evaluation
-import score_sde.train as training
-from score_sde import backend, data, page, workdir
+from score_sde import backend, data, page, training, workdir
 from score_sde.build import Experiment
 from score_sde.checkpoints import Checkpoints, Retention, on_host
+from score_sde.command_line import overrides, parse
 from score_sde.controllable.conditions import observation_of
 from score_sde.data.datasets import directory_of
 from score_sde.digest import digest
 from score_sde.errors import UsageError, exit_status
 from score_sde.evaluate import sample
-from score_sde.loaded import restore_state
-from score_sde.main import main, overrides, parse, program_flags
+from score_sde.main import main, program_flags
+from score_sde.pretrained import load
 from score_sde.rounds import Rounds
-from score_sde.train import train
-from score_sde.trained import load
+from score_sde.snapshots import restore_state
+from score_sde.training import train
 
 pytestmark = pytest.mark.usefixtures("one_block")
 ROOT = Path(__file__).parent.parent
@@ -163,9 +164,7 @@ def test_samples_of_other_settings_have_other_names_and_the_same_ones_the_same(r
         return {"num_samples": n, "nfe": 3.0}
 
     def loaded(_, config):
-        model.experiment = Experiment(config)
-        model.__dict__.pop("_samplers", None)
-        return model
+        return dataclasses.replace(model, config=config)
 
     monkeypatch.setattr(evaluation, "load", loaded)
     monkeypatch.setattr(evaluation, "draw_samples", draw)
@@ -197,10 +196,10 @@ def test_samples_of_other_settings_have_other_names_and_the_same_ones_the_same(r
 def going_on(few, tmp_path, monkeypatch):
     """(a function that launches a training of no updates, the config of one that has come to step 7)"""
 
-    def no_updates(experiment, directory, *_):
-        (directory / "checkpoints" / "7").mkdir(exist_ok=True)
+    def no_updates(_, directory, *__, **___):
+        (directory / "checkpoints" / "7").mkdir(parents=True, exist_ok=True)
 
-    monkeypatch.setattr(training, "_loop", no_updates)
+    monkeypatch.setattr(training, "fit", no_updates)
     config = few()
     config.model.num_classes = 0
     config.data.update(dataset="array", path=str(tmp_path / "a.npy"))

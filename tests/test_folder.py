@@ -15,7 +15,7 @@ from score_sde.data.__main__ import main as describe_data
 from score_sde.data.decoding import decode, resize, square
 from score_sde.errors import UsageError
 from score_sde.main import main
-from score_sde.train import train
+from score_sde.training import train
 
 ROOT = Path(__file__).parent.parent
 RNG = np.random.default_rng(0)

@@ -25,18 +25,19 @@ from test_end_to_end import metrics
 
 import score_sde
 from score_sde import import_checkpoint as importer
-from score_sde import loaded, pytorch_files, trained
+from score_sde import pytorch_files
 from score_sde.build import Classification, Experiment, trainable
 from score_sde.checkpoints import steps
 from score_sde.config import FrozenConfig
 from score_sde.errors import UsageError
 from score_sde.evaluate import evaluate, sample
 from score_sde.import_checkpoint import import_checkpoint, main
-from score_sde.loaded import restore_state
 from score_sde.models import MODELS, is_trainable
+from score_sde.pretrained import Pretrained
 from score_sde.reference_checkpoints import leaf_shapes, torch_names
 from score_sde.sde import VE
-from score_sde.train import train
+from score_sde.snapshots import PretrainedClassifier, restore_state
+from score_sde.training import train
 
 SHRUNK = ["--config.data.image_size=16", "--config.model.ch_mult=(1,2)", "--config.model.num_res_blocks=1"]
 SHRUNK += ["--config.model.attn_resolutions=(8,)"]
@@ -77,8 +78,8 @@ def built_once(monkeypatch):
     """The importer, and what loads a workdir, build no experiment that a test has built before."""
     monkeypatch.setattr(importer, "trainable", built)
     monkeypatch.setattr(importer, "leaf_shapes", lambda init_params: leaves(init_params.__self__))
-    monkeypatch.setattr(trained, "Experiment", built)
-    monkeypatch.setattr(loaded, "Classification", built)
+    for kind in (Pretrained, PretrainedClassifier):
+        monkeypatch.setattr(kind, "_made_by", built)
 
 
 def scores(case: str) -> dict[str, np.ndarray]:
@@ -176,9 +177,9 @@ def test_a_genuine_pytorch_file_gives_the_papers_score(official):
         assert words in printed
     golden = scores("ncsnpp_ve_nf4")
     x, t = jnp.asarray(golden["x"]), jnp.asarray(golden["t"])
-    averaged, raw = score_sde.load(folder), score_sde.load(folder, ema=False)
+    averaged = score_sde.load(folder)
+    raw = averaged.at(ema=False)
     assert averaged.step == 400005
-    raw._said = averaged._said  # one program, given the weights of either
     for model, expected in ((averaged, golden["score"]), (raw, golden["score_raw_weights"])):
         for image, golden_image in zip(model.score(x, t), expected, strict=True):
             assert relative(image, golden_image) < 1e-5

@@ -7,7 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from score_sde.main import main, overrides, parse, program_flags
+from score_sde.command_line import overrides, parse
+from score_sde.main import main, program_flags
 
 ROOT = Path(__file__).parent.parent
 CONFIG = str(ROOT / "configs/vp/digits_ddpmpp_continuous.py")
@@ -32,7 +33,7 @@ CONFIG = str(ROOT / "configs/vp/digits_ddpmpp_continuous.py")
         (["--config=configs/missing.py"], "No config file configs/missing.py"),
         (["--config.data.dataset=cifar"], "did you mean 'cifar10'"),
         (["--config.sde.name=vpsd"], "did you mean 'vpsde'"),
-        (["--config.sde.name=vesde"], "is not an argument of VE"),
+        (["--config.sde.name=vesde", "--config.sde.beta_min=0.2"], "Unknown config key 'sde.beta_min'"),
         (["--config.process.name=linear"], "parameterization.name"),
         (["--config.process.name=linear", "--config.sde.beta_max=3"], "sde.beta_max says nothing"),
         (["--config.model.name=ncsnp"], "did you mean 'ncsnpp'"),

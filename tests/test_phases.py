@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from jax import monitoring
 
-from score_sde import evaluate, train
+from score_sde import evaluate, training
 from score_sde.profiling import WARM_UP
 
 pytestmark = pytest.mark.usefixtures("one_block")
@@ -34,9 +34,9 @@ def test_nothing_is_compiled_after_the_first_step_of_each_phase(tiny_config, tmp
     config = tiny_config()
     config.training.update(n_iters=6, snapshot_sampling=True)
     config.eval.update(begin_ckpt=1, end_ckpt=3, enable_sampling=True, num_samples=16, enable_bpd=True)
-    counts, sheet, write = [], train._sample_sheet, evaluate.page.write
-    monkeypatch.setattr(train, "_sample_sheet", lambda *args: (sheet(*args), counts.append(len(compilations))))
-    train.train(config, tmp_path)
+    counts, sheet, write = [], training._sample_sheet, evaluate.page.write
+    monkeypatch.setattr(training, "_sample_sheet", lambda *args: (sheet(*args), counts.append(len(compilations))))
+    training.train(config, tmp_path)
     assert counts[0] > 0 and counts == counts[:1] * 3 and len(compilations) == counts[0]
 
     counts.clear()
@@ -46,7 +46,7 @@ def test_nothing_is_compiled_after_the_first_step_of_each_phase(tiny_config, tmp
 
 
 def test_a_step_moves_nothing_to_the_host(tiny_config, tmp_path, monkeypatch):
-    config, guards, step = tiny_config(), [], train.train_step
+    config, guards, step = tiny_config(), [], training.train_step
     pixels = np.zeros((16, 8, 8, 1), np.uint8)
     config.training.update(n_iters=1, snapshot_sampling=False)
 
@@ -56,8 +56,8 @@ def test_a_step_moves_nothing_to_the_host(tiny_config, tmp_path, monkeypatch):
         assert not re.search("callback|outfeed|infeed|send|recv", text)
         return lambda *args: (guards.append(jax.config.jax_transfer_guard_device_to_host), update(*args))[1]
 
-    monkeypatch.setattr(train, "train_step", noted)
-    train.train(config, tmp_path)
+    monkeypatch.setattr(training, "train_step", noted)
+    training.train(config, tmp_path)
     assert guards == ["disallow"]  # on a CPU, where all memory is the host's, nothing else would show it
 
 
@@ -65,7 +65,7 @@ def test_a_profile_is_a_trace_that_opens_in_a_browser(tiny_config, tmp_path, cap
     config = tiny_config()
     config.training.update(n_iters=WARM_UP + 3, snapshot_freq=100, snapshot_freq_for_preemption=100)
     config.profile = 2
-    train.train(config, tmp_path)
+    training.train(config, tmp_path)
     (path,) = (tmp_path / "profile").rglob("perfetto_trace.json.gz")
     events = json.loads(gzip.decompress(path.read_bytes()))["traceEvents"]
     calls = sum(event.get("name", "").startswith("PjitFunction(step)") for event in events)

@@ -37,7 +37,7 @@ class Counting(data.InMemory):
 def test_prefetched_batches_are_those_of_their_steps():
     plain = data.batches(Counting(), 8, seed=5, start_step=3)
     expected = {step: batch.images for _, (step, batch) in zip(range(27), plain, strict=False)}
-    with data.prefetched(Counting(), 8, seed=5, steps=range(3, 30)) as batches:
+    with data.prefetched(data.batch_fn(Counting(), 8, seed=5), range(3, 30)) as batches:
         found = {step: images for step, images, _ in batches}
     assert list(found) == list(range(3, 30))
     for step, images in found.items():
@@ -47,7 +47,7 @@ def test_prefetched_batches_are_those_of_their_steps():
 
 def test_labels_come_with_their_images():
     source = data.InMemory(PIXELS, PIXELS[:, 0, 0, 0])  # its first pixel is an image's label
-    with data.prefetched(source, 8, seed=5, steps=range(9), entries=LABELS) as batches:
+    with data.prefetched(data.batch_fn(source, 8, seed=5, entries=LABELS), range(9)) as batches:
         for _, images, cond in batches:
             labels = cond["labels"]
             assert labels.dtype == jnp.int32 and labels.sharding.is_equivalent_to(parallel.shardings(0), 1)
@@ -57,14 +57,14 @@ def test_labels_come_with_their_images():
 @pytest.mark.parametrize("n", [0, 1, AHEAD - 1, AHEAD, AHEAD + 1])
 def test_no_batch_is_taken_that_no_step_takes(n):
     source = Counting()
-    with data.prefetched(source, 8, seed=5, steps=range(n)) as batches:
+    with data.prefetched(data.batch_fn(source, 8, seed=5), range(n)) as batches:
         assert [step for step, *_ in batches] == list(range(n))
     assert source.taken == n
 
 
 def test_a_few_batches_are_ready_before_they_are_asked_for_and_no_more():
     source = Counting()
-    with data.prefetched(source, 8, seed=5, steps=range(1000)) as batches:
+    with data.prefetched(data.batch_fn(source, 8, seed=5), range(1000)) as batches:
         next(batches)
         deadline = time.monotonic() + 10
         while source.taken < AHEAD + 1 and time.monotonic() < deadline:
@@ -77,7 +77,10 @@ def test_a_few_batches_are_ready_before_they_are_asked_for_and_no_more():
 
 def test_what_goes_wrong_is_raised_at_its_batch_and_the_thread_ends():
     found = []
-    with pytest.raises(OSError, match="on fire"), data.prefetched(Counting(4), 8, seed=5, steps=range(9)) as batches:
+    with (
+        pytest.raises(OSError, match="on fire"),
+        data.prefetched(data.batch_fn(Counting(4), 8, seed=5), range(9)) as batches,
+    ):
         for step, *_ in batches:
             found.append(step)
     assert found == [0, 1, 2]
@@ -86,7 +89,7 @@ def test_what_goes_wrong_is_raised_at_its_batch_and_the_thread_ends():
 
 def test_the_thread_ends_when_the_training_fails():
     source = Counting()
-    with pytest.raises(KeyError), data.prefetched(source, 8, seed=5, steps=range(1000)) as batches:
+    with pytest.raises(KeyError), data.prefetched(data.batch_fn(source, 8, seed=5), range(1000)) as batches:
         for step, *_ in batches:
             if step == 3:
                 raise KeyError("of the training")

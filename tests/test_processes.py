@@ -257,12 +257,12 @@ def test_a_mistake_is_said_once_by_all(tmp_path, data_dir):
 FAILING = """
 import sys
 import jax
-from score_sde import main, train
+from score_sde import main, training
 def load_data(*_, **__):
     if jax.process_index() == 1:
         raise RuntimeError("the disk is on fire")
     return original(*_, **__)
-original, train.load_data = train.load_data, load_data
+original, training.load_data = training.load_data, load_data
 sys.exit(main.main())
 """
 

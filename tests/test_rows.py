@@ -18,7 +18,7 @@ from score_sde.main import main
 from score_sde.metrics import at_the_ends, compared
 from score_sde.paths import PROCESSES
 from score_sde.process import before_noise
-from score_sde.train import train
+from score_sde.training import train
 from score_sde.weights import LikelihoodWeight
 
 pytestmark = pytest.mark.usefixtures("one_block", "compiled_once")

@@ -17,6 +17,7 @@ from older_workdir import ADDED, OTHERWISE, older
 
 from configs.presets import compose, ddpmpp, digits, small, vp
 from score_sde import build, conditional, dequantization, ema, likelihood, paths, recipe, sampling, sde, times, weights
+from score_sde.command_line import parse
 from score_sde.config import (
     ARGUMENTS,
     FREE_SECTIONS,
@@ -38,9 +39,10 @@ from score_sde.controllable.posterior import METHODS
 from score_sde.data import DATASETS, dataset
 from score_sde.describe import planned_nfe
 from score_sde.errors import UsageError
-from score_sde.main import main, parse, program_flags
-from score_sde.models import CLASSIFIERS, MODELS, PRECISIONS
+from score_sde.main import main, program_flags
+from score_sde.models import CLASSIFIERS, ENCODERS, MODELS, PRECISIONS
 from score_sde.parameterization import NOISE_CONDS, PARAMETERIZATIONS
+from score_sde.pieces import arguments_of
 from score_sde.workdir import flatten
 
 ROOT = Path(__file__).parent.parent
@@ -107,13 +109,14 @@ def test_every_key_is_read_somewhere_and_one_that_is_not_is_found():
         ("parameterization", PARAMETERIZATIONS),
         ("times", times.TIMES),
         ("weight", weights.WEIGHTS),
+        ("encoder", ENCODERS),
         ("model", MODELS | CLASSIFIERS),
     ],
     ids=lambda value: value if isinstance(value, str) else "",
 )
 def test_every_argument_of_every_class_is_a_key_and_every_such_key_an_argument(section, choices):
-    fields = {field.name for cls in choices.values() for field in dataclasses.fields(cls)}
-    fields -= {*recipe.NO_ARGUMENTS, "num_levels"}  # the latter is sde.num_scales
+    fields = {name for row in choices for name in arguments_of(f"{section}.name", row)}
+    fields -= {"num_levels"}  # it is sde.num_scales
     own = {"name"} | ({"scale_by_sigma"} if section == "model" else set())
     assert {name.partition(".")[2] for name in KEYS if name.startswith(f"{section}.")} == fields | own
 
@@ -131,6 +134,7 @@ NAMED = [
     ("weight.name", weights.WEIGHTS),
     ("weight.reduction", weights.REDUCTIONS),
     ("weight.base", weights.WEIGHTS),
+    ("encoder.name", ENCODERS),
     ("model.name", MODELS | CLASSIFIERS),
     ("sampling.method", sampling.SAMPLERS),
     ("sampling.predictor", sampling.PREDICTORS),

@@ -12,7 +12,7 @@ import optax
 import pytest
 
 from configs.vp.digits_ddpmpp_continuous import get_config
-from score_sde import backend, train
+from score_sde import backend, training
 from score_sde.build import Experiment
 from score_sde.errors import UsageError
 from score_sde.models import DDPM, PRECISIONS, NCSNpp, NCSNv2, WideResnet
@@ -39,7 +39,7 @@ class Step:
 
         zeros = jax.tree.map(lambda shape: np.zeros(shape.shape, shape.dtype), self.experiment.state_shapes)
         self.state = zeros._replace(params=jax.tree.map(draw, self.experiment.param_shapes))
-        self.step = jax.jit(train.train_step(self.experiment))
+        self.step = jax.jit(training.train_step(self.experiment))
 
     def __call__(self):
         state, loss = self.step(self.state, PIXELS)
@@ -170,5 +170,5 @@ def test_a_batch_must_split_into_its_parts(tiny_config, tmp_path):
     config = tiny_config()
     config.training.accumulate = 3
     with pytest.raises(UsageError, match=r"a positive multiple of training\.accumulate=3"):
-        train.train(config, tmp_path)
+        training.train(config, tmp_path)
     assert not list(tmp_path.iterdir())

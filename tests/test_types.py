@@ -17,7 +17,7 @@ from score_sde.randomness import keep_mask
 from score_sde.sampling import CORRECTORS, PREDICTORS, SAMPLERS
 from score_sde.sde import VE, VP, SubVP
 from score_sde.times import TIMES
-from score_sde.train import train_step
+from score_sde.training import train_step
 
 N, SHAPE = 2, (4, 4, 3)
 KEYS = jax.ShapeDtypeStruct((N,), jax.random.key(0).dtype)

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from configs.vp.digits_ddpmpp_continuous import get_config
 from score_sde import page
-from score_sde.train import train
+from score_sde.training import train
 from score_sde.writer import read_lines
 
 SEEDS = (0, 1, 2)

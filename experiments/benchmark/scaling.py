@@ -54,7 +54,7 @@ def measure(fsdp: int) -> dict:
     from score_sde import parallel
     from score_sde.build import Experiment
     from score_sde.memory import tree_bytes
-    from score_sde.train import compiled_step
+    from score_sde.training import compiled_step
 
     experiment = Experiment(get_config())
     update = compiled_step(experiment, parallel.fully_sharded(experiment.state_shapes, fsdp))

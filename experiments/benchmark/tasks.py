@@ -23,7 +23,7 @@ from score_sde.parallel import fully_sharded, pmap, split
 from score_sde.process import LEAST_TIME
 from score_sde.randomness import batch_keys
 from score_sde.sampling import advance
-from score_sde.train import compiled_step
+from score_sde.training import compiled_step
 
 STEPS = 4  # of a sampler, in one timing
 
@@ -107,7 +107,7 @@ def load(experiment: Experiment, batch: int) -> Task:
     batches = max(8192 // batch, 2)
 
     def run() -> None:
-        with data.prefetched(source, batch, seed=0, steps=range(batches)) as stream:
+        with data.prefetched(data.batch_fn(source, batch, seed=0), range(batches)) as stream:
             for _, pixels, _ in stream:
                 jax.block_until_ready(pixels)
 

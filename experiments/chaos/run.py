@@ -33,8 +33,9 @@ from score_sde import workdir
 from score_sde.array_types import PyTree
 from score_sde.build import Experiment
 from score_sde.checkpoints import on_host
+from score_sde.command_line import parse
 from score_sde.errors import UsageError
-from score_sde.main import parse, program_flags
+from score_sde.main import program_flags
 from score_sde.progress import bar
 
 COLUMNS = ("life", "phase", "aimed at", "hit", "went on from", "lost", "equal")

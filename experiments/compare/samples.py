@@ -38,7 +38,7 @@ def draw(runs: Sequence[Run], n: int, seed: int) -> tuple[list[Drawn], dict[str,
 def _draw(run: Run, n: int, seed: int) -> Drawn:
     model = score_sde.load(run.directory)
     with bar(f"sampling {run.name}", n, "img") as progress:
-        x, nfe = model.sample_with_nfe(batch_keys(jax.random.key(seed), n), report=reporter(progress, n))
+        x, nfe, _ = model.draw(batch_keys(jax.random.key(seed), n), report=reporter(progress, n))
         progress.update(n - progress.n)
     method, condition = model.config.sampling.method.lower(), model.config.sampling.condition
     about = f"step {model.step:,}, {method}, {np.mean(nfe):g} evaluations"

@@ -11,12 +11,12 @@ from experiments.digits.config import get_config as get_score
 from score_sde import images
 from score_sde.controllable.conditions import observation_of
 from score_sde.data import Source
+from score_sde.pretrained import Pretrained, load
 from score_sde.progress import bar, reporter
 from score_sde.randomness import Stream, sample_keys, stream
 from score_sde.reconstruct import reconstruct, sheet
 from score_sde.rounds import Arrays
-from score_sde.train import train
-from score_sde.trained import Trained, load
+from score_sde.training import train
 
 EACH = 20  # samples of each class
 SCALE = 4.0  # of the classifier's guidance
@@ -65,7 +65,7 @@ def of_classes(workdir: Path, train_set: Source, held_out: Source) -> OfClasses:
     classes = np.repeat(np.arange(10), EACH)
     keys = sample_keys(stream(jax.random.key(model.config.seed + 2), Stream.SAMPLE), np.arange(len(classes)))
     with bar("sampling (class)", len(classes), "img") as progress:
-        x, nfe = model.sample_with_nfe(keys, report=reporter(progress, len(classes)), cond={"labels": classes})
+        x, nfe, _ = model.draw(keys, report=reporter(progress, len(classes)), cond={"labels": classes})
     pixels = images.to_pixels(x)
     judge = _judge(train_set)
     confusion = np.zeros((10, 10), int)
@@ -92,7 +92,7 @@ def halves(workdir: Path, held_out: Source) -> Halves:
     return Halves(sheet(rounds[""], FILLED, magnify=8), result)
 
 
-def _load(workdir: Path, config) -> Trained:
+def _load(workdir: Path, config) -> Pretrained:
     """The demo's model, to be sampled otherwise."""
     stored = load(workdir).config
     config.data.update(stored.data.to_dict())

@@ -12,9 +12,9 @@ import numpy as np
 
 from experiments.digits.conditional import EACH, FILLED, SAMPLER, SCALE, STEPS, Halves, OfClasses
 from score_sde import images, page, workdir
+from score_sde.pretrained import Pretrained
 from score_sde.report import baselines, figures
 from score_sde.report import text as page_text
-from score_sde.trained import Trained
 
 TIMES = 10  # columns of the trajectory
 NAMES = {"pc": "Predictor-corrector", "ode": "Probability-flow ODE"}
@@ -30,7 +30,7 @@ class SamplerResult(NamedTuple):
 def write_report(
     folder: Path,
     title: str,
-    model: Trained,
+    model: Pretrained,
     real: np.ndarray,
     samplers: list[SamplerResult],
     trajectory: np.ndarray,

@@ -16,11 +16,11 @@ from score_sde import images, measures
 from score_sde.array_types import Keys
 from score_sde.errors import UsageError
 from score_sde.evaluate import bits_per_dim
+from score_sde.pretrained import Pretrained, load
 from score_sde.progress import bar, reporter
 from score_sde.randomness import Stream, sample_keys, stream
 from score_sde.sampling import advance
-from score_sde.train import load_data, train
-from score_sde.trained import Trained, load
+from score_sde.training import load_data, train
 
 SAMPLES = 40
 TRAJECTORIES = 8
@@ -64,23 +64,23 @@ def _measured(workdir: Path, samplers: list[SamplerResult]) -> dict[str, dict[st
     return {each.name: measure(measure.features.of(each.pixels), {"sampler": each.name}) for each in samplers}
 
 
-def _keys(model: Trained) -> Keys:
+def _keys(model: Pretrained) -> Keys:
     return sample_keys(stream(jax.random.key(model.config.seed + 1), Stream.SAMPLE), jnp.arange(SAMPLES))
 
 
-def _sample(model: Trained, method: str) -> SamplerResult:
+def _sample(model: Pretrained, method: str) -> SamplerResult:
     """Timed without compilation, which is done first."""
     keys = _keys(model)
-    model.sample_with_nfe(keys, method, compile_only=True)
+    model.draw(keys, method, compile_only=True)
     with bar(f"sampling ({method})", SAMPLES, "img") as progress:
         started = time.monotonic()
-        x, nfe = model.sample_with_nfe(keys, method, reporter(progress, SAMPLES))
+        x, nfe, _ = model.draw(keys, method, reporter(progress, SAMPLES))
         x = np.asarray(x)
         seconds = time.monotonic() - started
     return SamplerResult(method, images.to_pixels(x), float(np.mean(nfe)), seconds)
 
 
-def _trajectory(model: Trained) -> tuple[SamplerResult, np.ndarray]:
+def _trajectory(model: Pretrained) -> tuple[SamplerResult, np.ndarray]:
     """The predictor-corrector sampler in parts, timed without compilation, and how the first samples come about.
 
     That is pixels (samples x times), from noise to the result, at evenly spaced times.

@@ -10,7 +10,7 @@ import numpy as np
 import score_sde
 from experiments.first_run.config import get_config
 from score_sde import files, images, metrics
-from score_sde.train import load_data, train
+from score_sde.training import load_data, train
 
 SAMPLERS = {
     "dpmpp_2m": dict(num_steps=20),

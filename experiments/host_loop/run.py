@@ -14,13 +14,13 @@ from scipy.integrate import solve_ivp
 from score_sde import images
 from score_sde.errors import UsageError
 from score_sde.likelihood import bits_per_dim, hutchinson
+from score_sde.pretrained import Pretrained, load
 from score_sde.process import LEAST_TIME
 from score_sde.progress import bar
 from score_sde.randomness import Stream, rademacher, sample_keys, stream
 from score_sde.sampling import advance
 from score_sde.sampling.probability_flow import drift, probability_flow
-from score_sde.train import load_data
-from score_sde.trained import Trained, load
+from score_sde.training import load_data
 
 
 def run(workdir: Path, batch: int, rounds: int, tolerance: float) -> int:
@@ -86,7 +86,7 @@ def _solve(make_solver: Callable) -> Callable:
     return program
 
 
-def _device_likelihood(model: Trained, keys, x, tol: float) -> tuple[np.ndarray, float]:
+def _device_likelihood(model: Pretrained, keys, x, tol: float) -> tuple[np.ndarray, float]:
     def solver(params):
         predict = model.experiment.model(params)
         return bits_per_dim(model.sde, predict, offset_bits=0, rtol=tol, atol=tol, eps=LEAST_TIME)
@@ -95,7 +95,7 @@ def _device_likelihood(model: Trained, keys, x, tol: float) -> tuple[np.ndarray,
     return np.asarray(bits), float(np.mean(nfe))
 
 
-def _device_sampling(model: Trained, keys, latents, tol: float) -> tuple[np.ndarray, float]:
+def _device_sampling(model: Pretrained, keys, latents, tol: float) -> tuple[np.ndarray, float]:
     def solver(params):
         predict = model.experiment.model(params)
         return probability_flow(model.sde, predict, rtol=tol, atol=tol, noise_removal=False)
@@ -104,7 +104,7 @@ def _device_sampling(model: Trained, keys, latents, tol: float) -> tuple[np.ndar
     return np.asarray(x), float(np.mean(nfe))
 
 
-def _host_sampling(model: Trained, latents, tol: float) -> tuple[np.ndarray, float]:
+def _host_sampling(model: Pretrained, latents, tol: float) -> tuple[np.ndarray, float]:
     velocity = _compiled(
         ("velocity",), lambda: lambda params, t, x: drift(model.sde, model.experiment.model(params))(t, x)
     )
@@ -118,7 +118,7 @@ def _host_sampling(model: Trained, latents, tol: float) -> tuple[np.ndarray, flo
     return solution.y[:, -1].reshape(latents.shape), solution.nfev
 
 
-def _host_likelihood(model: Trained, keys, x, tol: float, *, fused: bool) -> tuple[np.ndarray, float]:
+def _host_likelihood(model: Pretrained, keys, x, tol: float, *, fused: bool) -> tuple[np.ndarray, float]:
     """fused: one program for drift and divergence, in forward mode; else two, in reverse mode, as the paper's code."""
     probe = rademacher(stream(keys, Stream.PROBE), x.shape[1:])
     n, size = len(x), x.size

@@ -23,7 +23,7 @@ from score_sde.processes import together
 from score_sde.progress import Runner
 from score_sde.randomness import sample_keys
 from score_sde.state import TrainState
-from score_sde.train import train_step
+from score_sde.training import train_step
 
 SAMPLES = 16
 STEPS, SAVED = 4, 2  # updates, and those made before the checkpoint

@@ -19,7 +19,7 @@ from score_sde import data, parallel
 from score_sde.build import Experiment
 from score_sde.errors import UsageError
 from score_sde.progress import bar
-from score_sde.train import train_step
+from score_sde.training import train_step
 
 BATCH = 128
 IMAGES = {"in memory": 50_000, "ArrayRecord": 8192, "folder of PNG": 4096, "folder of JPEG": 512}
@@ -71,7 +71,7 @@ def _delivery(source: data.Source, batches: int) -> Callable[[], int]:
     """Takes so many batches as a training does, and does nothing with them."""
 
     def take() -> int:
-        with data.prefetched(source, BATCH, seed=0, steps=range(batches)) as stream:
+        with data.prefetched(data.batch_fn(source, BATCH, seed=0), range(batches)) as stream:
             for _, images, _ in stream:
                 images.block_until_ready()
         return batches * BATCH

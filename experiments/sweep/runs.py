@@ -16,7 +16,7 @@ from ml_collections import ConfigDict
 
 from experiments.sweep.definition import Sweep
 from experiments.sweep.space import Point
-from score_sde import main, workdir
+from score_sde import command_line, workdir
 from score_sde.checkpoints import steps
 from score_sde.config import PLACES
 from score_sde.errors import UsageError
@@ -146,7 +146,7 @@ def resolve(sweep: Sweep, point: Point, folder: Path, budget: int | None = None,
 
 def parsed(file: str, flags: Sequence[str]) -> ConfigDict:
     """The config of a file with flags, checked as the program's own command line. Raises `UsageError`."""
-    return main.parse(["sweep", f"--config={file}", *flags], lambda _: None, "").config
+    return command_line.parse(["sweep", f"--config={file}", *flags], lambda _: None, "").config
 
 
 def flag(key: str, value: Any) -> str:

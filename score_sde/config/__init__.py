@@ -21,6 +21,8 @@ from score_sde.config.table import (
     KEYS,
     MOVED,
     OF_MACHINE,
+    OF_ONE_CLASS,
+    PIECES,
     PLACES,
     REMOVED,
     REPLACED,
@@ -28,7 +30,7 @@ from score_sde.config.table import (
     is_nullable,
     parsed,
 )
-from score_sde.config.tree import Config, FrozenConfig, base
+from score_sde.config.tree import Config, FrozenConfig, base, placeholder
 
 __all__ = [
     "ALLOWED",
@@ -39,6 +41,8 @@ __all__ = [
     "KEYS",
     "MOVED",
     "OF_MACHINE",
+    "OF_ONE_CLASS",
+    "PIECES",
     "PLACES",
     "REMOVED",
     "REPLACED",
@@ -52,4 +56,5 @@ __all__ = [
     "completed",
     "is_nullable",
     "parsed",
+    "placeholder",
 ]

@@ -92,8 +92,22 @@ WEIGHT = {
     "features": _argument(int, "Features of the noise level from which uncertainty is learned, at least 1"),
 }
 
+ENCODER = {
+    "name": Key(
+        "",
+        "Encoder of the conditions that a network takes besides classes; empty: none",
+        "score_sde.models:ENCODERS",
+        takes_path=True,
+    ),
+    "size": _argument(int, "Length of the vector that comes with each image, at least 1"),
+    "entry": _argument(str, "Name of the condition's entry; the data set gives the same"),
+    "features": _argument(int, "Width of the encoder's embedding, at least 1"),
+}
+
 SDE = {
-    "name": Key("vesde", "SDE of the paper", "score_sde.sde:SDES", formerly=("training.sde", "training.loss")),
+    "name": Key(
+        "vesde", "SDE of the paper", "score_sde.sde:SDES", takes_path=True, formerly=("training.sde", "training.loss")
+    ),
     **{name: dataclasses.replace(key, formerly=(f"model.{name}",)) for name, key in _required(SCHEDULE).items()},
 }
 MODEL = {

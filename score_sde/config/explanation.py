@@ -4,7 +4,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from score_sde.config.keys import ABSENT, Differs, Key
-from score_sde.config.table import ARGUMENTS, KEYS
+from score_sde.config.table import ARGUMENTS, FREE_SECTIONS, KEYS, MOVED, PIECES, REMOVED
 from score_sde.errors import UsageError, nearest
 
 HEAD = """\
@@ -55,6 +55,9 @@ def page() -> str:
             lines += ["| key | default | what it is | values | |", "|---|---|---|---|---|"]
         cells = (f"`{key.name}`", _default(key), key.sentence, key.range, LETTERS[key.differs.name])
         lines.append("| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |")
+    lines += ["", "## Keys of the paper's code that moved, or are gone", "", "| key | here |", "|---|---|"]
+    lines += [f"| `{old}` | `{new}` |" for old, new in MOVED.items()]
+    lines += [f"| `{old}` | gone: {why} |" for old, why in REMOVED.items()]
     return "\n".join(lines) + "\n"
 
 
@@ -67,7 +70,9 @@ def _line(key: Key, value: Any) -> str:
 
 def _unknown(name: str, values: Mapping[str, Any]) -> str:
     section = name.partition(".")[0]
-    return f"Argument of {section}.name={values.get(f'{section}.name')}. May differ {Differs.NEVER.value}."
+    piece = next((key for key in PIECES if key.startswith(f"{section}.")), section)
+    differs = (Differs.LATER if section in FREE_SECTIONS else Differs.NEVER).value
+    return f"Argument of {piece}={values.get(piece)}. May differ {differs}."
 
 
 def _default(key: Key) -> str:

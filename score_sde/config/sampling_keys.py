@@ -52,8 +52,8 @@ SAMPLING = {
     ),
     "condition": Key(
         "",
-        "Condition of the samples: a class (class=3, class=all), an observation (inpaint=right_half, colorize, "
-        'superresolve=4, deblur=2.0, sense=0.3), or both, joined by ";"',
+        "Condition of the samples: a class (class=3, class=all) or rows of other conditions (cond=FILE.npz), an "
+        'observation (inpaint=right_half, colorize, superresolve=4, deblur=2.0, sense=0.3), or both, joined by ";"',
     ),
     "ema": Key("", "Average of ema.profiles that snapshots, eval and sample use; empty: the first"),
 }
@@ -108,7 +108,12 @@ EVAL = {
 }
 
 METRICS = {
-    "features": Key("inception", "Features that samples and data are compared by", ("inception", "trained", "none")),
+    "features": Key(
+        "inception",
+        "Features that samples and data are compared by",
+        ("inception", "trained", "none"),
+        takes_path=True,
+    ),
     "weights": Key("", "File of Inception's weights; empty: in `dir`, downloaded", moves_numbers=False),
     "statistics": Key("", "File of the data's statistics; empty: in `dir`, computed"),
     "dir": Key(

@@ -4,7 +4,7 @@ import dataclasses
 from collections.abc import Mapping
 from typing import Any
 
-from score_sde.config.argument_keys import MODEL, PARAMETERIZATION, PROCESS, SDE, TIMES, WEIGHT
+from score_sde.config.argument_keys import ENCODER, MODEL, PARAMETERIZATION, PROCESS, SDE, TIMES, WEIGHT
 from score_sde.config.keys import SAME, Differs, Key
 from score_sde.config.sampling_keys import DEQUANTIZER, EVAL, GUIDANCE, METRICS, SAMPLING, WANDB
 from score_sde.config.training_keys import DATA, EMA, OPTIM, RUN, TRAINING
@@ -25,14 +25,15 @@ SECTIONS: dict[str, tuple[Differs, dict[str, Key]]] = {
     "parameterization": (Differs.NEVER, PARAMETERIZATION),
     "times": (Differs.NEVER, TIMES),
     "weight": (Differs.NEVER, WEIGHT),
+    "encoder": (Differs.NEVER, ENCODER),
     "sde": (Differs.NEVER, SDE),
     "model": (Differs.NEVER, MODEL),
 }
-ARGUMENTS = ("process", "parameterization", "times", "weight", "sde", "model")  # of the class that `name` chooses
-OF_ONE_CLASS = (
-    "sde",
-    "model",
-)  # whose sections hold the arguments of that class; the others hold those of all, or None
+# Sections of a piece's arguments; those of one class hold its arguments alone, the others those of all, or None.
+ARGUMENTS = ("process", "parameterization", "times", "weight", "encoder", "sde", "model")
+OF_ONE_CLASS = ("sde", "model")
+# The keys that name a piece, a row of a dictionary or an import path, whose arguments join its section.
+PIECES = (*(f"{section}.name" for section in ARGUMENTS), "sampling.method", "data.dataset", "metrics.features")
 
 
 def _named() -> dict[str, Key]:
@@ -72,11 +73,6 @@ REMOVED = {
     "data.tfrecords_path": "ffhq_* and celebahq_* are prepared from TFRecord files in the folder config.data.archives",
     "device": "JAX takes the accelerators it finds; the environment's JAX_PLATFORMS chooses",
 }
-
-
-def is_path(name: Any) -> bool:
-    """Whether a name in a config is an import path, "module:attribute"."""
-    return isinstance(name, str) and ":" in name
 
 
 def is_nullable(name: str) -> bool:

@@ -80,6 +80,7 @@ DATA = {
         ALLOWED,
         any_case=True,
         others=True,
+        takes_path=True,
     ),
     "path": Key(
         "", "Where the user's own images are: a directory for folder, a .npz or .npy file for array", differs=MACHINE

@@ -3,10 +3,15 @@
 from typing import Any
 
 from ml_collections import ConfigDict, FieldReference, FrozenConfigDict
+from ml_collections.config_dict import placeholder
 
 from score_sde.config.keys import ABSENT, plain
-from score_sde.config.table import ARGUMENTS, KEYS, MOVED, REMOVED, is_path
+from score_sde.config.table import ARGUMENTS, KEYS, MOVED, PIECES, REMOVED
 from score_sde.errors import UsageError
+from score_sde.import_paths import is_import_path
+
+__all__ = ["Config", "FrozenConfig", "base", "placeholder"]
+NAMING = dict(key.split(".") for key in PIECES)  # the key of a section that names a piece
 
 
 class Config(ConfigDict):
@@ -58,14 +63,14 @@ class Config(ConfigDict):
 
     def _key(self, name: str) -> Any:
         """The row of a key in this section; None for a section, and for what a class of the user's own takes."""
-        if name != "name" and self._takes_any:
+        if name != "name" and self._section in ARGUMENTS and self._takes_any:
             return None
         return KEYS.get(f"{self._section}.{name}" if self._section else name)
 
     @property
     def _takes_any(self) -> bool:
-        """Whether these are arguments of a class at an import path, which alone knows their names."""
-        return self._section in ARGUMENTS and is_path(self._fields.get("name"))
+        """Whether there are arguments of a piece at an import path, which alone knows their names."""
+        return is_import_path(self._fields.get(NAMING.get(self._section)))
 
     def _check_known(self, name: str) -> None:
         """Raises `UsageError` for a key that is not in a locked config because it has moved or is gone."""

@@ -1,10 +1,11 @@
 """What `config.sampling.condition` can say: entries kind=argument, joined by ";", as class=3;inpaint=right_half.
 
-A class and one observation of test images can be asked for together.
+A class or other conditions, and one observation of test images, can be asked for together.
 
 | condition              | samples                                                                                     |
 |------------------------|---------------------------------------------------------------------------------------------|
 | `class=3`, `class=all` | of one class; of each in turn                                                               |
+| `cond=FILE.npz`        | of the network's conditions: arrays by entry, whose rows are taken in turn                  |
 | `inpaint=WHERE`        | of what is hidden: left_half, right_half, top_half, bottom_half, center; a fraction of the  |
 |                        | pixels, at random, as 0.9; or a PNG file of the images' size, black where they are hidden   |
 | `colorize`             | in colour, of grey images                                                                   |
@@ -26,6 +27,7 @@ from score_sde.controllable.operators import Average, Blur, Inpaint, Operator, S
 from score_sde.data.decoding import decode
 from score_sde.digest import digest
 from score_sde.errors import UsageError, one_of
+from score_sde.files import read_arrays
 
 Shape = tuple[int, int, int]
 Operators = Callable[[int], Operator]  # of batches of so many images
@@ -51,10 +53,12 @@ def parts(condition: str) -> dict[str, str]:
     found: dict[str, str] = {}
     for entry in filter(None, map(str.strip, condition.split(";"))):
         kind, _, argument = entry.partition("=")
-        one_of("sampling.condition", kind, ("class", *KINDS))
+        one_of("sampling.condition", kind, ("class", "cond", *KINDS))
         if kind in found:
             raise UsageError(f"sampling.condition={condition} names {kind} twice; name each kind once.")
         found[kind] = argument
+    if "class" in found and "cond" in found:
+        raise UsageError(f"sampling.condition={condition} asks for a class and a file; put labels into the file.")
     if len(observations := [kind for kind in found if kind in KINDS]) > 1:
         raise UsageError(f"sampling.condition={condition} asks for {' and '.join(observations)}; choose one.")
     return found
@@ -70,6 +74,30 @@ def chosen_class(condition: str) -> int | str | None:
     return argument if argument == ALL else int(argument)
 
 
+def chosen_rows(condition: str) -> dict[str, np.ndarray] | None:
+    """The arrays of the file that `cond` names, by entry; None if it names none. Raises `UsageError` for others."""
+    argument = parts(condition).get("cond")
+    if argument is None:
+        return None
+    found = read_arrays(expanded(argument))
+    if not found:
+        raise UsageError(f"sampling.condition=cond={argument} must name an .npz file of arrays, one for each entry.")
+    lengths = {name: len(array) if array.ndim else 0 for name, array in found.items()}
+    if len(set(lengths.values())) != 1 or 0 in lengths.values():
+        told = ", ".join(f"{length} of {name}" for name, length in lengths.items())
+        raise UsageError(f"{argument} must have as many rows of each entry, and has {told}.")
+    return found
+
+
+def identity_of(condition: str) -> str:
+    """The condition, in which a file of rows stands by its digest."""
+    rows = chosen_rows(condition)
+    if rows is None:
+        return condition
+    told = parts(condition) | {"cond": f"{'+'.join(sorted(rows))}:{digest(rows)}"}
+    return ";".join(f"{kind}={argument}" for kind, argument in told.items())
+
+
 def observation_of(condition: str, image_shape: Shape) -> Observe | None:
     """The operator that is asked for, or None if none is. Raises `UsageError` for what images of the shape have not."""
     asked = parts(condition)
@@ -78,8 +106,9 @@ def observation_of(condition: str, image_shape: Shape) -> Observe | None:
         return None
     operators = KINDS[kind](asked[kind], image_shape)
     arrays = jax.tree.leaves(operators(1))
-    of_class = [f"class={asked['class']}"] if "class" in asked else []
-    return Observe(operators, ";".join([*of_class, f"{kind}={digest(arrays) if arrays else asked[kind]}"]))
+    others = [f"{name}={asked[name]}" for name in ("class", "cond") if name in asked]
+    seen = f"{kind}={digest(arrays) if arrays else asked[kind]}"
+    return Observe(operators, ";".join([*map(identity_of, others), seen]))
 
 
 def _inpaint(argument: str, shape: Shape) -> Operators:

@@ -1,6 +1,6 @@
 """Data sets by name, and batches of them."""
 
-from score_sde.data.batches import batch_indices, batches, on_devices, padded_chunks, prefetched
+from score_sde.data.batches import batch_fn, batch_indices, batches, on_devices, padded_chunks, prefetched
 from score_sde.data.datasets import DATASETS, dataset
 from score_sde.data.loading import OPTIONS, Options, load, summary
 from score_sde.data.sources import Batch, InMemory, OnDisk, Source
@@ -13,6 +13,7 @@ __all__ = [
     "OnDisk",
     "Options",
     "Source",
+    "batch_fn",
     "batch_indices",
     "batches",
     "dataset",

@@ -8,12 +8,12 @@ import numpy as np
 from absl import flags
 
 from score_sde import data, files, images
+from score_sde.command_line import parse
 from score_sde.data import records
 from score_sde.data.decoding import resize
 from score_sde.data.loading import OWN
 from score_sde.errors import exit_status, shown
-from score_sde.main import parse
-from score_sde.train import load_data
+from score_sde.training import load_data
 
 SHOWN = 100  # images on the sheet
 LARGEST = 128  # side of one there

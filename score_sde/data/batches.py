@@ -4,7 +4,7 @@ import contextlib
 import functools
 import itertools
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 
 import jax
@@ -38,22 +38,28 @@ def batches(source: Source, batch_size: int, *, seed: int, start_step: int = 0) 
         yield step, source.take(batch_indices(len(source), batch_size, seed=seed, step=step))
 
 
-@contextlib.contextmanager
-def prefetched(
-    source: Source, batch_size: int, *, seed: int, steps: range, entries: Entries = NO_ENTRIES
-) -> Iterator[Iterator[tuple[int, jax.Array, Cond | None]]]:
-    """(step, images, cond) of `batches` for these steps, on the devices: one thread keeps a few of them ready.
-
-    entries: of the condition that is wanted. What goes wrong in the thread is raised where its batch is asked for. The
-    thread ends with the block.
-    """
-    thread = ThreadPoolExecutor(1, thread_name_prefix="score_sde-batches")
-    under_way: deque[Future] = deque()
+def batch_fn(
+    source: Source, batch_size: int, *, seed: int, entries: Entries = NO_ENTRIES
+) -> Callable[[int], tuple[jax.Array, Cond | None]]:
+    """step -> (images, cond) of `batches` for that step, on the devices. entries: of the condition that is wanted."""
 
     def batch(step: int) -> tuple[jax.Array, Cond | None]:
         return on_devices(source, batch_indices(len(source), batch_size, seed=seed, step=step), entries)
 
-    def stream() -> Iterator[tuple[int, jax.Array, Cond | None]]:
+    return batch
+
+
+@contextlib.contextmanager
+def prefetched(batch: Callable[[int], tuple], steps: range) -> Iterator[Iterator[tuple]]:
+    """(step, *batch(step)) for these steps: one thread keeps a few of them ready.
+
+    batch: as of `batch_fn`. What goes wrong in the thread is raised where its batch is asked for. The thread ends with
+    the block.
+    """
+    thread = ThreadPoolExecutor(1, thread_name_prefix="score_sde-batches")
+    under_way: deque[Future] = deque()
+
+    def stream() -> Iterator[tuple]:
         for step in steps[:AHEAD]:
             under_way.append(thread.submit(batch, step))
         for step, to_come in itertools.zip_longest(steps, steps[AHEAD:]):

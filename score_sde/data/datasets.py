@@ -6,8 +6,10 @@ from typing import NamedTuple
 
 from PIL import Image
 
+from score_sde import protocols
 from score_sde.backend import expanded, in_home
 from score_sde.errors import nearest, one_of
+from score_sde.import_paths import choose, is_import_path
 
 
 class Dataset(NamedTuple):
@@ -68,10 +70,13 @@ DATASETS: dict[str, Dataset] = {
 
 
 def dataset(name: str, data_dir: str = "") -> Dataset:
-    """The entry of `DATASETS`, upper or lower case, or one for any other name of a TFDS data set.
+    """The entry of `DATASETS`, upper or lower case, or one for an import path or any other name of a TFDS data set.
 
     Raises `UsageError` for what is close to a name of the table, and is neither prepared nor known to TFDS.
     """
+    if is_import_path(name):
+        choose("data.dataset", name, DATASETS, protocols.DataSet)  # raises where there is none
+        return Dataset("")
     if name.lower() in DATASETS:
         return DATASETS[name.lower()]
     if nearest(name.lower(), DATASETS) and not (is_prepared(name, directory_of(data_dir)) or _is_stock(name)):

@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from score_sde import protocols
 from score_sde.config import check_section
 from score_sde.data import arrays, folder, records
 from score_sde.data.datasets import dataset
@@ -14,6 +15,7 @@ from score_sde.data.decoding import Form, UnreadableError
 from score_sde.data.sources import OnDisk, Pictures, Source, each, in_memory, tell_left_out
 from score_sde.data.taken import counted
 from score_sde.errors import UsageError, shown
+from score_sde.import_paths import arguments, choose, is_import_path
 
 MOST_WORKERS = 32
 NAMED = 5  # classes
@@ -56,7 +58,9 @@ OPTIONS = tuple(field.name for field in dataclasses.fields(Options))
 
 
 def load(name: str, *, train: bool, image_size: int, num_channels: int, **options: Any) -> Source:
-    """The training or evaluation split as uint8 images of the given size. options: see `Options`.
+    """The training or evaluation split as uint8 images of the given size.
+
+    options: see `Options`; further ones are of the function at an import path (`score_sde.protocols.DataSet`).
 
     Images are cropped to a square and resized as `DATASETS` says, with antialiasing, on 256 levels. The order is the
     same in memory and on disk. Images that cannot be read are left out where they are found before training, and with
@@ -64,8 +68,12 @@ def load(name: str, *, train: bool, image_size: int, num_channels: int, **option
 
     Raises `UsageError` when the data set is missing, an image cannot be read, or its channels are not `num_channels`.
     """
-    given = Options(**options)
+    given = Options(**{key: options[key] for key in OPTIONS if key in options})
     given.check()
+    if is_import_path(name):
+        return _opened(name, options, train=train, image_size=image_size, num_channels=num_channels)
+    if unknown := options.keys() - set(OPTIONS):
+        raise UsageError(f"data.{min(unknown)} is an option of no data set of this package; leave it out.")
     entry, own = dataset(name, given.data_dir), name.lower()
     if own in OWN and num_channels not in (1, 3):
         raise UsageError(f"data.num_channels={num_channels} is neither 1, greyscale, nor 3, RGB.")
@@ -80,6 +88,23 @@ def load(name: str, *, train: bool, image_size: int, num_channels: int, **option
         pictures = _readable(pictures, form, given, what)
     source = OnDisk(pictures, form, workers=given.workers, skip=skip)
     source.take(np.arange(1))  # what is wrong with all of them is said now
+    return source
+
+
+def _opened(name: str, options: dict[str, Any], **of_all: Any) -> Source:
+    """The split that a function at an import path opens. Raises `UsageError` unless it holds such images."""
+    function = choose("data.dataset", name, {}, protocols.DataSet)
+    taken = {key: value for key, value in options.items() if key in arguments(function)}
+    source = function(**of_all, **taken)
+    if not isinstance(source, Source) or not len(source):
+        raise UsageError(f"data.dataset={name} returns {type(source).__name__}; return a score_sde.data.Source.")
+    found, size = source.take(np.arange(1)).images, of_all["image_size"]
+    wanted = (1, size, size, of_all["num_channels"])
+    if found.shape != wanted or found.dtype != np.uint8:
+        raise UsageError(
+            f"data.dataset={name} gives images of shape {found.shape} and type {found.dtype}, and this config asks for "
+            f"uint8 of {wanted}: data.image_size and data.num_channels."
+        )
     return source
 
 

@@ -2,7 +2,7 @@
 
 from score_sde.metrics.baselines import Baselines, baselines_of, load_baselines
 from score_sde.metrics.ends import at_the_ends, compared
-from score_sde.metrics.features import Features, inception_features, trained_features
+from score_sde.metrics.features import Features, inception_features, own_features, trained_features
 from score_sde.metrics.figures import measure
 from score_sde.metrics.protocol import check_comparable, fingerprint
 from score_sde.metrics.reference import Statistics, load_statistics, statistics_of
@@ -22,6 +22,7 @@ __all__ = [
     "load_baselines",
     "load_statistics",
     "measure",
+    "own_features",
     "statistics_of",
     "trained_features",
 ]

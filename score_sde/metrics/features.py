@@ -1,23 +1,24 @@
 """What images are compared by: a network's features, with the name and the digest that say which."""
 
 import hashlib
+import shutil
 from collections.abc import Callable
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax.numpy as jnp
 import numpy as np
 from flax import traverse_util
 
 from score_sde import data, files
-from score_sde.array_types import PyTree
+from score_sde.array_types import Array, PyTree
 from score_sde.backend import expanded
 from score_sde.digest import digest
 from score_sde.downloads import Download, fetch
 from score_sde.errors import UsageError, warn
 from score_sde.metrics import inception, small
 from score_sde.metrics.protocol import fingerprint
-from score_sde.parallel import all_agree, first_goes_first, pad_to_devices, place, pmap, split
+from score_sde.parallel import all_agree, first_goes_first, is_first, pad_to_devices, place, pmap, split
 from score_sde.rounds import Arrays
 
 INCEPTION = "inception"
@@ -87,16 +88,45 @@ def inception_features(weights: str | Path, folder: Path, batch_size: int) -> Fe
     return known.by(inception.inception, inception.load(path))
 
 
+def own_features(network: Any, code: str, image_shape: tuple[int, int, int], batch_size: int) -> Features:
+    """Features of a `score_sde.protocols.FeatureNetwork`. code: digest of the file that defines it.
+
+    Raises `UsageError` unless it gives `dimension` finite numbers for an image.
+    """
+    params, name = network.init(image_shape), type(network).__name__
+
+    def apply(params: PyTree, pixels: Array) -> dict[str, Array]:
+        return {"features": jnp.asarray(network(params, pixels), jnp.float32)}
+
+    number = fingerprint({"code": code, "params": digest(params), "arguments": repr(vars(network))})
+    about = Features(f"{name}-{number[:8]}", number, network.dimension, ("features",), pad_to_devices(batch_size))
+    found = about.by(apply, params).of(np.zeros((1, *image_shape), np.uint8))["features"]
+    if found.shape != (1, network.dimension) or not np.isfinite(found).all():
+        raise UsageError(
+            f"metrics.features={name} gives numbers of shape {found.shape[1:]} for a black image, or some that are not "
+            f"finite; its dimension says {network.dimension}."
+        )
+    return about.by(apply, params)
+
+
 def trained_features(source: data.Source, options: small.Options, folder: Path, batch_size: int) -> Features:
-    """Those of a small network trained on the data set, now or by an earlier call: it is kept in `folder`."""
+    """Those of a small network trained on the data set, now or by an earlier call: it is kept in `folder`.
+
+    A training that is stopped goes on with the next call. Of two at once one trains, and the other waits for it.
+    """
     what = small.task(source)
     of = {"data": source.digest(), "options": options._asdict(), "task": what._asdict(), "version": small.VERSION}
     identity = fingerprint(of)
-    path = folder / f"features_{identity}.npz"
+    path, work = folder / f"features_{identity}.npz", folder / f"features_{identity}"
     leaves = files.read_arrays(path)
     if not all_agree(leaves is not None):
-        leaves = traverse_util.flatten_dict(small.train(options, source), sep="/")
-        files.replace(path, lambda file: np.savez(file, **leaves), "config.metrics.dir")
+        with files.locked(work, "train", "choose another config.metrics.dir", wait=True):
+            leaves = files.read_arrays(path)  # of another that had the lock
+            if not all_agree(leaves is not None):
+                leaves = traverse_util.flatten_dict(small.train(options, source, work), sep="/")
+                files.replace(path, lambda file: np.savez(file, **leaves), "config.metrics.dir")
+            if is_first():
+                shutil.rmtree(work, ignore_errors=True)
     params = traverse_util.unflatten_dict(leaves, sep="/")
     number = digest(params)
 

@@ -5,6 +5,7 @@ et al., 2018); and how an image was spoilt, if it was. A network that has seen n
 them, where precision praises it. Its distances compare models of one data set with each other, and with nothing else.
 """
 
+from pathlib import Path
 from typing import NamedTuple
 
 import flax.linen as nn
@@ -13,18 +14,20 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from score_sde import data, images
+from score_sde import data, images, parallel
 from score_sde.array_types import Array, Float, Pixels, PyTree
 from score_sde.backend import program
+from score_sde.checkpoints import Retention
+from score_sde.divergence import DivergenceError
 from score_sde.errors import UsageError
+from score_sde.loop import Training, fit
 from score_sde.metrics.corruptions import CORRUPTIONS, corrupted
-from score_sde.parallel import place, pmap, split
-from score_sde.progress import bar
 from score_sde.randomness import Stream, stream
-from score_sde.state import updated
+from score_sde.state import TrainState, updated
 
 TURNS = 4
 KINDS = len(CORRUPTIONS) + 1  # 0: as it is
+LOG_FREQ, SAVE_FREQ = 50, 200
 VERSION = 2  # of the features: another one for every change that moves their numbers
 
 
@@ -79,41 +82,53 @@ def features(options: Options, task: Task, params: PyTree, pixels: Pixels) -> Fl
     return Network(options.nf, options.dimension, task.num_classes).apply({"params": params}, pixels)[0]
 
 
-def train(options: Options, source: data.Source) -> PyTree:
-    """The parameters of a network trained on a data set: a function of both. Raises `UsageError` if training fails."""
+def train(options: Options, source: data.Source, folder: Path) -> PyTree:
+    """The parameters of a network trained on a data set, a function of both; going on from checkpoints in `folder`.
+
+    Processes that may be on several machines keep none, as each may have a folder of its own. Raises `UsageError` if
+    training fails, `Stopped` after a notice to stop.
+    """
     what = task(source)
     net = Network(options.nf, options.dimension, what.num_classes)
     optimizer = optax.adam(optax.cosine_decay_schedule(options.lr, options.n_iters))
     key = stream(jax.random.key(options.seed), Stream.FEATURES)
 
-    def init() -> tuple[PyTree, PyTree]:
+    def init() -> TrainState:
         params = net.init(stream(key, Stream.INIT), jnp.zeros((1, *what.image_shape), jnp.uint8))["params"]
-        return params, optimizer.init(params)
+        return TrainState(jnp.int32(0), params, optimizer.init(params), ())
 
-    def update(
-        state: tuple[PyTree, PyTree], pixels: Pixels, targets: Array, kinds: Array
-    ) -> tuple[tuple[PyTree, PyTree], Array]:
+    def batch(step: int) -> tuple[Array, ...]:
+        indices = data.batch_indices(len(source), options.batch_size, seed=options.seed, step=step)
+        return parallel.split(*_examples(what, source.take(indices), options.seed, step))
+
+    def update(state: TrainState, pixels: Pixels, targets: Array, kinds: Array) -> tuple[TrainState, Array]:
         def mean_loss(params: PyTree) -> Array:
             _, classes, corruptions = net.apply({"params": params}, pixels)
             intact = kinds == 0  # of the others nobody knows what they still show
             of_classes = optax.softmax_cross_entropy_with_integer_labels(classes, targets).mean(where=intact)
             return of_classes + optax.softmax_cross_entropy_with_integer_labels(corruptions, kinds).mean()
 
-        loss, grads = jax.value_and_grad(mean_loss)(state[0])
-        return updated(*state, grads, optimizer), loss
+        loss, grads = jax.value_and_grad(mean_loss)(state.params)
+        params, opt_state = updated(state.params, state.opt_state, grads, optimizer)
+        return TrainState(state.step + 1, params, opt_state, ()), loss
 
-    step = pmap(update, in_axes=(None, 0, 0, 0), out_axes=(None, None), donate_argnums=(0,))
-    state, loss = place(program(init)()), 0.0
-    with bar("training features", options.n_iters, "step") as progress:
-        for number in range(options.n_iters):
-            indices = data.batch_indices(len(source), options.batch_size, seed=options.seed, step=number)
-            state, loss = step(state, *split(*_examples(what, source.take(indices), options.seed, number)))
-            progress.update()
-            if number % 50 == 49:
-                progress.set_postfix_str(f"loss {float(loss):.3g}", refresh=False)
-    if not np.isfinite(float(loss)):
-        raise UsageError(f"Training features failed: the loss is {float(loss)}; lower config.metrics.lr.")
-    return jax.tree.map(np.asarray, state[0])
+    def diverged(problem: DivergenceError) -> UsageError:
+        return UsageError(f"Training features failed: the loss is {problem.value}; lower config.metrics.lr.")
+
+    training = Training(
+        "training features",
+        init=lambda: parallel.place(program(init)()),
+        like=parallel.like(jax.eval_shape(init)),
+        batch=batch,
+        update=parallel.pmap(update, in_axes=(None, 0, 0, 0), out_axes=(None, None), donate_argnums=(0,)),
+        diverged=diverged,
+        n_iters=options.n_iters,
+        log_freqs=(LOG_FREQ,),
+        save_freqs=(SAVE_FREQ,),
+        shown="loss {:.3g}",
+    )
+    retention = Retention() if jax.process_count() == 1 else None
+    return jax.tree.map(np.asarray, fit(training, folder, retention).params)
 
 
 def _examples(task: Task, batch: data.Batch, seed: int, step: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:

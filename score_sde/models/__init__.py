@@ -4,9 +4,10 @@ Scores are (image, noise_cond, cond) -> image, classifiers (image, sigma) -> log
 a score's network takes as `cond` it declares by a property `cond_entries`: see `score_sde.cond`.
 """
 
-from score_sde.models.compute import PRECISIONS, Compute
+from score_sde.models.compute import PRECISIONS, Compute, check_computes
 from score_sde.models.ddpm import DDPM
 from score_sde.models.dequantizer import Dequantizer
+from score_sde.models.encoders import ENCODERS
 from score_sde.models.layers import is_trainable
 from score_sde.models.ncsn import NCSN, NCSNv2, NCSNv2_128, NCSNv2_256
 from score_sde.models.ncsnpp import NCSNpp
@@ -25,6 +26,7 @@ CLASSIFIERS = {"wideresnet": WideResnet}
 __all__ = [
     "CLASSIFIERS",
     "DDPM",
+    "ENCODERS",
     "MODELS",
     "PRECISIONS",
     "Compute",
@@ -32,5 +34,6 @@ __all__ = [
     "NCSNpp",
     "NCSNv2",
     "WideResnet",
+    "check_computes",
     "is_trainable",
 ]

@@ -14,6 +14,7 @@ import jax
 import jax.numpy as jnp
 
 from score_sde.array_types import Array, FeatureMaps, Float
+from score_sde.errors import UsageError
 
 Tokens = Float[Array, "b n c"]
 
@@ -46,8 +47,9 @@ class Compute(NamedTuple):
 
     def apply(self, network: nn.Module, *args: Any, **kwargs: Any) -> Array:
         """`network.apply` in this way."""
+        network = network.clone(compute=self) if hasattr(network, "compute") else network
         with jax.default_matmul_precision(self.products):
-            return network.clone(compute=self).apply(*args, **kwargs)
+            return network.apply(*args, **kwargs)
 
 
 PRECISIONS = {
@@ -55,6 +57,17 @@ PRECISIONS = {
     "tf32": Compute(),  # the products that the device is quickest at: TF32 on today's GPUs, exact on CPUs
     "bfloat16": Compute(jnp.bfloat16),
 }
+
+
+def check_computes(network: nn.Module, precision: str, *, remat: bool) -> None:
+    """Raises `UsageError` for a network without a field `compute` where it would have to heed that."""
+    if not hasattr(network, "compute"):
+        for key, asked in ((f"precision={precision}", precision == "bfloat16"), ("remat=True", remat)):
+            if asked:
+                raise UsageError(
+                    f"{type(network).__name__} has no field `compute: Compute = Compute()` to heed training.{key} by; "
+                    "give it one (score_sde.models.compute), or unset that."
+                )
 
 
 def as_input(*arrays: Any, **_: Any) -> tuple[Any, ...]:

@@ -124,8 +124,8 @@ class NCSNpp(nn.Module):
 
     nf: channels of the first level; ch_mult: factors on it, one a level; attn_resolutions: heights with attention.
     Height and width of the images must be divisible by 2 ** (len(ch_mult) - 1). num_classes: 0, or how many classes the
-    condition's `labels` can be; the last row of their table is the null embedding. dropout_keys: one an image, given in
-    training.
+    condition's `labels` can be; the last row of their table is the null embedding. encoder: of other entries of the
+    condition (`score_sde.models.encoders`). dropout_keys: one an image, given in training.
     """
 
     nf: int = 128
@@ -147,12 +147,14 @@ class NCSNpp(nn.Module):
     progressive_combine: str = "sum"
     init_scale: float = 0.0
     num_classes: int = 0
+    encoder: nn.Module | None = None
     compute: Compute = Compute()
 
     @property
     def cond_entries(self) -> dict[str, Entry]:
         """The entries of a condition that this network takes."""
-        return {"labels": Entry(jnp.int32, below=self.num_classes)} if self.num_classes else {}
+        labels = {"labels": Entry(jnp.int32, below=self.num_classes)} if self.num_classes else {}
+        return labels if self.encoder is None else labels | dict(self.encoder.cond_entries)
 
     def check(self, image_size: int) -> None:
         """Raises `UsageError` for options this network does not have."""
@@ -172,6 +174,8 @@ class NCSNpp(nn.Module):
             raise UsageError(
                 f"model.num_classes={self.num_classes} is told with the noise level; set model.conditional=True."
             )
+        if self.encoder is not None and not self.conditional:
+            raise UsageError("What encoder.name encodes is told with the noise level; set model.conditional=True.")
 
     @nn.compact
     def __call__(
@@ -182,6 +186,8 @@ class NCSNpp(nn.Module):
         temb = self._embed(noise_cond, act)
         if self.num_classes:
             temb = temb + nn.Embed(self.num_classes + 1, temb.shape[-1])(self._classes(cond, len(x)))
+        if self.encoder is not None:
+            temb = temb + nn.Dense(temb.shape[-1], name="of_encoder")(self.encoder(cond, len(x)))
 
         def resample(module, features=None, with_conv=False):
             return module(features, with_conv, self.fir, self.fir_kernel)

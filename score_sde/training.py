@@ -1,10 +1,9 @@
-"""Training: one loop from the last checkpoint, or from the start, to config.training.n_iters updates."""
+"""Training of a score network or a classifier in a workdir: its checks, its data, and its part of the loop."""
 
-import math
 import secrets
 import shutil
 import signal
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -12,18 +11,19 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from score_sde import averages, data, ema, files, images, parallel, workdir
+from score_sde import averages, data, ema, files, images, own_code, parallel, workdir
 from score_sde.array_types import Array, Keys, Pixels, PyTree
 from score_sde.backend import program
 from score_sde.build import Classification, Experiment, trainable
-from score_sde.checkpoints import Checkpoints, Retention, steps
+from score_sde.checkpoints import Retention, steps
 from score_sde.cond import Cond, taken
 from score_sde.config import Config
-from score_sde.divergence import DivergenceError, Losses
+from score_sde.divergence import DivergenceError
 from score_sde.errors import UsageError, tell, warn
+from score_sde.loop import Running, Training, fit
 from score_sde.memory import tree_bytes
+from score_sde.pieces import code_of, complete
 from score_sde.preemption import Notice, Stopped
-from score_sde.profiling import Profile
 from score_sde.progress import Runner, bar, reporter
 from score_sde.randomness import Stream, sample_keys, stream
 from score_sde.recipe import check_overrides
@@ -99,12 +99,14 @@ def train(
     """
     directory = Path(directory)
     check_overrides(config, overrides or {})
-    experiment = trainable(config)
+    complete(config)
+    experiment, code = trainable(config), code_of(config)
     parallel.check_divisible("training.batch_size", config.training.batch_size, config.training.accumulate)
     parallel.check_groups(config.training.fsdp)
     workdir.check_allowed(allowed)
     workdir.inherit(directory, config, overrides or {})
     workdir.check_same_run(directory, config.to_dict(), allowed)
+    own_code.check_same(directory, code, allowed)
     _check_schedule(config)
     train_set, eval_set = load_data(config, train=True), load_data(config, train=False)
     check_source(experiment, train_set, all_of_them=True)
@@ -114,6 +116,7 @@ def train(
     with files.locked(directory, "train"):
         changed = workdir.check_same_run(directory, config.to_dict(), allowed)
         described = {"training": _described(train_set), "evaluation": _described(eval_set)}
+        changed |= own_code.check_same(directory, code, allowed)
         changed |= workdir.check_same_data(directory, config.data.path, described, allowed)
         last = max(steps(directory / "checkpoints"), default=0)
         if last < config.training.n_iters:
@@ -122,16 +125,16 @@ def train(
         launch = {"run_id": earlier.get("run_id", secrets.token_hex(4)), "overrides": dict(overrides or {})}
         changes = [{"step": last, "key": key, "from": old, "to": new} for key, (old, new) in changed.items()]
         history = earlier.get("changes", [])
-        launch |= {"data": described, "changes": history + [each for each in changes if each not in history]}
+        launch |= {"data": described} | ({"code": code} if code else {})
+        launch |= {"changes": history + [each for each in changes if each not in history]}
         kept = {key: earlier[key] for key in ("imported",) if key in earlier}
         # The config comes last: after a kill between the two the same command finds the same changes.
         workdir.write(directory, "launch.json", launch | {"versions": workdir.versions()} | kept)
         workdir.write(directory, "config.json", config.to_dict())
         imported = [kept["imported"]["step"]] if kept else []
-        with Checkpoints(directory / "checkpoints", _retention(config, imported)) as checkpoints:
-            _loop(experiment, directory, checkpoints, launch["run_id"], train_set, eval_set)
-            if not checkpoints.wait():
-                raise UsageError(f"The last checkpoint is not saved; free space in {directory} and start this again.")
+        options = config.training
+        retention = Retention(options.keep_last, options.snapshot_freq, options.keep_best, tuple(imported))
+        _fit(experiment, directory, retention, launch["run_id"], train_set, eval_set)
 
 
 def _check_schedule(config: Config) -> None:
@@ -144,132 +147,94 @@ def _check_schedule(config: Config) -> None:
         )
 
 
-def _loop(
+def _fit(
     experiment: Experiment | Classification,
     directory: Path,
-    checkpoints: Checkpoints,
+    retention: Retention,
     run_id: str,
     train_set: data.Source,
     eval_set: data.Source,
 ) -> None:
+    """Passes the experiment through the loop."""
     config, training = experiment.config, experiment.config.training
-    shapes = experiment.state_shapes
+    shapes, entries, n = experiment.state_shapes, experiment.cond_entries, training.batch_size
     placement = parallel.fully_sharded(shapes, training.fsdp)
-    entries = experiment.cond_entries
-    update = compiled_step(experiment, placement)
-    evaluate = parallel.pmap(experiment.evaluation, in_axes=(None, 0, None, 0, 0), out_axes=None)
-    total = program(lambda params: sum(jnp.sum(leaf) for leaf in jax.tree.leaves(params)))
-    draws = training.snapshot_sampling and isinstance(experiment, Experiment)
-    largest = parallel.Largest()
-    sample = _sampling(experiment) if draws else None
-    like = jax.tree.map(lambda s, p: jax.ShapeDtypeStruct(s.shape, s.dtype, sharding=p), shapes, placement)
-    state = checkpoints.load_last(like) or program(experiment.init_state, out_shardings=placement)()
-    start = int(state.step)
-    sampled = ema.chosen(experiment.profiles, config.sampling.ema)
+    losses_of = parallel.pmap(experiment.evaluation, in_axes=(None, 0, None, 0, 0), out_axes=None)
+    chosen = ema.chosen(experiment.profiles, config.sampling.ema)
 
-    writer = Writer(directory, start, config.wandb.to_dict() | {"id": run_id}, config.to_dict())
-    losses = Losses(
-        skip=training.nonfinite == "skip",
-        skipped=int(writer.last.get("skipped_updates", 0)),
-        tell=lambda step, count: writer.scalars(step, skipped_updates=count),
-    )
+    def averaged(state: TrainState) -> PyTree:
+        return ema.average(experiment.profiles, state.ema_params, chosen)
 
-    def averaged() -> PyTree:
-        return ema.average(experiment.profiles, state.ema_params, sampled)
+    def evaluate(state: TrainState, step: int) -> float:
+        """The loss of one batch, which the step chooses."""
+        indices = data.batch_indices(len(eval_set), n, seed=config.seed, step=step)
+        (order,) = parallel.split(np.arange(n))
+        pixels, cond = data.on_devices(eval_set, indices, entries)
+        return float(losses_of(averaged(state), pixels, step, order, cond)["loss"].mean())
 
-    def draw(step: int) -> None:
-        """The sheet of a snapshot: again after a kill, unless it was whole."""
-        if draws and step % training.snapshot_freq == 0:
-            params = averaged()
-            frozen = experiment.frozen(params)
-            runner = sample if frozen is experiment else _sampling(frozen)
-            try:
-                _sample_sheet(experiment, runner, eval_set, params, step, directory, writer, notice)
-            except Stopped:
-                checkpoints.wait()
-                raise
-
-    def save(step: int, eval_loss: float | None = None) -> None:
-        losses.last()
-        _finite(float(total(state.params)), step, directory)  # never save what cannot be gone on from
-        writer.sync()
-        checkpoints.save(step, state, eval_loss if training.keep_best else None)
-
-    def compare(step: int) -> None:
+    def compare(state: TrainState, step: int) -> None:
         """Both weights on the same images and noise; a warning where the average is the worse."""
         found: dict[str, list[averages.Arrays]] = {"raw": [], "averaged": []}
-        for first in range(0, min(len(eval_set), averages.IMAGES), training.batch_size):
-            numbers = np.arange(first, first + training.batch_size)
+        for first in range(0, min(len(eval_set), averages.IMAGES), n):
+            numbers = np.arange(first, first + n)
             (order,) = parallel.split(numbers)
             pixels, cond = data.on_devices(eval_set, numbers % len(eval_set), entries)
-            for name, params in (("raw", state.params), ("averaged", averaged())):
-                found[name].append(jax.device_get(evaluate(params, pixels, step, order, cond)))
+            for name, params in (("raw", state.params), ("averaged", averaged(state))):
+                found[name].append(jax.device_get(losses_of(params, pixels, step, order, cond)))
         of_both = averages.compared(**found)
         try:
             workdir.write(directory, "weights.json", {"step": step} | of_both)
         except UsageError as error:
             warn(f"{error} Training goes on.")
-        problem = averages.complaint(of_both, profile=sampled, updates=training.n_iters)
+        problem = averages.complaint(of_both, profile=chosen, updates=training.n_iters)
         if problem and parallel.is_first():
             warn(problem)
 
-    steps_to_do = range(start, training.n_iters)
-    batches = data.prefetched(train_set, training.batch_size, seed=config.seed, steps=steps_to_do, entries=entries)
-    with (
-        Notice() as notice,
-        writer,
-        bar("training", training.n_iters, "step", initial=start) as progress,
-        batches as stream_of_batches,
-        Profile(directory / "profile", config.profile) as profile,
-    ):
-        if start and not parallel.all_agree(_sheet(directory, start).exists()):
-            draw(start)
-        for number, *batch in stream_of_batches:
-            profile.before(number - start, state)
-            with jax.transfer_guard_device_to_host("disallow"):  # the host would wait
-                state, loss = update(state, *batch)
-            step = number + 1  # updates made
-            progress.update()
-            ends = step == training.n_iters
-            saves = ends or not step % training.snapshot_freq or not step % training.snapshot_freq_for_preemption
-            try:
-                losses.add(step, loss)
-                if step % training.log_freq == 0 or ends:
-                    if math.isfinite(losses.last()):
-                        writer.scalars(step, training_loss=losses.last())
-                        progress.set_postfix_str(f"loss {losses.last():.4g}", refresh=False)
-                    checkpoints.poll()
-                eval_loss = None
-                if step % training.eval_freq == 0 or (saves and training.keep_best):
-                    losses.last()
-                    indices = data.batch_indices(len(eval_set), training.batch_size, seed=config.seed, step=step)
-                    (order,) = parallel.split(np.arange(len(indices)))
-                    pixels, cond = data.on_devices(eval_set, indices, entries)
-                    each = evaluate(averaged(), pixels, step, order, cond)["loss"]
-                    eval_loss = _finite(float(each.mean()), step, directory)
-                    writer.scalars(step, eval_loss=eval_loss)
-                if ends:
-                    compare(step)
-                stop = largest(notice.number)
-                if saves or stop:
-                    save(step, eval_loss)
-            except DivergenceError as diverged:
-                checkpoints.wait()  # so that the last one is named
-                indices = data.batch_indices(
-                    len(train_set), training.batch_size, seed=config.seed, step=diverged.step - 1
-                )
-                kept = _keep_batch(directory, diverged.step, indices)
-                what = "the loss or a gradient is NaN or infinite"
-                raise _divergence(what, diverged.step, directory, kept, skipping=training.nonfinite == "skip") from None
-            if stop:
-                saved = "which is saved" if checkpoints.wait() else "which is NOT saved"
-                raise Stopped(stop, f" after step {step}, {saved}; the same command goes on from there")
-            draw(step)
+    def diverged(problem: DivergenceError) -> UsageError:
+        if problem.made:
+            what = f"the evaluation loss or a parameter is {problem.value}"
+            return _divergence(what, problem.step, directory)
+        indices = data.batch_indices(len(train_set), n, seed=config.seed, step=problem.step - 1)
+        kept = _keep_batch(directory, problem.step, indices)
+        what = "the loss or a gradient is NaN or infinite"
+        return _divergence(what, problem.step, directory, kept, skipping=training.nonfinite == "skip")
 
+    sample = _sampling(experiment) if training.snapshot_sampling and isinstance(experiment, Experiment) else None
 
-def _retention(config: Config, imported: Sequence[int]) -> Retention:
-    training = config.training
-    return Retention(training.keep_last, training.snapshot_freq, training.keep_best, tuple(imported))
+    def draw(state: TrainState, step: int, run: Running) -> None:
+        """The sheet of a snapshot: again after a kill, unless it was whole."""
+        if step % training.snapshot_freq:
+            return
+        if step == run.start and parallel.all_agree(_sheet(directory, step).exists()):
+            return
+        params = averaged(state)
+        frozen = experiment.frozen(params)
+        runner = sample if frozen is experiment else _sampling(frozen)
+        _sample_sheet(experiment, runner, eval_set, params, step, directory, run.writer, run.notice)
+
+    fit(
+        Training(
+            "training",
+            init=program(experiment.init_state, out_shardings=placement),
+            like=parallel.like(shapes, placement),
+            batch=data.batch_fn(train_set, n, seed=config.seed, entries=entries),
+            update=compiled_step(experiment, placement),
+            diverged=diverged,
+            n_iters=training.n_iters,
+            log_freqs=(training.log_freq,),
+            save_freqs=(training.snapshot_freq, training.snapshot_freq_for_preemption),
+            eval_freqs=(training.eval_freq,),
+            skip=training.nonfinite == "skip",
+            evaluate=evaluate,
+            finish=compare,
+            draw=draw if sample else None,
+        ),
+        directory,
+        retention,
+        wandb=config.wandb.to_dict() | {"id": run_id},
+        config=config.to_dict(),
+        profile=config.profile,
+    )
 
 
 def _check_space(directory: Path, experiment: Experiment | Classification) -> None:
@@ -283,6 +248,9 @@ def _check_space(directory: Path, experiment: Experiment | Classification) -> No
         )
 
 
+OF_IMAGES = ("dataset", "image_size", "num_channels", "centered", "random_flip", "uniform_dequantization")
+
+
 def load_data(config: Config, *, train: bool) -> data.Source:
     options = config.data
     return data.load(
@@ -290,7 +258,7 @@ def load_data(config: Config, *, train: bool) -> data.Source:
         train=train,
         image_size=options.image_size,
         num_channels=options.num_channels,
-        **{key: options[key] for key in data.OPTIONS},
+        **{key: options[key] for key in options if key not in OF_IMAGES},
     )
 
 
@@ -346,13 +314,6 @@ def _sample_sheet(
     except UsageError as error:
         warn(f"{error} Training goes on.")
     writer.image(step, "samples", sheet)
-
-
-def _finite(value: float, step: int, directory: Path) -> float:
-    """`value`, a loss or the sum of all parameters. Raises `UsageError` if it is not finite."""
-    if math.isfinite(value):
-        return value
-    raise _divergence(f"the evaluation loss or a parameter is {value}", step, directory)
 
 
 def _keep_batch(directory: Path, step: int, indices: np.ndarray) -> str:

@@ -1,0 +1,45 @@
+"""Encoders of conditions: each embeds an entry as a vector, which a network adds to its embedding of the noise level.
+
+A network that has a field `encoder` takes any: `encoder.name` in a config. Protocol: `score_sde.protocols.Encoder`.
+"""
+
+import flax.linen as nn
+import jax.numpy as jnp
+
+from score_sde.array_types import Array, Float
+from score_sde.cond import Cond, Entry, read
+from score_sde.errors import UsageError
+from score_sde.models.layers import dense
+
+
+class VectorEncoder(nn.Module):
+    """A vector of numbers that comes with each image, such as attributes or measurements, by two dense layers.
+
+    entry: the name of the condition's entry, float32 (b, size); size: its length; features: width of the embedding. The
+    null condition is a learned embedding. Numbers of order 1 are learned best: scale them in the data set.
+    """
+
+    size: int
+    entry: str = "vector"
+    features: int = 128
+
+    @property
+    def cond_entries(self) -> dict[str, Entry]:
+        """The one entry that this encoder takes."""
+        return {self.entry: Entry(jnp.float32, (self.size,))}
+
+    def check(self) -> None:
+        """Raises `UsageError` for sizes that are not positive."""
+        for name in ("size", "features"):
+            if getattr(self, name) < 1:
+                raise UsageError(f"encoder.{name}={getattr(self, name)} must be at least 1.")
+
+    @nn.compact
+    def __call__(self, cond: Cond | None, n: int) -> Float[Array, "n d"]:
+        values, null = read(cond, self.cond_entries, self.entry, n)
+        without = self.param("null", nn.initializers.normal(0.02), (self.features,))
+        embedded = dense(self.features)(nn.swish(dense(self.features)(values)))
+        return jnp.where(null[:, None], without, embedded)
+
+
+ENCODERS: dict[str, type[nn.Module]] = {"vector": VectorEncoder}

@@ -1,0 +1,61 @@
+"""The files of a user's own pieces, which a run is made of as much as of its config: whether they are what they were.
+
+launch.json holds, for each import path of the config, the file that defines it and the file's digest. Of a module only
+that file is compared, and not what it imports.
+"""
+
+from collections.abc import Collection, Mapping
+from pathlib import Path
+from typing import Any
+
+from score_sde import checkpoints
+from score_sde.config import FREE_SECTIONS, Config
+from score_sde.errors import UsageError, warn
+from score_sde.parallel import is_first
+from score_sde.pieces import code_of
+from score_sde.workdir import CODE, read
+
+
+def check_same(
+    workdir: Path, code: Mapping[str, Mapping[str, str]], allowed: Collection[str] = ()
+) -> dict[str, tuple[Any, Any]]:
+    """The files of import paths at the workdir's last launch and now, where one has changed, if that is allowed.
+
+    code: of `pieces.code_of`. Raises `UsageError` if the workdir has checkpoints, and the file of its process, network
+    or other part of its training is another now.
+    """
+    if not checkpoints.steps(Path(workdir) / "checkpoints"):
+        return {}
+    changed = _changed(workdir, code)
+    for key, (before, now) in changed.items():
+        if CODE not in allowed:
+            raise UsageError(
+                f"{now['file']}, which defines {key}={now['path']}, has changed since {workdir} was last trained with "
+                f"it (then {before['file']}); restore it, or train in another --workdir; or go on with it, by "
+                f"--allow_change={CODE}."
+            )
+    old, new = ({key: both[i] for key, both in changed.items()} for i in (0, 1))
+    return {CODE: (old, new)} if changed else {}
+
+
+def _changed(workdir: Path, code: Mapping[str, Mapping[str, str]]) -> dict[str, tuple[Any, Any]]:
+    """What launch.json says of the import paths of a training, and what they are now, of those that have changed."""
+    known = read(workdir, "launch.json").get("code", {})
+    return {
+        key: (known[key], now)
+        for key, now in code.items()
+        if key in known and key.split(".")[0] not in FREE_SECTIONS and known[key]["digest"] != now["digest"]
+    }
+
+
+def check_found(workdir: Path, config: Config) -> None:
+    """Warns of a file that has changed since the training. Raises `UsageError` where a piece cannot be imported."""
+    try:
+        code = code_of(config)
+    except UsageError as error:
+        known = read(workdir, "launch.json").get("code", {}).values()
+        where = "".join(f" {each['path']} was in {each['file']}." for each in known if each["path"] in str(error))
+        raise UsageError(f"{error}{where}") from error
+    for key, (_, now) in _changed(workdir, code).items():
+        if is_first():
+            warn(f"{now['file']}, which defines {key}={now['path']}, has changed since {workdir} was trained with it.")
