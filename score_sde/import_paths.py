@@ -92,9 +92,9 @@ def arguments(of: Callable, apart: Iterable[str] = ()) -> dict[str, Any]:
     return {name: default for name, default in found.items() if name not in apart}
 
 
-def source_digest(path: str) -> tuple[str, str]:
+def source_digest(key: str, path: str) -> tuple[str, str]:
     """The file that defines the object at an import path, and 16 hexadecimal digits of the file's SHA-256."""
-    found = load("import path", path)
+    found = load(key, path)
     module = sys.modules.get(getattr(found, "__module__", None) or "", None) or sys.modules[path.partition(":")[0]]
     file = Path(module.__file__).resolve()
     return str(file), hashlib.sha256(file.read_bytes()).hexdigest()[:16]

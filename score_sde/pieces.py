@@ -137,7 +137,7 @@ def code_of(config: Config) -> dict[str, dict[str, str]]:
         section, _, last = key.partition(".")
         name = config[section].get(last) if section in config else None
         if is_import_path(name):
-            file, digest = source_digest(name)
+            file, digest = source_digest(key, name)
             found[key] = {"path": name, "file": file, "digest": digest}
     return found
 

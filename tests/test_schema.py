@@ -32,7 +32,6 @@ from score_sde.config import (
     check,
     completed,
     is_nullable,
-    parsed,
 )
 from score_sde.config.explanation import explained, page
 from score_sde.controllable.posterior import METHODS
@@ -160,6 +159,11 @@ NAMED = [
 ]
 
 
+def overridden(key, text):
+    """The value that a text on the command line gives a key."""
+    return parse(["score_sde", f"--config={ROOT / CONFIG}", f"--config.{key}={text}"], program_flags, "").config[key]
+
+
 @pytest.mark.parametrize(("key", "choices"), NAMED, ids=[key for key, _ in NAMED])
 def test_every_choice_is_reached_from_a_config_and_from_an_override(key, choices, config):
     assert set(choices) <= set(KEYS[key].choices)
@@ -167,9 +171,7 @@ def test_every_choice_is_reached_from_a_config_and_from_an_override(key, choices
     for choice in choices:
         config.update_from_flattened_dict({key: choice, "training.continuous": choice != "ncsn"})
         check(config)
-        assert parsed(key, choice) == choice == config[key]
-    values = parse(["score_sde", f"--config={ROOT / CONFIG}", f"--config.{key}={choice}"], program_flags, "")
-    assert values.config[key] == choice
+        assert overridden(key, choice) == choice == config[key]
     if choices is not DATASETS:  # others are looked for in TFDS
         with pytest.raises(UsageError, match=r"Unknown .*choose from"):
             config.update_from_flattened_dict({key: "no_such_choice"})
@@ -264,10 +266,9 @@ def test_every_data_set_is_found_by_the_name_in_a_config(config):
 
 @pytest.mark.parametrize("profile", ["constant:0.9", "ramp:0.9", "half_life:20", "half_life:20,0.1", "power:0.1"])
 def test_every_profile_of_an_average_is_reached(profile, config):
-    given = [f"--config={ROOT / CONFIG}", f"--config.ema.profiles='{profile}'"]
-    config.ema.profiles = parsed("ema.profiles", f"'{profile}'")
+    config.ema.profiles = overridden("ema.profiles", f"'{profile}'")
     check(config)
-    assert config.ema.profiles == (profile,) == parse(["score_sde", *given], program_flags, "").config.ema.profiles
+    assert config.ema.profiles == (profile,)
 
 
 def test_a_user_class_is_named_by_its_import_path_and_has_arguments_of_its_own(config):
@@ -392,9 +393,9 @@ def test_every_nullable_key_is_set_to_none_and_back(config):
     for name in nullable:
         kind = config[name.partition(".")[0]].get_type(name.partition(".")[2])
         text = {int: "3", float: "0.5", str: "mean"}[kind]
-        config.update_from_flattened_dict({name: parsed(name, text)})
+        config.update_from_flattened_dict({name: overridden(name, text)})
         assert type(config[name]) is kind
-        config.update_from_flattened_dict({name: parsed(name, "None")})
+        config.update_from_flattened_dict({name: overridden(name, "None")})
         assert config[name] is None
 
 
@@ -408,7 +409,7 @@ def test_every_nullable_key_is_set_to_none_and_back(config):
         ("training.remat", "maybe", UsageError),
         ("model.ch_mult", "(1,2)", (1, 2)),
         ("model.attn_resolutions", "16", (16,)),
-        ("training.cond_dropout", "labels,tokens", ("labels", "tokens")),
+        ("training.cond_dropout", "('labels','tokens')", ("labels", "tokens")),
         ("ema.profiles", "'half_life:20,0.1'", ("half_life:20,0.1",)),
         ("guidance.interval", "0.2,0.8", (0.2, 0.8)),
     ],
@@ -416,9 +417,9 @@ def test_every_nullable_key_is_set_to_none_and_back(config):
 def test_the_text_of_an_override_has_the_kind_of_its_key(key, text, value):
     if value is UsageError:
         with pytest.raises(UsageError, match=key):
-            parsed(key, text)
+            overridden(key, text)
     else:
-        assert parsed(key, text) == value
+        assert overridden(key, text) == value
 
 
 @pytest.mark.parametrize(

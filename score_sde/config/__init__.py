@@ -28,7 +28,6 @@ from score_sde.config.table import (
     REPLACED,
     completed,
     is_nullable,
-    parsed,
 )
 from score_sde.config.tree import Config, FrozenConfig, base, placeholder
 
@@ -55,6 +54,5 @@ __all__ = [
     "check_section",
     "completed",
     "is_nullable",
-    "parsed",
     "placeholder",
 ]

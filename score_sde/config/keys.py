@@ -10,7 +10,6 @@ Python are stored, which JSON holds.
 | any of these, and None: "nullable"  | None       | None                                  |
 """
 
-import ast
 import dataclasses
 import enum
 import functools
@@ -111,20 +110,6 @@ class Key:
         if not isinstance(value, tuple) or not all(_is(item, self._items) for item in value):
             raise UsageError(f"{self.name}={value!r} is not a list or tuple of {PLURALS[self._items]}.")
         return value
-
-    def parsed(self, text: str) -> Any:
-        """The value that a text on a command line stands for. Raises `UsageError` if it is of another kind."""
-        if self.nullable and text.lower() == "none":
-            return None
-        if self.kind is str:
-            return text
-        if self.kind is bool:
-            return self.plain({"true": True, "1": True, "false": False, "0": False}.get(text.lower(), text))
-        try:
-            value = self.kind(text) if self._items is None else ast.literal_eval(text)
-        except (SyntaxError, ValueError):
-            value = tuple(filter(None, text.split(","))) if self._items is str else text
-        return self.plain((value,) if self._items and _is(value, self._items) else value)
 
     def check(self, value: Any) -> None:
         """Raises `UsageError` unless the value is of the key's kind and among its `values`."""

@@ -80,15 +80,6 @@ def is_nullable(name: str) -> bool:
     return name in KEYS and KEYS[name].nullable
 
 
-def parsed(name: str, text: str) -> Any:
-    """The value that a text on the command line gives a key. Raises `UsageError` if it is of another kind.
-
-    parsed("sampling.eps", "None")  ->  None
-    parsed("model.ch_mult", "1,2")  ->  (1, 2)
-    """
-    return KEYS[name].parsed(text)
-
-
 def completed(stored: Mapping[str, Any]) -> dict[str, Any]:
     """A workdir's config with the keys that were added since, at what they mean there."""
     whole = {name: dict(value) if isinstance(value, Mapping) else value for name, value in stored.items()}
