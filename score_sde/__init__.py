@@ -2,7 +2,7 @@
 
 from score_sde.backend import configure
 
-__version__ = "0.3.0"
+__version__ = "0.4.0"
 
 configure()
 

@@ -94,10 +94,8 @@ def _features(config: Config, load: Load) -> metrics.Features:
     if is_import_path(options.features):
         network = choose("metrics.features", options.features, {}, protocols.FeatureNetwork)
         network = network(**taken_by("metrics.features", options.features, options))
-        shape, (_, code) = (
-            (config.data.image_size,) * 2 + (config.data.num_channels,),
-            source_digest("metrics.features", options.features),
-        )
+        shape = (config.data.image_size, config.data.image_size, config.data.num_channels)
+        _, code = source_digest("metrics.features", options.features)
         return metrics.own_features(network, code, shape, options.batch_size)
     if one_of("metrics.features", options.features, ("inception", "trained")) == "inception":
         return metrics.inception_features(options.weights, folder(config), options.batch_size)

@@ -166,7 +166,7 @@ def test_the_example_of_a_protocol_follows_it_and_no_other_of_its_kind(name):
     exec("\n".join(lines), module)
     example = [found for found in module.values() if getattr(found, "__module__", "") == "example"][-1]
     assert missing(example, protocol) == []
-    assert len([line for line in lines if line.strip()]) <= 17
+    assert len([line for line in lines if line.strip()]) <= 15
     others = {kind.protocol for kind in KINDS.values()} - {protocol}
     assert all(missing(example, other) for other in others)
 
