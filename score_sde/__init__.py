@@ -11,23 +11,28 @@ def train(config, workdir, overrides=None, allowed=()):
     """Trains in `workdir` as `--mode=train` does, going on from its last checkpoint, and returns the trained model.
 
     Args:
-        config: a ConfigDict, such as `configs.vp.digits_ddpmpp_continuous.get_config()`, changed as you like.
+        config: a config, such as `configs.vp.digits_ddpmpp_continuous.get_config()`, changed as you like; None to go
+            on with the workdir's own.
         workdir: the folder of the run.
-        overrides: the values you have changed, {"training.n_iters": 2000}, which `--mode=eval` and `--mode=sample`
-            on this workdir then need not be given. They are recorded, not applied: change `config` itself.
+        overrides: values of it that are set and kept with the run as those of a command line are,
+            {"training.n_iters": 2000}.
         allowed: keys that may differ from the workdir's, as of `--allow_change`.
 
     Returns what `load(workdir)` does, for a classifier what `load_classifier(workdir)` does. Raises `UsageError` for
     what cannot be trained, before anything is written; `score_sde.preemption.Stopped` after Ctrl-C or SIGTERM, with a
     last checkpoint: the same call goes on from there.
 
-        config = get_config()
-        config.training.n_iters = 2000
-        model = score_sde.train(config, "runs/digits")
+        model = score_sde.train(get_config(), "runs/digits", {"training.n_iters": 1000})
+        model = score_sde.train(None, "runs/digits", {"training.n_iters": 2000})  # goes on
     """
+    from score_sde.command_line import name_or_set, names_first
     from score_sde.models import CLASSIFIERS
     from score_sde.training import train
+    from score_sde.workdir import stored_config
 
+    config = stored_config(workdir) if config is None else config
+    for key, value in names_first(overrides or {}):
+        name_or_set(config, key, value)
     train(config, workdir, overrides, allowed)
     return (load_classifier if config.model.name in CLASSIFIERS else load)(workdir)
 

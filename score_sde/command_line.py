@@ -3,7 +3,7 @@
 import importlib.machinery
 import importlib.util
 import itertools
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -66,8 +66,17 @@ def _template(given: dict[str, str | None], of_workdir: Callable[[Path], ConfigD
     return template
 
 
+def names_first(values: Mapping[str, Any]) -> list[tuple[str, Any]]:
+    """The values of keys that name pieces, whose arguments come with them, and then the others."""
+    return sorted(values.items(), key=lambda item: item[0] not in PIECES)
+
+
 def name_or_set(config: ConfigDict, key: str, value: Any) -> None:
-    """Sets a value of a config; one that names another piece brings the piece's arguments into its section."""
+    """Sets a value of a config; one that names another piece brings the piece's arguments into its section.
+
+    Raises `UsageError` for a key that there is not, and for a value of another kind.
+    """
+    _check_override(config, key, None)
     section, _, last = key.partition(".")
     if key in PIECES and value != config[section][last]:
         from score_sde.pieces import rename

@@ -7,9 +7,9 @@ from pathlib import Path
 from absl import flags
 
 from score_sde import backend
-from score_sde.command_line import name_or_set, overrides, parse
-from score_sde.config import FREE_SECTIONS, OF_MACHINE, PIECES, Config, check
-from score_sde.errors import UsageError, exit_status, warn
+from score_sde.command_line import name_or_set, names_first, overrides, parse
+from score_sde.config import FREE_SECTIONS, OF_MACHINE, Config, check
+from score_sde.errors import UsageError, exit_status, tell, warn
 from score_sde.import_paths import lowered
 
 WITH_OUT = ("eval", "sample")
@@ -103,16 +103,17 @@ def _of_workdir(directory: Path, config: Config, overrides: dict) -> Config:
 
 
 def _going_on(directory: Path, config: Config, overrides: dict, allowed: list[str]) -> dict:
-    """The overrides of a training: where it goes on, with those of its earlier launches that make it the run it is.
-
-    They need not be repeated, and come into the config; what may differ between launches is as given now.
-    """
+    """The overrides of a training; where it goes on, with those of its earlier launches, which come into the config."""
     from score_sde import workdir
+    from score_sde.parallel import is_first
 
     if not workdir.checkpoints.steps(directory / "checkpoints"):
         return overrides
-    run = workdir.identity(config.to_dict())
-    repeated = _repeat(directory, config, lambda key: key in run and key not in {*overrides, *allowed})
+    before = workdir.flatten(config.to_dict())
+    repeated = _repeat(directory, config, lambda key: key not in {*overrides, *allowed})
+    told = [f"{key}={value}" for key, value in repeated.items() if before.get(key) != value]
+    if told and is_first():
+        tell(f"going on with the values of this run's earlier command lines: {', '.join(told)}")
     return repeated | overrides
 
 
@@ -121,9 +122,9 @@ def _repeat(directory: Path, config: Config, wanted: Callable[[str], bool]) -> d
     from score_sde import workdir
 
     repeated, earlier = {}, workdir.read(directory, "launch.json").get("overrides", {})
-    for key, value in sorted(earlier.items(), key=lambda item: item[0] not in PIECES):  # names bring arguments
+    for key, value in names_first(earlier):
         # A key that today's file does not have belongs to another config, which the check of the run names.
-        with contextlib.suppress(KeyError, AttributeError, TypeError):
+        with contextlib.suppress(UsageError):
             if wanted(key):
                 name_or_set(config, key, value)
                 repeated[key] = value

@@ -84,7 +84,8 @@ def resolved(values):
 def test_own_pieces_train_stop_go_on_sample_and_evaluate_by_the_ordinary_command(values, tmp_path, data_dir):
     given = [CONFIG, *flags(QUICK | {"data.data_dir": data_dir} | values), "--mode=train"]
     program(tmp_path / "run", *given, "--config.training.n_iters=1")
-    program(tmp_path / "run", "--mode=train", "--config.training.n_iters=2")  # the workdir has the config
+    again = [CONFIG] if values is OBJECTIVE else []  # the workdir has it, and its overrides
+    program(tmp_path / "run", *again, "--mode=train", "--config.training.n_iters=2")
     model = score_sde.load(tmp_path / "run")
     assert model.step == 2 and not any(np.isnan(leaf).any() for leaf in jax.tree.leaves(model.params))
     if values is OBJECTIVE:
@@ -149,8 +150,11 @@ def test_another_row_keeps_what_both_rows_have_and_an_import_path_begins_anew():
 
 
 def test_samples_by_an_own_sampler_are_asked_for_from_python(tmp_path, data_dir):
-    config = resolved(QUICK | {"data.data_dir": data_dir, "training.n_iters": 1})
-    model = score_sde.train(config, tmp_path)
+    score_sde.train(resolved(QUICK | {"data.data_dir": data_dir}), tmp_path, {"training.n_iters": 1})
+    model = score_sde.train(None, tmp_path, {"training.n_iters": 2})  # goes on with the workdir's config
+    assert model.step == 2
+    with pytest.raises(UsageError, match=r"'optim.lrr' \(did you mean 'optim.lr'\?\)"):
+        score_sde.train(None, tmp_path, {"optim.lrr": 1.0})
     options = dict(num_steps=3, clip="none", noise_removal=False)
     own = model.sample(jax.random.key(0), 2, "own_pieces:euler", **options, stretch=np.float32(1))
     np.testing.assert_allclose(own, model.sample(jax.random.key(0), 2, "euler", **options, grid="uniform"), atol=2e-5)
