@@ -155,7 +155,7 @@ def test_an_update_finds_the_memory_of_the_one_before_it():
         ("training", dict(precision="fp16"), "training.precision"),
         ("training", dict(accumulate=0), "training.accumulate"),
         ("eval", dict(precision="bfloat16"), "set eval.precision to tf32 or float32"),
-        ("sampling", dict(batch_size=-4), "sampling.batch_size=-4 must be"),
+        ("sampling", dict(batch_size=-4), "sampling.batch_size=-4 must not be negative"),
         ("sampling", dict(precision="bfloat16", method="ode"), "bfloat16 does not resolve"),
     ],
 )
