@@ -36,13 +36,15 @@ class Dequantization(NamedTuple):
 def uniform(scaling: Scaling) -> Dequantization:
     """Uniform dequantization: y uniform in the cell (k + u) / 256, u in [0, 1) (Theis et al., 2016; the paper's).
 
-    import jax
-    import jax.numpy as jnp
-    from score_sde.dequantization import uniform
-    from score_sde.images import CENTERED
+    scaling: the map from [0, 1] to model range.
 
-    x, keys = jnp.zeros((2, 8, 8, 1)), jax.random.split(jax.random.key(0), 2)  # images in [0, 1]
-    y, log_q = uniform(CENTERED).sample(keys, x)  # points in [-1, 1], and bits/dim of q there: 7
+        import jax
+        import jax.numpy as jnp
+        from score_sde.dequantization import uniform
+        from score_sde.images import CENTERED
+
+        x, keys = jnp.zeros((2, 8, 8, 1)), jax.random.split(jax.random.key(0), 2)  # images in [0, 1]
+        y, log_q = uniform(CENTERED).sample(keys, x)  # points in [-1, 1], and bits/dim of q there: 7
     """
 
     def sample(keys: Keys, x: Images) -> tuple[Images, PerSample]:
