@@ -80,7 +80,7 @@ class Solver(NamedTuple):
     batch_nfe: Callable[[PyTree], Counts] | None = None  # passes made for the batch; None: those of each sample
 
     def with_batch_nfe(self) -> "Solver":
-        """This sampler with the result (x, nfe, batch_nfe)."""
+        """The same sampler with the result (x, nfe, batch_nfe)."""
 
         def result(state: PyTree) -> tuple[Images, Counts, Counts]:
             x, nfe = self.result(state)
