@@ -89,7 +89,7 @@ class Conditional:
         return {name: array for name, array in cond.items() if name != "labels"} or None
 
     def check(self, given: Given, method: str) -> None:
-        """Raises `UsageError` for a condition or observation with which these networks and this method cannot sample."""
+        """Raises `UsageError` for a condition or observation with which these networks and method cannot sample."""
         cond = given.cond
         check_names(cond, self.cond_entries)
         self.experiment.check_cond(self.of_network(cond))
