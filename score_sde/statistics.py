@@ -1,4 +1,4 @@
-"""`python -m score_sde.statistics`: makes and keeps what samples of a config are compared with."""
+"""Statistics of a config's data set, to which samples are compared: `python -m score_sde.statistics`."""
 
 import sys
 from pathlib import Path
@@ -11,7 +11,7 @@ from score_sde.errors import UsageError, exit_status
 
 
 def main(argv: list[str] | None = None) -> int:
-    """See `exit_status`."""
+    """Runs this command line and returns its exit status."""
     return exit_status(_program, argv)
 
 

@@ -64,7 +64,7 @@ class Features(NamedTuple):
 
 
 def inception_features(weights: str | Path, folder: Path, batch_size: int) -> Features:
-    """Features of Inception-v3, by which FID is defined.
+    """Inception-v3's features, by which FID is defined.
 
     weights: their PyTorch file; "" to look for it in `folder`, and download it there. Raises `UsageError` if the file
     is not available, or is another one.

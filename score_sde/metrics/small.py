@@ -1,6 +1,6 @@
 """A small network trained on the data set at hand, whose features give a distance where Inception has no weights.
 
-It predicts the labels of a data set that has them, and otherwise by how many quarter turns an image was rotated (Gidaris
+It predicts the labels of a data set that has them, otherwise by how many quarter turns an image was rotated (Gidaris
 et al., 2018); and also how an image was corrupted. (Features of a network that has seen only data can place noise among
 the data, which raises precision.) Its distances compare models of one data set with each other only.
 """
