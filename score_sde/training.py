@@ -275,10 +275,7 @@ def _sheet(directory: Path, step: int) -> Path:
 
 
 def _sheet_cond(experiment: Experiment, source: data.Source, n: int) -> Cond | None:
-    """The null condition if the network has learned it.
-
-    Else classes in turn, or conditions from the source's images.
-    """
+    """Condition of a snapshot's sheet: null if the network has learned that, else classes in turn, or the source's."""
     cond = experiment.cond_in_turn(n)
     if cond is None or list(cond) == ["labels"]:
         return cond

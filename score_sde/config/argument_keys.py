@@ -1,8 +1,8 @@
 """Keys of the sections that name a class and hold its arguments.
 
 Each field of each class of the package has a row. `process`, `parameterization`, `times` and `weight` hold the
-arguments of all classes of their dictionary, None being a class's own default; `sde` and `model` hold those of the
-class that is chosen, as presets set them. A class at an import path has arguments of its own, which have no row.
+arguments of all classes in their dictionary, None being a class's own default; `sde` and `model` hold those of the
+chosen class, as presets set them. A class at an import path has its own arguments, without rows here.
 """
 
 import dataclasses
@@ -14,12 +14,12 @@ Ints, Floats = tuple[int, ...], tuple[float, ...]
 
 
 def _argument(kind: Any, sentence: str, values: str = "") -> Key:
-    """An argument that a config leaves to the class where it is None."""
+    """An argument for which None stands for the class's own default."""
     return Key(None, sentence, values, kind=kind)
 
 
 def _required(keys: dict[str, Key]) -> dict[str, Key]:
-    """The same keys in a section that holds the arguments of one class."""
+    """The same keys for a section that holds the arguments of one class."""
     return {name: dataclasses.replace(key, default=ABSENT) for name, key in keys.items()}
 
 

@@ -1,4 +1,4 @@
-"""Keys of what is done with a trained network: `sampling`, `guidance`, `eval`, `metrics`, `dequantizer` and `wandb`."""
+"""Keys for the use of a trained network: `sampling`, `guidance`, `eval`, `metrics`, `dequantizer` and `wandb`."""
 
 from score_sde.config.keys import Key
 
