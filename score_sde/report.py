@@ -98,7 +98,7 @@ def ends_of(entry: Mapping[str, Any]) -> Mapping[str, Any]:
 
 
 def ends(shares: Mapping[str, Any]) -> str:
-    """These shares in words."""
+    """The shares at the ends of the range, in words."""
     of_data = "" if shares["data"] is None else f", {shares['data']:.1%} of the data's"
     return f"at 0 or 255: {shares['samples']:.1%} of the samples' numbers{of_data}"
 

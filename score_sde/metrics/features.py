@@ -54,7 +54,7 @@ class Features(NamedTuple):
         return {name: np.concatenate([part[name] for part in found]) for name in self.arrays}
 
     def by(self, network: Callable, params: PyTree) -> "Features":
-        """These features, computed by `network(params, pixels)`, which returns a dictionary of `arrays`."""
+        """A copy whose arrays are computed by `network(params, pixels)`, which returns a dictionary of `arrays`."""
         program, params = pmap(network, in_axes=(None, 0), out_axes=None), place(params)
 
         def apply(pixels: np.ndarray) -> Arrays:
