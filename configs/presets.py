@@ -103,7 +103,7 @@ def own_images(config: Config) -> None:
     config.training.update(
         batch_size=64, n_iters=30_000, snapshot_freq=5000, snapshot_freq_for_preemption=1000, eval_freq=500
     )
-    config.sampling.update(method="dpmpp_2m_sde", num_steps=40)  # noise forgives a young network its errors
+    config.sampling.update(method="dpmpp_2m_sde", num_steps=40)  # noise corrects errors of a short training
     config.eval.update(batch_size=256, begin_ckpt=-1, enable_sampling=True, num_samples=1000)
     config.metrics.features = "trained"
     config.optim.update(warmup=1000, ema_rate=0.999)  # a longer average would reach back to the start
@@ -308,7 +308,7 @@ def flow(config: Config) -> None:
     config.parameterization.name = "velocity"
     config.times.name = "logit_normal"
     config.weight.name = "velocity"
-    config.sampling.update(method="dpmpp_2m_sde", num_steps=40)  # noise forgives a young network its errors
+    config.sampling.update(method="dpmpp_2m_sde", num_steps=40)  # noise corrects errors of a short training
 
 
 def edm(config: Config) -> None:

@@ -37,7 +37,7 @@ def describe(config: Config, explain: str | None = None) -> None:
     taken = replaced(config)
     for key, value in workdir.flatten(config.to_dict()).items():
         instead = taken.get(key) or taken.get(key.partition(".")[0])
-        print(f"{key} = {value}" + (f"  (says nothing: {instead} takes its place)" if instead else ""))
+        print(f"{key} = {value}" + (f"  (no effect: {instead} replaces it)" if instead else ""))
     print(_layers(experiment))
 
     learned, total = parameter_counts(experiment.param_shapes)

@@ -166,7 +166,7 @@ def _held_out(config: Config, statistics: metrics.Statistics, load: Load) -> dat
     try:
         found = load((statistics.about.get("split") or config.metrics.split) == "test")
     except UsageError as error:
-        warn(f"No figures of held-out images stand beside those of samples. {error}")
+        warn(f"The figures of held-out images are missing beside those of samples. {error}")
         return None
     return None if found.digest() == statistics.about.get("data_digest") else found
 

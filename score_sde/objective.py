@@ -60,7 +60,7 @@ class Objective:
     weight: Weight
 
     def __post_init__(self):
-        jax.eval_shape(self._factor, jax.ShapeDtypeStruct((1,), jnp.float32))  # raises for what is not defined
+        jax.eval_shape(self._factor, jax.ShapeDtypeStruct((1,), jnp.float32))  # raises for undefined combinations
 
     @property
     def levels(self) -> Process:

@@ -271,7 +271,7 @@ def _scales(process: Process, x: Images, t: Times) -> tuple[Array, Array]:
     return expand(process.alpha(t), x), expand(process.sigma(t), x)
 
 
-# How a network is told the time: (row, process, t) -> one number for each image.
+# Noise conditions, by which a network knows the time: (row, process, t) -> one number for each image.
 NOISE_CONDS: dict[str, Callable[[Parameterization, Process, Times], PerSample]] = {
     "time": lambda row, process, t: row.time_scale * t,  # 999 t whatever `num_scales` is
     "chain_index": lambda row, process, t: t * (process.num_scales - 1.0),  # between the points of a chain not rounded

@@ -88,7 +88,7 @@ def named(config: Config, section: str, **others: Any) -> Any:
     if values["name"]:
         return construct(section, values)
     if of_nothing := values.keys() - {"name"} - others.keys():
-        raise UsageError(f"{section}.{min(of_nothing)} is an argument of what {section}.name chooses; set that too.")
+        raise UsageError(f"{section}.{min(of_nothing)} is an argument of a piece; choose it by {section}.name.")
     return None
 
 

@@ -20,7 +20,7 @@ class Stopped(BaseException):
 
     def __init__(self, number: int, message: str = ""):
         name = "Ctrl-C" if number == signal.SIGINT else signal.Signals(number).name
-        super().__init__(f"Stopped by {name}{message or '; the same command goes on from what is saved'}.")
+        super().__init__(f"Stopped by {name}{message or '; the same command goes on from the last save'}.")
         self.status = INTERRUPTED if number == signal.SIGINT else REQUEUE
 
 

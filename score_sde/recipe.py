@@ -33,7 +33,7 @@ def objective_of(config: Config) -> Objective:
     told, model = parameterization.noise_cond, config.model
     if model.get("embedding_type") == "fourier" and told in ("log_noise_level", "chain_index", "level_index"):
         raise UsageError(
-            f"A Fourier embedding takes the logarithm of what it is told, and parameterization.noise_cond={told} is "
+            f"A Fourier embedding takes the logarithm of its input, and parameterization.noise_cond={told} is "
             "not always positive; set model.embedding_type=positional."
         )
     if model.name == "ncsn" and told != "level_index":
@@ -64,7 +64,7 @@ def check_overrides(config: Config, overrides: Collection[str]) -> None:
     """Raises `UsageError` if an overridden key of the paper's configs has no effect because a section replaces it."""
     for old, new in replaced(config).items():
         if twice := [key for key in overrides if key == old or key.startswith(old + ".")]:
-            raise UsageError(f"{twice[0]} says nothing where {new} takes its place; set one of the two.")
+            raise UsageError(f"{twice[0]} has no effect, because {new} replaces it; set one of the two.")
 
 
 def _weight(config: Config) -> Weight:

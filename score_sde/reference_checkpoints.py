@@ -203,7 +203,7 @@ def _compare(found: Mapping[str, Any], expected: Shapes, where: str) -> None:
             raise UsageError(f"{where} has no {name}, which the config's network has; is it the file's config?")
     for name, value in found.items():
         if name not in expected:
-            raise UsageError(f"{where} has {name}, which the config's network has not; is it the file's config?")
+            raise UsageError(f"{where} has {name}, which the config's network lacks; is it the file's config?")
         if _shape(value) is None or value.dtype.kind != "f":
             raise UsageError(f"{where}: {name} is no floating-point array.")
         if value.shape != tuple(expected[name]):

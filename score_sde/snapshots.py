@@ -116,7 +116,7 @@ class Snapshot:
             early = model.at(1000)
         """
         if self.directory is None:
-            raise UsageError("This model was made of parameters and has no workdir with other checkpoints of it.")
+            raise UsageError("This model was made from parameters, and has no workdir with other checkpoints.")
         step = available_step(self.directory, self.step if step is None else step)
         _, name = _average(self.experiment, self.ema if ema is None else ema)
         params, found = _weights(self.experiment, self.directory, step, name)

@@ -40,9 +40,9 @@ def _define_flags(values: flags.FlagValues) -> None:
 USAGE = """\
 python -m score_sde.statistics --config=FILE [--out=FILE.npz] [--config.KEY=VALUE ...]
 
-Computes what samples are compared with, the statistics of the features of a data set, and the figures of noise and of
-held-out images that stand beside those of eval.num_samples samples, and keeps them for --mode=eval, which computes them
-itself where they are missing. --out: a copy, for config.metrics.statistics on another machine."""
+Computes the statistics of a data set's features, to which samples are compared, and the figures of noise and of
+held-out images for eval.num_samples samples, and keeps them for --mode=eval, which otherwise computes them itself.
+--out: a copy, for config.metrics.statistics on another machine."""
 
 
 if __name__ == "__main__":

@@ -10,8 +10,8 @@ from score_sde.errors import UsageError, nearest
 HEAD = """\
 # Keys of a config
 
-Written by `python -m score_sde.config`; `python -m score_sde --config=FILE --mode=describe --explain=SECTION` says the
-same of a config's own values. A key may differ from the value that a run began with where the last column says so:
+Written by `python -m score_sde.config`; `python -m score_sde --config=FILE --mode=describe --explain=SECTION` explains
+a config's own values. The last column says when a key may differ from its value at the start of a run:
 
 | letter | may differ |
 |---|---|

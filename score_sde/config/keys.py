@@ -32,7 +32,7 @@ class Differs(enum.Enum):
     NEVER = "in no launch, since another value is another run"
     ALLOWED = "in a training that goes on, by --allow_change"
     LAUNCH = "between launches of a training"
-    MACHINE = "in every program, as it is the machine's"
+    MACHINE = "in every program, as it depends on the machine"
     LATER = "in every program, as no trained number depends on it"
 
 

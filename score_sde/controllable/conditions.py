@@ -2,16 +2,16 @@
 
 A class or other conditions, and one observation of test images, can be asked for together.
 
-| condition              | samples                                                                                     |
+| condition              | asks for samples                                                                            |
 |------------------------|---------------------------------------------------------------------------------------------|
 | `class=3`, `class=all` | of one class; of each in turn                                                               |
 | `cond=FILE.npz`        | of the network's conditions: arrays by entry, whose rows are taken in turn                  |
-| `inpaint=WHERE`        | of what is hidden: left_half, right_half, top_half, bottom_half, center; a fraction of the  |
+| `inpaint=WHERE`        | of hidden pixels: left_half, right_half, top_half, bottom_half, center; a fraction of the   |
 |                        | pixels, at random, as 0.9; or a PNG file of the images' size, black where they are hidden   |
 | `colorize`             | in colour, of grey images                                                                   |
 | `superresolve=4`       | of images a fourth as wide and high                                                         |
-| `deblur=2.0`           | of images blurred by a Gaussian of so many pixels                                           |
-| `sense=0.3`            | of such a fraction of numbers measured at random                                            |
+| `deblur=2.0`           | of images blurred by a Gaussian of this standard deviation in pixels                        |
+| `sense=0.3`            | of images of which this fraction of random measurements is known                            |
 """
 
 import dataclasses
@@ -30,7 +30,7 @@ from score_sde.errors import UsageError, one_of
 from score_sde.files import read_arrays
 
 Shape = tuple[int, int, int]
-Operators = Callable[[int], Operator]  # of batches of so many images
+Operators = Callable[[int], Operator]  # number of images -> operator of a batch
 ALL = "all"
 
 

@@ -22,8 +22,8 @@ def side(names: Sequence[str], fraction: float, *, train: bool, what: str) -> np
         return everything
     if len(names) < 2:
         raise UsageError(
-            f"{what} has one image, which cannot be trained on and held out; add more, or set config.data.held_out=0 "
-            "to evaluate on what it trains on."
+            f"{what} has one image, which cannot be in both splits; add more, or set config.data.held_out=0 "
+            "to evaluate on the training images."
         )
     numbers = np.array([_number(name) for name in names])
     held_out = numbers < fraction

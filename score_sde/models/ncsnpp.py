@@ -172,10 +172,10 @@ class NCSNpp(nn.Module):
             raise UsageError(f"model.num_classes={self.num_classes} must not be negative; 0 is none.")
         if self.num_classes and not self.conditional:
             raise UsageError(
-                f"model.num_classes={self.num_classes} is told with the noise level; set model.conditional=True."
+                f"model.num_classes={self.num_classes}: labels enter with the noise level; set model.conditional=True."
             )
         if self.encoder is not None and not self.conditional:
-            raise UsageError("What encoder.name encodes is told with the noise level; set model.conditional=True.")
+            raise UsageError("The encoder's output enters with the noise level; set model.conditional=True.")
 
     @nn.compact
     def __call__(
