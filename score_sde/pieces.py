@@ -88,7 +88,7 @@ def named(config: Config, section: str, **others: Any) -> Any:
     if values["name"]:
         return construct(section, values)
     if of_nothing := values.keys() - {"name"} - others.keys():
-        raise UsageError(f"{section}.{min(of_nothing)} is an argument of a piece; choose it by {section}.name.")
+        raise UsageError(f"{section}.{min(of_nothing)} needs a {section}.name that takes it; set that too.")
     return None
 
 

@@ -174,8 +174,8 @@ def posterior(
     the operator maps the images to y exactly. options: as for `sample`; inverse="pigdm" is another method. Raises
     `UsageError` for observations and options that do not fit.
 
-        small = Average(2)
-        x = model.posterior(jax.random.key(0), small, small.forward(images))
+        small = Average(2)  # of score_sde.controllable
+        x = model.posterior(jax.random.key(0), small, small.forward(images), 0.1, "dpmpp_2m", num_steps=10)
     """
     observed = operator, jnp.asarray(y, jnp.float32), float(noise)
     return draw(model, batch_keys(key, len(y)), sampler, observed=observed, **options).images

@@ -6,7 +6,10 @@ import textwrap
 from collections.abc import Iterator
 from pathlib import Path
 
+import numpy as np
 import pytest
+
+from score_sde.controllable import Average
 
 ROOT = Path(__file__).parent.parent
 FILES = [*sorted((ROOT / "score_sde").rglob("*.py")), ROOT / "configs" / "presets.py"]
@@ -63,29 +66,54 @@ def test_a_first_line_with_a_subject_is_not(line):
     assert without_subject(f'def f() -> bool:\n    """{line}"""') == []
 
 
+def indented(text: str) -> list[str]:
+    blocks = re.findall(r"(?:^    .*\n|^\n)+", text + "\n", re.M)
+    return [textwrap.dedent(block) for block in blocks if block.strip()]
+
+
 def examples(text: str) -> list[str]:
     """The indented blocks of a docstring that begin with their imports."""
-    blocks = re.findall(r"(?:^    .*\n|^\n)+", text + "\n", re.M)
-    return [code for code in map(textwrap.dedent, blocks) if re.match(r"\s*(import|from) ", code)]
+    return [code for code in indented(text) if re.match(r"\s*(import|from) ", code)]
 
 
 EXAMPLES = {
-    f"{path.relative_to(ROOT / 'score_sde').with_suffix('')}:{name}": code
+    f"{path.relative_to(ROOT / 'score_sde').with_suffix('')}:{name}": "\n".join(codes)
     for path in FILES
-    if path.stem not in ("protocols", "presets")  # those of protocols are followed in test_extending
+    if path.stem not in ("__init__", "protocols", "presets")  # those of protocols are followed in test_extending
     for name, _, text in docstrings(path.read_text())
-    for code in examples(text)
+    if (codes := examples(text))
 }
 
 
-@pytest.mark.parametrize("name", EXAMPLES)
+@pytest.mark.parametrize("name", sorted(EXAMPLES.keys() - {"pretrained:Pretrained"}))
 def test_an_example_of_a_docstring_runs(name, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    exec(compile(EXAMPLES[name], name, "exec"), {"__name__": "example"})
+    exec(EXAMPLES[name], {"__name__": "example"})
+
+
+def test_the_examples_of_a_model_run_with_the_one_of_its_class():
+    model = {"__name__": "example", "np": np, "Average": Average}
+    exec(EXAMPLES["pretrained:Pretrained"], model)
+    for name, _, text in docstrings((ROOT / "score_sde" / "pretrained.py").read_text()):
+        for code in indented(text) if name != "Pretrained" else ():
+            exec(code, model)
+    assert model["s"].shape == model["x0"].shape == model["z"].shape == (2, 8, 8, 1) and model["bits"].shape == (2,)
+
+
+def test_the_examples_of_training_and_loading_run(tmp_path, data_dir, monkeypatch, one_block):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("TFDS_DATA_DIR", data_dir)
+    texts = {name: text for name, _, text in docstrings((ROOT / "score_sde" / "__init__.py").read_text())}
+    (train,), (load,) = examples(texts["train"]), examples(texts["load"])
+    quick = "config.training.update(n_iters=1, batch_size=16, snapshot_sampling=False)"
+    exec(train.replace("config.training.n_iters = 2000", quick), {"__name__": "example"})
+    exec(load, {"__name__": "example"})
 
 
 def test_the_public_functions_have_examples():
     named = {name.split(":")[1] for name in EXAMPLES}
-    wanted = "Process from_score Objective Oracle Gaussian bits_per_dim likelihood_bound uniform adaptive fast_solver"
-    wanted += " predictor_corrector probability_flow solve time_grid model"
+    wanted = "Process from_score model Objective Oracle Gaussian bits_per_dim likelihood_bound uniform solve time_grid"
+    wanted += (
+        " adaptive fast_solver predictor_corrector probability_flow Pretrained Operator extrapolation load InMemory"
+    )
     assert set(wanted.split()) <= named
