@@ -1,4 +1,4 @@
-"""The pieces every config is composed of: one locked base, then data, network, SDE; later pieces win.
+"""The pieces of which every config is composed: one locked base, then data, network, SDE; later pieces win.
 
 The base is every key at its default (`score_sde.config`; KEYS.md lists them). A key that it does not have raises at
 once. Sections `sde` and `model` are the constructor arguments of the class they name (see `score_sde.sde.SDES` and
@@ -13,18 +13,18 @@ Piece = Callable[[Config], None]
 
 
 def compose(*pieces: Piece) -> Config:
-    """The base with pieces applied in order, locked."""
+    """The base with these pieces applied in order, locked."""
     config = base().lock()
     for piece in pieces:
         piece(config)
     return config
 
 
-# Data, each with the schedule that the paper trains and evaluates it with.
+# Data sets, each with the paper's schedule of training and evaluation.
 
 
 def cifar10(config: Config) -> None:
-    """The base is CIFAR-10's."""
+    """CIFAR-10, for which the base is made."""
     config.data.dataset = "cifar10"
 
 
@@ -61,7 +61,7 @@ def celebahq_1024(config: Config) -> None:
 
 
 def ffhq_1024(config: Config) -> None:
-    """FFHQ at 1024x1024. The paper averages its loss over pixels, unlike that of CelebA-HQ."""
+    """FFHQ at 1024x1024. The paper averages its loss over pixels, unlike CelebA-HQ's."""
     _huge(config, "ffhq_1024")
     config.training.reduce_mean = True
 
@@ -81,7 +81,7 @@ def _huge(config: Config, dataset: str) -> None:
 
 
 def digits(config: Config) -> None:
-    """8x8 grey digits, and a schedule of minutes on a CPU."""
+    """The 8x8 grey digits, and a schedule of minutes on a CPU."""
     config.data.update(dataset="digits", image_size=8, num_channels=1, random_flip=False, uniform_dequantization=True)
     config.training.update(
         n_iters=1200,
@@ -103,7 +103,7 @@ def own_images(config: Config) -> None:
     config.training.update(
         batch_size=64, n_iters=30_000, snapshot_freq=5000, snapshot_freq_for_preemption=1000, eval_freq=500
     )
-    config.sampling.update(method="dpmpp_2m_sde", num_steps=40)  # noise forgives a young network its errors
+    config.sampling.update(method="dpmpp_2m_sde", num_steps=40)  # noise corrects errors of a short training
     config.eval.update(batch_size=256, begin_ckpt=-1, enable_sampling=True, num_samples=1000)
     config.metrics.features = "trained"
     config.optim.update(warmup=1000, ema_rate=0.999)  # a longer average would reach back to the start
@@ -137,7 +137,7 @@ def ncsnpp(config: Config) -> None:
         progressive_input="residual",
         progressive_combine="sum",
         init_scale=0.0,
-        num_classes=0,  # that it can be told
+        num_classes=0,  # no labels
     )
 
 
@@ -166,7 +166,7 @@ def ncsnpp_1024(config: Config) -> None:
 
 
 def deep(config: Config) -> None:
-    """Twice the blocks of NCSN++ or DDPM++, trained for less long."""
+    """A network with twice the blocks of NCSN++ or DDPM++, trained for fewer updates."""
     config.model.num_res_blocks = 8
     config.training.n_iters = 950_001
 
@@ -241,7 +241,10 @@ def _refinenet(config: Config, name: str) -> None:
 
 
 def network(name: str, **arguments) -> Piece:
-    """A network of your own by its import path, "my_package.mixer:Mixer", and its arguments; others have defaults."""
+    """A network of your own by its import path, "my_package.mixer:Mixer", and its arguments.
+
+    Others keep their defaults.
+    """
 
     def piece(config: Config) -> None:
         _replace(config, "model", name=name, scale_by_sigma=False, **arguments)
@@ -259,11 +262,11 @@ def small(config: Config) -> None:
     config.model.update(nf=32, ch_mult=(1, 2), num_res_blocks=1, attn_resolutions=(4,), dropout=0.0)
 
 
-# SDEs, each with what the paper trains and samples it with.
+# SDEs, each with the paper's settings of training and sampling.
 
 
 def ve(sigma_max: float, num_scales: int = 1000, *, scale_by_sigma: bool = True) -> Piece:
-    """VE. sigma_max: about the largest distance between two training images (in [0, 1])."""
+    """VE SDE. sigma_max: about the largest distance between two training images (in [0, 1])."""
 
     def piece(config: Config) -> None:
         _replace(config, "sde", name="vesde", sigma_min=0.01, sigma_max=float(sigma_max), num_scales=num_scales)
@@ -276,12 +279,12 @@ def ve(sigma_max: float, num_scales: int = 1000, *, scale_by_sigma: bool = True)
 
 
 def vp(config: Config) -> None:
-    """VP."""
+    """VP SDE."""
     _vp_like(config, "vpsde")
 
 
 def subvp(config: Config) -> None:
-    """Sub-VP."""
+    """Sub-VP SDE."""
     _vp_like(config, "subvpsde")
 
 
@@ -295,7 +298,7 @@ def _vp_like(config: Config, name: str) -> None:
     config.optim.ema_rate = 0.9999
 
 
-# Later recipes, each in the place of an SDE: what the network's objective is, and a sampler for it.
+# Later recipes, each instead of an SDE: the network's objective, and a sampler for it.
 
 
 def flow(config: Config) -> None:
@@ -305,11 +308,11 @@ def flow(config: Config) -> None:
     config.parameterization.name = "velocity"
     config.times.name = "logit_normal"
     config.weight.name = "velocity"
-    config.sampling.update(method="dpmpp_2m_sde", num_steps=40)  # noise forgives a young network its errors
+    config.sampling.update(method="dpmpp_2m_sde", num_steps=40)  # noise corrects errors of a short training
 
 
 def edm(config: Config) -> None:
-    """The training of Karras et al. (2022), of data in [-1, 1]; without their augmentation."""
+    """The training of Karras et al. (2022), for data in [-1, 1]; without their augmentation."""
     vp(config)
     for section in ("process", "parameterization", "weight"):
         config[section].name = "edm"
@@ -321,23 +324,23 @@ def edm(config: Config) -> None:
 
 
 def discrete(config: Config) -> None:
-    """Trained at the N noise levels of SMLD (VE) or DDPM (VP), labelled by their index."""
+    """Training at the N noise levels of SMLD (VE) or DDPM (VP), with their index as the noise condition."""
     config.training.continuous = False
     _embedding(config, "positional")
 
 
 def ancestral(config: Config) -> None:
-    """Sampled as in Ho et al. (2020)."""
+    """Sampling as in Ho et al. (2020)."""
     config.sampling.predictor = "ancestral_sampling"
 
 
 def reverse_diffusion(config: Config) -> None:
-    """Sampled by the reverse of the discrete chain."""
+    """Sampling by the reverse of the discrete chain."""
     config.sampling.predictor = "reverse_diffusion"
 
 
 def annealed_langevin(snr: float, n_steps: int) -> Piece:
-    """Sampled as in Song and Ermon (2019), corrector only."""
+    """Sampling as in Song and Ermon (2019), with the corrector only."""
 
     def piece(config: Config) -> None:
         config.sampling.update(predictor="none", corrector="ald", snr=snr, n_steps_each=n_steps)
@@ -346,7 +349,7 @@ def annealed_langevin(snr: float, n_steps: int) -> Piece:
 
 
 def ema(rate: float) -> Piece:
-    """Another rate of the parameters' moving average; 0 turns it off."""
+    """A different rate of the parameters' moving average; 0 turns it off."""
 
     def piece(config: Config) -> None:
         config.optim.ema_rate = rate
@@ -355,7 +358,7 @@ def ema(rate: float) -> Piece:
 
 
 def unconditional(config: Config) -> None:
-    """A network that is not told the noise level."""
+    """A network that does not take the noise level."""
     config.model.conditional = False
 
 

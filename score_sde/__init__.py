@@ -8,7 +8,7 @@ configure()
 
 
 def train(config, workdir, overrides=None, allowed=()):
-    """Trains in `workdir` as `--mode=train` does, going on from its last checkpoint, and returns the trained model.
+    """Trains in `workdir` as `--mode=train` does, from its last checkpoint if it has one, and returns the model.
 
     Args:
         config: a config, such as `configs.vp.digits_ddpmpp_continuous.get_config()`, changed as you like; None to go
@@ -18,9 +18,12 @@ def train(config, workdir, overrides=None, allowed=()):
             {"training.n_iters": 2000}.
         allowed: keys that may differ from the workdir's, as of `--allow_change`.
 
-    Returns what `load(workdir)` does, for a classifier what `load_classifier(workdir)` does. Raises `UsageError` for
-    what cannot be trained, before anything is written; `score_sde.preemption.Stopped` after Ctrl-C or SIGTERM, with a
-    last checkpoint: the same call goes on from there.
+    Returns the result of `load(workdir)`, for a classifier that of `load_classifier(workdir)`. Raises `UsageError` for
+    a run that cannot be trained, before anything is written; `score_sde.preemption.Stopped` after Ctrl-C or SIGTERM,
+    with a last checkpoint: the same call goes on from there.
+
+        import score_sde
+        from configs.vp.digits_ddpmpp_continuous import get_config
 
         model = score_sde.train(get_config(), "runs/digits", {"training.n_iters": 1000})
         model = score_sde.train(None, "runs/digits", {"training.n_iters": 2000})  # goes on
@@ -38,9 +41,17 @@ def train(config, workdir, overrides=None, allowed=()):
 
 
 def load(workdir, step=None, *, ema=True):
-    """The model trained in `workdir`, of its last checkpoint or of `step`: see `score_sde.pretrained.Pretrained`.
+    """The model trained in `workdir`: a `score_sde.pretrained.Pretrained`.
 
-    ema: False for the raw weights; the name of an average, where a run has several; see `score_sde.ema`.
+    step: of the checkpoint; default the last. ema: True for averaged weights, False for the raw ones; the name of an
+    average, where a run has several; see `score_sde.ema`.
+    Raises `UsageError` where there is no such checkpoint or average.
+
+        import jax
+        import score_sde
+
+        model = score_sde.load("runs/digits")
+        images = model.sample(jax.random.key(0), 4, "dpmpp_2m", num_steps=5)  # in [0, 1]
     """
     from score_sde.pretrained import load
 
@@ -48,7 +59,10 @@ def load(workdir, step=None, *, ema=True):
 
 
 def load_classifier(workdir, step=None):
-    """The noise-conditional classifier in `workdir`: see `score_sde.snapshots.PretrainedClassifier`."""
+    """The noise-conditional classifier in `workdir`: a `score_sde.snapshots.PretrainedClassifier`.
+
+    step: of the checkpoint; default the last. Raises `UsageError` where there is none.
+    """
     from score_sde.snapshots import load_classifier
 
     return load_classifier(workdir, step)

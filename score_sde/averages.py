@@ -1,8 +1,8 @@
-"""Averaged weights against the raw ones they are made of: which are better, and why an average can be the worse.
+"""Comparison of averaged weights with the raw ones: which are better, and why an average can be the worse.
 
-Samples are drawn with the average, which in a short run still holds weights that had learned little. Its loss hardly
-tells: where an image is nearly all noise an error of 6 % in the predicted noise is 0.4 % of the loss, and in a sampler,
-which multiplies it by the noise level, larger than the image. So the size of the predicted noise is compared as well.
+Samples are drawn with the average, which in a short run still contains weights that had learned little. The loss hardly
+shows it: where an image is nearly all noise, an error of 6 % in the predicted noise is 0.4 % of the loss; but a sampler
+multiplies it by the noise level, and it exceeds the image. The size of the predicted noise is therefore compared too.
 """
 
 import math
@@ -15,13 +15,13 @@ from score_sde.ema import Profile, weights
 
 Arrays = Mapping[str, np.ndarray]
 
-IMAGES = 512  # that both are evaluated on, at most
-NOISY = 0.9  # times from which on the size is taken
-WRONG = 0.02  # of a size; below it a sampler does not show it
+IMAGES = 512  # for the comparison, at most
+NOISY = 0.9  # the size is measured at times from here on
+WRONG = 0.02  # error of a size; samples do not show a smaller one
 
 
 def compared(raw: Sequence[Arrays], averaged: Sequence[Arrays]) -> dict[str, Any]:
-    """Figures of both weights, from what `Trainable.evaluation` gives of the same batches with the same noise.
+    """Figures of both weights, from the results of `Trainable.evaluation` for the same batches and noise.
 
     "loss": the mean; "noise_size", of scores: see `noise_size`. difference: of the losses, averaged less raw, with its
     standard error over images.
@@ -42,9 +42,10 @@ def _joined(batches: Sequence[Arrays]) -> Arrays:
 
 
 def noise_size(arrays: Arrays) -> float | None:
-    """|predicted|^2 / <predicted, z> over the images at t >= `NOISY`, None without any: 1 for the exact score at any t.
+    """Size of the predicted noise, |predicted|^2 / <predicted, z> over images at t >= `NOISY`; None without any.
 
-    E[z | x_t] is orthogonal to what it misses of z. A prediction c z has the size c, and one of nothing 0.
+    It is 1 for the exact score at any t, because E[z | x_t] is orthogonal to z - E[z | x_t]. A prediction c z has
+    the size c.
     """
     noisy = arrays["t"] >= NOISY
     if not noisy.any():
@@ -54,9 +55,9 @@ def noise_size(arrays: Arrays) -> float | None:
 
 
 def complaint(found: Mapping[str, Any], *, profile: Profile, updates: int) -> str | None:
-    """A sentence on averaged weights that are worse than the raw ones, and why; None if they are not.
+    """A sentence saying that the averaged weights are worse than the raw ones, and why; None if they are not.
 
-    found: of `compared`. profile: of the average. updates: made by the run.
+    found: result of `compared`. profile: of the average. updates: made by the run.
     """
     raw, averaged, difference = found["raw"], found["averaged"], found["difference"]
     error = difference["standard_error"]

@@ -1,6 +1,6 @@
-"""From a config to the things it describes. Below this module and `trainable` nothing knows a config.
+"""Experiments: the score, loss and solvers that a config describes. Modules below this and `trainable` know no config.
 
-Building an `Experiment` costs nothing and raises `UsageError` for whatever makes no sense, so the loops do it before
+Building an `Experiment` is cheap and raises `UsageError` for a config that makes no sense, so the programs do it before
 they write anything.
 """
 
@@ -37,7 +37,7 @@ FAST_OPTIONS = ("num_steps", "grid", "rho", "eta", "s_churn", "s_min", "s_max", 
 
 
 def sampling_options(sampling: Any, method: str) -> tuple[str, ...]:
-    """Names in config.sampling that samples by this method depend on, with the choices made there."""
+    """Names of the options in config.sampling on which samples by this method, with its other options, depend."""
     common = ("eps", "noise_removal", "temperature", "precision", "clip")
     common += ("clip_quantile",) if clip_of(sampling, method) == "dynamic" else ()
     if method == "pc":
@@ -57,7 +57,10 @@ def sampling_options(sampling: Any, method: str) -> tuple[str, ...]:
 
 
 def clip_of(sampling: Any, method: str) -> str:
-    """The name in `CLIPPINGS` that samples by this method are clipped by: the samplers of the paper's code do not."""
+    """The name in `CLIPPINGS` of the clipping for this method.
+
+    By default the samplers of the paper's code do not clip.
+    """
     return sampling["clip"].lower() or ("none" if method in ("pc", "ode") else "range")
 
 
@@ -67,7 +70,7 @@ class Experiment(Trainable):
     evaluated = ("loss", "t", "square", "along")
 
     def __init__(self, config: Config, objective: Objective | None = None, network: Any = None, **of_images: Any):
-        """objective, network, and `image_shape` and `scaling`: one's own; default those that the config describes."""
+        """Takes objective, network, `image_shape` and `scaling` from the config, unless they are given."""
         name, own = config.model.name, network is not None
         if name in CLASSIFIERS and not own:
             raise UsageError(f"model.name={name} is a classifier and has no score: score_sde.load_classifier loads it.")
@@ -77,7 +80,7 @@ class Experiment(Trainable):
             raise UsageError("This network takes no condition; leave training.cond_dropout empty.")
         for name in config.training.cond_dropout:
             one_of("entry of training.cond_dropout", name, names(self.cond_entries))
-        if not own:  # which may have been made for another sampler than the base config's
+        if not own:  # a model of one's own may not fit the base config's sampler
             self.sampler(self.param_shapes, cond=self.cond_in_turn(1))
 
     def with_config(self, config: Config) -> "Experiment":
@@ -90,11 +93,11 @@ class Experiment(Trainable):
 
     @property
     def scores_without_cond(self) -> bool:
-        """Whether the network is a score without a condition: it takes none, or was without it in some of training."""
+        """Whether the network is a score without a condition: it takes none, or training dropped it for some images."""
         return not self._never_without(None)
 
     def check_cond(self, cond: Cond | None) -> None:
-        """Raises `UsageError` for an entry that the network does not know, or was never without in training."""
+        """Raises `UsageError` for an entry that the network does not know, or that training never dropped."""
         check_names(cond, self.cond_entries)
         lacks = self._never_without(cond)
         if not lacks:
@@ -112,14 +115,17 @@ class Experiment(Trainable):
         )
 
     def _never_without(self, cond: Cond | None) -> list[str]:
-        """The entries that `cond` lacks, and that no sample lacked so in training."""
+        """The entries that `cond` lacks, and that training never dropped."""
         every, options = names(self.cond_entries), self.config.training
         lacks = [name for name in every if name not in (cond or {})]
         dropped_so = options.cond_dropout or (every if lacks == every else ())
         return [name for name in lacks if options.label_dropout == 0 or name not in dropped_so]
 
     def cond_in_turn(self, n: int) -> Cond | None:
-        """The condition of n samples for which none is chosen: classes 0, 1, ..., and blanks; None where it can be."""
+        """A condition for n samples when none is chosen: classes 0, 1, ..., and blanks.
+
+        None if the network can do without.
+        """
         if self.scores_without_cond:
             return None
         labels = {"labels": jnp.arange(n, dtype=jnp.int32) % self.num_classes} if self.num_classes else {}
@@ -128,9 +134,9 @@ class Experiment(Trainable):
     def model(
         self, params: PyTree, *, cond: Cond | None = None, precision: str | None = None, process: Process | None = None
     ) -> Model:
-        """The predictions of x0 and eps in model range at any t, given a condition.
+        """The model (x, t) -> `Prediction` in model range, at any t, under a condition.
 
-        process: one that the network is read under; default the one it was trained under. precision: default
+        process: the process under which the network is read; default the one it was trained under. precision: default
         `eval.precision`. Raises `UsageError` for a network that knows the levels of a chain only.
         """
         if self.objective.parameterization.noise_cond == "level_index":
@@ -141,7 +147,7 @@ class Experiment(Trainable):
         return self._model(params, cond, precision, process or self.process_of(params))
 
     def score_fn(self, params: PyTree, *, cond: Cond | None = None, precision: str | None = None) -> ScoreFn:
-        """The score in model range as trained: of a chain's levels, if it is of these."""
+        """The score in model range as it was trained: at the levels of a chain, if it was trained at these."""
         levels = self.objective.with_params(params).levels
         model = self._model(params, cond, precision, levels)
         return lambda x, t: score(levels, model(x, t), t)
@@ -158,9 +164,9 @@ class Experiment(Trainable):
         dropout_keys: Keys | None = None,
         precision: str | None = None,
     ) -> Network:
-        """The network as a function of image and noise condition, given a condition; None is the null condition.
+        """The network as a function of image and noise condition, under a condition; None is the null condition.
 
-        dropout_keys: given in training, one an image. precision: default `eval.precision`, or in training that of
+        dropout_keys: given in training, one for each image. precision: default `eval.precision`, in training that of
         config.training.
         """
         self.check_cond(cond)
@@ -197,7 +203,7 @@ class Experiment(Trainable):
     def _outputs(
         self, params: PyTree, keys: Keys, x0: Images, t: Times, eps: Images, cond: Cond | None, training: bool
     ) -> tuple[Images, Images]:
-        """What the network returns at x_t, and x_t."""
+        """The network's output at x_t, and x_t."""
         if cond is not None and training:
             cond = dropped(cond, keys, self.config.training.label_dropout, self.config.training.cond_dropout)
         dropout_keys = stream(keys, Stream.DROPOUT) if training else None
@@ -207,7 +213,7 @@ class Experiment(Trainable):
         return outputs(x, t), x
 
     def _evaluation(self, params: PyTree, keys: Keys, x: Images, cond: Cond | None) -> dict[str, PerSample]:
-        """The loss; and of each image t, |predicted|^2 and <predicted, eps>, from which `averages` takes sizes."""
+        """The loss; and for each image t, |predicted|^2 and <predicted, eps>, from which `averages` takes sizes."""
         x0 = self.scaling.to_model(x)
         t, eps = self.draw(keys, x0)
         output, x = self._outputs(params, keys, x0, t, eps, cond, training=False)
@@ -218,35 +224,39 @@ class Experiment(Trainable):
         return {"loss": objective.loss(output, x0, t, eps), "t": t, "square": square, "along": along}
 
     def prior(self, keys: Keys) -> Images:
-        """x_T for each key, where the sampler starts: `sampling.temperature` times a sample of the prior."""
+        """Start images x_T of the sampler, one for each key: `sampling.temperature` times a sample of the prior."""
         x = self.sampling_sde.prior_sample(stream(keys, Stream.PRIOR), self.image_shape)
         return self.config.sampling.temperature * x
 
     def sampler(self, params: PyTree, method: str | None = None, *, cond: Cond | None = None) -> Solver:
-        """The solver of config.sampling, or the given method with its options. cond: of the samples."""
+        """The solver of config.sampling, or of the given method with its options. cond: of the samples."""
         method, _ = self.sampler_options(method)
         return self.sampler_of(params, self.model_of(params, method, cond), method)()
 
     def sampler_of(self, params: PyTree, model: Model, method: str) -> Callable[..., Solver]:
-        """The constructor of a method with its options in config.sampling, for any model; it takes hooks: `project`."""
+        """The constructor of a method's solver for any model, with its options in config.sampling.
+
+        Takes hooks, `project`.
+        """
         method, options = self.sampler_options(method)
         process = self.sde_of(params, method)
         return functools.partial(sampler_named(method), process, self.clipped(process, model, method), **options)
 
     def sde_of(self, params: PyTree, method: str) -> Process:
-        """The SDE that a method solves: pc with the sampler's own number of steps."""
+        """The process that a method solves; for pc with the sampler's own number of steps."""
         process = self.process_of(params)
         return self._in_steps(process) if method == "pc" else process
 
     def _in_steps(self, process: Process) -> Process:
-        """The process with the number of steps that config.sampling sets, if it does."""
+        """The process with the number of steps in config.sampling, if that sets one."""
         num_scales = self.config.sampling.num_scales
         return process if num_scales is None else process.with_num_scales(num_scales)
 
     def model_of(self, params: PyTree, method: str, cond: Cond | None = None) -> Model:
-        """The model that a method takes; all but pc need it at any t. cond: of the samples.
+        """The model for a method; all but pc need it at any t. cond: of the samples.
 
-        pc takes a network of a chain's levels by its score, as the paper's code does: eps over the sigma of a level.
+        For pc, a network trained at the levels of a chain is read by its score, as in the paper's code: eps over the
+        sigma of a level.
         """
         precision = self.config.sampling.precision
         if method == "pc" and self.objective.levels is not self.objective.process:
@@ -254,10 +264,10 @@ class Experiment(Trainable):
         return self.model(params, cond=cond, precision=precision)
 
     def sampler_options(self, method: str | None = None) -> tuple[str, dict[str, Any]]:
-        """The method of `sampler`, and those of config.sampling that it takes."""
+        """The method, default config.sampling's, and its options in config.sampling."""
         sampling = self.config.sampling
         method = lowered(method or sampling.method)
-        sampler_named(method)  # raises for one that there is not
+        sampler_named(method)  # raises for an unknown one
         common = dict(eps=sampling.eps, noise_removal=sampling.noise_removal)
         if sampling.batch_size == 0 and method == "pc" and sampling.corrector.lower() == "langevin":
             raise UsageError(
@@ -291,18 +301,18 @@ class Experiment(Trainable):
         return method, options | common
 
     def clipped(self, process: Process, model: Model, method: str) -> Model:
-        """The model with its x_0 held to the range of the data, as config.sampling says."""
+        """The model with its x_0 clipped to the range of the data, as config.sampling says."""
         sampling, low = self.config.sampling, self.scaling.shift
         name, limits = clip_of(sampling, method), (low, low + self.scaling.scale)
         return clipped(process, model, name, limits, quantile=sampling.clip_quantile)
 
     def bits_per_dim(self, params: PyTree) -> Solver:
-        """The solver for bits/dim of the density in model range, at points that `dequantization` gives."""
+        """The solver for bits/dim of the density in model range, at points from `dequantization`."""
         options = self.config.eval
         return likelihood.bits_per_dim(
             self.process_of(params),
             self.model(params),
-            offset_bits=0,  # it is log q's
+            offset_bits=0,  # which log q contains
             divergence=options.hutchinson_type.lower(),
             num_probes=options.num_probes,
             rtol=options.rtol,
@@ -324,7 +334,7 @@ class Experiment(Trainable):
         return self.config.eval.dequantization.lower()
 
     def dequantization(self, dequantizer: Callable = dequantization.unlearned) -> Dequantization:
-        """That of config.eval. dequantizer: the network of the variational one, as a function of images."""
+        """The dequantization of config.eval. dequantizer: network of the variational one, as a function of images."""
         if self.dequantization_name == "truncated_normal":
             if self.sde.learned and not self.is_frozen:
                 raise UsageError(
@@ -338,21 +348,21 @@ class Experiment(Trainable):
         return dequantization.uniform(self.scaling)
 
     def transport(self, params: PyTree, *, encode: bool) -> Solver:
-        """The probability-flow ODE between images in model range, at LEAST_TIME, and latents; either way."""
+        """The probability-flow ODE between images in model range, at LEAST_TIME, and latents, in either direction."""
         sampling, model = self.config.sampling, self.model(params)
         options = dict(rtol=sampling.rtol, atol=sampling.atol, eps=LEAST_TIME, noise_removal=False)
         return probability_flow(self.process_of(params), model, encode=encode, **options)
 
 
 class Dequantizing:
-    """The variational dequantisation of an experiment, as functions of its network's parameters.
+    """The variational dequantization of an experiment, as functions of its network's parameters.
 
     options: the section `dequantizer` of a config.
     """
 
     def __init__(self, experiment: Experiment, options: Mapping[str, Any]):
         check_section("dequantizer", options)
-        experiment.model(experiment.param_shapes)  # raises for a network of a chain
+        experiment.model(experiment.param_shapes)  # raises for a network trained at the levels of a chain
         self.experiment, self.options = experiment, options
         self.network = Dequantizer(nf=options["nf"], num_res_blocks=options["num_res_blocks"])
         self.network.check()
@@ -366,11 +376,11 @@ class Dequantizing:
         return initial_state(params, self.optimizer)
 
     def network_fn(self, params: PyTree) -> Callable:
-        """What `Experiment.dequantization` takes."""
+        """The dequantizer network as a function, for `Experiment.dequantization`."""
         return lambda x: self.network.apply({"params": params}, x)
 
     def loss(self, params: PyTree, score_params: PyTree, keys: Keys, x: Images) -> PerSample:
-        """The upper bound on bits/dim of images in [0, 1], by which ScoreFlow too trains its dequantizer."""
+        """The upper bound on bits/dim of images in [0, 1], which ScoreFlow too minimises for its dequantizer."""
         sde, model = self.experiment.process_of(score_params), self.experiment.model(score_params)
         q = dequantization.variational(self.experiment.scaling, self.network_fn(params))
         y, log_q = q.sample(stream(keys, Stream.DEQUANTIZE), x)
@@ -378,12 +388,12 @@ class Dequantizing:
 
 
 def trainable(config: Config) -> Experiment | Classification:
-    """What the config's network is: of a score, or a classifier."""
+    """The experiment of the config: of a score, or of a classifier."""
     return (Classification if config.model.name in CLASSIFIERS else Experiment)(config)
 
 
 def parameter_counts(shapes: PyTree) -> tuple[int, int]:
-    """(trainable, total) numbers in a parameter tree."""
+    """Numbers of parameters in a tree, (trainable, total)."""
     leaves = traverse_util.flatten_dict(shapes)
     trainable = sum(leaf.size for path, leaf in leaves.items() if is_trainable(path))
     return trainable, sum(leaf.size for leaf in leaves.values())

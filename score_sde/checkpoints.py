@@ -1,6 +1,6 @@
-"""Checkpoints of the training state, by Orbax: saved in the background, committed by a rename, checked by a digest.
+"""Checkpoints of the training state, by Orbax: saved in the background, committed by a rename, with a digest.
 
-Orbax loads a damaged byte without a word, so each checkpoint carries the digest of its state, compared at every load.
+Orbax loads damaged bytes without an error, so each checkpoint carries the digest of its state, checked at every load.
 """
 
 import contextlib
@@ -21,12 +21,12 @@ from score_sde.errors import UsageError, warn
 from score_sde.parallel import all_agree, is_first
 
 logging.getLogger("absl").setLevel(logging.CRITICAL)  # Orbax reports every file, and a failure five times
-# Of a damaged checkpoint it abandons the reading of other arrays, and asyncio reports each.
+# At a damaged checkpoint Orbax abandons the reading of other arrays, and asyncio reports each.
 logging.getLogger("asyncio").addFilter(lambda record: "tensorstore" not in record.getMessage())
 
 
 class Retention(NamedTuple):
-    """What is kept: the last ones, those of steps that `every` divides (0: none), the `best` by loss, and `steps`."""
+    """Checkpoints to keep: the last ones, those whose step `every` divides (0: none), the `best` by loss, `steps`."""
 
     last: int = 2
     every: int = 0
@@ -37,15 +37,15 @@ class Retention(NamedTuple):
 class Checkpoints:
     """The checkpoints under one folder, numbered by step. Use as a context manager: leaving it waits for saves.
 
-    retention: given by the one run that saves here: what a killed save has left is removed, which to a reader could be
-    a save under way.
+    retention: given only by the run that saves here. It removes the rests of killed saves, which a reader could not
+    tell from a save in progress.
     """
 
     def __init__(self, directory: Path, retention: Retention | None = None):
         self.directory = Path(directory).absolute()
         self._retention = retention
         self._pending: int | None = None  # the step that is being saved
-        self._problem: Exception | None = None  # at which its save did not even begin
+        self._problem: Exception | None = None  # the error at which its save did not even begin
         self._link = contextlib.ExitStack()
         self._named = self._link.enter_context(_named_in_utf8(self.directory))
         self._checkpointer = self._open()
@@ -69,15 +69,15 @@ class Checkpoints:
 
     def __exit__(self, kind: type | None, *_) -> None:
         if kind is not None and jax.process_count() > 1:
-            return  # the others may be elsewhere: what is waited for would not come
+            return  # other processes may be elsewhere, and never arrive here
         self.wait()
         self._checkpointer.close()
         self._link.close()
 
     def save(self, step: int, state: PyTree, loss: float | None = None) -> None:
-        """Copies the state now and writes it in the background; a failure, of a full disk say, is a warning.
+        """Copies the state now and writes it in the background; a failure, such as a full disk, is a warning.
 
-        loss: what `Retention.best` goes by.
+        loss: the number that `Retention.best` compares.
         """
         self.wait()
         metadata, metrics = {"digest": digest(state)}, None if loss is None else {"loss": loss}
@@ -85,10 +85,10 @@ class Checkpoints:
         try:
             self._checkpointer.save_async(step, state, force=True, metrics=metrics, custom_metadata=metadata)
         except Exception as error:
-            self._problem = error  # which the next wait finds, in all processes
+            self._problem = error  # the next wait reports it in all processes
 
     def wait(self) -> bool:
-        """Waits for the save under way; False if it has failed, which is said."""
+        """Waits for the save in progress; returns False, after a warning, if it has failed."""
         if self._pending is None:
             return True
         problem, self._problem = self._problem, None
@@ -103,8 +103,8 @@ class Checkpoints:
         return True
 
     def poll(self) -> None:
-        """Says that a save has failed soon after it has; waits for nothing."""
-        alone = jax.process_count() == 1  # others may see it at another step
+        """Warns soon after a save has failed; waits for nothing."""
+        alone = jax.process_count() == 1  # other processes may see it at another step
         if alone and self._pending is not None and not self._checkpointer.is_saving_in_progress():
             self.wait()
 
@@ -117,7 +117,7 @@ class Checkpoints:
                 f"in {self.directory}: the next save tries again."
             )
         self._pending = None
-        self._reopen()  # the old one counts a save that is not there; what it left is removed
+        self._reopen()  # the old checkpointer counts the failed save; its rests are removed
         return False
 
     def _reopen(self) -> None:
@@ -151,9 +151,10 @@ class Checkpoints:
         return state
 
     def load_last(self, like: PyTree) -> PyTree | None:
-        """The last state that can be read, None if no step has a checkpoint.
+        """The last state that can be read; None if no step has a checkpoint.
 
-        Those after it, damaged, are renamed to STEP.damaged, with a warning. Raises `UsageError` if none can be read.
+        Damaged checkpoints after it are renamed to STEP.damaged, with a warning. Raises `UsageError` if none can be
+        read.
         """
         damaged: dict[int, UsageError] = {}
         for step in reversed(steps(self.directory)):
@@ -182,37 +183,37 @@ class Checkpoints:
             self._reopen()
 
     def digest(self, step: int) -> str | None:
-        """That of the state saved at `step`; None if it was saved without one."""
+        """The digest of the state saved at `step`; None if it was saved without one."""
         return (self._checkpointer.metadata(step).custom_metadata or {}).get("digest")
 
 
 class NoCheckpoints(Checkpoints):
-    """Keeps nothing, where processes may share no folder: a run that is stopped begins again."""
+    """Checkpoints that are not kept, for processes that may share no folder: a run that stops begins again."""
 
     def __init__(self):
-        """Opens no folder."""
+        """Takes no folder, and opens none."""
 
     def __exit__(self, *_) -> None:
-        """Has none to close."""
+        """Closes nothing."""
 
     def save(self, step: int, state: PyTree, loss: float | None = None) -> None:
         """Saves nothing."""
 
     def wait(self) -> bool:
-        """False: nothing is saved."""
+        """Returns False, as nothing is saved."""
         return False
 
     def poll(self) -> None:
-        """Has nothing to say."""
+        """Warns of nothing."""
 
     def load_last(self, like: PyTree) -> None:
-        """None: there is no checkpoint."""
+        """Returns None, as there is no checkpoint."""
 
 
 @contextlib.contextmanager
 def _named_in_utf8(directory: Path) -> Iterator[Path]:
-    """The folder, by a link to it where its path is no text in this locale, which TensorStore needs."""
-    if str(directory).isprintable():  # a byte that is no text is not
+    """The folder, by a link to it if its path is not text in this locale, as TensorStore requires."""
+    if str(directory).isprintable():  # a byte that is not text is not printable
         yield directory
         return
     directory.mkdir(parents=True, exist_ok=True)
@@ -223,14 +224,14 @@ def _named_in_utf8(directory: Path) -> Iterator[Path]:
 
 
 def steps(directory: Path) -> list[int]:
-    """Steps with a finished checkpoint, ascending; empty if there are none. Reads names only."""
+    """Steps with a finished checkpoint, ascending; reads names only."""
     if not Path(directory).is_dir():
         return []
     return sorted(int(path.name) for path in Path(directory).iterdir() if path.name.isdecimal())
 
 
 def on_host(tree: PyTree) -> PyTree:
-    """A target for `load` that gives numpy arrays, whatever devices the checkpoint was written from."""
+    """A target for `load` that returns NumPy arrays, from whatever devices the checkpoint was written."""
     return jax.tree.map(lambda leaf: np.zeros(leaf.shape, leaf.dtype), tree)
 
 
@@ -239,9 +240,9 @@ def _loss(metrics: dict) -> float:
 
 
 def _reason(error: Exception | None) -> str:
-    """One line of what Orbax raises, which names the cause of a cause."""
+    """The first line of the error behind an Orbax error."""
     if error is None:
         return "in another process"
     text = str(error.__cause__ or error).strip() or type(error).__name__
-    first_line = text.splitlines()[0].partition(" [tensorstore_spec")[0]  # what follows it are lines of options
+    first_line = text.splitlines()[0].partition(" [tensorstore_spec")[0]  # the rest are options
     return "no space left on device" if "No space left on device" in text else first_line

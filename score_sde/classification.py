@@ -24,7 +24,7 @@ class Classification(Trainable):
     """The noise-conditional classifier of a config, and its loss, as functions of parameters."""
 
     def __init__(self, config: Config, objective: Objective | None = None, network: Any = None, **of_images: Any):
-        """objective, network, and `image_shape` and `scaling`: one's own; default those that the config describes."""
+        """Takes objective, network, `image_shape` and `scaling` from the config, unless they are given."""
         if config.model.name in MODELS and network is None:
             raise UsageError(f"model.name={config.model.name} is no classifier; these are: {', '.join(CLASSIFIERS)}.")
         check(config)
@@ -45,11 +45,14 @@ class Classification(Trainable):
 
     @property
     def cond_entries(self) -> Entries:
-        """The labels, which a classifier is trained to tell."""
+        """The condition: the labels that a classifier learns to predict."""
         return {"labels": Entry(jnp.int32, below=self.network.num_outputs)}
 
     def logits_fn(self, params: PyTree, training: bool = False) -> Callable[[Images, Times], Float[Array, "b k"]]:
-        """Logits at x in model range. The network is given x without the SDE's mean scale, in [0, 1] plus noise."""
+        """The function from x in model range and t to logits.
+
+        The network gets x / alpha in [0, 1] units, so plus noise.
+        """
 
         compute = self.compute(training)
 
@@ -72,9 +75,9 @@ class Classification(Trainable):
         *,
         training: bool = False,
     ) -> PerSample:
-        """Cross-entropy of the labels at x_t, in nats, every t as likely and of the same weight (paper, appendix I.1).
+        """Cross-entropy of the labels at x_t, in nats, with uniform t and equal weights (paper, appendix I.1).
 
-        cond: has them. The network has no dropout.
+        cond: holds "labels". The network has no dropout.
         """
         x0 = self.scaling.to_model(x)
         t, z = self.draw(keys, x0)
@@ -82,7 +85,7 @@ class Classification(Trainable):
         return optax.softmax_cross_entropy_with_integer_labels(logits, cond["labels"])
 
     def hits(self, params: PyTree, keys: Keys, pixels: Pixels, labels: Labels, t: Times) -> PerSample:
-        """1 for each image whose label is the likeliest class at x_t, else 0."""
+        """Indicator for each image: 1 if its label is the likeliest class at x_t, else 0."""
         x0 = self.scaling.to_model(self._dequantize(keys, images.to_unit(pixels)))
         _, z = self.draw(keys, x0)
         logits = self.logits_fn(params)(self.objective.perturb(x0, t, z), t)

@@ -1,4 +1,4 @@
-"""Command lines: a config, from a file or a workdir, values that override it, and a program's own flags."""
+"""Command lines: a config from a file or a workdir, values that override it, and a program's own flags."""
 
 import importlib.machinery
 import importlib.util
@@ -20,9 +20,9 @@ def parse(
     usage: str,
     of_workdir: Callable[[Path], ConfigDict] | None = None,
 ) -> flags.FlagValues:
-    """The flags of a command line, argv[0] being the program: `config` and those of `define`. Raises `UsageError`.
+    """Values of the flags of a command line: `config` and those of `define`. Raises `UsageError`.
 
-    of_workdir: the config of the run in --workdir, which is taken where there is no --config.
+    argv[0] is the program. of_workdir: reads the config of the run in --workdir, used where there is no --config.
     """
     if any(argument in ("--help", "-h", "--helpfull") for argument in argv):
         print(usage)
@@ -49,7 +49,7 @@ def parse(
 
 
 def _template(given: dict[str, str | None], of_workdir: Callable[[Path], ConfigDict] | None) -> ConfigDict:
-    """The config before its values are overridden, in which the pieces that overrides name have their arguments."""
+    """The config before overrides, with the arguments of the pieces that the overrides name."""
     path, workdir = given.get("config"), given.get("workdir")
     if path:
         template = _read(path)
@@ -87,7 +87,7 @@ def name_or_set(config: ConfigDict, key: str, value: Any) -> None:
 
 
 def _read(path: str) -> ConfigDict:
-    """What get_config() of a config file returns."""
+    """The result of get_config() of a config file."""
     file, argument = _file_and_argument(path)
     if not file.is_file():
         raise UsageError(f"No config file {file}; see configs/ for those there are.")
@@ -105,7 +105,7 @@ def _read(path: str) -> ConfigDict:
 
 
 def _file_and_argument(path: str) -> tuple[Path, list[str]]:
-    """A config file and the argument of its get_config, where the longest part of the path that is a file is it."""
+    """A config file and the argument of its get_config, split after the longest part of the path that is a file."""
     parts = path.split(":")
     ends = [n for n in range(len(parts), 0, -1) if Path(":".join(parts[:n])).is_file()]
     n = ends[0] if ends else 1
@@ -113,12 +113,12 @@ def _file_and_argument(path: str) -> tuple[Path, list[str]]:
 
 
 def overrides(values: flags.FlagValues) -> dict:
-    """{"training.n_iters": 10, ...}: the config values given on the command line."""
+    """The config values given on the command line, {"training.n_iters": 10, ...}."""
     return config_flags.get_override_values(values["config"])
 
 
 def _without(argv: list[str], names: list[str]) -> Iterator[str]:
-    """The arguments after the program's name but for the flags of these names, in either form."""
+    """The arguments after the program's name, without the flags of these names in either form."""
     alone = [f"{dashes}{name}" for name in names for dashes in ("-", "--")]
     for previous, argument in itertools.pairwise(argv):
         if argument.partition("=")[0] not in alone and previous not in alone:
@@ -126,7 +126,7 @@ def _without(argv: list[str], names: list[str]) -> Iterator[str]:
 
 
 def _overridden(given: list[tuple[str, str | None]]) -> Iterator[tuple[str, str | None]]:
-    """(key, value) of every value of the config that is given."""
+    """(key, value) of every config value on the command line."""
     return ((name.removeprefix("config."), value) for name, value in given if name.startswith("config."))
 
 

@@ -1,4 +1,4 @@
-"""A condition: one dict of arrays, each with one row for each sample, from the batch to the network.
+"""Conditions: one dict of arrays, with a row for each sample, from the batch to the network.
 
 | entry                   | array                                                             |
 |-------------------------|-------------------------------------------------------------------|
@@ -8,10 +8,10 @@
 | a user's own            | what its network declares                                         |
 | `null`                  | {entry: bool (b,)}, True where a sample is without that entry     |
 
-None is the null condition of all samples, and an absent entry is null for all. Null is a learned embedding in the
-network and never a value of the data, so that guidance, dropout and evaluation are the same code for any entry.
+None is the null condition of all samples, and an absent entry is null for all. The network has a learned embedding for
+null, which is never a value of the data; guidance, dropout and evaluation are therefore the same code for any entry.
 
-A network declares the entries that it takes by a property `cond_entries`, and may `read` them:
+A network declares the entries that it takes by a property `cond_entries`, and can `read` them:
 
     class Net(nn.Module):
         @property
@@ -22,7 +22,7 @@ A network declares the entries that it takes by a property `cond_entries`, and m
         def __call__(self, x, noise_cond, cond=None, *, dropout_keys=None):
             tokens, null = read(cond, self.cond_entries, "tokens", len(x))
 
-An entry called `NAME_mask` beside `NAME` is its mask: it comes with it, and is null where `NAME` is.
+An entry called `NAME_mask` beside `NAME` is its mask: both come together, and the mask is null where `NAME` is.
 """
 
 import zlib
@@ -43,7 +43,10 @@ NULL, MASK = "null", "_mask"
 
 
 class Entry(NamedTuple):
-    """An array of a condition. shape: of one sample's row, None where any length will do; below: integers are less."""
+    """Type and shape of an entry of a condition.
+
+    shape: of one sample's row; None stands for any length. below: bound that integers are less than.
+    """
 
     dtype: Any
     shape: tuple[int | None, ...] = ()
@@ -60,14 +63,14 @@ def names(entries: Iterable[str]) -> list[str]:
 
 
 def blank(entries: Entries, n: int) -> Cond:
-    """Zeros for n samples of every entry, lengths that are free being 1."""
+    """The condition of n samples whose entries are zeros, with length 1 where any length will do."""
     return {name: _zeros(entry, n) for name, entry in entries.items()}
 
 
 def read(cond: Cond | None, entries: Entries, name: str, n: int) -> tuple[Array, Shaped[Array, " b"]]:
-    """An entry of n samples, for the network that takes it, and which of these samples are without it: bool (n,).
+    """The values of an entry for n samples, and a bool (n,): the samples for which it is null.
 
-    Where the condition lacks the entry, all are, and its values are zeros.
+    Where the condition lacks the entry, it is null for all, and its values are zeros.
     """
     if cond is None or name not in cond:
         return _zeros(entries[name], n), jnp.ones(n, bool)
@@ -76,9 +79,10 @@ def read(cond: Cond | None, entries: Entries, name: str, n: int) -> tuple[Array,
 
 
 def dropped(cond: Cond, keys: Keys, rate: float, each: Sequence[str] = ()) -> Cond:
-    """The condition in training, null with probability `rate`, by each sample's own key.
+    """The condition in training, null with probability `rate`, drawn from each sample's own key.
 
-    each: entries that are dropped independently of one another, the others then never; default the whole at once.
+    each: entries that are dropped independently of one another, while others are never dropped; default: the whole
+    condition at once.
     """
     if each:
         drawn = {name: uniform(stream(stream(keys, Stream.COND), _number(name))) < rate for name in each}
@@ -92,14 +96,14 @@ def dropped(cond: Cond, keys: Keys, rate: float, each: Sequence[str] = ()) -> Co
 
 
 def taken(cond: Cond | None, entries: Entries) -> Cond | None:
-    """The part of a condition that a network with these entries takes, in their types; None where it takes nothing."""
+    """The part of a condition that a network with these entries takes, in their types; None if that is nothing."""
     found = {name: array.astype(entries[name].dtype) for name, array in (cond or {}).items() if name in entries}
     null = {name: rows for name, rows in (cond or {}).get(NULL, {}).items() if name in found}
     return (found | ({NULL: null} if null else {})) or None
 
 
 def fitted(cond: Cond | None, entries: Entries, n: int) -> Cond | None:
-    """The condition of n samples in the types that a network with these entries takes.
+    """The checked condition of n samples, in the types of the entries that a network takes.
 
     Raises `UsageError` for an entry that it does not know, and for arrays of other shapes, types or ranges.
     """
@@ -111,7 +115,7 @@ def fitted(cond: Cond | None, entries: Entries, n: int) -> Cond | None:
 
 
 def with_labels(cond: Cond | None, labels: Array | np.ndarray | None) -> Cond | None:
-    """The condition with these labels, if any. Raises `UsageError` if it has some already."""
+    """The condition with these labels added. Raises `UsageError` if it has labels already."""
     if labels is None:
         return cond
     if cond is not None and "labels" in cond:
@@ -120,7 +124,7 @@ def with_labels(cond: Cond | None, labels: Array | np.ndarray | None) -> Cond | 
 
 
 def rows(cond: Cond | None, indices: np.ndarray) -> Cond | None:
-    """The condition of the samples with these numbers."""
+    """The condition of the samples at these indices."""
     return jax.tree.map(lambda array: array[indices], cond)
 
 
@@ -177,5 +181,5 @@ def _zeros(entry: Entry, n: int) -> Array:
 
 
 def _number(name: str) -> int:
-    """A number for an entry's stream that does not depend on which others there are."""
+    """A number for an entry's random stream that does not depend on the other entries."""
     return zlib.crc32(name.encode()) & 0x7FFFFFFF

@@ -1,10 +1,10 @@
-"""An experiment's samplers given conditions or linear observations, as config.guidance says.
+"""Conditional sampling: an experiment's samplers under conditions or linear observations, as config.guidance says.
 
 | given          | by                                        | config.guidance                                       |
 |----------------|-------------------------------------------|-------------------------------------------------------|
 | a condition    | a network that takes its entries          | `scale`: classifier-free guidance                     |
 | classes        | a noise-conditional classifier            | `classifier`: its workdir; `scale`                    |
-| any of these   | a weaker network besides                  | `weak`: its workdir; `scale`: autoguidance            |
+| any of these   | and a weaker network of the same kind     | `weak`: its workdir; `scale`: autoguidance            |
 | an observation | any network                               | `inverse`: `score_sde.controllable.posterior.METHODS` |
 """
 
@@ -29,7 +29,10 @@ Observed = tuple[controllable.Operator, Array, float]  # y of images in [0, 1], 
 
 
 class Given(NamedTuple):
-    """What samples are given; every array has one row for each of them. observation: in model range."""
+    """Conditions and observations of samples; every array has one row for each sample.
+
+    observation: in model range.
+    """
 
     cond: Cond | None = None
     observation: Observation | None = None
@@ -39,7 +42,7 @@ class Conditional:
     """The samplers of an experiment under a condition, as functions of parameters.
 
     classifier, weak: the networks that config.guidance names, if any. Parameters are a dictionary: "score", and
-    "classifier" and "weak" where there are these.
+    "classifier" and "weak" where these exist.
     """
 
     def __init__(
@@ -80,13 +83,13 @@ class Conditional:
         return (self.classifier or self.experiment).num_classes
 
     def of_network(self, cond: Cond | None) -> Cond | None:
-        """The part of a condition that the score networks are given: all but labels that a classifier tells."""
+        """The part of a condition that the score networks take: all but the labels, if a classifier guides by them."""
         if cond is None or self.classifier is None:
             return cond
         return {name: array for name, array in cond.items() if name != "labels"} or None
 
     def check(self, given: Given, method: str) -> None:
-        """Raises `UsageError` for what cannot be sampled so."""
+        """Raises `UsageError` for a condition or observation with which these networks and method cannot sample."""
         cond = given.cond
         check_names(cond, self.cond_entries)
         self.experiment.check_cond(self.of_network(cond))
@@ -120,7 +123,7 @@ class Conditional:
             )
 
     def _check_unguided(self) -> None:
-        """Raises `UsageError` for guidance towards a class where none is asked for."""
+        """Raises `UsageError` for guidance towards a class when no class is asked for."""
         for name, without in (("scale", 1.0), ("interval", (0.0, 1.0)), ("classifier", "")):
             value = self.options[name]
             if (tuple(value) if name == "interval" else value) != without:
@@ -130,7 +133,7 @@ class Conditional:
                 )
 
     def given(self, cond: Cond | None, observed: Observed | None, n: int, method: str) -> Given:
-        """The condition and observation of n samples. Raises `UsageError` for one that the method has no way to."""
+        """The checked condition and observation of n samples. Raises `UsageError` if the method cannot sample so."""
         observation = None if observed is None else self.observed(*observed)
         self.check(Given(cond, observation), method)
         return Given(fitted(cond, self.cond_entries, n), observation)
@@ -160,7 +163,7 @@ class Conditional:
         return experiment.sampler_of(params["score"], model, method)()
 
     def _guided(self, params: dict[str, PyTree], cond: Cond | None, method: str, repeats: int) -> Model:
-        """The model given a condition, of batches in which each sample has `repeats` rows in a row."""
+        """The model under a condition, for batches in which each sample has `repeats` consecutive rows."""
         options, experiment = self.options, self.experiment
         cond = jax.tree.map(lambda rows: jnp.repeat(rows, repeats, axis=0), cond)
         scale, interval = float(options.scale), tuple(options.interval)
@@ -186,7 +189,7 @@ class Conditional:
         return inverse_options(self.options, self.experiment.scaling.scale)
 
     def observed(self, operator: controllable.Operator, y: Array, noise: float) -> Observation:
-        """An observation of images in [0, 1] as one of images in model range. Raises `UsageError` of others."""
+        """An observation of images in [0, 1], converted to model range. Raises `UsageError` if it does not fit."""
         check_observed(operator, y, self.experiment.image_shape)
         scaling = self.experiment.scaling
         ones = operator.forward(jnp.ones((len(y), *self.experiment.image_shape), jnp.float32))
@@ -194,12 +197,12 @@ class Conditional:
         return Observation(operator, scaling.scale * y + scaling.shift * ones, levels)
 
 
-# What is an option of one `guidance.inverse` only.
+# Options of a single `guidance.inverse`.
 INVERSE_OPTIONS = {"step": "dps", "iterations": "tmpd", "particles": "particles"}
 
 
 def unused_option(name: str, sampling: Any, guidance: Any, method: str, *, observed: bool) -> str | None:
-    """Why samples by this method do not depend on an option of config.sampling or config.guidance; None if they do."""
+    """The reason why samples by this method do not depend on an option of the config; None if they depend on it."""
     taken = sampling_options(sampling, method)
     if name in sampling:
         return None if name in taken else f"the sampler {method}, as it is set, takes {', '.join(taken)}"
@@ -211,11 +214,14 @@ def unused_option(name: str, sampling: Any, guidance: Any, method: str, *, obser
 
 
 def finished(x: Images | np.ndarray, operator: controllable.Operator, y: Array, noise: float) -> Images:
-    """Samples in [0, 1] given observations there: without noise these are met exactly, as far as [0, 1] permits."""
+    """Samples clipped to [0, 1]; noiseless observations are met exactly, as far as [0, 1] permits."""
     x = jnp.asarray(x)
     return operator.limit(operator.impose(x, y), y) if noise == 0 else jnp.clip(x, 0, 1)
 
 
 def inverse_options(options: Any, scale: float) -> controllable.Options:
-    """Of config.guidance. scale: the width of model range, 2 for [-1, 1], whose data pigdm's variance of 1 is for."""
+    """Options of inverse problems from config.guidance.
+
+    scale: the width of model range, 2 for [-1, 1], the range for which pigdm's data variance is 1.
+    """
     return controllable.Options((scale / 2) ** 2, options.step, options.iterations, reach=scale)

@@ -1,11 +1,11 @@
-r"""From images of 256 levels to points of a density, so that bits/dim bound the code length of the pixels.
+r"""Dequantization: from images of 256 levels to points of a density, so that bits/dim bound the pixels' code length.
 
 A level k stands for a cell C_k of the model's range, and P(x) is the density's mass in the box of an image's cells. For
 any q(y | x) on that box Jensen's inequality gives
 
     -log P(x)  <=  E_q [ -log p(y) + log q(y | x) ],                            (1)
 
-an equality where q is p restricted to the box. With both densities in the model's range nothing else enters: the offset
+an equality where q is p restricted to the box. Both densities are in model range, so no other term enters: the offset
 of 7 or 8 bits/dim that the paper's code adds is log2 q / D of the uniform choice. All log q here are in bits/dim.
 """
 
@@ -27,14 +27,25 @@ CHOICES = ("uniform", "truncated_normal", "variational")
 
 
 class Dequantization(NamedTuple):
-    """A choice of q."""
+    """A choice of q(y | x), as a sampler of y together with its log-density."""
 
     sample: Callable[[Keys, Images], tuple[Images, PerSample]]  # of x in [0, 1]: y in model range, log2 q(y | x) / D
     eps: float = LEAST_TIME  # the time at which y lives: p of eq. (1) is the model's density there
 
 
 def uniform(scaling: Scaling) -> Dequantization:
-    """y uniform in the cell (k + u) / 256, u in [0, 1) (Theis et al., 2016; the paper's choice)."""
+    """Uniform dequantization: y uniform in the cell (k + u) / 256, u in [0, 1) (Theis et al., 2016; the paper's).
+
+    scaling: the map from [0, 1] to model range.
+
+        import jax
+        import jax.numpy as jnp
+        from score_sde.dequantization import uniform
+        from score_sde.images import CENTERED
+
+        x, keys = jnp.zeros((2, 8, 8, 1)), jax.random.split(jax.random.key(0), 2)  # images in [0, 1]
+        y, log_q = uniform(CENTERED).sample(keys, x)  # points in [-1, 1], and bits/dim of q there: 7
+    """
 
     def sample(keys: Keys, x: Images) -> tuple[Images, PerSample]:
         return scaling.to_model(images.dequantize(keys, x)), jnp.full(len(x), scaling.offset_bits, x.dtype)
@@ -43,13 +54,15 @@ def uniform(scaling: Scaling) -> Dequantization:
 
 
 def truncated_normal(sde: Process, scaling: Scaling, *, dequantized: bool, tau: float = 3.0) -> Dequantization:
-    """y = m c + s z at the time eps, z standard normal in [-tau, tau] (i-DODE, Zheng et al., 2023).
+    """Truncated-normal dequantization: y = m c + s z at eps, z normal in [-tau, tau] (i-DODE, Zheng et al., 2023).
 
-    c is the middle of the cell, m and s the mean scale and std at eps, where the cell's half-width h is tau s / m: up
-    to the tails, y is what the network saw there. Where that eps would be below 1e-5, it is 1e-5 and tau m h / s.
-    dequantized: whether it saw (k + u) / 256 in training, so that cells are as in `uniform`; otherwise it saw k / 255,
-    and the cells are centred there. It pays for networks of the second kind that have learned to see noise this small;
-    where p is flat in a cell, tau = 3 costs 0.56 bits/dim more than `uniform`.
+    c is the middle of the cell, m and s are alpha and sigma at eps, chosen such that the cell's half-width h is tau s /
+    m: up to the tails, y is the input that the network saw in training at eps. Where that eps would be below 1e-5, eps
+    is 1e-5 and tau becomes m h / s.
+
+    dequantized: whether the network saw (k + u) / 256 in training, so that cells are as in `uniform`; otherwise it saw
+    k / 255, and the cells are centred there. The method pays for networks of the second kind that have learned to see
+    noise this small; where p is flat in a cell, tau = 3 costs 0.56 bits/dim more than `uniform`.
     """
     levels = 256 if dequantized else 255  # cells in [0, 1]
     half_width = 0.5 * scaling.scale / levels
@@ -67,12 +80,12 @@ def truncated_normal(sde: Process, scaling: Scaling, *, dequantized: bool, tau: 
 
 
 def unlearned(x: Images) -> tuple[FeatureMaps, FeatureMaps]:
-    """The network that `variational` is uniform with."""
+    """The network with which `variational` equals `uniform`."""
     return jnp.zeros_like(x), jnp.zeros_like(x)
 
 
 def variational(scaling: Scaling, network: Callable[[Images], tuple[FeatureMaps, FeatureMaps]]) -> Dequantization:
-    r"""y = (k + u) / 256 with u = sigmoid(mu(x) + e^{s(x)} logit(v)), v uniform (Flow++, Ho et al., 2019).
+    r"""Variational: y = (k + u) / 256, u = sigmoid(mu(x) + e^{s(x)} logit(v)), v uniform (Flow++, Ho et al., 2019).
 
     log q(u | x) = log v (1 - v) - log u (1 - u) - s, in nats. network: x in [-1, 1] -> mu, s.
     """
@@ -90,7 +103,7 @@ def variational(scaling: Scaling, network: Callable[[Images], tuple[FeatureMaps,
 
 
 def _log_slope(x: Array) -> Array:
-    """log of the sigmoid's derivative, u (1 - u)."""
+    """Logarithm of the sigmoid's derivative, u (1 - u)."""
     return -jax.nn.softplus(x) - jax.nn.softplus(-x)
 
 

@@ -1,4 +1,4 @@
-"""What a config stands for, before anything is trained: network, memory, sampler, NFE."""
+"""Description of a config before training: network, memory, sampler, NFE."""
 
 import json
 from pathlib import Path
@@ -27,7 +27,7 @@ MIB = 2**20
 def describe(config: Config, explain: str | None = None) -> None:
     """Prints the resolved config, the network layer by layer, memory and sampler if any; the last line is JSON.
 
-    explain: a section or key, "" for all; then each of these keys is printed with what it is, and nothing else.
+    explain: a section or key, "" for all; then only these keys are printed, each with its explanation.
     """
     if explain is not None:
         check(config)
@@ -37,7 +37,7 @@ def describe(config: Config, explain: str | None = None) -> None:
     taken = replaced(config)
     for key, value in workdir.flatten(config.to_dict()).items():
         instead = taken.get(key) or taken.get(key.partition(".")[0])
-        print(f"{key} = {value}" + (f"  (says nothing: {instead} takes its place)" if instead else ""))
+        print(f"{key} = {value}" + (f"  (no effect: {instead} replaces it)" if instead else ""))
     print(_layers(experiment))
 
     learned, total = parameter_counts(experiment.param_shapes)
@@ -87,7 +87,7 @@ def _layers(experiment: Experiment | Classification) -> str:
 
 
 def kept_bytes(experiment: Experiment | Classification) -> int:
-    """What differentiating the network keeps of one image, in training, before the compiler's savings."""
+    """Bytes that training keeps of one image for the backward pass, before the compiler's savings."""
 
     def kept(images: int) -> int:
         keys = sample_keys(jax.random.key(0), jnp.arange(images))
@@ -105,9 +105,9 @@ def kept_bytes(experiment: Experiment | Classification) -> int:
 
 
 def planned_nfe(experiment: Experiment) -> int | None:
-    """Evaluations of a sample by the config's sampler, condition and guidance; None if it chooses its steps itself.
+    """Evaluations of a sample by the config's sampler, condition and guidance; None for adaptive samplers.
 
-    Of the networks that config.guidance names only the configs are read.
+    For the networks that config.guidance names, only the configs are read.
     """
     condition, guidance = experiment.config.sampling.condition, experiment.config.guidance
     networks: dict[str, Experiment | Classification] = {}

@@ -1,7 +1,7 @@
-"""A digest of arrays: 128 bits that depend on every bit of every leaf, and not on how the arrays lie on devices.
+"""A digest of arrays: 128 bits that depend on every bit of every leaf, but not on its layout on devices.
 
-It is computed where the arrays are, or by numpy: every 32-bit word is mixed with its position, and the words are added,
-which is exact in any order. A single changed word always changes it. It finds damage, not forgery.
+It is computed on the devices, or by numpy: every 32-bit word is mixed with its position, and the results are added,
+which is exact in any order. A single changed word always changes the digest. It finds damage, not forgery.
 """
 
 from types import ModuleType
@@ -13,15 +13,15 @@ import numpy as np
 
 from score_sde.array_types import Array, PyTree
 
-SMALL = 2**16  # elements; numpy has as many done before XLA has compiled a program for their shape
+SMALL = 2**16  # elements; numpy finishes these before XLA has compiled a program for their shape
 
 
 def digest(tree: PyTree) -> str:
-    """32 hexadecimal digits of a tree of arrays."""
+    """The digest of a tree of arrays, 32 hexadecimal digits."""
     lanes = []
     for number, leaf in enumerate(jax.tree.leaves(tree)):
         if _is_small_and_here(leaf):
-            with np.errstate(over="ignore"):  # of scalars, of which numpy warns
+            with np.errstate(over="ignore"):  # numpy warns of scalars
                 lanes.append(_lanes_of(_words_here(np.asarray(leaf)), np.uint32(number), np))
         else:
             lanes.append(np.asarray(_lanes(leaf, np.uint32(number))))
@@ -30,7 +30,7 @@ def digest(tree: PyTree) -> str:
 
 
 def _is_small_and_here(leaf: Any) -> bool:
-    """Whether all of it is in this process's memory, in which numpy can read it."""
+    """Whether the array is small and all in this process's memory, where numpy can read it."""
     if leaf.size > SMALL or leaf.dtype.itemsize > 4:
         return False
     if isinstance(leaf, jax.Array):
@@ -54,7 +54,7 @@ def _lanes_of(words: Any, position: Any, xp: ModuleType) -> Any:
 
 
 def _words_here(leaf: np.ndarray) -> np.ndarray:
-    """`_words` by numpy."""
+    """`_words`, computed by numpy."""
     bits = leaf.astype(np.uint8) if leaf.dtype == bool else np.ascontiguousarray(leaf).reshape(leaf.shape)
     return bits.view(f"uint{8 * bits.dtype.itemsize}").astype(np.uint32)
 
@@ -68,7 +68,7 @@ def _words(leaf: Array) -> Array:
 
 
 def _mix(x: Any) -> Any:
-    """A bijection of 32-bit words in which every bit moves all: the finaliser of MurmurHash3 (Appleby)."""
+    """A bijection of 32-bit words in which every bit affects all: the finaliser of MurmurHash3 (Appleby)."""
     x = (x ^ (x >> 16)) * np.uint32(0x85EBCA6B)
     x = (x ^ (x >> 13)) * np.uint32(0xC2B2AE35)
     return x ^ (x >> 16)

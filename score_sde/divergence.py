@@ -1,4 +1,4 @@
-"""The losses of a training, watched for what is not finite."""
+"""Watch over the losses of a training for numbers that are not finite."""
 
 import math
 from collections import deque
@@ -6,15 +6,15 @@ from collections.abc import Callable
 
 from score_sde.array_types import Array
 
-AHEAD = 2  # updates that may be under way while the host goes on, so that the device never waits for it
-MAX_IN_A_ROW = 10  # skipped updates, after which it is not the data
+AHEAD = 2  # updates that may be in progress while the host goes on, so that the device never waits for the host
+MAX_IN_A_ROW = 10  # skipped updates; more are not the fault of the data
 
 
 class DivergenceError(Exception):
-    """Training has come to a number that is not finite.
+    """Training has produced a number that is not finite.
 
-    made: False where it is the loss or gradient of the update of `step`, which was not made; else `value` is the
-    evaluation loss after that update, or the sum of all parameters.
+    made: False if the number is the loss or gradient of the update of `step`, which was not made; otherwise `value` is
+    the evaluation loss after that update, or the sum of all parameters.
     """
 
     def __init__(self, step: int, value: float, *, made: bool):
@@ -23,17 +23,20 @@ class DivergenceError(Exception):
 
 
 def check_finite(value: float, step: int) -> float:
-    """The evaluation loss after `step` updates, or the sum of all parameters. Raises `DivergenceError`."""
+    """The value, an evaluation loss or sum of parameters after `step` updates.
+
+    Raises `DivergenceError` if not finite.
+    """
     if math.isfinite(value):
         return value
     raise DivergenceError(step, value, made=True)
 
 
 class Losses:
-    """Takes the loss of every update, NaN for one that was not made, and reads it `AHEAD` updates later.
+    """Losses of all updates, NaN for one that was not made; each is read `AHEAD` updates later.
 
-    skip: count such an update and go on, at most `MAX_IN_A_ROW` times in a row. skipped: the count so far. tell: is
-    given the step and the count of each.
+    skip: count such an update and go on, at most `MAX_IN_A_ROW` times in a row. skipped: the count so far. tell: called
+    with the step and the count at each.
     """
 
     def __init__(self, *, skip: bool, skipped: int, tell: Callable[[int, int], None]):
@@ -43,12 +46,12 @@ class Losses:
         self._last = math.nan
 
     def add(self, step: int, loss: Array) -> None:
-        """Raises `DivergenceError`, for this update or one before it."""
+        """Adds the loss of an update. Raises `DivergenceError` for this update or one before it."""
         self._unread.append((step, loss))
         self._read(AHEAD)
 
     def last(self) -> float:
-        """That of the last update, waited for; NaN if it was skipped. Raises `DivergenceError`."""
+        """The loss of the last update, waited for; NaN if it was skipped. Raises `DivergenceError`."""
         self._read(0)
         return self._last
 

@@ -1,4 +1,4 @@
-"""Files from the network: found in a folder or downloaded, and the right ones or none."""
+"""Downloads: files that are found in a folder or downloaded, and verified."""
 
 import contextlib
 import hashlib
@@ -20,7 +20,7 @@ TIMEOUT = 60.0  # seconds without a byte
 
 
 class Download(NamedTuple):
-    """A file as its publisher made it."""
+    """A file as its publisher made it: name, address, size and SHA-256."""
 
     name: str
     url: str
@@ -29,9 +29,9 @@ class Download(NamedTuple):
 
 
 def fetch(wanted: Download, folder: Path, setting: str) -> Path:
-    """The verified file in `folder`, downloaded if it is not there. setting: the config key that may name where it is.
+    """The verified file in `folder`, downloaded if it is not there. setting: the config key for its place, in messages.
 
-    Raises `UsageError` when what is there or comes is another file, there is no network, or no space.
+    Raises `UsageError` when the file there or the download differs, there is no network, or no space.
     """
     path = folder / wanted.name
     if not path.exists():
@@ -45,7 +45,7 @@ def fetch(wanted: Download, folder: Path, setting: str) -> Path:
 
 
 def _fault(wanted: Download, path: Path) -> str | None:
-    """What a file has that the wanted one has not."""
+    """The first difference between a file and the wanted one; None if there is none."""
     try:
         size, digest = path.stat().st_size, hashlib.sha256()
         if size != wanted.size:
@@ -64,7 +64,10 @@ def _another(wanted: Download, sha256: str) -> str | None:
 
 
 def _download(wanted: Download, path: Path, by_hand: str) -> None:
-    """Writes the file once it is whole and verified. A kill leaves NAME.HOST.PROCESS.part, which nothing reads."""
+    """Downloads and verifies the file before it gets its name.
+
+    a kill leaves NAME.HOST.PROCESS.part, which nothing reads.
+    """
     partial = path.with_name(f"{wanted.name}.{socket.gethostname()}.{os.getpid()}.part")
     size, digest = 0, hashlib.sha256()
     try:
@@ -82,7 +85,7 @@ def _download(wanted: Download, path: Path, by_hand: str) -> None:
         sizes = None if size == wanted.size else f"{'more than ' if size > wanted.size else ''}{size:,} bytes"
         if fault := sizes or _another(wanted, digest.hexdigest()):
             recorded = f"the recorded {wanted.name} of {wanted.size:,} bytes"
-            raise UsageError(f"What {wanted.url} sends is not {recorded} ({fault}); {by_hand}.")
+            raise UsageError(f"The download from {wanted.url} is not {recorded} ({fault}); {by_hand}.")
         partial.replace(path)
     except OSError as error:
         raise UsageError(f"Cannot write {path} from {wanted.url} ({error}); free space, or {by_hand}.") from error
@@ -102,7 +105,7 @@ def _received(wanted: Download, by_hand: str) -> Iterator[bytes]:
 
 
 def _direct(url: str) -> str:
-    """Google Drive asks a person before it sends a large file; this address does not."""
+    """An address of Google Drive without its question about large files; others unchanged."""
     drive = "https://drive.google.com/uc?"
     return url.replace(drive, "https://drive.usercontent.google.com/download?confirm=t&") if drive in url else url
 

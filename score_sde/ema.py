@@ -1,6 +1,6 @@
 """Exponential moving averages of the weights: named profiles of the average's rate beta_n at update n = 1, 2, ...
 
-The average after update n is beta_n times that before it plus (1 - beta_n) times the new weights.
+The average after update n is beta_n times the average before plus (1 - beta_n) times the new weights.
 
 | profile                    | beta_n                         | of                                                   |
 |----------------------------|--------------------------------|------------------------------------------------------|
@@ -9,8 +9,8 @@ The average after update n is beta_n times that before it plus (1 - beta_n) time
 | `half_life:UPDATES[,RAMP]` | 0.5^(1 / min(UPDATES, RAMP n)) | EDM (Karras et al. 2022), which counts images        |
 | `power:SIGMA_REL`          | (1 - 1/n)^(gamma + 1)          | EDM2 (Karras et al. 2024), see `gamma`               |
 
-A run keeps one average or several. The averages of a training state are the tree of one profile, as it is, or of
-several a dictionary from their names to trees, so that checkpoints of one average stay what they were.
+A run keeps one average or several. A training state holds the tree of a single average as it is, and several averages
+as a dictionary from names to trees, so that checkpoints with one average keep their form.
 """
 
 import abc
@@ -28,13 +28,13 @@ from score_sde.errors import UsageError, one_of
 
 
 class Profile(abc.ABC):
-    """The rate of an average, a dataclass of the numbers in its name. form: of these, for the user."""
+    """Base class: the rate of an average, a dataclass of the numbers in its name. form: their form, for messages."""
 
     form: str
 
     @property
     def name(self) -> str:
-        """The profile as the config has it, all numbers written out: `half_life:2000,0.05`."""
+        """The profile's name in the config, with all numbers written out: `half_life:2000,0.05`."""
         kind = next(kind for kind, cls in PROFILES.items() if cls is type(self))
         return f"{kind}:{','.join(f'{value:.12g}' for value in dataclasses.astuple(self))}"
 
@@ -42,7 +42,7 @@ class Profile(abc.ABC):
     def shares(self, n: Any) -> tuple[Any, Any]:
         """Shares beta_n of the average and 1 - beta_n of the new weights, each to the precision of n.
 
-        n: a float array of NumPy or JAX, of updates counted from 1. Each is an array of its shape and type, or a float.
+        n: number of the update from 1, a float array of NumPy or JAX. Each share has n's shape and type, or is a float.
         """
 
     @abc.abstractmethod
@@ -75,7 +75,7 @@ class Ramp(Constant):
 
 @dataclasses.dataclass(frozen=True)
 class HalfLife(Profile):
-    """The number of updates after which a weight has halved: `updates`, or the part `ramp` of those made if it is less.
+    """The number of updates after which a weight has halved: `updates`, or if it is less `ramp` times the updates made.
 
     EDM counts images: a half-life of 500,000 of these at batch size 512 is one of 977 updates.
     """
@@ -95,7 +95,7 @@ class HalfLife(Profile):
 
 @dataclasses.dataclass(frozen=True)
 class Power(Profile):
-    """A power function of the update: after T updates, the weight of update s is (s^(g+1) - (s-1)^(g+1)) / T^(g+1).
+    """A power-function average: after T updates, the weight of update s is (s^(g+1) - (s-1)^(g+1)) / T^(g+1).
 
     g is `gamma(sigma_rel)`, so that the width of the average grows with the run (Karras et al. 2024, section 3.1).
     """
@@ -104,7 +104,7 @@ class Power(Profile):
     form = "SIGMA_REL with SIGMA_REL in [0.0001, 0.2886]"
 
     def check(self) -> bool:
-        return 1e-4 <= self.sigma_rel <= 0.2886  # less is no average; at 1 / sqrt(12) all updates weigh the same
+        return 1e-4 <= self.sigma_rel <= 0.2886  # below, no average; at 1 / sqrt(12) all updates weigh the same
 
     def shares(self, n: Any) -> tuple[Any, Any]:
         xp = n.__array_namespace__()
@@ -114,10 +114,10 @@ class Power(Profile):
 
 
 def gamma(sigma_rel: float) -> float:
-    """The exponent of a power-function average whose standard deviation is the part `sigma_rel` of the run.
+    """The exponent of a power-function average whose standard deviation is the fraction `sigma_rel` of the run.
 
-    The positive root of g^3 + 7 g^2 + (16 - s^-2) g + (12 - s^-2) = 0, s = sigma_rel in (0, 1 / sqrt(12)); Karras et
-    al. (2024), appendix C.
+    It is the positive root of g^3 + 7 g^2 + (16 - s^-2) g + (12 - s^-2) = 0, s = sigma_rel in (0, 1 / sqrt(12)); Karras
+    et al. (2024), appendix C.
     """
     inverse = sigma_rel**-2
     return float(np.roots([1, 7, 16 - inverse, 12 - inverse]).real.max())
@@ -126,11 +126,11 @@ def gamma(sigma_rel: float) -> float:
 def weights(profile: Profile, updates: int) -> np.ndarray:
     """Weights in the average after `updates` >= 1 updates, float64 (updates + 1,), which add up to 1.
 
-    The first is that of the initial parameters, the others those of the parameters after each update.
+    The first belongs to the initial parameters, the others to the parameters after each update.
     """
     n = np.arange(1, updates + 1, dtype=np.float64)
     kept, new = (np.broadcast_to(share, n.shape) for share in profile.shares(n))
-    after = np.cumprod(np.append(kept, 1.0)[::-1])[::-1]  # what all later updates keep
+    after = np.cumprod(np.append(kept, 1.0)[::-1])[::-1]  # the share that all later updates keep
     return after * np.append(1.0, new)
 
 
@@ -138,13 +138,13 @@ Profiles = tuple[Profile, ...]
 
 
 def parse(text: str) -> Profile:
-    """The profile that a string names, `power:0.05`. Raises `UsageError` for one that names none."""
+    """The profile that a string like `power:0.05` names. Raises `UsageError` for other strings."""
     kind, _, numbers = text.partition(":")
     cls = PROFILES[one_of("profile of an average (ema.profiles)", kind, PROFILES)]
     try:
         profile = cls(*(float(number) for number in numbers.split(",")))
         known = profile.check()
-    except (TypeError, ValueError):  # too many of them, or none
+    except (TypeError, ValueError):  # too many numbers, or none
         known = False
     if not known:
         raise UsageError(f"The average '{text}' cannot be read; write {kind}:{cls.form}.")
@@ -152,10 +152,10 @@ def parse(text: str) -> Profile:
 
 
 def profiles_of(names: Sequence[Any], rate: float, schedule: str) -> Profiles:
-    """The profiles of a run, the first of them the default of whatever uses one.
+    """The profiles of a run; the first of them is the default everywhere.
 
-    names: `ema.profiles`. rate, schedule: `optim.ema_rate` and `ema_schedule`, the shorthand for one of them, which
-    stands where there are no names. Raises `UsageError`.
+    names: `ema.profiles`. rate, schedule: `optim.ema_rate` and `ema_schedule`, the shorthand for a single profile that
+    is used where there are no names. Raises `UsageError`.
     """
     if not names:
         return (SHORTHAND[schedule](rate),)
@@ -167,7 +167,7 @@ def profiles_of(names: Sequence[Any], rate: float, schedule: str) -> Profiles:
 
 
 def chosen(profiles: Profiles, name: str = "") -> Profile:
-    """The profile of this name, by default the first. Raises `UsageError` unless it is among them."""
+    """The profile with this name, by default the first. Raises `UsageError` if there is none."""
     if not name:
         return profiles[0]
     for profile in profiles:
@@ -177,12 +177,12 @@ def chosen(profiles: Profiles, name: str = "") -> Profile:
 
 
 def check(names: Sequence[Any], rate: float, schedule: str, name: str) -> None:
-    """Raises `UsageError` unless these are profiles, as of `profiles_of`, and `name` is "" or one of them."""
+    """Raises `UsageError` unless the arguments of `profiles_of` are valid, and `name` is "" or one of the profiles."""
     chosen(profiles_of(names, rate, schedule), name)
 
 
 def initial(profiles: Profiles, params: PyTree) -> PyTree:
-    """The averages before the first update: the initial parameters, in buffers of their own, as a step donates all."""
+    """The averages before the first update: copies of the initial parameters, because a step donates all buffers."""
     trees = {profile.name: jax.tree.map(jnp.copy, params) for profile in profiles}
     return trees if len(profiles) > 1 else trees[profiles[0].name]
 
@@ -199,7 +199,7 @@ def updated(profiles: Profiles, averages: PyTree, params: PyTree, n: Int[Array, 
 
 
 def average(profiles: Profiles, averages: PyTree, profile: Profile) -> PyTree:
-    """The average of one of the profiles: a tree of parameters."""
+    """The average of one profile, a tree of parameters."""
     return averages[profile.name] if len(profiles) > 1 else averages
 
 

@@ -1,4 +1,4 @@
-"""What the user is told: mistakes, by the one exception for them, warnings, and how a program ends.
+"""Messages to the user: the exception for the user's mistakes, warnings, and how a program ends.
 
 A message is a sentence that says what to do.
 """
@@ -13,16 +13,16 @@ from score_sde.preemption import Stopped, stoppable
 
 
 class UsageError(ValueError):
-    """Shown without a traceback by the command line, which then exits with status 2."""
+    """A mistake of the user, shown without a traceback by the command line, which then exits with status 2."""
 
 
 def exit_status(program: Callable[[list[str]], int | None], argv: list[str] | None) -> int:
-    """Runs a command line, default this process's, which signals may stop from here on; its exit status.
+    """Runs a command line, default this process's, and returns its exit status; signals may stop it from here on.
 
-    What the program returns, None being 0; 2 for a mistake of the user, with its sentence on stderr;
+    The status is what the program returns, None being 0; 2 for a mistake of the user, with its sentence on stderr;
     `preemption.REQUEUE` or INTERRUPTED if it was stopped.
     """
-    for stream in (sys.stdout, sys.stderr):  # a locale may have no ± and no umlaut of a file name
+    for stream in (sys.stdout, sys.stderr):  # a locale may lack ±, or the umlauts of a file name
         with contextlib.suppress(AttributeError):
             stream.reconfigure(errors="backslashreplace")
     try:
@@ -37,17 +37,17 @@ def exit_status(program: Callable[[list[str]], int | None], argv: list[str] | No
 
 
 def warn(message: str) -> None:
-    """What goes wrong and stops nothing, on stderr."""
+    """Warns on stderr of a problem that stops nothing."""
     _say(f"warning: {message}")
 
 
 def tell(message: str) -> None:
-    """What is to be known and is nothing wrong, on stderr."""
+    """Prints information on stderr."""
     _say(message)
 
 
 def shown(name: str | os.PathLike[str]) -> str:
-    """A file's name as text that can be printed and written anywhere: bytes that are no UTF-8 appear as \\udcNN."""
+    """A file's name as printable text; bytes that are not UTF-8 appear as \\udcNN."""
     return os.fspath(name).encode("utf-8", "backslashreplace").decode()
 
 
@@ -57,7 +57,7 @@ def _say(message: str) -> None:
 
 
 def one_of(what: str, name: str, choices: Iterable[str]) -> str:
-    """`name` if it is among `choices`; otherwise raises `UsageError` naming the nearest."""
+    """The `name`, if it is among `choices`; otherwise raises `UsageError` naming the nearest."""
     choices = list(choices)
     if name in choices:
         return name
@@ -65,6 +65,6 @@ def one_of(what: str, name: str, choices: Iterable[str]) -> str:
 
 
 def nearest(name: str, choices: Iterable[str]) -> str:
-    """`' (did you mean ...?)'`, or nothing when no choice is close to `name`."""
+    """The hint ` (did you mean ...?)`; "" when no choice is close to `name`."""
     matches = difflib.get_close_matches(name, list(choices), n=1, cutoff=0.5)
     return f" (did you mean '{matches[0]}'?)" if matches else ""

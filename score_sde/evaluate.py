@@ -1,4 +1,4 @@
-"""What is done with a trained model: loss, bits/dim and samples of its snapshots, and samples on demand."""
+"""Evaluation of a trained model: loss, bits/dim and samples of its snapshots, and samples on demand."""
 
 import functools
 from collections.abc import Callable
@@ -29,18 +29,18 @@ from score_sde.snapshots import PretrainedClassifier, Snapshot, load_classifier
 from score_sde.source_checks import check_source
 from score_sde.training import load_data
 
-NOISE_LEVELS = 10  # that the accuracy of a classifier is evaluated at
+NOISE_LEVELS = 10  # at which a classifier's accuracy is evaluated
 Parts = dict[str, Callable[[Snapshot, Path], dict[str, Any]]]  # of a report, for a checkpoint and its folder
 ELSEWHERE = "name a folder to write to by --out=DIR"
 
 
 def evaluate(config: Config, directory: str | Path, folder: str = "eval", out: str | Path | None = None) -> None:
-    """Evaluates snapshots `eval.begin_ckpt`..`eval.end_ckpt`; the last checkpoint where there are none, or begin is -1.
+    """Evaluates snapshots `eval.begin_ckpt`..`eval.end_ckpt`; if there are none or begin is -1, the last checkpoint.
 
-    Writes `folder`/report.json and report.html, after each checkpoint anew, and every round beneath it: the same call
-    after a kill goes on from the last one; the report is "complete" once it has all of them. out: where that folder is,
-    default the workdir, which is only read otherwise. Raises `UsageError` when there is no checkpoint, or `config`
-    describes another run.
+    Writes `folder`/report.json and report.html again after each checkpoint, and every round beneath it, so that the
+    same call after a kill goes on from the last round; at the end the report is "complete". out: parent of `folder`,
+    default the workdir; with another one the workdir is only read. Raises `UsageError` when there is no checkpoint,
+    or `config` describes another run.
     """
     directory, written = Path(directory), Path(out or directory) / folder
     steps = _steps_to_evaluate(config, workdir.checkpoint_steps(directory))
@@ -75,7 +75,7 @@ def evaluate(config: Config, directory: str | Path, folder: str = "eval", out: s
 
 
 def _parts(model: Pretrained) -> Parts:
-    """The parts of a report that config.eval asks for. Raises `UsageError` for what data, SDE or workdir lack."""
+    """Parts of a report that config.eval asks for. Missing inputs raise `UsageError` here, before evaluation starts."""
     config, options = model.config, model.config.eval
     likelihoods = options.enable_bpd or options.enable_bound
     train = likelihoods and options.bpd_dataset == "train"
@@ -114,7 +114,7 @@ def _parts(model: Pretrained) -> Parts:
 
 
 def _parts_of_classifier(model: PretrainedClassifier) -> Parts:
-    """As `_parts`: loss and accuracy."""
+    """Parts of a classifier's report: loss and accuracy."""
     for key in ("enable_bpd", "enable_bound", "enable_sampling"):
         if model.config.eval[key]:
             raise UsageError(f"A classifier has a loss and an accuracy only; set eval.{key}=False.")
@@ -132,10 +132,10 @@ def _parts_of_classifier(model: PretrainedClassifier) -> Parts:
 def sample(config: Config, directory: str | Path, out: str | Path | None = None) -> None:
     """Writes `sampling.num_samples` samples of the last checkpoint to samples/, as .npz and as a sheet.
 
-    Their names end in a digest of all that they depend on, so that samples of other settings stay what they are, and
-    the same ones are drawn once; samples/index.json lists them. out: where samples/ is, default the workdir, which is
-    only read otherwise. Given `sampling.condition`, they are of a class, or of test images that are observed: see
-    `score_sde.reconstruct`.
+    File names end in a digest of all that the samples depend on, so that other settings write other files, and the same
+    samples are drawn once; samples/index.json lists them. out: parent of samples/, default the workdir; with another
+    one the workdir is only read. `sampling.condition` asks for samples of a class, or given observations of test
+    images: see `score_sde.reconstruct`.
     """
     directory = Path(directory)
     model = load(directory, config=config)
@@ -171,10 +171,10 @@ def sample(config: Config, directory: str | Path, out: str | Path | None = None)
 def draw_samples(
     model: Pretrained, n: int, folder: Path, stem: str = "samples", *, measure: Measure | None = None
 ) -> dict[str, Any]:
-    """`n` samples, in rounds of `samples_at_once`: `stem`.npz if one is enough, else one file a round; and a sheet.
+    """Draws `n` samples in rounds of `samples_at_once`, one .npz file a round, `stem`.npz if there is one; and a sheet.
 
     Sample i of a checkpoint depends on (seed, step, i) only, unless the sampler couples the batch, and is of the class
-    that config.sampling.condition asks for. measure: what is told of them as "metrics"; their features are rounds too.
+    that config.sampling.condition asks for. measure: computes their "metrics"; their features are rounds too.
     """
     size = samples_at_once(model, n, lambda size: {"cond": asked_cond(model, np.arange(size))})
     key = stream(stream(jax.random.key(model.config.seed + 1), Stream.SAMPLE), model.step)
@@ -216,7 +216,7 @@ def draw_samples(
 
 
 def _protocol(model: Pretrained, n: int) -> dict[str, Any]:
-    """What the model's samples depend on, and not the model."""
+    """Cache key of the samples without the model."""
     experiment, data_options = model.experiment, model.config.data
     method, options = experiment.sampler_options()
     if method == "pc":
@@ -243,7 +243,7 @@ def _protocol(model: Pretrained, n: int) -> dict[str, Any]:
 def loss(model: Snapshot, source: data.Source, folder: Path | None = None) -> dict[str, Any]:
     """The training objective over a whole split, without flips and dropout: mean and standard error over images.
 
-    folder: of the rounds, which are kept there if it is given.
+    folder: where to keep the rounds; None keeps none.
     """
     size = model.config.eval.batch_size
     rounds = _rounds(folder, "loss", ["loss"], model, lambda: {"images": source.digest()})
@@ -256,9 +256,9 @@ def loss(model: Snapshot, source: data.Source, folder: Path | None = None) -> di
 
 
 def weights(model: Snapshot, source: data.Source, folder: Path | None = None) -> dict[str, Any]:
-    """Averaged and raw weights, on the first `averages.IMAGES` of a split: see `averages.compared`.
+    """Compares averaged and raw weights on the first `averages.IMAGES` of a split: see `averages.compared`.
 
-    With a "warning" where the average is the worse. folder: as `loss`.
+    The result has a "warning" if the average is worse. folder: as for `loss`.
     """
     n = min(len(source), averages.IMAGES)
     fields = [f"{name}_{field}" for name in ("raw", "averaged") for field in model.experiment.evaluated]
@@ -283,8 +283,8 @@ def weights(model: Snapshot, source: data.Source, folder: Path | None = None) ->
 def accuracy(model: PretrainedClassifier, source: data.Source, folder: Path | None = None) -> dict[str, Any]:
     """The share of a whole split's images whose likeliest class is their label (paper, Fig. 13).
 
-    At noise levels from the least to the largest, equidistant in their logarithm: the mean over them, and each by
-    itself. folder: as `loss`.
+    It is evaluated at noise levels from the least to the largest, equidistant in their logarithm: the mean, and each
+    separately. folder: as for `loss`.
     """
     experiment, size = model.experiment, min(model.config.eval.batch_size, pad_to_devices(len(source)))
     times = time_grid(experiment.sde, "log_snr", NOISE_LEVELS - 1, eps=LEAST_TIME)[::-1]
@@ -308,7 +308,7 @@ def accuracy(model: PretrainedClassifier, source: data.Source, folder: Path | No
 def bits_per_dim(model: Pretrained, source: data.Source, repeats: int, folder: Path | None = None) -> dict[str, Any]:
     """Bits/dim over a whole split, each image `repeats` times with fresh dequantisation noise and probe.
 
-    The standard error is over images, of their means over the repeats: it holds the spread of both. folder: as `loss`.
+    The standard error is over images, of means over repeats, and contains the spread of both. folder: as for `loss`.
     """
     identity = functools.partial(identities.of_likelihood, model, source, repeats)
     rounds = _rounds(folder, "bits_per_dim", ["bits_per_dim", "nfe"], model, identity)
@@ -348,14 +348,14 @@ def _rounds(
     model: Snapshot,
     identity: Callable[[], dict[str, Any]],
 ) -> Keep:
-    """Rounds in the folder, for the model's weights and what `identity` adds to them; without one, none are kept."""
+    """Rounds in the folder, for the model's weights and `identity`; without a folder none are kept."""
     if folder is None:
         return compute_anew
     return Rounds(folder, stem, identities.of_model(model) | identity(), arrays)
 
 
 def _over_split(rounds: Keep, name: str, n: int, size: int, repeats: int, chunk: Callable) -> Arrays:
-    """Arrays (repeats, n) of what `chunk(indices, repeat, report)` gives for every image."""
+    """Arrays (repeats, n) of the results of `chunk(indices, repeat, report)` for every image."""
     found: list[Arrays] = []
     with bar(name, n * repeats, "img") as progress:
         for repeat in range(repeats):

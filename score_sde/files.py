@@ -1,4 +1,4 @@
-"""Files of a run: written whole or not at all, by the first process only, and one run at a time."""
+"""Files of a run: written as a whole or not at all, by the first process only, and by one run at a time."""
 
 import contextlib
 import fcntl
@@ -16,9 +16,9 @@ from score_sde.parallel import all_agree, is_first
 
 
 def replace(path: Path, write: Callable[[BinaryIO], object], flag: str = "--workdir") -> None:
-    """Replaces a file by what `write` puts out: a reader, or a kill at any moment, sees the old one or the new one.
+    """Replaces a file by the output of `write`; a reader, or a kill at any moment, sees the old file or the new one.
 
-    flag: what chooses another path. Raises `UsageError` if it cannot be written.
+    flag: the flag, for messages, that chooses another path. Raises `UsageError` if it cannot be written.
     """
     if not is_first():
         return
@@ -32,16 +32,16 @@ def replace(path: Path, write: Callable[[BinaryIO], object], flag: str = "--work
         temporary.replace(path)
     except OSError as error:
         with contextlib.suppress(OSError):
-            temporary.unlink(missing_ok=True)  # part of a file fills a full disk
+            temporary.unlink(missing_ok=True)  # its part would keep a full disk full
         raise UsageError(f"Cannot write {path} ({error.strerror}); free space, or choose another {flag}.") from error
 
 
 def read_arrays(path: Path) -> dict[str, np.ndarray] | None:
-    """The arrays of an .npz file; None if there is none, or it is damaged: a zip file has a checksum of each array."""
+    """The arrays of an .npz file; None if it is missing or damaged (a zip file has checksums)."""
     try:
         with path.open("rb") as file, np.load(file, allow_pickle=False) as stored:
             return dict(stored)
-    except Exception:  # zipfile raises various types for what is damaged
+    except Exception:  # zipfile raises various types for damaged files
         return None
 
 
@@ -49,10 +49,10 @@ def read_arrays(path: Path) -> dict[str, np.ndarray] | None:
 def locked(
     folder: Path, name: str, advice: str = "choose a --workdir that can be written", *, wait: bool = False
 ) -> Iterator[None]:
-    """Holds `folder`/`name`.lock, which ends with the process, however that ends.
+    """Holds the lock `folder`/`name`.lock, which is released when the process ends in any way.
 
-    advice: on a folder that cannot be written. wait: until another process that has the lock has ended with it. Raises
-    `UsageError` where the folder cannot be written, or another process has the lock and is not waited for.
+    advice: for the message on a folder that cannot be written. wait: whether to wait for another process that holds the
+    lock. Raises `UsageError` where the folder cannot be written, or another process holds the lock and `wait` is False.
     """
     path, problem = Path(folder) / f"{name}.lock", None
     with contextlib.ExitStack() as held:
@@ -68,7 +68,7 @@ def locked(
 
 
 def _take(path: Path, file: FileIO, wait: bool) -> str | None:
-    """Locks the open file; otherwise, what to do."""
+    """Locks the open file; returns a message if another process holds the lock."""
     try:
         fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
@@ -80,7 +80,7 @@ def _take(path: Path, file: FileIO, wait: bool) -> str | None:
         fcntl.flock(file, fcntl.LOCK_EX)
     except OSError as error:  # a file system without locks
         warn(f"{path} cannot be locked ({error.strerror}): see to it that no other run uses this folder.")
-    with contextlib.suppress(OSError):  # of a full disk: it is locked all the same
+    with contextlib.suppress(OSError):  # the disk may be full; the lock holds all the same
         file.truncate(0)
         file.write(f"process {os.getpid()} on {socket.gethostname()}".encode())
     return None

@@ -1,6 +1,6 @@
-"""Cache keys of what a model computes, JSON of all it depends on, and the names of samples that are made of them.
+"""Cache keys, JSON of everything that a model's results depend on, and the file names of samples made from them.
 
-A file that is read enters by a digest of what it holds, never by its path: masks, data, weights of networks.
+A file enters by a digest of its content, never by its path: masks, data, weights of networks.
 """
 
 import datetime
@@ -41,13 +41,13 @@ def of_model(model: Snapshot) -> dict[str, Any]:
 def of_samples(
     model: Pretrained, n: int, observe: Observe | None = None, source: data.Source | None = None
 ) -> dict[str, Any]:
-    """Cache key of n samples besides the model's, given what `observe` sees of the source's images."""
+    """Cache key of n samples besides the model's; `observe` gives the observation of the source's images."""
     config = model.config
     used = {"samples": n, "sampling": config.sampling.to_dict()} | _code(model, "code_of_sampler", ("sampling",))
-    del used["sampling"]["ema"]  # the model's identity has what was taken
+    del used["sampling"]["ema"]  # the model's identity has the average that is used
     used["sampling"]["condition"] = observe.identity if observe else identity_of(config.sampling.condition)
     if config.sampling.condition or config.guidance.weak:
-        places = ("classifier", "weak", "weak_step")  # of networks, which their digests tell apart
+        places = ("classifier", "weak", "weak_step")  # paths of networks, whose digests identify them
         options = {key: value for key, value in config.guidance.items() if key not in places}
         used |= {"guidance": workdir.flatten(options), "networks": helper_digests(model)}
     return used | ({} if source is None else {"images": source.digest()})
@@ -62,13 +62,13 @@ def of_likelihood(model: Pretrained, source: data.Source, repeats: int) -> dict[
 
 
 def _code(model: Snapshot, name: str, sections: Sequence[str]) -> dict[str, Any]:
-    """Digests of the files of a user's own pieces in these sections, if there are any."""
+    """Digests of the files that define a user's own pieces in these sections, if there are any."""
     digests = {key: each["digest"] for key, each in code_of(model.config).items() if key.split(".")[0] in sections}
     return {name: digests} if digests else {}
 
 
 def name_of(model: Pretrained, identity: dict[str, Any]) -> str:
-    """The name of samples: step, average, method, steps, condition and scale to read, and a digest of all else."""
+    """File name of samples: step, average, method, steps, condition and scale, and a digest of everything else."""
     condition, scale = model.config.sampling.condition, model.config.guidance.scale
     method, options = model.experiment.sampler_options()
     average = [re.sub(r"[^a-z0-9.]+", "_", model.ema)] if isinstance(model.ema, str) else []

@@ -28,7 +28,7 @@ class Scaling(NamedTuple):
 
     @property
     def offset_bits(self) -> float:
-        """Bits/dim from a density in model range to one of 256 levels: a level is scale/256 wide there."""
+        """Bits/dim from a density in model range to probabilities of 256 levels: a level is scale/256 wide there."""
         return math.log2(256 / self.scale)
 
 
@@ -37,7 +37,7 @@ UNIT = Scaling(1.0, 0.0)  # [0, 1]
 
 
 def to_unit(pixels: Pixels) -> Images:
-    """0..255 -> [0, 1]."""
+    """Pixels 0..255 as numbers in [0, 1]."""
     return pixels.astype(jnp.float32) / 255
 
 
@@ -52,12 +52,12 @@ def dequantize(keys: Keys, x: Images) -> Images:
 
 
 def to_pixels(x: Array | np.ndarray) -> np.ndarray:
-    """[0, 1] -> uint8, clipped and rounded down, as the paper's code does before computing metrics."""
+    """Numbers in [0, 1] as uint8, clipped and rounded down, as the paper's code does before computing metrics."""
     return np.floor(np.clip(np.asarray(x), 0, 1) * 255).astype(np.uint8)
 
 
 def grid(pixels: Pixels, columns: int | None = None, padding: int = 2) -> np.ndarray:
-    """All images on one sheet (H, W, 3), row by row, with `padding` black pixels between them; square by default."""
+    """A sheet (H, W, 3) of all images, row by row, with `padding` black pixels between them; square by default."""
     pixels = np.asarray(pixels)
     n, h, w, c = pixels.shape
     columns = columns or math.ceil(math.sqrt(n))
@@ -70,7 +70,7 @@ def grid(pixels: Pixels, columns: int | None = None, padding: int = 2) -> np.nda
 
 
 def headed(pixels: Pixels, headings: Sequence[str], magnify: int = 1) -> np.ndarray:
-    """A sheet (H, W, 3) of one column for each heading, which stands above it, every pixel `magnify` pixels wide."""
+    """A sheet (H, W, 3) with a heading above each column; every pixel is `magnify` pixels wide."""
     sheet = grid(pixels, len(headings))
     sheet = np.repeat(np.repeat(sheet, magnify, axis=0), magnify, axis=1)
     band = Image.new("RGB", (sheet.shape[1], 16))

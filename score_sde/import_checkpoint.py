@@ -1,4 +1,4 @@
-"""`python -m score_sde.import_checkpoint`: from a checkpoint that the paper's authors released to a workdir."""
+"""Import of a checkpoint that the paper's authors released, as a workdir: `python -m score_sde.import_checkpoint`."""
 
 import hashlib
 import secrets
@@ -24,7 +24,7 @@ from score_sde.state import TrainState
 
 
 def main(argv: list[str] | None = None) -> int:
-    """See `exit_status`."""
+    """Runs this command line and returns its exit status."""
     return exit_status(_program, argv)
 
 
@@ -39,7 +39,7 @@ def _program(argv: list[str]) -> None:
 def import_checkpoint(
     config: Config, source: str | Path, directory: str | Path, overrides: dict[str, Any] | None = None
 ) -> None:
-    """Makes `directory` the workdir of a run that has arrived at the checkpoint in `source`, and says what it found.
+    """Makes `directory` the workdir of a run that stopped at the checkpoint `source`, and prints a summary.
 
     Raises `UsageError` before anything is written if the file does not fit the config, leaf by leaf, or the workdir is
     not empty.
@@ -82,7 +82,7 @@ def import_checkpoint(
 
 
 def _check_noise_levels(experiment: Experiment | Classification, reference: Reference) -> None:
-    """The noise levels that a PyTorch file holds are those of the config's VE SDE."""
+    """Raises `UsageError` unless the noise levels in a PyTorch file are those of the config's VE SDE."""
     sde = experiment.sde
     if reference.sigmas is None or not isinstance(sde, VE):
         return

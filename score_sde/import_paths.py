@@ -1,9 +1,9 @@
-"""Names in a config: a row of one of the package's dictionaries, or the import path of a piece of the user's own.
+"""Names of pieces in a config: a row of one of the package's dictionaries, or the import path of a user's own piece.
 
     --config.model.name=ncsnpp                      a row of score_sde.models.MODELS
     --config.model.name=my_package.mixer:Mixer      `Mixer` in the module `my_package.mixer`
 
-A module is found as by Python's `import`: in the folder that the program was started in, or in one of PYTHONPATH. Each
+A module is found as by Python's `import`: in the folder where the program was started, or in one of PYTHONPATH. Each
 kind of piece has its protocol in `score_sde.protocols`.
 """
 
@@ -18,7 +18,7 @@ from typing import Any
 
 from score_sde.errors import UsageError, nearest, one_of
 
-REQUIRED = dataclasses.MISSING  # the default of an argument that has none
+REQUIRED = dataclasses.MISSING  # stands for the default of an argument without one
 
 
 def is_import_path(name: Any) -> bool:
@@ -34,8 +34,8 @@ def lowered(name: str) -> str:
 def choose(key: str, name: str, choices: Mapping[str, Any], protocol: type | None = None) -> Any:
     """The row of `choices` with this name, or the object at an import path.
 
-    key: the config's, for messages. protocol: of `score_sde.protocols`, which an object at an import path must follow.
-    Raises `UsageError` for an unknown name, a path at which nothing can be imported, and what an object lacks.
+    key: of the config, for messages. protocol: in `score_sde.protocols`; an object at an import path must follow it.
+    Raises `UsageError` for an unknown name, a path at which nothing can be imported, and for missing members.
 
         cls = choose("process.name", "my_package.schedules:Cubic", PROCESSES, protocols.Process)
     """
@@ -79,9 +79,9 @@ def load(key: str, path: str) -> Any:
 
 
 def arguments(of: Callable, apart: Iterable[str] = ()) -> dict[str, Any]:
-    """Arguments of a class or function by name with their defaults, `REQUIRED` where there is none.
+    """Arguments of a class or function by name, with their defaults, or `REQUIRED` without one.
 
-    apart: those that the package gives, which are no config's.
+    apart: arguments that the package passes, which are not in a config.
     """
     if dataclasses.is_dataclass(of):
         found = {field.name: _default(field) for field in dataclasses.fields(of) if field.init}
@@ -101,7 +101,7 @@ def source_digest(key: str, path: str) -> tuple[str, str]:
 
 
 def missing(found: Any, protocol: type) -> list[str]:
-    """What an object lacks of a protocol: its base class, members, and parameters that its methods do not take."""
+    """Parts of a protocol that an object lacks: base class, members, and parameters that its methods do not take."""
     if protocol.is_function:
         return [f"the parameter {name}" for name in _not_taken(found, protocol.__call__)]
     if not isinstance(found, type):
@@ -128,7 +128,7 @@ def _default(field: dataclasses.Field) -> Any:
 
 
 def _not_taken(function: Callable, wanted: Callable) -> list[str]:
-    """Parameters of `wanted` that a function does not take: positional ones by their number, others by their name."""
+    """Parameters of `wanted` that a function does not take: positional ones are counted, others compared by name."""
     theirs = inspect.signature(function).parameters.values()
     ours = [each for each in inspect.signature(wanted).parameters.values() if each.name != "self"]
     own = [each for each in theirs if each.name != "self"]

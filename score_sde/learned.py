@@ -1,4 +1,4 @@
-r"""A schedule that is learned: the noise level between fixed ends, so that the loss varies the least.
+r"""A learned schedule: the noise level between fixed ends, such that the loss varies the least.
 
 With k = sigma / alpha, a time u uniform in [0, 1] and the weight g^2 / sigma^2, the mean of an image's loss is an
 integral over log k,
@@ -26,16 +26,16 @@ from score_sde.process import Process, Scalars, library_of
 
 @dataclasses.dataclass(frozen=True)
 class Learned(Process):
-    """alpha^2 + sigma^2 = 1, with a learned log noise level that increases from log noise_min to log noise_max.
+    """Learned process: alpha^2 + sigma^2 = 1, with log noise level learned between log noise_min and log noise_max.
 
     The derivative of log(sigma / alpha) by t is positive and, in each of `pieces` equal parts of [0, 1], linear in t.
-    Its logarithms at their ends, less any constant, are the parameters `log_rates`, (pieces + 1,). It is constant at
-    first, and in a process that was given no parameters.
+    The parameters `log_rates`, (pieces + 1,), are its logarithms at the ends of the parts, up to a constant. It is
+    constant before training, and in a process without parameters.
 
     noise_min, noise_max: sigma / alpha at t = 0 and 1. The defaults are log-SNRs of 13.3, as in VDM, and of
     -10, as in VP.
-    Raises `UsageError` unless 0 < noise_min < noise_max and pieces >= 1, and for times of NumPy while parameters are
-    traced.
+    Raises `UsageError` unless 0 < noise_min < noise_max and pieces >= 1, and for NumPy times while the parameters
+    are traced.
     """
 
     noise_min: float = 0.0013
@@ -91,14 +91,14 @@ class Learned(Process):
         return math.log(self.noise_max / self.noise_min)
 
     def _way(self, t: Scalars) -> tuple[Scalars, Scalars]:
-        """The share of the way from log noise_min to log noise_max made at t, and its derivative."""
+        """The fraction of the way from log noise_min to log noise_max covered at t, and its derivative."""
         xp, (rate, before) = library_of(t), self._pieces(t)
         i = xp.clip(xp.floor(t * self.pieces), 0, self.pieces - 1).astype(np.int32)
         u, turn = t * self.pieces - i, rate[i + 1] - rate[i]
         return before[i] + (rate[i] * u + turn * u**2 / 2) / self.pieces, rate[i] + turn * u
 
     def _pieces(self, like: Scalars) -> tuple[Any, Any]:
-        """The derivative of the way at the ends of the pieces, and the way made there; as precise as `like`."""
+        """Derivative of the way at the ends of the pieces, and the way covered there; in the precision of `like`."""
         xp = library_of(like)
         logs = np.zeros(self.pieces + 1) if self.params is None else self.params["log_rates"]
         if xp is np and isinstance(logs, jax.core.Tracer):
@@ -114,10 +114,10 @@ class Learned(Process):
 
 
 def with_gradient_of_squares(loss: Callable[[PyTree], PerSample], params: dict[str, PyTree]) -> PerSample:
-    """The loss of each image at `params`, whose gradient by params["process"] is that of its square.
+    """The loss of each image at `params`, whose gradient by params["process"] is the gradient of the squared loss.
 
-    By all other parameters it is the loss's own. The loss is computed twice; a compiler that sees it does once what
-    both have in common.
+    The gradient by all other parameters is the loss's own. The loss is computed twice; a compiler computes the common
+    part once.
     """
     still = jax.lax.stop_gradient(params)
     squares = jnp.square(loss(still | {"process": params["process"]}))

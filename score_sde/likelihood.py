@@ -4,8 +4,8 @@ Along dx/dt = h(x, t) the log-density changes by the divergence of h (eq. 39),
 
     log p_0(x_0) = log p_1(x_1) + \int_0^1 div h(x_t, t) dt,                    (1)
 
-which Hutchinson's estimator e . (dh/dx) e replaces by an unbiased one, with a few probes e a sample, fixed along the
-trajectory: a probe drawn anew would make the right-hand side random and break the step control.
+where Hutchinson's estimator e . (dh/dx) e replaces the divergence without bias. Each sample has a few probes e, which
+stay fixed along its trajectory: fresh ones would make the right-hand side random and break the step control.
 
 Images of 256 levels must be dequantised (`score_sde.dequantization`) before they come here.
 """
@@ -39,20 +39,20 @@ class State(NamedTuple):
 
 
 def hutchinson(field: VectorField, x: Images, probes: Probes) -> tuple[Images, PerSample]:
-    """The field and the mean of n estimates of its divergence, one forward-mode derivative along each probe."""
+    """The field, and Hutchinson's estimate of its divergence: a mean over n probes, one forward derivative each."""
     value, derivatives = _derivatives(field, x, probes)
     return value, jnp.mean(jnp.sum(probes * derivatives, axis=(2, 3, 4)), axis=1)
 
 
 def hutch_plus_plus(field: VectorField, x: Images, probes: Probes) -> tuple[Images, PerSample]:
-    """The field and its divergence by Hutch++ (Meyer, Musco, Musco and Woodruff, 2021, algorithm 1), n derivatives.
+    """The field, and its divergence by Hutch++ (Meyer, Musco, Musco and Woodruff, 2021, algorithm 1), n derivatives.
 
-    With A the Jacobian, S and G the probes and Q an orthonormal basis of A S: tr Q'AQ exactly, and Hutchinson's
-    estimate of the rest, tr (I - QQ') A (I - QQ'), from G. Exact where S has at least rank A columns, n // 3.
+    With A the Jacobian, S and G the probes and Q an orthonormal basis of A S, it sums tr Q'AQ exactly and Hutchinson's
+    estimate of the rest, tr (I - QQ') A (I - QQ'), from G. It is exact where n // 3, the columns of S, is >= rank A.
 
     It pays where A's spectrum decays, which the ODE's does not: at equal cost its variance was 5 (n = 3) to 12 (n = 48)
-    times that of Rademacher probes on the digits' network (6 images, 48 times, full Jacobians, 600 draws), whose
-    diagonal, near a multiple of I, these get exactly. The field is evaluated twice; nfe counts that once.
+    times that of Rademacher probes on the digits' network (6 images, 48 times, full Jacobians, 600 draws), because
+    the Jacobian is near a multiple of I, which those get exactly. The field is evaluated twice; nfe counts it once.
     """
     b, n = probes.shape[:2]
     columns = probes.reshape(b, n, -1).mT
@@ -69,7 +69,7 @@ def hutch_plus_plus(field: VectorField, x: Images, probes: Probes) -> tuple[Imag
 
 
 def exact(field: VectorField, x: Images, probes: Probes) -> tuple[Images, PerSample]:
-    """The field and its divergence, by one derivative for each of the D numbers of a sample."""
+    """The field, and its exact divergence: one derivative for each of the D numbers of a sample."""
 
     def diagonal(direction: Float[Array, "..."]) -> PerSample:
         derivative = jax.jvp(field, (x,), (jnp.broadcast_to(direction, x.shape),))[1]
@@ -99,7 +99,7 @@ DIVERGENCES = {
 
 
 def check_divergence(name: str, num_probes: int) -> Divergence:
-    """The estimator of that name. Raises `UsageError` for an unknown one, or too few probes for it."""
+    """The estimator with this name. Raises `UsageError` for an unknown name, or too few probes for it."""
     divergence = DIVERGENCES[one_of("divergence", name.lower(), DIVERGENCES)]
     if num_probes < divergence.least:
         raise UsageError(f"eval.num_probes={num_probes}: the divergence {name} needs at least {divergence.least}.")
@@ -117,14 +117,27 @@ def bits_per_dim(
     atol: float = 1e-5,
     eps: float = LEAST_TIME,
 ) -> Solver:
-    """A solver from images in model range to (bits/dim (b,), latents x_1, nfe (b,)).
+    """A solver from images in model range to (bits/dim (b,), latents x_1, nfe (b,)), eq. (1).
 
+    process: the process; model: (x, t) -> `Prediction`.
     offset_bits: bits/dim of the change of variables from model range to the 256 levels of a pixel
     (`score_sde.images.Scaling.offset_bits`: 7 for data in [-1, 1], 8 for [0, 1]); 0 for the density in model range.
-    divergence: "rademacher" or "gaussian" probes, "hutch++" (with at least 3 of them), or "exact" at D times the cost.
-    num_probes: derivatives of the model at each of its evaluations, unless exact.
-    rtol, atol: tolerances of each step, for each sample by itself; eps: the integral starts here.
-    Images on which the solver fails get NaN.
+    divergence: "rademacher" or "gaussian" probes, "hutch++" (at least 3 probes), or "exact" at D times the cost.
+    num_probes: derivatives of the model at each evaluation, unless exact.
+    rtol, atol: tolerances of each step, for each sample separately. eps: the time where the integral starts.
+    The result is NaN for images on which the solver fails. Raises `UsageError` for options out of range.
+
+        import jax
+        import numpy as np
+        from score_sde.likelihood import bits_per_dim
+        from score_sde.oracles import Gaussian
+        from score_sde.sampling import solve
+        from score_sde.sde import VP
+
+        data, process = Gaussian(np.zeros((2, 2, 1)), 0.25), VP()
+        x = data.sample(jax.random.split(jax.random.key(0), 2))
+        solver = bits_per_dim(process, data.model(process), offset_bits=0.0, divergence="exact")
+        bits, latents, nfe = solve(solver, jax.random.key(1), x)
     """
     check_tolerances(rtol, atol)
     check_eps(eps)

@@ -6,14 +6,14 @@ p is the density of the samples of the reverse SDE dx = (f x - g^2 score) dt + g
 
     R(t) = |z - E[eps | x_t]|^2,
 
-for every scalar process. It is an equality where the score is exact; nothing says that it is above -log p of the
-probability-flow ODE, another model where the score is not exact. What makes it short:
+for every scalar process. It is an equality where the score is exact. It need not be above -log p of the
+probability-flow ODE, which is another model where the score is not exact. Four facts keep the code short:
 
 - The prior's term is a KL divergence of Gaussians.
-- (g/s)^2 dt is twice the differential of log noise_level(t). So the times of importance sampling, with density
-  proportional to (g/s)^2, are those at which log noise_level is uniform: `process.time` is their inverse distribution
-  function, and the integral is log(noise_level(1) / noise_level(eps)) times the mean of R over them.
-- Where alpha(1) = 0 log noise_level has no end, and the model starts at `noisiest_time`, by the prior of time 1.
+- (g/s)^2 dt is twice the differential of log noise_level(t). Importance sampling, with density proportional to
+  (g/s)^2, therefore draws log noise_level uniformly: `process.time` is the inverse distribution function, and the
+  integral is log(noise_level(1) / noise_level(eps)) times the mean of R over these times.
+- Where alpha(1) = 0 log noise_level has no end; the model then starts at `noisiest_time`, from the prior of time 1.
 - As in that paper, x is decoded from x_eps by the Gaussian of Tweedie's mean (x_eps + s^2 score) / m and of std s / m
   =: n, so that -log p(x | x_eps) = D/2 log(2 pi n^2) + R(eps) / 2.
 
@@ -37,10 +37,20 @@ Bound = Callable[[Keys, Images], PerSample]
 
 
 def likelihood_bound(process: Process, model: Model, *, num_times: int = 1, eps: float = LEAST_TIME) -> Bound:
-    """(keys, images in model range) -> bits/dim, whose mean over the keys is at least -log2 p(x) / D.
+    """A function (keys, images in model range) -> bits/dim (b,); their mean over keys is at least -log2 p(x) / D.
 
-    num_times: times drawn for each image, one in each of so many equal slices of log noise_level; an evaluation of the
-    network each, and one more at eps. Raises `UsageError` unless num_times >= 1 and 0 < eps < 1.
+    num_times: times drawn for each image, one in each of that many equal slices of log noise_level. Each takes one
+    evaluation of the network, and one more is made at eps. eps: the time where the integral starts, in (0, 1).
+    Raises `UsageError` unless num_times >= 1 and 0 < eps < 1, and for schedules that differ from pixel to pixel.
+
+        import jax
+        import numpy as np
+        from score_sde.likelihood_bound import likelihood_bound
+        from score_sde.oracles import Gaussian
+        from score_sde.sde import VP
+
+        data, process, keys = Gaussian(np.zeros((2, 2, 1)), 0.25), VP(), jax.random.split(jax.random.key(0), 2)
+        bits = likelihood_bound(process, data.model(process), num_times=4)(keys, data.sample(keys))
     """
     if num_times < 1:
         raise UsageError(f"num_times={num_times}: the bound needs at least one time.")
@@ -51,7 +61,10 @@ def likelihood_bound(process: Process, model: Model, *, num_times: int = 1, eps:
     low, high = (np.log(process.noise_level(np.array([t]))).item() for t in (eps, last))
 
     def residual(keys: Keys, x: Images, t: Times) -> PerSample:
-        """R(t), less a multiple of |z|^2 - D: its share in R where x is one of Gaussian data of x's own mean square."""
+        """An estimate of R(t) with less variance: a multiple of |z|^2 - D, whose mean is 0, is subtracted.
+
+        The multiple is the share that |z|^2 would have in R if x came from Gaussian data of x's own mean square.
+        """
         z = normal(stream(keys, Stream.NOISE), x.shape[1:])
         x_t = expand(process.alpha(t), x) * x + expand(process.sigma(t), x) * z
         r = z - predict(model, x_t, t).eps

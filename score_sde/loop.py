@@ -1,4 +1,4 @@
-"""The training loop, one for all that is trained: scores, classifiers, dequantizers and feature networks."""
+"""The training loop, the same for scores, classifiers, dequantizers and feature networks."""
 
 import contextlib
 import math
@@ -25,7 +25,7 @@ NO_MIRROR = {"mode": "disabled"}
 
 
 class Running(NamedTuple):
-    """The part of a running loop that its hooks use. start: the step that it went on from."""
+    """The parts of a running loop that its hooks use. start: the step from which it went on."""
 
     start: int
     writer: Writer
@@ -35,15 +35,15 @@ class Running(NamedTuple):
 class Training(NamedTuple):
     """The description of a training: functions, and how often the loop calls them, counted in updates.
 
-    name: that of the progress bar.
+    name: of the progress bar.
     init: () -> the state before the first update, on the devices.
-    like: shapes and shardings of the state, as of `parallel.like`.
+    like: shapes and shardings of the state, from `parallel.like`.
     batch: number of updates made -> the batch of the next one, on the devices; a function of that number alone.
     update: (state, *batch) -> (state, loss or NaN), compiled; it may overwrite the state, and counts its `step`.
     diverged: the user's error for a loss, a gradient or a parameter that is not finite.
     loss, shown: the loss's name in metrics.jsonl, and its format beside the progress bar.
     skip: count an update that is not finite and go on; `update` leaves the state as it was then.
-    evaluate: (state, step) -> the loss of images that are evaluated on, also before each save if the best are kept.
+    evaluate: (state, step) -> the loss of evaluation images, also before each save if the best are kept.
     finish: called after the last update. draw: called after each save, and when a run goes on from `step`.
     """
 
@@ -74,13 +74,13 @@ def fit(
     config: dict[str, Any] | None = None,
     profile: int = 0,
 ) -> TrainState:
-    """Trains until `training.n_iters` updates are made, going on from the last checkpoint that can be read; the state.
+    """Trains until `training.n_iters` updates are made, from the last checkpoint that can be read; returns the state.
 
     folder: of checkpoints/, metrics.jsonl and profile/; the caller has its lock. retention: which checkpoints are kept;
     None: nothing is saved. wandb, config: see `Writer`. profile: number of updates that are traced.
 
     Losses are read a few updates late, so that the host never waits for the devices. Raises `training.diverged`'s error
-    where one is not finite, before a state that nothing can go on from is saved; `UsageError` where the last checkpoint
+    where one is not finite, before such a state is saved; `UsageError` where the last checkpoint
     cannot be saved; `Stopped` after SIGTERM, SIGUSR1 or Ctrl-C, with a last checkpoint.
     """
     with contextlib.ExitStack() as stack:
@@ -137,7 +137,7 @@ def fit(
                 if ends and training.finish:
                     training.finish(state, step)
 
-                # Save: never what cannot be gone on from.
+                # Save, but never a state that is not finite.
                 stop = largest(notice.number)
                 if saves or stop:
                     losses.last()
@@ -145,7 +145,7 @@ def fit(
                     writer.sync()
                     checkpoints.save(step, state, eval_loss if keeps_best else None)
             except DivergenceError as problem:
-                checkpoints.wait()  # so that the last one is named
+                checkpoints.wait()  # so that the message names the last one
                 raise training.diverged(problem) from None
 
             # Stop.

@@ -1,4 +1,4 @@
-"""The command line: flags only. See README.md."""
+"""The command line of the package; see README.md."""
 
 import contextlib
 from collections.abc import Callable
@@ -17,12 +17,12 @@ MODES = ("train", "eval", "sample", "describe", "train_dequantizer")
 
 
 def main(argv: list[str] | None = None) -> int:
-    """See `exit_status`."""
+    """Runs this command line and returns its exit status."""
     return exit_status(_program, argv)
 
 
 def _program(argv: list[str]) -> None:
-    argv = ["--explain=" if argument in ("--explain", "-explain") else argument for argument in argv]  # of all keys
+    argv = ["--explain=" if argument in ("--explain", "-explain") else argument for argument in argv]  # explain all
     values = parse(argv, program_flags, USAGE, _stored)
     if values.mode is None:
         raise UsageError(f"--mode is missing: one of {', '.join(MODES)}.")
@@ -76,7 +76,7 @@ def _run(mode: str, values: flags.FlagValues, overrides: dict) -> None:
 
 
 def _of_workdir(directory: Path, config: Config, overrides: dict) -> Config:
-    """The workdir's config, with `sampling`, `eval` and `wandb` as the command line has them.
+    """The workdir's config, with `sampling`, `eval` and `wandb` from the command line.
 
     The overrides of the training's command line need not be repeated. Raises `UsageError` where the command line
     describes another run.
@@ -118,12 +118,12 @@ def _going_on(directory: Path, config: Config, overrides: dict, allowed: list[st
 
 
 def _repeat(directory: Path, config: Config, wanted: Callable[[str], bool]) -> dict:
-    """Sets values that earlier launches overrode, of the keys that are wanted, and returns them."""
+    """Sets values that earlier launches overrode, for the wanted keys, and returns them."""
     from score_sde import workdir
 
     repeated, earlier = {}, workdir.read(directory, "launch.json").get("overrides", {})
     for key, value in names_first(earlier):
-        # A key that today's file does not have belongs to another config, which the check of the run names.
+        # A key that the current file lacks belongs to another config; the check of the run reports it.
         with contextlib.suppress(UsageError):
             if wanted(key):
                 name_or_set(config, key, value)
@@ -132,7 +132,7 @@ def _repeat(directory: Path, config: Config, wanted: Callable[[str], bool]) -> d
 
 
 def _tell_unused(config: Config, overrides: dict) -> None:
-    """Warns of options on the command line that change no sample."""
+    """Warns of options on the command line that have no effect on samples."""
     from score_sde.conditional import unused_option
     from score_sde.controllable.conditions import KINDS, parts
     from score_sde.parallel import is_first
@@ -176,8 +176,8 @@ train_dequantizer  fits a variational dequantisation to the last checkpoint, to 
 
 --config: the first train needs it; later the workdir has the config, and --config.KEY=VALUE changes what may change.
 --out: the folder that eval and sample write to in the place of the workdir, which may be read-only then.
---explain: describe prints each key of the config, or of one section, with what it is, can be, and when it may differ.
---allow_change: what train may go on with another value of, as optim.lr,training.batch_size; data: other images.
+--explain: describe prints each key of the config, or of one section, with its meaning, values, and when it may differ.
+--allow_change: keys whose values train may change in a run, as optim.lr,training.batch_size; data: other images.
 
-N processes on one or more machines run as one program: SLURM, MPI and TPU pods say so by themselves; elsewhere each is
-started with the address of process 0 and its own I = 0, ..., N - 1. --num_processes=1 alone runs one by itself."""
+N processes on one or more machines run as one program. Under SLURM, MPI and on TPU pods they find each other; elsewhere
+start each with the address of process 0 and its own I = 0, ..., N - 1. --num_processes=1 alone runs one by itself."""

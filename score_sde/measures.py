@@ -1,4 +1,4 @@
-"""What a config's samples are measured with: features of images, and their statistics over its data set."""
+"""Measurement of a config's samples: features of images, and their statistics over the config's data set."""
 
 import functools
 from collections.abc import Callable, Mapping
@@ -25,14 +25,20 @@ Load = Callable[[bool], data.Source]  # the training split, or the one for evalu
 
 
 class Measure(NamedTuple):
-    """Figures of samples. baselines: what those of so many samples stand beside, computed now or by an earlier call."""
+    """Metrics of samples.
+
+    baselines: figures of noise and of held-out images for a number of samples, computed now or by an earlier call.
+    """
 
     features: metrics.Features
     statistics: metrics.Statistics
     baselines: Callable[[int], metrics.Baselines]
 
     def __call__(self, arrays: Arrays, protocol: Mapping[str, Any]) -> dict[str, Any]:
-        """Of features and logits. protocol: what they depend on besides these statistics, which is added here."""
+        """The metrics of features and logits.
+
+        protocol: what they depend on besides the statistics, which are added here.
+        """
         of_all = dict(protocol) | {
             "features": self.features.name,
             "weights": self.features.digest,
@@ -48,7 +54,7 @@ class Measure(NamedTuple):
 
 
 def measure(config: Config) -> Measure | None:
-    """That of config.metrics; None if it names no features. Raises `UsageError` if anything for it cannot be had."""
+    """The measure of config.metrics; None if it names no features. Raises `UsageError` if an input is not available."""
     if config.metrics.features == "none":
         return None
     load = functools.cache(lambda train: load_data(config, train=train))  # both may need the same split
@@ -58,9 +64,9 @@ def measure(config: Config) -> Measure | None:
 
 
 def ends_of_data(config: Config) -> Float[np.ndarray, " n"] | None:
-    """`metrics.at_the_ends` of images that are evaluated on, decoded now; None if these cannot be had.
+    """Shares of `metrics.at_the_ends` for evaluation images, decoded now; None if these are not available.
 
-    Nor are they of samples of one class, of which there may be none among so few.
+    None for samples of one class too, as these few images may have none of that class.
     """
     if chosen_class(config.sampling.condition) not in (None, ALL):
         return None
@@ -74,7 +80,7 @@ def ends_of_data(config: Config) -> Float[np.ndarray, " n"] | None:
 
 
 def remedy(sampling: Any) -> str:
-    """What may help samples of a young network, and is not yet in config.sampling."""
+    """Advice on samples of a barely trained network that config.sampling does not follow yet."""
     method = lowered(sampling.method)
     clips = clip_of(sampling, method) == "none"
     draws = method in ("adaptive", "dpmpp_2m_sde", "edm_stochastic") or (method == "ddim" and sampling.eta > 0)
@@ -84,12 +90,12 @@ def remedy(sampling: Any) -> str:
 
 
 def folder(config: Config) -> Path:
-    """Where weights, trained features and statistics are kept."""
+    """The folder of weights, trained features and statistics."""
     return expanded(config.metrics.dir) if config.metrics.dir else cache_folder()
 
 
 def _features(config: Config, load: Load) -> metrics.Features:
-    """Those of config.metrics. Raises `UsageError` if they cannot be had."""
+    """The features of config.metrics. Raises `UsageError` if they are not available."""
     options = config.metrics
     if is_import_path(options.features):
         network = choose("metrics.features", options.features, {}, protocols.FeatureNetwork)
@@ -104,7 +110,7 @@ def _features(config: Config, load: Load) -> metrics.Features:
 
 
 def _statistics(config: Config, of: metrics.Features, load: Load) -> metrics.Statistics:
-    """Those of config.metrics: from a file, or of a split of the data set, computed now or by an earlier call."""
+    """The statistics of config.metrics: from a file, or of a split of the data, computed now or by an earlier call."""
     options = config.metrics
     if options.statistics:
         found = metrics.load_statistics(expanded(options.statistics))
@@ -139,7 +145,7 @@ def _statistics(config: Config, of: metrics.Features, load: Load) -> metrics.Sta
 def _baselines(
     config: Config, n: int, of: metrics.Features, statistics: metrics.Statistics, load: Load
 ) -> metrics.Baselines:
-    """Those of n samples, computed now or by an earlier call."""
+    """Baselines for n samples, computed now or by an earlier call."""
     held_out, shape = _held_out(config, statistics, load), (config.data.image_size,) * 2 + (config.data.num_channels,)
     about = {
         "images": [n, *shape],
@@ -156,17 +162,17 @@ def _baselines(
 
 
 def _held_out(config: Config, statistics: metrics.Statistics, load: Load) -> data.Source | None:
-    """The split that the statistics are not of; None if it has the same images, or cannot be had."""
+    """The split that is not in the statistics; None if it has the same images, or is not available."""
     try:
         found = load((statistics.about.get("split") or config.metrics.split) == "test")
     except UsageError as error:
-        warn(f"No figures of held-out images stand beside those of samples. {error}")
+        warn(f"The figures of held-out images are missing beside those of samples. {error}")
         return None
     return None if found.digest() == statistics.about.get("data_digest") else found
 
 
 def _kept(path: Path, about: Mapping[str, Any]) -> metrics.Statistics | None:
-    """What an earlier call has kept, if all processes can read it."""
+    """Statistics that an earlier call kept, if all processes can read them."""
     try:
         found = metrics.load_statistics(path) if path.exists() else None
     except UsageError as error:

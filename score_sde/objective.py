@@ -1,20 +1,20 @@
-r"""What training minimises: an objective is a process, a parameterization, a law of times and a weight.
+r"""Training objectives: a process, a parameterization, a law of times and a weight.
 
-With x_t = alpha x_0 + sigma eps and the prediction (x_0^, eps^) of the network at x_t, the loss of an image is the mean
-over t of the time law, and over its pixels, of
+With x_t = alpha x_0 + sigma eps and the network's prediction (x_0^, eps^) at x_t, the loss of an image is the mean,
+over its pixels and over t from the time law, of
 
     w(t) |eps^ - eps|^2  =  w(t) (alpha / sigma)^2 |x_0^ - x_0|^2  =  w(t) (d eps / dF)^2 |F - target|^2.       (1)
 
-Networks under any parameterization learn the same: with respect to x_0^ the gradients of two objectives differ by a
-factor, the ratio of density(t) w(t) (Kingma and Gao, 2023). The loss is computed as on the right, by the error of what
-the network returns: where alpha is small the others are differences of large numbers.
+Networks under any parameterization learn the same: with respect to x_0^ the gradients of two objectives differ only by
+the ratio of their density(t) w(t) (Kingma and Gao, 2023). The loss is computed as on the right, from the error of the
+network's output, because where alpha is small the other forms are differences of large numbers.
 
-Times are no later than the process's noisiest time with a finite noise level, so that weights are finite where
-alpha(1) = 0. Process and weight may own parameters, which are learned: they stand beside the network's layers in one
-tree of parameters, under `process` and `weight`.
+Training times are capped at the process's noisiest time, so that weights are finite where alpha(1) = 0. A process or
+weight may own learned parameters; they stand beside the network's layers in one tree of parameters, under `process`
+and `weight`.
 
-Recipes as rows are in the documentation; the paper's are: its SDEs, `noise` or `scaled_score`, `uniform` or `chain`,
-`noise` or `likelihood`.
+The documentation has a table of published recipes. The paper's own combine its SDEs with `noise` or `scaled_score`,
+`uniform` or `chain`, and `noise` or `likelihood`.
 """
 
 import dataclasses
@@ -35,14 +35,23 @@ OWNERS = ("process", "weight")  # names in a tree of parameters that are not the
 
 @dataclasses.dataclass(frozen=True)
 class Objective:
-    """What a network is trained to do, and how it then predicts.
+    """A training objective: draws times and noise, perturbs images, and gives the loss of a network's outputs, eq. (1).
 
     Raises `UsageError` for parts that do not go together.
 
+        import jax
+        import jax.numpy as jnp
+        from score_sde.objective import Objective
+        from score_sde.parameterization import Velocity
+        from score_sde.paths import Linear
+        from score_sde.times import LogitNormal
+        from score_sde.weights import VelocityWeight
+
         objective = Objective(Linear(), Velocity(), LogitNormal(), VelocityWeight())
+        x0, keys = jnp.ones((4, 8, 8, 3)), jax.random.split(jax.random.key(0), 4)
         t, eps = objective.draw(keys, x0.shape[1:])
-        outputs = objective.parameterization.outputs(network, objective.levels)
-        losses = objective.loss(outputs(objective.perturb(x0, t, eps), t), x0, t, eps)
+        outputs = objective.parameterization.outputs(lambda x, noise_cond: -x, objective.levels)  # of a network
+        losses = objective.loss(outputs(objective.perturb(x0, t, eps), t), x0, t, eps)  # shape (4,)
     """
 
     process: Process
@@ -51,15 +60,18 @@ class Objective:
     weight: Weight
 
     def __post_init__(self):
-        jax.eval_shape(self._factor, jax.ShapeDtypeStruct((1,), jnp.float32))  # raises for what is not defined
+        jax.eval_shape(self._factor, jax.ShapeDtypeStruct((1,), jnp.float32))  # raises for undefined combinations
 
     @property
     def levels(self) -> Process:
-        """The process whose alpha and sigma are trained on: the process, or the levels of its chain."""
+        """The process whose alpha and sigma are used in training: the process itself, or the levels of its chain."""
         return self.times.levels(self.process)
 
     def draw(self, keys: Keys, shape: tuple[int, ...]) -> tuple[Times, Images]:
-        """A time and standard normal noise of an image's shape for each key."""
+        """A time and standard normal noise for each key.
+
+        keys: one for each image. shape: of one image, (h, w, c).
+        """
         t = before_noise(self.levels, self.times.sample(self.process, stream(keys, Stream.TIME)))
         return t, normal(stream(keys, Stream.NOISE), shape)
 
@@ -69,31 +81,37 @@ class Objective:
         return expand(levels.alpha(t), x0) * x0 + expand(levels.sigma(t), eps) * eps
 
     def model(self, network: Network, *, centered: bool = True) -> Model:
-        """The predictions of a network, under the process at any time. Of a chain's: `parameterization.model`."""
+        """The model of a network under the process, at any time in (0, 1].
+
+        A network trained at the levels of a chain can also be asked under them: `parameterization.model` with `levels`.
+        """
         return self.parameterization.model(network, self.process, centered=centered)
 
     def loss(self, output: Images, x0: Images, t: Times, eps: Images) -> PerSample:
-        """The loss of each image, eq. (1). output: the network's, at `perturb(x0, t, eps)` and t."""
+        """The loss of each image, eq. (1), of shape (b,).
+
+        output: the network's output at x_t = `perturb(x0, t, eps)` and t; x0, eps: images; t: (b,).
+        """
         squares = jnp.square(output - self.parameterization.target(self.levels, x0, eps, t))
         factor = self._factor(t)
-        if factor.ndim == 1:  # after the pixels, of which there are more
+        if factor.ndim == 1:  # applied after the mean over pixels, which is cheaper
             loss = self.weight.reduce(squares) * factor
         else:
             loss = self.weight.reduce(factor * squares)
         return self.weight.balanced(loss, self.levels, t, self.weight.reduce(jnp.ones_like(squares)))
 
     def _factor(self, t: Times) -> PerSample:
-        """w(t) (d eps / dF)^2, the factor on the squared error of the network's output."""
+        """The factor w(t) (d eps / dF)^2 on the squared error of the network's output."""
         levels = self.levels
         return self.weight.on_noise(levels, t) * jnp.square(self.parameterization.noise_error(levels, t))
 
     def init_params(self, key: Key[Array, ""]) -> dict[str, PyTree]:
-        """The parameters of process and weight, by the names in `OWNERS`, of those that have some."""
+        """Initial parameters of process and weight, under the names in `OWNERS`; an owner without any has no entry."""
         owned = {"process": self.process.init_params(key), "weight": self.weight.init_params()}
         return {name: params for name, params in owned.items() if jax.tree.leaves(params)}
 
     def with_params(self, params: Mapping[str, PyTree]) -> "Objective":
-        """The objective whose process and weight have their parameters in this tree, which also has the network's."""
+        """A copy whose process and weight take their parameters from this tree, which also holds the network's."""
         if not any(name in params for name in OWNERS):
             return self
         return dataclasses.replace(
@@ -104,5 +122,5 @@ class Objective:
 
 
 def network_params(params: Mapping[str, PyTree]) -> dict[str, PyTree]:
-    """The tree without what process and weight own."""
+    """The network's own parameters: the tree without those of process and weight."""
     return {name: leaves for name, leaves in params.items() if name not in OWNERS}

@@ -1,4 +1,4 @@
-r"""Data whose scores are known: a Gaussian, an empirical distribution, and mixtures of these.
+r"""Oracles: data with known scores, namely Gaussians, empirical distributions, and mixtures of these.
 
 Under every affine SDE, with x_t = m x_0 + s z (m the mean scale and s the std at t),
 
@@ -6,9 +6,9 @@ Under every affine SDE, with x_t = m x_0 + s z (m the mean scale and s the std a
     data points x_i:         p_t = mean of N(m x_i, s^2 I)
     mixture of any of them:  p_t = the mixture of their p_t
 
-so score, log-density and posterior mean E[x_0 | x_t] are closed forms. They take the place of a trained network: to
-measure a sampler or a likelihood against the truth, or to run a pipeline whose optimum is known. Given a linear
-observation y = A x_0 + n a Gaussian is a Gaussian, and a mixture of them a mixture of these (`given`).
+so score, log-density and posterior mean E[x_0 | x_t] are closed forms. An oracle takes the place of a trained network,
+to measure a sampler or a likelihood against the truth, or to run a pipeline whose optimum is known. The posterior of a
+Gaussian given a linear observation y = A x_0 + n is a Gaussian, that of a mixture of them a mixture (`given`).
 """
 
 import abc
@@ -28,7 +28,20 @@ HIGHEST = jax.lax.Precision.HIGHEST  # float32 products on accelerators too
 
 
 class Oracle(abc.ABC):
-    """Data with known p_t. Images are of shape (b, *shape); log-densities are in nats."""
+    """Base class of data with known p_t.
+
+    Images are of shape (b, *shape), in model range; log-densities are in nats.
+
+        import jax
+        import numpy as np
+        from score_sde.oracles import Gaussian
+        from score_sde.sampling import fast_solver, solve
+        from score_sde.sde import VP
+
+        data, process = Gaussian(np.zeros((2, 2, 1)), 0.25), VP()
+        x = process.prior_sample(jax.random.split(jax.random.key(0), 8), data.shape)
+        samples, nfe = solve(fast_solver(process, data.model(process), num_steps=5), jax.random.key(1), x)
+    """
 
     shape: tuple[int, int, int]
 
@@ -49,7 +62,7 @@ class Oracle(abc.ABC):
         """E[x_0 | x_t = x]."""
 
     def model(self, sde: Process) -> Model:
-        """(x, t) -> the exact Prediction, what samplers and likelihoods take."""
+        """The exact model (x, t) -> `Prediction`, as samplers and likelihoods take it."""
 
         def predict(x: Images, t: Times) -> Prediction:
             return Prediction(self.posterior_mean(sde, x, t), -expand(sde.sigma(t), x) * self.score(sde, x, t))
@@ -57,7 +70,7 @@ class Oracle(abc.ABC):
         return predict
 
     def score_fn(self, sde: Process) -> ScoreFn:
-        """(x, t) -> the exact score."""
+        """The exact score as a function (x, t) -> images."""
         return lambda x, t: self.score(sde, x, t)
 
     def perturbed_sample(self, sde: Process, keys: Keys, t: Times) -> Images:
@@ -67,10 +80,17 @@ class Oracle(abc.ABC):
 
 
 class Gaussian(Oracle):
-    """N(mean, covariance).
+    """The Gaussian N(mean, covariance).
 
-    mean: of image shape (h, w, c). covariance: variances, a number or of image shape; or a matrix (D, D), D = h w c,
-    symmetric and positive semidefinite.
+    mean: of image shape (h, w, c). covariance: a variance, variances of image shape, or a symmetric positive
+    semidefinite matrix (D, D) with D = h w c. Raises `UsageError` for other shapes and for negative variances.
+
+        import jax.numpy as jnp
+        import numpy as np
+        from score_sde.oracles import Gaussian
+        from score_sde.sde import VE
+
+        score = Gaussian(np.zeros((1, 1, 1)), 4.0).score(VE(), jnp.ones((1, 1, 1, 1)), jnp.array([0.5]))
     """
 
     def __init__(self, mean: np.ndarray, covariance: float | np.ndarray):
@@ -86,7 +106,7 @@ class Gaussian(Oracle):
         full = covariance.shape == (d, d)
         if full and not np.allclose(covariance, covariance.T):
             raise UsageError("A covariance matrix is symmetric.")
-        # Principal axes: a rotation (None: the axes of the pixels) and the variances along them.
+        # Principal axes: a rotation (None if they are the pixels' own) and the variances along them.
         variances, axes = (
             np.linalg.eigh(covariance) if full else (np.broadcast_to(covariance, self.shape).ravel(), None)
         )
@@ -112,18 +132,18 @@ class Gaussian(Oracle):
 
     @property
     def covariance(self) -> np.ndarray:
-        """(D, D), in float64."""
+        """The covariance matrix (D, D), in float64."""
         return np.diag(self.variances) if self.axes is None else (self.axes * self.variances) @ self.axes.T
 
     def given(self, matrix: np.ndarray, y: np.ndarray, noise: float) -> "Gaussian":
-        """The distribution of x_0 when `matrix` (m, D) x_0 + noise n is y (m,), with n ~ N(0, I) and noise >= 0."""
+        """The posterior of x_0, given that `matrix` (m, D) x_0 + noise n is y (m,), with n ~ N(0, I) and noise >= 0."""
         gain, innovation, _ = self._observed(matrix, y, noise)
         rest = np.eye(self.mean.size) - gain @ matrix
         covariance = rest @ self.covariance @ rest.T + noise**2 * gain @ gain.T  # symmetric, whatever is rounded
         return Gaussian(self.mean + (gain @ innovation).reshape(self.shape), covariance)
 
     def log_evidence(self, matrix: np.ndarray, y: np.ndarray, noise: float) -> float:
-        """log p(y) of such an observation, in nats; of its independent part if there is no noise."""
+        """log p(y) of the observation that `given` takes, in nats; without noise, of its linearly independent part."""
         _, innovation, spread = self._observed(matrix, y, noise)
         values, vectors = np.linalg.eigh(spread)
         kept = values > 1e-10 * values.max()
@@ -131,22 +151,22 @@ class Gaussian(Oracle):
         return float(-0.5 * np.sum(energy + np.log(2 * np.pi * values[kept])))
 
     def _observed(self, matrix: np.ndarray, y: np.ndarray, noise: float) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """Kalman's gain (D, m), y less its mean (m,), and the covariance of y (m, m)."""
+        """Kalman gain (D, m), residual of y from its mean (m,), and the covariance of y (m, m)."""
         covariance = self.covariance
         spread = matrix @ covariance @ matrix.T + noise**2 * np.eye(len(matrix))
         gain = covariance @ matrix.T @ np.linalg.pinv(spread, rcond=1e-10, hermitian=True)
         return gain, y - matrix @ self.mean.ravel(), spread
 
     def flow(self, sde: Process, x: Images, t0: Times, t1: Times) -> Images:
-        """The exact solution at t1 of the probability-flow ODE through x at t0: it only rescales the principal axes."""
+        """Exact solution at t1 of the probability-flow ODE that passes through x at t0."""
         y, _, before = self._along_axes(sde, x, t0)
         _, scale, after = self._along_axes(sde, x, t1)
         return self._back(jnp.sqrt(after / before) * y) + expand(scale[:, 0], x) * _like(x, self.mean)
 
     def bits_per_dim(self, sde: Process, x: Images, eps: float = LEAST_TIME) -> PerSample:
-        """Bits/dim, in model range, of the probability-flow model with this score: its density at the time eps.
+        """Bits/dim of images x in model range under the probability-flow model with this exact score, at the time eps.
 
-        It differs from -log p_eps by having the SDE's prior at t = 1 instead of p_1.
+        They differ from -log2 p_eps / D because the model starts from the process's prior at t = 1 instead of p_1.
         """
         t0, t1 = jnp.full(len(x), eps, x.dtype), jnp.ones(len(x), x.dtype)
         _, _, before = self._along_axes(sde, x, t0)
@@ -155,7 +175,7 @@ class Gaussian(Oracle):
         return -(sde.prior_logp(self.flow(sde, x, t0, t1)) + log_det) / (math.log(2) * self.mean.size)
 
     def _along_axes(self, sde: Process, x: Images, t: Times) -> tuple[Array, Array, Array]:
-        """x - m mu along the principal axes (b, D), m (b, 1), and the variances of p_t (b, D)."""
+        """x - m mu along the principal axes (b, D), the scale m (b, 1), and the variances of p_t (b, D)."""
         scale, std = sde.alpha(t)[:, None], sde.sigma(t)[:, None]
         y = (x - expand(scale[:, 0], x) * _like(x, self.mean)).reshape(len(x), -1)
         y = y if self.axes is None else jnp.matmul(y, _like(x, self.axes), precision=HIGHEST)
@@ -167,7 +187,10 @@ class Gaussian(Oracle):
 
 
 class Mixture(Oracle):
-    """A mixture of oracles of one shape. weights: positive; normalised to sum 1."""
+    """A mixture of oracles that have the same image shape.
+
+    weights: positive, one for each component; they are normalised to sum to 1. Raises `UsageError` for others.
+    """
 
     def __init__(self, weights: Sequence[float] | np.ndarray, components: Sequence[Oracle]):
         weights = np.asarray(weights, np.float64)
@@ -194,26 +217,29 @@ class Mixture(Oracle):
         return self._average(sde, x, t, [component.posterior_mean(sde, x, t) for component in self.components])
 
     def given(self, matrix: np.ndarray, y: np.ndarray, noise: float) -> "Mixture":
-        """As `Gaussian.given`, of a mixture of Gaussians: components are weighted anew by their evidence."""
+        """The posterior of a mixture of Gaussians; the evidence of each component reweights it.
+
+        See `Gaussian.given`.
+        """
         evidence = np.array([component.log_evidence(matrix, y, noise) for component in self.components])
         weights = np.maximum(self.weights * np.exp(evidence - evidence.max()), 1e-300)
         return Mixture(weights, [component.given(matrix, y, noise) for component in self.components])
 
     def log_joint(self, sde: Process, x: Images, t: Times) -> Float[Array, "k b"]:
-        """log p_t(component, x)."""
+        """Joint log-density of component and x, log p_t(component, x), in nats."""
         densities = [component.log_density(sde, x, t) for component in self.components]
         return jnp.stack(densities) + jnp.log(_like(x, self.weights))[:, None]
 
     def _average(self, sde: Process, x: Images, t: Times, values: list[Images]) -> Images:
-        """Over the components, by their probabilities given x."""
+        """Mean of values over the components, weighted by their probabilities given x."""
         weights = jax.nn.softmax(self.log_joint(sde, x, t), axis=0)
         return jnp.einsum("kb,kb...->b...", weights, jnp.stack(values), precision=HIGHEST)
 
 
 class Empirical(Oracle):
-    """Equal weight on each of n images (n, h, w, c), in model range: what a network that learns them by heart knows.
+    """The empirical distribution of n images: equal weight on each, as if a network had memorised them.
 
-    A score costs n images' worth of arithmetic.
+    data: floats (n, h, w, c) in model range. One score costs arithmetic over all n images.
     """
 
     def __init__(self, data: np.ndarray):
@@ -243,7 +269,7 @@ class Empirical(Oracle):
         return jnp.tensordot(weights, _like(x, self.data), 1, precision=HIGHEST)
 
     def _exponents(self, sde: Process, x: Images, t: Times) -> Float[Array, "b n"]:
-        """-|x - m x_i|^2 / (2 s^2), from differences: squares apart would cancel in float32."""
+        """Exponents -|x - m x_i|^2 / (2 s^2), from differences, because expanded squares would cancel in float32."""
 
         def distances(x: Float[Array, "h w c"], scale: Float[Array, ""]) -> Float[Array, " n"]:
             return jnp.sum(jnp.square(x - scale * _like(x, self.data)), axis=(1, 2, 3))
@@ -253,5 +279,5 @@ class Empirical(Oracle):
 
 
 def _like(x: Array, values: np.ndarray) -> Array:
-    """Values in the type of x."""
+    """The values as an array in the type of x."""
     return jnp.asarray(values, jnp.result_type(x))

@@ -1,7 +1,7 @@
-"""The files of a user's own pieces, which a run is made of as much as of its config: whether they are what they were.
+"""Checks of the files that define a user's own pieces, which are part of a run like its config.
 
-launch.json holds, for each import path of the config, the file that defines it and the file's digest. Of a module only
-that file is compared, and not what it imports.
+launch.json holds, for each import path of the config, the file that defines it and the file's digest. Only that file is
+compared, and not its imports.
 """
 
 from collections.abc import Collection, Mapping
@@ -19,10 +19,10 @@ from score_sde.workdir import CODE, read
 def check_same(
     workdir: Path, code: Mapping[str, Mapping[str, str]], allowed: Collection[str] = ()
 ) -> dict[str, tuple[Any, Any]]:
-    """The files of import paths at the workdir's last launch and now, where one has changed, if that is allowed.
+    """The files of import paths that have changed since the workdir's last launch, before and now, if that is allowed.
 
-    code: of `pieces.code_of`. Raises `UsageError` if the workdir has checkpoints, and the file of its process, network
-    or other part of its training is another now.
+    code: from `pieces.code_of`. Raises `UsageError` if the workdir has checkpoints, and the file that defines its
+    process, network or another part of its training has changed.
     """
     if not checkpoints.steps(Path(workdir) / "checkpoints"):
         return {}
@@ -39,7 +39,7 @@ def check_same(
 
 
 def _changed(workdir: Path, code: Mapping[str, Mapping[str, str]]) -> dict[str, tuple[Any, Any]]:
-    """What launch.json says of the import paths of a training, and what they are now, of those that have changed."""
+    """The entries of launch.json for a training's import paths that have changed, and those of now."""
     known = read(workdir, "launch.json").get("code", {})
     return {
         key: (known[key], now)
@@ -49,7 +49,7 @@ def _changed(workdir: Path, code: Mapping[str, Mapping[str, str]]) -> dict[str, 
 
 
 def check_found(workdir: Path, config: Config) -> None:
-    """Warns of a file that has changed since the training. Raises `UsageError` where a piece cannot be imported."""
+    """Warns of a file that has changed since the training. Raises `UsageError` if a piece cannot be imported."""
     try:
         code = code_of(config)
     except UsageError as error:

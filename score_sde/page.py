@@ -13,13 +13,13 @@ import numpy as np
 from score_sde import files, images
 
 COLOURS = ["#0b559f", "#c2410c", "#15803d", "#7e22ce", "#b91c1c", "#0f766e", "#a16207", "#444444"]
-LEGEND = 16  # curves; of more, none is told apart
-DASHES = ["-", "--", ":"]  # of the first curves in each colour, the second ones, the third
+LEGEND = 16  # curves; more cannot be told apart
+DASHES = ["-", "--", ":"]  # for the first curve in each colour, the second, the third
 Curve = tuple[Sequence[float], Sequence[float], Sequence[float] | None]  # x, y, standard errors if known
 
 
 def picture(sheet: np.ndarray, magnify: int = 4) -> str:
-    """uint8 (H, W, 3) as an image element."""
+    """An image element of uint8 (H, W, 3)."""
     buffer = io.BytesIO()
     images.write_png(buffer, sheet, magnify)
     return f'<img src="data:image/png;base64,{base64.b64encode(buffer.getvalue()).decode()}">'
@@ -38,9 +38,9 @@ def chart(
     log_x: bool = False,
     size: tuple[float, float] = (7.5, 3.2),
 ) -> str:
-    """Curves by their names as an SVG element, with bars of two standard errors where these are known.
+    """An SVG element of named curves, with bars of two standard errors where these are known.
 
-    One without points is not drawn; the others keep the colours they have beside it. size: in inches of 96 pixels.
+    A curve without points is not drawn; the others keep their colours. size: in inches of 96 pixels.
     """
     import matplotlib
 
@@ -58,7 +58,7 @@ def chart(
     scales = {"xscale": "log" if log_x else "linear", "yscale": "log" if log else "linear"}
     axes.set(xlabel=_as_it_is(x_label), ylabel=_as_it_is(y_label), **scales)
     if not log_x:
-        axes.ticklabel_format(axis="x", scilimits=(-4, 5))  # labels that are longer run into each other
+        axes.ticklabel_format(axis="x", scilimits=(-4, 5))  # longer labels would overlap
     if 1 < len(curves) <= LEGEND and axes.containers:
         axes.legend(frameon=False, fontsize="small" if len(curves) > 4 else None)
     axes.spines[["top", "right"]].set_visible(False)
@@ -66,7 +66,7 @@ def chart(
 
 
 def svg(drawing: Any) -> str:
-    """A figure of matplotlib as an element; the same one is the same bytes."""
+    """A matplotlib figure as an SVG element; the same figure gives the same bytes."""
     import matplotlib
     from matplotlib import pyplot as plt
 
@@ -78,7 +78,7 @@ def svg(drawing: Any) -> str:
 
 
 def _as_it_is(label: str) -> str:
-    """To matplotlib a dollar begins a formula, and a name in a legend that begins with an underscore is none."""
+    """The label, escaped: matplotlib takes a dollar for a formula, and hides names with an underscore first."""
     return (" " if label.startswith("_") else "") + label.replace("$", r"\$")
 
 
@@ -94,12 +94,12 @@ def note(text: str) -> str:
 
 
 def listing(values: Mapping[str, object]) -> str:
-    """A line for each."""
+    """A list with a line for each value."""
     return "<pre>" + html.escape("\n".join(f"{key} = {value}" for key, value in values.items())) + "</pre>"
 
 
 def write(path: Path, title: str, body: str, flag: str = "--workdir") -> None:
-    """Replaces the page whole. body: elements, such as those above. flag: what chooses another path.
+    """Replaces the page as a whole. body: elements as above. flag: the flag, for messages, that chooses another path.
 
     Raises `UsageError` if it cannot.
     """

@@ -1,11 +1,11 @@
-"""One program over all devices, of all processes: batches are split, parameters replicated or split as well.
+"""One program over all devices of all processes: batches are split, parameters are replicated or split too.
 
-`pmap` is named after what the paper's code uses. It takes the same `in_axes`, but the mapped function sees the whole
-batch, so that a mean over the batch is the mean over all devices and no collective is written anywhere. It is `jit`
-over a mesh; `jax.pmap` itself is in maintenance and lowers to the same.
+`pmap` is named after the function in the paper's code. It takes the same `in_axes`, but the mapped function sees the
+whole batch, so that a mean over the batch is the mean over all devices and no collective is written anywhere. It is
+`jit` over a mesh; `jax.pmap` itself is in maintenance and lowers to the same.
 
-Every process runs the same program with the same host arrays, of which `split` and `place` give each of its devices
-its own part. Results are replicated, so that each process can read them whole.
+Every process runs the same program with the same host arrays; `split` and `place` give each device its own part.
+Results are replicated, so that each process can read them whole.
 """
 
 import contextlib
@@ -17,7 +17,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax._src import core  # of what is traced JAX tells nothing in public
+from jax._src import core  # JAX has no public test for tracing
 from jax.experimental import multihost_utils
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec, Sharding
 
@@ -31,12 +31,12 @@ AXIS = "batch"
 
 @functools.lru_cache
 def mesh() -> Mesh:
-    """All devices in one row."""
+    """A mesh of all devices in one row."""
     return jax.make_mesh((jax.device_count(),), (AXIS,), axis_types=(AxisType.Auto,))
 
 
 def shardings(axes: Any) -> Any:
-    """A tree of 0 (split along the batch) and None (replicated) as shardings; those that it holds stay."""
+    """Shardings for a tree of 0 (split along the batch) and None (replicated); shardings in the tree stay."""
 
     def sharding(axis):
         if isinstance(axis, Sharding):
@@ -49,7 +49,7 @@ def shardings(axes: Any) -> Any:
 def fully_sharded(shapes: Any, groups_of: int) -> Any:
     """Shardings of parameters, or of a training state: each leaf split among the devices of each group (FSDP).
 
-    It is split along its `split_dimension`, or replicated where it has none. The batch stays split over all devices.
+    A leaf is split along its `split_dimension`, or replicated without one. The batch stays split over all devices.
     """
     grouped = Mesh(mesh().devices.reshape(-1, groups_of), ("group", "member"), axis_types=(AxisType.Auto,) * 2)
 
@@ -61,30 +61,34 @@ def fully_sharded(shapes: Any, groups_of: int) -> Any:
 
 
 def split_dimension(shape: tuple[int, ...], groups_of: int) -> int | None:
-    """The largest dimension that `groups_of` > 1 divides."""
+    """The largest dimension that `groups_of` > 1 divides; None without any."""
     divisible = [i for i, size in enumerate(shape) if size % groups_of == 0]
     return max(divisible, key=lambda i: shape[i]) if divisible and groups_of > 1 else None
 
 
 def like(shapes: Any, placement: Any = None) -> Any:
-    """Shapes with shardings, by which a checkpoint is loaded; placement: a tree of them, or all is replicated."""
+    """Shapes with shardings, the target of loading a checkpoint. placement: a tree of shardings.
+
+    Default all replicated.
+    """
     placement = jax.tree.map(lambda _: shardings(None), shapes) if placement is None else placement
     return jax.tree.map(lambda s, p: jax.ShapeDtypeStruct(s.shape, s.dtype, sharding=p), shapes, placement)
 
 
 def batch_axes(tree: Any) -> Any:
-    """0 for arrays, None for scalars: the axes of a tree whose arrays all have the batch first."""
+    """Axes of a tree whose arrays all have the batch first: 0 for arrays, None for scalars."""
     return jax.tree.map(lambda leaf: 0 if leaf.ndim else None, tree)
 
 
 def pmap(fn: Callable, *, in_axes: tuple, out_axes: Any, donate_argnums: tuple[int, ...] = ()) -> Callable:
-    """`fn` compiled over all devices; axes are 0 (batch, split) or None, shardings, or trees of these.
+    """The function `fn` compiled over all devices; axes are 0 (batch, split), None, shardings, or trees of these.
 
-    None is replicated as an output, and as an input what it is: replicated, or parameters split by `fully_sharded`.
-    Inside another program (`jit`, `grad`, `scan`, `vmap`) it is a part of that one, which says where its arrays are.
+    As an output None means replicated; as an input it keeps the array's sharding: replicated, or parameters split by
+    `fully_sharded`. Inside another program (`jit`, `grad`, `scan`, `vmap`) it is a part of that one, whose shardings
+    hold.
     """
     alone = compiled(fn, in_axes=in_axes, out_axes=out_axes, donate_argnums=donate_argnums)
-    inside = jax.jit(fn)  # JAX takes compiler options of a whole program only
+    inside = jax.jit(fn)  # JAX takes compiler options for a whole program only
 
     @functools.wraps(fn)
     def call(*args: Any) -> Any:
@@ -95,7 +99,7 @@ def pmap(fn: Callable, *, in_axes: tuple, out_axes: Any, donate_argnums: tuple[i
 
 
 def compiled(fn: Callable, *, in_axes: tuple, out_axes: Any, donate_argnums: tuple[int, ...] = ()) -> Callable:
-    """As `pmap`, of what is never a part of another program."""
+    """The function compiled as by `pmap`, for programs that are never part of another one."""
     as_it_is = jax.tree.map(
         lambda axis: None if axis is None else shardings(axis), in_axes, is_leaf=lambda axis: axis is None
     )
@@ -103,19 +107,22 @@ def compiled(fn: Callable, *, in_axes: tuple, out_axes: Any, donate_argnums: tup
 
 
 def is_traced() -> bool:
-    """Whether this is called while JAX traces another program, whose numbers are not there yet."""
+    """Whether this is called while JAX traces another program, where numbers are not known."""
     return not core.trace_state_clean()
 
 
 def place(tree: Any, placement: Any = None) -> Any:
-    """Host arrays, the same in each process, on the devices; placement: a sharding or a tree of them, or replicated."""
+    """Host arrays, the same in each process, on the devices. placement: a sharding or a tree of them.
+
+    Default replicated.
+    """
     if placement is None or isinstance(placement, Sharding):
         placement = jax.tree.map(lambda _: shardings(placement), tree)
     return jax.tree.map(_place, tree, placement)
 
 
 def on_host(tree: Any) -> Any:
-    """Arrays, also those split over devices of several processes, as NumPy arrays in each process. All must call it."""
+    """Arrays as NumPy arrays in each process, also those split over devices of several. All processes must call it."""
 
     def whole(leaf: Any) -> np.ndarray:
         split = isinstance(leaf, jax.Array) and not (leaf.is_fully_addressable or leaf.is_fully_replicated)
@@ -125,9 +132,9 @@ def on_host(tree: Any) -> Any:
 
 
 def split(*trees: Any) -> tuple[Any, ...]:
-    """Trees of arrays of one batch on all devices; one they do not divide is filled up with copies of its last row.
+    """Trees of arrays of one batch, split over all devices; copies of the last row fill up a batch that is too short.
 
-    Inside another program they stay what they are. Raises `UsageError` unless all have the same number of rows.
+    Inside another program they stay unchanged. Raises `UsageError` unless all have the same number of rows.
     """
     arrays = jax.tree.leaves(trees)
     n = len(arrays[0])
@@ -141,17 +148,17 @@ def split(*trees: Any) -> tuple[Any, ...]:
 
 
 def local_rows(n: int) -> np.ndarray:
-    """The rows of a batch of n, a multiple of the number of devices, that `split` gives to this process's devices."""
+    """Indices of the rows of a batch of n that `split` gives to this process's devices; the devices divide n."""
     return rows_of([device.process_index for device in mesh().devices.flat], jax.process_index(), n)
 
 
 def rows_of(processes: Sequence[int], process: int, n: int) -> np.ndarray:
-    """Those of one process, of n rows split evenly among devices that belong to `processes`, in this order."""
+    """Indices of the rows of one process, of n rows split evenly among devices of `processes`, in this order."""
     return np.flatnonzero(np.repeat(np.asarray(processes) == process, n // len(processes)))
 
 
 def _place(array: Any, sharding: Sharding, rows: np.ndarray | None = None) -> jax.Array:
-    """`jax.device_put`, and between processes too, where that neither takes keys nor believes them to be the same."""
+    """`jax.device_put`, also between processes, where that neither takes keys nor trusts that they are equal."""
     short = rows is not None and len(rows) != len(array)
     if jax.process_count() == 1:
         return jax.device_put(jnp.asarray(array)[rows] if short else array, sharding)
@@ -163,7 +170,7 @@ def _place(array: Any, sharding: Sharding, rows: np.ndarray | None = None) -> ja
 
 
 def pad_to_devices(n: int) -> int:
-    """The next multiple of the number of devices."""
+    """The next multiple of n by the number of devices."""
     return -(-n // jax.device_count()) * jax.device_count()
 
 
@@ -173,12 +180,12 @@ def is_first() -> bool:
 
 
 def all_agree(ok: bool) -> bool:
-    """Whether `ok` is true in every process. All must call it."""
+    """Whether `ok` is true in every process. All processes must call it."""
     return ok if jax.process_count() == 1 else bool(multihost_utils.process_allgather(np.bool_(ok)).all())
 
 
 class Largest:
-    """The largest of the processes' numbers, call by call, told `BEHIND` calls later, so that none waits for it."""
+    """The largest of the processes' numbers at each call, returned `BEHIND` calls later, so that no process waits."""
 
     BEHIND = 2
 
@@ -187,7 +194,10 @@ class Largest:
         self._max = program(jnp.max, out_shardings=shardings(None))
 
     def __call__(self, number: int) -> int:
-        """All must call it. 0 before there is an answer; of one process alone, its own number at once."""
+        """The largest number of an earlier call; 0 before there is one, and `number` for a single process.
+
+        All must call it.
+        """
         if jax.process_count() == 1:
             return number
         mine = np.full(jax.device_count(), number, np.int32)
@@ -197,7 +207,7 @@ class Largest:
 
 @contextlib.contextmanager
 def first_goes_first() -> Iterator[None]:
-    """What all processes do, but one of them before the others: to make a file, say, that these then find."""
+    """Runs the block on process 0 first, then on the rest, which find the files it has made."""
     if not is_first():
         all_agree(True)
     yield
@@ -206,7 +216,7 @@ def first_goes_first() -> Iterator[None]:
 
 
 def check_divisible(name: str, batch_size: int, parts: int = 1) -> None:
-    """Raises `UsageError` unless each of `parts` of the batch splits evenly over the devices."""
+    """Raises `UsageError` unless each of `parts` of the batch can be split evenly over the devices."""
     devices = jax.device_count()
     if batch_size < 1 or batch_size % (devices * parts):
         times = "" if parts == 1 else f"training.accumulate={parts} times "
@@ -214,6 +224,6 @@ def check_divisible(name: str, batch_size: int, parts: int = 1) -> None:
 
 
 def check_groups(groups_of: int) -> None:
-    """Raises `UsageError` unless parameters can be split among groups of so many devices."""
+    """Raises `UsageError` unless parameters can be split among groups of this many devices."""
     if groups_of < 1 or jax.device_count() % groups_of:
         raise UsageError(f"training.fsdp={groups_of} must be a divisor of the {jax.device_count()} devices.")

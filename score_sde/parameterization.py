@@ -1,11 +1,11 @@
-r"""What a network learns, and the prediction of x_0 and eps that its output is.
+r"""Parameterizations: the target that a network learns, and the prediction of x_0 and eps that its output implies.
 
 A network F maps an image and a noise condition to an image, and knows no process. Every row of `PARAMETERIZATIONS`
 trains it to return a combination of data and noise,
 
     F(c_in(t) x, noise_cond(t))   ~   p(t) x_0 + q(t) eps,                                                  (1)
 
-and with x = alpha x_0 + sigma eps its output at x is the prediction
+and with x = alpha x_0 + sigma eps its output at x implies the prediction
 
     x_0 = (q x - sigma F) / det,     eps = (alpha F - p x) / det,     det = alpha q - sigma p.              (2)
 
@@ -19,11 +19,11 @@ and with x = alpha x_0 + sigma eps its output at x is the prediction
 | `score`        | -eps / sigma                                  | -sigma                    | sigma                 |
 | `scaled_score` | -eps                                          | -1                        | sigma                 |
 
-with s = sigma_data and r = sqrt(sigma^2 + alpha^2 s^2); `v` is of Salimans and Ho (2022), `velocity` of flow matching
-(Lipman et al., 2023), `edm` the F of Karras et al. (2022, table 1) on x / alpha. Each row writes (2) out, so that it
-loses no digits. The rows of the paper's own networks are `noise` (VP, sub-VP), `scaled_score` (VE) and `score` (VE
-networks without `scale_by_sigma`). Trained at the levels of a chain, VP networks are told `chain_index`, VE networks
-`level_index` (`NOISE_CONDS`).
+with s = sigma_data and r = sqrt(sigma^2 + alpha^2 s^2). `v` is from Salimans and Ho (2022), `velocity` from flow
+matching (Lipman et al., 2023), `edm` is the F of Karras et al. (2022, table 1) applied to x / alpha. Each class writes
+(2) out, so that no digits are lost. The paper's own networks are `noise` (VP, sub-VP), `scaled_score` (VE) and `score`
+(VE networks without `scale_by_sigma`). Networks trained at the levels of a chain get other noise conditions:
+`chain_index` under VP, `level_index` under VE (`NOISE_CONDS`).
 
 Data in [0, 1] enter a network as 2x - 1, data in [-1, 1] as they are; under `edm` as x / r, which has unit variance.
 """
@@ -44,9 +44,9 @@ Network = Callable[[Images, PerSample], Images]  # (image, noise_cond) -> F
 
 @dataclasses.dataclass(frozen=True)
 class Parameterization(abc.ABC):
-    """A target of a network's regression, eq. (1), and how its output is read, eq. (2).
+    """Base class: the regression target of a network, eq. (1), and how its output becomes a prediction, eq. (2).
 
-    noise_cond: how the network is told the time, of `NOISE_CONDS`. time_scale: factor on t where it is told that.
+    noise_cond: the number that tells the network the time, a name in `NOISE_CONDS`. time_scale: factor on t for "time".
     """
 
     noise_cond: str = "time"
@@ -57,20 +57,21 @@ class Parameterization(abc.ABC):
 
     @abc.abstractmethod
     def target(self, process: Process, x0: Images, eps: Images, t: Times) -> Images:
-        """The output that is right for these x_0 and eps, eq. (1)."""
+        """The right output of the network for these x_0 and eps, eq. (1)."""
 
     @abc.abstractmethod
     def predict(self, process: Process, x: Images, output: Images, t: Times) -> Prediction:
-        """The prediction that an output of the network at x is, eq. (2)."""
+        """The prediction that an output of the network at x implies, eq. (2)."""
 
     @abc.abstractmethod
     def noise_error(self, process: Process, t: Times) -> PerSample:
-        """alpha / det: the error of eps for an error of 1 in the output, given x."""
+        """d eps / d output = alpha / det: how an error of the output becomes an error of eps, at fixed x."""
 
     def outputs(self, network: Network, process: Process, *, centered: bool = True) -> Model:
-        """The network's output F at (x, t). centered: whether data are in [-1, 1]; otherwise in [0, 1].
+        """The network's output F as a function of (x, t).
 
-        Raises `UsageError` for a network that is told a noise level, where each pixel has its own.
+        centered: whether data are in [-1, 1]; otherwise they are in [0, 1].
+        Raises `UsageError` where the network needs one noise level and each pixel has its own.
         """
         if self.noise_cond in ("sigma", "log_noise_level"):
             check_scalar(process, f"noise_cond={self.noise_cond}", "set parameterization.noise_cond=time")
@@ -78,12 +79,20 @@ class Parameterization(abc.ABC):
         return lambda x, t: network(self._input(process, x, t, centered), noise_cond(self, process, t))
 
     def model(self, network: Network, process: Process, *, centered: bool = True) -> Model:
-        """The model (x, t) -> `Prediction` that a network is under a process, finite also where alpha(1) = 0.
+        """The model (x, t) -> `Prediction` that a network defines under a process, finite also where alpha(1) = 0.
 
-        centered: whether data are in [-1, 1]; otherwise in [0, 1], and the network is given 2x - 1.
-        Raises `UsageError` under `edm` for data that are not centred.
+        network: (image, noise_cond) -> F. centered: whether data are in [-1, 1]; otherwise they are in [0, 1], and the
+        network gets 2x - 1. Raises `UsageError` under `edm` for data that are not centred.
+
+            import jax.numpy as jnp
+            from score_sde.parameterization import PARAMETERIZATIONS
+            from score_sde.paths import Linear
+
+            def network(x, noise_cond):
+                return -x
 
             model = PARAMETERIZATIONS["velocity"]().model(network, Linear())
+            x0, eps = model(jnp.ones((1, 8, 8, 3)), jnp.array([0.5]))
         """
         outputs = self.outputs(network, process, centered=centered)
 
@@ -97,14 +106,14 @@ class Parameterization(abc.ABC):
         return x if centered else 2.0 * x - 1.0
 
     def _read_at(self, process: Process, t: Times) -> Times:
-        """The time that stands for t: t itself where F tells x_0 at alpha = 0."""
+        """The time at which the network is asked for t: t itself, if F determines x_0 where alpha = 0."""
         return t
 
 
 class OfNoise(Parameterization):
-    """What rows share whose target is eps alone: where alpha is 0 it tells nothing of x_0.
+    """Base of rows whose target is eps alone, which does not determine x_0 where alpha is 0.
 
-    There the network is asked at the noisiest time with a finite noise level, where x_0 is as exact as float32 allows.
+    At such times the network is asked at the noisiest time instead, where x_0 is as exact as float32 allows.
     """
 
     def _read_at(self, process: Process, t: Times) -> Times:
@@ -117,7 +126,7 @@ class OfNoise(Parameterization):
 
 @dataclasses.dataclass(frozen=True)
 class Noise(OfNoise):
-    """F = eps (Ho et al., 2020): the paper's VP and sub-VP networks."""
+    """Noise prediction, F = eps (Ho et al., 2020): the paper's VP and sub-VP networks."""
 
     def target(self, process: Process, x0: Images, eps: Images, t: Times) -> Images:
         return eps
@@ -131,7 +140,7 @@ class Noise(OfNoise):
 
 @dataclasses.dataclass(frozen=True)
 class ScaledScore(OfNoise):
-    """F = sigma score = -eps: the paper's VE networks, whose output is divided by sigma."""
+    """Scaled score, F = sigma score = -eps: the paper's VE networks, whose output is divided by sigma."""
 
     noise_cond: str = "sigma"
 
@@ -147,7 +156,7 @@ class ScaledScore(OfNoise):
 
 @dataclasses.dataclass(frozen=True)
 class Score(OfNoise):
-    """F = score = -eps / sigma: VE networks that do not scale their output, as NCSN (Song and Ermon, 2019)."""
+    """Plain score, F = -eps / sigma: VE networks that do not scale their output, as NCSN (Song and Ermon, 2019)."""
 
     noise_cond: str = "sigma"
 
@@ -163,7 +172,7 @@ class Score(OfNoise):
 
 @dataclasses.dataclass(frozen=True)
 class X0(Parameterization):
-    """F = x_0: networks that return the data's posterior mean."""
+    """Data prediction, F = x_0: networks that return the posterior mean of the data."""
 
     def target(self, process: Process, x0: Images, eps: Images, t: Times) -> Images:
         return x0
@@ -178,7 +187,7 @@ class X0(Parameterization):
 
 @dataclasses.dataclass(frozen=True)
 class V(Parameterization):
-    """F = v = alpha eps - sigma x_0 (Salimans and Ho, 2022)."""
+    """v-prediction, F = alpha eps - sigma x_0 (Salimans and Ho, 2022)."""
 
     def target(self, process: Process, x0: Images, eps: Images, t: Times) -> Images:
         alpha, sigma = _scales(process, eps, t)
@@ -196,7 +205,7 @@ class V(Parameterization):
 
 @dataclasses.dataclass(frozen=True)
 class Velocity(Parameterization):
-    """F = dx_t/dt given x_0 and eps, alpha' x_0 + sigma' eps: flow matching (Lipman et al., 2023, eq. 14)."""
+    """Velocity prediction, F = dx_t/dt = alpha' x_0 + sigma' eps: flow matching (Lipman et al., 2023, eq. 14)."""
 
     def target(self, process: Process, x0: Images, eps: Images, t: Times) -> Images:
         d_alpha, d_sigma = (expand(rate, eps) for rate in process.rates(t))
@@ -214,9 +223,9 @@ class Velocity(Parameterization):
 
 @dataclasses.dataclass(frozen=True)
 class KarrasF(Parameterization):
-    """F of Karras et al. (2022, eq. 7), on x / alpha with noise level sigma / alpha: input and target have variance 1.
+    """EDM's F (Karras et al., 2022, eq. 7), applied to x / alpha with noise level sigma / alpha.
 
-    sigma_data: standard deviation of the data, in model range [-1, 1].
+    Input and target have variance 1. sigma_data: standard deviation of the data, in model range [-1, 1].
     """
 
     noise_cond: str = "log_noise_level"
@@ -262,7 +271,7 @@ def _scales(process: Process, x: Images, t: Times) -> tuple[Array, Array]:
     return expand(process.alpha(t), x), expand(process.sigma(t), x)
 
 
-# How a network is told the time: (row, process, t) -> one number for each image.
+# Noise conditions, by which a network knows the time: (row, process, t) -> one number for each image.
 NOISE_CONDS: dict[str, Callable[[Parameterization, Process, Times], PerSample]] = {
     "time": lambda row, process, t: row.time_scale * t,  # 999 t whatever `num_scales` is
     "chain_index": lambda row, process, t: t * (process.num_scales - 1.0),  # between the points of a chain not rounded

@@ -1,7 +1,7 @@
-r"""Paths from data to noise that came after the paper's SDEs, and the table of all. None has a discrete chain.
+r"""Paths from data to noise that came after the paper's SDEs, and the table of all processes.
 
-At t = 1 those of this module are noise alone, alpha = 0, so that samplers and likelihoods have their true prior, a
-standard normal; at t = 0 they are data alone, sigma = 0.
+The paths of this module are pure noise at t = 1, where alpha = 0, so that a standard normal is the exact prior of
+samplers and likelihoods; at t = 0 they are pure data, sigma = 0. None has a discrete chain.
 """
 
 import dataclasses
@@ -14,7 +14,7 @@ from score_sde.sde import EDM, SDES
 
 @dataclasses.dataclass(frozen=True)
 class Path(Process):
-    """What the paths share: the steps of the predictor-corrector sampler, and the time at which samplers stop."""
+    """Base of these paths: the number of steps of predictor-corrector samplers, and the time at which samplers stop."""
 
     num_scales: int = 1000
     sampling_eps: float = 1e-3
@@ -25,7 +25,10 @@ class Path(Process):
 
 @dataclasses.dataclass(frozen=True)
 class Linear(Path):
-    """alpha = 1 - t, sigma = t: flow matching and rectified flow (Lipman et al., 2023; Liu et al., 2023)."""
+    """Straight path, alpha = 1 - t, sigma = t: flow matching, rectified flow (Lipman et al., 2023.
+
+    Liu et al., 2023).
+    """
 
     def alpha(self, t: Scalars) -> Scalars:
         return 1 - t
@@ -43,7 +46,7 @@ class Linear(Path):
 
 @dataclasses.dataclass(frozen=True)
 class Trigonometric(Path):
-    """alpha = cos(pi t / 2), sigma = sin(pi t / 2) (Albergo and Vanden-Eijnden, 2023; "GVP" in SiT)."""
+    """Circular path, alpha = cos(pi t / 2), sigma = sin(pi t / 2) (Albergo and Vanden-Eijnden, 2023; SiT's "GVP")."""
 
     def alpha(self, t: Scalars) -> Scalars:
         return library_of(t).sin(math.pi / 2 * (1 - t))  # cos(pi t / 2), which in floating point is not 0 at t = 1
@@ -60,10 +63,10 @@ class Trigonometric(Path):
 
 @dataclasses.dataclass(frozen=True)
 class Cosine(Path):
-    """alpha = cos(phi(t)) / cos(phi(0)), alpha^2 + sigma^2 = 1 (Nichol and Dhariwal, 2021, eq. 17).
+    """Cosine schedule: alpha = cos(phi(t)) / cos(phi(0)), alpha^2 + sigma^2 = 1 (Nichol and Dhariwal, 2021, eq. 17).
 
     phi(t) = pi/2 (t + s) / (1 + s).
-    s: offset that keeps the first noise levels from being too small, 0.008 as published.
+    s: offset that keeps the first noise levels from being too small; 0.008 as published.
     """
 
     s: float = 0.008
@@ -86,7 +89,7 @@ class Cosine(Path):
 
     @property
     def _slope(self) -> float:
-        """phi', the angle that the path turns by in a unit of time."""
+        """phi', the angle by which the path turns in a unit of time."""
         return math.pi / 2 / (1 + self.s)
 
 

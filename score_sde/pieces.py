@@ -1,7 +1,7 @@
-"""The pieces that a config names: what each name may be, and the arguments that come into its section with it.
+"""Pieces that a config names: the choices for each name, and the arguments that come into its section with it.
 
 A piece is a row of one of the package's dictionaries, or an import path (`score_sde.import_paths`). Its arguments are
-values of the section that its name stands in.
+values in the same section as its name.
 """
 
 from collections import ChainMap
@@ -22,11 +22,11 @@ from score_sde.times import TIMES
 from score_sde.weights import WEIGHTS
 
 MODULE = ("name", "parent", "compute", "encoder")  # fields of a flax module that the package sets
-KEPT = {"model": ("scale_by_sigma",)}  # keys of a section that are no arguments
+KEPT = {"model": ("scale_by_sigma",)}  # keys of a section that are not arguments
 
 
 class Kind(NamedTuple):
-    """A kind of piece. given: arguments that the package gives, and no config."""
+    """A kind of piece. given: arguments that the package passes, which are not in a config."""
 
     choices: Mapping[str, Any]
     protocol: type
@@ -48,16 +48,16 @@ KINDS: dict[str, Kind] = {
 
 
 def arguments_of(key: str, name: str) -> dict[str, Any]:
-    """The config's arguments of the piece of this name, with their defaults."""
+    """Arguments of the piece with this name in a config, with their defaults."""
     kind = KINDS[key]
     return arguments(choose(key, name, kind.choices, kind.protocol), kind.given)
 
 
 def construct(section: str, values: Mapping[str, Any], choices: Mapping[str, Any] | None = None, **given: Any) -> Any:
-    """The piece that values["name"] names, with the other values as its arguments.
+    """The piece named by values["name"], with the other values as its arguments.
 
-    choices: fewer rows than the kind has. given: arguments that the package gives. Raises `UsageError` for unknown
-    names and arguments, and those without a value.
+    choices: default all rows of the kind. given: arguments that the package passes. Raises `UsageError` for unknown
+    names and arguments, and for arguments without a value.
     """
     key = f"{section}.name"
     kind = KINDS[key]
@@ -80,27 +80,27 @@ def construct(section: str, values: Mapping[str, Any], choices: Mapping[str, Any
 
 
 def named(config: Config, section: str, **others: Any) -> Any:
-    """The piece that a section names, None if it names nothing; arguments that are None have the piece's defaults.
+    """The piece that a section names; None if it names nothing. Arguments that are None have the piece's defaults.
 
-    others: further arguments. Raises `UsageError` as `construct`, and for arguments of nothing.
+    others: further arguments. Raises `UsageError` as `construct` does, and for arguments without a name.
     """
     values = {name: value for name, value in dict(config[section]).items() if value is not None} | others
     if values["name"]:
         return construct(section, values)
     if of_nothing := values.keys() - {"name"} - others.keys():
-        raise UsageError(f"{section}.{min(of_nothing)} is an argument of what {section}.name chooses; set that too.")
+        raise UsageError(f"{section}.{min(of_nothing)} needs a {section}.name that takes it; set that too.")
     return None
 
 
 def rename(config: Config, key: str, name: str) -> None:
-    """Names another piece: its section gets the arguments of that piece, with their defaults.
+    """Puts another piece's name into its section, with the arguments of that piece at their defaults.
 
-    In a section of arguments alone they take the place of those before, but a row of `sde` or `model` keeps the values
-    of arguments that the row before it had too. Raises `UsageError` for an unknown name.
+    In a section of arguments only, they replace the previous ones; in `sde` and `model` the values of arguments that
+    both rows have stay. Raises `UsageError` for an unknown name.
     """
     section, _, last = key.partition(".")
     own, before = is_import_path(name), config[section]
-    if not (own or section in ARGUMENTS):  # all keys of the section are there, whatever is named
+    if not (own or section in ARGUMENTS):  # the section always has all keys
         before[last] = name
         return
     if own or section in OF_ONE_CLASS:
@@ -119,7 +119,7 @@ def rename(config: Config, key: str, name: str) -> None:
 def complete(config: Config) -> None:
     """Adds to each section the arguments of an import path that it lacks, with their defaults.
 
-    They are part of a run: a default that changes later in the module does not change it.
+    They are stored with the run, which a later change of a default in the module therefore does not affect.
     """
     for key in KINDS:
         section, _, last = key.partition(".")
@@ -131,7 +131,7 @@ def complete(config: Config) -> None:
 
 
 def code_of(config: Config) -> dict[str, dict[str, str]]:
-    """The import paths of a config by their keys, each with the file that defines it and the digest of that."""
+    """Import paths of a config by key, each with the file that defines it and the file's digest."""
     found = {}
     for key in KINDS:
         section, _, last = key.partition(".")
@@ -143,7 +143,7 @@ def code_of(config: Config) -> dict[str, dict[str, str]]:
 
 
 def _value(default: Any) -> Any:
-    """A default in a config: one that is None, or required, can be of any type."""
+    """A default as a config has it; one that is None, or required, can be of any type."""
     return placeholder(object) if default is REQUIRED or default is None else default
 
 

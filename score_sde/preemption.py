@@ -1,7 +1,7 @@
-"""Notices to stop: SIGTERM, or SIGUSR1 ahead of it, from a scheduler; Ctrl-C from a person.
+"""Notices to stop: SIGTERM, or SIGUSR1 before it, from a scheduler; Ctrl-C from a person.
 
-A program that is stopped ends with status `REQUEUE`, by which a scheduler can tell it from one that failed, or with
-`INTERRUPTED` after Ctrl-C. The same command goes on where it was.
+A program that is stopped ends with status `REQUEUE`, which tells a scheduler that it has not failed, or with
+`INTERRUPTED` after Ctrl-C. The same command goes on from there.
 """
 
 import contextlib
@@ -16,22 +16,22 @@ SIGNALS = (signal.SIGTERM, signal.SIGUSR1, signal.SIGINT)
 
 
 class Stopped(BaseException):
-    """Ends the program. Not an `Exception`, so that nothing on the way takes it for a failure."""
+    """Request to end the program; not an `Exception`, so that no handler on the way takes it for a failure."""
 
     def __init__(self, number: int, message: str = ""):
         name = "Ctrl-C" if number == signal.SIGINT else signal.Signals(number).name
-        super().__init__(f"Stopped by {name}{message or '; the same command goes on from what is saved'}.")
+        super().__init__(f"Stopped by {name}{message or '; the same command goes on from the last save'}.")
         self.status = INTERRUPTED if number == signal.SIGINT else REQUEUE
 
 
 class Notice:
-    """While it is entered, notices are only noted; a second Ctrl-C acts as it did before.
+    """Context in which notices are only recorded; a second Ctrl-C acts as before.
 
     Does nothing outside the main thread, where Python delivers no signals.
     """
 
     def __init__(self):
-        self.number = 0  # the signal's, once there is one
+        self.number = 0  # of the signal, once there is one
         self._before: dict = {}
 
     def __enter__(self) -> "Notice":
@@ -51,7 +51,7 @@ class Notice:
 
 @contextlib.contextmanager
 def stoppable() -> Iterator[None]:
-    """While it is entered, a notice raises `Stopped` wherever the program is; every file is whole at any moment.
+    """Context in which a notice raises `Stopped` wherever the program is; every file is whole at any moment.
 
     Does nothing outside the main thread.
     """
@@ -67,7 +67,7 @@ def stoppable() -> Iterator[None]:
 
 
 def _handle(handler: Callable) -> dict:
-    """Sets the handler of all notices that are not ignored, as Ctrl-C is in the background; those there were."""
+    """Sets the handler of all notices but ignored ones (Ctrl-C in the background); returns the previous handlers."""
     if threading.current_thread() is not threading.main_thread():
         return {}
     heard = [number for number in SIGNALS if signal.getsignal(number) != signal.SIG_IGN]

@@ -1,14 +1,14 @@
 """A trained model, for notebooks and scripts: `model = score_sde.load(workdir)`.
 
-It is frozen data, and all that is done with it are functions of it, which are its methods too.
+A `Pretrained` is frozen data. The functions of this module take it as their first argument, and are its methods too.
 
-| function                                | gives                                                                |
+| function                                | result                                                               |
 |-----------------------------------------|----------------------------------------------------------------------|
-| `predict`, `score`, `denoise`           | what the network says of noisy images; parts of any JAX program      |
+| `predict`, `score`, `denoise`           | predictions for noisy images; usable inside any JAX program          |
 | `sample`, `posterior`                   | images; images given an observation                                  |
 | `encode`, `decode`, `interpolate`       | latents of images by the probability-flow ODE, and back              |
 | `bits_per_dim`, `bound`                 | likelihoods of images, and a bound on them                           |
-| `draw`, `likelihoods`                   | the same with a key for each image, and the evaluations that it took |
+| `draw`, `likelihoods`                   | the same with a key for each image, and their numbers of evaluations |
 
 The functions take images in [0, 1] or uint8, NHWC; x and latents are in model range.
 """
@@ -49,24 +49,25 @@ DEQUANTIZER = "dequantizer"  # its folder in a workdir
 def load(
     directory: str | Path, step: int | None = None, config: Config | None = None, *, ema: bool | str = True
 ) -> "Pretrained":
-    """The model trained in a workdir, with its EMA weights, or without averaging where `ema` is False.
+    """The model trained in a workdir, with averaged weights, or the raw ones where `ema` is False.
 
-    step: default the last checkpoint. config: default the workdir's; another may differ in `sampling` and `eval`.
-    ema: the name of an average, "power:0.05"; True is that of config.sampling.ema, by default the run's first.
+    step: of the checkpoint; default the last. config: default the workdir's; another may differ in `sampling` and
+    `eval`. ema: the name of an average, "power:0.05"; True is that of config.sampling.ema, by default the run's first.
     Raises `UsageError` when there is no such checkpoint or average, or `config` describes another run.
     """
     step = available_step(directory, step)
     return Pretrained.of_run(config_of(Path(directory), config), Path(directory), step, average=ema)
 
 
-# What the network says of noisy images.
+# Predictions for noisy images.
 
 
 def score(model: "Pretrained", x: Images, t: AnyTimes, classes: Classes = None, cond: Cond | None = None) -> Images:
-    """The score of p_t at x (model range, float32), a time in (0, 1] for each image or one for all.
+    """The score of p_t at x, of x's shape: -E[eps | x_t = x] / sigma(t).
 
-    classes: int (b,), short for cond={"labels": classes}. cond: arrays of b rows, see `score_sde.cond`; default the
-    null condition. Composes with `jit`, `grad`, `scan`, `vmap`. Raises `UsageError` for what the network has not.
+    x: images in model range, float32. t: a time in (0, 1] for each image, or one for all. classes: int (b,), short for
+    cond={"labels": classes}. cond: arrays of b rows, see `score_sde.cond`; default the null condition.
+    Composes with `jit`, `grad`, `scan`, `vmap`. Raises `UsageError` for conditions that the network does not take.
 
         s = model.score(jnp.zeros((2, *model.image_shape)), 0.5)
     """
@@ -76,17 +77,22 @@ def score(model: "Pretrained", x: Images, t: AnyTimes, classes: Classes = None, 
 def predict(
     model: "Pretrained", x: Images, t: AnyTimes, classes: Classes = None, cond: Cond | None = None
 ) -> Prediction:
-    """E[x_0 | x_t] and E[eps | x_t] at x, what samplers and likelihoods take. Arguments as of `score`."""
+    """The prediction E[x_0 | x_t] and E[eps | x_t] at x, which samplers and likelihoods take.
+
+    Arguments as for `score`.
+    """
     return _said(model, "model", x, t, classes, cond)
 
 
 def denoise(
     model: "Pretrained", x: Images, sigma: AnyTimes, classes: Classes = None, cond: Cond | None = None
 ) -> Images:
-    """E[x_0 | x] of x = x_0 + sigma eps, in model range, whatever process the network was trained under.
+    """The posterior mean E[x_0 | x] of x = x_0 + sigma eps, in model range, whatever process the network has learned.
 
-    sigma: a noise level for each image or one for all, > 0 and of the process: up to sigma(1) / alpha(1). Others as of
-    `score`.
+    sigma: a noise level for each image or one for all, > 0 and at most that of the process, sigma(1) / alpha(1). Other
+    arguments as for `score`.
+
+        x0 = model.denoise(jnp.zeros((2, *model.image_shape)), 0.3)
     """
     process = model.sde
     t = jnp.clip(process.time(for_each(sigma, len(x))), 0.0, 1.0)
@@ -96,7 +102,7 @@ def denoise(
 def _said(
     model: "Pretrained", what: str, x: Images, t: AnyTimes, classes: Classes, cond: Cond | None
 ) -> Images | Prediction:
-    """The result at x_t of a function of the experiment."""
+    """The result at x and t of the experiment's function named `what`."""
     experiment, classes = model.experiment, None if classes is None else jnp.asarray(classes)
     cond = fitted(with_labels(cond, classes), experiment.cond_entries, len(x))
 
@@ -111,7 +117,10 @@ def _said(
 
 
 class Samples(NamedTuple):
-    """images: in [0, 1]. nfe: evaluations of networks for each. batch_nfe: those made for its batch, start to end."""
+    """Samples, and the evaluations of networks that they took.
+
+    images: in [0, 1]. nfe: evaluations for each image. batch_nfe: evaluations made for its batch, from start to end.
+    """
 
     images: Images
     nfe: Counts
@@ -128,13 +137,13 @@ def sample(
     cond: Cond | None = None,
     **options: Any,
 ) -> Images:
-    """`n` images in [0, 1]; sample i depends on (key, i) only, unless the sampler couples the batch.
+    """Draws `n` images in [0, 1]; sample i depends on (key, i) only, unless the sampler couples the batch.
 
     key: one key, or one for each image.
-    sampler: "pc", "ode", "adaptive" or a fast solver's name; default config.sampling.method. classes: one for all,
-    or one for each. cond: arrays of n rows, see `score_sde.cond`, whose labels are the classes. options: other
-    values for those of config.sampling and config.guidance, as num_steps=10 or scale=2.0. Raises `UsageError` for
-    unknown ones, and for classes and conditions that nothing here knows.
+    sampler: "pc", "ode", "adaptive" or a fast solver's name; default config.sampling.method.
+    classes: one for all, or one for each. cond: arrays of n rows, see `score_sde.cond`, whose labels are the classes.
+    options: values that replace those of config.sampling and config.guidance, as num_steps=10 or scale=2.0.
+    Raises `UsageError` for unknown options, and for classes and conditions that the networks do not know.
 
         x = model.sample(jax.random.key(0), 16, "dpmpp_2m", num_steps=10)
     """
@@ -159,14 +168,14 @@ def posterior(
     sampler: str | None = None,
     **options: Any,
 ) -> Images:
-    """An image in [0, 1] for each row of y, given that `operator` makes y of it, but for noise.
+    """Draws an image in [0, 1] for each row of y, from p(x_0 | y) for y = A x_0 + n.
 
-    y: of images in [0, 1]. noise: its standard deviation there; without any, the images are such that the operator
-    makes y of them. options: as of `sample`; inverse="pigdm" is another method. Raises `UsageError` for what does
-    not fit.
+    operator: A, see `score_sde.controllable`. y: of images in [0, 1]. noise: the standard deviation of n there; at 0
+    the operator maps the images to y exactly. options: as for `sample`; inverse="pigdm" is another method. Raises
+    `UsageError` for observations and options that do not fit.
 
-        small = Average(2)
-        x = model.posterior(jax.random.key(0), small, small.forward(images))
+        small = Average(2)  # of score_sde.controllable
+        x = model.posterior(jax.random.key(0), small, small.forward(images), 0.1, "dpmpp_2m", num_steps=10)
     """
     observed = operator, jnp.asarray(y, jnp.float32), float(noise)
     return draw(model, batch_keys(key, len(y)), sampler, observed=observed, **options).images
@@ -183,10 +192,10 @@ def draw(
     observed: Observed | None = None,
     **options: Any,
 ) -> Samples:
-    """One sample for each key, and the evaluations of networks that it took.
+    """Draws one sample for each key, and counts the evaluations of networks that it took.
 
-    report: is told the fraction done. compile_only: see `Runner`. observed: operator, y and noise of `posterior`.
-    Others as of `sample`, whose number of images and devices the keys fit.
+    report: called with the fraction done. compile_only: see `Runner`. observed: operator, y and noise as for
+    `posterior`. Other arguments as for `sample`; the number of keys must be a multiple of the number of devices.
     """
     method, conditional, runner, params = plan(model, sampler, options)
     given, experiment = conditional.given(cond, observed, len(keys), method), conditional.experiment
@@ -217,16 +226,17 @@ def _count(n: SupportsIndex) -> int:
 
 
 class Likelihoods(NamedTuple):
-    """bits_per_dim: of each image. nfe: evaluations of the network for it."""
+    """Bits/dim of each image, and the evaluations of the network (nfe) that they took."""
 
     bits_per_dim: PerSample
     nfe: Counts
 
 
 def bits_per_dim(model: "Pretrained", key: Key[Array, "..."], pixels: Array | np.ndarray) -> PerSample:
-    """Bits/dim of each image, uint8 or in [0, 1] on 256 levels, which are dequantised with noise from `key` first.
+    """Bits/dim of each image, shape (n,), under the probability-flow ODE (paper, section 4.3).
 
-    The density is that of the probability-flow ODE, the dequantisation that of config.eval.
+    pixels: images, uint8 or in [0, 1] on 256 levels; they are dequantised first, as config.eval says, with noise from
+    `key`. Raises `UsageError` for other images.
 
         bits = model.bits_per_dim(jax.random.key(0), np.zeros((2, *model.image_shape), np.uint8))
     """
@@ -234,7 +244,7 @@ def bits_per_dim(model: "Pretrained", key: Key[Array, "..."], pixels: Array | np
 
 
 def likelihoods(model: "Pretrained", keys: Keys, x: Images, report: Report = lambda _: None) -> Likelihoods:
-    """Bits/dim and evaluations of each image in [0, 1], everything random in it from the image's own key."""
+    """Bits/dim and evaluations of each image in [0, 1]; all randomness is from the image's own key."""
     y, log_q = dequantize(model, keys, x)
     runner = model.experiment.once("bits_per_dim", lambda: Runner(model.experiment.bits_per_dim))
     bits, _, nfe = runner(model.params, keys, y, report)
@@ -243,9 +253,9 @@ def likelihoods(model: "Pretrained", keys: Keys, x: Images, report: Report = lam
 
 
 def bound(model: "Pretrained", key: Key[Array, "..."], pixels: Array | np.ndarray) -> PerSample:
-    """An upper bound on the bits/dim of each image under the reverse SDE, an estimate with noise from `key`.
+    """An upper bound on the bits/dim of each image under the reverse SDE, estimated with noise from `key`.
 
-    pixels: as of `bits_per_dim`. Composes with `jit`.
+    pixels: as for `bits_per_dim`. Composes with `jit`. See `score_sde.likelihood_bound`.
     """
     experiment, keys, x = model.experiment, batch_keys(key, len(pixels)), _in_unit_range(model, pixels)
     y, log_q = dequantize(model, keys, x)
@@ -260,7 +270,7 @@ def bound(model: "Pretrained", key: Key[Array, "..."], pixels: Array | np.ndarra
 
 
 def dequantize(model: "Pretrained", keys: Keys, x: Images) -> tuple[Images, PerSample]:
-    """Points in model range for images in [0, 1], and log q of them in bits/dim: see `score_sde.dequantization`."""
+    """Points in model range for images in [0, 1], and bits/dim of q there: see `score_sde.dequantization`."""
     experiment, dequantizer = model.experiment, model.dequantizer_params
 
     def points(params: PyTree, keys: Keys, x: Images) -> tuple[Images, PerSample]:
@@ -273,7 +283,7 @@ def dequantize(model: "Pretrained", keys: Keys, x: Images) -> tuple[Images, PerS
 
 
 def _dequantizer(model: "Pretrained") -> PyTree:
-    """The averaged parameters of variational dequantisation; {} for other choices. Raises `UsageError` without any."""
+    """Averaged parameters of the variational dequantizer; {} for other choices. Raises `UsageError` if untrained."""
     if model.experiment.dequantization_name != "variational":
         return {}
     folder = None if model.directory is None else model.directory / DEQUANTIZER / "checkpoints"
@@ -298,7 +308,12 @@ def _dequantizing(model: "Pretrained") -> Dequantizing:
 
 
 def encode(model: "Pretrained", pixels: Array | np.ndarray) -> Images:
-    """Latents x_1 of images, uint8 or in [0, 1], by the probability-flow ODE from t = 1e-5."""
+    """Latents x_1 of images, by the probability-flow ODE from t = 1e-5.
+
+    pixels: images, uint8 or in [0, 1].
+
+        z = model.encode(np.zeros((2, *model.image_shape), np.uint8))
+    """
     return _transported(model, model.image_range.to_model(_in_unit_range(model, pixels)), encode=True)
 
 
@@ -311,7 +326,7 @@ def decode(model: "Pretrained", z: Array | np.ndarray) -> Images:
 def interpolate(
     model: "Pretrained", first: Array | np.ndarray, last: Array | np.ndarray, n: SupportsIndex
 ) -> Float[Array, "n b h w c"]:
-    """`n` >= 2 images from each of `first` to each of `last`, through `slerp` of their latents."""
+    """Images (n, b, h, w, c) on the way from each of `first` to each of `last`, by `slerp` of their latents; n >= 2."""
     n = _count(n)
     if n < 2 or len(first) != len(last):
         raise UsageError(f"Interpolating {len(first)} and {len(last)} images in {n} images: pairs, and n >= 2.")
@@ -352,18 +367,30 @@ def _check_finite(x: Array, what: str) -> None:
 
 @dataclasses.dataclass(frozen=True, eq=False, repr=False)
 class Pretrained(Snapshot):
-    """A score network with the weights of a checkpoint, or of the user's own: see `Snapshot` for its fields.
+    """A score network with the weights of a checkpoint, or with your own: see `Snapshot` for its fields.
 
-    class Denoiser(nn.Module):  # returns eps
-        @nn.compact
-        def __call__(self, x, noise_cond, cond=None, *, dropout_keys=None):
-            return nn.Conv(x.shape[-1], (3, 3))(x)
+    A network of your own needs no workdir:
 
-    network, x = Denoiser(), jnp.zeros((1, 8, 8, 1))
-    params = network.init(jax.random.key(0), x, jnp.ones(1))["params"]
-    objective = Objective(VP(), Noise(), Uniform(), NoiseWeight())
-    model = Pretrained(objective, network, params, image_shape=(8, 8, 1))
-    images = model.sample(jax.random.key(1), 16, "dpmpp_2m", num_steps=10)
+        import flax.linen as nn
+        import jax
+        import jax.numpy as jnp
+        from score_sde.objective import Objective
+        from score_sde.parameterization import Noise
+        from score_sde.pretrained import Pretrained
+        from score_sde.sde import VP
+        from score_sde.times import Uniform
+        from score_sde.weights import NoiseWeight
+
+        class Denoiser(nn.Module):  # returns eps
+            @nn.compact
+            def __call__(self, x, noise_cond, cond=None, *, dropout_keys=None):
+                return nn.Conv(x.shape[-1], (3, 3))(x)
+
+        network, x = Denoiser(), jnp.zeros((1, 8, 8, 1))
+        params = network.init(jax.random.key(0), x, jnp.ones(1))["params"]
+        objective = Objective(VP(), Noise(), Uniform(), NoiseWeight())
+        model = Pretrained(objective, network, params, image_shape=(8, 8, 1))
+        images = model.sample(jax.random.key(1), 16, "dpmpp_2m", num_steps=10)
     """
 
     score, predict, denoise = score, predict, denoise

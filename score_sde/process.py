@@ -1,4 +1,4 @@
-r"""Gaussian processes between data and noise, and what a network predicts on them.
+r"""Gaussian processes from data to noise, and the predictions that networks make along them.
 
 A process is two functions of time, alpha and sigma, on t in [0, 1], where 0 is data and 1 is noise:
 
@@ -14,10 +14,10 @@ time in fast solvers: x_t / alpha is data plus noise of this level.
 
 The functions take JAX arrays, traced or not, and NumPy arrays, in which solvers tabulate coefficients in float64. They
 return one number for each time; a process whose schedule differs from pixel to pixel returns an array (*times, h, w, c)
-and says `scalar = False`. `score_sde.randomness.expand` shapes either to images.
+and sets `scalar = False`. `score_sde.randomness.expand` shapes either to images.
 
-A network is used through its `Prediction` of x_0 and eps. Where alpha is 0 a score, -E[eps | x_t] / sigma, does not
-tell x_0, so that samplers and likelihoods take predictions; `from_score` makes these of any score function.
+A network is used through its `Prediction` of x_0 and eps. Where alpha is 0, a score, -E[eps | x_t] / sigma, does not
+determine x_0; samplers and likelihoods therefore take predictions, and `from_score` turns a score into them.
 
 The paper's SDEs are in `score_sde.sde`, later paths in `score_sde.paths`.
 """
@@ -46,11 +46,17 @@ LOST = 22026.0  # the noise level of a log-SNR of -20, from which on nothing of 
 
 
 class Process(abc.ABC):
-    """x_t = alpha(t) x_0 + sigma(t) eps on t in [0, 1]. A process of one's own defines `alpha` and `sigma`.
+    """Base class of all processes x_t = alpha(t) x_0 + sigma(t) eps on t in [0, 1], eq. (1); t = 1 is noise.
 
-    The noise level sigma / alpha must increase with t. What is not defined here in closed form is computed: the
-    derivatives by JAX, the inverse of the noise level by bisection. Parameters, of a learned schedule, are what
-    `init_params` returns, and `with_params` makes the process that has them.
+    A subclass defines `alpha` and `sigma`, and sigma / alpha, the noise level, must increase with t. What else it does
+    not define is computed: derivatives by JAX, the inverse of the noise level by bisection. A process with a learned
+    schedule also defines `init_params` and `with_params`.
+
+        import jax.numpy as jnp
+        from score_sde.paths import Linear
+
+        process, t = Linear(), jnp.array([0.25])
+        alpha, sigma = process.alpha(t), process.sigma(t)  # 0.75 and 0.25: x_t = 0.75 x_0 + 0.25 eps
     """
 
     num_scales: int = 1000  # N: steps of the predictor-corrector sampler, and of the chain where there is one
@@ -85,7 +91,7 @@ class Process(abc.ABC):
             return self.sigma(t) / self.alpha(t)
 
     def time(self, noise_level: Scalars) -> Scalars:
-        """The t of a noise level: the inverse of `noise_level`, here by bisection, to the last bits of t."""
+        """The time t of a noise level: the inverse of `noise_level`, here by bisection, to the last bits of t."""
         check_scalar(self, "A time of a noise level", "set times.name=uniform, or say times themselves")
         xp = library_of(noise_level)
         low, high = xp.zeros_like(noise_level), xp.ones_like(noise_level)
@@ -97,14 +103,14 @@ class Process(abc.ABC):
 
     @property
     def begins_in_noise(self) -> bool:
-        """Whether nothing of x_0 is in x_1: alpha(1) = 0."""
+        """Whether x_1 holds nothing of x_0: alpha(1) = 0."""
         return bool(np.any(np.asarray(in_float64(self.alpha, np.ones(1))) == 0))
 
     @property
     def noisiest_time(self) -> float:
-        """1, or where alpha(1) = 0 the t from which on all data are lost in noise: a noise level that is finite.
+        """The latest time with a finite noise level: 1, or if alpha(1) = 0 the time when the data are lost in noise.
 
-        Where pixels have schedules of their own, the t from which on they are in one of them.
+        Where each pixel has its own schedule, it is the first time at which the data are lost in any pixel.
         """
         if not self.begins_in_noise:
             return 1.0
@@ -133,21 +139,21 @@ class Process(abc.ABC):
         return -0.5 * energy - d * (0.5 * math.log(2 * math.pi) + math.log(self.prior_std))
 
     def steps_a_unit(self, t: Scalars, t_next: Scalars | None = None) -> Scalars | int:
-        """How many steps there are in a unit of time: N, or of the length of that from t to t_next."""
+        """Number of steps in a unit of time: N, or the number of steps as long as the one from t to t_next."""
         return self.num_scales if t_next is None else 1 / (t - t_next)
 
     def with_num_scales(self, num_scales: int) -> "Process":
-        """The process with another N."""
+        """A copy of the process with another number of steps N."""
         other = copy.copy(self)
         object.__setattr__(other, "num_scales", num_scales)  # it is frozen
         return other
 
     def init_params(self, key: Key[Array, ""]) -> PyTree:
-        """Parameters of the schedule, {} for a process that has none."""
+        """Initial parameters of a learned schedule; {} for a process without any."""
         return {}
 
     def with_params(self, params: PyTree) -> "Process":
-        """The process with these parameters, traced or not; fast solvers need them to be NumPy arrays."""
+        """A copy of the process with these parameters, traced or not; fast solvers need NumPy arrays."""
         return self
 
     def __getattr__(self, name: str) -> Any:
@@ -159,7 +165,7 @@ class Process(abc.ABC):
         self._store_plain()
 
     def _store_plain(self) -> None:
-        """Stores fields that are NumPy's or JAX's scalars as Python's numbers, by which NumPy stays in float64."""
+        """Stores fields that are NumPy or JAX scalars as Python numbers, so that NumPy arithmetic stays in float64."""
         for field in dataclasses.fields(self) if dataclasses.is_dataclass(self) else ():
             value = getattr(self, field.name)
             if isinstance(value, np.generic | np.ndarray | jax.Array) and not isinstance(value, jax.core.Tracer):
@@ -181,7 +187,7 @@ RENAMED = {"mean_scale": "alpha", "std": "sigma", "drift_rate": "f", "diffusion"
 
 
 class Prediction(NamedTuple):
-    """What a network says of x_t: E[x_0 | x_t] and E[eps | x_t], with alpha x0 + sigma eps = x_t."""
+    """Prediction of a network at x_t: E[x_0 | x_t] and E[eps | x_t], with alpha x0 + sigma eps = x_t."""
 
     x0: Images
     eps: Images
@@ -191,11 +197,17 @@ Model = Callable[[Images, Times], Prediction]  # of x in model range, shape (b, 
 
 
 def from_score(process: Process, score_fn: ScoreFn) -> Model:
-    """The model that a score function (x, t) -> grad log p_t(x) is, by Tweedie's formula.
+    """Turns a score function (x, t) -> grad log p_t(x) into a model, by Tweedie's formula.
 
-    Raises `UsageError` for a process with alpha(1) = 0, where a score does not tell x_0.
+        eps = -sigma score,     x0 = (x - sigma eps) / alpha
 
-        model = from_score(VP(), lambda x, t: -x)  # of standard normal data
+    Returns the model (x, t) -> `Prediction` that samplers and likelihoods take.
+    Raises `UsageError` for a process with alpha(1) = 0, where a score does not determine x_0.
+
+        from score_sde.process import from_score
+        from score_sde.sde import VP
+
+        model = from_score(VP(), lambda x, t: -x)  # standard normal data
     """
     if process.begins_in_noise:
         raise UsageError(
@@ -212,23 +224,26 @@ def from_score(process: Process, score_fn: ScoreFn) -> Model:
 
 
 def score(process: Process, prediction: Prediction, t: Times) -> Images:
-    """The score -eps / sigma(t) of p_t, for t > 0."""
+    """The score -E[eps | x_t] / sigma(t) of p_t that a prediction implies; t > 0."""
     return -prediction.eps / expand(process.sigma(t), prediction.eps)
 
 
 def velocity(process: Process, prediction: Prediction, t: Times) -> Images:
-    """dx/dt of the probability-flow ODE, eq. (3)."""
+    """The velocity dx/dt of the probability-flow ODE, eq. (3), that a prediction implies."""
     d_alpha, d_sigma = (expand(rate, prediction.eps) for rate in process.rates(t))
     return d_alpha * prediction.x0 + d_sigma * prediction.eps
 
 
 def before_noise(process: Process, t: Scalars) -> Scalars:
-    """t, or the time from which on all data are lost where alpha(1) = 0: noise levels up to there are finite."""
+    """Times t, capped at the process's noisiest time if alpha(1) = 0, so that all noise levels are finite."""
     return library_of(t).minimum(t, process.noisiest_time) if process.begins_in_noise else t
 
 
 def check_scalar(process: Process, what: str, instead: str) -> None:
-    """Raises `UsageError` for a process whose schedule differs from pixel to pixel. what: needs one; instead: of it."""
+    """Raises `UsageError` for a process whose schedule differs from pixel to pixel.
+
+    what: subject of the sentence, the thing that needs one schedule. instead: advice that ends it.
+    """
     if not process.scalar:
         raise UsageError(
             f"{what} needs one noise level for all pixels, and {type(process).__name__} has one for each; {instead}."
@@ -241,13 +256,13 @@ def library_of(x: Scalars) -> ModuleType:
 
 
 def in_float64(function: Callable[[Scalars], Scalars], t: np.ndarray) -> np.ndarray:
-    """A function of times at NumPy times, computed now and in float64, also where JAX traces a program."""
+    """Values of a function at NumPy times, computed now and in float64, even while JAX traces a program."""
     with jax.ensure_compile_time_eval(), jax.enable_x64(True):
         return np.asarray(function(np.asarray(t, np.float64)), np.float64)
 
 
 def _derivative(function: Callable[[Scalars], Scalars], t: Scalars) -> Scalars:
-    """By JAX; each time's value depends on this time only."""
+    """Derivative by t, from JAX; the value at each time depends on that time only."""
 
     def by_jax(t: Scalars) -> Array:
         t = jnp.asarray(t)

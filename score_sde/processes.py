@@ -1,8 +1,8 @@
-"""Many processes as one program: how they find each other, and how none of them outlives the others.
+"""Several processes as one program: they find each other, and none outlives the others.
 
-The coordinator, inside process 0, knows by a heartbeat which processes are alive, so that one that is killed ends the
-others within HEARTBEAT_SECONDS. One that fails says so under the key ENDED, where the others look once a second: else
-they would wait for it in a collective, or in JAX's shutdown.
+The coordinator, inside process 0, knows by a heartbeat which processes are alive, so that a killed process ends the
+others within HEARTBEAT_SECONDS. A process that fails writes so under the key ENDED, which the others read once a
+second; otherwise they would wait for it in a collective, or in JAX's shutdown.
 """
 
 import contextlib
@@ -21,7 +21,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, NoReturn
 
 import jax
-from jax._src import distributed, xla_bridge  # the only doors to the coordinator, and to how CPUs meet
+from jax._src import distributed, xla_bridge  # the only access to the coordinator and to CPU collectives
 from jax._src.lib import _jax
 
 from score_sde.errors import UsageError, exit_status
@@ -30,7 +30,7 @@ from score_sde.preemption import stoppable
 
 START_SECONDS = 300
 HEARTBEAT_SECONDS = 60
-LEAVE_SECONDS = 3  # for the others to come to the same end by themselves
+LEAVE_SECONDS = 3  # for the others to end by themselves
 ENDED = "score_sde/ended"
 COORDINATOR = "score_sde/coordinator/"  # its address, as each process sees it
 LOST = re.compile("gloo|nccl|coordination|barrier|socket closed|connection (reset|closed)|heartbeat", re.IGNORECASE)
@@ -38,10 +38,10 @@ LOST = re.compile("gloo|nccl|coordination|barrier|socket closed|connection (rese
 
 @contextlib.contextmanager
 def together(coordinator: str | None, num_processes: int | None, process_id: int | None) -> Iterator[None]:
-    """One of `num_processes` processes that run the same program, if the arguments or the environment say so.
+    """Context of one of `num_processes` processes that run the same program, by arguments or environment.
 
-    Entered before JAX computes anything. When the block fails in one process, all of them end, none with status 0, and
-    the sentence is said once. Only process 0 has an output. Raises `UsageError` where the processes cannot meet.
+    Enter it before JAX computes anything. When the block fails in one process, all of them end, none with status 0, and
+    the error is printed once. Only process 0 prints to stdout. Raises `UsageError` where the processes cannot meet.
     """
     given = {"coordinator": coordinator, "num_processes": num_processes, "process_id": process_id}
     arguments = _launched(os.environ) if set(given.values()) == {None} else _checked(**given)
@@ -55,7 +55,7 @@ def together(coordinator: str | None, num_processes: int | None, process_id: int
     watch = threading.Thread(target=_watch, args=(finished,), daemon=True)
     watch.start()
     try:
-        with stoppable():  # again: JAX has just taken SIGTERM for itself
+        with stoppable():  # again, because JAX has just taken over SIGTERM
             yield
         distributed.global_state.client.wait_at_barrier("score_sde/finished", START_SECONDS * 1000)
     except BaseException as error:
@@ -66,7 +66,7 @@ def together(coordinator: str | None, num_processes: int | None, process_id: int
 
 
 def _checked(coordinator: str | None, num_processes: int | None, process_id: int | None) -> dict[str, Any] | None:
-    """Arguments of `jax.distributed.initialize`; None for one process alone, whatever started it."""
+    """Arguments of `jax.distributed.initialize`; None for a single process."""
     if (coordinator, num_processes, process_id) == (None, 1, None):
         return None
     if coordinator is None or num_processes is None or process_id is None:
@@ -81,7 +81,7 @@ def _checked(coordinator: str | None, num_processes: int | None, process_id: int
 
 
 def _check_free(coordinator: str) -> None:
-    """JAX ends by a segmentation fault at a port that is in use, or shares it with another run."""
+    """Raises `UsageError` for a port in use, where JAX would crash, or share the port with another run."""
     ipv6 = socket.has_dualstack_ipv6()
     family = socket.AF_INET6 if ipv6 else socket.AF_INET
     try:
@@ -91,10 +91,10 @@ def _check_free(coordinator: str) -> None:
 
 
 def _launched(environment: Mapping[str, str]) -> dict[str, Any] | None:
-    """The same from what SLURM, (Open) MPI, Kubernetes or a TPU pod say to the processes they started, None for one.
+    """Arguments like those of `_checked`, from SLURM, (Open) MPI, Kubernetes or a TPU pod; None for a single process.
 
-    JAX's own detection is only asked about a launcher that says that it started more than one: in a batch script
-    without srun, say, it would wait for tasks that nobody starts.
+    JAX's own detection is used only if the launcher has started more than one process: in a batch script without srun,
+    for example, it would wait for tasks that nobody starts.
     """
 
     def number(name: str) -> int:
@@ -102,7 +102,7 @@ def _launched(environment: Mapping[str, str]) -> dict[str, Any] | None:
         return int(value) if value.isdecimal() else 1
 
     if number("SLURM_STEP_NUM_TASKS") > 1:
-        # JAX would take SLURM_NTASKS, which is the job's, not the step's.
+        # JAX would take SLURM_NTASKS, which belongs to the job, not to the step.
         process = dict(num_processes=number("SLURM_STEP_NUM_TASKS"), process_id=int(environment["SLURM_PROCID"]))
         return dict(cluster_detection_method="slurm") | process
     if number("OMPI_COMM_WORLD_SIZE") > 1 and "OMPI_MCA_orte_hnp_uri" in environment:
@@ -115,9 +115,9 @@ def _launched(environment: Mapping[str, str]) -> dict[str, Any] | None:
             )
         if number(name) > 1:
             return dict(cluster_detection_method="mpi4py")
-    on_tpu = _installed("libtpu") and "TPU_SKIP_MDS_QUERY" not in environment  # JAX sets it where there is no TPU
+    on_tpu = _installed("libtpu") and "TPU_SKIP_MDS_QUERY" not in environment  # JAX sets that where there is no TPU
     in_indexed_job = "KUBERNETES_SERVICE_HOST" in environment and "JOB_COMPLETION_INDEX" in environment
-    if on_tpu or (in_indexed_job and _installed("kubernetes")):  # which jax[k8s] needs to ask for the job's size
+    if on_tpu or (in_indexed_job and _installed("kubernetes")):  # jax[k8s] needs it to ask for the job's size
         return {}
     return None
 
@@ -151,13 +151,13 @@ def _start(arguments: dict[str, Any]) -> None:
     finally:
         late.cancel()
     if os.environ.get("SLURM_STEP_TASKS_PER_NODE", "").partition("(")[0] == "1":
-        jax.config.update("jax_cuda_visible_devices", "all")  # JAX would take one GPU a task, here one of a node's
+        jax.config.update("jax_cuda_visible_devices", "all")  # JAX would take one GPU for each task
 
 
 def _let_cpus_meet() -> None:
     """Binds JAX's CPU collectives to an address of this host that the other processes reach.
 
-    JAX takes what the host's own name resolves to, which on Debian and others is a loopback address.
+    JAX uses the address of the host's own name, which on Debian and others is a loopback address.
     """
     if jax.config.jax_cpu_collectives_implementation != "gloo":
         return
@@ -172,7 +172,7 @@ def _let_cpus_meet() -> None:
 
 
 def _route_to(coordinator: str) -> tuple[str, str]:
-    """The address of this host that faces HOST:PORT, and that one's."""
+    """The address of this host that faces HOST:PORT, and the address of HOST."""
     host, _, port = coordinator.rpartition(":")
     found = socket.getaddrinfo(host.strip("[]"), int(port), type=socket.SOCK_DGRAM)
     for family, kind, _, _, there in sorted(found, key=lambda entry: entry[0] != socket.AF_INET):
@@ -183,7 +183,7 @@ def _route_to(coordinator: str) -> tuple[str, str]:
 
 
 def _reached_at(own: str, coordinators: Sequence[str]) -> str:
-    """`own`, unless it is a loopback address, as on the coordinator's host, and others see another there."""
+    """The address `own`; or if that is loopback, as on the coordinator's host, the one by which others reach it."""
 
     def loops(address: str) -> bool:
         return ipaddress.ip_address(address).is_loopback
@@ -193,7 +193,7 @@ def _reached_at(own: str, coordinators: Sequence[str]) -> str:
 
 
 def _watch(finished: threading.Event) -> None:
-    """Ends this process some time after another has said that it ended."""
+    """Ends this process some time after another one has recorded its end."""
     while not finished.wait(1.0):
         ended = _ended()
         if ended and not finished.wait(LEAVE_SECONDS):
@@ -202,7 +202,7 @@ def _watch(finished: threading.Event) -> None:
 
 
 def _end(error: BaseException) -> NoReturn:
-    """Says why this process fails, unless another has just said the same, and ends all."""
+    """Records why this process fails, unless another has just done so, and ends all."""
     if isinstance(error, RuntimeError | ValueError) and not isinstance(error, UsageError) and LOST.search(str(error)):
         error = _LostError(_lost(_ended(), error))
     patience = time.monotonic() + (0 if is_first() else LEAVE_SECONDS / 2)
@@ -219,11 +219,11 @@ def _end(error: BaseException) -> NoReturn:
 
 
 class _LostError(Exception):
-    """Another process is gone, which a collective operation has found out."""
+    """Another process is gone, as a collective operation has found."""
 
 
 def _tell(error: BaseException) -> int:
-    """Says what it is, and gives the exit status."""
+    """Prints the error and returns its exit status."""
 
     def again(_: list[str]) -> None:
         raise error
@@ -238,22 +238,22 @@ def _tell(error: BaseException) -> int:
 
 
 def _ended() -> dict[str, Any]:
-    """What the first process that failed has said; {} if none has."""
+    """The record of the first process that failed; {} without one."""
     try:
         return json.loads(distributed.global_state.client.key_value_try_get(ENDED))
-    except Exception:  # there is no such key, or the coordinator is gone, at which JAX itself ends this process
+    except Exception:  # no such key; or the coordinator is gone, and JAX itself ends this process
         return {}
 
 
 def _lost(ended: dict[str, Any], error: BaseException | None = None) -> str:
-    """The sentence; error: what makes it known, said where no process has said that it ended."""
+    """The message on a lost process. error: how it was noticed, printed where no process has recorded its end."""
     why = f" ({str(error).splitlines()[0]})" if error and not ended else ""
     who = f"Process {ended['process']}" if ended else "Another process"
     return f"{who} of this run ended{why}; start all of them again: training goes on from the last checkpoint."
 
 
 def _leave(status: int) -> NoReturn:
-    """Ends this process when all are about to: JAX's own shutdown would wait for those that cannot come."""
+    """Ends this process while all are ending; JAX's own shutdown would wait for processes that cannot come."""
     sys.stderr.flush()
     with contextlib.suppress(Exception):
         distributed.global_state.client.wait_at_barrier("score_sde/leave", 2 * LEAVE_SECONDS * 1000)

@@ -1,4 +1,4 @@
-"""A trace of a few updates, of every operation on host and devices, to look at in a browser."""
+"""Traces of a few updates, with every operation on host and devices, for viewing in a browser."""
 
 import sys
 from pathlib import Path
@@ -8,11 +8,11 @@ import jax
 
 from score_sde.parallel import is_first
 
-WARM_UP = 3  # updates before it: programs are compiled, and the data are being read ahead
+WARM_UP = 3  # updates before the trace, in which programs compile and the data are read ahead
 
 
 class Profile:
-    """Traces `updates` updates of this launch, those after the first `WARM_UP`, into `folder`; 0: none."""
+    """Traces `updates` updates of this launch, after the first `WARM_UP`, into `folder`; 0 traces none."""
 
     def __init__(self, folder: Path, updates: int):
         self._folder, self._updates = folder, updates if is_first() else 0
@@ -22,7 +22,7 @@ class Profile:
         return self
 
     def before(self, number: int, state: Any) -> None:
-        """Called before update `number` = 0, 1, ... of this launch, with the state that the one before it leaves."""
+        """Hook to call before update `number` = 0, 1, ... of this launch, with the state after the previous one."""
         if self._updates and number == WARM_UP:
             jax.block_until_ready(state)
             jax.profiler.start_trace(self._folder, create_perfetto_trace=True)

@@ -19,7 +19,7 @@ SECONDS_A_CALL = 0.5
 
 
 def bar(description: str, total: float, unit: str, initial: float = 0) -> tqdm:
-    """On a terminal redrawn often; in a log file a line now and then."""
+    """A progress bar: redrawn often on a terminal, a line now and then in a log file."""
     interval = 0.2 if sys.stderr.isatty() else 15.0
     progress = tqdm(
         total=total,
@@ -31,20 +31,20 @@ def bar(description: str, total: float, unit: str, initial: float = 0) -> tqdm:
         disable=not is_first(),
         smoothing=0.1,
     )
-    progress._time = time.monotonic  # it would stand still while a clock that was put back catches up
+    progress._time = time.monotonic  # the wall clock can be set back, which would stop the bar
     progress.start_t = progress.last_print_t = time.monotonic()
     return progress
 
 
 def reporter(progress: tqdm, total: int, done: int = 0) -> Callable[[float], None]:
-    """Moves a bar to `done` and the given fraction of `total`."""
+    """A function that moves a bar to `done` plus the given fraction of `total`."""
     return lambda fraction: progress.update(done + fraction * total - progress.n)
 
 
 class Runner:
-    """A solver over all devices, in programs of about half a second, so that progress can be shown.
+    """A solver that runs on all devices, in programs of about half a second, so that progress can be shown.
 
-    make_solver: (parameters, *given) -> solver. batch_nfe: whether a sampler's result has the batch's evaluations too.
+    make_solver: (parameters, *given) -> solver. batch_nfe: whether the result also has the batch's evaluations.
     """
 
     def __init__(self, make_solver: Callable[..., Solver], *, batch_nfe: bool = False):
@@ -60,7 +60,7 @@ class Runner:
         compile_only: bool = False,
         given: tuple = (),
     ) -> Any:
-        """The solver's result, replicated; `report` is told the fraction done. compile_only: no step is taken.
+        """The solver's result, replicated; `report` is called with the fraction done. compile_only: take no step.
 
         given: trees of arrays with one row for each of x.
         """

@@ -1,4 +1,4 @@
-"""Protocols of the pieces that a config can name by an import path, one for each kind.
+"""Protocols: the members that a user's own pieces, named in a config by an import path, must have.
 
 `b` is the number of images, `h w c` their size; images are float32 in model range, times float32 in (0, 1]. A class has
 arguments with defaults, which are values of its section in the config: `--config.model.width=64` for `width: int = 32`
@@ -28,7 +28,7 @@ Cond = dict[str, Any] | None
 
 
 class Process(Protocol):
-    """x_t = alpha(t) x_0 + sigma(t) eps, a frozen dataclass with the base `score_sde.process.Process`.
+    """A process x_t = alpha(t) x_0 + sigma(t) eps, a frozen dataclass with the base `score_sde.process.Process`.
 
     alpha, sigma: float (b,) to float (b,), for JAX and NumPy arrays; sigma / alpha increases. The rest follows.
 
@@ -55,7 +55,7 @@ class Process(Protocol):
 
 
 class Parameterization(Protocol):
-    """What the network returns, a frozen dataclass with the base `score_sde.parameterization.Parameterization`.
+    """The target of a network, a frozen dataclass with the base `score_sde.parameterization.Parameterization`.
 
     target: p x0 + q eps, which the network learns; predict: x0 and eps from its output at x, each (b, h, w, c);
     noise_error: d eps / d output, (b,).
@@ -141,11 +141,11 @@ class Weight(Protocol):
 
 
 class Network(Protocol):
-    """A network of a score, a flax module: image (b, h, w, c) and noise condition (b,) to an image.
+    """A score network, a flax module: image (b, h, w, c) and noise condition (b,) to an image.
 
-    cond: see `score_sde.cond`; None is the null condition. dropout_keys: one an image, in training. It may have a
-    property `cond_entries`, of the entries that it takes; a field `encoder`, for `encoder.name`; a field `compute`, for
-    precisions (`score_sde.models.compute`); and a method `check(image_size)` that raises `UsageError`.
+    cond: see `score_sde.cond`; None is the null condition. dropout_keys: one for each image, in training. A network may
+    have a property `cond_entries`, the entries that it takes; a field `encoder`, for `encoder.name`; a field `compute`,
+    for precisions (`score_sde.models.compute`); and a method `check(image_size)` that raises `UsageError`.
 
         import flax.linen as nn
 
@@ -250,7 +250,7 @@ class DataSet(Protocol):
 
 
 class FeatureNetwork(Protocol):
-    """Features that samples and data are compared by: parameters, and images with them to numbers.
+    """Features by which samples and data are compared: a function of parameters and images, to numbers.
 
     dimension: d. init: a tree of arrays, read or computed once. __call__: uint8 (b, h, w, c) to float32 (b, d).
 

@@ -1,9 +1,9 @@
-"""Reads what `torch.save` writes, without PyTorch and without running anything from the file.
+"""Reader of files by `torch.save`, without PyTorch and without running anything from the file.
 
 A .pth file is a zip: a pickle of plain containers, and a raw file for each tensor's storage. Before PyTorch 1.6 it was
-some pickles, one of them the object's, and the storages after them. A pickle may name only the few things below, each
-of which is rebuilt by a function of this module; any other name refuses the file. What a pickle can change are objects
-made for it alone, and what comes out of it is plain containers, numbers and arrays.
+a sequence of pickles, one of them the object's, followed by the storages. A pickle may name only the few functions and
+classes below, each of which this module replaces; any other name refuses the file. A pickle can change only objects
+made for it, and the result consists of plain containers, numbers and arrays.
 """
 
 import math
@@ -18,11 +18,11 @@ import numpy as np
 
 from score_sde.errors import UsageError
 
-BEFORE_1_6 = b"\x80\x02\x8a\nl\xfc\x9cF\xf9 j\xa8P\x19."  # the magic number that older files begin with
+BEFORE_1_6 = b"\x80\x02\x8a\nl\xfc\x9cF\xf9 j\xa8P\x19."  # magic number at the start of older files
 
 
 def is_pytorch(path: Path) -> bool:
-    """Whether a file looks like one of `torch.save`'s, of any version. Raises `OSError` if it cannot be read."""
+    """Whether a file looks like the output of `torch.save`, of any version. Raises `OSError` if it cannot be read."""
     with Path(path).open("rb") as file:
         start = file.read(len(BEFORE_1_6))
     return start == BEFORE_1_6 or zipfile.is_zipfile(path)
@@ -68,7 +68,7 @@ def _read_zip(archive: zipfile.ZipFile) -> Any:
 
 
 def _read_before_1_6(file: Any, file_size: int) -> Any:
-    """A magic number, a version and a description of the machine; the object; the storages' keys, sizes and numbers."""
+    """Reads the older format: magic number, version and machine; the object; the storages' keys, sizes and numbers."""
     if not file.read(len(BEFORE_1_6)) == BEFORE_1_6:
         raise UsageError("it is not a PyTorch file.")
     version, machine = _Unpickler(file).load(), _Unpickler(file).load()
@@ -98,7 +98,7 @@ def _whole(key: str, content: bytes, dtype: np.dtype, size: int) -> np.ndarray:
 
 
 class _Storage(str):
-    """The type of a storage's numbers."""
+    """Name of the type of a storage's numbers."""
 
     __slots__ = ()
 
@@ -117,7 +117,7 @@ STORAGES = {
 
 
 class _OrderedDict(dict):
-    """Takes no attributes; those that PyTorch adds, versions of modules, are left out."""
+    """A dictionary without attributes; PyTorch's own attributes, versions of modules, are dropped."""
 
     __slots__ = ()
 
@@ -126,7 +126,7 @@ class _OrderedDict(dict):
 
 
 class _DType:
-    """What numpy pickles a scalar's type as: its name, and a state that begins (version, byte order)."""
+    """A scalar's type as numpy pickles it: its name, and a state that begins with (version, byte order)."""
 
     __slots__ = ("name", "order")
 
@@ -138,7 +138,10 @@ class _DType:
 
 
 class _Unpickler(pickle.Unpickler):
-    """storage: (key, dtype, size) -> the numbers of a storage. without_tensors: what would be one is None."""
+    """An unpickler that knows only the names of this module.
+
+    storage: (key, dtype, size) -> the numbers of a storage. without_tensors: replace tensors by None.
+    """
 
     def __init__(self, file: Any, storage: Callable | None = None, *, without_tensors: bool = False):
         super().__init__(file)
@@ -153,7 +156,7 @@ class _Unpickler(pickle.Unpickler):
             raise UsageError(f"it asks for {module}.{name}, and no code is run for a file's sake.")
         if function is _tensor and self._without_tensors:
             return lambda *_: None
-        return lambda *args: function(*args)  # a pickle can set attributes of what it has named
+        return lambda *args: function(*args)  # a pickle could set attributes of the function itself
 
     def persistent_load(self, pid: tuple) -> np.ndarray | None:
         kind, dtype, key, _, size, *view = pid
@@ -200,7 +203,7 @@ REBUILD: dict[str, Callable] = {
 
 
 def _check_stored(archive: zipfile.ZipFile, name: str) -> None:
-    """`torch.save` compresses nothing, so a file cannot grow on reading."""
+    """Raises `UsageError` for a compressed part: `torch.save` compresses nothing, so no file can grow when read."""
     if archive.getinfo(name).compress_type != zipfile.ZIP_STORED:
         raise UsageError(f"its part {name} is compressed, which torch.save never does.")
 

@@ -1,8 +1,8 @@
-"""Randomness is a function of (seed, step, sample index) only.
+"""Randomness, a function of (seed, step, sample index) only.
 
-Every sample owns a key, derived from its global index. What a sample needs is drawn from its own key, so the numbers
-do not depend on how a batch is split over devices, rounds, microbatches or restarts. They are drawn in float32 whatever
-JAX's default type is: in float64 they would be other numbers, not the same ones with more digits.
+Every sample owns a key, derived from its global index, from which all its random numbers are drawn; they do not depend
+on how a batch is split over devices, rounds, microbatches or restarts. They are float32, whatever JAX's default type:
+in float64 they would be different numbers, not the same ones with more digits.
 """
 
 import enum
@@ -17,7 +17,7 @@ from score_sde.errors import UsageError
 
 
 class Stream(enum.IntEnum):
-    """Independent uses of one key. Append only: a number that moves changes every result."""
+    """Independent uses of a key. Append only: a changed number changes every result."""
 
     INIT = 0
     TRAIN = 1
@@ -41,17 +41,17 @@ class Stream(enum.IntEnum):
 
 
 def stream(key: Key[Array, "..."], use: Stream | int | Int[Array, ""]) -> Key[Array, "..."]:
-    """The key(s) for one use, or one step: `fold_in`, elementwise over an array of keys."""
+    """The key or keys for one use, or one step: `fold_in`, elementwise over an array of keys."""
     return jax.vmap(jax.random.fold_in, (0, None))(key, use) if key.ndim else jax.random.fold_in(key, use)
 
 
 def sample_keys(key: Key[Array, ""], indices: Int[Array, " b"]) -> Keys:
-    """One key for each sample index."""
+    """Keys of samples, one for each index."""
     return jax.vmap(jax.random.fold_in, (None, 0))(key, indices)
 
 
 def batch_keys(key: Key[Array, "..."], batch_size: int) -> Keys:
-    """Keys of samples 0..batch_size-1 if `key` is a single key; an array of so many keys is returned as it is.
+    """Keys of samples 0..batch_size-1, from a single key; an array of batch_size keys is returned unchanged.
 
     Raises `UsageError` for keys of another kind or number.
     """
@@ -62,7 +62,7 @@ def batch_keys(key: Key[Array, "..."], batch_size: int) -> Keys:
     return key if key.ndim else sample_keys(key, jnp.arange(batch_size))
 
 
-Noise = Callable[[Keys, tuple[int, ...]], Float[Array, "b ..."]]  # such as `normal`
+Noise = Callable[[Keys, tuple[int, ...]], Float[Array, "b ..."]]  # for example `normal`
 
 
 def normal(keys: Keys, shape: tuple[int, ...]) -> Float[Array, "b ..."]:
@@ -85,7 +85,7 @@ def uniform(keys: Keys, shape: tuple[int, ...] = ()) -> Float[Array, "b ..."]:
 def keep_mask(keys: Keys, shape: tuple[int, ...], rate: float) -> tuple[Shaped[Array, "b ..."], float]:
     """Booleans of shape (b, *shape), False with probability `rate`, and the probability of True.
 
-    16 random bits decide on each, so that the probability is within 1e-5 of 1 - rate, at half the cost of 32.
+    Each takes 16 random bits, so that the probability is within 1e-5 of 1 - rate, at half the cost of 32.
     """
     size, threshold = math.prod(shape), round(rate * 2**16)
     words = jax.vmap(lambda key: jax.random.bits(key, (-(-size // 2),), jnp.uint32))(keys)
@@ -94,5 +94,5 @@ def keep_mask(keys: Keys, shape: tuple[int, ...], rate: float) -> tuple[Shaped[A
 
 
 def expand(scalars: Shaped[Array, "b *_"], like: Float[Array, "b ..."]) -> Shaped[Array, "b ..."]:
-    """Scalars per sample, or arrays of the shape of `like`, shaped to broadcast against it."""
+    """Numbers per sample, or arrays in the shape of `like`, reshaped to broadcast against `like`."""
     return scalars.reshape(scalars.shape + (1,) * (like.ndim - scalars.ndim))

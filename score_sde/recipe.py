@@ -1,7 +1,7 @@
-"""The objective that a config describes.
+"""Recipes: the objective that a config describes.
 
 Sections `process`, `parameterization`, `times` and `weight` each name a row of a dictionary and give arguments of it;
-those that are not set have the row's defaults. Where a section names none, the keys of the paper's configs say it:
+arguments that are not set have the row's defaults. Where a section names no row, the keys of the paper's configs apply:
 `sde`, `model.scale_by_sigma`, `training.continuous`, `likelihood_weighting` and `reduce_mean`.
 """
 
@@ -19,7 +19,7 @@ from score_sde.weights import WEIGHTS, Weight
 
 
 def objective_of(config: Config) -> Objective:
-    """The objective of a config. Raises `UsageError` for what is set twice, and for what does not go together."""
+    """The objective of a config. Raises `UsageError` for settings that are made twice or do not go together."""
     process, times = process_of(config), times_of(config)
     parameterization, weight = named(config, "parameterization"), _weight(config)
     if process.learned and (type(times), type(weight)) != (TIMES["uniform"], WEIGHTS["likelihood"]):
@@ -33,7 +33,7 @@ def objective_of(config: Config) -> Objective:
     told, model = parameterization.noise_cond, config.model
     if model.get("embedding_type") == "fourier" and told in ("log_noise_level", "chain_index", "level_index"):
         raise UsageError(
-            f"A Fourier embedding takes the logarithm of what it is told, and parameterization.noise_cond={told} is "
+            f"A Fourier embedding takes the logarithm of its input, and parameterization.noise_cond={told} is "
             "not always positive; set model.embedding_type=positional."
         )
     if model.name == "ncsn" and told != "level_index":
@@ -42,12 +42,12 @@ def objective_of(config: Config) -> Objective:
 
 
 def process_of(config: Config) -> Process:
-    """`process`, or the paper's `sde`."""
+    """The process in section `process`, or of the paper's `sde`."""
     return named(config, "process") or construct("sde", dict(config.sde))
 
 
 def times_of(config: Config) -> TimeLaw:
-    """`times`, or the paper's `training.continuous`."""
+    """The law of times in section `times`, or of the paper's `training.continuous`."""
     times, continuous = named(config, "times"), config.training.continuous
     if times is not None and not continuous:
         raise UsageError("training.continuous=False is times.name=chain; set one of the two.")
@@ -55,20 +55,20 @@ def times_of(config: Config) -> TimeLaw:
 
 
 def replaced(config: Config) -> dict[str, str]:
-    """The keys of the paper's configs, or sections, that say nothing, each with what takes its place: "KEY=VALUE"."""
+    """Keys and sections without effect, each with the setting "KEY=VALUE" that replaces it."""
     values = {new: config[new.split(".")[0]][new.split(".")[1]] for new in REPLACED}
     return {old: f"{new}={value}" for new, value in values.items() if value for old in REPLACED[new]}
 
 
 def check_overrides(config: Config, overrides: Collection[str]) -> None:
-    """Raises `UsageError` if a key of the paper's configs is overridden that a section has taken the place of."""
+    """Raises `UsageError` if an overridden key of the paper's configs has no effect because a section replaces it."""
     for old, new in replaced(config).items():
         if twice := [key for key in overrides if key == old or key.startswith(old + ".")]:
-            raise UsageError(f"{twice[0]} says nothing where {new} takes its place; set one of the two.")
+            raise UsageError(f"{twice[0]} has no effect, because {new} replaces it; set one of the two.")
 
 
 def _weight(config: Config) -> Weight:
-    """`weight`, or the paper's `training.likelihood_weighting` and `reduce_mean`."""
+    """The weight in section `weight`, or of the paper's `training.likelihood_weighting` and `reduce_mean`."""
     training = config.training
     if config.weight.name and training.likelihood_weighting:
         raise UsageError("training.likelihood_weighting=True is weight.name=likelihood; set one of the two.")
@@ -78,7 +78,7 @@ def _weight(config: Config) -> Weight:
 
 
 def _of_paper(process: Process, times: TimeLaw, *, scale_by_sigma: bool) -> Parameterization:
-    """What the paper's networks learn under its SDEs, told continuous times or the positions in a chain."""
+    """The parameterization of the paper's networks, for continuous times or the positions in a chain."""
     discrete = isinstance(times, OnChain)
     if isinstance(process, VE):
         row = PARAMETERIZATIONS["scaled_score" if scale_by_sigma else "score"]

@@ -1,4 +1,4 @@
-"""Samples given observations of test images, their figures, and a sheet: truth, observation, samples, mean, spread."""
+"""Samples given observations of test images, with their figures and a sheet of truth, observation and samples."""
 
 import math
 from collections.abc import Callable
@@ -25,13 +25,13 @@ ROWS, SAMPLES = 12, 6  # of the sheet
 def reconstruct(
     model: Pretrained, source: Source, observe: Observe, n: int, folder: Path, stem: str, keep: Callable[[int], Keep]
 ) -> dict[str, Any]:
-    """`n` samples, `guidance.samples_each` of each of the first images of a split, given what is seen of them.
+    """Draws `n` samples, `guidance.samples_each` for each of the first images of a split, given observations of these.
 
-    And given the class that config.sampling.condition asks for besides, if it asks for one.
+    They are also given the class in config.sampling.condition, if it has one.
 
-    keep: the rounds of so many samples each, with truths and indices. Writes `stem`.png and `stem`.figures.json:
-    PSNR in dB of samples and of their mean, and their spread, the root mean square over pixels of their standard
-    deviation; with standard errors over images. residual: root mean square of A x - y, of samples as they come.
+    keep: number of samples -> the rounds, with truths and indices. Writes `stem`.png and `stem`.figures.json: PSNR in
+    dB of samples and of their mean; their spread, the root mean square over pixels of their standard deviation; and
+    residual, the root mean square of A x - y for samples as drawn; with standard errors over images.
     """
     options, each = model.config.guidance, min(model.config.guidance.samples_each, n)
     root = stream(jax.random.key(model.config.seed + 1), Stream.SAMPLE)
@@ -81,28 +81,28 @@ def reconstruct(
     return result
 
 
-ARRAYS = ("images", "truth", "observation", "index", "squares", "nfe", "batch_nfe")  # of a round
+ARRAYS = ("images", "truth", "observation", "index", "squares", "nfe", "batch_nfe")  # in a round
 
 
 def mean_nfe(nfe: np.ndarray, batch_nfe: np.ndarray) -> dict[str, float]:
-    """Means over samples: their own evaluations, and those made for their batch where these are more."""
+    """Means over samples of their own evaluations, and of those made for their batch if these are more."""
     found = {"nfe": float(nfe.mean())}
     return found if np.array_equal(nfe, batch_nfe) else found | {"batch_nfe": float(batch_nfe.mean())}
 
 
 def observed(operator: Operator, x: Any, noise: float, keys: Any) -> Any:
-    """y = A x + n of images in [0, 1], with noise where A measures."""
+    """Observations y = A x + n of images in [0, 1], with noise only where A measures."""
     y = operator.forward(x)
     return y + noise * operator.measured(normal(keys, y.shape[1:])) if noise else y
 
 
 def _measured(operator: Operator, y: Any) -> float:
-    """Numbers that are measured, in all."""
+    """Total number of measured numbers."""
     return float(jnp.sum(operator.measured(jnp.ones_like(y))))
 
 
 def figures(arrays: Arrays, each: int) -> dict[str, Any]:
-    """Of samples in the order they are drawn in, `each` in a row of one image; the last may have fewer."""
+    """Figures of samples in the order of drawing, `each` in a row for one image; the last image may have fewer."""
     n = len(arrays["images"]) // each * each
     x, truth = (
         arrays[name][:n].astype(np.float64).reshape(-1, each, arrays[name][0].size) / 255
@@ -124,7 +124,7 @@ def figures(arrays: Arrays, each: int) -> dict[str, Any]:
 
 
 def sheet(arrays: Arrays, each: int, magnify: int) -> np.ndarray:
-    """uint8 (H, W, 3): an image a row, with headings. The spread is black at 0 and white at 1/2."""
+    """A sheet, uint8 (H, W, 3), with a row for each image, and headings. The spread is black at 0 and white at 1/2."""
     n = max(1, min(len(arrays["images"]) // each, ROWS))
     shown = min(each, SAMPLES)
     x = arrays["images"][: n * each].reshape(n, each, *arrays["images"].shape[1:])

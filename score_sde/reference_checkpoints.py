@@ -1,11 +1,11 @@
-"""The checkpoints that the paper's authors released, in either of their formats.
+"""Reader of the checkpoints that the paper's authors released, in either of their formats.
 
 PyTorch (.pth): {"model", "ema", "optimizer", "step"}. `model` names its tensors module.all_modules.<i>.<...>, where i
-counts the layers in the order in which they are created, here as there; `ema` is a list in that order, without the
+counts the layers in their order of creation, which is the same here; `ema` is a list in that order, without the
 fixed Fourier frequencies. Flax (no extension, msgpack): {"optimizer", "params_ema", "step", ...}, whose leaves have our
 names. A noise-conditional classifier is a bare tree of parameters, in Flax's format.
 
-Names and shapes are compared one by one; nothing is skipped and nothing filled in.
+Names and shapes are all compared; nothing is skipped and nothing is filled in.
 """
 
 from collections.abc import Mapping
@@ -38,7 +38,7 @@ class Reference(NamedTuple):
 
 
 def leaf_shapes(init_params) -> Shapes:
-    """{"Conv_0/kernel": shape}, in the order in which the network creates its parameters."""
+    """Shapes by leaf, {"Conv_0/kernel": shape}, in the order in which the network creates its parameters."""
     shapes: Shapes = {}
 
     def init():
@@ -114,7 +114,7 @@ def _from_bare_flax(content: Any, shapes: Shapes) -> Reference:
 
 def _from_pytorch(content: Any, shapes: Shapes) -> Reference:
     model = _section(content, "model")
-    if all(name.startswith("module.") for name in model):  # of DataParallel
+    if all(name.startswith("module.") for name in model):  # from DataParallel
         model = {name.removeprefix("module."): value for name, value in model.items()}
     sigmas = model.pop("sigmas", None)
     names = torch_names(shapes)
@@ -151,7 +151,7 @@ def _from_pytorch(content: Any, shapes: Shapes) -> Reference:
 
 
 def torch_names(shapes: Shapes) -> dict[str, str]:
-    """{"Conv_0/kernel": "all_modules.3.weight"}: layers are numbered as they are created."""
+    """PyTorch's names by leaf, {"Conv_0/kernel": "all_modules.3.weight"}: layers are numbered as they are created."""
     layers = list(dict.fromkeys(path.split("/")[0] for path in shapes))
     renamed = {"kernel": "weight", "scale": "weight"}
     names = {}
@@ -162,7 +162,7 @@ def torch_names(shapes: Shapes) -> dict[str, str]:
 
 
 def _from_torch(tensors: Mapping[str, Any], names: dict[str, str], shapes: Shapes, where: str) -> Named:
-    """Renamed, and with axes in Flax's order."""
+    """Arrays under Flax's names, with axes in Flax's order."""
     expected = {names[path]: _torch_shape(path, shapes[path]) for path in names}
     _compare(tensors, expected, where)
     return {path: _to_flax(path, _finite(tensors[name], f"{where}: {name}")) for path, name in names.items()}
@@ -203,7 +203,7 @@ def _compare(found: Mapping[str, Any], expected: Shapes, where: str) -> None:
             raise UsageError(f"{where} has no {name}, which the config's network has; is it the file's config?")
     for name, value in found.items():
         if name not in expected:
-            raise UsageError(f"{where} has {name}, which the config's network has not; is it the file's config?")
+            raise UsageError(f"{where} has {name}, which the config's network lacks; is it the file's config?")
         if _shape(value) is None or value.dtype.kind != "f":
             raise UsageError(f"{where}: {name} is no floating-point array.")
         if value.shape != tuple(expected[name]):
@@ -225,7 +225,7 @@ def _section(content: Any, name: str, prefix: str = "") -> Any:
 
 
 def _number(content: Any, name: str, prefix: str = "") -> int:
-    """A number of updates."""
+    """The number of updates in a file."""
     value = _section(content, name, prefix)
     if isinstance(value, np.ndarray) and value.size == 1:
         value = value.item()
@@ -247,7 +247,7 @@ def _flat(tree: Any) -> Named:
 
 
 def _split(leaves: Named, lasts: tuple[str, ...]) -> list[Named]:
-    """The leaves of each last name, without it."""
+    """Leaves by their last name, one dictionary for each of `lasts`, without it."""
     parts: dict[str, Named] = {last: {} for last in lasts}
     for path, leaf in leaves.items():
         start, _, last = path.rpartition("/")

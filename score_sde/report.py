@@ -52,7 +52,7 @@ def write(folder: Path, report: Mapping[str, Any]) -> Path:
 def figures(entry: Mapping[str, Any], *, apart: bool = False) -> dict[str, dict[str, Any]]:
     """The figures of a checkpoint by their names, each with its mean and standard error.
 
-    apart: distances are named with the fingerprint of their protocol, where there are several.
+    apart: whether names of distances carry the fingerprint of their protocol, for reports with several.
     """
     found = {label: entry[name] for name, label in LABELS.items() if name in entry}
     measured = metrics_of(entry)
@@ -61,13 +61,13 @@ def figures(entry: Mapping[str, Any], *, apart: bool = False) -> dict[str, dict[
 
 
 def warnings(entry: Mapping[str, Any]) -> list[str]:
-    """What is to be said of a checkpoint before its figures are believed."""
+    """Warnings about a checkpoint that concern all of its figures."""
     said = [part.get("warning") for part in (entry.get("weights", {}), metrics_of(entry), ends_of(entry))]
     return [warning for warning in said if warning]
 
 
 def baselines(entries: Sequence[Mapping[str, Any]], *, apart: bool = False) -> dict[str, dict[str, dict[str, Any]]]:
-    """Rows that stand beside those of checkpoints, of noise and of held-out images: their figures, as `figures`."""
+    """Rows of noise and of held-out images, to stand beside those of checkpoints: their figures, as from `figures`."""
     rows: dict[str, dict[str, dict[str, Any]]] = {}
     for measured in map(metrics_of, entries):
         for name, of_row in measured.get("baselines", {}).items():
@@ -83,22 +83,22 @@ def lines(rows: Mapping[str, Mapping[str, Any]]) -> list[str]:
 
 
 def _means(measured: Mapping[str, Any], suffix: str = "") -> dict[str, dict[str, Any]]:
-    """What has a mean, among other things that are said of samples."""
+    """The entries that have a mean, among everything that is reported of samples."""
     return {name + suffix: of for name, of in measured.items() if isinstance(of, Mapping) and "mean" in of}
 
 
 def metrics_of(entry: Mapping[str, Any]) -> Mapping[str, Any]:
-    """What the samples of a checkpoint are measured by; empty if they are not."""
+    """The metrics of a checkpoint's samples; empty without any."""
     return entry.get("sampling", {}).get("metrics", {})
 
 
 def ends_of(entry: Mapping[str, Any]) -> Mapping[str, Any]:
-    """The shares of numbers at the ends of the range in samples of a checkpoint and in the data; empty without any."""
+    """Shares of numbers at the ends of the range, in a checkpoint's samples and in the data; empty without any."""
     return entry.get("sampling", {}).get("at_the_ends", {})
 
 
 def ends(shares: Mapping[str, Any]) -> str:
-    """These shares in words."""
+    """The shares at the ends of the range, in words."""
     of_data = "" if shares["data"] is None else f", {shares['data']:.1%} of the data's"
     return f"at 0 or 255: {shares['samples']:.1%} of the samples' numbers{of_data}"
 
@@ -115,7 +115,7 @@ def text(figure: Mapping[str, Any] | None) -> str:
 
 
 def _decimals(error: float) -> int:
-    """Of a number with that error, which has two digits."""
+    """Number of decimals for a figure with this error, so that the error has two digits."""
     return min(8, max(0, 1 - math.floor(math.log10(error)))) if 0 < error < math.inf else 4
 
 
@@ -126,7 +126,7 @@ def _curve(found: Mapping[int, Mapping[str, Any]], name: str) -> str:
 
 
 def _weights(entries: Sequence[Mapping[str, Any]]) -> list[str]:
-    """The averaged weights against the raw ones, of each checkpoint."""
+    """The table of averaged against raw weights, for each checkpoint."""
     if not entries:
         return []
     kinds = ("averaged", "raw")
@@ -148,7 +148,7 @@ def _weights(entries: Sequence[Mapping[str, Any]]) -> list[str]:
 
 
 def _by_noise_level(entries: Sequence[Mapping[str, Any]]) -> list[str]:
-    """A classifier's accuracy at each noise level, of each checkpoint; nothing for a score."""
+    """A classifier's accuracy at each noise level, for each checkpoint; nothing for a score."""
     if not entries:
         return []
     levels = {entry["step"]: entry["accuracy"]["by_noise_level"] for entry in entries}
@@ -170,7 +170,7 @@ def _by_noise_level(entries: Sequence[Mapping[str, Any]]) -> list[str]:
 def sheet(folder: Path, entry: Mapping[str, Any]) -> str:
     """A square of the first samples of a checkpoint, by its entry in the folder's report; "" if it has none."""
     if "sampling" not in entry:
-        return ""  # the folder may still have some, of an earlier evaluation
+        return ""  # the folder may still have some from an earlier evaluation
     stem = folder / f"step_{entry['step']:08d}" / "samples"
     file = next((path for path in (Path(f"{stem}.npz"), Path(f"{stem}.0000.npz")) if path.exists()), None)
     if file is None:

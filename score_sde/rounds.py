@@ -1,4 +1,4 @@
-"""Results of long computations, a file a round: what a killed one has finished is not computed again."""
+"""Rounds of long computations, one file each, so that a killed computation is not repeated from its start."""
 
 import json
 import math
@@ -13,19 +13,19 @@ from score_sde.files import read_arrays, replace
 from score_sde.parallel import all_agree, is_first
 
 Arrays = dict[str, np.ndarray]
-Keep = Callable[[str, Callable[[], Arrays]], Arrays]  # a `Rounds`, or what stands in for it
+Keep = Callable[[str, Callable[[], Arrays]], Arrays]  # a `Rounds`, or `compute_anew`
 
 
 def compute_anew(name: str, compute: Callable[[], Arrays]) -> Arrays:
-    """Rounds of which nothing is kept."""
+    """Computes a round and keeps nothing."""
     return compute()
 
 
 class Rounds:
-    """The rounds `folder`/`stem`.NAME.npz of one computation, and `stem`.json, which says of which.
+    """The rounds `folder`/`stem`.NAME.npz of one computation, and `stem`.json with its identity.
 
-    identity: all that their numbers depend on, files by what they hold. Rounds of another identity are removed, with
-    what was made of them, `stem`.png and `stem`.figures.json. arrays: names of those in each.
+    identity: all that the numbers depend on, with files by their content. Rounds of another identity are removed, with
+    the `stem`.png and `stem`.figures.json made from them. arrays: names of the arrays in each round.
     """
 
     def __init__(self, folder: Path, stem: str, identity: Mapping[str, Any], arrays: Collection[str]):
@@ -41,13 +41,16 @@ class Rounds:
             all_agree(True)  # the others wait
 
     def _own(self) -> Iterator[Path]:
-        """The files of this stem that are there, and of no other that begins as it does."""
+        """The existing files of this stem, but not those of longer stems."""
         own = re.compile(re.escape(self.stem) + r"((\.[0-9_]+)?\.npz|\.png|\.figures\.json)")
         names = self.folder.iterdir() if self.folder.is_dir() else ()
         return (path for path in names if own.fullmatch(path.name))
 
     def __call__(self, name: str, compute: Callable[[], Arrays]) -> Arrays:
-        """What `compute` gives, computed unless the round's file is there and whole. name: digits, "" if alone."""
+        """The result of `compute`, from the round's file if that is there and whole.
+
+        name: digits, "" for a single round.
+        """
         path = self.folder / (f"{self.stem}.{name}.npz" if name else f"{self.stem}.npz")
         found = self._read(path)
         if all_agree(found is not None):
@@ -62,7 +65,7 @@ class Rounds:
 
 
 def mean_and_error(values: np.ndarray) -> dict[str, Any]:
-    """Of values (repeats, n): over images, of their means over the repeats."""
+    """Mean and standard error over images of values (repeats, n), from their means over the repeats."""
     per_image = values.mean(axis=0, dtype=np.float64)
     error = float(per_image.std(ddof=1) / math.sqrt(len(per_image))) if len(per_image) > 1 else None
     return {"mean": float(per_image.mean()), "standard_error": error, "images": len(per_image)}

@@ -1,4 +1,4 @@
-"""How samples of a model are made: by its config, or with other options of config.sampling and config.guidance.
+"""Sampling plans: a model's sampler, by its config or with other options of config.sampling and config.guidance.
 
 A plan is made once for each method and options, and holds the compiled programs.
 """
@@ -30,7 +30,7 @@ from score_sde.snapshots import Snapshot, available_step, config_of, load_classi
 
 
 class Plan(NamedTuple):
-    """How samples are made: the method, the experiment under a condition, its sampler's programs and parameters."""
+    """A plan: the method, the experiment under a condition, its sampler's programs and parameters."""
 
     method: str
     conditional: Conditional
@@ -39,10 +39,10 @@ class Plan(NamedTuple):
 
 
 def plan(model: Snapshot, sampler: str | None = None, options: dict[str, Any] | None = None) -> Plan:
-    """The sampler of these options, made once. Raises `UsageError` for options and networks that there are not."""
+    """The plan for these options, made once. Raises `UsageError` for unknown options and missing networks."""
     experiment, options = model.experiment, {name: _plain(value) for name, value in (options or {}).items()}
     method = lowered(sampler or model.config.sampling.method)
-    sampler_named(method)  # raises for one that there is not
+    sampler_named(method)  # raises for an unknown one
 
     def make() -> tuple[Conditional, Runner]:
         changes = options or (is_import_path(method) and method != experiment.config.sampling.method)
@@ -69,7 +69,7 @@ def helpers_of(model: Snapshot, config: FrozenConfig) -> dict[str, Snapshot]:
 
 def _changed(config: FrozenConfig, method: str, options: dict[str, Any]) -> FrozenConfig:
     """A config with another sampler, and other values in `sampling` and `guidance`."""
-    changed = Config(config).copy_and_resolve_references()  # what is made of a frozen one shares its sections
+    changed = Config(config).copy_and_resolve_references()  # a copy of a frozen config would share its sections
     if is_import_path(method):
         rename(changed, "sampling.method", method)
     for name, value in options.items():
@@ -79,14 +79,14 @@ def _changed(config: FrozenConfig, method: str, options: dict[str, Any]) -> Froz
 
 
 def _plain(value: Any) -> Any:
-    """A value as configs have it: NumPy and JAX scalars as numbers, lists and arrays as tuples."""
+    """A value in the form of configs: NumPy and JAX scalars as numbers, lists and arrays as tuples."""
     if isinstance(value, jax.core.Tracer):
         raise UsageError("Options of samplers are numbers that programs are made of, and cannot be traced by JAX.")
     return plain(value)
 
 
 def _of_kind(model: Snapshot, directory: str, step: int | None) -> Snapshot:
-    """Another run's network, of the same kind as this one's."""
+    """Another run's network, of the same kind as `model`."""
     step = available_step(directory, step)
     return type(model).of_run(config_of(Path(directory), None), Path(directory), step)
 
@@ -95,12 +95,12 @@ def _of_kind(model: Snapshot, directory: str, step: int | None) -> Snapshot:
 
 
 def num_classes(model: Snapshot) -> int:
-    """Number of classes that samples can be of; 0 if none can be chosen."""
+    """Number of classes that samples can have; 0 if none can be chosen."""
     return plan(model).conditional.num_classes
 
 
 def asked_cond(model: Snapshot, indices: np.ndarray) -> Cond | None:
-    """The condition of samples of these numbers that config.sampling.condition asks for."""
+    """The condition of the samples at these indices, by config.sampling.condition."""
     condition = model.config.sampling.condition
     if (rows := chosen_rows(condition)) is not None:
         return {name: array[indices % len(array)] for name, array in rows.items()}
@@ -111,7 +111,7 @@ def asked_cond(model: Snapshot, indices: np.ndarray) -> Cond | None:
 
 
 def check_condition(model: Snapshot, cond: Cond | None, operator: Operator | None) -> None:
-    """Raises `UsageError` for one sample of a condition and observation that the config has no way to."""
+    """Raises `UsageError` if the config's sampler cannot draw a sample of this condition and observation."""
     observed = None
     if operator is not None:
         observed = (operator, operator.forward(jnp.zeros((1, *model.image_shape), jnp.float32)), 0.0)
@@ -120,7 +120,7 @@ def check_condition(model: Snapshot, cond: Cond | None, operator: Operator | Non
 
 
 def planned_nfe(model: Snapshot, cond: Cond | None) -> int | None:
-    """Evaluations of a sample by the config's sampler under a condition; None if it chooses its steps itself."""
+    """Evaluations of a sample by the config's sampler under a condition; None for adaptive samplers."""
     _, conditional, _, params = plan(model)
     return conditional.sampler(params, Given(cond)).nfe
 
@@ -131,7 +131,7 @@ def helper_digests(model: Snapshot) -> dict[str, str]:
 
 
 def sampling_bytes(model: Snapshot, n: int, cond: Cond | None = None, observed: Observed | None = None) -> int:
-    """Bytes that each device needs to draw n samples at once by the config's sampler, given these."""
+    """Bytes that each device needs to draw n samples at once by the config's sampler, under this condition."""
     method, conditional, runner, params = plan(model)
     keys = batch_keys(jax.random.key(0), n)
     given, x = conditional.given(cond, observed, n, method), jax.eval_shape(conditional.experiment.prior, keys)
@@ -139,9 +139,9 @@ def sampling_bytes(model: Snapshot, n: int, cond: Cond | None = None, observed: 
 
 
 def samples_at_once(model: Snapshot, n: int, given: Callable[[int], dict[str, Any]]) -> int:
-    """`sampling.batch_size`: as it is, by default that of `eval`, or as many of n as the devices have room for.
+    """Number of samples drawn at once: `sampling.batch_size`, by default `eval`'s, or as many of n as fit in memory.
 
-    given: the conditions of so many samples, as `sampling_bytes` takes them.
+    given: number of samples -> their conditions, as `sampling_bytes` takes them.
     """
     size = model.config.sampling.batch_size
     if size == 0:

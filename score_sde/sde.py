@@ -1,8 +1,8 @@
 r"""The paper's three SDEs (Song et al., 2021, section 3.4 and appendix B), and that of Karras et al. (2022).
 
-Each is a `Process` with closed forms for f and g, and carries beside the continuous process a Markov chain of
-`num_scales` steps, x_{i+1} = (1 + f_k) x_i + G_k z with k = floor(t (N - 1)): the DDPM chain for VP, the SMLD chain for
-VE, Euler-Maruyama for sub-VP.
+Each is a `Process` with closed forms for f and g. Besides the continuous process it has a Markov chain of `num_scales`
+steps, x_{i+1} = (1 + f_k) x_i + G_k z with k = floor(t (N - 1)): the DDPM chain for VP, the SMLD chain for VE,
+Euler-Maruyama for sub-VP.
 """
 
 import abc
@@ -28,21 +28,24 @@ class Chain(Process):
     """A process with a discrete chain of `num_scales` steps, whose ancestral and Langevin steps samplers may take."""
 
     def rates(self, t: Scalars) -> tuple[Scalars, Scalars]:
-        """(alpha', sigma') by f and g, which are closed forms here."""
+        """(alpha', sigma') from f and g, which have closed forms here."""
         f, sigma = self.f(t), self.sigma(t)
         return f * self.alpha(t), f * sigma + self.g(t) ** 2 / (2 * sigma)
 
     @abc.abstractmethod
     def chain(self, t: Scalars, t_next: Scalars | None = None) -> tuple[Scalars, Scalars]:
-        """(f_k, G_k): the step x + f_k x + G_k z of the discrete chain at t; of one through t_next and t, if given."""
+        """(f_k, G_k) of the chain's step x + f_k x + G_k z at t; with t_next, of a chain that visits t_next and t."""
 
     @abc.abstractmethod
     def chain_marginal(self, t: Scalars) -> tuple[Scalars, Scalars]:
-        """(alpha, sigma) of the chain after step k, given x_0: the noise levels of discrete training."""
+        """(alpha, sigma) of the chain's state after step k, given x_0: the noise levels of discrete training."""
 
     @abc.abstractmethod
     def ancestral(self, t: Scalars, t_next: Scalars | None = None) -> tuple[Scalars, Scalars, Scalars]:
-        """(a, b, c) of the ancestral step x_mean = a x + b score, x = x_mean + c z (appendix F), of `chain`."""
+        """(a, b, c) of the ancestral step x_mean = a x + b score, x = x_mean + c z (appendix F).
+
+        T_next as in `chain`.
+        """
 
     @abc.abstractmethod
     def langevin_scale(self, t: Scalars) -> Scalars:
@@ -55,7 +58,7 @@ class Chain(Process):
 
 @dataclasses.dataclass(frozen=True)
 class LinearBeta(Chain):
-    """What VP and sub-VP share: f = -beta(t)/2 with beta(t) linear in t, and a standard normal prior (eq. 11)."""
+    """Base of VP and sub-VP: f = -beta(t)/2 with beta(t) linear in t, and a standard normal prior (eq. 11)."""
 
     beta_min: float = 0.1
     beta_max: float = 20.0
@@ -90,7 +93,7 @@ class LinearBeta(Chain):
 
 @dataclasses.dataclass(frozen=True)
 class VP(LinearBeta):
-    """Variance preserving: g = sqrt(beta(t)) (eq. 11); the limit of DDPM."""
+    """Variance-preserving SDE: g = sqrt(beta(t)), alpha^2 + sigma^2 = 1 (eq. 11); the limit of DDPM."""
 
     def g(self, t: Scalars) -> Scalars:
         return _numpy(t).sqrt(self.beta(t))
@@ -116,11 +119,11 @@ class VP(LinearBeta):
         return 1 / jnp.sqrt(1 - beta), beta / jnp.sqrt(1 - beta), jnp.sqrt(beta)
 
     def langevin_scale(self, t: Scalars) -> Scalars:
-        """alpha_k = 1 - beta_k: of one step, not the cumulative product."""
+        """alpha_k = 1 - beta_k of the single step, not the cumulative product."""
         return 1 - self._variance_of_step(t)
 
     def _variance_of_step(self, t: Scalars, t_next: Scalars | None = None) -> Scalars:
-        """beta_k; or that of a step between the two times, with 1 - beta = (m(t) / m(t_next))^2."""
+        """beta_k of the chain; with t_next, beta of a step between the two times, 1 - beta = (m(t) / m(t_next))^2."""
         if t_next is None:
             return _lookup(_ddpm_chain(self)[0], self.chain_index(t), t)
         return -_numpy(t).expm1(self.integrated_beta(t_next) - self.integrated_beta(t))
@@ -128,7 +131,7 @@ class VP(LinearBeta):
 
 @dataclasses.dataclass(frozen=True)
 class SubVP(LinearBeta):
-    """Sub-VP: g = sqrt(beta(t) (1 - exp(-2 B(t)))), so that std = 1 - exp(-B(t)) (eqs. 12 and 29)."""
+    """Sub-VP SDE: g = sqrt(beta(t) (1 - exp(-2 B(t)))), so that sigma = 1 - exp(-B(t)) (eqs. 12 and 29)."""
 
     def g(self, t: Scalars) -> Scalars:
         xp = _numpy(t)
@@ -154,7 +157,7 @@ class SubVP(LinearBeta):
         )
 
     def langevin_scale(self, t: Scalars) -> Scalars:
-        """1 - beta(t)/N, what alpha_k of VP is up to O(1/N). The paper's code has none and stops with an error."""
+        """1 - beta(t)/N, VP's alpha_k up to O(1/N). The paper's code defines none and stops with an error."""
         if self.beta_max >= self.num_scales:
             raise UsageError(
                 f"A Langevin step of sub-VP needs beta_max / num_scales below 1, not {self.beta_max:g} / "
@@ -164,7 +167,7 @@ class SubVP(LinearBeta):
 
 
 class Exploding(Chain):
-    """What VE and EDM share: no drift, and a chain through the noise levels of N equidistant times (SMLD)."""
+    """Base of VE and EDM: no drift, and a chain through the noise levels of N equidistant times (SMLD)."""
 
     sigma_min: float
     sigma_max: float
@@ -187,7 +190,7 @@ class Exploding(Chain):
         return jnp.zeros_like(t), jnp.sqrt(sigma**2 - previous**2)
 
     def chain_marginal(self, t: Scalars) -> tuple[Scalars, Scalars]:
-        # Between points of the chain the nearest of its levels, the one that a network is told (`level_index`).
+        # Between points of the chain: its nearest level, the same one whose index the network gets (`level_index`).
         last = self.num_scales - 1.0
         k = jnp.round(last - jnp.round((1 - t) * last)).astype(jnp.int32)
         return jnp.ones_like(t), _lookup(_smld_chain(self), k, t)
@@ -205,7 +208,7 @@ class Exploding(Chain):
         return float(self.sigma_max)
 
     def _steps(self, t: Scalars, t_next: Scalars | None = None) -> tuple[Scalars, Scalars]:
-        """sigma_k and sigma_{k-1}, with sigma_{-1} = 0; or those at the two times."""
+        """sigma_k and sigma_{k-1}, with sigma_{-1} = 0; with t_next, sigma at the two times."""
         if t_next is not None:
             return self.sigma(t), self.sigma(t_next)
         sigmas, k = _smld_chain(self), self.chain_index(t)
@@ -214,7 +217,7 @@ class Exploding(Chain):
 
 @dataclasses.dataclass(frozen=True)
 class VE(Exploding):
-    """Variance exploding: std = sigma(t) = sigma_min (sigma_max / sigma_min)^t (eq. 9); the limit of SMLD.
+    """Variance-exploding SDE: sigma(t) = sigma_min (sigma_max / sigma_min)^t (eq. 9); the limit of SMLD.
 
     The kernel's variance is sigma(t)^2, as in the paper's code, not sigma(t)^2 - sigma(0)^2.
     """
@@ -235,7 +238,7 @@ class VE(Exploding):
         return self.sigma(t) * math.sqrt(2 * self._log_ratio)
 
     def sigma(self, t: Scalars) -> Scalars:
-        # As a power: exp(t log ratio) is 8 times less exact, which Fourier features turn into 4e-5 of a score.
+        # A power, because exp(t log ratio) is 8 times less exact, which Fourier features turn into 4e-5 of a score.
         return self.sigma_min * (self.sigma_max / self.sigma_min) ** t
 
     def time(self, noise_level: Scalars) -> Scalars:
@@ -247,9 +250,9 @@ class VE(Exploding):
 
 @dataclasses.dataclass(frozen=True)
 class EDM(Exploding):
-    """The process of Karras et al. (2022): std proportional to time, here with time in units of sigma_max.
+    """The process of Karras et al. (2022): sigma proportional to time, with time in units of sigma_max.
 
-    Samplers end at std sigma_min. The paper trains no network under it, so it is not one of the configs' `SDES`.
+    Samplers stop at sigma = sigma_min. The paper trains no network under this process, so it is not in `SDES`.
     """
 
     sigma_min: float = 0.002
@@ -296,7 +299,7 @@ def _smld_chain(sde: Exploding) -> np.ndarray:
 
 
 def _lookup(table: np.ndarray, k: Int[Array, "*b"], t: Scalars) -> Scalars:
-    """The table's entries k, in the type of t."""
+    """Entries k of a table, in the type of t."""
     return jnp.asarray(table, jnp.result_type(t))[jnp.clip(k, 0, len(table) - 1)]
 
 
@@ -304,7 +307,10 @@ SDES: dict[str, type[Chain]] = {"vpsde": VP, "subvpsde": SubVP, "vesde": VE}
 
 
 def chain_of(process: Process, what: str) -> Chain:
-    """The process, if it has a chain. Raises `UsageError` if it has none. what: what needs it, a subject and verb."""
+    """The process itself, if it has a discrete chain.
+
+    what: subject and verb of the error's sentence, "A Langevin corrector needs". Raises `UsageError` without a chain.
+    """
     if isinstance(process, Chain):
         return process
     raise UsageError(

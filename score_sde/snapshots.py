@@ -1,7 +1,7 @@
-"""A network with the weights of one checkpoint: what trained scores and classifiers share; and the classifier.
+"""Snapshots: a network with the weights of one checkpoint, the base of trained scores and of classifiers.
 
 A snapshot is frozen data. Another checkpoint or average of its run is another value, `snapshot.at(step)`, which shares
-the compiled programs: these are of the experiment, the objective and network as functions of parameters.
+the compiled programs, because these belong to the experiment: objective and network as functions of parameters.
 """
 
 import dataclasses
@@ -32,17 +32,17 @@ AnyTimes = Times | np.ndarray | Sequence[float] | SupportsFloat  # one for each 
 
 @dataclasses.dataclass(frozen=True, eq=False, repr=False)
 class Snapshot:
-    """A network with the weights of one checkpoint, or of the user's own.
+    """A network with the weights of one checkpoint, or with your own.
 
     objective: process, parameterization, law of times and weight that the network was trained by.
-    network: a flax module, as of `score_sde.protocols.Network`.
-    params: its parameters, `network.init(...)["params"]`, which stand on the devices; NumPy arrays are put there.
-    image_shape: (height, width, channels). image_range: of the images that the network knows, (low, high), or
-    `images.CENTERED`, which is (-1, 1); where it is `images.UNIT`, which is (0, 1), the network is given 2x - 1.
-    config: whose sections `sampling`, `guidance` and `eval` are the defaults of the functions; default the base config.
-    step, digest, directory: the update that the weights are of, their digest, and the workdir; None of one's own.
+    network: a flax module, see `score_sde.protocols.Network`.
+    params: its parameters, `network.init(...)["params"]`, on the devices; NumPy arrays are copied there.
+    image_shape: (height, width, channels). image_range: model range, (low, high), or `images.CENTERED`, which is
+    (-1, 1); with `images.UNIT`, which is (0, 1), the network gets 2x - 1.
+    config: its sections `sampling`, `guidance` and `eval` are the defaults of the functions; default the base config.
+    step, digest, directory: the update after which the weights were saved, their digest, and the workdir, if any.
     ema: whether the weights are averaged; where the run has several averages, the name of this one.
-    experiment: objective and network as functions of parameters, made of the above and shared with other snapshots.
+    experiment: objective and network as functions of parameters, made from the above and shared with other snapshots.
 
     Raises `UsageError` for parameters that do not fit the network.
     """
@@ -82,14 +82,14 @@ class Snapshot:
         object.__setattr__(self, name, value)
 
     def _is_of(self, experiment: Experiment | Classification) -> bool:
-        """Whether this is what the experiment is made of."""
+        """Whether the experiment was made from this snapshot's objective, network, config and images."""
         same = experiment.objective is self.objective and experiment.network is self.network
         same = same and experiment.config is self.config
         return same and (experiment.image_shape, experiment.scaling) == (self.image_shape, self.image_range)
 
     @classmethod
     def of_run(cls, config: FrozenConfig, directory: Path, step: int, *, average: bool | str = True) -> "Snapshot":
-        """The network of a workdir with the weights of a checkpoint, or an average of them. Arguments as of `load`."""
+        """The network of a workdir with the weights of a checkpoint, or an average of them. Arguments as for `load`."""
         experiment = cls._made_by(config)
         _, name = _average(experiment, average)
         params, found = _weights(experiment, directory, step, name)
@@ -110,13 +110,13 @@ class Snapshot:
     def at(self, step: int | None = None, *, ema: bool | str | None = None) -> "Snapshot":
         """The same network with the weights of another checkpoint or average of its run; nothing compiles again.
 
-        step: default this one's. ema: as of `load`; default as these weights. A schedule that is learned comes with the
-        weights, and with it new programs. Raises `UsageError` where there is no such checkpoint or average.
+        step: default this one's. ema: as for `load`; default as these weights. A learned schedule changes with the
+        weights, and then programs compile again. Raises `UsageError` where there is no such checkpoint or average.
 
             early = model.at(1000)
         """
         if self.directory is None:
-            raise UsageError("This model was made of parameters and has no workdir with other checkpoints of it.")
+            raise UsageError("This model was made from parameters, and has no workdir with other checkpoints.")
         step = available_step(self.directory, self.step if step is None else step)
         _, name = _average(self.experiment, self.ema if ema is None else ema)
         params, found = _weights(self.experiment, self.directory, step, name)
@@ -133,12 +133,15 @@ class Snapshot:
         return f"{type(self).__name__}({', '.join(parts)})"
 
     def __reduce__(self) -> tuple:
-        """Pickles the data, parameters as NumPy arrays; programs are compiled again where it is read."""
+        """Pickles the data, with parameters as NumPy arrays; programs compile again where it is unpickled."""
         fields = {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
         return _unpickled, (type(self), fields | {"params": on_host(self.params), "experiment": None})
 
     def _placed(self, params: PyTree) -> PyTree:
-        """Parameters on the devices, where they are not yet. Trained on more of these, they may be on fewer."""
+        """Parameters on the devices; ones that are not there yet are copied.
+
+        The number of devices may differ from training.
+        """
         if all(isinstance(leaf, jax.Array) and _is_placed(leaf) for leaf in jax.tree.leaves(params)):
             return params
         return place(params, fully_sharded(params, math.gcd(self.config.training.fsdp, jax.device_count())))
@@ -149,13 +152,13 @@ class Snapshot:
 
     @property
     def profile(self) -> Profile:
-        """The average that the weights are, or that raw ones are compared with."""
+        """The average that these weights are, or with which raw weights are compared."""
         return _average(self.experiment, self.ema or True)[0]
 
     def evaluation(
         self, params: PyTree, pixels: Pixels, number: int, indices: np.ndarray, cond: Cond | None = None
     ) -> dict[str, PerSample]:
-        """`Trainable.evaluation` over all devices, of the images with what the network takes of their conditions."""
+        """`Trainable.evaluation` over all devices, with those entries of the condition that the network takes."""
         n, experiment = len(pixels), self.experiment
         pixels, indices, cond = split(pixels, indices, taken(cond, experiment.cond_entries))
         axes = dict(in_axes=(None, 0, None, 0, 0), out_axes=None)
@@ -163,7 +166,7 @@ class Snapshot:
         return {name: values[:n] for name, values in program(params, pixels, number, indices, cond).items()}
 
     def both_weights(self) -> dict[str, PyTree]:
-        """The "raw" and the "averaged" weights of the checkpoint, one of them read again."""
+        """The "raw" and the "averaged" weights of the checkpoint; one of them is read again."""
         wanted = False if self.ema else self.profile.name
         other = self._placed(_weights(self.experiment, self.directory, self.step, wanted)[0])
         return {"raw": other, "averaged": self.params} if self.ema else {"raw": self.params, "averaged": other}
@@ -172,15 +175,16 @@ class Snapshot:
 def load_classifier(
     directory: str | Path, step: int | None = None, config: Config | None = None
 ) -> "PretrainedClassifier":
-    """The noise-conditional classifier of a workdir, with its EMA weights. Arguments and errors as those of `load`."""
+    """The noise-conditional classifier of a workdir, with averaged weights. Arguments and errors as for `load`."""
     step = available_step(directory, step)
     return PretrainedClassifier.of_run(config_of(Path(directory), config), Path(directory), step)
 
 
 def logits(model: "PretrainedClassifier", x: Images, t: AnyTimes) -> Float[Array, "b k"]:
-    """Logits of p(class | x_t) at x (model range, float32), a time in (0, 1] for each image or one for all.
+    """Logits of p(class | x_t) at x, of shape (b, classes).
 
-    Composes with `jit`, `grad`, `scan`, `vmap`.
+    x: images in model range, float32. t: a time in (0, 1] for each image, or one for all. Composes with `jit`, `grad`,
+    `scan`, `vmap`.
 
         p = jax.nn.softmax(classifier.logits(x, 0.5))
     """
@@ -194,9 +198,9 @@ def logits(model: "PretrainedClassifier", x: Images, t: AnyTimes) -> Float[Array
 
 
 def hits(model: "PretrainedClassifier", keys: Keys, pixels: Pixels, labels: np.ndarray, t: SupportsFloat) -> PerSample:
-    """1 for each image whose label is the likeliest class at x_t, at one time for all, else 0; over all devices.
+    """Indicator for each image, over all devices: 1 if its label is the likeliest class at x_t, else 0.
 
-    pixels: uint8. keys: of the noise on each. labels: int (b,).
+    keys: of the noise on each image. pixels: uint8. labels: int (b,). t: one time for all.
     """
     experiment, times = model.experiment, np.full(len(pixels), float(t), np.float32)
     program = experiment.once("hits", lambda: pmap(experiment.hits, in_axes=(None, 0, 0, 0, 0), out_axes=None))
@@ -205,7 +209,7 @@ def hits(model: "PretrainedClassifier", keys: Keys, pixels: Pixels, labels: np.n
 
 @dataclasses.dataclass(frozen=True, eq=False, repr=False)
 class PretrainedClassifier(Snapshot):
-    """A noise-conditional classifier with the weights of a checkpoint, or of the user's own: see `Snapshot`."""
+    """A noise-conditional classifier with the weights of a checkpoint, or with your own: see `Snapshot`."""
 
     _made_by: ClassVar[type] = Classification
     logits = logits
@@ -213,13 +217,13 @@ class PretrainedClassifier(Snapshot):
 
 
 def for_each(values: AnyTimes, n: int) -> Array:
-    """float32 (n,): times or noise levels of n images, of one number for all or of one for each."""
+    """Times or noise levels of n images, float32 (n,), from one number for all or one for each."""
     values = jnp.asarray(values, jnp.float32)
     return jnp.broadcast_to(values, (n,)) if values.ndim == 0 else values
 
 
 def available_step(directory: str | Path, step: int | None) -> int:
-    """`step`, default the last, if it has a checkpoint."""
+    """The step `step`, default the last. Raises `UsageError` if it has no checkpoint."""
     available = workdir.checkpoint_steps(Path(directory))
     step = available[-1] if step is None else step
     if step not in available:
@@ -228,7 +232,7 @@ def available_step(directory: str | Path, step: int | None) -> int:
 
 
 def config_of(directory: Path, given: Config | None) -> FrozenConfig:
-    """The workdir's config, or another that describes the same run."""
+    """The workdir's config, or another config that describes the same run."""
     if given is not None:
         workdir.check_same_run(directory, given.to_dict())
     config = workdir.stored_config(directory) if given is None else given
@@ -252,7 +256,7 @@ def restore_state(
 
 
 def _average(experiment: Experiment | Classification, wanted: bool | str) -> tuple[Profile, bool | str]:
-    """The average that is asked for, and what it is called here: its name where there are several, else whether."""
+    """The average that is asked for, and its name in `Snapshot.ema`: a bool where the run has one average only."""
     profiles = experiment.profiles
     name = wanted if isinstance(wanted, str) else experiment.config.sampling.ema
     profile = ema.chosen(profiles, name)
@@ -274,7 +278,7 @@ def _unpickled(kind: type[Snapshot], fields: Mapping[str, Any]) -> Snapshot:
 
 
 def _base(image_shape: tuple[int, int, int], image_range: images.Scaling) -> FrozenConfig:
-    """The base config, of such images."""
+    """The base config, for images of this shape and range."""
     config = base()
     config.data.update(image_size=image_shape[0], num_channels=image_shape[-1])
     config.data.centered = image_range != images.UNIT
@@ -287,7 +291,7 @@ def _is_placed(leaf: jax.Array) -> bool:
 
 
 def _check_fit(params: PyTree, shapes: PyTree) -> None:
-    """Raises `UsageError` unless parameters have the names and shapes that the network's have."""
+    """Raises `UsageError` unless the parameters have the names and shapes of the network's."""
     found, wanted = (
         {jax.tree_util.keystr(path): leaf.shape for path, leaf in _leaves(tree)} for tree in (params, shapes)
     )

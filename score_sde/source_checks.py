@@ -1,4 +1,4 @@
-"""Whether the images of a source come with the condition that a network is trained on."""
+"""Checks that the images of a source come with the condition on which a network is trained."""
 
 import numpy as np
 
@@ -11,7 +11,7 @@ from score_sde.errors import UsageError
 def check_source(experiment: Experiment | Classification, source: data.Source, *, all_of_them: bool = False) -> None:
     """Raises `UsageError` unless the source's images come with the condition that the network takes.
 
-    all_of_them: and unless it has no classes besides, which it would never have seen.
+    all_of_them: also raises for classes of the network that have no images, which it would never see.
     """
     entries = experiment.cond_entries
     if not entries:

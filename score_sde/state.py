@@ -1,4 +1,4 @@
-"""The training state and its update. The state is arrays only, and exactly what a checkpoint holds."""
+"""The training state and its update. The state consists of arrays only, and is exactly what a checkpoint holds."""
 
 from typing import NamedTuple
 
@@ -23,7 +23,7 @@ ONE_AVERAGE = (ema.Ramp(0.999),)
 def initial_state(
     params: PyTree, optimizer: optax.GradientTransformation, profiles: ema.Profiles = ONE_AVERAGE
 ) -> TrainState:
-    """The state before the first update, with an average of each profile, which starts at the initial parameters."""
+    """The state before the first update; the average of each profile starts at the initial parameters."""
     return TrainState(jnp.int32(0), params, optimizer.init(params), ema.initial(profiles, params))
 
 
@@ -32,9 +32,9 @@ def adam(
 ) -> optax.GradientTransformation:
     """The paper's optimizer: clip by global norm, Adam (beta2 0.999), decoupled weight decay, linear warm-up.
 
-    The rate is lr min(step / warmup, 1) with the step before it is counted, so the first update has rate 0.
-    grad_clip < 0 turns clipping off; what `process` owns is clipped by itself. trainable: tree of booleans, what weight
-    decay applies to.
+    The rate is lr min(step / warmup, 1), where step counts the updates before, so the first update has rate 0.
+    grad_clip < 0 turns clipping off; the parameters of `process` are clipped separately. trainable: tree of booleans,
+    the parameters to which weight decay applies.
     """
 
     def schedule(step: Array) -> Array:
@@ -45,7 +45,7 @@ def adam(
 
 
 def _clip(limit: float) -> optax.GradientTransformation:
-    """Clips by global norm; what `process` owns apart, as its gradient is of the squared loss, of another size."""
+    """Clips by global norm; the parameters of `process` separately, since their gradient is of the squared loss."""
     whole = optax.clip_by_global_norm(limit)
 
     def update(updates: PyTree, state: PyTree, params: PyTree = None) -> tuple[PyTree, PyTree]:
@@ -61,9 +61,9 @@ def _clip(limit: float) -> optax.GradientTransformation:
 def apply_gradients(
     state: TrainState, loss: Array, grads: PyTree, optimizer: optax.GradientTransformation, profiles: ema.Profiles
 ) -> tuple[TrainState, Array]:
-    """The state after one update of the parameters and then of their averages, one of each profile; with the loss.
+    """The state after one update of the parameters and then of the average of each profile; and the loss.
 
-    Where the loss or the gradients are not finite only the step is counted, and the loss is NaN.
+    Where the loss or the gradients are not finite, only the step is counted, and the loss is NaN.
     """
     params, opt_state = updated(state.params, state.opt_state, grads, optimizer)
     ema_params = ema.updated(profiles, state.ema_params, params, state.step + 1)
@@ -77,6 +77,6 @@ def updated(
     params: PyTree, opt_state: PyTree, grads: PyTree, optimizer: optax.GradientTransformation
 ) -> tuple[PyTree, PyTree]:
     """The parameters and the optimizer's state after one update."""
-    with jax.enable_x64(False):  # Adam's powers of the count are of JAX's default type, which would move every update
+    with jax.enable_x64(False):  # Adam's powers have JAX's default type, and 64 bits would change every update
         updates, opt_state = optimizer.update(grads, opt_state, params)
         return optax.apply_updates(params, updates), opt_state

@@ -1,4 +1,4 @@
-"""`python -m score_sde.statistics`: makes and keeps what samples of a config are compared with."""
+"""Statistics of a config's data set, to which samples are compared: `python -m score_sde.statistics`."""
 
 import sys
 from pathlib import Path
@@ -11,7 +11,7 @@ from score_sde.errors import UsageError, exit_status
 
 
 def main(argv: list[str] | None = None) -> int:
-    """See `exit_status`."""
+    """Runs this command line and returns its exit status."""
     return exit_status(_program, argv)
 
 
@@ -40,9 +40,9 @@ def _define_flags(values: flags.FlagValues) -> None:
 USAGE = """\
 python -m score_sde.statistics --config=FILE [--out=FILE.npz] [--config.KEY=VALUE ...]
 
-Computes what samples are compared with, the statistics of the features of a data set, and the figures of noise and of
-held-out images that stand beside those of eval.num_samples samples, and keeps them for --mode=eval, which computes them
-itself where they are missing. --out: a copy, for config.metrics.statistics on another machine."""
+Computes the statistics of a data set's features, to which samples are compared, and the figures of noise and of
+held-out images for eval.num_samples samples, and keeps them for --mode=eval, which otherwise computes them itself.
+--out: a copy, for config.metrics.statistics on another machine."""
 
 
 if __name__ == "__main__":

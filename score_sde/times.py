@@ -1,4 +1,4 @@
-"""Laws of the times that a network is trained on, and the noise levels that these are of."""
+"""Time laws: distributions of the times at which a network is trained, and the noise levels at these times."""
 
 import abc
 import dataclasses
@@ -16,24 +16,24 @@ from score_sde.sde import Chain
 
 @dataclasses.dataclass(frozen=True)
 class TimeLaw(abc.ABC):
-    """A distribution of the times that are trained on, in (0, 1]."""
+    """Base class: a distribution of training times in (0, 1]."""
 
     @abc.abstractmethod
     def sample(self, process: Process, keys: Keys) -> Times:
-        """A time for each key."""
+        """Times in (0, 1], one for each key."""
 
     @abc.abstractmethod
     def density(self, process: Process, t: Times) -> PerSample:
-        """Probability density at t; of a chain, the probability of a point."""
+        """Probability density at t; for a chain, the probability of each of its points."""
 
     def levels(self, process: Process) -> Process:
-        """The process whose alpha and sigma are trained on."""
+        """The process whose alpha and sigma are used in training: the process itself, or the levels of its chain."""
         return process
 
 
 @dataclasses.dataclass(frozen=True)
 class Uniform(TimeLaw):
-    """t uniform in [eps, 1] (paper, appendix C)."""
+    """Uniform law: t uniform in [eps, 1] (paper, appendix C)."""
 
     eps: float = LEAST_TIME
 
@@ -49,7 +49,7 @@ class Uniform(TimeLaw):
 
 @dataclasses.dataclass(frozen=True)
 class OnChain(TimeLaw):
-    """t uniform on the N points k / (N - 1) of the process's chain, with its noise levels: SMLD (VE) and DDPM (VP)."""
+    """Chain law: t uniform on the N points k / (N - 1) of the process's chain, and its levels: SMLD (VE), DDPM (VP)."""
 
     def sample(self, process: Process, keys: Keys) -> Times:
         n = process.num_scales
@@ -64,7 +64,7 @@ class OnChain(TimeLaw):
 
 @dataclasses.dataclass(frozen=True)
 class LogNormal(TimeLaw):
-    """log(sigma / alpha) normal with mean P_mean and standard deviation P_std (Karras et al., 2022, table 1)."""
+    """Log-normal law: log(sigma / alpha) ~ N(P_mean, P_std^2) (Karras et al., 2022, table 1)."""
 
     P_mean: float = -1.2
     P_std: float = 1.2
@@ -76,14 +76,17 @@ class LogNormal(TimeLaw):
         return _within(process.time(jnp.exp(self.P_mean + self.P_std * normal(keys, ()))))
 
     def density(self, process: Process, t: Times) -> PerSample:
-        """Within the process's noise levels; those beyond them are trained on at its ends."""
+        """Density within the process's noise levels; draws beyond them are moved to the ends."""
         z = (jnp.log(process.noise_level(t)) - self.P_mean) / self.P_std
         return _bell(z) / self.P_std * log_noise_rate(process, t)
 
 
 @dataclasses.dataclass(frozen=True)
 class LogitNormal(TimeLaw):
-    """log(t / (1 - t)) normal (Esser et al., 2024, section 3.1: Stable Diffusion 3 has mean 0 and std 1)."""
+    """Logit-normal law: log(t / (1 - t)) ~ N(mean, std^2) (Esser et al., 2024, section 3.1.
+
+    Stable Diffusion 3: 0, 1).
+    """
 
     mean: float = 0.0
     std: float = 1.0
@@ -101,9 +104,10 @@ class LogitNormal(TimeLaw):
 
 @dataclasses.dataclass(frozen=True)
 class Importance(TimeLaw):
-    """Density proportional to g^2 / sigma^2: log(sigma / alpha) uniform (Song et al., 2021, "Maximum likelihood", 3.3).
+    """Importance sampling: density proportional to g^2 / sigma^2, so that log(sigma / alpha) is uniform.
 
-    A likelihood's loss then has the same weight at all times. eps: the least time.
+    With this law, the loss that bounds the likelihood has the same weight at all times (Song et al., 2021, "Maximum
+    likelihood training of score-based diffusion models", section 3.3). eps: the least time.
     """
 
     eps: float = LEAST_TIME
@@ -120,7 +124,7 @@ class Importance(TimeLaw):
         return log_noise_rate(process, t) / (high - low)
 
     def _ends(self, process: Process) -> Float[Array, "2"]:
-        """The logarithms of the least and the largest noise level."""
+        """Logarithms of the least and the largest noise level."""
         ends = before_noise(process, jnp.array([self.eps, 1.0], jnp.float32))
         return jnp.log(process.noise_level(ends))
 
@@ -145,7 +149,7 @@ def _check_std(name: str, std: float) -> None:
 
 @dataclasses.dataclass(frozen=True)
 class Levels(Process):
-    """The noise levels of a process's chain, as discrete training sees them: alpha and sigma step with t."""
+    """Process of the discrete noise levels of a chain, as discrete training uses them: alpha and sigma step with t."""
 
     process: Process
 
@@ -182,7 +186,7 @@ class Levels(Process):
 
 
 def log_noise_rate(process: Process, t: Times) -> PerSample:
-    """The derivative of log(sigma / alpha) by t; g^2 / sigma^2 is twice as much."""
+    """Derivative of log(sigma / alpha) by t, which is half of g^2 / sigma^2."""
     d_alpha, d_sigma = process.rates(t)
     return d_sigma / process.sigma(t) - d_alpha / process.alpha(t)
 

@@ -1,4 +1,4 @@
-"""Training of variational dequantisation: the score network stays as it is, its dequantizer is fitted to it."""
+"""Training of variational dequantization: the score network stays fixed, and its dequantizer is fitted to it."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -25,7 +25,10 @@ IDENTITY = ("nf", "num_res_blocks", "batch_size", "lr", "num_times")  # may not 
 
 
 def dequantizer_step(dequantizing: Dequantizing) -> Callable[[TrainState, PyTree, Pixels], tuple[TrainState, Array]]:
-    """(state, parameters of the score, pixels) -> (state, mean bits/dim or NaN); random by seed and step only."""
+    """Update (state, parameters of the score, pixels) -> (state, mean bits/dim or NaN).
+
+    Random by seed and step only.
+    """
     key = stream(stream(jax.random.key(dequantizing.experiment.config.seed), Stream.DEQUANTIZER), Stream.TRAIN)
 
     def step(state: TrainState, score_params: PyTree, pixels: Pixels) -> tuple[TrainState, Array]:
@@ -41,9 +44,9 @@ def dequantizer_step(dequantizing: Dequantizing) -> Callable[[TrainState, PyTree
 
 
 def train_dequantizer(config: Config, directory: str | Path) -> None:
-    """Trains until `dequantizer.n_iters` updates are made, going on from the last checkpoint if there is one.
+    """Trains until `dequantizer.n_iters` updates are made, from the last checkpoint if there is one.
 
-    The score is that of the workdir's last checkpoint when this began. Writes DEQUANTIZER under the workdir. Raises
+    The score is that of the workdir's last checkpoint at the start. Writes the folder DEQUANTIZER there. Raises
     `UsageError` before anything is written, and when the bound is no longer finite.
     """
     directory, options = Path(directory), config.dequantizer
@@ -90,7 +93,7 @@ def train_dequantizer(config: Config, directory: str | Path) -> None:
 
 
 def _check_score(folder: Path, stored: dict, available: list[int], *, finished: bool) -> None:
-    """Raises `UsageError` if the score that the folder's dequantizer is fitted to is gone, or no longer the last."""
+    """Raises `UsageError` if the score to which the folder's dequantizer is fitted is gone, or no longer the last."""
     fitted, last = stored.get("score_step", available[-1]), available[-1]
     if fitted not in available or (finished and fitted != last):
         raise UsageError(

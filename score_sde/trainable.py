@@ -1,4 +1,4 @@
-"""What score networks and classifiers share, from a config: SDE, network, optimizer, images and their noise."""
+"""Trainables: what score networks and classifiers share, made from a config: SDE, network, optimizer and images."""
 
 import abc
 import copy
@@ -26,7 +26,7 @@ from score_sde.state import TrainState, adam, initial_state
 
 
 class Trainable(abc.ABC):
-    """What the training loop trains. evaluated: names of what `evaluation` gives."""
+    """Base class of what the training loop trains. evaluated: names of the arrays that `evaluation` returns."""
 
     evaluated: tuple[str, ...] = ("loss",)
     is_frozen = False  # whether `sde` has the numbers of its parameters
@@ -54,13 +54,13 @@ class Trainable(abc.ABC):
         self._made: dict[Hashable, Any] = {}
 
     def once(self, name: Hashable, make: Callable[[], Any]) -> Any:
-        """The thing of this name, as a compiled program, made once for all that share the experiment."""
+        """The compiled program with this name, made once for all that share the experiment."""
         if name not in self._made:
             self._made[name] = make()
         return self._made[name]
 
     def with_config(self, config: Config) -> "Trainable":
-        """The same objective and network with another config, which differs in how they are used alone."""
+        """The same objective and network under another config, which may differ only in how they are used."""
         other = copy.copy(self)
         other.config, other._made = config, {}
         return other
@@ -73,9 +73,9 @@ class Trainable(abc.ABC):
         return layers | self.objective.init_params(stream(key, 1))
 
     def frozen(self, params: PyTree) -> "Trainable":
-        """The same under the schedule that these parameters are now, as NumPy numbers; itself if none is learned.
+        """A copy with the learned schedule of these parameters, as NumPy numbers; itself if none is learned.
 
-        Fast solvers, time grids and bounds are made with such numbers. params: as of `init_params`, not traced.
+        Fast solvers, time grids and bounds need such numbers. params: as for `init_params`, not traced.
         """
         if "process" not in params:
             return self
@@ -88,7 +88,7 @@ class Trainable(abc.ABC):
         return held
 
     def process_of(self, params: PyTree) -> Process:
-        """The process with its parameters among these, or frozen; as it is at first where they are shapes."""
+        """The process with its parameters among these, or frozen; at its initial schedule where they are shapes."""
         own = params.get("process", {})
         shapes = any(isinstance(leaf, jax.ShapeDtypeStruct) for leaf in jax.tree.leaves(own))
         return self.sde if self.is_frozen or shapes or not own else self.sde.with_params(own)
@@ -98,32 +98,32 @@ class Trainable(abc.ABC):
 
     @property
     def state_shapes(self) -> TrainState:
-        """Of `init_state`, without tracing the network again."""
+        """Shapes of `init_state`, without tracing the network again."""
         return jax.eval_shape(lambda params: initial_state(params, self.optimizer, self.profiles), self.param_shapes)
 
     @property
     def centered(self) -> bool:
-        """Whether images enter the network as they are; those in [0, 1] do so as 2x - 1."""
+        """Whether images enter the network unchanged; images in [0, 1] enter as 2x - 1."""
         return self.scaling != images.UNIT
 
     @property
     def profiles(self) -> ema.Profiles:
-        """Of the averages that are kept, by the config as it is now: a training inherits values of its workdir."""
+        """Profiles of the averages that are kept, by the current config: training inherits values from its workdir."""
         return ema.profiles_of(self.config.ema.profiles, self.config.optim.ema_rate, self.config.optim.ema_schedule)
 
     @property
     def cond_entries(self) -> Entries:
-        """The entries of a condition that come with the images in training and evaluation."""
+        """Entries of the condition that come with the images in training and evaluation."""
         return getattr(self.network, "cond_entries", {})
 
     @property
     def num_classes(self) -> int:
-        """Number of classes that labels can be; 0 without labels."""
+        """Number of classes in the labels; 0 without labels."""
         labels = self.cond_entries.get("labels")
         return labels.below or 0 if labels else 0
 
     def blank_cond(self, n: int) -> tuple[Cond, ...]:
-        """A network's arguments for a condition of n samples whose values do not matter; none if it takes none."""
+        """The network's arguments for a condition of n samples with arbitrary values; () if it takes none."""
         entries = getattr(self.network, "cond_entries", {})
         return (blank(entries, n),) if entries else ()
 
@@ -137,14 +137,17 @@ class Trainable(abc.ABC):
         *,
         training: bool = False,
     ) -> PerSample:
-        """Of images in [0, 1], each perturbed by its own key. training: with dropout, and computed as in training."""
+        """The loss of images in [0, 1], each perturbed by its own key.
+
+        training: with dropout, computed as in training.
+        """
 
     def evaluation(
         self, params: PyTree, pixels: Pixels, number: Array | int, indices: Array, cond: Cond | None = None
     ) -> dict[str, PerSample]:
-        """The "loss" of each image, without flips and dropout, and what else `_evaluation` has.
+        """The "loss" of each image, without flips and dropout, and the other arrays of `_evaluation`.
 
-        number: counts passes; indices: the images in one.
+        number: counts passes over the images. indices: of the images, one for each.
         """
         keys = sample_keys(stream(stream(jax.random.key(self.config.seed), Stream.EVAL), number), indices)
         return self._evaluation(params, keys, self._dequantize(keys, images.to_unit(pixels)), cond)
@@ -153,18 +156,18 @@ class Trainable(abc.ABC):
         return {"loss": self.loss(params, keys, x, cond)}
 
     def compute(self, training: bool) -> Compute:
-        """How the network is computed in training, or for losses and likelihoods."""
+        """Options of the network's computation, in training, or for losses and likelihoods."""
         options = self.config.training
         if not training:
             return PRECISIONS[self.config.eval.precision]
         return PRECISIONS[options.precision]._replace(remat=options.remat, fused=True)
 
     def draw(self, keys: Keys, x0: Images) -> tuple[Times, Images]:
-        """A time to perturb each image to, and the standard normal noise to do it by."""
+        """A time and standard normal noise for each image."""
         return self.objective.draw(keys, x0.shape[1:])
 
     def augment(self, keys: Keys, x: Images) -> Images:
-        """What training does to images in [0, 1]: flip, dequantise."""
+        """Images in [0, 1] as training sees them: flipped and dequantised, if the config says so."""
         if self.config.data.random_flip:
             x = images.random_flip(stream(keys, Stream.FLIP), x)
         return self._dequantize(keys, x)

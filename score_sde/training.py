@@ -1,4 +1,4 @@
-"""Training of a score network or a classifier in a workdir: its checks, its data, and its part of the loop."""
+"""Training of a score network or a classifier in a workdir: checks, data, and its part of the loop."""
 
 import secrets
 import shutil
@@ -33,7 +33,10 @@ from score_sde.writer import Writer
 
 
 def train_step(experiment: Experiment | Classification) -> Callable[..., tuple[TrainState, Array]]:
-    """(state, pixels, cond=None) -> (state, mean loss or NaN), by the seed, the state's step and the batch only."""
+    """Update (state, pixels, cond=None) -> (state, mean loss or NaN).
+
+    Random by seed, the state's step and batch only.
+    """
     config = experiment.config
 
     def mean_loss(params: PyTree, keys: Keys, pixels: Pixels, cond: Cond | None) -> Array:
@@ -53,17 +56,17 @@ def train_step(experiment: Experiment | Classification) -> Callable[..., tuple[T
 def compiled_step(
     experiment: Experiment | Classification, placement: PyTree
 ) -> Callable[..., tuple[TrainState, Array]]:
-    """`train_step` of all three over all devices; the state, whose shardings are `placement`, is donated."""
+    """The update `train_step`, compiled over all devices; the state, with the shardings `placement`, is donated."""
     return parallel.pmap(
         train_step(experiment), in_axes=(placement, 0, 0), out_axes=(placement, None), donate_argnums=(0,)
     )
 
 
 def accumulated(fn: Callable[..., PyTree], parts: int) -> Callable[..., PyTree]:
-    """The mean of fn(params, *part) over `parts` equal parts of a batch, one after the other in memory.
+    """The mean of fn(params, *part) over `parts` equal parts of a batch, computed one after the other to save memory.
 
-    Each part has rows of all devices, so that none moves. On CPUs the parts are written out, and need as much memory as
-    the whole: in a loop XLA computes the gradient of a convolution's weights without its library, fifty times as slow.
+    Each part has rows from all devices, so that no row moves. On CPUs the loop is unrolled, and saves no memory: in a
+    loop XLA computes the gradient of a convolution's weights without its library, fifty times as slowly.
     """
     if parts == 1:
         return fn
@@ -88,12 +91,12 @@ def train(
     overrides: Mapping[str, Any] | None = None,
     allowed: Collection[str] = (),
 ) -> None:
-    """Trains until `n_iters` updates are made, going on from the last checkpoint that can be read, if there is one.
+    """Trains until `n_iters` updates are made, from the last checkpoint that can be read, if there is one.
 
-    overrides: what was changed on the command line, kept in launch.json so that `eval` and `sample` need not repeat it.
-    allowed: keys of `workdir.CHANGEABLE` that may be others than the checkpoint's; launch.json says which were. Batches
-    are a function of seed, step and batch size: after a change of size, or of the data, the order is the one that a run
-    with these from its start would have at that step, so that some images of the epoch come twice, and some not at all.
+    overrides: values changed on the command line, kept in launch.json so that `eval` and `sample` need not repeat them.
+    allowed: keys of `workdir.CHANGEABLE` that may differ from the checkpoint's; launch.json records them. Batches
+    are a function of seed, step and batch size: after a change of size, or of the data, the order is that of a run
+    which had these values from its start, so that some images of the epoch come twice, and some not at all.
     Raises `UsageError` before anything is written, when the loss or a gradient is no longer finite, and when the last
     checkpoint cannot be saved; `Stopped` after SIGTERM, SIGUSR1 or Ctrl-C, with a last checkpoint.
     """
@@ -128,7 +131,7 @@ def train(
         launch |= {"data": described} | ({"code": code} if code else {})
         launch |= {"changes": history + [each for each in changes if each not in history]}
         kept = {key: earlier[key] for key in ("imported",) if key in earlier}
-        # The config comes last: after a kill between the two the same command finds the same changes.
+        # The config is written last: after a kill between the two writes the same command finds the same changes.
         workdir.write(directory, "launch.json", launch | {"versions": workdir.versions()} | kept)
         workdir.write(directory, "config.json", config.to_dict())
         imported = [kept["imported"]["step"]] if kept else []
@@ -138,7 +141,7 @@ def train(
 
 
 def _check_schedule(config: Config) -> None:
-    """Warns of a run that ends before its learning rate has risen."""
+    """Warns of a run that ends before its learning rate has reached its full value."""
     warmup, updates = config.optim.warmup, config.training.n_iters
     if warmup >= updates and parallel.is_first():
         warn(
@@ -155,7 +158,7 @@ def _fit(
     train_set: data.Source,
     eval_set: data.Source,
 ) -> None:
-    """Passes the experiment through the loop."""
+    """Runs the training loop for the experiment."""
     config, training = experiment.config, experiment.config.training
     shapes, entries, n = experiment.state_shapes, experiment.cond_entries, training.batch_size
     placement = parallel.fully_sharded(shapes, training.fsdp)
@@ -166,14 +169,14 @@ def _fit(
         return ema.average(experiment.profiles, state.ema_params, chosen)
 
     def evaluate(state: TrainState, step: int) -> float:
-        """The loss of one batch, which the step chooses."""
+        """The loss of one batch, chosen by the step."""
         indices = data.batch_indices(len(eval_set), n, seed=config.seed, step=step)
         (order,) = parallel.split(np.arange(n))
         pixels, cond = data.on_devices(eval_set, indices, entries)
         return float(losses_of(averaged(state), pixels, step, order, cond)["loss"].mean())
 
     def compare(state: TrainState, step: int) -> None:
-        """Both weights on the same images and noise; a warning where the average is the worse."""
+        """Compares averaged and raw weights on the same images and noise; warns if the average is worse."""
         found: dict[str, list[averages.Arrays]] = {"raw": [], "averaged": []}
         for first in range(0, min(len(eval_set), averages.IMAGES), n):
             numbers = np.arange(first, first + n)
@@ -202,7 +205,7 @@ def _fit(
     sample = _sampling(experiment) if training.snapshot_sampling and isinstance(experiment, Experiment) else None
 
     def draw(state: TrainState, step: int, run: Running) -> None:
-        """The sheet of a snapshot: again after a kill, unless it was whole."""
+        """Draws the sheet of a snapshot, unless an earlier launch has finished it."""
         if step % training.snapshot_freq:
             return
         if step == run.start and parallel.all_agree(_sheet(directory, step).exists()):
@@ -238,7 +241,7 @@ def _fit(
 
 
 def _check_space(directory: Path, experiment: Experiment | Classification) -> None:
-    """Raises `UsageError` where not even one checkpoint has space."""
+    """Raises `UsageError` if there is not enough disk space for even one checkpoint."""
     needed = tree_bytes(experiment.state_shapes)
     free = shutil.disk_usage(directory).free
     if free < needed:
@@ -263,7 +266,7 @@ def load_data(config: Config, *, train: bool) -> data.Source:
 
 
 def _described(source: data.Source) -> dict[str, Any]:
-    """What tells a split from another; the digest of one in memory is another than that of the same one on disk."""
+    """Identity of a split; in-memory and on-disk digests differ."""
     return {"images": len(source), source.digested: source.digest()}
 
 
@@ -272,7 +275,7 @@ def _sheet(directory: Path, step: int) -> Path:
 
 
 def _sheet_cond(experiment: Experiment, source: data.Source, n: int) -> Cond | None:
-    """The null condition where the network has learned it, else classes in turn, or those of the source's images."""
+    """Condition of a snapshot's sheet: null if the network has learned that, else classes in turn, or the source's."""
     cond = experiment.cond_in_turn(n)
     if cond is None or list(cond) == ["labels"]:
         return cond
@@ -293,7 +296,7 @@ def _sample_sheet(
     writer: Writer,
     notice: Notice,
 ) -> None:
-    """One batch of samples with these parameters, written to samples/snapshots/ as .npz and .png."""
+    """Draws one batch of samples with these parameters, and writes it to samples/snapshots/ as .npz and .png."""
     key = stream(stream(jax.random.key(experiment.config.seed), Stream.SAMPLE), step)
     keys = sample_keys(key, jnp.arange(experiment.config.training.batch_size))
     with bar(f"samples at step {step}", len(keys), "img") as progress:
@@ -317,7 +320,7 @@ def _sample_sheet(
 
 
 def _keep_batch(directory: Path, step: int, indices: np.ndarray) -> str:
-    """Writes diverged.json; what to say of it."""
+    """Writes diverged.json, and returns the words of the message that point to it."""
     try:
         workdir.write(directory, "diverged.json", {"step": step, "indices": indices.tolist()})
     except UsageError as error:

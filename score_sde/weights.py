@@ -1,16 +1,16 @@
-r"""Weights of the squared error at each time, as factors on that of eps.
+r"""Weights: the factor on the squared error of eps at each time.
 
-The same loss has the factor w (alpha / sigma)^2 on the error of x_0. With k = sigma / alpha and its logarithm's
-derivative L by t,
+The same loss, written with the error of x_0, has the factor w (alpha / sigma)^2. With k = sigma / alpha and
+L = d log k / dt,
 
-| row           | w, on the error of eps | which is                                    |
+| row           | w, on the error of eps | that is                                     |
 |---------------|------------------------|---------------------------------------------|
 | `noise`       | 1                      | the paper's and DDPM's                      |
-| `likelihood`  | g^2 / sigma^2 = 2 L    | twice a bound on the negative log-likelihood |
+| `likelihood`  | g^2 / sigma^2 = 2 L    | twice the bound on -log p                   |
 | `edm`         | (k^2 + s^2) / s^2      | 1 on the error of `edm`'s F                 |
-| `min_snr`     | min(1, gamma k^2)      | min(SNR, gamma) on that of x_0              |
-| `velocity`    | (sigma L)^2            | 1 on that of the velocity                   |
-| `uncertainty` | that of `base`         | learned, to have errors of one size         |
+| `min_snr`     | min(1, gamma k^2)      | min(SNR, gamma) on the error of x_0         |
+| `velocity`    | (sigma L)^2            | 1 on the error of the velocity              |
+| `uncertainty` | w of `base`            | divided by a learned e^u, see `Uncertainty` |
 """
 
 import abc
@@ -36,7 +36,10 @@ REDUCTIONS: dict[str, Callable[[Array, tuple[int, ...]], PerSample]] = {
 
 @dataclasses.dataclass(frozen=True)
 class Weight(abc.ABC):
-    """A factor on the squared error of eps at each time. reduction: over an image's pixels, of `REDUCTIONS`."""
+    """Base class: a factor w(t) on the squared error of eps.
+
+    reduction: how the errors of an image's pixels become one number, a name in `REDUCTIONS`.
+    """
 
     reduction: str = "mean"
 
@@ -45,32 +48,32 @@ class Weight(abc.ABC):
 
     @abc.abstractmethod
     def on_noise(self, process: Process, t: Times) -> PerSample:
-        """w(t) of eq. (1), the factor on |eps^ - eps|^2."""
+        """The factor w(t) on |eps^ - eps|^2."""
 
     def on_x0(self, process: Process, t: Times) -> PerSample:
-        """The factor on |x_0^ - x_0|^2, for the same loss."""
+        """The factor on |x_0^ - x_0|^2 in the same loss."""
         return self.on_noise(process, t) / jnp.square(process.noise_level(t))
 
     def reduce(self, values: Images) -> PerSample:
-        """One number for each image."""
+        """One number for each image, from the numbers of its pixels."""
         return REDUCTIONS[self.reduction](values, tuple(range(1, values.ndim)))
 
     def balanced(self, loss: PerSample, process: Process, t: Times, number: PerSample) -> PerSample:
-        """The loss with what a learned weight makes of it. number: what `reduce` gives for ones."""
+        """The loss after a learned weight has been applied to it. number: the result of `reduce` for ones."""
         return loss
 
     def init_params(self) -> PyTree:
-        """Parameters of a learned weight, {} for one without."""
+        """Initial parameters of a learned weight; {} for a weight without any."""
         return {}
 
     def with_params(self, params: PyTree) -> "Weight":
-        """The weight with these parameters."""
+        """A copy of the weight with these parameters."""
         return self
 
 
 @dataclasses.dataclass(frozen=True)
 class NoiseWeight(Weight):
-    """1 on the error of eps: DDPM's simple loss, and the paper's lambda(t) = sigma^2 on that of the score."""
+    """Simple weight, 1 on the error of eps: DDPM's simple loss, and the paper's lambda(t) = sigma^2 on the score's."""
 
     def on_noise(self, process: Process, t: Times) -> PerSample:
         return jnp.ones_like(t)
@@ -78,7 +81,7 @@ class NoiseWeight(Weight):
 
 @dataclasses.dataclass(frozen=True)
 class LikelihoodWeight(Weight):
-    """g^2 / sigma^2: half of it, summed over pixels, bounds the likelihood (Song et al., 2021; VDM)."""
+    """Likelihood weight g^2 / sigma^2: half of the sum over pixels bounds -log p (Song et al., 2021; VDM)."""
 
     def on_noise(self, process: Process, t: Times) -> PerSample:
         return jnp.square(process.g(t) / process.sigma(t))
@@ -86,7 +89,10 @@ class LikelihoodWeight(Weight):
 
 @dataclasses.dataclass(frozen=True)
 class KarrasWeight(Weight):
-    """(k^2 + s^2) / (k s)^2 on the error of x_0, k = sigma / alpha, s = sigma_data (Karras et al., 2022, table 1)."""
+    """EDM's weight (k^2 + s^2) / (k s)^2 on the error of x_0 (Karras et al., 2022, table 1).
+
+    k = sigma / alpha, s = sigma_data.
+    """
 
     sigma_data: float = 0.5
 
@@ -96,7 +102,7 @@ class KarrasWeight(Weight):
 
 @dataclasses.dataclass(frozen=True)
 class MinSNR(Weight):
-    """min(SNR, gamma) on the error of x_0, SNR = (alpha / sigma)^2 (Hang et al., 2023)."""
+    """Min-SNR weight: min(SNR, gamma) on the error of x_0, SNR = (alpha / sigma)^2 (Hang et al., 2023)."""
 
     gamma: float = 5.0
 
@@ -111,7 +117,7 @@ class MinSNR(Weight):
 
 @dataclasses.dataclass(frozen=True)
 class VelocityWeight(Weight):
-    """1 on the error of the velocity alpha' x_0 + sigma' eps: flow matching's loss."""
+    """Velocity weight: 1 on the error of the velocity alpha' x_0 + sigma' eps, flow matching's loss."""
 
     def on_noise(self, process: Process, t: Times) -> PerSample:
         return jnp.square(process.sigma(t) * log_noise_rate(process, t))
@@ -119,12 +125,12 @@ class VelocityWeight(Weight):
 
 @dataclasses.dataclass(frozen=True)
 class Uncertainty(Weight):
-    """w / e^u |error|^2 + u with a learned u of the noise level (Karras et al., 2024, "EDM2", eq. 14 and 21).
+    """Learned weight: w / e^u |error|^2 + u, with a learned u of the noise level (Karras et al., 2024, EDM2, eq. 14).
 
-    At its least e^u is the expected weighted error, so that all noise levels have gradients of one size. u is linear in
-    Fourier features of log(sigma / alpha) / 4, and 0 at first. It is no part of the network's prediction.
+    At the loss's minimum e^u is the expected weighted error, so that the gradients of all noise levels have one size.
+    u is linear in Fourier features of log(sigma / alpha) / 4 (eq. 21) and starts at 0. It does not enter predictions.
 
-    base: the weight w, of `WEIGHTS`; sigma_data and gamma are its arguments if it has them. features: how many.
+    base: the weight w, a name in `WEIGHTS`; sigma_data and gamma are its arguments, if it has them. features: how many.
     """
 
     base: str = "edm"
@@ -150,12 +156,12 @@ class Uncertainty(Weight):
         return loss * jnp.exp(-u) + number * u
 
     def u(self, process: Process, t: Times) -> PerSample:
-        """The logarithm of the expected weighted error, as learned."""
+        """The learned logarithm of the expected weighted error."""
         params = self.init_params() if self.params is None else self.params
         return params["bias"] + jnp.sum(self.waves(process, t) * params["kernel"], axis=1)
 
     def waves(self, process: Process, t: Times) -> Float[Array, "b n"]:
-        """The Fourier features, n = 2 `features`."""
+        """Fourier features of the noise level, n = 2 `features`."""
         angle = jnp.log(process.noise_level(t))[:, None] / 4 * jnp.asarray(self._frequencies(), jnp.float32)
         return jnp.concatenate([jnp.cos(angle), jnp.sin(angle)], axis=1) * math.sqrt(2)
 
@@ -166,7 +172,10 @@ class Uncertainty(Weight):
         return dataclasses.replace(self, params=params)
 
     def _frequencies(self) -> np.ndarray:
-        """2 pi times standard normal numbers, as EDM2 draws them; here evenly among the positive quantiles."""
+        """Frequencies 2 pi q, with q spread evenly over the positive normal quantiles.
+
+        EDM2 draws normal numbers instead.
+        """
         quantiles = (np.arange(self.features) + 0.5) / (2 * self.features) + 0.5
         return 2 * math.pi * np.array([NormalDist().inv_cdf(quantile) for quantile in quantiles])
 

@@ -25,18 +25,18 @@ from score_sde.config import ALLOWED, FREE_KEYS, FREE_SECTIONS, INHERITED, Confi
 from score_sde.errors import UsageError, one_of
 from score_sde.files import replace
 
-# What a training may go on with if it is told to: the state means the same under either value. DATA: other images;
-# CODE: other files that import paths are defined in.
+# Keys that --allow_change may change during a training: the state means the same under either value. DATA: other
+# images; CODE: changed files that define import paths.
 DATA, CODE = "data", "code"
 CHANGEABLE = (DATA, CODE, *ALLOWED)
-# Keys that tell most of how two runs differ.
+# Keys that best describe how two runs differ.
 TELLING = ("process.name", "sde.name", "parameterization.name", "data.dataset", "model.name")
-NAMED = 10  # keys that differ
+NAMED = 10  # differing keys in a message
 PACKAGES = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "numpy")
 
 
 def flatten(config: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    """{"training.n_iters": 1, ...}; tuples become lists, as in JSON."""
+    """The flattened config, {"training.n_iters": 1, ...}; tuples become lists, as in JSON."""
     flat = {}
     for key, value in config.items():
         if isinstance(value, Mapping):
@@ -47,7 +47,7 @@ def flatten(config: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
 
 
 def read(workdir: Path, name: str) -> dict[str, Any]:
-    """A JSON file of the workdir, {} if it has none. Raises `UsageError` if it cannot be parsed."""
+    """Reads a JSON file of the workdir; {} if it is missing. Raises `UsageError` if it cannot be parsed."""
     path = Path(workdir) / name
     if not path.exists():
         return {}
@@ -58,13 +58,13 @@ def read(workdir: Path, name: str) -> dict[str, Any]:
 
 
 def write(workdir: Path, name: str, content: Any) -> None:
-    """Replaces a JSON file whole. Raises `UsageError` if it cannot."""
+    """Replaces a JSON file as a whole. Raises `UsageError` if it cannot."""
     text = json.dumps(content, indent=2) + "\n"
     replace(Path(workdir) / name, lambda file: file.write(text.encode()))
 
 
 def stored_config(workdir: Path) -> Config:
-    """The config of a workdir's last launch, with the keys that were added since. Raises `UsageError` without one."""
+    """The config of a workdir's last launch, completed with keys added since. Raises `UsageError` without one."""
     stored = read(workdir, "config.json")
     if not stored:
         raise UsageError(f"{workdir} has no config.json; train first: --mode=train --config=FILE --workdir={workdir}.")
@@ -72,7 +72,7 @@ def stored_config(workdir: Path) -> Config:
 
 
 def checkpoint_steps(workdir: Path) -> list[int]:
-    """Steps with a checkpoint. Raises `UsageError` if there are none."""
+    """Steps with a checkpoint, ascending. Raises `UsageError` if there are none."""
     steps = checkpoints.steps(Path(workdir) / "checkpoints")
     if not steps or not read(workdir, "config.json"):
         raise UsageError(f"No checkpoint in {workdir}; train first: --mode=train with the same --config and --workdir.")
@@ -80,13 +80,13 @@ def checkpoint_steps(workdir: Path) -> list[int]:
 
 
 def identity(config: Mapping[str, Any]) -> dict[str, Any]:
-    """The flattened config without what may change between launches."""
+    """The flattened config without keys that may change between launches."""
     flat = flatten(config)
     return {key: flat[key] for key in flat if key not in FREE_KEYS and key.split(".")[0] not in FREE_SECTIONS}
 
 
 def inherit(workdir: Path, config: Any, overrides: Collection[str]) -> None:
-    """Takes the `INHERITED` values of a workdir with checkpoints into a config, but for those in `overrides`."""
+    """Copies the `INHERITED` values of a workdir with checkpoints into a config, except those in `overrides`."""
     if not checkpoints.steps(Path(workdir) / "checkpoints") or not (stored := read(workdir, "config.json")):
         return
     flat = flatten(completed(stored))
@@ -94,7 +94,7 @@ def inherit(workdir: Path, config: Any, overrides: Collection[str]) -> None:
 
 
 def check_allowed(keys: Collection[str]) -> None:
-    """Raises `UsageError` for a key that no training can go on with another value of."""
+    """Raises `UsageError` for a key that no training may change."""
     for key in keys:
         one_of("key of --allow_change", key, CHANGEABLE)
 
@@ -102,9 +102,10 @@ def check_allowed(keys: Collection[str]) -> None:
 def check_same_run(
     workdir: Path, config: Mapping[str, Any], allowed: Collection[str] | None = None
 ) -> dict[str, tuple[Any, Any]]:
-    """The values of the workdir's checkpoints and of the config, where these differ; only `FREE_*` and `allowed` may.
+    """The allowed changes of values from the workdir's checkpoints to the config, by key.
 
-    allowed: of `CHANGEABLE`, for a training; None for what does not train. Raises `UsageError` if others differ.
+    allowed: keys of `CHANGEABLE`, for a training; None for other programs. Raises `UsageError` if keys other than
+    `FREE_*` and `allowed` differ.
     """
     if not checkpoints.steps(Path(workdir) / "checkpoints"):
         return {}
@@ -115,7 +116,7 @@ def check_same_run(
     changed = [key for key in sorted(stored.keys() | wanted.keys()) if stored.get(key) != wanted.get(key)]
     different = [key for key in changed if key not in (allowed or ())]
     if different:
-        # First what tells most: the SDE, network or data set.
+        # First the most telling: the SDE, network or data set.
         told = sorted(different, key=lambda key: (key not in TELLING, key))[:NAMED]
         each = "; ".join(f"{key}={stored.get(key)!r}, not {wanted.get(key)!r}" for key in told)
         others = f"; and {len(different) - len(told)} more keys" if len(different) > len(told) else ""
@@ -131,11 +132,11 @@ def check_same_run(
 def check_same_data(
     workdir: Path, path: str, splits: Mapping[str, Mapping[str, Any]], allowed: Collection[str] = ()
 ) -> dict[str, tuple[Any, Any]]:
-    """What is known of the data at the workdir's last launch and now, where a split has changed, if it is allowed to.
+    """The allowed changes of the data since the workdir's last launch: descriptions of changed splits, before and now.
 
-    path: of the data now; elsewhere they are the same if their digest is. splits: what is known of each, by name. What
-    was not known of it then is not compared. Raises `UsageError` if the workdir has checkpoints, and was trained on
-    other data.
+    path: of the data now; data that have moved are the same if their digest is. splits: a description of each split, by
+    name; only facts that were recorded then are compared. Raises `UsageError` if the workdir has checkpoints, and was
+    trained on other data.
     """
     if not checkpoints.steps(Path(workdir) / "checkpoints"):
         return {}
@@ -167,7 +168,7 @@ def check_same_data(
 
 
 def versions() -> dict[str, str]:
-    """Of Python and of the packages that can move a number."""
+    """Versions of Python and of the packages that can move a number."""
     found = {"score_sde": __version__, "python": platform.python_version()}
     for package in PACKAGES:
         try:

@@ -1,4 +1,4 @@
-"""What a run leaves to read: metrics.jsonl, mirrored to Weights & Biases when that is switched on."""
+"""Writer of metrics.jsonl, mirrored to Weights & Biases if that is switched on."""
 
 import contextlib
 import errno
@@ -18,16 +18,17 @@ from score_sde.errors import warn
 from score_sde.files import replace
 from score_sde.parallel import is_first
 
-WANDB_SECONDS = 30  # that it may take to start, and to finish
+WANDB_SECONDS = 30  # that wandb may take to start, and to finish
 
 
 class Writer:
     """Appends one JSON object a line to `workdir/metrics.jsonl`; lines after `start_step` are dropped first.
 
-    Lines that cannot be written, on a full disk say, are kept and written with later ones. The first process writes.
+    Lines that cannot be written, for example on a full disk, are kept and written with later ones. Only the first
+    process writes.
 
-    wandb: {"mode": "disabled" | "offline" | "online", "project": str, "name": str, "id": str}. Nothing that goes wrong
-    with it stops the run: it is said once, and the mirror ends. Use as a context manager.
+    wandb: {"mode": "disabled" | "offline" | "online", "project": str, "name": str, "id": str}. An error of wandb does
+    not stop the run: it is printed once, and the mirror ends. Use as a context manager.
     """
 
     def __init__(self, workdir: Path, start_step: int, wandb: dict[str, Any], config: dict[str, Any]):
@@ -35,7 +36,7 @@ class Writer:
         lines = read_lines(self.path, start_step)
         self.last = {name: value for line in lines for name, value in line.items()}  # the last value of each name
         self._unwritten = b""
-        self._said: OSError | None = None  # what is wrong with the disk, once it is said
+        self._said: OSError | None = None  # the disk's error, once it has been printed
         self._wandb = None
         self._file = None
         if not is_first():
@@ -70,7 +71,7 @@ class Writer:
             warn(f"wandb is off from here on ({reason}); metrics.jsonl goes on.")
 
     def scalars(self, step: int, **values: SupportsFloat) -> None:
-        """One line: step, the values, and the time in seconds since the epoch, which never runs backwards."""
+        """Writes one line: step, values, and the time in seconds since the epoch, which never runs backwards."""
         values = {name: float(value) for name, value in values.items()}
         now = max(round(time.time(), 3), self.last.get("time", 0.0))
         line = {"step": step, **values, "time": now}
@@ -83,7 +84,7 @@ class Writer:
             self._try(lambda: self._wandb.log(values, step=step))
 
     def _write(self, file: FileIO) -> None:
-        """Appends the lines that wait; all of them or none."""
+        """Appends the waiting lines, all of them or none."""
         try:
             file.seek(self._size)
             if file.write(self._unwritten) < len(self._unwritten):
@@ -99,7 +100,7 @@ class Writer:
         self._unwritten, self._said = b"", None
 
     def image(self, step: int, name: str, sheet: np.ndarray) -> None:
-        """A picture, uint8 (H, W, 3), for wandb only."""
+        """Sends a picture, uint8 (H, W, 3), to wandb only."""
         if self._wandb is not None:
 
             def log():
@@ -110,7 +111,7 @@ class Writer:
             self._try(log)
 
     def sync(self) -> None:
-        """Has the lines written so far outlast a power cut, as a checkpoint that is saved after them does."""
+        """Makes the lines written so far survive a power cut, like the checkpoint that is saved next."""
         if self._file is not None:
             self._write(self._file)
             with contextlib.suppress(OSError):
@@ -129,7 +130,7 @@ class Writer:
             self._try(self._finish_wandb)
 
     def _finish_wandb(self) -> None:
-        """Waits for uploads, but not for ever: without a network they do not end."""
+        """Waits for uploads, but not for ever, since without a network they do not end."""
         thread = threading.Thread(target=self._wandb.finish, daemon=True)
         thread.start()
         thread.join(WANDB_SECONDS)
@@ -138,9 +139,9 @@ class Writer:
 
 
 def read_lines(path: Path, last_step: float = math.inf, *, tail: int | None = None) -> list[dict[str, Any]]:
-    """The lines of metrics.jsonl up to a step; one that is being written, or that a kill has cut short, is none.
+    """The lines of metrics.jsonl up to a step, without one that is unfinished or that a kill has cut short.
 
-    tail: those of so many bytes at its end.
+    tail: read only this many bytes at the end.
     """
     if not path.exists():
         return []

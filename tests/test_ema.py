@@ -135,8 +135,8 @@ PROFILES = [f"--config.ema.profiles={name}" for name in ("power:0.05", "power:0.
 @pytest.mark.parametrize(
     ("flags", "words"),
     [
-        ([*PROFILES, "--config.optim.ema_rate=0.99"], "optim.ema_rate says nothing where ema.profiles=("),
-        ([*PROFILES, "--config.optim.ema_schedule=ramp"], "optim.ema_schedule says nothing where ema.profiles=("),
+        ([*PROFILES, "--config.optim.ema_rate=0.99"], "optim.ema_rate has no effect, because ema.profiles=("),
+        ([*PROFILES, "--config.optim.ema_schedule=ramp"], "optim.ema_schedule has no effect, because ema.profiles=("),
         ([*PROFILES, "--config.sampling.ema=power:0.2"], "no average 'power:0.2'; this run has power:0.05, power:0.1."),
         (["--config.sampling.ema=power:0.2"], "this run has ramp:0.995."),
     ],

@@ -35,7 +35,7 @@ CONFIG = str(ROOT / "configs/vp/digits_ddpmpp_continuous.py")
         (["--config.sde.name=vpsd"], "did you mean 'vpsde'"),
         (["--config.sde.name=vesde", "--config.sde.beta_min=0.2"], "Unknown config key 'sde.beta_min'"),
         (["--config.process.name=linear"], "parameterization.name"),
-        (["--config.process.name=linear", "--config.sde.beta_max=3"], "sde.beta_max says nothing"),
+        (["--config.process.name=linear", "--config.sde.beta_max=3"], "sde.beta_max has no effect"),
         (["--config.model.name=ncsnp"], "did you mean 'ncsnpp'"),
         (["--config.model.nonlinearity=swisch"], "did you mean 'swish'"),
         (["--config.sampling.predictor=euler"], "did you mean 'euler_maruyama'"),

@@ -402,7 +402,7 @@ def test_what_is_sent_instead_of_an_archive_is_not_kept(sent, server, tmp_path):
     url, served = server
     (served / "some.zip").write_bytes(sent)
     with pytest.raises(
-        UsageError, match=rf"What {url}/some.zip sends is not .* put some.zip in .*config.data.archives"
+        UsageError, match=rf"The download from {url}/some.zip is not .* put some.zip in .*config.data.archives"
     ):
         fetched(archive_of(b"right one", url), tmp_path / "new")
     assert not list((tmp_path / "new").iterdir())

@@ -91,7 +91,7 @@ def test_what_does_not_go_together_is_one_sentence(values, words):
 )
 def test_a_key_of_the_papers_is_not_overridden_where_a_section_takes_its_place(values, override):
     check_overrides(of(), [override])
-    with pytest.raises(UsageError, match=f"{override} says nothing"):
+    with pytest.raises(UsageError, match=f"{override} has no effect"):
         check_overrides(of(**values), [override])
 
 

@@ -127,7 +127,7 @@ PC = "--config.sampling.method=pc"
         (["--config.sampling.method=adaptive"], "infinite at t = 1 of Linear; set sampling.method=ode"),
         (["--config.times.name=chain"], "Linear has no chain"),
         (["--config.parameterization.name=edm", "--config.data.centered=False"], "set data.centered=True"),
-        (["--config.sde.beta_max=10.0"], "sde.beta_max says nothing where process.name=linear takes its place"),
+        (["--config.sde.beta_max=10.0"], "sde.beta_max has no effect, because process.name=linear replaces it"),
         (["--config.training.cond_dropout=('tokens',)"], "takes no condition; leave training.cond_dropout empty"),
     ],
 )
@@ -150,7 +150,7 @@ def test_what_a_flow_does_not_have_is_one_sentence_before_anything_is_written(ar
 def test_the_old_and_the_new_key_are_refused_in_a_program_of_ones_own(values, override, tiny_config, tmp_path):
     config = tiny_config()
     config.update_from_flattened_dict(values | {"sampling.method": "ddim"})
-    with pytest.raises(UsageError, match=f"{override} says nothing"):
+    with pytest.raises(UsageError, match=f"{override} has no effect"):
         train(config, tmp_path / "run", dict.fromkeys([*values, override], 0.5))
     assert not list(tmp_path.iterdir())
 
@@ -159,7 +159,7 @@ def test_a_replaced_key_is_told_as_one_that_says_nothing(capsys):
     command = ["score_sde", "--config=configs/flow/digits_ddpmpp_velocity.py", "--mode=describe"]
     assert main(command) == 0
     output = capsys.readouterr().out
-    assert "sde.beta_max = 20.0  (says nothing: process.name=linear takes its place)" in output
+    assert "sde.beta_max = 20.0  (no effect: process.name=linear replaces it)" in output
     assert "objective: process Linear(" in output and "parameterization Velocity(" in output
 
 

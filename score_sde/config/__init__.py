@@ -1,10 +1,10 @@
-"""The config: each key stands once, in a table, from which all else follows.
+"""The config: one table in which each key stands once, and everything that follows from it.
 
-keys                                          a key: default, sentence, values, when it may differ
+keys                                          one key: default, sentence, values, when it may differ
 training_keys, sampling_keys, argument_keys   the table
 table                                         all of it: older workdirs, moved keys, what may differ
-tree                                          `Config`, a tree of values that takes what the table says
-rules                                         whole configs: options that make no sense together
+tree                                          `Config`, a tree of values that the table allows
+rules                                         checks of whole configs: options that make no sense together
 explanation                                   keys explained, on a terminal and in configs/KEYS.md
 
 A new key is one row.

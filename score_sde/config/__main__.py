@@ -1,4 +1,4 @@
-"""`python -m score_sde.config`: writes the page of all keys to standard output, for configs/KEYS.md."""
+"""Writer of the page of all keys, to standard output, for configs/KEYS.md: `python -m score_sde.config`."""
 
 from score_sde.config.explanation import page
 

@@ -1,8 +1,8 @@
 """Keys of the sections that name a class and hold its arguments.
 
 Each field of each class of the package has a row. `process`, `parameterization`, `times` and `weight` hold the
-arguments of all classes of their dictionary, None being a class's own default; `sde` and `model` hold those of the
-class that is chosen, as presets set them. A class at an import path has arguments of its own, which have no row.
+arguments of all classes in their dictionary, None being a class's own default; `sde` and `model` hold those of the
+chosen class, as presets set them. A class at an import path has its own arguments, without rows here.
 """
 
 import dataclasses
@@ -14,12 +14,12 @@ Ints, Floats = tuple[int, ...], tuple[float, ...]
 
 
 def _argument(kind: Any, sentence: str, values: str = "") -> Key:
-    """An argument that a config leaves to the class where it is None."""
+    """An argument for which None stands for the class's own default."""
     return Key(None, sentence, values, kind=kind)
 
 
 def _required(keys: dict[str, Key]) -> dict[str, Key]:
-    """The same keys in a section that holds the arguments of one class."""
+    """The same keys for a section that holds the arguments of one class."""
     return {name: dataclasses.replace(key, default=ABSENT) for name, key in keys.items()}
 
 
@@ -46,7 +46,7 @@ PROCESS = {
     "s": _argument(float, "Offset of the cosine schedule, which keeps the first noise levels from being too small"),
     "noise_min": _argument(float, "Noise level sigma / alpha at t = 0 of the learned schedule"),
     "noise_max": _argument(float, "Noise level sigma / alpha at t = 1 of the learned schedule"),
-    "pieces": _argument(int, "Pieces of [0, 1] in each of which the learned schedule's rate is linear, at least 1"),
+    "pieces": _argument(int, "Pieces of [0, 1] on each of which the learned schedule's rate is linear, at least 1"),
 }
 PARAMETERIZATION = {
     "name": Key(
@@ -56,8 +56,8 @@ PARAMETERIZATION = {
         takes_path=True,
         replaces=("model.scale_by_sigma",),
     ),
-    "noise_cond": _argument(str, "How the network is told the time", "score_sde.parameterization:NOISE_CONDS"),
-    "time_scale": _argument(float, "Factor on t where the network is told the time; the paper's is 999"),
+    "noise_cond": _argument(str, "Noise condition that tells the time", "score_sde.parameterization:NOISE_CONDS"),
+    "time_scale": _argument(float, "Factor on t in the noise condition `time`; the paper's is 999"),
     "sigma_data": _argument(float, "Standard deviation of the data in model range, of edm; CIFAR-10's is 0.5"),
 }
 TIMES = {
@@ -100,7 +100,7 @@ ENCODER = {
         takes_path=True,
     ),
     "size": _argument(int, "Length of the vector that comes with each image, at least 1"),
-    "entry": _argument(str, "Name of the condition's entry; the data set gives the same"),
+    "entry": _argument(str, "Name of the condition's entry, the same as in the data set"),
     "features": _argument(int, "Width of the encoder's embedding, at least 1"),
 }
 
@@ -123,7 +123,7 @@ MODEL = {
             "attn_resolutions": _argument(Ints, "Heights, in pixels, of feature maps with attention"),
             "dropout": _argument(float, "Probability of dropout in residual blocks"),
             "nonlinearity": _argument(str, "Activation between layers", "score_sde.models.layers:ACTIVATIONS"),
-            "conditional": _argument(bool, "Whether the network is told the noise level"),
+            "conditional": _argument(bool, "Whether the network takes the noise level"),
             "embedding_type": _argument(str, "Embedding of the noise level: fourier or positional"),
             "fourier_scale": _argument(float, "Standard deviation of the frequencies of the Fourier embedding"),
             "resblock_type": _argument(str, "Residual block: ddpm or biggan"),
@@ -135,7 +135,7 @@ MODEL = {
             "progressive_input": _argument(str, "Image pyramid at the input: none, input_skip or residual"),
             "progressive_combine": _argument(str, "How the input pyramid joins the features: sum or cat"),
             "init_scale": _argument(float, "Scale at which the last convolution of each block starts"),
-            "num_classes": _argument(int, "Number of classes that NCSN++ and DDPM++ can be told; 0: none"),
+            "num_classes": _argument(int, "Number of classes that NCSN++ and DDPM++ take; 0: none"),
             "interpolation": _argument(str, "Interpolation of RefineNets", "score_sde.models.ncsn:INTERPOLATIONS"),
             "blocks_per_group": _argument(int, "Blocks n in each of three groups, for a depth of 6 n + 4"),
             "channel_multiplier": _argument(int, "Factor on the 16, 32 and 64 channels of the groups"),

@@ -1,4 +1,4 @@
-"""Keys explained: on a terminal for a config, and as the page configs/KEYS.md."""
+"""Explanations of keys: on a terminal for a config, and as the page configs/KEYS.md."""
 
 from collections.abc import Iterator, Mapping
 from typing import Any
@@ -10,8 +10,8 @@ from score_sde.errors import UsageError, nearest
 HEAD = """\
 # Keys of a config
 
-Written by `python -m score_sde.config`; `python -m score_sde --config=FILE --mode=describe --explain=SECTION` says the
-same of a config's own values. A key may differ from the value that a run began with where the last column says so:
+Written by `python -m score_sde.config`; `python -m score_sde --config=FILE --mode=describe --explain=SECTION` explains
+a config's own values. The last column says when a key may differ from its value at the start of a run:
 
 | letter | may differ |
 |---|---|
@@ -20,10 +20,10 @@ LETTERS = {"NEVER": "-", "ALLOWED": "a", "LAUNCH": "l", "MACHINE": "m", "LATER":
 
 
 def explained(values: Mapping[str, Any], prefix: str = "") -> Iterator[str]:
-    """Lines of `key = value`, and under each one that says what it is, what it can be, and when it may differ.
+    """Lines of `key = value`, each followed by a line on its meaning, its values, and when it may differ.
 
     Args:
-        values: Of a config, flattened: {"optim.lr": 2e-4, ...}.
+        values: A flattened config: {"optim.lr": 2e-4, ...}.
         prefix: A section or a key; "" for all.
 
     Raises:

@@ -1,7 +1,7 @@
-"""A key of the config: its default, its sentence, the values that it takes, and when it may differ.
+"""Keys of the config: default, sentence, values, and when a key may differ.
 
-A key has one of these kinds. Each takes NumPy's and JAX's scalars too, and a tuple lists and arrays; plain values of
-Python are stored, which JSON holds.
+A key has one of these kinds. Each also takes NumPy's and JAX's scalars, and a tuple also takes lists and arrays; they
+are stored as plain Python values, which JSON can hold.
 
 | kind                                | a default  | values on a command line              |
 |-------------------------------------|------------|---------------------------------------|
@@ -22,17 +22,17 @@ from typing import Any
 
 from score_sde.errors import UsageError, one_of
 
-ABSENT: Any = object()  # the default of a key that stands in a config only where a preset puts it
+ABSENT: Any = object()  # the default of a key that only presets put into a config
 SAME: Any = object()  # an older workdir without the key means its default
 
 
 class Differs(enum.Enum):
-    """When a key may have another value than the one that a run began with, in words that follow "may differ"."""
+    """Reasons why a key may have another value than at the start of a run, in words that follow "may differ"."""
 
     NEVER = "in no launch, since another value is another run"
     ALLOWED = "in a training that goes on, by --allow_change"
     LAUNCH = "between launches of a training"
-    MACHINE = "in every program, as it is the machine's"
+    MACHINE = "in every program, as it depends on the machine"
     LATER = "in every program, as no trained number depends on it"
 
 
@@ -45,20 +45,20 @@ class Key:
     """One key of the config.
 
     Attributes:
-        default: The value of a config that says nothing; None makes the key nullable.
+        default: The value where a config sets none; None makes the key nullable.
         sentence: What the key is, in one sentence without a full stop.
         values: An interval, as "[0, 1)"; or choices, as a tuple or as "module:NAME", dictionaries that are looked up
             when a value is checked. "" where the class or function that takes the value checks it.
         differs: When the key may differ; None stands for its section's.
         kind: `bool`, `int`, `float`, `str` or a `tuple[KIND, ...]`; by default the type of the default.
-        any_case: Whether upper case is taken for lower.
-        others: Whether `values` are only some of those there are.
+        any_case: Whether upper case counts as lower case.
+        others: Whether further values than `values` exist.
         takes_path: Whether an import path, "module:attribute", may stand for a choice.
         moves_numbers: Whether any number depends on the key.
-        older: What a workdir means that was written before the key was there, `SAME` for the default.
-        older_of: The names in the key's section for which it does; () for all.
-        inherited: Whether a run that goes on keeps the value that it began with, whatever the default is by now.
-        replaces: Keys or sections that say nothing where this one is set.
+        older: The value in a workdir that is older than the key, `SAME` for the default.
+        older_of: The names in the key's section to which `older` applies; () for all.
+        inherited: Whether a run that goes on keeps its first value, whatever the default is by now.
+        replaces: Keys or sections that have no effect where this one is set.
         formerly: Names that the key had in the paper's code.
         name: "section.key", given by the table.
     """
@@ -90,11 +90,11 @@ class Key:
 
     @property
     def python_type(self) -> type:
-        """The type of the key's values, but for None."""
+        """The type of the key's values, apart from None."""
         return tuple if self._items else self.kind
 
     def plain(self, value: Any) -> Any:
-        """The value as Python has it. Raises `UsageError` if it is of another kind.
+        """The value as plain Python. Raises `UsageError` if it is of another kind.
 
         Key(0.1, "Rate", name="optim.lr").plain(np.float32(1))  ->  1.0
         """
@@ -124,7 +124,7 @@ class Key:
 
     @property
     def choices(self) -> tuple[str, ...]:
-        """The names that the key can have; () where it has an interval, or no choices."""
+        """The names that the key can have; () for an interval, or without choices."""
         if isinstance(self.values, tuple) or not self.values or self.values[0] in "[(":
             return self.values if isinstance(self.values, tuple) else ()
         module, _, names = self.values.partition(":")
@@ -132,7 +132,7 @@ class Key:
 
     @property
     def range(self) -> str:
-        """The values in words: "at least 1", "stop, skip"; "" where the key's user checks them."""
+        """The values in words: "at least 1", "stop, skip"; "" where the code that uses the key checks them."""
         if not self.values:
             return ""
         if self.choices:
@@ -147,7 +147,7 @@ class Key:
 
 
 def plain(value: Any) -> Any:
-    """Numbers of NumPy and JAX as Python's, and lists and arrays as tuples."""
+    """The value with NumPy's and JAX's numbers as Python's, and lists and arrays as tuples."""
     if hasattr(value, "tolist") and hasattr(value, "ndim"):
         value = value.tolist()
     return tuple(plain(item) for item in value) if isinstance(value, list | tuple) else value

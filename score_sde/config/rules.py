@@ -1,4 +1,4 @@
-"""Checks of whole configs: each value by its row, then what several of them mean together."""
+"""Checks of whole configs: each value by its row, then combinations of values."""
 
 import importlib
 from collections.abc import Callable, Mapping
@@ -12,7 +12,10 @@ from score_sde.errors import UsageError
 
 
 class Rule(NamedTuple):
-    """Options that make no sense together. broken: whether a config has them; sentence: with its values in braces."""
+    """Options that make no sense together. broken: whether a config has them.
+
+    Sentence: message with values in braces.
+    """
 
     broken: Callable[[Any], bool]
     sentence: str

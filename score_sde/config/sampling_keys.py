@@ -1,4 +1,4 @@
-"""Keys of what is done with a trained network: `sampling`, `guidance`, `eval`, `metrics`, `dequantizer` and `wandb`."""
+"""Keys for the use of a trained network: `sampling`, `guidance`, `eval`, `metrics`, `dequantizer` and `wandb`."""
 
 from score_sde.config.keys import Key
 
@@ -33,7 +33,7 @@ SAMPLING = {
     "s_min": Key(0.05, "Least noise level S_min with churn"),
     "s_max": Key(50.0, "Largest noise level S_max with churn"),
     "s_noise": Key(1.003, "Factor S_noise on the noise of churn"),
-    "precision": Key("tf32", "Numbers that the network is computed in while it samples", PRECISIONS),
+    "precision": Key("tf32", "Precision of the network's computation in sampling", PRECISIONS),
     "clip": Key(
         "",
         "Clipping of predicted x_0 to the data's range; empty: range, but none for pc and ode",
@@ -46,7 +46,7 @@ SAMPLING = {
     "num_samples": Key(64, "Samples that --mode=sample draws", "[1, inf)"),
     "batch_size": Key(
         None,
-        "Samples that are drawn at a time; None: as many as eval.batch_size; 0: as many as there is room for",
+        "Samples that are drawn at a time; None: as many as eval.batch_size; 0: as many as fit in memory",
         "[0, inf)",
         kind=int,
     ),
@@ -76,7 +76,7 @@ GUIDANCE = {
 
 EVAL = {
     "batch_size": Key(1024, "Images evaluated at a time", "[1, inf)"),
-    "precision": Key("tf32", "Numbers of losses and likelihoods, which bfloat16 is too coarse for", PRECISIONS),
+    "precision": Key("tf32", "Precision of losses and likelihoods, for which bfloat16 is too coarse", PRECISIONS),
     "begin_ckpt": Key(9, "First snapshot that is evaluated, counted in training.snapshot_freq; -1: the last one alone"),
     "end_ckpt": Key(26, "Last snapshot that is evaluated, counted in training.snapshot_freq"),
     "enable_loss": Key(True, "Whether the loss is evaluated"),
@@ -110,7 +110,7 @@ EVAL = {
 METRICS = {
     "features": Key(
         "inception",
-        "Features that samples and data are compared by",
+        "Features by which samples and data are compared",
         ("inception", "trained", "none"),
         takes_path=True,
     ),
@@ -134,7 +134,7 @@ DEQUANTIZER = {
     "nf": Key(32, "Channels of the dequantizer's network"),
     "num_res_blocks": Key(2, "Residual blocks of the dequantizer's network"),
     "batch_size": Key(128, "Images in an update of the dequantizer", "[1, inf)"),
-    "n_iters": Key(10_000, "Updates that the dequantizer's training ends after", "[1, inf)"),
+    "n_iters": Key(10_000, "Updates after which the dequantizer's training ends", "[1, inf)"),
     "lr": Key(1e-3, "Learning rate of the dequantizer", "(0, inf)"),
     "num_times": Key(1, "Times of the bound that is minimised, as eval.bound_num_times", "[1, inf)"),
     "log_freq": Key(50, "Updates between lines of the dequantizer's metrics.jsonl", "[1, inf)"),

@@ -29,7 +29,7 @@ SECTIONS: dict[str, tuple[Differs, dict[str, Key]]] = {
     "sde": (Differs.NEVER, SDE),
     "model": (Differs.NEVER, MODEL),
 }
-# Sections of a piece's arguments; those of one class hold its arguments alone, the others those of all, or None.
+# Sections of a piece's arguments: some hold those of the chosen class alone, the others those of all classes, or None.
 ARGUMENTS = ("process", "parameterization", "times", "weight", "encoder", "sde", "model")
 OF_ONE_CLASS = ("sde", "model")
 # The keys that name a piece, a row of a dictionary or an import path, whose arguments join its section.
@@ -52,11 +52,11 @@ def _where(*differs: Differs) -> tuple[str, ...]:
     return tuple(name for name, key in KEYS.items() if key.differs in differs)
 
 
-# What may differ between the launches of a run without making it another run: whole sections, and keys of others.
+# Sections and keys that may differ between launches of one run.
 FREE_SECTIONS = tuple(section for section, (differs, _) in SECTIONS.items() if differs is Differs.LATER)
 FREE_KEYS = _where(Differs.LAUNCH, Differs.MACHINE)
-ALLOWED = _where(Differs.ALLOWED)  # what a training may go on with if it is told to
-OF_MACHINE = _where(Differs.MACHINE)  # what eval and sample may have otherwise besides the free sections
+ALLOWED = _where(Differs.ALLOWED)  # keys that --allow_change may change during a training
+OF_MACHINE = _where(Differs.MACHINE)  # keys that eval and sample may change besides the free sections
 PLACES = tuple(name for name, key in KEYS.items() if not key.moves_numbers)  # no number depends on these
 INHERITED = tuple(name for name, key in KEYS.items() if key.inherited)
 REPLACED = {name: key.replaces for name, key in KEYS.items() if key.replaces}
@@ -64,7 +64,7 @@ MOVED = {old: name for name, key in KEYS.items() for old in key.formerly}
 REMOVED = {
     "training.n_jitted_steps": "every step is one program that does not wait for the host",
     "data.category": "it is part of data.dataset, as in lsun/bedroom",
-    "model.num_classes": "NCSN's num_levels are sde.num_scales, and of the others NCSN++ and DDPM++ alone have classes",
+    "model.num_classes": "NCSN takes its num_levels from sde.num_scales; otherwise only NCSN++ and DDPM++ have classes",
     "model.sigma_begin": "the paper's code never read it",
     "model.normalization": "each network has its own",
     "model.conv_size": "the paper's code never read it",
@@ -81,7 +81,7 @@ def is_nullable(name: str) -> bool:
 
 
 def completed(stored: Mapping[str, Any]) -> dict[str, Any]:
-    """A workdir's config with the keys that were added since, at what they mean there."""
+    """The config of a workdir, completed with keys added since, at the values that they imply there."""
     whole = {name: dict(value) if isinstance(value, Mapping) else value for name, value in stored.items()}
     for key in KEYS.values():
         section, _, name = key.name.rpartition(".")

@@ -6,9 +6,7 @@ ALLOWED, LAUNCH, MACHINE = Differs.ALLOWED, Differs.LAUNCH, Differs.MACHINE
 
 RUN = {
     "seed": Key(42, "Seed of every random number of the run"),
-    "profile": Key(
-        0, "Updates of which a trace is written, to profile/ in the workdir", "[0, inf)", LAUNCH, moves_numbers=False
-    ),
+    "profile": Key(0, "Updates that are traced, to profile/ in the workdir", "[0, inf)", LAUNCH, moves_numbers=False),
 }
 
 TRAINING = {
@@ -19,7 +17,7 @@ TRAINING = {
         10_000, "Updates between checkpoints to resume from, of which the last `keep_last` are kept", "[1, inf)", LAUNCH
     ),
     "keep_last": Key(2, "Checkpoints to resume from that are kept", "[1, inf)", LAUNCH),
-    "keep_best": Key(0, "Checkpoints with the least evaluation loss that are kept besides", "[0, inf)", LAUNCH),
+    "keep_best": Key(0, "Checkpoints with the least evaluation loss that are kept as well", "[0, inf)", LAUNCH),
     "nonfinite": Key(
         "stop",
         "Answer to a loss or gradient that is not finite: stop the training, or skip the update",
@@ -31,7 +29,7 @@ TRAINING = {
     "snapshot_sampling": Key(True, "Whether a batch of samples is drawn at each snapshot", differs=LAUNCH),
     "precision": Key(
         "tf32",
-        "Numbers that the network is computed in while it trains (score_sde/models/compute.py)",
+        "Precision of the network's computation in training (score_sde/models/compute.py)",
         "score_sde.models:PRECISIONS",
         ALLOWED,
     ),
@@ -40,7 +38,7 @@ TRAINING = {
     ),
     "remat": Key(
         False,
-        "Whether each block is computed twice, so that only its input is kept for the backward pass; not on a CPU",
+        "Whether each block is computed again in the backward pass, which saves memory; not on a CPU",
         differs=LAUNCH,
         moves_numbers=False,
     ),
@@ -60,7 +58,7 @@ TRAINING = {
     "reduce_mean": Key(False, "Whether the loss is the mean over an image's numbers, or else half of their sum"),
     "label_dropout": Key(
         0.1,
-        "Probability that an image's condition (class, tokens, ...) is dropped in training; at 0 it never is",
+        "Probability that an image's condition (class, tokens, ...) is dropped in training; 0: never",
         "[0, 1)",
         ALLOWED,
     ),
@@ -134,7 +132,7 @@ OPTIM = {
     "eps": Key(1e-8, "Epsilon in Adam's denominator", differs=ALLOWED),
     "weight_decay": Key(0.0, "Weight decay of AdamW, apart from the gradient", differs=ALLOWED),
     "warmup": Key(5000, "Updates in which the learning rate rises from 0; 0: none", differs=ALLOWED),
-    "grad_clip": Key(1.0, "Norm that gradients are clipped to; negative: not at all", differs=ALLOWED),
+    "grad_clip": Key(1.0, "Norm to which gradients are clipped; negative: no clipping", differs=ALLOWED),
     "ema_rate": Key(
         0.999,
         "Rate of the moving average of the parameters; 0: no averaging",
@@ -153,8 +151,8 @@ OPTIM = {
 EMA = {
     "profiles": Key(
         (),
-        "Averages that are kept: constant:RATE, ramp:RATE, half_life:UPDATES[,RAMP] or power:SIGMA_REL "
-        "(score_sde.ema); (): the one that optim.ema_rate and ema_schedule say",
+        "Averages to keep: constant:RATE, ramp:RATE, half_life:UPDATES[,RAMP] or power:SIGMA_REL "
+        "(score_sde.ema); (): the one of optim.ema_rate and ema_schedule",
         kind=tuple[str, ...],
         replaces=("optim.ema_rate", "optim.ema_schedule"),
     ),

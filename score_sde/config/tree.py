@@ -1,4 +1,4 @@
-"""The config: a locked tree of values whose keys take what the table says."""
+"""The config as a tree: locked, with values that the table allows."""
 
 from typing import Any
 
@@ -15,7 +15,7 @@ NAMING = dict(key.split(".") for key in PIECES)  # the key of a section that nam
 
 
 class Config(ConfigDict):
-    """A `ConfigDict` that stores plain Python values of the kind of each key, however they are set.
+    """A `ConfigDict` that stores plain Python values of each key's kind, however they are set.
 
     A section knows its own name, so that `config.optim.lr = np.float32(1)` is checked as `optim.lr`. Raises
     `UsageError` for a value of another kind, and for a key that has moved or is gone.
@@ -35,15 +35,15 @@ class Config(ConfigDict):
             self._set_section(name, value)
         else:
             value = plain(value) if key is None else key.plain(value)
-            own = name not in self._fields and self._takes_any  # as a locked config has no room for it
+            own = name not in self._fields and self._takes_any  # because a locked config takes no new key
             if own or (key is not None and name in self._fields and not isinstance(field, FieldReference)):
-                self._fields[name] = value  # of any type that the key takes, not of the last value's
+                self._fields[name] = value  # any type that the key takes, not only the last value's
                 return
             self._check_known(name)
             super().__setitem__(name, value)
 
     def get_type(self, name: str) -> type:
-        """The type of a key's values, of a nullable one too."""
+        """The type of a key's values, also of a nullable key."""
         key = self._key(name)
         return super().get_type(name) if key is None else key.python_type
 
@@ -52,7 +52,7 @@ class Config(ConfigDict):
         super().__setstate__(state)
 
     def _set_section(self, name: str, values: Any) -> None:
-        """Stores a section, as one that knows its name."""
+        """Stores a section that knows its own name."""
         section = values if type(values) is Config and values._section in ("", name) else Config(values)
         if not self._section and section._section != name:
             object.__setattr__(section, "_section", name)
@@ -62,18 +62,18 @@ class Config(ConfigDict):
         super().__setitem__(name, section)
 
     def _key(self, name: str) -> Any:
-        """The row of a key in this section; None for a section, and for what a class of the user's own takes."""
+        """The row of a key in this section; None for a section, and for arguments of a user's own class."""
         if name != "name" and self._section in ARGUMENTS and self._takes_any:
             return None
         return KEYS.get(f"{self._section}.{name}" if self._section else name)
 
     @property
     def _takes_any(self) -> bool:
-        """Whether there are arguments of a piece at an import path, which alone knows their names."""
+        """Whether the section holds arguments of a piece at an import path, which alone knows their names."""
         return is_import_path(self._fields.get(NAMING.get(self._section)))
 
     def _check_known(self, name: str) -> None:
-        """Raises `UsageError` for a key that is not in a locked config because it has moved or is gone."""
+        """Raises `UsageError` for a key that is missing from a locked config because it has moved or is gone."""
         full = f"{self._section}.{name}" if self._section else name
         if self.is_locked and name not in self._fields and not self._takes_any:
             if full in MOVED:
@@ -83,11 +83,14 @@ class Config(ConfigDict):
 
 
 class FrozenConfig(FrozenConfigDict, Config):
-    """A config that nothing changes any more."""
+    """A config that can no longer be changed."""
 
 
 def base() -> Config:
-    """Every key at its default; of `sde` and `model`, whose keys are the arguments of the class, the name alone."""
+    """A config with every key at its default.
+
+    Sections `sde` and `model`, whose keys depend on the class, have only a name.
+    """
     values: dict[str, Any] = {}
     for key in KEYS.values():
         section, _, name = key.name.rpartition(".")

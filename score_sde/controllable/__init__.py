@@ -1,4 +1,4 @@
-"""Controllable generation: one score, samples given a class or an observation (paper, section 5 and appendix I)."""
+"""Controllable generation: samples given a class or an observation, from one score (paper, section 5, appendix I)."""
 
 from score_sde.controllable.guidance import check_guidance, classifier_guidance, extrapolation
 from score_sde.controllable.operators import Average, Blur, Inpaint, Linear, Observation, Operator, Sense

@@ -1,17 +1,17 @@
-"""What `config.sampling.condition` can say: entries kind=argument, joined by ";", as class=3;inpaint=right_half.
+"""Grammar of `config.sampling.condition`: entries kind=argument, joined by ";", as class=3;inpaint=right_half.
 
 A class or other conditions, and one observation of test images, can be asked for together.
 
-| condition              | samples                                                                                     |
+| condition              | asks for samples                                                                            |
 |------------------------|---------------------------------------------------------------------------------------------|
 | `class=3`, `class=all` | of one class; of each in turn                                                               |
 | `cond=FILE.npz`        | of the network's conditions: arrays by entry, whose rows are taken in turn                  |
-| `inpaint=WHERE`        | of what is hidden: left_half, right_half, top_half, bottom_half, center; a fraction of the  |
+| `inpaint=WHERE`        | of hidden pixels: left_half, right_half, top_half, bottom_half, center; a fraction of the   |
 |                        | pixels, at random, as 0.9; or a PNG file of the images' size, black where they are hidden   |
 | `colorize`             | in colour, of grey images                                                                   |
 | `superresolve=4`       | of images a fourth as wide and high                                                         |
-| `deblur=2.0`           | of images blurred by a Gaussian of so many pixels                                           |
-| `sense=0.3`            | of such a fraction of numbers measured at random                                            |
+| `deblur=2.0`           | of images blurred by a Gaussian of this standard deviation in pixels                        |
+| `sense=0.3`            | of images of which this fraction of random measurements is known                            |
 """
 
 import dataclasses
@@ -30,13 +30,16 @@ from score_sde.errors import UsageError, one_of
 from score_sde.files import read_arrays
 
 Shape = tuple[int, int, int]
-Operators = Callable[[int], Operator]  # of batches of so many images
+Operators = Callable[[int], Operator]  # number of images -> operator of a batch
 ALL = "all"
 
 
 @dataclasses.dataclass(frozen=True)
 class Observe:
-    """Operators of batches of so many images. identity: of the condition, with what was read by its digest."""
+    """A constructor of operators for batches of n images.
+
+    identity: the condition as a string, in which files are replaced by their digests.
+    """
 
     operators: Operators
     identity: str
@@ -46,9 +49,9 @@ class Observe:
 
 
 def parts(condition: str) -> dict[str, str]:
-    """The argument of each kind that is asked for, "" where it has none.
+    """The argument of each kind in the condition, "" where it has none.
 
-    Raises `UsageError` for a kind that there is not, one that is named twice, and two observations.
+    Raises `UsageError` for an unknown kind, one that is named twice, and two observations.
     """
     found: dict[str, str] = {}
     for entry in filter(None, map(str.strip, condition.split(";"))):
@@ -65,7 +68,7 @@ def parts(condition: str) -> dict[str, str]:
 
 
 def chosen_class(condition: str) -> int | str | None:
-    """The class that is asked for, ALL, or None if none is. Raises `UsageError` for what is no class."""
+    """The class in the condition: a number, ALL, or None without one. Raises `UsageError` for other words."""
     argument = parts(condition).get("class")
     if argument is None:
         return None
@@ -75,7 +78,7 @@ def chosen_class(condition: str) -> int | str | None:
 
 
 def chosen_rows(condition: str) -> dict[str, np.ndarray] | None:
-    """The arrays of the file that `cond` names, by entry; None if it names none. Raises `UsageError` for others."""
+    """The arrays of the file that `cond` names, by entry; None without `cond`. Raises `UsageError` for other files."""
     argument = parts(condition).get("cond")
     if argument is None:
         return None
@@ -90,7 +93,7 @@ def chosen_rows(condition: str) -> dict[str, np.ndarray] | None:
 
 
 def identity_of(condition: str) -> str:
-    """The condition, in which a file of rows stands by its digest."""
+    """The condition, in which the name of a file of rows is replaced by its digest."""
     rows = chosen_rows(condition)
     if rows is None:
         return condition
@@ -99,7 +102,7 @@ def identity_of(condition: str) -> str:
 
 
 def observation_of(condition: str, image_shape: Shape) -> Observe | None:
-    """The operator that is asked for, or None if none is. Raises `UsageError` for what images of the shape have not."""
+    """The operator in the condition; None without one. Raises `UsageError` if it does not fit images of this shape."""
     asked = parts(condition)
     kind = next((kind for kind in asked if kind in KINDS), None)
     if kind is None:
@@ -117,7 +120,7 @@ def _inpaint(argument: str, shape: Shape) -> Operators:
 
 
 def _known(argument: str, shape: Shape) -> np.ndarray:
-    """Booleans (h, w)."""
+    """Mask of the pixels that are not hidden, booleans (h, w)."""
     h, w, _ = shape
     rows, columns = np.meshgrid(np.arange(h), np.arange(w), indexing="ij")
     regions = {

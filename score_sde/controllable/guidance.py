@@ -1,13 +1,13 @@
-r"""Guidance: the prediction of what a sample should be more of, made from two that are known.
+r"""Guidance: predictions that move samples towards a class or a better network, combined from two predictions.
 
     classifier          s + w grad_x log p(class | x_t)        (paper, eq. 14; w: Dhariwal and Nichol, 2021)
     classifier-free     s_0 + w (s_class - s_0)                (Ho and Salimans, 2022; s_0 of the network without class)
     autoguidance        s_weak + w (s - s_weak)                (Karras et al., 2024; s_weak of a weaker network)
 
-The last two are one expression, which holds for predictions of x_0 and eps as it does for scores. A weight of 0 or 1
-leaves one of the models, which alone is evaluated then, so that it is that sampler's to the last bit. Within an
-interval only (Kynkaanniemi et al., 2024), the weight outside it is 1, and 0 for a classifier. Each network that is
-asked counts as an evaluation: two for each model in the interval, one outside.
+The last two are one expression, which holds for predictions of x_0 and eps as it does for scores. With a weight of 0 or
+1 only one of the models is evaluated, so that samples are that model's to the last bit. Where guidance is limited to an
+interval of times (Kynkaanniemi et al., 2024), the weight outside it is 1, and 0 for a classifier. Every forward pass of
+a network counts as an evaluation: two inside the interval, one outside.
 """
 
 import functools
@@ -38,9 +38,10 @@ def classifier_guidance(
     scale: float = 1.0,
     interval: Interval = ALWAYS,
 ) -> Model:
-    """The model given `classes`, by a classifier of x_t, which is an evaluation more where it is asked.
+    """The model guided towards `classes` by a classifier of x_t, one more evaluation at times where it is used.
 
-    scale: w, 0 or more; 1 is Bayes' rule. interval: of times at which the classifier is asked.
+    logits_fn: (x, t) -> logits (b, k). classes: int (b,). scale: w, 0 or more; 1 is Bayes' rule. interval: times at
+    which the classifier is used. Raises `UsageError` for values out of range.
     """
     check_guidance(scale, interval)
     if scale == 0:
@@ -57,24 +58,34 @@ def classifier_guidance(
 
 
 def nudged(process: Process, prediction: Prediction, gradient: Images, t: Times) -> Prediction:
-    """The prediction whose score is greater by a gradient: eps falls by sigma of it, x_0 rises by sigma^2 / alpha.
+    """The prediction after a gradient g is added to the score: eps falls by sigma g, x_0 rises by sigma^2 / alpha g.
 
-    Where alpha is 0, and x_t tells nothing of x_0, x_0 stays: guidance begins with a sampler's second step.
+    Where alpha is 0, x_t says nothing about x_0 and x_0 is left unchanged: guidance begins with a sampler's second
+    step.
     """
     moved = expand(reach_of_gradient(process, t), gradient) * gradient
     return Prediction(prediction.x0 + moved, prediction.eps - expand(process.sigma(t), gradient) * gradient)
 
 
 def reach_of_gradient(process: Process, t: Times) -> Array:
-    """sigma^2 / alpha, by which a gradient added to the score moves x_0 (Tweedie); 0 where alpha is 0."""
+    """Factor sigma^2 / alpha by which a gradient added to the score moves x_0 (Tweedie); 0 where alpha is 0."""
     alpha = process.alpha(t)
     return jnp.where(alpha > 0, jnp.square(process.sigma(t)) / jnp.where(alpha > 0, alpha, 1), 0)
 
 
 def extrapolation(main: Model, reference: Model, *, scale: float = 1.0, interval: Interval = ALWAYS) -> Model:
-    """reference + w (main - reference): classifier-free guidance, or autoguidance.
+    """The model reference + w (main - reference): classifier-free guidance, or autoguidance.
 
-    scale: w, 0 or more; 1 is `main`, 0 is `reference`. interval: of times outside which w is 1.
+    scale: w, 0 or more; 1 is `main`, 0 is `reference`. interval: times outside which w is 1. Raises `UsageError` for
+    values out of range.
+
+        import jax.numpy as jnp
+        from score_sde.controllable import extrapolation
+        from score_sde.process import from_score
+        from score_sde.sde import VP
+
+        main, weak = (from_score(VP(), lambda x, t, factor=factor: -factor * x) for factor in (1.0, 0.5))
+        x0, eps = extrapolation(main, weak, scale=2.0)(jnp.ones((1, 8, 8, 1)), jnp.array([0.5]))
     """
     check_guidance(scale, interval)
     if scale == 1 or (scale == 0 and interval == ALWAYS):
@@ -87,7 +98,7 @@ def extrapolation(main: Model, reference: Model, *, scale: float = 1.0, interval
 
 
 def inside(t: Times | Float[np.ndarray, " b"], interval: Interval) -> Array | np.ndarray:
-    """Which times, in float32, are in the interval, its ends among them."""
+    """Booleans: whether each time is in the closed interval, compared in float32."""
     t, low, high = t.astype(np.float32), np.float32(interval[0]), np.float32(interval[1])
     return (t >= low) & (t <= high)
 
@@ -98,9 +109,9 @@ def _within(
     guided: Callable[[Prediction, Images, Times], Prediction],
     evaluations: Evaluations,
 ) -> CountedModel:
-    """`guided`, of `plain`'s prediction, x and t, in the interval, else `plain`; not evaluated where no time is in it.
+    """The model `guided` inside the interval and `plain` outside; `guided` is skipped when no time is inside.
 
-    evaluations: of `guided`, beside those of `plain`.
+    guided: (prediction of `plain`, x, t) -> prediction. evaluations: passes of `guided` beyond those of `plain`.
     """
 
     def model(x: Images, t: Times) -> Prediction:
@@ -119,7 +130,7 @@ def _within(
 
 
 def check_guidance(scale: float, interval: Interval) -> None:
-    """Raises `UsageError` for what is out of range."""
+    """Raises `UsageError` for a scale or an interval out of range."""
     if not 0 <= scale < np.inf:
         raise UsageError(f"guidance.scale={scale} must be 0 or more, and finite; 1 is Bayes' rule.")
     if len(interval) != 2 or not 0 <= interval[0] < interval[1] <= 1:

@@ -1,8 +1,9 @@
-r"""Linear observations y = A x_0 + n of images, n ~ N(0, noise^2 I): what is known of a sample beforehand.
+r"""Linear observations y = A x_0 + n of images, n ~ N(0, noise^2 I), on which samples are conditioned.
 
-An operator is A, its transpose, and (A A^T + v I)^{-1}, of which every method of `score_sde.controllable.posterior` is
-made. All act on each image of a batch by itself; those here have the last in closed form, and `Linear` makes one of any
-linear function. Operators are pytrees: their arrays, like those of a batch, have one row for each image.
+An operator is A, its transpose, and (A A^T + v I)^{-1}, the three functions that the methods of
+`score_sde.controllable.posterior` need. All act on each image of a batch separately. The operators here have the
+inverse in closed form; `Linear` makes an operator of any linear function. Operators are pytrees: their arrays, like
+those of a batch, have one row for each image.
 """
 
 import abc
@@ -20,63 +21,79 @@ from score_sde.errors import UsageError
 from score_sde.randomness import expand
 
 Observed = Float[Array, "b ..."]
-LOST = 1e-3  # factors of a blur below this are taken to be 0: what float32 could not bring back
+LOST = 1e-3  # smaller factors of a blur are set to 0, because float32 cannot undo them
 
 
 class Operator(abc.ABC):
-    """A linear map A of images (b, h, w, c) to observations (b, ...)."""
+    """Base class: a linear map A of images (b, h, w, c) to observations (b, ...).
+
+    `solve` and the functions that use it give the observed part of an image:
+
+        import jax.numpy as jnp
+        from score_sde.controllable import Average
+
+        half = Average(2)
+        y = half.forward(jnp.ones((1, 8, 8, 3)))  # (1, 4, 4, 3)
+        x = half.impose(jnp.zeros((1, 8, 8, 3)), y)  # the image nearest to 0 whose means are y
+    """
 
     @abc.abstractmethod
     def forward(self, x: Images) -> Observed:
-        """A x."""
+        """The observation A x."""
 
     @abc.abstractmethod
     def adjoint(self, y: Observed) -> Images:
-        """A^T y."""
+        """The adjoint A^T y."""
 
     @abc.abstractmethod
     def solve(self, y: Observed, variance: PerSample) -> Observed:
-        """(A A^T + variance I)^{-1} y for y in the range of A; at variance 0 the pseudo-inverse."""
+        """The solution (A A^T + variance I)^{-1} y for y in the range of A; at variance 0 the pseudo-inverse."""
 
     def function(self, f: Callable[[Array], Array], y: Observed) -> Observed | None:
-        """f(A A^T) y, with f of its eigenvalues, in an array that broadcasts with y or its transform. None: unknown."""
+        """The product f(A A^T) y; None where the eigenvalues of A A^T are not known.
+
+        f: takes the eigenvalues in an array that broadcasts with y, or with a transform of y.
+        """
         return None
 
     def least_squares(self, y: Observed) -> Images:
-        """The smallest x that observes y, A^T (A A^T)^{-1} y."""
+        """The smallest x with A x = y: A^T (A A^T)^{-1} y."""
         return self.adjoint(self.solve(y, jnp.zeros(len(y), y.dtype)))
 
     def impose(self, x: Images, y: Observed) -> Images:
-        """The image nearest to x that observes y."""
+        """The image nearest to x with A x = y."""
         return x + self.least_squares(y - self.forward(x))
 
     def limit(self, x: Images, y: Observed) -> Images:
-        """Images that observe y, moved into [0, 1]."""
+        """Images with A x = y, moved into [0, 1]."""
         return jnp.clip(x, 0, 1)
 
     def measured(self, y: Observed) -> Observed:
-        """y, with 0 where it holds no measurement."""
+        """The observation y, with 0 where nothing was measured."""
         return y
 
     def picture(self, y: Observed) -> Images:
-        """What one sees of y, in [0, 1]."""
+        """A picture of y in [0, 1], of the images' shape."""
         return jnp.clip(self.least_squares(y), 0, 1)
 
 
 class Observation(NamedTuple):
-    """y = A x_0 + n. noise: standard deviation of n, 0 or more, in the range that x_0 is in."""
+    """An observation y = A x_0 + n.
+
+    noise: standard deviation of n, 0 or more, in the range of x_0, (b,).
+    """
 
     operator: Operator
     y: Observed
     noise: PerSample
 
     def repeated(self, n: int) -> "Observation":
-        """Each row n times in a row."""
+        """A copy in which each row stands n times in succession."""
         return jax.tree.map(lambda leaf: jnp.repeat(leaf, n, axis=0), self)
 
 
 def _operator(*arrays: str) -> Callable[[type], type]:
-    """A frozen dataclass and pytree with these fields as its leaves."""
+    """Class decorator: a frozen dataclass and pytree with these fields as its leaves."""
 
     def decorate(cls: type) -> type:
         cls = dataclasses.dataclass(frozen=True)(cls)
@@ -89,7 +106,7 @@ def _operator(*arrays: str) -> Callable[[type], type]:
 
 @_operator("mask")
 class Inpaint(Operator):
-    """Pixels where `mask`, booleans (b, h, w, 1) or (b, h, w, c), is true (paper, appendix I.2)."""
+    """Inpainting: the pixels where `mask`, booleans (b, h, w, 1) or (b, h, w, c), is true (paper, appendix I.2)."""
 
     mask: Any
 
@@ -106,14 +123,14 @@ class Inpaint(Operator):
         return f(jnp.ones_like(y)) * y
 
     def impose(self, x: Images, y: Observed) -> Images:
-        """To the last bit, which adding a difference would not be."""
+        """The image x with the pixels of y; exact to the last bit, unlike adding a difference."""
         return jnp.where(self.mask, y, x)
 
     def measured(self, y: Observed) -> Observed:
         return self.adjoint(y)
 
     def picture(self, y: Observed) -> Images:
-        """Grey where nothing is known."""
+        """A picture of y that is grey where nothing is known."""
         return jnp.clip(jnp.where(self.mask, y, 0.5), 0, 1)
 
 
@@ -121,7 +138,7 @@ class Inpaint(Operator):
 class Average(Operator):
     """Means over blocks of `factor` x `factor` pixels, and over all channels if `grey`.
 
-    A grey image is what colouring begins with (paper, appendix I.3), a smaller one what super-resolution does.
+    Colouring starts from a grey image (paper, appendix I.3), super-resolution from a smaller one.
     """
 
     factor: int = 1
@@ -140,7 +157,7 @@ class Average(Operator):
         return f(jnp.full_like(y, 1 / self._block(y))) * y
 
     def limit(self, x: Images, y: Observed) -> Images:
-        """Towards the mean of its block, which stays what it is, until every number is in [0, 1]."""
+        """Images moved towards the mean of each block, which stays the same, until every number is in [0, 1]."""
         mean = jnp.clip(self._spread(y), 0, 1)
         difference = x - mean
         room = jnp.where(difference > 0, 1 - mean, mean)
@@ -149,13 +166,13 @@ class Average(Operator):
         return jnp.clip(mean + jnp.minimum(fits, 1.0) * difference, 0, 1)
 
     def _reduced(self, reduce: Callable, x: Images) -> Observed:
-        """Over each block."""
+        """The reduction of each block to one number."""
         b, h, w, c = x.shape
         blocks = x.reshape(b, h // self.factor, self.factor, w // self.factor, self.factor, c)
         return reduce(blocks, (2, 4, 5), keepdims=True)[:, :, 0, :, 0] if self.grey else reduce(blocks, (2, 4))
 
     def _spread(self, y: Observed) -> Images:
-        """Each number over its block."""
+        """An image in which each number fills its block."""
         y = jnp.repeat(jnp.repeat(y, self.factor, axis=1), self.factor, axis=2)
         return jnp.repeat(y, 3, axis=3) if self.grey else y
 
@@ -165,7 +182,7 @@ class Average(Operator):
 
 @_operator()
 class Blur(Operator):
-    """Convolution with a Gaussian of standard deviation `sigma` pixels, around the edges: diagonal in Fourier space."""
+    """Gaussian blur: standard deviation `sigma` pixels, wrapping around the edges, so diagonal in Fourier space."""
 
     sigma: float
 
@@ -208,7 +225,7 @@ def _gaussian_spectrum(size: int, sigma: float) -> np.ndarray:
 class Sense(Operator):
     """Compressed sensing: a fraction of the cosine coefficients of the image with signs flipped at random.
 
-    Which and how is fixed by `seed`. The rows of A are orthonormal; what is not measured stands as 0 in y.
+    `seed` fixes the choice of coefficients and signs. The rows of A are orthonormal; y is 0 where nothing is measured.
     """
 
     fraction: float
@@ -247,9 +264,9 @@ def _random_measurement(shape: tuple[int, ...], fraction: float, seed: int) -> t
 
 @_operator()
 class Linear(Operator):
-    """Any linear function of images (b, h, w, c), written in JAX; acts on each image by itself.
+    """Any linear function of images (b, h, w, c), written in JAX; it must act on each image separately.
 
-    shape: (h, w, c). Its transpose is JAX's, its inverse by `iterations` steps of conjugate gradients.
+    shape: (h, w, c). The transpose is JAX's; the inverse takes `iterations` steps of conjugate gradients.
     """
 
     fn: Callable[[Images], Observed]
@@ -270,10 +287,10 @@ class Linear(Operator):
 
 
 def conjugate_gradients(matrix: Callable[[Observed], Observed], b: Observed, *, iterations: int) -> Observed:
-    """x with `matrix` x = b, for a symmetric positive definite matrix of each row's own.
+    """The solution x of `matrix` x = b by conjugate gradients, for a symmetric positive definite matrix of each row.
 
-    A row ends where the matrix curves down along its direction, which one of a network's may, or when it is solved to
-    1e-6.
+    A row stops when it is solved to 1e-6, or when the matrix has negative curvature along its direction, as matrices
+    from a network can.
     """
 
     def dot(u: Observed, v: Observed) -> PerSample:
@@ -296,7 +313,7 @@ def conjugate_gradients(matrix: Callable[[Observed], Observed], b: Observed, *, 
 
 
 def check_observed(operator: Operator, y: Observed, image_shape: tuple[int, int, int]) -> None:
-    """Raises `UsageError` unless y, or its shape, is what the operator makes of images of this shape."""
+    """Raises `UsageError` unless the operator maps images of this shape to observations of y's shape."""
     x = jax.ShapeDtypeStruct((len(y), *image_shape), jnp.float32)
     try:
         shape = jax.eval_shape(type(operator).forward, operator, x).shape

@@ -1,15 +1,15 @@
-r"""Particles: samples of p(x_0 | y) that are exact in the limit (Wu et al., 2023, "Practical and asymptotically exact
-conditional sampling in diffusion models", algorithm 1).
+r"""Particles: samples of p(x_0 | y) that are exact in the limit of many particles (Wu et al., 2023, algorithm 1).
 
-K particles a sample are moved by the predictor under a guided score, and weighted by what that score got wrong. With
-the twist p~(y | x_t), any guess of p(y | x_t) that becomes right as t goes to 0, and the predictor's step p and the
-guided step q from x_i to x_{i+1},
+The paper is "Practical and asymptotically exact conditional sampling in diffusion models". A sample has K particles,
+which the predictor moves under a guided score, and whose weights correct that score's error. The twist p~(y | x_t) is
+any approximation of p(y | x_t) that becomes exact as t goes to 0. With the predictor's step p and the guided step q
+from x_i to x_{i+1},
 
     log w_{i+1} = log w_i + log p~(y | x_{i+1}) - log p~(y | x_i) + log p(x_{i+1} | x_i) - log q(x_{i+1} | x_i).     (1)
 
-The twist is that of `pigdm`, whose guidance is its gradient. Where the effective number of particles falls below half
-of them they are drawn anew (systematic resampling); at the end one is drawn by its weight. The error falls with K, and
-what is left of it at many is the sampler's own. Particles of one sample are not independent, samples are.
+The twist is `pigdm`'s, and its gradient is the guidance. When the effective number of particles falls below half of K,
+they are drawn anew (systematic resampling); at the end one is drawn by its weight. The error falls with K to that of
+the sampler itself. The particles of a sample are not independent; samples are.
 """
 
 from typing import NamedTuple
@@ -39,7 +39,7 @@ class State(NamedTuple):
     x: Clouds
     x_mean: Clouds  # without the noise of the last step
     log_w: Weights  # of the particles as they were before the last step
-    change: Weights  # what eq. (1) adds to them but for the new twist
+    change: Weights  # the terms that eq. (1) adds to them, without the new twist
     nfe: Int[Array, " b"]
 
 
@@ -56,8 +56,8 @@ def particles(
 ) -> Solver:
     """A solver from x_T ~ p_1 to samples; its result is (x, nfe), nfe of all particles of a sample.
 
-    model and observation are of batches of `num_particles` rows for each sample. The first particle starts at x_T.
-    predictor, eps, noise_removal: as of `predictor_corrector`. Raises `UsageError` for fewer than 2 particles.
+    model and observation take batches with `num_particles` rows for each sample. The first particle starts at x_T.
+    predictor, eps, noise_removal: as for `predictor_corrector`. Raises `UsageError` for fewer than 2 particles.
     """
     check_observable(process)
     step_of = PREDICTORS[one_of("sampling.predictor", predictor, PREDICTORS)]
@@ -66,7 +66,7 @@ def particles(
     if num_particles < 2:
         raise UsageError(f"guidance.particles={num_particles} must be at least 2.")
     grid = time_steps(process, eps, exact=step_of is exponential)
-    jax.eval_shape(lambda: step_of(process, *grid.at(0, jnp.ones(1)), 1.0))  # what the process lacks is said now
+    jax.eval_shape(lambda: step_of(process, *grid.at(0, jnp.ones(1)), 1.0))  # raises now for what the process lacks
     n, k = len(grid.t), num_particles
 
     def flat(cloud: Array) -> Array:
@@ -76,7 +76,7 @@ def particles(
         return rows.reshape(-1, k, *rows.shape[1:])
 
     def own_keys(keys: Keys) -> Key[Array, " particles"]:
-        """One for each particle."""
+        """A key for each particle."""
         return flat(jax.vmap(lambda key: jax.vmap(jax.random.fold_in, (None, 0))(key, jnp.arange(k)))(keys))
 
     def init(keys: Keys, x: Images) -> State:
@@ -134,7 +134,7 @@ def _take(cloud: Array, chosen: Int[Array, "b k"]) -> Array:
 
 
 def _resampled(keys: Keys, log_w: Weights) -> tuple[Int[Array, "b k"], Weights]:
-    """Which particles go on, and their weights: all alike where they were drawn anew."""
+    """Indices of the particles that go on, and their weights, which are equal after resampling."""
     k = log_w.shape[1]
     log_w = log_w - jax.nn.logsumexp(log_w, axis=1, keepdims=True)
     w = jnp.exp(log_w)

@@ -1,8 +1,8 @@
-r"""Samples of p(x_0 | y) for linear observations y = A x_0 + n, by an unconditional score.
+r"""Posterior samples from p(x_0 | y) for linear observations y = A x_0 + n, by an unconditional score.
 
 `projection` imposes the observation, perturbed to the noise level at hand, after each update of a sampler (paper,
 appendix I.2 and I.3; Song et al., 2022, "Solving inverse problems in medical imaging"). The others add the gradient of
-an approximate log p(y | x_t) to the score, so that any sampler takes them; dps, any whose number of steps is known.
+an approximate log p(y | x_t) to the score, so that any sampler can use them; dps needs a known number of steps.
 With xhat(x_t) = E[x_0 | x_t], the posterior mean (Tweedie), and an approximate covariance C_t of x_0 given x_t,
 
     p(y | x_t)  ~  N(A xhat(x_t), A C_t A^T + noise^2 I),                                       (1)
@@ -17,8 +17,8 @@ With xhat(x_t) = E[x_0 | x_t], the posterior mean (Tweedie), and an approximate 
 | projection | no Gaussian, but known pixels  | known and unknown independent (*)  | paper, appendix I                |
 
 with k = std / m the noise level; (*) with noise, where the eigenvalues of A A^T are known (see `projection`). `tmpd`
-keeps the whole matrix, which conjugate gradients need only the product with (Rozet et al., 2024), where its publication
-keeps the diagonal. Nothing here is exact for other data; `score_sde.controllable.particles` is in the limit of many.
+uses the whole matrix, because conjugate gradients need only products with it (Rozet et al., 2024); its publication
+keeps the diagonal. None of these is exact for other data; `score_sde.controllable.particles` is, in the limit of many.
 """
 
 import functools
@@ -39,13 +39,13 @@ from score_sde.sampling.solver import CountedModel, evaluations, predict
 
 
 class Options(NamedTuple):
-    """Of all methods, each of which takes what it has a use for.
+    """Options of all methods; each method reads those that concern it.
 
-    data_variance: v of pigdm, of a number of x_0 in model range: 1 as published, for data in [-1, 1].
-    step: zeta of dps, how far one of the sampler's N steps goes. num_steps: this N; None is that of the SDE's chain.
-    iterations: of tmpd's conjugate gradients, each a derivative of the network.
-    reach: how far guidance may move a number of xhat. Data of a bounded range reach no further than that is wide, and
-    near t = 1 a network's errors, divided by m, would.
+    data_variance: v of pigdm, the variance of a number of x_0 in model range: 1 as published, for data in [-1, 1].
+    step: zeta of dps, the length of one of the sampler's N steps. num_steps: this N; None for the N of the SDE's chain.
+    iterations: steps of tmpd's conjugate gradients, each one derivative of the network. reach: limit on how far
+    guidance moves a number of xhat. Data of a bounded range never need more than the width of that range, and near t =
+    1 a network's errors, divided by m, would exceed it.
     """
 
     data_variance: float = 1.0
@@ -59,9 +59,9 @@ Guide = Callable[[Process, Model, Observation, Options], Model]
 
 
 def dps(process: Process, model: Model, observation: Observation, options: Options) -> Model:
-    """Diffusion posterior sampling: each of N steps goes by -zeta grad_x |y - A xhat|, whatever the noise.
+    """Diffusion posterior sampling: each of N steps moves x by -zeta grad_x |y - A xhat|, whatever the noise.
 
-    N is the number of steps of the sampler that takes this model; one that chooses its steps itself has none.
+    N is the number of steps of the sampler that takes this model; adaptive samplers have none.
     """
     check_observable(process)
     steps = process.num_scales if options.num_steps is None else options.num_steps
@@ -78,7 +78,7 @@ def dps(process: Process, model: Model, observation: Observation, options: Optio
 
 
 def pigdm(process: Process, model: Model, observation: Observation, options: Options) -> Model:
-    """Pseudoinverse-guided diffusion: x_0 given x_t spread evenly in all directions."""
+    """Pseudoinverse-guided diffusion: x_0 given x_t has the same variance in all directions."""
     check_observable(process)
 
     def guided(x: Images, t: Times) -> Prediction:
@@ -91,7 +91,7 @@ def pigdm(process: Process, model: Model, observation: Observation, options: Opt
 
 
 def isotropic_solve(process: Process, observation: Observation, options: Options, xhat: Images, t: Times) -> Observed:
-    """(r^2 A A^T + noise^2 I)^{-1} (y - A xhat), with r^2 the spread of `pigdm`."""
+    """The solution (r^2 A A^T + noise^2 I)^{-1} (y - A xhat), with r^2 the variance of `pigdm`."""
     sigma2, data2 = jnp.square(process.sigma(t)), jnp.square(process.alpha(t)) * options.data_variance
     spread = sigma2 * options.data_variance / (sigma2 + data2)
     residual = observation.y - observation.operator.forward(xhat)
@@ -100,7 +100,7 @@ def isotropic_solve(process: Process, observation: Observation, options: Options
 
 
 def tmpd(process: Process, model: Model, observation: Observation, options: Options) -> Model:
-    """Tweedie moment projection: with the covariance that the score's own derivative gives."""
+    """Tweedie moment projection: the covariance is the one that the score's own derivative gives."""
     check_observable(process)
     operator = observation.operator
 
@@ -109,7 +109,7 @@ def tmpd(process: Process, model: Model, observation: Observation, options: Opti
         spread = reach_of_gradient(process, t)
 
         def covariance(u: Observed) -> Observed:
-            """A C_t A^T + noise^2 I; the derivative of xhat is symmetric, as that of any exact score is."""
+            """The product (A C_t A^T + noise^2 I) u; the derivative of xhat is symmetric, as for any exact score."""
             moved = operator.forward(expand(spread, x) * pull_back(operator.adjoint(u)))
             return moved + expand(jnp.square(observation.noise), u) * u
 
@@ -122,24 +122,24 @@ def tmpd(process: Process, model: Model, observation: Observation, options: Opti
 
 
 def check_observable(process: Process) -> None:
-    """Raises `UsageError` for a process under which observations cannot guide: they have one noise level at a time."""
+    """Raises `UsageError` for a process with a schedule for each pixel: guidance needs one noise level at a time."""
     check_scalar(process, "Guidance by an observation", "sample without one, or under a process with one schedule")
 
 
 def _counted_as(model: Model, guided: Model) -> Model:
-    """A model that takes the evaluations of another, and derivatives of it, which are not extra."""
+    """The model `guided`, counted as `model`: derivatives are no extra evaluations."""
     return CountedModel(guided, functools.partial(evaluations, model))
 
 
 def within_reach(process: Process, options: Options, gradient: Images, t: Times) -> Images:
-    """The gradient of log p(y | x_t), where it moves xhat, by std^2 / m of it, no further than `reach`."""
+    """The gradient of log p(y | x_t), shortened where it would move xhat (by std^2 / m of it) beyond `reach`."""
     per_unit = expand(reach_of_gradient(process, t), gradient)
     within = jnp.clip(per_unit * gradient, -options.reach, options.reach) / jnp.where(per_unit > 0, per_unit, 1)
     return jnp.where(per_unit > 0, within, gradient)
 
 
 def denoised(model: Model, x: Images, t: Times) -> tuple[Prediction, Callable[[Images], Images]]:
-    """The prediction at x, and u -> (d x0 / dx)^T u: one evaluation of the network, to be differentiated."""
+    """The prediction at x, and the function u -> (d x0 / dx)^T u, from one evaluation of the network."""
 
     def mean(x: Images) -> tuple[Images, Images]:
         prediction = predict(model, x, t)
@@ -150,21 +150,21 @@ def denoised(model: Model, x: Images, t: Times) -> tuple[Prediction, Callable[[I
 
 
 class Projection(NamedTuple):
-    """The two hooks of a sampler that is held to an observation."""
+    """Two hooks that hold a sampler to an observation."""
 
     start: Callable[[Images], Images]  # of x_T
     project: Project
 
 
 def projection(process: Process, observation: Observation) -> Projection:
-    """What is known of x_t, perturbed, takes the place of what the sampler has for it.
+    """Replaces the observed part of x_t, after each update, by the observation perturbed to the noise level of t.
 
-    x <- x + A^T (A A^T)^{-1} (y_t - A x), with y_t = m y + std A z. A noisy y has some of the noise of x_t already: in
-    the directions in which A A^T is g, y_t needs z of variance std^2 - m^2 noise^2 / g only, and where that is negative
-    y knows less than x_t does, and nothing is imposed any more (Kawar et al., 2022, in the limit). Where g is unknown,
-    as of `Linear`, all of z is added and lambda = std^2 / (std^2 + m^2 noise^2) of the change is made, which trusts y
-    too much. The mean of an update is given the mean of y_t, and keeps no noise anywhere (the paper's code leaves that
-    of the last step where nothing is known). x_T is given y itself, as in the paper's code.
+    x <- x + A^T (A A^T)^{-1} (y_t - A x), with y_t = m y + std A z. A noisy y already has part of the noise of x_t: in
+    directions where A A^T is g, y_t needs z of variance std^2 - m^2 noise^2 / g only. Where that is negative, y is less
+    certain than x_t, and nothing is imposed any more (Kawar et al., 2022, in the limit). Where g is unknown, as for
+    `Linear`, all of z is added and lambda = std^2 / (std^2 + m^2 noise^2) of the change is made, which trusts y too
+    much. The mean of an update gets the mean of y_t, without noise anywhere (the paper's code leaves the noise of the
+    last step where nothing is known). x_T gets y itself, as in the paper's code.
     """
     check_observable(process)
     operator, y = observation.operator, observation.y
@@ -179,7 +179,7 @@ def projection(process: Process, observation: Observation) -> Projection:
         return jnp.where(strength == 1, imposed, x + strength * (imposed - x))
 
     def left(g: Array, std: PerSample, noise: PerSample) -> Array:
-        """The variance that z still has."""
+        """Remaining variance of z."""
         return expand(jnp.square(std), g) - expand(jnp.square(noise), g) / g
 
     def project(keys: Keys, t: Times, x: Images, x_mean: Images) -> tuple[Images, Images]:

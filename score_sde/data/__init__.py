@@ -1,4 +1,4 @@
-"""Data sets by name, and batches of them."""
+"""Data sets by name, their splits as sources of images, and batches of these."""
 
 from score_sde.data.batches import batch_fn, batch_indices, batches, on_devices, padded_chunks, prefetched
 from score_sde.data.datasets import DATASETS, dataset

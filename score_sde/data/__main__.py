@@ -1,4 +1,4 @@
-"""What a config trains on, before it does: `python -m score_sde.data --config=FILE`."""
+"""Report on the data set of a config, before training: `python -m score_sde.data --config=FILE`."""
 
 import sys
 from collections.abc import Iterator
@@ -22,13 +22,13 @@ NAMED = 20  # classes
 USAGE = """\
 python -m score_sde.data --config=FILE [--config.data.KEY=VALUE ...] [--out=FILE.png]
 
-Prepares the config's data set if it is not yet, reads both splits as a training does, and says what they are: number,
-shape and size of the images, classes, whether in memory or decoded from disk, digest, licence, and of your own images
-what was taken as what. Writes a sheet of 100 training images, default DATASET.png in this folder."""
+Prepares the config's data set if needed, reads both splits as a training does, and prints number, shape and size of
+the images, classes, whether they are in memory or decoded from disk, digest and licence, and for your own images how
+the files were read. Writes a sheet of 100 training images, default DATASET.png in this folder."""
 
 
 def main(argv: list[str] | None = None) -> int:
-    """See `exit_status`."""
+    """Runs this command line and returns its exit status."""
     return exit_status(_program, argv)
 
 
@@ -51,7 +51,7 @@ def _program(argv: list[str]) -> None:
 
 
 def _terms(name: str, data_dir: str, path: str) -> str:
-    """Licence and whom to cite, as far as they are known."""
+    """Licence and citation, as far as they are known."""
     if name in OWN:
         return f"your own, {shown(path)}"
     entry = data.dataset(name, data_dir)

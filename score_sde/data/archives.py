@@ -1,6 +1,6 @@
-"""Original archives of data sets: found in a folder or downloaded, verified, and read member by member.
+"""Original archives of data sets, read member by member.
 
-What is in an archive is data: nothing in it is run, and no name in it becomes a path.
+The content of an archive is data only: nothing in it is run, and no name in it becomes a path.
 """
 
 import gzip

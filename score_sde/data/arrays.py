@@ -17,7 +17,10 @@ NAMES = (("images", "labels"), ("arr_0", "arr_1"))
 
 
 class Arrays(Pictures):
-    """images: uint8 (n, h, w, c), of a file or mapped to it; labels: int (n,) or None."""
+    """The images of one NumPy file, uint8 (n, h, w, c), in memory or mapped to the file.
+
+    labels: int (n,) or None.
+    """
 
     def __init__(self, path: Path, images: np.ndarray, labels: np.ndarray | None):
         self._path, self._images, self._labels = path, images, labels
@@ -40,9 +43,9 @@ class Arrays(Pictures):
 
 
 def open_split(name: str, options: Any, *, train: bool) -> Pictures:
-    """The training or evaluation images of the file `options.path`; some are held out by a hash of their numbers.
+    """The training or evaluation images of the file `options.path`; a hash of their numbers holds some out.
 
-    Raises `UsageError` where it is not uint8 images. name: not used. options: see `loading.Options`.
+    Raises `UsageError` unless the file holds uint8 images. name: not used. options: see `loading.Options`.
     """
     path = _path(options.path)
     images, labels, unread = _load(path)
@@ -63,7 +66,7 @@ def _path(path: str) -> Path:
 
 
 def _load(path: Path) -> tuple[np.ndarray, np.ndarray | None, list[str]]:
-    """Images, labels, and what other arrays there are; a .npy is mapped, not read."""
+    """Images, labels, and names of the other arrays in the file; a .npy is mapped, not read."""
     try:
         if path.suffix == ".npy":
             return np.load(path, mmap_mode="r", allow_pickle=False), None, []

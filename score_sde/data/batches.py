@@ -33,7 +33,7 @@ def batch_indices(n: int, batch_size: int, *, seed: int, step: int) -> np.ndarra
 
 
 def batches(source: Source, batch_size: int, *, seed: int, start_step: int = 0) -> Iterator[tuple[int, Batch]]:
-    """(step, batch) without end, from `start_step`."""
+    """Pairs (step, batch) without end, from `start_step`."""
     for step in itertools.count(start_step):
         yield step, source.take(batch_indices(len(source), batch_size, seed=seed, step=step))
 
@@ -41,7 +41,10 @@ def batches(source: Source, batch_size: int, *, seed: int, start_step: int = 0) 
 def batch_fn(
     source: Source, batch_size: int, *, seed: int, entries: Entries = NO_ENTRIES
 ) -> Callable[[int], tuple[jax.Array, Cond | None]]:
-    """step -> (images, cond) of `batches` for that step, on the devices. entries: of the condition that is wanted."""
+    """A function step -> (images, cond): the batch of that step in `batches`, on the devices.
+
+    entries: those of the condition that are wanted.
+    """
 
     def batch(step: int) -> tuple[jax.Array, Cond | None]:
         return on_devices(source, batch_indices(len(source), batch_size, seed=seed, step=step), entries)
@@ -51,10 +54,10 @@ def batch_fn(
 
 @contextlib.contextmanager
 def prefetched(batch: Callable[[int], tuple], steps: range) -> Iterator[Iterator[tuple]]:
-    """(step, *batch(step)) for these steps: one thread keeps a few of them ready.
+    """Tuples (step, *batch(step)) for these steps; one thread keeps a few of them ready.
 
-    batch: as of `batch_fn`. What goes wrong in the thread is raised where its batch is asked for. The thread ends with
-    the block.
+    batch: as for `batch_fn`. An error in the thread is raised where its batch is asked for. The thread ends with the
+    block.
     """
     thread = ThreadPoolExecutor(1, thread_name_prefix="score_sde-batches")
     under_way: deque[Future] = deque()
@@ -74,9 +77,9 @@ def prefetched(batch: Callable[[int], tuple], steps: range) -> Iterator[Iterator
 
 
 def on_devices(source: Source, indices: np.ndarray, entries: Entries = NO_ENTRIES) -> tuple[jax.Array, Cond | None]:
-    """The images of one batch and these entries of its condition, None for none, on the devices of all processes.
+    """The images of one batch, and these entries of its condition (None without any), on the devices of all processes.
 
-    They are split over the devices, and each process reads the rows of its own only.
+    They are split over the devices, and each process reads only the rows of its own devices.
     """
     rows = parallel.local_rows(len(indices))
     batch = source.take(indices[rows])
@@ -85,7 +88,7 @@ def on_devices(source: Source, indices: np.ndarray, entries: Entries = NO_ENTRIE
 
 
 def _spread(own: np.ndarray, rows: np.ndarray, n: int) -> np.ndarray:
-    """An array of n rows whose `rows` are these; what other processes hold is not looked at."""
+    """An array of n rows that holds `own` at `rows`; the other rows, which belong to other processes, are arbitrary."""
     if len(rows) == n:
         return own
     whole = np.empty((n, *own.shape[1:]), own.dtype)
@@ -94,7 +97,7 @@ def _spread(own: np.ndarray, rows: np.ndarray, n: int) -> np.ndarray:
 
 
 def padded_chunks(n: int, size: int) -> Iterator[tuple[np.ndarray, int]]:
-    """0..n-1 in order, in chunks of exactly `size`; the last is filled up from its own end. Yields (indices, valid)."""
+    """Pairs (indices, valid): 0..n-1 in order, in chunks of exactly `size`; n - 1 is repeated to fill the last one."""
     for start in range(0, n, size):
         indices = np.arange(start, start + size)
         yield np.minimum(indices, n - 1), min(size, n - start)

@@ -1,4 +1,4 @@
-"""The table of data sets: where each is found, and how its images become squares."""
+"""The table of data sets: where to find each, and how its images become squares."""
 
 import os
 from pathlib import Path
@@ -13,11 +13,11 @@ from score_sde.import_paths import choose, is_import_path
 
 
 class Dataset(NamedTuple):
-    """Where a data set is found and how its images become squares.
+    """Location of a data set, and how its images become squares.
 
-    builder: a TFDS name, "name/config", or "module:Class" of a builder of ours; none if it is at `config.data.path`.
+    builder: a TFDS name, "name/config", or "module:Class" of a builder of ours; "" for images at `config.data.path`.
     eval_split: default test, else validation, else a part of train that is held out.
-    crop: side of the square at the centre that is kept, as large as possible if None, before resizing by `filter`.
+    crop: side of the central square that is kept before resizing by `filter`; None: as large as possible.
     stock: whether TFDS can prepare it.
     """
 
@@ -58,7 +58,7 @@ DATASETS: dict[str, Dataset] = {
         f"lsun/{scene}": Dataset(f"lsun/{scene}", eval_split="validation", filter=Image.Resampling.BICUBIC)
         for scene in LSUN_SCENES
     },
-    # The paper evaluates these on what it trains on: they have one split.
+    # These have one split; the paper trains and evaluates on the same images.
     "celebahq_256": Dataset("celeb_a_hq/256", eval_split="train"),
     "celebahq_1024": Dataset("celeb_a_hq/1024", eval_split="train"),
     "ffhq_256": Dataset("ffhq/256", eval_split="train", stock=False),
@@ -70,9 +70,9 @@ DATASETS: dict[str, Dataset] = {
 
 
 def dataset(name: str, data_dir: str = "") -> Dataset:
-    """The entry of `DATASETS`, upper or lower case, or one for an import path or any other name of a TFDS data set.
+    """The data set of this name: an entry of `DATASETS` (upper or lower case), an import path, or any other TFDS name.
 
-    Raises `UsageError` for what is close to a name of the table, and is neither prepared nor known to TFDS.
+    Raises `UsageError` for a name that is close to one in the table, and is neither prepared nor known to TFDS.
     """
     if is_import_path(name):
         choose("data.dataset", name, DATASETS, protocols.DataSet)  # raises where there is none
@@ -85,13 +85,13 @@ def dataset(name: str, data_dir: str = "") -> Dataset:
 
 
 def directory_of(data_dir: str) -> Path:
-    """Where prepared data sets are: default the environment's TFDS_DATA_DIR, else ~/tensorflow_datasets."""
+    """Folder of prepared data sets: `data_dir`, else the environment's TFDS_DATA_DIR, else ~/tensorflow_datasets."""
     given = data_dir or os.environ.get("TFDS_DATA_DIR")
     return expanded(given) if given else in_home("tensorflow_datasets")
 
 
 def is_prepared(name: str, directory: Path) -> bool:
-    """Whether TFDS has left any version of a data set there, and not only what a kill left of one."""
+    """Whether TFDS has prepared any version of a data set there, completely."""
     found = [path for depth in ("*", "*/*") for path in (directory / name).glob(f"{depth}/features.json")]
     return any("incomplete" not in path.parent.name for path in found)
 

@@ -1,4 +1,4 @@
-"""From a file's bytes to the pixels of a square: decoding, colour, cropping, resizing."""
+"""Decoding: from a file's bytes to the pixels of a square, by colour conversion, cropping and resizing."""
 
 import contextlib
 import dataclasses
@@ -11,7 +11,7 @@ from PIL import Image, ImageOps, ImagePalette, UnidentifiedImageError, features
 
 from score_sde.errors import UsageError
 
-# Those that are opened, with the suffixes that their files have. Pillow can be built without AVIF.
+# The image formats that are opened, with their suffixes. Pillow can be built without AVIF.
 SUFFIXES = {
     "PNG": (".png",),
     "JPEG": (".jpg", ".jpeg", ".jpe", ".jfif"),
@@ -22,7 +22,7 @@ SUFFIXES = {
     "AVIF": (".avif",),
 }
 FORMATS = tuple(name for name in SUFFIXES if name != "AVIF" or features.check("avif"))
-MAX_PIXELS = 2**26  # of one image: 8192x8192, 192 MiB in colour
+MAX_PIXELS = 2**26  # in one image: 8192x8192, 192 MiB in colour
 KINDS = {1: "greyscale", 2: "greyscale with transparency", 3: "RGB", 4: "RGB with transparency"}
 MODES = {"1": 1, "L": 1, "LA": 2, "RGB": 3, "RGBA": 4}  # of Pillow: channels of 8 bits
 DEEP = {"I;16": 1, "I;16L": 1, "I;16B": 1, "I": 1}  # channels of 16 bits
@@ -31,15 +31,15 @@ ADVICE = "prepare the data set again without it, or leave it out with config.dat
 
 
 class UnreadableError(UsageError):
-    """Of one image: damaged, of another format, or too large."""
+    """Error for a single image that is damaged, of another format, or too large."""
 
 
 @dataclasses.dataclass(frozen=True)
 class Form:
-    """What every picture is made into: uint8 (image_size, image_size, num_channels).
+    """The form that every picture is converted to: uint8 (image_size, image_size, num_channels).
 
     crop, filter: see `datasets.Dataset`. convert: pictures of other colours are converted, not refused. upright: they
-    are turned as their EXIF orientation says, which TFDS and the paper's code do not.
+    are turned as their EXIF orientation says, which TFDS and the paper's code do not do.
     """
 
     image_size: int
@@ -50,7 +50,10 @@ class Form:
     upright: bool = False
 
     def render(self, content: Any, what: str, advice: str = ADVICE) -> np.ndarray:
-        """content: a path, an encoded file, or its pixels, uint8 (h, w, c). Raises as `decode`."""
+        """The picture in this form; raises as `decode` does.
+
+        content: a path, an encoded file, or pixels, uint8 (h, w, c). what: name of the picture in messages.
+        """
         options = dict(channels=self.num_channels, convert=self.convert)
         if isinstance(content, np.ndarray):
             image = _recoloured(content, what, **options)
@@ -59,7 +62,7 @@ class Form:
         return resize(square(image, self.crop), self.image_size, self.filter)
 
     def check_header(self, path: Path, what: str, advice: str = ADVICE) -> None:
-        """Raises what `render` would, as far as a file's header tells."""
+        """Raises the errors of `render` that a file's header already shows."""
         with _named(what, advice), _opened(path) as file:
             found = _channels(file, self.num_channels)
         _check_channels(found, what, self.num_channels, self.convert)
@@ -74,14 +77,13 @@ def decode(
     convert: bool = False,
     upright: bool = False,
 ) -> np.ndarray:
-    """A file of one of `FORMATS`, bytes or a path, as uint8 (h, w, c). Palettes and single bits are looked up.
+    """Decodes a file of one of `FORMATS`, bytes or a path, as uint8 (h, w, c); palettes and single bits are looked up.
 
-    channels: how many there must be; other images are refused, or converted: transparency is laid over white, of 16
-    bits the first 8 are kept, grey becomes RGB, or RGB grey (ITU-R 601-2 luma). Default: as they are stored.
+    channels: the required number; other images are refused, or with `convert` converted: transparent images are laid
+    over white, 16 bits are cut to 8, grey becomes RGB, or RGB grey (ITU-R 601-2 luma). Default: as stored.
 
     Raises `UnreadableError` naming `what` when the file is damaged, of another format, of several frames, or of more
-    than `MAX_PIXELS` pixels; the header says how many, and none is decoded then. Raises `UsageError` for other
-    channels.
+    than `MAX_PIXELS` pixels, before any is decoded. Raises `UsageError` for other channels.
     """
     with _named(what, advice), _opened(encoded) as file:
         found = _channels(file, channels)
@@ -96,7 +98,7 @@ def decode(
 
 @contextlib.contextmanager
 def _named(what: str, advice: str):
-    """Pillow raises various types for what it cannot read."""
+    """Turns the various errors that Pillow raises into an `UnreadableError` that names the picture."""
     try:
         yield
     except UsageError:
@@ -114,23 +116,23 @@ def _other_format() -> str:
 
 
 def _opened(encoded: Any) -> Image.Image:
-    """An image whose header has been read."""
+    """Opens an image and reads its header."""
     file = Image.open(io.BytesIO(encoded) if isinstance(encoded, bytes) else encoded, formats=FORMATS)
     if file.width * file.height > MAX_PIXELS:
         file.close()
         raise ValueError(f"{file.width}x{file.height} pixels are more than {MAX_PIXELS}")
-    # Which of an animation's frames is meant, nobody knows. A camera's JPEG with more (MPO) has its picture first.
+    # An animation has no single picture. A camera's JPEG with several frames (MPO) has its picture first.
     if getattr(file, "is_animated", False) and file.format != "MPO":
         file.close()
         raise ValueError("it has several frames")
     if file.mode == "F" or (file.format == "TIFF" and (file.mode == "I" or "I;12" in _packing(file))):
         file.close()
-        raise ValueError("its numbers are not of 8 or 16 bits")  # and what is black and white among them, unknown
+        raise ValueError("its numbers are not of 8 or 16 bits")  # so black and white among them are not known
     return file
 
 
 def _channels(file: Image.Image, wanted: int | None) -> tuple[int, int]:
-    """(channels, bits of each) by the header; (0, 8) if they are neither grey nor RGB, as of CMYK."""
+    """(channels, bits per channel) by the header; (0, 8) for colours other than grey and RGB, such as CMYK."""
     if file.mode == "P":
         if file.has_transparency_data and not _opaque(file.info.get("transparency")):
             return 4, 8
@@ -140,13 +142,19 @@ def _channels(file: Image.Image, wanted: int | None) -> tuple[int, int]:
 
 
 def _packing(file: Image.Image) -> set[str]:
-    """How numbers lie in the file, as Pillow calls it, such as RGB;16B. BGR;16 of BMP is five or six bits for each."""
+    """Pillow's names for the order of numbers in the file, such as RGB;16B.
+
+    (BMP's BGR;16 has five or six bits each.)
+    """
     found = {tile[3] if isinstance(tile[3], str) else tile[3][0] for tile in file.tile if tile[3]}
     return {str(order) for order in found if order != "BGR;16"}
 
 
 def _is_grey(palette: ImagePalette.ImagePalette) -> bool:
-    """Whether red, green and blue are equal in each colour, which are stored as RGB, BGRX, or RGB;L: plane by plane."""
+    """Whether each colour of a palette has equal red, green and blue.
+
+    They are stored as RGB, BGRX, or RGB;L (planes).
+    """
     order, stored = palette.getdata()
     table = np.frombuffer(stored, np.uint8)
     table = table.reshape(3, -1).T if order.endswith(";L") else table.reshape(-1, len(order))[:, :3]
@@ -154,7 +162,7 @@ def _is_grey(palette: ImagePalette.ImagePalette) -> bool:
 
 
 def _opaque(transparency: Any) -> bool:
-    """Whether a palette's alpha, one byte for each entry from the first, is 255 everywhere."""
+    """Whether a palette's alpha, one byte for each entry, is 255 everywhere."""
     return isinstance(transparency, bytes) and set(transparency) <= {255}
 
 
@@ -171,14 +179,14 @@ def _check_channels(found: tuple[int, int], what: str, wanted: int, convert: boo
 
 
 def _upright(file: Image.Image) -> Image.Image:
-    with contextlib.suppress(Exception):  # what is no EXIF is none
+    with contextlib.suppress(Exception):  # invalid EXIF counts as none
         if file.getexif().get(ORIENTATION, 1) != 1:
             return ImageOps.exif_transpose(file)
     return file
 
 
 def _plain(file: Image.Image, channels: int) -> Image.Image:
-    """Palettes and single bits looked up."""
+    """The image without palette and without single bits."""
     if file.mode == "P":
         table = file.convert("RGBA") if file.has_transparency_data else file  # else Pillow warns
         return table.convert({1: "L", 3: "RGB", 4: "RGBA"}[channels])
@@ -194,7 +202,7 @@ def _converted(file: Image.Image, channels: int) -> Image.Image:
 
 
 def _recoloured(pixels: np.ndarray, what: str, channels: int, convert: bool) -> np.ndarray:
-    """Pixels (h, w, c) with so many channels, as `decode` gives them."""
+    """Pixels (h, w, c) with the wanted number of channels, converted as by `decode`."""
     if pixels.shape[-1] == channels:
         return pixels
     _check_channels((pixels.shape[-1], 8), what, channels, convert and pixels.shape[-1] in KINDS)
@@ -203,7 +211,7 @@ def _recoloured(pixels: np.ndarray, what: str, channels: int, convert: bool) -> 
 
 
 def square(image: np.ndarray, side: int | None = None) -> np.ndarray:
-    """The square of that side at the centre, at most and by default as large as the shorter side."""
+    """The central square of this side, which is at most, and by default, the shorter side of the image."""
     height, width = image.shape[:2]
     side = min(side or height, height, width)
     top, left = (height - side) // 2, (width - side) // 2
@@ -211,10 +219,10 @@ def square(image: np.ndarray, side: int | None = None) -> np.ndarray:
 
 
 def resize(image: np.ndarray, size: int, filter: Image.Resampling = Image.Resampling.BILINEAR) -> np.ndarray:
-    """uint8 (h, w, c) to (size, size, c), antialiased."""
+    """The image as uint8 (size, size, c), antialiased."""
     if image.shape[:2] == (size, size):
         return image
-    if image.shape[-1] == 3:  # each channel by itself, as below, and quicker
+    if image.shape[-1] == 3:  # the same as each channel separately, but quicker
         return np.asarray(Image.fromarray(np.ascontiguousarray(image)).resize((size, size), filter))
     planes = [Image.fromarray(plane).resize((size, size), filter) for plane in np.moveaxis(image, -1, 0)]
     return np.stack([np.asarray(plane) for plane in planes], axis=-1)

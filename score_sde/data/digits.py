@@ -1,4 +1,4 @@
-"""Handwritten digits, 8x8: the UCI set inside scikit-learn's wheel, as a TFDS data set. Nothing is downloaded."""
+"""The digits data set: the handwritten 8x8 digits (UCI) in scikit-learn's wheel, as a TFDS builder. No download."""
 
 import io
 
@@ -10,7 +10,10 @@ from score_sde.errors import UsageError
 
 
 class Digits(tfds.core.GeneratorBasedBuilder):
-    """1,797 grey images; every sixth is held out for testing. The 17 grey levels 0..16 become 0..255."""
+    """Builder of 1,797 grey images, of which every sixth is held out for testing.
+
+    The 17 grey levels 0..16 become 0..255.
+    """
 
     VERSION = tfds.core.Version("1.0.0")
     name = "digits"

@@ -1,10 +1,13 @@
-"""Flickr-Faces-HQ as a TFDS data set, which TFDS itself has not."""
+"""Flickr-Faces-HQ as a TFDS data set; TFDS has no builder for it."""
 
 import tensorflow_datasets as tfds
 
 
 class FFHQ(tfds.core.GeneratorBasedBuilder):
-    """70,000 aligned faces at 256x256 or 1024x1024, in one split; `score_sde.data.preparers` reads its files."""
+    """Builder of 70,000 aligned faces at 256x256 or 1024x1024, in one split.
+
+    `score_sde.data.preparers` reads the files.
+    """
 
     name = "ffhq"
     BUILDER_CONFIGS = [  # noqa: RUF012

@@ -1,8 +1,7 @@
-"""A folder of images of any sizes, in all folders beneath it: its splits, its labels, and what is left out.
+"""A folder of images of any size, with all its subfolders: its splits, its labels, and the files left out.
 
 Folders `train` (or `training`) and `test` (`testing`; otherwise `val`, `valid`, `validation`, `eval`, `evaluation`,
-`dev`), in any case, are the splits; without them some images are held out for evaluation. What could be meant in two
-ways is refused.
+`dev`), in any case, are the splits; without them some images are held out for evaluation. Ambiguous folders raise.
 """
 
 import os
@@ -28,16 +27,16 @@ SPLITS = {
     **dict.fromkeys(("val", "valid", "validation", "eval", "evaluation", "dev"), VALIDATION),
 }
 LABELS = ("auto", "folders", "none")  # of `loading.Options`
-PIECE = 2**14  # bytes of a file that its checksum is of, three times
-THREADS = 16  # that wait for the disk
+PIECE = 2**14  # bytes that a file's checksum covers at each of three places
+THREADS = 16  # for reading, which waits for the disk
 ADVICE = "remove or replace it, or leave such images out with config.data.corrupt=skip"
 
 
 class Files(Pictures):
-    """Files of a folder by their relative paths, in the order of these.
+    """Image files of a folder, sorted by relative path.
 
-    labels, classes: a number for each, and the names of these, or None. written: the labels stand in a file, so that
-    the paths do not say them.
+    labels, classes: a number for each file, and the names of these numbers, or None. written: whether the labels come
+    from a file, and so not from the paths.
     """
 
     advice = ADVICE
@@ -74,7 +73,7 @@ class Files(Pictures):
         return [found, list(self._labels or ()), self.classes] if self._written else found
 
     def where(self, keep: Callable[[int], bool]) -> "Files":
-        """Those of the numbers that `keep` is true of."""
+        """The files at the indices for which `keep` is true."""
         kept = [i for i in range(len(self)) if keep(i)]
         labels = None if self._labels is None else [self._labels[i] for i in kept]
         paths = [self.paths[i] for i in kept]
@@ -82,8 +81,10 @@ class Files(Pictures):
 
 
 def _pieces(path: Path) -> tuple[int, int]:
-    """A file's size, and a checksum of its begin, middle and end: of all of a small one, and of what compression has
-    made of the rest of a picture. All of every picture takes as long as an epoch to read."""
+    """A file's size, and a checksum of its begin, middle and end, which is all of a small file.
+
+    Compression lets most changes of a picture show there; reading all of every file takes as long as an epoch.
+    """
     with path.open("rb") as file:
         size, checksum = file.seek(0, os.SEEK_END), 0
         for start in (0, (size - PIECE) // 2, size - PIECE):
@@ -95,7 +96,7 @@ def _pieces(path: Path) -> tuple[int, int]:
 def open_split(name: str, options: Any, *, train: bool) -> Files:
     """The training or evaluation images of the folder `options.path`.
 
-    Raises `UsageError` where there are none, where a class has none, and where it is not plain which folders are splits
+    Raises `UsageError` where there are none, where a class has none, and where it is not clear which folders are splits
     and which are classes. name: not used. options: see `loading.Options`.
     """
     root = _root(options.path)
@@ -123,9 +124,9 @@ def _root(path: str) -> Path:
 
 
 class _Listing(NamedTuple):
-    """All beneath a folder, by paths relative to it: images, sorted; other files; folders at the top.
+    """Files beneath a folder, by paths relative to it: images, sorted; other files; folders at the top.
 
-    hidden: number of images and folders whose names begin with a dot. They are left out.
+    hidden: number of images and folders whose names begin with a dot, which are left out.
     """
 
     images: list[str]
@@ -168,14 +169,14 @@ def _cannot_list(error: OSError) -> None:
 
 
 def _portable(path: str) -> str:
-    """A path in any locale: its bytes as UTF-8."""
+    """The bytes of a path as UTF-8, the same in any locale."""
     return os.fsencode(path).decode("utf-8", "surrogateescape")
 
 
 def _splits(root: Path, found: _Listing, mode: str) -> tuple[str] | tuple[str, str]:
-    """The folder trained on and, where some are not held out, that evaluated on: `train/`, or nothing for the whole.
+    """The folder for training, and the one for evaluation if it exists: `train/`, `test/`; "" for the whole folder.
 
-    By data.labels=folders one without a partner is a class, whatever its name.
+    With data.labels=folders, one without a partner is a class, whatever its name.
     """
     kinds: dict[str, list[str]] = {}
     for name in found.tops:
@@ -204,7 +205,7 @@ def _splits(root: Path, found: _Listing, mode: str) -> tuple[str] | tuple[str, s
 class _Tree(NamedTuple):
     """The images of the whole folder, or of a split: paths relative to the root, and a number or name for each.
 
-    source: what gives the labels, or why there are none. unmatched: rows of a file of labels that have no image.
+    source: where the labels come from, or why there are none. unmatched: rows of a file of labels that have no image.
     """
 
     folder: str
@@ -229,7 +230,7 @@ def _tree(root: Path, folder: str, found: _Listing, mode: str) -> _Tree:
 
 
 def _refuse_merged(root: Path, folder: str, paths: Sequence[str]) -> None:
-    """Raises `UsageError` for folders such as train and test beside each other, deeper than they are looked for."""
+    """Raises `UsageError` for folders like train and test that lie deeper than splits may, and would be merged."""
     splits: dict[Path, dict[bool, str]] = {}
     for inside in sorted({path.rpartition("/")[0][len(folder) :] for path in paths}):
         for path in (Path(inside), *Path(inside).parents):
@@ -245,7 +246,7 @@ def _refuse_merged(root: Path, folder: str, paths: Sequence[str]) -> None:
 
 
 def _of_table(tree: _Tree, root: Path, found: _Listing, table: label_files.Table) -> _Tree:
-    """The tree with the labels of a file."""
+    """The tree with labels from a file."""
     if table.labels is None:
         return tree
     above = tree.table.removesuffix(table.name)
@@ -258,9 +259,9 @@ def _of_table(tree: _Tree, root: Path, found: _Listing, table: label_files.Table
 
 
 def _of_folders(root: Path, folder: str, paths: Sequence[str], mode: str) -> list[str] | None:
-    """The class folder of each image: CLASS/FILE; or deeper, by data.labels=folders. None if no image is in one.
+    """The class folder of each image: CLASS/FILE, or deeper with data.labels=folders. None if no image is in one.
 
-    Raises `UsageError` where some are and others are not, and for a class without images.
+    Raises `UsageError` where some images are in class folders and others are not, and for a class without images.
     """
     inside = [path[len(folder) :] for path in paths]
     depths = [path.count("/") for path in inside]
@@ -282,7 +283,10 @@ def _of_folders(root: Path, folder: str, paths: Sequence[str], mode: str) -> lis
 
 
 def _files(root: Path, tree: _Tree, training: _Tree, taken: Taken, *, beneath: bool = False) -> Files:
-    """The tree with its labels numbered as those of the training split. beneath: paths are relative to its folder."""
+    """The tree, with its labels numbered as in the training split.
+
+    beneath: paths are relative to the tree's folder.
+    """
     base = root / tree.folder if beneath else root
     paths = [path.removeprefix(tree.folder) for path in tree.paths] if beneath else tree.paths
     if tree.labels is None or training.labels is None:
@@ -294,7 +298,7 @@ def _files(root: Path, tree: _Tree, training: _Tree, taken: Taken, *, beneath: b
         if not (isinstance(label, int) if numbers else label in places):
             what = "label" if tree.table else "class folder"
             raise UsageError(
-                f"{base} has a {what} {label} that {root / training.folder} has not; remove one or add the other."
+                f"{base} has a {what} {label} that {root / training.folder} lacks; remove it here, or add it there."
             )
     labels = list(tree.labels) if numbers else [places[label] for label in tree.labels]
     names = None if numbers else [shown(name) for name in classes]
@@ -302,7 +306,7 @@ def _files(root: Path, tree: _Tree, training: _Tree, taken: Taken, *, beneath: b
 
 
 def _left_out(found: _Listing, trees: Sequence[_Tree]) -> dict[str, int]:
-    """Number of things of each kind that are beneath the folder and not read."""
+    """Number of things of each kind that lie beneath the folder and are not read."""
     used = {tree.table for tree in trees}
     result = Counter(_suffixes(path for path in found.others if path not in used))
     if all(tree.folder for tree in trees):

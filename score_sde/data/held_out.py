@@ -1,6 +1,6 @@
-"""Which images of a set without an evaluation split are held out for evaluation: a hash of each one's name says it.
+"""Held-out images of a set without an evaluation split, chosen by a hash of each image's name.
 
-So an image stays on its side when others are added or removed.
+An image therefore stays on its side when others are added or removed.
 """
 
 import hashlib
@@ -13,17 +13,17 @@ from score_sde.errors import UsageError
 
 
 def side(names: Sequence[str], fraction: float, *, train: bool, what: str) -> np.ndarray:
-    """Numbers of the training or evaluation images; about `fraction` of all, at least one, are held out.
+    """Indices of the training or evaluation images; about `fraction` of all, at least one, are held out.
 
-    All are both if it is 0. Raises `UsageError` where none would be left to train on.
+    At 0 all images are in both. Raises `UsageError` where none would be left to train on.
     """
     everything = np.arange(len(names))
     if fraction == 0:
         return everything
     if len(names) < 2:
         raise UsageError(
-            f"{what} has one image, which cannot be trained on and held out; add more, or set config.data.held_out=0 "
-            "to evaluate on what it trains on."
+            f"{what} has one image, which cannot be in both splits; add more, or set config.data.held_out=0 "
+            "to evaluate on the training images."
         )
     numbers = np.array([_number(name) for name in names])
     held_out = numbers < fraction
@@ -32,5 +32,5 @@ def side(names: Sequence[str], fraction: float, *, train: bool, what: str) -> np
 
 
 def _number(name: str) -> float:
-    """In [0, 1), of the bytes that the file system has, which need be no UTF-8."""
+    """A hash in [0, 1) of the name's bytes in the file system, which need not be UTF-8."""
     return int.from_bytes(hashlib.blake2b(os.fsencode(name), digest_size=6).digest(), "big") / 2**48

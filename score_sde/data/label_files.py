@@ -1,6 +1,6 @@
 """Labels in a file beside the images: dataset.json of EDM and StyleGAN, metadata.jsonl or .csv of Hugging Face.
 
-Where there is one, the folders of the images are shards and no classes.
+Where there is such a file, the folders of the images are shards, not classes.
 """
 
 import csv
@@ -18,14 +18,17 @@ OTHERWISE = "config.data.labels=folders, or none"
 
 
 class Table(NamedTuple):
-    """A file's labels. labels: by the path of an image relative to the file's folder; None: the file gives none."""
+    """The labels of a file.
+
+    labels: by the path of an image relative to the file's folder; None if the file has none.
+    """
 
     name: str
     labels: dict[str, Label] | None
 
 
 def read(folder: Path) -> Table | None:
-    """The table in a folder, None without one. Raises `UsageError` for one that cannot be read, and for two."""
+    """The table in a folder; None without one. Raises `UsageError` for one that cannot be read, and for two."""
     tables = []
     for name, rows_of in READERS.items():
         path = folder / name
@@ -46,7 +49,7 @@ def read(folder: Path) -> Table | None:
 
 
 def _labels(path: Path, rows: Iterable[tuple[str, Any]]) -> dict[str, Label] | None:
-    """Integers, also where they are written as text, or names."""
+    """Labels by name of the image: integers, also where they are written as text, or names."""
     labels: dict[str, Any] = {}
     for name, label in rows:
         if isinstance(label, bool) or not isinstance(label, int | str) or label == "":
@@ -65,7 +68,7 @@ def _labels(path: Path, rows: Iterable[tuple[str, Any]]) -> dict[str, Label] | N
 
 
 def _dataset_json(path: Path) -> list[tuple[str, Any]] | None:
-    """{"labels": [["00000/img00000000.png", 6], ...]}, or null; anything else is another program's file."""
+    """Rows of {"labels": [["00000/img00000000.png", 6], ...]}, or null; None for another program's file."""
     content = json.loads(path.read_text(encoding="utf-8-sig"))
     if not isinstance(content, dict) or "labels" not in content:
         return None
@@ -83,7 +86,7 @@ def _csv(path: Path) -> list[tuple[str, Any]] | None:
 
 
 def _of_rows(rows: list[Mapping[str, Any]]) -> list[tuple[str, Any]] | None:
-    """Rows of file_name and, if any has it, label; others are another program's."""
+    """Rows of file_name and, if any row has it, label; None for another program's file."""
     if not all("file_name" in row for row in rows):
         return None
     labelled = any("label" in row for row in rows)

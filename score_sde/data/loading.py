@@ -1,4 +1,4 @@
-"""From a data set's name to its splits as sources."""
+"""Loading: from a data set's name to its splits as sources."""
 
 import dataclasses
 import os
@@ -24,14 +24,14 @@ CORRUPT = ("refuse", "skip")
 
 @dataclasses.dataclass(frozen=True)
 class Options:
-    """Where a data set is and how it is read; the names and defaults are those of `config.data`.
+    """Location of a data set and how it is read; names and defaults are those of `config.data`.
 
-    path: of `folder` and `array`. data_dir, archives: see `records.find`. in_memory_gib: a split of no more GiB of
-    pixels is read into memory, a larger one decoded when it is asked for. held_out: the fraction that is evaluated on
-    where there is no split for that; 0: all that is trained on. corrupt: what is done with images that cannot be read.
-    convert: whether images of other colours are converted. labels: of `folder`: none, folders (the topmost are classes,
-    whatever else is there), or auto, which reads files of labels and otherwise CLASS/FILE, and refuses what could be
-    meant in two ways. num_workers: threads that decode; 0: one for each core.
+    path: of `folder` and `array`. data_dir, archives: see `records.find`. in_memory_gib: a split of at most this many
+    GiB of pixels is read into memory, a larger one is decoded when asked for. held_out: fraction of the images for
+    evaluation, where there is no split for it; 0: all images are in both splits. corrupt: "refuse" or "skip" images
+    that cannot be read. convert: whether images of other colours are converted. labels: of `folder`: "none"; "folders"
+    (the topmost are classes, whatever else is there); or "auto", which reads files of labels and otherwise CLASS/FILE,
+    and refuses ambiguous folders. num_workers: threads that decode; 0: one for each core.
     """
 
     path: str = ""
@@ -58,15 +58,23 @@ OPTIONS = tuple(field.name for field in dataclasses.fields(Options))
 
 
 def load(name: str, *, train: bool, image_size: int, num_channels: int, **options: Any) -> Source:
-    """The training or evaluation split as uint8 images of the given size.
+    """The training or evaluation split of a data set, as uint8 images of the given size.
 
-    options: see `Options`; further ones are of the function at an import path (`score_sde.protocols.DataSet`).
+    name: in `DATASETS`, of TFDS, or an import path. options: fields of `Options`; for a function at an import path also
+    its own arguments (`score_sde.protocols.DataSet`).
 
     Images are cropped to a square and resized as `DATASETS` says, with antialiasing, on 256 levels. The order is the
-    same in memory and on disk. Images that cannot be read are left out where they are found before training, and with
-    `corrupt="skip"` only; of a source on disk that is by their headers, see `OnDisk` for the others.
+    same in memory and on disk. Images that cannot be read are left out only with `corrupt="skip"`, and only those that
+    are found before training: for a source on disk by their headers, see `OnDisk` for the others.
 
     Raises `UsageError` when the data set is missing, an image cannot be read, or its channels are not `num_channels`.
+
+        import numpy as np
+        from score_sde import data
+
+        np.save("images.npy", np.zeros((10, 8, 8, 3), np.uint8))
+        source = data.load("array", train=True, image_size=8, num_channels=3, path="images.npy", held_out=0)
+        images = source.take(np.array([0, 3])).images  # uint8 (2, 8, 8, 3)
     """
     given = Options(**{key: options[key] for key in OPTIONS if key in options})
     given.check()
@@ -87,12 +95,12 @@ def load(name: str, *, train: bool, image_size: int, num_channels: int, **option
     if isinstance(pictures, folder.Files):
         pictures = _readable(pictures, form, given, what)
     source = OnDisk(pictures, form, workers=given.workers, skip=skip)
-    source.take(np.arange(1))  # what is wrong with all of them is said now
+    source.take(np.arange(1))  # raises now if none can be read
     return source
 
 
 def _opened(name: str, options: dict[str, Any], **of_all: Any) -> Source:
-    """The split that a function at an import path opens. Raises `UsageError` unless it holds such images."""
+    """The split that a function at an import path opens. Raises `UsageError` unless it holds images of this form."""
     function = choose("data.dataset", name, {}, protocols.DataSet)
     taken = {key: value for key, value in options.items() if key in arguments(function)}
     source = function(**of_all, **taken)
@@ -109,7 +117,10 @@ def _opened(name: str, options: dict[str, Any], **of_all: Any) -> Source:
 
 
 def summary(what: str, train: Source, evaluation: Source) -> str:
-    """One line: what data were taken as, and what was left out; empty where nothing is guessed, as of CIFAR-10."""
+    """One line on how the files were read and what was left out.
+
+    "" for data sets with fixed splits, such as CIFAR-10.
+    """
     if train.taken is None or evaluation.taken is None:
         return ""
     line = f"{shown(what)}: {len(train):,} image{'s' * (len(train) > 1)} {_classes(train)} {train.taken.part}".rstrip()
@@ -131,7 +142,7 @@ def _classes(source: Source) -> str:
 
 
 def _readable(files: folder.Files, form: Form, options: Options, what: str) -> folder.Files:
-    """Those that can be read by their headers."""
+    """The files whose headers can be read."""
     bad: set[int] = set()
 
     def check(i: int) -> None:
@@ -147,5 +158,5 @@ def _readable(files: folder.Files, form: Form, options: Options, what: str) -> f
     return files.where(lambda i: i not in bad)
 
 
-# Of a user's own images, at config.data.path; all others are TFDS's.
+# Data sets of a user's own images, at config.data.path; all others come from TFDS.
 OWN: dict[str, Callable[..., Pictures]] = {"folder": folder.open_split, "array": arrays.open_split}

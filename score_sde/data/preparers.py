@@ -1,8 +1,8 @@
-"""Data sets prepared from their original archives, without TensorFlow, as TFDS would prepare them.
+"""Preparers: data sets made from their original archives, without TensorFlow, as TFDS would prepare them.
 
-The builder is TFDS's own, and with it the name, version, features, splits and keys, and the recorded address, size and
-SHA-256 of each archive. Its readers need TensorFlow; those of `score_sde.data.readers` do not. For CelebA-HQ and FFHQ
-no checksum is recorded: their files are made or fetched by hand, and only the images' shapes and number are checked.
+The builder is TFDS's own, which fixes the name, version, features, splits and keys, and the recorded address, size and
+SHA-256 of each archive. TFDS's readers need TensorFlow; those of `score_sde.data.readers` do not. CelebA-HQ and FFHQ
+have no recorded checksum: their files are made or fetched by hand, and only the images' shapes and number are checked.
 """
 
 import functools
@@ -16,32 +16,35 @@ from score_sde.data.readers import Examples
 from score_sde.downloads import Download, fetch
 from score_sde.errors import UsageError, one_of
 
-Fetched = Callable[..., Path]  # the verified file of the first of these names that there is
+Fetched = Callable[..., Path]  # the verified file of the first of these names that exists
 Splits = dict[str, Examples]
 
 
 class Preparer(NamedTuple):
-    """splits: (TFDS builder, `Fetched`) -> the examples of each split. licence: terms, and whom to cite."""
+    """A way to prepare a data set.
+
+    splits: (TFDS builder, `Fetched`) -> the examples of each split. licence: terms and citation.
+    """
 
     splits: Callable[[Any, Fetched], Splits]
     licence: str
 
 
 def prepare(builder: str, directory: Path, archives: Path | None = None):
-    """Prepares a data set as ArrayRecord in `directory`, from its original archives; the TFDS builder that reads it.
+    """Prepares a data set as ArrayRecord in `directory`, from its original archives; returns the builder that reads it.
 
-    builder: "name" or "name/config" of TFDS, or "ffhq/256", "ffhq/1024". What is prepared already is left as it is.
+    builder: "name" or "name/config" of TFDS, or "ffhq/256", "ffhq/1024". A prepared data set is left as it is.
     archives: the folder of the original files under their original names, to which missing ones are downloaded if
         their publisher lets a program do so; default `directory`/downloads/manual.
     A kill leaves folders incomplete.* and files *.part, which nothing reads.
-    Raises `UsageError` for an unknown name, a file that is missing, damaged or another, no network, no space.
+    Raises `UsageError` for an unknown name; a missing, damaged or different file; no network; no space.
     """
     import tensorflow_datasets as tfds
 
     preparer = _preparer(builder)
     archives = directory / "downloads" / "manual" if archives is None else archives
     made = _builder(builder, directory)
-    # It takes the splits from there, and reads no archive itself.
+    # The builder takes the splits from `preparer`, and reads no archive itself.
     made._split_generators = lambda dl_manager: preparer.splits(made, functools.partial(_fetched, made, archives))
     try:
         made.download_and_prepare(file_format="array_record")
@@ -52,7 +55,7 @@ def prepare(builder: str, directory: Path, archives: Path | None = None):
 
 
 def licence(builder: str) -> str:
-    """The terms of a data set as its publisher states them, and whom to cite. builder: as for `prepare`."""
+    """The terms of a data set as its publisher states them, and its citation. builder: as for `prepare`."""
     return _preparer(builder).licence
 
 
@@ -61,7 +64,7 @@ def _preparer(builder: str) -> Preparer:
 
 
 def _builder(builder: str, directory: Path):
-    """The builder whose files these will be, TFDS's where it has one."""
+    """The builder of these files: TFDS's own where it has one."""
     import tensorflow_datasets as tfds
 
     name, _, config = builder.partition("/")
@@ -125,7 +128,7 @@ def _celeb_a(builder, fetched: Fetched) -> Splits:
 
 
 def _lsun(builder, fetched: Fetched) -> Splits:
-    readers.lmdb()  # is missed before 43 GB are downloaded
+    readers.lmdb()  # raises, if it is missing, before 43 GB are downloaded
     name = builder.builder_config.name
     archives = {"train": f"{name}_train_lmdb.zip", "validation": f"{name}_val_lmdb.zip"}
     if f"{name}.zip" in recorded(builder):  # objects have one split, scenes two
@@ -148,7 +151,7 @@ def _imagenet_resized(builder, fetched: Fetched) -> Splits:
     return {"train": itertools.chain(*train), "validation": validation}
 
 
-IMAGES = {"celeb_a_hq": 30_000, "ffhq": 70_000}  # what is known of files without a checksum
+IMAGES = {"celeb_a_hq": 30_000, "ffhq": 70_000}  # number of images in files without a checksum
 
 
 def _celeb_a_hq(builder, fetched: Fetched) -> Splits:

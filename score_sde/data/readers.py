@@ -1,4 +1,4 @@
-"""Examples out of original archives, one reader a format: generators of (key, features) as TFDS has them.
+"""Readers of original archives, one for each format: generators of (key, features) as TFDS has them.
 
 Images that an archive holds as files are kept byte for byte, arrays become PNG. All is read from front to back, with no
 more in memory than a member of the archive: for ImageNet's NumPy files and SVHN's MATLAB files up to 3 GB.
@@ -28,7 +28,7 @@ Examples = Iterator[tuple[str | int, dict[str, Any]]]
 
 
 def reader(read: Callable[..., Examples]) -> Callable[..., Examples]:
-    """The generator read(path, ...), naming the file in a `UsageError` when it is not as it must be."""
+    """Decorator of a generator read(path, ...): any error in it becomes a `UsageError` that names the file."""
 
     @functools.wraps(read)
     def named(path: Path, *args) -> Examples:
@@ -36,7 +36,7 @@ def reader(read: Callable[..., Examples]) -> Callable[..., Examples]:
             yield from read(path, *args)
         except (UsageError, MemoryError):
             raise
-        except Exception as error:  # each format's library raises types of its own for what is damaged
+        except Exception as error:  # each format's library raises its own types for damaged files
             if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
                 raise
             reason = str(error) or type(error).__name__
@@ -46,7 +46,7 @@ def reader(read: Callable[..., Examples]) -> Callable[..., Examples]:
 
 
 def png(image: np.ndarray) -> bytes:
-    """uint8 (h, w, 1) or (h, w, 3) as a PNG file."""
+    """An image, uint8 (h, w, 1) or (h, w, 3), as a PNG file."""
     file = io.BytesIO()
     image = np.ascontiguousarray(image[..., 0] if image.shape[-1] == 1 else image)
     Image.fromarray(image).save(file, format="png")
@@ -54,7 +54,7 @@ def png(image: np.ndarray) -> bytes:
 
 
 def pngs(images: Iterable[np.ndarray]) -> Iterator[bytes]:
-    """`png` of each, in order, by all cores: a large image takes half a second."""
+    """PNG files of images, in order, made on all cores: a large image takes half a second."""
     threads = os.cpu_count() or 1
     under_way: deque[Future] = deque()
     with ThreadPoolExecutor(threads) as pool:
@@ -68,7 +68,7 @@ def pngs(images: Iterable[np.ndarray]) -> Iterator[bytes]:
 
 @reader
 def cifar10(path: Path, names: list[str], split: str) -> Examples:
-    """Members of rows of a label and 3 x 32 x 32 bytes."""
+    """Examples of CIFAR-10: archive members of rows, each a label and 3 x 32 x 32 bytes."""
     found = {name.split("/")[-1]: content for name, content in tar_members(path)}  # 180 MB
     rows = np.concatenate([np.frombuffer(found[name], np.uint8).reshape(-1, 1 + 3 * 32 * 32) for name in names])
     for i, row in enumerate(rows):
@@ -78,7 +78,7 @@ def cifar10(path: Path, names: list[str], split: str) -> Examples:
 
 @reader
 def cifar10_labels(path: Path) -> Iterator[str]:
-    """Names of the classes: a line each."""
+    """Names of the classes, one on each line."""
     for name, content in tar_members(path):
         if name.endswith("batches.meta.txt"):
             yield from content.decode().split()
@@ -86,14 +86,14 @@ def cifar10_labels(path: Path) -> Iterator[str]:
 
 @reader
 def mnist(images: Path, labels: Path) -> Examples:
-    """Two IDX files."""
+    """Examples of MNIST: two IDX files."""
     for i, (image, label) in enumerate(zip(idx(images), idx(labels), strict=True)):
         yield i, {"image": png(image[..., None]), "label": int(label)}
 
 
 @reader
 def svhn(path: Path, split: str) -> Examples:
-    """A MATLAB file of X (32, 32, 3, n) and y (n, 1), where 10 is the digit 0."""
+    """Examples of SVHN: a MATLAB file of X (32, 32, 3, n) and y (n, 1), where 10 is the digit 0."""
     from scipy.io import loadmat
 
     content = loadmat(path)
@@ -103,7 +103,7 @@ def svhn(path: Path, split: str) -> Examples:
 
 @reader
 def celeb_a(path: Path, tables: list[Path], split: int) -> Examples:
-    """A zip of JPEG files, and tables of split, attributes (1 or -1), landmarks and identity, a row for each."""
+    """Examples of CelebA: a zip of JPEG files, and tables of split, attributes (1 or -1), landmarks and identity."""
     splits, attributes, landmarks, identities = map(celeb_a_table, tables, (["split"], None, None, ["Identity_No"]))
     with zipfile.ZipFile(path) as archive:
         for name in sorted(name for name, row in splits.items() if row["split"] == split):
@@ -117,7 +117,7 @@ def celeb_a(path: Path, tables: list[Path], split: int) -> Examples:
 
 
 def celeb_a_table(path: Path, columns: list[str] | None) -> dict[str, dict[str, int]]:
-    """Rows "FILE INT ...", after a line of their number and one of column names unless these are given."""
+    """Rows "FILE INT ...", below a line with their number and, unless they are given, a line of column names."""
     lines = path.read_text(encoding="utf-8").splitlines()
     if columns is None:
         columns, lines = lines[1].split(), lines[2:]
@@ -127,7 +127,7 @@ def celeb_a_table(path: Path, columns: list[str] | None) -> dict[str, dict[str, 
 
 @reader
 def lsun(path: Path, folder: Path) -> Examples:
-    """A zip of an LMDB database of WebP files; only a file can be read, so it is unpacked into `folder` meanwhile."""
+    """Examples of LSUN: a zip of an LMDB database of WebP files. LMDB needs a file, so it is unpacked into `folder`."""
     with zipfile.ZipFile(path) as archive, tempfile.TemporaryDirectory(dir=folder) as unpacked:
         with archive.open(f"{path.stem}/data.mdb") as member, (Path(unpacked) / "data.mdb").open("wb") as database:
             shutil.copyfileobj(member, database, 2**20)
@@ -146,14 +146,14 @@ def lmdb():
 
 @reader
 def downsampled_imagenet(path: Path) -> Examples:
-    """A tar of PNG files."""
+    """Examples of downsampled ImageNet: a tar of PNG files."""
     for name, image in tar_members(path):
         yield name, {"image": image}
 
 
 @reader
 def imagenet_resized(path: Path, size: int) -> Examples:
-    """A zip of NumPy files, each with `data` (n, 3 h w) and `labels` (n,) from 1."""
+    """Examples of resized ImageNet: a zip of NumPy files, each with `data` (n, 3 h w) and `labels` (n,) from 1."""
     for name, content in zip_members(path):
         with np.load(io.BytesIO(content), allow_pickle=False) as arrays:
             rows, labels = arrays["data"].reshape(-1, 3, size, size), arrays["labels"]
@@ -163,7 +163,7 @@ def imagenet_resized(path: Path, size: int) -> Examples:
 
 @reader
 def celeb_a_hq(path: Path, size: int, number: int) -> Examples:
-    """A tar of image files, or TFRecords, of so many images of that size."""
+    """Examples of CelebA-HQ: a tar of image files, or TFRecords, with `number` images of this size."""
     if path.suffix != ".tar":
         for i, image in exactly(number, pngs(tfrecord_images(path, size))):
             yield i, {"image": image, "image/filename": f"{path.name}/{i:05d}"}
@@ -176,13 +176,13 @@ def celeb_a_hq(path: Path, size: int, number: int) -> Examples:
 
 @reader
 def ffhq(path: Path, size: int, number: int) -> Examples:
-    """TFRecords of so many images of that size."""
+    """Examples of FFHQ: TFRecords with `number` images of this size."""
     for i, image in exactly(number, pngs(tfrecord_images(path, size))):
         yield i, {"image": image}
 
 
 def exactly(number: int, things: Iterable) -> Iterator[tuple[int, Any]]:
-    """`enumerate`, which raises `ValueError` at the end unless there were so many: a file may be cut between two."""
+    """`enumerate`, with a `ValueError` at the end unless the number is right: a file may be cut between two records."""
     i = -1
     for i, thing in enumerate(things):
         yield i, thing

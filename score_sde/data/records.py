@@ -1,4 +1,4 @@
-"""Data sets prepared by tensorflow-datasets as ArrayRecord, read without TensorFlow."""
+"""Records: data sets that tensorflow-datasets prepared as ArrayRecord, read without TensorFlow."""
 
 import contextlib
 import fcntl
@@ -23,7 +23,7 @@ class Records(Pictures):
         import tensorflow_datasets as tfds
 
         self._name, self._split, self._builder = name, split, builder
-        raw = tfds.decode.DeserializeMethod.RAW_BYTES  # other features, as CelebA's forty, would take most of the time
+        raw = tfds.decode.DeserializeMethod.RAW_BYTES  # decoding CelebA's forty others would take most time
         self._records = builder.as_data_source(split=split, deserialize_method=raw)
         label = dict(builder.info.features.items()).get("label")
         self._labelled = isinstance(label, tfds.features.ClassLabel)
@@ -78,10 +78,10 @@ def open_split(name: str, options: Any, *, train: bool) -> Pictures:
 
 
 def find(name: str, data_dir: str = "", archives: str = "") -> Any:
-    """The prepared TFDS builder of a data set, which is prepared now if it is not yet and can be.
+    """The prepared TFDS builder of a data set; it is prepared now, if that is possible and has not been done.
 
-    data_dir: default the environment's TFDS_DATA_DIR, else ~/tensorflow_datasets. archives: where the files are that
-    it is prepared from, default the folder downloads/manual there. Raises `UsageError` when there is no such set.
+    data_dir: default the environment's TFDS_DATA_DIR, else ~/tensorflow_datasets. archives: folder of the
+    original files, default downloads/manual in `data_dir`. Raises `UsageError` when there is no such set.
     """
     entry, directory = dataset(name, data_dir), directory_of(data_dir)
     with first_goes_first():
@@ -90,16 +90,16 @@ def find(name: str, data_dir: str = "", archives: str = "") -> Any:
         with _alone(directory, name):
             if entry.ours:
                 return _prepare_ours(name, entry.builder, directory)
-            if is_prepared(entry.builder, directory):  # by a run that was waited for
+            if is_prepared(entry.builder, directory):  # by the run that held the lock
                 return _read(entry.builder, directory)
             return _prepare(entry.builder, directory, expanded(archives) if archives else None, entry.stock)
 
 
 @contextlib.contextmanager
 def _alone(directory: Path, name: str) -> Iterator[None]:
-    """Holds a lock, for which it waits: of several runs that start together one prepares the data set."""
+    """Waits for a lock and holds it: of several runs that start together, one prepares the data set."""
     with contextlib.ExitStack() as held:
-        with contextlib.suppress(OSError):  # of a folder that cannot be written, which is said where it matters
+        with contextlib.suppress(OSError):  # a folder that cannot be written raises later
             directory.mkdir(parents=True, exist_ok=True)
             file = held.enter_context((directory / f".{name.replace('/', '_')}.lock").open("a", encoding="utf-8"))
             fcntl.flock(file, fcntl.LOCK_EX)
@@ -118,7 +118,7 @@ def _prepare_ours(name: str, path: str, directory: Path) -> Any:
 
 
 def _read(name: str, directory: Path) -> Any:
-    """Raises `UsageError` for what is no data set, or one that only TensorFlow reads."""
+    """The builder that reads a prepared data set. Raises `UsageError` if it is damaged, or needs TensorFlow."""
     import tensorflow_datasets as tfds
 
     try:
@@ -138,7 +138,7 @@ def _read(name: str, directory: Path) -> Any:
 
 
 def _prepare(name: str, directory: Path, archives: Path | None, stock: bool) -> Any:
-    """From its archives, where we can. Raises `UsageError` otherwise."""
+    """Prepares the data set from its archives, if possible. Raises `UsageError` otherwise."""
     missing = f"No prepared '{name}' in {directory}"
     if _preparable(name):
         try:
@@ -153,7 +153,7 @@ def _prepare(name: str, directory: Path, archives: Path | None, stock: bool) -> 
 
 
 def licence(name: str) -> str:
-    """The terms of a TFDS data set that we prepare, and whom to cite; nothing for others."""
+    """The terms of a TFDS data set that we prepare, and its citation; "" for others."""
     return preparers.licence(name) if _preparable(name) else ""
 
 

@@ -1,4 +1,4 @@
-"""A split as a source of images of one size: in memory, or on disk and decoded when they are asked for."""
+"""Sources: splits of images of one size, in memory, or on disk and decoded when asked for."""
 
 import abc
 import functools
@@ -20,28 +20,28 @@ from score_sde.data.taken import Taken
 from score_sde.errors import UsageError, warn
 from score_sde.parallel import is_first
 
-CHUNK = 1024  # images that are read at once where all are, but no more than
+CHUNK = 1024  # images that are read at once, but at most CHUNK_BYTES
 CHUNK_BYTES = 2**26
-NAMED = 3  # of the images that cannot be read
+NAMED = 3  # unreadable images in messages
 
 
 class Batch(NamedTuple):
-    """images: uint8 (b, h, w, c). cond: what there is of them besides, see `score_sde.cond`; None if nothing is."""
+    """A batch of images, uint8 (b, h, w, c), and their condition, see `score_sde.cond`; None without any."""
 
     images: np.ndarray
     cond: Cond | None
 
     @property
     def labels(self) -> np.ndarray | None:
-        """int (b,)"""
+        """The labels, int (b,); None without any."""
         return None if self.cond is None else self.cond.get("labels")
 
 
 class Source(abc.ABC):
-    """Images and their conditions numbered 0..n-1, in the same order however they are kept.
+    """Images and their conditions, numbered 0..n-1; the order does not depend on how they are stored.
 
-    classes: names of the labels, None where they have none. taken: what it was read from; None where that is
-    known beforehand, as of CIFAR-10. digested: what `digest` is of; others do not compare.
+    classes: names of the labels, if they have names. taken: how the files were read; None where that is fixed, as for
+    CIFAR-10. digested: the content that `digest` covers; digests of different content do not compare.
     """
 
     digested: str
@@ -54,27 +54,36 @@ class Source(abc.ABC):
 
     @abc.abstractmethod
     def take(self, indices: np.ndarray) -> Batch:
-        """Images and conditions of these numbers. Raises `UsageError` naming an image that cannot be read."""
+        """Images and conditions at these indices. Raises `UsageError` naming an image that cannot be read."""
 
     @abc.abstractmethod
     def digest(self) -> str:
-        """32 hexadecimal digits, the same for the same images. It is computed once."""
+        """The digest of all images, 32 hexadecimal digits; it is computed once."""
 
     @property
     def cond_entries(self) -> tuple[str, ...]:
-        """The entries of its conditions."""
+        """Names of the condition's entries."""
         return tuple(name for name in self.take(np.arange(1)).cond or () if name != NULL)
 
     @property
     def num_classes(self) -> int:
-        """0 without labels."""
-        if "labels" not in self.cond_entries:  # before all are read
+        """Number of classes; 0 without labels."""
+        if "labels" not in self.cond_entries:  # known before all labels are read
             return 0
         return len(self.classes) if self.classes is not None else int(self.labels.max()) + 1
 
 
 class InMemory(Source):
-    """images: uint8 (n, h, w, c). labels: int (n,) or None. entries: others of their conditions, n rows of each."""
+    """Images in memory.
+
+    images: uint8 (n, h, w, c). labels: int (n,) or None. entries: other entries of the condition, n rows each.
+
+        import numpy as np
+        from score_sde.data import InMemory
+
+        source = InMemory(np.zeros((10, 8, 8, 1), np.uint8), labels=np.arange(10))
+        batch = source.take(np.array([2, 5]))  # batch.images: (2, 8, 8, 1), batch.labels: [2, 5]
+    """
 
     digested = "InMemory"
 
@@ -89,7 +98,7 @@ class InMemory(Source):
         return Batch(self.images[indices], rows(self.cond, indices))
 
     def digest(self) -> str:
-        """Of every pixel, and of every entry of a condition."""
+        """The digest of every pixel and of every entry of the condition."""
         return self._digest
 
     @functools.cached_property
@@ -102,7 +111,10 @@ class InMemory(Source):
 
 
 class Stored(NamedTuple):
-    """content: a path, an encoded file, or its pixels, uint8 (h, w, c)."""
+    """A stored picture and its label.
+
+    content: a path, an encoded file, or pixels, uint8 (h, w, c).
+    """
 
     content: Path | bytes | np.ndarray
     label: int | None
@@ -111,7 +123,7 @@ class Stored(NamedTuple):
 class Pictures(abc.ABC):
     """A split as it is stored: numbered pictures of any size.
 
-    advice: what to do with one that cannot be read. classes, taken: as of `Source`.
+    advice: the end of the message on a picture that cannot be read. classes, taken: as for `Source`.
     """
 
     classes: Sequence[str] | None = None
@@ -126,15 +138,15 @@ class Pictures(abc.ABC):
 
     @abc.abstractmethod
     def name(self, index: int) -> str:
-        """What a picture is called in a sentence."""
+        """Name of a picture, for messages."""
 
     @abc.abstractmethod
     def fingerprint(self) -> Any:
-        """What JSON can hold and no other pictures have."""
+        """JSON-serialisable identity of these pictures."""
 
 
 class Subset(Pictures):
-    """Those of some numbers, in that order."""
+    """The pictures at some indices, in that order."""
 
     def __init__(self, pictures: Pictures, indices: np.ndarray):
         self._pictures, self._indices = pictures, indices
@@ -154,9 +166,9 @@ class Subset(Pictures):
 
 
 class OnDisk(Source):
-    """Pictures decoded by `workers` threads when they are asked for.
+    """Pictures on disk, decoded by `workers` threads when they are asked for.
 
-    skip: in the place of a picture that cannot be read, always the next that can; otherwise it is refused.
+    skip: in place of a picture that cannot be read, take the next one that can; otherwise raise.
     """
 
     digested = "pieces of files"
@@ -181,7 +193,7 @@ class OnDisk(Source):
         return Batch(images, None if labels is None else {"labels": labels})
 
     def digest(self) -> str:
-        """Of what the pictures are called, of what is in their files, and of what is made of them."""
+        """The digest of the pictures' names, of their files' content, and of the form they are converted to."""
         return self._digest
 
     @functools.cached_property
@@ -190,14 +202,14 @@ class OnDisk(Source):
 
     @functools.cached_property
     def labels(self) -> np.ndarray | None:
-        """All are read, and no picture is decoded."""
+        """Labels of all pictures, read without decoding one."""
         found: list[Any] = []
         for indices in _chunks(len(self), "reading labels"):
             found += [stored.label for stored in self.pictures.read(indices.tolist())]
         return as_labels(found)
 
     def decode(self, indices: np.ndarray) -> tuple[np.ndarray, list[int | None], dict[int, UnreadableError]]:
-        """(images, labels, what is wrong by position): images that cannot be read are left undefined."""
+        """(images, labels, errors by position); images that cannot be read are left undefined."""
         stored = self.pictures.read([int(i) for i in indices])
         size, channels = self.form.image_size, self.form.num_channels
         images, bad = np.empty((len(stored), size, size, channels), np.uint8), {}
@@ -222,7 +234,7 @@ class OnDisk(Source):
         return ThreadPoolExecutor(self._workers, thread_name_prefix="score_sde-decode")
 
     def close(self) -> None:
-        """Ends its threads."""
+        """Ends the threads."""
         self._pool.shutdown()
 
     def _next(self, index: int) -> tuple[np.ndarray, int | None]:
@@ -243,7 +255,10 @@ class OnDisk(Source):
 
 
 def in_memory(source: OnDisk, what: str) -> InMemory:
-    """All that can be read, with a progress bar. Raises `UsageError` if none can, or one cannot and is not skipped."""
+    """The images that can be read, with a progress bar.
+
+    Raises `UsageError` if none can, or for one that is not skipped.
+    """
     form, kept, labels, bad = source.form, 0, [], []
     images = np.empty((len(source), form.image_size, form.image_size, form.num_channels), np.uint8)
     for indices in _chunks(len(source), f"reading {what}", images[:1].nbytes):
@@ -261,7 +276,7 @@ def in_memory(source: OnDisk, what: str) -> InMemory:
 
 
 def tell_left_out(bad: Sequence[str], total: int, what: str) -> None:
-    """One warning that counts and names the first; raises `UsageError` when none is left."""
+    """Warns once, with the number and first names of images left out. Raises `UsageError` if none is left."""
     if not bad:
         return
     names = ", ".join(bad[:NAMED]) + (", ..." if len(bad) > NAMED else "")
@@ -271,7 +286,7 @@ def tell_left_out(bad: Sequence[str], total: int, what: str) -> None:
 
 
 def _chunks(n: int, description: str, bytes_each: int = 1) -> Iterator[np.ndarray]:
-    """0..n-1 in pieces, with a progress bar where it takes long."""
+    """Indices 0..n-1 in pieces, with a progress bar if it takes long."""
     size = max(1, min(CHUNK, CHUNK_BYTES // bytes_each))
     with tqdm(total=n, desc=description, unit="img", delay=1.0, disable=not is_first()) as progress:
         for start in range(0, n, size):
@@ -281,7 +296,7 @@ def _chunks(n: int, description: str, bytes_each: int = 1) -> Iterator[np.ndarra
 
 
 def each(check: Callable[[int], None], n: int, description: str, workers: int) -> None:
-    """Calls it with 0..n-1 in threads, with a progress bar."""
+    """Calls a function with 0..n-1 in threads, with a progress bar."""
     with ThreadPoolExecutor(workers) as pool:
         for indices in _chunks(n, description):
             list(pool.map(check, indices.tolist()))
@@ -292,7 +307,7 @@ def as_labels(labels: Sequence[int | None]) -> np.ndarray | None:
 
 
 def hashed(facts: Any, *arrays: np.ndarray) -> str:
-    """32 hexadecimal digits of what JSON can hold, and of arrays."""
+    """A hash, 32 hexadecimal digits, of JSON-serialisable facts and of arrays."""
     result = hashlib.blake2b(json.dumps(facts).encode(), digest_size=16)
     for array in arrays:
         result.update(array)

@@ -1,4 +1,4 @@
-"""What was taken as what, and what was left out, of data whose splits and labels are not known beforehand."""
+"""Report on how a data set of one's own was read: which folders are splits, which files labels, what was left out."""
 
 from collections.abc import Mapping
 from typing import NamedTuple
@@ -7,10 +7,10 @@ KINDS = 6  # that are named
 
 
 class Taken(NamedTuple):
-    """What one split was read from, as `loading.summary` says it.
+    """Report on how one split was read, for `loading.summary`.
 
-    part: "from valid/", or "held out". labels: what gives them, or why there are none. left_out: the number of things
-    of each kind that are not read.
+    part: "from valid/", or "held out". labels: where they come from, or why there are none. left_out: the number of
+    files of each kind that are not read.
     """
 
     part: str = ""
@@ -19,7 +19,7 @@ class Taken(NamedTuple):
 
 
 def counted(kinds: Mapping[str, int]) -> str:
-    """`4 .heic, 2 hidden`: the most frequent first."""
+    """Numbers of each kind in words, `4 .heic, 2 hidden`, the most frequent first."""
     ordered = sorted(kinds.items(), key=lambda item: (-item[1], item[0]))
     more = sum(number for _, number in ordered[KINDS:])
     return ", ".join([f"{number:,} {kind}" for kind, number in ordered[:KINDS]] + [f"{more:,} others"] * bool(more))

@@ -12,10 +12,10 @@ import numpy as np
 
 
 def tfrecord_images(path: Path, size: int) -> Iterator[np.ndarray]:
-    """uint8 (size, size, 3) images in the file's order, one at a time in memory.
+    """Images, uint8 (size, size, 3), in the file's order, one at a time in memory.
 
-    The checksums of lengths and the shapes are checked; those of the bytes are not: Python would take hours for them.
-    Raises `ValueError` where the file is damaged, cut short, or of other images.
+    Shapes and the checksums of lengths are checked; checksums of the bytes are not, which would take hours in Python.
+    Raises `ValueError` where the file is damaged, cut short, or holds other images.
     """
     from tensorflow_datasets.proto import tf_example_pb2
 
@@ -41,13 +41,13 @@ def records(path: Path) -> Iterator[bytes]:
 
 
 def masked_crc32c(content: bytes) -> int:
-    """CRC-32C, rotated and shifted, so that the checksum of a text that holds checksums stays a good one."""
+    """CRC-32C, rotated and shifted, so that checksums of data that contain checksums stay good ones."""
     crc = crc32c(content)
     return ((crc >> 15 | crc << 17) + 0xA282EAD8) & 0xFFFFFFFF
 
 
 def crc32c(content: bytes) -> int:
-    """Castagnoli's cyclic redundancy check (RFC 3720, appendix B.4), bit by bit: for a few bytes."""
+    """Castagnoli's cyclic redundancy check (RFC 3720, appendix B.4), bit by bit, which suits a few bytes."""
     crc = 0xFFFFFFFF
     for byte in content:
         crc ^= byte

@@ -1,4 +1,4 @@
-"""Figures of samples against a data set: FID, KID, Inception score, precision and recall, each with its error."""
+"""Metrics of samples against a data set: FID, KID, Inception score, precision and recall, each with its error."""
 
 from score_sde.metrics.baselines import Baselines, baselines_of, load_baselines
 from score_sde.metrics.ends import at_the_ends, compared

@@ -1,4 +1,4 @@
-"""Figures beside those of samples: what noise gets, and what images of the data set get that were held out."""
+"""Baselines: the figures of noise, and of held-out images of the data set, beside which those of samples stand."""
 
 import json
 from collections.abc import Callable, Mapping
@@ -26,13 +26,19 @@ PARTS = ("mean", "covariance")
 
 
 class Baselines(NamedTuple):
-    """rows: by name, of how many "images", and their figures. noises: mean and covariance of each one's features."""
+    """Figures of several kinds of noise and of held-out images.
+
+    rows: by name, the number of "images" and their figures. noises: mean and covariance of each noise's features.
+    """
 
     rows: dict[str, dict[str, Any]]
     noises: dict[str, tuple[np.ndarray, np.ndarray]]
 
     def save(self, path: Path, about: Mapping[str, Any], flag: str) -> None:
-        """Keeps them in a file. about: what they depend on. flag: what chooses another path."""
+        """Keeps them in a file. about: everything they depend on.
+
+        flag: the flag, for messages, that chooses another path.
+        """
         moments = {
             f"{part} of {name}": x for name, of in self.noises.items() for part, x in zip(PARTS, of, strict=True)
         }
@@ -40,9 +46,9 @@ class Baselines(NamedTuple):
         files.replace(path, lambda file: np.savez(file, text=text, **moments), flag)
 
     def warning(self, samples: np.ndarray, reference: Statistics) -> str | None:
-        """A sentence if features are no further from a noise than from the data, or no closer to these than noise is.
+        """A warning if the samples are closer to a noise than to the data, or no closer to the data than noise is.
 
-        By the Frechet distance.
+        Closeness is by the Frechet distance of features. None if there is nothing to warn of.
         """
         if len(samples) < 2:
             return None
@@ -61,7 +67,7 @@ class Baselines(NamedTuple):
 
 
 def load_baselines(path: Path, about: Mapping[str, Any]) -> Baselines | None:
-    """Those that `save` has kept with the same `about`; None if there are none, or the file is damaged."""
+    """The baselines that `save` has kept with the same `about`; None without any, or if the file is damaged."""
     arrays = files.read_arrays(path)
     found = json.loads(str(arrays["text"])) if arrays and "text" in arrays else {}
     if found.get("about") != dict(about):
@@ -72,18 +78,18 @@ def load_baselines(path: Path, about: Mapping[str, Any]) -> Baselines | None:
 def baselines_of(
     n: int, image_shape: tuple[int, ...], held_out: data.Source | None, of: Features, reference: Statistics
 ) -> Baselines:
-    """Figures of n images, or as many as there are, by the features and statistics that n samples are measured by.
+    """Figures of n images, or of as many as there are, measured like n samples.
 
-    Noise of at most 10,000 images: more move none of its digits that matter. held_out: None if there are none; then of
-    one half of the images, of which the reference has features, by the other half.
+    Noise is at most 10,000 images: more would move none of its significant digits. held_out: images without a part in
+    the reference; None if there are none. Then one half of the reference's images is measured by the other half.
     """
-    rows, noises, n = {}, {}, max(n, 2)  # one has no covariance
+    rows, noises, n = {}, {}, max(n, 2)  # a single image has no covariance
     for name in NOISES:
         found = _features(name, of, min(n, PAIRED), lambda numbers, name=name: noise(name, numbers, image_shape))
         rows[name] = _row(of, found, reference)
         noises[name] = _moments(found["features"])
     if held_out is not None and len(held_out) > 1:
-        chosen = np.sort(np.random.default_rng(0).permutation(len(held_out))[:n])  # which may be sorted by class
+        chosen = np.sort(np.random.default_rng(0).permutation(len(held_out))[:n])  # they may be sorted by class
         found = _features(HELD_OUT, of, len(chosen), lambda numbers: held_out.take(chosen[numbers]).images)
         rows[HELD_OUT] = _row(of, found, reference)
     elif reference.features is not None and len(reference.features) >= 4:
@@ -94,7 +100,7 @@ def baselines_of(
 
 
 def noise(name: str, numbers: np.ndarray, image_shape: tuple[int, ...]) -> Pixels:
-    """Images of a noise; each is a function of its number."""
+    """Images of this noise; each is a function of its number."""
     drawn = [NOISES[name](np.random.default_rng([list(NOISES).index(name), i]), image_shape) for i in numbers]
     return images.to_pixels(np.stack(drawn))
 
@@ -113,7 +119,7 @@ def _row(of: Features, arrays: Arrays, reference: Statistics) -> dict[str, Any]:
 
 
 def _moments(features: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Mean and covariance."""
+    """Mean and covariance of features."""
     origin = features.mean(axis=0, dtype=np.float64)
     moments = Moments.of(features, origin)
     return moments.mean + origin, moments.covariance

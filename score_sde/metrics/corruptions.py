@@ -1,6 +1,6 @@
-"""Ways to spoil images: what a network of features learns to tell from the data, so that it lies far from them.
+"""Corruptions of images, which a feature network learns to tell from the data, so that its features separate them.
 
-Each takes a generator and images (n, h, w, c), float in 0..255, and returns such images, that may leave the range.
+Each takes a generator and images (n, h, w, c), float in 0..255, and returns such images; they may leave the range.
 """
 
 from collections.abc import Callable
@@ -12,7 +12,10 @@ Corruption = Callable[[Generator, np.ndarray], np.ndarray]
 
 
 def corrupted(rng: Generator, images: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """uint8 images of which every second one is spoilt, each way as often as the others; and how: 0, or 1 and up."""
+    """Images, of which every second one is corrupted, and for each the kind of corruption: 0 for none, or 1 and up.
+
+    All kinds are equally frequent. images: uint8 (n, h, w, c).
+    """
     result, kinds = images.astype(np.float64), np.zeros(len(images), np.int32)
     for kind, corruption in enumerate(CORRUPTIONS, 1):
         rows = np.arange(2 * kind - 1, len(images), 2 * len(CORRUPTIONS))
@@ -22,33 +25,33 @@ def corrupted(rng: Generator, images: np.ndarray) -> tuple[np.ndarray, np.ndarra
 
 
 def _each(x: np.ndarray) -> tuple[int, int, int, int]:
-    """The shape of one number for each image."""
+    """Shape of an array with one number for each image."""
     return len(x), 1, 1, 1
 
 
 def _between(rng: Generator, low: float, high: float, x: np.ndarray) -> np.ndarray:
-    """A number for each image, its logarithm uniform."""
+    """A number between `low` and `high` for each image, log-uniform."""
     return np.exp(rng.uniform(np.log(low), np.log(high), _each(x)))
 
 
 def _noisy(low: float, high: float) -> Corruption:
-    """Gaussian noise is added, of a standard deviation between these levels of 255."""
+    """Gaussian noise is added, with a standard deviation between these levels of 255."""
     return lambda rng, x: x + _between(rng, low, high, x) * rng.normal(size=x.shape)
 
 
 def _noise(rng: Generator, x: np.ndarray) -> np.ndarray:
-    """Nothing of an image is left: normal numbers of any mean and spread, often all but black and white; or uniform."""
+    """Pure noise replaces the image: normal with any mean and spread, often all but black and white; or uniform."""
     normal = rng.uniform(64, 192, _each(x)) + _between(rng, 16, 2000, x) * rng.normal(size=x.shape)
     return np.where(rng.random(_each(x)) < 0.3, rng.uniform(0, 255, x.shape), normal)
 
 
 def _blurred(low: float, high: float) -> Corruption:
-    """A Gaussian filter of a width between these parts of the image's height."""
+    """A Gaussian blur, of a width between these fractions of the image's height."""
     return lambda rng, x: _smooth(x, x.shape[1] * _between(rng, low, high, x))
 
 
 def _smooth(x: np.ndarray, sigma: np.ndarray) -> np.ndarray:
-    """Filtered by Gaussians of these standard deviations, in pixels; beyond its edges an image is mirrored."""
+    """Images filtered by Gaussians of these standard deviations, in pixels; edges are mirrored."""
     h, w = x.shape[1:3]
     mirrored = np.concatenate([x, x[:, ::-1]], axis=1)
     mirrored = np.concatenate([mirrored, mirrored[:, :, ::-1]], axis=2)
@@ -65,7 +68,7 @@ def _shuffled(rng: Generator, x: np.ndarray) -> np.ndarray:
 
 
 def _patched(rng: Generator, x: np.ndarray) -> np.ndarray:
-    """The quarters, or sixteenths, in a random order; what they do not divide stays."""
+    """The quarters, or sixteenths, in a random order; a remainder that does not divide stays."""
     n, h, w, c = x.shape
     parts = min(int(rng.choice([2, 4])), h, w)
     rows, columns = h // parts, w // parts
@@ -81,26 +84,26 @@ def _patched(rng: Generator, x: np.ndarray) -> np.ndarray:
 
 
 def _mixed(rng: Generator, x: np.ndarray) -> np.ndarray:
-    """Two images, one shining through the other."""
+    """A blend of two images."""
     weight = rng.uniform(0.3, 0.7, _each(x))
     return weight * x + (1 - weight) * np.roll(x, 1, axis=0)
 
 
 def _contrast(rng: Generator, x: np.ndarray) -> np.ndarray:
-    """Flatter or harsher than it was."""
+    """An image with less or more contrast."""
     factor = _between(rng, 1.7, 6, x)
     mean = x.mean(axis=(1, 2, 3), keepdims=True)
     return mean + (x - mean) * np.where(rng.random(_each(x)) < 0.5, factor, 1 / factor)
 
 
 def _coarse(rng: Generator, x: np.ndarray) -> np.ndarray:
-    """2 to 4 levels are left."""
+    """An image with only 2 to 4 levels."""
     steps = rng.integers(1, 4, _each(x))
     return np.round(x / 255 * steps) * 255 / steps
 
 
 def _phases(rng: Generator, x: np.ndarray) -> np.ndarray:
-    """The power at each frequency is an image's, the phases are those of noise."""
+    """An image with its own power at each frequency, but the phases of noise."""
     noise = np.fft.rfft2(rng.normal(size=(*x.shape[:3], 1)), axes=(1, 2))
     phases = noise / np.maximum(np.abs(noise), 1e-9)
     phases[:, 0, 0] = 1  # the mean stays
@@ -108,7 +111,7 @@ def _phases(rng: Generator, x: np.ndarray) -> np.ndarray:
 
 
 def _recoloured(rng: Generator, x: np.ndarray) -> np.ndarray:
-    """A negative, channels in another order, or greyscale; of greyscale, a negative."""
+    """A negative, other order of channels, or greyscale; for greyscale images a negative."""
     if x.shape[-1] == 1:
         return 255 - x
     order = np.argsort(rng.random((len(x), 1, 1, x.shape[-1])), axis=-1)
@@ -118,7 +121,7 @@ def _recoloured(rng: Generator, x: np.ndarray) -> np.ndarray:
 
 
 def _cut_out(rng: Generator, x: np.ndarray) -> np.ndarray:
-    """Other data: rounded shapes cut out of an image, grey or not, on a plain ground."""
+    """Unlike the data: rounded shapes cut out of an image, grey or not, on a plain ground."""
     shape = _smooth(rng.normal(size=(*x.shape[:3], 1)), x.shape[1] * rng.uniform(1 / 16, 1 / 5, _each(x))) > 0
     inside = np.where(rng.random(_each(x)) < 0.5, x.mean(axis=-1, keepdims=True), x)
     plain = rng.uniform(0, 255, (len(x), 1, 1, x.shape[-1]))

@@ -1,7 +1,7 @@
 """Distances between two sets of images by their features, each with its error.
 
-Features are (n, d). Moments and matrix square roots are taken in float64: the covariances of 2,048 features are so
-ill-conditioned that a float32 square root has no digit left.
+Features are (n, d). Moments and matrix square roots are computed in float64: the covariances of 2,048 features are so
+ill-conditioned that a float32 square root has no correct digit.
 """
 
 import math
@@ -16,21 +16,21 @@ from scipy import linalg, special
 from score_sde.array_types import Array
 
 GROUPS = 10  # of the jackknife
-BLOCK = 1000  # images of a block of the kernel distance at most, as in the paper's code
+BLOCK = 1000  # images in a block of the kernel distance, at most, as in the paper's code
 SIZES = 15  # of the sets from which the distance of infinitely many samples is extrapolated
-NEIGHBOURS = 3  # whose distance is the radius of a neighbourhood
-PAIRED = 10_000  # images of either set at most whose distances are taken pair by pair
+NEIGHBOURS = 3  # a neighbourhood reaches to this nearest neighbour
+PAIRED = 10_000  # images of either set, at most, whose pairwise distances are computed
 
 
 class Estimate(NamedTuple):
-    """standard_error: None where nothing tells it."""
+    """A value and its standard error; None where the error is not known."""
 
     mean: float
     standard_error: float | None
 
 
 class Moments(NamedTuple):
-    """Sums over n feature vectors, less an origin near their mean; sums of parts add up."""
+    """Sums over n feature vectors, relative to an origin near their mean; sums of parts can be added."""
 
     n: int
     total: np.ndarray  # (d,)
@@ -50,20 +50,22 @@ class Moments(NamedTuple):
 
     @property
     def covariance(self) -> np.ndarray:
-        """With n - 1 in the denominator."""
+        """The covariance matrix, with n - 1 in the denominator."""
         return (self.products - np.outer(self.total, self.mean)) / (self.n - 1)
 
 
 def frechet_distance(mean1: np.ndarray, cov1: np.ndarray, mean2: np.ndarray, cov2: np.ndarray) -> float:
-    """|mean1 - mean2|^2 + tr(cov1 + cov2 - 2 (cov2^1/2 cov1 cov2^1/2)^1/2), Heusel et al. (2017), eq. 6.
+    """The Frechet distance of two Gaussians, Heusel et al. (2017), eq. 6.
 
-    The squared 2-Wasserstein distance of two Gaussians. Covariances may be singular.
+        |mean1 - mean2|^2 + tr(cov1 + cov2 - 2 (cov2^1/2 cov1 cov2^1/2)^1/2)
+
+    It is the squared 2-Wasserstein distance. Covariances may be singular.
     """
     return _frechet(mean1, cov1, mean2, cov2, symmetric_root(cov2))
 
 
 def symmetric_root(matrix: np.ndarray) -> np.ndarray:
-    """The positive semi-definite square root of such a matrix."""
+    """The positive semi-definite square root of a positive semi-definite matrix."""
     values, vectors = linalg.eigh(matrix)
     return (vectors * np.sqrt(_without_noise(values))) @ vectors.T
 
@@ -75,7 +77,7 @@ def _frechet(mean1, cov1, mean2, cov2, root2) -> float:
 
 
 def _without_noise(values: np.ndarray) -> np.ndarray:
-    """Eigenvalues, zero where only rounding makes them differ from it: the root of one would be no small number."""
+    """Eigenvalues, with those set to 0 that are nonzero only by rounding, since their roots would not be small."""
     return np.where(values > values.max(initial=0) * len(values) * np.finfo(values.dtype).eps, values, 0.0)
 
 
@@ -92,10 +94,10 @@ class Frechet:
         return _jackknife(groups, self._of)
 
     def of_infinitely_many(self, features: np.ndarray) -> float:
-        """The distance with its bias of order 1/n extrapolated to none, Chong and Forsyth (2020), "FID infinity".
+        """The distance extrapolated to infinitely many samples, without its bias of order 1/n.
 
-        A line through the distances of `SIZES` sets, the smallest a tenth of all, against 1/n. They are the first n
-        of one random order, the same for any features.
+        "FID infinity" of Chong and Forsyth (2020): a line through the distances of `SIZES` sets against 1/n. The sets
+        are the first n samples in one random order, the same for any features; the smallest has a tenth of all.
         """
         n = len(features)
         sizes = np.unique(np.linspace(max(2, n // 10), n, SIZES).astype(int))
@@ -113,11 +115,11 @@ class Frechet:
 
 
 def kernel_distance(features1: np.ndarray, features2: np.ndarray) -> Estimate:
-    """The squared maximum mean discrepancy with the kernel (x.y / d + 1)^3, Binkowski et al. (2018), unbiased.
+    """The kernel distance: unbiased squared MMD with the kernel (x.y / d + 1)^3, Binkowski et al. (2018).
 
-    The mean over disjoint blocks of both sets, and the error of that mean. Blocks are drawn at random, the same for any
-    features: images may come sorted, and the distance to a block of one class is another one. Each set has its own
-    order, or blocks of two sorted sets would have the same classes.
+    It is the mean over disjoint blocks of both sets, with the error of that mean. Blocks are drawn at random, the same
+    for any features, because images may come sorted by class. Each set has its own order; with the same order, blocks
+    of two sorted sets would have the same classes.
     """
     n = min(len(features1), len(features2))
     blocks = max(1, min(n // 2, max(GROUPS, math.ceil(n / BLOCK))))
@@ -140,7 +142,7 @@ def _discrepancy(x: np.ndarray, y: np.ndarray) -> float:
 
 
 class _Labels(NamedTuple):
-    """Sums over n distributions of labels."""
+    """Sums over n distributions of labels; sums of parts can be added."""
 
     n: int
     total: np.ndarray  # (k,), of probabilities
@@ -156,9 +158,9 @@ class _Labels(NamedTuple):
 
 
 def inception_score(logits: np.ndarray) -> Estimate:
-    """exp E KL(p(label | image) || p(label)), Salimans et al. (2016), over all images at once as in the paper's code.
+    """The Inception score exp E KL(p(label | image) || p(label)), Salimans et al. (2016), over all images at once.
 
-    Its error is by the jackknife.
+    The paper's code does not split the images either. The error is by the jackknife.
     """
     log_p = special.log_softmax(logits.astype(np.float64), axis=1)
     p = np.exp(log_p)
@@ -167,9 +169,9 @@ def inception_score(logits: np.ndarray) -> Estimate:
 
 
 def precision_recall(features: np.ndarray, reference: np.ndarray) -> tuple[float, float]:
-    """The share of samples within the reference's neighbourhoods, and of the reference within the samples'.
+    """Precision and recall: the share of samples within the reference's neighbourhoods, and the reverse.
 
-    Kynkaanniemi et al. (2019), with 3 neighbours, of the first 10,000 of each.
+    Kynkaanniemi et al. (2019), with 3 neighbours, for the first 10,000 of each.
     """
     origin = reference.mean(axis=0)
     fake, real = (jnp.asarray(x[:PAIRED] - origin, jnp.float32) for x in (features, reference))
@@ -177,7 +179,7 @@ def precision_recall(features: np.ndarray, reference: np.ndarray) -> tuple[float
 
 
 def _covered(points: Array, centres: Array) -> float:
-    """The share of points no further from some centre than the third nearest of the other centres."""
+    """The share of points that lie in some centre's neighbourhood, which reaches to its third nearest centre."""
     rows = range(0, len(centres), BLOCK)
     radii = jnp.concatenate([_radii(centres[i : i + BLOCK], centres) for i in rows])
     inside = [_inside(points[i : i + BLOCK], centres, radii) for i in range(0, len(points), BLOCK)]
@@ -186,7 +188,7 @@ def _covered(points: Array, centres: Array) -> float:
 
 @jax.jit
 def _radii(rows: Array, centres: Array) -> Array:
-    nearest = -jax.lax.top_k(-_squared_distances(rows, centres), NEIGHBOURS + 1)[0]  # itself among them
+    nearest = -jax.lax.top_k(-_squared_distances(rows, centres), NEIGHBOURS + 1)[0]  # the point itself is among them
     return nearest[:, NEIGHBOURS]
 
 
@@ -201,12 +203,12 @@ def _squared_distances(x: Array, y: Array) -> Array:
 
 
 def _groups(n: int) -> Iterator[np.ndarray]:
-    """Indices 0..n-1 in groups of equal size but for one, each a sample of all."""
+    """Indices 0..n-1 in groups of nearly equal size, each spread over the whole range."""
     return (np.arange(i, n, GROUPS) for i in range(min(GROUPS, n)))
 
 
 def _jackknife(groups: list, of) -> Estimate:
-    """A statistic of the sum of all groups, and its error from what it is without each of them (Efron, 1982)."""
+    """A statistic of the sum of all groups, and its error from leaving out each group (Efron, 1982)."""
     whole = groups[0]
     for group in groups[1:]:
         whole = whole.plus(group)

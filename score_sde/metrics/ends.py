@@ -1,7 +1,7 @@
-"""Numbers at the ends of the range, 0 and 255: samples have more of them than the data where x_0 has left the range.
+"""Shares of numbers at the ends of the range, 0 and 255: samples have more than the data if x_0 left the range.
 
-So do samples of a young network: its error in eps, times sigma / alpha, is an x_0 that no image has (see
-`score_sde.sampling.clipping`), and what is then clipped for the last time stands at the ends.
+This happens with a barely trained network: its error in eps, times sigma / alpha, makes an x_0 that no image has (see
+`score_sde.sampling.clipping`), and the final clipping moves those numbers to the ends.
 """
 
 import math
@@ -11,9 +11,9 @@ import numpy as np
 
 from score_sde.array_types import Float, Pixels
 
-IMAGES = 512  # of the data, among which shares are measured: their mean is within a hundredth
-LEAST = 0.05  # what the difference of shares must be, for a picture to look different
-ERRORS = 3  # standard errors that it must be, for few samples
+IMAGES = 512  # of the data for which shares are measured; the mean is then within a hundredth
+LEAST = 0.05  # difference of shares from which on pictures look different
+ERRORS = 3  # standard errors that the difference must exceed
 
 
 def at_the_ends(pixels: Pixels) -> Float[np.ndarray, " n"]:
@@ -27,9 +27,9 @@ def compared(
 ) -> dict[str, Any]:
     """The mean shares of samples and data, with a "warning" where the samples' is larger beyond doubt.
 
-    samples, data: `at_the_ends` of each image; data: None where there are none to compare with. Larger is: by `LEAST`,
-    by `ERRORS` standard errors of what so many samples of the data would have, and with twice the odds. Odds, as the
-    data of one set are hardly ever at the ends (photographs, 2 %), and those of another mostly (digits, 50 %).
+    samples, data: `at_the_ends` of each image; data: None where there are none to compare with. The share of samples
+    counts as larger if it is larger by `LEAST`, by `ERRORS` standard errors for that many images of the data, and has
+    twice the odds: some data are hardly ever at the ends (photographs, 2 %), and others often (digits, 50 %).
     """
     found: dict[str, Any] = {"samples": float(np.mean(samples)), "data": None if data is None else float(np.mean(data))}
     if data is None:

@@ -1,4 +1,4 @@
-"""What images are compared by: a network's features, with the name and the digest that say which."""
+"""Features by which images are compared: a network's, with a name and a digest that identify them."""
 
 import hashlib
 import shutil
@@ -33,9 +33,9 @@ WEIGHTS = Download(
 class Features(NamedTuple):
     """A network's features of images, over all devices.
 
-    name: "inception", or that of other features, whose distances are not called FID. digest: of its weights.
-    dimension: d, their number. arrays: names of what `of` returns: "features" (n, d), and of Inception "logits" (n, k),
-    float32.
+    name: "inception", or another name, whose distances are not called FID. digest: of the network's weights.
+    dimension: d, the number of features. arrays: names of the arrays that `of` returns, float32: "features" (n, d),
+    and for Inception "logits" (n, k).
     """
 
     name: str
@@ -46,7 +46,7 @@ class Features(NamedTuple):
     apply: Callable[[np.ndarray], Arrays] | None = None
 
     def of(self, pixels: np.ndarray) -> Arrays:
-        """Of uint8 images (n, h, w, c), in batches."""
+        """The arrays of uint8 images (n, h, w, c), computed in batches."""
         found = [
             {name: value[:valid] for name, value in self.apply(pixels[indices]).items()}
             for indices, valid in data.padded_chunks(len(pixels), self.batch_size)
@@ -54,7 +54,7 @@ class Features(NamedTuple):
         return {name: np.concatenate([part[name] for part in found]) for name in self.arrays}
 
     def by(self, network: Callable, params: PyTree) -> "Features":
-        """These features, computed by `network(params, pixels)`, a dictionary of `arrays`."""
+        """A copy whose arrays are computed by `network(params, pixels)`, which returns a dictionary of `arrays`."""
         program, params = pmap(network, in_axes=(None, 0), out_axes=None), place(params)
 
         def apply(pixels: np.ndarray) -> Arrays:
@@ -64,10 +64,10 @@ class Features(NamedTuple):
 
 
 def inception_features(weights: str | Path, folder: Path, batch_size: int) -> Features:
-    """Inception's.
+    """Inception-v3's features, by which FID is defined.
 
-    weights: their PyTorch file; "": it is looked for in `folder`, and downloaded there. Raises `UsageError` if it
-    cannot be had, or is another file.
+    weights: their PyTorch file; "" to look for it in `folder`, and download it there. Raises `UsageError` if the file
+    is not available, or is another one.
     """
     if weights:
         if not (path := expanded(weights)).is_file():
@@ -89,9 +89,9 @@ def inception_features(weights: str | Path, folder: Path, batch_size: int) -> Fe
 
 
 def own_features(network: Any, code: str, image_shape: tuple[int, int, int], batch_size: int) -> Features:
-    """Features of a `score_sde.protocols.FeatureNetwork`. code: digest of the file that defines it.
+    """Features of a user's `score_sde.protocols.FeatureNetwork`. code: digest of the file that defines it.
 
-    Raises `UsageError` unless it gives `dimension` finite numbers for an image.
+    Raises `UsageError` unless the network gives `dimension` finite numbers for an image.
     """
     params, name = network.init(image_shape), type(network).__name__
 
@@ -110,9 +110,9 @@ def own_features(network: Any, code: str, image_shape: tuple[int, int, int], bat
 
 
 def trained_features(source: data.Source, options: small.Options, folder: Path, batch_size: int) -> Features:
-    """Those of a small network trained on the data set, now or by an earlier call: it is kept in `folder`.
+    """Features of a small network trained on the data set, now or by an earlier call; it is kept in `folder`.
 
-    A training that is stopped goes on with the next call. Of two at once one trains, and the other waits for it.
+    A training that is stopped goes on with the next call. Of two calls at once one trains, and the other waits for it.
     """
     what = small.task(source)
     of = {"data": source.digest(), "options": options._asdict(), "task": what._asdict(), "version": small.VERSION}
@@ -121,7 +121,7 @@ def trained_features(source: data.Source, options: small.Options, folder: Path, 
     leaves = files.read_arrays(path)
     if not all_agree(leaves is not None):
         with files.locked(work, "train", "choose another config.metrics.dir", wait=True):
-            leaves = files.read_arrays(path)  # of another that had the lock
+            leaves = files.read_arrays(path)  # written by another run that had the lock
             if not all_agree(leaves is not None):
                 leaves = traverse_util.flatten_dict(small.train(options, source, work), sep="/")
                 files.replace(path, lambda file: np.savez(file, **leaves), "config.metrics.dir")

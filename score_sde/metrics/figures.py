@@ -1,4 +1,4 @@
-"""All figures of samples' features that can be had, by their names."""
+"""All metrics that features of samples allow, by name."""
 
 from typing import Any
 
@@ -9,16 +9,16 @@ from score_sde.rounds import Arrays
 
 
 def measure(features_name: str, arrays: Arrays, reference: Statistics) -> dict[str, dict[str, Any]]:
-    """All figures that can be had from samples' features, and logits if these are Inception's: name -> mean and error.
+    """All metrics that the samples' features, and logits if these are Inception's, allow: name -> mean and error.
 
-    Only distances of Inception's features are called fid, fid_infinity and kid; those of others name their features.
+    Only distances by Inception's features are called fid, fid_infinity and kid; others carry their features' name.
     """
     samples = arrays["features"]
     of = "" if features_name == INCEPTION else f"[features={features_name}]"
     frechet, kernel = ("fid", "kid") if features_name == INCEPTION else ("frechet_distance", "kernel_distance")
     distance = Frechet(reference.mean, reference.covariance)
     found = {f"{frechet}{of}": distance(samples)}
-    if len(samples) >= 10 * samples.shape[1]:  # in smaller sets than there are features the bias is not of order 1/n
+    if len(samples) >= 10 * samples.shape[1]:  # with fewer samples the bias is not of order 1/n
         found[f"{frechet}_infinity{of}"] = Estimate(distance.of_infinitely_many(samples), None)
     if reference.features is not None:
         found[f"{kernel}{of}"] = kernel_distance(samples, reference.features)

@@ -1,7 +1,7 @@
-"""The Inception-v3 by whose features FID is defined, Szegedy et al. (2016) as in TensorFlow's graph of 2015-12-05.
+"""Inception-v3, by whose features FID is defined: Szegedy et al. (2016), as in TensorFlow's graph of 2015-12-05.
 
-It differs from later ones: 1,008 outputs, averages at the border over the pixels inside, and a maximum in place of the
-last block's average. The weights are those of the PyTorch file that pytorch-fid and torch-fidelity distribute, read
+It differs from later versions: 1,008 outputs, averages at the border over the pixels inside, and a maximum instead of
+the last block's average. The weights come from the PyTorch file that pytorch-fid and torch-fidelity distribute, read
 without PyTorch.
 """
 
@@ -25,7 +25,7 @@ BATCH_NORM_EPS = 1e-3
 
 
 class Conv(NamedTuple):
-    """A convolution without bias, batch normalisation and ReLU. padding: as PyTorch has it, of height and width."""
+    """A convolution without bias, batch normalisation and ReLU. padding: of height and width, in PyTorch's order."""
 
     channels: int
     kernel: tuple[int, int] = (1, 1)
@@ -107,7 +107,7 @@ def _block_e() -> dict[str, Conv]:
     }
 
 
-# (channels that come in, convolutions) of each block, under the names of the PyTorch file.
+# (input channels, convolutions) of each block, under the names of the PyTorch file.
 BLOCKS: dict[str, tuple[int, dict[str, Conv]]] = {
     "Mixed_5b": (192, _block_a(32)),
     "Mixed_5c": (256, _block_a(64)),
@@ -124,23 +124,23 @@ BLOCKS: dict[str, tuple[int, dict[str, Conv]]] = {
 
 
 def inception(params: PyTree, pixels: Pixels) -> dict[str, Float[Array, "b d"]]:
-    """uint8 images (b, h, w, 1 or 3) -> features (b, 2048) and logits (b, 1008), float32.
+    """Features (b, 2048) and logits (b, 1008), float32, of uint8 images (b, h, w, 1 or 3).
 
-    Logits are without the last layer's bias, as in the code that the published Inception scores are computed with.
+    Logits lack the last layer's bias, as in the code that computed the published Inception scores.
     """
     x = (pixels.astype(jnp.float32) - 127.5) / 127.5  # as in the paper's code; the graph's own is (x - 128) / 128
     return outputs(params, resized(jnp.broadcast_to(x, (*x.shape[:-1], 3))))
 
 
 def outputs(params: PyTree, x: Float[Array, "b 299 299 3"]) -> dict[str, Float[Array, "b d"]]:
-    """As `inception`, of what the network is given: resized, in [-1, 1]."""
+    """Features and logits of images that are already resized and in [-1, 1]."""
     with jax.default_matmul_precision("highest"):
         features = _network(params, x)
         return {"features": features, "logits": features @ params["fc"]}
 
 
 def resized(x: Float[Array | np.ndarray, "b h w c"]) -> Float[Array, "b 299 299 c"]:
-    """As TensorFlow 1 resizes: bilinear without antialiasing, output pixel i at i/299 of the side."""
+    """Images resized as in TensorFlow 1: bilinear without antialiasing, output pixel i at i/299 of the side."""
 
     def weights(size: int) -> np.ndarray:
         position = np.arange(SIDE) * (np.float32(size) / np.float32(SIDE))
@@ -177,12 +177,12 @@ def _network(params: PyTree, x: Array) -> Array:
 
 
 def _chains(block: str, *branches: str) -> list[list[str]]:
-    """The numbered convolutions of branches, in order."""
+    """The numbered convolutions of each branch, in order."""
     return [[name for name in BLOCKS[block][1] if re.fullmatch(rf"{branch}_\d", name)] for branch in branches]
 
 
 def _mixed(params: PyTree, block: str, x: Array, branches: list, pool: Callable[[Array], Array]) -> Array:
-    """Branches side by side, each some convolutions in a row, and a pool with its convolution if it has one."""
+    """Parallel branches, each a chain of convolutions, and a pool, with its convolution if it has one."""
     convs = BLOCKS[block][1]
 
     def branch(x: Array, names: list[str]) -> Array:
@@ -217,12 +217,12 @@ def _largest(x: Array) -> Array:
 
 
 def _average(x: Array) -> Array:
-    """Over the pixels of the window that are inside."""
+    """Average over the pixels of the window that lie inside the image."""
     return _window(x, 0.0, jax.lax.add, 1, 1) / _window(jnp.ones_like(x[:1, :, :, :1]), 0.0, jax.lax.add, 1, 1)
 
 
 def load(path: Path) -> PyTree:
-    """The parameters in a PyTorch file, each batch normalisation within its convolution.
+    """Parameters from a PyTorch file, with each batch normalisation folded into its convolution.
 
     Raises `UsageError` if the file cannot be read, or a tensor is missing or has another shape.
     """
@@ -254,7 +254,7 @@ def load(path: Path) -> PyTree:
 
 
 def _convolutions() -> Iterator[tuple[str, Conv, int]]:
-    """(name, convolution, its input's channels) of all."""
+    """(name, convolution, number of its input channels) of all convolutions."""
     channels = 3
     for name, conv in STEM.items():
         yield name, conv, channels

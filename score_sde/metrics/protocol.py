@@ -1,4 +1,4 @@
-"""What a distance depends on besides the model, and a fingerprint of it: numbers of two are not compared silently."""
+"""Protocol of a distance: everything it depends on besides the model. Distances of two protocols do not compare."""
 
 import hashlib
 import json
@@ -9,13 +9,13 @@ from score_sde.errors import UsageError
 
 
 def fingerprint(protocol: Mapping[str, Any]) -> str:
-    """12 hexadecimal digits, the same for the same protocol whatever the order of its keys."""
+    """The protocol's fingerprint, 12 hexadecimal digits that do not depend on the order of its keys."""
     text = json.dumps(protocol, sort_keys=True, separators=(",", ":"))
     return hashlib.sha256(text.encode()).hexdigest()[:12]
 
 
 def check_comparable(first: Mapping[str, Any], second: Mapping[str, Any]) -> None:
-    """Raises `UsageError`, naming what differs, if the figures of two protocols do not compare."""
+    """Raises `UsageError`, naming the differences, if the figures of two protocols do not compare."""
     different = [key for key in sorted(first.keys() | second.keys()) if first.get(key) != second.get(key)]
     if different:
         told = "; ".join(f"{key}: {first.get(key)!r} and {second.get(key)!r}" for key in different)

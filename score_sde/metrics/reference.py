@@ -1,4 +1,4 @@
-"""Statistics of a data set's features, computed once and kept: what samples are compared with."""
+"""Reference statistics of a data set's features, to which samples are compared; computed once and kept."""
 
 import hashlib
 import json
@@ -16,8 +16,9 @@ from score_sde.progress import bar
 
 
 class Statistics(NamedTuple):
-    """Of n images. features: (m, d) of a random part of at most 10,000 of them, None if only moments are known.
+    """Statistics of the features of n images.
 
+    features: (m, d), those of a random part of at most 10,000 images; None if only moments are known.
     about: data set, split, features and their digests, as far as they are known.
     """
 
@@ -29,21 +30,21 @@ class Statistics(NamedTuple):
 
     @property
     def digest(self) -> str:
-        """16 hexadecimal digits of its moments."""
+        """A digest of the moments, 16 hexadecimal digits."""
         found = hashlib.sha256(np.int64(self.n).tobytes())
         for array in (self.mean, self.covariance):
             found.update(np.ascontiguousarray(array).tobytes())
         return found.hexdigest()[:16]
 
     def save(self, path: Path, flag: str) -> None:
-        """flag: what chooses another path."""
+        """Writes the statistics to a file. flag: the flag, for messages, that chooses another path."""
         arrays = {"n": self.n, "mean": self.mean, "covariance": self.covariance, "about": json.dumps(self.about)}
         some = {} if self.features is None else {"features": self.features}
         files.replace(path, lambda file: np.savez(file, **arrays, **some), flag)
 
 
 def statistics_of(source: data.Source, features: Features, about: Mapping[str, Any]) -> Statistics:
-    """Of every image of a source."""
+    """Statistics of every image of a source."""
     n, size = len(source), features.batch_size
     chosen = np.zeros(n, bool)
     chosen[np.random.default_rng(0).permutation(n)[:PAIRED]] = True
@@ -63,9 +64,9 @@ def statistics_of(source: data.Source, features: Features, about: Mapping[str, A
 
 
 def load_statistics(path: Path) -> Statistics:
-    """From a file of ours, or of others: `mu` and `sigma` (pytorch-fid, EDM), or `pool_3` (the paper's features).
+    """Statistics from a file: ours, `mu` and `sigma` (pytorch-fid, EDM), or `pool_3` (the paper's features).
 
-    Raises `UsageError` if it is none of these.
+    Raises `UsageError` for any other file.
     """
     if not Path(path).is_file():
         raise UsageError(f"No file {path} of statistics; compute them: python -m score_sde.statistics.")

@@ -1,8 +1,8 @@
-"""A small network trained on the data set at hand, whose features make a distance where Inception's weights are not.
+"""A small network trained on the data set at hand, whose features give a distance where Inception has no weights.
 
-It tells the labels of a data set that has them, and otherwise by how many quarter turns an image was rotated (Gidaris
-et al., 2018); and how an image was spoilt, if it was. A network that has seen nothing but data may put noise among
-them, where precision praises it. Its distances compare models of one data set with each other, and with nothing else.
+It predicts the labels of a data set that has them, otherwise by how many quarter turns an image was rotated (Gidaris
+et al., 2018); and also how an image was corrupted. (Features of a network that has seen only data can place noise among
+the data, which raises precision.) Its distances compare models of one data set with each other only.
 """
 
 from pathlib import Path
@@ -26,13 +26,13 @@ from score_sde.randomness import Stream, stream
 from score_sde.state import TrainState, updated
 
 TURNS = 4
-KINDS = len(CORRUPTIONS) + 1  # 0: as it is
+KINDS = len(CORRUPTIONS) + 1  # 0: not corrupted
 LOG_FREQ, SAVE_FREQ = 50, 200
-VERSION = 2  # of the features: another one for every change that moves their numbers
+VERSION = 2  # of the features; it changes whenever their numbers do
 
 
 class Options(NamedTuple):
-    """dimension: number of features."""
+    """Options of the network and its training. dimension: number of features."""
 
     nf: int = 32
     dimension: int = 64
@@ -43,7 +43,7 @@ class Options(NamedTuple):
 
 
 class Network(nn.Module):
-    """Convolutions that halve the side until it is at most 4 pixels, and a layer of features before what is told."""
+    """Convolutions that halve the side until it is at most 4 pixels, then a layer of features and the outputs."""
 
     nf: int
     dimension: int
@@ -51,7 +51,7 @@ class Network(nn.Module):
 
     @nn.compact
     def __call__(self, pixels: Pixels) -> tuple[Array, Array, Array]:
-        """Features (b, dimension), logits of the classes (b, num_classes) and of how an image was spoilt (b, KINDS)."""
+        """Features (b, dimension), logits of the classes (b, num_classes), and of the kind of corruption (b, KINDS)."""
         x = nn.relu(nn.Conv(self.nf, (3, 3))(2 * images.to_unit(pixels) - 1))
         channels = self.nf
         while x.shape[1] > 4:
@@ -64,7 +64,10 @@ class Network(nn.Module):
 
 
 class Task(NamedTuple):
-    """What a network for a data set learns besides corruptions. labelled: else it learns turns."""
+    """The task of a feature network, besides corruptions.
+
+    labelled: whether it learns labels; otherwise it learns quarter turns.
+    """
 
     image_shape: tuple[int, int, int]
     num_classes: int
@@ -72,20 +75,20 @@ class Task(NamedTuple):
 
 
 def task(source: data.Source) -> Task:
-    """Labels, where the data set has at least two."""
+    """The task for a data set: labels, where it has at least two."""
     shape, classes = source.take(np.arange(1)).images.shape[1:], source.num_classes
     return Task(shape, *((classes, True) if classes > 1 else (TURNS, False)))
 
 
 def features(options: Options, task: Task, params: PyTree, pixels: Pixels) -> Float[Array, "b d"]:
-    """Of uint8 images, by trained parameters."""
+    """Features of uint8 images, by trained parameters."""
     return Network(options.nf, options.dimension, task.num_classes).apply({"params": params}, pixels)[0]
 
 
 def train(options: Options, source: data.Source, folder: Path) -> PyTree:
-    """The parameters of a network trained on a data set, a function of both; going on from checkpoints in `folder`.
+    """Parameters of a network trained on a data set, a function of both; goes on from checkpoints in `folder`.
 
-    Processes that may be on several machines keep none, as each may have a folder of its own. Raises `UsageError` if
+    Runs of several processes keep no checkpoints, as each machine may have a folder of its own. Raises `UsageError` if
     training fails, `Stopped` after a notice to stop.
     """
     what = task(source)
@@ -104,7 +107,7 @@ def train(options: Options, source: data.Source, folder: Path) -> PyTree:
     def update(state: TrainState, pixels: Pixels, targets: Array, kinds: Array) -> tuple[TrainState, Array]:
         def mean_loss(params: PyTree) -> Array:
             _, classes, corruptions = net.apply({"params": params}, pixels)
-            intact = kinds == 0  # of the others nobody knows what they still show
+            intact = kinds == 0  # corrupted images may no longer show their class
             of_classes = optax.softmax_cross_entropy_with_integer_labels(classes, targets).mean(where=intact)
             return of_classes + optax.softmax_cross_entropy_with_integer_labels(corruptions, kinds).mean()
 
@@ -132,7 +135,7 @@ def train(options: Options, source: data.Source, folder: Path) -> PyTree:
 
 
 def _examples(task: Task, batch: data.Batch, seed: int, step: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Images, of which every second one is spoilt; their classes; and how they were spoilt."""
+    """Images, of which every second one is corrupted; their classes; and their kinds of corruption."""
     rng = np.random.default_rng([seed, step])
     pixels, kinds = corrupted(rng, batch.images)
     if task.labelled:

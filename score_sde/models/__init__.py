@@ -1,7 +1,8 @@
-"""Networks, which know no SDE.
+"""Networks; they know no SDE.
 
-Scores are (image, noise_cond, cond) -> image, classifiers (image, sigma) -> logits, and there is the dequantizer. What
-a score's network takes as `cond` it declares by a property `cond_entries`: see `score_sde.cond`.
+Score networks map (image, noise_cond, cond) -> image, classifiers (image, sigma) -> logits; a third kind is the
+dequantizer. A score network declares the entries of `cond` that it takes by a property `cond_entries`: see
+`score_sde.cond`.
 """
 
 from score_sde.models.compute import PRECISIONS, Compute, check_computes

@@ -1,8 +1,8 @@
-"""How a network is computed, which is no part of what it is: in what numbers, and what is kept for the backward pass.
+"""Computation of a network, apart from its definition: precision, and what is kept for the backward pass.
 
-A layer computes in the type of its input. A network casts its features after the convolution of the image, and back
-before the one to the image: at small times the noise is finer than bfloat16 could tell from the image. Parameters are
-float32 whatever the features are, and so are the statistics of normalisations and the embedding of the noise level.
+A layer computes in the type of its input. A network casts its features after its first convolution, and back before its
+last: at small times the noise in an image is too fine for bfloat16. Parameters are always float32, and so are the
+statistics of normalisations and the embedding of the noise level.
 """
 
 import functools
@@ -20,9 +20,11 @@ Tokens = Float[Array, "b n c"]
 
 
 class Compute(NamedTuple):
-    """dtype: of features; products: as JAX calls their precision; remat: each block keeps its input alone for the
-    backward pass, and is computed again there; fused: for training, by derivatives that are not JAX's, and have no
-    forward mode: of normalisations, and of attention by cuDNN where that can.
+    """Options of a network's computation.
+
+    dtype: type of the features. products: JAX's name of the precision of products. remat: whether each block keeps only
+    its input for the backward pass, and is computed again there. fused: whether training uses derivatives written by
+    hand, without a forward mode: of normalisations, and of attention by cuDNN where possible.
     """
 
     dtype: Any = jnp.float32
@@ -34,11 +36,11 @@ class Compute(NamedTuple):
         return h.astype(self.dtype)
 
     def block(self, block: type[nn.Module]) -> type[nn.Module]:
-        """The class of a block, or what computes it again."""
+        """The class of a block, or a class that computes the block again in the backward pass."""
         return _again(block) if self.remat else block
 
     def attend(self, q: Tokens, h: Tokens) -> Tokens:
-        """softmax(q h^T / sqrt(c)) h, the softmax in float32."""
+        """Attention softmax(q h^T / sqrt(c)) h, with the softmax in float32."""
         if self.fused and q.dtype == jnp.bfloat16 and _cudnn_takes(q.shape[1:]):
             q, h = q[:, :, None], h[:, :, None]
             return jax.nn.dot_product_attention(q, h, h, implementation="cudnn")[:, :, 0]
@@ -46,7 +48,7 @@ class Compute(NamedTuple):
         return jnp.einsum("bnm,bmc->bnc", jax.nn.softmax(logits).astype(h.dtype), h)
 
     def apply(self, network: nn.Module, *args: Any, **kwargs: Any) -> Array:
-        """`network.apply` in this way."""
+        """The result of `network.apply`, computed in this way."""
         network = network.clone(compute=self) if hasattr(network, "compute") else network
         with jax.default_matmul_precision(self.products):
             return network.apply(*args, **kwargs)
@@ -54,13 +56,13 @@ class Compute(NamedTuple):
 
 PRECISIONS = {
     "float32": Compute(products="highest"),
-    "tf32": Compute(),  # the products that the device is quickest at: TF32 on today's GPUs, exact on CPUs
+    "tf32": Compute(),  # the device's quickest products: TF32 on today's GPUs, exact on CPUs
     "bfloat16": Compute(jnp.bfloat16),
 }
 
 
 def check_computes(network: nn.Module, precision: str, *, remat: bool) -> None:
-    """Raises `UsageError` for a network without a field `compute` where it would have to heed that."""
+    """Raises `UsageError` if an option of computation is set and the network has no field `compute` to follow it."""
     if not hasattr(network, "compute"):
         for key, asked in ((f"precision={precision}", precision == "bfloat16"), ("remat=True", remat)):
             if asked:
@@ -71,7 +73,7 @@ def check_computes(network: nn.Module, precision: str, *, remat: bool) -> None:
 
 
 def as_input(*arrays: Any, **_: Any) -> tuple[Any, ...]:
-    """What flax's layers call `promote_dtype`: all in the type of the first, their input; None stays."""
+    """The arrays in the type of the first, which is the layer's input; None stays. Flax calls it `promote_dtype`."""
     return tuple(None if array is None else jnp.asarray(array, arrays[0].dtype) for array in arrays)
 
 
@@ -81,13 +83,13 @@ Conv = functools.partial(nn.Conv, promote_dtype=as_input)
 @functools.cache
 def _again(block: type[nn.Module]) -> type[nn.Module]:
     again = nn.remat(block)
-    again.__name__ = again.__qualname__ = block.__name__  # it names the parameters
+    again.__name__ = again.__qualname__ = block.__name__  # because the class's name is that of the parameters
     return again
 
 
 @functools.cache
 def _cudnn_takes(shape: tuple[int, ...]) -> bool:
-    """Whether this machine's cuDNN has attention, and its gradient, for tokens of this shape: its limits move."""
+    """Whether this cuDNN supports attention and its gradient for tokens of this shape; versions differ."""
     if jax.default_backend() != "gpu":
         return False
 
@@ -97,6 +99,6 @@ def _cudnn_takes(shape: tuple[int, ...]) -> bool:
     tokens = jax.ShapeDtypeStruct((1, shape[0], 1, shape[1]), jnp.bfloat16)
     try:
         jax.jit(jax.grad(total, argnums=(0, 1))).lower(tokens, tokens).compile()
-    except Exception:  # whatever it is that it does not take
+    except Exception:  # whatever the reason is
         return False
     return True

@@ -1,6 +1,6 @@
 """The U-Net of DDPM (Ho et al., 2020), in the paper's form: attention once a level on the way up.
 
-It is what NCSN++ starts from: no FIR, no pyramids, no rescaled skips, positional embeddings, always 32 channel groups.
+NCSN++ extends it. It has no FIR filters, pyramids or rescaled skips; positional embeddings; always 32 channel groups.
 """
 
 from collections.abc import Callable, Sequence
@@ -59,11 +59,11 @@ class ResnetBlockDDPM(nn.Module):
 
 
 class DDPM(nn.Module):
-    """The U-Net. `noise_cond` is what the parameterization tells, and has a positional embedding.
+    """The U-Net of DDPM, with a positional embedding of `noise_cond`.
 
     nf: channels of the first level, a multiple of 32; ch_mult: factors on it, one a level; attn_resolutions: heights
-    with attention. Height and width of the images must be divisible by 2 ** (len(ch_mult) - 1). dropout_keys: one an
-    image, given in training.
+    with attention. Height and width of the images must be divisible by 2 ** (len(ch_mult) - 1). dropout_keys: one for
+    each image, in training.
     """
 
     nf: int = 128

@@ -9,10 +9,10 @@ from score_sde.models.layers import conv3x3
 
 
 class Dequantizer(nn.Module):
-    """Images in [-1, 1] -> (mu, s), a shift and a log scale for each number; both are zero at the start.
+    """The dequantizer, images in [-1, 1] -> (mu, s): a shift and a log scale for each number, both 0 at first.
 
-    3x3 convolutions with `num_res_blocks` residual blocks of `nf` channels, without normalisation: of an image's
-    brightness nothing is lost, and sizes are free.
+    3x3 convolutions with `num_res_blocks` residual blocks of `nf` channels. Without normalisation, so that an image's
+    brightness is kept; images may have any size.
     """
 
     nf: int = 32
@@ -28,7 +28,7 @@ class Dequantizer(nn.Module):
         return mu, s
 
     def check(self) -> None:
-        """Raises `UsageError` for options it cannot have."""
+        """Raises `UsageError` for options that it cannot have."""
         if self.nf < 1 or self.num_res_blocks < 0:
             raise UsageError(
                 f"dequantizer.nf={self.nf} must be positive, and "

@@ -1,6 +1,6 @@
 """Encoders of conditions: each embeds an entry as a vector, which a network adds to its embedding of the noise level.
 
-A network that has a field `encoder` takes any: `encoder.name` in a config. Protocol: `score_sde.protocols.Encoder`.
+A network with a field `encoder` takes any of them, by `encoder.name` in a config; see `score_sde.protocols.Encoder`.
 """
 
 import flax.linen as nn
@@ -13,10 +13,10 @@ from score_sde.models.layers import dense
 
 
 class VectorEncoder(nn.Module):
-    """A vector of numbers that comes with each image, such as attributes or measurements, by two dense layers.
+    """Two dense layers that embed a vector of numbers of each image, such as attributes or measurements.
 
     entry: the name of the condition's entry, float32 (b, size); size: its length; features: width of the embedding. The
-    null condition is a learned embedding. Numbers of order 1 are learned best: scale them in the data set.
+    null condition is a learned embedding. Numbers of order 1 are learned best, so scale them in the data set.
     """
 
     size: int
@@ -25,7 +25,7 @@ class VectorEncoder(nn.Module):
 
     @property
     def cond_entries(self) -> dict[str, Entry]:
-        """The one entry that this encoder takes."""
+        """The single entry that this encoder takes."""
         return {self.entry: Entry(jnp.float32, (self.size,))}
 
     def check(self) -> None:

@@ -1,4 +1,4 @@
-"""Layers shared by the score networks. Class names and creation order give the paper's checkpoints' leaf names."""
+"""Layers shared by the score networks. Class names and order of creation give the leaf names of the paper's files."""
 
 import math
 import zlib
@@ -29,17 +29,17 @@ ACTIVATIONS: dict[str, Callable] = {
 
 
 def default_init(scale: float = 1.0) -> Callable:
-    """Uniform with variance scale / fan_avg; a scale of 0 becomes 1e-10, as in DDPM."""
+    """Initialiser: uniform with variance scale / fan_avg; a scale of 0 becomes 1e-10, as in DDPM."""
     return nn.initializers.variance_scaling(scale or 1e-10, "fan_avg", "uniform")
 
 
 def conv3x3(features: int, *, stride: int = 1, init_scale: float = 1.0) -> nn.Conv:
-    """3x3 convolution; with stride 2 SAME padding adds a row below and a column on the right."""
+    """3x3 convolution; with stride 2, SAME padding adds a row below and a column on the right."""
     return Conv(features, (3, 3), (stride, stride), padding="SAME", kernel_init=default_init(init_scale))
 
 
 def upsampled_conv3x3(features: int) -> nn.Conv:
-    """A 3x3 convolution of what `resampling.nearest_upsample` would give of its input."""
+    """A 3x3 convolution of the nearest-neighbour upsampling of its input, computed in one step."""
 
     def convolve(x, kernel, *_, **__):
         return resampling.nearest_upsample_conv(x, kernel)
@@ -48,7 +48,11 @@ def upsampled_conv3x3(features: int) -> nn.Conv:
 
 
 def conv1x1(features: int, then: Callable[[FeatureMaps], FeatureMaps] = lambda h: h) -> nn.Conv:
-    """then: a linear map of each channel, such as upsampling, before the bias: as if of the input, and cheaper."""
+    """1x1 convolution.
+
+    then: a linear map of each channel, such as upsampling, applied before the bias: the same as to the input, but
+    cheaper.
+    """
 
     def convolve(*args, **kwargs):
         return then(jax.lax.conv_general_dilated(*args, **kwargs))
@@ -71,19 +75,25 @@ class NIN(nn.Module):
 
     @nn.compact
     def map(self, c: int) -> tuple[Matrix, Vector]:
-        """Of c channels: the matrix and the bias."""
+        """Matrix and bias of the map of c channels."""
         w = self.param("W", default_init(self.init_scale), (c, self.features), jnp.float32)
         return w, self.param("b", nn.initializers.zeros, (self.features,), jnp.float32)
 
 
 def affine(x: Float[Array, "*n c"], w: Matrix, b: Vector) -> Float[Array, "*n d"]:
-    """x w + b in the type of x. As one product of two matrices: the derivative by w is one as well, on CPUs too."""
+    """Affine map x w + b in the type of x.
+
+    It is one product of two matrices, so that the derivative by w is one too, also on CPUs.
+    """
     y = x.reshape(-1, x.shape[-1]) @ w.astype(x.dtype) + b.astype(x.dtype)
     return y.reshape(*x.shape[:-1], -1)
 
 
 class Dropout(nn.Module):
-    """Each number is 0 with probability `rate`, and otherwise divided by 1 - rate; keys: one an image, or None."""
+    """Dropout: each number is 0 with probability `rate`, and otherwise divided by 1 - rate.
+
+    keys: one for each image, or None for no dropout.
+    """
 
     rate: float
 
@@ -120,11 +130,11 @@ class GroupNorm(nn.Module):
 
 
 def attention(h: FeatureMaps, init_scale: float, compute: Compute) -> FeatureMaps:
-    """Called inside a compact method: single-head self-attention over all pixels, by the parameters of four `NIN`s.
+    """Single-head self-attention over all pixels with the parameters of four `NIN`s; call it inside a compact method.
 
-    Two of its four maps of each pixel are left. With keys k = h W_k + b_k and a query q, the logits q k are those of
-    q W_k^T with h itself, and q b_k, which a softmax over keys does not see. Its weights sum to 1, so that the output's
-    map of a mean of values h W_v + b_v is one map of the mean of h.
+    Only two of the four maps of each pixel remain. With keys k = h W_k + b_k and a query q, the logits q k are those of
+    q W_k^T with h itself, plus q b_k, which a softmax over keys ignores. The softmax weights sum to 1, so that the
+    output's map of a mean of values h W_v + b_v is one map of the mean of h.
     """
     b, height, width, c = h.shape
     (w_q, b_q), (w_k, _), (w_v, b_v) = (NIN(c).map(c) for _ in range(3))
@@ -136,7 +146,7 @@ def attention(h: FeatureMaps, init_scale: float, compute: Compute) -> FeatureMap
 
 
 class GaussianFourierProjection(nn.Module):
-    """[sin, cos](2 pi W log(noise_cond)) with fixed W ~ N(0, scale^2): the embedding of a noise level sigma."""
+    """Random Fourier embedding of a noise level, [sin, cos](2 pi W log(noise_cond)), W ~ N(0, scale^2) fixed."""
 
     embedding_size: int
     scale: float
@@ -149,9 +159,9 @@ class GaussianFourierProjection(nn.Module):
 
 
 def sinusoidal_embedding(noise_cond: PerSample, dim: int) -> Features:
-    """[sin, cos](noise_cond f_j), f_j from 1 down to 1/10000: the Transformer's, zero-padded if `dim` is odd.
+    """The Transformer's embedding [sin, cos](noise_cond f_j), f_j from 1 down to 1/10000, zero-padded if `dim` is odd.
 
-    Frequencies are rounded as the paper's networks were trained with: times a noise_cond of 700, that shows at 1e-5.
+    Frequencies are rounded as in the training of the paper's networks; at a noise_cond of 700 that matters at 1e-5.
     """
     half = dim // 2
     exponents = np.arange(half, dtype=np.float32) * np.float32(-np.log(10000) / (half - 1))
@@ -162,18 +172,18 @@ def sinusoidal_embedding(noise_cond: PerSample, dim: int) -> Features:
 
 
 def embedding_mlp(embedding: Features, nf: int, act: Callable) -> Features:
-    """Called inside a compact method: the two layers that all blocks share."""
+    """The two dense layers of the embedding that all blocks share; call it inside a compact method."""
     temb = dense(4 * nf)(embedding)  # created first, and so named Dense_0
     return dense(4 * nf)(act(temb))
 
 
 def add_embedding(h: FeatureMaps, temb: Features | None, act: Callable) -> FeatureMaps:
-    """Called inside a compact method: the noise level's embedding as a bias for each channel."""
+    """Features plus the noise level's embedding as a bias of each channel; call it inside a compact method."""
     return h if temb is None else h + dense(h.shape[-1])(act(temb))[:, None, None, :].astype(h.dtype)
 
 
 def rescaled(h: FeatureMaps) -> FeatureMaps:
-    """Of a sum of two, so that its variance is one of theirs (skip_rescale)."""
+    """A sum of two features, divided so that its variance is that of one (skip_rescale)."""
     return h / math.sqrt(2)
 
 
@@ -193,7 +203,7 @@ class Conv2d(nn.Module):
 
 
 class Upsample(nn.Module):
-    """Twice the height and width, with or without a convolution."""
+    """Upsampling: twice the height and width, with or without a convolution."""
 
     features: int | None = None  # default: those of the input
     with_conv: bool = False
@@ -211,7 +221,7 @@ class Upsample(nn.Module):
 
 
 class Downsample(nn.Module):
-    """Half the height and width, with or without a convolution."""
+    """Downsampling: half the height and width, with or without a convolution."""
 
     features: int | None = None
     with_conv: bool = False
@@ -229,12 +239,12 @@ class Downsample(nn.Module):
 
 
 def is_trainable(path: tuple[str, ...]) -> bool:
-    """False for the fixed frequencies of the Fourier embedding, which are stored among the parameters."""
+    """Whether a parameter is trained; the fixed frequencies of the Fourier embedding are stored with the parameters."""
     return not any(name.startswith("GaussianFourierProjection") for name in path)
 
 
 def check_unet(network, image_size: int) -> None:
-    """The checks that the U-Nets share. Raises `UsageError` for options they cannot have."""
+    """Raises `UsageError` for options that no U-Net here can have."""
     one_of("model.nonlinearity", network.nonlinearity, ACTIVATIONS)
     if not network.ch_mult or any(not isinstance(m, int) or m < 1 for m in network.ch_mult):
         raise UsageError(
@@ -249,7 +259,7 @@ def check_unet(network, image_size: int) -> None:
 
 
 def check_halvings(image_size: int, halvings: int, what: str) -> None:
-    """Raises `UsageError` unless the image can be halved so often."""
+    """Raises `UsageError` unless the image can be halved this many times."""
     if image_size % 2**halvings:
         raise UsageError(
             f"data.image_size={image_size} is not divisible by {2**halvings}: {what} halve it {halvings} time(s)."

@@ -1,8 +1,8 @@
 """NCSN (Song and Ermon, 2019) and NCSNv2 (2020): RefineNets of dilated residual blocks.
 
 The first half lowers the resolution by mean pooling, later by dilation; the second joins its stages, deepest first.
-NCSN has a gain, shift and mean-gain of each noise level in every normalisation ("Cond..." blocks); NCSNv2 does not see
-the noise level at all: its parameterization divides its output by sigma.
+NCSN has a gain, shift and mean-gain for each noise level in every normalisation ("Cond..." blocks); NCSNv2 does not see
+the noise level at all; its parameterization divides the output by sigma.
 """
 
 from collections.abc import Callable, Sequence
@@ -25,7 +25,10 @@ INTERPOLATIONS = {"bilinear": "bilinear", "nearest_neighbor": "nearest"}
 
 
 def conv(x: FeatureMaps, features: int, *, kernel: int = 3, dilation: int = 1, use_bias: bool = True) -> FeatureMaps:
-    """Called inside a compact method: kernel and bias uniform within 1 / sqrt(fan_in), as in PyTorch."""
+    """A convolution with kernel and bias uniform within 1 / sqrt(fan_in), as in PyTorch.
+
+    Call it inside a compact method.
+    """
     bound = 1 / np.sqrt(kernel * kernel * x.shape[-1])
 
     def init(key, shape, dtype=jnp.float32):
@@ -76,7 +79,7 @@ class ConditionalInstanceNorm2dPlus(nn.Module):
 
 
 def normalize(x: FeatureMaps, level: Level, num_levels: int) -> FeatureMaps:
-    """Called inside a compact method."""
+    """InstanceNorm++, with parameters for each noise level if there are levels; call it inside a compact method."""
     if level is None:
         return InstanceNorm2dPlus()(x)
     return ConditionalInstanceNorm2dPlus(num_levels)(x, level)
@@ -155,7 +158,7 @@ class MSFBlock(nn.Module):
 
 
 class CRPBlock(nn.Module):
-    """Chained residual pooling: twice pool 5x5 and convolve, summing what each link gives."""
+    """Chained residual pooling: 5x5 pooling and convolution, twice; the results of both are added."""
 
     act: Callable
     features: int
@@ -194,7 +197,7 @@ class CondCRPBlock(CRPBlock):
 
 
 class RefineBlock(nn.Module):
-    """Joins inputs of several resolutions at that of the first."""
+    """Refinement block: joins inputs of several resolutions at that of the first."""
 
     act: Callable
     features: int
@@ -217,7 +220,7 @@ class CondRefineBlock(RefineBlock):
 
 
 class Stage(NamedTuple):
-    """A resolution: factors on nf on the way down and of the block that refines it, and the dilation."""
+    """A stage of one resolution: factors on nf on the way down and in the block that refines it, and the dilation."""
 
     down: int
     refine: int
@@ -230,7 +233,7 @@ LARGE = (Stage(1, 1), Stage(2, 1), Stage(2, 2), Stage(2, 2), Stage(4, 2, dilatio
 
 
 class RefineNet(nn.Module):
-    """What NCSN and the three NCSNv2 share. nf: channels at full resolution. They have no dropout."""
+    """Base of NCSN and the three NCSNv2; none has dropout. nf: channels at full resolution."""
 
     nf: int = 128
     nonlinearity: str = "elu"
@@ -240,7 +243,7 @@ class RefineNet(nn.Module):
     stages = SMALL
 
     def check(self, image_size: int) -> None:
-        """Raises `UsageError` for options this network does not have."""
+        """Raises `UsageError` for options that this network does not have."""
         one_of("model.nonlinearity", self.nonlinearity, ACTIVATIONS)
         one_of("model.interpolation", self.interpolation, INTERPOLATIONS)
         if self.nf < 1:
@@ -249,7 +252,7 @@ class RefineNet(nn.Module):
         check_halvings(image_size, halvings, f"the undilated stages of {type(self).__name__}")
 
     def refine(self, x: Images, level: Level, num_levels: int) -> Images:
-        """Called inside a compact method: the whole network."""
+        """The whole network; call it inside a compact method."""
         act = ACTIVATIONS[self.nonlinearity]
         residual, refine = (
             (ResidualBlock, RefineBlock) if level is None else (ConditionalResidualBlock, CondRefineBlock)
@@ -272,7 +275,7 @@ class RefineNet(nn.Module):
 
 
 class NCSNv2(RefineNet):
-    """For images below 96 pixels. It takes no notice of `noise_cond`."""
+    """NCSNv2 for images below 96 pixels. It ignores `noise_cond`."""
 
     @nn.compact
     def __call__(
@@ -282,19 +285,19 @@ class NCSNv2(RefineNet):
 
 
 class NCSNv2_128(NCSNv2):  # noqa: N801 (the paper's name)
-    """For images of 96 to 128 pixels."""
+    """NCSNv2 for images of 96 to 128 pixels."""
 
     stages = MEDIUM
 
 
 class NCSNv2_256(NCSNv2):  # noqa: N801
-    """For images of 129 to 256 pixels."""
+    """NCSNv2 for images of 129 to 256 pixels."""
 
     stages = LARGE
 
 
 class NCSN(RefineNet):
-    """`noise_cond` is the index of one of `num_levels` noise levels, 0 the highest."""
+    """NCSN; `noise_cond` is the index of one of `num_levels` noise levels, 0 the highest."""
 
     num_levels: int = 10
 

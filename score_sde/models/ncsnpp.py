@@ -72,7 +72,7 @@ class ResnetBlockDDPMpp(nn.Module):
 
 
 class ResnetBlockBigGANpp(nn.Module):
-    """The residual block of BigGAN, which also resamples: both branches, at their first convolution."""
+    """The residual block of BigGAN, which also resamples, in both branches before the first convolution."""
 
     act: Callable
     features: int
@@ -120,12 +120,12 @@ class Combine(nn.Module):
 
 
 class NCSNpp(nn.Module):
-    """The U-Net. `noise_cond` is what the parameterization tells: sigma for "fourier", a scaled time for "positional".
+    """The U-Net of NCSN++ and DDPM++. `noise_cond`: sigma for "fourier" embeddings, a scaled time for "positional".
 
     nf: channels of the first level; ch_mult: factors on it, one a level; attn_resolutions: heights with attention.
-    Height and width of the images must be divisible by 2 ** (len(ch_mult) - 1). num_classes: 0, or how many classes the
-    condition's `labels` can be; the last row of their table is the null embedding. encoder: of other entries of the
-    condition (`score_sde.models.encoders`). dropout_keys: one an image, given in training.
+    Height and width of the images must be divisible by 2 ** (len(ch_mult) - 1). num_classes: number of classes in the
+    condition's `labels`, or 0; the last row of their table is the null embedding. encoder: of other entries of the
+    condition (`score_sde.models.encoders`). dropout_keys: one for each image, in training.
     """
 
     nf: int = 128
@@ -157,7 +157,7 @@ class NCSNpp(nn.Module):
         return labels if self.encoder is None else labels | dict(self.encoder.cond_entries)
 
     def check(self, image_size: int) -> None:
-        """Raises `UsageError` for options this network does not have."""
+        """Raises `UsageError` for options that this network does not have."""
         check_unet(self, image_size)
         one_of("model.embedding_type", self.embedding_type, ("fourier", "positional"))
         one_of("model.resblock_type", self.resblock_type, ("ddpm", "biggan"))
@@ -172,10 +172,10 @@ class NCSNpp(nn.Module):
             raise UsageError(f"model.num_classes={self.num_classes} must not be negative; 0 is none.")
         if self.num_classes and not self.conditional:
             raise UsageError(
-                f"model.num_classes={self.num_classes} is told with the noise level; set model.conditional=True."
+                f"model.num_classes={self.num_classes}: labels enter with the noise level; set model.conditional=True."
             )
         if self.encoder is not None and not self.conditional:
-            raise UsageError("What encoder.name encodes is told with the noise level; set model.conditional=True.")
+            raise UsageError("The encoder's output enters with the noise level; set model.conditional=True.")
 
     @nn.compact
     def __call__(
@@ -265,12 +265,15 @@ class NCSNpp(nn.Module):
         return pyramid if self.progressive == "output_skip" else to_image(h, channels, self.init_scale)
 
     def _classes(self, cond: Cond | None, n: int) -> Labels:
-        """Rows of the table of classes, whose last is the null embedding."""
+        """Rows of the table of classes, one for each sample; the table's last row is the null embedding."""
         labels, null = read(cond, self.cond_entries, "labels", n)
         return jnp.where(null, self.num_classes, labels)
 
     def _embed(self, noise_cond: PerSample, act: Callable) -> Embedding | None:
-        """Called inside the compact method, so that its layers are numbered first."""
+        """Embedding of noise level and condition.
+
+        Called inside the compact method, so that its layers are numbered first.
+        """
         if self.embedding_type == "fourier":
             temb = GaussianFourierProjection(self.nf, self.fourier_scale)(noise_cond)
         else:

@@ -18,7 +18,10 @@ LAYOUT = ("NHWC", "HWIO", "NHWC")
 
 
 def nearest_upsample(x: FeatureMaps) -> FeatureMaps:
-    """Every pixel becomes a 2x2 block. Stacked, so that its derivative is a sum of slices, which XLA fuses."""
+    """Nearest-neighbour upsampling: every pixel becomes a 2x2 block.
+
+    It stacks, so that its derivative is a sum of slices, which XLA fuses.
+    """
     b, h, w, c = x.shape
     x = jnp.stack([x, x], axis=2).reshape(b, 2 * h, w, c)
     return jnp.stack([x, x], axis=3).reshape(b, 2 * h, 2 * w, c)
@@ -28,7 +31,7 @@ def nearest_upsample_conv(x: FeatureMaps, weight: Float[Array, "3 3 c_in c_out"]
     """The 3x3 convolution of `nearest_upsample(x)`, with 4/9 of its operations.
 
     Output pixel (2i + p, 2j + q) sees 2x2 pixels of x: rows i - 1 and i for p = 0, i and i + 1 for p = 1, the same for
-    columns. Of the three rows of the weights, two fall on one row of x, and are added first.
+    columns. Two of the three rows of the weights fall on the same row of x, and are added first.
     """
     b, h, w, _ = x.shape
     before_after = ((1, 0), (0, 1))  # zeros, by phase
@@ -43,13 +46,13 @@ def nearest_upsample_conv(x: FeatureMaps, weight: Float[Array, "3 3 c_in c_out"]
 
 
 def _folded(weight: Array, axis: int) -> tuple[Array, Array]:
-    """The two weights along an axis for each phase of an output pixel."""
+    """The two weights along one axis, for each phase of an output pixel."""
     first, middle, last = jnp.split(weight, 3, axis)
     return jnp.concatenate([first, middle + last], axis), jnp.concatenate([first + middle, last], axis)
 
 
 def mean_downsample(x: FeatureMaps) -> FeatureMaps:
-    """Mean over 2x2 blocks. Written as sums of slices, which XLA fuses."""
+    """Mean over 2x2 blocks, written as sums of slices, which XLA fuses."""
     b, h, w, c = x.shape
     x = x.reshape(b, h // 2, 2, w, c)
     x = (x[:, :, 0] + x[:, :, 1]).reshape(b, h // 2, w // 2, 2, c)
@@ -57,13 +60,13 @@ def mean_downsample(x: FeatureMaps) -> FeatureMaps:
 
 
 def fir_downsample(x: FeatureMaps, taps: Taps) -> FeatureMaps:
-    """FIR filter, then every second pixel: height and width halve."""
+    """FIR filter, then every second pixel, so that height and width halve."""
     excess = len(taps) - 2
     return filter2d(x, taps, gain=1, down=2, pad=((excess + 1) // 2, excess // 2))
 
 
 def fir_upsample(x: FeatureMaps, taps: Taps) -> FeatureMaps:
-    """Zeros between the pixels, then a FIR filter of gain 4: height and width double."""
+    """Zero insertion, then a FIR filter of gain 4, so that height and width double."""
     excess = len(taps) - 2
     return filter2d(x, taps, gain=2, up=2, pad=((excess + 1) // 2 + 1, excess // 2))
 

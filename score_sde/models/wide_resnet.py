@@ -1,7 +1,7 @@
-"""The noise-conditional classifier: a Wide ResNet (Zagoruyko and Komodakis, 2016), p(y | x_t) by logits.
+"""The noise-conditional classifier: a Wide ResNet (Zagoruyko and Komodakis, 2016) with the logits of p(y | x_t).
 
-The paper guides samples by its gradient (appendix I); WRN-28-10 is `WideResnet(4, 10)`. "bn" in the names of layers is
-history: they are group normalisations.
+The paper guides samples by its gradient (appendix I); WRN-28-10 is `WideResnet(4, 10)`. Layers
+named "bn" are group normalisations, for historical reasons.
 """
 
 import math
@@ -35,7 +35,7 @@ def _last_init(key, shape, dtype=jnp.float32):
 
 
 class WideResnetBlock(nn.Module):
-    """Two convolutions and a shortcut without parameters: mean pooling and zero channels."""
+    """Two convolutions, and a shortcut without parameters: mean pooling and zero channels."""
 
     channels: int
     stride: int
@@ -57,7 +57,7 @@ class WideResnetBlock(nn.Module):
 
 
 class WideResnetGroup(nn.Module):
-    """Blocks of one resolution, which the first of them may halve."""
+    """Blocks of one resolution; the first of them may halve it."""
 
     blocks: int
     channels: int
@@ -90,7 +90,7 @@ class WideResnet(nn.Module):
     compute: Compute = Compute()
 
     def check(self, image_size: int) -> None:
-        """Raises `UsageError` for options this network does not have."""
+        """Raises `UsageError` for options that this network does not have."""
         check_halvings(image_size, 2, "the groups of WideResnet")
         for key in ("blocks_per_group", "channel_multiplier", "num_outputs"):
             if getattr(self, key) < 1:

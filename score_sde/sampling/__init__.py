@@ -1,4 +1,4 @@
-"""Samplers: solvers from x_T ~ p_1 to samples. Any score function will do."""
+"""Samplers: solvers from x_T ~ p_1 to samples, for any model (x, t) -> `Prediction`."""
 
 import functools
 

@@ -1,8 +1,9 @@
 """The reverse-time SDE with adaptive steps (Jolicoeur-Martineau et al. 2021, "Gotta Go Fast", algorithm 1).
 
-A step of stochastic Heun, whose first half is Euler-Maruyama's (paper, eq. 6); their difference, relative to what an
-image shows, sets the size of the next step, for each sample by itself. A rejected step is taken again, smaller, along
-the same Brownian path. (The published algorithm draws fresh noise then, which favours the noise that passes.)
+Each step is one of stochastic Heun, whose first half is an Euler-Maruyama step (paper, eq. 6). The difference of the
+two, relative to a visible difference of pixels, sets the size of the next step, for each sample separately. A rejected
+step is repeated, smaller, along the same Brownian path. (The published algorithm draws fresh noise then, which favours
+noise that happens to be accepted.)
 """
 
 from typing import NamedTuple
@@ -41,14 +42,24 @@ def adaptive(
     diffusion: Diffusion = 1.0,
     noise_removal: bool = True,
 ) -> Solver:
-    """A solver from x_T ~ p_1 to samples; its result is (x, nfe), nfe of shape (b,) the exact evaluations a sample.
+    """A solver from x_T ~ p_1 to samples; its result is (x, nfe), nfe of shape (b,) the exact evaluations per sample.
 
-    rtol: relative to the pixels; 0.01 to 0.05 in the reference. atol: absolute; there one of 256 levels, 2/256 for data
-    in [-1, 1] and 1/256 in [0, 1]. eps: last time, default `process.sampling_eps`.
-    diffusion: w >= 0, or w(t), of the reverse SDE whose noise has the variance w g^2 dt (`predictors`, eq. 1).
-    noise_removal: return the posterior mean of the data at eps (Tweedie), for 1 more evaluation.
-    A sample on which the solver fails is NaN. Raises `UsageError` for tolerances that are not positive, and for
-    processes whose f and g are infinite at t = 1.
+    process, model: the process, and the model (x, t) -> `Prediction`. rtol: tolerance relative to the pixels; 0.01 to
+    0.05 in the reference. atol: absolute tolerance; in the reference one of 256 levels, 2/256 for data in [-1, 1] and
+    1/256 in [0, 1]. eps: last time, default `process.sampling_eps`. diffusion: w >= 0, or w(t), of the reverse SDE
+    whose noise has the variance w g^2 dt (`predictors`, eq. 1). noise_removal: return the posterior mean of the data at
+    eps (Tweedie), for 1 more evaluation. A sample on which the solver fails is NaN. Raises `UsageError` for tolerances
+    that are not positive, and for processes whose f and g are infinite at t = 1.
+
+        import jax
+        import numpy as np
+        from score_sde.oracles import Gaussian
+        from score_sde.sampling import adaptive, solve
+        from score_sde.sde import VP
+
+        data, process = Gaussian(np.zeros((2, 2, 1)), 0.25), VP()
+        x = process.prior_sample(jax.random.split(jax.random.key(0), 8), data.shape)
+        samples, nfe = solve(adaptive(process, data.model(process)), jax.random.key(1), x)
     """
     if not (rtol > 0 and atol > 0):
         raise UsageError(f"sampling.sde_rtol={rtol} and sampling.sde_atol={atol} must be positive; try 0.02 and 1/256.")
@@ -62,7 +73,7 @@ def adaptive(
     check_eps(eps)
 
     def drift(x: Images, t: Times) -> Images:
-        """Of the reverse SDE, per unit of time running down."""
+        """Drift of the reverse SDE, per unit of time running down."""
         pull = expand((1 + diffusion_at(diffusion, t)) / 2 * jnp.square(process.g(t)), x)
         return pull * score(process, predict(model, x, t), t) - expand(process.f(t), x) * x
 

@@ -1,4 +1,4 @@
-"""A Brownian path that a key fixes: the same W(s) whatever steps one walks it with."""
+"""A Brownian path determined by a key: W(s) is the same whatever steps lead to s."""
 
 import jax
 import jax.numpy as jnp
@@ -12,8 +12,8 @@ LEVELS = 22  # bisections of [0, 1]: cells of 2.4e-7, about the spacing of float
 def brownian(keys: Keys, shape: tuple[int, ...], s: PerSample) -> Float[Array, "b ..."]:
     """W(s) of shape (b, *shape) for s in [0, 1], each row from its own key; W(0) = 0.
 
-    Levy's construction: halve the interval around s, drawing W at each midpoint given its ends, with a key for each
-    interval of the tree. Inside the last cell W(s) is drawn given the cell's ends.
+    It uses Levy's construction: the interval around s is halved again and again, and W at each midpoint is drawn given
+    the ends, with a key for each interval of the tree. Inside the last cell W(s) is drawn given the cell's ends.
     """
 
     def halve(_, carry: tuple) -> tuple:

@@ -1,16 +1,16 @@
-r"""Clipping: predictions of x_0 held to the range of the data, by any sampler.
+r"""Clipping: keeps predictions of x_0 in the range of the data, for any sampler.
 
-A young network's error in eps, multiplied by sigma / alpha, is an error in x_0 larger than any image. Where x_0 leaves
-the range it is changed, and eps follows from it and x_t, so that alpha x0 + sigma eps = x_t still:
+An error of eps becomes sigma / alpha times as large in x_0, which for a barely trained network exceeds any pixel. Where
+x_0 leaves the range it is changed, and eps is recomputed such that alpha x0 + sigma eps = x_t still holds:
 
 | name    | x_0 becomes                                                                                       |
 |---------|---------------------------------------------------------------------------------------------------|
-| none    | what the network says                                                                             |
+| none    | unchanged                                                                                         |
 | range   | the nearest number in the range (Ho et al., 2020: the samplers of DDPM)                           |
 | dynamic | x_0 / s about the middle of the range, clipped; s, at least 1, is a quantile of a sample's        |
 |         | |x_0|, relative to half the range (Saharia et al., 2022, section 2.3: dynamic thresholding)       |
 
-A prediction inside the range stays what it is to the last bit.
+A prediction inside the range is unchanged to the last bit.
 """
 
 from collections.abc import Callable
@@ -45,9 +45,10 @@ CLIPPINGS: dict[str, Clip | None] = {"none": None, "range": _to_range, "dynamic"
 
 
 def clipped(process: Process, model: Model, name: str, limits: Range, *, quantile: float = 0.995) -> Model:
-    """The model whose x_0 is clipped as `CLIPPINGS` says; it takes the evaluations of the given one.
+    """A model whose x_0 is clipped as `CLIPPINGS` says; evaluations are counted as those of `model`.
 
-    limits: the range of the data in model range. quantile: of dynamic thresholding, in (0, 1].
+    name: "none", "range" or "dynamic". limits: (low, high) of the data in model range. quantile: of "dynamic" clipping,
+    in (0, 1].
     Raises `UsageError` for an unknown name or a quantile out of range.
     """
     clip = CLIPPINGS[one_of("sampling.clip", name, CLIPPINGS)]

@@ -17,7 +17,7 @@ Corrector = Callable[[Process, Times, float, Images, Images], PerSample]
 def langevin(process: Process, t: Times, snr: float, score: Images, z: Images) -> PerSample:
     """2 alpha (snr |z| / |score|)^2, norms averaged over the whole batch, on all devices.
 
-    As in the paper's code; the step, and so a sample, depends on what else is in the batch.
+    This is the rule of the paper's code; a sample therefore depends on the rest of its batch.
     """
     return 2 * _scale(process, t) * jnp.square(snr * jnp.mean(_norms(z)) / jnp.mean(_norms(score)))
 
@@ -25,8 +25,8 @@ def langevin(process: Process, t: Times, snr: float, score: Images, z: Images) -
 def langevin_per_sample(process: Process, t: Times, snr: float, score: Images, z: Images) -> PerSample:
     """2 alpha snr^2 D / |score|^2: `langevin` with each sample's own norm, and |z| replaced by sqrt(D) (appendix G).
 
-    A sample does not depend on its batch. Its steps depend on where it is, which biases the result by order 1/D: little
-    for images, much in a few dimensions.
+    A sample does not depend on its batch. The step size depends on its position, which biases the result by order 1/D:
+    little for images, much in a few dimensions.
     """
     return 2 * _scale(process, t) * jnp.square(snr / _norms(score)) * z[0].size
 

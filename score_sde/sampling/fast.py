@@ -1,10 +1,10 @@
-r"""Fast solvers: few evaluations by using all of them well. Each is a table for `score_sde.sampling.tabulated`.
+r"""Fast solvers: few evaluations, all of them used well. Each is a table for `score_sde.sampling.tabulated`.
 
 In the noise form a step from level k to k' < k is y' = y + \int_k^{k'} e dk, in the data form with h = log(k / k')
 
     y' = exp(-h) y + \int_0^h exp(s - h) d(l + s) ds,                                               (1)
 
-and the solvers differ in the polynomial put through their evaluations:
+and the solvers differ in the polynomial that they fit to their evaluations:
 
 | name               | the network enters as                 | order   | reference                                 |
 |--------------------|---------------------------------------|---------|-------------------------------------------|
@@ -21,8 +21,8 @@ and the solvers differ in the polynomial put through their evaluations:
 | deis_1, _2, _3     | e, polynomial in t, over steps        | 2, 3, 4 | Zhang and Chen 2023, tAB                  |
 | ipndm              | e, Adams-Bashforth as on an even grid | 2       | Zhang and Chen 2023, after Liu et al.     |
 
-On a grid even in k ipndm has order 4. Methods over steps begin with lower orders, as published. Where the data are not
-lost in noise at t = 1, the error of their first steps, of order 2 for deis and 3 for unipc_3, outlasts the others'.
+On a grid even in k, ipndm has order 4. Multistep methods begin with lower orders, as published. Where the data are not
+lost in noise at t = 1, the error of their first steps, of order 2 for deis and 3 for unipc_3, dominates the rest.
 """
 
 from collections.abc import Callable, Sequence
@@ -58,7 +58,7 @@ THIRD = (
 
 
 def _ddim(grid: Grid, options: Options) -> Table:
-    """y' = d + sqrt(k'^2 - c^2) e + c z, with c^2 = eta^2 k'^2 (1 - (k'/k)^2)."""
+    """DDIM: y' = d + sqrt(k'^2 - c^2) e + c z, with c^2 = eta^2 k'^2 (1 - (k'/k)^2)."""
     rows = Rows()
     for t, k, k1 in zip(grid.t, grid.k, grid.k[1:], strict=False):
         c = options.eta * k1 * np.sqrt(1 - np.square(k1 / k))
@@ -67,7 +67,7 @@ def _ddim(grid: Grid, options: Options) -> Table:
 
 
 def _velocity(grid: Grid) -> tuple[np.ndarray, np.ndarray]:
-    """(f, w) of dx/dt = f x + w e at the grid's times."""
+    """(f, w) of dx/dt = f x + w e at the times of the grid."""
     alpha, sigma = (in_float64(part, grid.t) for part in (grid.process.alpha, grid.process.sigma))
     d_alpha, d_sigma = grid.process.rates(grid.t)
     return d_alpha / alpha, d_sigma - d_alpha / alpha * sigma
@@ -97,9 +97,10 @@ def _edm(grid: Grid, options: Options) -> Table:
 
 
 def _edm_stochastic(grid: Grid, options: Options) -> Table:
-    """Before a step whose level is in [s_min, s_max], noise raises it by a factor 1 + gamma, never above the first.
+    """EDM's stochastic sampler: before a step whose level is in [s_min, s_max], noise raises it by a factor 1 + gamma.
 
-    gamma is s_churn over the number of steps, with that to level 0, as published.
+    The level is never raised above the first one. gamma is s_churn over the number of steps, where as published the
+    step to level 0 counts too.
     """
     rows, k, n = Rows(), grid.k, len(grid.t) - 1
     churn = min(options.s_churn / (n + grid.denoises), np.sqrt(2) - 1)
@@ -145,7 +146,7 @@ def _dpmpp_2s(grid: Grid, options: Options) -> Table:
 
 
 def _orders(h: np.ndarray, order: int) -> list[int]:
-    """The order of each of the steps h in l: lower at the beginning, at the end, and of long ones, that extrapolate."""
+    """Order of each step of lengths h in l: lower for the first and last steps, and for long steps that extrapolate."""
     n = len(h)
     return [min(order if h[i] <= THIRD else 2, order, i + 1, n - i) for i in range(n)]
 
@@ -159,7 +160,7 @@ def _dpmpp_2m(grid: Grid, options: Options) -> Table:
 
 
 def _dpmpp_2m_sde(grid: Grid, options: Options) -> Table:
-    """On the reverse SDE whose noise has the variance w g^2 dt: y decays by e^{-(1 + w) h}."""
+    """DPM-Solver++ 2M on the reverse SDE whose noise has the variance w g^2 dt: y decays by e^{-(1 + w) h}."""
     rows, k, h, w = Rows(predicts_data=True), grid.k, np.log(grid.k[:-1] / grid.k[1:]), options.diffusion
     for i, order in enumerate(_orders(h, 2)):
         slope = 0.5 * h[i] / h[i - 1] if order == 2 else 0.0
@@ -170,7 +171,7 @@ def _dpmpp_2m_sde(grid: Grid, options: Options) -> Table:
 
 
 def _dpmpp_3m(grid: Grid, options: Options) -> Table:
-    """As published: the second divided difference has half of its weight in eq. (1), so the order is 2."""
+    """DPM-Solver++ 3M as published: the second difference has half of its weight in eq. (1), so the order is 2."""
     rows, h = Rows(predicts_data=True), np.log(grid.k[:-1] / grid.k[1:])
     for i, order in enumerate(_orders(h, 3)):
         phi1 = -np.expm1(-h[i])
@@ -188,7 +189,7 @@ def _dpmpp_3m(grid: Grid, options: Options) -> Table:
 
 
 def _lagrange(nodes: np.ndarray, at: np.ndarray) -> np.ndarray:
-    """The Lagrange polynomials of the nodes at points: (nodes, points)."""
+    """Lagrange polynomials of the nodes, evaluated at points: (nodes, points)."""
 
     def polynomial(i: int) -> np.ndarray:
         others = np.delete(nodes, i)[:, None]
@@ -198,14 +199,14 @@ def _lagrange(nodes: np.ndarray, at: np.ndarray) -> np.ndarray:
 
 
 def _data_weights(lam: np.ndarray, i: int, nodes: Sequence[int]) -> np.ndarray:
-    """Weights of d at grid points `nodes` in eq. (1), step i, through their polynomial in lam."""
+    """Weights of d at grid points `nodes` in eq. (1) for step i, from their polynomial in lam."""
     h = lam[i + 1] - lam[i]
     s = h * (NODES + 1) / 2
     return _lagrange(lam[list(nodes)], lam[i] + s) @ (WEIGHTS * h / 2 * np.exp(s - h))
 
 
 def _unipc(order: int) -> Callable[[Grid, Options], Table]:
-    """A step's result is corrected once the network has been evaluated there, which costs nothing more."""
+    """UniPC: each step's result is corrected after the network has been evaluated there, at no extra cost."""
 
     def table(grid: Grid, options: Options) -> Table:
         rows, lam, n = Rows(predicts_data=True), -np.log(grid.k), len(grid.t) - 1
@@ -233,7 +234,7 @@ def _predictor(lam: np.ndarray, i: int, order: int) -> np.ndarray:
 
 
 def _corrector(lam: np.ndarray, i: int, order: int) -> np.ndarray:
-    """Weights of d at grid points i + 1, i, i - 1, ... of the corrected step i."""
+    """Weights of d at grid points i + 1, i, i - 1, ... in the corrected step i."""
     if order == 1:
         return -np.expm1(lam[i] - lam[i + 1]) * np.array([0.5, 0.5])
     return _data_weights(lam, i, range(i + 1, i - order, -1))
@@ -299,17 +300,29 @@ def fast_solver(
     noise: Noise = normal,
     **options: float,
 ) -> Solver:
-    """A solver from x_T ~ p_1 to samples; its result is (x, nfe), nfe of shape (b,) the exact evaluations a sample.
+    """A solver from x_T ~ p_1 to samples; its result is (x, nfe), nfe of shape (b,) the exact evaluations per sample.
 
-    name: of the table above. num_steps: steps, of as many evaluations as the solver has inside one.
-    grid, rho: see `score_sde.sampling.grids`. eps: last time, default `process.sampling_eps`.
+    process: the process. model: (x, t) -> `Prediction`. name: a solver of the table above.
+    num_steps: steps >= 1; some solvers make several evaluations in each. grid, rho: see `score_sde.sampling.grids`.
+    eps: last time, default `process.sampling_eps`.
     noise_removal: return the posterior mean of the data at eps (Tweedie), for 1 more evaluation.
-    project: see `score_sde.sampling.tabulated`. noise: where the stochastic ones draw z from.
+    project: see `score_sde.sampling.tabulated`. noise: source of z for stochastic solvers, (keys, shape) -> z.
     options: eta in [0, 1] (ddim: 0 is deterministic, 1 ancestral); diffusion >= 0 (dpmpp_2m_sde: w of the noise's
     variance w g^2 dt); s_churn, s_min, s_max, s_noise (edm_stochastic; s_min and s_max are noise levels sigma / alpha
-    in model range, the defaults those for data in [-1, 1]).
-    Where alpha(1) = 0 the first step is x <- alpha x0 + sigma eps, of one evaluation, whatever the solver.
-    Raises `UsageError` for what is unknown or out of range, and for schedules that differ from pixel to pixel.
+    in model range, the defaults are for data in [-1, 1]).
+    Where alpha(1) = 0 the first step is x <- alpha x0 + sigma eps, with one evaluation, whatever the solver.
+    Raises `UsageError` for unknown names, options out of range, and schedules that differ from pixel to pixel.
+
+        import jax
+        import numpy as np
+        from score_sde.oracles import Gaussian
+        from score_sde.sampling import fast_solver, solve
+        from score_sde.sde import VP
+
+        data, process = Gaussian(np.zeros((2, 2, 1)), 0.25), VP()
+        x = process.prior_sample(jax.random.split(jax.random.key(0), 8), data.shape)
+        solver = fast_solver(process, data.model(process), name="unipc_2", num_steps=8)
+        samples, nfe = solve(solver, jax.random.key(1), x)  # nfe = 9
     """
     build = FAST_SOLVERS[one_of("sampling.method", name, FAST_SOLVERS)]
     eps = process.sampling_eps if eps is None else eps

@@ -1,4 +1,4 @@
-"""Time grids of the fast solvers: where a number of steps is best spent.
+"""Time grids of the fast solvers: where a given number of steps is best spent.
 
 A grid is n + 1 times from 1 down to eps, in float64. With the noise level k(t) = std(t) / mean_scale(t) they are
 equidistant
@@ -23,9 +23,15 @@ FAINT = np.exp(5.0)  # the noise level of a log-SNR of -10
 
 
 def time_grid(process: Process, name: str, num_steps: int, *, eps: float, rho: float = 7.0) -> np.ndarray:
-    """t_0 = 1 > ... > t_n = eps, float64, for n = `num_steps` >= 1. rho: of "karras" only, > 0.
+    """Times t_0 = 1 > ... > t_n = eps in float64, for n = `num_steps` >= 1 steps.
 
-    Raises `UsageError` for an unknown name, no steps, or rho <= 0.
+    name: spacing of the times, a name in `GRIDS`. rho: exponent of "karras" only, > 0.
+    Raises `UsageError` for an unknown name, no steps, rho <= 0, or a schedule that differs from pixel to pixel.
+
+        from score_sde.sampling.grids import time_grid
+        from score_sde.sde import VP
+
+        t = time_grid(VP(), "log_snr", 10, eps=1e-3)
     """
     spacing = GRIDS[one_of("sampling.grid", name, GRIDS)]
     if num_steps < 1:

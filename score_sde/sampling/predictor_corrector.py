@@ -1,7 +1,7 @@
 """The predictor-corrector sampler (paper, section 4.2).
 
-At each time t_i of its grid a step runs the corrector, then the predictor. This is the order of the paper's code; its
-algorithm 1 has them the other way round.
+At each time t_i of the grid a step runs the corrector, then the predictor. This is the order of the paper's code; the
+paper's algorithm 1 has them the other way round.
 """
 
 from typing import NamedTuple
@@ -42,16 +42,28 @@ def predictor_corrector(
     project: Project | None = None,
     noise: Noise = normal,
 ) -> Solver:
-    """A solver from x_T ~ p_1 to samples; its result is (x, nfe), nfe of shape (b,) the exact evaluations a sample.
+    """A solver from x_T ~ p_1 to samples; its result is (x, nfe), nfe of shape (b,) the exact evaluations per sample.
 
     process: its `num_scales` is the number of steps, which may differ from that in training.
+    model: (x, t) -> `Prediction`. predictor, corrector: names in `PREDICTORS` and `CORRECTORS`.
     snr: signal-to-noise ratio of the corrector, > 0; n_steps_each: corrector steps at each time.
     diffusion: w >= 0, or w(t), of the reverse SDE whose noise has the variance w g^2 dt: see `predictors`.
-    probability_flow: the predictor takes the ODE's step instead, without noise: w = 0.
+    probability_flow: make the predictor take the ODE's step instead, without noise: w = 0.
     noise_removal: return the last predictor's mean (Tweedie denoising), not the noisy state; after the exponential
     predictor the posterior mean of the data at eps, for 1 more evaluation.
-    eps: last time; default `process.sampling_eps`. project: see `Project`. noise: where z comes from.
+    eps: last time; default `process.sampling_eps`. project: see `Project`. noise: source of z, (keys, shape) -> z.
     Raises `UsageError` for unknown names and for combinations that are not defined.
+
+        import jax
+        import numpy as np
+        from score_sde.oracles import Gaussian
+        from score_sde.sampling import predictor_corrector, solve
+        from score_sde.sde import VP
+
+        data, process = Gaussian(np.zeros((2, 2, 1)), 0.25), VP(num_scales=100)
+        x = process.prior_sample(jax.random.split(jax.random.key(0), 8), data.shape)
+        sampler = predictor_corrector(process, data.model(process), predictor="reverse_diffusion", corrector="langevin")
+        samples, nfe = solve(sampler, jax.random.key(1), x)  # nfe = 200: a predictor and a corrector in each step
     """
     step_of = PREDICTORS[one_of("sampling.predictor", predictor, PREDICTORS)]
     correct = CORRECTORS[one_of("sampling.corrector", corrector, CORRECTORS)]
@@ -73,7 +85,7 @@ def predictor_corrector(
     exact = step_of is exponential
     grid = time_steps(process, eps, predicts=step_of is not None, exact=exact)
     if step_of is not None:
-        jax.eval_shape(lambda: step_of(process, *grid.at(0, jnp.ones(1)), w))  # what the process lacks is said now
+        jax.eval_shape(lambda: step_of(process, *grid.at(0, jnp.ones(1)), w))  # raises now for what the process lacks
     if correct is not None:
         jax.eval_shape(lambda: correct(process, jnp.ones(1), snr, *(jnp.ones((1, 1, 1, 1)),) * 2))
     n = len(grid.t)
@@ -137,13 +149,13 @@ def predictor_corrector(
 
 
 class TimeSteps(NamedTuple):
-    """The times of N steps, in float64, and where each ends: None for steps of the paper's code."""
+    """Times of N steps in float64, and the times at which they end: None for the steps of the paper's code."""
 
     t: np.ndarray
     t_next: np.ndarray | None
 
     def at(self, i: int | Int[Array, ""], x: Float[Array, "b ..."]) -> tuple[Times, Times | None]:
-        """Those of step i for each of x, in its type."""
+        """Start and end times of step i, one of each for every row of x, in its type."""
         t, t_next = (None if column is None else jnp.full(len(x), jnp.asarray(column, x.dtype)[i]) for column in self)
         return t, t_next
 
@@ -151,13 +163,13 @@ class TimeSteps(NamedTuple):
 def time_steps(process: Process, eps: float | None, *, predicts: bool = True, exact: bool = False) -> TimeSteps:
     """The N steps from 1 to eps, default `process.sampling_eps`. Raises `UsageError` for eps outside (0, 1).
 
-    predicts: whether a predictor moves from one time to the next; without one all is done at the times themselves.
-    exact: whether its steps need the times that they end at.
+    predicts: whether a predictor moves from one time to the next; without one all happens at the times themselves.
+    exact: whether the predictor needs the times at which its steps end.
     """
     eps = process.sampling_eps if eps is None else eps
     check_eps(eps)
-    # The paper's code has N times and N steps of 1/N, or of the chain, so that the last goes beyond eps by about 1/N:
-    # to the data where eps is the process's own, and past p_eps where it is any other.
+    # The paper's code has N times and N steps of 1/N, or of the chain, so that the last overshoots eps by about 1/N:
+    # it ends at the data if eps is the process's own, and beyond p_eps if it is any other.
     if not exact and (eps == process.sampling_eps or not predicts):
         return TimeSteps(np.linspace(1.0, eps, process.num_scales), None)
     times = np.linspace(1.0, eps, process.num_scales + 1)

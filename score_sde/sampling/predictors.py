@@ -1,16 +1,16 @@
-r"""Predictors: one step of a reverse-time SDE (paper, algorithm 1 and appendices D to F).
+r"""Predictors: single steps of a reverse-time SDE (paper, algorithm 1 and appendices D to F).
 
-Besides the paper's reverse SDE, in which the noise has the variance g^2 dt, there is one with w g^2 dt for every
-w >= 0, and all of them have the marginals p_t (Karras et al., 2022, appendix B),
+The noise of the paper's reverse SDE has the variance g^2 dt. There is a reverse SDE with w g^2 dt for every w >= 0,
+and all of them have the marginals p_t (Karras et al., 2022, appendix B),
 
     dx = [f x - (1 + w) / 2 g^2 score] dt + sqrt(w) g dw,     w = 1 the paper's,  w = 0 the probability-flow ODE.   (1)
 
-For every predictor a step is four numbers for each time, the weights in
+A step of any predictor is four numbers for each time, the weights in
 
     x_mean = x x_t + x0 E[x_0 | x_t] + eps E[eps | x_t],      x_next = x_mean + z noise.                            (2)
 
-A predictor is given the time t and that at which its step ends, or None for a step of the paper's code: of 1/N, or of
-the chain, wherever it ends.
+A predictor takes the time t and the time at which its step ends. None stands for a step of the paper's code: 1/N, or a
+step of the chain, wherever it ends.
 """
 
 import math
@@ -29,7 +29,7 @@ Diffusion = float | Callable[[Times], Times]  # w, or w(t)
 
 
 class Step(NamedTuple):
-    """The weights of eq. (2), each of shape (b,) or of the images'; None is 0."""
+    """Weights of eq. (2), each of shape (b,) or of the images' shape; None stands for 0."""
 
     x: PerSample | Array | None
     x0: PerSample | Array | None
@@ -37,7 +37,7 @@ class Step(NamedTuple):
     z: PerSample | Array
 
     def mean(self, x: Images, prediction: Prediction) -> Images:
-        """x_mean."""
+        """The mean of the step, x_mean of eq. (2)."""
         terms = zip((self.x, self.x0, self.eps), (x, *prediction), strict=True)
         return sum(expand(weight, x) * value for weight, value in terms if weight is not None)
 
@@ -64,13 +64,16 @@ def reverse_diffusion(process: Process, t: Times, t_next: Times | None = None, w
 
 
 def ancestral_sampling(process: Process, t: Times, t_next: Times | None = None, w: Diffusion = 1.0) -> Step:
-    """Ancestral sampling: of DDPM for VP (eq. 4), of SMLD for VE (eq. 47). Not defined for others, nor for w != 1."""
+    """Ancestral sampling: DDPM's for VP (eq. 4), SMLD's for VE (eq. 47).
+
+    It is defined for no other SDE, and for w = 1.
+    """
     a, b, c = chain_of(process, "Ancestral sampling needs").ancestral(t, t_next)
     return _of_score(process, t, a, b, c)
 
 
 def exponential(process: Process, t: Times, t_next: Times, w: Diffusion = 1.0) -> Step:
-    """Eq. (1) between two times with its linear part exact, and x_0 held: DDIM at w = 0, on any process.
+    """Exponential step of eq. (1): its linear part is exact, x_0 is held constant. DDIM at w = 0, on any process.
 
     With r the ratio of the noise levels at t_next and t, x_next = alpha x0 + sigma (r^w eps + sqrt(1 - r^(2 w)) z) at
     t_next. It is finite where alpha(1) = 0, so that r is 0.
@@ -82,12 +85,12 @@ def exponential(process: Process, t: Times, t_next: Times, w: Diffusion = 1.0) -
 
 
 def _of_score(process: Process, t: Times, a: PerSample, b: PerSample, c: PerSample) -> Step:
-    """The step x_mean = a x + b score, x = x_mean + c z, as the paper writes it."""
+    """The step x_mean = a x + b score, x = x_mean + c z, in which the paper writes its predictors."""
     return Step(a, None, -b / process.sigma(t), c)
 
 
 def diffusion_at(w: Diffusion, t: Times) -> Times | float:
-    """w at times."""
+    """The diffusion w at times t, if it is a function of time."""
     return w(t) if callable(w) else w
 
 

@@ -21,7 +21,7 @@ from score_sde.sde import Chain
 
 
 def drift(process: Process, model: Model) -> Callable[[Times, Images], Images]:
-    """The velocity (t, x) -> dx/dt."""
+    """The velocity field (t, x) -> dx/dt of the ODE."""
     return lambda t, x: velocity(process, predict(model, x, t), t)
 
 
@@ -37,10 +37,22 @@ def probability_flow(
 ) -> Solver:
     """A solver from x_T to samples, or from images to latents if `encode`; its result is (x, nfe), nfe of shape (b,).
 
-    rtol, atol: tolerances of each step, for each sample by itself. eps: default `process.sampling_eps`.
-    noise_removal: after the ODE, one denoising step, for 1 more evaluation: as in the paper's code the mean of the
+    model: (x, t) -> `Prediction`. rtol, atol: tolerances of each step, for each sample separately.
+    eps: the time nearest to the data, default `process.sampling_eps`.
+    noise_removal: one denoising step after the ODE, for 1 more evaluation: as in the paper's code the mean of the
     reverse-diffusion predictor at eps, or without a chain the posterior mean of the data. Never when encoding.
-    A sample on which the solver fails is NaN.
+    A sample on which the solver fails is NaN. Raises `UsageError` for tolerances and times out of range.
+
+        import jax
+        import numpy as np
+        from score_sde.oracles import Gaussian
+        from score_sde.sampling import probability_flow, solve
+        from score_sde.sde import VP
+
+        data, process = Gaussian(np.zeros((2, 2, 1)), 0.25), VP()
+        images = data.sample(jax.random.split(jax.random.key(0), 4))
+        encoder = probability_flow(process, data.model(process), encode=True)
+        latents, nfe = solve(encoder, jax.random.key(0), images)
     """
     check_tolerances(rtol, atol)
     eps = process.sampling_eps if eps is None else eps
@@ -52,7 +64,7 @@ def probability_flow(
     denoise = noise_removal and not encode
     chained = isinstance(process, Chain)
     if denoise and chained:
-        jax.eval_shape(lambda: reverse_diffusion(process, jnp.ones(1)))  # what the process lacks is said now
+        jax.eval_shape(lambda: reverse_diffusion(process, jnp.ones(1)))  # raises now for what the process lacks
 
     def init(keys: Keys, x: Images) -> State:
         return ode.init(x)
@@ -74,9 +86,9 @@ def probability_flow(
 
 
 def slerp(z0: Images, z1: Images, fraction: float) -> Images:
-    """Spherical interpolation between latents: turns the direction at even speed, and changes the length linearly.
+    """Spherical interpolation between latents: the direction turns at constant speed, the length changes linearly.
 
-    A straight line between two latents leaves the sphere that nearly all of a Gaussian's mass is on. fraction: 0 gives
+    A straight line would leave the sphere near which almost all of a Gaussian's mass lies. fraction: in [0, 1]; 0 gives
     z0, 1 gives z1.
     """
     axes = tuple(range(1, z0.ndim))

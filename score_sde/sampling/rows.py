@@ -1,4 +1,4 @@
-"""What the tables of fast solvers are made with: times, and rows of weights that become those of x."""
+"""Rows of the tables of fast solvers: time grids, and weights in y = x / alpha that become weights in x."""
 
 import dataclasses
 import functools
@@ -12,7 +12,7 @@ from score_sde.sampling.tabulated import Table
 
 @dataclasses.dataclass(frozen=True)
 class Grid:
-    """Times t_0 > ... > t_n and what they mean, in float64."""
+    """Times t_0 > ... > t_n with their noise levels, in float64."""
 
     process: Process
     t: np.ndarray
@@ -23,11 +23,11 @@ class Grid:
         return in_float64(self.process.noise_level, self.t)
 
     def time(self, k: np.ndarray) -> np.ndarray:
-        """The times of noise levels."""
+        """Times of noise levels k, in float64."""
         return in_float64(self.process.time, k)
 
     def between(self, i: int, fraction: float) -> tuple[float, float]:
-        """(t, k) inside step i, at a fraction of it in log k."""
+        """(t, k) inside step i, at this fraction of it in log k."""
         k = self.k[i] ** (1 - fraction) * self.k[i + 1] ** fraction
         return float(self.time(np.array([k]))[0]), float(k)
 
@@ -45,7 +45,11 @@ class Rows:
     def add(
         self, t: float, base: Weights, trial: Weights | None = None, *, at: float | None = None, noise: float = 0.0
     ) -> None:
-        """A row that completes a step; or, given `trial` too, one whose base is then at the time `at`, or is kept."""
+        """Adds the row of one evaluation.
+
+        Without `trial` the row completes a step. With it, the row is one inside a step: base then stands at the time
+        `at`, or stays as it was.
+        """
         self.t.append(t)
         self.base.append(base)
         self.trial.append(base if trial is None else trial)
@@ -53,7 +57,7 @@ class Rows:
         self.noise.append(noise)
 
     def table(self, grid: Grid) -> Table:
-        """The weights in x: those of y, times alpha where a row ends, over alpha where its base is."""
+        """The table of weights in x: weights in y, times alpha where a row ends, over alpha where its base is."""
         width = max(map(len, self.base + self.trial))
         base, trial = (
             np.array([[*row, *[0.0] * (width - len(row))] for row in rows]) for rows in (self.base, self.trial)
@@ -78,7 +82,10 @@ KEPT, NEXT = "kept", "next"  # where base is after a row: where it was, or where
 
 
 def first_step(process: Process, t: np.ndarray, table: Table | None, kept: float) -> Table:
-    """A table with the step from t[0], where alpha is 0, to t[1] before its rows; kept: share of e that is no noise."""
+    """A table that begins with the step from t[0], where alpha is 0, to t[1]; the rows of `table` follow.
+
+    kept: the share of e that stays; the rest is fresh noise.
+    """
     alpha, sigma = (in_float64(part, t[1:2]).item() for part in (process.alpha, process.sigma))
     data = table is not None and table.predicts_data
     weights = (alpha, sigma * kept) if data else (sigma * kept, alpha)

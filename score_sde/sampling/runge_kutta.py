@@ -1,8 +1,8 @@
-"""Dormand-Prince 5(4) with a step size of its own for every sample of a batch, on the device.
+"""Dormand-Prince 5(4) on the device, with a separate step size for every sample of a batch.
 
 The method, its error estimate and its step control are those of `scipy.integrate.solve_ivp(method="RK45")`, applied to
-each sample as if it were alone: the steps a sample takes do not depend on its batch. (scipy over a whole batch has one
-step for all of it.) A batch costs what its slowest sample costs.
+each sample as if it were alone: the steps of a sample do not depend on its batch. (scipy takes the same steps for a
+whole batch.) A batch costs as much as its slowest sample.
 """
 
 from collections.abc import Callable
@@ -43,7 +43,7 @@ class State(NamedTuple):
     h: PerSample  # size of the next step, > 0
     rejected: Array  # whether the last attempt failed
     nfe: Int[Array, " b"]
-    batch_nfe: Int[Array, ""]  # made for all, those too for which a sample waits
+    batch_nfe: Int[Array, ""]  # made for the whole batch, also while some samples wait
 
 
 class Integrator(NamedTuple):
@@ -67,13 +67,13 @@ def dormand_prince(
 ) -> Integrator:
     """Integrates dy/dt = rhs(t, y, args) from t0 to t1 (either direction) for a pytree y of arrays (b, ...).
 
-    evaluations: what the right-hand side counts for at each of an array of times. Time has the precision of y. A sample
-    whose step size underflows, or whose derivative is not finite, ends at t1 with y = NaN.
+    evaluations: the number of network evaluations in the right-hand side at each of an array of times. Time has the
+    precision of y. A sample whose step size underflows, or whose derivative is not finite, ends at t1 with y = NaN.
     """
     direction, span = float(np.sign(t1 - t0)), abs(t1 - t0)
 
     def init(y: PyTree, args: PyTree = None) -> State:
-        """First step size as in Hairer, Norsett and Wanner, section II.4."""
+        """The initial state; the first step size is from Hairer, Norsett and Wanner, section II.4."""
         first = jax.tree.leaves(y)[0]
         t = jnp.full(len(first), t0, first.dtype)
         dy = rhs(t, y, args)
@@ -146,7 +146,7 @@ def dormand_prince(
 
 
 def _weighted(weights: Array, stages: Array) -> Array:
-    """In full precision: on an accelerator's default the error estimate, a difference, would be noise."""
+    """Weighted sum of stages in full precision: an accelerator's default would turn the error estimate into noise."""
     return jnp.tensordot(weights, stages, 1, precision="highest")
 
 
@@ -159,7 +159,7 @@ def _where(condition: Array, a: PyTree, b: PyTree) -> PyTree:
 
 
 def _rms(tree: PyTree, scale: PyTree) -> PerSample:
-    """Root mean square of tree / scale over all numbers of a sample."""
+    """Root mean square of tree / scale over all numbers of each sample."""
     squares = jax.tree.leaves(jax.tree.map(lambda x, s: jnp.square(x / s), tree, scale))
     ratios = [square.reshape(len(square), -1) for square in squares]
     return jnp.sqrt(sum(r.sum(1) for r in ratios) / sum(r.shape[1] for r in ratios))

@@ -1,4 +1,4 @@
-"""What every sampler and the likelihood are: an initial state, one step, a fraction done, a result.
+"""Solvers: the form of every sampler and likelihood, an initial state, one step, a fraction done, and a result.
 
     state = solver.init(keys, x)
     while solver.fraction(state) < 1:
@@ -10,7 +10,7 @@ trajectory, or stop and go on.
 
 A sampler counts its evaluations as it makes them. NFE of a sample is the number of forward passes of networks that
 contain its row and whose output it uses: each network of a guided score counts, derivatives are not extra. The batch's
-are all passes made from its start to its end, those too for which a sample waits, or of which it uses nothing.
+NFE counts all passes from its start to its end, also those during which some samples wait.
 """
 
 import dataclasses
@@ -26,14 +26,14 @@ from score_sde.errors import UsageError
 from score_sde.process import Model, Prediction
 from score_sde.randomness import batch_keys
 
-# Imposes known content on (x, x_mean) at time t after each update: inpainting, colouring.
+# A hook that imposes known content on (x, x_mean) at time t after each update: inpainting, colouring.
 Project = Callable[[Keys, Times, Images, Images], tuple[Images, Images]]
 Counts = Int[Array, " b"] | Int[np.ndarray, " b"]
 
 
 @dataclasses.dataclass(frozen=True)
 class CountedModel:
-    """A model that says how many passes of networks its prediction takes, for each of an array of times."""
+    """A model together with its count of network passes: how many a prediction takes at each of an array of times."""
 
     model: Model
     evaluations: Callable[[Times | Float[np.ndarray, " b"]], Counts]
@@ -43,7 +43,10 @@ class CountedModel:
 
 
 def predict(model: Model, x: Images, t: Times) -> Prediction:
-    """The model's prediction at x_t. Raises `UsageError` for a score function in its place."""
+    """The model's prediction at x_t.
+
+    Raises `UsageError` for a score function in the place of a model.
+    """
     prediction = model(x, t)
     if not isinstance(prediction, Prediction):
         raise UsageError(
@@ -54,18 +57,18 @@ def predict(model: Model, x: Images, t: Times) -> Prediction:
 
 
 def evaluations(model: Model, t: Times | Float[np.ndarray, " b"]) -> Counts:
-    """The passes of networks that a prediction takes for each row: 1, or what the model itself says."""
+    """Network passes that a prediction takes at each time: 1, or the model's own count."""
     said = getattr(model, "evaluations", None)
     return np.ones(len(t), np.int32) if said is None else said(t)
 
 
 def planned(model: Model, times: np.ndarray) -> int:
-    """The evaluations of a sample whose model is asked at these times: counted as in the run, by its float32 times."""
+    """Evaluations of a sample if the model is asked at these times, counted at float32 times as in the run."""
     return int(np.sum(evaluations(model, times.astype(np.float32))))
 
 
 class Solver(NamedTuple):
-    """Pure functions over a state, an arbitrary pytree with the batch along the first axis of its arrays."""
+    """Pure functions over a state: any pytree whose arrays have the batch along their first axis."""
 
     init: Callable[[Keys, Images], PyTree]
     step: Callable[[PyTree], PyTree]
@@ -77,7 +80,7 @@ class Solver(NamedTuple):
     batch_nfe: Callable[[PyTree], Counts] | None = None  # passes made for the batch; None: those of each sample
 
     def with_batch_nfe(self) -> "Solver":
-        """The sampler whose result is (x, nfe, batch_nfe)."""
+        """The same sampler with the result (x, nfe, batch_nfe)."""
 
         def result(state: PyTree) -> tuple[Images, Counts, Counts]:
             x, nfe = self.result(state)
@@ -93,7 +96,7 @@ def check_eps(eps: float) -> None:
 
 
 def advance(solver: Solver, state: PyTree, max_steps: int | Int[Array, ""]) -> PyTree:
-    """Up to `max_steps` steps, fewer if the solver finishes first."""
+    """The state after `max_steps` more steps, or fewer if the solver finishes first."""
 
     def unfinished(carry):
         count, state = carry
@@ -105,8 +108,18 @@ def advance(solver: Solver, state: PyTree, max_steps: int | Int[Array, ""]) -> P
 def solve(solver: Solver, key: Key[Array, "..."], x: Images) -> Any:
     """The solver's result from start images `x`, compiled as one program.
 
-    key: one key, or one for each image (see `score_sde.randomness`). It is a part of any JAX program, but reverse-mode
-    derivatives need a number of steps that is known beforehand, which samplers of adaptive steps do not have.
+    key: one key, or one for each image (see `score_sde.randomness`). The call can be part of any JAX program, but
+    reverse-mode derivatives need a number of steps that is known beforehand, which adaptive samplers do not have.
+
+        import jax
+        import jax.numpy as jnp
+        from score_sde.process import from_score
+        from score_sde.sampling import fast_solver, solve
+        from score_sde.sde import VP
+
+        process, key = VP(), jax.random.key(0)
+        model = from_score(process, lambda x, t: -x)  # standard normal data
+        samples, nfe = solve(fast_solver(process, model, num_steps=5), key, jnp.ones((4, 8, 8, 1)))
     """
 
     @jax.jit

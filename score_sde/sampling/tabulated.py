@@ -1,4 +1,4 @@
-r"""Solvers with a fixed schedule: one loop for all of them, and a table of numbers for each.
+r"""Tabulated solvers: one loop for all solvers with a fixed schedule, and a table of numbers for each.
 
 Dividing an affine SDE by its mean scale leaves y = x / mean_scale, data plus noise of level k = std / mean_scale, and
 the probability-flow ODE (paper, eq. 13) becomes, with the network's noise e(y, k) = -std score and its denoised data
@@ -6,17 +6,18 @@ d(y, k) = y - k e (Tweedie's posterior mean),
 
     dy/dk = e(y, k),     equivalently with l = -log k, half the log-SNR:     dy/dl = d(y, l) - y.        (1)
 
-Its linear part is solved exactly: between two levels only the network, along the way, is unknown. Every exponential
-integrator, in either form and of any order, one step or many, thus is linear in what it has evaluated. A solver is a
-table; its row i evaluates f_i = e or d at the trial point u, and then sets, with f = (f_i, f_{i-1}, ...),
+Its linear part is solved exactly: between two levels only the network's values along the way are unknown. Every
+exponential integrator, in either form, of any order, with one step or many, is therefore linear in the values that it
+has evaluated. A solver is a table; row i evaluates f_i = e or d at the trial point u, and then sets, with
+f = (f_i, f_{i-1}, ...),
 
     base  <-  p . (base, f) + c z,       u  <-  q . (base, f) + c z,                                   (2)
 
 where base is the last accepted y. Where a row completes a step q = p; a row inside a step keeps base.
 
-y is infinite where alpha is 0, so that a table holds the weights of x itself, and a solver's first step from there is
-x <- alpha' d + sigma' e of the time it ends at, which has both members of the pair (`other`). The numbers are computed
-in float64, once, from the process and the time grid.
+y is infinite where alpha is 0, so a table holds the weights of x itself. A solver's first step from there is
+x <- alpha' d + sigma' e, with alpha' and sigma' at the time where it ends; it needs both d and e (`other`). The numbers
+are computed once, in float64, from the process and the time grid.
 """
 
 from typing import NamedTuple
@@ -31,7 +32,7 @@ from score_sde.sampling.solver import Project, Solver, evaluations, planned, pre
 
 
 class Table(NamedTuple):
-    """The rows of eq. (2) in x, for n evaluations with a history of m."""
+    """Rows of eq. (2) in x, for n evaluations with a history of m."""
 
     predicts_data: bool  # f is d, otherwise e
     t: np.ndarray  # (n,) times of the evaluations
@@ -61,8 +62,8 @@ def tabulated(
 ) -> Solver:
     """The solver of a table that ends at time eps; its result is (x, nfe), nfe of shape (b,).
 
-    noise_removal: return the posterior mean of the data at eps, for 1 more evaluation. project: see `Project`; of a
-    deterministic table it draws the same noise in every step. noise: where z comes from.
+    noise_removal: return the posterior mean of the data at eps, for 1 more evaluation. project: see `Project`; with a
+    deterministic table it draws the same noise in every step. noise: source of z, (keys, shape) -> z.
     """
     n, m = len(table.t), table.base.shape[1] - 1
     t = np.append(table.t, eps)
@@ -77,7 +78,7 @@ def tabulated(
         return State(jnp.int32(0), stream(keys, Stream.STEPS), x, x, history, nfe)
 
     def count(state: State, i: int | Array) -> Array:
-        """The evaluations with those at time i."""
+        """Evaluations so far, plus those at time i."""
         return state.nfe + evaluations(model, times(state.base, i))
 
     def step(state: State) -> State:
@@ -101,7 +102,7 @@ def tabulated(
         return State(i + 1, keys, new_base, new_trial, history[: m - 1], count(state, i))
 
     def imposed(keys: Keys, i: Array, base: Images, trial: Images) -> tuple[Images, Images]:
-        """The trial point held to what is known at its time; base as well, where it is the same point."""
+        """(base, trial) with the trial point projected at its time; base too, where both are the same point."""
         keys = stream(stream(keys, i) if stochastic else keys, Stream.PROJECT)
         known = project(keys, times(trial, i + 1), trial, trial)[0]
         return jnp.where(jnp.asarray(same)[i], known, base), known
