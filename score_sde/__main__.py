@@ -1,4 +1,4 @@
-"""`python -m score_sde`."""
+"""The package's command line, `python -m score_sde`."""
 
 import sys
 

@@ -1,4 +1,4 @@
-"""Shapes, spelled once. Checked at run time only under pytest."""
+"""Array types: shapes, spelled once, and checked at run time only under pytest."""
 
 from collections.abc import Callable
 

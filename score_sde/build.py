@@ -122,7 +122,7 @@ class Experiment(Trainable):
         return [name for name in lacks if options.label_dropout == 0 or name not in dropped_so]
 
     def cond_in_turn(self, n: int) -> Cond | None:
-        """A condition for n samples when none is chosen: classes 0, 1, ..., and blanks.
+        """A condition for n samples when none is chosen: classes 0, 1, ..., blanks; None if it may be null.
 
         None if the network can do without.
         """
@@ -234,7 +234,7 @@ class Experiment(Trainable):
         return self.sampler_of(params, self.model_of(params, method, cond), method)()
 
     def sampler_of(self, params: PyTree, model: Model, method: str) -> Callable[..., Solver]:
-        """The constructor of a method's solver for any model, with its options in config.sampling.
+        """The constructor of a method's solver for any model, with its options in config.sampling; it takes hooks.
 
         Takes hooks, `project`.
         """

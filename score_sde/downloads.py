@@ -66,7 +66,7 @@ def _another(wanted: Download, sha256: str) -> str | None:
 def _download(wanted: Download, path: Path, by_hand: str) -> None:
     """Downloads and verifies the file before it gets its name.
 
-    a kill leaves NAME.HOST.PROCESS.part, which nothing reads.
+    A kill leaves NAME.HOST.PROCESS.part, which nothing reads.
     """
     partial = path.with_name(f"{wanted.name}.{socket.gethostname()}.{os.getpid()}.part")
     size, digest = 0, hashlib.sha256()

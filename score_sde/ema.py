@@ -75,7 +75,7 @@ class Ramp(Constant):
 
 @dataclasses.dataclass(frozen=True)
 class HalfLife(Profile):
-    """The number of updates after which a weight has halved: `updates`, or if it is less `ramp` times the updates made.
+    """The number of updates after which a weight has halved: `updates`, or `ramp` times the updates made if less.
 
     EDM counts images: a half-life of 500,000 of these at batch size 512 is one of 977 updates.
     """

@@ -76,7 +76,7 @@ class Objective:
         return t, normal(stream(keys, Stream.NOISE), shape)
 
     def perturb(self, x0: Images, t: Times, eps: Images) -> Images:
-        """x_t = alpha x_0 + sigma eps."""
+        """Perturbed images x_t = alpha x_0 + sigma eps."""
         levels = self.levels
         return expand(levels.alpha(t), x0) * x0 + expand(levels.sigma(t), eps) * eps
 

@@ -47,7 +47,7 @@ class Oracle(abc.ABC):
 
     @abc.abstractmethod
     def sample(self, keys: Keys) -> Images:
-        """One x_0 for each key."""
+        """Samples x_0 of the data, one for each key."""
 
     @abc.abstractmethod
     def score(self, sde: Process, x: Images, t: Times) -> Images:
@@ -55,11 +55,11 @@ class Oracle(abc.ABC):
 
     @abc.abstractmethod
     def log_density(self, sde: Process, x: Images, t: Times) -> PerSample:
-        """log p_t at x."""
+        """Log-density log p_t at x, in nats."""
 
     @abc.abstractmethod
     def posterior_mean(self, sde: Process, x: Images, t: Times) -> Images:
-        """E[x_0 | x_t = x]."""
+        """Posterior mean E[x_0 | x_t = x]."""
 
     def model(self, sde: Process) -> Model:
         """The exact model (x, t) -> `Prediction`, as samplers and likelihoods take it."""
@@ -74,7 +74,7 @@ class Oracle(abc.ABC):
         return lambda x, t: self.score(sde, x, t)
 
     def perturbed_sample(self, sde: Process, keys: Keys, t: Times) -> Images:
-        """One x_t for each key."""
+        """Samples x_t of p_t, one for each key."""
         x0 = self.sample(stream(keys, 0))
         return expand(sde.alpha(t), x0) * x0 + expand(sde.sigma(t), x0) * normal(stream(keys, 1), self.shape)
 

@@ -67,7 +67,7 @@ def split_dimension(shape: tuple[int, ...], groups_of: int) -> int | None:
 
 
 def like(shapes: Any, placement: Any = None) -> Any:
-    """Shapes with shardings, the target of loading a checkpoint. placement: a tree of shardings.
+    """Shapes with shardings, the target of loading a checkpoint; placement: tree of shardings, or None: replicated.
 
     Default all replicated.
     """
@@ -112,7 +112,7 @@ def is_traced() -> bool:
 
 
 def place(tree: Any, placement: Any = None) -> Any:
-    """Host arrays, the same in each process, on the devices. placement: a sharding or a tree of them.
+    """Host arrays, the same in each process, on the devices; placement: sharding, tree of them, or None: replicated.
 
     Default replicated.
     """
@@ -194,9 +194,9 @@ class Largest:
         self._max = program(jnp.max, out_shardings=shardings(None))
 
     def __call__(self, number: int) -> int:
-        """The largest number of an earlier call; 0 before there is one, and `number` for a single process.
+        """The largest number of an earlier call; 0 before there is one. All processes must call it.
 
-        All must call it.
+        A single process gets its own number at once.
         """
         if jax.process_count() == 1:
             return number

@@ -25,9 +25,9 @@ class Path(Process):
 
 @dataclasses.dataclass(frozen=True)
 class Linear(Path):
-    """Straight path, alpha = 1 - t, sigma = t: flow matching, rectified flow (Lipman et al., 2023.
+    """Straight path, alpha = 1 - t, sigma = t: flow matching and rectified flow.
 
-    Liu et al., 2023).
+    Lipman et al. (2023); Liu et al. (2023).
     """
 
     def alpha(self, t: Scalars) -> Scalars:

@@ -73,20 +73,20 @@ class Process(abc.ABC):
         """Standard deviation of x_t given x_0 (eq. 29)."""
 
     def rates(self, t: Scalars) -> tuple[Scalars, Scalars]:
-        """(alpha', sigma'), the derivatives by t."""
+        """Derivatives (alpha', sigma') by t."""
         return _derivative(self.alpha, t), _derivative(self.sigma, t)
 
     def f(self, t: Scalars) -> Scalars:
-        """f(t) of eq. (2), which is infinite where alpha is 0."""
+        """Drift rate f(t) of eq. (2), which is infinite where alpha is 0."""
         return self.rates(t)[0] / self.alpha(t)
 
     def g(self, t: Scalars) -> Scalars:
-        """g(t) of eq. (2), which is infinite where alpha is 0."""
+        """Diffusion g(t) of eq. (2), which is infinite where alpha is 0."""
         sigma, (d_alpha, d_sigma) = self.sigma(t), self.rates(t)
         return library_of(t).sqrt(2 * sigma * (d_sigma - d_alpha / self.alpha(t) * sigma))
 
     def noise_level(self, t: Scalars) -> Scalars:
-        """sigma(t) / alpha(t), increasing in t: noise relative to signal. Its logarithm is -1/2 log-SNR."""
+        """Noise level sigma(t) / alpha(t), increasing in t: noise relative to signal. Its logarithm is -1/2 log-SNR."""
         with np.errstate(divide="ignore"):  # infinite where alpha is 0
             return self.sigma(t) / self.alpha(t)
 
@@ -129,11 +129,11 @@ class Process(abc.ABC):
         return float(np.max(in_float64(self.sigma, np.ones(1))))
 
     def prior_sample(self, keys: Keys, shape: tuple[int, ...]) -> Float[Array, "b ..."]:
-        """x_T of shape (b, *shape), one sample from each key."""
+        """Samples x_T of the prior, of shape (b, *shape), one for each key."""
         return self.prior_std * normal(keys, shape)
 
     def prior_logp(self, x: Images) -> PerSample:
-        """log p_1(x) in nats."""
+        """Log-density of the prior, log p_1(x), in nats."""
         d = x[0].size
         energy = jnp.sum(jnp.square(x / self.prior_std), axis=tuple(range(1, x.ndim)))
         return -0.5 * energy - d * (0.5 * math.log(2 * math.pi) + math.log(self.prior_std))

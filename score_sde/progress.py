@@ -86,7 +86,7 @@ class Runner:
         return jax.tree.map(lambda a: a[:n], result(params, given, state))
 
     def bytes(self, params: PyTree, keys: Keys, x: Images, given: tuple = ()) -> int:
-        """Bytes that each device needs for such a call. The arrays may be shapes."""
+        """Bytes that each device needs for a call with these arguments; arrays may be shapes."""
         state = jax.eval_shape(self._init, params, given, keys, x)
         _, step, _ = self._compiled(state, given)
         return program_bytes(step.lower(params, given, state, 0).compile())

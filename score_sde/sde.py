@@ -44,12 +44,12 @@ class Chain(Process):
     def ancestral(self, t: Scalars, t_next: Scalars | None = None) -> tuple[Scalars, Scalars, Scalars]:
         """(a, b, c) of the ancestral step x_mean = a x + b score, x = x_mean + c z (appendix F).
 
-        T_next as in `chain`.
+        With t_next, the step goes from t to t_next, as in `chain`.
         """
 
     @abc.abstractmethod
     def langevin_scale(self, t: Scalars) -> Scalars:
-        """alpha in the Langevin step size 2 alpha (snr |z| / |score|)^2 (appendix G, algorithms 4 and 5)."""
+        """Factor alpha in the Langevin step size 2 alpha (snr |z| / |score|)^2 (appendix G, algorithms 4 and 5)."""
 
     def chain_index(self, t: Scalars) -> Int[Array, "*b"]:
         """k = floor(t (N - 1)), the position of t in the chain, 0..N-1."""

@@ -83,9 +83,9 @@ class LogNormal(TimeLaw):
 
 @dataclasses.dataclass(frozen=True)
 class LogitNormal(TimeLaw):
-    """Logit-normal law: log(t / (1 - t)) ~ N(mean, std^2) (Esser et al., 2024, section 3.1.
+    """Logit-normal law: log(t / (1 - t)) ~ N(mean, std^2) (Esser et al., 2024, section 3.1).
 
-    Stable Diffusion 3: 0, 1).
+    The defaults are those of Stable Diffusion 3.
     """
 
     mean: float = 0.0

@@ -25,7 +25,7 @@ IDENTITY = ("nf", "num_res_blocks", "batch_size", "lr", "num_times")  # may not 
 
 
 def dequantizer_step(dequantizing: Dequantizing) -> Callable[[TrainState, PyTree, Pixels], tuple[TrainState, Array]]:
-    """Update (state, parameters of the score, pixels) -> (state, mean bits/dim or NaN).
+    """Update (state, score's parameters, pixels) -> (state, mean bits/dim or NaN), random by seed and step only.
 
     Random by seed and step only.
     """

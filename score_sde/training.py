@@ -33,7 +33,7 @@ from score_sde.writer import Writer
 
 
 def train_step(experiment: Experiment | Classification) -> Callable[..., tuple[TrainState, Array]]:
-    """Update (state, pixels, cond=None) -> (state, mean loss or NaN).
+    """Update (state, pixels, cond=None) -> (state, mean loss or NaN), random by seed, step and batch only.
 
     Random by seed, the state's step and batch only.
     """

@@ -12,9 +12,9 @@ from score_sde.errors import UsageError
 
 
 class Rule(NamedTuple):
-    """Options that make no sense together. broken: whether a config has them.
+    """Options that make no sense together.
 
-    Sentence: message with values in braces.
+    broken: whether a config has them. sentence: the message, with values in braces.
     """
 
     broken: Callable[[Any], bool]

@@ -64,7 +64,7 @@ MOVED = {old: name for name, key in KEYS.items() for old in key.formerly}
 REMOVED = {
     "training.n_jitted_steps": "every step is one program that does not wait for the host",
     "data.category": "it is part of data.dataset, as in lsun/bedroom",
-    "model.num_classes": "NCSN takes its num_levels from sde.num_scales; otherwise only NCSN++ and DDPM++ have classes",
+    "model.num_classes": "NCSN's num_levels are sde.num_scales; NCSN++ and DDPM++ alone have classes",
     "model.sigma_begin": "the paper's code never read it",
     "model.normalization": "each network has its own",
     "model.conv_size": "the paper's code never read it",

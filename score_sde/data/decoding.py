@@ -144,7 +144,7 @@ def _channels(file: Image.Image, wanted: int | None) -> tuple[int, int]:
 def _packing(file: Image.Image) -> set[str]:
     """Pillow's names for the order of numbers in the file, such as RGB;16B.
 
-    (BMP's BGR;16 has five or six bits each.)
+    BMP's BGR;16, which has five or six bits for each number, is left out.
     """
     found = {tile[3] if isinstance(tile[3], str) else tile[3][0] for tile in file.tile if tile[3]}
     return {str(order) for order in found if order != "BGR;16"}

@@ -82,7 +82,7 @@ def _without_noise(values: np.ndarray) -> np.ndarray:
 
 
 class Frechet:
-    """Distances of sets of features to a reference, whose covariance is factorised once."""
+    """Frechet distances of sets of features to a reference, whose covariance is factorised once."""
 
     def __init__(self, mean: np.ndarray, covariance: np.ndarray):
         self.mean, self.covariance = mean, covariance

@@ -86,7 +86,7 @@ def normalize(x: FeatureMaps, level: Level, num_levels: int) -> FeatureMaps:
 
 
 class ConvMeanPool(nn.Module):
-    """Convolution, then 2x2 means."""
+    """Convolution, then means of 2x2 pixels."""
 
     features: int
     kernel: int = 3

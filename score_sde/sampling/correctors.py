@@ -15,7 +15,7 @@ Corrector = Callable[[Process, Times, float, Images, Images], PerSample]
 
 
 def langevin(process: Process, t: Times, snr: float, score: Images, z: Images) -> PerSample:
-    """2 alpha (snr |z| / |score|)^2, norms averaged over the whole batch, on all devices.
+    """Step size 2 alpha (snr |z| / |score|)^2, with norms averaged over the whole batch, on all devices.
 
     This is the rule of the paper's code; a sample therefore depends on the rest of its batch.
     """
@@ -23,7 +23,7 @@ def langevin(process: Process, t: Times, snr: float, score: Images, z: Images) -
 
 
 def langevin_per_sample(process: Process, t: Times, snr: float, score: Images, z: Images) -> PerSample:
-    """2 alpha snr^2 D / |score|^2: `langevin` with each sample's own norm, and |z| replaced by sqrt(D) (appendix G).
+    """Step size 2 alpha snr^2 D / |score|^2: `langevin` with each sample's own norm, and sqrt(D) for |z| (appendix G).
 
     A sample does not depend on its batch. The step size depends on its position, which biases the result by order 1/D:
     little for images, much in a few dimensions.
@@ -32,7 +32,7 @@ def langevin_per_sample(process: Process, t: Times, snr: float, score: Images, z
 
 
 def ald(process: Process, t: Times, snr: float, score: Images, z: Images) -> PerSample:
-    """2 alpha (snr std(t))^2: the annealed Langevin dynamics of NCSN."""
+    """Step size 2 alpha (snr sigma(t))^2: the annealed Langevin dynamics of NCSN."""
     return 2 * _scale(process, t) * jnp.square(snr * process.sigma(t))
 
 

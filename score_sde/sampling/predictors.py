@@ -46,7 +46,7 @@ Predictor = Callable[[Process, Times, Times | None, Diffusion], Step]
 
 
 def euler_maruyama(process: Process, t: Times, t_next: Times | None = None, w: Diffusion = 1.0) -> Step:
-    """Euler-Maruyama on eq. (1). Raises `UsageError` for processes whose f and g are infinite at t = 1."""
+    """Euler-Maruyama step of eq. (1). Raises `UsageError` for processes whose f and g are infinite at t = 1."""
     if process.begins_in_noise:
         raise UsageError(
             f"Euler-Maruyama needs f and g, which are infinite at t = 1 of {type(process).__name__}; set "
@@ -57,7 +57,7 @@ def euler_maruyama(process: Process, t: Times, t_next: Times | None = None, w: D
 
 
 def reverse_diffusion(process: Process, t: Times, t_next: Times | None = None, w: Diffusion = 1.0) -> Step:
-    """Eq. (1) discretised as the chain is (eq. 46 of the paper). Raises `UsageError` for processes without a chain."""
+    """Reverse-diffusion step: eq. (1) discretised like the chain (eq. 46). Raises `UsageError` without a chain."""
     f, g = chain_of(process, "The reverse-diffusion predictor needs").chain(t, t_next)
     w = diffusion_at(w, t)
     return _of_score(process, t, 1 - f, (1 + w) / 2 * jnp.square(g), w**0.5 * g)
@@ -66,7 +66,7 @@ def reverse_diffusion(process: Process, t: Times, t_next: Times | None = None, w
 def ancestral_sampling(process: Process, t: Times, t_next: Times | None = None, w: Diffusion = 1.0) -> Step:
     """Ancestral sampling: DDPM's for VP (eq. 4), SMLD's for VE (eq. 47).
 
-    It is defined for no other SDE, and for w = 1.
+    It is defined for w = 1 only. Raises `UsageError` for processes without such a step.
     """
     a, b, c = chain_of(process, "Ancestral sampling needs").ancestral(t, t_next)
     return _of_score(process, t, a, b, c)
