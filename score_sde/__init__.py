@@ -1,6 +1,6 @@
 """Score-based generative modelling through stochastic differential equations, in JAX."""
 
-from score_sde.backend import configure
+from score_sde.runtime.backend import configure
 
 __version__ = "0.4.0"
 
@@ -19,7 +19,7 @@ def train(config, workdir, overrides=None, allowed=()):
         allowed: keys that may differ from the workdir's, as of `--allow_change`.
 
     Returns the result of `load(workdir)`, for a classifier that of `load_classifier(workdir)`. Raises `UsageError` for
-    a run that cannot be trained, before anything is written; `score_sde.preemption.Stopped` after Ctrl-C or SIGTERM,
+    a run that cannot be trained, before anything is written; `score_sde.runtime.preemption.Stopped` after Ctrl-C or SIGTERM,
     with a last checkpoint: the same call goes on from there.
 
         import score_sde
@@ -28,10 +28,10 @@ def train(config, workdir, overrides=None, allowed=()):
         model = score_sde.train(get_config(), "runs/digits", {"training.n_iters": 1000})
         model = score_sde.train(None, "runs/digits", {"training.n_iters": 2000})  # goes on
     """
-    from score_sde.command_line import name_or_set, names_first
+    from score_sde.cli.command_line import name_or_set, names_first
+    from score_sde.io.workdir import stored_config
     from score_sde.models import CLASSIFIERS
-    from score_sde.training import train
-    from score_sde.workdir import stored_config
+    from score_sde.training.run import train
 
     config = stored_config(workdir) if config is None else config
     for key, value in names_first(overrides or {}):
@@ -41,7 +41,7 @@ def train(config, workdir, overrides=None, allowed=()):
 
 
 def load(workdir, step=None, *, ema=True):
-    """The model trained in `workdir`: a `score_sde.pretrained.Pretrained`.
+    """The model trained in `workdir`: a `score_sde.inference.pretrained.Pretrained`.
 
     step: of the checkpoint; default the last. ema: True for averaged weights, False for the raw ones; the name of an
     average, where a run has several; see `score_sde.ema`.
@@ -53,27 +53,27 @@ def load(workdir, step=None, *, ema=True):
         model = score_sde.load("runs/digits")
         images = model.sample(jax.random.key(0), 4, "dpmpp_2m", num_steps=5)  # in [0, 1]
     """
-    from score_sde.pretrained import load
+    from score_sde.inference.pretrained import load
 
     return load(workdir, step, ema=ema)
 
 
 def load_classifier(workdir, step=None):
-    """The noise-conditional classifier in `workdir`: a `score_sde.snapshots.PretrainedClassifier`.
+    """The noise-conditional classifier in `workdir`: a `score_sde.inference.snapshots.PretrainedClassifier`.
 
     step: of the checkpoint; default the last. Raises `UsageError` where there is none.
     """
-    from score_sde.snapshots import load_classifier
+    from score_sde.inference.snapshots import load_classifier
 
     return load_classifier(workdir, step)
 
 
 RENAMED = {
-    "Trained": "score_sde.pretrained.Pretrained",
-    "TrainedClassifier": "score_sde.snapshots.PretrainedClassifier",
-    "Loaded": "score_sde.snapshots.Snapshot",
-    "trained": "score_sde.pretrained",
-    "loaded": "score_sde.snapshots",
+    "Trained": "score_sde.inference.pretrained.Pretrained",
+    "TrainedClassifier": "score_sde.inference.snapshots.PretrainedClassifier",
+    "Loaded": "score_sde.inference.snapshots.Snapshot",
+    "trained": "score_sde.inference.pretrained",
+    "loaded": "score_sde.inference.snapshots",
 }
 
 

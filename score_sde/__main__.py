@@ -2,6 +2,6 @@
 
 import sys
 
-from score_sde.main import main
+from score_sde.cli.main import main
 
 sys.exit(main())

@@ -35,8 +35,8 @@ import numpy as np
 
 from score_sde.array_types import Array, Keys, Shaped
 from score_sde.errors import UsageError, nearest
-from score_sde.parallel import is_traced
 from score_sde.randomness import Stream, stream, uniform
+from score_sde.runtime.sharding import is_traced
 
 Cond = dict[str, Any]  # arrays by entry, and `NULL`
 NULL, MASK = "null", "_mask"

@@ -1,39 +1,16 @@
-"""Messages to the user: the exception for the user's mistakes, warnings, and how a program ends.
+"""Messages to the user: the exception for the user's mistakes, and warnings.
 
 A message is a sentence that says what to do.
 """
 
-import contextlib
 import difflib
 import os
 import sys
-from collections.abc import Callable, Iterable
-
-from score_sde.preemption import Stopped, stoppable
+from collections.abc import Iterable
 
 
 class UsageError(ValueError):
     """A mistake of the user, shown without a traceback by the command line, which then exits with status 2."""
-
-
-def exit_status(program: Callable[[list[str]], int | None], argv: list[str] | None) -> int:
-    """Runs a command line, default this process's, and returns its exit status; signals may stop it from here on.
-
-    The status is what the program returns, None being 0; 2 for a mistake of the user, with its sentence on stderr;
-    `preemption.REQUEUE` or INTERRUPTED if it was stopped.
-    """
-    for stream in (sys.stdout, sys.stderr):  # a locale may lack ±, or the umlauts of a file name
-        with contextlib.suppress(AttributeError):
-            stream.reconfigure(errors="backslashreplace")
-    try:
-        with stoppable():
-            return program(sys.argv if argv is None else argv) or 0
-    except UsageError as error:
-        _say(str(error))
-        return 2
-    except Stopped as stopped:
-        _say(str(stopped))
-        return stopped.status
 
 
 def warn(message: str) -> None:

@@ -11,7 +11,7 @@ from typecheck import install
 
 install("score_sde")
 os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0"  # tests, and a run and its resumption, compile the same
-importlib.import_module("score_sde.parallel")  # which sets what JAX reads before anything computes
+importlib.import_module("score_sde.runtime.sharding")  # which sets what JAX reads before anything computes
 
 # LLVM's optimisations take longer than what they save on networks this small; so do programs in parts. Subprocesses
 # inherit this.
@@ -94,9 +94,9 @@ def programs() -> dict:
 @pytest.fixture
 def compiled_once(programs, monkeypatch):
     """Trainings of a file that compute the same share their programs; a process each would trace and compile anew."""
-    from score_sde import training
-    from score_sde.build import Experiment
     from score_sde.data import OPTIONS
+    from score_sde.training import run as training
+    from score_sde.training.build import Experiment
 
     build, step = training.trainable, training.train_step
 

@@ -10,13 +10,14 @@ import optax
 
 from experiments.benchmark.scaling import collectives
 from experiments.invariance.worker import PIXELS, experiment
-from score_sde import images, parallel
+from score_sde import images
 from score_sde.array_types import PyTree
-from score_sde.build import Experiment
 from score_sde.errors import UsageError
-from score_sde.memory import tree_bytes
-from score_sde.pretrained import Pretrained
+from score_sde.inference.pretrained import Pretrained
 from score_sde.randomness import sample_keys
+from score_sde.runtime import sharding
+from score_sde.runtime.memory import tree_bytes
+from score_sde.training.build import Experiment
 
 
 def library(parts: Experiment, params: PyTree) -> dict:
@@ -24,7 +25,7 @@ def library(parts: Experiment, params: PyTree) -> dict:
     model = Pretrained(
         parts.objective,
         parts.network,
-        parallel.place(params, parallel.fully_sharded(params, 4)),
+        sharding.place(params, sharding.fully_sharded(params, 4)),
         parts.image_shape,
         parts.scaling,
         parts.config,
@@ -32,7 +33,7 @@ def library(parts: Experiment, params: PyTree) -> dict:
     samples = model.sample(jax.random.key(0), 3)
     latents = model.encode(samples)
     messages = []
-    for check in (lambda: parallel.check_divisible("batch_size", 12), lambda: parallel.check_groups(3)):
+    for check in (lambda: sharding.check_divisible("batch_size", 12), lambda: sharding.check_groups(3)):
         try:
             check()
         except UsageError as error:
@@ -49,7 +50,7 @@ def library(parts: Experiment, params: PyTree) -> dict:
 
 
 def literal_pmap(parts: Experiment, params: PyTree) -> dict:
-    """The largest difference between an update through `parallel.pmap` and one through `jax.pmap` with a pmean."""
+    """The largest difference between an update through `sharding.pmap` and one through `jax.pmap` with a pmean."""
     optimizer = optax.sgd(1.0)  # Adam's first step is a sign, which would hide a wrong gradient
 
     def gradient(params, keys, pixels):
@@ -61,11 +62,11 @@ def literal_pmap(parts: Experiment, params: PyTree) -> dict:
         return optax.apply_updates(params, updates), loss
 
     keys = sample_keys(jax.random.key(2), jnp.arange(16))
-    program = parallel.pmap(
+    program = sharding.pmap(
         lambda p, k, x: update(p, k, x, lambda tree: tree), in_axes=(None, 0, 0), out_axes=(None, None)
     )
     program = program.lower(params, keys, jnp.asarray(PIXELS[0])).compile()
-    ours = program(parallel.place(params), *parallel.split(keys, PIXELS[0]))
+    ours = program(sharding.place(params), *sharding.split(keys, PIXELS[0]))
     split = jax.tree.map(lambda a: a.reshape(8, 2, *a.shape[1:]), (keys, jnp.asarray(PIXELS[0])))
     literal = jax.pmap(
         lambda p, k, x: update(p, k, x, lambda tree: jax.lax.pmean(tree, "batch")),

@@ -17,7 +17,7 @@ import sys
 gc.set_threshold(100_000)
 sys.path.append({str(Path(__file__).parent)!r})
 import one_block
-from score_sde import main
+from score_sde.cli import main
 one_block.use()
 sys.exit(main.main())
 """

@@ -5,15 +5,15 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from score_sde.averages import compared, complaint, noise_size
 from score_sde.ema import Constant, HalfLife, Power, Ramp
 from score_sde.oracles import Gaussian
 from score_sde.process import from_score
 from score_sde.randomness import expand, normal, sample_keys, stream
 from score_sde.sde import VE, VP, SubVP
-from score_sde.state import adam, apply_gradients, initial_state
 from score_sde.times import Uniform
-from score_sde.training import _check_schedule, train
+from score_sde.training.averages import compared, complaint, noise_size
+from score_sde.training.run import _check_schedule, train
+from score_sde.training.state import adam, apply_gradients, initial_state
 
 RUN = dict(profile=Constant(0.999), updates=3000)
 

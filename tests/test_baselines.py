@@ -3,8 +3,9 @@
 import numpy as np
 import pytest
 
-from score_sde import data, measures, metrics, report
+from score_sde import data, metrics
 from score_sde.errors import UsageError
+from score_sde.evaluation import report, sample_metrics
 from score_sde.metrics import baselines, corruptions
 from score_sde.metrics.features import Features
 
@@ -84,7 +85,7 @@ def test_baselines_are_computed_once_for_a_number_of_samples(tmp_path, tiny_conf
     config.data.update(image_size=2, num_channels=1)
 
     def beside(n: int) -> metrics.Baselines:
-        return measures._baselines(config, n, pixels, reference, lambda train: data.InMemory(like_data(30)))
+        return sample_metrics._baselines(config, n, pixels, reference, lambda train: data.InMemory(like_data(30)))
 
     found = beside(20)
     assert list(found.rows) == [*NAMES, "held-out images"]
@@ -111,15 +112,15 @@ def test_held_out_images_are_of_the_split_that_the_statistics_are_not_of(tiny_co
 
     for split, train in (("train", False), ("test", True)):
         of_split = reference._replace(about={"split": split})
-        assert measures._held_out(config, of_split, load).digest() == load(train).digest()
+        assert sample_metrics._held_out(config, of_split, load).digest() == load(train).digest()
         assert asked[-2:] == [train, train]
     same = {"split": "train", "data_digest": load(False).digest()}
-    assert measures._held_out(config, reference._replace(about=same), load) is None
+    assert sample_metrics._held_out(config, reference._replace(about=same), load) is None
 
     def missing(train: bool) -> data.Source:
         raise UsageError("There is no such split.")
 
-    assert measures._held_out(config, reference, missing) is None
+    assert sample_metrics._held_out(config, reference, missing) is None
 
 
 def test_the_figures_of_a_table_and_its_warning_are_told(tmp_path):

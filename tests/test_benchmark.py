@@ -14,10 +14,10 @@ from configs.vp import cifar10_ddpmpp_continuous
 from experiments.benchmark import memory, run, scaling
 from experiments.benchmark.cases import Case, cases
 from experiments.benchmark.flops import flops
-from score_sde.build import Experiment
 from score_sde.errors import UsageError
-from score_sde.memory import largest_batch
 from score_sde.models import MODELS
+from score_sde.runtime.memory import largest_batch
+from score_sde.training.build import Experiment
 
 PEER = """
 import json, sys

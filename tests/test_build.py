@@ -7,11 +7,11 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from score_sde.build import Experiment
 from score_sde.errors import UsageError
 from score_sde.parameterization import NOISE_CONDS
 from score_sde.randomness import sample_keys
 from score_sde.sampling import SAMPLERS, slerp, solve
+from score_sde.training.build import Experiment
 
 KEYS = sample_keys(jax.random.key(0), jnp.arange(3))
 

@@ -3,11 +3,11 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from score_sde import checkpoints as ckpt
-from score_sde import digest as digests
-from score_sde.checkpoints import Checkpoints, Retention, on_host, steps
 from score_sde.errors import UsageError
-from score_sde.state import adam, initial_state
+from score_sde.io import checkpoints as ckpt
+from score_sde.io import digest as digests
+from score_sde.io.checkpoints import Checkpoints, Retention, on_host, steps
+from score_sde.training.state import adam, initial_state
 
 
 def state(value: float, shape=(3, 2)):

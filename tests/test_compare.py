@@ -16,7 +16,7 @@ from experiments.compare.report import EACH, write
 from experiments.compare.run import compare
 from experiments.compare.runs import names, read
 from experiments.compare.samples import Drawn
-from score_sde.training import train
+from score_sde.training.run import train
 
 CONFIG = {
     "data": {"dataset": "digits", "data_dir": "/here", "image_size": 8, "num_channels": 1},

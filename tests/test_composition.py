@@ -10,21 +10,21 @@ import pytest
 from test_conditional import saved
 
 from score_sde import data
-from score_sde.build import Experiment, trainable
+from score_sde.cli.describe import planned_nfe
 from score_sde.config import Config
-from score_sde.describe import planned_nfe
 from score_sde.errors import UsageError
-from score_sde.evaluate import evaluate, sample
+from score_sde.evaluation.evaluate import evaluate, sample
+from score_sde.inference.pretrained import load
+from score_sde.inference.snapshots import load_classifier
 from score_sde.likelihood import bits_per_dim
 from score_sde.oracles import Gaussian
-from score_sde.parallel import split
-from score_sde.pretrained import load
 from score_sde.process import from_score
 from score_sde.randomness import batch_keys, sample_keys
+from score_sde.runtime.sharding import split
 from score_sde.sampling import SAMPLERS, advance, solve
 from score_sde.sde import VP
-from score_sde.snapshots import load_classifier
-from score_sde.source_checks import check_source
+from score_sde.training.build import Experiment, trainable
+from score_sde.training.source_checks import check_source
 
 pytestmark = pytest.mark.usefixtures("one_block")
 KEY = jax.random.key(0)
@@ -217,7 +217,7 @@ def test_a_network_has_the_classes_that_it_is_trained_on_and_no_others(tiny_conf
 
 NUMBERS = """
 import jax.numpy as jnp, numpy as np
-from score_sde import parallel
+from score_sde.runtime import sharding as parallel
 from score_sde.oracles import Gaussian
 from score_sde.randomness import batch_keys
 from score_sde.sampling import fast_solver, predictor_corrector, solve

@@ -8,13 +8,14 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from score_sde import data, training
-from score_sde.build import Experiment
+from score_sde import data
 from score_sde.cond import Entry, check_cond, dropped, names, read, taken
 from score_sde.errors import UsageError
+from score_sde.inference.pretrained import load
 from score_sde.models import MODELS
-from score_sde.pretrained import load
 from score_sde.randomness import Stream, sample_keys, stream, uniform
+from score_sde.training import run as training
+from score_sde.training.build import Experiment
 
 KEYS = sample_keys(jax.random.key(0), jnp.arange(4000))
 WORDS, LENGTH, IMAGES = 7, 5, 40

@@ -7,21 +7,21 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from score_sde import workdir
-from score_sde.build import Experiment, trainable
-from score_sde.checkpoints import Checkpoints, Retention
-from score_sde.conditional import Conditional, Given, finished
-from score_sde.controllable import GUIDES, Average, Blur, Inpaint
-from score_sde.describe import planned_nfe
+from score_sde.cli.describe import planned_nfe
+from score_sde.cli.main import main
+from score_sde.conditioning import GUIDES, Average, Blur, Inpaint
 from score_sde.errors import UsageError
-from score_sde.evaluate import evaluate, sample
-from score_sde.main import main
-from score_sde.pretrained import Pretrained, load
+from score_sde.evaluation.evaluate import evaluate, sample
+from score_sde.evaluation.inverse_problems import mean_nfe
+from score_sde.inference.conditional_samplers import Conditional, Given, finished
+from score_sde.inference.pretrained import Pretrained, load
+from score_sde.inference.sampling_plan import plan
+from score_sde.io import workdir
+from score_sde.io.checkpoints import Checkpoints, Retention
 from score_sde.randomness import sample_keys
-from score_sde.reconstruct import mean_nfe
 from score_sde.sampling import solve
-from score_sde.sampling_plan import plan
-from score_sde.state import initial_state
+from score_sde.training.build import Experiment, trainable
+from score_sde.training.state import initial_state
 
 KEYS = sample_keys(jax.random.key(0), jnp.arange(4))
 

@@ -14,15 +14,15 @@ from golden_weights import load_json, seeded
 from test_data import prepare
 from test_end_to_end import metrics
 
-from score_sde import workdir
-from score_sde.build import Classification, Experiment, parameter_counts
 from score_sde.config import FrozenConfig
 from score_sde.data import DATASETS
-from score_sde.evaluate import evaluate, sample
+from score_sde.evaluation.evaluate import evaluate, sample
+from score_sde.io import workdir
 from score_sde.models import MODELS, ncsn
 from score_sde.sampling import solve
 from score_sde.sde import SDES
-from score_sde.training import load_data, train, train_step
+from score_sde.training.build import Classification, Experiment, parameter_counts
+from score_sde.training.run import load_data, train, train_step
 
 ROOT = Path(__file__).parent.parent / "configs"
 GOLDEN = load_json("configs.json")
@@ -253,8 +253,8 @@ def test_a_config_shrunk_trains_stops_goes_on_samples_and_evaluates(name, prepar
         return held
 
     monkeypatch.setattr("score_sde.training.trainable", lambda _: experiment)
-    monkeypatch.setattr("score_sde.pretrained.Pretrained._made_by", of_frozen_config)
-    monkeypatch.setattr("score_sde.training.train_step", lambda _: step)
+    monkeypatch.setattr("score_sde.inference.pretrained.Pretrained._made_by", of_frozen_config)
+    monkeypatch.setattr("score_sde.training.run.train_step", lambda _: step)
     monkeypatch.setattr(experiment, "init_params", functools.partial(seeded, experiment.param_shapes))
 
     train(config, tmp_path)

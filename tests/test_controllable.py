@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from score_sde.controllable import (
+from score_sde.conditioning import (
     GUIDES,
     Average,
     Inpaint,

@@ -11,8 +11,8 @@ from PIL import Image
 from test_data import prepare_cifar10
 from test_preparers import make_mnist
 
+from score_sde.cli.main import main
 from score_sde.data import preparers
-from score_sde.main import main
 
 # They share compiled programs.
 pytestmark = pytest.mark.usefixtures("one_block", "compiled_once")

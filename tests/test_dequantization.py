@@ -4,15 +4,15 @@ import numpy as np
 import pytest
 from scipy import special, stats
 
-from score_sde.build import Dequantizing, Experiment
-from score_sde.dequantization import truncated_normal, uniform, variational
 from score_sde.errors import UsageError
 from score_sde.images import CENTERED, UNIT
+from score_sde.inference.train_dequantizer import dequantizer_step
+from score_sde.likelihood.dequantization import truncated_normal, uniform, variational
 from score_sde.models import Dequantizer
 from score_sde.oracles import Empirical, Gaussian
 from score_sde.randomness import sample_keys
 from score_sde.sde import VE, VP, SubVP
-from score_sde.train_dequantizer import dequantizer_step
+from score_sde.training.build import Dequantizing, Experiment
 
 PIXELS = np.array([0, 99, 200, 255], np.uint8).reshape(1, 2, 2, 1)
 KEYS = sample_keys(jax.random.key(0), jnp.arange(20_000))

@@ -8,17 +8,18 @@ import numpy as np
 import pytest
 
 import score_sde
-from score_sde import ema, identities
-from score_sde.build import Experiment
-from score_sde.describe import describe
+from score_sde import ema
+from score_sde.cli.describe import describe
+from score_sde.cli.import_checkpoint import import_checkpoint
+from score_sde.cli.main import _of_workdir, main
 from score_sde.ema import Constant, HalfLife, Power, Ramp, weights
 from score_sde.errors import UsageError
-from score_sde.import_checkpoint import import_checkpoint
-from score_sde.main import _of_workdir, main
-from score_sde.parallel import fully_sharded
-from score_sde.pretrained import load
-from score_sde.snapshots import restore_state
-from score_sde.training import train
+from score_sde.evaluation import identities
+from score_sde.inference.pretrained import load
+from score_sde.inference.snapshots import restore_state
+from score_sde.runtime.sharding import fully_sharded
+from score_sde.training.build import Experiment
+from score_sde.training.run import train
 
 ALL = (Constant(0.9), Ramp(0.99), HalfLife(20), Power(0.1))
 TWO = ("power:0.1", "half_life:3,0.5")

@@ -13,20 +13,20 @@ from test_data import prepare_cifar10
 
 import score_sde
 from score_sde import likelihood
-from score_sde import workdir as wd
-from score_sde.build import Experiment
-from score_sde.checkpoints import Checkpoints, Retention
+from score_sde.cli.main import main
 from score_sde.data import batch_indices
-from score_sde.dequantization import truncated_normal
 from score_sde.errors import UsageError
-from score_sde.evaluate import evaluate, sample
+from score_sde.evaluation.evaluate import evaluate, sample
 from score_sde.images import CENTERED
-from score_sde.main import main
+from score_sde.inference.train_dequantizer import train_dequantizer
+from score_sde.io import workdir as wd
+from score_sde.io.checkpoints import Checkpoints, Retention
+from score_sde.likelihood.dequantization import truncated_normal
 from score_sde.models import MODELS, NCSNpp
 from score_sde.randomness import Stream, stream
-from score_sde.state import initial_state
-from score_sde.train_dequantizer import train_dequantizer
-from score_sde.training import train
+from score_sde.training.build import Experiment
+from score_sde.training.run import train
+from score_sde.training.state import initial_state
 
 pytestmark = pytest.mark.usefixtures("one_block", "compiled_once")
 CONFIGS = ["vp/digits_ddpmpp_continuous", "ve/digits_ncsnpp_continuous"]
@@ -197,7 +197,7 @@ def test_variational_dequantisation_trains_and_evaluates(trained, tmp_path, caps
 def test_the_dequantisation_of_the_config_is_the_one_computed_with(trained, monkeypatch):
     folder, config = trained()
     config.eval.dequantization = "truncated_normal"
-    model = score_sde.pretrained.load(folder, config=config)
+    model = score_sde.inference.pretrained.load(folder, config=config)
     x = jnp.asarray(np.random.default_rng(0).integers(0, 256, (4, 8, 8, 1)) / 255, jnp.float32)
     keys = jax.random.split(jax.random.key(0), 4)
     q = truncated_normal(model.sde, CENTERED, dequantized=True)
@@ -274,7 +274,7 @@ def test_an_images_bits_are_the_same_to_the_last_bit_whatever_shares_its_batch(t
 def test_interpolation_goes_from_the_first_image_to_the_last(trained):
     folder, config = trained()
     config.sampling.update(rtol=1e-5, atol=1e-5)
-    model = score_sde.pretrained.load(folder, config=config)
+    model = score_sde.inference.pretrained.load(folder, config=config)
     first, last = jax.random.uniform(jax.random.key(0), (2, 2, 8, 8, 1), minval=0.1, maxval=0.9)
     path = model.interpolate(first, last, 3)
     assert path.shape == (3, 2, 8, 8, 1)
@@ -314,7 +314,7 @@ def test_samples_of_one_sampler_leave_those_of_another_alone(trained):
 def test_decoding_inverts_encoding(trained):
     folder, config = trained()
     config.sampling.update(rtol=1e-5, atol=1e-5)
-    model = score_sde.pretrained.load(folder, config=config)
+    model = score_sde.inference.pretrained.load(folder, config=config)
     images = jax.random.uniform(jax.random.key(0), (2, 8, 8, 1), minval=0.1, maxval=0.9)
     latents = model.encode(images)
     assert latents.shape == images.shape

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from score_sde.controllable import Average
+from score_sde.conditioning import Average
 
 ROOT = Path(__file__).parent.parent
 FILES = [*sorted((ROOT / "score_sde").rglob("*.py")), ROOT / "configs" / "presets.py"]

@@ -9,11 +9,11 @@ import pytest
 from scipy import stats
 
 from score_sde.data import InMemory
-from score_sde.dequantization import uniform
-from score_sde.evaluate import bits_per_dim
+from score_sde.evaluation.evaluate import bits_per_dim
 from score_sde.images import UNIT
+from score_sde.inference.pretrained import Pretrained
+from score_sde.likelihood.dequantization import uniform
 from score_sde.oracles import Gaussian
-from score_sde.pretrained import Pretrained
 from score_sde.sde import VP
 
 SHAPE = (4, 4, 1)

@@ -15,17 +15,17 @@ import own_pieces
 import pytest
 
 import score_sde
-from score_sde import protocols, workdir
-from score_sde.command_line import parse
-from score_sde.config import PIECES
-from score_sde.digest import digest
+from score_sde.cli.command_line import parse
+from score_sde.cli.main import main, program_flags
+from score_sde.config import PIECES, protocols
+from score_sde.config.import_paths import choose, missing
 from score_sde.errors import UsageError
-from score_sde.import_paths import choose, missing
-from score_sde.main import main, program_flags
-from score_sde.pieces import KINDS, complete
-from score_sde.recipe import objective_of
+from score_sde.io import workdir
+from score_sde.io.digest import digest
 from score_sde.sampling import SAMPLERS
 from score_sde.sde import VP
+from score_sde.training.pieces import KINDS, complete
+from score_sde.training.recipe import objective_of
 
 ROOT = Path(__file__).parent.parent
 CONFIG = f"--config={ROOT / 'configs/vp/digits_ddpmpp_continuous.py'}"

@@ -19,19 +19,19 @@ from one_block import PROGRAM
 from test_end_to_end import differences, metrics
 
 import score_sde
-from score_sde import checkpoints as ckpt
-from score_sde import evaluate as evaluation
-from score_sde import files
-from score_sde.build import Experiment
-from score_sde.checkpoints import Checkpoints, Retention
+from score_sde.cli.main import main
 from score_sde.data import InMemory, batch_indices
-from score_sde.divergence import DivergenceError, Losses
 from score_sde.errors import UsageError
-from score_sde.main import main
-from score_sde.preemption import Notice, Stopped
-from score_sde.rounds import Rounds
-from score_sde.training import load_data, train
-from score_sde.writer import Writer
+from score_sde.evaluation import evaluate as evaluation
+from score_sde.io import atomic_files
+from score_sde.io import checkpoints as ckpt
+from score_sde.io.checkpoints import Checkpoints, Retention
+from score_sde.io.metrics_log import Writer
+from score_sde.io.result_cache import Rounds
+from score_sde.runtime.preemption import Notice, Stopped
+from score_sde.training.build import Experiment
+from score_sde.training.nan_guard import DivergenceError, Losses
+from score_sde.training.run import load_data, train
 
 pytestmark = pytest.mark.usefixtures("one_block", "compiled_once")
 DISABLED = {"mode": "disabled", "project": "p", "name": "", "id": "1"}
@@ -231,7 +231,7 @@ def test_two_runs_on_one_workdir_are_one_too_many(run, capsys):
     folder, config = run
     code = f"""
 from pathlib import Path
-from score_sde.files import locked
+from score_sde.io.atomic_files import locked
 with locked(Path({str(folder)!r}), "train"):
     print("locked", flush=True)
     input()
@@ -243,7 +243,7 @@ with locked(Path({str(folder)!r}), "train"):
             train(config, folder)
         first.kill()
     train(config, folder)  # a lock ends with its process
-    with files.locked(folder / "eval", "eval"):
+    with atomic_files.locked(folder / "eval", "eval"):
         train(config, folder)  # an evaluation is no training
 
 
@@ -252,7 +252,7 @@ def test_what_another_process_makes_can_be_waited_for(tmp_path, capsys):
     held, order = threading.Event(), []
 
     def other():
-        with files.locked(tmp_path, "train"):
+        with atomic_files.locked(tmp_path, "train"):
             held.set()
             time.sleep(0.1)
             order.append("other")
@@ -260,7 +260,7 @@ def test_what_another_process_makes_can_be_waited_for(tmp_path, capsys):
     thread = threading.Thread(target=other)
     thread.start()
     held.wait()
-    with files.locked(tmp_path, "train", wait=True):
+    with atomic_files.locked(tmp_path, "train", wait=True):
         order.append("this")
     thread.join()
     assert order == ["other", "this"]
@@ -432,7 +432,7 @@ def test_a_notice_during_sampling_ends_it_with_the_status_for_another_try(run, d
     before = signal.getsignal(signal.SIGTERM)
     command = ["score_sde", "--config=configs/vp/digits_ddpmpp_continuous.py", f"--workdir={folder}", "--mode=sample"]
     stored = json.loads((folder / "config.json").read_text())
-    monkeypatch.setattr("score_sde.workdir.check_same_run", lambda *_: None)
+    monkeypatch.setattr("score_sde.io.workdir.check_same_run", lambda *_: None)
     assert stored["model"]["nf"] == 8
     assert main(command) == 75
     assert "Stopped by SIGTERM; the same command goes on" in capsys.readouterr().err

@@ -16,21 +16,25 @@ import pytest
 from PIL import Image
 from test_conditional import saved
 
-import score_sde.evaluate as evaluation
-from score_sde import backend, data, page, training, workdir
-from score_sde.build import Experiment
-from score_sde.checkpoints import Checkpoints, Retention, on_host
-from score_sde.command_line import overrides, parse
-from score_sde.controllable.conditions import observation_of
+import score_sde.evaluation.evaluate as evaluation
+from score_sde import data
+from score_sde.cli.command_line import overrides, parse
+from score_sde.cli.main import main, program_flags
+from score_sde.conditioning.grammar import observation_of
 from score_sde.data.datasets import directory_of
-from score_sde.digest import digest
-from score_sde.errors import UsageError, exit_status
-from score_sde.evaluate import sample
-from score_sde.main import main, program_flags
-from score_sde.pretrained import load
-from score_sde.rounds import Rounds
-from score_sde.snapshots import restore_state
-from score_sde.training import train
+from score_sde.errors import UsageError
+from score_sde.evaluation.evaluate import sample
+from score_sde.inference.pretrained import load
+from score_sde.inference.snapshots import restore_state
+from score_sde.io import html_page, workdir
+from score_sde.io.checkpoints import Checkpoints, Retention, on_host
+from score_sde.io.digest import digest
+from score_sde.io.result_cache import Rounds
+from score_sde.runtime import backend
+from score_sde.runtime.preemption import exit_status
+from score_sde.training import run as training
+from score_sde.training.build import Experiment
+from score_sde.training.run import train
 
 pytestmark = pytest.mark.usefixtures("one_block")
 ROOT = Path(__file__).parent.parent
@@ -367,7 +371,7 @@ def test_what_a_locale_has_no_letters_for_is_printed_all_the_same(tmp_path, monk
     assert exit_status(lambda _: print(f"1.0 ± 0.1 {NOT_TEXT}"), []) == 0
     ascii_only.flush()
     assert ascii_only.buffer.getvalue() == rb"1.0 \xb1 0.1 r\udcfcn" + b"\n"
-    page.write(tmp_path / "page.html", f"± {NOT_TEXT}", "")
+    html_page.write(tmp_path / "page.html", f"± {NOT_TEXT}", "")
     assert r"± r\udcfcn" in (tmp_path / "page.html").read_text(encoding="utf-8")
 
 

@@ -10,9 +10,9 @@ import pytest
 from experiments.truth_table.paths import STARTS, expected, from_faint, from_one, run
 from experiments.truth_table.problems import DATA
 from experiments.truth_table.rows import ORDERS
-from score_sde import likelihood
 from score_sde.errors import UsageError
-from score_sde.likelihood_bound import likelihood_bound
+from score_sde.likelihood import ode as likelihood
+from score_sde.likelihood.bound import likelihood_bound
 from score_sde.oracles import Gaussian, Mixture
 from score_sde.paths import PROCESSES, Cosine, Linear, Trigonometric
 from score_sde.process import Prediction, Process, from_score, in_float64

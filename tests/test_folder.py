@@ -9,13 +9,14 @@ import pytest
 from older_workdir import older
 from PIL import Image
 
-from score_sde import data, workdir
+from score_sde import data
+from score_sde.cli.main import main
 from score_sde.data import folder, held_out
 from score_sde.data.__main__ import main as describe_data
 from score_sde.data.decoding import decode, resize, square
 from score_sde.errors import UsageError
-from score_sde.main import main
-from score_sde.training import train
+from score_sde.io import workdir
+from score_sde.training.run import train
 
 ROOT = Path(__file__).parent.parent
 RNG = np.random.default_rng(0)

@@ -24,20 +24,20 @@ from test_configs import config_of, full_size, grouped
 from test_end_to_end import metrics
 
 import score_sde
-from score_sde import import_checkpoint as importer
-from score_sde import pytorch_files
-from score_sde.build import Classification, Experiment, trainable
-from score_sde.checkpoints import steps
+from score_sde.cli import import_checkpoint as importer
+from score_sde.cli.import_checkpoint import import_checkpoint, main
 from score_sde.config import FrozenConfig
 from score_sde.errors import UsageError
-from score_sde.evaluate import evaluate, sample
-from score_sde.import_checkpoint import import_checkpoint, main
+from score_sde.evaluation.evaluate import evaluate, sample
+from score_sde.inference.pretrained import Pretrained
+from score_sde.inference.reference_checkpoints import leaf_shapes, torch_names
+from score_sde.inference.snapshots import PretrainedClassifier, restore_state
+from score_sde.io import pytorch_files
+from score_sde.io.checkpoints import steps
 from score_sde.models import MODELS, is_trainable
-from score_sde.pretrained import Pretrained
-from score_sde.reference_checkpoints import leaf_shapes, torch_names
 from score_sde.sde import VE
-from score_sde.snapshots import PretrainedClassifier, restore_state
-from score_sde.training import train
+from score_sde.training.build import Classification, Experiment, trainable
+from score_sde.training.run import train
 
 SHRUNK = ["--config.data.image_size=16", "--config.model.ch_mult=(1,2)", "--config.model.num_res_blocks=1"]
 SHRUNK += ["--config.model.attn_resolutions=(8,)"]

@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 from inception_weights import tensors
 
-from score_sde import pytorch_files
 from score_sde.errors import UsageError
+from score_sde.io import pytorch_files
 from score_sde.metrics import inception
 
 GOLDEN = np.load(Path(__file__).parent / "golden" / "inception.npz")

@@ -13,9 +13,9 @@ import pytest
 
 import score_sde
 from configs.vp.digits_ddpmpp_continuous import get_config
-from score_sde.evaluate import evaluate, sample
-from score_sde.main import _of_workdir
-from score_sde.training import train
+from score_sde.cli.main import _of_workdir
+from score_sde.evaluation.evaluate import evaluate, sample
+from score_sde.training.run import train
 
 KEPT = Path(__file__).parent / "golden" / "workdir_0_1_0.tar.gz"
 LATER = {"metrics.features": "none", "eval.batch_size": 64, "eval.rtol": 1e-2, "eval.atol": 1e-2}

@@ -12,14 +12,14 @@ from scipy import stats
 import score_sde
 from configs.ve.ncsn.cifar10 import get_config as ncsn
 from score_sde import data
-from score_sde.build import Classification, Experiment, trainable
 from score_sde.errors import UsageError
-from score_sde.evaluate import evaluate, sample
+from score_sde.evaluation.evaluate import evaluate, sample
+from score_sde.inference.train_dequantizer import train_dequantizer
 from score_sde.process import LEAST_TIME
 from score_sde.randomness import sample_keys, stream, uniform
-from score_sde.source_checks import check_source
-from score_sde.train_dequantizer import train_dequantizer
-from score_sde.training import train
+from score_sde.training.build import Classification, Experiment, trainable
+from score_sde.training.run import train
+from score_sde.training.source_checks import check_source
 
 pytestmark = pytest.mark.usefixtures("one_block")
 CLASSIFIER = "vp/digits_wideresnet"

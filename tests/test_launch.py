@@ -13,7 +13,7 @@ import yaml
 from test_processes import SHARE, SHARED
 
 from experiments.invariance.cases import free_port
-from score_sde.checkpoints import steps
+from score_sde.io.checkpoints import steps
 
 ROOT = Path(__file__).parent.parent
 LAUNCH = ROOT / "experiments" / "launch"

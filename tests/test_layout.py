@@ -7,7 +7,7 @@ from pathlib import Path
 import jax
 import pytest
 
-from score_sde import backend
+from score_sde.runtime import backend
 
 PACKAGE = Path(__file__).parent.parent / "score_sde"
 

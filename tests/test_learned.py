@@ -7,9 +7,7 @@ import optax
 import pytest
 
 import score_sde
-from score_sde.build import Experiment
-from score_sde.classification import Classification
-from score_sde.controllable import Inpaint, Observation, Options, pigdm
+from score_sde.conditioning import Inpaint, Observation, Options, pigdm
 from score_sde.errors import UsageError
 from score_sde.learned import Learned, with_gradient_of_squares
 from score_sde.objective import Objective
@@ -17,9 +15,11 @@ from score_sde.parameterization import KarrasF, Noise
 from score_sde.process import LOST, Process, in_float64
 from score_sde.randomness import batch_keys, expand, normal, sample_keys, stream
 from score_sde.sampling import SAMPLERS, solve
-from score_sde.state import adam
 from score_sde.times import Uniform
-from score_sde.training import train
+from score_sde.training.build import Experiment
+from score_sde.training.classification import Classification
+from score_sde.training.run import train
+from score_sde.training.state import adam
 from score_sde.weights import LikelihoodWeight, NoiseWeight, Uncertainty
 
 KEYS = sample_keys(jax.random.key(0), jnp.arange(20_000))

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from score_sde.errors import UsageError
-from score_sde.likelihood_bound import likelihood_bound
+from score_sde.likelihood.bound import likelihood_bound
 from score_sde.oracles import Gaussian
 from score_sde.process import Prediction
 from score_sde.randomness import sample_keys

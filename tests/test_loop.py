@@ -12,11 +12,11 @@ import pytest
 from test_end_to_end import metrics
 
 import score_sde
-from score_sde.checkpoints import Checkpoints, steps
+from score_sde.inference.train_dequantizer import train_dequantizer
+from score_sde.io.checkpoints import Checkpoints, steps
 from score_sde.metrics import Options, trained_features
-from score_sde.preemption import Stopped, stoppable
-from score_sde.train_dequantizer import train_dequantizer
-from score_sde.training import load_data, train
+from score_sde.runtime.preemption import Stopped, stoppable
+from score_sde.training.run import load_data, train
 
 SHORT = dict(n_iters=4, snapshot_freq=100, snapshot_freq_for_preemption=100, eval_freq=100, snapshot_sampling=False)
 

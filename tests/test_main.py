@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from score_sde.command_line import overrides, parse
-from score_sde.main import main, program_flags
+from score_sde.cli.command_line import overrides, parse
+from score_sde.cli.main import main, program_flags
 
 ROOT = Path(__file__).parent.parent
 CONFIG = str(ROOT / "configs/vp/digits_ddpmpp_continuous.py")

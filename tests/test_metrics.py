@@ -4,11 +4,12 @@ import numpy as np
 import pytest
 
 from experiments.features.run import rows
-from score_sde import data, measures, metrics
+from score_sde import data, metrics
+from score_sde.cli.dataset_statistics import main
 from score_sde.errors import UsageError
+from score_sde.evaluation import sample_metrics
 from score_sde.metrics import features as of_images
 from score_sde.metrics.features import Features
-from score_sde.statistics import main
 
 OPTIONS = metrics.Options(nf=16, dimension=24, n_iters=300, batch_size=64)
 
@@ -167,19 +168,19 @@ def test_the_program_keeps_statistics_that_an_evaluation_takes(tmp_path, data_di
     printed = capsys.readouterr().out
     config = tiny_config()
     config.metrics.update(features="trained", dir=str(tmp_path), n_iters=5, statistics=str(tmp_path / "copy.npz"))
-    measure = measures.measure(config)
+    measure = sample_metrics.measure(config)
     assert measure.features.name in printed and measure.statistics.digest in printed
     assert "uniform noise: frechet_distance[" in printed and "held-out images: frechet_distance[" in printed
     config.metrics.n_iters = 6  # other features
     with pytest.raises(UsageError, match="holds statistics of the features trained-"):
-        measures.measure(config)
+        sample_metrics.measure(config)
     np.savez(tmp_path / "theirs.npz", mu=np.zeros(2048), sigma=np.eye(2048, dtype=np.float32))
     config.metrics.update(n_iters=5, statistics=str(tmp_path / "theirs.npz"))
     with pytest.raises(UsageError, match=r"statistics of 2048 features, and trained-.* has 64"):
-        measures.measure(config)
+        sample_metrics.measure(config)
     before = {path: path.read_bytes() for path in tmp_path.glob("statistics_*")}
     config.metrics.update(n_iters=5, statistics="")
-    assert measures.measure(config).statistics.digest == measure.statistics.digest
+    assert sample_metrics.measure(config).statistics.digest == measure.statistics.digest
     assert {path: path.read_bytes() for path in tmp_path.glob("statistics_*")} == before
     mistakes = {f"--out={tmp_path}/a.txt": "must end in .npz", "--config.metrics.features=none": "needs no statistics"}
     mistakes["--config.metrics.features=inceptoin"] = "did you mean 'inception'"

@@ -5,9 +5,9 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from score_sde.controllable import Average, Blur, Inpaint, Linear, Observation, Sense
-from score_sde.controllable.conditions import ALL, chosen_class, observation_of, parts
-from score_sde.controllable.operators import check_observed, conjugate_gradients
+from score_sde.conditioning import Average, Blur, Inpaint, Linear, Observation, Sense
+from score_sde.conditioning.grammar import ALL, chosen_class, observation_of, parts
+from score_sde.conditioning.operators import check_observed, conjugate_gradients
 from score_sde.errors import UsageError
 from score_sde.images import write_png
 

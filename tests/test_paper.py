@@ -16,9 +16,9 @@ from experiments.paper.cells import BITS, DISTANCE, Comparison, Finding, judge, 
 from experiments.paper.tables import SCALES, TABLES
 from experiments.sweep import runs
 from experiments.sweep.results import Figure
-from score_sde import workdir
-from score_sde.build import Experiment
 from score_sde.errors import UsageError
+from score_sde.io import workdir
+from score_sde.training.build import Experiment
 
 FAKE = (sys.executable, "-S", str(Path(__file__).parent / "fake_program.py"))
 

@@ -10,9 +10,9 @@ from score_sde.parameterization import PARAMETERIZATIONS, KarrasF, Velocity
 from score_sde.paths import PROCESSES, Linear
 from score_sde.process import LEAST_TIME, score
 from score_sde.randomness import expand
-from score_sde.recipe import _of_paper
 from score_sde.sde import VE, VP, SubVP
 from score_sde.times import OnChain, Uniform
+from score_sde.training.recipe import _of_paper
 from score_sde.weights import NoiseWeight
 
 X = jax.random.normal(jax.random.key(0), (3, 4, 4, 2))

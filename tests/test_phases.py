@@ -9,8 +9,9 @@ import numpy as np
 import pytest
 from jax import monitoring
 
-from score_sde import evaluate, training
-from score_sde.profiling import WARM_UP
+from score_sde.evaluation import evaluate
+from score_sde.runtime.profiling import WARM_UP
+from score_sde.training import run as training
 
 pytestmark = pytest.mark.usefixtures("one_block")
 

@@ -8,9 +8,10 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from score_sde import data, parallel
+from score_sde import data
 from score_sde.cond import Entry
 from score_sde.data.batches import AHEAD
+from score_sde.runtime import sharding
 
 LABELS = {"labels": Entry(jnp.int32)}
 PIXELS = np.random.default_rng(0).integers(0, 256, (50, 4, 4, 3)).astype(np.uint8)
@@ -41,7 +42,7 @@ def test_prefetched_batches_are_those_of_their_steps():
         found = {step: images for step, images, _ in batches}
     assert list(found) == list(range(3, 30))
     for step, images in found.items():
-        assert isinstance(images, jax.Array) and images.sharding.is_equivalent_to(parallel.shardings(0), 4)
+        assert isinstance(images, jax.Array) and images.sharding.is_equivalent_to(sharding.shardings(0), 4)
         np.testing.assert_array_equal(images, expected[step])
 
 
@@ -50,7 +51,7 @@ def test_labels_come_with_their_images():
     with data.prefetched(data.batch_fn(source, 8, seed=5, entries=LABELS), range(9)) as batches:
         for _, images, cond in batches:
             labels = cond["labels"]
-            assert labels.dtype == jnp.int32 and labels.sharding.is_equivalent_to(parallel.shardings(0), 1)
+            assert labels.dtype == jnp.int32 and labels.sharding.is_equivalent_to(sharding.shardings(0), 1)
             np.testing.assert_array_equal(labels, images[:, 0, 0, 0])
 
 
@@ -107,21 +108,21 @@ def test_the_thread_ends_when_the_training_fails():
     ],
 )
 def test_rows_belong_to_the_process_of_their_device(processes, n, rows):
-    assert {process: parallel.rows_of(processes, process, n).tolist() for process in rows} == rows
+    assert {process: sharding.rows_of(processes, process, n).tolist() for process in rows} == rows
 
 
 def test_local_rows_are_those_that_the_devices_hold():
     n = 2 * jax.device_count()
-    held = parallel.shardings(0).addressable_devices_indices_map((n,)).values()
+    held = sharding.shardings(0).addressable_devices_indices_map((n,)).values()
     rows = sorted(row for (part,) in held for row in range(n)[part])
-    assert parallel.local_rows(n).tolist() == rows
+    assert sharding.local_rows(n).tolist() == rows
 
 
 def test_a_process_reads_its_own_rows_only(monkeypatch):
     read, placed = [], []
     source = Counting()
-    monkeypatch.setattr(parallel, "local_rows", lambda n: np.array([2, 3]))
-    monkeypatch.setattr(parallel, "split", lambda *trees: placed.extend(trees) or jax.tree.map(jnp.asarray, trees))
+    monkeypatch.setattr(sharding, "local_rows", lambda n: np.array([2, 3]))
+    monkeypatch.setattr(sharding, "split", lambda *trees: placed.extend(trees) or jax.tree.map(jnp.asarray, trees))
     monkeypatch.setattr(
         source, "take", lambda indices: read.append(indices) or data.Batch(PIXELS[indices], {"labels": indices})
     )

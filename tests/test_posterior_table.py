@@ -14,7 +14,7 @@ from experiments.posterior.recursion import Law, Seen
 from experiments.posterior.rows import CLASS, CLASS_PROBLEM, FLOW, SDES, Row, known_law, table
 from experiments.truth_table import problems as closed
 from experiments.truth_table.distribution import distance
-from score_sde.controllable import classifier_guidance, extrapolation
+from score_sde.conditioning import classifier_guidance, extrapolation
 from score_sde.oracles import Gaussian
 from score_sde.randomness import sample_keys
 from score_sde.sde import VP

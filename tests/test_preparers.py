@@ -23,11 +23,11 @@ import pytest
 import tensorflow_datasets as tfds
 from PIL import Image
 
-from score_sde import downloads
 from score_sde.data import preparers, readers
 from score_sde.data.preparers import PREPARERS, licence, prepare
 from score_sde.data.tfrecords import crc32c, masked_crc32c
 from score_sde.errors import UsageError
+from score_sde.io import downloads
 
 RNG = np.random.default_rng(0)
 RECORDED = preparers.recorded

@@ -14,20 +14,21 @@ import pytest
 from test_conditional import saved
 
 import score_sde
-from score_sde import build, likelihood
-from score_sde.controllable import Inpaint
+from score_sde import likelihood
+from score_sde.conditioning import Inpaint
 from score_sde.errors import UsageError
 from score_sde.images import UNIT
+from score_sde.inference.pretrained import Pretrained
+from score_sde.inference.sampling_plan import plan
+from score_sde.inference.snapshots import PretrainedClassifier
 from score_sde.objective import Objective
 from score_sde.parameterization import Noise
 from score_sde.paths import Linear
-from score_sde.pretrained import Pretrained
 from score_sde.randomness import batch_keys, expand
 from score_sde.sampling import SAMPLERS
-from score_sde.sampling_plan import plan
 from score_sde.sde import VP
-from score_sde.snapshots import PretrainedClassifier
 from score_sde.times import Uniform
+from score_sde.training import build
 from score_sde.weights import NoiseWeight
 
 SHAPE, KEY = (8, 8, 1), jax.random.key(0)

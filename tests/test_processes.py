@@ -15,10 +15,10 @@ import numpy as np
 import pytest
 
 from experiments.invariance.cases import free_port
-from score_sde import processes
-from score_sde.checkpoints import steps
+from score_sde.cli.main import main
 from score_sde.errors import UsageError
-from score_sde.main import main
+from score_sde.io.checkpoints import steps
+from score_sde.runtime import multihost
 
 pytestmark = pytest.mark.usefixtures("one_block")
 ROOT = Path(__file__).parent.parent
@@ -60,12 +60,13 @@ import sys
 gc.set_threshold(100_000)
 sys.path.append("tests")
 import one_block
-from score_sde import main, processes
+from score_sde.cli import main
+from score_sde.runtime import multihost
 one_block.use()
 {{}}
 sys.exit(main.main())
 """
-IMPATIENT = SHARED.format("processes.HEARTBEAT_SECONDS = 10")
+IMPATIENT = SHARED.format("multihost.HEARTBEAT_SECONDS = 10")
 DEQUANTIZER_AND_EVAL = """
 of_mode = main._run
 def both(mode, *rest):
@@ -257,7 +258,8 @@ def test_a_mistake_is_said_once_by_all(tmp_path, data_dir):
 FAILING = """
 import sys
 import jax
-from score_sde import main, training
+from score_sde.cli import main
+from score_sde.training import run as training
 def load_data(*_, **__):
     if jax.process_index() == 1:
         raise RuntimeError("the disk is on fire")
@@ -305,7 +307,10 @@ def test_a_port_in_use_is_one_sentence(capsys):
 
 
 def test_a_coordinator_that_is_not_there_is_one_sentence():
-    code = "import sys; from score_sde import main, processes; processes.START_SECONDS = 2; sys.exit(main.main())"
+    code = (
+        "import sys; from score_sde.cli.main import main; from score_sde.runtime import multihost; "
+        "multihost.START_SECONDS = 2; sys.exit(main())"
+    )
     arguments = [CONFIG, "--mode=describe", f"--coordinator=localhost:{free_port()}"]
     result = subprocess.run(
         [sys.executable, "-c", code, *arguments, "--num_processes=2", "--process_id=1"],
@@ -339,16 +344,16 @@ def test_a_coordinator_that_is_not_there_is_one_sentence():
     ],
 )
 def test_processes_are_many_only_if_their_launcher_says_so(environment, expected, monkeypatch):
-    monkeypatch.setattr(processes, "_installed", lambda package: False)
-    assert processes._launched(environment) == expected
+    monkeypatch.setattr(multihost, "_installed", lambda package: False)
+    assert multihost._launched(environment) == expected
 
 
 def test_mpi_without_a_way_to_meet_is_refused(monkeypatch):
-    monkeypatch.setattr(processes, "_installed", lambda package: False)
+    monkeypatch.setattr(multihost, "_installed", lambda package: False)
     with pytest.raises(UsageError, match="pip install mpi4py"):
-        processes._launched({"PMI_SIZE": "2"})
-    monkeypatch.setattr(processes, "_installed", lambda package: package == "mpi4py")
-    assert processes._launched({"PMI_SIZE": "2"}) == {"cluster_detection_method": "mpi4py"}
+        multihost._launched({"PMI_SIZE": "2"})
+    monkeypatch.setattr(multihost, "_installed", lambda package: package == "mpi4py")
+    assert multihost._launched({"PMI_SIZE": "2"}) == {"cluster_detection_method": "mpi4py"}
 
 
 @pytest.mark.parametrize(
@@ -361,10 +366,10 @@ def test_mpi_without_a_way_to_meet_is_refused(monkeypatch):
     ],
 )
 def test_a_process_is_met_at_an_address_that_the_others_reach(own, coordinators, expected):
-    assert processes._reached_at(own, coordinators) == expected
+    assert multihost._reached_at(own, coordinators) == expected
 
 
 @pytest.mark.parametrize("coordinator", ["localhost:1234", "127.0.0.1:1234", "127.0.1.1:1234"])
 def test_a_route_to_this_host_is_a_loopback_address(coordinator):
-    own, other = processes._route_to(coordinator)
+    own, other = multihost._route_to(coordinator)
     assert own.startswith("127.") and other.startswith("127.")

@@ -10,17 +10,17 @@ import pytest
 from configs.edm.digits_ddpmpp import get_config as edm
 from configs.flow.digits_ddpmpp_velocity import get_config as flow
 from configs.vp.digits_ddpmpp_continuous import get_config as vp
-from score_sde.build import Experiment
-from score_sde.classification import Classification
 from score_sde.errors import UsageError
+from score_sde.io.workdir import completed
 from score_sde.objective import Objective, network_params
 from score_sde.parameterization import PARAMETERIZATIONS, KarrasF, Noise, ScaledScore, Velocity
 from score_sde.paths import Cosine, Linear
-from score_sde.recipe import check_overrides, objective_of
 from score_sde.sde import EDM, VE, VP
 from score_sde.times import LogitNormal, LogNormal, OnChain, Uniform
+from score_sde.training.build import Experiment
+from score_sde.training.classification import Classification
+from score_sde.training.recipe import check_overrides, objective_of
 from score_sde.weights import KarrasWeight, LikelihoodWeight, NoiseWeight, VelocityWeight
-from score_sde.workdir import completed
 
 KEYS = jax.ShapeDtypeStruct((2,), jax.random.key(0).dtype)
 

@@ -3,7 +3,8 @@
 import numpy as np
 import pytest
 
-from score_sde import page, report
+from score_sde.evaluation import report
+from score_sde.io import html_page
 
 SCRIPT = "<script>alert(1)</script>"
 
@@ -71,15 +72,15 @@ def test_only_figures_of_one_protocol_share_a_curve(tmp_path):
 
 
 def test_a_curve_without_points_leaves_the_others_their_colours_and_names():
-    drawn = page.chart({"a": ([], [], None), "_b $x$": ([1, 2], [1, 2], None)}, "x", "y")
-    assert page.COLOURS[1] in drawn and page.COLOURS[0] not in drawn
+    drawn = html_page.chart({"a": ([], [], None), "_b $x$": ([1, 2], [1, 2], None)}, "x", "y")
+    assert html_page.COLOURS[1] in drawn and html_page.COLOURS[0] not in drawn
     assert "_b $x$ -->" in drawn
-    assert page.chart({"a": ([], [], None), "b": ([], [], None)}, "x", "y")
+    assert html_page.chart({"a": ([], [], None), "b": ([], [], None)}, "x", "y")
 
 
 def test_what_a_config_holds_is_shown_as_text(tmp_path):
     content = written(tmp_path, [entry(2, 1.5), entry(3, 1.5)], dataset=SCRIPT)
     assert SCRIPT not in content
     assert "&lt;script&gt;" in content
-    assert SCRIPT not in page.figure(SCRIPT, "") + page.table([SCRIPT], [[SCRIPT]]) + page.note(SCRIPT)
-    assert SCRIPT not in page.chart({SCRIPT: ([1], [1], None), "b": ([1], [1], None)}, SCRIPT, SCRIPT)
+    assert SCRIPT not in html_page.figure(SCRIPT, "") + html_page.table([SCRIPT], [[SCRIPT]]) + html_page.note(SCRIPT)
+    assert SCRIPT not in html_page.chart({SCRIPT: ([1], [1], None), "b": ([1], [1], None)}, SCRIPT, SCRIPT)

@@ -10,15 +10,15 @@ import pytest
 from test_end_to_end import metrics
 
 import score_sde
-from score_sde import checkpoints
-from score_sde import workdir as wd
+from score_sde.cli.main import main
 from score_sde.errors import UsageError
-from score_sde.evaluate import evaluate, sample
-from score_sde.main import main
+from score_sde.evaluation.evaluate import evaluate, sample
+from score_sde.io import checkpoints
+from score_sde.io import workdir as wd
 from score_sde.metrics import at_the_ends, compared
 from score_sde.paths import PROCESSES
 from score_sde.process import before_noise
-from score_sde.training import train
+from score_sde.training.run import train
 from score_sde.weights import LikelihoodWeight
 
 pytestmark = pytest.mark.usefixtures("one_block", "compiled_once")

@@ -12,11 +12,12 @@ import pytest
 from PIL import Image, ImageFile
 from test_data import prepare
 
-from score_sde import data, page, pytorch_files
+from score_sde import data
 from score_sde.data import records
 from score_sde.data.decoding import MAX_PIXELS, decode
 from score_sde.data.sources import Stored
 from score_sde.errors import UsageError
+from score_sde.io import html_page, pytorch_files
 
 PACKAGE = Path(__file__).parent.parent / "score_sde"
 FILES = sorted(PACKAGE.rglob("*.py"))
@@ -138,7 +139,7 @@ def test_the_digits_page_shows_its_values_as_text(tmp_path, tiny_config, monkeyp
     report = pytest.importorskip("experiments.digits.report")
     from experiments.digits import conditional
 
-    monkeypatch.setattr(page, "picture", lambda *args, **kwargs: "")
+    monkeypatch.setattr(html_page, "picture", lambda *args, **kwargs: "")
     config = tiny_config()
     config.sampling.update(predictor=SCRIPT, corrector=SCRIPT)
     config.data.data_dir = SCRIPT

@@ -16,8 +16,11 @@ import pytest
 from older_workdir import ADDED, OTHERWISE, older
 
 from configs.presets import compose, ddpmpp, digits, small, vp
-from score_sde import build, dequantization, ema, likelihood, paths, recipe, sampling, sde, times, weights
-from score_sde.command_line import parse
+from score_sde import ema, likelihood, paths, sampling, sde, times, weights
+from score_sde.cli.command_line import parse
+from score_sde.cli.describe import planned_nfe
+from score_sde.cli.main import main, program_flags
+from score_sde.conditioning.posterior import METHODS
 from score_sde.config import (
     ARGUMENTS,
     FREE_SECTIONS,
@@ -34,15 +37,14 @@ from score_sde.config import (
     is_nullable,
 )
 from score_sde.config.explanation import explained, page
-from score_sde.controllable.posterior import METHODS
 from score_sde.data import DATASETS, dataset
-from score_sde.describe import planned_nfe
 from score_sde.errors import UsageError
-from score_sde.main import main, program_flags
+from score_sde.io.workdir import flatten
+from score_sde.likelihood import dequantization
 from score_sde.models import CLASSIFIERS, ENCODERS, MODELS, PRECISIONS
 from score_sde.parameterization import NOISE_CONDS, PARAMETERIZATIONS
-from score_sde.pieces import arguments_of, construct
-from score_sde.workdir import flatten
+from score_sde.training import build, recipe
+from score_sde.training.pieces import arguments_of, construct
 
 ROOT = Path(__file__).parent.parent
 CONFIG = "configs/vp/digits_ddpmpp_continuous.py"

@@ -3,7 +3,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from score_sde.ema import Constant
-from score_sde.state import adam, apply_gradients, initial_state
+from score_sde.training.state import adam, apply_gradients, initial_state
 
 PARAMS = {"w": jnp.array([1.0, -2.0, 3.0])}
 

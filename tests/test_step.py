@@ -12,12 +12,13 @@ import optax
 import pytest
 
 from configs.vp.digits_ddpmpp_continuous import get_config
-from score_sde import backend, training
-from score_sde.build import Experiment
 from score_sde.errors import UsageError
 from score_sde.models import DDPM, PRECISIONS, NCSNpp, NCSNv2, WideResnet
 from score_sde.models.layers import GroupNorm
 from score_sde.randomness import batch_keys, keep_mask
+from score_sde.runtime import backend
+from score_sde.training import run as training
+from score_sde.training.build import Experiment
 
 PIXELS = np.random.default_rng(0).integers(0, 256, (16, 8, 8, 1)).astype(np.uint8)
 

@@ -35,8 +35,8 @@ from experiments.sweep.local import Local
 from experiments.sweep.run import commands, halved
 from experiments.sweep.runs import plan, resolve
 from experiments.sweep.space import Space
-from score_sde import workdir
 from score_sde.errors import UsageError
+from score_sde.io import workdir
 
 ROOT = Path(__file__).parent.parent
 FAKE = (sys.executable, "-S", str(ROOT / "tests" / "fake_program.py"))

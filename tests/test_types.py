@@ -5,11 +5,10 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from score_sde import dequantization, images
-from score_sde.build import Dequantizing, Experiment
-from score_sde.controllable import GUIDES, Average, Blur, Inpaint, Observation, Options, Sense, particles, projection
-from score_sde.likelihood import DIVERGENCES, bits_per_dim
-from score_sde.likelihood_bound import likelihood_bound
+from score_sde import images
+from score_sde.conditioning import GUIDES, Average, Blur, Inpaint, Observation, Options, Sense, particles, projection
+from score_sde.likelihood import DIVERGENCES, bits_per_dim, dequantization
+from score_sde.likelihood.bound import likelihood_bound
 from score_sde.models import DDPM, Dequantizer, NCSNpp, WideResnet
 from score_sde.oracles import Empirical, Gaussian, Mixture
 from score_sde.paths import Cosine
@@ -17,7 +16,8 @@ from score_sde.randomness import keep_mask
 from score_sde.sampling import CORRECTORS, PREDICTORS, SAMPLERS
 from score_sde.sde import VE, VP, SubVP
 from score_sde.times import TIMES
-from score_sde.training import train_step
+from score_sde.training.build import Dequantizing, Experiment
+from score_sde.training.run import train_step
 
 N, SHAPE = 2, (4, 4, 3)
 KEYS = jax.ShapeDtypeStruct((N,), jax.random.key(0).dtype)

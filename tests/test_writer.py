@@ -7,8 +7,8 @@ import types
 import numpy as np
 import pytest
 
-from score_sde import writer as module
-from score_sde.writer import Writer
+from score_sde.io import metrics_log as module
+from score_sde.io.metrics_log import Writer
 
 DISABLED = {"mode": "disabled", "project": "p", "name": "", "id": "1"}
 

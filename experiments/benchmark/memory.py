@@ -8,9 +8,9 @@ from pathlib import Path
 from typing import Any
 
 from configs.ve import celebahq_256_ncsnpp_continuous, celebahq_ncsnpp_continuous
-from score_sde.build import Experiment
-from score_sde.describe import kept_bytes
-from score_sde.memory import USABLE, tree_bytes
+from score_sde.cli.describe import kept_bytes
+from score_sde.runtime.memory import USABLE, tree_bytes
+from score_sde.training.build import Experiment
 
 NETWORKS = {
     "NCSN++ 256x256": celebahq_256_ncsnpp_continuous.get_config,

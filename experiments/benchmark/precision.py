@@ -5,9 +5,9 @@ import statistics
 from pathlib import Path
 
 from configs.vp.digits_ddpmpp_continuous import get_config
-from score_sde import page
-from score_sde.training import train
-from score_sde.writer import read_lines
+from score_sde.io import html_page
+from score_sde.io.metrics_log import read_lines
+from score_sde.training.run import train
 
 SEEDS = (0, 1, 2)
 UPDATES, EVERY = 300, 25
@@ -31,8 +31,10 @@ def run(folder: Path) -> int:
     drawn = {
         f"{precision}, seed {seed}": (*zip(*curve, strict=True), None) for (seed, precision), curve in curves.items()
     }
-    figure = page.figure("Evaluation loss of the digits' network", page.chart(drawn, "updates", "loss", log=True))
-    page.write(folder / "precision.html", "bfloat16 against float32", page.listing(found) + figure)
+    figure = html_page.figure(
+        "Evaluation loss of the digits' network", html_page.chart(drawn, "updates", "loss", log=True)
+    )
+    html_page.write(folder / "precision.html", "bfloat16 against float32", html_page.listing(found) + figure)
     print("\n".join(f"{name}: {value}" for name, value in found.items()))
     return 0
 

@@ -4,7 +4,7 @@ from pathlib import Path
 from typing import Any
 
 from experiments.compare.report import aligned
-from score_sde import page
+from score_sde.io import html_page
 
 COLUMNS = {
     "network": "network",
@@ -38,14 +38,14 @@ def text(facts: dict[str, Any], rows: list[dict[str, Any]]) -> str:
 def write(path: Path, facts: dict[str, Any], rows: list[dict[str, Any]]) -> None:
     """The page."""
     body = [
-        page.listing({"measured on": _about(facts), "command": facts["command"]}),
-        page.table(list(COLUMNS.values()), _cells(rows)),
-        page.note(
+        html_page.listing({"measured on": _about(facts), "command": facts["command"]}),
+        html_page.table(list(COLUMNS.values()), _cells(rows)),
+        html_page.note(
             "Medians. An evaluation of train is an update. Operations are those of convolutions and matrix products, "
             "an update being three passes; memory is what the compiled program needs on a device."
         ),
     ]
-    page.write(path, "Speed", "".join(body))
+    html_page.write(path, "Speed", "".join(body))
 
 
 def _about(facts: dict[str, Any]) -> str:

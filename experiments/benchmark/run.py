@@ -17,11 +17,11 @@ from experiments.benchmark.cases import Case, cases
 from experiments.benchmark.peer import Peer
 from experiments.benchmark.report import text, write
 from experiments.benchmark.tasks import TASKS, Task, matrix_rate
-from score_sde import workdir
-from score_sde.build import Experiment
 from score_sde.errors import UsageError, one_of
+from score_sde.io import workdir
 from score_sde.models import PRECISIONS
-from score_sde.progress import bar
+from score_sde.runtime.progress import bar
+from score_sde.training.build import Experiment
 
 
 def run(

@@ -8,7 +8,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-from score_sde.progress import bar
+from score_sde.runtime.progress import bar
 
 DEVICES = (1, 2, 4, 8)
 COLLECTIVE = re.compile(r"= (.+?) (all-reduce|all-gather|reduce-scatter|all-to-all|collective-permute)(?:-start)?\(")
@@ -51,13 +51,13 @@ def measure(fsdp: int) -> dict:
     import numpy as np
 
     from configs.vp.digits_ddpmpp_continuous import get_config
-    from score_sde import parallel
-    from score_sde.build import Experiment
-    from score_sde.memory import tree_bytes
-    from score_sde.training import compiled_step
+    from score_sde.runtime import sharding
+    from score_sde.runtime.memory import tree_bytes
+    from score_sde.training.build import Experiment
+    from score_sde.training.run import compiled_step
 
     experiment = Experiment(get_config())
-    update = compiled_step(experiment, parallel.fully_sharded(experiment.state_shapes, fsdp))
+    update = compiled_step(experiment, sharding.fully_sharded(experiment.state_shapes, fsdp))
     pixels = jax.ShapeDtypeStruct((16 * jax.device_count(), *experiment.image_shape), np.uint8)
     program = update.lower(experiment.state_shapes, pixels, None).compile().as_text()
     return {"parameters": tree_bytes(experiment.param_shapes), "collectives": collectives(program)}

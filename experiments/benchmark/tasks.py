@@ -14,16 +14,17 @@ import jax.numpy as jnp
 import numpy as np
 
 from experiments.benchmark.flops import flops
-from score_sde import backend, data
-from score_sde.build import Experiment
-from score_sde.checkpoints import Checkpoints, Retention
+from score_sde import data
+from score_sde.io.checkpoints import Checkpoints, Retention
 from score_sde.likelihood import bits_per_dim
-from score_sde.memory import program_bytes, tree_bytes
-from score_sde.parallel import fully_sharded, pmap, split
 from score_sde.process import LEAST_TIME
 from score_sde.randomness import batch_keys
+from score_sde.runtime import backend
+from score_sde.runtime.memory import program_bytes, tree_bytes
+from score_sde.runtime.sharding import fully_sharded, pmap, split
 from score_sde.sampling import advance
-from score_sde.training import compiled_step
+from score_sde.training.build import Experiment
+from score_sde.training.run import compiled_step
 
 STEPS = 4  # of a sampler, in one timing
 

@@ -10,8 +10,8 @@ from typing import Any, NamedTuple
 import jax
 
 from score_sde.array_types import PyTree
-from score_sde.checkpoints import Checkpoints, steps
 from score_sde.errors import UsageError
+from score_sde.io.checkpoints import Checkpoints, steps
 
 OWN = ("launch.json",)  # holds a number drawn for each run
 WORKING = ("*.tmp", "*.lock")  # of a process at work

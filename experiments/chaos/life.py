@@ -13,8 +13,8 @@ from typing import NamedTuple
 
 import numpy as np
 
-from score_sde.checkpoints import steps
 from score_sde.errors import UsageError
+from score_sde.io.checkpoints import steps
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 CONFIG = Path(__file__).with_name("config.py")

@@ -29,14 +29,14 @@ from experiments.chaos.life import (
     pictures,
     saving,
 )
-from score_sde import workdir
 from score_sde.array_types import PyTree
-from score_sde.build import Experiment
-from score_sde.checkpoints import on_host
-from score_sde.command_line import parse
+from score_sde.cli.command_line import parse
+from score_sde.cli.main import program_flags
 from score_sde.errors import UsageError
-from score_sde.main import program_flags
-from score_sde.progress import bar
+from score_sde.io import workdir
+from score_sde.io.checkpoints import on_host
+from score_sde.runtime.progress import bar
+from score_sde.training.build import Experiment
 
 COLUMNS = ("life", "phase", "aimed at", "hit", "went on from", "lost", "equal")
 

@@ -5,7 +5,7 @@ import sys
 from pathlib import Path
 
 from experiments.compare.run import compare
-from score_sde.errors import exit_status
+from score_sde.runtime.preemption import exit_status
 
 
 def main(argv: list[str] | None = None) -> int:

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from experiments.compare.runs import Run
-from score_sde.page import Curve
+from score_sde.io.html_page import Curve
 
 AXES = ("updates", "images seen", "hours")
 PAUSE = 10  # times what updates take at the median, from which on time between two lines is none of the run's

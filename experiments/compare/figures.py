@@ -5,11 +5,11 @@ from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 from experiments.compare.runs import Run, differing, is_place
-from score_sde import workdir
 from score_sde.config import FREE_SECTIONS
+from score_sde.evaluation.report import LABELS, figures, text
+from score_sde.io import workdir
+from score_sde.io.html_page import Curve
 from score_sde.models import CLASSIFIERS
-from score_sde.page import Curve
-from score_sde.report import LABELS, figures, text
 
 LOSS, BITS_PER_DIM, BOUND = (LABELS[name] for name in ("loss", "bits_per_dim", "bits_per_dim_bound"))
 OBJECTIVE = ("training.continuous", "training.likelihood_weighting", "training.reduce_mean")

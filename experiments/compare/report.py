@@ -8,8 +8,9 @@ import numpy as np
 from experiments.compare import curves, figures
 from experiments.compare.runs import Run, differences, differing
 from experiments.compare.samples import Drawn
-from score_sde import checkpoints, images, page
+from score_sde import images
 from score_sde.array_types import Pixels
+from score_sde.io import checkpoints, html_page
 
 EACH = 64  # pixels of the page that an image is wide, if it is smaller
 COLUMNS = 16  # of the sheet of all runs
@@ -39,7 +40,7 @@ def write(out: Path, runs: Sequence[Run], drawn: Sequence[Drawn] = (), missing: 
     body += ["<h2>Evaluations</h2>", *_evaluations(runs, found)]
     if drawn or missing:
         body += ["<h2>Samples</h2>", *_samples(drawn, missing or {})]
-    page.write(out, f"Comparison of {', '.join(run.name for run in runs)}", "\n".join(body), "--out")
+    html_page.write(out, f"Comparison of {', '.join(run.name for run in runs)}", "\n".join(body), "--out")
 
 
 def text(runs: Sequence[Run]) -> str:
@@ -65,7 +66,7 @@ def aligned(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
 
 def _table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     """As wide as it is, whatever the page's width."""
-    return f'<div class="wide">{page.table(head, rows)}</div>'
+    return f'<div class="wide">{html_page.table(head, rows)}</div>'
 
 
 def _overview(runs: Sequence[Run]) -> tuple[list[str], list[list[str]]]:
@@ -80,72 +81,76 @@ def _overview(runs: Sequence[Run]) -> tuple[list[str], list[list[str]]]:
 def _configs(runs: Sequence[Run]) -> list[str]:
     moving, places = differences(runs)
     head = ["config", *(run.name for run in runs)]
-    body = [_table(head, moving)] if moving else [page.note("Nothing differs that could move a number.")]
+    body = [_table(head, moving)] if moving else [html_page.note("Nothing differs that could move a number.")]
     if places:
-        body += [page.note("Where files are, and what else moves no number:"), _table(head, places)]
+        body += [html_page.note("Where files are, and what else moves no number:"), _table(head, places)]
     return body
 
 
 def _metrics(runs: Sequence[Run]) -> list[str]:
     names = curves.scalars(runs)
     if not names:
-        return [page.note("No run has metrics.")]
+        return [html_page.note("No run has metrics.")]
     body = []
     unlike = figures.unlike(figures.LOSS, [run.config for run in runs])
     if unlike and any("loss" in name for name in names):
         body.append(
-            page.note(f"Losses are not comparable between all of these runs, which differ in {', '.join(unlike)}.")
+            html_page.note(f"Losses are not comparable between all of these runs, which differ in {', '.join(unlike)}.")
         )
-    charts = [page.figure(f"{name} against {axis}", _chart(runs, name, axis)) for name in names for axis in curves.AXES]
+    charts = [
+        html_page.figure(f"{name} against {axis}", _chart(runs, name, axis)) for name in names for axis in curves.AXES
+    ]
     body.append(f'<div class="charts">{"".join(charts)}</div>')
-    return [*body, page.note(HOURS.format(pause=curves.PAUSE, points=curves.POINTS))]
+    return [*body, html_page.note(HOURS.format(pause=curves.PAUSE, points=curves.POINTS))]
 
 
 def _chart(runs: Sequence[Run], name: str, axis: str) -> str:
     of_runs = {run.name: curves.curve(run, name, axis) for run in runs}
     y = np.concatenate([y for _, y, _ in of_runs.values()])
     y = y[np.isfinite(y)]
-    return page.chart(of_runs, axis, name, log=bool(len(y) and y.min() > 0 and y.max() > 10 * y.min()), size=CHART)
+    return html_page.chart(of_runs, axis, name, log=bool(len(y) and y.min() > 0 and y.max() > 10 * y.min()), size=CHART)
 
 
 def _evaluations(runs: Sequence[Run], found: Sequence[figures.Evaluation]) -> list[str]:
     if not any(each.checkpoints for each in found):
-        return [page.note("No run has an evaluation: --mode=eval makes one.")]
+        return [html_page.note("No run has an evaluation: --mode=eval makes one.")]
     body = [
-        page.note("Last checkpoints, EMA weights. ± is one standard error. Distances are named with their protocol."),
+        html_page.note(
+            "Last checkpoints, EMA weights. ± is one standard error. Distances are named with their protocol."
+        ),
         _table(["", *(each.column for each in found)], figures.table(found)),
     ]
     others, rows = figures.against_first(found)
     if rows:
-        body += [page.note(DIFFERENCES.format(first=runs[0].name)), _table(["difference", *others], rows)]
+        body += [html_page.note(DIFFERENCES.format(first=runs[0].name)), _table(["difference", *others], rows)]
     evaluated = [each.column for each in found if each.checkpoints]
     if options := figures.options(found):
-        body += [page.note("How the evaluations differ:"), _table(["config", *evaluated], options)]
+        body += [html_page.note("How the evaluations differ:"), _table(["config", *evaluated], options)]
     protocols = figures.protocols(found)
     if len(protocols) > 1:
         text = "Distances of different protocols do not compare. The protocols differ in:"
-        body += [page.note(text), _table(["", *protocols], differing(list(protocols.values())))]
+        body += [html_page.note(text), _table(["", *protocols], differing(list(protocols.values())))]
     if charts := [_over_checkpoints(*named) for named in figures.over_checkpoints(found).items()]:
         body += ["<h2>Over checkpoints</h2>", f'<div class="charts">{"".join(charts)}</div>']
     return body
 
 
-def _over_checkpoints(name: str, of_columns: dict[str, page.Curve]) -> str:
+def _over_checkpoints(name: str, of_columns: dict[str, html_page.Curve]) -> str:
     short = name.split("[")[0]  # of distances: their features and protocol are in the caption
-    return page.figure(f"{name}, ± two standard errors", page.chart(of_columns, "step", short, size=CHART))
+    return html_page.figure(f"{name}, ± two standard errors", html_page.chart(of_columns, "step", short, size=CHART))
 
 
 def _samples(drawn: Sequence[Drawn], missing: dict[str, str]) -> list[str]:
-    body = [page.note(f"No samples of {run}: {reason}") for run, reason in missing.items()]
-    sheets = [page.figure(f"{each.run}: {each.about}", _sheet(each.pixels)) for each in drawn]
+    body = [html_page.note(f"No samples of {run}: {reason}") for run, reason in missing.items()]
+    sheets = [html_page.figure(f"{each.run}: {each.about}", _sheet(each.pixels)) for each in drawn]
     body.append(f'<div class="grids">{"".join(sheets)}</div>')
     shapes = dict.fromkeys(each.pixels.shape[1:] for each in drawn)
     if len(shapes) > 1:
-        body.append(page.note("Images of different shapes do not stand in one sheet."))
+        body.append(html_page.note("Images of different shapes do not stand in one sheet."))
     for shape in shapes:
         same = [each for each in drawn if each.pixels.shape[1:] == shape]
         if len(same) > 1:
-            body += [page.note(SAME_NOISE), *_side_by_side(same)]
+            body += [html_page.note(SAME_NOISE), *_side_by_side(same)]
     return body
 
 
@@ -157,9 +162,9 @@ def _side_by_side(drawn: Sequence[Drawn]) -> list[str]:
         pixels = np.concatenate([each.pixels[start : start + COLUMNS] for each in drawn])
         columns = len(pixels) // len(drawn)
         caption = f"Samples {start} to {start + columns - 1}; rows from the top: {rows}"
-        sheets.append(page.figure(caption, _sheet(pixels, columns)))
+        sheets.append(html_page.figure(caption, _sheet(pixels, columns)))
     return sheets
 
 
 def _sheet(pixels: Pixels, columns: int | None = None) -> str:
-    return page.picture(images.grid(pixels, columns), max(1, EACH // pixels.shape[2]))
+    return html_page.picture(images.grid(pixels, columns), max(1, EACH // pixels.shape[2]))

@@ -5,10 +5,10 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from score_sde import workdir
 from score_sde.config import PLACES
 from score_sde.errors import UsageError
-from score_sde.writer import read_lines
+from score_sde.io import workdir
+from score_sde.io.metrics_log import read_lines
 
 ELSEWHERE = (*PLACES, "metrics.statistics")  # the latter is told by a protocol's fingerprint
 DIGITS = 12  # of a digest of data

@@ -11,8 +11,8 @@ from experiments.compare.runs import Run
 from score_sde import images
 from score_sde.array_types import Pixels
 from score_sde.errors import UsageError, warn
-from score_sde.progress import bar, reporter
 from score_sde.randomness import batch_keys
+from score_sde.runtime.progress import bar, reporter
 
 
 class Drawn(NamedTuple):

@@ -9,14 +9,14 @@ import numpy as np
 from experiments.digits.config import CLASSIFIERS, get_classifier
 from experiments.digits.config import get_config as get_score
 from score_sde import images
-from score_sde.controllable.conditions import observation_of
+from score_sde.conditioning.grammar import observation_of
 from score_sde.data import Source
-from score_sde.pretrained import Pretrained, load
-from score_sde.progress import bar, reporter
+from score_sde.evaluation.inverse_problems import reconstruct, sheet
+from score_sde.inference.pretrained import Pretrained, load
+from score_sde.io.result_cache import Arrays
 from score_sde.randomness import Stream, sample_keys, stream
-from score_sde.reconstruct import reconstruct, sheet
-from score_sde.rounds import Arrays
-from score_sde.training import train
+from score_sde.runtime.progress import bar, reporter
+from score_sde.training.run import train
 
 EACH = 20  # samples of each class
 SCALE = 4.0  # of the classifier's guidance

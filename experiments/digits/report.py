@@ -11,10 +11,11 @@ import jax
 import numpy as np
 
 from experiments.digits.conditional import EACH, FILLED, SAMPLER, SCALE, STEPS, Halves, OfClasses
-from score_sde import images, page, workdir
-from score_sde.pretrained import Pretrained
-from score_sde.report import baselines, figures
-from score_sde.report import text as page_text
+from score_sde import images
+from score_sde.evaluation.report import baselines, figures
+from score_sde.evaluation.report import text as page_text
+from score_sde.inference.pretrained import Pretrained
+from score_sde.io import html_page, workdir
 
 TIMES = 10  # columns of the trajectory
 NAMES = {"pc": "Predictor-corrector", "ode": "Probability-flow ODE"}
@@ -46,13 +47,13 @@ def write_report(
     devices = ", ".join(f"{device.platform} ({device.device_kind})" for device in jax.devices())
     body = BODY.format(
         step=model.step,
-        grids="".join(page.figure(name, page.picture(images.grid(pixels, 10))) for name, pixels in grids),
-        trajectory=page.picture(images.grid(trajectory, TIMES), magnify=6),
+        grids="".join(html_page.figure(name, html_page.picture(images.grid(pixels, 10))) for name, pixels in grids),
+        trajectory=html_page.picture(images.grid(trajectory, TIMES), magnify=6),
         bpd=f"{bpd['mean']:.3f} ± {bpd['standard_error']:.3f}",
         bpd_note=f"{bpd['images']} held-out images, {bpd['repeats']} pass(es) with fresh dequantisation noise and "
         f"Rademacher probes, rtol = atol = {config.eval.rtol:g}; {bpd['nfe']:.0f} evaluations on average. "
         "The error is one standard error over images.",
-        samplers=page.table(
+        samplers=html_page.table(
             ["sampler", "settings", "network evaluations", "seconds", "images/s"],
             [_row(sampler, config) for sampler in samplers],
         ),
@@ -63,10 +64,10 @@ def write_report(
         halves=_halves(halves),
         figures=_figures(measured),
         loss=_loss_curves(metrics),
-        versions=page.listing(workdir.versions()),
-        settings=page.listing(workdir.flatten(config.to_dict())),
+        versions=html_page.listing(workdir.versions()),
+        settings=html_page.listing(workdir.flatten(config.to_dict())),
     )
-    page.write(folder / "report.html", title, body)
+    html_page.write(folder / "report.html", title, body)
     return folder / "report.html"
 
 
@@ -89,16 +90,18 @@ def _describe(method: str, config) -> str:
 def _classes(found: OfClasses) -> str:
     """Ten samples of each class in a row of its own, and what the judge takes them for."""
     shown = found.pixels.reshape(10, EACH, *found.pixels.shape[1:])[:, :10]
-    grid = page.figure("Asked for: 0 in the first row, 9 in the last", page.picture(images.grid(_merged(shown), 10), 5))
+    grid = html_page.figure(
+        "Asked for: 0 in the first row, 9 in the last", html_page.picture(images.grid(_merged(shown), 10), 5)
+    )
     rows = [[str(number), *(str(n) if n else "" for n in row)] for number, row in enumerate(found.confusion)]
-    confusion = page.table(["asked for \\ recognised", *map(str, range(10))], rows)
+    confusion = html_page.table(["asked for \\ recognised", *map(str, range(10))], rows)
     text = (
         f"{EACH} samples of each class by the gradient of a noise-conditional classifier, scale {SCALE:g}, "
         f"{SAMPLER['method']}, {found.nfe:g} evaluations. Whether they show it is judged by scikit-learn's "
         f"support-vector machine, trained on real digits only and right about {found.judge:.1%} of the held-out ones."
     )
     accuracy = f'<p class="figure">{found.accuracy:.1%} ± {found.standard_error:.1%} recognised</p>'
-    return f'<div class="grids">{grid}<div>{accuracy}{confusion}</div></div>{page.note(text)}'
+    return f'<div class="grids">{grid}<div>{accuracy}{confusion}</div></div>{html_page.note(text)}'
 
 
 def _halves(found: Halves) -> str:
@@ -108,7 +111,7 @@ def _halves(found: Halves) -> str:
         f"projection, {STEPS} evaluations). PSNR of samples {psnr} dB, of their mean {mean} dB; spread {spread}, of "
         "pixels in [0, 1]. Errors are over images. What is known comes back as it was."
     )
-    return page.picture(found.sheet, 1) + page.note(text)
+    return html_page.picture(found.sheet, 1) + html_page.note(text)
 
 
 def _figures(measured: dict[str, dict[str, Any]]) -> str:
@@ -117,8 +120,8 @@ def _figures(measured: dict[str, dict[str, Any]]) -> str:
     rows = {name: figures(entry) for name, entry in entries.items()} | baselines(list(entries.values()))
     names = list(dict.fromkeys(name for of in rows.values() for name in of))
     head = ["samples", *(name.split("[")[0].replace("_", " ") for name in names)]
-    table = page.table(head, [[row, *(page_text(of.get(name)) for name in names)] for row, of in rows.items()])
-    warnings = [page.note(f"Warning: {of['warning']}") for of in measured.values() if "warning" in of]
+    table = html_page.table(head, [[row, *(page_text(of.get(name)) for name in names)] for row, of in rows.items()])
+    warnings = [html_page.note(f"Warning: {of['warning']}") for of in measured.values() if "warning" in of]
     return table + "".join(warnings)
 
 
@@ -131,7 +134,7 @@ def _loss_curves(metrics: list[dict[str, float]]) -> str:
     for name, label in (("training_loss", "training, one batch"), ("eval_loss", "held out, EMA weights, one batch")):
         points = [(line["step"], line[name]) for line in metrics if name in line]
         curves[label] = (*zip(*points, strict=True), None)
-    return page.chart(curves, "step", "denoising loss an element", log=True)
+    return html_page.chart(curves, "step", "denoising loss an element", log=True)
 
 
 BODY = """\

@@ -12,15 +12,16 @@ import numpy as np
 from experiments.digits import conditional
 from experiments.digits.config import SCHEDULE, get_config
 from experiments.digits.report import TIMES, SamplerResult, write_report
-from score_sde import images, measures
+from score_sde import images
 from score_sde.array_types import Keys
 from score_sde.errors import UsageError
-from score_sde.evaluate import bits_per_dim
-from score_sde.pretrained import Pretrained, load
-from score_sde.progress import bar, reporter
+from score_sde.evaluation import sample_metrics
+from score_sde.evaluation.evaluate import bits_per_dim
+from score_sde.inference.pretrained import Pretrained, load
 from score_sde.randomness import Stream, sample_keys, stream
+from score_sde.runtime.progress import bar, reporter
 from score_sde.sampling import advance
-from score_sde.training import load_data, train
+from score_sde.training.run import load_data, train
 
 SAMPLES = 40
 TRAJECTORIES = 8
@@ -60,7 +61,7 @@ def _measured(workdir: Path, samplers: list[SamplerResult]) -> dict[str, dict[st
     """What is told of each sampler's samples as "metrics", by the sampler's name."""
     config = get_config()
     config.data.data_dir, config.metrics.dir = str(workdir.parent / "tensorflow_datasets"), str(workdir / "features")
-    measure = measures.measure(config)
+    measure = sample_metrics.measure(config)
     return {each.name: measure(measure.features.of(each.pixels), {"sampler": each.name}) for each in samplers}
 
 

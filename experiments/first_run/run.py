@@ -9,8 +9,9 @@ import numpy as np
 
 import score_sde
 from experiments.first_run.config import get_config
-from score_sde import files, images, metrics
-from score_sde.training import load_data, train
+from score_sde import images, metrics
+from score_sde.io import atomic_files
+from score_sde.training.run import load_data, train
 
 SAMPLERS = {
     "dpmpp_2m": dict(num_steps=20),
@@ -41,6 +42,6 @@ def run(workdir: Path, data_dir: str, sde: str = "vp") -> None:
     for name, share in shares.items():
         print(f"{name:40} {share:.3f} of the numbers are 0 or 255")
     picture = images.grid(np.concatenate(sheet), COLUMNS)
-    files.replace(workdir / "samples.png", lambda file: images.write_png(file, picture, 3))
-    files.replace(workdir / "figures.json", lambda file: file.write(json.dumps(shares, indent=2).encode()))
+    atomic_files.replace(workdir / "samples.png", lambda file: images.write_png(file, picture, 3))
+    atomic_files.replace(workdir / "figures.json", lambda file: file.write(json.dumps(shares, indent=2).encode()))
     print(f"{workdir / 'samples.png'}: a row of data, then for each sampler one without clipping and one with")

@@ -13,14 +13,14 @@ from scipy.integrate import solve_ivp
 
 from score_sde import images
 from score_sde.errors import UsageError
+from score_sde.inference.pretrained import Pretrained, load
 from score_sde.likelihood import bits_per_dim, hutchinson
-from score_sde.pretrained import Pretrained, load
 from score_sde.process import LEAST_TIME
-from score_sde.progress import bar
 from score_sde.randomness import Stream, rademacher, sample_keys, stream
+from score_sde.runtime.progress import bar
 from score_sde.sampling import advance
 from score_sde.sampling.probability_flow import drift, probability_flow
-from score_sde.training import load_data
+from score_sde.training.run import load_data
 
 
 def run(workdir: Path, batch: int, rounds: int, tolerance: float) -> int:

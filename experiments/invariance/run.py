@@ -5,7 +5,7 @@ import tempfile
 from pathlib import Path
 
 from experiments.invariance.cases import CASES, REFERENCE, difference, missed, run
-from score_sde.progress import bar
+from score_sde.runtime.progress import bar
 
 
 def table() -> int:

@@ -12,18 +12,18 @@ import jax.numpy as jnp
 import numpy as np
 
 from configs.vp.digits_ddpmpp_continuous import get_config
-from score_sde import backend, parallel
 from score_sde.array_types import PyTree
-from score_sde.build import Experiment
-from score_sde.checkpoints import Checkpoints, Retention
-from score_sde.errors import exit_status
+from score_sde.io.checkpoints import Checkpoints, Retention
 from score_sde.likelihood import bits_per_dim
 from score_sde.oracles import Gaussian
-from score_sde.processes import together
-from score_sde.progress import Runner
 from score_sde.randomness import sample_keys
-from score_sde.state import TrainState
-from score_sde.training import train_step
+from score_sde.runtime import backend, sharding
+from score_sde.runtime.multihost import together
+from score_sde.runtime.preemption import exit_status
+from score_sde.sampling.runner import Runner
+from score_sde.training.build import Experiment
+from score_sde.training.run import train_step
+from score_sde.training.state import TrainState
 
 SAMPLES = 16
 STEPS, SAVED = 4, 2  # updates, and those made before the checkpoint
@@ -54,7 +54,7 @@ def measure(fsdp: int, batch: int, save: Path | None, restore: Path | None) -> d
     score_fn = Gaussian(np.full(parts.image_shape, 0.3), 0.25).model(parts.sde)
     likelihood = Runner(lambda _: bits_per_dim(parts.sde, score_fn, offset_bits=0))
     bits = _rounds_of(likelihood, state.params, keys[:11], noise[:11], min(batch, 11))  # which no devices divide
-    whole = parallel.pmap(lambda params: params, in_axes=(None,), out_axes=None)(state.params)
+    whole = sharding.pmap(lambda params: params, in_axes=(None,), out_axes=None)(state.params)
     return {
         "noise": noise,
         "losses": np.array(losses),
@@ -71,21 +71,21 @@ def _train(
     parts: Experiment, fsdp: int, save: Path | None, restore: Path | None
 ) -> tuple[TrainState, list[float], int]:
     """The state after STEPS updates, the losses of those made here, the bytes of its arguments on each device."""
-    parallel.check_groups(fsdp)
+    sharding.check_groups(fsdp)
     shapes = jax.eval_shape(parts.init_state)
-    placement = parallel.fully_sharded(shapes, fsdp)
-    step = parallel.pmap(train_step(parts), in_axes=(placement, 0), out_axes=(placement, None), donate_argnums=(0,))
+    placement = sharding.fully_sharded(shapes, fsdp)
+    step = sharding.pmap(train_step(parts), in_axes=(placement, 0), out_axes=(placement, None), donate_argnums=(0,))
     if restore:
         like = jax.tree.map(lambda s, p: jax.ShapeDtypeStruct(s.shape, s.dtype, sharding=p), shapes, placement)
         with Checkpoints(restore) as saved:
             state = saved.load(SAVED, like)
     else:
         state = backend.program(parts.init_state, out_shardings=placement)()
-    (pixels,) = parallel.split(PIXELS[0])
+    (pixels,) = sharding.split(PIXELS[0])
     compiled = step.lower(state, pixels).compile()
     losses = []
     for number in range(SAVED if restore else 0, STEPS):
-        state, loss = compiled(state, *parallel.split(PIXELS[number]))
+        state, loss = compiled(state, *sharding.split(PIXELS[number]))
         losses.append(float(loss))
         if save and number + 1 == SAVED:
             with Checkpoints(save, Retention()) as saved:
@@ -116,7 +116,7 @@ def main(argv: list[str]) -> None:
     arguments = parser.parse_args(argv[1:])
     with together(arguments.coordinator, arguments.num_processes, arguments.process_id):
         result = measure(arguments.fsdp, arguments.batch, arguments.save, arguments.restore)
-        if parallel.is_first():
+        if sharding.is_first():
             np.savez(arguments.out, **result)
 
 

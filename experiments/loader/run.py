@@ -15,11 +15,12 @@ import jax.numpy as jnp
 import numpy as np
 
 from experiments.loader.pictures import LARGE, SMALL, sources
-from score_sde import data, parallel
-from score_sde.build import Experiment
+from score_sde import data
 from score_sde.errors import UsageError
-from score_sde.progress import bar
-from score_sde.training import train_step
+from score_sde.runtime import sharding
+from score_sde.runtime.progress import bar
+from score_sde.training.build import Experiment
+from score_sde.training.run import train_step
 
 BATCH = 128
 IMAGES = {"in memory": 50_000, "ArrayRecord": 8192, "folder of PNG": 4096, "folder of JPEG": 512}
@@ -85,9 +86,9 @@ def _consumption(path: Path, batch: int) -> Callable[[], int]:
     module = importlib.util.module_from_spec(specification)
     specification.loader.exec_module(module)
     experiment = Experiment(module.get_config())
-    update = parallel.pmap(train_step(experiment), in_axes=(None, 0), out_axes=(None, None), donate_argnums=(0,))
-    state = parallel.pmap(experiment.init_state, in_axes=(), out_axes=None)()  # as an update gives it: one compilation
-    (pixels,) = parallel.split(np.zeros((batch, *experiment.image_shape), np.uint8))
+    update = sharding.pmap(train_step(experiment), in_axes=(None, 0), out_axes=(None, None), donate_argnums=(0,))
+    state = sharding.pmap(experiment.init_state, in_axes=(), out_axes=None)()  # as an update gives it: one compilation
+    (pixels,) = sharding.split(np.zeros((batch, *experiment.image_shape), np.uint8))
 
     def step() -> int:
         nonlocal state

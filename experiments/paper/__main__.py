@@ -7,7 +7,8 @@ from pathlib import Path
 from experiments.paper.run import table
 from experiments.paper.tables import SCALES, TABLES
 from experiments.sweep.run import LAUNCHERS, launcher, named
-from score_sde.errors import UsageError, exit_status
+from score_sde.errors import UsageError
+from score_sde.runtime.preemption import exit_status
 
 parser = argparse.ArgumentParser(prog="python -m experiments.paper", description=__doc__)
 parser.add_argument("table", choices=TABLES)

@@ -9,7 +9,7 @@ from experiments.paper import toy
 from experiments.paper.cells import SHORT, Table, Verdict
 from experiments.sweep.results import text
 from experiments.sweep.run import show
-from score_sde import page, workdir
+from score_sde.io import html_page, workdir
 
 if TYPE_CHECKING:
     from experiments.paper.run import Filled
@@ -78,29 +78,29 @@ def write(
         paper = f" ({each.cell.paper})" if each.cell.paper else ""
         return (NOT_RUN if each.ours is None else text(each.ours)) + paper
 
-    body = [page.note(whole.about)] + ([page.note(AT_TOY_SCALE)] if scale == "toy" else [])
-    body += [page.note(f"{INTERVALS} In brackets the paper's number.")]
-    body.append(page.table(["", *columns], [[row, *(cell(row, column) for column in columns)] for row in rows]))
+    body = [html_page.note(whole.about)] + ([html_page.note(AT_TOY_SCALE)] if scale == "toy" else [])
+    body += [html_page.note(f"{INTERVALS} In brackets the paper's number.")]
+    body.append(html_page.table(["", *columns], [[row, *(cell(row, column) for column in columns)] for row in rows]))
     if whole.curve and (curves := _curves(filled)):
-        chart = page.chart(curves, "network evaluations", "distance", log=True, log_x=True)
-        body.append(page.figure("distance, with 95 % intervals", chart))
+        chart = html_page.chart(curves, "network evaluations", "distance", log=True, log_x=True)
+        body.append(html_page.figure("distance, with 95 % intervals", chart))
     if verdicts:
         body.append("<h2>What the paper finds</h2>")
         lines = [[verdict.word, verdict.claim + _counts(verdict)] for verdict in verdicts]
-        body.append(page.table(["", "claim"], lines))
+        body.append(html_page.table(["", "claim"], lines))
         for verdict in verdicts:
             body.append(
                 f"<h3>{html.escape(verdict.claim)}</h3><pre>{html.escape(chr(10).join(verdict.differences))}</pre>"
             )
-    sheets = {each.samples: page.figure(f"{each.cell.row}, {each.cell.column}", each.samples) for each in filled}
+    sheets = {each.samples: html_page.figure(f"{each.cell.row}, {each.cell.column}", each.samples) for each in filled}
     if drawn := [sheet for element, sheet in sheets.items() if element]:
         body += ["<h2>Samples</h2>", f'<div class="grids">{"".join(drawn)}</div>']
-    body += ["<h2>Cells</h2>", page.table(list(HEAD), [cells(each) for each in filled])]
+    body += ["<h2>Cells</h2>", html_page.table(list(HEAD), [cells(each) for each in filled])]
     if commands := missing(filled):
         body += ["<h2>Not run</h2>", f"<pre>{html.escape(chr(10).join(commands))}</pre>"]
-    body += ["<h2>Versions</h2>", page.listing(workdir.versions())]
+    body += ["<h2>Versions</h2>", html_page.listing(workdir.versions())]
     path = folder / f"{name}-{scale}.html"
-    page.write(path, f"{whole.title} ({scale} scale)", "\n".join(body))
+    html_page.write(path, f"{whole.title} ({scale} scale)", "\n".join(body))
     return path
 
 
@@ -108,9 +108,9 @@ def _counts(verdict: Verdict) -> str:
     return f" ({', '.join(f'{count} {word}' for word, count in verdict.counts.items() if count)})"
 
 
-def _curves(filled: Sequence["Filled"]) -> dict[str, page.Curve]:
-    """Distance against evaluations of each row; `page.chart` draws bars of twice what it is given."""
-    curves: dict[str, page.Curve] = {}
+def _curves(filled: Sequence["Filled"]) -> dict[str, html_page.Curve]:
+    """Distance against evaluations of each row; `html_page.chart` draws bars of twice what it is given."""
+    curves: dict[str, html_page.Curve] = {}
     for row in dict.fromkeys(each.cell.row for each in filled):
         points = [each for each in filled if each.cell.row == row and each.ours and each.nfe]
         points.sort(key=lambda each: each.nfe.mean)

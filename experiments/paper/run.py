@@ -17,7 +17,7 @@ from experiments.sweep.results import Figure
 from experiments.sweep.run import drive
 from experiments.sweep.runs import Job, Run
 from experiments.sweep.space import Point, Space
-from score_sde.checkpoints import steps
+from score_sde.io.checkpoints import steps
 
 PROGRAM = (sys.executable, "-m", "score_sde")
 AUTHORS = "authors"  # the folder of workdirs that were imported from the authors' checkpoints

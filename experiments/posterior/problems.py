@@ -12,7 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 import scipy.fft
 
-from score_sde.controllable import Average, Blur, Inpaint, Linear, Observation, Operator, Sense
+from score_sde.conditioning import Average, Blur, Inpaint, Linear, Observation, Operator, Sense
 from score_sde.oracles import Gaussian, Mixture, Oracle
 from score_sde.process import Process
 from score_sde.sde import VE, VP, SubVP

@@ -1,7 +1,7 @@
 r"""The exact law of a conditional sampler's output on a Gaussian: its known bias, without a sample.
 
 With a Gaussian's score, linear in x, every update is affine in x and in noise, so mean and covariance of the output
-follow a recursion over the sampler's own steps. In NumPy and float64; nothing of `score_sde.controllable` is used. Of
+follow a recursion over the sampler's own steps. In NumPy and float64; nothing of `score_sde.conditioning` is used. Of
 N(mu, C), with m and s the mean scale and std at t,
 
     score         -S^{-1} (x - m mu),     S = m^2 C + s^2 I,     xhat = mu + J (x - m mu),     J = m C S^{-1}     (1)

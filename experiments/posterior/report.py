@@ -14,7 +14,7 @@ from experiments.posterior.measure import FINITE, WITHIN, Found, Record, differe
 from experiments.posterior.problems import LEFT, STEPS
 from experiments.posterior.rows import DPS_STEP, GUIDED, PICTURED, PICTURED_SDE, PREDICTOR, Row, known_law, truth
 from experiments.truth_table import problems as closed
-from score_sde import page, workdir
+from score_sde.io import html_page, workdir
 from score_sde.oracles import Oracle
 from score_sde.randomness import sample_keys
 
@@ -108,25 +108,27 @@ def write_page(
     verdict = "Nothing misses." if not missed else f"{len(missed)} missed: {'; '.join(missed)}."
     steps = ", ".join(f"{step} on {sde}" for sde, step in DPS_STEP.items())
     parts = [
-        page.note(verdict),
-        page.note(ABOUT.format(within=WITHIN, finite=FINITE, steps=steps)),
+        html_page.note(verdict),
+        html_page.note(ABOUT.format(within=WITHIN, finite=FINITE, steps=steps)),
         "<h2>A posterior of two hidden pixels, and samples of it</h2>",
-        page.note(SCATTER.format(sde=PICTURED_SDE, steps=STEPS)),
-        page.svg(scatter(pictured)) if pictured else "",
+        html_page.note(SCATTER.format(sde=PICTURED_SDE, steps=STEPS)),
+        html_page.svg(scatter(pictured)) if pictured else "",
         "<h2>More particles</h2>",
-        page.note("Distance of the moments from those of infinitely many; bars are two standard errors."),
-        page.svg(of_particles(records)),
+        html_page.note("Distance of the moments from those of infinitely many; bars are two standard errors."),
+        html_page.svg(of_particles(records)),
         "<h2>More steps</h2>",
-        page.note("tmpd on the Gaussian: lines are the known bias, points are measured, with two standard errors."),
-        page.svg(of_steps(records)),
+        html_page.note(
+            "tmpd on the Gaussian: lines are the known bias, points are measured, with two standard errors."
+        ),
+        html_page.svg(of_steps(records)),
         "<h2>Table</h2>",
         f'<div style="overflow-x: auto; font-size: .85rem; white-space: nowrap">'
-        f"{page.table(COLUMNS, [cells(record) for record in records])}</div>",
-        page.note(f"{machine()}; {seconds:.0f} s; seeds fixed; 1 repetition."),
-        page.listing(dict(workdir.versions())),
+        f"{html_page.table(COLUMNS, [cells(record) for record in records])}</div>",
+        html_page.note(f"{machine()}; {seconds:.0f} s; seeds fixed; 1 repetition."),
+        html_page.listing(dict(workdir.versions())),
     ]
     path = folder / "report.html"
-    page.write(path, "Do conditional samplers have the conditional distribution?", "\n".join(parts))
+    html_page.write(path, "Do conditional samplers have the conditional distribution?", "\n".join(parts))
     return path
 
 
@@ -153,8 +155,8 @@ def scatter(pictured: dict[str, np.ndarray]) -> plt.Figure:
     density = marginal(data, grid)
     levels = density.max() * np.array([0.02, 0.1, 0.3, 0.6, 0.9])
     for panel, (name, x) in zip(axes.ravel(), panels.items(), strict=False):
-        panel.plot(*x[:, HIDDEN].T, ".", color=page.COLOURS[0], markersize=4.5, alpha=0.5, markeredgewidth=0)
-        panel.contour(grid, grid, density, levels=levels, colors=page.COLOURS[1], linewidths=0.9)
+        panel.plot(*x[:, HIDDEN].T, ".", color=html_page.COLOURS[0], markersize=4.5, alpha=0.5, markeredgewidth=0)
+        panel.contour(grid, grid, density, levels=levels, colors=html_page.COLOURS[1], linewidths=0.9)
         panel.set_title(name, fontsize=11, color=INK)
         panel.set(xlim=(low, high), ylim=(low, high), aspect="equal", xticks=[-1, 0, 1], yticks=[-1, 0, 1])
         panel.tick_params(colors=INK, labelsize=8)
@@ -194,7 +196,9 @@ def of_particles(records: list[Record]) -> plt.Figure:
                 x = [record.row.number * 1.09 ** (i - (len(chosen) - 1) / 2) for record in group]
                 y = [getattr(from_limit(record, own), what) for record in group]
                 bars = [2 * getattr(record.standard_error, what) for record in group]
-                style = dict(color=page.COLOURS[i], linewidth=1.2, marker="o", markersize=4, capsize=2, elinewidth=0.8)
+                style = dict(
+                    color=html_page.COLOURS[i], linewidth=1.2, marker="o", markersize=4, capsize=2, elinewidth=0.8
+                )
                 panel.errorbar(x, y, bars, label=f"{problem}, {sde}", **style)
         for panel, what in zip(panels, Found._fields, strict=True):
             panel.axhline(0, color=INK, linewidth=0.8)
@@ -211,7 +215,7 @@ def of_steps(records: list[Record]) -> plt.Figure:
     lengths = (25, 50, 100, 200, 400, 800, 1600)
     rows = [record for record in records if record.row._replace(steps=0, sde="") == Row(GUIDED, "", "tmpd", steps=0)]
     found = dict.fromkeys(record.row.sde for record in rows)
-    for colour, sde, beside in zip(page.COLOURS, found, (0.93, 1.0, 1.07), strict=False):
+    for colour, sde, beside in zip(html_page.COLOURS, found, (0.93, 1.0, 1.07), strict=False):
         known = [_bias(Row(GUIDED, sde, "tmpd", PREDICTOR, n)) for n in lengths]
         points = [record for record in rows if record.row.sde == sde]
         for panel, what in zip(axes, Found._fields, strict=True):

@@ -11,7 +11,7 @@ from experiments.posterior import recursion
 from experiments.posterior.problems import MIXTURE, PROBLEMS, STEPS, sdes
 from experiments.posterior.recursion import Law, Seen
 from score_sde.array_types import Images
-from score_sde.controllable import GUIDES, Linear, Options, classifier_guidance, extrapolation, particles, projection
+from score_sde.conditioning import GUIDES, Linear, Options, classifier_guidance, extrapolation, particles, projection
 from score_sde.oracles import Gaussian, Oracle
 from score_sde.process import Process
 from score_sde.sampling import PREDICTORS, Solver, fast_solver, predictor_corrector, probability_flow

@@ -9,7 +9,7 @@ import numpy as np
 from experiments.posterior import report
 from experiments.posterior.measure import Record, measure, missed_together
 from experiments.posterior.rows import PICTURED, PICTURED_SDE, table
-from score_sde.progress import bar
+from score_sde.runtime.progress import bar
 
 SCATTERED = 700  # samples in a panel
 

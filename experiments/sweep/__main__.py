@@ -7,7 +7,8 @@ from pathlib import Path
 from experiments.sweep import run, runs
 from experiments.sweep.definition import read
 from experiments.sweep.weights_and_biases import export
-from score_sde.errors import UsageError, exit_status
+from score_sde.errors import UsageError
+from score_sde.runtime.preemption import exit_status
 
 parser = argparse.ArgumentParser(prog="python -m experiments.sweep", description=__doc__)
 parser.add_argument("file", metavar="SWEEP.py")

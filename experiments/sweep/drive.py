@@ -12,7 +12,7 @@ from typing import Any
 from experiments.sweep import job as program
 from experiments.sweep.runs import Job, Run
 from score_sde.errors import UsageError
-from score_sde.preemption import REQUEUE, Stopped
+from score_sde.runtime.preemption import REQUEUE, Stopped
 
 USAGE = 2  # exit status of a program that was given a mistake: started again, it would say the same
 POLL_SECONDS = 0.2

@@ -17,7 +17,7 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
-from score_sde.preemption import REQUEUE
+from score_sde.runtime.preemption import REQUEUE
 
 PR_SET_PDEATHSIG = 1
 

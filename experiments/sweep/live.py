@@ -17,7 +17,7 @@ from experiments.sweep.drive import Drive, Entry, State
 from experiments.sweep.job import last_line
 from experiments.sweep.results import label
 from experiments.sweep.runs import Job, Run
-from score_sde.writer import read_lines
+from score_sde.io.metrics_log import read_lines
 
 STYLES = {State.WAITING: "dim", State.RUNNING: "bold", State.FINISHED: "green", State.FAILED: "red"}
 EVERY = 0.5  # seconds between two pictures

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 
 from experiments.sweep.results import Row, curve, label, samples, short, table, trained, varied
-from score_sde import page
+from score_sde.io import html_page
 
 INTERVALS = (
     "± is half the width of a 95 % interval: over seeds by Student's t, or with one seed over images. "
@@ -20,26 +20,29 @@ def write(folder: Path, title: str, rows: Sequence[Row], commands: Sequence[str]
     """Writes `folder`/report.html and returns its path."""
     head, lines = table(rows)
     runs = [run for row in rows for run in row.runs]
-    body = [page.note(INTERVALS), f'<div class="wide">{page.table(head, lines)}</div>']
+    body = [html_page.note(INTERVALS), f'<div class="wide">{html_page.table(head, lines)}</div>']
     if any(" [" in name for row in rows for name in row.figures):
-        body.append(page.note(APART))
+        body.append(html_page.note(APART))
     failures = [[label(row.point), sentence] for row in rows for sentence in row.failures]
     if failures:
-        body += ["<h2>Failed</h2>", page.table(["run", "why"], failures)]
+        body += ["<h2>Failed</h2>", html_page.table(["run", "why"], failures)]
     if len(rows) > 1 and (drawing := _parallel(rows)):
-        body += ["<h2>Parallel coordinates</h2>", page.figure("a line a point; dark is the best", drawing)]
+        body += ["<h2>Parallel coordinates</h2>", html_page.figure("a line a point; dark is the best", drawing)]
     curves = []
     for name in ("eval_loss", "training_loss"):
         found = {label(trained(run)): (*curve(run, name), None) for run in runs}  # a training once
         found = {key: points for key, points in found.items() if len(points[0]) > 1}
         if found:
-            curves.append(page.figure(f"{name} against updates", page.chart(found, "updates", name)))
+            curves.append(html_page.figure(f"{name} against updates", html_page.chart(found, "updates", name)))
     body += [f'<h2>Curves</h2><div class="grids">{"".join(curves)}</div>'] if curves else []
-    sheets = [page.figure(label(row.point), sheet) for row in rows[:3] if (sheet := samples(row.runs[0]))]
+    sheets = [html_page.figure(label(row.point), sheet) for row in rows[:3] if (sheet := samples(row.runs[0]))]
     body += [f'<h2>Samples of the first in the table</h2><div class="grids">{"".join(sheets)}</div>'] if sheets else []
-    body += ["<h2>Runs</h2>", page.table(["run", "workdir"], [[label(run.point), str(run.workdir)] for run in runs])]
+    body += [
+        "<h2>Runs</h2>",
+        html_page.table(["run", "workdir"], [[label(run.point), str(run.workdir)] for run in runs]),
+    ]
     body += ["<h2>Commands</h2>", f"<pre>{html.escape(chr(10).join(commands))}</pre>"]
-    page.write(folder / "report.html", title, "\n".join(body))
+    html_page.write(folder / "report.html", title, "\n".join(body))
     return folder / "report.html"
 
 
@@ -76,7 +79,7 @@ def _parallel(rows: Sequence[Row]) -> str:
     panel.set_yticks([])
     panel.set_xlim(-0.2, len(axes) - 0.5)
     panel.spines[:].set_visible(False)
-    return page.svg(drawing)
+    return html_page.svg(drawing)
 
 
 def _apart(ticks: Sequence[tuple[float, str]]) -> list[tuple[float, str]]:

@@ -11,9 +11,9 @@ from scipy import stats
 
 from experiments.sweep.runs import BUDGET, Run, is_evaluated
 from experiments.sweep.space import Point
-from score_sde import report
+from score_sde.evaluation import report
+from score_sde.io.metrics_log import read_lines
 from score_sde.metrics import fingerprint
-from score_sde.writer import read_lines
 
 LEVEL = 0.95
 BASIS = ("num_samples", "features", "weights", "statistics", "statistics_of", "pixels", "image")  # of a distance

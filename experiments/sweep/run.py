@@ -20,8 +20,8 @@ from experiments.sweep.local import Local
 from experiments.sweep.runs import Job, Run
 from experiments.sweep.slurm import Slurm
 from experiments.sweep.space import Point
-from score_sde import files
 from score_sde.errors import UsageError
+from score_sde.io import atomic_files
 
 LAUNCHERS = ("local", "slurm", "print")
 
@@ -57,9 +57,9 @@ def run(sweep: Sweep, path: Path, folder: Path, start: Any, retries: int) -> int
     path: of its file, of which a copy is kept.
     """
     first = runs.plan(sweep, folder, budget=sweep.halving and sweep.halving.budgets[0])
-    with files.locked(folder, "sweep"):
+    with atomic_files.locked(folder, "sweep"):
         text = path.read_bytes()
-        files.replace(folder / "sweep.py", lambda file: file.write(text))
+        atomic_files.replace(folder / "sweep.py", lambda file: file.write(text))
         made, failures = (
             halved(sweep, folder, start, retries) if sweep.halving else drive(first, start, retries, path.stem)
         )
@@ -134,7 +134,7 @@ def conclude(
         for sentence in row.failures:
             print(f"failed: {results.label(row.point)}: {sentence}")
     for name, text in (("table.csv", results.table_csv(rows)), ("runs.csv", results.runs_csv(made))):
-        files.replace(folder / name, lambda file, text=text: file.write(text.encode()), "--folder")
+        atomic_files.replace(folder / name, lambda file, text=text: file.write(text.encode()), "--folder")
     page = report.write(folder, title, rows, commands(made))
     print(f"± : 95 % interval over seeds, or with one seed over images. {folder / 'table.csv'}, runs.csv. Open {page}")
     return 1 if failures else 0

@@ -16,10 +16,11 @@ from ml_collections import ConfigDict
 
 from experiments.sweep.definition import Sweep
 from experiments.sweep.space import Point
-from score_sde import command_line, workdir
-from score_sde.checkpoints import steps
+from score_sde.cli import command_line
 from score_sde.config import PLACES
 from score_sde.errors import UsageError
+from score_sde.io import workdir
+from score_sde.io.checkpoints import steps
 from score_sde.metrics import fingerprint
 
 CONFIG = "config"  # the key of a point that is the config file

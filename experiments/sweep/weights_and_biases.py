@@ -11,7 +11,7 @@ import yaml
 from experiments.sweep.definition import Sweep
 from experiments.sweep.runs import plain
 from experiments.sweep.space import Point
-from score_sde import files
+from score_sde.io import atomic_files
 
 
 def export(sweep: Sweep, path: str, folder: Path, target: Path) -> None:
@@ -26,7 +26,9 @@ def export(sweep: Sweep, path: str, folder: Path, target: Path) -> None:
     else:
         content["parameters"] = {"point": {"values": list(range(len(points)))}}
     content["command"] = [*command, "${args}"]
-    files.replace(target, lambda file: file.write(yaml.safe_dump(content, sort_keys=False).encode()), "--wandb_file")
+    atomic_files.replace(
+        target, lambda file: file.write(yaml.safe_dump(content, sort_keys=False).encode()), "--wandb_file"
+    )
 
 
 def _is_grid(points: tuple[Point, ...], values: dict[str, list]) -> bool:

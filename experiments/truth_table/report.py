@@ -13,8 +13,8 @@ import numpy as np
 from experiments.truth_table.measure import ORDER_WITHIN, Record
 from experiments.truth_table.orders import STARTS
 from experiments.truth_table.rows import BIAS, FIRST_ORDER_BIAS, FLOW, KNOWN_BIAS, LAW, ROWS, SNR
-from score_sde import workdir
-from score_sde.page import svg
+from score_sde.io import workdir
+from score_sde.io.html_page import svg
 
 matplotlib.use("Agg")
 from matplotlib import pyplot as plt

@@ -9,7 +9,7 @@ from experiments.truth_table import problems, report
 from experiments.truth_table.measure import Record, measure
 from experiments.truth_table.orders import Truths
 from experiments.truth_table.rows import ROWS
-from score_sde.progress import bar
+from score_sde.runtime.progress import bar
 
 # One of each kind.
 SMALL = ("pc euler_maruyama", "pc ancestral_sampling", "ode", "heun", "dpmpp_2m", "dpmpp_2m_sde", "unipc_3")

@@ -65,7 +65,7 @@ GUIDANCE = {
     "weak": Key("", "Workdir of a weaker network, for autoguidance"),
     "weak_step": Key(None, "Step of the weaker network's checkpoint; None: the last", kind=int),
     "inverse": Key(
-        "projection", "Method by which samples meet an observation", "score_sde.controllable.posterior:METHODS"
+        "projection", "Method by which samples meet an observation", "score_sde.conditioning.posterior:METHODS"
     ),
     "noise": Key(0.0, "Standard deviation of the observation's noise, for pixels in [0, 1]", "[0, inf)"),
     "samples_each": Key(4, "Samples of each observation", "[1, inf)"),
@@ -94,7 +94,7 @@ EVAL = {
     "dequantization": Key(
         "uniform",
         "Dequantisation of bits/dim; --mode=train_dequantizer trains the variational one",
-        "score_sde.dequantization:CHOICES",
+        "score_sde.likelihood.dequantization:CHOICES",
         any_case=True,
     ),
     "enable_bound": Key(

@@ -5,10 +5,10 @@ from typing import Any
 from ml_collections import ConfigDict, FieldReference, FrozenConfigDict
 from ml_collections.config_dict import placeholder
 
+from score_sde.config.import_paths import is_import_path
 from score_sde.config.keys import ABSENT, plain
 from score_sde.config.table import ARGUMENTS, KEYS, MOVED, PIECES, REMOVED
 from score_sde.errors import UsageError
-from score_sde.import_paths import is_import_path
 
 __all__ = ["Config", "FrozenConfig", "base", "placeholder"]
 NAMING = dict(key.split(".") for key in PIECES)  # the key of a section that names a piece

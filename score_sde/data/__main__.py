@@ -7,13 +7,15 @@ from pathlib import Path
 import numpy as np
 from absl import flags
 
-from score_sde import data, files, images
-from score_sde.command_line import parse
+from score_sde import data, images
+from score_sde.cli.command_line import parse
 from score_sde.data import records
 from score_sde.data.decoding import resize
 from score_sde.data.loading import OWN
-from score_sde.errors import exit_status, shown
-from score_sde.training import load_data
+from score_sde.errors import shown
+from score_sde.io import atomic_files
+from score_sde.runtime.preemption import exit_status
+from score_sde.training.run import load_data
 
 SHOWN = 100  # images on the sheet
 LARGEST = 128  # side of one there
@@ -46,7 +48,7 @@ def _program(argv: list[str]) -> None:
     indices = data.batch_indices(len(train), min(SHOWN, len(train)), seed=config.seed, step=0)
     sheet = images.grid(_at_most(train.take(indices).images))
     magnify = max(1, 64 // config.data.image_size)
-    files.replace(path, lambda file: images.write_png(file, sheet, magnify), "--out")
+    atomic_files.replace(path, lambda file: images.write_png(file, sheet, magnify), "--out")
     print(f"{path}: {len(indices)} training images, at random")
 
 

@@ -7,11 +7,11 @@ from typing import Any
 
 import numpy as np
 
-from score_sde.backend import expanded
 from score_sde.data import held_out
 from score_sde.data.sources import CHUNK, Pictures, Stored, Subset, hashed
 from score_sde.data.taken import Taken
 from score_sde.errors import UsageError, shown
+from score_sde.runtime.backend import expanded
 
 NAMES = (("images", "labels"), ("arr_0", "arr_1"))
 

@@ -10,9 +10,9 @@ from concurrent.futures import Future, ThreadPoolExecutor
 import jax
 import numpy as np
 
-from score_sde import parallel
 from score_sde.cond import Cond, Entries, taken
 from score_sde.data.sources import Batch, Source
+from score_sde.runtime import sharding
 
 NO_ENTRIES: Entries = {}
 AHEAD = 4  # batches on the devices before they are asked for
@@ -81,10 +81,10 @@ def on_devices(source: Source, indices: np.ndarray, entries: Entries = NO_ENTRIE
 
     They are split over the devices, and each process reads only the rows of its own devices.
     """
-    rows = parallel.local_rows(len(indices))
+    rows = sharding.local_rows(len(indices))
     batch = source.take(indices[rows])
     own = batch.images, taken(batch.cond, entries)
-    return parallel.split(*jax.tree.map(lambda part: _spread(part, rows, len(indices)), own))
+    return sharding.split(*jax.tree.map(lambda part: _spread(part, rows, len(indices)), own))
 
 
 def _spread(own: np.ndarray, rows: np.ndarray, n: int) -> np.ndarray:

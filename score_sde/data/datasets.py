@@ -6,10 +6,10 @@ from typing import NamedTuple
 
 from PIL import Image
 
-from score_sde import protocols
-from score_sde.backend import expanded, in_home
+from score_sde.config import protocols
+from score_sde.config.import_paths import choose, is_import_path
 from score_sde.errors import nearest, one_of
-from score_sde.import_paths import choose, is_import_path
+from score_sde.runtime.backend import expanded, in_home
 
 
 class Dataset(NamedTuple):

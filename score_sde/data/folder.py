@@ -11,12 +11,12 @@ from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from score_sde.backend import expanded
 from score_sde.data import decoding, held_out, label_files
 from score_sde.data.label_files import Label
 from score_sde.data.sources import Pictures, Stored, each
 from score_sde.data.taken import Taken, counted
 from score_sde.errors import UsageError, shown
+from score_sde.runtime.backend import expanded
 
 KINDS = ", ".join(decoding.FORMATS)
 SUFFIXES = tuple(suffix for suffixes in decoding.SUFFIXES.values() for suffix in suffixes)

@@ -7,15 +7,14 @@ from typing import Any
 
 import numpy as np
 
-from score_sde import protocols
-from score_sde.config import check_section
+from score_sde.config import check_section, protocols
+from score_sde.config.import_paths import arguments, choose, is_import_path
 from score_sde.data import arrays, folder, records
 from score_sde.data.datasets import dataset
 from score_sde.data.decoding import Form, UnreadableError
 from score_sde.data.sources import OnDisk, Pictures, Source, each, in_memory, tell_left_out
 from score_sde.data.taken import counted
 from score_sde.errors import UsageError, shown
-from score_sde.import_paths import arguments, choose, is_import_path
 
 MOST_WORKERS = 32
 NAMED = 5  # classes
@@ -61,7 +60,7 @@ def load(name: str, *, train: bool, image_size: int, num_channels: int, **option
     """The training or evaluation split of a data set, as uint8 images of the given size.
 
     name: in `DATASETS`, of TFDS, or an import path. options: fields of `Options`; for a function at an import path also
-    its own arguments (`score_sde.protocols.DataSet`).
+    its own arguments (`score_sde.config.protocols.DataSet`).
 
     Images are cropped to a square and resized as `DATASETS` says, with antialiasing, on 256 levels. The order is the
     same in memory and on disk. Images that cannot be read are left out only with `corrupt="skip"`, and only those that

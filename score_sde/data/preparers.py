@@ -13,8 +13,8 @@ from typing import Any, NamedTuple
 
 from score_sde.data import readers
 from score_sde.data.readers import Examples
-from score_sde.downloads import Download, fetch
 from score_sde.errors import UsageError, one_of
+from score_sde.io.downloads import Download, fetch
 
 Fetched = Callable[..., Path]  # the verified file of the first of these names that exists
 Splits = dict[str, Examples]

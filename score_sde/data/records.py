@@ -7,13 +7,13 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from score_sde.backend import expanded
 from score_sde.data import held_out, preparers
 from score_sde.data.datasets import DATASETS, dataset, directory_of, is_prepared
 from score_sde.data.sources import Pictures, Stored, Subset
 from score_sde.data.taken import Taken
 from score_sde.errors import UsageError
-from score_sde.parallel import first_goes_first
+from score_sde.runtime.backend import expanded
+from score_sde.runtime.sharding import first_goes_first
 
 
 class Records(Pictures):

@@ -18,7 +18,7 @@ from score_sde.cond import NULL, Cond, rows
 from score_sde.data.decoding import ADVICE, Form, UnreadableError
 from score_sde.data.taken import Taken
 from score_sde.errors import UsageError, warn
-from score_sde.parallel import is_first
+from score_sde.runtime.sharding import is_first
 
 CHUNK = 1024  # images that are read at once, but at most CHUNK_BYTES
 CHUNK_BYTES = 2**26

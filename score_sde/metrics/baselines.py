@@ -7,14 +7,15 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from score_sde import data, files, images
+from score_sde import data, images
 from score_sde.array_types import Pixels
+from score_sde.io import atomic_files
+from score_sde.io.result_cache import Arrays
 from score_sde.metrics.distances import PAIRED, Moments, frechet_distance
 from score_sde.metrics.features import Features
 from score_sde.metrics.figures import measure
 from score_sde.metrics.reference import Statistics
-from score_sde.progress import bar
-from score_sde.rounds import Arrays
+from score_sde.runtime.progress import bar
 
 HELD_OUT = "held-out images"
 HALF = "half of the images, by the other half"
@@ -43,7 +44,7 @@ class Baselines(NamedTuple):
             f"{part} of {name}": x for name, of in self.noises.items() for part, x in zip(PARTS, of, strict=True)
         }
         text = json.dumps({"about": about, "rows": self.rows})
-        files.replace(path, lambda file: np.savez(file, text=text, **moments), flag)
+        atomic_files.replace(path, lambda file: np.savez(file, text=text, **moments), flag)
 
     def warning(self, samples: np.ndarray, reference: Statistics) -> str | None:
         """A warning if the samples are closer to a noise than to the data, or no closer to the data than noise is.
@@ -68,7 +69,7 @@ class Baselines(NamedTuple):
 
 def load_baselines(path: Path, about: Mapping[str, Any]) -> Baselines | None:
     """The baselines that `save` has kept with the same `about`; None without any, or if the file is damaged."""
-    arrays = files.read_arrays(path)
+    arrays = atomic_files.read_arrays(path)
     found = json.loads(str(arrays["text"])) if arrays and "text" in arrays else {}
     if found.get("about") != dict(about):
         return None

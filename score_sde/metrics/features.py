@@ -10,16 +10,17 @@ import jax.numpy as jnp
 import numpy as np
 from flax import traverse_util
 
-from score_sde import data, files
+from score_sde import data
 from score_sde.array_types import Array, PyTree
-from score_sde.backend import expanded
-from score_sde.digest import digest
-from score_sde.downloads import Download, fetch
 from score_sde.errors import UsageError, warn
+from score_sde.io import atomic_files
+from score_sde.io.digest import digest
+from score_sde.io.downloads import Download, fetch
+from score_sde.io.result_cache import Arrays
 from score_sde.metrics import inception, small
 from score_sde.metrics.protocol import fingerprint
-from score_sde.parallel import all_agree, first_goes_first, is_first, pad_to_devices, place, pmap, split
-from score_sde.rounds import Arrays
+from score_sde.runtime.backend import expanded
+from score_sde.runtime.sharding import all_agree, first_goes_first, is_first, pad_to_devices, place, pmap, split
 
 INCEPTION = "inception"
 WEIGHTS = Download(
@@ -89,7 +90,7 @@ def inception_features(weights: str | Path, folder: Path, batch_size: int) -> Fe
 
 
 def own_features(network: Any, code: str, image_shape: tuple[int, int, int], batch_size: int) -> Features:
-    """Features of a user's `score_sde.protocols.FeatureNetwork`. code: digest of the file that defines it.
+    """Features of a user's `score_sde.config.protocols.FeatureNetwork`. code: digest of the file that defines it.
 
     Raises `UsageError` unless the network gives `dimension` finite numbers for an image.
     """
@@ -118,13 +119,13 @@ def trained_features(source: data.Source, options: small.Options, folder: Path, 
     of = {"data": source.digest(), "options": options._asdict(), "task": what._asdict(), "version": small.VERSION}
     identity = fingerprint(of)
     path, work = folder / f"features_{identity}.npz", folder / f"features_{identity}"
-    leaves = files.read_arrays(path)
+    leaves = atomic_files.read_arrays(path)
     if not all_agree(leaves is not None):
-        with files.locked(work, "train", "choose another config.metrics.dir", wait=True):
-            leaves = files.read_arrays(path)  # written by another run that had the lock
+        with atomic_files.locked(work, "train", "choose another config.metrics.dir", wait=True):
+            leaves = atomic_files.read_arrays(path)  # written by another run that had the lock
             if not all_agree(leaves is not None):
                 leaves = traverse_util.flatten_dict(small.train(options, source, work), sep="/")
-                files.replace(path, lambda file: np.savez(file, **leaves), "config.metrics.dir")
+                atomic_files.replace(path, lambda file: np.savez(file, **leaves), "config.metrics.dir")
             if is_first():
                 shutil.rmtree(work, ignore_errors=True)
     params = traverse_util.unflatten_dict(leaves, sep="/")

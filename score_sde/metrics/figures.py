@@ -2,10 +2,10 @@
 
 from typing import Any
 
+from score_sde.io.result_cache import Arrays
 from score_sde.metrics.distances import Estimate, Frechet, inception_score, kernel_distance, precision_recall
 from score_sde.metrics.features import INCEPTION
 from score_sde.metrics.reference import Statistics
-from score_sde.rounds import Arrays
 
 
 def measure(features_name: str, arrays: Arrays, reference: Statistics) -> dict[str, dict[str, Any]]:

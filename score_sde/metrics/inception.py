@@ -14,9 +14,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from score_sde import pytorch_files
 from score_sde.array_types import Array, Float, Pixels, PyTree
 from score_sde.errors import UsageError
+from score_sde.io import pytorch_files
 
 SIDE = 299  # pixels of its input
 DIMENSION = 2048

@@ -8,11 +8,12 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from score_sde import data, files
+from score_sde import data
 from score_sde.errors import UsageError
+from score_sde.io import atomic_files
 from score_sde.metrics.distances import PAIRED, Moments
 from score_sde.metrics.features import Features
-from score_sde.progress import bar
+from score_sde.runtime.progress import bar
 
 
 class Statistics(NamedTuple):
@@ -40,7 +41,7 @@ class Statistics(NamedTuple):
         """Writes the statistics to a file. flag: the flag, for messages, that chooses another path."""
         arrays = {"n": self.n, "mean": self.mean, "covariance": self.covariance, "about": json.dumps(self.about)}
         some = {} if self.features is None else {"features": self.features}
-        files.replace(path, lambda file: np.savez(file, **arrays, **some), flag)
+        atomic_files.replace(path, lambda file: np.savez(file, **arrays, **some), flag)
 
 
 def statistics_of(source: data.Source, features: Features, about: Mapping[str, Any]) -> Statistics:
@@ -70,7 +71,7 @@ def load_statistics(path: Path) -> Statistics:
     """
     if not Path(path).is_file():
         raise UsageError(f"No file {path} of statistics; compute them: python -m score_sde.statistics.")
-    arrays = files.read_arrays(Path(path))
+    arrays = atomic_files.read_arrays(Path(path))
     if arrays is None:
         raise UsageError(f"Cannot read the statistics {path}: it is no whole .npz file; compute them again.")
     if {"mean", "covariance", "n", "about"} <= arrays.keys():

@@ -14,16 +14,17 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from score_sde import data, images, parallel
+from score_sde import data, images
 from score_sde.array_types import Array, Float, Pixels, PyTree
-from score_sde.backend import program
-from score_sde.checkpoints import Retention
-from score_sde.divergence import DivergenceError
 from score_sde.errors import UsageError
-from score_sde.loop import Training, fit
+from score_sde.io.checkpoints import Retention
 from score_sde.metrics.corruptions import CORRUPTIONS, corrupted
 from score_sde.randomness import Stream, stream
-from score_sde.state import TrainState, updated
+from score_sde.runtime import sharding
+from score_sde.runtime.backend import program
+from score_sde.training.loop import Training, fit
+from score_sde.training.nan_guard import DivergenceError
+from score_sde.training.state import TrainState, updated
 
 TURNS = 4
 KINDS = len(CORRUPTIONS) + 1  # 0: not corrupted
@@ -102,7 +103,7 @@ def train(options: Options, source: data.Source, folder: Path) -> PyTree:
 
     def batch(step: int) -> tuple[Array, ...]:
         indices = data.batch_indices(len(source), options.batch_size, seed=options.seed, step=step)
-        return parallel.split(*_examples(what, source.take(indices), options.seed, step))
+        return sharding.split(*_examples(what, source.take(indices), options.seed, step))
 
     def update(state: TrainState, pixels: Pixels, targets: Array, kinds: Array) -> tuple[TrainState, Array]:
         def mean_loss(params: PyTree) -> Array:
@@ -120,10 +121,10 @@ def train(options: Options, source: data.Source, folder: Path) -> PyTree:
 
     training = Training(
         "training features",
-        init=lambda: parallel.place(program(init)()),
-        like=parallel.like(jax.eval_shape(init)),
+        init=lambda: sharding.place(program(init)()),
+        like=sharding.like(jax.eval_shape(init)),
         batch=batch,
-        update=parallel.pmap(update, in_axes=(None, 0, 0, 0), out_axes=(None, None), donate_argnums=(0,)),
+        update=sharding.pmap(update, in_axes=(None, 0, 0, 0), out_axes=(None, None), donate_argnums=(0,)),
         diverged=diverged,
         n_iters=options.n_iters,
         log_freqs=(LOG_FREQ,),

@@ -1,0 +1,171 @@
+"""Command lines: a config from a file or a workdir, values that override it, and a program's own flags."""
+
+import importlib.machinery
+import importlib.util
+import itertools
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from absl import flags
+from ml_collections import ConfigDict, config_flags
+
+from score_sde.config import MOVED, PIECES, REMOVED, is_nullable
+from score_sde.errors import UsageError, nearest
+
+
+def parse(
+    argv: list[str],
+    define: Callable[[flags.FlagValues], None],
+    usage: str,
+    of_workdir: Callable[[Path], ConfigDict] | None = None,
+) -> flags.FlagValues:
+    """Values of the flags of a command line: `config` and those of `define`. Raises `UsageError`.
+
+    argv[0] is the program. of_workdir: reads the config of the run in --workdir, used where there is no --config.
+    """
+    if any(argument in ("--help", "-h", "--helpfull") for argument in argv):
+        print(usage)
+        raise SystemExit(0)
+    given = list(_arguments(argv))
+    template = _template(dict(given), of_workdir)
+    for key, value in _overridden(given):
+        _check_override(template, key, value)
+    nothing = [key for key, value in _overridden(given) if value and value.lower() == "none" and is_nullable(key)]
+    rest = [argv[0], *_without(argv, ["config", *(f"config.{key}" for key in nothing)])]
+    try:
+        values = flags.FlagValues()
+        config_flags.DEFINE_config_dict("config", template, "", values, lock_config=True, sys_argv=rest)
+        define(values)
+        unexpected = values(rest)[1:]
+    except (flags.Error, AttributeError, KeyError, TypeError, ValueError) as error:
+        raise UsageError(f"{' '.join(str(error).split()).rstrip('.')} (--help shows the flags).") from error
+    if unexpected:
+        raise UsageError(f"Unexpected argument '{unexpected[0]}'; flags look like --name=value.")
+    for key in nothing:
+        values.config.update_from_flattened_dict({key: None})
+        overrides(values)[key] = None
+    return values
+
+
+def _template(given: dict[str, str | None], of_workdir: Callable[[Path], ConfigDict] | None) -> ConfigDict:
+    """The config before overrides, with the arguments of the pieces that the overrides name."""
+    path, workdir = given.get("config"), given.get("workdir")
+    if path:
+        template = _read(path)
+    elif of_workdir and workdir and Path(workdir, "config.json").exists():
+        template = of_workdir(Path(workdir))
+    else:
+        there = f", since {workdir} has no config.json" if of_workdir and workdir else ""
+        raise UsageError(
+            f"--config=FILE is missing{there}, for example --config=configs/vp/cifar10_ddpmpp_continuous.py."
+        )
+    for key in PIECES:
+        if name := given.get(f"config.{key}"):
+            name_or_set(template, key, name)
+    return template
+
+
+def names_first(values: Mapping[str, Any]) -> list[tuple[str, Any]]:
+    """The values of keys that name pieces, whose arguments come with them, and then the others."""
+    return sorted(values.items(), key=lambda item: item[0] not in PIECES)
+
+
+def name_or_set(config: ConfigDict, key: str, value: Any) -> None:
+    """Sets a value of a config; one that names another piece brings the piece's arguments into its section.
+
+    Raises `UsageError` for a key that there is not, and for a value of another kind.
+    """
+    _check_override(config, key, None)
+    section, _, last = key.partition(".")
+    if key in PIECES and value != config[section][last]:
+        from score_sde.training.pieces import rename
+
+        rename(config, key, value)
+    else:
+        config.update_from_flattened_dict({key: tuple(value) if isinstance(value, list) else value})
+
+
+def _read(path: str) -> ConfigDict:
+    """The result of get_config() of a config file."""
+    file, argument = _file_and_argument(path)
+    if not file.is_file():
+        raise UsageError(f"No config file {file}; see configs/ for those there are.")
+    try:
+        loader = importlib.machinery.SourceFileLoader("config_file", str(file.absolute()))
+        module = importlib.util.module_from_spec(importlib.util.spec_from_loader(loader.name, loader))
+        loader.exec_module(module)
+        config = module.get_config(*argument)
+    except Exception as error:  # whatever the file does
+        reason = str(error).strip().splitlines()[-1:] or [""]
+        raise UsageError(f"Cannot read the config {path}: {type(error).__name__}: {reason[0]}") from error
+    if not isinstance(config, ConfigDict):
+        raise UsageError(f"get_config() of {path} returns no ConfigDict; see configs/presets.py.")
+    return config
+
+
+def _file_and_argument(path: str) -> tuple[Path, list[str]]:
+    """A config file and the argument of its get_config, split after the longest part of the path that is a file."""
+    parts = path.split(":")
+    ends = [n for n in range(len(parts), 0, -1) if Path(":".join(parts[:n])).is_file()]
+    n = ends[0] if ends else 1
+    return Path(":".join(parts[:n])), [":".join(parts[n:])] * (n < len(parts))
+
+
+def overrides(values: flags.FlagValues) -> dict:
+    """The config values given on the command line, {"training.n_iters": 10, ...}."""
+    return config_flags.get_override_values(values["config"])
+
+
+def _without(argv: list[str], names: list[str]) -> Iterator[str]:
+    """The arguments after the program's name, without the flags of these names in either form."""
+    alone = [f"{dashes}{name}" for name in names for dashes in ("-", "--")]
+    for previous, argument in itertools.pairwise(argv):
+        if argument.partition("=")[0] not in alone and previous not in alone:
+            yield argument
+
+
+def _overridden(given: list[tuple[str, str | None]]) -> Iterator[tuple[str, str | None]]:
+    """(key, value) of every config value on the command line."""
+    return ((name.removeprefix("config."), value) for name, value in given if name.startswith("config."))
+
+
+def _arguments(argv: list[str]) -> Iterator[tuple[str, str | None]]:
+    """(name, value) of every flag, in either form: --name=value, --name value."""
+    for argument, following in itertools.zip_longest(argv[1:], argv[2:]):
+        if argument.startswith("-"):
+            name, equals, value = argument.lstrip("-").partition("=")
+            yield name.removeprefix("no") if name.startswith("noconfig.") else name, value if equals else following
+
+
+def _check_override(template: ConfigDict, key: str, value: str | None) -> None:
+    if key in MOVED:
+        raise UsageError(f"config.{key} is now config.{MOVED[key]}.")
+    known = list(_leaves(template))
+    if key in REMOVED and key not in known:
+        raise UsageError(f"config.{key} is gone: {REMOVED[key]}.")
+    if key not in known:
+        if any(leaf.startswith(key + ".") for leaf in known):
+            raise UsageError(f"config.{key} is a section; set one of its values, like --config.{key}.NAME=VALUE.")
+        raise UsageError(f"Unknown config key '{key}'{nearest(key, known)}; --mode=describe prints all of them.")
+    kind = template.get_type(key) if "." not in key else _section(template, key).get_type(key.rsplit(".")[-1])
+    nothing = value is not None and value.lower() == "none" and is_nullable(key)
+    if kind in (int, float) and value is not None and not nothing:
+        try:
+            kind(value)
+        except ValueError:
+            raise UsageError(f"--config.{key}={value} is not {'an integer' if kind is int else 'a number'}.") from None
+
+
+def _section(config: ConfigDict, key: str) -> ConfigDict:
+    for name in key.split(".")[:-1]:
+        config = config[name]
+    return config
+
+
+def _leaves(config: ConfigDict, prefix: str = "") -> Iterator[str]:
+    for key, value in config.items():
+        if isinstance(value, ConfigDict):
+            yield from _leaves(value, f"{prefix}{key}.")
+        else:
+            yield prefix + key

@@ -1,0 +1,156 @@
+"""Description of a config before training: network, memory, sampler, NFE."""
+
+import json
+from pathlib import Path
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+
+from score_sde.cond import fitted
+from score_sde.conditioning.grammar import chosen_class, chosen_rows, observation_of
+from score_sde.config import Config, check
+from score_sde.config.explanation import explained
+from score_sde.config.import_paths import is_import_path, lowered
+from score_sde.inference.conditional_samplers import Conditional, Given
+from score_sde.io import workdir
+from score_sde.io.workdir import stored_config
+from score_sde.randomness import sample_keys
+from score_sde.runtime import sharding
+from score_sde.runtime.memory import tree_bytes
+from score_sde.training.build import Classification, Experiment, parameter_counts, trainable
+from score_sde.training.pieces import taken_by
+from score_sde.training.recipe import replaced
+
+MIB = 2**20
+
+
+def describe(config: Config, explain: str | None = None) -> None:
+    """Prints the resolved config, the network layer by layer, memory and sampler if any; the last line is JSON.
+
+    explain: a section or key, "" for all; then only these keys are printed, each with its explanation.
+    """
+    if explain is not None:
+        check(config)
+        print("\n".join(explained(workdir.flatten(config.to_dict()), explain)))
+        return
+    experiment = trainable(config)
+    taken = replaced(config)
+    for key, value in workdir.flatten(config.to_dict()).items():
+        instead = taken.get(key) or taken.get(key.partition(".")[0])
+        print(f"{key} = {value}" + (f"  (no effect: {instead} replaces it)" if instead else ""))
+    print(_layers(experiment))
+
+    learned, total = parameter_counts(experiment.param_shapes)
+    shared = config.training.fsdp
+    state = sum(
+        tree_bytes(leaf) / (1 if sharding.split_dimension(leaf.shape, shared) is None else shared)
+        for leaf in jax.tree.leaves(jax.eval_shape(experiment.init_state))
+    )
+    batch, devices = config.training.batch_size, jax.device_count()
+    saved = kept_bytes(experiment)
+    print(f"parameters: {learned:,} trainable, {total:,} in all")
+    average = "EMA" if len(experiment.profiles) == 1 else f"{len(experiment.profiles)} EMAs"
+    print(f"training state (parameters, two Adam moments, {average}): {state / MIB:,.1f} MiB on each device")
+    print(
+        f"kept for the backward pass, before the compiler's savings: {saved / MIB:,.1f} MiB an image, "
+        f"{saved * batch / MIB / devices:,.0f} MiB on each of {devices} device(s) at batch size {batch}"
+    )
+    nfe = None
+    if isinstance(experiment, Experiment):
+        nfe = planned_nfe(experiment)
+        print("objective: " + ", ".join(f"{part} {row}" for part, row in vars(experiment.objective).items()))
+        print(f"sampler: {_sampler(experiment)}, {'adaptive' if nfe is None else nfe} network evaluations a sample")
+    print(json.dumps({"trainable_parameters": learned, "total_parameters": total, "nfe": nfe}))
+
+
+def _layers(experiment: Experiment | Classification) -> str:
+    """A line for each layer or block of the network, in order: name, parameters, output shape."""
+    names: list[str] = []
+
+    def captured(module: nn.Module, _: str) -> bool:
+        if len(module.path) == 1 and module.name not in names:
+            names.append(module.name)
+        return len(module.path) == 1
+
+    def outputs(params, x):
+        arguments = x, jnp.ones(1, jnp.float32), *experiment.blank_cond(1)
+        _, state = experiment.network.apply({"params": params}, *arguments, capture_intermediates=captured)
+        return state["intermediates"]
+
+    x = jax.ShapeDtypeStruct((1, *experiment.image_shape), jnp.float32)
+    shapes = jax.eval_shape(outputs, experiment.param_shapes, x)
+    lines = [f"{'layer':28} {'parameters':>12}  output"]
+    for name in names:
+        _, count = parameter_counts(experiment.param_shapes.get(name, {}))
+        lines.append(f"{name:28} {count:12,}  {shapes[name]['__call__'][0].shape[1:]}")
+    return "\n".join(lines)
+
+
+def kept_bytes(experiment: Experiment | Classification) -> int:
+    """Bytes that training keeps of one image for the backward pass, before the compiler's savings."""
+
+    def kept(images: int) -> int:
+        keys = sample_keys(jax.random.key(0), jnp.arange(images))
+        dropout = {"dropout_keys": keys} if isinstance(experiment, Experiment) else {}  # classifiers have none
+
+        def network(params, x):
+            compute = experiment.compute(training=True)
+            arguments = x, jnp.ones(images, jnp.float32), *experiment.blank_cond(images)
+            return compute.apply(experiment.network, {"params": params}, *arguments, **dropout)
+
+        x = jax.ShapeDtypeStruct((images, *experiment.image_shape), jnp.float32)
+        return tree_bytes(jax.eval_shape(lambda params, x: jax.vjp(network, params, x)[1], experiment.param_shapes, x))
+
+    return kept(2) - kept(1)  # without the parameters and constants, which are kept once
+
+
+def planned_nfe(experiment: Experiment) -> int | None:
+    """Evaluations of a sample by the config's sampler, condition and guidance; None for adaptive samplers.
+
+    For the networks that config.guidance names, only the configs are read.
+    """
+    condition, guidance = experiment.config.sampling.condition, experiment.config.guidance
+    networks: dict[str, Experiment | Classification] = {}
+    if guidance.classifier:
+        networks["classifier"] = Classification(stored_config(Path(guidance.classifier)))
+    if guidance.weak:
+        networks["weak"] = Experiment(stored_config(Path(guidance.weak)))
+    conditional, given = Conditional(experiment, **networks), Given(experiment.cond_in_turn(1))
+    observe = observation_of(condition, experiment.image_shape)
+    if chosen_class(condition) is not None:
+        given = Given({"labels": jnp.zeros(1, jnp.int32)})
+    elif (rows := chosen_rows(condition)) is not None:
+        given = Given(fitted({name: array[:1] for name, array in rows.items()}, conditional.cond_entries, 1))
+    elif observe:
+        given = Given()
+    if observe:
+        operator = observe(1)
+        y = operator.forward(jnp.zeros((1, *experiment.image_shape)))
+        given = given._replace(observation=conditional.observed(operator, y, 0.0))
+    conditional.check(given, lowered(experiment.config.sampling.method))
+    params = {name: network.param_shapes for name, network in (networks | {"score": experiment}).items()}
+    return conditional.sampler(params, given).nfe
+
+
+def _sampler(experiment: Experiment) -> str:
+    condition = experiment.config.sampling.condition
+    return _unconditional(experiment) + (f", {condition}" if condition else "")
+
+
+def _unconditional(experiment: Experiment) -> str:
+    sampling = experiment.config.sampling
+    method = lowered(sampling.method)
+    if method == "pc":
+        return (
+            f"predictor {sampling.predictor}, corrector {sampling.corrector} x {sampling.n_steps_each}, "
+            f"snr {sampling.snr:g}, {experiment.sampling_sde.num_scales} times"
+        )
+    if method == "ode":
+        return f"probability-flow ODE, rtol {sampling.rtol:g}, atol {sampling.atol:g}"
+    if method == "adaptive":
+        return f"reverse SDE with adaptive steps, rtol {sampling.sde_rtol:g}"
+    if is_import_path(method):
+        taken = taken_by("sampling.method", method, sampling)
+        return ", ".join([method, *(f"{name} {value}" for name, value in taken.items())])
+    return f"{method}, {sampling.num_steps} steps on the {sampling.grid} grid"

@@ -1,0 +1,199 @@
+"""Grammar of `config.sampling.condition`: entries kind=argument, joined by ";", as class=3;inpaint=right_half.
+
+A class or other conditions, and one observation of test images, can be asked for together.
+
+| condition              | asks for samples                                                                            |
+|------------------------|---------------------------------------------------------------------------------------------|
+| `class=3`, `class=all` | of one class; of each in turn                                                               |
+| `cond=FILE.npz`        | of the network's conditions: arrays by entry, whose rows are taken in turn                  |
+| `inpaint=WHERE`        | of hidden pixels: left_half, right_half, top_half, bottom_half, center; a fraction of the   |
+|                        | pixels, at random, as 0.9; or a PNG file of the images' size, black where they are hidden   |
+| `colorize`             | in colour, of grey images                                                                   |
+| `superresolve=4`       | of images a fourth as wide and high                                                         |
+| `deblur=2.0`           | of images blurred by a Gaussian of this standard deviation in pixels                        |
+| `sense=0.3`            | of images of which this fraction of random measurements is known                            |
+"""
+
+import dataclasses
+from collections.abc import Callable
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from score_sde.conditioning.operators import Average, Blur, Inpaint, Operator, Sense
+from score_sde.data.decoding import decode
+from score_sde.errors import UsageError, one_of
+from score_sde.io.atomic_files import read_arrays
+from score_sde.io.digest import digest
+from score_sde.runtime.backend import expanded
+
+Shape = tuple[int, int, int]
+Operators = Callable[[int], Operator]  # number of images -> operator of a batch
+ALL = "all"
+
+
+@dataclasses.dataclass(frozen=True)
+class Observe:
+    """A constructor of operators for batches of n images.
+
+    identity: the condition as a string, in which files are replaced by their digests.
+    """
+
+    operators: Operators
+    identity: str
+
+    def __call__(self, n: int) -> Operator:
+        return self.operators(n)
+
+
+def parts(condition: str) -> dict[str, str]:
+    """The argument of each kind in the condition, "" where it has none.
+
+    Raises `UsageError` for an unknown kind, one that is named twice, and two observations.
+    """
+    found: dict[str, str] = {}
+    for entry in filter(None, map(str.strip, condition.split(";"))):
+        kind, _, argument = entry.partition("=")
+        one_of("sampling.condition", kind, ("class", "cond", *KINDS))
+        if kind in found:
+            raise UsageError(f"sampling.condition={condition} names {kind} twice; name each kind once.")
+        found[kind] = argument
+    if "class" in found and "cond" in found:
+        raise UsageError(f"sampling.condition={condition} asks for a class and a file; put labels into the file.")
+    if len(observations := [kind for kind in found if kind in KINDS]) > 1:
+        raise UsageError(f"sampling.condition={condition} asks for {' and '.join(observations)}; choose one.")
+    return found
+
+
+def chosen_class(condition: str) -> int | str | None:
+    """The class in the condition: a number, ALL, or None without one. Raises `UsageError` for other words."""
+    argument = parts(condition).get("class")
+    if argument is None:
+        return None
+    if argument != ALL and not argument.isdecimal():
+        raise UsageError(f"sampling.condition=class={argument} must name a class by its number, or be class={ALL}.")
+    return argument if argument == ALL else int(argument)
+
+
+def chosen_rows(condition: str) -> dict[str, np.ndarray] | None:
+    """The arrays of the file that `cond` names, by entry; None without `cond`. Raises `UsageError` for other files."""
+    argument = parts(condition).get("cond")
+    if argument is None:
+        return None
+    found = read_arrays(expanded(argument))
+    if not found:
+        raise UsageError(f"sampling.condition=cond={argument} must name an .npz file of arrays, one for each entry.")
+    lengths = {name: len(array) if array.ndim else 0 for name, array in found.items()}
+    if len(set(lengths.values())) != 1 or 0 in lengths.values():
+        told = ", ".join(f"{length} of {name}" for name, length in lengths.items())
+        raise UsageError(f"{argument} must have as many rows of each entry, and has {told}.")
+    return found
+
+
+def identity_of(condition: str) -> str:
+    """The condition, in which the name of a file of rows is replaced by its digest."""
+    rows = chosen_rows(condition)
+    if rows is None:
+        return condition
+    told = parts(condition) | {"cond": f"{'+'.join(sorted(rows))}:{digest(rows)}"}
+    return ";".join(f"{kind}={argument}" for kind, argument in told.items())
+
+
+def observation_of(condition: str, image_shape: Shape) -> Observe | None:
+    """The operator in the condition; None without one. Raises `UsageError` if it does not fit images of this shape."""
+    asked = parts(condition)
+    kind = next((kind for kind in asked if kind in KINDS), None)
+    if kind is None:
+        return None
+    operators = KINDS[kind](asked[kind], image_shape)
+    arrays = jax.tree.leaves(operators(1))
+    others = [f"{name}={asked[name]}" for name in ("class", "cond") if name in asked]
+    seen = f"{kind}={digest(arrays) if arrays else asked[kind]}"
+    return Observe(operators, ";".join([*map(identity_of, others), seen]))
+
+
+def _inpaint(argument: str, shape: Shape) -> Operators:
+    known = jnp.asarray(_known(argument, shape))[None, :, :, None]
+    return lambda n: Inpaint(jnp.repeat(known, n, axis=0))
+
+
+def _known(argument: str, shape: Shape) -> np.ndarray:
+    """Mask of the pixels that are not hidden, booleans (h, w)."""
+    h, w, _ = shape
+    rows, columns = np.meshgrid(np.arange(h), np.arange(w), indexing="ij")
+    regions = {
+        "left_half": columns >= w // 2,
+        "right_half": columns < w // 2,
+        "top_half": rows >= h // 2,
+        "bottom_half": rows < h // 2,
+        "center": (abs(2 * rows - h + 1) > h // 2) | (abs(2 * columns - w + 1) > w // 2),
+    }
+    if _is_number(argument):
+        hidden = _in_range("inpaint", argument, 0, 1)
+        known = np.ones(h * w, bool)
+        known[np.random.default_rng(0).permutation(h * w)[: round(hidden * h * w)]] = False
+        return known.reshape(h, w)
+    if Path(argument).suffix:
+        return _mask_of(expanded(argument), (h, w))
+    return regions[one_of("region of sampling.condition=inpaint", argument, regions)]
+
+
+def _mask_of(path: Path, size: tuple[int, int]) -> np.ndarray:
+    if not path.is_file():
+        raise UsageError(f"No mask {path}: sampling.condition=inpaint=FILE names a PNG of {size[0]}x{size[1]} pixels.")
+    advice = "give a PNG that is black where pixels are hidden"
+    mask = decode(path, f"the mask {path}", advice, channels=1, convert=True)
+    if mask.shape[:2] != size:
+        raise UsageError(f"The mask {path} is of {mask.shape[:2]} pixels, and images are of {size}.")
+    return mask[..., 0] > 127
+
+
+def _colorize(argument: str, shape: Shape) -> Operators:
+    if argument:
+        raise UsageError(f"sampling.condition=colorize takes no argument, and has '{argument}'.")
+    if shape[2] != 3:
+        raise UsageError(f"sampling.condition=colorize is for images in colour; these have {shape[2]} channel(s).")
+    return lambda n: Average(grey=True)
+
+
+def _superresolve(argument: str, shape: Shape) -> Operators:
+    if not argument.isdecimal() or int(argument) < 2 or shape[0] % int(argument) or shape[1] % int(argument):
+        raise UsageError(
+            f"sampling.condition=superresolve={argument} must be a whole factor of 2 or more that divides the images' "
+            f"{shape[0]}x{shape[1]} pixels."
+        )
+    return lambda n: Average(int(argument))
+
+
+def _deblur(argument: str, shape: Shape) -> Operators:
+    sigma = _in_range("deblur", argument, 0, max(shape[:2]))
+    return lambda n: Blur(sigma)
+
+
+def _sense(argument: str, shape: Shape) -> Operators:
+    fraction = _in_range("sense", argument, 0, 1)
+    return lambda n: Sense(fraction)
+
+
+def _in_range(kind: str, argument: str, low: float, high: float) -> float:
+    if not _is_number(argument) or not low < float(argument) < high:
+        raise UsageError(f"sampling.condition={kind}={argument} must be a number between {low} and {high}.")
+    return float(argument)
+
+
+def _is_number(text: str) -> bool:
+    try:
+        return bool(np.isfinite(float(text)))
+    except ValueError:
+        return False
+
+
+KINDS: dict[str, Callable[[str, Shape], Operators]] = {
+    "inpaint": _inpaint,
+    "colorize": _colorize,
+    "superresolve": _superresolve,
+    "deblur": _deblur,
+    "sense": _sense,
+}

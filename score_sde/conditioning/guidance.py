@@ -1,0 +1,137 @@
+r"""Guidance: predictions that move samples towards a class or a better network, combined from two predictions.
+
+    classifier          s + w grad_x log p(class | x_t)        (paper, eq. 14; w: Dhariwal and Nichol, 2021)
+    classifier-free     s_0 + w (s_class - s_0)                (Ho and Salimans, 2022; s_0 of the network without class)
+    autoguidance        s_weak + w (s - s_weak)                (Karras et al., 2024; s_weak of a weaker network)
+
+The last two are one expression, which holds for predictions of x_0 and eps as it does for scores. With a weight of 0 or
+1 only one of the models is evaluated, so that samples are that model's to the last bit. Where guidance is limited to an
+interval of times (Kynkaanniemi et al., 2024), the weight outside it is 1, and 0 for a classifier. Every forward pass of
+a network counts as an evaluation: two inside the interval, one outside.
+"""
+
+import functools
+from collections.abc import Callable
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from score_sde.array_types import Array, Float, Images, Int, Times
+from score_sde.errors import UsageError
+from score_sde.process import Model, Prediction, Process
+from score_sde.randomness import expand
+from score_sde.sampling.solver import CountedModel, Counts, predict
+from score_sde.sampling.solver import evaluations as passes
+
+Interval = tuple[float, float]
+ALWAYS: Interval = (0.0, 1.0)
+Evaluations = Callable[[Times | Float[np.ndarray, " b"]], Counts]
+
+
+def classifier_guidance(
+    process: Process,
+    model: Model,
+    logits_fn: Callable[[Images, Times], Float[Array, "b k"]],
+    classes: Int[Array, " b"],
+    *,
+    scale: float = 1.0,
+    interval: Interval = ALWAYS,
+) -> Model:
+    """The model guided towards `classes` by a classifier of x_t, one more evaluation at times where it is used.
+
+    logits_fn: (x, t) -> logits (b, k). classes: int (b,). scale: w, 0 or more; 1 is Bayes' rule. interval: times at
+    which the classifier is used. Raises `UsageError` for values out of range.
+    """
+    check_guidance(scale, interval)
+    if scale == 0:
+        return model
+
+    def log_probability(x: Images, t: Times) -> Array:
+        each = jax.nn.log_softmax(logits_fn(x, t))
+        return jnp.sum(jnp.take_along_axis(each, classes[:, None], axis=1))
+
+    def guided(prediction: Prediction, x: Images, t: Times) -> Prediction:
+        return nudged(process, prediction, scale * jax.grad(log_probability)(x, t), t)
+
+    return _within(interval, model, guided, lambda t: np.ones(len(t), np.int32))
+
+
+def nudged(process: Process, prediction: Prediction, gradient: Images, t: Times) -> Prediction:
+    """The prediction after a gradient g is added to the score: eps falls by sigma g, x_0 rises by sigma^2 / alpha g.
+
+    Where alpha is 0, x_t says nothing about x_0 and x_0 is left unchanged: guidance begins with a sampler's second
+    step.
+    """
+    moved = expand(reach_of_gradient(process, t), gradient) * gradient
+    return Prediction(prediction.x0 + moved, prediction.eps - expand(process.sigma(t), gradient) * gradient)
+
+
+def reach_of_gradient(process: Process, t: Times) -> Array:
+    """Factor sigma^2 / alpha by which a gradient added to the score moves x_0 (Tweedie); 0 where alpha is 0."""
+    alpha = process.alpha(t)
+    return jnp.where(alpha > 0, jnp.square(process.sigma(t)) / jnp.where(alpha > 0, alpha, 1), 0)
+
+
+def extrapolation(main: Model, reference: Model, *, scale: float = 1.0, interval: Interval = ALWAYS) -> Model:
+    """The model reference + w (main - reference): classifier-free guidance, or autoguidance.
+
+    scale: w, 0 or more; 1 is `main`, 0 is `reference`. interval: times outside which w is 1. Raises `UsageError` for
+    values out of range.
+
+        import jax.numpy as jnp
+        from score_sde.conditioning import extrapolation
+        from score_sde.process import from_score
+        from score_sde.sde import VP
+
+        main, weak = (from_score(VP(), lambda x, t, factor=factor: -factor * x) for factor in (1.0, 0.5))
+        x0, eps = extrapolation(main, weak, scale=2.0)(jnp.ones((1, 8, 8, 1)), jnp.array([0.5]))
+    """
+    check_guidance(scale, interval)
+    if scale == 1 or (scale == 0 and interval == ALWAYS):
+        return main if scale == 1 else reference
+
+    def guided(prediction: Prediction, x: Images, t: Times) -> Prediction:
+        return jax.tree.map(lambda own, base: base + scale * (own - base), prediction, predict(reference, x, t))
+
+    return _within(interval, main, guided, functools.partial(passes, reference))
+
+
+def inside(t: Times | Float[np.ndarray, " b"], interval: Interval) -> Array | np.ndarray:
+    """Booleans: whether each time is in the closed interval, compared in float32."""
+    t, low, high = t.astype(np.float32), np.float32(interval[0]), np.float32(interval[1])
+    return (t >= low) & (t <= high)
+
+
+def _within(
+    interval: Interval,
+    plain: Model,
+    guided: Callable[[Prediction, Images, Times], Prediction],
+    evaluations: Evaluations,
+) -> CountedModel:
+    """The model `guided` inside the interval and `plain` outside; `guided` is skipped when no time is inside.
+
+    guided: (prediction of `plain`, x, t) -> prediction. evaluations: passes of `guided` beyond those of `plain`.
+    """
+
+    def model(x: Images, t: Times) -> Prediction:
+        prediction = predict(plain, x, t)
+        if interval == ALWAYS:
+            return guided(prediction, x, t)
+        chosen = inside(t, interval)
+
+        def some() -> Prediction:
+            within = guided(prediction, x, t)
+            return jax.tree.map(lambda new, old: jnp.where(expand(chosen, x), new, old), within, prediction)
+
+        return jax.lax.cond(jnp.any(chosen), some, lambda: prediction)
+
+    return CountedModel(model, lambda t: passes(plain, t) + inside(t, interval) * evaluations(t))
+
+
+def check_guidance(scale: float, interval: Interval) -> None:
+    """Raises `UsageError` for a scale or an interval out of range."""
+    if not 0 <= scale < np.inf:
+        raise UsageError(f"guidance.scale={scale} must be 0 or more, and finite; 1 is Bayes' rule.")
+    if len(interval) != 2 or not 0 <= interval[0] < interval[1] <= 1:
+        raise UsageError(f"guidance.interval={tuple(interval)} must be two times 0 <= low < high <= 1.")

@@ -1,0 +1,1 @@
+"""Evaluation of trained models: losses, bits/dim, samples and their figures."""

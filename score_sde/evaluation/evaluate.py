@@ -1,0 +1,399 @@
+"""Evaluation of a trained model: loss, bits/dim and samples of its snapshots, and samples on demand."""
+
+import functools
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from score_sde import data, images, metrics
+from score_sde.conditioning.grammar import observation_of
+from score_sde.config import Config
+from score_sde.errors import UsageError, warn
+from score_sde.evaluation import identities
+from score_sde.evaluation import report as page
+from score_sde.evaluation.inverse_problems import ARRAYS, mean_nfe, reconstruct
+from score_sde.evaluation.sample_metrics import Measure, ends_of_data, measure, remedy
+from score_sde.inference.pretrained import DEQUANTIZER, Pretrained, Report, load
+from score_sde.inference.sampling_plan import asked_cond, check_condition, planned_nfe, samples_at_once
+from score_sde.inference.snapshots import PretrainedClassifier, Snapshot, load_classifier
+from score_sde.io import atomic_files, workdir
+from score_sde.io.result_cache import Arrays, Keep, Rounds, compute_anew, mean_and_error
+from score_sde.models import CLASSIFIERS
+from score_sde.process import LEAST_TIME
+from score_sde.randomness import Stream, sample_keys, stream
+from score_sde.runtime import sharding
+from score_sde.runtime.progress import bar, reporter
+from score_sde.runtime.sharding import pad_to_devices
+from score_sde.sampling.grids import time_grid
+from score_sde.training import averages
+from score_sde.training.run import load_data
+from score_sde.training.source_checks import check_source
+
+NOISE_LEVELS = 10  # at which a classifier's accuracy is evaluated
+Parts = dict[str, Callable[[Snapshot, Path], dict[str, Any]]]  # of a report, for a checkpoint and its folder
+ELSEWHERE = "name a folder to write to by --out=DIR"
+
+
+def evaluate(config: Config, directory: str | Path, folder: str = "eval", out: str | Path | None = None) -> None:
+    """Evaluates snapshots `eval.begin_ckpt`..`eval.end_ckpt`; if there are none or begin is -1, the last checkpoint.
+
+    Writes `folder`/report.json and report.html again after each checkpoint, and every round beneath it, so that the
+    same call after a kill goes on from the last round; at the end the report is "complete". out: parent of `folder`,
+    default the workdir; with another one the workdir is only read. Raises `UsageError` when there is no checkpoint,
+    or `config` describes another run.
+    """
+    directory, written = Path(directory), Path(out or directory) / folder
+    steps = _steps_to_evaluate(config, workdir.checkpoint_steps(directory))
+    sharding.check_divisible("eval.batch_size", config.eval.batch_size)
+    if config.model.name in CLASSIFIERS:
+        model = load_classifier(directory, steps[0], config)
+        parts = _parts_of_classifier(model)
+    else:
+        model = load(directory, steps[0], config)
+        parts = _parts(model)
+    report: dict[str, Any] = {"config": workdir.flatten(config.to_dict()), "versions": workdir.versions()}
+    report["devices"] = [device.device_kind for device in jax.devices()]
+    if (config.eval.enable_bpd or config.eval.enable_bound) and model.dequantizer_params:
+        report["dequantizer"] = workdir.read(directory / DEQUANTIZER, "config.json")
+    report["checkpoints"] = []
+    with atomic_files.locked(written, "eval", ELSEWHERE):
+        for step in steps:
+            model = model if step == model.step else model.at(step)
+            target = written / f"step_{step:08d}"
+            entry = {"step": step} | {name: part(model, target) for name, part in parts.items()}
+            report["checkpoints"].append(entry)
+            report["complete"] = step == steps[-1]
+            if sharding.is_first():
+                page.write(written, report)
+            workdir.write(written, "report.json", report)
+            _print(f"step {step}: {_summary(entry)}")
+            for warning in page.warnings(entry) if sharding.is_first() else ():
+                warn(f"step {step}: {warning}")
+    for line in page.lines(page.metrics_of(entry).get("baselines", {})):
+        _print(line)
+    _print(f"Report: {written / 'report.json'}, report.html")
+
+
+def _parts(model: Pretrained) -> Parts:
+    """Parts of a report that config.eval asks for. Missing inputs raise `UsageError` here, before evaluation starts."""
+    config, options = model.config, model.config.eval
+    likelihoods = options.enable_bpd or options.enable_bound
+    train = likelihoods and options.bpd_dataset == "train"
+    test_set = load_data(config, train=False) if options.enable_loss or (likelihoods and not train) else None
+    bpd_set = load_data(config, train=True) if train else test_set
+    repeats = 1 if train else options.bpd_num_repeats
+    if options.enable_loss:
+        check_source(model.experiment, test_set)
+    if likelihoods:
+        model.experiment.bits_per_dim(model.params)
+        _ = model.dequantizer_params
+    parts: Parts = {}
+    if options.enable_loss:
+        parts["loss"] = lambda model, folder: loss(model, test_set, folder)
+        parts["weights"] = lambda model, folder: weights(model, test_set, folder)
+    if options.enable_bpd:
+        parts["bits_per_dim"] = lambda model, folder: bits_per_dim(model, bpd_set, repeats, folder)
+    if options.enable_bound:
+        model.experiment.bound(model.params)
+        parts["bits_per_dim_bound"] = lambda model, folder: bits_per_dim_bound(model, bpd_set, repeats, folder)
+    if options.enable_sampling:
+        if observation_of(config.sampling.condition, model.experiment.image_shape):
+            raise UsageError(
+                f"Samples given observations are made by --mode=sample; evaluate without "
+                f"sampling.condition={config.sampling.condition}, or with a class."
+            )
+        check_condition(model, asked_cond(model, np.arange(1)), None)
+        measured_by = measure(config)
+        parts["sampling"] = lambda model, folder: draw_samples(model, options.num_samples, folder, measure=measured_by)
+    if not parts:
+        raise UsageError(
+            "Nothing to evaluate: set eval.enable_loss, eval.enable_bpd, eval.enable_bound or eval.enable_sampling to "
+            "True."
+        )
+    return parts
+
+
+def _parts_of_classifier(model: PretrainedClassifier) -> Parts:
+    """Parts of a classifier's report: loss and accuracy."""
+    for key in ("enable_bpd", "enable_bound", "enable_sampling"):
+        if model.config.eval[key]:
+            raise UsageError(f"A classifier has a loss and an accuracy only; set eval.{key}=False.")
+    if not model.config.eval.enable_loss:
+        raise UsageError("Nothing to evaluate: set eval.enable_loss, for a classifier's loss and accuracy, to True.")
+    test_set = load_data(model.config, train=False)
+    check_source(model.experiment, test_set)
+    return {
+        "loss": lambda model, folder: loss(model, test_set, folder),
+        "weights": lambda model, folder: weights(model, test_set, folder),
+        "accuracy": lambda model, folder: accuracy(model, test_set, folder),
+    }
+
+
+def sample(config: Config, directory: str | Path, out: str | Path | None = None) -> None:
+    """Writes `sampling.num_samples` samples of the last checkpoint to samples/, as .npz and as a sheet.
+
+    File names end in a digest of all that the samples depend on, so that other settings write other files, and the same
+    samples are drawn once; samples/index.json lists them. out: parent of samples/, default the workdir; with another
+    one the workdir is only read. `sampling.condition` asks for samples of a class, or given observations of test
+    images: see `score_sde.evaluation.inverse_problems`.
+    """
+    directory = Path(directory)
+    model = load(directory, config=config)
+    sharding.check_divisible("eval.batch_size", config.eval.batch_size)
+    n, condition, folder = config.sampling.num_samples, config.sampling.condition, Path(out or directory) / "samples"
+    observe = observation_of(condition, model.experiment.image_shape)
+    check_condition(model, asked_cond(model, np.arange(1)), observe and observe(1))
+    source = load_data(config, train=False) if observe else None
+    of_samples = identities.of_samples(model, n, observe, source)
+    stem = identities.name_of(model, identities.of_model(model) | of_samples)
+
+    def keep(size: int) -> Keep:
+        return _rounds(folder, stem, list(ARRAYS), model, lambda: of_samples | {"at_once": size})
+
+    with atomic_files.locked(folder, "sample", ELSEWHERE):
+        if observe:
+            result = reconstruct(model, source, observe, n, folder, stem, keep)
+        else:
+            result = draw_samples(model, n, folder, stem)
+        identities.enter(folder, stem, model, result)
+    of_batch = f", {result['batch_nfe']:g} made for the batch" if "batch_nfe" in result else ""
+    _print(f"{result['num_samples']} samples, {result['nfe']:g} network evaluations each{of_batch}")
+    for name, figure in result.items():
+        if isinstance(figure, dict) and "mean" in figure:
+            _print(f"{name.replace('_', ' ')} {page.text(figure)}")
+    if (ends := result.get("at_the_ends")) and sharding.is_first():
+        print(page.ends(ends))
+        if "warning" in ends:
+            warn(ends["warning"])
+    _print(f"{folder / stem}.png")
+
+
+def draw_samples(
+    model: Pretrained, n: int, folder: Path, stem: str = "samples", *, measure: Measure | None = None
+) -> dict[str, Any]:
+    """Draws `n` samples in rounds of `samples_at_once`, one .npz file a round, `stem`.npz if there is one; and a sheet.
+
+    Sample i of a checkpoint depends on (seed, step, i) only, unless the sampler couples the batch, and is of the class
+    that config.sampling.condition asks for. measure: computes their "metrics"; their features are rounds too.
+    """
+    size = samples_at_once(model, n, lambda size: {"cond": asked_cond(model, np.arange(size))})
+    key = stream(stream(jax.random.key(model.config.seed + 1), Stream.SAMPLE), model.step)
+    of_samples = identities.of_samples(model, n) | {"at_once": size}
+    rounds = _rounds(folder, stem, ["images", "nfe", "batch_nfe"], model, lambda: of_samples)
+    if measure:
+        of_features = of_samples | {"weights": measure.features.digest}
+        feature_rounds = _rounds(folder, "features", list(measure.features.arrays), model, lambda: of_features)
+    nfe, batch_nfe, shares, features, first = [], [], [], [], None
+    with bar(f"sampling ({model.config.sampling.method})", n, "img") as progress:
+        for start in range(0, n, size):
+            valid = min(size, n - start)
+
+            def draw(start: int = start, valid: int = valid) -> Arrays:
+                numbers = np.arange(start, start + size)
+                keys, cond = sample_keys(key, jnp.asarray(numbers)), asked_cond(model, numbers)
+                x, *counts = model.draw(keys, report=reporter(progress, valid, start), cond=cond)
+                own, of_batch = (np.asarray(count)[:valid] for count in counts)
+                return {"images": images.to_pixels(x)[:valid], "nfe": own, "batch_nfe": of_batch}
+
+            name = "" if n <= size else f"{start // size:04d}"
+            found = rounds(name, draw)
+            if measure:
+                features.append(feature_rounds(name, functools.partial(measure.features.of, found["images"])))
+            progress.update(start + valid - progress.n)
+            nfe.append(found["nfe"])
+            batch_nfe.append(found["batch_nfe"])
+            shares.append(metrics.at_the_ends(found["images"]))
+            first = found["images"] if first is None else first
+    sheet, magnify = images.grid(first[:256]), max(1, 64 // model.config.data.image_size)
+    atomic_files.replace(folder / f"{stem}.png", lambda file: images.write_png(file, sheet, magnify))
+    result: dict[str, Any] = {"num_samples": n, **mean_nfe(np.concatenate(nfe), np.concatenate(batch_nfe))}
+    advice = remedy(model.config.sampling)
+    result["at_the_ends"] = metrics.compared(np.concatenate(shares), ends_of_data(model.config), advice)
+    if measure:
+        arrays = {key: np.concatenate([part[key] for part in features]) for key in features[0]}
+        result["metrics"] = measure(arrays, _protocol(model, n))
+    return result
+
+
+def _protocol(model: Pretrained, n: int) -> dict[str, Any]:
+    """Cache key of the samples without the model."""
+    experiment, data_options = model.experiment, model.config.data
+    method, options = experiment.sampler_options()
+    if method == "pc":
+        options["num_scales"] = experiment.sampling_sde.num_scales
+    nfe = planned_nfe(model, asked_cond(model, np.arange(1)))
+    conditional = {
+        key: value for key, value in identities.of_samples(model, n).items() if key in ("guidance", "networks")
+    }
+    if model.config.sampling.condition:
+        conditional["condition"] = model.config.sampling.condition
+    if model.config.sampling.precision != "tf32":
+        conditional["precision"] = model.config.sampling.precision
+    return conditional | {
+        "num_samples": n,
+        "sampler": method,
+        "sampler_options": options | {"temperature": model.config.sampling.temperature},
+        "nfe": "adaptive" if nfe is None else nfe,
+        "ema": model.ema,
+        "image": [data_options.image_size, data_options.image_size, data_options.num_channels],
+        "uniform_dequantization": data_options.uniform_dequantization,
+    }
+
+
+def loss(model: Snapshot, source: data.Source, folder: Path | None = None) -> dict[str, Any]:
+    """The training objective over a whole split, without flips and dropout: mean and standard error over images.
+
+    folder: where to keep the rounds; None keeps none.
+    """
+    size = model.config.eval.batch_size
+    rounds = _rounds(folder, "loss", ["loss"], model, lambda: {"images": source.digest()})
+
+    def chunk(indices: np.ndarray, repeat: int, report: Report) -> Arrays:
+        pixels, cond = source.take(indices)
+        return {"loss": np.asarray(model.evaluation(model.params, pixels, repeat, indices, cond)["loss"])}
+
+    return mean_and_error(_over_split(rounds, "loss", len(source), size, 1, chunk)["loss"])
+
+
+def weights(model: Snapshot, source: data.Source, folder: Path | None = None) -> dict[str, Any]:
+    """Compares averaged and raw weights on the first `averages.IMAGES` of a split: see `averages.compared`.
+
+    The result has a "warning" if the average is worse. folder: as for `loss`.
+    """
+    n = min(len(source), averages.IMAGES)
+    fields = [f"{name}_{field}" for name in ("raw", "averaged") for field in model.experiment.evaluated]
+    rounds = _rounds(folder, "weights", fields, model, lambda: {"images": source.digest()})
+    both = functools.cache(model.both_weights)  # read where a round is missing only
+
+    def chunk(indices: np.ndarray, repeat: int, report: Report) -> Arrays:
+        pixels, cond = source.take(indices)
+        found = {name: model.evaluation(params, pixels, repeat, indices, cond) for name, params in both().items()}
+        return {f"{name}_{field}": np.asarray(values[field]) for name, values in found.items() for field in values}
+
+    arrays = _over_split(rounds, "weights", n, model.config.eval.batch_size, 1, chunk)
+    of_both = {
+        name: [{field: arrays[f"{name}_{field}"][0] for field in model.experiment.evaluated}]
+        for name in ("raw", "averaged")
+    }
+    result = averages.compared(**of_both)
+    problem = averages.complaint(result, profile=model.profile, updates=model.step)
+    return result | ({"warning": problem} if problem else {})
+
+
+def accuracy(model: PretrainedClassifier, source: data.Source, folder: Path | None = None) -> dict[str, Any]:
+    """The share of a whole split's images whose likeliest class is their label (paper, Fig. 13).
+
+    It is evaluated at noise levels from the least to the largest, equidistant in their logarithm: the mean, and each
+    separately. folder: as for `loss`.
+    """
+    experiment, size = model.experiment, min(model.config.eval.batch_size, pad_to_devices(len(source)))
+    times = time_grid(experiment.sde, "log_snr", NOISE_LEVELS - 1, eps=LEAST_TIME)[::-1]
+    of_split = {"images": source.digest(), "times": times.tolist()}
+    rounds = _rounds(folder, "accuracy", ["hits"], model, lambda: of_split)
+    root = stream(jax.random.key(model.config.seed + 1), Stream.EVAL)
+
+    def chunk(indices: np.ndarray, level: int, report: Report) -> Arrays:
+        keys, batch = sample_keys(stream(root, level), jnp.asarray(indices)), source.take(indices)
+        return {"hits": np.asarray(model.hits(keys, batch.images, batch.labels, times[level]))}
+
+    hits = _over_split(rounds, "accuracy", len(source), size, NOISE_LEVELS, chunk)["hits"]
+    sigmas = experiment.noise_level(jnp.asarray(times, jnp.float32))
+    levels = [
+        {"t": float(t), "noise_level": float(sigma), **mean_and_error(hits[i : i + 1])}
+        for i, (t, sigma) in enumerate(zip(times, sigmas, strict=True))
+    ]
+    return {**mean_and_error(hits), "chance": 1 / experiment.num_classes, "by_noise_level": levels}
+
+
+def bits_per_dim(model: Pretrained, source: data.Source, repeats: int, folder: Path | None = None) -> dict[str, Any]:
+    """Bits/dim over a whole split, each image `repeats` times with fresh dequantisation noise and probe.
+
+    The standard error is over images, of means over repeats, and contains the spread of both. folder: as for `loss`.
+    """
+    identity = functools.partial(identities.of_likelihood, model, source, repeats)
+    rounds = _rounds(folder, "bits_per_dim", ["bits_per_dim", "nfe"], model, identity)
+    root = stream(jax.random.key(model.config.seed + 1), Stream.BITS_PER_DIM)
+
+    def chunk(indices: np.ndarray, repeat: int, report: Report) -> Arrays:
+        keys = sample_keys(stream(root, repeat), jnp.asarray(indices))
+        bpd, nfe = model.likelihoods(keys, images.to_unit(jnp.asarray(source.take(indices).images)), report)
+        return {"bits_per_dim": np.asarray(bpd), "nfe": np.asarray(nfe)}
+
+    size = min(model.config.eval.batch_size, pad_to_devices(len(source)))
+    found = _over_split(rounds, "bits/dim", len(source), size, repeats, chunk)
+    return {**mean_and_error(found["bits_per_dim"]), "repeats": repeats, "nfe": float(found["nfe"].mean())}
+
+
+def bits_per_dim_bound(
+    model: Pretrained, source: data.Source, repeats: int, folder: Path | None = None
+) -> dict[str, Any]:
+    """The upper bound on bits/dim over a whole split, with the images, repeats and noise of `bits_per_dim`."""
+    identity = functools.partial(identities.of_likelihood, model, source, repeats)
+    rounds = _rounds(folder, "bits_per_dim_bound", ["bound"], model, identity)
+    root = stream(jax.random.key(model.config.seed + 1), Stream.BITS_PER_DIM)
+
+    def chunk(indices: np.ndarray, repeat: int, report: Report) -> Arrays:
+        keys = sample_keys(stream(root, repeat), jnp.asarray(indices))
+        return {"bound": np.asarray(model.bound(keys, source.take(indices).images))}
+
+    size = min(model.config.eval.batch_size, pad_to_devices(len(source)))
+    found = _over_split(rounds, "bound", len(source), size, repeats, chunk)
+    return {**mean_and_error(found["bound"]), "repeats": repeats}
+
+
+def _rounds(
+    folder: Path | None,
+    stem: str,
+    arrays: list[str],
+    model: Snapshot,
+    identity: Callable[[], dict[str, Any]],
+) -> Keep:
+    """Rounds in the folder, for the model's weights and `identity`; without a folder none are kept."""
+    if folder is None:
+        return compute_anew
+    return Rounds(folder, stem, identities.of_model(model) | identity(), arrays)
+
+
+def _over_split(rounds: Keep, name: str, n: int, size: int, repeats: int, chunk: Callable) -> Arrays:
+    """Arrays (repeats, n) of the results of `chunk(indices, repeat, report)` for every image."""
+    found: list[Arrays] = []
+    with bar(name, n * repeats, "img") as progress:
+        for repeat in range(repeats):
+            for indices, valid in data.padded_chunks(n, size):
+                done = repeat * n + int(indices[0])
+
+                def compute(repeat: int = repeat, indices: np.ndarray = indices, valid: int = valid) -> Arrays:
+                    report = reporter(progress, valid, repeat * n + int(indices[0]))
+                    return {key: value[:valid] for key, value in chunk(indices, repeat, report).items()}
+
+                found.append(rounds(f"{repeat:02d}_{indices[0] // size:04d}", compute))
+                progress.update(done + valid - progress.n)
+    return {key: np.concatenate([arrays[key] for arrays in found]).reshape(repeats, n) for key in found[0]}
+
+
+def _steps_to_evaluate(config: Config, available: list[int]) -> list[int]:
+    frequency, options = config.training.snapshot_freq, config.eval
+    if options.begin_ckpt < 0:
+        return available[-1:]
+    chosen = [s for s in available if s % frequency == 0 and options.begin_ckpt <= s // frequency <= options.end_ckpt]
+    if chosen:
+        return chosen
+    _print(
+        f"No snapshot from {options.begin_ckpt * frequency} to {options.end_ckpt * frequency} steps "
+        f"(eval.begin_ckpt, eval.end_ckpt); evaluating the last checkpoint, of step {available[-1]}."
+    )
+    return available[-1:]
+
+
+def _summary(entry: dict[str, Any]) -> str:
+    figures = [f"{name} {page.text(figure)}" for name, figure in page.figures(entry).items()]
+    return ", ".join(figures + ([f"{entry['sampling']['num_samples']} samples"] if "sampling" in entry else []))
+
+
+def _print(line: str) -> None:
+    if sharding.is_first():
+        print(line)

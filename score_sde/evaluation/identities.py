@@ -1,0 +1,98 @@
+"""Cache keys, JSON of everything that a model's results depend on, and the file names of samples made from them.
+
+A file enters by a digest of its content, never by its path: masks, data, weights of networks.
+"""
+
+import datetime
+import re
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import jax
+
+from score_sde import data
+from score_sde.conditioning.grammar import Observe, chosen_class, identity_of, parts
+from score_sde.config import ARGUMENTS
+from score_sde.inference.pretrained import Pretrained
+from score_sde.inference.sampling_plan import helper_digests
+from score_sde.inference.snapshots import Snapshot
+from score_sde.io import workdir
+from score_sde.io.digest import digest
+from score_sde.metrics import fingerprint
+from score_sde.training.pieces import code_of
+
+DIGITS = 8  # of the digest in a name
+LONGEST = 40  # characters of a condition there
+OF_TRAINING = (*ARGUMENTS, "data")  # sections whose pieces a model is made of
+
+
+def of_model(model: Snapshot) -> dict[str, Any]:
+    """Cache key of the model, without its inputs."""
+    return {
+        "run": workdir.identity(model.config.to_dict()),
+        "checkpoint": {"step": model.step, "digest": model.digest, "ema": model.ema},
+        "versions": workdir.versions(),
+        "devices": sorted({device.device_kind for device in jax.devices()}),
+        "batch_size": model.config.eval.batch_size,
+        "precision": model.config.eval.precision,
+    } | _code(model, "code", OF_TRAINING)
+
+
+def of_samples(
+    model: Pretrained, n: int, observe: Observe | None = None, source: data.Source | None = None
+) -> dict[str, Any]:
+    """Cache key of n samples besides the model's; `observe` gives the observation of the source's images."""
+    config = model.config
+    used = {"samples": n, "sampling": config.sampling.to_dict()} | _code(model, "code_of_sampler", ("sampling",))
+    del used["sampling"]["ema"]  # the model's identity has the average that is used
+    used["sampling"]["condition"] = observe.identity if observe else identity_of(config.sampling.condition)
+    if config.sampling.condition or config.guidance.weak:
+        places = ("classifier", "weak", "weak_step")  # paths of networks, whose digests identify them
+        options = {key: value for key, value in config.guidance.items() if key not in places}
+        used |= {"guidance": workdir.flatten(options), "networks": helper_digests(model)}
+    return used | ({} if source is None else {"images": source.digest()})
+
+
+def of_likelihood(model: Pretrained, source: data.Source, repeats: int) -> dict[str, Any]:
+    """Cache key of bits/dim and their bound besides the model's."""
+    keys = ("bpd_dataset", "hutchinson_type", "num_probes", "dequantization", "bound_num_times", "rtol", "atol")
+    learned = digest(model.dequantizer_params) if model.dequantizer_params else None
+    options = {key: model.config.eval[key] for key in keys}
+    return {"images": source.digest(), "repeats": repeats, "dequantizer": learned, "eval": options}
+
+
+def _code(model: Snapshot, name: str, sections: Sequence[str]) -> dict[str, Any]:
+    """Digests of the files that define a user's own pieces in these sections, if there are any."""
+    digests = {key: each["digest"] for key, each in code_of(model.config).items() if key.split(".")[0] in sections}
+    return {name: digests} if digests else {}
+
+
+def name_of(model: Pretrained, identity: dict[str, Any]) -> str:
+    """File name of samples: step, average, method, steps, condition and scale, and a digest of everything else."""
+    condition, scale = model.config.sampling.condition, model.config.guidance.scale
+    method, options = model.experiment.sampler_options()
+    average = [re.sub(r"[^a-z0-9.]+", "_", model.ema)] if isinstance(model.ema, str) else []
+    num_steps = [str(options["num_steps"])] if "num_steps" in options else []
+    words = [f"step_{model.step:08d}", *average, method.replace(":", "_"), *num_steps]
+    for kind, argument in parts(condition).items():
+        words.append(re.sub(r"[^a-z0-9.]+", "_", f"{kind}_{Path(argument).name}".lower())[:LONGEST].strip("_"))
+    if chosen_class(condition) is not None and scale != 1:
+        words.append(f"scale_{scale:g}")
+    return "_".join([*words, fingerprint(identity)[:DIGITS]])
+
+
+def enter(folder: Path, name: str, model: Pretrained, result: dict[str, Any]) -> None:
+    """Lists samples by their name in the folder's index.json."""
+    config = model.config
+    method, options = model.experiment.sampler_options()
+    if method == "pc":
+        options["num_scales"] = model.experiment.sampling_sde.num_scales
+    entry: dict[str, Any] = {"step": model.step, "method": method, "options": options}
+    if config.sampling.condition or config.guidance.weak:
+        entry |= {"condition": config.sampling.condition, "guidance": config.guidance.to_dict()}
+    entry |= {"num_samples": result["num_samples"], "nfe": result["nfe"]}
+    if "at_the_ends" in result:
+        entry["at_the_ends"] = {of: share for of, share in result["at_the_ends"].items() if of != "warning"}
+    entry["when"] = datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
+    workdir.write(folder, "index.json", workdir.read(folder, "index.json") | {name: entry})

@@ -1,0 +1,189 @@
+"""The page of an evaluation: a table of its checkpoints, curves over them, and samples of each."""
+
+import html
+import math
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from score_sde import images
+from score_sde.io import html_page, workdir
+
+LABELS = {
+    "loss": "loss",
+    "accuracy": "accuracy, mean over noise levels",
+    "bits_per_dim": "bits/dim",
+    "bits_per_dim_bound": "bound on bits/dim",
+}
+SIDE = 768  # of a grid in the page, in pixels
+
+
+def write(folder: Path, report: Mapping[str, Any]) -> Path:
+    """Writes `folder`/report.html of a report and of the samples beneath the folder; returns its path."""
+    entries = report["checkpoints"]
+    protocols = {m["fingerprint"]: m["protocol"] for m in map(metrics_of, entries) if m}
+    found = {entry["step"]: figures(entry, apart=len(protocols) > 1) for entry in entries}
+    names = list(dict.fromkeys(name for of_step in found.values() for name in of_step))
+    rows = [[f"{step:,}", *(text(of_step.get(name)) for name in names)] for step, of_step in found.items()]
+    beside = baselines(entries, apart=len(protocols) > 1)
+    rows += [[row, *(text(of_row[name]) if name in of_row else "" for name in names)] for row, of_row in beside.items()]
+    body = [html_page.note("EMA weights. ± is one standard error."), html_page.table(["step", *names], rows)]
+    body += [
+        html_page.note(f"Warning, step {entry['step']:,}: {said}") for entry in entries for said in warnings(entry)
+    ]
+    if len(entries) > 1:
+        curves = [html_page.figure(f"{name}, ± two standard errors", _curve(found, name)) for name in names]
+        body += ["<h2>Over checkpoints</h2>", f'<div class="grids">{"".join(curves)}</div>']
+    body += _weights([entry for entry in entries if "weights" in entry])
+    body += _by_noise_level([entry for entry in entries if "accuracy" in entry])
+    grids = {entry["step"]: sheet(folder, entry) for entry in entries}
+    if any(grids.values()):
+        pictures = [html_page.figure(f"step {step:,}", grid) for step, grid in grids.items() if grid]
+        body += ["<h2>Samples</h2>", f'<div class="grids">{"".join(pictures)}</div>']
+        body += [
+            html_page.note(f"Step {entry['step']:,}, {ends(ends_of(entry))}.") for entry in entries if ends_of(entry)
+        ]
+    for fingerprint, protocol in protocols.items():
+        body += [f"<h2>Protocol {html.escape(fingerprint)}</h2>", html_page.listing(workdir.flatten(protocol))]
+        body.append(html_page.note("A distance compares with others of this fingerprint only."))
+    body += ["<h2>Versions</h2>", html_page.listing(report["versions"] | {"devices": ", ".join(report["devices"])})]
+    body += ["<h2>Config</h2>", html_page.listing(report["config"])]
+    html_page.write(folder / "report.html", f"Evaluation of {folder.parent.name}", "\n".join(body))
+    return folder / "report.html"
+
+
+def figures(entry: Mapping[str, Any], *, apart: bool = False) -> dict[str, dict[str, Any]]:
+    """The figures of a checkpoint by their names, each with its mean and standard error.
+
+    apart: whether names of distances carry the fingerprint of their protocol, for reports with several.
+    """
+    found = {label: entry[name] for name, label in LABELS.items() if name in entry}
+    measured = metrics_of(entry)
+    suffix = f" ({measured['fingerprint']})" if apart and measured else ""
+    return found | _means(measured, suffix)
+
+
+def warnings(entry: Mapping[str, Any]) -> list[str]:
+    """Warnings about a checkpoint that concern all of its figures."""
+    said = [part.get("warning") for part in (entry.get("weights", {}), metrics_of(entry), ends_of(entry))]
+    return [warning for warning in said if warning]
+
+
+def baselines(entries: Sequence[Mapping[str, Any]], *, apart: bool = False) -> dict[str, dict[str, dict[str, Any]]]:
+    """Rows of noise and of held-out images, to stand beside those of checkpoints: their figures, as from `figures`."""
+    rows: dict[str, dict[str, dict[str, Any]]] = {}
+    for measured in map(metrics_of, entries):
+        for name, of_row in measured.get("baselines", {}).items():
+            row = rows.setdefault(f"{name} ({of_row['images']:,})", {})
+            row |= _means(of_row, f" ({measured['fingerprint']})" if apart else "")
+    return rows
+
+
+def lines(rows: Mapping[str, Mapping[str, Any]]) -> list[str]:
+    """Rows of baselines for a terminal."""
+    told = {name: ", ".join(f"{key} {text(figure)}" for key, figure in _means(of).items()) for name, of in rows.items()}
+    return [f"{name}: {figures}, {rows[name]['images']} images" for name, figures in told.items()]
+
+
+def _means(measured: Mapping[str, Any], suffix: str = "") -> dict[str, dict[str, Any]]:
+    """The entries that have a mean, among everything that is reported of samples."""
+    return {name + suffix: of for name, of in measured.items() if isinstance(of, Mapping) and "mean" in of}
+
+
+def metrics_of(entry: Mapping[str, Any]) -> Mapping[str, Any]:
+    """The metrics of a checkpoint's samples; empty without any."""
+    return entry.get("sampling", {}).get("metrics", {})
+
+
+def ends_of(entry: Mapping[str, Any]) -> Mapping[str, Any]:
+    """Shares of numbers at the ends of the range, in a checkpoint's samples and in the data; empty without any."""
+    return entry.get("sampling", {}).get("at_the_ends", {})
+
+
+def ends(shares: Mapping[str, Any]) -> str:
+    """The shares at the ends of the range, in words."""
+    of_data = "" if shares["data"] is None else f", {shares['data']:.1%} of the data's"
+    return f"at 0 or 255: {shares['samples']:.1%} of the samples' numbers{of_data}"
+
+
+def text(figure: Mapping[str, Any] | None) -> str:
+    if figure is None:
+        return "not run"
+    error = figure["standard_error"]
+    if error is None:
+        return f"{figure['mean']:.4g}"
+    decimals = _decimals(error)
+    told = f"{error:.{decimals}f}" if error > 1e-7 else f"{error:.2g}"
+    return f"{figure['mean']:.{decimals}f} ± {told}"
+
+
+def _decimals(error: float) -> int:
+    """Number of decimals for a figure with this error, so that the error has two digits."""
+    return min(8, max(0, 1 - math.floor(math.log10(error)))) if 0 < error < math.inf else 4
+
+
+def _curve(found: Mapping[int, Mapping[str, Any]], name: str) -> str:
+    points = [(step, each[name]["mean"], each[name]["standard_error"]) for step, each in found.items() if name in each]
+    steps, means, errors = zip(*points, strict=True)
+    return html_page.chart({name: (steps, means, None if None in errors else errors)}, "step", name)
+
+
+def _weights(entries: Sequence[Mapping[str, Any]]) -> list[str]:
+    """The table of averaged against raw weights, for each checkpoint."""
+    if not entries:
+        return []
+    kinds = ("averaged", "raw")
+    head = [
+        "step",
+        *(f"loss, {kind}" for kind in kinds),
+        "difference",
+        *(f"size of the noise, {kind}" for kind in kinds),
+    ]
+    rows = []
+    for entry in entries:
+        found = entry["weights"]
+        losses = [f"{found[kind]['loss']:.5g}" for kind in kinds]
+        sizes = [found[kind].get("noise_size") for kind in kinds]
+        told = ["not defined" if size is None else f"{size:.3f}" for size in sizes]
+        rows.append([f"{entry['step']:,}", *losses, text(found["difference"]), *told])
+    note = "On the same images and noise. The size of the noise that is predicted is 1 for an exact score."
+    return ["<h2>Averaged and raw weights</h2>", html_page.note(note), html_page.table(head, rows)]
+
+
+def _by_noise_level(entries: Sequence[Mapping[str, Any]]) -> list[str]:
+    """A classifier's accuracy at each noise level, for each checkpoint; nothing for a score."""
+    if not entries:
+        return []
+    levels = {entry["step"]: entry["accuracy"]["by_noise_level"] for entry in entries}
+    sigmas, chance = [level["noise_level"] for level in levels[entries[0]["step"]]], entries[0]["accuracy"]["chance"]
+    rows = [[f"{sigmas[i]:.3g}", *(text(of_step[i]) for of_step in levels.values())] for i in range(len(sigmas))]
+    curves: dict[str, html_page.Curve] = {
+        f"step {step:,}": (sigmas, [level["mean"] for level in of_step], [level["standard_error"] for level in of_step])
+        for step, of_step in levels.items()
+    }
+    curves["chance"] = ([sigmas[0], sigmas[-1]], [chance, chance], None)
+    return [
+        "<h2>Accuracy by noise level</h2>",
+        html_page.note(f"Standard deviation of the noise on images in [0, 1]; chance is {chance:.3g}."),
+        html_page.table(["noise level", *(f"step {step:,}" for step in levels)], rows),
+        html_page.figure(
+            "accuracy, ± two standard errors", html_page.chart(curves, "noise level", "accuracy", log_x=True)
+        ),
+    ]
+
+
+def sheet(folder: Path, entry: Mapping[str, Any]) -> str:
+    """A square of the first samples of a checkpoint, by its entry in the folder's report; "" if it has none."""
+    if "sampling" not in entry:
+        return ""  # the folder may still have some from an earlier evaluation
+    stem = folder / f"step_{entry['step']:08d}" / "samples"
+    file = next((path for path in (Path(f"{stem}.npz"), Path(f"{stem}.0000.npz")) if path.exists()), None)
+    if file is None:
+        return ""
+    with np.load(file, allow_pickle=False) as stored:
+        pixels = stored["images"]
+    size = pixels.shape[1]
+    columns = min(10, max(1, SIDE // size), math.isqrt(len(pixels)))
+    return html_page.picture(images.grid(pixels[: columns**2], columns), max(1, SIDE // (size * columns)))

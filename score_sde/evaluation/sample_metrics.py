@@ -1,0 +1,183 @@
+"""Measurement of a config's samples: features of images, and their statistics over the config's data set."""
+
+import functools
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from score_sde import data, metrics
+from score_sde.array_types import Float
+from score_sde.conditioning.grammar import ALL, chosen_class
+from score_sde.config import Config, protocols
+from score_sde.config.import_paths import choose, is_import_path, lowered, source_digest
+from score_sde.errors import UsageError, one_of, warn
+from score_sde.io import workdir
+from score_sde.io.result_cache import Arrays
+from score_sde.metrics import ends
+from score_sde.runtime.backend import cache_folder, expanded
+from score_sde.runtime.sharding import all_agree
+from score_sde.training.build import clip_of
+from score_sde.training.pieces import taken_by
+from score_sde.training.run import load_data
+
+Load = Callable[[bool], data.Source]  # the training split, or the one for evaluation
+
+
+class Measure(NamedTuple):
+    """Metrics of samples.
+
+    baselines: figures of noise and of held-out images for a number of samples, computed now or by an earlier call.
+    """
+
+    features: metrics.Features
+    statistics: metrics.Statistics
+    baselines: Callable[[int], metrics.Baselines]
+
+    def __call__(self, arrays: Arrays, protocol: Mapping[str, Any]) -> dict[str, Any]:
+        """The metrics of features and logits.
+
+        protocol: what they depend on besides the statistics, which are added here.
+        """
+        of_all = dict(protocol) | {
+            "features": self.features.name,
+            "weights": self.features.digest,
+            "statistics": self.statistics.digest,
+            "statistics_of": {key: self.statistics.about.get(key) for key in ("data_set", "split", "file")},
+            "pixels": "clipped, times 255, rounded down to uint8",
+        }
+        figures = metrics.measure(self.features.name, arrays, self.statistics)
+        baselines = self.baselines(len(arrays["features"]))
+        warning = baselines.warning(arrays["features"], self.statistics)
+        figures |= {"fingerprint": metrics.fingerprint(of_all), "protocol": of_all, "baselines": baselines.rows}
+        return figures | ({"warning": warning} if warning else {})
+
+
+def measure(config: Config) -> Measure | None:
+    """The measure of config.metrics; None if it names no features. Raises `UsageError` if an input is not available."""
+    if config.metrics.features == "none":
+        return None
+    load = functools.cache(lambda train: load_data(config, train=train))  # both may need the same split
+    of = _features(config, load)
+    statistics = _statistics(config, of, load)
+    return Measure(of, statistics, functools.cache(lambda n: _baselines(config, n, of, statistics, load)))
+
+
+def ends_of_data(config: Config) -> Float[np.ndarray, " n"] | None:
+    """Shares of `metrics.at_the_ends` for evaluation images, decoded now; None if these are not available.
+
+    None for samples of one class too, as these few images may have none of that class.
+    """
+    if chosen_class(config.sampling.condition) not in (None, ALL):
+        return None
+    options = config.data.to_dict() | {"in_memory_gib": 0.0}  # only these are decoded
+    try:
+        source = load_data(Config({"data": options}), train=False)
+        n = min(len(source), ends.IMAGES)
+        return metrics.at_the_ends(source.take(np.arange(n) * len(source) // n).images)
+    except UsageError:
+        return None
+
+
+def remedy(sampling: Any) -> str:
+    """Advice on samples of a barely trained network that config.sampling does not follow yet."""
+    method = lowered(sampling.method)
+    clips = clip_of(sampling, method) == "none"
+    draws = method in ("adaptive", "dpmpp_2m_sde", "edm_stochastic") or (method == "ddim" and sampling.eta > 0)
+    draws |= method == "pc" and not (sampling.probability_flow or sampling.diffusion == 0)
+    ways = ["set sampling.clip=range"] * clips + ["sample by a stochastic method, as dpmpp_2m_sde"] * (not draws)
+    return ", ".join([*ways, "or train longer" if ways else "train longer"])
+
+
+def folder(config: Config) -> Path:
+    """The folder of weights, trained features and statistics."""
+    return expanded(config.metrics.dir) if config.metrics.dir else cache_folder()
+
+
+def _features(config: Config, load: Load) -> metrics.Features:
+    """The features of config.metrics. Raises `UsageError` if they are not available."""
+    options = config.metrics
+    if is_import_path(options.features):
+        network = choose("metrics.features", options.features, {}, protocols.FeatureNetwork)
+        network = network(**taken_by("metrics.features", options.features, options))
+        shape = (config.data.image_size, config.data.image_size, config.data.num_channels)
+        _, code = source_digest("metrics.features", options.features)
+        return metrics.own_features(network, code, shape, options.batch_size)
+    if one_of("metrics.features", options.features, ("inception", "trained")) == "inception":
+        return metrics.inception_features(options.weights, folder(config), options.batch_size)
+    small = metrics.Options(options.nf, options.dimension, options.n_iters, lr=options.lr, seed=options.seed)
+    return metrics.trained_features(load(True), small, folder(config), options.batch_size)
+
+
+def _statistics(config: Config, of: metrics.Features, load: Load) -> metrics.Statistics:
+    """The statistics of config.metrics: from a file, or of a split of the data, computed now or by an earlier call."""
+    options = config.metrics
+    if options.statistics:
+        found = metrics.load_statistics(expanded(options.statistics))
+        if found.about.get("features_digest", of.digest) != of.digest:
+            raise UsageError(
+                f"{options.statistics} holds statistics of the features {found.about['features']}, and these are "
+                f"{of.name}; set config.metrics.features, or compute them: python -m score_sde.statistics."
+            )
+        if found.covariance.shape != (of.dimension, of.dimension) or found.mean.shape != (of.dimension,):
+            raise UsageError(
+                f"{options.statistics} holds statistics of {found.mean.size} features, and {of.name} has "
+                f"{of.dimension}; set config.metrics.features, or compute them: python -m score_sde.statistics."
+            )
+        return found
+    source = load(options.split == "train")
+    about = {
+        "data_set": config.data.dataset,
+        "split": options.split,
+        "images": [len(source), config.data.image_size, config.data.image_size, config.data.num_channels],
+        "data_digest": source.digest(),
+        "features": of.name,
+        "features_digest": of.digest,
+    }
+    path = folder(config) / f"statistics_{metrics.fingerprint(about)}.npz"
+    found = _kept(path, about)
+    if found is None:
+        found = metrics.statistics_of(source, of, about | {"versions": workdir.versions()})
+        found.save(path, "config.metrics.dir")
+    return found
+
+
+def _baselines(
+    config: Config, n: int, of: metrics.Features, statistics: metrics.Statistics, load: Load
+) -> metrics.Baselines:
+    """Baselines for n samples, computed now or by an earlier call."""
+    held_out, shape = _held_out(config, statistics, load), (config.data.image_size,) * 2 + (config.data.num_channels,)
+    about = {
+        "images": [n, *shape],
+        "features_digest": of.digest,
+        "statistics": statistics.digest,
+        "held_out": None if held_out is None else held_out.digest(),
+    }
+    path = folder(config) / f"baselines_{metrics.fingerprint(about)}.npz"
+    found = metrics.load_baselines(path, about)
+    if not all_agree(found is not None):
+        found = metrics.baselines_of(n, shape, held_out, of, statistics)
+        found.save(path, about, "config.metrics.dir")
+    return found
+
+
+def _held_out(config: Config, statistics: metrics.Statistics, load: Load) -> data.Source | None:
+    """The split that is not in the statistics; None if it has the same images, or is not available."""
+    try:
+        found = load((statistics.about.get("split") or config.metrics.split) == "test")
+    except UsageError as error:
+        warn(f"The figures of held-out images are missing beside those of samples. {error}")
+        return None
+    return None if found.digest() == statistics.about.get("data_digest") else found
+
+
+def _kept(path: Path, about: Mapping[str, Any]) -> metrics.Statistics | None:
+    """Statistics that an earlier call kept, if all processes can read them."""
+    try:
+        found = metrics.load_statistics(path) if path.exists() else None
+    except UsageError as error:
+        warn(f"{error} They are computed again.")
+        found = None
+    same = found is not None and {key: found.about.get(key) for key in about} == dict(about)
+    return found if all_agree(same) else None

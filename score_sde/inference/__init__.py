@@ -1,0 +1,1 @@
+"""Trained models: loading them, and samples and likelihoods by them."""

@@ -1,0 +1,227 @@
+"""Conditional sampling: an experiment's samplers under conditions or linear observations, as config.guidance says.
+
+| given          | by                                        | config.guidance                                       |
+|----------------|-------------------------------------------|-------------------------------------------------------|
+| a condition    | a network that takes its entries          | `scale`: classifier-free guidance                     |
+| classes        | a noise-conditional classifier            | `classifier`: its workdir; `scale`                    |
+| any of these   | and a weaker network of the same kind     | `weak`: its workdir; `scale`: autoguidance            |
+| an observation | any network                               | `inverse`: `score_sde.conditioning.posterior.METHODS` |
+"""
+
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from score_sde import conditioning
+from score_sde.array_types import Array, Images, PyTree
+from score_sde.cond import NULL, Cond, Entries, check_names, fitted
+from score_sde.conditioning import Observation
+from score_sde.conditioning.operators import check_observed
+from score_sde.config import check
+from score_sde.errors import UsageError
+from score_sde.process import Model
+from score_sde.sampling import FAST_SOLVERS, Solver
+from score_sde.training.build import Classification, Experiment, sampling_options
+
+Observed = tuple[conditioning.Operator, Array, float]  # y of images in [0, 1], and the noise on it
+
+
+class Given(NamedTuple):
+    """Conditions and observations of samples; every array has one row for each sample.
+
+    observation: in model range.
+    """
+
+    cond: Cond | None = None
+    observation: Observation | None = None
+
+
+class Conditional:
+    """The samplers of an experiment under a condition, as functions of parameters.
+
+    classifier, weak: the networks that config.guidance names, if any. Parameters are a dictionary: "score", and
+    "classifier" and "weak" where these exist.
+    """
+
+    def __init__(
+        self, experiment: Experiment, classifier: Classification | None = None, weak: Experiment | None = None
+    ):
+        self.experiment, self.classifier, self.weak = experiment, classifier, weak
+        self.options = experiment.config.guidance
+        check(experiment.config)
+        for name, other in (("classifier", classifier), ("weak", weak)):
+            if other is not None and (other.image_shape, other.scaling) != (experiment.image_shape, experiment.scaling):
+                raise UsageError(
+                    f"guidance.{name} is of images of shape {other.image_shape} in another range or size than this "
+                    f"model's {experiment.image_shape}; train one on the same data under the same SDE."
+                )
+            if other is not None and experiment.sde.learned:
+                raise UsageError(
+                    f"guidance.{name} is of a network with another schedule than the learned one of this model; guide "
+                    "it by guidance.scale alone, or train both under a process without parameters, like vp."
+                )
+        if weak is not None and weak.sde != experiment.sde:
+            raise UsageError(f"guidance.weak was trained under {weak.sde}, and this model under {experiment.sde}.")
+        if weak is not None and weak.cond_entries != experiment.cond_entries:
+            own, others = (", ".join(model.cond_entries) or "none" for model in (experiment, weak))
+            raise UsageError(
+                f"guidance.weak and this model must take the same condition: its entries are {others}, this model's "
+                f"{own}, or they differ in size."
+            )
+
+    @property
+    def cond_entries(self) -> Entries:
+        """The entries of a condition that can be asked for."""
+        by_classifier = {} if self.classifier is None else self.classifier.cond_entries
+        return {**self.experiment.cond_entries, **by_classifier}
+
+    @property
+    def num_classes(self) -> int:
+        """Number of classes that can be asked for; 0 if none can."""
+        return (self.classifier or self.experiment).num_classes
+
+    def of_network(self, cond: Cond | None) -> Cond | None:
+        """The part of a condition that the score networks take: all but the labels, if a classifier guides by them."""
+        if cond is None or self.classifier is None:
+            return cond
+        return {name: array for name, array in cond.items() if name != "labels"} or None
+
+    def check(self, given: Given, method: str) -> None:
+        """Raises `UsageError` for a condition or observation with which these networks and method cannot sample."""
+        cond = given.cond
+        check_names(cond, self.cond_entries)
+        self.experiment.check_cond(self.of_network(cond))
+        if self.weak is None and self.classifier is None and self.options.scale != 1:  # classifier-free
+            self.experiment.check_cond(None)
+        if cond is None and self.weak is None:
+            self._check_unguided()
+        without_class = cond is not None and ("labels" not in cond or "labels" in cond.get(NULL, {}))
+        if without_class and self.classifier is not None:
+            raise UsageError(
+                "guidance.classifier guides every sample towards a class; give a class for each, or leave it out."
+            )
+        if given.observation is None:
+            return
+        conditioning.check_observable(self.experiment.sde)
+        inverse = self.options.inverse
+        if inverse == "projection" and method not in ("pc", *FAST_SOLVERS):
+            raise UsageError(
+                f"guidance.inverse=projection is defined between the fixed steps of a sampler, and {method} chooses "
+                "its own; set guidance.inverse to pigdm or tmpd, or sampling.method=pc."
+            )
+        if inverse == "dps" and method not in ("pc", *FAST_SOLVERS):
+            raise UsageError(
+                f"guidance.inverse=dps goes a step of its own in each of a sampler's N, and {method} has no N; set "
+                "guidance.inverse to pigdm or tmpd, or sampling.method=pc."
+            )
+        if inverse == "particles" and (method != "pc" or self.experiment.config.sampling.corrector.lower() != "none"):
+            raise UsageError(
+                "guidance.inverse=particles moves them by a predictor alone; set sampling.method=pc and "
+                "sampling.corrector=none."
+            )
+
+    def _check_unguided(self) -> None:
+        """Raises `UsageError` for guidance towards a class when no class is asked for."""
+        for name, without in (("scale", 1.0), ("interval", (0.0, 1.0)), ("classifier", "")):
+            value = self.options[name]
+            if (tuple(value) if name == "interval" else value) != without:
+                raise UsageError(
+                    f"guidance.{name}={value} guides towards a class or another condition, and none is asked for; set "
+                    f"sampling.condition=class=N (or class=all), or leave guidance.{name} at {without!r}."
+                )
+
+    def given(self, cond: Cond | None, observed: Observed | None, n: int, method: str) -> Given:
+        """The checked condition and observation of n samples. Raises `UsageError` if the method cannot sample so."""
+        observation = None if observed is None else self.observed(*observed)
+        self.check(Given(cond, observation), method)
+        return Given(fitted(cond, self.cond_entries, n), observation)
+
+    def sampler(self, params: dict[str, PyTree], given: Given, method: str | None = None) -> Solver:
+        """The solver of config.sampling, or of the given method, from x_T to samples of p(x_0 | given)."""
+        experiment, observation, inverse = self.experiment, given.observation, self.options.inverse
+        method, options = experiment.sampler_options(method)
+        sde = experiment.sde_of(params["score"], method)
+        if given.cond is None and observation is None and self.weak is None:
+            return experiment.sampler_of(params["score"], experiment.model_of(params["score"], method), method)()
+        self.check(given, method)
+        repeats = self.options.particles if observation is not None and inverse == "particles" else 1
+        model = self._guided(params, given.cond, method, repeats)
+        if repeats > 1:
+            chosen = {key: options[key] for key in ("predictor", "eps", "noise_removal")} | {"num_particles": repeats}
+            return conditioning.particles(sde, model, observation.repeated(repeats), self._inverse_options, **chosen)
+        if observation is not None and inverse == "projection":
+            held = conditioning.projection(sde, observation)
+            solver = experiment.sampler_of(params["score"], model, method)(project=held.project)
+            return solver._replace(init=lambda keys, x: solver.init(keys, held.start(x)))
+        if observation is not None:
+            of_guide = self._inverse_options._replace(
+                num_steps=options.get("num_steps")
+            )  # None for pc: its SDE has them
+            model = conditioning.GUIDES[inverse](sde, model, observation, of_guide)
+        return experiment.sampler_of(params["score"], model, method)()
+
+    def _guided(self, params: dict[str, PyTree], cond: Cond | None, method: str, repeats: int) -> Model:
+        """The model under a condition, for batches in which each sample has `repeats` consecutive rows."""
+        options, experiment = self.options, self.experiment
+        cond = jax.tree.map(lambda rows: jnp.repeat(rows, repeats, axis=0), cond)
+        scale, interval = float(options.scale), tuple(options.interval)
+        own = self.of_network(cond)
+        model = experiment.model_of(params["score"], method, own)
+        if self.weak is not None:
+            weak = self.weak.model_of(params["weak"], method, own)
+            return conditioning.extrapolation(model, weak, scale=scale, interval=interval)
+        if cond is None:
+            return model
+        if self.classifier is not None:
+            logits_fn, labels = self.classifier.logits_fn(params["classifier"]), cond["labels"]
+            return conditioning.classifier_guidance(
+                experiment.sde_of(params["score"], method), model, logits_fn, labels, scale=scale, interval=interval
+            )
+        if scale == 1:  # the network need not be a score without a condition
+            return model
+        without = experiment.model_of(params["score"], method, None)
+        return conditioning.extrapolation(model, without, scale=scale, interval=interval)
+
+    @property
+    def _inverse_options(self) -> conditioning.Options:
+        return inverse_options(self.options, self.experiment.scaling.scale)
+
+    def observed(self, operator: conditioning.Operator, y: Array, noise: float) -> Observation:
+        """An observation of images in [0, 1], converted to model range. Raises `UsageError` if it does not fit."""
+        check_observed(operator, y, self.experiment.image_shape)
+        scaling = self.experiment.scaling
+        ones = operator.forward(jnp.ones((len(y), *self.experiment.image_shape), jnp.float32))
+        levels = jnp.full(len(y), scaling.scale * noise, jnp.float32)
+        return Observation(operator, scaling.scale * y + scaling.shift * ones, levels)
+
+
+# Options of a single `guidance.inverse`.
+INVERSE_OPTIONS = {"step": "dps", "iterations": "tmpd", "particles": "particles"}
+
+
+def unused_option(name: str, sampling: Any, guidance: Any, method: str, *, observed: bool) -> str | None:
+    """The reason why samples by this method do not depend on an option of the config; None if they depend on it."""
+    taken = sampling_options(sampling, method)
+    if name in sampling:
+        return None if name in taken else f"the sampler {method}, as it is set, takes {', '.join(taken)}"
+    if name in ("inverse", *INVERSE_OPTIONS) and not observed:
+        return "it is of samples that are given an observation"
+    if name in INVERSE_OPTIONS and guidance["inverse"] != INVERSE_OPTIONS[name]:
+        return f"it is of guidance.inverse={INVERSE_OPTIONS[name]}, and guidance.inverse is {guidance['inverse']}"
+    return None
+
+
+def finished(x: Images | np.ndarray, operator: conditioning.Operator, y: Array, noise: float) -> Images:
+    """Samples clipped to [0, 1]; noiseless observations are met exactly, as far as [0, 1] permits."""
+    x = jnp.asarray(x)
+    return operator.limit(operator.impose(x, y), y) if noise == 0 else jnp.clip(x, 0, 1)
+
+
+def inverse_options(options: Any, scale: float) -> conditioning.Options:
+    """Options of inverse problems from config.guidance.
+
+    scale: the width of model range, 2 for [-1, 1], the range for which pigdm's data variance is 1.
+    """
+    return conditioning.Options((scale / 2) ** 2, options.step, options.iterations, reach=scale)

@@ -1,0 +1,401 @@
+"""A trained model, for notebooks and scripts: `model = score_sde.load(workdir)`.
+
+A `Pretrained` is frozen data. The functions of this module take it as their first argument, and are its methods too.
+
+| function                                | result                                                               |
+|-----------------------------------------|----------------------------------------------------------------------|
+| `predict`, `score`, `denoise`           | predictions for noisy images; usable inside any JAX program          |
+| `sample`, `posterior`                   | images; images given an observation                                  |
+| `encode`, `decode`, `interpolate`       | latents of images by the probability-flow ODE, and back              |
+| `bits_per_dim`, `bound`                 | likelihoods of images, and a bound on them                           |
+| `draw`, `likelihoods`                   | the same with a key for each image, and their numbers of evaluations |
+
+The functions take images in [0, 1] or uint8, NHWC; x and latents are in model range.
+"""
+
+import dataclasses
+import functools
+import operator as operators
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple, SupportsFloat, SupportsIndex
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from score_sde import images
+from score_sde.array_types import Array, Float, Images, Key, Keys, PerSample, PyTree, Times
+from score_sde.cond import Cond, fitted, rows, with_labels
+from score_sde.conditioning import Operator
+from score_sde.config import Config
+from score_sde.errors import UsageError
+from score_sde.inference.conditional_samplers import Observed, finished, unused_option
+from score_sde.inference.sampling_plan import plan
+from score_sde.inference.snapshots import AnyTimes, Snapshot, available_step, config_of, for_each, restore_state
+from score_sde.io import checkpoints, workdir
+from score_sde.process import Prediction
+from score_sde.randomness import Stream, batch_keys, expand, stream
+from score_sde.runtime.sharding import is_traced, pad_to_devices, place, pmap, split
+from score_sde.sampling import slerp
+from score_sde.sampling.runner import Runner
+from score_sde.sampling.solver import Counts
+from score_sde.training.build import Dequantizing
+
+Report = Callable[[float], None]
+Classes = Sequence[int] | Array | np.ndarray | None
+DEQUANTIZER = "dequantizer"  # its folder in a workdir
+
+
+def load(
+    directory: str | Path, step: int | None = None, config: Config | None = None, *, ema: bool | str = True
+) -> "Pretrained":
+    """The model trained in a workdir, with averaged weights, or the raw ones where `ema` is False.
+
+    step: of the checkpoint; default the last. config: default the workdir's; another may differ in `sampling` and
+    `eval`. ema: the name of an average, "power:0.05"; True is that of config.sampling.ema, by default the run's first.
+    Raises `UsageError` when there is no such checkpoint or average, or `config` describes another run.
+    """
+    step = available_step(directory, step)
+    return Pretrained.of_run(config_of(Path(directory), config), Path(directory), step, average=ema)
+
+
+# Predictions for noisy images.
+
+
+def score(model: "Pretrained", x: Images, t: AnyTimes, classes: Classes = None, cond: Cond | None = None) -> Images:
+    """The score of p_t at x, of x's shape: -E[eps | x_t = x] / sigma(t).
+
+    x: images in model range, float32. t: a time in (0, 1] for each image, or one for all. classes: int (b,), short for
+    cond={"labels": classes}. cond: arrays of b rows, see `score_sde.cond`; default the null condition.
+    Composes with `jit`, `grad`, `scan`, `vmap`. Raises `UsageError` for conditions that the network does not take.
+
+        s = model.score(jnp.zeros((2, *model.image_shape)), 0.5)
+    """
+    return _said(model, "score_fn", x, t, classes, cond)
+
+
+def predict(
+    model: "Pretrained", x: Images, t: AnyTimes, classes: Classes = None, cond: Cond | None = None
+) -> Prediction:
+    """The prediction E[x_0 | x_t] and E[eps | x_t] at x, which samplers and likelihoods take.
+
+    Arguments as for `score`.
+    """
+    return _said(model, "model", x, t, classes, cond)
+
+
+def denoise(
+    model: "Pretrained", x: Images, sigma: AnyTimes, classes: Classes = None, cond: Cond | None = None
+) -> Images:
+    """The posterior mean E[x_0 | x] of x = x_0 + sigma eps, in model range, whatever process the network has learned.
+
+    sigma: a noise level for each image or one for all, > 0 and at most that of the process, sigma(1) / alpha(1). Other
+    arguments as for `score`.
+
+        x0 = model.denoise(jnp.zeros((2, *model.image_shape)), 0.3)
+    """
+    process = model.sde
+    t = jnp.clip(process.time(for_each(sigma, len(x))), 0.0, 1.0)
+    return predict(model, expand(process.alpha(t), x) * x, t, classes, cond).x0
+
+
+def _said(
+    model: "Pretrained", what: str, x: Images, t: AnyTimes, classes: Classes, cond: Cond | None
+) -> Images | Prediction:
+    """The result at x and t of the experiment's function named `what`."""
+    experiment, classes = model.experiment, None if classes is None else jnp.asarray(classes)
+    cond = fitted(with_labels(cond, classes), experiment.cond_entries, len(x))
+
+    def said(params: PyTree, x: Images, t: Times, cond: Cond | None) -> Images | Prediction:
+        return getattr(experiment, what)(params, cond=cond)(x, t)
+
+    program = experiment.once(what, lambda: pmap(said, in_axes=(None, 0, 0, 0), out_axes=None))
+    return jax.tree.map(lambda rows: rows[: len(x)], program(model.params, *split(x, for_each(t, len(x)), cond)))
+
+
+# Samples.
+
+
+class Samples(NamedTuple):
+    """Samples, and the evaluations of networks that they took.
+
+    images: in [0, 1]. nfe: evaluations for each image. batch_nfe: evaluations made for its batch, from start to end.
+    """
+
+    images: Images
+    nfe: Counts
+    batch_nfe: Counts
+
+
+def sample(
+    model: "Pretrained",
+    key: Key[Array, "..."],
+    n: SupportsIndex,
+    sampler: str | None = None,
+    *,
+    classes: SupportsIndex | Classes = None,
+    cond: Cond | None = None,
+    **options: Any,
+) -> Images:
+    """Draws `n` images in [0, 1]; sample i depends on (key, i) only, unless the sampler couples the batch.
+
+    key: one key, or one for each image.
+    sampler: "pc", "ode", "adaptive" or a fast solver's name; default config.sampling.method.
+    classes: one for all, or one for each. cond: arrays of n rows, see `score_sde.cond`, whose labels are the classes.
+    options: values that replace those of config.sampling and config.guidance, as num_steps=10 or scale=2.0.
+    Raises `UsageError` for unknown options, and for classes and conditions that the networks do not know.
+
+        x = model.sample(jax.random.key(0), 16, "dpmpp_2m", num_steps=10)
+    """
+    n = _count(n)
+    filled = n if key.ndim else pad_to_devices(n)
+    if classes is not None:
+        classes = np.asarray(classes)
+        if classes.shape not in ((), (n,)):
+            raise UsageError(f"Classes of shape {classes.shape} for {n} images; give one for all, or one for each.")
+        classes = np.broadcast_to(classes, (n,))
+    entries = plan(model, sampler, options).conditional.cond_entries
+    cond = rows(fitted(with_labels(cond, classes), entries, n), np.minimum(np.arange(filled), n - 1))
+    return draw(model, batch_keys(key, filled), sampler, cond=cond, **options).images[:n]
+
+
+def posterior(
+    model: "Pretrained",
+    key: Key[Array, "..."],
+    operator: Operator,
+    y: Array | np.ndarray,
+    noise: SupportsFloat = 0.0,
+    sampler: str | None = None,
+    **options: Any,
+) -> Images:
+    """Draws an image in [0, 1] for each row of y, from p(x_0 | y) for y = A x_0 + n.
+
+    operator: A, see `score_sde.conditioning`. y: of images in [0, 1]. noise: the standard deviation of n there; at 0
+    the operator maps the images to y exactly. options: as for `sample`; inverse="pigdm" is another method. Raises
+    `UsageError` for observations and options that do not fit.
+
+        small = Average(2)  # of score_sde.conditioning
+        x = model.posterior(jax.random.key(0), small, small.forward(images), 0.1, "dpmpp_2m", num_steps=10)
+    """
+    observed = operator, jnp.asarray(y, jnp.float32), float(noise)
+    return draw(model, batch_keys(key, len(y)), sampler, observed=observed, **options).images
+
+
+def draw(
+    model: "Pretrained",
+    keys: Keys,
+    sampler: str | None = None,
+    report: Report = lambda _: None,
+    compile_only: bool = False,
+    *,
+    cond: Cond | None = None,
+    observed: Observed | None = None,
+    **options: Any,
+) -> Samples:
+    """Draws one sample for each key, and counts the evaluations of networks that it took.
+
+    report: called with the fraction done. compile_only: see `Runner`. observed: operator, y and noise as for
+    `posterior`. Other arguments as for `sample`; the number of keys must be a multiple of the number of devices.
+    """
+    method, conditional, runner, params = plan(model, sampler, options)
+    given, experiment = conditional.given(cond, observed, len(keys), method), conditional.experiment
+    for name in options:
+        sections = experiment.config.sampling, conditional.options
+        if name in ("noise", "samples_each"):
+            raise UsageError(f"{name} is read by --mode=sample; posterior takes noise and a row of y for each image.")
+        if reason := unused_option(name, *sections, method, observed=observed is not None):
+            raise UsageError(f"{name}={options[name]!r} would change nothing: {reason}.")
+    x, nfe, batch_nfe = runner(params, keys, experiment.prior(keys), report, compile_only, (given,))
+    _check_finite(x, f"A sample of {method}")
+    x = experiment.scaling.to_unit(x)
+    x = jnp.clip(x, 0, 1) if observed is None else finished(np.asarray(x), *observed)
+    return Samples(x, nfe, batch_nfe)
+
+
+def _count(n: SupportsIndex) -> int:
+    try:
+        number = operators.index(n)
+    except TypeError:
+        number = 0
+    if number < 1:
+        raise UsageError(f"n={n} is no number of images; give 1 or more.")
+    return number
+
+
+# Likelihoods.
+
+
+class Likelihoods(NamedTuple):
+    """Bits/dim of each image, and the evaluations of the network (nfe) that they took."""
+
+    bits_per_dim: PerSample
+    nfe: Counts
+
+
+def bits_per_dim(model: "Pretrained", key: Key[Array, "..."], pixels: Array | np.ndarray) -> PerSample:
+    """Bits/dim of each image, shape (n,), under the probability-flow ODE (paper, section 4.3).
+
+    pixels: images, uint8 or in [0, 1] on 256 levels; they are dequantised first, as config.eval says, with noise from
+    `key`. Raises `UsageError` for other images.
+
+        bits = model.bits_per_dim(jax.random.key(0), np.zeros((2, *model.image_shape), np.uint8))
+    """
+    return likelihoods(model, batch_keys(key, len(pixels)), _in_unit_range(model, pixels)).bits_per_dim
+
+
+def likelihoods(model: "Pretrained", keys: Keys, x: Images, report: Report = lambda _: None) -> Likelihoods:
+    """Bits/dim and evaluations of each image in [0, 1]; all randomness is from the image's own key."""
+    y, log_q = dequantize(model, keys, x)
+    runner = model.experiment.once("bits_per_dim", lambda: Runner(model.experiment.bits_per_dim))
+    bits, _, nfe = runner(model.params, keys, y, report)
+    _check_finite(bits, "A likelihood")
+    return Likelihoods(bits + log_q, nfe)
+
+
+def bound(model: "Pretrained", key: Key[Array, "..."], pixels: Array | np.ndarray) -> PerSample:
+    """An upper bound on the bits/dim of each image under the reverse SDE, estimated with noise from `key`.
+
+    pixels: as for `bits_per_dim`. Composes with `jit`. See `score_sde.likelihood.bound`.
+    """
+    experiment, keys, x = model.experiment, batch_keys(key, len(pixels)), _in_unit_range(model, pixels)
+    y, log_q = dequantize(model, keys, x)
+
+    def bounded(params: PyTree, keys: Keys, y: Images) -> PerSample:
+        return experiment.bound(params)(keys, y)
+
+    program = experiment.once("bound", lambda: pmap(bounded, in_axes=(None, 0, 0), out_axes=None))
+    found = program(model.params, *split(keys, y))[: len(x)] + log_q
+    _check_finite(found, "A bound on bits/dim")
+    return found
+
+
+def dequantize(model: "Pretrained", keys: Keys, x: Images) -> tuple[Images, PerSample]:
+    """Points in model range for images in [0, 1], and bits/dim of q there: see `score_sde.likelihood.dequantization`."""
+    experiment, dequantizer = model.experiment, model.dequantizer_params
+
+    def points(params: PyTree, keys: Keys, x: Images) -> tuple[Images, PerSample]:
+        learned = (_dequantizing(model).network_fn(params),) if params else ()
+        return experiment.dequantization(*learned).sample(stream(keys, Stream.DEQUANTIZE), x)
+
+    program = experiment.once("dequantize", lambda: pmap(points, in_axes=(None, 0, 0), out_axes=None))
+    y, log_q = program(dequantizer, *split(keys, x))
+    return y[: len(x)], log_q[: len(x)]
+
+
+def _dequantizer(model: "Pretrained") -> PyTree:
+    """Averaged parameters of the variational dequantizer; {} for other choices. Raises `UsageError` if untrained."""
+    if model.experiment.dequantization_name != "variational":
+        return {}
+    folder = None if model.directory is None else model.directory / DEQUANTIZER / "checkpoints"
+    steps = checkpoints.steps(folder) if folder else []
+    if not (steps and workdir.read(folder.parent, "config.json")):
+        raise UsageError(
+            f"eval.dequantization=variational, and no dequantizer in {model.directory}; "
+            "train it first: --mode=train_dequantizer with the same --config and --workdir."
+        )
+
+    def read() -> PyTree:
+        return place(restore_state(_dequantizing(model), folder, steps[-1])[0].ema_params)
+
+    return model.experiment.once(("dequantizer", folder), read)
+
+
+def _dequantizing(model: "Pretrained") -> Dequantizing:
+    return Dequantizing(model.experiment, workdir.read(model.directory / DEQUANTIZER, "config.json"))
+
+
+# Latents.
+
+
+def encode(model: "Pretrained", pixels: Array | np.ndarray) -> Images:
+    """Latents x_1 of images, by the probability-flow ODE from t = 1e-5.
+
+    pixels: images, uint8 or in [0, 1].
+
+        z = model.encode(np.zeros((2, *model.image_shape), np.uint8))
+    """
+    return _transported(model, model.image_range.to_model(_in_unit_range(model, pixels)), encode=True)
+
+
+def decode(model: "Pretrained", z: Array | np.ndarray) -> Images:
+    """Images in [0, 1] of latents: the inverse of `encode`, without a denoising step."""
+    x = _transported(model, _checked(model, jnp.asarray(z, jnp.float32)), encode=False)
+    return jnp.clip(model.image_range.to_unit(x), 0, 1)
+
+
+def interpolate(
+    model: "Pretrained", first: Array | np.ndarray, last: Array | np.ndarray, n: SupportsIndex
+) -> Float[Array, "n b h w c"]:
+    """Images (n, b, h, w, c) on the way from each of `first` to each of `last`, by `slerp` of their latents; n >= 2."""
+    n = _count(n)
+    if n < 2 or len(first) != len(last):
+        raise UsageError(f"Interpolating {len(first)} and {len(last)} images in {n} images: pairs, and n >= 2.")
+    z0, z1 = encode(model, first), encode(model, last)
+    z = jnp.concatenate([slerp(z0, z1, i / (n - 1)) for i in range(n)])
+    return decode(model, z).reshape(n, *z0.shape)
+
+
+def _transported(model: "Pretrained", x: Images, *, encode: bool) -> Images:
+    transport = functools.partial(model.experiment.transport, encode=encode)
+    runner = model.experiment.once(("transport", encode), lambda: Runner(transport))
+    y, _ = runner(model.params, batch_keys(jax.random.key(0), len(x)), x)  # an ODE draws nothing
+    _check_finite(y, "A solution of the probability-flow ODE")
+    return y
+
+
+def _in_unit_range(model: "Pretrained", pixels: Array | np.ndarray) -> Images:
+    pixels = _checked(model, jnp.asarray(pixels))
+    if pixels.dtype == jnp.uint8:
+        return images.to_unit(pixels)
+    if not is_traced() and not bool(jnp.all((pixels >= 0) & (pixels <= 1))):
+        raise UsageError("Images must be uint8, or floats in [0, 1]; these leave that range or are NaN.")
+    return pixels.astype(jnp.float32)
+
+
+def _checked(model: "Pretrained", x: Array) -> Array:
+    if x.ndim != 4 or x.shape[1:] != model.image_shape:
+        raise UsageError(f"Images of shape {x.shape}: this model takes (n, {model.image_shape}).")
+    return x
+
+
+def _check_finite(x: Array, what: str) -> None:
+    if not is_traced() and not bool(jnp.all(jnp.isfinite(x))):
+        raise UsageError(
+            f"{what} is not finite: the solver failed; try another checkpoint, looser tolerances, or more steps."
+        )
+
+
+@dataclasses.dataclass(frozen=True, eq=False, repr=False)
+class Pretrained(Snapshot):
+    """A score network with the weights of a checkpoint, or with your own: see `Snapshot` for its fields.
+
+    A network of your own needs no workdir:
+
+        import flax.linen as nn
+        import jax
+        import jax.numpy as jnp
+        from score_sde.objective import Objective
+        from score_sde.parameterization import Noise
+        from score_sde.inference.pretrained import Pretrained
+        from score_sde.sde import VP
+        from score_sde.times import Uniform
+        from score_sde.weights import NoiseWeight
+
+        class Denoiser(nn.Module):  # returns eps
+            @nn.compact
+            def __call__(self, x, noise_cond, cond=None, *, dropout_keys=None):
+                return nn.Conv(x.shape[-1], (3, 3))(x)
+
+        network, x = Denoiser(), jnp.zeros((1, 8, 8, 1))
+        params = network.init(jax.random.key(0), x, jnp.ones(1))["params"]
+        objective = Objective(VP(), Noise(), Uniform(), NoiseWeight())
+        model = Pretrained(objective, network, params, image_shape=(8, 8, 1))
+        images = model.sample(jax.random.key(1), 16, "dpmpp_2m", num_steps=10)
+    """
+
+    score, predict, denoise = score, predict, denoise
+    sample, posterior, draw = sample, posterior, draw
+    bits_per_dim, likelihoods, bound, dequantize = bits_per_dim, likelihoods, bound, dequantize
+    encode, decode, interpolate = encode, decode, interpolate
+    dequantizer_params = property(_dequantizer)

@@ -1,0 +1,261 @@
+"""Reader of the checkpoints that the paper's authors released, in either of their formats.
+
+PyTorch (.pth): {"model", "ema", "optimizer", "step"}. `model` names its tensors module.all_modules.<i>.<...>, where i
+counts the layers in their order of creation, which is the same here; `ema` is a list in that order, without the
+fixed Fourier frequencies. Flax (no extension, msgpack): {"optimizer", "params_ema", "step", ...}, whose leaves have our
+names. A noise-conditional classifier is a bare tree of parameters, in Flax's format.
+
+Names and shapes are all compared; nothing is skipped and nothing is filled in.
+"""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax import serialization, traverse_util
+
+from score_sde.array_types import PyTree
+from score_sde.errors import UsageError
+from score_sde.io import pytorch_files
+from score_sde.models import is_trainable
+
+Named = dict[str, np.ndarray]  # "Conv_0/kernel" -> array
+Shapes = dict[str, tuple[int, ...]]
+
+
+class Reference(NamedTuple):
+    """A checkpoint of the paper's code, its trees in our names."""
+
+    kind: str
+    step: int
+    params: PyTree
+    ema_params: PyTree
+    moments: tuple[int, PyTree, PyTree] | None  # Adam's count, mean and mean of squares
+    sigmas: np.ndarray | None  # the noise levels the network was built with, descending
+
+
+def leaf_shapes(init_params) -> Shapes:
+    """Shapes by leaf, {"Conv_0/kernel": shape}, in the order in which the network creates its parameters."""
+    shapes: Shapes = {}
+
+    def init():
+        params = init_params()
+        shapes.update({"/".join(p): leaf.shape for p, leaf in traverse_util.flatten_dict(params).items()})
+        return params
+
+    jax.eval_shape(init)
+    return shapes
+
+
+def read(path: Path, shapes: Shapes, *, classifier: bool = False) -> Reference:
+    """The checkpoint in a file, for a network with these leaves.
+
+    Raises `UsageError` naming the first leaf that is missing, left over, of another shape, or not finite.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise UsageError(f"No file {path}; --from=FILE is a checkpoint of the paper's code, .pth or Flax.")
+    try:
+        if not pytorch_files.is_pytorch(path):
+            content, convert = _read_msgpack(path), _from_bare_flax if classifier else _from_flax
+        elif classifier:
+            raise UsageError(f"{path} is a PyTorch file; the paper's classifier exists in Flax's format only.")
+        else:
+            content, convert = pytorch_files.read(path), _from_pytorch
+    except OSError as error:
+        raise UsageError(f"Cannot read {path} ({error.strerror or error}).") from error
+    try:
+        return convert(content, shapes)
+    except UsageError:
+        raise
+    except (AttributeError, IndexError, KeyError, OverflowError, TypeError, ValueError) as error:
+        reason = f"{type(error).__name__}: {error}"
+        raise UsageError(f"{path} is not laid out as a checkpoint of the paper's code ({reason}).") from error
+
+
+def _read_msgpack(path: Path) -> Any:
+    content = path.read_bytes()
+    try:
+        return serialization.msgpack_restore(content)
+    except Exception as error:
+        reason = f"{type(error).__name__}: {error}"
+        raise UsageError(f"{path} is neither a PyTorch file nor a whole Flax checkpoint ({reason}).") from error
+
+
+def _from_flax(content: Any, shapes: Shapes) -> Reference:
+    optimizer = _section(content, "optimizer")
+    state = _section(optimizer, "state", "optimizer.")
+    first, second = _split(_flat(_section(state, "param_states", "optimizer.state.")), ("grad_ema", "grad_sq_ema"))
+    where = "optimizer.state.param_states"
+    moments = _moments(
+        _number(state, "step", "optimizer.state."),
+        _tree(first, shapes, f"{where}, grad_ema"),
+        _tree(second, shapes, f"{where}, grad_sq_ema"),
+    )
+    return Reference(
+        kind="Flax",
+        step=_number(content, "step"),
+        params=_tree(_flat(_section(optimizer, "target", "optimizer.")), shapes, "optimizer.target"),
+        ema_params=_tree(_flat(_section(content, "params_ema")), shapes, "params_ema"),
+        moments=moments,
+        sigmas=None,
+    )
+
+
+def _from_bare_flax(content: Any, shapes: Shapes) -> Reference:
+    if not isinstance(content, Mapping):
+        raise UsageError("The file holds no tree of parameters.")
+    params = _tree(_flat(content), shapes, "the classifier")
+    return Reference("Flax, bare", 0, params, params, moments=None, sigmas=None)
+
+
+def _from_pytorch(content: Any, shapes: Shapes) -> Reference:
+    model = _section(content, "model")
+    if all(name.startswith("module.") for name in model):  # from DataParallel
+        model = {name.removeprefix("module."): value for name, value in model.items()}
+    sigmas = model.pop("sigmas", None)
+    names = torch_names(shapes)
+    params = _from_torch(model, names, shapes, "model")
+
+    averaged = [path for path in shapes if is_trainable(tuple(path.split("/")))]
+    fixed = {path: value for path, value in params.items() if path not in averaged}
+    shadow = _section(_section(content, "ema"), "shadow_params", "ema.")
+    if len(shadow) != len(averaged):
+        raise UsageError(f"ema.shadow_params has {len(shadow)} tensors, and the config's network {len(averaged)}.")
+    ema = {names[path]: value for path, value in zip(averaged, shadow, strict=True)}
+    ema_names = {path: names[path] for path in averaged}
+    ema_params = _from_torch(ema, ema_names, shapes, "ema.shadow_params") | fixed
+
+    if sigmas is not None and not (isinstance(sigmas, np.ndarray) and sigmas.ndim == 1 and sigmas.size):
+        raise UsageError("model: sigmas is no list of noise levels.")
+    # The optimizer, which files made for sampling lack, numbers all parameters, also the fixed ones without a state.
+    states = content.get("optimizer", {}).get("state", {})
+    numbers = {path: number for number, path in enumerate(shapes)}
+    moments = None
+    if states:
+        lacking = [names[path] for path in averaged if numbers[path] not in states]
+        if lacking:
+            raise UsageError(f"optimizer has no state of {lacking[0]}; it is not of the config's network.")
+
+        def moment(key: str) -> PyTree:
+            tensors = {names[path]: _section(states[numbers[path]], key, "optimizer.") for path in averaged}
+            zeros = {path: np.zeros_like(value) for path, value in fixed.items()}
+            return _unflatten(_from_torch(tensors, ema_names, shapes, f"optimizer, {key}") | zeros)
+
+        count = _number(states[numbers[averaged[0]]], "step", "optimizer.")
+        moments = _moments(count, moment("exp_avg"), moment("exp_avg_sq"))
+    return Reference("PyTorch", _number(content, "step"), _unflatten(params), _unflatten(ema_params), moments, sigmas)
+
+
+def torch_names(shapes: Shapes) -> dict[str, str]:
+    """PyTorch's names by leaf, {"Conv_0/kernel": "all_modules.3.weight"}: layers are numbered as they are created."""
+    layers = list(dict.fromkeys(path.split("/")[0] for path in shapes))
+    renamed = {"kernel": "weight", "scale": "weight"}
+    names = {}
+    for path in shapes:
+        layer, *inner, leaf = path.split("/")
+        names[path] = ".".join(("all_modules", str(layers.index(layer)), *inner, renamed.get(leaf, leaf)))
+    return names
+
+
+def _from_torch(tensors: Mapping[str, Any], names: dict[str, str], shapes: Shapes, where: str) -> Named:
+    """Arrays under Flax's names, with axes in Flax's order."""
+    expected = {names[path]: _torch_shape(path, shapes[path]) for path in names}
+    _compare(tensors, expected, where)
+    return {path: _to_flax(path, _finite(tensors[name], f"{where}: {name}")) for path, name in names.items()}
+
+
+def _torch_axes(path: str, ndim: int) -> tuple[int, ...]:
+    """Axes of a Flax leaf in PyTorch's order: (out, in, ...) for (..., in, out)."""
+    if path.rsplit("/")[-1] in ("kernel", "weight") and ndim in (2, 4):
+        return (3, 2, 0, 1) if ndim == 4 else (1, 0)
+    return tuple(range(ndim))
+
+
+def _torch_shape(path: str, shape: tuple[int, ...]) -> tuple[int, ...]:
+    return tuple(shape[axis] for axis in _torch_axes(path, len(shape)))
+
+
+def _to_flax(path: str, value: np.ndarray) -> np.ndarray:
+    return np.ascontiguousarray(value.transpose(np.argsort(_torch_axes(path, value.ndim))))
+
+
+def _tree(found: Mapping[str, Any], shapes: Shapes, where: str) -> PyTree:
+    # Flax before 0.4 kept a group normalisation's leaves as (1, 1, 1, c).
+    found = {
+        path: value.reshape(shapes[path]) if path in shapes and _shape(value) == (1, 1, 1, *shapes[path]) else value
+        for path, value in found.items()
+    }
+    _compare(found, shapes, where)
+    return _unflatten({path: _finite(found[path], f"{where}: {path}") for path in shapes})
+
+
+def _shape(value: Any) -> tuple[int, ...] | None:
+    return value.shape if isinstance(value, np.ndarray) else None
+
+
+def _compare(found: Mapping[str, Any], expected: Shapes, where: str) -> None:
+    for name in expected:
+        if name not in found:
+            raise UsageError(f"{where} has no {name}, which the config's network has; is it the file's config?")
+    for name, value in found.items():
+        if name not in expected:
+            raise UsageError(f"{where} has {name}, which the config's network lacks; is it the file's config?")
+        if _shape(value) is None or value.dtype.kind != "f":
+            raise UsageError(f"{where}: {name} is no floating-point array.")
+        if value.shape != tuple(expected[name]):
+            raise UsageError(f"{where}: {name} has shape {value.shape}, and in the config {tuple(expected[name])}.")
+
+
+def _finite(value: np.ndarray, name: str) -> np.ndarray:
+    with np.errstate(over="ignore"):
+        value = value.astype(np.float32)
+    if not np.isfinite(value).all():
+        raise UsageError(f"{name} holds a number that is not finite; the file is damaged or its training diverged.")
+    return value
+
+
+def _section(content: Any, name: str, prefix: str = "") -> Any:
+    if not isinstance(content, Mapping) or name not in content:
+        raise UsageError(f"The file has no {prefix}{name}; it is not a checkpoint of the paper's code.")
+    return content[name]
+
+
+def _number(content: Any, name: str, prefix: str = "") -> int:
+    """The number of updates in a file."""
+    value = _section(content, name, prefix)
+    if isinstance(value, np.ndarray) and value.size == 1:
+        value = value.item()
+    if not isinstance(value, int | float | np.number) or not 0 <= value < 2**31:
+        raise UsageError(f"The file's {prefix}{name} is no number of updates.")
+    return int(value)
+
+
+def _moments(count: int, first: PyTree, second: PyTree) -> tuple[int, PyTree, PyTree]:
+    if any(np.any(np.asarray(leaf) < 0) for leaf in jax.tree.leaves(second)):
+        raise UsageError("The optimizer's mean of squared gradients is negative; the file is damaged.")
+    return count, first, second
+
+
+def _flat(tree: Any) -> Named:
+    if not isinstance(tree, Mapping):
+        raise UsageError("The file holds an array where the paper's code has a tree.")
+    return {"/".join(path): leaf for path, leaf in traverse_util.flatten_dict(dict(tree)).items()}
+
+
+def _split(leaves: Named, lasts: tuple[str, ...]) -> list[Named]:
+    """Leaves by their last name, one dictionary for each of `lasts`, without it."""
+    parts: dict[str, Named] = {last: {} for last in lasts}
+    for path, leaf in leaves.items():
+        start, _, last = path.rpartition("/")
+        if last not in parts:
+            raise UsageError(f"optimizer.state.param_states has {path}, which is none of {', '.join(lasts)}.")
+        parts[last][start] = leaf
+    return list(parts.values())
+
+
+def _unflatten(named: Named) -> PyTree:
+    return traverse_util.unflatten_dict({tuple(path.split("/")): jnp.asarray(v) for path, v in named.items()})

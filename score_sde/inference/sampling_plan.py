@@ -1,0 +1,151 @@
+"""Sampling plans: a model's sampler, by its config or with other options of config.sampling and config.guidance.
+
+A plan is made once for each method and options, and holds the compiled programs.
+"""
+
+import functools
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from score_sde.array_types import PyTree
+from score_sde.cond import Cond
+from score_sde.conditioning import Operator
+from score_sde.conditioning.grammar import ALL, chosen_class, chosen_rows
+from score_sde.config import Config, FrozenConfig
+from score_sde.config.import_paths import is_import_path, lowered
+from score_sde.config.keys import plain
+from score_sde.errors import UsageError, one_of
+from score_sde.inference.conditional_samplers import Conditional, Given, Observed
+from score_sde.inference.snapshots import Snapshot, available_step, config_of, load_classifier
+from score_sde.randomness import batch_keys
+from score_sde.runtime.memory import largest_batch
+from score_sde.runtime.sharding import check_divisible, pad_to_devices
+from score_sde.sampling.runner import Runner
+from score_sde.training.pieces import rename, sampler_named
+
+
+class Plan(NamedTuple):
+    """A plan: the method, the experiment under a condition, its sampler's programs and parameters."""
+
+    method: str
+    conditional: Conditional
+    runner: Runner
+    params: dict[str, PyTree]
+
+
+def plan(model: Snapshot, sampler: str | None = None, options: dict[str, Any] | None = None) -> Plan:
+    """The plan for these options, made once. Raises `UsageError` for unknown options and missing networks."""
+    experiment, options = model.experiment, {name: _plain(value) for name, value in (options or {}).items()}
+    method = lowered(sampler or model.config.sampling.method)
+    sampler_named(method)  # raises for an unknown one
+
+    def make() -> tuple[Conditional, Runner]:
+        changes = options or (is_import_path(method) and method != experiment.config.sampling.method)
+        chosen = experiment.with_config(_changed(experiment.config, method, options)) if changes else experiment
+        helpers = {name: helper.experiment for name, helper in helpers_of(model, chosen.config).items()}
+        conditional = Conditional(chosen, **helpers)
+        return conditional, Runner(functools.partial(conditional.sampler, method=method), batch_nfe=True)
+
+    conditional, runner = experiment.once(("sampler", method, *sorted(options.items())), make)
+    helpers = helpers_of(model, conditional.experiment.config)
+    return Plan(method, conditional, runner, {"score": model.params} | {k: v.params for k, v in helpers.items()})
+
+
+def helpers_of(model: Snapshot, config: FrozenConfig) -> dict[str, Snapshot]:
+    """The networks that config.guidance names, each loaded once."""
+    named: dict[str, Snapshot] = {}
+    classifier, weak, step = (config.guidance[key] for key in ("classifier", "weak", "weak_step"))
+    if classifier:
+        named["classifier"] = model.experiment.once(("classifier", classifier), lambda: load_classifier(classifier))
+    if weak:
+        named["weak"] = model.experiment.once(("weak", weak, step), lambda: _of_kind(model, weak, step))
+    return named
+
+
+def _changed(config: FrozenConfig, method: str, options: dict[str, Any]) -> FrozenConfig:
+    """A config with another sampler, and other values in `sampling` and `guidance`."""
+    changed = Config(config).copy_and_resolve_references()  # a copy of a frozen config would share its sections
+    if is_import_path(method):
+        rename(changed, "sampling.method", method)
+    for name, value in options.items():
+        one_of("option of config.sampling or config.guidance", name, [*changed.sampling, *changed.guidance])
+        changed["sampling" if name in changed.sampling else "guidance"][name] = value
+    return FrozenConfig(changed)
+
+
+def _plain(value: Any) -> Any:
+    """A value in the form of configs: NumPy and JAX scalars as numbers, lists and arrays as tuples."""
+    if isinstance(value, jax.core.Tracer):
+        raise UsageError("Options of samplers are numbers that programs are made of, and cannot be traced by JAX.")
+    return plain(value)
+
+
+def _of_kind(model: Snapshot, directory: str, step: int | None) -> Snapshot:
+    """Another run's network, of the same kind as `model`."""
+    step = available_step(directory, step)
+    return type(model).of_run(config_of(Path(directory), None), Path(directory), step)
+
+
+# The samples that a config asks for.
+
+
+def num_classes(model: Snapshot) -> int:
+    """Number of classes that samples can have; 0 if none can be chosen."""
+    return plan(model).conditional.num_classes
+
+
+def asked_cond(model: Snapshot, indices: np.ndarray) -> Cond | None:
+    """The condition of the samples at these indices, by config.sampling.condition."""
+    condition = model.config.sampling.condition
+    if (rows := chosen_rows(condition)) is not None:
+        return {name: array[indices % len(array)] for name, array in rows.items()}
+    chosen = chosen_class(condition)
+    if chosen is None:
+        return None
+    return {"labels": indices % max(num_classes(model), 1) if chosen == ALL else np.full(len(indices), chosen)}
+
+
+def check_condition(model: Snapshot, cond: Cond | None, operator: Operator | None) -> None:
+    """Raises `UsageError` if the config's sampler cannot draw a sample of this condition and observation."""
+    observed = None
+    if operator is not None:
+        observed = (operator, operator.forward(jnp.zeros((1, *model.image_shape), jnp.float32)), 0.0)
+    method, conditional, _, _ = plan(model)
+    conditional.given(cond, observed, 1, method)
+
+
+def planned_nfe(model: Snapshot, cond: Cond | None) -> int | None:
+    """Evaluations of a sample by the config's sampler under a condition; None for adaptive samplers."""
+    _, conditional, _, params = plan(model)
+    return conditional.sampler(params, Given(cond)).nfe
+
+
+def helper_digests(model: Snapshot) -> dict[str, str]:
+    """Digests of the networks that config.guidance names."""
+    return {name: helper.digest for name, helper in helpers_of(model, model.config).items()}
+
+
+def sampling_bytes(model: Snapshot, n: int, cond: Cond | None = None, observed: Observed | None = None) -> int:
+    """Bytes that each device needs to draw n samples at once by the config's sampler, under this condition."""
+    method, conditional, runner, params = plan(model)
+    keys = batch_keys(jax.random.key(0), n)
+    given, x = conditional.given(cond, observed, n, method), jax.eval_shape(conditional.experiment.prior, keys)
+    return runner.bytes(params, keys, x, (given,))
+
+
+def samples_at_once(model: Snapshot, n: int, given: Callable[[int], dict[str, Any]]) -> int:
+    """Number of samples drawn at once: `sampling.batch_size`, by default `eval`'s, or as many of n as fit in memory.
+
+    given: number of samples -> their conditions, as `sampling_bytes` takes them.
+    """
+    size = model.config.sampling.batch_size
+    if size == 0:
+        return largest_batch(lambda size: sampling_bytes(model, size, **given(size)), n)
+    if size is not None:
+        check_divisible("sampling.batch_size", size)
+    return min(model.config.eval.batch_size if size is None else size, pad_to_devices(n))

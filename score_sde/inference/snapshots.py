@@ -1,0 +1,309 @@
+"""Snapshots: a network with the weights of one checkpoint, the base of trained scores and of classifiers.
+
+A snapshot is frozen data. Another checkpoint or average of its run is another value, `snapshot.at(step)`, which shares
+the compiled programs, because these belong to the experiment: objective and network as functions of parameters.
+"""
+
+import dataclasses
+import math
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, ClassVar, SupportsFloat
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from score_sde import ema, images
+from score_sde.array_types import Array, Float, Images, Keys, PerSample, Pixels, PyTree, Times
+from score_sde.cond import Cond, taken
+from score_sde.config import Config, FrozenConfig, base
+from score_sde.ema import Profile
+from score_sde.errors import UsageError
+from score_sde.io import checkpoints, workdir
+from score_sde.io.digest import digest
+from score_sde.objective import Objective
+from score_sde.process import Process
+from score_sde.runtime.sharding import fully_sharded, mesh, on_host, place, pmap, split
+from score_sde.training import own_code
+from score_sde.training.build import Classification, Dequantizing, Experiment, parameter_counts
+from score_sde.training.state import TrainState
+
+AnyTimes = Times | np.ndarray | Sequence[float] | SupportsFloat  # one for each image, or one for all
+
+
+@dataclasses.dataclass(frozen=True, eq=False, repr=False)
+class Snapshot:
+    """A network with the weights of one checkpoint, or with your own.
+
+    objective: process, parameterization, law of times and weight that the network was trained by.
+    network: a flax module, see `score_sde.config.protocols.Network`.
+    params: its parameters, `network.init(...)["params"]`, on the devices; NumPy arrays are copied there.
+    image_shape: (height, width, channels). image_range: model range, (low, high), or `images.CENTERED`, which is
+    (-1, 1); with `images.UNIT`, which is (0, 1), the network gets 2x - 1.
+    config: its sections `sampling`, `guidance` and `eval` are the defaults of the functions; default the base config.
+    step, digest, directory: the update after which the weights were saved, their digest, and the workdir, if any.
+    ema: whether the weights are averaged; where the run has several averages, the name of this one.
+    experiment: objective and network as functions of parameters, made from the above and shared with other snapshots.
+
+    Raises `UsageError` for parameters that do not fit the network.
+    """
+
+    objective: Objective
+    network: Any
+    params: PyTree
+    image_shape: tuple[int, ...]
+    image_range: images.Scaling | tuple[float, float] = images.CENTERED
+    config: Config | FrozenConfig | None = None
+    step: int = 0
+    digest: str = ""
+    directory: Path | None = None
+    ema: bool | str = False
+    experiment: Experiment | Classification | None = None
+    _made_by: ClassVar[type] = Experiment
+
+    def __post_init__(self):
+        if not isinstance(self.image_range, images.Scaling):
+            low, high = self.image_range
+            if not low < high:
+                raise UsageError(f"image_range={self.image_range} must be (low, high) with low < high.")
+            self._set("image_range", images.Scaling(float(high - low), float(low)))
+        self._set("image_shape", tuple(self.image_shape))
+        config = _base(self.image_shape, self.image_range) if self.config is None else self.config
+        self._set("config", config if isinstance(config, FrozenConfig) else FrozenConfig(config))
+        experiment = self.experiment
+        if experiment is None or not self._is_of(experiment):
+            of_images = dict(image_shape=self.image_shape, scaling=self.image_range)
+            experiment = type(self)._made_by(self.config, self.objective, self.network, **of_images)
+        _check_fit(self.params, experiment.param_shapes)
+        self._set("params", self._placed(self.params))
+        self._set("experiment", experiment.frozen(self.params))
+        self._set("objective", self.experiment.objective)  # with the numbers of a schedule that is learned
+
+    def _set(self, name: str, value: Any) -> None:
+        object.__setattr__(self, name, value)
+
+    def _is_of(self, experiment: Experiment | Classification) -> bool:
+        """Whether the experiment was made from this snapshot's objective, network, config and images."""
+        same = experiment.objective is self.objective and experiment.network is self.network
+        same = same and experiment.config is self.config
+        return same and (experiment.image_shape, experiment.scaling) == (self.image_shape, self.image_range)
+
+    @classmethod
+    def of_run(cls, config: FrozenConfig, directory: Path, step: int, *, average: bool | str = True) -> "Snapshot":
+        """The network of a workdir with the weights of a checkpoint, or an average of them. Arguments as for `load`."""
+        experiment = cls._made_by(config)
+        _, name = _average(experiment, average)
+        params, found = _weights(experiment, directory, step, name)
+        return cls(
+            objective=experiment.objective,
+            network=experiment.network,
+            params=params,
+            image_shape=experiment.image_shape,
+            image_range=experiment.scaling,
+            config=experiment.config,
+            step=step,
+            digest=found,
+            directory=directory,
+            ema=name,
+            experiment=experiment,
+        )
+
+    def at(self, step: int | None = None, *, ema: bool | str | None = None) -> "Snapshot":
+        """The same network with the weights of another checkpoint or average of its run; nothing compiles again.
+
+        step: default this one's. ema: as for `load`; default as these weights. A learned schedule changes with the
+        weights, and then programs compile again. Raises `UsageError` where there is no such checkpoint or average.
+
+            early = model.at(1000)
+        """
+        if self.directory is None:
+            raise UsageError("This model was made from parameters, and has no workdir with other checkpoints.")
+        step = available_step(self.directory, self.step if step is None else step)
+        _, name = _average(self.experiment, self.ema if ema is None else ema)
+        params, found = _weights(self.experiment, self.directory, step, name)
+        return dataclasses.replace(self, params=params, step=step, digest=found, ema=name)
+
+    def __repr__(self) -> str:
+        h, w, c = self.image_shape
+        kind, process = type(self.network).__name__, type(self.sde).__name__
+        parts = [f"{h}x{w}x{c}", kind, process, f"{parameter_counts(self.params)[1]:,} parameters"]
+        if self.directory is not None:
+            parts[0] = f"{self.config.data.dataset} {parts[0]}"
+            weights = f"average {self.profile.name}" if self.ema else "raw weights"
+            parts += [f"step {self.step} of {self.directory}", weights]
+        return f"{type(self).__name__}({', '.join(parts)})"
+
+    def __reduce__(self) -> tuple:
+        """Pickles the data, with parameters as NumPy arrays; programs compile again where it is unpickled."""
+        fields = {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
+        return _unpickled, (type(self), fields | {"params": on_host(self.params), "experiment": None})
+
+    def _placed(self, params: PyTree) -> PyTree:
+        """Parameters on the devices; ones that are not there yet are copied.
+
+        The number of devices may differ from training.
+        """
+        if all(isinstance(leaf, jax.Array) and _is_placed(leaf) for leaf in jax.tree.leaves(params)):
+            return params
+        return place(params, fully_sharded(params, math.gcd(self.config.training.fsdp, jax.device_count())))
+
+    @property
+    def sde(self) -> Process:
+        return self.experiment.sde
+
+    @property
+    def profile(self) -> Profile:
+        """The average that these weights are, or with which raw weights are compared."""
+        return _average(self.experiment, self.ema or True)[0]
+
+    def evaluation(
+        self, params: PyTree, pixels: Pixels, number: int, indices: np.ndarray, cond: Cond | None = None
+    ) -> dict[str, PerSample]:
+        """`Trainable.evaluation` over all devices, with those entries of the condition that the network takes."""
+        n, experiment = len(pixels), self.experiment
+        pixels, indices, cond = split(pixels, indices, taken(cond, experiment.cond_entries))
+        axes = dict(in_axes=(None, 0, None, 0, 0), out_axes=None)
+        program = experiment.once("evaluation", lambda: pmap(experiment.evaluation, **axes))
+        return {name: values[:n] for name, values in program(params, pixels, number, indices, cond).items()}
+
+    def both_weights(self) -> dict[str, PyTree]:
+        """The "raw" and the "averaged" weights of the checkpoint; one of them is read again."""
+        wanted = False if self.ema else self.profile.name
+        other = self._placed(_weights(self.experiment, self.directory, self.step, wanted)[0])
+        return {"raw": other, "averaged": self.params} if self.ema else {"raw": self.params, "averaged": other}
+
+
+def load_classifier(
+    directory: str | Path, step: int | None = None, config: Config | None = None
+) -> "PretrainedClassifier":
+    """The noise-conditional classifier of a workdir, with averaged weights. Arguments and errors as for `load`."""
+    step = available_step(directory, step)
+    return PretrainedClassifier.of_run(config_of(Path(directory), config), Path(directory), step)
+
+
+def logits(model: "PretrainedClassifier", x: Images, t: AnyTimes) -> Float[Array, "b k"]:
+    """Logits of p(class | x_t) at x, of shape (b, classes).
+
+    x: images in model range, float32. t: a time in (0, 1] for each image, or one for all. Composes with `jit`, `grad`,
+    `scan`, `vmap`.
+
+        p = jax.nn.softmax(classifier.logits(x, 0.5))
+    """
+    experiment = model.experiment
+
+    def of(params: PyTree, x: Images, t: Times) -> Float[Array, "b k"]:
+        return experiment.logits_fn(params)(x, t)
+
+    program = experiment.once("logits", lambda: pmap(of, in_axes=(None, 0, 0), out_axes=None))
+    return program(model.params, *split(x, for_each(t, len(x))))[: len(x)]
+
+
+def hits(model: "PretrainedClassifier", keys: Keys, pixels: Pixels, labels: np.ndarray, t: SupportsFloat) -> PerSample:
+    """Indicator for each image, over all devices: 1 if its label is the likeliest class at x_t, else 0.
+
+    keys: of the noise on each image. pixels: uint8. labels: int (b,). t: one time for all.
+    """
+    experiment, times = model.experiment, np.full(len(pixels), float(t), np.float32)
+    program = experiment.once("hits", lambda: pmap(experiment.hits, in_axes=(None, 0, 0, 0, 0), out_axes=None))
+    return program(model.params, *split(keys, pixels, labels.astype(np.int32), times))[: len(pixels)]
+
+
+@dataclasses.dataclass(frozen=True, eq=False, repr=False)
+class PretrainedClassifier(Snapshot):
+    """A noise-conditional classifier with the weights of a checkpoint, or with your own: see `Snapshot`."""
+
+    _made_by: ClassVar[type] = Classification
+    logits = logits
+    hits = hits
+
+
+def for_each(values: AnyTimes, n: int) -> Array:
+    """Times or noise levels of n images, float32 (n,), from one number for all or one for each."""
+    values = jnp.asarray(values, jnp.float32)
+    return jnp.broadcast_to(values, (n,)) if values.ndim == 0 else values
+
+
+def available_step(directory: str | Path, step: int | None) -> int:
+    """The step `step`, default the last. Raises `UsageError` if it has no checkpoint."""
+    available = workdir.checkpoint_steps(Path(directory))
+    step = available[-1] if step is None else step
+    if step not in available:
+        raise UsageError(f"No checkpoint of step {step} in {directory}; there are: {', '.join(map(str, available))}.")
+    return int(step)
+
+
+def config_of(directory: Path, given: Config | None) -> FrozenConfig:
+    """The workdir's config, or another config that describes the same run."""
+    if given is not None:
+        workdir.check_same_run(directory, given.to_dict())
+    config = workdir.stored_config(directory) if given is None else given
+    own_code.check_found(directory, config)
+    return FrozenConfig(config)
+
+
+def restore_state(
+    trainable: Experiment | Classification | Dequantizing, folder: Path, step: int
+) -> tuple[TrainState, str]:
+    """The state saved at `step`, and its digest."""
+    with checkpoints.Checkpoints(folder) as saved:
+        try:
+            state = saved.load(step, checkpoints.on_host(jax.eval_shape(trainable.init_state)))
+            return state, saved.digest(step) or digest(state)
+        except UsageError as error:
+            others = ", ".join(str(other) for other in checkpoints.steps(folder) if other != step) or "none"
+            raise UsageError(
+                f"{error} Other steps: {others}; training goes on from the last that can be read."
+            ) from error
+
+
+def _average(experiment: Experiment | Classification, wanted: bool | str) -> tuple[Profile, bool | str]:
+    """The average that is asked for, and its name in `Snapshot.ema`: a bool where the run has one average only."""
+    profiles = experiment.profiles
+    name = wanted if isinstance(wanted, str) else experiment.config.sampling.ema
+    profile = ema.chosen(profiles, name)
+    return profile, profile.name if wanted and len(profiles) > 1 else bool(wanted)
+
+
+def _weights(
+    experiment: Experiment | Classification, directory: Path, step: int, average: bool | str
+) -> tuple[PyTree, str]:
+    """Raw or averaged weights of a checkpoint, and its digest."""
+    state, found = restore_state(experiment, directory / "checkpoints", step)
+    if not average:
+        return state.params, found
+    return ema.average(experiment.profiles, state.ema_params, _average(experiment, average)[0]), found
+
+
+def _unpickled(kind: type[Snapshot], fields: Mapping[str, Any]) -> Snapshot:
+    return kind(**fields)
+
+
+def _base(image_shape: tuple[int, int, int], image_range: images.Scaling) -> FrozenConfig:
+    """The base config, for images of this shape and range."""
+    config = base()
+    config.data.update(image_size=image_shape[0], num_channels=image_shape[-1])
+    config.data.centered = image_range != images.UNIT
+    return FrozenConfig(config)
+
+
+def _is_placed(leaf: jax.Array) -> bool:
+    """Whether an array is traced, or on all devices."""
+    return isinstance(leaf, jax.core.Tracer) or leaf.sharding.device_set == set(mesh().devices.flat)
+
+
+def _check_fit(params: PyTree, shapes: PyTree) -> None:
+    """Raises `UsageError` unless the parameters have the names and shapes of the network's."""
+    found, wanted = (
+        {jax.tree_util.keystr(path): leaf.shape for path, leaf in _leaves(tree)} for tree in (params, shapes)
+    )
+    for name in sorted(found.keys() | wanted.keys()):
+        if found.get(name) != wanted.get(name):
+            raise UsageError(
+                f"The parameters do not fit the network: {name} has the shape {found.get(name)}, and the network's "
+                f'{wanted.get(name)}; give params=network.init(...)["params"], trained.'
+            )
+
+
+def _leaves(tree: PyTree) -> list[tuple[Any, Any]]:
+    return jax.tree_util.tree_flatten_with_path(tree)[0]

@@ -1,0 +1,248 @@
+"""Checkpoints of the training state, by Orbax: saved in the background, committed by a rename, with a digest.
+
+Orbax loads damaged bytes without an error, so each checkpoint carries the digest of its state, checked at every load.
+"""
+
+import contextlib
+import logging
+import shutil
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import NamedTuple
+
+import jax
+import numpy as np
+from orbax.checkpoint import v1 as ocp
+
+from score_sde.array_types import PyTree
+from score_sde.errors import UsageError, warn
+from score_sde.io.digest import digest
+from score_sde.runtime.sharding import all_agree, is_first
+
+logging.getLogger("absl").setLevel(logging.CRITICAL)  # Orbax reports every file, and a failure five times
+# At a damaged checkpoint Orbax abandons the reading of other arrays, and asyncio reports each.
+logging.getLogger("asyncio").addFilter(lambda record: "tensorstore" not in record.getMessage())
+
+
+class Retention(NamedTuple):
+    """Checkpoints to keep: the last ones, those whose step `every` divides (0: none), the `best` by loss, `steps`."""
+
+    last: int = 2
+    every: int = 0
+    best: int = 0
+    steps: tuple[int, ...] = ()
+
+
+class Checkpoints:
+    """The checkpoints under one folder, numbered by step. Use as a context manager: leaving it waits for saves.
+
+    retention: given only by the run that saves here. It removes the rests of killed saves, which a reader could not
+    tell from a save in progress.
+    """
+
+    def __init__(self, directory: Path, retention: Retention | None = None):
+        self.directory = Path(directory).absolute()
+        self._retention = retention
+        self._pending: int | None = None  # the step that is being saved
+        self._problem: Exception | None = None  # the error at which its save did not even begin
+        self._link = contextlib.ExitStack()
+        self._named = self._link.enter_context(_named_in_utf8(self.directory))
+        self._checkpointer = self._open()
+
+    def _open(self) -> ocp.training.Checkpointer:
+        policies = ocp.training.preservation_policies
+        last, every, best, kept_steps = self._retention or Retention()
+        kept = [policies.LatestN(last)]
+        kept += [policies.EveryNSteps(every)] if every else []
+        kept += [policies.CustomSteps(list(kept_steps))] if kept_steps else []
+        if best:
+            kept += [policies.BestN(get_metric_fn=_loss, n=best, reverse=True, keep_checkpoints_without_metrics=False)]
+        return ocp.training.Checkpointer(
+            self._named,
+            preservation_policy=policies.AnyPreservationPolicy(kept),
+            cleanup_tmp_directories=self._retention is not None,
+        )
+
+    def __enter__(self) -> "Checkpoints":
+        return self
+
+    def __exit__(self, kind: type | None, *_) -> None:
+        if kind is not None and jax.process_count() > 1:
+            return  # other processes may be elsewhere, and never arrive here
+        self.wait()
+        self._checkpointer.close()
+        self._link.close()
+
+    def save(self, step: int, state: PyTree, loss: float | None = None) -> None:
+        """Copies the state now and writes it in the background; a failure, such as a full disk, is a warning.
+
+        loss: the number that `Retention.best` compares.
+        """
+        self.wait()
+        metadata, metrics = {"digest": digest(state)}, None if loss is None else {"loss": loss}
+        self._pending = step
+        try:
+            self._checkpointer.save_async(step, state, force=True, metrics=metrics, custom_metadata=metadata)
+        except Exception as error:
+            self._problem = error  # the next wait reports it in all processes
+
+    def wait(self) -> bool:
+        """Waits for the save in progress; returns False, after a warning, if it has failed."""
+        if self._pending is None:
+            return True
+        problem, self._problem = self._problem, None
+        if problem is None:
+            try:
+                self._checkpointer.wait()
+            except Exception as error:
+                problem = error
+        if not all_agree(problem is None):
+            return self._failed(problem)
+        self._pending = None
+        return True
+
+    def poll(self) -> None:
+        """Warns soon after a save has failed; waits for nothing."""
+        alone = jax.process_count() == 1  # other processes may see it at another step
+        if alone and self._pending is not None and not self._checkpointer.is_saving_in_progress():
+            self.wait()
+
+    def _failed(self, problem: Exception | None) -> bool:
+        saved = steps(self.directory)
+        there = f"the last one is of step {saved[-1]}" if saved else "there is none yet"
+        if is_first() or problem is not None:
+            warn(
+                f"The checkpoint of step {self._pending} could not be saved ({_reason(problem)}); {there}. Free space "
+                f"in {self.directory}: the next save tries again."
+            )
+        self._pending = None
+        self._reopen()  # the old checkpointer counts the failed save; its rests are removed
+        return False
+
+    def _reopen(self) -> None:
+        with contextlib.suppress(Exception):
+            self._checkpointer.close()
+        self._checkpointer = self._open()
+
+    def load(self, step: int, like: PyTree) -> PyTree:
+        """The state saved at `step`, with the shapes, types and shardings of `like` (arrays or shape structs).
+
+        Raises `UsageError` when the file does not hold such a tree, cannot be read, or is damaged.
+        """
+        where = f"the checkpoint of step {step} in {self.directory}"
+        problem = None
+        try:
+            expected = self.digest(step)
+            state = self._checkpointer.load(step, like)
+        except Exception as error:
+            problem = error
+        if not all_agree(problem is None):
+            raise UsageError(f"Cannot read {where}: {_reason(problem).rstrip('.')}.") from problem
+        wanted = jax.tree_util.tree_leaves_with_path(like)
+        for (path, leaf), found in zip(wanted, jax.tree.leaves(state), strict=True):
+            if (leaf.shape, leaf.dtype) != (found.shape, found.dtype):  # Orbax does not compare with numpy targets
+                name = jax.tree_util.keystr(path)
+                raise UsageError(
+                    f"Cannot read {where}: {name} is {found.dtype}{found.shape}, not {leaf.dtype}{leaf.shape}."
+                )
+        if expected not in (None, digest(state)):
+            raise UsageError(f"Cannot read {where}: its bytes have changed since it was saved.")
+        return state
+
+    def load_last(self, like: PyTree) -> PyTree | None:
+        """The last state that can be read; None if no step has a checkpoint.
+
+        Damaged checkpoints after it are renamed to STEP.damaged, with a warning. Raises `UsageError` if none can be
+        read.
+        """
+        damaged: dict[int, UsageError] = {}
+        for step in reversed(steps(self.directory)):
+            problem = None
+            try:
+                state = self.load(step, like)
+            except UsageError as error:
+                problem = error
+            if all_agree(problem is None):
+                self._set_aside(damaged, step)
+                return state
+            damaged[step] = problem or UsageError(f"Cannot read the checkpoint of step {step} in another process.")
+        if damaged:
+            raise next(iter(damaged.values()))
+        return None
+
+    def _set_aside(self, damaged: dict[int, UsageError], good: int) -> None:
+        for step, problem in damaged.items():
+            if is_first():
+                warn(f"{problem} Going on from step {good}; the damaged one is now {step}.damaged.")
+                path = self.directory / str(step)
+                shutil.rmtree(path.with_name(f"{step}.damaged"), ignore_errors=True)
+                path.rename(path.with_name(f"{step}.damaged"))
+        if damaged:
+            all_agree(True)  # the others wait for the first
+            self._reopen()
+
+    def digest(self, step: int) -> str | None:
+        """The digest of the state saved at `step`; None if it was saved without one."""
+        return (self._checkpointer.metadata(step).custom_metadata or {}).get("digest")
+
+
+class NoCheckpoints(Checkpoints):
+    """Checkpoints that are not kept, for processes that may share no folder: a run that stops begins again."""
+
+    def __init__(self):
+        """Takes no folder, and opens none."""
+
+    def __exit__(self, *_) -> None:
+        """Closes nothing."""
+
+    def save(self, step: int, state: PyTree, loss: float | None = None) -> None:
+        """Saves nothing."""
+
+    def wait(self) -> bool:
+        """Returns False, as nothing is saved."""
+        return False
+
+    def poll(self) -> None:
+        """Warns of nothing."""
+
+    def load_last(self, like: PyTree) -> None:
+        """Returns None, as there is no checkpoint."""
+
+
+@contextlib.contextmanager
+def _named_in_utf8(directory: Path) -> Iterator[Path]:
+    """The folder, by a link to it if its path is not text in this locale, as TensorStore requires."""
+    if str(directory).isprintable():  # a byte that is not text is not printable
+        yield directory
+        return
+    directory.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(prefix="score_sde-") as folder:
+        link = Path(folder) / "checkpoints"
+        link.symlink_to(directory)
+        yield link
+
+
+def steps(directory: Path) -> list[int]:
+    """Steps with a finished checkpoint, ascending; reads names only."""
+    if not Path(directory).is_dir():
+        return []
+    return sorted(int(path.name) for path in Path(directory).iterdir() if path.name.isdecimal())
+
+
+def on_host(tree: PyTree) -> PyTree:
+    """A target for `load` that returns NumPy arrays, from whatever devices the checkpoint was written."""
+    return jax.tree.map(lambda leaf: np.zeros(leaf.shape, leaf.dtype), tree)
+
+
+def _loss(metrics: dict) -> float:
+    return metrics["loss"]
+
+
+def _reason(error: Exception | None) -> str:
+    """The first line of the error behind an Orbax error."""
+    if error is None:
+        return "in another process"
+    text = str(error.__cause__ or error).strip() or type(error).__name__
+    first_line = text.splitlines()[0].partition(" [tensorstore_spec")[0]  # the rest are options
+    return "no space left on device" if "No space left on device" in text else first_line

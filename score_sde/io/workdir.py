@@ -1,0 +1,179 @@
+"""The folder of a run, which holds all of it:
+
+config.json     the resolved config
+launch.json     overrides, versions and data of its last launch, the file it was imported from, if any, and what was
+                changed on the way: key, step, and the values before and after it
+metrics.jsonl   one JSON object a line, each with its step
+checkpoints/    one folder a step
+weights.json    at the end of training: the averaged weights against the raw ones
+diverged.json   of a training that was stopped by a loss or gradient that is not finite: the step and its batch
+samples/        samples as .npz and .png, and index.json, which lists them
+eval/           report.json, report.html, and a folder of rounds for each checkpoint
+*.lock          held by the process that writes there
+dequantizer/    of variational dequantisation: config.json, metrics.jsonl, checkpoints/
+"""
+
+import importlib.metadata
+import json
+import platform
+from collections.abc import Collection, Mapping
+from pathlib import Path
+from typing import Any
+
+from score_sde import __version__
+from score_sde.config import ALLOWED, FREE_KEYS, FREE_SECTIONS, INHERITED, Config, completed
+from score_sde.errors import UsageError, one_of
+from score_sde.io import checkpoints
+from score_sde.io.atomic_files import replace
+
+# Keys that --allow_change may change during a training: the state means the same under either value. DATA: other
+# images; CODE: changed files that define import paths.
+DATA, CODE = "data", "code"
+CHANGEABLE = (DATA, CODE, *ALLOWED)
+# Keys that best describe how two runs differ.
+TELLING = ("process.name", "sde.name", "parameterization.name", "data.dataset", "model.name")
+NAMED = 10  # differing keys in a message
+PACKAGES = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "numpy")
+
+
+def flatten(config: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """The flattened config, {"training.n_iters": 1, ...}; tuples become lists, as in JSON."""
+    flat = {}
+    for key, value in config.items():
+        if isinstance(value, Mapping):
+            flat |= flatten(value, f"{prefix}{key}.")
+        else:
+            flat[prefix + key] = list(value) if isinstance(value, tuple) else value
+    return flat
+
+
+def read(workdir: Path, name: str) -> dict[str, Any]:
+    """Reads a JSON file of the workdir; {} if it is missing. Raises `UsageError` if it cannot be parsed."""
+    path = Path(workdir) / name
+    if not path.exists():
+        return {}
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise UsageError(f"{path} is not valid JSON ({error}); restore it, or start in a new --workdir.") from error
+
+
+def write(workdir: Path, name: str, content: Any) -> None:
+    """Replaces a JSON file as a whole. Raises `UsageError` if it cannot."""
+    text = json.dumps(content, indent=2) + "\n"
+    replace(Path(workdir) / name, lambda file: file.write(text.encode()))
+
+
+def stored_config(workdir: Path) -> Config:
+    """The config of a workdir's last launch, completed with keys added since. Raises `UsageError` without one."""
+    stored = read(workdir, "config.json")
+    if not stored:
+        raise UsageError(f"{workdir} has no config.json; train first: --mode=train --config=FILE --workdir={workdir}.")
+    return Config(completed(stored)).lock()
+
+
+def checkpoint_steps(workdir: Path) -> list[int]:
+    """Steps with a checkpoint, ascending. Raises `UsageError` if there are none."""
+    steps = checkpoints.steps(Path(workdir) / "checkpoints")
+    if not steps or not read(workdir, "config.json"):
+        raise UsageError(f"No checkpoint in {workdir}; train first: --mode=train with the same --config and --workdir.")
+    return steps
+
+
+def identity(config: Mapping[str, Any]) -> dict[str, Any]:
+    """The flattened config without keys that may change between launches."""
+    flat = flatten(config)
+    return {key: flat[key] for key in flat if key not in FREE_KEYS and key.split(".")[0] not in FREE_SECTIONS}
+
+
+def inherit(workdir: Path, config: Any, overrides: Collection[str]) -> None:
+    """Copies the `INHERITED` values of a workdir with checkpoints into a config, except those in `overrides`."""
+    if not checkpoints.steps(Path(workdir) / "checkpoints") or not (stored := read(workdir, "config.json")):
+        return
+    flat = flatten(completed(stored))
+    config.update_from_flattened_dict({key: flat[key] for key in INHERITED if key in flat and key not in overrides})
+
+
+def check_allowed(keys: Collection[str]) -> None:
+    """Raises `UsageError` for a key that no training may change."""
+    for key in keys:
+        one_of("key of --allow_change", key, CHANGEABLE)
+
+
+def check_same_run(
+    workdir: Path, config: Mapping[str, Any], allowed: Collection[str] | None = None
+) -> dict[str, tuple[Any, Any]]:
+    """The allowed changes of values from the workdir's checkpoints to the config, by key.
+
+    allowed: keys of `CHANGEABLE`, for a training; None for other programs. Raises `UsageError` if keys other than
+    `FREE_*` and `allowed` differ.
+    """
+    if not checkpoints.steps(Path(workdir) / "checkpoints"):
+        return {}
+    stored, wanted = read(workdir, "config.json"), identity(config)
+    if not stored:
+        raise UsageError(f"{workdir} has checkpoints and no config.json; restore it, or start in a new --workdir.")
+    stored = identity(completed(stored))
+    changed = [key for key in sorted(stored.keys() | wanted.keys()) if stored.get(key) != wanted.get(key)]
+    different = [key for key in changed if key not in (allowed or ())]
+    if different:
+        # First the most telling: the SDE, network or data set.
+        told = sorted(different, key=lambda key: (key not in TELLING, key))[:NAMED]
+        each = "; ".join(f"{key}={stored.get(key)!r}, not {wanted.get(key)!r}" for key in told)
+        others = f"; and {len(different) - len(told)} more keys" if len(different) > len(told) else ""
+        can = allowed is not None and set(different) <= set(CHANGEABLE)
+        advice = f"; or go on with it, by --allow_change={','.join(changed)}" if can else ""
+        raise UsageError(
+            f"{workdir} was trained with {each}{others}. Leave these overrides out, and --config too, to go on as it "
+            f"was; or train in another --workdir{advice}."
+        )
+    return {key: (stored.get(key), wanted.get(key)) for key in changed}
+
+
+def check_same_data(
+    workdir: Path, path: str, splits: Mapping[str, Mapping[str, Any]], allowed: Collection[str] = ()
+) -> dict[str, tuple[Any, Any]]:
+    """The allowed changes of the data since the workdir's last launch: descriptions of changed splits, before and now.
+
+    path: of the data now; data that have moved are the same if their digest is. splits: a description of each split, by
+    name; only facts that were recorded then are compared. Raises `UsageError` if the workdir has checkpoints, and was
+    trained on other data.
+    """
+    if not checkpoints.steps(Path(workdir) / "checkpoints"):
+        return {}
+    known = read(workdir, "launch.json").get("data", {})
+    old_path = read(workdir, "config.json").get("data", {}).get("path", "")
+    changed = {}
+    for split, now in splits.items():
+        before = known.get(split, {})
+        both = before.keys() & now.keys()
+        differ = any(before[key] != now[key] for key in both)
+        told = bool(both - {"images"}) or Path(path) == Path(old_path)
+        if not differ and told:
+            continue
+        changed[split] = before, now
+        if DATA in allowed:
+            continue
+        if not differ:
+            raise UsageError(
+                f"Nothing tells whether data.path={path!r} holds the {split} data of {workdir}, which were read "
+                f"otherwise from {old_path!r}; put them there; or go on with these, by --allow_change={DATA}."
+            )
+        raise UsageError(
+            f"The {split} data have changed since {workdir} was last trained on them: {before['images']:,} images "
+            f"then, {now['images']:,} now; restore them, or train in another --workdir; or go on with these, by "
+            f"--allow_change={DATA}."
+        )
+    old, new = ({split: both[i] for split, both in changed.items()} for i in (0, 1))
+    return {DATA: (old, new)} if changed else {}
+
+
+def versions() -> dict[str, str]:
+    """Versions of Python and of the packages that can move a number."""
+    found = {"score_sde": __version__, "python": platform.python_version()}
+    for package in PACKAGES:
+        try:
+            found[package] = importlib.metadata.version(package)
+        except importlib.metadata.PackageNotFoundError:
+            found[package] = "not installed"
+    return found

@@ -1,0 +1,87 @@
+"""Solvers over all devices, in programs short enough that progress can be shown."""
+
+import time
+from collections.abc import Callable
+from typing import Any
+
+import jax
+
+from score_sde.array_types import Images, Keys, PyTree
+from score_sde.errors import UsageError
+from score_sde.runtime.memory import program_bytes
+from score_sde.runtime.sharding import all_agree, batch_axes, compiled, is_traced, split
+from score_sde.sampling.solver import Solver, advance
+
+SECONDS_A_CALL = 0.5
+
+
+class Runner:
+    """A solver that runs on all devices, in programs of about half a second, so that progress can be shown.
+
+    make_solver: (parameters, *given) -> solver. batch_nfe: whether the result also has the batch's evaluations.
+    """
+
+    def __init__(self, make_solver: Callable[..., Solver], *, batch_nfe: bool = False):
+        self._make_solver, self._batch_nfe = make_solver, batch_nfe
+        self._programs: dict[tuple, tuple[Callable, ...]] = {}
+
+    def __call__(
+        self,
+        params: PyTree,
+        keys: Keys,
+        x: Images,
+        report: Callable[[float], None] = lambda _: None,
+        compile_only: bool = False,
+        given: tuple = (),
+    ) -> Any:
+        """The solver's result, replicated; `report` is called with the fraction done. compile_only: take no step.
+
+        given: trees of arrays with one row for each of x.
+        """
+        if is_traced():
+            raise UsageError(
+                "This runs programs of its own until it is done, and cannot be a part of another (jit, grad, scan, "
+                "vmap); there solve a sampler of score_sde.sampling with model.score."
+            )
+        n = len(x)
+        keys, x, given = split(keys, x, given)
+        known = (x.shape, jax.tree.structure(given))
+        if known not in self._programs:
+            self._programs[known] = self._compiled(jax.eval_shape(self._init, params, given, keys, x), given)
+        init, step, result = self._programs[known]
+        state, fraction = step(params, given, init(params, given, keys, x), 0)
+        steps = 1
+        while fraction < 1 and not compile_only:
+            started = time.monotonic()
+            state, fraction = step(params, given, state, steps)
+            report(float(fraction))
+            if all_agree(time.monotonic() - started < SECONDS_A_CALL / 2):
+                steps *= 2
+        return jax.tree.map(lambda a: a[:n], result(params, given, state))
+
+    def bytes(self, params: PyTree, keys: Keys, x: Images, given: tuple = ()) -> int:
+        """Bytes that each device needs for a call with these arguments; arrays may be shapes."""
+        state = jax.eval_shape(self._init, params, given, keys, x)
+        _, step, _ = self._compiled(state, given)
+        return program_bytes(step.lower(params, given, state, 0).compile())
+
+    def _compiled(self, state: PyTree, given: tuple) -> tuple[Callable, ...]:
+        """The programs for batches with such states."""
+        axes, each = batch_axes(state), jax.tree.map(lambda _: 0, given)
+        return (
+            compiled(self._init, in_axes=(None, each, 0, 0), out_axes=axes),
+            compiled(self._step, in_axes=(None, each, axes, None), out_axes=(axes, None), donate_argnums=(2,)),
+            compiled(self._result, in_axes=(None, each, axes), out_axes=None),
+        )
+
+    def _init(self, params: PyTree, given: tuple, keys: Keys, x: Images) -> PyTree:
+        return self._make_solver(params, *given).init(keys, x)
+
+    def _step(self, params: PyTree, given: tuple, state: PyTree, steps: Any) -> tuple[PyTree, Any]:
+        solver = self._make_solver(params, *given)
+        state = advance(solver, state, steps)
+        return state, solver.fraction(state)
+
+    def _result(self, params: PyTree, given: tuple, state: PyTree) -> Any:
+        solver = self._make_solver(params, *given)
+        return (solver.with_batch_nfe() if self._batch_nfe else solver).result(state)

@@ -1,0 +1,1 @@
+"""Training of networks: from a config to an objective, a state and its updates."""

@@ -1,0 +1,400 @@
+"""Experiments: the score, loss and solvers that a config describes. Modules below this and `trainable` know no config.
+
+Building an `Experiment` is cheap and raises `UsageError` for a config that makes no sense, so the programs do it before
+they write anything.
+"""
+
+import functools
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from flax import traverse_util
+
+from score_sde import likelihood
+from score_sde.array_types import Images, Keys, PerSample, PyTree, ScoreFn, Times
+from score_sde.cond import Cond, blank, check_names, dropped, names
+from score_sde.config import Config, check, check_section
+from score_sde.config.import_paths import is_import_path, lowered
+from score_sde.errors import UsageError, one_of
+from score_sde.learned import with_gradient_of_squares
+from score_sde.likelihood import dequantization
+from score_sde.likelihood.bound import Bound, likelihood_bound
+from score_sde.likelihood.dequantization import Dequantization
+from score_sde.models import CLASSIFIERS, MODELS, PRECISIONS, Dequantizer, is_trainable
+from score_sde.objective import Objective, network_params
+from score_sde.parameterization import Network
+from score_sde.process import LEAST_TIME, Model, Process, from_score, score
+from score_sde.randomness import Stream, stream
+from score_sde.sampling import Solver, clipped, probability_flow
+from score_sde.training.classification import Classification
+from score_sde.training.pieces import sampler_named, taken_by
+from score_sde.training.recipe import objective_of
+from score_sde.training.state import TrainState, adam, initial_state
+from score_sde.training.trainable import Trainable
+
+FAST_OPTIONS = ("num_steps", "grid", "rho", "eta", "s_churn", "s_min", "s_max", "s_noise", "diffusion")
+
+
+def sampling_options(sampling: Any, method: str) -> tuple[str, ...]:
+    """Names of the options in config.sampling on which samples by this method, with its other options, depend."""
+    common = ("eps", "noise_removal", "temperature", "precision", "clip")
+    common += ("clip_quantile",) if clip_of(sampling, method) == "dynamic" else ()
+    if method == "pc":
+        corrects = ("snr", "n_steps_each") if sampling["corrector"].lower() != "none" else ()
+        predicts = ("probability_flow", "diffusion") if sampling["predictor"].lower() != "none" else ()
+        return (*common, "predictor", "corrector", "num_scales", *corrects, *predicts)
+    if is_import_path(method):
+        return (*common, *taken_by("sampling.method", method, sampling))
+    if method in ("ode", "adaptive"):
+        return (*common, *(("rtol", "atol") if method == "ode" else ("sde_rtol", "sde_atol", "diffusion")))
+    own = {
+        "ddim": ("eta",),
+        "dpmpp_2m_sde": ("diffusion",),
+        "edm_stochastic": ("s_churn", "s_min", "s_max", "s_noise"),
+    }.get(method, ())
+    return (*common, "num_steps", "grid", *(("rho",) if sampling["grid"] == "karras" else ()), *own)
+
+
+def clip_of(sampling: Any, method: str) -> str:
+    """The name in `CLIPPINGS` of the clipping for this method.
+
+    By default the samplers of the paper's code do not clip.
+    """
+    return sampling["clip"].lower() or ("none" if method in ("pc", "ode") else "range")
+
+
+class Experiment(Trainable):
+    """The score, loss and solvers of a config, as functions of parameters."""
+
+    evaluated = ("loss", "t", "square", "along")
+
+    def __init__(self, config: Config, objective: Objective | None = None, network: Any = None, **of_images: Any):
+        """Takes objective, network, `image_shape` and `scaling` from the config, unless they are given."""
+        name, own = config.model.name, network is not None
+        if name in CLASSIFIERS and not own:
+            raise UsageError(f"model.name={name} is a classifier and has no score: score_sde.load_classifier loads it.")
+        check(config)
+        super().__init__(config, MODELS, objective or objective_of(config), network, **of_images)
+        if config.training.cond_dropout and not self.cond_entries:
+            raise UsageError("This network takes no condition; leave training.cond_dropout empty.")
+        for name in config.training.cond_dropout:
+            one_of("entry of training.cond_dropout", name, names(self.cond_entries))
+        if not own:  # a model of one's own may not fit the base config's sampler
+            self.sampler(self.param_shapes, cond=self.cond_in_turn(1))
+
+    def with_config(self, config: Config) -> "Experiment":
+        check(config)
+        return super().with_config(config)
+
+    @property
+    def sampling_sde(self) -> Process:
+        return self._in_steps(self.sde)
+
+    @property
+    def scores_without_cond(self) -> bool:
+        """Whether the network is a score without a condition: it takes none, or training dropped it for some images."""
+        return not self._never_without(None)
+
+    def check_cond(self, cond: Cond | None) -> None:
+        """Raises `UsageError` for an entry that the network does not know, or that training never dropped."""
+        check_names(cond, self.cond_entries)
+        lacks = self._never_without(cond)
+        if not lacks:
+            return
+        what = "a class" if lacks == ["labels"] else " and ".join(lacks)
+        if self.config.training.label_dropout == 0:
+            raise UsageError(
+                f"This network had every image's condition in training (training.label_dropout=0) and is no score "
+                f"without {what}: sample with a condition and guidance.scale=1, or train with "
+                "training.label_dropout=0.1 for likelihoods, guidance, and samples of all conditions."
+            )
+        raise UsageError(
+            f"This network was never without {what} alone in training; give the whole condition or none, or train "
+            f"with training.cond_dropout={tuple(names(self.cond_entries))}."
+        )
+
+    def _never_without(self, cond: Cond | None) -> list[str]:
+        """The entries that `cond` lacks, and that training never dropped."""
+        every, options = names(self.cond_entries), self.config.training
+        lacks = [name for name in every if name not in (cond or {})]
+        dropped_so = options.cond_dropout or (every if lacks == every else ())
+        return [name for name in lacks if options.label_dropout == 0 or name not in dropped_so]
+
+    def cond_in_turn(self, n: int) -> Cond | None:
+        """A condition for n samples when none is chosen: classes 0, 1, ..., blanks; None if it may be null.
+
+        None if the network can do without.
+        """
+        if self.scores_without_cond:
+            return None
+        labels = {"labels": jnp.arange(n, dtype=jnp.int32) % self.num_classes} if self.num_classes else {}
+        return blank(self.cond_entries, n) | labels
+
+    def model(
+        self, params: PyTree, *, cond: Cond | None = None, precision: str | None = None, process: Process | None = None
+    ) -> Model:
+        """The model (x, t) -> `Prediction` in model range, at any t, under a condition.
+
+        process: the process under which the network is read; default the one it was trained under. precision: default
+        `eval.precision`. Raises `UsageError` for a network that knows the levels of a chain only.
+        """
+        if self.objective.parameterization.noise_cond == "level_index":
+            raise UsageError(
+                "All samplers but pc, and likelihoods, need a score at every time, and this VE network was trained at "
+                "discrete ones; set sampling.method=pc, and eval.enable_bpd and eval.enable_bound to False."
+            )
+        return self._model(params, cond, precision, process or self.process_of(params))
+
+    def score_fn(self, params: PyTree, *, cond: Cond | None = None, precision: str | None = None) -> ScoreFn:
+        """The score in model range as it was trained: at the levels of a chain, if it was trained at these."""
+        levels = self.objective.with_params(params).levels
+        model = self._model(params, cond, precision, levels)
+        return lambda x, t: score(levels, model(x, t), t)
+
+    def _model(self, params: PyTree, cond: Cond | None, precision: str | None, process: Process) -> Model:
+        network = self.network_fn(params, cond=cond, precision=precision)
+        return self.objective.parameterization.model(network, process, centered=self.centered)
+
+    def network_fn(
+        self,
+        params: PyTree,
+        *,
+        cond: Cond | None = None,
+        dropout_keys: Keys | None = None,
+        precision: str | None = None,
+    ) -> Network:
+        """The network as a function of image and noise condition, under a condition; None is the null condition.
+
+        dropout_keys: given in training, one for each image. precision: default `eval.precision`, in training that of
+        config.training.
+        """
+        self.check_cond(cond)
+        compute = PRECISIONS[precision] if precision else self.compute(training=dropout_keys is not None)
+        variables = {"params": network_params(params)}
+
+        def network(x: Images, noise_cond: PerSample) -> Images:
+            return compute.apply(self.network, variables, x, noise_cond, cond, dropout_keys=dropout_keys)
+
+        return network
+
+    def loss(
+        self,
+        params: PyTree,
+        keys: Keys,
+        x: Images,
+        cond: Cond | None = None,
+        *,
+        training: bool = False,
+    ) -> PerSample:
+        """Denoising score matching loss of images in [0, 1], each perturbed by its own key.
+
+        training: with dropout, of the condition too, by `training.label_dropout` and `training.cond_dropout`.
+        """
+        x0 = self.scaling.to_model(x)
+        t, eps = self.draw(keys, x0)
+
+        def of(params: PyTree) -> PerSample:
+            output, _ = self._outputs(params, keys, x0, t, eps, cond, training)
+            return self.objective.with_params(params).loss(output, x0, t, eps)
+
+        return with_gradient_of_squares(of, params) if training and "process" in params else of(params)
+
+    def _outputs(
+        self, params: PyTree, keys: Keys, x0: Images, t: Times, eps: Images, cond: Cond | None, training: bool
+    ) -> tuple[Images, Images]:
+        """The network's output at x_t, and x_t."""
+        if cond is not None and training:
+            cond = dropped(cond, keys, self.config.training.label_dropout, self.config.training.cond_dropout)
+        dropout_keys = stream(keys, Stream.DROPOUT) if training else None
+        objective = self.objective.with_params(params)
+        network, x = self.network_fn(params, cond=cond, dropout_keys=dropout_keys), objective.perturb(x0, t, eps)
+        outputs = objective.parameterization.outputs(network, objective.levels, centered=self.centered)
+        return outputs(x, t), x
+
+    def _evaluation(self, params: PyTree, keys: Keys, x: Images, cond: Cond | None) -> dict[str, PerSample]:
+        """The loss; and for each image t, |predicted|^2 and <predicted, eps>, from which `averages` takes sizes."""
+        x0 = self.scaling.to_model(x)
+        t, eps = self.draw(keys, x0)
+        output, x = self._outputs(params, keys, x0, t, eps, cond, training=False)
+        objective = self.objective.with_params(params)
+        predicted = objective.parameterization.predict(objective.levels, x, output, t).eps
+        axes = tuple(range(1, x0.ndim))
+        square, along = jnp.mean(jnp.square(predicted), axes), jnp.mean(predicted * eps, axes)
+        return {"loss": objective.loss(output, x0, t, eps), "t": t, "square": square, "along": along}
+
+    def prior(self, keys: Keys) -> Images:
+        """Start images x_T of the sampler, one for each key: `sampling.temperature` times a sample of the prior."""
+        x = self.sampling_sde.prior_sample(stream(keys, Stream.PRIOR), self.image_shape)
+        return self.config.sampling.temperature * x
+
+    def sampler(self, params: PyTree, method: str | None = None, *, cond: Cond | None = None) -> Solver:
+        """The solver of config.sampling, or of the given method with its options. cond: of the samples."""
+        method, _ = self.sampler_options(method)
+        return self.sampler_of(params, self.model_of(params, method, cond), method)()
+
+    def sampler_of(self, params: PyTree, model: Model, method: str) -> Callable[..., Solver]:
+        """The constructor of a method's solver for any model, with its options in config.sampling; it takes hooks.
+
+        Takes hooks, `project`.
+        """
+        method, options = self.sampler_options(method)
+        process = self.sde_of(params, method)
+        return functools.partial(sampler_named(method), process, self.clipped(process, model, method), **options)
+
+    def sde_of(self, params: PyTree, method: str) -> Process:
+        """The process that a method solves; for pc with the sampler's own number of steps."""
+        process = self.process_of(params)
+        return self._in_steps(process) if method == "pc" else process
+
+    def _in_steps(self, process: Process) -> Process:
+        """The process with the number of steps in config.sampling, if that sets one."""
+        num_scales = self.config.sampling.num_scales
+        return process if num_scales is None else process.with_num_scales(num_scales)
+
+    def model_of(self, params: PyTree, method: str, cond: Cond | None = None) -> Model:
+        """The model for a method; all but pc need it at any t. cond: of the samples.
+
+        For pc, a network trained at the levels of a chain is read by its score, as in the paper's code: eps over the
+        sigma of a level.
+        """
+        precision = self.config.sampling.precision
+        if method == "pc" and self.objective.levels is not self.objective.process:
+            return from_score(self.sde_of(params, method), self.score_fn(params, cond=cond, precision=precision))
+        return self.model(params, cond=cond, precision=precision)
+
+    def sampler_options(self, method: str | None = None) -> tuple[str, dict[str, Any]]:
+        """The method, default config.sampling's, and its options in config.sampling."""
+        sampling = self.config.sampling
+        method = lowered(method or sampling.method)
+        sampler_named(method)  # raises for an unknown one
+        common = dict(eps=sampling.eps, noise_removal=sampling.noise_removal)
+        if sampling.batch_size == 0 and method == "pc" and sampling.corrector.lower() == "langevin":
+            raise UsageError(
+                "The paper's Langevin corrector couples the samples of a batch, so how many there is room for would "
+                "change them; set sampling.batch_size, or sampling.corrector=langevin_per_sample."
+            )
+        if method in ("ode", "adaptive") and sampling.precision == "bfloat16":
+            raise UsageError(
+                f"sampling.method={method} chooses its steps by errors that bfloat16 does not resolve; set "
+                "sampling.precision to tf32 or float32, or choose a method of fixed steps."
+            )
+        if method == "pc":
+            options = dict(
+                predictor=sampling.predictor.lower(),
+                corrector=sampling.corrector.lower(),
+                snr=sampling.snr,
+                n_steps_each=sampling.n_steps_each,
+                probability_flow=sampling.probability_flow,
+                diffusion=sampling.diffusion,
+            )
+        elif method == "ode":
+            options = dict(rtol=sampling.rtol, atol=sampling.atol)
+        elif method == "adaptive":
+            one_level = self.scaling.scale / 256
+            atol = one_level if sampling.sde_atol is None else sampling.sde_atol
+            options = dict(rtol=sampling.sde_rtol, atol=atol, diffusion=sampling.diffusion)
+        elif is_import_path(method):
+            options = taken_by("sampling.method", method, sampling)
+        else:
+            options = {key: sampling[key] for key in FAST_OPTIONS}
+        return method, options | common
+
+    def clipped(self, process: Process, model: Model, method: str) -> Model:
+        """The model with its x_0 clipped to the range of the data, as config.sampling says."""
+        sampling, low = self.config.sampling, self.scaling.shift
+        name, limits = clip_of(sampling, method), (low, low + self.scaling.scale)
+        return clipped(process, model, name, limits, quantile=sampling.clip_quantile)
+
+    def bits_per_dim(self, params: PyTree) -> Solver:
+        """The solver for bits/dim of the density in model range, at points from `dequantization`."""
+        options = self.config.eval
+        return likelihood.bits_per_dim(
+            self.process_of(params),
+            self.model(params),
+            offset_bits=0,  # which log q contains
+            divergence=options.hutchinson_type.lower(),
+            num_probes=options.num_probes,
+            rtol=options.rtol,
+            atol=options.atol,
+            eps=self.dequantization().eps,
+        )
+
+    def bound(self, params: PyTree) -> Bound:
+        """The upper bound on bits/dim of the density in model range."""
+        if self.dequantization_name == "truncated_normal":
+            raise UsageError(
+                "The bound is one of a density at time 0, and truncated-normal dequantisation gives points at a later "
+                "one; set eval.dequantization to uniform or variational, or eval.enable_bound=False."
+            )
+        return likelihood_bound(self.process_of(params), self.model(params), num_times=self.config.eval.bound_num_times)
+
+    @property
+    def dequantization_name(self) -> str:
+        return self.config.eval.dequantization.lower()
+
+    def dequantization(self, dequantizer: Callable = dequantization.unlearned) -> Dequantization:
+        """The dequantization of config.eval. dequantizer: network of the variational one, as a function of images."""
+        if self.dequantization_name == "truncated_normal":
+            if self.sde.learned and not self.is_frozen:
+                raise UsageError(
+                    "Truncated-normal dequantisation takes the numbers of a learned schedule; make it of "
+                    "`experiment.frozen(params)`."
+                )
+            seen = self.config.data.uniform_dequantization
+            return dequantization.truncated_normal(self.sde, self.scaling, dequantized=seen)
+        if self.dequantization_name == "variational":
+            return dequantization.variational(self.scaling, dequantizer)
+        return dequantization.uniform(self.scaling)
+
+    def transport(self, params: PyTree, *, encode: bool) -> Solver:
+        """The probability-flow ODE between images in model range, at LEAST_TIME, and latents, in either direction."""
+        sampling, model = self.config.sampling, self.model(params)
+        options = dict(rtol=sampling.rtol, atol=sampling.atol, eps=LEAST_TIME, noise_removal=False)
+        return probability_flow(self.process_of(params), model, encode=encode, **options)
+
+
+class Dequantizing:
+    """The variational dequantization of an experiment, as functions of its network's parameters.
+
+    options: the section `dequantizer` of a config.
+    """
+
+    def __init__(self, experiment: Experiment, options: Mapping[str, Any]):
+        check_section("dequantizer", options)
+        experiment.model(experiment.param_shapes)  # raises for a network trained at the levels of a chain
+        self.experiment, self.options = experiment, options
+        self.network = Dequantizer(nf=options["nf"], num_res_blocks=options["num_res_blocks"])
+        self.network.check()
+        self.optimizer = adam(
+            lr=options["lr"], beta1=0.9, eps=1e-8, weight_decay=0.0, warmup=100, grad_clip=1.0, trainable=True
+        )
+
+    def init_state(self) -> TrainState:
+        key = stream(stream(jax.random.key(self.experiment.config.seed), Stream.DEQUANTIZER), Stream.INIT)
+        params = self.network.init(key, jnp.zeros((1, *self.experiment.image_shape), jnp.float32))["params"]
+        return initial_state(params, self.optimizer)
+
+    def network_fn(self, params: PyTree) -> Callable:
+        """The dequantizer network as a function, for `Experiment.dequantization`."""
+        return lambda x: self.network.apply({"params": params}, x)
+
+    def loss(self, params: PyTree, score_params: PyTree, keys: Keys, x: Images) -> PerSample:
+        """The upper bound on bits/dim of images in [0, 1], which ScoreFlow too minimises for its dequantizer."""
+        sde, model = self.experiment.process_of(score_params), self.experiment.model(score_params)
+        q = dequantization.variational(self.experiment.scaling, self.network_fn(params))
+        y, log_q = q.sample(stream(keys, Stream.DEQUANTIZE), x)
+        return likelihood_bound(sde, model, num_times=self.options["num_times"])(keys, y) + log_q
+
+
+def trainable(config: Config) -> Experiment | Classification:
+    """The experiment of the config: of a score, or of a classifier."""
+    return (Classification if config.model.name in CLASSIFIERS else Experiment)(config)
+
+
+def parameter_counts(shapes: PyTree) -> tuple[int, int]:
+    """Numbers of parameters in a tree, (trainable, total)."""
+    leaves = traverse_util.flatten_dict(shapes)
+    trainable = sum(leaf.size for path, leaf in leaves.items() if is_trainable(path))
+    return trainable, sum(leaf.size for leaf in leaves.values())

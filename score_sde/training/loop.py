@@ -1,0 +1,174 @@
+"""The training loop, the same for scores, classifiers, dequantizers and feature networks."""
+
+import contextlib
+import math
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from score_sde import data
+from score_sde.array_types import Array
+from score_sde.errors import UsageError
+from score_sde.io.checkpoints import Checkpoints, NoCheckpoints, Retention
+from score_sde.io.metrics_log import Writer
+from score_sde.runtime import sharding
+from score_sde.runtime.backend import program
+from score_sde.runtime.preemption import Notice, Stopped
+from score_sde.runtime.profiling import Profile
+from score_sde.runtime.progress import bar
+from score_sde.training.nan_guard import DivergenceError, Losses, check_finite
+from score_sde.training.state import TrainState
+
+NO_MIRROR = {"mode": "disabled"}
+
+
+class Running(NamedTuple):
+    """The parts of a running loop that its hooks use. start: the step from which it went on."""
+
+    start: int
+    writer: Writer
+    notice: Notice
+
+
+class Training(NamedTuple):
+    """The description of a training: functions, and how often the loop calls them, counted in updates.
+
+    name: of the progress bar.
+    init: () -> the state before the first update, on the devices.
+    like: shapes and shardings of the state, from `sharding.like`.
+    batch: number of updates made -> the batch of the next one, on the devices; a function of that number alone.
+    update: (state, *batch) -> (state, loss or NaN), compiled; it may overwrite the state, and counts its `step`.
+    diverged: the user's error for a loss, a gradient or a parameter that is not finite.
+    loss, shown: the loss's name in metrics.jsonl, and its format beside the progress bar.
+    skip: count an update that is not finite and go on; `update` leaves the state as it was then.
+    evaluate: (state, step) -> the loss of evaluation images, also before each save if the best are kept.
+    finish: called after the last update. draw: called after each save, and when a run goes on from `step`.
+    """
+
+    name: str
+    init: Callable[[], TrainState]
+    like: TrainState
+    batch: Callable[[int], tuple]
+    update: Callable[..., tuple[TrainState, Array]]
+    diverged: Callable[[DivergenceError], UsageError]
+    n_iters: int
+    log_freqs: tuple[int, ...]
+    save_freqs: tuple[int, ...]
+    eval_freqs: tuple[int, ...] = ()
+    loss: str = "training_loss"
+    shown: str = "loss {:.4g}"
+    skip: bool = False
+    evaluate: Callable[[TrainState, int], float] | None = None
+    finish: Callable[[TrainState, int], None] | None = None
+    draw: Callable[[TrainState, int, Running], None] | None = None
+
+
+def fit(
+    training: Training,
+    folder: Path,
+    retention: Retention | None,
+    *,
+    wandb: dict[str, Any] = NO_MIRROR,
+    config: dict[str, Any] | None = None,
+    profile: int = 0,
+) -> TrainState:
+    """Trains until `training.n_iters` updates are made, from the last checkpoint that can be read; returns the state.
+
+    folder: of checkpoints/, metrics.jsonl and profile/; the caller has its lock. retention: which checkpoints are kept;
+    None: nothing is saved. wandb, config: see `Writer`. profile: number of updates that are traced.
+
+    Losses are read a few updates late, so that the host never waits for the devices. Raises `training.diverged`'s error
+    where one is not finite, before such a state is saved; `UsageError` where the last checkpoint
+    cannot be saved; `Stopped` after SIGTERM, SIGUSR1 or Ctrl-C, with a last checkpoint.
+    """
+    with contextlib.ExitStack() as stack:
+        enter = stack.enter_context
+
+        # Restore: the last state that can be read, or a fresh one.
+        checkpoints = enter(Checkpoints(folder / "checkpoints", retention) if retention else NoCheckpoints())
+        state = checkpoints.load_last(training.like) or training.init()
+        start, keeps_best = int(state.step), bool(retention and retention.best)
+
+        # Watch: notices to stop, losses, sums of parameters.
+        notice = enter(Notice())
+        writer = enter(Writer(folder, start, wandb, config or {}))
+        run = Running(start, writer, notice)
+        losses = Losses(
+            skip=training.skip,
+            skipped=int(writer.last.get("skipped_updates", 0)),
+            tell=lambda step, count: writer.scalars(step, skipped_updates=count),
+        )
+        total = program(lambda params: sum(jnp.sum(leaf) for leaf in jax.tree.leaves(params)))
+        largest = sharding.Largest()
+        progress = enter(bar(training.name, training.n_iters, "step", initial=start))
+
+        # Batches: from where the state is, read ahead by a thread.
+        batches = enter(data.prefetched(training.batch, range(start, training.n_iters)))
+        trace = enter(Profile(folder / "profile", profile))
+        if start:
+            _draw(training, state, start, run, checkpoints)
+        for number, *batch in batches:
+            # Update.
+            trace.before(number - start, state)
+            with jax.transfer_guard_device_to_host("disallow"):  # the host would wait
+                state, loss = training.update(state, *batch)
+            step = number + 1  # updates made
+            progress.update()
+            ends = step == training.n_iters
+            saves = ends or _due(step, training.save_freqs)
+            try:
+                losses.add(step, loss)
+
+                # Log.
+                if ends or _due(step, training.log_freqs):
+                    if math.isfinite(losses.last()):
+                        writer.scalars(step, **{training.loss: losses.last()})
+                        progress.set_postfix_str(training.shown.format(losses.last()), refresh=False)
+                    checkpoints.poll()
+
+                # Evaluate.
+                eval_loss = None
+                if training.evaluate and (_due(step, training.eval_freqs) or (saves and keeps_best)):
+                    losses.last()
+                    eval_loss = check_finite(training.evaluate(state, step), step)
+                    writer.scalars(step, eval_loss=eval_loss)
+                if ends and training.finish:
+                    training.finish(state, step)
+
+                # Save, but never a state that is not finite.
+                stop = largest(notice.number)
+                if saves or stop:
+                    losses.last()
+                    check_finite(float(total(state.params)), step)
+                    writer.sync()
+                    checkpoints.save(step, state, eval_loss if keeps_best else None)
+            except DivergenceError as problem:
+                checkpoints.wait()  # so that the message names the last one
+                raise training.diverged(problem) from None
+
+            # Stop.
+            if stop:
+                saved = "which is saved" if checkpoints.wait() else "which is NOT saved"
+                raise Stopped(stop, f" after step {step}, {saved}; the same command goes on from there")
+
+            # Draw.
+            _draw(training, state, step, run, checkpoints)
+        if retention and not checkpoints.wait():
+            raise UsageError(f"The last checkpoint is not saved; free space in {folder} and start this again.")
+        return state
+
+
+def _due(step: int, freqs: tuple[int, ...]) -> bool:
+    return any(step % each == 0 for each in freqs)
+
+
+def _draw(training: Training, state: TrainState, step: int, run: Running, checkpoints: Checkpoints) -> None:
+    if training.draw:
+        try:
+            training.draw(state, step, run)
+        except Stopped:
+            checkpoints.wait()
+            raise

@@ -1,0 +1,93 @@
+"""Recipes: the objective that a config describes.
+
+Sections `process`, `parameterization`, `times` and `weight` each name a row of a dictionary and give arguments of it;
+arguments that are not set have the row's defaults. Where a section names no row, the keys of the paper's configs apply:
+`sde`, `model.scale_by_sigma`, `training.continuous`, `likelihood_weighting` and `reduce_mean`.
+"""
+
+from collections.abc import Collection
+
+from score_sde.config import REPLACED, Config
+from score_sde.errors import UsageError
+from score_sde.objective import Objective
+from score_sde.parameterization import PARAMETERIZATIONS, Parameterization
+from score_sde.process import Process
+from score_sde.sde import VE, LinearBeta
+from score_sde.times import TIMES, OnChain, TimeLaw
+from score_sde.training.pieces import construct, named
+from score_sde.weights import WEIGHTS, Weight
+
+
+def objective_of(config: Config) -> Objective:
+    """The objective of a config. Raises `UsageError` for settings that are made twice or do not go together."""
+    process, times = process_of(config), times_of(config)
+    parameterization, weight = named(config, "parameterization"), _weight(config)
+    if process.learned and (type(times), type(weight)) != (TIMES["uniform"], WEIGHTS["likelihood"]):
+        raise UsageError(
+            f"process.name={config.process.name} learns the schedule under which the loss varies the least, whose mean "
+            "must not depend on it; set weight.name=likelihood and times.name=uniform."
+        )
+    if parameterization is None:
+        scaled = config.model.get("scale_by_sigma", False)
+        parameterization = _of_paper(process, times, scale_by_sigma=scaled)
+    told, model = parameterization.noise_cond, config.model
+    if model.get("embedding_type") == "fourier" and told in ("log_noise_level", "chain_index", "level_index"):
+        raise UsageError(
+            f"A Fourier embedding takes the logarithm of its input, and parameterization.noise_cond={told} is "
+            "not always positive; set model.embedding_type=positional."
+        )
+    if model.name == "ncsn" and told != "level_index":
+        raise UsageError("NCSN has an embedding for each noise level; set parameterization.noise_cond=level_index.")
+    return Objective(process, parameterization, times, weight)
+
+
+def process_of(config: Config) -> Process:
+    """The process in section `process`, or of the paper's `sde`."""
+    return named(config, "process") or construct("sde", dict(config.sde))
+
+
+def times_of(config: Config) -> TimeLaw:
+    """The law of times in section `times`, or of the paper's `training.continuous`."""
+    times, continuous = named(config, "times"), config.training.continuous
+    if times is not None and not continuous:
+        raise UsageError("training.continuous=False is times.name=chain; set one of the two.")
+    return times or TIMES["uniform" if continuous else "chain"]()
+
+
+def replaced(config: Config) -> dict[str, str]:
+    """Keys and sections without effect, each with the setting "KEY=VALUE" that replaces it."""
+    values = {new: config[new.split(".")[0]][new.split(".")[1]] for new in REPLACED}
+    return {old: f"{new}={value}" for new, value in values.items() if value for old in REPLACED[new]}
+
+
+def check_overrides(config: Config, overrides: Collection[str]) -> None:
+    """Raises `UsageError` if an overridden key of the paper's configs has no effect because a section replaces it."""
+    for old, new in replaced(config).items():
+        if twice := [key for key in overrides if key == old or key.startswith(old + ".")]:
+            raise UsageError(f"{twice[0]} has no effect, because {new} replaces it; set one of the two.")
+
+
+def _weight(config: Config) -> Weight:
+    """The weight in section `weight`, or of the paper's `training.likelihood_weighting` and `reduce_mean`."""
+    training = config.training
+    if config.weight.name and training.likelihood_weighting:
+        raise UsageError("training.likelihood_weighting=True is weight.name=likelihood; set one of the two.")
+    reduction = config.weight.reduction or ("mean" if training.reduce_mean else "half_sum")
+    weight = named(config, "weight", reduction=reduction)
+    return weight or WEIGHTS["likelihood" if training.likelihood_weighting else "noise"](reduction)
+
+
+def _of_paper(process: Process, times: TimeLaw, *, scale_by_sigma: bool) -> Parameterization:
+    """The parameterization of the paper's networks, for continuous times or the positions in a chain."""
+    discrete = isinstance(times, OnChain)
+    if isinstance(process, VE):
+        row = PARAMETERIZATIONS["scaled_score" if scale_by_sigma else "score"]
+        return row("level_index" if discrete else "sigma")
+    if not isinstance(process, LinearBeta):
+        raise UsageError(
+            f"The paper trains no network under {type(process).__name__}; say what it learns by parameterization.name: "
+            f"{', '.join(PARAMETERIZATIONS)}."
+        )
+    if scale_by_sigma:
+        raise UsageError("model.scale_by_sigma=True belongs to the VE SDE; set it to False for VP and sub-VP.")
+    return PARAMETERIZATIONS["noise"]("chain_index" if discrete else "time")

@@ -1,0 +1,343 @@
+"""Training of a score network or a classifier in a workdir: checks, data, and its part of the loop."""
+
+import secrets
+import shutil
+import signal
+from collections.abc import Callable, Collection, Mapping
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from score_sde import data, ema, images
+from score_sde.array_types import Array, Keys, Pixels, PyTree
+from score_sde.cond import Cond, taken
+from score_sde.config import Config
+from score_sde.errors import UsageError, tell, warn
+from score_sde.io import atomic_files, workdir
+from score_sde.io.checkpoints import Retention, steps
+from score_sde.io.metrics_log import Writer
+from score_sde.randomness import Stream, sample_keys, stream
+from score_sde.runtime import sharding
+from score_sde.runtime.backend import program
+from score_sde.runtime.memory import tree_bytes
+from score_sde.runtime.preemption import Notice, Stopped
+from score_sde.runtime.progress import bar, reporter
+from score_sde.sampling.runner import Runner
+from score_sde.training import averages, own_code
+from score_sde.training.build import Classification, Experiment, trainable
+from score_sde.training.loop import Running, Training, fit
+from score_sde.training.nan_guard import DivergenceError
+from score_sde.training.pieces import code_of, complete
+from score_sde.training.recipe import check_overrides
+from score_sde.training.source_checks import check_source
+from score_sde.training.state import TrainState, apply_gradients
+
+
+def train_step(experiment: Experiment | Classification) -> Callable[..., tuple[TrainState, Array]]:
+    """Update (state, pixels, cond=None) -> (state, mean loss or NaN), random by seed, step and batch only.
+
+    Random by seed, the state's step and batch only.
+    """
+    config = experiment.config
+
+    def mean_loss(params: PyTree, keys: Keys, pixels: Pixels, cond: Cond | None) -> Array:
+        x = experiment.augment(keys, images.to_unit(pixels))
+        return experiment.loss(params, keys, x, cond, training=True).mean()
+
+    def step(state: TrainState, pixels: Pixels, cond: Cond | None = None) -> tuple[TrainState, Array]:
+        key = stream(stream(jax.random.key(config.seed), Stream.TRAIN), state.step)
+        keys = sample_keys(stream(key, Stream.SAMPLE), jnp.arange(len(pixels)))
+        batch = keys, pixels, cond
+        loss, grads = accumulated(jax.value_and_grad(mean_loss), config.training.accumulate)(state.params, *batch)
+        return apply_gradients(state, loss, grads, experiment.optimizer, experiment.profiles)
+
+    return step
+
+
+def compiled_step(
+    experiment: Experiment | Classification, placement: PyTree
+) -> Callable[..., tuple[TrainState, Array]]:
+    """The update `train_step`, compiled over all devices; the state, with the shardings `placement`, is donated."""
+    return sharding.pmap(
+        train_step(experiment), in_axes=(placement, 0, 0), out_axes=(placement, None), donate_argnums=(0,)
+    )
+
+
+def accumulated(fn: Callable[..., PyTree], parts: int) -> Callable[..., PyTree]:
+    """The mean of fn(params, *part) over `parts` equal parts of a batch, computed one after the other to save memory.
+
+    Each part has rows from all devices, so that no row moves. On CPUs the loop is unrolled, and saves no memory: in a
+    loop XLA computes the gradient of a convolution's weights without its library, fifty times as slowly.
+    """
+    if parts == 1:
+        return fn
+    unroll = parts if jax.default_backend() == "cpu" else 1
+
+    def mean(params: PyTree, *batch: PyTree) -> PyTree:
+        split = jax.tree.map(lambda rows: rows.reshape(-1, parts, *rows.shape[1:]).swapaxes(0, 1), batch)
+
+        def add(total: PyTree, part: PyTree) -> tuple[PyTree, None]:
+            return jax.tree.map(lambda a, b: a + b / parts, total, fn(params, *part)), None
+
+        like = jax.eval_shape(fn, params, *jax.tree.map(lambda rows: rows[0], split))
+        zeros = jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), like)
+        return jax.lax.scan(add, zeros, split, unroll=unroll)[0]
+
+    return mean
+
+
+def train(
+    config: Config,
+    directory: str | Path,
+    overrides: Mapping[str, Any] | None = None,
+    allowed: Collection[str] = (),
+) -> None:
+    """Trains until `n_iters` updates are made, from the last checkpoint that can be read, if there is one.
+
+    overrides: values changed on the command line, kept in launch.json so that `eval` and `sample` need not repeat them.
+    allowed: keys of `workdir.CHANGEABLE` that may differ from the checkpoint's; launch.json records them. Batches
+    are a function of seed, step and batch size: after a change of size, or of the data, the order is that of a run
+    which had these values from its start, so that some images of the epoch come twice, and some not at all.
+    Raises `UsageError` before anything is written, when the loss or a gradient is no longer finite, and when the last
+    checkpoint cannot be saved; `Stopped` after SIGTERM, SIGUSR1 or Ctrl-C, with a last checkpoint.
+    """
+    directory = Path(directory)
+    check_overrides(config, overrides or {})
+    complete(config)
+    experiment, code = trainable(config), code_of(config)
+    sharding.check_divisible("training.batch_size", config.training.batch_size, config.training.accumulate)
+    sharding.check_groups(config.training.fsdp)
+    workdir.check_allowed(allowed)
+    workdir.inherit(directory, config, overrides or {})
+    workdir.check_same_run(directory, config.to_dict(), allowed)
+    own_code.check_same(directory, code, allowed)
+    _check_schedule(config)
+    train_set, eval_set = load_data(config, train=True), load_data(config, train=False)
+    check_source(experiment, train_set, all_of_them=True)
+    check_source(experiment, eval_set)
+    if sharding.is_first() and (line := data.summary(config.data.path or config.data.dataset, train_set, eval_set)):
+        tell(line)
+    with atomic_files.locked(directory, "train"):
+        changed = workdir.check_same_run(directory, config.to_dict(), allowed)
+        described = {"training": _described(train_set), "evaluation": _described(eval_set)}
+        changed |= own_code.check_same(directory, code, allowed)
+        changed |= workdir.check_same_data(directory, config.data.path, described, allowed)
+        last = max(steps(directory / "checkpoints"), default=0)
+        if last < config.training.n_iters:
+            _check_space(directory, experiment)
+        earlier = workdir.read(directory, "launch.json")
+        launch = {"run_id": earlier.get("run_id", secrets.token_hex(4)), "overrides": dict(overrides or {})}
+        changes = [{"step": last, "key": key, "from": old, "to": new} for key, (old, new) in changed.items()]
+        history = earlier.get("changes", [])
+        launch |= {"data": described} | ({"code": code} if code else {})
+        launch |= {"changes": history + [each for each in changes if each not in history]}
+        kept = {key: earlier[key] for key in ("imported",) if key in earlier}
+        # The config is written last: after a kill between the two writes the same command finds the same changes.
+        workdir.write(directory, "launch.json", launch | {"versions": workdir.versions()} | kept)
+        workdir.write(directory, "config.json", config.to_dict())
+        imported = [kept["imported"]["step"]] if kept else []
+        options = config.training
+        retention = Retention(options.keep_last, options.snapshot_freq, options.keep_best, tuple(imported))
+        _fit(experiment, directory, retention, launch["run_id"], train_set, eval_set)
+
+
+def _check_schedule(config: Config) -> None:
+    """Warns of a run that ends before its learning rate has reached its full value."""
+    warmup, updates = config.optim.warmup, config.training.n_iters
+    if warmup >= updates and sharding.is_first():
+        warn(
+            f"optim.warmup={warmup:,} is no shorter than the run of {updates:,} updates, whose learning rate never "
+            f"reaches optim.lr={config.optim.lr:g}; set it to a tenth of the run, say."
+        )
+
+
+def _fit(
+    experiment: Experiment | Classification,
+    directory: Path,
+    retention: Retention,
+    run_id: str,
+    train_set: data.Source,
+    eval_set: data.Source,
+) -> None:
+    """Runs the training loop for the experiment."""
+    config, training = experiment.config, experiment.config.training
+    shapes, entries, n = experiment.state_shapes, experiment.cond_entries, training.batch_size
+    placement = sharding.fully_sharded(shapes, training.fsdp)
+    losses_of = sharding.pmap(experiment.evaluation, in_axes=(None, 0, None, 0, 0), out_axes=None)
+    chosen = ema.chosen(experiment.profiles, config.sampling.ema)
+
+    def averaged(state: TrainState) -> PyTree:
+        return ema.average(experiment.profiles, state.ema_params, chosen)
+
+    def evaluate(state: TrainState, step: int) -> float:
+        """The loss of one batch, chosen by the step."""
+        indices = data.batch_indices(len(eval_set), n, seed=config.seed, step=step)
+        (order,) = sharding.split(np.arange(n))
+        pixels, cond = data.on_devices(eval_set, indices, entries)
+        return float(losses_of(averaged(state), pixels, step, order, cond)["loss"].mean())
+
+    def compare(state: TrainState, step: int) -> None:
+        """Compares averaged and raw weights on the same images and noise; warns if the average is worse."""
+        found: dict[str, list[averages.Arrays]] = {"raw": [], "averaged": []}
+        for first in range(0, min(len(eval_set), averages.IMAGES), n):
+            numbers = np.arange(first, first + n)
+            (order,) = sharding.split(numbers)
+            pixels, cond = data.on_devices(eval_set, numbers % len(eval_set), entries)
+            for name, params in (("raw", state.params), ("averaged", averaged(state))):
+                found[name].append(jax.device_get(losses_of(params, pixels, step, order, cond)))
+        of_both = averages.compared(**found)
+        try:
+            workdir.write(directory, "weights.json", {"step": step} | of_both)
+        except UsageError as error:
+            warn(f"{error} Training goes on.")
+        problem = averages.complaint(of_both, profile=chosen, updates=training.n_iters)
+        if problem and sharding.is_first():
+            warn(problem)
+
+    def diverged(problem: DivergenceError) -> UsageError:
+        if problem.made:
+            what = f"the evaluation loss or a parameter is {problem.value}"
+            return _divergence(what, problem.step, directory)
+        indices = data.batch_indices(len(train_set), n, seed=config.seed, step=problem.step - 1)
+        kept = _keep_batch(directory, problem.step, indices)
+        what = "the loss or a gradient is NaN or infinite"
+        return _divergence(what, problem.step, directory, kept, skipping=training.nonfinite == "skip")
+
+    sample = _sampling(experiment) if training.snapshot_sampling and isinstance(experiment, Experiment) else None
+
+    def draw(state: TrainState, step: int, run: Running) -> None:
+        """Draws the sheet of a snapshot, unless an earlier launch has finished it."""
+        if step % training.snapshot_freq:
+            return
+        if step == run.start and sharding.all_agree(_sheet(directory, step).exists()):
+            return
+        params = averaged(state)
+        frozen = experiment.frozen(params)
+        runner = sample if frozen is experiment else _sampling(frozen)
+        _sample_sheet(experiment, runner, eval_set, params, step, directory, run.writer, run.notice)
+
+    fit(
+        Training(
+            "training",
+            init=program(experiment.init_state, out_shardings=placement),
+            like=sharding.like(shapes, placement),
+            batch=data.batch_fn(train_set, n, seed=config.seed, entries=entries),
+            update=compiled_step(experiment, placement),
+            diverged=diverged,
+            n_iters=training.n_iters,
+            log_freqs=(training.log_freq,),
+            save_freqs=(training.snapshot_freq, training.snapshot_freq_for_preemption),
+            eval_freqs=(training.eval_freq,),
+            skip=training.nonfinite == "skip",
+            evaluate=evaluate,
+            finish=compare,
+            draw=draw if sample else None,
+        ),
+        directory,
+        retention,
+        wandb=config.wandb.to_dict() | {"id": run_id},
+        config=config.to_dict(),
+        profile=config.profile,
+    )
+
+
+def _check_space(directory: Path, experiment: Experiment | Classification) -> None:
+    """Raises `UsageError` if there is not enough disk space for even one checkpoint."""
+    needed = tree_bytes(experiment.state_shapes)
+    free = shutil.disk_usage(directory).free
+    if free < needed:
+        raise UsageError(
+            f"A checkpoint takes {needed / 1e6:.0f} MB and {directory} has {free / 1e6:.0f} MB free; free space, or "
+            "choose another --workdir."
+        )
+
+
+OF_IMAGES = ("dataset", "image_size", "num_channels", "centered", "random_flip", "uniform_dequantization")
+
+
+def load_data(config: Config, *, train: bool) -> data.Source:
+    options = config.data
+    return data.load(
+        options.dataset,
+        train=train,
+        image_size=options.image_size,
+        num_channels=options.num_channels,
+        **{key: options[key] for key in options if key not in OF_IMAGES},
+    )
+
+
+def _described(source: data.Source) -> dict[str, Any]:
+    """Identity of a split; in-memory and on-disk digests differ."""
+    return {"images": len(source), source.digested: source.digest()}
+
+
+def _sheet(directory: Path, step: int) -> Path:
+    return directory / "samples" / "snapshots" / f"step_{step:08d}.png"
+
+
+def _sheet_cond(experiment: Experiment, source: data.Source, n: int) -> Cond | None:
+    """Condition of a snapshot's sheet: null if the network has learned that, else classes in turn, or the source's."""
+    cond = experiment.cond_in_turn(n)
+    if cond is None or list(cond) == ["labels"]:
+        return cond
+    return taken(source.take(np.arange(n) % len(source)).cond, experiment.cond_entries)
+
+
+def _sampling(experiment: Experiment) -> Runner:
+    return Runner(lambda params, cond: experiment.sampler(params, cond=cond))
+
+
+def _sample_sheet(
+    experiment: Experiment,
+    sample: Runner,
+    source: data.Source,
+    params: PyTree,
+    step: int,
+    directory: Path,
+    writer: Writer,
+    notice: Notice,
+) -> None:
+    """Draws one batch of samples with these parameters, and writes it to samples/snapshots/ as .npz and .png."""
+    key = stream(stream(jax.random.key(experiment.config.seed), Stream.SAMPLE), step)
+    keys = sample_keys(key, jnp.arange(experiment.config.training.batch_size))
+    with bar(f"samples at step {step}", len(keys), "img") as progress:
+        report = reporter(progress, len(keys))
+
+        def tell(fraction: float) -> None:
+            if not sharding.all_agree(not notice.number):
+                raise Stopped(notice.number or signal.SIGTERM)
+            report(fraction)
+
+        given = (_sheet_cond(experiment, source, len(keys)),)
+        x, _ = sample(params, keys, experiment.prior(keys), tell, given=given)
+    pixels = images.to_pixels(experiment.scaling.to_unit(x))
+    sheet, path = images.grid(pixels), _sheet(directory, step)
+    try:
+        atomic_files.replace(path.with_suffix(".npz"), lambda file: np.savez(file, images=pixels))
+        atomic_files.replace(path, lambda file: images.write_png(file, sheet))
+    except UsageError as error:
+        warn(f"{error} Training goes on.")
+    writer.image(step, "samples", sheet)
+
+
+def _keep_batch(directory: Path, step: int, indices: np.ndarray) -> str:
+    """Writes diverged.json, and returns the words of the message that point to it."""
+    try:
+        workdir.write(directory, "diverged.json", {"step": step, "indices": indices.tolist()})
+    except UsageError as error:
+        warn(str(error))
+        return ""
+    return f" (indices of its batch: {directory / 'diverged.json'})"
+
+
+def _divergence(what: str, step: int, directory: Path, batch: str = "", *, skipping: bool = True) -> UsageError:
+    saved = steps(directory / "checkpoints")
+    last = f"the last good checkpoint is of step {saved[-1]}" if saved else "there is no checkpoint yet"
+    skip = "" if skipping else ", or go on with training.nonfinite=skip"
+    return UsageError(
+        f"Training diverged: {what} at step {step}{batch}; {last}. Train with a lower optim.lr, or with "
+        f"optim.grad_clip set, in another --workdir{skip}."
+    )

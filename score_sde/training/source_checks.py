@@ -1,0 +1,48 @@
+"""Checks that the images of a source come with the condition on which a network is trained."""
+
+import numpy as np
+
+from score_sde import data
+from score_sde.cond import check_cond, taken
+from score_sde.errors import UsageError
+from score_sde.training.build import Classification, Experiment
+
+
+def check_source(experiment: Experiment | Classification, source: data.Source, *, all_of_them: bool = False) -> None:
+    """Raises `UsageError` unless the source's images come with the condition that the network takes.
+
+    all_of_them: also raises for classes of the network that have no images, which it would never see.
+    """
+    entries = experiment.cond_entries
+    if not entries:
+        return
+    if "labels" in entries:
+        _check_labels(experiment, source, all_of_them=all_of_them)
+    there = source.cond_entries
+    for entry in entries:
+        if entry not in there:
+            raise UsageError(
+                f"{experiment.config.data.dataset} has no {entry}, and {experiment.config.model.name} is trained on "
+                "them; choose another data.dataset, or a network without."
+            )
+    check_cond(taken(source.take(np.arange(1)).cond, entries), entries, 1)
+
+
+def _check_labels(experiment: Experiment | Classification, source: data.Source, *, all_of_them: bool) -> None:
+    known, key = experiment.num_classes, "num_classes" if isinstance(experiment, Experiment) else "num_outputs"
+    name, found = experiment.config.data.dataset, source.num_classes
+    if not found:
+        advice = ", or model.num_classes=0" if isinstance(experiment, Experiment) else ""
+        raise UsageError(
+            f"{name} has no labels, and model.{key}={known} is trained on them; choose another data.dataset{advice}."
+        )
+    if found > known or (all_of_them and found < known):
+        raise UsageError(f"{name} has {found} classes; set model.{key}={found} instead of {known}.")
+    if source.classes is None and source.labels.min() < 0:
+        raise UsageError(f"{name} has the label {source.labels.min()}; labels count from 0, so number them anew.")
+    unseen = np.setdiff1d(np.arange(found), source.labels) if all_of_them and source.classes is None else ()
+    if len(unseen):
+        raise UsageError(
+            f"{name} has {found} classes by its largest label, and no image of class {', '.join(map(str, unseen))}; "
+            "number the labels anew, without gaps."
+        )

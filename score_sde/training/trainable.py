@@ -1,0 +1,201 @@
+"""Trainables: what score networks and classifiers share, made from a config: SDE, network, optimizer and images."""
+
+import abc
+import copy
+import dataclasses
+from collections.abc import Callable, Hashable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+from flax import traverse_util
+
+from score_sde import ema, images
+from score_sde.array_types import Array, Images, Keys, PerSample, Pixels, PyTree, Times
+from score_sde.cond import Cond, Entries, blank
+from score_sde.config import Config
+from score_sde.models import PRECISIONS, Compute, check_computes, is_trainable
+from score_sde.objective import Objective
+from score_sde.process import Process
+from score_sde.randomness import Stream, sample_keys, stream
+from score_sde.runtime.sharding import on_host
+from score_sde.training.pieces import construct, named
+from score_sde.training.state import TrainState, adam, initial_state
+
+
+class Trainable(abc.ABC):
+    """Base class of what the training loop trains. evaluated: names of the arrays that `evaluation` returns."""
+
+    evaluated: tuple[str, ...] = ("loss",)
+    is_frozen = False  # whether `sde` has the numbers of its parameters
+
+    def __init__(
+        self,
+        config: Config,
+        choices: dict[str, Any],
+        objective: Objective,
+        network: Any = None,
+        image_shape: tuple[int, int, int] | None = None,
+        scaling: images.Scaling | None = None,
+    ):
+        self.config = config
+        size = config.data.image_size
+        self.scaling = scaling or (images.CENTERED if config.data.centered else images.UNIT)
+        self.image_shape = image_shape or (size, size, config.data.num_channels)
+        self.objective, self.sde = objective, objective.process
+        self.network = _network(config, choices, self.sde) if network is None else network
+        if hasattr(self.network, "check"):
+            self.network.check(self.image_shape[0])
+        check_computes(self.network, config.training.precision, remat=config.training.remat)
+        self.param_shapes = jax.eval_shape(self.init_params)
+        self.optimizer = _optimizer(config, self.param_shapes)
+        self._made: dict[Hashable, Any] = {}
+
+    def once(self, name: Hashable, make: Callable[[], Any]) -> Any:
+        """The compiled program with this name, made once for all that share the experiment."""
+        if name not in self._made:
+            self._made[name] = make()
+        return self._made[name]
+
+    def with_config(self, config: Config) -> "Trainable":
+        """The same objective and network under another config, which may differ only in how they are used."""
+        other = copy.copy(self)
+        other.config, other._made = config, {}
+        return other
+
+    def init_params(self) -> PyTree:
+        """Fresh parameters, a function of config.seed."""
+        x, noise_cond = jnp.zeros((1, *self.image_shape), jnp.float32), jnp.ones(1, jnp.float32)
+        key = stream(jax.random.key(self.config.seed), Stream.INIT)
+        layers = self.network.init(key, x, noise_cond, *self.blank_cond(1)).get("params", {})
+        return layers | self.objective.init_params(stream(key, 1))
+
+    def frozen(self, params: PyTree) -> "Trainable":
+        """A copy with the learned schedule of these parameters, as NumPy numbers; itself if none is learned.
+
+        Fast solvers, time grids and bounds need such numbers. params: as for `init_params`, not traced.
+        """
+        if "process" not in params:
+            return self
+        numbers = on_host(params["process"])
+        if self.is_frozen and jax.tree.all(jax.tree.map(np.array_equal, self.sde.params, numbers)):
+            return self
+        held = Trainable.with_config(self, self.config)
+        held.is_frozen, held.sde = True, self.sde.with_params(numbers)
+        held.objective = dataclasses.replace(self.objective, process=held.sde)
+        return held
+
+    def process_of(self, params: PyTree) -> Process:
+        """The process with its parameters among these, or frozen; at its initial schedule where they are shapes."""
+        own = params.get("process", {})
+        shapes = any(isinstance(leaf, jax.ShapeDtypeStruct) for leaf in jax.tree.leaves(own))
+        return self.sde if self.is_frozen or shapes or not own else self.sde.with_params(own)
+
+    def init_state(self) -> TrainState:
+        return initial_state(self.init_params(), self.optimizer, self.profiles)
+
+    @property
+    def state_shapes(self) -> TrainState:
+        """Shapes of `init_state`, without tracing the network again."""
+        return jax.eval_shape(lambda params: initial_state(params, self.optimizer, self.profiles), self.param_shapes)
+
+    @property
+    def centered(self) -> bool:
+        """Whether images enter the network unchanged; images in [0, 1] enter as 2x - 1."""
+        return self.scaling != images.UNIT
+
+    @property
+    def profiles(self) -> ema.Profiles:
+        """Profiles of the averages that are kept, by the current config: training inherits values from its workdir."""
+        return ema.profiles_of(self.config.ema.profiles, self.config.optim.ema_rate, self.config.optim.ema_schedule)
+
+    @property
+    def cond_entries(self) -> Entries:
+        """Entries of the condition that come with the images in training and evaluation."""
+        return getattr(self.network, "cond_entries", {})
+
+    @property
+    def num_classes(self) -> int:
+        """Number of classes in the labels; 0 without labels."""
+        labels = self.cond_entries.get("labels")
+        return labels.below or 0 if labels else 0
+
+    def blank_cond(self, n: int) -> tuple[Cond, ...]:
+        """The network's arguments for a condition of n samples with arbitrary values; () if it takes none."""
+        entries = getattr(self.network, "cond_entries", {})
+        return (blank(entries, n),) if entries else ()
+
+    @abc.abstractmethod
+    def loss(
+        self,
+        params: PyTree,
+        keys: Keys,
+        x: Images,
+        cond: Cond | None = None,
+        *,
+        training: bool = False,
+    ) -> PerSample:
+        """The loss of images in [0, 1], each perturbed by its own key.
+
+        training: with dropout, computed as in training.
+        """
+
+    def evaluation(
+        self, params: PyTree, pixels: Pixels, number: Array | int, indices: Array, cond: Cond | None = None
+    ) -> dict[str, PerSample]:
+        """The "loss" of each image, without flips and dropout, and the other arrays of `_evaluation`.
+
+        number: counts passes over the images. indices: of the images, one for each.
+        """
+        keys = sample_keys(stream(stream(jax.random.key(self.config.seed), Stream.EVAL), number), indices)
+        return self._evaluation(params, keys, self._dequantize(keys, images.to_unit(pixels)), cond)
+
+    def _evaluation(self, params: PyTree, keys: Keys, x: Images, cond: Cond | None) -> dict[str, PerSample]:
+        return {"loss": self.loss(params, keys, x, cond)}
+
+    def compute(self, training: bool) -> Compute:
+        """Options of the network's computation, in training, or for losses and likelihoods."""
+        options = self.config.training
+        if not training:
+            return PRECISIONS[self.config.eval.precision]
+        return PRECISIONS[options.precision]._replace(remat=options.remat, fused=True)
+
+    def draw(self, keys: Keys, x0: Images) -> tuple[Times, Images]:
+        """A time and standard normal noise for each image."""
+        return self.objective.draw(keys, x0.shape[1:])
+
+    def augment(self, keys: Keys, x: Images) -> Images:
+        """Images in [0, 1] as training sees them: flipped and dequantised, if the config says so."""
+        if self.config.data.random_flip:
+            x = images.random_flip(stream(keys, Stream.FLIP), x)
+        return self._dequantize(keys, x)
+
+    def _dequantize(self, keys: Keys, x: Images) -> Images:
+        wanted = self.config.data.uniform_dequantization
+        return images.dequantize(stream(keys, Stream.DEQUANTIZE), x) if wanted else x
+
+
+def _network(config: Config, choices: dict[str, Any], process: Process) -> Any:
+    """The network that a config describes."""
+    levels = {"num_levels": process.num_scales} if config.model.name == "ncsn" else {}  # an embedding for each
+    encoder = named(config, "encoder")
+    if hasattr(encoder, "check"):
+        encoder.check()
+    given = {} if encoder is None else {"encoder": encoder}
+    return construct("model", dict(config.model) | levels, choices, **given)
+
+
+def _optimizer(config: Config, param_shapes: PyTree) -> optax.GradientTransformation:
+    optim = config.optim
+    mask = traverse_util.path_aware_map(lambda path, _: is_trainable(path), param_shapes)
+    return adam(
+        lr=optim.lr,
+        beta1=optim.beta1,
+        eps=optim.eps,
+        weight_decay=optim.weight_decay,
+        warmup=optim.warmup,
+        grad_clip=optim.grad_clip,
+        trainable=mask,
+    )
