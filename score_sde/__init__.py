@@ -1,10 +1,12 @@
 """Score-based generative modelling through stochastic differential equations, in JAX."""
 
+from score_sde.runtime import moved
 from score_sde.runtime.backend import configure
 
 __version__ = "0.4.0"
 
 configure()
+moved.register()
 
 
 def train(config, workdir, overrides=None, allowed=()):
@@ -68,16 +70,7 @@ def load_classifier(workdir, step=None):
     return load_classifier(workdir, step)
 
 
-RENAMED = {
-    "Trained": "score_sde.inference.pretrained.Pretrained",
-    "TrainedClassifier": "score_sde.inference.snapshots.PretrainedClassifier",
-    "Loaded": "score_sde.inference.snapshots.Snapshot",
-    "trained": "score_sde.inference.pretrained",
-    "loaded": "score_sde.inference.snapshots",
-}
-
-
 def __getattr__(name):
-    if name in RENAMED:  # an AttributeError's text would be lost in `from score_sde import`
-        raise ImportError(f"score_sde.{name} is now {RENAMED[name]}.")
+    if name in moved.MOVED:  # an AttributeError's text would be lost in `from score_sde import`
+        raise ImportError(moved.answer(name))
     raise AttributeError(f"module 'score_sde' has no attribute '{name}'")

@@ -1,4 +1,4 @@
-"""The package's rooms: a module imports only from the rooms below its own."""
+"""The package's rooms: a module imports only what stands before it, room by room."""
 
 import ast
 import importlib
@@ -11,51 +11,60 @@ from score_sde.runtime import backend
 
 PACKAGE = Path(__file__).parent.parent / "score_sde"
 
-ROOMS = [
-    {"array_types", "backend", "preemption"},
-    {"errors"},
-    {"import_paths"},
-    {"config"},
-    {"randomness", "pytorch_files", "parallel", "digest", "downloads", "ema"},
-    {"cond", "protocols"},
-    {"process", "models", "images", "data", "state", "files", "checkpoints", "memory"},
-    {"sde", "learned"},
-    {"paths"},
-    {"parameterization", "times", "reference_checkpoints", "writer", "page"},
-    {"weights"},
-    {"objective", "sampling", "oracles", "dequantization"},
-    {"pieces"},
-    {"recipe"},
-    {"controllable"},
-    {"likelihood", "likelihood_bound", "progress", "workdir", "divergence", "rounds", "processes", "trainable"}
-    | {"profiling", "averages"},
-    {"loop"},
-    {"metrics"},
-    {"classification"},
-    {"build"},
-    {"own_code"},
-    {"conditional", "source_checks", "snapshots"},
-    {"sampling_plan"},
-    {"pretrained", "training", "report"},
-    {"measures", "identities"},
-    {"reconstruct"},
-    {"evaluate", "train_dequantizer", "describe"},
-    {"command_line"},
-    {"main", "__init__"},
-    {"__main__", "import_checkpoint", "statistics"},  # programs, of whatever folder
-]
-ROOM = {module: number for number, room in enumerate(ROOMS) for module in room}
+# In the order of imports. A room with modules is a folder; its `__init__` may import all of these.
+ROOMS = {
+    "array_types": "",
+    "errors": "",
+    "runtime": "moved backend preemption sharding memory profiling progress multihost",
+    "config": "keys argument_keys sampling_keys training_keys table rules explanation import_paths tree protocols",
+    "randomness": "",
+    "images": "",
+    "io": "digest downloads pytorch_files atomic_files result_cache metrics_log html_page checkpoints workdir",
+    "cond": "",
+    "data": """archives tfrecords digits ffhq readers preparers taken decoding held_out label_files
+               sources arrays folder datasets records loading batches""",
+    "ema": "",
+    "process": "",
+    "sde": "",
+    "learned": "",
+    "paths": "",
+    "models": "compute resampling group_norm layers encoders dequantizer wide_resnet ddpm ncsn ncsnpp",
+    "parameterization": "",
+    "times": "",
+    "weights": "",
+    "objective": "",
+    "oracles": "",
+    "sampling": """solver brownian tabulated rows grids clipping predictors correctors runge_kutta
+                   predictor_corrector adaptive probability_flow fast runner""",
+    "likelihood": "dequantization ode bound",
+    "conditioning": "operators guidance posterior particles grammar",
+    "training": """state nan_guard loop pieces recipe trainable classification build
+                   own_code source_checks averages run""",
+    "metrics": "protocol ends corruptions distances inception small features reference figures baselines",
+    "inference": "reference_checkpoints snapshots conditional_samplers sampling_plan pretrained train_dequantizer",
+    "evaluation": "sample_metrics identities report inverse_problems evaluate",
+    "cli": "command_line describe main import_checkpoint dataset_statistics",
+    "__init__": "",
+    "__main__": "",  # programs, of whatever folder
+}
+ENTRIES = 30  # at the top, so that a look at it shows the mathematics
+PLACE = {
+    ".".join([room, *name]): place
+    for place, (room, name) in enumerate(
+        (room, name) for room, inside in ROOMS.items() for name in [*([each] for each in inside.split()), []]
+    )
+}
 
 # A heavy dependency has one door.
 DOORS = {
     "tensorflow_datasets": {"data"},
-    "wandb": {"writer"},
-    "matplotlib": {"page"},
-    "orbax": {"checkpoints"},
-    "absl": {"command_line", "main", "import_checkpoint", "statistics", "__main__"},
-    "ml_collections": {"config", "command_line"},
-    "flax.linen": {"models", "metrics", "describe"},
-    "tqdm": {"progress", "data", "downloads"},
+    "wandb": {"io.metrics_log"},
+    "matplotlib": {"io.html_page"},
+    "orbax": {"io.checkpoints"},
+    "absl": {"cli", "__main__"},
+    "ml_collections": {"config", "cli.command_line"},
+    "flax.linen": {"models", "metrics", "cli.describe"},
+    "tqdm": {"runtime.progress", "data", "io.downloads"},
     "tensorflow": set(),
     "torch": set(),
 }
@@ -64,7 +73,21 @@ FILES = sorted(PACKAGE.rglob("*.py"))
 
 
 def module(path: Path) -> str:
-    return "__main__" if path.name == "__main__.py" else path.relative_to(PACKAGE).parts[0].removesuffix(".py")
+    """`room` or `room.name`; a folder's `__init__` is the room itself, which comes after what is inside."""
+    if path.name == "__main__.py":
+        return "__main__"
+    parts = path.relative_to(PACKAGE).with_suffix("").parts
+    return ".".join(parts[:-1] if len(parts) > 1 and parts[-1] == "__init__" else parts)
+
+
+def room(name: str) -> str:
+    return name.partition(".")[0]
+
+
+def imported(name: str) -> str:
+    """The module or the room of the package that a dotted name is of; empty for others."""
+    parts = name.split(".")[1:] if name.startswith("score_sde.") else []
+    return next((found for n in (2, 1) if (found := ".".join(parts[:n])) in PLACE), "")
 
 
 def imports(path: Path):
@@ -77,11 +100,17 @@ def imports(path: Path):
 
 
 @pytest.mark.parametrize("path", FILES, ids=lambda path: str(path.relative_to(PACKAGE)))
-def test_imports_go_down_only(path):
+def test_a_module_imports_only_what_stands_before_it(path):
     for name in imports(path):
-        parts = name.split(".")
-        if parts[0] == "score_sde" and len(parts) > 1 and parts[1] in ROOM:
-            assert ROOM[parts[1]] < ROOM[module(path)] or parts[1] == module(path), name
+        if other := imported(name):
+            assert PLACE[other] < PLACE[module(path)], name
+
+
+def test_a_folder_comes_after_its_modules_and_before_the_next_room():
+    assert imported("score_sde.sampling.fast.FAST_SOLVERS") == "sampling.fast"
+    assert imported("score_sde.sampling.solve") == "sampling"
+    assert imported("jax.numpy") == imported("score_sde.__version__") == ""
+    assert PLACE["sampling.solver"] < PLACE["sampling.fast"] < PLACE["sampling"] < PLACE["likelihood.ode"]
 
 
 @pytest.mark.parametrize("path", FILES, ids=lambda path: str(path.relative_to(PACKAGE)))
@@ -89,11 +118,14 @@ def test_heavy_dependencies_have_one_door(path):
     for name in imports(path):
         for dependency, doors in DOORS.items():
             if name == dependency or name.startswith(dependency + "."):
-                assert module(path) in doors, f"{name} in {path.name}"
+                assert doors & {module(path), room(module(path))}, f"{name} in {path.name}"
 
 
 # Others run longer than they compile, or belong to whoever calls them.
-COMPILING = {"backend", "parallel", "digest", "metrics/distances", "models/compute", "sampling/solver"}
+COMPILING = {
+    *("runtime/backend", "runtime/sharding", "io/digest"),
+    *("metrics/distances", "models/compute", "sampling/solver"),
+}
 
 
 def test_what_is_mostly_compiled_has_one_door():
@@ -114,7 +146,11 @@ def test_every_module_can_be_imported():
 
 
 def test_every_module_has_its_room():
-    assert {module(path) for path in FILES} == set(ROOM)
+    assert {module(path) for path in FILES} == set(PLACE)
+
+
+def test_the_top_shows_the_mathematics():
+    assert len([path for path in PACKAGE.iterdir() if path.name != "__pycache__"]) <= ENTRIES
 
 
 def test_files_stay_short():

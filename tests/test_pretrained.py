@@ -264,11 +264,3 @@ def test_a_classifier_is_frozen_data_too(model):
     assert repr(pickle.loads(pickle.dumps(classifier))) == "PretrainedClassifier(8x8x1, Brightness, VP, 1 parameters)"
     with pytest.raises(dataclasses.FrozenInstanceError):
         classifier.params = {}
-
-
-@pytest.mark.parametrize("name", score_sde.RENAMED)
-def test_an_old_name_is_answered_with_the_new_one(name):
-    with pytest.raises(ImportError, match=f"score_sde.{name} is now score_sde"):
-        getattr(score_sde, name)
-    with pytest.raises(ImportError, match="is now"):
-        exec(f"from score_sde import {name}")
