@@ -21,8 +21,8 @@ def train(config, workdir, overrides=None, allowed=()):
         allowed: keys that may differ from the workdir's, as of `--allow_change`.
 
     Returns the result of `load(workdir)`, for a classifier that of `load_classifier(workdir)`. Raises `UsageError` for
-    a run that cannot be trained, before anything is written; `score_sde.runtime.preemption.Stopped` after Ctrl-C or SIGTERM,
-    with a last checkpoint: the same call goes on from there.
+    a run that cannot be trained, before anything is written; `score_sde.runtime.preemption.Stopped` after Ctrl-C or
+    SIGTERM, with a last checkpoint: the same call goes on from there.
 
         import score_sde
         from configs.vp.digits_ddpmpp_continuous import get_config
@@ -30,12 +30,14 @@ def train(config, workdir, overrides=None, allowed=()):
         model = score_sde.train(get_config(), "runs/digits", {"training.n_iters": 1000})
         model = score_sde.train(None, "runs/digits", {"training.n_iters": 2000})  # goes on
     """
+    from pathlib import Path
+
     from score_sde.cli.command_line import name_or_set, names_first
     from score_sde.io.workdir import stored_config
     from score_sde.models import CLASSIFIERS
     from score_sde.training.run import train
 
-    config = stored_config(workdir) if config is None else config
+    config = stored_config(Path(workdir)) if config is None else config
     for key, value in names_first(overrides or {}):
         name_or_set(config, key, value)
     train(config, workdir, overrides, allowed)

@@ -85,7 +85,7 @@ EXAMPLES = {
 }
 
 
-@pytest.mark.parametrize("name", sorted(EXAMPLES.keys() - {"pretrained:Pretrained"}))
+@pytest.mark.parametrize("name", sorted(EXAMPLES.keys() - {"inference/pretrained:Pretrained"}))
 def test_an_example_of_a_docstring_runs(name, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     exec(EXAMPLES[name], {"__name__": "example"})
@@ -93,8 +93,8 @@ def test_an_example_of_a_docstring_runs(name, tmp_path, monkeypatch):
 
 def test_the_examples_of_a_model_run_with_the_one_of_its_class():
     model = {"__name__": "example", "np": np, "Average": Average}
-    exec(EXAMPLES["pretrained:Pretrained"], model)
-    for name, _, text in docstrings((ROOT / "score_sde" / "pretrained.py").read_text()):
+    exec(EXAMPLES["inference/pretrained:Pretrained"], model)
+    for name, _, text in docstrings((ROOT / "score_sde" / "inference" / "pretrained.py").read_text()):
         for code in indented(text) if name != "Pretrained" else ():
             exec(code, model)
     assert model["s"].shape == model["x0"].shape == model["z"].shape == (2, 8, 8, 1) and model["bits"].shape == (2,)
@@ -105,8 +105,8 @@ def test_the_examples_of_training_and_loading_run(tmp_path, data_dir, monkeypatc
     monkeypatch.setenv("TFDS_DATA_DIR", data_dir)
     texts = {name: text for name, _, text in docstrings((ROOT / "score_sde" / "__init__.py").read_text())}
     (train,), (load,) = examples(texts["train"]), examples(texts["load"])
-    quick = "config.training.update(n_iters=1, batch_size=16, snapshot_sampling=False)"
-    exec(train.replace("config.training.n_iters = 2000", quick), {"__name__": "example"})
+    quick = train.replace(": 1000", ': 1, "training.batch_size": 16').replace(": 2000", ": 2")
+    exec(quick, {"__name__": "example"})
     exec(load, {"__name__": "example"})
 
 

@@ -34,7 +34,7 @@ def lowered(name: str) -> str:
 def choose(key: str, name: str, choices: Mapping[str, Any], protocol: type | None = None) -> Any:
     """The row of `choices` with this name, or the object at an import path.
 
-    key: of the config, for messages. protocol: in `score_sde.config.protocols`; an object at an import path must follow it.
+    key: of the config, for messages. protocol: in `score_sde.config.protocols`; an object at an import path follows it.
     Raises `UsageError` for an unknown name, a path at which nothing can be imported, and for missing members.
 
         cls = choose("process.name", "my_package.schedules:Cubic", PROCESSES, protocols.Process)

@@ -271,7 +271,7 @@ def bound(model: "Pretrained", key: Key[Array, "..."], pixels: Array | np.ndarra
 
 
 def dequantize(model: "Pretrained", keys: Keys, x: Images) -> tuple[Images, PerSample]:
-    """Points in model range for images in [0, 1], and bits/dim of q there: see `score_sde.likelihood.dequantization`."""
+    """Points in model range for images in [0, 1], and bits/dim of q there (`score_sde.likelihood.dequantization`)."""
     experiment, dequantizer = model.experiment, model.dequantizer_params
 
     def points(params: PyTree, keys: Keys, x: Images) -> tuple[Images, PerSample]:
@@ -309,11 +309,9 @@ def _dequantizing(model: "Pretrained") -> Dequantizing:
 
 
 def encode(model: "Pretrained", pixels: Array | np.ndarray) -> Images:
-    """Latents x_1 of images, by the probability-flow ODE from t = 1e-5.
+    """Latents x_1 of images, uint8 or in [0, 1], by the probability-flow ODE from t = 1e-5.
 
-    pixels: images, uint8 or in [0, 1].
-
-        z = model.encode(np.zeros((2, *model.image_shape), np.uint8))
+    z = model.encode(np.zeros((2, *model.image_shape), np.uint8))
     """
     return _transported(model, model.image_range.to_model(_in_unit_range(model, pixels)), encode=True)
 

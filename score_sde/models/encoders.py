@@ -1,6 +1,6 @@
 """Encoders of conditions: each embeds an entry as a vector, which a network adds to its embedding of the noise level.
 
-A network with a field `encoder` takes any of them, by `encoder.name` in a config; see `score_sde.config.protocols.Encoder`.
+A network with a field `encoder` takes any of them, by `encoder.name` in a config: `score_sde.config.protocols.Encoder`.
 """
 
 import flax.linen as nn

@@ -1,7 +1,7 @@
 """Pieces that a config names: the choices for each name, and the arguments that come into its section with it.
 
-A piece is a row of one of the package's dictionaries, or an import path (`score_sde.config.import_paths`). Its arguments are
-values in the same section as its name.
+A piece is a row of one of the package's dictionaries, or an import path (`score_sde.config.import_paths`). Its
+arguments are values in the same section as its name.
 """
 
 from collections import ChainMap
