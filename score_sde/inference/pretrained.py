@@ -291,8 +291,7 @@ def _dequantizer(model: "Pretrained") -> PyTree:
     steps = checkpoints.steps(folder) if folder else []
     if not (steps and workdir.read(folder.parent, "config.json")):
         raise UsageError(
-            f"eval.dequantization=variational, and no dequantizer in {model.directory}; "
-            "train it first: --mode=train_dequantizer with the same --config and --workdir."
+            f"eval.dequantization=variational: no dequantizer in {model.directory}; first --mode=train_dequantizer."
         )
 
     def read() -> PyTree:
@@ -309,7 +308,9 @@ def _dequantizing(model: "Pretrained") -> Dequantizing:
 
 
 def encode(model: "Pretrained", pixels: Array | np.ndarray) -> Images:
-    """Latents x_1 of images, uint8 or in [0, 1], by the probability-flow ODE from t = 1e-5.
+    """Latents x_1 of images, by the probability-flow ODE from t = 1e-5.
+
+    pixels: images, uint8 or in [0, 1].
 
     z = model.encode(np.zeros((2, *model.image_shape), np.uint8))
     """
