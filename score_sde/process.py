@@ -42,7 +42,7 @@ from score_sde.randomness import expand, normal
 Scalars = Float[Array, "..."] | Float[np.ndarray, "..."] | np.floating  # one number a time, or (*times, h, w, c)
 
 LEAST_TIME = 1e-5  # stands for 0 in training and likelihoods, where scores would be infinite (paper, appendix C)
-LOST = 22026.0  # the noise level of a log-SNR of -20, from which on nothing of the data is left in float32
+LOST = 22026.0  # noise level of a log-SNR of -20, above which nothing of the data is left in float32
 
 
 class Process(abc.ABC):

@@ -38,7 +38,7 @@ class State(NamedTuple):
     keys: Keys
     x: Clouds
     x_mean: Clouds  # without the noise of the last step
-    log_w: Weights  # of the particles as they were before the last step
+    log_w: Weights  # of the particles before the last step
     change: Weights  # the terms that eq. (1) adds to them, without the new twist
     nfe: Int[Array, " b"]
 

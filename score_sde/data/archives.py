@@ -21,7 +21,7 @@ def tar_members(path: Path) -> Iterator[tuple[str, bytes]]:
     """(name, content) of the files in a tar in their order, one at a time in memory."""
     with tarfile.open(path) as archive:
         while (member := archive.next()) is not None:
-            archive.members.clear()  # it would remember each of millions
+            archive.members.clear()  # else it remembers each of millions
             name = _visible(member.name)
             if member.isreg() and name:
                 yield name, archive.extractfile(member).read()

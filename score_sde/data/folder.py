@@ -298,7 +298,7 @@ def _files(root: Path, tree: _Tree, training: _Tree, taken: Taken, *, beneath: b
         if not (isinstance(label, int) if numbers else label in places):
             what = "label" if tree.table else "class folder"
             raise UsageError(
-                f"{base} has a {what} {label} that {root / training.folder} lacks; remove it here, or add it there."
+                f"{base} has a {what} {label} that {root / training.folder} has not; remove one or add the other."
             )
     labels = list(tree.labels) if numbers else [places[label] for label in tree.labels]
     names = None if numbers else [shown(name) for name in classes]

@@ -48,7 +48,7 @@ def prepare(builder: str, directory: Path, archives: Path | None = None):
     made._split_generators = lambda dl_manager: preparer.splits(made, functools.partial(_fetched, made, archives))
     try:
         made.download_and_prepare(file_format="array_record")
-    except (OSError, RuntimeError) as error:  # ArrayRecord says with the latter that the disk is full
+    except (OSError, RuntimeError) as error:  # ArrayRecord raises the latter when the disk is full
         advice = "free space, or set config.data.data_dir to a writable folder"
         raise UsageError(f"Cannot prepare {builder} in {directory} ({error}); {advice}.") from error
     return tfds.core.read_only_builder.builder_from_files(builder, data_dir=str(directory))

@@ -36,7 +36,7 @@ class Records(Pictures):
         from tensorflow_datasets.proto import tf_example_pb2
 
         found = []
-        for record in self._records.__getitems__(indices):  # many at once: one by one takes ten times as long
+        for record in self._records.__getitems__(indices):  # many at once, because one by one takes ten times as long
             feature = tf_example_pb2.Example.FromString(record).features.feature
             label = int(feature["label"].int64_list.value[0]) if self._labelled else None
             found.append(Stored(feature["image"].bytes_list.value[0], label))

@@ -267,7 +267,7 @@ def weights(model: Snapshot, source: data.Source, folder: Path | None = None) ->
     n = min(len(source), averages.IMAGES)
     fields = [f"{name}_{field}" for name in ("raw", "averaged") for field in model.experiment.evaluated]
     rounds = _rounds(folder, "weights", fields, model, lambda: {"images": source.digest()})
-    both = functools.cache(model.both_weights)  # read where a round is missing only
+    both = functools.cache(model.both_weights)  # read only where a round is missing
 
     def chunk(indices: np.ndarray, repeat: int, report: Report) -> Arrays:
         pixels, cond = source.take(indices)

@@ -27,9 +27,9 @@ IDENTITY = ("nf", "num_res_blocks", "batch_size", "lr", "num_times")  # may not 
 
 
 def dequantizer_step(dequantizing: Dequantizing) -> Callable[[TrainState, PyTree, Pixels], tuple[TrainState, Array]]:
-    """Update (state, score's parameters, pixels) -> (state, mean bits/dim or NaN), random by seed and step only.
+    """Update (state, parameters of the score, pixels) -> (state, mean bits/dim or NaN).
 
-    Random by seed and step only.
+    Its randomness depends on seed and step only.
     """
     key = stream(stream(jax.random.key(dequantizing.experiment.config.seed), Stream.DEQUANTIZER), Stream.TRAIN)
 

@@ -179,7 +179,7 @@ class Checkpoints:
                 shutil.rmtree(path.with_name(f"{step}.damaged"), ignore_errors=True)
                 path.rename(path.with_name(f"{step}.damaged"))
         if damaged:
-            all_agree(True)  # the others wait for the first
+            all_agree(True)  # the other processes wait for the first
             self._reopen()
 
     def digest(self, step: int) -> str | None:

@@ -38,7 +38,7 @@ class Rounds:
                 for stale in list(self._own()):
                     stale.unlink(missing_ok=True)
             replace(path, lambda file: file.write(text.encode()))
-            all_agree(True)  # the others wait
+            all_agree(True)  # the other processes wait
 
     def _own(self) -> Iterator[Path]:
         """The existing files of this stem, but not those of longer stems."""

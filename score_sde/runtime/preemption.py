@@ -79,7 +79,7 @@ def _handle(handler: Callable) -> dict:
 
 def _restore(handlers: dict) -> None:
     for number, handler in handlers.items():
-        if handler is not None:  # another library's, in C
+        if handler is not None:  # None: the handler of another library, in C
             signal.signal(number, handler)
 
 

@@ -67,9 +67,9 @@ def split_dimension(shape: tuple[int, ...], groups_of: int) -> int | None:
 
 
 def like(shapes: Any, placement: Any = None) -> Any:
-    """Shapes with shardings, the target of loading a checkpoint; placement: tree of shardings, or None: replicated.
+    """Shapes with shardings, the target of loading a checkpoint.
 
-    Default all replicated.
+    placement: a tree of shardings; default all replicated.
     """
     placement = jax.tree.map(lambda _: shardings(None), shapes) if placement is None else placement
     return jax.tree.map(lambda s, p: jax.ShapeDtypeStruct(s.shape, s.dtype, sharding=p), shapes, placement)
@@ -112,9 +112,9 @@ def is_traced() -> bool:
 
 
 def place(tree: Any, placement: Any = None) -> Any:
-    """Host arrays, the same in each process, on the devices; placement: sharding, tree of them, or None: replicated.
+    """Host arrays, the same in each process, placed on the devices.
 
-    Default replicated.
+    placement: a sharding or a tree of them; default replicated.
     """
     if placement is None or isinstance(placement, Sharding):
         placement = jax.tree.map(lambda _: shardings(placement), tree)

@@ -52,9 +52,7 @@ class Options(NamedTuple):
     diffusion: float = 1.0  # dpmpp_2m_sde: w
 
 
-THIRD = (
-    0.72  # longest step in l, half of the noise, for which third order is better than second (experiments/truth_table)
-)
+THIRD = 0.72  # longest step in l, about half of the noise, at which third order beats second (experiments/truth_table)
 
 
 def _ddim(grid: Grid, options: Options) -> Table:

@@ -38,7 +38,7 @@ class Table(NamedTuple):
     t: np.ndarray  # (n,) times of the evaluations
     base: np.ndarray  # (n, 1 + m) p: weights of base, f_i, f_{i-1}, ...
     trial: np.ndarray  # (n, 1 + m) q
-    other: np.ndarray  # (n,) weight, in both, of e_i where f is d, of d_i where f is e
+    other: np.ndarray  # (n,) weight, in both, of the other of d_i and e_i
     noise: np.ndarray  # (n,) c
 
 

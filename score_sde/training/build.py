@@ -123,9 +123,9 @@ class Experiment(Trainable):
         return [name for name in lacks if options.label_dropout == 0 or name not in dropped_so]
 
     def cond_in_turn(self, n: int) -> Cond | None:
-        """A condition for n samples when none is chosen: classes 0, 1, ..., blanks; None if it may be null.
+        """A condition for n samples when none is chosen: classes 0, 1, ..., and blanks.
 
-        None if the network can do without.
+        None if the network is a score without a condition too.
         """
         if self.scores_without_cond:
             return None
@@ -235,9 +235,9 @@ class Experiment(Trainable):
         return self.sampler_of(params, self.model_of(params, method, cond), method)()
 
     def sampler_of(self, params: PyTree, model: Model, method: str) -> Callable[..., Solver]:
-        """The constructor of a method's solver for any model, with its options in config.sampling; it takes hooks.
+        """The constructor of a method's solver for any model, with its options in config.sampling.
 
-        Takes hooks, `project`.
+        It takes hooks such as `project`.
         """
         method, options = self.sampler_options(method)
         process = self.sde_of(params, method)

@@ -37,9 +37,9 @@ from score_sde.training.state import TrainState, apply_gradients
 
 
 def train_step(experiment: Experiment | Classification) -> Callable[..., tuple[TrainState, Array]]:
-    """Update (state, pixels, cond=None) -> (state, mean loss or NaN), random by seed, step and batch only.
+    """Update (state, pixels, cond=None) -> (state, mean loss or NaN).
 
-    Random by seed, the state's step and batch only.
+    Its randomness depends on seed, the state's step and the batch only.
     """
     config = experiment.config
 
@@ -279,7 +279,10 @@ def _sheet(directory: Path, step: int) -> Path:
 
 
 def _sheet_cond(experiment: Experiment, source: data.Source, n: int) -> Cond | None:
-    """Condition of a snapshot's sheet: null if the network has learned that, else classes in turn, or the source's."""
+    """Condition of a snapshot's sheet: null if the network has learned that.
+
+    Otherwise classes in turn, or the conditions of the source's images.
+    """
     cond = experiment.cond_in_turn(n)
     if cond is None or list(cond) == ["labels"]:
         return cond
