@@ -312,7 +312,7 @@ def encode(model: "Pretrained", pixels: Array | np.ndarray) -> Images:
 
     pixels: images, uint8 or in [0, 1].
 
-    z = model.encode(np.zeros((2, *model.image_shape), np.uint8))
+        z = model.encode(np.zeros((2, *model.image_shape), np.uint8))
     """
     return _transported(model, model.image_range.to_model(_in_unit_range(model, pixels)), encode=True)
 
