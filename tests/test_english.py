@@ -100,16 +100,6 @@ def test_the_examples_of_a_model_run_with_the_one_of_its_class():
     assert model["s"].shape == model["x0"].shape == model["z"].shape == (2, 8, 8, 1) and model["bits"].shape == (2,)
 
 
-def test_the_examples_of_training_and_loading_run(tmp_path, data_dir, monkeypatch, one_block):
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setenv("TFDS_DATA_DIR", data_dir)
-    texts = {name: text for name, _, text in docstrings((ROOT / "score_sde" / "__init__.py").read_text())}
-    (train,), (load,) = examples(texts["train"]), examples(texts["load"])
-    quick = train.replace(": 1000", ': 1, "training.batch_size": 16').replace(": 2000", ": 2")
-    exec(quick, {"__name__": "example"})
-    exec(load, {"__name__": "example"})
-
-
 def test_the_public_functions_have_examples():
     named = {name.split(":")[1] for name in EXAMPLES}
     wanted = "Process from_score model Objective Oracle Gaussian bits_per_dim likelihood_bound uniform solve time_grid"

@@ -104,14 +104,17 @@ def _of_workdir(directory: Path, config: Config, overrides: dict) -> Config:
 
 
 def _going_on(directory: Path, config: Config, overrides: dict, allowed: list[str]) -> dict:
-    """The overrides of a training; where it goes on, with those of its earlier launches, which come into the config."""
+    """The overrides of a training; where it goes on, with those of its earlier launches, which come into the config.
+
+    Keys of the machine, such as where data are, are as given now.
+    """
     from score_sde.io import workdir
     from score_sde.runtime.sharding import is_first
 
     if not workdir.checkpoints.steps(directory / "checkpoints"):
         return overrides
     before = workdir.flatten(config.to_dict())
-    repeated = _repeat(directory, config, lambda key: key not in {*overrides, *allowed})
+    repeated = _repeat(directory, config, lambda key: key not in {*overrides, *allowed, *OF_MACHINE})
     told = [f"{key}={value}" for key, value in repeated.items() if before.get(key) != value]
     if told and is_first():
         tell(f"going on with the values of this run's earlier command lines: {', '.join(told)}")
