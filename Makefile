@@ -1,4 +1,4 @@
-# `make demo` and `make test` set up all they need in .venv/.
+# `make demo`, `make test` and `make test-long` set up all they need in .venv/.
 
 export JAX_COMPILATION_CACHE_DIR ?= $(CURDIR)/.cache/jax
 BIN := .venv/bin
@@ -33,7 +33,7 @@ CANDIDATES := python3.11 python3 python3.12 python3.13 python3.14 $(wildcard $(H
 PYTHON ?= $(shell for p in $(CANDIDATES); do $$p -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && echo $$p && break; done)
 NEXT_PYTHON ?= $(shell for p in $(CANDIDATES); do $$p -c 'import sys; sys.exit(sys.version_info < (3, 12))' 2>/dev/null && echo $$p && break; done)
 
-.PHONY: demo test test-pins test-next lint format clean
+.PHONY: demo test test-long test-pins test-next lint format clean
 
 demo: .venv/installed
 	$(BIN)/python -m experiments.digits
@@ -45,7 +45,10 @@ lint: .venv/installed
 	$(BIN)/ruff format --check .
 
 test-pins: .venv/installed
-	$(BIN)/python -m pytest $(WORKERS)
+	$(BIN)/python -m pytest $(WORKERS) -m "not long"
+
+test-long: .venv/installed
+	$(BIN)/python -m pytest $(WORKERS) -m long
 
 test-next: .venv-next/installed
 	$(NEXT)/python -m pytest $(WORKERS) $(NEXT_TESTS)

@@ -29,7 +29,28 @@ LONG += ("sampling", "controllable", "chaos", "import_checkpoint", "likelihood",
 LONG += ("step", "labels")
 
 
+# Tests of `make test-long`: whole runs beside which quicker ones of their kind stay in `make test`.
+IN_TEST_LONG = (
+    "test_step.py::test_parts_of_a_batch_and_blocks_computed_twice",
+    "test_configs.py::test_a_config_shrunk_trains_stops_goes_on_samples_and_evaluates[ve",
+    "test_configs.py::test_a_config_shrunk_trains_stops_goes_on_samples_and_evaluates[subvp",
+    "test_end_to_end.py::test_discrete_noise_levels_train_and_sample[ve",
+    "test_end_to_end.py::test_a_training_goes_on_the_same_with_64_bit_types",
+    "test_benchmark.py::test_ours_and_a_peers_are_timed_in_turns",
+    "test_chaos.py::test_a_life_is_the_undisturbed_run",
+    "test_processes.py::test_two_processes_train_a_dequantizer_evaluate_and_sample_like_one",
+    "test_processes.py::test_processes_started_again_give_the_numbers",
+    "test_learned.py::test_a_run_learns_its_schedule",
+    "test_sweep.py::test_the_real_program_trains_once_for_two_samplers",
+    "test_import_checkpoint.py::test_every_family_in_the_pytorch_layout_gives_the_papers_score[ncsnpp",
+    "test_import_checkpoint.py::test_every_family_in_the_pytorch_layout_gives_the_papers_score[ddpmpp_subvp",
+)
+
+
 def pytest_collection_modifyitems(items):
+    for item in items:
+        if item.nodeid.partition("/")[2].startswith(IN_TEST_LONG):
+            item.add_marker("long")
     files = [f"test_{name}.py" for name in LONG]
     items.sort(key=lambda item: files.index(item.path.name) if item.path.name in files else len(files))
 
