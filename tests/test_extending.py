@@ -146,6 +146,16 @@ def test_another_row_keeps_what_both_rows_have_and_an_import_path_begins_anew():
     assert "nf" not in resolved({"model.name": "own_pieces:Mixer"}).model
 
 
+class Counting(own_pieces.Mixer):
+    num_scales: int = 3  # the paper's code had model.num_scales, which is sde.num_scales here
+
+
+def test_an_argument_of_ones_own_may_have_the_name_of_a_key_that_has_moved():
+    assert resolved({"model.name": "test_extending:Counting", "model.num_scales": 5}).model.num_scales == 5
+    with pytest.raises(UsageError, match=r"config\.model\.num_scales is now config\.sde\.num_scales"):
+        resolved({"model.num_scales": 5})
+
+
 def test_samples_by_an_own_sampler_are_asked_for_from_python(tmp_path, data_dir):
     score_sde.train(resolved(QUICK | {"data.data_dir": data_dir}), tmp_path, {"training.n_iters": 1})
     model = score_sde.train(None, tmp_path, {"training.n_iters": 2})  # goes on with the workdir's config

@@ -10,7 +10,7 @@ from typing import Any
 from absl import flags
 from ml_collections import ConfigDict, config_flags
 
-from score_sde.config import MOVED, PIECES, REMOVED, is_nullable
+from score_sde.config import PIECES, check_name, is_nullable
 from score_sde.errors import UsageError, nearest
 
 
@@ -139,12 +139,9 @@ def _arguments(argv: list[str]) -> Iterator[tuple[str, str | None]]:
 
 
 def _check_override(template: ConfigDict, key: str, value: str | None) -> None:
-    if key in MOVED:
-        raise UsageError(f"config.{key} is now config.{MOVED[key]}.")
     known = list(_leaves(template))
-    if key in REMOVED and key not in known:
-        raise UsageError(f"config.{key} is gone: {REMOVED[key]}.")
     if key not in known:
+        check_name(key)
         if any(leaf.startswith(key + ".") for leaf in known):
             raise UsageError(f"config.{key} is a section; set one of its values, like --config.{key}.NAME=VALUE.")
         raise UsageError(f"Unknown config key '{key}'{nearest(key, known)}; --mode=describe prints all of them.")

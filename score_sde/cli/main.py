@@ -181,7 +181,8 @@ train_dequantizer  fits a variational dequantisation to the last checkpoint, to 
 --config: the first train needs it; later the workdir has the config, and --config.KEY=VALUE changes what may change.
 --out: the folder that eval and sample write to in the place of the workdir, which may be read-only then.
 --explain: describe prints each key of the config, or of one section, with its meaning, values, and when it may differ.
---allow_change: keys whose values train may change in a run, as optim.lr,training.batch_size; data: other images.
+--allow_change: keys whose values train may change in a run, as optim.lr,training.batch_size; data: other images;
+                code: a changed file of your own piece.
 
 N processes on one or more machines run as one program. Under SLURM, MPI and on TPU pods they find each other; elsewhere
 start each with the address of process 0 and its own I = 0, ..., N - 1. --num_processes=1 alone runs one by itself."""

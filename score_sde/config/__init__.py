@@ -26,6 +26,7 @@ from score_sde.config.table import (
     PLACES,
     REMOVED,
     REPLACED,
+    check_name,
     completed,
     is_nullable,
 )
@@ -51,6 +52,7 @@ __all__ = [
     "Key",
     "base",
     "check",
+    "check_name",
     "check_section",
     "completed",
     "is_nullable",

@@ -23,7 +23,10 @@ def _required(keys: dict[str, Key]) -> dict[str, Key]:
     return {name: dataclasses.replace(key, default=ABSENT) for name, key in keys.items()}
 
 
-NAMED = "; empty: the paper's keys say it"
+def _name(sentence: str, choices: str, replaces: tuple[str, ...]) -> Key:
+    """The row of a section that replaces keys of the paper's, once it names a piece."""
+    return Key("", f"{sentence}; empty: the paper's keys say it", choices, takes_path=True, replaces=replaces)
+
 
 SCHEDULE = {
     "beta_min": _argument(float, "Noise rate beta at t = 0 of VP and sub-VP; the paper's is 0.1"),
@@ -35,13 +38,7 @@ SCHEDULE = {
     "num_scales": _argument(int, "Steps N of the process's chain, and of pc"),
 }
 PROCESS = {
-    "name": Key(
-        "",
-        "Process x_t = alpha(t) x_0 + sigma(t) eps" + NAMED,
-        "score_sde.paths:PROCESSES",
-        takes_path=True,
-        replaces=("sde",),
-    ),
+    "name": _name("Process x_t = alpha(t) x_0 + sigma(t) eps", "score_sde.paths:PROCESSES", ("sde",)),
     **SCHEDULE,
     "s": _argument(float, "Offset of the cosine schedule, which keeps the first noise levels from being too small"),
     "noise_min": _argument(float, "Noise level sigma / alpha at t = 0 of the learned schedule"),
@@ -49,25 +46,15 @@ PROCESS = {
     "pieces": _argument(int, "Pieces of [0, 1] on each of which the learned schedule's rate is linear, at least 1"),
 }
 PARAMETERIZATION = {
-    "name": Key(
-        "",
-        "Quantity that the network learns" + NAMED,
-        "score_sde.parameterization:PARAMETERIZATIONS",
-        takes_path=True,
-        replaces=("model.scale_by_sigma",),
+    "name": _name(
+        "Quantity that the network learns", "score_sde.parameterization:PARAMETERIZATIONS", ("model.scale_by_sigma",)
     ),
     "noise_cond": _argument(str, "Noise condition that tells the time", "score_sde.parameterization:NOISE_CONDS"),
     "time_scale": _argument(float, "Factor on t in the noise condition `time`; the paper's is 999"),
     "sigma_data": _argument(float, "Standard deviation of the data in model range, of edm; CIFAR-10's is 0.5"),
 }
 TIMES = {
-    "name": Key(
-        "",
-        "Law of the times that are trained on" + NAMED,
-        "score_sde.times:TIMES",
-        takes_path=True,
-        replaces=("training.continuous",),
-    ),
+    "name": _name("Law of the times that are trained on", "score_sde.times:TIMES", ("training.continuous",)),
     "eps": _argument(float, "Least time that is trained on, in (0, 1); the paper's is 1e-5"),
     "P_mean": _argument(float, "Mean of log(sigma / alpha), of lognormal (Karras et al., 2022)"),
     "P_std": _argument(float, "Standard deviation of log(sigma / alpha), of lognormal (Karras et al., 2022)"),
@@ -75,13 +62,7 @@ TIMES = {
     "std": _argument(float, "Standard deviation of log(t / (1 - t)), of logit_normal (Esser et al., 2024)"),
 }
 WEIGHT = {
-    "name": Key(
-        "",
-        "Weight of the squared error at t" + NAMED,
-        "score_sde.weights:WEIGHTS",
-        takes_path=True,
-        replaces=("training.likelihood_weighting",),
-    ),
+    "name": _name("Weight of the squared error at t", "score_sde.weights:WEIGHTS", ("training.likelihood_weighting",)),
     "reduction": dataclasses.replace(
         _argument(str, "Reduction of the loss over an image's numbers", "score_sde.weights:REDUCTIONS"),
         replaces=("training.reduce_mean",),

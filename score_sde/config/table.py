@@ -8,6 +8,7 @@ from score_sde.config.argument_keys import ENCODER, MODEL, PARAMETERIZATION, PRO
 from score_sde.config.keys import SAME, Differs, Key
 from score_sde.config.sampling_keys import DEQUANTIZER, EVAL, GUIDANCE, METRICS, SAMPLING, WANDB
 from score_sde.config.training_keys import DATA, EMA, OPTIM, RUN, TRAINING
+from score_sde.errors import UsageError
 
 SECTIONS: dict[str, tuple[Differs, dict[str, Key]]] = {
     "": (Differs.NEVER, RUN),
@@ -73,6 +74,14 @@ REMOVED = {
     "data.tfrecords_path": "ffhq_* and celebahq_* are prepared from TFRecord files in the folder config.data.archives",
     "device": "JAX takes the accelerators it finds; the environment's JAX_PLATFORMS chooses",
 }
+
+
+def check_name(name: str) -> None:
+    """Raises `UsageError`, with the answer, for a key of the paper's code that has moved or is gone."""
+    if name in MOVED:
+        raise UsageError(f"config.{name} is now config.{MOVED[name]}.")
+    if name in REMOVED:
+        raise UsageError(f"config.{name} is gone: {REMOVED[name]}.")
 
 
 def is_nullable(name: str) -> bool:

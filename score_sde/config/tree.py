@@ -7,8 +7,7 @@ from ml_collections.config_dict import placeholder
 
 from score_sde.config.import_paths import is_import_path
 from score_sde.config.keys import ABSENT, plain
-from score_sde.config.table import ARGUMENTS, KEYS, MOVED, PIECES, REMOVED
-from score_sde.errors import UsageError
+from score_sde.config.table import ARGUMENTS, KEYS, PIECES, check_name
 
 __all__ = ["Config", "FrozenConfig", "base", "placeholder"]
 NAMING = dict(key.split(".") for key in PIECES)  # the key of a section that names a piece
@@ -39,7 +38,8 @@ class Config(ConfigDict):
             if own or (key is not None and name in self._fields and not isinstance(field, FieldReference)):
                 self._fields[name] = value  # any type that the key takes, not only the last value's
                 return
-            self._check_known(name)
+            if self.is_locked and name not in self._fields:
+                check_name(f"{self._section}.{name}" if self._section else name)
             super().__setitem__(name, value)
 
     def get_type(self, name: str) -> type:
@@ -71,15 +71,6 @@ class Config(ConfigDict):
     def _takes_any(self) -> bool:
         """Whether the section holds arguments of a piece at an import path, which alone knows their names."""
         return is_import_path(self._fields.get(NAMING.get(self._section)))
-
-    def _check_known(self, name: str) -> None:
-        """Raises `UsageError` for a key that is missing from a locked config because it has moved or is gone."""
-        full = f"{self._section}.{name}" if self._section else name
-        if self.is_locked and name not in self._fields and not self._takes_any:
-            if full in MOVED:
-                raise UsageError(f"config.{full} is now config.{MOVED[full]}.")
-            if full in REMOVED:
-                raise UsageError(f"config.{full} is gone: {REMOVED[full]}.")
 
 
 class FrozenConfig(FrozenConfigDict, Config):

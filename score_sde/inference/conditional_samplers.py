@@ -156,9 +156,8 @@ class Conditional:
             solver = experiment.sampler_of(params["score"], model, method)(project=held.project)
             return solver._replace(init=lambda keys, x: solver.init(keys, held.start(x)))
         if observation is not None:
-            of_guide = self._inverse_options._replace(
-                num_steps=options.get("num_steps")
-            )  # None for pc: its SDE has them
+            num_steps = options.get("num_steps")  # None for pc: its SDE has them
+            of_guide = self._inverse_options._replace(num_steps=num_steps)
             model = conditioning.GUIDES[inverse](sde, model, observation, of_guide)
         return experiment.sampler_of(params["score"], model, method)()
 

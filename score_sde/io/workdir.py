@@ -1,8 +1,8 @@
 """The folder of a run, which holds all of it:
 
 config.json     the resolved config
-launch.json     overrides, versions and data of its last launch, the file it was imported from, if any, and what was
-                changed on the way: key, step, and the values before and after it
+launch.json     overrides, versions and data of its last launch, the files of a user's own pieces and the file it was
+                imported from, if any, and what was changed on the way: key, step, and the values before and after it
 metrics.jsonl   one JSON object a line, each with its step
 checkpoints/    one folder a step
 weights.json    at the end of training: the averaged weights against the raw ones
