@@ -25,7 +25,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from score_sde import images
-from score_sde.array_types import Array, Float, Images, Key, Keys, PerSample, PyTree, Times
+from score_sde.array_types import Array, Float, Key, Keys, ModelImages, PerSample, PyTree, Times, UnitImages
 from score_sde.cond import Cond, fitted, rows, with_labels
 from score_sde.conditioning import Operator
 from score_sde.config import Config
@@ -63,7 +63,9 @@ def load(
 # Predictions for noisy images.
 
 
-def score(model: "Pretrained", x: Images, t: AnyTimes, classes: Classes = None, cond: Cond | None = None) -> Images:
+def score(
+    model: "Pretrained", x: ModelImages, t: AnyTimes, classes: Classes = None, cond: Cond | None = None
+) -> ModelImages:
     """The score of p_t at x, of x's shape: -E[eps | x_t = x] / sigma(t).
 
     x: images in model range, float32. t: a time in (0, 1] for each image, or one for all. classes: int (b,), short for
@@ -76,18 +78,15 @@ def score(model: "Pretrained", x: Images, t: AnyTimes, classes: Classes = None, 
 
 
 def predict(
-    model: "Pretrained", x: Images, t: AnyTimes, classes: Classes = None, cond: Cond | None = None
+    model: "Pretrained", x: ModelImages, t: AnyTimes, classes: Classes = None, cond: Cond | None = None
 ) -> Prediction:
-    """The prediction E[x_0 | x_t] and E[eps | x_t] at x, which samplers and likelihoods take.
-
-    Arguments as for `score`.
-    """
+    """The prediction E[x_0 | x_t] and E[eps | x_t] at x, which samplers take. Arguments as for `score`."""
     return _said(model, "model", x, t, classes, cond)
 
 
 def denoise(
-    model: "Pretrained", x: Images, sigma: AnyTimes, classes: Classes = None, cond: Cond | None = None
-) -> Images:
+    model: "Pretrained", x: ModelImages, sigma: AnyTimes, classes: Classes = None, cond: Cond | None = None
+) -> ModelImages:
     """The posterior mean E[x_0 | x] of x = x_0 + sigma eps, in model range, whatever process the network has learned.
 
     sigma: a noise level for each image or one for all, > 0 and at most that of the process, sigma(1) / alpha(1). Other
@@ -101,13 +100,13 @@ def denoise(
 
 
 def _said(
-    model: "Pretrained", what: str, x: Images, t: AnyTimes, classes: Classes, cond: Cond | None
-) -> Images | Prediction:
+    model: "Pretrained", what: str, x: ModelImages, t: AnyTimes, classes: Classes, cond: Cond | None
+) -> ModelImages | Prediction:
     """The result at x and t of the experiment's function named `what`."""
     experiment, classes = model.experiment, None if classes is None else jnp.asarray(classes)
     cond = fitted(with_labels(cond, classes), experiment.cond_entries, len(x))
 
-    def said(params: PyTree, x: Images, t: Times, cond: Cond | None) -> Images | Prediction:
+    def said(params: PyTree, x: ModelImages, t: Times, cond: Cond | None) -> ModelImages | Prediction:
         return getattr(experiment, what)(params, cond=cond)(x, t)
 
     program = experiment.once(what, lambda: pmap(said, in_axes=(None, 0, 0, 0), out_axes=None))
@@ -123,7 +122,7 @@ class Samples(NamedTuple):
     images: in [0, 1]. nfe: evaluations for each image. batch_nfe: evaluations made for its batch, from start to end.
     """
 
-    images: Images
+    images: UnitImages
     nfe: Counts
     batch_nfe: Counts
 
@@ -137,7 +136,7 @@ def sample(
     classes: SupportsIndex | Classes = None,
     cond: Cond | None = None,
     **options: Any,
-) -> Images:
+) -> UnitImages:
     """Draws `n` images in [0, 1]; sample i depends on (key, i) only, unless the sampler couples the batch.
 
     key: one key, or one for each image.
@@ -168,7 +167,7 @@ def posterior(
     noise: SupportsFloat = 0.0,
     sampler: str | None = None,
     **options: Any,
-) -> Images:
+) -> UnitImages:
     """Draws an image in [0, 1] for each row of y, from p(x_0 | y) for y = A x_0 + n.
 
     operator: A, see `score_sde.conditioning`. y: of images in [0, 1]. noise: the standard deviation of n there; at 0
@@ -244,7 +243,7 @@ def bits_per_dim(model: "Pretrained", key: Key[Array, "..."], pixels: Array | np
     return likelihoods(model, batch_keys(key, len(pixels)), _in_unit_range(model, pixels)).bits_per_dim
 
 
-def likelihoods(model: "Pretrained", keys: Keys, x: Images, report: Report = lambda _: None) -> Likelihoods:
+def likelihoods(model: "Pretrained", keys: Keys, x: UnitImages, report: Report = lambda _: None) -> Likelihoods:
     """Bits/dim and evaluations of each image in [0, 1]; all randomness is from the image's own key."""
     y, log_q = dequantize(model, keys, x)
     runner = model.experiment.once("bits_per_dim", lambda: Runner(model.experiment.bits_per_dim))
@@ -261,7 +260,7 @@ def bound(model: "Pretrained", key: Key[Array, "..."], pixels: Array | np.ndarra
     experiment, keys, x = model.experiment, batch_keys(key, len(pixels)), _in_unit_range(model, pixels)
     y, log_q = dequantize(model, keys, x)
 
-    def bounded(params: PyTree, keys: Keys, y: Images) -> PerSample:
+    def bounded(params: PyTree, keys: Keys, y: ModelImages) -> PerSample:
         return experiment.bound(params)(keys, y)
 
     program = experiment.once("bound", lambda: pmap(bounded, in_axes=(None, 0, 0), out_axes=None))
@@ -270,11 +269,11 @@ def bound(model: "Pretrained", key: Key[Array, "..."], pixels: Array | np.ndarra
     return found
 
 
-def dequantize(model: "Pretrained", keys: Keys, x: Images) -> tuple[Images, PerSample]:
+def dequantize(model: "Pretrained", keys: Keys, x: UnitImages) -> tuple[ModelImages, PerSample]:
     """Points in model range for images in [0, 1], and bits/dim of q there (`score_sde.likelihood.dequantization`)."""
     experiment, dequantizer = model.experiment, model.dequantizer_params
 
-    def points(params: PyTree, keys: Keys, x: Images) -> tuple[Images, PerSample]:
+    def points(params: PyTree, keys: Keys, x: UnitImages) -> tuple[ModelImages, PerSample]:
         learned = (_dequantizing(model).network_fn(params),) if params else ()
         return experiment.dequantization(*learned).sample(stream(keys, Stream.DEQUANTIZE), x)
 
@@ -307,7 +306,7 @@ def _dequantizing(model: "Pretrained") -> Dequantizing:
 # Latents.
 
 
-def encode(model: "Pretrained", pixels: Array | np.ndarray) -> Images:
+def encode(model: "Pretrained", pixels: Array | np.ndarray) -> ModelImages:
     """Latents x_1 of images, by the probability-flow ODE from t = 1e-5.
 
     pixels: images, uint8 or in [0, 1].
@@ -317,7 +316,7 @@ def encode(model: "Pretrained", pixels: Array | np.ndarray) -> Images:
     return _transported(model, model.image_range.to_model(_in_unit_range(model, pixels)), encode=True)
 
 
-def decode(model: "Pretrained", z: Array | np.ndarray) -> Images:
+def decode(model: "Pretrained", z: ModelImages | np.ndarray) -> UnitImages:
     """Images in [0, 1] of latents: the inverse of `encode`, without a denoising step."""
     x = _transported(model, _checked(model, jnp.asarray(z, jnp.float32)), encode=False)
     return jnp.clip(model.image_range.to_unit(x), 0, 1)
@@ -335,7 +334,7 @@ def interpolate(
     return decode(model, z).reshape(n, *z0.shape)
 
 
-def _transported(model: "Pretrained", x: Images, *, encode: bool) -> Images:
+def _transported(model: "Pretrained", x: ModelImages, *, encode: bool) -> ModelImages:
     transport = functools.partial(model.experiment.transport, encode=encode)
     runner = model.experiment.once(("transport", encode), lambda: Runner(transport))
     y, _ = runner(model.params, batch_keys(jax.random.key(0), len(x)), x)  # an ODE draws nothing
@@ -343,7 +342,7 @@ def _transported(model: "Pretrained", x: Images, *, encode: bool) -> Images:
     return y
 
 
-def _in_unit_range(model: "Pretrained", pixels: Array | np.ndarray) -> Images:
+def _in_unit_range(model: "Pretrained", pixels: Array | np.ndarray) -> UnitImages:
     pixels = _checked(model, jnp.asarray(pixels))
     if pixels.dtype == jnp.uint8:
         return images.to_unit(pixels)

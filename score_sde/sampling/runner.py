@@ -6,7 +6,7 @@ from typing import Any
 
 import jax
 
-from score_sde.array_types import Images, Keys, PyTree
+from score_sde.array_types import Keys, ModelImages, PyTree
 from score_sde.errors import UsageError
 from score_sde.runtime.memory import program_bytes
 from score_sde.runtime.sharding import all_agree, batch_axes, compiled, is_traced, split
@@ -29,7 +29,7 @@ class Runner:
         self,
         params: PyTree,
         keys: Keys,
-        x: Images,
+        x: ModelImages,
         report: Callable[[float], None] = lambda _: None,
         compile_only: bool = False,
         given: tuple = (),
@@ -59,7 +59,7 @@ class Runner:
                 steps *= 2
         return jax.tree.map(lambda a: a[:n], result(params, given, state))
 
-    def bytes(self, params: PyTree, keys: Keys, x: Images, given: tuple = ()) -> int:
+    def bytes(self, params: PyTree, keys: Keys, x: ModelImages, given: tuple = ()) -> int:
         """Bytes that each device needs for a call with these arguments; arrays may be shapes."""
         state = jax.eval_shape(self._init, params, given, keys, x)
         _, step, _ = self._compiled(state, given)
@@ -74,7 +74,7 @@ class Runner:
             compiled(self._result, in_axes=(None, each, axes), out_axes=None),
         )
 
-    def _init(self, params: PyTree, given: tuple, keys: Keys, x: Images) -> PyTree:
+    def _init(self, params: PyTree, given: tuple, keys: Keys, x: ModelImages) -> PyTree:
         return self._make_solver(params, *given).init(keys, x)
 
     def _step(self, params: PyTree, given: tuple, state: PyTree, steps: Any) -> tuple[PyTree, Any]:
