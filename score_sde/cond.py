@@ -119,7 +119,7 @@ def with_labels(cond: Cond | None, labels: Array | np.ndarray | None) -> Cond | 
     if labels is None:
         return cond
     if cond is not None and "labels" in cond:
-        raise UsageError("Classes are cond['labels']; give one of the two.")
+        raise UsageError("The labels are cond['labels'] as well; give one of the two.")
     return (cond or {}) | {"labels": jnp.asarray(labels)}
 
 

@@ -4,9 +4,10 @@ A message is a sentence that says what to do.
 """
 
 import difflib
+import functools
 import os
 import sys
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 
 
 class UsageError(ValueError):
@@ -45,3 +46,23 @@ def nearest(name: str, choices: Iterable[str]) -> str:
     """The hint ` (did you mean ...?)`; "" when no choice is close to `name`."""
     matches = difflib.get_close_matches(name, list(choices), n=1, cutoff=0.5)
     return f" (did you mean '{matches[0]}'?)" if matches else ""
+
+
+def renamed(old: str, new: str) -> Callable[[Callable], Callable]:
+    """Decorator: a keyword of the release before raises `UsageError` with its new name."""
+
+    def decorate(function: Callable) -> Callable:
+        @functools.wraps(function)
+        def call(*arguments, **options):
+            if old in options:
+                raise UsageError(renaming(function.__name__, old, new))
+            return function(*arguments, **options)
+
+        return call
+
+    return decorate
+
+
+def renaming(function: str, old: str, new: str) -> str:
+    """The sentence on a renamed keyword of a function."""
+    return f"The keyword {old} is now {new}; call {function}({new}=...)."

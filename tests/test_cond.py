@@ -224,9 +224,15 @@ def test_other_entries_are_part_of_the_datas_digest():
     assert len({source(**change).digest() for change in changes}) == 4
 
 
+@pytest.mark.parametrize("call", ["sample", "score", "predict", "denoise"])
+def test_the_old_keyword_of_labels_is_answered_with_the_new_one(model, call):
+    with pytest.raises(UsageError, match=rf"The keyword classes is now labels; call {call}\(labels="):
+        getattr(model, call)(jax.random.key(0), 1, classes=3)
+
+
 def test_labels_given_twice_are_refused(model):
     with pytest.raises(UsageError, match="one of the two"):
-        model.sample(jax.random.key(0), 3, classes=1, cond={"labels": np.zeros(3, int)})
+        model.sample(jax.random.key(0), 3, labels=1, cond={"labels": np.zeros(3, int)})
 
 
 def test_labels_of_every_kind_of_integer_are_taken_and_floats_are_not():

@@ -17,8 +17,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from score_sde.array_types import Array, Float, Int, ModelImages, Times
-from score_sde.errors import UsageError
+from score_sde.array_types import Array, Float, Labels, ModelImages, Times
+from score_sde.errors import UsageError, renamed
 from score_sde.process import Model, Prediction, Process
 from score_sde.randomness import expand
 from score_sde.sampling.solver import CountedModel, Counts, predict
@@ -29,18 +29,19 @@ ALWAYS: Interval = (0.0, 1.0)
 Evaluations = Callable[[Times | Float[np.ndarray, " b"]], Counts]
 
 
+@renamed("classes", "labels")
 def classifier_guidance(
     process: Process,
     model: Model,
     logits_fn: Callable[[ModelImages, Times], Float[Array, "b k"]],
-    classes: Int[Array, " b"],
+    labels: Labels,
     *,
     scale: float = 1.0,
     interval: Interval = ALWAYS,
 ) -> Model:
-    """The model guided towards `classes` by a classifier of x_t, one more evaluation at times where it is used.
+    """The model guided towards `labels` by a classifier of x_t, one more evaluation at times where it is used.
 
-    logits_fn: (x, t) -> logits (b, k). classes: int (b,). scale: w, 0 or more; 1 is Bayes' rule. interval: times at
+    logits_fn: (x, t) -> logits (b, k). labels: int (b,). scale: w, 0 or more; 1 is Bayes' rule. interval: times at
     which the classifier is used. Raises `UsageError` for values out of range.
     """
     check_guidance(scale, interval)
@@ -49,7 +50,7 @@ def classifier_guidance(
 
     def log_probability(x: ModelImages, t: Times) -> Array:
         each = jax.nn.log_softmax(logits_fn(x, t))
-        return jnp.sum(jnp.take_along_axis(each, classes[:, None], axis=1))
+        return jnp.sum(jnp.take_along_axis(each, labels[:, None], axis=1))
 
     def guided(prediction: Prediction, x: ModelImages, t: Times) -> Prediction:
         return nudged(process, prediction, scale * jax.grad(log_probability)(x, t), t)

@@ -29,7 +29,7 @@ from score_sde.array_types import Array, Float, Key, Keys, ModelImages, PerSampl
 from score_sde.cond import Cond, fitted, rows, with_labels
 from score_sde.conditioning import Operator
 from score_sde.config import Config
-from score_sde.errors import UsageError
+from score_sde.errors import UsageError, renamed
 from score_sde.inference.conditional_samplers import Observed, finished, unused_option
 from score_sde.inference.sampling_plan import plan
 from score_sde.inference.snapshots import AnyTimes, Snapshot, available_step, config_of, for_each, restore_state
@@ -43,7 +43,7 @@ from score_sde.sampling.solver import Counts
 from score_sde.training.build import Dequantizing
 
 Report = Callable[[float], None]
-Classes = Sequence[int] | Array | np.ndarray | None
+AnyLabels = Sequence[int] | Array | np.ndarray | None
 DEQUANTIZER = "dequantizer"  # its folder in a workdir
 
 
@@ -63,29 +63,32 @@ def load(
 # Predictions for noisy images.
 
 
+@renamed("classes", "labels")
 def score(
-    model: "Pretrained", x: ModelImages, t: AnyTimes, classes: Classes = None, cond: Cond | None = None
+    model: "Pretrained", x: ModelImages, t: AnyTimes, labels: AnyLabels = None, cond: Cond | None = None
 ) -> ModelImages:
     """The score of p_t at x, of x's shape: -E[eps | x_t = x] / sigma(t).
 
-    x: images in model range, float32. t: a time in (0, 1] for each image, or one for all. classes: int (b,), short for
-    cond={"labels": classes}. cond: arrays of b rows, see `score_sde.cond`; default the null condition.
+    x: images in model range, float32. t: a time in (0, 1] for each image, or one for all. labels: int (b,), short for
+    cond={"labels": labels}. cond: arrays of b rows, see `score_sde.cond`; default the null condition.
     Composes with `jit`, `grad`, `scan`, `vmap`. Raises `UsageError` for conditions that the network does not take.
 
         s = model.score(jnp.zeros((2, *model.image_shape)), 0.5)
     """
-    return _said(model, "score_fn", x, t, classes, cond)
+    return _said(model, "score_fn", x, t, labels, cond)
 
 
+@renamed("classes", "labels")
 def predict(
-    model: "Pretrained", x: ModelImages, t: AnyTimes, classes: Classes = None, cond: Cond | None = None
+    model: "Pretrained", x: ModelImages, t: AnyTimes, labels: AnyLabels = None, cond: Cond | None = None
 ) -> Prediction:
     """The prediction E[x_0 | x_t] and E[eps | x_t] at x, which samplers take. Arguments as for `score`."""
-    return _said(model, "model", x, t, classes, cond)
+    return _said(model, "model", x, t, labels, cond)
 
 
+@renamed("classes", "labels")
 def denoise(
-    model: "Pretrained", x: ModelImages, sigma: AnyTimes, classes: Classes = None, cond: Cond | None = None
+    model: "Pretrained", x: ModelImages, sigma: AnyTimes, labels: AnyLabels = None, cond: Cond | None = None
 ) -> ModelImages:
     """The posterior mean E[x_0 | x] of x = x_0 + sigma eps, in model range, whatever process the network has learned.
 
@@ -96,15 +99,15 @@ def denoise(
     """
     process = model.sde
     t = jnp.clip(process.time(for_each(sigma, len(x))), 0.0, 1.0)
-    return predict(model, expand(process.alpha(t), x) * x, t, classes, cond).x0
+    return predict(model, expand(process.alpha(t), x) * x, t, labels, cond).x0
 
 
 def _said(
-    model: "Pretrained", what: str, x: ModelImages, t: AnyTimes, classes: Classes, cond: Cond | None
+    model: "Pretrained", what: str, x: ModelImages, t: AnyTimes, labels: AnyLabels, cond: Cond | None
 ) -> ModelImages | Prediction:
     """The result at x and t of the experiment's function named `what`."""
-    experiment, classes = model.experiment, None if classes is None else jnp.asarray(classes)
-    cond = fitted(with_labels(cond, classes), experiment.cond_entries, len(x))
+    experiment, labels = model.experiment, None if labels is None else jnp.asarray(labels)
+    cond = fitted(with_labels(cond, labels), experiment.cond_entries, len(x))
 
     def said(params: PyTree, x: ModelImages, t: Times, cond: Cond | None) -> ModelImages | Prediction:
         return getattr(experiment, what)(params, cond=cond)(x, t)
@@ -117,10 +120,7 @@ def _said(
 
 
 class Samples(NamedTuple):
-    """Samples, and the evaluations of networks that they took.
-
-    images: in [0, 1]. nfe: evaluations for each image. batch_nfe: evaluations made for its batch, from start to end.
-    """
+    """Samples in [0, 1], evaluations of networks for each, and those made for its batch, from start to end."""
 
     images: UnitImages
     nfe: Counts
@@ -133,7 +133,7 @@ def sample(
     n: SupportsIndex,
     sampler: str | None = None,
     *,
-    classes: SupportsIndex | Classes = None,
+    labels: SupportsIndex | AnyLabels = None,
     cond: Cond | None = None,
     **options: Any,
 ) -> UnitImages:
@@ -141,21 +141,21 @@ def sample(
 
     key: one key, or one for each image.
     sampler: "pc", "ode", "adaptive" or a fast solver's name; default config.sampling.method.
-    classes: one for all, or one for each. cond: arrays of n rows, see `score_sde.cond`, whose labels are the classes.
+    labels: classes 0, 1, ..., one for all, or one for each. cond: arrays of n rows, see `score_sde.cond`.
     options: values that replace those of config.sampling and config.guidance, as num_steps=10 or scale=2.0.
-    Raises `UsageError` for unknown options, and for classes and conditions that the networks do not know.
+    Raises `UsageError` for unknown options, and for labels and conditions that the networks do not know.
 
         x = model.sample(jax.random.key(0), 16, "dpmpp_2m", num_steps=10)
     """
     n = _count(n)
     filled = n if key.ndim else pad_to_devices(n)
-    if classes is not None:
-        classes = np.asarray(classes)
-        if classes.shape not in ((), (n,)):
-            raise UsageError(f"Classes of shape {classes.shape} for {n} images; give one for all, or one for each.")
-        classes = np.broadcast_to(classes, (n,))
+    if labels is not None:
+        labels = np.asarray(labels)
+        if labels.shape not in ((), (n,)):
+            raise UsageError(f"Labels of shape {labels.shape} for {n} images; give one for all, or one for each.")
+        labels = np.broadcast_to(labels, (n,))
     entries = plan(model, sampler, options).conditional.cond_entries
-    cond = rows(fitted(with_labels(cond, classes), entries, n), np.minimum(np.arange(filled), n - 1))
+    cond = rows(fitted(with_labels(cond, labels), entries, n), np.minimum(np.arange(filled), n - 1))
     return draw(model, batch_keys(key, filled), sampler, cond=cond, **options).images[:n]
 
 

@@ -38,9 +38,9 @@ def _check_labels(experiment: Experiment | Classification, source: data.Source, 
         )
     if found > known or (all_of_them and found < known):
         raise UsageError(f"{name} has {found} classes; set model.{key}={found} instead of {known}.")
-    if source.classes is None and source.labels.min() < 0:
+    if source.class_names is None and source.labels.min() < 0:
         raise UsageError(f"{name} has the label {source.labels.min()}; labels count from 0, so number them anew.")
-    unseen = np.setdiff1d(np.arange(found), source.labels) if all_of_them and source.classes is None else ()
+    unseen = np.setdiff1d(np.arange(found), source.labels) if all_of_them and source.class_names is None else ()
     if len(unseen):
         raise UsageError(
             f"{name} has {found} classes by its largest label, and no image of class {', '.join(map(str, unseen))}; "
