@@ -34,12 +34,12 @@ def _say(message: str) -> None:
     print(f"{line_up}score_sde: {message}", file=sys.stderr, flush=True)
 
 
-def one_of(what: str, name: str, choices: Iterable[str]) -> str:
+def one_of(kind: str, name: str, choices: Iterable[str]) -> str:
     """The `name`, if it is among `choices`; otherwise raises `UsageError` naming the nearest."""
     choices = list(choices)
     if name in choices:
         return name
-    raise UsageError(f"Unknown {what} '{name}'{nearest(name, choices)}; choose from: {', '.join(choices)}.")
+    raise UsageError(f"Unknown {kind} '{name}'{nearest(name, choices)}; choose from: {', '.join(choices)}.")
 
 
 def nearest(name: str, choices: Iterable[str]) -> str:

@@ -8,12 +8,13 @@ Under every affine SDE, with x_t = m x_0 + s z (m the mean scale and s the std a
 
 so score, log-density and posterior mean E[x_0 | x_t] are closed forms. An oracle takes the place of a trained network,
 to measure a sampler or a likelihood against the truth, or to run a pipeline whose optimum is known. The posterior of a
-Gaussian given a linear observation y = A x_0 + n is a Gaussian, that of a mixture of them a mixture (`given`).
+Gaussian given a linear observation y = A x_0 + n is a Gaussian, that of a mixture of them a mixture (`posterior`).
 """
 
 import abc
 import math
 from collections.abc import Sequence
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -78,6 +79,10 @@ class Oracle(abc.ABC):
         x0 = self.sample(stream(keys, 0))
         return expand(sde.alpha(t), x0) * x0 + expand(sde.sigma(t), x0) * normal(stream(keys, 1), self.shape)
 
+    def __getattr__(self, name: str) -> Any:
+        own = type(self).__name__
+        raise AttributeError(f"{own}.given is now {own}.posterior." if name == "given" else f"{own} has no {name!r}.")
+
 
 class Gaussian(Oracle):
     """The Gaussian N(mean, covariance).
@@ -135,15 +140,16 @@ class Gaussian(Oracle):
         """The covariance matrix (D, D), in float64."""
         return np.diag(self.variances) if self.axes is None else (self.axes * self.variances) @ self.axes.T
 
-    def given(self, matrix: np.ndarray, y: np.ndarray, noise: float) -> "Gaussian":
+    def posterior(self, matrix: np.ndarray, y: np.ndarray, noise: float) -> "Gaussian":
         """The posterior of x_0, given that `matrix` (m, D) x_0 + noise n is y (m,), with n ~ N(0, I) and noise >= 0."""
         gain, innovation, _ = self._observed(matrix, y, noise)
-        rest = np.eye(self.mean.size) - gain @ matrix
-        covariance = rest @ self.covariance @ rest.T + noise**2 * gain @ gain.T  # symmetric, whatever is rounded
+        unexplained = np.eye(self.mean.size) - gain @ matrix
+        # Joseph's form, which is symmetric whatever is rounded.
+        covariance = unexplained @ self.covariance @ unexplained.T + noise**2 * gain @ gain.T
         return Gaussian(self.mean + (gain @ innovation).reshape(self.shape), covariance)
 
     def log_evidence(self, matrix: np.ndarray, y: np.ndarray, noise: float) -> float:
-        """log p(y) of the observation that `given` takes, in nats; without noise, of its linearly independent part."""
+        """log p(y) of the observation of `posterior`, in nats; without noise, of its linearly independent part."""
         _, innovation, spread = self._observed(matrix, y, noise)
         values, vectors = np.linalg.eigh(spread)
         kept = values > 1e-10 * values.max()
@@ -216,14 +222,14 @@ class Mixture(Oracle):
     def posterior_mean(self, sde: Process, x: ModelImages, t: Times) -> ModelImages:
         return self._average(sde, x, t, [component.posterior_mean(sde, x, t) for component in self.components])
 
-    def given(self, matrix: np.ndarray, y: np.ndarray, noise: float) -> "Mixture":
+    def posterior(self, matrix: np.ndarray, y: np.ndarray, noise: float) -> "Mixture":
         """The posterior of a mixture of Gaussians; the evidence of each component reweights it.
 
-        See `Gaussian.given`.
+        See `Gaussian.posterior`.
         """
         evidence = np.array([component.log_evidence(matrix, y, noise) for component in self.components])
         weights = np.maximum(self.weights * np.exp(evidence - evidence.max()), 1e-300)
-        return Mixture(weights, [component.given(matrix, y, noise) for component in self.components])
+        return Mixture(weights, [component.posterior(matrix, y, noise) for component in self.components])
 
     def log_joint(self, sde: Process, x: ModelImages, t: Times) -> Float[Array, "k b"]:
         """Joint log-density of component and x, log p_t(component, x), in nats."""

@@ -239,14 +239,14 @@ def before_noise(process: Process, t: Scalars) -> Scalars:
     return library_of(t).minimum(t, process.noisiest_time) if process.begins_in_noise else t
 
 
-def check_scalar(process: Process, what: str, instead: str) -> None:
+def check_scalar(process: Process, subject: str, advice: str) -> None:
     """Raises `UsageError` for a process whose schedule differs from pixel to pixel.
 
-    what: subject of the sentence, the thing that needs one schedule. instead: advice that ends it.
+    subject: the thing that needs one schedule. advice: the end of the sentence, which says what to do instead.
     """
     if not process.scalar:
         raise UsageError(
-            f"{what} needs one noise level for all pixels, and {type(process).__name__} has one for each; {instead}."
+            f"{subject} needs one noise level for all pixels, and {type(process).__name__} has one for each; {advice}."
         )
 
 

@@ -190,8 +190,8 @@ def projection(process: Process, observation: Observation) -> Projection:
         z = operator.forward(normal(keys, x.shape[1:]).astype(x.dtype))
         perturbation = expand(std, y) * z
         if spectral:
-            rest = operator.function(lambda g: jnp.sqrt(jnp.maximum(left(g, std, noise), 0.0)), z)
-            perturbation = jnp.where(expand(noise == 0, y), perturbation, rest)
+            reduced = operator.function(lambda g: jnp.sqrt(jnp.maximum(left(g, std, noise), 0.0)), z)
+            perturbation = jnp.where(expand(noise == 0, y), perturbation, reduced)
         return pull(x, mean + perturbation, std, noise), pull(x_mean, mean, std, noise)
 
     return Projection(lambda x: operator.impose(x, y), project)

@@ -16,7 +16,7 @@ import numpy as np
 
 from score_sde import ema, images
 from score_sde.array_types import Array, Float, Keys, ModelImages, PerSample, Pixels, PyTree, Times
-from score_sde.cond import Cond, taken
+from score_sde.cond import Cond, restricted
 from score_sde.config import Config, FrozenConfig, base
 from score_sde.ema import Profile
 from score_sde.errors import UsageError
@@ -162,7 +162,7 @@ class Snapshot:
     ) -> dict[str, PerSample]:
         """`Trainable.evaluation` over all devices, with those entries of the condition that the network takes."""
         n, experiment = len(pixels), self.experiment
-        pixels, indices, cond = split(pixels, indices, taken(cond, experiment.cond_entries))
+        pixels, indices, cond = split(pixels, indices, restricted(cond, experiment.cond_entries))
         axes = dict(in_axes=(None, 0, None, 0, 0), out_axes=None)
         program = experiment.once("evaluation", lambda: pmap(experiment.evaluation, **axes))
         return {name: values[:n] for name, values in program(params, pixels, number, indices, cond).items()}

@@ -59,9 +59,9 @@ def hutch_plus_plus(field: VectorField, x: ModelImages, probes: Probes) -> tuple
     sketched = n // 3
     _, image = _derivatives(field, x, probes[:, :sketched])
     basis, _ = jnp.linalg.qr(image.reshape(b, sketched, -1).mT)
-    rest = columns[..., sketched : n - basis.shape[-1]]
-    rest = rest - jnp.matmul(basis, jnp.matmul(basis.mT, rest, precision="highest"), precision="highest")
-    directions = jnp.concatenate([basis, rest], axis=-1)
+    fresh = columns[..., sketched : n - basis.shape[-1]]
+    fresh = fresh - jnp.matmul(basis, jnp.matmul(basis.mT, fresh, precision="highest"), precision="highest")
+    directions = jnp.concatenate([basis, fresh], axis=-1)
     value, derivatives = _derivatives(field, x, directions.mT.reshape(b, -1, *x.shape[1:]))
     products = jnp.sum(directions.mT * derivatives.reshape(b, directions.shape[-1], -1), axis=-1)
     captured, estimates = products[:, : basis.shape[-1]], products[:, basis.shape[-1] :]

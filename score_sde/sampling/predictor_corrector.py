@@ -136,14 +136,14 @@ def predictor_corrector(
         t = jnp.full(len(state.x), grid.t_next[-1], state.x.dtype)
         return predict(model, state.x, t).x0, state.nfe + evaluations(model, t)
 
-    asked = np.repeat(grid.t, passes_each)
+    times = np.repeat(grid.t, passes_each)
     return Solver(
         init=init,
         step=step,
         fraction=lambda state: state.i / n,
         view=lambda state: state.x,
         result=result,
-        nfe=planned(model, np.append(asked, grid.t_next[-1:]) if tweedie else asked),
+        nfe=planned(model, np.append(times, grid.t_next[-1:]) if tweedie else times),
         steps=n,
     )
 

@@ -58,8 +58,8 @@ def predict(model: Model, x: ModelImages, t: Times) -> Prediction:
 
 def evaluations(model: Model, t: Times | Float[np.ndarray, " b"]) -> Counts:
     """Network passes that a prediction takes at each time: 1, or the model's own count."""
-    said = getattr(model, "evaluations", None)
-    return np.ones(len(t), np.int32) if said is None else said(t)
+    count = getattr(model, "evaluations", None)
+    return np.ones(len(t), np.int32) if count is None else count(t)
 
 
 def planned(model: Model, times: np.ndarray) -> int:

@@ -104,8 +104,8 @@ def tabulated(
     def imposed(keys: Keys, i: Array, base: ModelImages, trial: ModelImages) -> tuple[ModelImages, ModelImages]:
         """(base, trial) with the trial point projected at its time; base too, where both are the same point."""
         keys = stream(stream(keys, i) if stochastic else keys, Stream.PROJECT)
-        known = project(keys, times(trial, i + 1), trial, trial)[0]
-        return jnp.where(jnp.asarray(same)[i], known, base), known
+        projected = project(keys, times(trial, i + 1), trial, trial)[0]
+        return jnp.where(jnp.asarray(same)[i], projected, base), projected
 
     def result(state: State) -> tuple[ModelImages, Array]:
         if noise_removal:

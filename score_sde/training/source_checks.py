@@ -3,7 +3,7 @@
 import numpy as np
 
 from score_sde import data
-from score_sde.cond import check_cond, taken
+from score_sde.cond import check_cond, restricted
 from score_sde.errors import UsageError
 from score_sde.training.build import Classification, Experiment
 
@@ -25,7 +25,7 @@ def check_source(experiment: Experiment | Classification, source: data.Source, *
                 f"{experiment.config.data.dataset} has no {entry}, and {experiment.config.model.name} is trained on "
                 "them; choose another data.dataset, or a network without."
             )
-    check_cond(taken(source.take(np.arange(1)).cond, entries), entries, 1)
+    check_cond(restricted(source.take(np.arange(1)).cond, entries), entries, 1)
 
 
 def _check_labels(experiment: Experiment | Classification, source: data.Source, *, all_of_them: bool) -> None:
