@@ -1,4 +1,4 @@
-"""Pixels and model range: conversions, flips, dequantisation, and pictures as PNG."""
+"""Pixels and model range: conversions, flips, dequantization, and pictures as PNG."""
 
 import math
 from collections.abc import Sequence

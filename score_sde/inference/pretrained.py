@@ -235,7 +235,7 @@ class Likelihoods(NamedTuple):
 def bits_per_dim(model: "Pretrained", key: Key[Array, "..."], pixels: Array | np.ndarray) -> PerSample:
     """Bits/dim of each image, shape (n,), under the probability-flow ODE (paper, section 4.3).
 
-    pixels: images, uint8 or in [0, 1] on 256 levels; they are dequantised first, as config.eval says, with noise from
+    pixels: images, uint8 or in [0, 1] on 256 levels; they are dequantized first, as config.eval says, with noise from
     `key`. Raises `UsageError` for other images.
 
         bits = model.bits_per_dim(jax.random.key(0), np.zeros((2, *model.image_shape), np.uint8))

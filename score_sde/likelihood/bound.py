@@ -17,7 +17,7 @@ probability-flow ODE, which is another model where the score is not exact. Four 
 - As in that paper, x is decoded from x_eps by the Gaussian of Tweedie's mean (x_eps + s^2 score) / m and of std s / m
   =: n, so that -log p(x | x_eps) = D/2 log(2 pi n^2) + R(eps) / 2.
 
-Images of 256 levels must be dequantised (`score_sde.likelihood.dequantization`) before they come here.
+Images of 256 levels must be dequantized (`score_sde.likelihood.dequantization`) before they come here.
 """
 
 import math

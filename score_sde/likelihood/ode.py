@@ -7,7 +7,7 @@ Along dx/dt = h(x, t) the log-density changes by the divergence of h (eq. 39),
 where Hutchinson's estimator e . (dh/dx) e replaces the divergence without bias. Each sample has a few probes e, which
 stay fixed along its trajectory: fresh ones would make the right-hand side random and break the step control.
 
-Images of 256 levels must be dequantised (`score_sde.likelihood.dequantization`) before they come here.
+Images of 256 levels must be dequantized (`score_sde.likelihood.dequantization`) before they come here.
 """
 
 import functools

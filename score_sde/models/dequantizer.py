@@ -1,4 +1,4 @@
-"""The network of variational dequantisation."""
+"""The network of variational dequantization."""
 
 import flax.linen as nn
 import jax.numpy as jnp

@@ -325,7 +325,7 @@ class Experiment(Trainable):
         """The upper bound on bits/dim of the density in model range."""
         if self.dequantization_name == "truncated_normal":
             raise UsageError(
-                "The bound is one of a density at time 0, and truncated-normal dequantisation gives points at a later "
+                "The bound is one of a density at time 0, and truncated-normal dequantization gives points at a later "
                 "one; set eval.dequantization to uniform or variational, or eval.enable_bound=False."
             )
         return likelihood_bound(self.process_of(params), self.model(params), num_times=self.config.eval.bound_num_times)
@@ -339,7 +339,7 @@ class Experiment(Trainable):
         if self.dequantization_name == "truncated_normal":
             if self.sde.learned and not self.is_frozen:
                 raise UsageError(
-                    "Truncated-normal dequantisation takes the numbers of a learned schedule; make it of "
+                    "Truncated-normal dequantization takes the numbers of a learned schedule; make it of "
                     "`experiment.frozen(params)`."
                 )
             seen = self.config.data.uniform_dequantization

@@ -167,7 +167,7 @@ class Trainable(abc.ABC):
         return self.objective.draw(keys, x0.shape[1:])
 
     def augment(self, keys: Keys, x: UnitImages) -> UnitImages:
-        """Images in [0, 1] as training sees them: flipped and dequantised, if the config says so."""
+        """Images in [0, 1] as training sees them: flipped and dequantized, if the config says so."""
         if self.config.data.random_flip:
             x = images.random_flip(stream(keys, Stream.FLIP), x)
         return self._dequantize(keys, x)
