@@ -92,8 +92,7 @@ def denoise(
 ) -> ModelImages:
     """The posterior mean E[x_0 | x] of x = x_0 + sigma eps, in model range, whatever process the network has learned.
 
-    sigma: a noise level for each image or one for all, > 0 and at most that of the process, sigma(1) / alpha(1). Other
-    arguments as for `score`.
+    sigma: a noise level in (0, sigma(1) / alpha(1)] for each image, or one for all. Other arguments as for `score`.
 
         x0 = model.denoise(jnp.zeros((2, *model.image_shape)), 0.3)
     """
@@ -256,6 +255,8 @@ def bound(model: "Pretrained", key: Key[Array, "..."], pixels: Array | np.ndarra
     """An upper bound on the bits/dim of each image under the reverse SDE, estimated with noise from `key`.
 
     pixels: as for `bits_per_dim`. Composes with `jit`. See `score_sde.likelihood.bound`.
+
+        bits = model.bound(jax.random.key(0), np.zeros((2, *model.image_shape), np.uint8))
     """
     experiment, keys, x = model.experiment, batch_keys(key, len(pixels)), _in_unit_range(model, pixels)
     y, log_q = dequantize(model, keys, x)
