@@ -10,8 +10,8 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
+from score_sde.configs.vp.digits_ddpmpp_continuous import get_config
 
-from configs.vp.digits_ddpmpp_continuous import get_config
 from score_sde.errors import UsageError
 from score_sde.models import DDPM, PRECISIONS, NCSNpp, NCSNv2, WideResnet
 from score_sde.models.layers import GroupNorm
