@@ -310,7 +310,7 @@ def test_a_folder_that_cannot_be_written_to_is_answered_by_the_flag(run, few, mo
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
-        (["--mode=train", "--out=elsewhere"], "--out is a folder for --mode=eval and sample"),
+        (["--mode=train", "--out=elsewhere"], "--out is for --mode=eval, sample"),
         (["--mode=sample", "--allow_change=optim.lr"], "--allow_change is for --mode=train"),
         (["--mode=train", "--allow_change=optim.rl"], "did you mean 'optim.lr'"),
     ],

@@ -47,15 +47,15 @@ def test_a_mode_has_its_function(name):
 @pytest.mark.parametrize(
     ("line", "sentence"),
     [
-        ("--mode=train --out=x", "--out is of --mode=eval, sample, statistics, data; --mode=train takes --workdir"),
+        ("--mode=train --out=x", "--out is for --mode=eval, sample, statistics, data; --mode=train takes --workdir"),
         (
             "--mode=eval --explain=sde",
-            "--explain is of --mode=describe; --mode=eval takes --workdir, --eval_folder",
+            "--explain is for --mode=describe; --mode=eval takes --workdir, --eval_folder",
         ),
-        ("--mode=eval --allow_change=data", "--allow_change is of --mode=train; "),
+        ("--mode=eval --allow_change=data", "--allow_change is for --mode=train; "),
         (
             "--mode=data --coordinator=a:1",
-            "--coordinator is of --mode=train, eval, sample, describe, ",
+            "--coordinator is for --mode=train, eval, sample, describe, ",
         ),
         ("--mode=import --workdir=x --config=vp/digits_ddpmpp_continuous", "--from is missing"),
         ("--mode=sampel", "did you mean 'sample'"),

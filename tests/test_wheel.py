@@ -33,9 +33,10 @@ def test_the_packages_of_the_wheel_are_the_folders():
 def installed(tmp_path_factory):
     """An environment with the wheel, and beside it only what the package depends on."""
     folder = tmp_path_factory.mktemp("wheel")
+    (folder / "source").mkdir()
     for part in PARTS:
         copy = shutil.copytree if (ROOT / part).is_dir() else shutil.copy
-        copy(ROOT / part, folder / "source" / part) if (folder / "source").mkdir(exist_ok=True) is None else None
+        copy(ROOT / part, folder / "source" / part)
     pip = [sys.executable, "-m", "pip", "--quiet", "--disable-pip-version-check"]
     subprocess.run([*pip, "wheel", "--no-deps", f"--wheel-dir={folder}", str(folder / "source")], check=True)
     [wheel] = folder.glob("*.whl")
@@ -110,7 +111,7 @@ def test_it_trains_samples_and_evaluates_a_folder_of_pictures(call, tmp_path):
     [samples] = (tmp_path / "run" / "samples").glob("*.npz")
     with np.load(samples) as file:
         assert file["images"].shape == (3, 8, 8, 3)
-    [report] = json.loads((tmp_path / "run" / "eval" / "report.json").read_text())["checkpoints"].values()
+    [report] = json.loads((tmp_path / "run" / "eval" / "report.json").read_text())["checkpoints"]
     assert np.isfinite(report["bits/dim"]["mean"])
 
 

@@ -51,7 +51,7 @@ def check_flags(name: str, given: list[str]) -> None:
         if flag in FLAGS and flag not in flags_of(name):
             modes = ", ".join(mode for mode in MODES if flag in flags_of(mode))
             taken = ", ".join(f"--{each}" for each in MODES[name].flags)
-            raise UsageError(f"--{flag} is of --mode={modes}; --mode={name} takes {taken}.")
+            raise UsageError(f"--{flag} is for --mode={modes}; --mode={name} takes {taken}.")
 
 
 def define(name: str, values: flags.FlagValues) -> None:
