@@ -61,6 +61,7 @@ DOORS = {
     "google_crc32c": {"data.tfrecords"},
     "wandb": {"io.metrics_log"},
     "matplotlib": {"io.html_page"},
+    "jinja2": {"io.html_page"},
     "orbax": {"io.checkpoints"},
     "absl": {"cli", "__main__"},
     "ml_collections": {"config", "cli.command_line"},
