@@ -58,6 +58,7 @@ PLACE = {
 # A heavy dependency has one door.
 DOORS = {
     "tensorflow_datasets": {"data"},
+    "filelock": {"io.atomic_files", "data.records"},
     "google_crc32c": {"data.tfrecords"},
     "wandb": {"io.metrics_log"},
     "matplotlib": {"io.html_page"},
