@@ -15,7 +15,7 @@ PACKAGE = Path(__file__).parent.parent / "score_sde"
 ROOMS = {
     "array_types": "",
     "errors": "",
-    "runtime": "moved backend preemption sharding memory profiling progress multihost",
+    "runtime": "clone moved backend preemption sharding memory profiling progress multihost",
     "config": "keys argument_keys sampling_keys training_keys table rules explanation import_paths tree protocols",
     "randomness": "",
     "images": "",
@@ -43,7 +43,7 @@ ROOMS = {
     "metrics": "protocol ends corruptions distances inception small features reference figures baselines",
     "inference": "reference_checkpoints snapshots conditional_samplers sampling_plan pretrained train_dequantizer",
     "evaluation": "sample_metrics identities report inverse_problems evaluate",
-    "cli": "command_line describe main import_checkpoint dataset_statistics",
+    "cli": "command_line modes runs describe import_checkpoint dataset_statistics inspect_data experiment main",
     "__init__": "",
     "__main__": "",  # programs, of whatever folder
 }
@@ -58,8 +58,11 @@ PLACE = {
 # A heavy dependency has one door.
 DOORS = {
     "tensorflow_datasets": {"data"},
+    "filelock": {"io.atomic_files", "data.records"},
+    "google_crc32c": {"data.tfrecords"},
     "wandb": {"io.metrics_log"},
     "matplotlib": {"io.html_page"},
+    "jinja2": {"io.html_page"},
     "orbax": {"io.checkpoints"},
     "absl": {"cli", "__main__"},
     "ml_collections": {"config", "cli.command_line"},

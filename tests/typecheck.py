@@ -1,7 +1,9 @@
 """Checks annotations of the functions and dataclasses of a package when they are called.
 
 What jaxtyping's import hook and beartype's decorator do, which generate code for each function at each of its
-definitions. Here an annotation's check is made once, however many functions, and closures of these, have it.
+definitions. Here an annotation's check is made once, however many functions, and closures of these, have it. By the
+hook, test_flow, test_fast, test_oracles and test_likelihood together take 83 to 87 s of a CPU, not 49 s; test_build,
+test_sampling and test_step 68 s, not 61 s.
 """
 
 import ast
@@ -23,7 +25,7 @@ PLANS = {}  # (module, name, line) of a function -> what `plan` makes of it
 
 
 def install(package: str) -> None:
-    """From now on, modules of `package` are checked."""
+    """From now on, modules of `package` are checked, but for its configs and experiments."""
     sys.meta_path.insert(0, _Finder(package))
 
 
@@ -32,7 +34,8 @@ class _Finder(MetaPathFinder):
         self.package = package
 
     def find_spec(self, fullname, path=None, target=None):
-        if fullname.split(".")[0] != self.package:
+        package, _, rest = fullname.partition(".")
+        if package != self.package or rest.startswith(("configs", "experiments")):
             return None
         spec = PathFinder.find_spec(fullname, path, target)
         if spec is not None and isinstance(spec.loader, SourceFileLoader):

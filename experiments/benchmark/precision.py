@@ -4,7 +4,8 @@ import json
 import statistics
 from pathlib import Path
 
-from configs.vp.digits_ddpmpp_continuous import get_config
+from score_sde.configs.vp.digits_ddpmpp_continuous import get_config
+
 from score_sde.io import html_page
 from score_sde.io.metrics_log import read_lines
 from score_sde.training.run import train
@@ -34,7 +35,7 @@ def run(folder: Path) -> int:
     figure = html_page.figure(
         "Evaluation loss of the digits' network", html_page.chart(drawn, "updates", "loss", log=True)
     )
-    html_page.write(folder / "precision.html", "bfloat16 against float32", html_page.listing(found) + figure)
+    html_page.write(folder / "precision.html", "bfloat16 against float32", [html_page.listing(found), figure])
     print("\n".join(f"{name}: {value}" for name, value in found.items()))
     return 0
 

@@ -118,12 +118,12 @@ def _statistics(config: Config, of: metrics.Features, load: Load) -> metrics.Sta
         if found.about.get("features_digest", of.digest) != of.digest:
             raise UsageError(
                 f"{options.statistics} holds statistics of the features {found.about['features']}, and these are "
-                f"{of.name}; set config.metrics.features, or compute them: python -m score_sde.statistics."
+                f"{of.name}; set config.metrics.features, or compute them: score_sde --mode=statistics."
             )
         if found.covariance.shape != (of.dimension, of.dimension) or found.mean.shape != (of.dimension,):
             raise UsageError(
                 f"{options.statistics} holds statistics of {found.mean.size} features, and {of.name} has "
-                f"{of.dimension}; set config.metrics.features, or compute them: python -m score_sde.statistics."
+                f"{of.dimension}; set config.metrics.features, or compute them: score_sde --mode=statistics."
             )
         return found
     source = load(options.split == "train")
