@@ -43,7 +43,7 @@ def batch_fn(
 ) -> Callable[[int], tuple[jax.Array, Cond | None]]:
     """A function step -> (images, cond): the batch of that step in `batches`, on the devices.
 
-    entries: those of the condition that are wanted.
+    entries: the entries of the condition that the network takes.
     """
 
     def batch(step: int) -> tuple[jax.Array, Cond | None]:
