@@ -110,10 +110,10 @@ class Checkpoints:
 
     def _failed(self, problem: Exception | None) -> bool:
         saved = steps(self.directory)
-        there = f"the last one is of step {saved[-1]}" if saved else "there is none yet"
+        last = f"the last one is of step {saved[-1]}" if saved else "there is none yet"
         if is_first() or problem is not None:
             warn(
-                f"The checkpoint of step {self._pending} could not be saved ({_reason(problem)}); {there}. Free space "
+                f"The checkpoint of step {self._pending} could not be saved ({_reason(problem)}); {last}. Free space "
                 f"in {self.directory}: the next save tries again."
             )
         self._pending = None
@@ -139,12 +139,12 @@ class Checkpoints:
             problem = error
         if not all_agree(problem is None):
             raise UsageError(f"Cannot read {where}: {_reason(problem).rstrip('.')}.") from problem
-        wanted = jax.tree_util.tree_leaves_with_path(like)
-        for (path, leaf), found in zip(wanted, jax.tree.leaves(state), strict=True):
-            if (leaf.shape, leaf.dtype) != (found.shape, found.dtype):  # Orbax does not compare with numpy targets
+        leaves = jax.tree_util.tree_leaves_with_path(like)
+        for (path, leaf), loaded in zip(leaves, jax.tree.leaves(state), strict=True):
+            if (leaf.shape, leaf.dtype) != (loaded.shape, loaded.dtype):  # Orbax does not compare with numpy targets
                 name = jax.tree_util.keystr(path)
                 raise UsageError(
-                    f"Cannot read {where}: {name} is {found.dtype}{found.shape}, not {leaf.dtype}{leaf.shape}."
+                    f"Cannot read {where}: {name} is {loaded.dtype}{loaded.shape}, not {leaf.dtype}{leaf.shape}."
                 )
         if expected not in (None, digest(state)):
             raise UsageError(f"Cannot read {where}: its bytes have changed since it was saved.")

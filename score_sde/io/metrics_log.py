@@ -149,11 +149,11 @@ def read_lines(path: Path, last_step: float = math.inf, *, tail: int | None = No
         if tail is not None:
             file.seek(max(0, path.stat().st_size - tail))
         lines = file.read().splitlines()
-    found = []
+    parsed = []
     for line in lines:
         with contextlib.suppress(ValueError):
-            found.append(json.loads(line))
-    return [line for line in found if isinstance(line, dict) and "step" in line and line["step"] <= last_step]
+            parsed.append(json.loads(line))
+    return [line for line in parsed if isinstance(line, dict) and "step" in line and line["step"] <= last_step]
 
 
 def _encode(line: dict[str, Any]) -> bytes:

@@ -52,16 +52,16 @@ class Rounds:
         name: digits, "" for a single round.
         """
         path = self.folder / (f"{self.stem}.{name}.npz" if name else f"{self.stem}.npz")
-        found = self._read(path)
-        if all_agree(found is not None):
-            return found
+        stored = self._read(path)
+        if all_agree(stored is not None):
+            return stored
         arrays = compute()
         replace(path, lambda file: np.savez(file, **arrays))
         return arrays
 
     def _read(self, path: Path) -> Arrays | None:
-        found = read_arrays(path)
-        return found if found is not None and found.keys() == self.arrays else None
+        arrays = read_arrays(path)
+        return arrays if arrays is not None and arrays.keys() == self.arrays else None
 
 
 def mean_and_error(values: np.ndarray) -> dict[str, Any]:

@@ -110,24 +110,24 @@ def check_same_run(
     """
     if not checkpoints.steps(Path(workdir) / "checkpoints"):
         return {}
-    stored, wanted = read(workdir, "config.json"), identity(config)
+    stored, current = read(workdir, "config.json"), identity(config)
     if not stored:
         raise UsageError(f"{workdir} has checkpoints and no config.json; restore it, or start in a new --workdir.")
     stored = identity(completed(stored))
-    changed = [key for key in sorted(stored.keys() | wanted.keys()) if stored.get(key) != wanted.get(key)]
+    changed = [key for key in sorted(stored.keys() | current.keys()) if stored.get(key) != current.get(key)]
     different = [key for key in changed if key not in (allowed or ())]
     if different:
         # First the most telling: the SDE, network or data set.
-        told = sorted(different, key=lambda key: (key not in TELLING, key))[:NAMED]
-        each = "; ".join(f"{key}={stored.get(key)!r}, not {wanted.get(key)!r}" for key in told)
-        others = f"; and {len(different) - len(told)} more keys" if len(different) > len(told) else ""
+        named = sorted(different, key=lambda key: (key not in TELLING, key))[:NAMED]
+        each = "; ".join(f"{key}={stored.get(key)!r}, not {current.get(key)!r}" for key in named)
+        others = f"; and {len(different) - len(named)} more keys" if len(different) > len(named) else ""
         can = allowed is not None and set(different) <= set(CHANGEABLE)
         advice = f"; or go on with it, by --allow_change={','.join(changed)}" if can else ""
         raise UsageError(
             f"{workdir} was trained with {each}{others}. Leave these overrides out, and --config too, to go on as it "
             f"was; or train in another --workdir{advice}."
         )
-    return {key: (stored.get(key), wanted.get(key)) for key in changed}
+    return {key: (stored.get(key), current.get(key)) for key in changed}
 
 
 def check_same_data(
@@ -141,15 +141,15 @@ def check_same_data(
     """
     if not checkpoints.steps(Path(workdir) / "checkpoints"):
         return {}
-    known = read(workdir, "launch.json").get("data", {})
+    recorded = read(workdir, "launch.json").get("data", {})
     old_path = read(workdir, "config.json").get("data", {}).get("path", "")
     changed = {}
     for split, now in splits.items():
-        before = known.get(split, {})
+        before = recorded.get(split, {})
         both = before.keys() & now.keys()
         differ = any(before[key] != now[key] for key in both)
-        told = bool(both - {"images"}) or Path(path) == Path(old_path)
-        if not differ and told:
+        comparable = bool(both - {"images"}) or Path(path) == Path(old_path)
+        if not differ and comparable:
             continue
         changed[split] = before, now
         if DATA in allowed:
@@ -170,10 +170,10 @@ def check_same_data(
 
 def versions() -> dict[str, str]:
     """Versions of Python and of the packages that can move a number."""
-    found = {"score_sde": __version__, "python": platform.python_version()}
+    by_package = {"score_sde": __version__, "python": platform.python_version()}
     for package in PACKAGES:
         try:
-            found[package] = importlib.metadata.version(package)
+            by_package[package] = importlib.metadata.version(package)
         except importlib.metadata.PackageNotFoundError:
-            found[package] = "not installed"
-    return found
+            by_package[package] = "not installed"
+    return by_package

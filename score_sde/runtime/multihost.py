@@ -43,8 +43,8 @@ def together(coordinator: str | None, num_processes: int | None, process_id: int
     Enter it before JAX computes anything. When the block fails in one process, all of them end, none with status 0, and
     the error is printed once. Only process 0 prints to stdout. Raises `UsageError` where the processes cannot meet.
     """
-    given = {"coordinator": coordinator, "num_processes": num_processes, "process_id": process_id}
-    arguments = _launched(os.environ) if set(given.values()) == {None} else _checked(**given)
+    flags = {"coordinator": coordinator, "num_processes": num_processes, "process_id": process_id}
+    arguments = _launched(os.environ) if set(flags.values()) == {None} else _checked(**flags)
     if arguments is None:
         yield
         return
@@ -174,10 +174,10 @@ def _let_cpus_meet() -> None:
 def _route_to(coordinator: str) -> tuple[str, str]:
     """The address of this host that faces HOST:PORT, and the address of HOST."""
     host, _, port = coordinator.rpartition(":")
-    found = socket.getaddrinfo(host.strip("[]"), int(port), type=socket.SOCK_DGRAM)
-    for family, kind, _, _, there in sorted(found, key=lambda entry: entry[0] != socket.AF_INET):
+    addresses = socket.getaddrinfo(host.strip("[]"), int(port), type=socket.SOCK_DGRAM)
+    for family, kind, _, _, address in sorted(addresses, key=lambda entry: entry[0] != socket.AF_INET):
         with contextlib.suppress(OSError), socket.socket(family, kind) as probe:
-            probe.connect(there)  # sends nothing
+            probe.connect(address)  # sends nothing
             return probe.getsockname()[0], probe.getpeername()[0]
     raise OSError(f"no route to {coordinator}")
 
