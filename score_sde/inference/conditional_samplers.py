@@ -88,9 +88,9 @@ class Conditional:
             return cond
         return {name: array for name, array in cond.items() if name != "labels"} or None
 
-    def check(self, given: Given, method: str) -> None:
+    def check(self, conditions: Given, method: str) -> None:
         """Raises `UsageError` for a condition or observation with which these networks and method cannot sample."""
-        cond = given.cond
+        cond = conditions.cond
         check_names(cond, self.cond_entries)
         self.experiment.check_cond(self.of_network(cond))
         if self.weak is None and self.classifier is None and self.options.scale != 1:  # classifier-free
@@ -102,7 +102,7 @@ class Conditional:
             raise UsageError(
                 "guidance.classifier guides every sample towards a class; give a class for each, or leave it out."
             )
-        if given.observation is None:
+        if conditions.observation is None:
             return
         conditioning.check_observable(self.experiment.sde)
         inverse = self.options.inverse
@@ -132,22 +132,22 @@ class Conditional:
                     f"sampling.condition=class=N (or class=all), or leave guidance.{name} at {without!r}."
                 )
 
-    def given(self, cond: Cond | None, observed: Observed | None, n: int, method: str) -> Given:
+    def conditions(self, cond: Cond | None, observed: Observed | None, n: int, method: str) -> Given:
         """The checked condition and observation of n samples. Raises `UsageError` if the method cannot sample so."""
         observation = None if observed is None else self.observed(*observed)
         self.check(Given(cond, observation), method)
         return Given(fitted(cond, self.cond_entries, n), observation)
 
-    def sampler(self, params: dict[str, PyTree], given: Given, method: str | None = None) -> Solver:
+    def sampler(self, params: dict[str, PyTree], conditions: Given, method: str | None = None) -> Solver:
         """The solver of config.sampling, or of the given method, from x_T to samples of p(x_0 | given)."""
-        experiment, observation, inverse = self.experiment, given.observation, self.options.inverse
+        experiment, observation, inverse = self.experiment, conditions.observation, self.options.inverse
         method, options = experiment.sampler_options(method)
         sde = experiment.sde_of(params["score"], method)
-        if given.cond is None and observation is None and self.weak is None:
+        if conditions.cond is None and observation is None and self.weak is None:
             return experiment.sampler_of(params["score"], experiment.model_of(params["score"], method), method)()
-        self.check(given, method)
+        self.check(conditions, method)
         repeats = self.options.particles if observation is not None and inverse == "particles" else 1
-        model = self._guided(params, given.cond, method, repeats)
+        model = self._guided(params, conditions.cond, method, repeats)
         if repeats > 1:
             chosen = {key: options[key] for key in ("predictor", "eps", "noise_removal")} | {"num_particles": repeats}
             return conditioning.particles(sde, model, observation.repeated(repeats), self._inverse_options, **chosen)
@@ -202,9 +202,9 @@ INVERSE_OPTIONS = {"step": "dps", "iterations": "tmpd", "particles": "particles"
 
 def unused_option(name: str, sampling: Any, guidance: Any, method: str, *, observed: bool) -> str | None:
     """The reason why samples by this method do not depend on an option of the config; None if they depend on it."""
-    taken = sampling_options(sampling, method)
+    used = sampling_options(sampling, method)
     if name in sampling:
-        return None if name in taken else f"the sampler {method}, as it is set, takes {', '.join(taken)}"
+        return None if name in used else f"the sampler {method}, as it is set, takes {', '.join(used)}"
     if name in ("inverse", *INVERSE_OPTIONS) and not observed:
         return "it is of samples that are given an observation"
     if name in INVERSE_OPTIONS and guidance["inverse"] != INVERSE_OPTIONS[name]:

@@ -72,7 +72,7 @@ def score(model: "Pretrained", x: Images, t: AnyTimes, classes: Classes = None, 
 
         s = model.score(jnp.zeros((2, *model.image_shape)), 0.5)
     """
-    return _said(model, "score_fn", x, t, classes, cond)
+    return _applied(model, "score_fn", x, t, classes, cond)
 
 
 def predict(
@@ -82,7 +82,7 @@ def predict(
 
     Arguments as for `score`.
     """
-    return _said(model, "model", x, t, classes, cond)
+    return _applied(model, "model", x, t, classes, cond)
 
 
 def denoise(
@@ -100,17 +100,17 @@ def denoise(
     return predict(model, expand(process.alpha(t), x) * x, t, classes, cond).x0
 
 
-def _said(
-    model: "Pretrained", what: str, x: Images, t: AnyTimes, classes: Classes, cond: Cond | None
+def _applied(
+    model: "Pretrained", name: str, x: Images, t: AnyTimes, classes: Classes, cond: Cond | None
 ) -> Images | Prediction:
-    """The result at x and t of the experiment's function named `what`."""
+    """The result at x and t of the experiment's function of this name."""
     experiment, classes = model.experiment, None if classes is None else jnp.asarray(classes)
     cond = fitted(with_labels(cond, classes), experiment.cond_entries, len(x))
 
-    def said(params: PyTree, x: Images, t: Times, cond: Cond | None) -> Images | Prediction:
-        return getattr(experiment, what)(params, cond=cond)(x, t)
+    def applied(params: PyTree, x: Images, t: Times, cond: Cond | None) -> Images | Prediction:
+        return getattr(experiment, name)(params, cond=cond)(x, t)
 
-    program = experiment.once(what, lambda: pmap(said, in_axes=(None, 0, 0, 0), out_axes=None))
+    program = experiment.once(name, lambda: pmap(applied, in_axes=(None, 0, 0, 0), out_axes=None))
     return jax.tree.map(lambda rows: rows[: len(x)], program(model.params, *split(x, for_each(t, len(x)), cond)))
 
 
@@ -199,14 +199,14 @@ def draw(
     `posterior`. Other arguments as for `sample`; the number of keys must be a multiple of the number of devices.
     """
     method, conditional, runner, params = plan(model, sampler, options)
-    given, experiment = conditional.given(cond, observed, len(keys), method), conditional.experiment
+    conditions, experiment = conditional.conditions(cond, observed, len(keys), method), conditional.experiment
     for name in options:
         sections = experiment.config.sampling, conditional.options
         if name in ("noise", "samples_each"):
             raise UsageError(f"{name} is read by --mode=sample; posterior takes noise and a row of y for each image.")
         if reason := unused_option(name, *sections, method, observed=observed is not None):
             raise UsageError(f"{name}={options[name]!r} would change nothing: {reason}.")
-    x, nfe, batch_nfe = runner(params, keys, experiment.prior(keys), report, compile_only, (given,))
+    x, nfe, batch_nfe = runner(params, keys, experiment.prior(keys), report, compile_only, (conditions,))
     _check_finite(x, f"A sample of {method}")
     x = experiment.scaling.to_unit(x)
     x = jnp.clip(x, 0, 1) if observed is None else finished(np.asarray(x), *observed)
@@ -265,9 +265,9 @@ def bound(model: "Pretrained", key: Key[Array, "..."], pixels: Array | np.ndarra
         return experiment.bound(params)(keys, y)
 
     program = experiment.once("bound", lambda: pmap(bounded, in_axes=(None, 0, 0), out_axes=None))
-    found = program(model.params, *split(keys, y))[: len(x)] + log_q
-    _check_finite(found, "A bound on bits/dim")
-    return found
+    bits = program(model.params, *split(keys, y))[: len(x)] + log_q
+    _check_finite(bits, "A bound on bits/dim")
+    return bits
 
 
 def dequantize(model: "Pretrained", keys: Keys, x: Images) -> tuple[Images, PerSample]:
@@ -358,10 +358,10 @@ def _checked(model: "Pretrained", x: Array) -> Array:
     return x
 
 
-def _check_finite(x: Array, what: str) -> None:
+def _check_finite(x: Array, name: str) -> None:
     if not is_traced() and not bool(jnp.all(jnp.isfinite(x))):
         raise UsageError(
-            f"{what} is not finite: the solver failed; try another checkpoint, looser tolerances, or more steps."
+            f"{name} is not finite: the solver failed; try another checkpoint, looser tolerances, or more steps."
         )
 
 

@@ -99,7 +99,7 @@ def num_classes(model: Snapshot) -> int:
     return plan(model).conditional.num_classes
 
 
-def asked_cond(model: Snapshot, indices: np.ndarray) -> Cond | None:
+def configured_cond(model: Snapshot, indices: np.ndarray) -> Cond | None:
     """The condition of the samples at these indices, by config.sampling.condition."""
     condition = model.config.sampling.condition
     if (rows := chosen_rows(condition)) is not None:
@@ -116,7 +116,7 @@ def check_condition(model: Snapshot, cond: Cond | None, operator: Operator | Non
     if operator is not None:
         observed = (operator, operator.forward(jnp.zeros((1, *model.image_shape), jnp.float32)), 0.0)
     method, conditional, _, _ = plan(model)
-    conditional.given(cond, observed, 1, method)
+    conditional.conditions(cond, observed, 1, method)
 
 
 def planned_nfe(model: Snapshot, cond: Cond | None) -> int | None:
@@ -134,18 +134,21 @@ def sampling_bytes(model: Snapshot, n: int, cond: Cond | None = None, observed: 
     """Bytes that each device needs to draw n samples at once by the config's sampler, under this condition."""
     method, conditional, runner, params = plan(model)
     keys = batch_keys(jax.random.key(0), n)
-    given, x = conditional.given(cond, observed, n, method), jax.eval_shape(conditional.experiment.prior, keys)
-    return runner.bytes(params, keys, x, (given,))
+    conditions, x = (
+        conditional.conditions(cond, observed, n, method),
+        jax.eval_shape(conditional.experiment.prior, keys),
+    )
+    return runner.bytes(params, keys, x, (conditions,))
 
 
-def samples_at_once(model: Snapshot, n: int, given: Callable[[int], dict[str, Any]]) -> int:
+def samples_at_once(model: Snapshot, n: int, conditions_of: Callable[[int], dict[str, Any]]) -> int:
     """Number of samples drawn at once: `sampling.batch_size`, by default `eval`'s, or as many of n as fit in memory.
 
-    given: number of samples -> their conditions, as `sampling_bytes` takes them.
+    conditions_of: number of samples -> their conditions, as `sampling_bytes` takes them.
     """
     size = model.config.sampling.batch_size
     if size == 0:
-        return largest_batch(lambda size: sampling_bytes(model, size, **given(size)), n)
+        return largest_batch(lambda size: sampling_bytes(model, size, **conditions_of(size)), n)
     if size is not None:
         check_divisible("sampling.batch_size", size)
     return min(model.config.eval.batch_size if size is None else size, pad_to_devices(n))

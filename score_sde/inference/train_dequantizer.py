@@ -59,10 +59,10 @@ def train_dequantizer(config: Config, directory: str | Path) -> None:
     _check_score(folder, stored, workdir.checkpoint_steps(directory), finished=start >= options.n_iters)
     model = load(directory, stored.get("score_step"), config)
     dequantizing = Dequantizing(model.experiment, options.to_dict())
-    wanted = {"score_step": model.step, "score_digest": model.digest, "score_ema": model.ema} | {
+    identity = {"score_step": model.step, "score_digest": model.digest, "score_ema": model.ema} | {
         key: options[key] for key in IDENTITY
     }
-    _check_same(folder, stored, wanted)
+    _check_same(folder, stored, identity)
     train_set = load_data(config, train=True)
 
     step = sharding.pmap(
@@ -76,7 +76,7 @@ def train_dequantizer(config: Config, directory: str | Path) -> None:
         )
 
     with atomic_files.locked(folder, "train"):
-        workdir.write(folder, "config.json", wanted)
+        workdir.write(folder, "config.json", identity)
         training = Training(
             "dequantizer",
             init=lambda: sharding.place(dequantizing.init_state()),
@@ -90,7 +90,7 @@ def train_dequantizer(config: Config, directory: str | Path) -> None:
             loss="bits_per_dim_bound",
             shown="bound {:.4f} bits/dim",
         )
-        fit(training, folder, Retention(), config=wanted)
+        fit(training, folder, Retention(), config=identity)
     print(f"Dequantizer: {folder}; --config.eval.dequantization=variational evaluates with it.")
 
 
@@ -104,11 +104,11 @@ def _check_score(folder: Path, stored: dict, available: list[int], *, finished: 
         )
 
 
-def _check_same(folder: Path, stored: dict, wanted: dict) -> None:
+def _check_same(folder: Path, stored: dict, identity: dict) -> None:
     """Raises `UsageError` if another dequantizer has been trained in the folder."""
     for key in stored:
-        if stored[key] != wanted.get(key):
+        if stored[key] != identity.get(key):
             raise UsageError(
-                f"{folder} was trained with dequantizer.{key}={stored[key]}, not {wanted.get(key)}; give the value it "
-                "was trained with, or remove that folder to train another."
+                f"{folder} was trained with dequantizer.{key}={stored[key]}, not {identity.get(key)}; give the "
+                "value it was trained with, or remove that folder to train another."
             )

@@ -29,7 +29,7 @@ from score_sde.process import LEAST_TIME, Model, Process, from_score, score
 from score_sde.randomness import Stream, stream
 from score_sde.sampling import Solver, clipped, probability_flow
 from score_sde.training.classification import Classification
-from score_sde.training.pieces import sampler_named, taken_by
+from score_sde.training.pieces import piece_arguments, sampler_named
 from score_sde.training.recipe import objective_of
 from score_sde.training.state import TrainState, adam, initial_state
 from score_sde.training.trainable import Trainable
@@ -46,7 +46,7 @@ def sampling_options(sampling: Any, method: str) -> tuple[str, ...]:
         predicts = ("probability_flow", "diffusion") if sampling["predictor"].lower() != "none" else ()
         return (*common, "predictor", "corrector", "num_scales", *corrects, *predicts)
     if is_import_path(method):
-        return (*common, *taken_by("sampling.method", method, sampling))
+        return (*common, *piece_arguments("sampling.method", method, sampling))
     if method in ("ode", "adaptive"):
         return (*common, *(("rtol", "atol") if method == "ode" else ("sde_rtol", "sde_atol", "diffusion")))
     own = {
@@ -103,15 +103,15 @@ class Experiment(Trainable):
         lacks = self._never_without(cond)
         if not lacks:
             return
-        what = "a class" if lacks == ["labels"] else " and ".join(lacks)
+        lacking = "a class" if lacks == ["labels"] else " and ".join(lacks)
         if self.config.training.label_dropout == 0:
             raise UsageError(
                 f"This network had every image's condition in training (training.label_dropout=0) and is no score "
-                f"without {what}: sample with a condition and guidance.scale=1, or train with "
+                f"without {lacking}: sample with a condition and guidance.scale=1, or train with "
                 "training.label_dropout=0.1 for likelihoods, guidance, and samples of all conditions."
             )
         raise UsageError(
-            f"This network was never without {what} alone in training; give the whole condition or none, or train "
+            f"This network was never without {lacking} alone in training; give the whole condition or none, or train "
             f"with training.cond_dropout={tuple(names(self.cond_entries))}."
         )
 
@@ -296,7 +296,7 @@ class Experiment(Trainable):
             atol = one_level if sampling.sde_atol is None else sampling.sde_atol
             options = dict(rtol=sampling.sde_rtol, atol=atol, diffusion=sampling.diffusion)
         elif is_import_path(method):
-            options = taken_by("sampling.method", method, sampling)
+            options = piece_arguments("sampling.method", method, sampling)
         else:
             options = {key: sampling[key] for key in FAST_OPTIONS}
         return method, options | common

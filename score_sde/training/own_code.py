@@ -40,21 +40,21 @@ def check_same(
 
 def _changed(workdir: Path, code: Mapping[str, Mapping[str, str]]) -> dict[str, tuple[Any, Any]]:
     """The entries of launch.json for a training's import paths that have changed, and those of now."""
-    known = read(workdir, "launch.json").get("code", {})
+    recorded = read(workdir, "launch.json").get("code", {})
     return {
-        key: (known[key], now)
+        key: (recorded[key], now)
         for key, now in code.items()
-        if key in known and key.split(".")[0] not in FREE_SECTIONS and known[key]["digest"] != now["digest"]
+        if key in recorded and key.split(".")[0] not in FREE_SECTIONS and recorded[key]["digest"] != now["digest"]
     }
 
 
-def check_found(workdir: Path, config: Config) -> None:
+def check_code(workdir: Path, config: Config) -> None:
     """Warns of a file that has changed since the training. Raises `UsageError` if a piece cannot be imported."""
     try:
         code = code_of(config)
     except UsageError as error:
-        known = read(workdir, "launch.json").get("code", {}).values()
-        where = "".join(f" {each['path']} was in {each['file']}." for each in known if each["path"] in str(error))
+        recorded = read(workdir, "launch.json").get("code", {}).values()
+        where = "".join(f" {each['path']} was in {each['file']}." for each in recorded if each["path"] in str(error))
         raise UsageError(f"{error}{where}") from error
     for key, (_, now) in _changed(workdir, code).items():
         if is_first():

@@ -30,13 +30,13 @@ def objective_of(config: Config) -> Objective:
     if parameterization is None:
         scaled = config.model.get("scale_by_sigma", False)
         parameterization = _of_paper(process, times, scale_by_sigma=scaled)
-    told, model = parameterization.noise_cond, config.model
-    if model.get("embedding_type") == "fourier" and told in ("log_noise_level", "chain_index", "level_index"):
+    noise_cond, model = parameterization.noise_cond, config.model
+    if model.get("embedding_type") == "fourier" and noise_cond in ("log_noise_level", "chain_index", "level_index"):
         raise UsageError(
-            f"A Fourier embedding takes the logarithm of its input, and parameterization.noise_cond={told} is "
+            f"A Fourier embedding takes the logarithm of its input, and parameterization.noise_cond={noise_cond} is "
             "not always positive; set model.embedding_type=positional."
         )
-    if model.name == "ncsn" and told != "level_index":
+    if model.name == "ncsn" and noise_cond != "level_index":
         raise UsageError("NCSN has an embedding for each noise level; set parameterization.noise_cond=level_index.")
     return Objective(process, parameterization, times, weight)
 

@@ -181,14 +181,14 @@ def _fit(
 
     def compare(state: TrainState, step: int) -> None:
         """Compares averaged and raw weights on the same images and noise; warns if the average is worse."""
-        found: dict[str, list[averages.Arrays]] = {"raw": [], "averaged": []}
+        batches: dict[str, list[averages.Arrays]] = {"raw": [], "averaged": []}
         for first in range(0, min(len(eval_set), averages.IMAGES), n):
             numbers = np.arange(first, first + n)
             (order,) = sharding.split(numbers)
             pixels, cond = data.on_devices(eval_set, numbers % len(eval_set), entries)
             for name, params in (("raw", state.params), ("averaged", averaged(state))):
-                found[name].append(jax.device_get(losses_of(params, pixels, step, order, cond)))
-        of_both = averages.compared(**found)
+                batches[name].append(jax.device_get(losses_of(params, pixels, step, order, cond)))
+        of_both = averages.compared(**batches)
         try:
             workdir.write(directory, "weights.json", {"step": step} | of_both)
         except UsageError as error:
@@ -199,12 +199,12 @@ def _fit(
 
     def diverged(problem: DivergenceError) -> UsageError:
         if problem.made:
-            what = f"the evaluation loss or a parameter is {problem.value}"
-            return _divergence(what, problem.step, directory)
+            reason = f"the evaluation loss or a parameter is {problem.value}"
+            return _divergence(reason, problem.step, directory)
         indices = data.batch_indices(len(train_set), n, seed=config.seed, step=problem.step - 1)
         kept = _keep_batch(directory, problem.step, indices)
-        what = "the loss or a gradient is NaN or infinite"
-        return _divergence(what, problem.step, directory, kept, skipping=training.nonfinite == "skip")
+        reason = "the loss or a gradient is NaN or infinite"
+        return _divergence(reason, problem.step, directory, kept, skipping=training.nonfinite == "skip")
 
     sample = _sampling(experiment) if training.snapshot_sampling and isinstance(experiment, Experiment) else None
 
@@ -314,8 +314,8 @@ def _sample_sheet(
                 raise Stopped(notice.number or signal.SIGTERM)
             report(fraction)
 
-        given = (_sheet_cond(experiment, source, len(keys)),)
-        x, _ = sample(params, keys, experiment.prior(keys), tell, given=given)
+        conditions = (_sheet_cond(experiment, source, len(keys)),)
+        x, _ = sample(params, keys, experiment.prior(keys), tell, given=conditions)
     pixels = images.to_pixels(experiment.scaling.to_unit(x))
     sheet, path = images.grid(pixels), _sheet(directory, step)
     try:
@@ -336,11 +336,11 @@ def _keep_batch(directory: Path, step: int, indices: np.ndarray) -> str:
     return f" (indices of its batch: {directory / 'diverged.json'})"
 
 
-def _divergence(what: str, step: int, directory: Path, batch: str = "", *, skipping: bool = True) -> UsageError:
+def _divergence(reason: str, step: int, directory: Path, batch: str = "", *, skipping: bool = True) -> UsageError:
     saved = steps(directory / "checkpoints")
     last = f"the last good checkpoint is of step {saved[-1]}" if saved else "there is no checkpoint yet"
     skip = "" if skipping else ", or go on with training.nonfinite=skip"
     return UsageError(
-        f"Training diverged: {what} at step {step}{batch}; {last}. Train with a lower optim.lr, or with "
+        f"Training diverged: {reason} at step {step}{batch}; {last}. Train with a lower optim.lr, or with "
         f"optim.grad_clip set, in another --workdir{skip}."
     )

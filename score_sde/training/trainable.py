@@ -51,18 +51,18 @@ class Trainable(abc.ABC):
         check_computes(self.network, config.training.precision, remat=config.training.remat)
         self.param_shapes = jax.eval_shape(self.init_params)
         self.optimizer = _optimizer(config, self.param_shapes)
-        self._made: dict[Hashable, Any] = {}
+        self._programs: dict[Hashable, Any] = {}
 
     def once(self, name: Hashable, make: Callable[[], Any]) -> Any:
         """The compiled program with this name, made once for all that share the experiment."""
-        if name not in self._made:
-            self._made[name] = make()
-        return self._made[name]
+        if name not in self._programs:
+            self._programs[name] = make()
+        return self._programs[name]
 
     def with_config(self, config: Config) -> "Trainable":
         """The same objective and network under another config, which may differ only in how they are used."""
         other = copy.copy(self)
-        other.config, other._made = config, {}
+        other.config, other._programs = config, {}
         return other
 
     def init_params(self) -> PyTree:
@@ -173,8 +173,8 @@ class Trainable(abc.ABC):
         return self._dequantize(keys, x)
 
     def _dequantize(self, keys: Keys, x: Images) -> Images:
-        wanted = self.config.data.uniform_dequantization
-        return images.dequantize(stream(keys, Stream.DEQUANTIZE), x) if wanted else x
+        dequantizes = self.config.data.uniform_dequantization
+        return images.dequantize(stream(keys, Stream.DEQUANTIZE), x) if dequantizes else x
 
 
 def _network(config: Config, choices: dict[str, Any], process: Process) -> Any:
@@ -183,8 +183,8 @@ def _network(config: Config, choices: dict[str, Any], process: Process) -> Any:
     encoder = named(config, "encoder")
     if hasattr(encoder, "check"):
         encoder.check()
-    given = {} if encoder is None else {"encoder": encoder}
-    return construct("model", dict(config.model) | levels, choices, **given)
+    arguments = {} if encoder is None else {"encoder": encoder}
+    return construct("model", dict(config.model) | levels, choices, **arguments)
 
 
 def _optimizer(config: Config, param_shapes: PyTree) -> optax.GradientTransformation:
