@@ -35,14 +35,14 @@ def run(folder: Path) -> int:
 
 def collectives(program: str) -> dict[str, int]:
     """Bytes that each kind of collective gives, of a compiled program's text."""
-    found: dict[str, int] = {}
+    bytes_by_kind: dict[str, int] = {}
     for result, kind in COLLECTIVE.findall(program):
         size = sum(
             math.prod(int(n) for n in shape.split(",") if n) * (SIZES.get(kind_of, 0) or int(kind_of[1:]) // 8)
             for kind_of, shape in SHAPE.findall(result)
         )
-        found[kind] = found.get(kind, 0) + size
-    return found
+        bytes_by_kind[kind] = bytes_by_kind.get(kind, 0) + size
+    return bytes_by_kind
 
 
 def measure(fsdp: int) -> dict:

@@ -191,8 +191,8 @@ def live(run: Run, aims: Sequence[Aim], rng: np.random.Generator) -> list[Kill]:
 
 def _restored(run: Run) -> int | None:
     """The step that the last training process began at: the first count of its progress bar."""
-    found = re.search(r"training:[^|]*\|[^|]*\| *(\d+)/", _text(run.log("train")))
-    return int(found[1]) if found else None
+    count = re.search(r"training:[^|]*\|[^|]*\| *(\d+)/", _text(run.log("train")))
+    return int(count[1]) if count else None
 
 
 def _where(run: Run, phase: str) -> str:

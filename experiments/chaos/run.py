@@ -120,17 +120,17 @@ def _config(run: Run) -> ConfigDict:
 
 def _undisturbed(run: Run, like: PyTree) -> tuple[Contents, dict[str, float]]:
     """What it leaves, and the seconds of each phase. The first of two compiles, and must leave the same."""
-    found, seconds = [], {}
+    outcomes, seconds = [], {}
     for _ in range(2):
         run.forget("train")
         for phase in PHASES:
             problem, seconds[phase] = finish(run, phase)
             if problem:
                 raise UsageError(f"The undisturbed {problem}; look at {run.log(phase)}.")
-        found.append(contents(run.workdir, like))
-    if said := differences(*found):
+        outcomes.append(contents(run.workdir, like))
+    if said := differences(*outcomes):
         raise UsageError(f"Two undisturbed runs differ, so kills cannot be judged on this machine: {said[0]}.")
-    return found[0], seconds
+    return outcomes[0], seconds
 
 
 def aims(run: Run, config: ConfigDict, seconds: dict[str, float]) -> list[Aim]:

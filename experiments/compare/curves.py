@@ -23,8 +23,8 @@ def curve(run: Run, name: str, axis: str) -> Curve:
     logged = np.array([name in line for line in run.metrics], bool)
     y = np.array([line[name] for line in run.metrics if name in line], float)
     x = _axis(run, axis)[logged]
-    known = np.isfinite(x)
-    x, y = _thinned(x[known], y[known])
+    finite = np.isfinite(x)
+    x, y = _thinned(x[finite], y[finite])
     return x.tolist(), y.tolist(), None
 
 

@@ -33,11 +33,11 @@ SAME_NOISE = (
 
 def write(out: Path, runs: Sequence[Run], drawn: Sequence[Drawn] = (), missing: dict[str, str] | None = None) -> None:
     """The page. drawn: samples; missing: why there are none of a run."""
-    found = figures.evaluations(runs)
+    evaluations = figures.evaluations(runs)
     body = [_table(*_overview(runs))]
     body += ["<h2>Configs</h2>", *_configs(runs)]
     body += ["<h2>Metrics</h2>", *_metrics(runs)]
-    body += ["<h2>Evaluations</h2>", *_evaluations(runs, found)]
+    body += ["<h2>Evaluations</h2>", *_evaluations(runs, evaluations)]
     if drawn or missing:
         body += ["<h2>Samples</h2>", *_samples(drawn, missing or {})]
     html_page.write(out, f"Comparison of {', '.join(run.name for run in runs)}", "\n".join(body), "--out")
@@ -45,14 +45,14 @@ def write(out: Path, runs: Sequence[Run], drawn: Sequence[Drawn] = (), missing: 
 
 def text(runs: Sequence[Run]) -> str:
     """Runs, what their configs differ in, figures of their last checkpoints and differences of these."""
-    found = figures.evaluations(runs)
+    evaluations = figures.evaluations(runs)
     columns = [run.name for run in runs]
     moving, places = differences(runs)
     parts = [aligned(*_overview(runs))]
     parts.append(aligned(["config", *columns], moving + places) if moving + places else "Configs do not differ.")
-    if any(each.checkpoints for each in found):
-        parts.append(aligned(["evaluation", *(each.column for each in found)], figures.table(found)))
-        others, rows = figures.against_first(found)
+    if any(each.checkpoints for each in evaluations):
+        parts.append(aligned(["evaluation", *(each.column for each in evaluations)], figures.table(evaluations)))
+        others, rows = figures.against_first(evaluations)
         parts += [aligned([f"minus {runs[0].name}", *others], rows)] if rows else []
     return "\n\n".join(parts) + "\n"
 
@@ -111,26 +111,26 @@ def _chart(runs: Sequence[Run], name: str, axis: str) -> str:
     return html_page.chart(of_runs, axis, name, log=bool(len(y) and y.min() > 0 and y.max() > 10 * y.min()), size=CHART)
 
 
-def _evaluations(runs: Sequence[Run], found: Sequence[figures.Evaluation]) -> list[str]:
-    if not any(each.checkpoints for each in found):
+def _evaluations(runs: Sequence[Run], evaluations: Sequence[figures.Evaluation]) -> list[str]:
+    if not any(each.checkpoints for each in evaluations):
         return [html_page.note("No run has an evaluation: --mode=eval makes one.")]
     body = [
         html_page.note(
             "Last checkpoints, EMA weights. ± is one standard error. Distances are named with their protocol."
         ),
-        _table(["", *(each.column for each in found)], figures.table(found)),
+        _table(["", *(each.column for each in evaluations)], figures.table(evaluations)),
     ]
-    others, rows = figures.against_first(found)
+    others, rows = figures.against_first(evaluations)
     if rows:
         body += [html_page.note(DIFFERENCES.format(first=runs[0].name)), _table(["difference", *others], rows)]
-    evaluated = [each.column for each in found if each.checkpoints]
-    if options := figures.options(found):
+    evaluated = [each.column for each in evaluations if each.checkpoints]
+    if options := figures.options(evaluations):
         body += [html_page.note("How the evaluations differ:"), _table(["config", *evaluated], options)]
-    protocols = figures.protocols(found)
+    protocols = figures.protocols(evaluations)
     if len(protocols) > 1:
         text = "Distances of different protocols do not compare. The protocols differ in:"
         body += [html_page.note(text), _table(["", *protocols], differing(list(protocols.values())))]
-    if charts := [_over_checkpoints(*named) for named in figures.over_checkpoints(found).items()]:
+    if charts := [_over_checkpoints(*named) for named in figures.over_checkpoints(evaluations).items()]:
         body += ["<h2>Over checkpoints</h2>", f'<div class="charts">{"".join(charts)}</div>']
     return body
 

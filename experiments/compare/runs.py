@@ -58,8 +58,8 @@ def _read(directory: Path, name: str) -> Run:
 
 def _report(path: Path) -> dict[str, Any]:
     """{} if it is none of an evaluation."""
-    found = workdir.read(path.parent, path.name)
-    return found if isinstance(found, dict) else {}
+    report = workdir.read(path.parent, path.name)
+    return report if isinstance(report, dict) else {}
 
 
 def names(directories: Sequence[Path]) -> list[str]:

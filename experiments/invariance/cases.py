@@ -97,15 +97,17 @@ BOUNDS = dict.fromkeys(("losses", "parameters", "samples", "coupled", "bits"), 1
 
 def difference(result: dict[str, np.ndarray], reference: dict[str, np.ndarray]) -> Difference:
     def relative(name: str) -> float:
-        here, there = result[name], reference[name]
-        there = there[-len(here) :]
-        return float(np.abs(here - there).max() / np.abs(there).max())
+        rows, expected = result[name], reference[name]
+        expected = expected[-len(rows) :]
+        return float(np.abs(rows - expected).max() / np.abs(expected).max())
 
     noise_equal = result["noise"].tobytes() == reference["noise"].tobytes()
     return Difference(noise_equal, *(relative(name) for name in Difference._fields[1:]))
 
 
-def missed(found: Difference) -> list[str]:
+def missed(measured: Difference) -> list[str]:
     """The quantities that are not within their bounds."""
-    values = found._asdict()
-    return [name for name, bound in BOUNDS.items() if not values[name] <= bound] + ["noise"] * (not found.noise_equal)
+    values = measured._asdict()
+    return [name for name, bound in BOUNDS.items() if not values[name] <= bound] + ["noise"] * (
+        not measured.noise_equal
+    )

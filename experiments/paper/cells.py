@@ -102,7 +102,7 @@ def comparisons(less: Sequence[tuple[str, str]], more: Sequence[tuple[str, str]]
 def picked(figures: Mapping[str, Any], names: Names) -> Any | None:
     """The figure that goes by one of these names, which may go on in brackets."""
     for name in names:
-        for known, value in figures.items():
-            if known == name or known.startswith(f"{name}["):
+        for full_name, value in figures.items():
+            if full_name == name or full_name.startswith(f"{name}["):
                 return value
     return None

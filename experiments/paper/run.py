@@ -61,7 +61,7 @@ def table(
     whole = TABLES[name](SCALES[scale])
     sweep = _sweep(whole, scale, seeds, common or {}, best)
     of_cells = [runs.plan(sweep, folder, _points(sweep, i)) for i in range(len(whole.cells))]
-    made = [run for of_cell in of_cells for run in of_cell]
+    all_runs = [run for of_cell in of_cells for run in of_cell]
     failures: dict[str, str] = {}
     if start is not None:
         names = {run.id: cell for cell, of_cell in zip(whole.cells, of_cells, strict=True) for run in of_cell}
@@ -71,7 +71,7 @@ def table(
             seed = f", seed {run.point['seed']}" if "seed" in run.point else ""
             return (f"{cell.row}, {cell.column}" if job.mode == "eval" else cell.config) + seed
 
-        _, failures = drive(made, start, retries, f"{name}, {scale} scale", named)
+        _, failures = drive(all_runs, start, retries, f"{name}, {scale} scale", named)
     filled = [
         _filled(cell, of_cell, _authors(sweep, cell, scale, folder), failures, best)
         for cell, of_cell in zip(whole.cells, of_cells, strict=True)
@@ -109,9 +109,9 @@ def _authors(sweep: Sweep, cell: Cell, scale: str, folder: Path) -> Run | None:
 
 def _filled(cell: Cell, ours: Sequence[Run], authors: Run | None, failures: dict[str, str], best: bool) -> Filled:
     choose = _distance if best and cell.figure in (DISTANCE, SCORE) else None
-    found = [(run, figures) for run in ours if (figures := results.figures(run, choose=choose))]
-    values = [value for _, figures in found if (value := picked(figures, cell.figure))]
-    nfe = [figures["NFE"] for _, figures in found if "NFE" in figures]
+    with_figures = [(run, figures) for run in ours if (figures := results.figures(run, choose=choose))]
+    values = [value for _, figures in with_figures if (value := picked(figures, cell.figure))]
+    nfe = [figures["NFE"] for _, figures in with_figures if "NFE" in figures]
     theirs = picked(results.figures(authors), cell.figure) if authors else None
     missing = [run for run in ours if not run.finished]
     commands = [runs.line(job.command) for run in missing for job in run.jobs if not job.finished]
@@ -121,7 +121,7 @@ def _filled(cell: Cell, ours: Sequence[Run], authors: Run | None, failures: dict
             load = ("python", "-m", "score_sde.import_checkpoint", "--from=CHECKPOINT", file)
             commands.append(runs.line((*load, f"--workdir={authors.workdir}")))
         commands.append(runs.line(authors.jobs[0].command))
-    measured = [run for run, _ in found]
+    measured = [run for run, _ in with_figures]
     return Filled(
         cell,
         results.over_seeds(values) if values else None,
@@ -138,14 +138,14 @@ def _filled(cell: Cell, ours: Sequence[Run], authors: Run | None, failures: dict
 
 def _distance(figures: Mapping[str, Any]) -> float:
     """By which a checkpoint is the best."""
-    found = picked(figures, DISTANCE)
-    return found["mean"] if found else math.inf
+    distance = picked(figures, DISTANCE)
+    return distance["mean"] if distance else math.inf
 
 
 def _devices(run: Run) -> list[str]:
     """Kinds, with their number where it is not 1."""
-    found = run.report.get("devices", [])
-    return [f"{found.count(kind)} x {kind}" if found.count(kind) > 1 else kind for kind in dict.fromkeys(found)]
+    kinds = run.report.get("devices", [])
+    return [f"{kinds.count(kind)} x {kind}" if kinds.count(kind) > 1 else kind for kind in dict.fromkeys(kinds)]
 
 
 def _seconds(run: Run) -> float | None:

@@ -54,7 +54,7 @@ class Seen(NamedTuple):
 Score = Callable[[float], Affine]  # at a time
 
 
-def given(law: Law, seen: Seen) -> Law:
+def conditioned(law: Law, seen: Seen) -> Law:
     """Bayes' formula for y = A x + n, by the information matrix if there is noise."""
     a, y, noise = seen
     if noise:
@@ -116,19 +116,19 @@ class Hold(NamedTuple):
 def hold_to(sde: Process, seen: Seen, spectral: bool = True) -> Callable[[float], Hold]:
     """`projection`. spectral: by the singular vectors of A; otherwise eq. (4)."""
     inverse = np.linalg.pinv(seen.matrix)
-    known = inverse @ seen.matrix
+    onto = inverse @ seen.matrix
     left_vectors, factors, vectors = np.linalg.svd(seen.matrix, full_matrices=False)
 
     def at(t: float) -> Hold:
         m, s = _kernel(sde, t)
         if spectral:
-            rest = s**2 - (m * seen.noise / factors) ** 2
-            on = rest >= 0
+            variance = s**2 - (m * seen.noise / factors) ** 2
+            on = variance >= 0
             of_y = vectors.T @ np.diag(on / factors) @ left_vectors.T
-            noise = vectors.T @ np.diag(np.sqrt(np.where(on, rest, 0.0)))
-            return Hold(np.eye(len(known)) - of_y @ seen.matrix, m * of_y @ seen.y, noise)
+            noise = vectors.T @ np.diag(np.sqrt(np.where(on, variance, 0.0)))
+            return Hold(np.eye(len(onto)) - of_y @ seen.matrix, m * of_y @ seen.y, noise)
         strength = s**2 / (s**2 + m**2 * seen.noise**2)
-        return Hold(np.eye(len(known)) - strength * known, strength * m * inverse @ seen.y, strength * s * known)
+        return Hold(np.eye(len(onto)) - strength * onto, strength * m * inverse @ seen.y, strength * s * onto)
 
     return at
 

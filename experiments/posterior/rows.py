@@ -121,9 +121,9 @@ def known_law(row: Row) -> Law | None:
     elif row.method == "pigdm":
         score = recursion.pigdm_score(sde, data, seen)
     else:
-        score = recursion.score_of(sde, recursion.given(data, seen))
+        score = recursion.score_of(sde, recursion.conditioned(data, seen))
     if row.sampler == FLOW:
-        return recursion.flowed(sde, recursion.given(data, seen), begin)
+        return recursion.flowed(sde, recursion.conditioned(data, seen), begin)
     if row.predicts:
         return recursion.predicted(sde, score, begin, hold, row.sampler)
     return recursion.tabulated_law(sde, row.sampler, row.steps, score, begin, hold)

@@ -106,8 +106,8 @@ class Drive:
                 self._start(entry)
 
     def _start(self, entry: Entry) -> None:
-        known = program.read(entry.job.status)
-        program.write(entry.job.status, {key: value for key, value in known.items() if key == "seconds"})
+        status = program.read(entry.job.status)
+        program.write(entry.job.status, {key: value for key, value in status.items() if key == "seconds"})
         try:
             entry.handle, entry.state = self._launcher.start(entry.job), State.RUNNING
         except UsageError as error:
@@ -115,8 +115,8 @@ class Drive:
 
     def _conclude(self, entry: Entry) -> None:
         """What became of a job that is no longer running."""
-        job, told = entry.job, program.read(entry.job.status)
-        status = told.get("status")
+        job, outcome = entry.job, program.read(entry.job.status)
+        status = outcome.get("status")
         if job.finished:
             entry.state = State.FINISHED
         elif status == REQUEUE:
@@ -125,7 +125,7 @@ class Drive:
             entry.failures += 1
             again = status != USAGE and entry.failures <= self._retries
             entry.state = State.WAITING if again else State.FAILED
-            entry.why = "" if again else _why(job, status, told.get("said", ""), entry.failures)
+            entry.why = "" if again else _why(job, status, outcome.get("said", ""), entry.failures)
 
 
 def _why(job: Job, status: int | None, said: str, failures: int) -> str:

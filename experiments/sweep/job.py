@@ -94,9 +94,9 @@ def last_line(log: Path, begin: int = 0) -> str:
             lines = file.read().decode(errors="replace").replace("\r", "\n").splitlines()
     except OSError:
         return ""
-    told = [line.strip() for line in lines if line.strip()]
-    said = [line for line in told if line.startswith("score_sde: ") and not line.startswith("score_sde: warning")]
-    return (said or told or [""])[-1].removeprefix("score_sde: ")[:500]
+    written = [line.strip() for line in lines if line.strip()]
+    said = [line for line in written if line.startswith("score_sde: ") and not line.startswith("score_sde: warning")]
+    return (said or written or [""])[-1].removeprefix("score_sde: ")[:500]
 
 
 if __name__ == "__main__":

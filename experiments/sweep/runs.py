@@ -99,8 +99,8 @@ class Run:
     @property
     def report(self) -> dict[str, Any]:
         """Of its evaluation, once that is complete; {} before, or without one."""
-        found = self.jobs[-1].report() if self.jobs[-1].mode == "eval" else {}
-        return found if found.get("complete") else {}
+        report = self.jobs[-1].report() if self.jobs[-1].mode == "eval" else {}
+        return report if report.get("complete") else {}
 
 
 def plan(sweep: Sweep, folder: Path, points: Sequence[Point] | None = None, budget: int | None = None) -> list[Run]:

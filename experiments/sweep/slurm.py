@@ -87,8 +87,8 @@ class Slurm:
             raise UsageError("--launcher=slurm needs submitit: pip install submitit.") from error
         for command in ("sbatch", "squeue", "srun"):  # submitit wants the last even where use_srun is False
             if not shutil.which(command):
-                told = "start this where SLURM is, or use --launcher=local"
-                raise UsageError(f"There is no {command} on the PATH; {told}.")
+                advice = "start this where SLURM is, or use --launcher=local"
+                raise UsageError(f"There is no {command} on the PATH; {advice}.")
         options = options or {}
         for name in options:
             if name not in OPTIONS:
@@ -99,7 +99,7 @@ class Slurm:
         typed = {name: _typed(name, value) for name, value in options.items()}
         self._executor.update_parameters(**{"job_name": "score_sde"} | gpus | typed)
         self._queued: list[Queued] = []
-        self._alive, self._asked = set[str](), 0.0
+        self._alive, self._answered = set[str](), 0.0
 
     @property
     def free(self) -> bool:
@@ -122,7 +122,7 @@ class Slurm:
             said = [line for line in lines if "sbatch: error" in line] or lines[-1:]
             raise UsageError(f"SLURM refuses the job: {said[-1].removeprefix('sbatch: error: ').strip()}.") from error
         program.write(_ticket(job), {"number": submitted.job_id})
-        self._asked = 0.0  # an older answer does not know it
+        self._answered = 0.0  # an older answer does not know it
         return self._added(submitted.job_id)
 
     def _added(self, number: str) -> Queued:
@@ -131,12 +131,12 @@ class Slurm:
 
     def gone(self, number: str) -> bool:
         """Whether the queue has it no more, by an answer of at most `ASK_EVERY` seconds ago."""
-        if time.monotonic() - self._asked > ASK_EVERY:
+        if time.monotonic() - self._answered > ASK_EVERY:
             command = ["squeue", "--noheader", f"--user={os.getuid()}", "--format=%A"]
             answer = subprocess.run(command, capture_output=True, text=True, check=False)
             if answer.returncode:
                 return False  # a controller that does not answer now
-            self._alive, self._asked = set(answer.stdout.split()), time.monotonic()
+            self._alive, self._answered = set(answer.stdout.split()), time.monotonic()
         return number not in self._alive
 
 

@@ -44,8 +44,8 @@ def zipped(values: Mapping[str, Sequence[Any]]) -> Space:
     _check("zipped", values)
     lengths = {key: len(of_key) for key, of_key in values.items()}
     if len(set(lengths.values())) > 1:
-        told = ", ".join(f"{key} has {n}" for key, n in lengths.items())
-        raise UsageError(f"zipped: the keys have different numbers of values ({told}); give as many for each.")
+        numbers = ", ".join(f"{key} has {n}" for key, n in lengths.items())
+        raise UsageError(f"zipped: the keys have different numbers of values ({numbers}); give as many for each.")
     return Space(tuple(dict(zip(values, chosen, strict=True)) for chosen in zip(*values.values(), strict=True)))
 
 

@@ -123,12 +123,12 @@ class Truths:
     """Exact flows, computed once for each SDE and last time."""
 
     def __init__(self):
-        self._known: dict[tuple, list[np.ndarray]] = {}
+        self._flows: dict[tuple, list[np.ndarray]] = {}
 
     def __call__(self, sde: Process, x: Images, eps: float) -> list[np.ndarray]:
-        if (sde, eps) not in self._known:
-            self._known[sde, eps] = [problems.exact_flow(sde, data, x, eps) for data in problems.DATA.values()]
-        return self._known[sde, eps]
+        if (sde, eps) not in self._flows:
+            self._flows[sde, eps] = [problems.exact_flow(sde, data, x, eps) for data in problems.DATA.values()]
+        return self._flows[sde, eps]
 
 
 def errors(row: Row, sde: Process, sizes: tuple[float, ...], truths: Truths) -> dict[str, list[float]]:
@@ -147,10 +147,10 @@ def errors(row: Row, sde: Process, sizes: tuple[float, ...], truths: Truths) -> 
     if row.against == FLOW or row.order is not None:
         exact = truths(sde, x, eps)
         options = dict(eps=eps, noise_removal=False, **row.options)
-        found = [flow_errors(sde, row.make(sde, model, size, **options), x, exact) for size in sizes]
+        pairs = [flow_errors(sde, row.make(sde, model, size, **options), x, exact) for size in sizes]
     else:
-        found = _path_errors(row, sde, sizes)
-    return {name: [pair[i] for pair in found] for i, name in enumerate(problems.DATA)}
+        pairs = _path_errors(row, sde, sizes)
+    return {name: [pair[i] for pair in pairs] for i, name in enumerate(problems.DATA)}
 
 
 CORRECTOR_STEPS = 200

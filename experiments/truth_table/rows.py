@@ -90,8 +90,8 @@ def _fast(
     grid = "uniform" if name in ("euler", "heun") else "log_snr"
 
     def make(sde: Process, model: Callable, steps: int | None = None, **options) -> Solver:
-        asked = {} if steps is None else dict(num_steps=steps, grid=grid)
-        return fast_solver(sde, model, name=name, **{**chosen, **asked, **options})
+        of_steps = {} if steps is None else dict(num_steps=steps, grid=grid)
+        return fast_solver(sde, model, name=name, **{**chosen, **of_steps, **options})
 
     return Row(label or name, make, against, order, grid, sizes, measured or {}, sdes=sdes)
 
