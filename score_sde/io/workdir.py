@@ -1,4 +1,4 @@
-"""The folder of a run, which holds all of it:
+"""The workdir, the folder that holds all of a run:
 
 config.json     the resolved config
 launch.json     overrides, versions and data of its last launch, the files of a user's own pieces and the file it was
@@ -72,9 +72,14 @@ def stored_config(workdir: Path) -> Config:
     return Config(completed(stored)).lock()
 
 
+def saved_steps(workdir: Path) -> list[int]:
+    """Steps with a checkpoint, ascending."""
+    return checkpoints.steps(Path(workdir) / "checkpoints")
+
+
 def checkpoint_steps(workdir: Path) -> list[int]:
     """Steps with a checkpoint, ascending. Raises `UsageError` if there are none."""
-    steps = checkpoints.steps(Path(workdir) / "checkpoints")
+    steps = saved_steps(workdir)
     if not steps or not read(workdir, "config.json"):
         raise UsageError(f"No checkpoint in {workdir}; train first: --mode=train with the same --config and --workdir.")
     return steps
@@ -88,7 +93,7 @@ def identity(config: Mapping[str, Any]) -> dict[str, Any]:
 
 def inherit(workdir: Path, config: Any, overrides: Collection[str]) -> None:
     """Copies the `INHERITED` values of a workdir with checkpoints into a config, except those in `overrides`."""
-    if not checkpoints.steps(Path(workdir) / "checkpoints") or not (stored := read(workdir, "config.json")):
+    if not saved_steps(workdir) or not (stored := read(workdir, "config.json")):
         return
     flat = flatten(completed(stored))
     config.update_from_flattened_dict({key: flat[key] for key in INHERITED if key in flat and key not in overrides})
@@ -103,12 +108,12 @@ def check_allowed(keys: Collection[str]) -> None:
 def check_same_run(
     workdir: Path, config: Mapping[str, Any], allowed: Collection[str] | None = None
 ) -> dict[str, tuple[Any, Any]]:
-    """The allowed changes of values from the workdir's checkpoints to the config, by key.
+    """The allowed changes between the workdir's config and this one: {key: (before, now)}.
 
     allowed: keys of `CHANGEABLE`, for a training; None for other programs. Raises `UsageError` if keys other than
     `FREE_*` and `allowed` differ.
     """
-    if not checkpoints.steps(Path(workdir) / "checkpoints"):
+    if not saved_steps(workdir):
         return {}
     stored, current = read(workdir, "config.json"), identity(config)
     if not stored:
@@ -133,13 +138,13 @@ def check_same_run(
 def check_same_data(
     workdir: Path, path: str, splits: Mapping[str, Mapping[str, Any]], allowed: Collection[str] = ()
 ) -> dict[str, tuple[Any, Any]]:
-    """The allowed changes of the data since the workdir's last launch: descriptions of changed splits, before and now.
+    """The allowed changes of the data since the workdir's last launch: {DATA: (before, now)}, {} if none.
 
     path: of the data now; data that have moved are the same if their digest is. splits: a description of each split, by
     name; only facts that were recorded then are compared. Raises `UsageError` if the workdir has checkpoints, and was
     trained on other data.
     """
-    if not checkpoints.steps(Path(workdir) / "checkpoints"):
+    if not saved_steps(workdir):
         return {}
     recorded = read(workdir, "launch.json").get("data", {})
     old_path = read(workdir, "config.json").get("data", {}).get("path", "")
@@ -164,8 +169,13 @@ def check_same_data(
             f"then, {now['images']:,} now; restore them, or train in another --workdir; or go on with these, by "
             f"--allow_change={DATA}."
         )
-    old, new = ({split: both[i] for split, both in changed.items()} for i in (0, 1))
-    return {DATA: (old, new)} if changed else {}
+    return before_and_now(DATA, changed)
+
+
+def before_and_now(kind: str, changed: Mapping[str, tuple[Any, Any]]) -> dict[str, tuple[Any, Any]]:
+    """Pairs of values by key, as one change of this kind; {} without any."""
+    before, now = ({key: both[i] for key, both in changed.items()} for i in (0, 1))
+    return {kind: (before, now)} if changed else {}
 
 
 def versions() -> dict[str, str]:

@@ -180,13 +180,7 @@ class Experiment(Trainable):
         return network
 
     def loss(
-        self,
-        params: PyTree,
-        keys: Keys,
-        x: Images,
-        cond: Cond | None = None,
-        *,
-        training: bool = False,
+        self, params: PyTree, keys: Keys, x: Images, cond: Cond | None = None, *, training: bool = False
     ) -> PerSample:
         """Denoising score matching loss of images in [0, 1], each perturbed by its own key.
 

@@ -25,7 +25,7 @@ KEPT = {"model": ("scale_by_sigma",)}  # keys of a section that are not argument
 
 
 class Kind(NamedTuple):
-    """A kind of piece. passed: arguments that the package passes, which are not in a config."""
+    """A kind of piece. passed: arguments that come from the package and not from a config."""
 
     choices: Mapping[str, Any]
     protocol: type

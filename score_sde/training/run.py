@@ -17,7 +17,7 @@ from score_sde.cond import Cond, taken
 from score_sde.config import Config
 from score_sde.errors import UsageError, tell, warn
 from score_sde.io import atomic_files, workdir
-from score_sde.io.checkpoints import Retention, steps
+from score_sde.io.checkpoints import Retention
 from score_sde.io.metrics_log import Writer
 from score_sde.randomness import Stream, sample_keys, stream
 from score_sde.runtime import sharding
@@ -90,10 +90,7 @@ def accumulated(fn: Callable[..., PyTree], parts: int) -> Callable[..., PyTree]:
 
 
 def train(
-    config: Config,
-    directory: str | Path,
-    overrides: Mapping[str, Any] | None = None,
-    allowed: Collection[str] = (),
+    config: Config, directory: str | Path, overrides: Mapping[str, Any] | None = None, allowed: Collection[str] = ()
 ) -> None:
     """Trains until `n_iters` updates are made, from the last checkpoint that can be read, if there is one.
 
@@ -125,7 +122,7 @@ def train(
         described = {"training": _described(train_set), "evaluation": _described(eval_set)}
         changed |= own_code.check_same(directory, code, allowed)
         changed |= workdir.check_same_data(directory, config.data.path, described, allowed)
-        last = max(steps(directory / "checkpoints"), default=0)
+        last = max(workdir.saved_steps(directory), default=0)
         if last < config.training.n_iters:
             _check_space(directory, experiment)
         earlier = workdir.read(directory, "launch.json")
@@ -166,36 +163,12 @@ def _fit(
     config, training = experiment.config, experiment.config.training
     shapes, entries, n = experiment.state_shapes, experiment.cond_entries, training.batch_size
     placement = sharding.fully_sharded(shapes, training.fsdp)
-    losses_of = sharding.pmap(experiment.evaluation, in_axes=(None, 0, None, 0, 0), out_axes=None)
-    chosen = ema.chosen(experiment.profiles, config.sampling.ema)
+    profile = ema.chosen(experiment.profiles, config.sampling.ema)
 
     def averaged(state: TrainState) -> PyTree:
-        return ema.average(experiment.profiles, state.ema_params, chosen)
+        return ema.average(experiment.profiles, state.ema_params, profile)
 
-    def evaluate(state: TrainState, step: int) -> float:
-        """The loss of one batch, chosen by the step."""
-        indices = data.batch_indices(len(eval_set), n, seed=config.seed, step=step)
-        (order,) = sharding.split(np.arange(n))
-        pixels, cond = data.on_devices(eval_set, indices, entries)
-        return float(losses_of(averaged(state), pixels, step, order, cond)["loss"].mean())
-
-    def compare(state: TrainState, step: int) -> None:
-        """Compares averaged and raw weights on the same images and noise; warns if the average is worse."""
-        batches: dict[str, list[averages.Arrays]] = {"raw": [], "averaged": []}
-        for first in range(0, min(len(eval_set), averages.IMAGES), n):
-            numbers = np.arange(first, first + n)
-            (order,) = sharding.split(numbers)
-            pixels, cond = data.on_devices(eval_set, numbers % len(eval_set), entries)
-            for name, params in (("raw", state.params), ("averaged", averaged(state))):
-                batches[name].append(jax.device_get(losses_of(params, pixels, step, order, cond)))
-        of_both = averages.compared(**batches)
-        try:
-            workdir.write(directory, "weights.json", {"step": step} | of_both)
-        except UsageError as error:
-            warn(f"{error} Training goes on.")
-        problem = averages.complaint(of_both, profile=chosen, updates=training.n_iters)
-        if problem and sharding.is_first():
-            warn(problem)
+    evaluate, compare = _evaluations(experiment, directory, eval_set, averaged, profile)
 
     def diverged(problem: DivergenceError) -> UsageError:
         if problem.made:
@@ -242,6 +215,45 @@ def _fit(
         config=config.to_dict(),
         profile=config.profile,
     )
+
+
+def _evaluations(
+    experiment: Experiment | Classification,
+    directory: Path,
+    source: data.Source,
+    averaged: Callable[[TrainState], PyTree],
+    profile: ema.Profile,
+) -> tuple[Callable[[TrainState, int], float], Callable[[TrainState, int], None]]:
+    """Functions of (state, step): the loss of one batch, and the comparison of averaged and raw weights at the end."""
+    config, entries, n = experiment.config, experiment.cond_entries, experiment.config.training.batch_size
+    losses_of = sharding.pmap(experiment.evaluation, in_axes=(None, 0, None, 0, 0), out_axes=None)
+
+    def evaluate(state: TrainState, step: int) -> float:
+        """The loss of one batch, chosen by the step."""
+        indices = data.batch_indices(len(source), n, seed=config.seed, step=step)
+        (order,) = sharding.split(np.arange(n))
+        pixels, cond = data.on_devices(source, indices, entries)
+        return float(losses_of(averaged(state), pixels, step, order, cond)["loss"].mean())
+
+    def compare(state: TrainState, step: int) -> None:
+        """Compares averaged and raw weights on the same images and noise; warns if the average is worse."""
+        batches: dict[str, list[averages.Arrays]] = {"raw": [], "averaged": []}
+        for first in range(0, min(len(source), averages.IMAGES), n):
+            numbers = np.arange(first, first + n)
+            (order,) = sharding.split(numbers)
+            pixels, cond = data.on_devices(source, numbers % len(source), entries)
+            for name, params in (("raw", state.params), ("averaged", averaged(state))):
+                batches[name].append(jax.device_get(losses_of(params, pixels, step, order, cond)))
+        of_both = averages.compared(**batches)
+        try:
+            workdir.write(directory, "weights.json", {"step": step} | of_both)
+        except UsageError as error:
+            warn(f"{error} Training goes on.")
+        problem = averages.complaint(of_both, profile=profile, updates=config.training.n_iters)
+        if problem and sharding.is_first():
+            warn(problem)
+
+    return evaluate, compare
 
 
 def _check_space(directory: Path, experiment: Experiment | Classification) -> None:
@@ -337,7 +349,7 @@ def _keep_batch(directory: Path, step: int, indices: np.ndarray) -> str:
 
 
 def _divergence(reason: str, step: int, directory: Path, batch: str = "", *, skipping: bool = True) -> UsageError:
-    saved = steps(directory / "checkpoints")
+    saved = workdir.saved_steps(directory)
     last = f"the last good checkpoint is of step {saved[-1]}" if saved else "there is no checkpoint yet"
     skip = "" if skipping else ", or go on with training.nonfinite=skip"
     return UsageError(

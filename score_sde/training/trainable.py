@@ -1,4 +1,4 @@
-"""Trainables: what score networks and classifiers share, made from a config: SDE, network, optimizer and images."""
+"""Trainables: the parts that scores and classifiers share, made from a config: SDE, network, optimizer, images."""
 
 import abc
 import copy
@@ -26,7 +26,7 @@ from score_sde.training.state import TrainState, adam, initial_state
 
 
 class Trainable(abc.ABC):
-    """Base class of what the training loop trains. evaluated: names of the arrays that `evaluation` returns."""
+    """Base class of experiments that the training loop trains. evaluated: names of the arrays of `evaluation`."""
 
     evaluated: tuple[str, ...] = ("loss",)
     is_frozen = False  # whether `sde` has the numbers of its parameters
@@ -129,13 +129,7 @@ class Trainable(abc.ABC):
 
     @abc.abstractmethod
     def loss(
-        self,
-        params: PyTree,
-        keys: Keys,
-        x: Images,
-        cond: Cond | None = None,
-        *,
-        training: bool = False,
+        self, params: PyTree, keys: Keys, x: Images, cond: Cond | None = None, *, training: bool = False
     ) -> PerSample:
         """The loss of images in [0, 1], each perturbed by its own key.
 
@@ -147,7 +141,7 @@ class Trainable(abc.ABC):
     ) -> dict[str, PerSample]:
         """The "loss" of each image, without flips and dropout, and the other arrays of `_evaluation`.
 
-        number: counts passes over the images. indices: of the images, one for each.
+        number: of the pass over the images. indices: number of each image.
         """
         keys = sample_keys(stream(stream(jax.random.key(self.config.seed), Stream.EVAL), number), indices)
         return self._evaluation(params, keys, self._dequantize(keys, images.to_unit(pixels)), cond)
@@ -167,14 +161,15 @@ class Trainable(abc.ABC):
         return self.objective.draw(keys, x0.shape[1:])
 
     def augment(self, keys: Keys, x: Images) -> Images:
-        """Images in [0, 1] as training sees them: flipped and dequantised, if the config says so."""
+        """Images in [0, 1] as training takes them: flipped and dequantised, if the config says so."""
         if self.config.data.random_flip:
             x = images.random_flip(stream(keys, Stream.FLIP), x)
         return self._dequantize(keys, x)
 
     def _dequantize(self, keys: Keys, x: Images) -> Images:
-        dequantizes = self.config.data.uniform_dequantization
-        return images.dequantize(stream(keys, Stream.DEQUANTIZE), x) if dequantizes else x
+        if not self.config.data.uniform_dequantization:
+            return x
+        return images.dequantize(stream(keys, Stream.DEQUANTIZE), x)
 
 
 def _network(config: Config, choices: dict[str, Any], process: Process) -> Any:
