@@ -6,7 +6,7 @@ NEXT := .venv-next/bin
 WORKERS := -n 2 --dist loadfile --no-loadscope-reorder
 
 # Each use of JAX, Flax and Orbax once: all networks traced, and computing; updates, runs and checkpoints; each sampler;
-# likelihoods; conditions; dequantisation; features; eight devices; traces, and what a compiled program says of itself.
+# likelihoods; conditions; dequantization; features; eight devices; traces, and what a compiled program says of itself.
 NEXT_TESTS := $(addprefix tests/, \
   test_layout.py::test_every_module_can_be_imported test_checkpoints.py test_state.py test_inception.py \
   test_configs.py::test_an_update_the_sampler_and_the_evaluation_of_a_config_can_be_traced \
@@ -17,7 +17,7 @@ NEXT_TESTS := $(addprefix tests/, \
   test_flow.py::test_every_sampler_runs_from_time_one[cosine-unipc_2] \
   test_cond.py::test_a_null_condition_is_the_unconditional_network_to_the_last_bit \
   test_likelihood_bound.py::test_the_exact_score_makes_the_bound_an_equality \
-  test_dequantization.py::test_training_variational_dequantisation_lowers_bits_per_dim \
+  test_dequantization.py::test_training_variational_dequantization_lowers_bits_per_dim \
   test_conditional.py::test_known_pixels_of_a_network_are_exact_and_grey_values_stay \
   test_conditional.py::test_particles_are_drawn_by_the_predictor_alone \
   test_parallel.py::test_an_update_equals_that_of_jax_pmap_on_eight_devices \

@@ -5,24 +5,25 @@ from collections.abc import Callable
 import numpy as np
 from jaxtyping import Array, Float, Int, Key, PyTree, Shaped, UInt8
 
-Images = Float[Array, "b h w c"]  # model range, see images.Scaling
+UnitImages = Float[Array, "b h w c"]  # data in [0, 1]: what users give and get
+ModelImages = Float[Array, "b h w c"]  # model range, see images.Scaling: x, x0, eps, scores, and what networks take
 Pixels = UInt8[Array, "b h w c"] | UInt8[np.ndarray, "b h w c"]  # 0..255, as stored and as written
 FeatureMaps = Float[Array, "b _ _ _"]  # inside a network, where sizes change
 Times = Float[Array, " b"]  # in (0, 1]
 PerSample = Float[Array, " b"]
 Labels = Int[Array, " b"]  # classes 0, 1, ...
 Keys = Key[Array, " b"]  # one typed PRNG key per sample
-ScoreFn = Callable[[Images, Times], Images]
+ScoreFn = Callable[[ModelImages, Times], ModelImages]
 
 __all__ = [
     "Array",
     "FeatureMaps",
     "Float",
-    "Images",
     "Int",
     "Key",
     "Keys",
     "Labels",
+    "ModelImages",
     "PerSample",
     "Pixels",
     "PyTree",
@@ -30,4 +31,11 @@ __all__ = [
     "Shaped",
     "Times",
     "UInt8",
+    "UnitImages",
 ]
+
+
+def __getattr__(name):
+    if name == "Images":
+        raise ImportError("score_sde.array_types.Images is now UnitImages, in [0, 1], and ModelImages, in model range.")
+    raise AttributeError(f"module 'score_sde.array_types' has no attribute '{name}'")

@@ -58,8 +58,8 @@ Entries = Mapping[str, Entry]
 
 def names(entries: Iterable[str]) -> list[str]:
     """The entries that can be null: all but masks, and `null` itself."""
-    known = list(entries)
-    return [name for name in known if name != NULL and not (name.endswith(MASK) and name[: -len(MASK)] in known)]
+    listed = list(entries)
+    return [name for name in listed if name != NULL and not (name.endswith(MASK) and name[: -len(MASK)] in listed)]
 
 
 def blank(entries: Entries, n: int) -> Cond:
@@ -95,11 +95,11 @@ def dropped(cond: Cond, keys: Keys, rate: float, each: Sequence[str] = ()) -> Co
     return cond | {NULL: null}
 
 
-def taken(cond: Cond | None, entries: Entries) -> Cond | None:
+def restricted(cond: Cond | None, entries: Entries) -> Cond | None:
     """The part of a condition that a network with these entries takes, in their types; None if that is nothing."""
-    found = {name: array.astype(entries[name].dtype) for name, array in (cond or {}).items() if name in entries}
-    null = {name: rows for name, rows in (cond or {}).get(NULL, {}).items() if name in found}
-    return (found | ({NULL: null} if null else {})) or None
+    arrays = {name: array.astype(entries[name].dtype) for name, array in (cond or {}).items() if name in entries}
+    null = {name: rows for name, rows in (cond or {}).get(NULL, {}).items() if name in arrays}
+    return (arrays | ({NULL: null} if null else {})) or None
 
 
 def fitted(cond: Cond | None, entries: Entries, n: int) -> Cond | None:
@@ -111,7 +111,7 @@ def fitted(cond: Cond | None, entries: Entries, n: int) -> Cond | None:
         null = {name: jnp.asarray(rows) for name, rows in cond.get(NULL, {}).items()}
         cond = {name: null if name == NULL else jnp.asarray(array) for name, array in cond.items()}
     check_cond(cond, entries, n)
-    return taken(cond, entries)
+    return restricted(cond, entries)
 
 
 def with_labels(cond: Cond | None, labels: Array | np.ndarray | None) -> Cond | None:
@@ -119,7 +119,7 @@ def with_labels(cond: Cond | None, labels: Array | np.ndarray | None) -> Cond | 
     if labels is None:
         return cond
     if cond is not None and "labels" in cond:
-        raise UsageError("Classes are cond['labels']; give one of the two.")
+        raise UsageError("The labels are cond['labels'] as well; give one of the two.")
     return (cond or {}) | {"labels": jnp.asarray(labels)}
 
 
@@ -140,7 +140,9 @@ def check_names(cond: Cond | None, entries: Entries) -> None:
                 )
             raise UsageError(f"This network takes no condition entry '{name}'{nearest(name, entries)}{advice}.")
         if name + MASK in entries and name + MASK not in cond:
-            raise UsageError(f"The condition has {name} and no {name}{MASK}; give a mask, of True where all is there.")
+            raise UsageError(
+                f"The condition has {name} and no {name}{MASK}; give a mask, all True if nothing is padding."
+            )
 
 
 def check_cond(cond: Cond | None, entries: Entries, n: int) -> None:
@@ -157,13 +159,13 @@ def check_cond(cond: Cond | None, entries: Entries, n: int) -> None:
 
 
 def _check_array(name: str, array: Any, entry: Entry, n: int) -> None:
-    wanted = (n, *entry.shape)
-    fits = len(array.shape) == len(wanted) and all(b in (None, a) for a, b in zip(array.shape, wanted, strict=True))
+    shape = (n, *entry.shape)
+    fits = len(array.shape) == len(shape) and all(b in (None, a) for a, b in zip(array.shape, shape, strict=True))
     kind = next(kind for kind in (jnp.bool_, jnp.integer, jnp.inexact) if jnp.issubdtype(entry.dtype, kind))
     if not (fits and jnp.issubdtype(array.dtype, kind)):
-        sizes = ", ".join("any" if size is None else str(size) for size in wanted)
+        sizes = ", ".join("any" if size is None else str(size) for size in shape)
         raise UsageError(
-            f"cond['{name}'] must be {np.dtype(entry.dtype)} of shape ({sizes}{',' * (len(wanted) == 1)}), one row for "
+            f"cond['{name}'] must be {np.dtype(entry.dtype)} of shape ({sizes}{',' * (len(shape) == 1)}), one row for "
             f"each image, and is {array.dtype} of shape {tuple(array.shape)}."
         )
 

@@ -143,10 +143,10 @@ def parse(text: str) -> Profile:
     cls = PROFILES[one_of("profile of an average (ema.profiles)", kind, PROFILES)]
     try:
         profile = cls(*(float(number) for number in numbers.split(",")))
-        known = profile.check()
+        valid = profile.check()
     except (TypeError, ValueError):  # too many numbers, or none
-        known = False
-    if not known:
+        valid = False
+    if not valid:
         raise UsageError(f"The average '{text}' cannot be read; write {kind}:{cls.form}.")
     return profile
 

@@ -4,9 +4,10 @@ A message is a sentence that says what to do.
 """
 
 import difflib
+import functools
 import os
 import sys
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 
 
 class UsageError(ValueError):
@@ -33,15 +34,35 @@ def _say(message: str) -> None:
     print(f"{line_up}score_sde: {message}", file=sys.stderr, flush=True)
 
 
-def one_of(what: str, name: str, choices: Iterable[str]) -> str:
+def one_of(kind: str, name: str, choices: Iterable[str]) -> str:
     """The `name`, if it is among `choices`; otherwise raises `UsageError` naming the nearest."""
     choices = list(choices)
     if name in choices:
         return name
-    raise UsageError(f"Unknown {what} '{name}'{nearest(name, choices)}; choose from: {', '.join(choices)}.")
+    raise UsageError(f"Unknown {kind} '{name}'{nearest(name, choices)}; choose from: {', '.join(choices)}.")
 
 
 def nearest(name: str, choices: Iterable[str]) -> str:
     """The hint ` (did you mean ...?)`; "" when no choice is close to `name`."""
     matches = difflib.get_close_matches(name, list(choices), n=1, cutoff=0.5)
     return f" (did you mean '{matches[0]}'?)" if matches else ""
+
+
+def renamed(old: str, new: str) -> Callable[[Callable], Callable]:
+    """Decorator: a keyword of the release before raises `UsageError` with its new name."""
+
+    def decorate(function: Callable) -> Callable:
+        @functools.wraps(function)
+        def call(*arguments, **options):
+            if old in options:
+                raise UsageError(renaming(function.__name__, old, new))
+            return function(*arguments, **options)
+
+        return call
+
+    return decorate
+
+
+def renaming(function: str, old: str, new: str) -> str:
+    """The sentence on a renamed keyword of a function."""
+    return f"The keyword {old} is now {new}; call {function}({new}=...)."

@@ -1,4 +1,4 @@
-"""Pixels and model range: conversions, flips, dequantisation, and pictures as PNG."""
+"""Pixels and model range: conversions, flips, dequantization, and pictures as PNG."""
 
 import math
 from collections.abc import Sequence
@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
-from score_sde.array_types import Array, Images, Keys, Pixels
+from score_sde.array_types import Array, Keys, ModelImages, Pixels, UnitImages
 from score_sde.randomness import expand, uniform
 
 
@@ -20,10 +20,10 @@ class Scaling(NamedTuple):
     scale: float
     shift: float
 
-    def to_model(self, x: Images) -> Images:
+    def to_model(self, x: UnitImages) -> ModelImages:
         return self.scale * x + self.shift
 
-    def to_unit(self, x: Images) -> Images:
+    def to_unit(self, x: ModelImages) -> UnitImages:
         return (x - self.shift) / self.scale
 
     @property
@@ -36,17 +36,17 @@ CENTERED = Scaling(2.0, -1.0)  # [-1, 1]
 UNIT = Scaling(1.0, 0.0)  # [0, 1]
 
 
-def to_unit(pixels: Pixels) -> Images:
+def to_unit(pixels: Pixels) -> UnitImages:
     """Pixels 0..255 as numbers in [0, 1]."""
     return pixels.astype(jnp.float32) / 255
 
 
-def random_flip(keys: Keys, x: Images) -> Images:
+def random_flip(keys: Keys, x: UnitImages) -> UnitImages:
     """Mirrors each image left to right with probability 1/2."""
     return jnp.where(expand(uniform(keys) < 0.5, x), x[:, :, ::-1], x)
 
 
-def dequantize(keys: Keys, x: Images) -> Images:
+def dequantize(keys: Keys, x: UnitImages) -> UnitImages:
     """(u + 255 x) / 256 with u ~ U[0, 1): spreads each of the 256 levels over its cell. x in [0, 1]."""
     return (uniform(keys, x.shape[1:]) + 255 * x) / 256
 

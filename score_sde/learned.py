@@ -109,8 +109,8 @@ class Learned(Process):
         rate = xp.exp(xp.asarray(logs, like.dtype))
         parts = (rate[1:] + rate[:-1]) / 2
         total = xp.sum(parts)
-        made = xp.cumsum(parts / total)
-        return rate * (self.pieces / total), xp.concatenate([xp.zeros_like(made[:1]), made])
+        covered = xp.cumsum(parts / total)
+        return rate * (self.pieces / total), xp.concatenate([xp.zeros_like(covered[:1]), covered])
 
 
 def with_gradient_of_squares(loss: Callable[[PyTree], PerSample], params: dict[str, PyTree]) -> PerSample:

@@ -23,7 +23,7 @@ from collections.abc import Mapping
 import jax
 import jax.numpy as jnp
 
-from score_sde.array_types import Array, Images, Key, Keys, PerSample, PyTree, Times
+from score_sde.array_types import Array, Key, Keys, ModelImages, PerSample, PyTree, Times
 from score_sde.parameterization import Network, Parameterization
 from score_sde.process import Model, Process, before_noise
 from score_sde.randomness import Stream, expand, normal, stream
@@ -67,7 +67,7 @@ class Objective:
         """The process whose alpha and sigma are used in training: the process itself, or the levels of its chain."""
         return self.times.levels(self.process)
 
-    def draw(self, keys: Keys, shape: tuple[int, ...]) -> tuple[Times, Images]:
+    def draw(self, keys: Keys, shape: tuple[int, ...]) -> tuple[Times, ModelImages]:
         """A time and standard normal noise for each key.
 
         keys: one for each image. shape: of one image, (h, w, c).
@@ -75,7 +75,7 @@ class Objective:
         t = before_noise(self.levels, self.times.sample(self.process, stream(keys, Stream.TIME)))
         return t, normal(stream(keys, Stream.NOISE), shape)
 
-    def perturb(self, x0: Images, t: Times, eps: Images) -> Images:
+    def perturb(self, x0: ModelImages, t: Times, eps: ModelImages) -> ModelImages:
         """Perturbed images x_t = alpha x_0 + sigma eps."""
         levels = self.levels
         return expand(levels.alpha(t), x0) * x0 + expand(levels.sigma(t), eps) * eps
@@ -87,7 +87,7 @@ class Objective:
         """
         return self.parameterization.model(network, self.process, centered=centered)
 
-    def loss(self, output: Images, x0: Images, t: Times, eps: Images) -> PerSample:
+    def loss(self, output: ModelImages, x0: ModelImages, t: Times, eps: ModelImages) -> PerSample:
         """The loss of each image, eq. (1), of shape (b,).
 
         output: the network's output at x_t = `perturb(x0, t, eps)` and t; x0, eps: images; t: (b,).

@@ -8,18 +8,19 @@ Under every affine SDE, with x_t = m x_0 + s z (m the mean scale and s the std a
 
 so score, log-density and posterior mean E[x_0 | x_t] are closed forms. An oracle takes the place of a trained network,
 to measure a sampler or a likelihood against the truth, or to run a pipeline whose optimum is known. The posterior of a
-Gaussian given a linear observation y = A x_0 + n is a Gaussian, that of a mixture of them a mixture (`given`).
+Gaussian given a linear observation y = A x_0 + n is a Gaussian, that of a mixture of them a mixture (`posterior`).
 """
 
 import abc
 import math
 from collections.abc import Sequence
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from score_sde.array_types import Array, Float, Images, Keys, PerSample, ScoreFn, Times
+from score_sde.array_types import Array, Float, Keys, ModelImages, PerSample, ScoreFn, Times
 from score_sde.errors import UsageError
 from score_sde.process import LEAST_TIME, Model, Prediction, Process
 from score_sde.randomness import expand, normal, stream, uniform
@@ -46,25 +47,25 @@ class Oracle(abc.ABC):
     shape: tuple[int, int, int]
 
     @abc.abstractmethod
-    def sample(self, keys: Keys) -> Images:
+    def sample(self, keys: Keys) -> ModelImages:
         """Samples x_0 of the data, one for each key."""
 
     @abc.abstractmethod
-    def score(self, sde: Process, x: Images, t: Times) -> Images:
+    def score(self, sde: Process, x: ModelImages, t: Times) -> ModelImages:
         """The gradient of log p_t at x."""
 
     @abc.abstractmethod
-    def log_density(self, sde: Process, x: Images, t: Times) -> PerSample:
+    def log_density(self, sde: Process, x: ModelImages, t: Times) -> PerSample:
         """Log-density log p_t at x, in nats."""
 
     @abc.abstractmethod
-    def posterior_mean(self, sde: Process, x: Images, t: Times) -> Images:
+    def posterior_mean(self, sde: Process, x: ModelImages, t: Times) -> ModelImages:
         """Posterior mean E[x_0 | x_t = x]."""
 
     def model(self, sde: Process) -> Model:
         """The exact model (x, t) -> `Prediction`, as samplers and likelihoods take it."""
 
-        def predict(x: Images, t: Times) -> Prediction:
+        def predict(x: ModelImages, t: Times) -> Prediction:
             return Prediction(self.posterior_mean(sde, x, t), -expand(sde.sigma(t), x) * self.score(sde, x, t))
 
         return predict
@@ -73,10 +74,14 @@ class Oracle(abc.ABC):
         """The exact score as a function (x, t) -> images."""
         return lambda x, t: self.score(sde, x, t)
 
-    def perturbed_sample(self, sde: Process, keys: Keys, t: Times) -> Images:
+    def perturbed_sample(self, sde: Process, keys: Keys, t: Times) -> ModelImages:
         """Samples x_t of p_t, one for each key."""
         x0 = self.sample(stream(keys, 0))
         return expand(sde.alpha(t), x0) * x0 + expand(sde.sigma(t), x0) * normal(stream(keys, 1), self.shape)
+
+    def __getattr__(self, name: str) -> Any:
+        own = type(self).__name__
+        raise AttributeError(f"{own}.given is now {own}.posterior." if name == "given" else f"{own} has no {name!r}.")
 
 
 class Gaussian(Oracle):
@@ -114,19 +119,19 @@ class Gaussian(Oracle):
             raise UsageError(f"The covariance has eigenvalue {variances.min():g}; none may be negative, nor all zero.")
         self.variances, self.axes = np.maximum(variances, 0.0), axes
 
-    def sample(self, keys: Keys) -> Images:
+    def sample(self, keys: Keys) -> ModelImages:
         z = normal(keys, (self.mean.size,))
         return self._back(jnp.sqrt(_like(z, self.variances)) * z) + _like(z, self.mean)
 
-    def score(self, sde: Process, x: Images, t: Times) -> Images:
+    def score(self, sde: Process, x: ModelImages, t: Times) -> ModelImages:
         y, _, variances = self._along_axes(sde, x, t)
         return self._back(-y / variances)
 
-    def log_density(self, sde: Process, x: Images, t: Times) -> PerSample:
+    def log_density(self, sde: Process, x: ModelImages, t: Times) -> PerSample:
         y, _, variances = self._along_axes(sde, x, t)
         return -0.5 * jnp.sum(jnp.square(y) / variances + jnp.log(2 * math.pi * variances), axis=1)
 
-    def posterior_mean(self, sde: Process, x: Images, t: Times) -> Images:
+    def posterior_mean(self, sde: Process, x: ModelImages, t: Times) -> ModelImages:
         y, scale, variances = self._along_axes(sde, x, t)
         return self._back(scale * _like(x, self.variances) / variances * y) + _like(x, self.mean)
 
@@ -135,15 +140,16 @@ class Gaussian(Oracle):
         """The covariance matrix (D, D), in float64."""
         return np.diag(self.variances) if self.axes is None else (self.axes * self.variances) @ self.axes.T
 
-    def given(self, matrix: np.ndarray, y: np.ndarray, noise: float) -> "Gaussian":
+    def posterior(self, matrix: np.ndarray, y: np.ndarray, noise: float) -> "Gaussian":
         """The posterior of x_0, given that `matrix` (m, D) x_0 + noise n is y (m,), with n ~ N(0, I) and noise >= 0."""
         gain, innovation, _ = self._observed(matrix, y, noise)
-        rest = np.eye(self.mean.size) - gain @ matrix
-        covariance = rest @ self.covariance @ rest.T + noise**2 * gain @ gain.T  # symmetric, whatever is rounded
+        unexplained = np.eye(self.mean.size) - gain @ matrix
+        # Joseph's form, which is symmetric whatever is rounded.
+        covariance = unexplained @ self.covariance @ unexplained.T + noise**2 * gain @ gain.T
         return Gaussian(self.mean + (gain @ innovation).reshape(self.shape), covariance)
 
     def log_evidence(self, matrix: np.ndarray, y: np.ndarray, noise: float) -> float:
-        """log p(y) of the observation that `given` takes, in nats; without noise, of its linearly independent part."""
+        """log p(y) of the observation of `posterior`, in nats; without noise, of its linearly independent part."""
         _, innovation, spread = self._observed(matrix, y, noise)
         values, vectors = np.linalg.eigh(spread)
         kept = values > 1e-10 * values.max()
@@ -157,13 +163,13 @@ class Gaussian(Oracle):
         gain = covariance @ matrix.T @ np.linalg.pinv(spread, rcond=1e-10, hermitian=True)
         return gain, y - matrix @ self.mean.ravel(), spread
 
-    def flow(self, sde: Process, x: Images, t0: Times, t1: Times) -> Images:
+    def flow(self, sde: Process, x: ModelImages, t0: Times, t1: Times) -> ModelImages:
         """Exact solution at t1 of the probability-flow ODE that passes through x at t0."""
         y, _, before = self._along_axes(sde, x, t0)
         _, scale, after = self._along_axes(sde, x, t1)
         return self._back(jnp.sqrt(after / before) * y) + expand(scale[:, 0], x) * _like(x, self.mean)
 
-    def bits_per_dim(self, sde: Process, x: Images, eps: float = LEAST_TIME) -> PerSample:
+    def bits_per_dim(self, sde: Process, x: ModelImages, eps: float = LEAST_TIME) -> PerSample:
         """Bits/dim of images x in model range under the probability-flow model with this exact score, at the time eps.
 
         They differ from -log2 p_eps / D because the model starts from the process's prior at t = 1 instead of p_1.
@@ -174,14 +180,14 @@ class Gaussian(Oracle):
         log_det = 0.5 * jnp.sum(jnp.log(after / before), axis=1)
         return -(sde.prior_logp(self.flow(sde, x, t0, t1)) + log_det) / (math.log(2) * self.mean.size)
 
-    def _along_axes(self, sde: Process, x: Images, t: Times) -> tuple[Array, Array, Array]:
+    def _along_axes(self, sde: Process, x: ModelImages, t: Times) -> tuple[Array, Array, Array]:
         """x - m mu along the principal axes (b, D), the scale m (b, 1), and the variances of p_t (b, D)."""
         scale, std = sde.alpha(t)[:, None], sde.sigma(t)[:, None]
         y = (x - expand(scale[:, 0], x) * _like(x, self.mean)).reshape(len(x), -1)
         y = y if self.axes is None else jnp.matmul(y, _like(x, self.axes), precision=HIGHEST)
         return y, scale, jnp.square(scale) * _like(x, self.variances) + jnp.square(std)
 
-    def _back(self, y: Float[Array, "b d"]) -> Images:
+    def _back(self, y: Float[Array, "b d"]) -> ModelImages:
         y = y if self.axes is None else jnp.matmul(y, _like(y, self.axes.T), precision=HIGHEST)
         return y.reshape(-1, *self.shape)
 
@@ -201,36 +207,36 @@ class Mixture(Oracle):
         self.weights, self.components = weights / weights.sum(), tuple(components)
         self.shape = components[0].shape
 
-    def sample(self, keys: Keys) -> Images:
+    def sample(self, keys: Keys) -> ModelImages:
         u = uniform(stream(keys, 0))
         chosen = jnp.searchsorted(_like(u, np.cumsum(self.weights)[:-1]), u)
         samples = jnp.stack([component.sample(stream(keys, 1)) for component in self.components])
         return samples[chosen, jnp.arange(len(keys))]
 
-    def score(self, sde: Process, x: Images, t: Times) -> Images:
+    def score(self, sde: Process, x: ModelImages, t: Times) -> ModelImages:
         return self._average(sde, x, t, [component.score(sde, x, t) for component in self.components])
 
-    def log_density(self, sde: Process, x: Images, t: Times) -> PerSample:
+    def log_density(self, sde: Process, x: ModelImages, t: Times) -> PerSample:
         return jax.nn.logsumexp(self.log_joint(sde, x, t), axis=0)
 
-    def posterior_mean(self, sde: Process, x: Images, t: Times) -> Images:
+    def posterior_mean(self, sde: Process, x: ModelImages, t: Times) -> ModelImages:
         return self._average(sde, x, t, [component.posterior_mean(sde, x, t) for component in self.components])
 
-    def given(self, matrix: np.ndarray, y: np.ndarray, noise: float) -> "Mixture":
+    def posterior(self, matrix: np.ndarray, y: np.ndarray, noise: float) -> "Mixture":
         """The posterior of a mixture of Gaussians; the evidence of each component reweights it.
 
-        See `Gaussian.given`.
+        See `Gaussian.posterior`.
         """
         evidence = np.array([component.log_evidence(matrix, y, noise) for component in self.components])
         weights = np.maximum(self.weights * np.exp(evidence - evidence.max()), 1e-300)
-        return Mixture(weights, [component.given(matrix, y, noise) for component in self.components])
+        return Mixture(weights, [component.posterior(matrix, y, noise) for component in self.components])
 
-    def log_joint(self, sde: Process, x: Images, t: Times) -> Float[Array, "k b"]:
+    def log_joint(self, sde: Process, x: ModelImages, t: Times) -> Float[Array, "k b"]:
         """Joint log-density of component and x, log p_t(component, x), in nats."""
         densities = [component.log_density(sde, x, t) for component in self.components]
         return jnp.stack(densities) + jnp.log(_like(x, self.weights))[:, None]
 
-    def _average(self, sde: Process, x: Images, t: Times, values: list[Images]) -> Images:
+    def _average(self, sde: Process, x: ModelImages, t: Times, values: list[ModelImages]) -> ModelImages:
         """Mean of values over the components, weighted by their probabilities given x."""
         weights = jax.nn.softmax(self.log_joint(sde, x, t), axis=0)
         return jnp.einsum("kb,kb...->b...", weights, jnp.stack(values), precision=HIGHEST)
@@ -251,24 +257,24 @@ class Empirical(Oracle):
             )
         self.shape = self.data.shape[1:]
 
-    def sample(self, keys: Keys) -> Images:
+    def sample(self, keys: Keys) -> ModelImages:
         n = len(self.data)
         u = uniform(keys)
         return _like(u, self.data)[jnp.minimum((u * n).astype(jnp.int32), n - 1)]
 
-    def score(self, sde: Process, x: Images, t: Times) -> Images:
+    def score(self, sde: Process, x: ModelImages, t: Times) -> ModelImages:
         scale, std = expand(sde.alpha(t), x), expand(sde.sigma(t), x)
         return (scale * self.posterior_mean(sde, x, t) - x) / jnp.square(std)
 
-    def log_density(self, sde: Process, x: Images, t: Times) -> PerSample:
+    def log_density(self, sde: Process, x: ModelImages, t: Times) -> PerSample:
         normaliser = math.log(len(self.data)) + x[0].size * (jnp.log(sde.sigma(t)) + 0.5 * math.log(2 * math.pi))
         return jax.nn.logsumexp(self._exponents(sde, x, t), axis=1) - normaliser
 
-    def posterior_mean(self, sde: Process, x: Images, t: Times) -> Images:
+    def posterior_mean(self, sde: Process, x: ModelImages, t: Times) -> ModelImages:
         weights = jax.nn.softmax(self._exponents(sde, x, t), axis=1)
         return jnp.tensordot(weights, _like(x, self.data), 1, precision=HIGHEST)
 
-    def _exponents(self, sde: Process, x: Images, t: Times) -> Float[Array, "b n"]:
+    def _exponents(self, sde: Process, x: ModelImages, t: Times) -> Float[Array, "b n"]:
         """Exponents -|x - m x_i|^2 / (2 s^2), from differences, because expanded squares would cancel in float32."""
 
         def distances(x: Float[Array, "h w c"], scale: Float[Array, ""]) -> Float[Array, " n"]:

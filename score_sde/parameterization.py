@@ -34,12 +34,12 @@ from collections.abc import Callable
 
 import jax.numpy as jnp
 
-from score_sde.array_types import Array, Images, PerSample, Times
+from score_sde.array_types import Array, ModelImages, PerSample, Times
 from score_sde.errors import UsageError, one_of
 from score_sde.process import Model, Prediction, Process, before_noise, check_scalar
 from score_sde.randomness import expand
 
-Network = Callable[[Images, PerSample], Images]  # (image, noise_cond) -> F
+Network = Callable[[ModelImages, PerSample], ModelImages]  # (image, noise_cond) -> F
 
 
 @dataclasses.dataclass(frozen=True)
@@ -56,11 +56,11 @@ class Parameterization(abc.ABC):
         one_of("parameterization.noise_cond", self.noise_cond, NOISE_CONDS)
 
     @abc.abstractmethod
-    def target(self, process: Process, x0: Images, eps: Images, t: Times) -> Images:
+    def target(self, process: Process, x0: ModelImages, eps: ModelImages, t: Times) -> ModelImages:
         """The right output of the network for these x_0 and eps, eq. (1)."""
 
     @abc.abstractmethod
-    def predict(self, process: Process, x: Images, output: Images, t: Times) -> Prediction:
+    def predict(self, process: Process, x: ModelImages, output: ModelImages, t: Times) -> Prediction:
         """The prediction that an output of the network at x implies, eq. (2)."""
 
     @abc.abstractmethod
@@ -96,13 +96,13 @@ class Parameterization(abc.ABC):
         """
         outputs = self.outputs(network, process, centered=centered)
 
-        def model(x: Images, t: Times) -> Prediction:
+        def model(x: ModelImages, t: Times) -> Prediction:
             t = self._read_at(process, t)
             return self.predict(process, x, outputs(x, t), t)
 
         return model
 
-    def _input(self, process: Process, x: Images, t: Times, centered: bool) -> Images:
+    def _input(self, process: Process, x: ModelImages, t: Times, centered: bool) -> ModelImages:
         return x if centered else 2.0 * x - 1.0
 
     def _read_at(self, process: Process, t: Times) -> Times:
@@ -119,7 +119,7 @@ class OfNoise(Parameterization):
     def _read_at(self, process: Process, t: Times) -> Times:
         return before_noise(process, t)
 
-    def _prediction(self, process: Process, x: Images, eps: Images, t: Times) -> Prediction:
+    def _prediction(self, process: Process, x: ModelImages, eps: ModelImages, t: Times) -> Prediction:
         alpha, sigma = _scales(process, x, t)
         return Prediction((x - sigma * eps) / alpha, eps)
 
@@ -128,10 +128,10 @@ class OfNoise(Parameterization):
 class Noise(OfNoise):
     """Noise prediction, F = eps (Ho et al., 2020): the paper's VP and sub-VP networks."""
 
-    def target(self, process: Process, x0: Images, eps: Images, t: Times) -> Images:
+    def target(self, process: Process, x0: ModelImages, eps: ModelImages, t: Times) -> ModelImages:
         return eps
 
-    def predict(self, process: Process, x: Images, output: Images, t: Times) -> Prediction:
+    def predict(self, process: Process, x: ModelImages, output: ModelImages, t: Times) -> Prediction:
         return self._prediction(process, x, output, t)
 
     def noise_error(self, process: Process, t: Times) -> PerSample:
@@ -144,10 +144,10 @@ class ScaledScore(OfNoise):
 
     noise_cond: str = "sigma"
 
-    def target(self, process: Process, x0: Images, eps: Images, t: Times) -> Images:
+    def target(self, process: Process, x0: ModelImages, eps: ModelImages, t: Times) -> ModelImages:
         return -eps
 
-    def predict(self, process: Process, x: Images, output: Images, t: Times) -> Prediction:
+    def predict(self, process: Process, x: ModelImages, output: ModelImages, t: Times) -> Prediction:
         return self._prediction(process, x, -output, t)
 
     def noise_error(self, process: Process, t: Times) -> PerSample:
@@ -160,10 +160,10 @@ class Score(OfNoise):
 
     noise_cond: str = "sigma"
 
-    def target(self, process: Process, x0: Images, eps: Images, t: Times) -> Images:
+    def target(self, process: Process, x0: ModelImages, eps: ModelImages, t: Times) -> ModelImages:
         return -eps / expand(process.sigma(t), eps)
 
-    def predict(self, process: Process, x: Images, output: Images, t: Times) -> Prediction:
+    def predict(self, process: Process, x: ModelImages, output: ModelImages, t: Times) -> Prediction:
         return self._prediction(process, x, -expand(process.sigma(t), x) * output, t)
 
     def noise_error(self, process: Process, t: Times) -> PerSample:
@@ -174,10 +174,10 @@ class Score(OfNoise):
 class X0(Parameterization):
     """Data prediction, F = x_0: networks that return the posterior mean of the data."""
 
-    def target(self, process: Process, x0: Images, eps: Images, t: Times) -> Images:
+    def target(self, process: Process, x0: ModelImages, eps: ModelImages, t: Times) -> ModelImages:
         return x0
 
-    def predict(self, process: Process, x: Images, output: Images, t: Times) -> Prediction:
+    def predict(self, process: Process, x: ModelImages, output: ModelImages, t: Times) -> Prediction:
         alpha, sigma = _scales(process, x, t)
         return Prediction(output, (x - alpha * output) / sigma)
 
@@ -189,11 +189,11 @@ class X0(Parameterization):
 class V(Parameterization):
     """v-prediction, F = alpha eps - sigma x_0 (Salimans and Ho, 2022)."""
 
-    def target(self, process: Process, x0: Images, eps: Images, t: Times) -> Images:
+    def target(self, process: Process, x0: ModelImages, eps: ModelImages, t: Times) -> ModelImages:
         alpha, sigma = _scales(process, eps, t)
         return alpha * eps - sigma * x0
 
-    def predict(self, process: Process, x: Images, output: Images, t: Times) -> Prediction:
+    def predict(self, process: Process, x: ModelImages, output: ModelImages, t: Times) -> Prediction:
         alpha, sigma = _scales(process, x, t)
         power = jnp.square(alpha) + jnp.square(sigma)
         return Prediction((alpha * x - sigma * output) / power, (sigma * x + alpha * output) / power)
@@ -207,11 +207,11 @@ class V(Parameterization):
 class Velocity(Parameterization):
     """Velocity prediction, F = dx_t/dt = alpha' x_0 + sigma' eps: flow matching (Lipman et al., 2023, eq. 14)."""
 
-    def target(self, process: Process, x0: Images, eps: Images, t: Times) -> Images:
+    def target(self, process: Process, x0: ModelImages, eps: ModelImages, t: Times) -> ModelImages:
         d_alpha, d_sigma = (expand(rate, eps) for rate in process.rates(t))
         return d_alpha * x0 + d_sigma * eps
 
-    def predict(self, process: Process, x: Images, output: Images, t: Times) -> Prediction:
+    def predict(self, process: Process, x: ModelImages, output: ModelImages, t: Times) -> Prediction:
         (alpha, sigma), (d_alpha, d_sigma) = _scales(process, x, t), (expand(rate, x) for rate in process.rates(t))
         det = alpha * d_sigma - sigma * d_alpha
         return Prediction((d_sigma * x - sigma * output) / det, (alpha * output - d_alpha * x) / det)
@@ -236,11 +236,11 @@ class KarrasF(Parameterization):
         if not self.sigma_data > 0:
             raise UsageError(f"parameterization.sigma_data={self.sigma_data} is a standard deviation: it is positive.")
 
-    def target(self, process: Process, x0: Images, eps: Images, t: Times) -> Images:
+    def target(self, process: Process, x0: ModelImages, eps: ModelImages, t: Times) -> ModelImages:
         alpha, sigma = _scales(process, eps, t)
         return (sigma / self.sigma_data * x0 - alpha * self.sigma_data * eps) / self._spread(alpha, sigma)
 
-    def predict(self, process: Process, x: Images, output: Images, t: Times) -> Prediction:
+    def predict(self, process: Process, x: ModelImages, output: ModelImages, t: Times) -> Prediction:
         alpha, sigma = _scales(process, x, t)
         spread = self._spread(alpha, sigma)
         x, output = x / jnp.square(spread), self.sigma_data / spread * output
@@ -258,7 +258,7 @@ class KarrasF(Parameterization):
             )
         return super().outputs(network, process)
 
-    def _input(self, process: Process, x: Images, t: Times, centered: bool) -> Images:
+    def _input(self, process: Process, x: ModelImages, t: Times, centered: bool) -> ModelImages:
         return x / self._spread(*_scales(process, x, t))
 
     def _spread(self, alpha: Array, sigma: Array) -> Array:
@@ -266,7 +266,7 @@ class KarrasF(Parameterization):
         return jnp.hypot(sigma, alpha * self.sigma_data)
 
 
-def _scales(process: Process, x: Images, t: Times) -> tuple[Array, Array]:
+def _scales(process: Process, x: ModelImages, t: Times) -> tuple[Array, Array]:
     """alpha(t) and sigma(t), shaped to broadcast to images."""
     return expand(process.alpha(t), x), expand(process.sigma(t), x)
 

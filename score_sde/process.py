@@ -34,7 +34,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from score_sde.array_types import Array, Float, Images, Key, Keys, PerSample, PyTree, ScoreFn, Times
+from score_sde.array_types import Array, Float, Key, Keys, ModelImages, PerSample, PyTree, ScoreFn, Times
 from score_sde.config.keys import plain
 from score_sde.errors import UsageError
 from score_sde.randomness import expand, normal
@@ -132,7 +132,7 @@ class Process(abc.ABC):
         """Samples x_T of the prior, of shape (b, *shape), one for each key."""
         return self.prior_std * normal(keys, shape)
 
-    def prior_logp(self, x: Images) -> PerSample:
+    def prior_logp(self, x: ModelImages) -> PerSample:
         """Log-density of the prior, log p_1(x), in nats."""
         d = x[0].size
         energy = jnp.sum(jnp.square(x / self.prior_std), axis=tuple(range(1, x.ndim)))
@@ -189,11 +189,11 @@ RENAMED = {"mean_scale": "alpha", "std": "sigma", "drift_rate": "f", "diffusion"
 class Prediction(NamedTuple):
     """Prediction of a network at x_t: E[x_0 | x_t] and E[eps | x_t], with alpha x0 + sigma eps = x_t."""
 
-    x0: Images
-    eps: Images
+    x0: ModelImages
+    eps: ModelImages
 
 
-Model = Callable[[Images, Times], Prediction]  # of x in model range, shape (b, h, w, c), and a time in (0, 1] for each
+Model = Callable[[ModelImages, Times], Prediction]  # of x_t, shape (b, h, w, c), and a time in (0, 1] for each image
 
 
 def from_score(process: Process, score_fn: ScoreFn) -> Model:
@@ -215,7 +215,7 @@ def from_score(process: Process, score_fn: ScoreFn) -> Model:
             "x0 and eps, or choose a process with alpha(1) > 0, such as VP."
         )
 
-    def model(x: Images, t: Times) -> Prediction:
+    def model(x: ModelImages, t: Times) -> Prediction:
         sigma = expand(process.sigma(t), x)
         eps = -sigma * score_fn(x, t)
         return Prediction((x - sigma * eps) / expand(process.alpha(t), x), eps)
@@ -223,12 +223,12 @@ def from_score(process: Process, score_fn: ScoreFn) -> Model:
     return model
 
 
-def score(process: Process, prediction: Prediction, t: Times) -> Images:
+def score(process: Process, prediction: Prediction, t: Times) -> ModelImages:
     """The score -E[eps | x_t] / sigma(t) of p_t that a prediction implies; t > 0."""
     return -prediction.eps / expand(process.sigma(t), prediction.eps)
 
 
-def velocity(process: Process, prediction: Prediction, t: Times) -> Images:
+def velocity(process: Process, prediction: Prediction, t: Times) -> ModelImages:
     """The velocity dx/dt of the probability-flow ODE, eq. (3), that a prediction implies."""
     d_alpha, d_sigma = (expand(rate, prediction.eps) for rate in process.rates(t))
     return d_alpha * prediction.x0 + d_sigma * prediction.eps
@@ -239,14 +239,14 @@ def before_noise(process: Process, t: Scalars) -> Scalars:
     return library_of(t).minimum(t, process.noisiest_time) if process.begins_in_noise else t
 
 
-def check_scalar(process: Process, what: str, instead: str) -> None:
+def check_scalar(process: Process, subject: str, advice: str) -> None:
     """Raises `UsageError` for a process whose schedule differs from pixel to pixel.
 
-    what: subject of the sentence, the thing that needs one schedule. instead: advice that ends it.
+    subject: the thing that needs one schedule. advice: the end of the sentence, which says what to do instead.
     """
     if not process.scalar:
         raise UsageError(
-            f"{what} needs one noise level for all pixels, and {type(process).__name__} has one for each; {instead}."
+            f"{subject} needs one noise level for all pixels, and {type(process).__name__} has one for each; {advice}."
         )
 
 

@@ -306,15 +306,15 @@ def _lookup(table: np.ndarray, k: Int[Array, "*b"], t: Scalars) -> Scalars:
 SDES: dict[str, type[Chain]] = {"vpsde": VP, "subvpsde": SubVP, "vesde": VE}
 
 
-def chain_of(process: Process, what: str) -> Chain:
+def chain_of(process: Process, need: str) -> Chain:
     """The process itself, if it has a discrete chain.
 
-    what: subject and verb of the error's sentence, "A Langevin corrector needs". Raises `UsageError` without a chain.
+    need: subject and verb of the error's sentence, "A Langevin corrector needs". Raises `UsageError` without a chain.
     """
     if isinstance(process, Chain):
         return process
     raise UsageError(
-        f"{what} a discrete chain, and {type(process).__name__} has none; set sampling.predictor=exponential and "
+        f"{need} a discrete chain, and {type(process).__name__} has none; set sampling.predictor=exponential and "
         "sampling.corrector=none, or choose another sampling.method."
     )
 

@@ -22,7 +22,7 @@ from statistics import NormalDist
 import jax.numpy as jnp
 import numpy as np
 
-from score_sde.array_types import Array, Float, Images, PerSample, PyTree, Times
+from score_sde.array_types import Array, Float, ModelImages, PerSample, PyTree, Times
 from score_sde.errors import UsageError, one_of
 from score_sde.process import Process, check_scalar
 from score_sde.times import log_noise_rate
@@ -54,7 +54,7 @@ class Weight(abc.ABC):
         """The factor on |x_0^ - x_0|^2 in the same loss."""
         return self.on_noise(process, t) / jnp.square(process.noise_level(t))
 
-    def reduce(self, values: Images) -> PerSample:
+    def reduce(self, values: ModelImages) -> PerSample:
         """One number for each image, from the numbers of its pixels."""
         return REDUCTIONS[self.reduction](values, tuple(range(1, values.ndim)))
 

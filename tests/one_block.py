@@ -4,7 +4,7 @@ from pathlib import Path
 
 import flax.linen as nn
 
-from score_sde.array_types import Images, Keys, PerSample
+from score_sde.array_types import Keys, ModelImages, PerSample
 from score_sde.cond import Cond
 from score_sde.models import MODELS, NCSNpp
 from score_sde.models.layers import ACTIVATIONS, GroupNorm, conv3x3
@@ -28,8 +28,8 @@ class OneBlock(NCSNpp):
 
     @nn.compact
     def __call__(
-        self, x: Images, noise_cond: PerSample, cond: Cond | None = None, *, dropout_keys: Keys | None = None
-    ) -> Images:
+        self, x: ModelImages, noise_cond: PerSample, cond: Cond | None = None, *, dropout_keys: Keys | None = None
+    ) -> ModelImages:
         act, compute = ACTIVATIONS[self.nonlinearity], self.compute
         temb = self._embed(noise_cond, act)
         if self.num_classes:

@@ -65,7 +65,7 @@ def test_options_reach_their_solver(experiment):
     assert (deterministic.sampler(params).nfe, long.sampler(params).nfe) == (4, 31)
 
 
-def test_the_bound_refuses_truncated_normal_dequantisation_however_it_is_spelt(tiny_config):
+def test_the_bound_refuses_truncated_normal_dequantization_however_it_is_spelt(tiny_config):
     config = tiny_config()
     config.eval.dequantization = "Truncated_Normal"
     built = Experiment(config)

@@ -171,7 +171,7 @@ def test_no_class_is_asked_only_of_a_network_that_was_trained_without(told_all, 
     asks = [
         lambda: told_all.score(x, t),
         lambda: told_all.sample(KEY, 2, "ddim", num_steps=2),
-        lambda: told_all.sample(KEY, 2, "ddim", num_steps=2, classes=3, scale=2.0),
+        lambda: told_all.sample(KEY, 2, "ddim", num_steps=2, labels=3, scale=2.0),
         lambda: told_all.bits_per_dim(KEY, np.zeros((2, 8, 8, 1), np.uint8)),
         lambda: told_all.encode(np.zeros((2, 8, 8, 1), np.uint8)),
         lambda: told_all.bound(KEY, np.zeros((2, 8, 8, 1), np.uint8)),
@@ -180,7 +180,7 @@ def test_no_class_is_asked_only_of_a_network_that_was_trained_without(told_all, 
         with pytest.raises(UsageError, match=words):
             ask()
     assert np.isfinite(told_all.score(x, t, np.array([3, 9]))).all()
-    assert np.isfinite(told_all.sample(KEY, 2, "ddim", num_steps=2, classes=3)).all()
+    assert np.isfinite(told_all.sample(KEY, 2, "ddim", num_steps=2, labels=3)).all()
     assert planned_nfe(told_all.experiment) == told_all.sde.num_scales
     config = Config(told_all.config).copy_and_resolve_references()
     config.eval.enable_bpd = True

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from score_sde import data
-from score_sde.cond import Entry, check_cond, dropped, names, read, taken
+from score_sde.cond import Entry, check_cond, dropped, names, read, restricted
 from score_sde.errors import UsageError
 from score_sde.inference.pretrained import load
 from score_sde.models import MODELS
@@ -119,7 +119,7 @@ def test_what_the_data_lack_stays_null_and_masks_follow_their_entry():
 
 def test_a_null_condition_is_the_unconditional_network_to_the_last_bit(mixer):
     network, (x, t) = Mixer(), (jax.random.normal(jax.random.key(1), (3, 8, 8, 1)), jnp.array([0.1, 0.5, 0.9]))
-    cond = taken(conditions(3), network.cond_entries)
+    cond = restricted(conditions(3), network.cond_entries)
     params = jax.jit(network.init)(jax.random.key(0), x, t, cond)
     shapes = jax.tree.map(jnp.shape, (params, jax.eval_shape(network.init, jax.random.key(0), x, t)))
     assert shapes[0] == shapes[1]
@@ -224,9 +224,15 @@ def test_other_entries_are_part_of_the_datas_digest():
     assert len({source(**change).digest() for change in changes}) == 4
 
 
+@pytest.mark.parametrize("call", ["sample", "score", "predict", "denoise"])
+def test_the_old_keyword_of_labels_is_answered_with_the_new_one(model, call):
+    with pytest.raises(UsageError, match=rf"The keyword classes is now labels; call {call}\(labels="):
+        getattr(model, call)(jax.random.key(0), 1, classes=3)
+
+
 def test_labels_given_twice_are_refused(model):
     with pytest.raises(UsageError, match="one of the two"):
-        model.sample(jax.random.key(0), 3, classes=1, cond={"labels": np.zeros(3, int)})
+        model.sample(jax.random.key(0), 3, labels=1, cond={"labels": np.zeros(3, int)})
 
 
 def test_labels_of_every_kind_of_integer_are_taken_and_floats_are_not():
@@ -234,6 +240,6 @@ def test_labels_of_every_kind_of_integer_are_taken_and_floats_are_not():
     for kind in (np.uint8, np.int64):
         labels = np.arange(3).astype(kind)
         check_cond({"labels": labels}, entries, 3)
-        assert taken({"labels": labels, "more": labels}, entries)["labels"].dtype == np.int32
+        assert restricted({"labels": labels, "more": labels}, entries)["labels"].dtype == np.int32
     with pytest.raises(UsageError, match="must be int32 of shape"):
         check_cond({"labels": np.zeros(3)}, entries, 3)

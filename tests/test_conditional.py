@@ -104,7 +104,7 @@ def test_classifiers_and_weaker_networks_of_workdirs_guide(model):
     score, key = load(model["plain"]), jax.random.key(0)
     plain = score.sample(key, 3)
     guided = {
-        scale: score.sample(key, 3, classes=[1, 2, 3], classifier=str(model["classifier"]), scale=scale)
+        scale: score.sample(key, 3, labels=[1, 2, 3], classifier=str(model["classifier"]), scale=scale)
         for scale in (0.0, 5.0)
     }
     np.testing.assert_array_equal(guided[0.0], plain)

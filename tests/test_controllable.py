@@ -253,7 +253,7 @@ def test_colouring_starts_with_the_priors_colours():
 def test_moment_projection_is_exact_for_gaussians(sde, noise):
     guided = GUIDES["tmpd"](sde, GAUSSIAN.model(sde), observation(noise), Options())
     x, _ = solve(predictor_corrector(sde, guided, predictor="reverse_diffusion"), KEYS, start(sde))
-    assert_distribution(met(x, noise), GAUSSIAN.given(A, Y, noise), slack=0.06)
+    assert_distribution(met(x, noise), GAUSSIAN.posterior(A, Y, noise), slack=0.06)
 
 
 def test_projection_in_a_fast_solver_is_exact_where_pixels_are_independent():
@@ -261,7 +261,7 @@ def test_projection_in_a_fast_solver_is_exact_where_pixels_are_independent():
     held = projection(sde, observation(0.0))
     options = dict(name="heun", grid="uniform", num_steps=40, project=held.project)
     x, _ = solve(fast_solver(sde, data.model(sde), **options), KEYS, held.start(start(sde)))
-    assert_distribution(met(x, 0.0), data.given(A, Y, 0.0), slack=0.05)
+    assert_distribution(met(x, 0.0), data.posterior(A, Y, 0.0), slack=0.05)
 
 
 def test_steps_of_diffusion_posterior_sampling_go_down_the_residual_by_their_length():
@@ -282,7 +282,7 @@ def test_diffusion_posterior_sampling_takes_the_steps_of_its_sampler():
     sde = VE()
     guided = GUIDES["dps"](sde, GAUSSIAN.model(sde), observation(0.3, 512), Options(num_steps=20))
     x, _ = solve(fast_solver(sde, guided, name="ddim", num_steps=20), KEYS[:512], start(sde, KEYS[:512]))
-    exact = GAUSSIAN.given(A, Y, 0.3).covariance
+    exact = GAUSSIAN.posterior(A, Y, 0.3).covariance
     error = np.cov(np.asarray(x, np.float64).reshape(512, D).T) - exact
     assert np.linalg.norm(error) < 1.5 * np.linalg.norm(exact)
 

@@ -25,7 +25,7 @@ def to_model(scaling, x):
 
 
 def skewed(x):
-    """A network of variational dequantisation that was not fitted to anything."""
+    """A network of variational dequantization that was not fitted to anything."""
     return 0.3 + 0.2 * x, -0.2 + 0.1 * x
 
 
@@ -103,7 +103,7 @@ def test_the_ode_starts_where_a_cell_is_six_deviations_wide():
     assert truncated_normal(VE(), UNIT, dequantized=True).eps == 1e-5  # its noise is never below 0.01
 
 
-def test_variational_dequantisation_starts_as_uniform():
+def test_variational_dequantization_starts_as_uniform():
     network = Dequantizer(nf=4)
     params = jax.jit(network.init)(jax.random.key(0), X[:1])
     y, log_q = jax.jit(variational(CENTERED, lambda x: network.apply(params, x)).sample)(KEYS, X)
@@ -113,7 +113,7 @@ def test_variational_dequantisation_starts_as_uniform():
     assert np.all(np.asarray(log_q_uniform) == 7)
 
 
-def test_training_variational_dequantisation_lowers_bits_per_dim(tiny_config):
+def test_training_variational_dequantization_lowers_bits_per_dim(tiny_config):
     """An oracle's score, of data in the lower part of each cell; what is left is the family's distance from it."""
     config = tiny_config()
     config.dequantizer.update(nf=4, num_res_blocks=0, batch_size=8, lr=0.05, num_times=4)

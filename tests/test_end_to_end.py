@@ -161,7 +161,7 @@ def test_the_evaluation_does_not_depend_on_the_batch_size(trained, evaluated):
     np.testing.assert_allclose(found["bits_per_dim"]["mean"], evaluated["bits_per_dim"]["mean"], atol=1e-4)
 
 
-def test_variational_dequantisation_trains_and_evaluates(trained, tmp_path, capsys):
+def test_variational_dequantization_trains_and_evaluates(trained, tmp_path, capsys):
     folder, config = trained()
     run = shutil.copytree(folder, tmp_path / "run")
     config.eval.update(
@@ -194,7 +194,7 @@ def test_variational_dequantisation_trains_and_evaluates(trained, tmp_path, caps
     assert "bound on bits/dim" in capsys.readouterr().out
 
 
-def test_the_dequantisation_of_the_config_is_the_one_computed_with(trained, monkeypatch):
+def test_the_dequantization_of_the_config_is_the_one_computed_with(trained, monkeypatch):
     folder, config = trained()
     config.eval.dequantization = "truncated_normal"
     model = score_sde.inference.pretrained.load(folder, config=config)

@@ -42,7 +42,7 @@ def evaluated(keys, x):
 
 
 def truth() -> float:
-    """E over images of -log2 p(dequantised) + log2 q, by quadrature over the levels and their cells."""
+    """E over images of -log2 p(dequantized) + log2 q, by quadrature over the levels and their cells."""
     edges = np.arange(257) / 256
     p = stats.norm(0.5, 0.03)
     inside = (np.arange(256)[:, None] + (np.arange(64) + 0.5) / 64) / 256
@@ -51,7 +51,7 @@ def truth() -> float:
 
 @pytest.mark.parametrize(("deviations", "share"), [(1, 0.6827), (2, 0.9545)])
 def test_standard_errors_cover_the_truth_at_their_rate(deviations, share, replications):
-    """Within three binomial deviations, of replications with their own images, dequantisation noise and seeds."""
+    """Within three binomial deviations, of replications with their own images, dequantization noise and seeds."""
     means, errors = replications
     covered = np.mean(np.abs(means - truth()) < deviations * errors)
     assert abs(covered - share) < 3 * np.sqrt(share * (1 - share) / REPLICATIONS)

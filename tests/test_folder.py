@@ -56,7 +56,7 @@ def test_folders_of_classes_are_labels(tmp_path):
             save(tmp_path / name / f"{i}.png", picture(8, 8))
     source = load(tmp_path, held_out=0)
     assert source.labels.tolist() == [0, 0, 1, 1, 1]
-    assert source.classes == ["ant", "zebra"]
+    assert source.class_names == ["ant", "zebra"]
     (tmp_path / "empty").mkdir()
     with pytest.raises(UsageError, match=r"class folder .*empty has no images"):
         load(tmp_path)

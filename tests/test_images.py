@@ -17,7 +17,7 @@ def test_scalings_invert_themselves():
     assert float(images.CENTERED.to_model(x).min()) == -1
 
 
-def test_dequantisation_stays_in_the_cell_of_its_level():
+def test_dequantization_stays_in_the_cell_of_its_level():
     x = images.dequantize(KEYS, images.to_unit(jnp.asarray(PIXELS)))
     np.testing.assert_array_equal(np.floor(np.asarray(x, np.float64) * 256 + 1e-6).clip(0, 255), PIXELS)
     noise = np.asarray(x) * 256 - PIXELS

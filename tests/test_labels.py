@@ -29,9 +29,19 @@ KEYS = sample_keys(jax.random.key(0), jnp.arange(4000))
 def test_the_classes_of_a_source_are_counted():
     pixels = np.zeros((3, 4, 4, 1), np.uint8)
     named = data.InMemory(pixels, np.array([0, 1, 0]))
-    named.classes = ["a", "b", "c", "d"]
+    named.class_names = ["a", "b", "c", "d"]
     sources = [data.InMemory(pixels), data.InMemory(pixels, np.array([0, 2, 1])), named]
     assert [source.num_classes for source in sources] == [0, 3, 4]
+
+
+def test_the_old_name_of_the_names_of_classes_is_answered_with_the_new_one():
+    source = data.InMemory(np.zeros((3, 4, 4, 1), np.uint8), np.array([0, 1, 0]))
+    with pytest.raises(AttributeError, match="now its class_names"):
+        source.classes = ["a", "b"]
+    with pytest.raises(AttributeError, match="now its class_names"):
+        source.classes  # noqa: B018
+    with pytest.raises(AttributeError, match="now its class_names"):
+        type("Own", (data.InMemory,), {"classes": ["a", "b"]})
 
 
 @pytest.fixture

@@ -146,7 +146,7 @@ def test_given_an_observation_densities_obey_bayes_rule(name):
     """p(x | y) p(y) = p(y | x) p(x), at any x."""
     oracle, x = ORACLES[name], RNG.normal(size=(5, D))
     matrix, y, noise = RNG.normal(size=(2, D)), np.array([0.4, -0.7]), 0.3
-    posterior = oracle.given(matrix, y, noise)
+    posterior = oracle.posterior(matrix, y, noise)
     parts = zip(oracle.weights, oracle.components, strict=True) if name == "mixture" else [(1.0, oracle)]
     evidence = logsumexp([np.log(weight) + part.log_evidence(matrix, y, noise) for weight, part in parts])
     likelihood = np.array([multivariate_normal.logpdf(y, matrix @ point, noise**2 * np.eye(2)) for point in x])

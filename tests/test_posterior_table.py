@@ -136,7 +136,7 @@ def test_the_posterior_of_a_gaussian_is_the_product_of_prior_and_likelihood_on_a
     )
     likely /= likely.sum()
     mean = likely @ points
-    got = prior.given(matrix, y, noise)
+    got = prior.posterior(matrix, y, noise)
     np.testing.assert_allclose(got.mean.ravel(), mean, atol=1e-8)
     np.testing.assert_allclose(got.covariance, (points - mean).T @ (likely[:, None] * (points - mean)), atol=1e-8)
     np.testing.assert_allclose(prior.log_evidence(matrix, y, noise), np.log(evidence), atol=1e-8)
@@ -146,7 +146,7 @@ def test_the_posterior_of_known_pixels_without_noise_is_by_the_blocks_of_the_pre
     known, hidden = [0, 2], [1, 3]
     y = np.array([0.3, -0.2])
     precision, mean = np.linalg.inv(GAUSSIAN.covariance), GAUSSIAN.mean.ravel()
-    got = GAUSSIAN.given(np.eye(4)[known], y, 0.0)
+    got = GAUSSIAN.posterior(np.eye(4)[known], y, 0.0)
     spread = np.linalg.inv(precision[np.ix_(hidden, hidden)])
     expected = mean[hidden] - spread @ precision[np.ix_(hidden, known)] @ (y - mean[known])
     np.testing.assert_allclose(got.mean.ravel()[known], y, atol=1e-9)
@@ -164,7 +164,7 @@ def test_the_posterior_of_a_mixture_is_the_prior_weighted_by_the_likelihood():
         x[which == i] = generator.multivariate_normal(mean, covariance, int(np.sum(which == i)))
     w = np.exp(-0.5 * np.sum((y - x @ matrix.T) ** 2, axis=1) / noise**2)
     w /= w.sum()
-    got = MIXTURE.given(matrix, y, noise)
+    got = MIXTURE.posterior(matrix, y, noise)
     within = 5 / np.sqrt(1 / np.sum(w**2))  # standard errors of numbers whose spread is about 1
     np.testing.assert_allclose(got.weights, [w[which == i].sum() for i in range(3)], atol=within)
     mean = w @ x

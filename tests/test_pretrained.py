@@ -174,7 +174,7 @@ def test_numbers_of_any_kind_are_options(model):
         (2, dict(num_steps=[3]), r"num_steps=\(3,\)"),
         (0, {}, "n=0 is no number of images"),
         (jnp.float32(2), {}, "n=2.0 is no number of images"),
-        (3, dict(classes=[1, 2]), r"Classes of shape \(2,\) for 3 images"),
+        (3, dict(labels=[1, 2]), r"Labels of shape \(2,\) for 3 images"),
     ],
 )
 def test_a_wrong_argument_is_one_sentence(n, options, words, model):

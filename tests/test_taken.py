@@ -46,7 +46,7 @@ def line(root: Path, dataset: str = "folder", **options) -> str:
 def test_split_folders_of_any_usual_name_are_splits_and_no_classes(of_train, other, tmp_path):
     make(tmp_path, f"{of_train}/a/0.png", f"{of_train}/b/1.png", f"{other}/b/2.png")
     source, evaluation = load(tmp_path), load(tmp_path, train=False)
-    assert (numbers(source), source.labels.tolist(), source.classes) == ([0, 1], [0, 1], ["a", "b"])
+    assert (numbers(source), source.labels.tolist(), source.class_names) == ([0, 1], [0, 1], ["a", "b"])
     assert (numbers(evaluation), evaluation.labels.tolist()) == ([2], [1])
     assert line(tmp_path) == f"2 images in 2 classes (a, b) from {of_train}/, 1 from {other}/ to evaluate on"
 
@@ -103,7 +103,7 @@ def test_a_key_says_what_folders_cannot(tmp_path):
     )
     make(tmp_path / "vehicles", "bus/a/b/0.png", "car/1.png", "train/2.png")
     source = load(tmp_path / "vehicles", labels="folders", held_out=0)
-    assert (source.labels.tolist(), source.classes) == ([0, 1, 2], ["bus", "car", "train"])
+    assert (source.labels.tolist(), source.class_names) == ([0, 1, 2], ["bus", "car", "train"])
     with pytest.raises(UsageError, match="choose from: auto, folders, none"):
         load(tmp_path, labels="all")
     with pytest.raises(UsageError, match=r"data.labels=none is for data.dataset=folder"):
@@ -135,14 +135,14 @@ SHARDS = ["00000/img00000000.png", "00000/img00000001.png", "00001/img00000002.p
 def test_labels_are_those_of_a_file_and_shards_are_no_classes(write, in_memory_gib, tmp_path):
     write(make(tmp_path, *SHARDS))
     source = load(tmp_path, held_out=0, in_memory_gib=in_memory_gib)
-    assert (source.labels.tolist(), source.classes, source.num_classes) == ([6, 0, 9], None, 10)
+    assert (source.labels.tolist(), source.class_names, source.num_classes) == ([6, 0, 9], None, 10)
     name = next(path.name for path in tmp_path.iterdir() if path.is_file())
     assert line(tmp_path, held_out=0).startswith(f"3 images in 10 classes (0 to 9, by {name}), which")
     path, digest = tmp_path / name, source.digest()
     path.write_text(path.read_text().replace("9", "8"))
     assert load(tmp_path, held_out=0, in_memory_gib=in_memory_gib).digest() != digest
     folders = load(tmp_path, held_out=0, labels="folders")
-    assert (folders.labels.tolist(), folders.classes) == ([0, 0, 1], ["00000", "00001"])
+    assert (folders.labels.tolist(), folders.class_names) == ([0, 0, 1], ["00000", "00001"])
 
 
 def test_labels_may_be_names_in_each_split_or_above_both(tmp_path):
@@ -150,7 +150,7 @@ def test_labels_may_be_names_in_each_split_or_above_both(tmp_path):
     (tmp_path / "train/metadata.csv").write_text("file_name,label\n0.png,owl\n1.png,cat\n2.png,dog\n")
     (tmp_path / "valid/metadata.csv").write_text("file_name,label\n2.png,owl\n")
     source, evaluation = load(tmp_path), load(tmp_path, train=False)
-    assert (source.classes, source.labels.tolist(), evaluation.labels.tolist()) == (["cat", "owl"], [1, 0], [1])
+    assert (source.class_names, source.labels.tolist(), evaluation.labels.tolist()) == (["cat", "owl"], [1, 0], [1])
     assert line(tmp_path).endswith("1 from valid/ to evaluate on; left out: 1 of train/metadata.csv without an image")
     (tmp_path / "valid/metadata.csv").write_text("file_name,label\n2.png,dog\n")
     with pytest.raises(UsageError, match=r"a label dog that .*train has not"):
@@ -185,7 +185,7 @@ def test_a_file_without_labels_means_that_there_are_none(name, content, tmp_path
 @pytest.mark.parametrize(("name", "content"), [("dataset.json", '{"name": "mine"}'), ("metadata.csv", "a,b\n1,2\n")])
 def test_another_programs_file_says_nothing(name, content, tmp_path):
     (make(tmp_path, *SHARDS) / name).write_text(content)
-    assert load(tmp_path, held_out=0).classes == ["00000", "00001"]
+    assert load(tmp_path, held_out=0).class_names == ["00000", "00001"]
 
 
 @pytest.mark.parametrize(

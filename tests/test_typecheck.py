@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 from typecheck import checked
 
-from score_sde.array_types import Float, Images, PerSample, Pixels, Times
+from score_sde import array_types
+from score_sde.array_types import Float, ModelImages, PerSample, Pixels, Times
 from score_sde.oracles import Gaussian
 from score_sde.sde import VP
 
@@ -25,7 +26,7 @@ def test_functions_of_the_package_refuse_other_shapes_traced_or_not():
 
 def test_an_argument_is_refused_by_its_position_or_its_name_and_so_is_a_result():
     @checked
-    def halved(x: Images, times: Times | None = None, *more: Times, scale: float = 1.0) -> PerSample:
+    def halved(x: ModelImages, times: Times | None = None, *more: Times, scale: float = 1.0) -> PerSample:
         return x[:, 0, 0, 0] if scale == 1 else x
 
     assert halved(X, T, T, scale=1).shape == (2,)
@@ -43,7 +44,7 @@ def test_an_argument_is_refused_by_its_position_or_its_name_and_so_is_a_result()
 
 def test_each_call_has_its_own_sizes():
     @checked
-    def outer(x: Images):
+    def outer(x: ModelImages):
         return inner(x[:1])
 
     @checked
@@ -58,3 +59,10 @@ def test_dataclasses_are_checked_as_they_are_made():
         VP(num_scales="many")
     with pytest.raises(TypeError, match="num_scales is 'many'"):
         dataclasses.replace(VP(), num_scales="many")
+
+
+def test_the_old_name_of_images_is_answered_with_the_two_types():
+    with pytest.raises(ImportError, match=r"UnitImages, in .* and ModelImages, in model range"):
+        from score_sde.array_types import Images  # noqa: F401
+    with pytest.raises(AttributeError, match="no attribute 'Pictures'"):
+        array_types.Pictures  # noqa: B018

@@ -50,7 +50,7 @@ def write_report(
         grids="".join(html_page.figure(name, html_page.picture(images.grid(pixels, 10))) for name, pixels in grids),
         trajectory=html_page.picture(images.grid(trajectory, TIMES), magnify=6),
         bpd=f"{bpd['mean']:.3f} ± {bpd['standard_error']:.3f}",
-        bpd_note=f"{bpd['images']} held-out images, {bpd['repeats']} pass(es) with fresh dequantisation noise and "
+        bpd_note=f"{bpd['images']} held-out images, {bpd['repeats']} pass(es) with fresh dequantization noise and "
         f"Rademacher probes, rtol = atol = {config.eval.rtol:g}; {bpd['nfe']:.0f} evaluations on average. "
         "The error is one standard error over images.",
         samplers=html_page.table(

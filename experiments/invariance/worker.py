@@ -31,7 +31,7 @@ PIXELS = np.random.default_rng(0).integers(0, 256, (STEPS, SAMPLES, 8, 8, 1)).as
 
 
 def experiment(corrector: str = "langevin") -> Experiment:
-    """A small network with all that is random in training: dropout, flips, dequantisation."""
+    """A small network with all that is random in training: dropout, flips, dequantization."""
     config = get_config()
     config.model.update(nf=8, num_res_blocks=1, ch_mult=(1,), dropout=0.3)
     config.optim.warmup = 0

@@ -139,7 +139,7 @@ def table2(scale: Scale) -> Table:
     )
     return Table(
         title="Table 2: likelihoods, and samples of the probability-flow ODE",
-        about="Bits/dim of test images, uniformly dequantised, and distance of samples of the ODE; both adaptive.",
+        about="Bits/dim of test images, uniformly dequantized, and distance of samples of the ODE; both adaptive.",
         cells=tuple(cells),
         findings=(SUBVP_BETTER, NETWORK_BETTER, continuous),
     )
@@ -201,7 +201,7 @@ def nll(scale: Scale) -> Table:
         cells.append(Cell(row=row, column="bound", config=config, figure=BOUND, options=options))
     return Table(
         title="Likelihoods of all networks",
-        about="Bits/dim of the probability-flow ODE, uniformly dequantised, and the bound on those of the reverse SDE.",
+        about="Bits/dim of the probability-flow ODE, uniformly dequantized, and the bound on those of the reverse SDE.",
         cells=tuple(cells),
         findings=(SUBVP_BETTER, NETWORK_BETTER),
     )

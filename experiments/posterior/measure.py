@@ -22,7 +22,7 @@ from experiments.posterior.recursion import Law
 from experiments.posterior.rows import CLASS_PROBLEM, PARTICLES, Row, known_law, solver, truth
 from experiments.truth_table import distribution
 from experiments.truth_table import problems as closed
-from score_sde.array_types import Images, Key
+from score_sde.array_types import Key, ModelImages
 from score_sde.oracles import Mixture
 from score_sde.randomness import Stream, sample_keys, stream
 from score_sde.sampling import solve
@@ -56,7 +56,7 @@ def draw(row: Row, n: int) -> np.ndarray:
     seed = zlib.crc32(f"{row.problem}, {row.sde}".encode())
 
     @jax.jit
-    def run(key: Key) -> Images:
+    def run(key: Key) -> ModelImages:
         keys = sample_keys(key, jnp.arange(n))
         sampler, start = solver(row, n)
         x = row.process.prior_sample(stream(keys, Stream.PRIOR), truth(row.problem).shape)

@@ -59,7 +59,7 @@ class Problem:
     kept: np.ndarray  # which of its numbers are measurements: the others are 0
 
     def posterior(self) -> Oracle:
-        return self.data.given(self.matrix, self.y, self.noise)
+        return self.data.posterior(self.matrix, self.y, self.noise)
 
     def observation(self, n: int) -> Observation:
         """The same y n times."""

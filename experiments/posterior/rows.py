@@ -10,7 +10,7 @@ import jax.numpy as jnp
 from experiments.posterior import recursion
 from experiments.posterior.problems import MIXTURE, PROBLEMS, STEPS, sdes
 from experiments.posterior.recursion import Law, Seen
-from score_sde.array_types import Images
+from score_sde.array_types import ModelImages
 from score_sde.conditioning import GUIDES, Linear, Options, classifier_guidance, extrapolation, particles, projection
 from score_sde.oracles import Gaussian, Oracle
 from score_sde.process import Process
@@ -58,7 +58,7 @@ def truth(problem: str) -> Oracle:
     return MIXTURE.components[CLASS] if problem == CLASS_PROBLEM else PROBLEMS[problem].posterior()
 
 
-def solver(row: Row, n: int) -> tuple[Solver, Callable[[Images], Images]]:
+def solver(row: Row, n: int) -> tuple[Solver, Callable[[ModelImages], ModelImages]]:
     """Of n samples; and what becomes of x_T first."""
     sde, start, project = row.process, _same, None
     if row.problem == CLASS_PROBLEM:
@@ -83,7 +83,7 @@ def solver(row: Row, n: int) -> tuple[Solver, Callable[[Images], Images]]:
     return fast_solver(sde, model, name=row.sampler, num_steps=row.steps, project=project), start
 
 
-def _same(x: Images) -> Images:
+def _same(x: ModelImages) -> ModelImages:
     return x
 
 

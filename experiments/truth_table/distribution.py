@@ -19,7 +19,7 @@ import numpy as np
 
 from experiments.truth_table import problems
 from experiments.truth_table.rows import TOLERANCE, Row
-from score_sde.array_types import Images
+from score_sde.array_types import ModelImages
 from score_sde.oracles import Oracle
 from score_sde.process import Model, Process
 from score_sde.randomness import Stream, sample_keys, stream
@@ -59,7 +59,7 @@ def _directions(d: int) -> np.ndarray:
     return vectors / np.linalg.norm(vectors, axis=1, keepdims=True)
 
 
-def distance(sde: Process, data: Oracle, x: Images | np.ndarray, t: float) -> Distance:
+def distance(sde: Process, data: Oracle, x: ModelImages | np.ndarray, t: float) -> Distance:
     """Of samples from p_t."""
     w = frequencies(data)
     phi = problems.characteristic_function(sde, data, t, w)

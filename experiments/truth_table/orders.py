@@ -21,7 +21,7 @@ import numpy as np
 from experiments.truth_table import problems
 from experiments.truth_table.problems import SHAPE, D
 from experiments.truth_table.rows import FLOW, LAW, SNR, TOLERANCE, Row
-from score_sde.array_types import Array, Images, Key, Keys
+from score_sde.array_types import Array, Key, Keys, ModelImages
 from score_sde.oracles import Gaussian
 from score_sde.process import Process
 from score_sde.randomness import batch_keys
@@ -65,7 +65,7 @@ def law(make: Callable[..., Solver]) -> Law:
     seen: list[np.ndarray] = []
 
     @quick_jit
-    def run(key: Key, x: Images, targets: Array) -> Images:
+    def run(key: Key, x: ModelImages, targets: Array) -> ModelImages:
         def noise(keys: Keys, shape: tuple[int, ...]) -> Array:
             data = jax.random.key_data(keys)
             jax.debug.callback(lambda key: seen.append(np.asarray(key)), data[0])
@@ -103,17 +103,17 @@ def law_error(sde: Process, data: Gaussian, make: Callable[..., Solver], eps: fl
     return problems.wasserstein(*got, *problems.moments(sde, data, eps))
 
 
-def flow_errors(sde: Process, solver: Solver, x: Images, exact: list[np.ndarray]) -> list[float]:
+def flow_errors(sde: Process, solver: Solver, x: ModelImages, exact: list[np.ndarray]) -> list[float]:
     """Root mean square distance from the exact flow: of the Gaussian and of the mixture."""
     out = end(solver, jnp.concatenate([x, x]))
     return [float(np.sqrt(np.mean((part - truth) ** 2))) for part, truth in zip(np.split(out, 2), exact, strict=True)]
 
 
-def end(solver: Solver, x: Images) -> np.ndarray:
+def end(solver: Solver, x: ModelImages) -> np.ndarray:
     """Where the solver takes x."""
 
     @quick_jit
-    def run(keys: Keys, x: Images) -> Images:
+    def run(keys: Keys, x: ModelImages) -> ModelImages:
         return solver.result(advance(solver, solver.init(keys, x), FOREVER))[0]
 
     return np.asarray(run(batch_keys(jax.random.key(0), len(x)), x))
@@ -125,7 +125,7 @@ class Truths:
     def __init__(self):
         self._flows: dict[tuple, list[np.ndarray]] = {}
 
-    def __call__(self, sde: Process, x: Images, eps: float) -> list[np.ndarray]:
+    def __call__(self, sde: Process, x: ModelImages, eps: float) -> list[np.ndarray]:
         if (sde, eps) not in self._flows:
             self._flows[sde, eps] = [problems.exact_flow(sde, data, x, eps) for data in problems.DATA.values()]
         return self._flows[sde, eps]

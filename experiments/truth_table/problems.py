@@ -11,7 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 from scipy.integrate import solve_ivp
 
-from score_sde.array_types import Array, Images, ScoreFn, Times
+from score_sde.array_types import Array, ModelImages, ScoreFn, Times
 from score_sde.oracles import Gaussian, Mixture, Oracle
 from score_sde.process import Model, Prediction, Process
 from score_sde.sde import EDM, VE, VP, SubVP
@@ -82,7 +82,7 @@ def both_models(sde: Process) -> Model:
     """The Gaussian's model in the first half of a batch, the mixture's in the second: one program measures both."""
     models = [data.model(sde) for data in DATA.values()]
 
-    def model(x: Images, t: Times) -> Prediction:
+    def model(x: ModelImages, t: Times) -> Prediction:
         half = len(x) // 2
         of_halves = models[0](x[:half], t[:half]), models[1](x[half:], t[half:])
         return jax.tree.map(lambda *halves: jnp.concatenate(halves), *of_halves)
@@ -136,14 +136,14 @@ def fixed_starts(sde: Process, n: int) -> Array:
     return jnp.asarray(sde.prior_std * np.random.default_rng(0).standard_normal((n, *SHAPE)))
 
 
-def exact_flow(sde: Process, data: Oracle, x: Images, eps: float) -> np.ndarray:
+def exact_flow(sde: Process, data: Oracle, x: ModelImages, eps: float) -> np.ndarray:
     """The probability-flow ODE from x at t = 1 to eps: closed form of a Gaussian; otherwise by `dop853`."""
     if isinstance(data, Gaussian):
         return np.asarray(jax.jit(data.flow, static_argnums=0)(sde, x, np.ones(len(x)), np.full(len(x), eps)))
     return dop853(sde, data.score_fn(sde), x, eps)
 
 
-def dop853(sde: Process, score_fn: ScoreFn, x: Images, eps: float) -> np.ndarray:
+def dop853(sde: Process, score_fn: ScoreFn, x: ModelImages, eps: float) -> np.ndarray:
     """By scipy's Runge-Kutta of order 8 at tolerance 1e-12, in y = x / mean_scale against log noise level.
 
     Neither the method nor the variables are those of any sampler: dy/dlog k = -k std score(m y).

@@ -175,7 +175,7 @@ eval      loss, bits/dim and samples of snapshots, or loss and accuracy of a cla
           DIR/EVAL_FOLDER/report.json
 sample    config.sampling.num_samples samples of the last checkpoint, to DIR/samples
 describe  prints the resolved config, the network, memory, sampler and its network evaluations
-train_dequantizer  fits a variational dequantisation to the last checkpoint, to DIR/dequantizer, for
+train_dequantizer  fits a variational dequantization to the last checkpoint, to DIR/dequantizer, for
                    eval with --config.eval.dequantization=variational
 
 --config: the first train needs it; later the workdir has the config, and --config.KEY=VALUE changes what may change.

@@ -53,18 +53,18 @@ def parts(condition: str) -> dict[str, str]:
 
     Raises `UsageError` for an unknown kind, one that is named twice, and two observations.
     """
-    found: dict[str, str] = {}
+    arguments: dict[str, str] = {}
     for entry in filter(None, map(str.strip, condition.split(";"))):
         kind, _, argument = entry.partition("=")
         one_of("sampling.condition", kind, ("class", "cond", *KINDS))
-        if kind in found:
+        if kind in arguments:
             raise UsageError(f"sampling.condition={condition} names {kind} twice; name each kind once.")
-        found[kind] = argument
-    if "class" in found and "cond" in found:
+        arguments[kind] = argument
+    if "class" in arguments and "cond" in arguments:
         raise UsageError(f"sampling.condition={condition} asks for a class and a file; put labels into the file.")
-    if len(observations := [kind for kind in found if kind in KINDS]) > 1:
+    if len(observations := [kind for kind in arguments if kind in KINDS]) > 1:
         raise UsageError(f"sampling.condition={condition} asks for {' and '.join(observations)}; choose one.")
-    return found
+    return arguments
 
 
 def chosen_class(condition: str) -> int | str | None:
@@ -82,14 +82,14 @@ def chosen_rows(condition: str) -> dict[str, np.ndarray] | None:
     argument = parts(condition).get("cond")
     if argument is None:
         return None
-    found = read_arrays(expanded(argument))
-    if not found:
+    arrays = read_arrays(expanded(argument))
+    if not arrays:
         raise UsageError(f"sampling.condition=cond={argument} must name an .npz file of arrays, one for each entry.")
-    lengths = {name: len(array) if array.ndim else 0 for name, array in found.items()}
+    lengths = {name: len(array) if array.ndim else 0 for name, array in arrays.items()}
     if len(set(lengths.values())) != 1 or 0 in lengths.values():
-        told = ", ".join(f"{length} of {name}" for name, length in lengths.items())
-        raise UsageError(f"{argument} must have as many rows of each entry, and has {told}.")
-    return found
+        numbers = ", ".join(f"{length} of {name}" for name, length in lengths.items())
+        raise UsageError(f"{argument} must have as many rows of each entry, and has {numbers}.")
+    return arrays
 
 
 def identity_of(condition: str) -> str:
@@ -97,29 +97,29 @@ def identity_of(condition: str) -> str:
     rows = chosen_rows(condition)
     if rows is None:
         return condition
-    told = parts(condition) | {"cond": f"{'+'.join(sorted(rows))}:{digest(rows)}"}
-    return ";".join(f"{kind}={argument}" for kind, argument in told.items())
+    arguments = parts(condition) | {"cond": f"{'+'.join(sorted(rows))}:{digest(rows)}"}
+    return ";".join(f"{kind}={argument}" for kind, argument in arguments.items())
 
 
 def observation_of(condition: str, image_shape: Shape) -> Observe | None:
     """The operator in the condition; None without one. Raises `UsageError` if it does not fit images of this shape."""
-    asked = parts(condition)
-    kind = next((kind for kind in asked if kind in KINDS), None)
+    arguments = parts(condition)
+    kind = next((kind for kind in arguments if kind in KINDS), None)
     if kind is None:
         return None
-    operators = KINDS[kind](asked[kind], image_shape)
+    operators = KINDS[kind](arguments[kind], image_shape)
     arrays = jax.tree.leaves(operators(1))
-    others = [f"{name}={asked[name]}" for name in ("class", "cond") if name in asked]
-    seen = f"{kind}={digest(arrays) if arrays else asked[kind]}"
-    return Observe(operators, ";".join([*map(identity_of, others), seen]))
+    others = [f"{name}={arguments[name]}" for name in ("class", "cond") if name in arguments]
+    identity = f"{kind}={digest(arrays) if arrays else arguments[kind]}"
+    return Observe(operators, ";".join([*map(identity_of, others), identity]))
 
 
 def _inpaint(argument: str, shape: Shape) -> Operators:
-    known = jnp.asarray(_known(argument, shape))[None, :, :, None]
-    return lambda n: Inpaint(jnp.repeat(known, n, axis=0))
+    visible = jnp.asarray(_visible(argument, shape))[None, :, :, None]
+    return lambda n: Inpaint(jnp.repeat(visible, n, axis=0))
 
 
-def _known(argument: str, shape: Shape) -> np.ndarray:
+def _visible(argument: str, shape: Shape) -> np.ndarray:
     """Mask of the pixels that are not hidden, booleans (h, w)."""
     h, w, _ = shape
     rows, columns = np.meshgrid(np.arange(h), np.arange(w), indexing="ij")
@@ -132,9 +132,9 @@ def _known(argument: str, shape: Shape) -> np.ndarray:
     }
     if _is_number(argument):
         hidden = _in_range("inpaint", argument, 0, 1)
-        known = np.ones(h * w, bool)
-        known[np.random.default_rng(0).permutation(h * w)[: round(hidden * h * w)]] = False
-        return known.reshape(h, w)
+        visible = np.ones(h * w, bool)
+        visible[np.random.default_rng(0).permutation(h * w)[: round(hidden * h * w)]] = False
+        return visible.reshape(h, w)
     if Path(argument).suffix:
         return _mask_of(expanded(argument), (h, w))
     return regions[one_of("region of sampling.condition=inpaint", argument, regions)]

@@ -17,8 +17,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from score_sde.array_types import Array, Float, Images, Int, Times
-from score_sde.errors import UsageError
+from score_sde.array_types import Array, Float, Labels, ModelImages, Times
+from score_sde.errors import UsageError, renamed
 from score_sde.process import Model, Prediction, Process
 from score_sde.randomness import expand
 from score_sde.sampling.solver import CountedModel, Counts, predict
@@ -29,35 +29,36 @@ ALWAYS: Interval = (0.0, 1.0)
 Evaluations = Callable[[Times | Float[np.ndarray, " b"]], Counts]
 
 
+@renamed("classes", "labels")
 def classifier_guidance(
     process: Process,
     model: Model,
-    logits_fn: Callable[[Images, Times], Float[Array, "b k"]],
-    classes: Int[Array, " b"],
+    logits_fn: Callable[[ModelImages, Times], Float[Array, "b k"]],
+    labels: Labels,
     *,
     scale: float = 1.0,
     interval: Interval = ALWAYS,
 ) -> Model:
-    """The model guided towards `classes` by a classifier of x_t, one more evaluation at times where it is used.
+    """The model guided towards `labels` by a classifier of x_t, one more evaluation at times where it is used.
 
-    logits_fn: (x, t) -> logits (b, k). classes: int (b,). scale: w, 0 or more; 1 is Bayes' rule. interval: times at
+    logits_fn: (x, t) -> logits (b, k). labels: int (b,). scale: w, 0 or more; 1 is Bayes' rule. interval: times at
     which the classifier is used. Raises `UsageError` for values out of range.
     """
     check_guidance(scale, interval)
     if scale == 0:
         return model
 
-    def log_probability(x: Images, t: Times) -> Array:
+    def log_probability(x: ModelImages, t: Times) -> Array:
         each = jax.nn.log_softmax(logits_fn(x, t))
-        return jnp.sum(jnp.take_along_axis(each, classes[:, None], axis=1))
+        return jnp.sum(jnp.take_along_axis(each, labels[:, None], axis=1))
 
-    def guided(prediction: Prediction, x: Images, t: Times) -> Prediction:
+    def guided(prediction: Prediction, x: ModelImages, t: Times) -> Prediction:
         return nudged(process, prediction, scale * jax.grad(log_probability)(x, t), t)
 
     return _within(interval, model, guided, lambda t: np.ones(len(t), np.int32))
 
 
-def nudged(process: Process, prediction: Prediction, gradient: Images, t: Times) -> Prediction:
+def nudged(process: Process, prediction: Prediction, gradient: ModelImages, t: Times) -> Prediction:
     """The prediction after a gradient g is added to the score: eps falls by sigma g, x_0 rises by sigma^2 / alpha g.
 
     Where alpha is 0, x_t says nothing about x_0 and x_0 is left unchanged: guidance begins with a sampler's second
@@ -91,7 +92,7 @@ def extrapolation(main: Model, reference: Model, *, scale: float = 1.0, interval
     if scale == 1 or (scale == 0 and interval == ALWAYS):
         return main if scale == 1 else reference
 
-    def guided(prediction: Prediction, x: Images, t: Times) -> Prediction:
+    def guided(prediction: Prediction, x: ModelImages, t: Times) -> Prediction:
         return jax.tree.map(lambda own, base: base + scale * (own - base), prediction, predict(reference, x, t))
 
     return _within(interval, main, guided, functools.partial(passes, reference))
@@ -106,7 +107,7 @@ def inside(t: Times | Float[np.ndarray, " b"], interval: Interval) -> Array | np
 def _within(
     interval: Interval,
     plain: Model,
-    guided: Callable[[Prediction, Images, Times], Prediction],
+    guided: Callable[[Prediction, ModelImages, Times], Prediction],
     evaluations: Evaluations,
 ) -> CountedModel:
     """The model `guided` inside the interval and `plain` outside; `guided` is skipped when no time is inside.
@@ -114,7 +115,7 @@ def _within(
     guided: (prediction of `plain`, x, t) -> prediction. evaluations: passes of `guided` beyond those of `plain`.
     """
 
-    def model(x: Images, t: Times) -> Prediction:
+    def model(x: ModelImages, t: Times) -> Prediction:
         prediction = predict(plain, x, t)
         if interval == ALWAYS:
             return guided(prediction, x, t)

@@ -16,10 +16,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from score_sde.array_types import Array, Float, Images, PerSample
+from score_sde.array_types import Array, Float, ModelImages, PerSample, UnitImages
 from score_sde.errors import UsageError
 from score_sde.randomness import expand
 
+AnyImages = UnitImages | ModelImages  # A is linear in both; `Observation` is in model range
 Observed = Float[Array, "b ..."]
 LOST = 1e-3  # smaller factors of a blur are set to 0, because float32 cannot undo them
 
@@ -38,11 +39,11 @@ class Operator(abc.ABC):
     """
 
     @abc.abstractmethod
-    def forward(self, x: Images) -> Observed:
+    def forward(self, x: AnyImages) -> Observed:
         """The observation A x."""
 
     @abc.abstractmethod
-    def adjoint(self, y: Observed) -> Images:
+    def adjoint(self, y: Observed) -> AnyImages:
         """The adjoint A^T y."""
 
     @abc.abstractmethod
@@ -56,15 +57,15 @@ class Operator(abc.ABC):
         """
         return None
 
-    def least_squares(self, y: Observed) -> Images:
+    def least_squares(self, y: Observed) -> AnyImages:
         """The smallest x with A x = y: A^T (A A^T)^{-1} y."""
         return self.adjoint(self.solve(y, jnp.zeros(len(y), y.dtype)))
 
-    def impose(self, x: Images, y: Observed) -> Images:
+    def impose(self, x: AnyImages, y: Observed) -> AnyImages:
         """The image nearest to x with A x = y."""
         return x + self.least_squares(y - self.forward(x))
 
-    def limit(self, x: Images, y: Observed) -> Images:
+    def limit(self, x: UnitImages, y: Observed) -> UnitImages:
         """Images with A x = y, moved into [0, 1]."""
         return jnp.clip(x, 0, 1)
 
@@ -72,7 +73,7 @@ class Operator(abc.ABC):
         """The observation y, with 0 where nothing was measured."""
         return y
 
-    def picture(self, y: Observed) -> Images:
+    def picture(self, y: Observed) -> UnitImages:
         """A picture of y in [0, 1], of the images' shape."""
         return jnp.clip(self.least_squares(y), 0, 1)
 
@@ -110,10 +111,10 @@ class Inpaint(Operator):
 
     mask: Any
 
-    def forward(self, x: Images) -> Observed:
+    def forward(self, x: AnyImages) -> Observed:
         return jnp.where(self.mask, x, 0.0)
 
-    def adjoint(self, y: Observed) -> Images:
+    def adjoint(self, y: Observed) -> AnyImages:
         return jnp.where(self.mask, y, 0.0)
 
     def solve(self, y: Observed, variance: PerSample) -> Observed:
@@ -122,14 +123,14 @@ class Inpaint(Operator):
     def function(self, f: Callable[[Array], Array], y: Observed) -> Observed:
         return f(jnp.ones_like(y)) * y
 
-    def impose(self, x: Images, y: Observed) -> Images:
+    def impose(self, x: AnyImages, y: Observed) -> AnyImages:
         """The image x with the pixels of y; exact to the last bit, unlike adding a difference."""
         return jnp.where(self.mask, y, x)
 
     def measured(self, y: Observed) -> Observed:
         return self.adjoint(y)
 
-    def picture(self, y: Observed) -> Images:
+    def picture(self, y: Observed) -> UnitImages:
         """A picture of y that is grey where nothing is known."""
         return jnp.clip(jnp.where(self.mask, y, 0.5), 0, 1)
 
@@ -144,10 +145,10 @@ class Average(Operator):
     factor: int = 1
     grey: bool = False
 
-    def forward(self, x: Images) -> Observed:
+    def forward(self, x: AnyImages) -> Observed:
         return self._reduced(jnp.mean, x)
 
-    def adjoint(self, y: Observed) -> Images:
+    def adjoint(self, y: Observed) -> AnyImages:
         return self._spread(y) / self._block(y)
 
     def solve(self, y: Observed, variance: PerSample) -> Observed:
@@ -156,7 +157,7 @@ class Average(Operator):
     def function(self, f: Callable[[Array], Array], y: Observed) -> Observed:
         return f(jnp.full_like(y, 1 / self._block(y))) * y
 
-    def limit(self, x: Images, y: Observed) -> Images:
+    def limit(self, x: UnitImages, y: Observed) -> UnitImages:
         """Images moved towards the mean of each block, which stays the same, until every number is in [0, 1]."""
         mean = jnp.clip(self._spread(y), 0, 1)
         difference = x - mean
@@ -165,13 +166,13 @@ class Average(Operator):
         fits = self._spread(self._reduced(jnp.min, fits))
         return jnp.clip(mean + jnp.minimum(fits, 1.0) * difference, 0, 1)
 
-    def _reduced(self, reduce: Callable, x: Images) -> Observed:
+    def _reduced(self, reduce: Callable, x: AnyImages) -> Observed:
         """The reduction of each block to one number."""
         b, h, w, c = x.shape
         blocks = x.reshape(b, h // self.factor, self.factor, w // self.factor, self.factor, c)
         return reduce(blocks, (2, 4, 5), keepdims=True)[:, :, 0, :, 0] if self.grey else reduce(blocks, (2, 4))
 
-    def _spread(self, y: Observed) -> Images:
+    def _spread(self, y: Observed) -> AnyImages:
         """An image in which each number fills its block."""
         y = jnp.repeat(jnp.repeat(y, self.factor, axis=1), self.factor, axis=2)
         return jnp.repeat(y, 3, axis=3) if self.grey else y
@@ -186,10 +187,10 @@ class Blur(Operator):
 
     sigma: float
 
-    def forward(self, x: Images) -> Observed:
+    def forward(self, x: AnyImages) -> Observed:
         return self._filter(x, self._factors(x))
 
-    def adjoint(self, y: Observed) -> Images:
+    def adjoint(self, y: Observed) -> AnyImages:
         return self._filter(y, self._factors(y))
 
     def solve(self, y: Observed, variance: PerSample) -> Observed:
@@ -201,7 +202,7 @@ class Blur(Operator):
         squares = jnp.tile(jnp.square(self._factors(y))[None, :, :, None], (len(y), 1, 1, 1))
         return self._filter(y, jnp.where(squares > 0, f(jnp.where(squares > 0, squares, 1.0)), 0.0))
 
-    def picture(self, y: Observed) -> Images:
+    def picture(self, y: Observed) -> UnitImages:
         return jnp.clip(y, 0, 1)
 
     def _factors(self, x: Array) -> Float[Array, "h w2"]:
@@ -231,11 +232,11 @@ class Sense(Operator):
     fraction: float
     seed: int = 0
 
-    def forward(self, x: Images) -> Observed:
+    def forward(self, x: AnyImages) -> Observed:
         measured, signs = self._choice(x)
         return measured * jax.scipy.fft.dctn(signs * x, axes=(1, 2), norm="ortho")
 
-    def adjoint(self, y: Observed) -> Images:
+    def adjoint(self, y: Observed) -> AnyImages:
         measured, signs = self._choice(y)
         return signs * jax.scipy.fft.idctn(measured * y, axes=(1, 2), norm="ortho")
 
@@ -269,14 +270,14 @@ class Linear(Operator):
     shape: (h, w, c). The transpose is JAX's; the inverse takes `iterations` steps of conjugate gradients.
     """
 
-    fn: Callable[[Images], Observed]
+    fn: Callable[[AnyImages], Observed]
     shape: tuple[int, int, int]
     iterations: int = 100
 
-    def forward(self, x: Images) -> Observed:
+    def forward(self, x: AnyImages) -> Observed:
         return self.fn(x)
 
-    def adjoint(self, y: Observed) -> Images:
+    def adjoint(self, y: Observed) -> AnyImages:
         (x,) = jax.linear_transpose(self.fn, jax.ShapeDtypeStruct((len(y), *self.shape), y.dtype))(y)
         return x
 

@@ -17,7 +17,7 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
-from score_sde.array_types import Array, Float, Images, Int, Key, Keys
+from score_sde.array_types import Array, Float, Int, Key, Keys, ModelImages
 from score_sde.conditioning.guidance import nudged
 from score_sde.conditioning.operators import Observation
 from score_sde.conditioning.posterior import Options, check_observable, denoised, isotropic_solve, within_reach
@@ -79,7 +79,7 @@ def particles(
         """A key for each particle."""
         return flat(jax.vmap(lambda key: jax.vmap(jax.random.fold_in, (None, 0))(key, jnp.arange(k)))(keys))
 
-    def init(keys: Keys, x: Images) -> State:
+    def init(keys: Keys, x: ModelImages) -> State:
         others = clouds(process.prior_sample(own_keys(stream(keys, Stream.PARTICLES)), x.shape[1:])).astype(x.dtype)
         cloud = others.at[:, 0].set(x)
         none = jnp.zeros((len(x), k), x.dtype)
@@ -111,7 +111,7 @@ def particles(
         nfe = state.nfe + jnp.sum(clouds(jnp.asarray(evaluations(model, t))), axis=1)
         return State(state.i + 1, state.keys, clouds(mean + c * z), clouds(mean), log_w, clouds(change), nfe)
 
-    def result(state: State) -> tuple[Images, Array]:
+    def result(state: State) -> tuple[ModelImages, Array]:
         keys = stream(state.keys, n)
         gumbel = -jnp.log(-jnp.log(jnp.clip(uniform(keys, (k,)), 1e-12, 1 - 1e-7)))
         best = jnp.argmax(state.log_w + gumbel, axis=1)[:, None]

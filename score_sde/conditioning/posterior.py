@@ -29,7 +29,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from score_sde.array_types import Array, Images, Keys, PerSample, Times
+from score_sde.array_types import Array, Keys, ModelImages, PerSample, Times
 from score_sde.conditioning.guidance import nudged, reach_of_gradient
 from score_sde.conditioning.operators import Observation, Observed, conjugate_gradients
 from score_sde.process import Model, Prediction, Process, check_scalar
@@ -66,7 +66,7 @@ def dps(process: Process, model: Model, observation: Observation, options: Optio
     check_observable(process)
     steps = process.num_scales if options.num_steps is None else options.num_steps
 
-    def guided(x: Images, t: Times) -> Prediction:
+    def guided(x: ModelImages, t: Times) -> Prediction:
         prediction, pull_back = denoised(model, x, t)
         residual = observation.y - observation.operator.forward(prediction.x0)
         length = jnp.sqrt(jnp.sum(jnp.square(residual), axis=tuple(range(1, residual.ndim))))
@@ -81,7 +81,7 @@ def pigdm(process: Process, model: Model, observation: Observation, options: Opt
     """Pseudoinverse-guided diffusion: x_0 given x_t has the same variance in all directions."""
     check_observable(process)
 
-    def guided(x: Images, t: Times) -> Prediction:
+    def guided(x: ModelImages, t: Times) -> Prediction:
         prediction, pull_back = denoised(model, x, t)
         weights = isotropic_solve(process, observation, options, prediction.x0, t)
         gradient = pull_back(observation.operator.adjoint(weights))
@@ -90,7 +90,9 @@ def pigdm(process: Process, model: Model, observation: Observation, options: Opt
     return _counted_as(model, guided)
 
 
-def isotropic_solve(process: Process, observation: Observation, options: Options, xhat: Images, t: Times) -> Observed:
+def isotropic_solve(
+    process: Process, observation: Observation, options: Options, xhat: ModelImages, t: Times
+) -> Observed:
     """The solution (r^2 A A^T + noise^2 I)^{-1} (y - A xhat), with r^2 the variance of `pigdm`."""
     sigma2, data2 = jnp.square(process.sigma(t)), jnp.square(process.alpha(t)) * options.data_variance
     spread = sigma2 * options.data_variance / (sigma2 + data2)
@@ -104,7 +106,7 @@ def tmpd(process: Process, model: Model, observation: Observation, options: Opti
     check_observable(process)
     operator = observation.operator
 
-    def guided(x: Images, t: Times) -> Prediction:
+    def guided(x: ModelImages, t: Times) -> Prediction:
         prediction, pull_back = denoised(model, x, t)
         spread = reach_of_gradient(process, t)
 
@@ -131,17 +133,17 @@ def _counted_as(model: Model, guided: Model) -> Model:
     return CountedModel(guided, functools.partial(evaluations, model))
 
 
-def within_reach(process: Process, options: Options, gradient: Images, t: Times) -> Images:
+def within_reach(process: Process, options: Options, gradient: ModelImages, t: Times) -> ModelImages:
     """The gradient of log p(y | x_t), shortened where it would move xhat (by std^2 / m of it) beyond `reach`."""
     per_unit = expand(reach_of_gradient(process, t), gradient)
     within = jnp.clip(per_unit * gradient, -options.reach, options.reach) / jnp.where(per_unit > 0, per_unit, 1)
     return jnp.where(per_unit > 0, within, gradient)
 
 
-def denoised(model: Model, x: Images, t: Times) -> tuple[Prediction, Callable[[Images], Images]]:
+def denoised(model: Model, x: ModelImages, t: Times) -> tuple[Prediction, Callable[[ModelImages], ModelImages]]:
     """The prediction at x, and the function u -> (d x0 / dx)^T u, from one evaluation of the network."""
 
-    def mean(x: Images) -> tuple[Images, Images]:
+    def mean(x: ModelImages) -> tuple[ModelImages, ModelImages]:
         prediction = predict(model, x, t)
         return prediction.x0, prediction.eps
 
@@ -152,7 +154,7 @@ def denoised(model: Model, x: Images, t: Times) -> tuple[Prediction, Callable[[I
 class Projection(NamedTuple):
     """Two hooks that hold a sampler to an observation."""
 
-    start: Callable[[Images], Images]  # of x_T
+    start: Callable[[ModelImages], ModelImages]  # of x_T
     project: Project
 
 
@@ -170,7 +172,7 @@ def projection(process: Process, observation: Observation) -> Projection:
     operator, y = observation.operator, observation.y
     spectral = operator.function(jnp.ones_like, y) is not None
 
-    def pull(x: Images, target: Observed, std: PerSample, noise: PerSample) -> Images:
+    def pull(x: ModelImages, target: Observed, std: PerSample, noise: PerSample) -> ModelImages:
         imposed = operator.impose(x, target)
         if spectral:
             change = operator.function(lambda g: (left(g, std, noise) >= 0) / g, target - operator.forward(x))
@@ -182,14 +184,14 @@ def projection(process: Process, observation: Observation) -> Projection:
         """Remaining variance of z."""
         return expand(jnp.square(std), g) - expand(jnp.square(noise), g) / g
 
-    def project(keys: Keys, t: Times, x: Images, x_mean: Images) -> tuple[Images, Images]:
+    def project(keys: Keys, t: Times, x: ModelImages, x_mean: ModelImages) -> tuple[ModelImages, ModelImages]:
         alpha, std = process.alpha(t), process.sigma(t)
         mean, noise = expand(alpha, y) * y, alpha * observation.noise
         z = operator.forward(normal(keys, x.shape[1:]).astype(x.dtype))
         perturbation = expand(std, y) * z
         if spectral:
-            rest = operator.function(lambda g: jnp.sqrt(jnp.maximum(left(g, std, noise), 0.0)), z)
-            perturbation = jnp.where(expand(noise == 0, y), perturbation, rest)
+            reduced = operator.function(lambda g: jnp.sqrt(jnp.maximum(left(g, std, noise), 0.0)), z)
+            perturbation = jnp.where(expand(noise == 0, y), perturbation, reduced)
         return pull(x, mean + perturbation, std, noise), pull(x_mean, mean, std, noise)
 
     return Projection(lambda x: operator.impose(x, y), project)

@@ -22,7 +22,7 @@ from typing import Any, ClassVar, Protocol
 
 import numpy as np
 
-from score_sde.array_types import Array, Float, Images, Keys, PerSample, Pixels, PyTree, Times
+from score_sde.array_types import Array, Float, Keys, ModelImages, PerSample, Pixels, PyTree, Times
 
 Cond = dict[str, Any] | None
 
@@ -82,8 +82,8 @@ class Parameterization(Protocol):
     base: ClassVar[str] = "score_sde.parameterization.Parameterization"
     is_function: ClassVar[bool] = False
 
-    def target(self, process: Any, x0: Images, eps: Images, t: Times) -> Images: ...
-    def predict(self, process: Any, x: Images, output: Images, t: Times) -> Any: ...
+    def target(self, process: Any, x0: ModelImages, eps: ModelImages, t: Times) -> ModelImages: ...
+    def predict(self, process: Any, x: ModelImages, output: ModelImages, t: Times) -> Any: ...
     def noise_error(self, process: Any, t: Times) -> PerSample: ...
 
 
@@ -161,7 +161,9 @@ class Network(Protocol):
     base: ClassVar[str] = "flax.linen.module.Module"
     is_function: ClassVar[bool] = False
 
-    def __call__(self, x: Images, noise_cond: PerSample, cond: Cond = None, *, dropout_keys: Keys | None) -> Images: ...
+    def __call__(
+        self, x: ModelImages, noise_cond: PerSample, cond: Cond = None, *, dropout_keys: Keys | None
+    ) -> ModelImages: ...
 
 
 class Encoder(Protocol):

@@ -85,7 +85,7 @@ EVAL = {
     "num_samples": Key(50_000, "Samples that are measured", "[1, inf)"),
     "bpd_dataset": Key("test", "Split of bits/dim", ("train", "test"), formerly=("eval.dataset",)),
     "bpd_num_repeats": Key(
-        5, "Passes of bits/dim with fresh dequantisation noise and probes; a training set is passed once", "[1, inf)"
+        5, "Passes of bits/dim with fresh dequantization noise and probes; a training set is passed once", "[1, inf)"
     ),
     "hutchinson_type": Key(
         "rademacher", "Estimate of the divergence in bits/dim", "score_sde.likelihood:DIVERGENCES", any_case=True
@@ -93,7 +93,7 @@ EVAL = {
     "num_probes": Key(1, "Probes of that estimate; hutch++ needs at least 3"),
     "dequantization": Key(
         "uniform",
-        "Dequantisation of bits/dim; --mode=train_dequantizer trains the variational one",
+        "Dequantization of bits/dim; --mode=train_dequantizer trains the variational one",
         "score_sde.likelihood.dequantization:CHOICES",
         any_case=True,
     ),

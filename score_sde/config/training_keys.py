@@ -121,7 +121,7 @@ DATA = {
     "centered": Key(False, "Whether the model's range is [-1, 1], or else [0, 1]"),
     "random_flip": Key(True, "Whether images are mirrored at random in training", differs=ALLOWED),
     "uniform_dequantization": Key(
-        False, "Whether uniform noise of one level is added in training; bits/dim are always dequantised"
+        False, "Whether uniform noise of one level is added in training; bits/dim are always dequantized"
     ),
 }
 

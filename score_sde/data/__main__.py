@@ -76,7 +76,7 @@ def _lines(title: str, source: data.Source) -> Iterator[str]:
     spread = f"{counts.min():,}" if counts.min() == counts.max() else f"{counts.min():,} to {counts.max():,}"
     yield f"  {len(classes)} classes of {spread} images"
     if len(classes) <= NAMED:
-        names = [source.classes[label] if source.classes else str(label) for label in classes]
+        names = [source.class_names[label] if source.class_names else str(label) for label in classes]
         yield "  " + ", ".join(f"{name} {count:,}" for name, count in zip(names, counts, strict=True))
 
 

@@ -10,7 +10,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 import jax
 import numpy as np
 
-from score_sde.cond import Cond, Entries, taken
+from score_sde.cond import Cond, Entries, restricted
 from score_sde.data.sources import Batch, Source
 from score_sde.runtime import sharding
 
@@ -83,7 +83,7 @@ def on_devices(source: Source, indices: np.ndarray, entries: Entries = NO_ENTRIE
     """
     rows = sharding.local_rows(len(indices))
     batch = source.take(indices[rows])
-    own = batch.images, taken(batch.cond, entries)
+    own = batch.images, restricted(batch.cond, entries)
     return sharding.split(*jax.tree.map(lambda part: _spread(part, rows, len(indices)), own))
 
 

@@ -35,8 +35,8 @@ ADVICE = "remove or replace it, or leave such images out with config.data.corrup
 class Files(Pictures):
     """Image files of a folder, sorted by relative path.
 
-    labels, classes: a number for each file, and the names of these numbers, or None. written: whether the labels come
-    from a file, and so not from the paths.
+    labels, class_names: a number for each file, and the names of these numbers, or None. written: whether the labels
+    come from a file, and so not from the paths.
     """
 
     advice = ADVICE
@@ -46,12 +46,12 @@ class Files(Pictures):
         root: Path,
         paths: Sequence[str],
         labels: Sequence[int] | None = None,
-        classes: Sequence[str] | None = None,
+        class_names: Sequence[str] | None = None,
         *,
         written: bool = False,
         report: SplitReport | None = None,
     ):
-        self._root, self.paths, self._labels, self.classes = root, list(paths), labels, classes
+        self._root, self.paths, self._labels, self.class_names = root, list(paths), labels, class_names
         self._written, self.report = written, report
 
     def __len__(self) -> int:
@@ -70,14 +70,14 @@ class Files(Pictures):
             identities[i] = (_portable(self.paths[i]), *_pieces(self._root / self.paths[i]))
 
         each(look, len(self), "comparing files", THREADS)
-        return [identities, list(self._labels or ()), self.classes] if self._written else identities
+        return [identities, list(self._labels or ()), self.class_names] if self._written else identities
 
     def where(self, keep: Callable[[int], bool]) -> "Files":
         """The files at the indices for which `keep` is true."""
         kept = [i for i in range(len(self)) if keep(i)]
         labels = None if self._labels is None else [self._labels[i] for i in kept]
         paths = [self.paths[i] for i in kept]
-        return Files(self._root, paths, labels, self.classes, written=self._written, report=self.report)
+        return Files(self._root, paths, labels, self.class_names, written=self._written, report=self.report)
 
 
 def _pieces(path: Path) -> tuple[int, int]:

@@ -135,7 +135,7 @@ def _classes(source: Source) -> str:
     by = f", {source.report.labels}" if source.report.labels else ""
     if not source.num_classes:
         return f"without classes{by}"
-    first = source.classes if source.classes else [f"0 to {source.num_classes - 1}"]
+    first = source.class_names if source.class_names else [f"0 to {source.num_classes - 1}"]
     names = ", ".join(first[:NAMED]) + ", ..." * (len(first) > NAMED)
     return f"in {source.num_classes:,} class{'es' * (source.num_classes > 1)} ({names}{by})"
 

@@ -27,7 +27,7 @@ class Records(Pictures):
         self._records = builder.as_data_source(split=split, deserialize_method=raw)
         label = dict(builder.info.features.items()).get("label")
         self._labelled = isinstance(label, tfds.features.ClassLabel)
-        self.classes = label.names if self._labelled else None
+        self.class_names = label.names if self._labelled else None
 
     def __len__(self) -> int:
         return len(self._records)

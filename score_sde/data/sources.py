@@ -37,17 +37,26 @@ class Batch(NamedTuple):
         return None if self.cond is None else self.cond.get("labels")
 
 
+def _formerly_classes(source: Any, names: Any = None) -> None:
+    raise AttributeError("A source's classes are now its class_names.")
+
+
 class Source(abc.ABC):
     """Images and their conditions, numbered 0..n-1; the order does not depend on how they are stored.
 
-    classes: names of the labels, if they have names. report: how the files were read; None where that is fixed, as for
-    CIFAR-10. digested: the content that `digest` covers; digests of different content do not compare.
+    class_names: names of the labels, if they have names. report: how the files were read; None where that is fixed, as
+    for CIFAR-10. digested: the content that `digest` covers; digests of different content do not compare.
     """
 
     digested: str
-    classes: Sequence[str] | None = None
+    class_names: Sequence[str] | None = None
     report: SplitReport | None = None
     labels: np.ndarray | None  # int (n,)
+
+    def __init_subclass__(cls, **options: Any):
+        super().__init_subclass__(**options)
+        if "classes" in vars(cls):
+            _formerly_classes(cls)
 
     @abc.abstractmethod
     def __len__(self) -> int: ...
@@ -70,7 +79,9 @@ class Source(abc.ABC):
         """Number of classes; 0 without labels."""
         if "labels" not in self.cond_entries:  # known before all labels are read
             return 0
-        return len(self.classes) if self.classes is not None else int(self.labels.max()) + 1
+        return len(self.class_names) if self.class_names is not None else int(self.labels.max()) + 1
+
+    classes = property(_formerly_classes, _formerly_classes)
 
 
 class InMemory(Source):
@@ -123,10 +134,10 @@ class Stored(NamedTuple):
 class Pictures(abc.ABC):
     """A split as it is stored: numbered pictures of any size.
 
-    advice: the end of the message on a picture that cannot be read. classes, report: as for `Source`.
+    advice: the end of the message on a picture that cannot be read. class_names, report: as for `Source`.
     """
 
-    classes: Sequence[str] | None = None
+    class_names: Sequence[str] | None = None
     report: SplitReport | None = None
     advice = ADVICE
 
@@ -150,7 +161,7 @@ class Subset(Pictures):
 
     def __init__(self, pictures: Pictures, indices: np.ndarray):
         self._pictures, self._indices = pictures, indices
-        self.classes, self.report, self.advice = pictures.classes, pictures.report, pictures.advice
+        self.class_names, self.report, self.advice = pictures.class_names, pictures.report, pictures.advice
 
     def __len__(self) -> int:
         return len(self._indices)
@@ -175,7 +186,7 @@ class OnDisk(Source):
 
     def __init__(self, pictures: Pictures, form: Form, *, workers: int, skip: bool = False):
         self.pictures, self.form = pictures, form
-        self.classes, self.report = pictures.classes, pictures.report
+        self.class_names, self.report = pictures.class_names, pictures.report
         self._skip, self._workers = skip, workers
         self._unreadable: set[int] = set()
         self._lock = threading.Lock()
@@ -271,7 +282,7 @@ def in_memory(source: OnDisk, split_name: str) -> InMemory:
     source.close()
     tell_left_out(bad, len(source), split_name)
     result = InMemory(images[:kept], as_labels(labels))
-    result.classes, result.report = source.classes, source.report
+    result.class_names, result.report = source.class_names, source.report
     return result
 
 

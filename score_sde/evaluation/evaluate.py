@@ -310,7 +310,7 @@ def accuracy(model: PretrainedClassifier, source: data.Source, folder: Path | No
 
 
 def bits_per_dim(model: Pretrained, source: data.Source, repeats: int, folder: Path | None = None) -> dict[str, Any]:
-    """Bits/dim over a whole split, each image `repeats` times with fresh dequantisation noise and probe.
+    """Bits/dim over a whole split, each image `repeats` times with fresh dequantization noise and probe.
 
     The standard error is over images, of means over repeats, and contains the spread of both. folder: as for `loss`.
     """

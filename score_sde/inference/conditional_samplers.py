@@ -15,7 +15,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from score_sde import conditioning
-from score_sde.array_types import Array, Images, PyTree
+from score_sde.array_types import Array, PyTree, UnitImages
 from score_sde.cond import NULL, Cond, Entries, check_names, fitted
 from score_sde.conditioning import Observation
 from score_sde.conditioning.operators import check_observed
@@ -212,7 +212,7 @@ def unused_option(name: str, sampling: Any, guidance: Any, method: str, *, obser
     return None
 
 
-def finished(x: Images | np.ndarray, operator: conditioning.Operator, y: Array, noise: float) -> Images:
+def finished(x: UnitImages | np.ndarray, operator: conditioning.Operator, y: Array, noise: float) -> UnitImages:
     """Samples clipped to [0, 1]; noiseless observations are met exactly, as far as [0, 1] permits."""
     x = jnp.asarray(x)
     return operator.limit(operator.impose(x, y), y) if noise == 0 else jnp.clip(x, 0, 1)

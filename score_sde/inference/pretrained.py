@@ -25,11 +25,11 @@ import jax.numpy as jnp
 import numpy as np
 
 from score_sde import images
-from score_sde.array_types import Array, Float, Images, Key, Keys, PerSample, PyTree, Times
+from score_sde.array_types import Array, Float, Key, Keys, ModelImages, PerSample, PyTree, Times, UnitImages
 from score_sde.cond import Cond, fitted, rows, with_labels
 from score_sde.conditioning import Operator
 from score_sde.config import Config
-from score_sde.errors import UsageError
+from score_sde.errors import UsageError, renamed
 from score_sde.inference.conditional_samplers import Observed, finished, unused_option
 from score_sde.inference.sampling_plan import plan
 from score_sde.inference.snapshots import AnyTimes, Snapshot, available_step, config_of, for_each, restore_state
@@ -43,7 +43,7 @@ from score_sde.sampling.solver import Counts
 from score_sde.training.build import Dequantizing
 
 Report = Callable[[float], None]
-Classes = Sequence[int] | Array | np.ndarray | None
+AnyLabels = Sequence[int] | Array | np.ndarray | None
 DEQUANTIZER = "dequantizer"  # its folder in a workdir
 
 
@@ -63,31 +63,33 @@ def load(
 # Predictions for noisy images.
 
 
-def score(model: "Pretrained", x: Images, t: AnyTimes, classes: Classes = None, cond: Cond | None = None) -> Images:
+@renamed("classes", "labels")
+def score(
+    model: "Pretrained", x: ModelImages, t: AnyTimes, labels: AnyLabels = None, cond: Cond | None = None
+) -> ModelImages:
     """The score of p_t at x, of x's shape: -E[eps | x_t = x] / sigma(t).
 
-    x: images in model range, float32. t: a time in (0, 1] for each image, or one for all. classes: int (b,), short for
-    cond={"labels": classes}. cond: arrays of b rows, see `score_sde.cond`; default the null condition.
+    x: images in model range, float32. t: a time in (0, 1] for each image, or one for all. labels: int (b,), short for
+    cond={"labels": labels}. cond: arrays of b rows, see `score_sde.cond`; default the null condition.
     Composes with `jit`, `grad`, `scan`, `vmap`. Raises `UsageError` for conditions that the network does not take.
 
         s = model.score(jnp.zeros((2, *model.image_shape)), 0.5)
     """
-    return _applied(model, "score_fn", x, t, classes, cond)
+    return _applied(model, "score_fn", x, t, labels, cond)
 
 
+@renamed("classes", "labels")
 def predict(
-    model: "Pretrained", x: Images, t: AnyTimes, classes: Classes = None, cond: Cond | None = None
+    model: "Pretrained", x: ModelImages, t: AnyTimes, labels: AnyLabels = None, cond: Cond | None = None
 ) -> Prediction:
-    """The prediction E[x_0 | x_t] and E[eps | x_t] at x, which samplers and likelihoods take.
-
-    Arguments as for `score`.
-    """
-    return _applied(model, "model", x, t, classes, cond)
+    """The prediction E[x_0 | x_t] and E[eps | x_t] at x, which samplers take. Arguments as for `score`."""
+    return _applied(model, "model", x, t, labels, cond)
 
 
+@renamed("classes", "labels")
 def denoise(
-    model: "Pretrained", x: Images, sigma: AnyTimes, classes: Classes = None, cond: Cond | None = None
-) -> Images:
+    model: "Pretrained", x: ModelImages, sigma: AnyTimes, labels: AnyLabels = None, cond: Cond | None = None
+) -> ModelImages:
     """The posterior mean E[x_0 | x] of x = x_0 + sigma eps, in model range, whatever process the network has learned.
 
     sigma: a noise level for each image or one for all, > 0 and at most that of the process, sigma(1) / alpha(1). Other
@@ -97,17 +99,17 @@ def denoise(
     """
     process = model.sde
     t = jnp.clip(process.time(for_each(sigma, len(x))), 0.0, 1.0)
-    return predict(model, expand(process.alpha(t), x) * x, t, classes, cond).x0
+    return predict(model, expand(process.alpha(t), x) * x, t, labels, cond).x0
 
 
 def _applied(
-    model: "Pretrained", name: str, x: Images, t: AnyTimes, classes: Classes, cond: Cond | None
-) -> Images | Prediction:
+    model: "Pretrained", name: str, x: ModelImages, t: AnyTimes, labels: AnyLabels, cond: Cond | None
+) -> ModelImages | Prediction:
     """The result at x and t of the experiment's function of this name."""
-    experiment, classes = model.experiment, None if classes is None else jnp.asarray(classes)
-    cond = fitted(with_labels(cond, classes), experiment.cond_entries, len(x))
+    experiment, labels = model.experiment, None if labels is None else jnp.asarray(labels)
+    cond = fitted(with_labels(cond, labels), experiment.cond_entries, len(x))
 
-    def applied(params: PyTree, x: Images, t: Times, cond: Cond | None) -> Images | Prediction:
+    def applied(params: PyTree, x: ModelImages, t: Times, cond: Cond | None) -> ModelImages | Prediction:
         return getattr(experiment, name)(params, cond=cond)(x, t)
 
     program = experiment.once(name, lambda: pmap(applied, in_axes=(None, 0, 0, 0), out_axes=None))
@@ -118,12 +120,9 @@ def _applied(
 
 
 class Samples(NamedTuple):
-    """Samples, and the evaluations of networks that they took.
+    """Samples in [0, 1], evaluations of networks for each, and those made for its batch, from start to end."""
 
-    images: in [0, 1]. nfe: evaluations for each image. batch_nfe: evaluations made for its batch, from start to end.
-    """
-
-    images: Images
+    images: UnitImages
     nfe: Counts
     batch_nfe: Counts
 
@@ -134,29 +133,29 @@ def sample(
     n: SupportsIndex,
     sampler: str | None = None,
     *,
-    classes: SupportsIndex | Classes = None,
+    labels: SupportsIndex | AnyLabels = None,
     cond: Cond | None = None,
     **options: Any,
-) -> Images:
+) -> UnitImages:
     """Draws `n` images in [0, 1]; sample i depends on (key, i) only, unless the sampler couples the batch.
 
     key: one key, or one for each image.
     sampler: "pc", "ode", "adaptive" or a fast solver's name; default config.sampling.method.
-    classes: one for all, or one for each. cond: arrays of n rows, see `score_sde.cond`, whose labels are the classes.
+    labels: classes 0, 1, ..., one for all, or one for each. cond: arrays of n rows, see `score_sde.cond`.
     options: values that replace those of config.sampling and config.guidance, as num_steps=10 or scale=2.0.
-    Raises `UsageError` for unknown options, and for classes and conditions that the networks do not know.
+    Raises `UsageError` for unknown options, and for labels and conditions that the networks do not know.
 
         x = model.sample(jax.random.key(0), 16, "dpmpp_2m", num_steps=10)
     """
     n = _count(n)
     filled = n if key.ndim else pad_to_devices(n)
-    if classes is not None:
-        classes = np.asarray(classes)
-        if classes.shape not in ((), (n,)):
-            raise UsageError(f"Classes of shape {classes.shape} for {n} images; give one for all, or one for each.")
-        classes = np.broadcast_to(classes, (n,))
+    if labels is not None:
+        labels = np.asarray(labels)
+        if labels.shape not in ((), (n,)):
+            raise UsageError(f"Labels of shape {labels.shape} for {n} images; give one for all, or one for each.")
+        labels = np.broadcast_to(labels, (n,))
     entries = plan(model, sampler, options).conditional.cond_entries
-    cond = rows(fitted(with_labels(cond, classes), entries, n), np.minimum(np.arange(filled), n - 1))
+    cond = rows(fitted(with_labels(cond, labels), entries, n), np.minimum(np.arange(filled), n - 1))
     return draw(model, batch_keys(key, filled), sampler, cond=cond, **options).images[:n]
 
 
@@ -168,7 +167,7 @@ def posterior(
     noise: SupportsFloat = 0.0,
     sampler: str | None = None,
     **options: Any,
-) -> Images:
+) -> UnitImages:
     """Draws an image in [0, 1] for each row of y, from p(x_0 | y) for y = A x_0 + n.
 
     operator: A, see `score_sde.conditioning`. y: of images in [0, 1]. noise: the standard deviation of n there; at 0
@@ -236,7 +235,7 @@ class Likelihoods(NamedTuple):
 def bits_per_dim(model: "Pretrained", key: Key[Array, "..."], pixels: Array | np.ndarray) -> PerSample:
     """Bits/dim of each image, shape (n,), under the probability-flow ODE (paper, section 4.3).
 
-    pixels: images, uint8 or in [0, 1] on 256 levels; they are dequantised first, as config.eval says, with noise from
+    pixels: images, uint8 or in [0, 1] on 256 levels; they are dequantized first, as config.eval says, with noise from
     `key`. Raises `UsageError` for other images.
 
         bits = model.bits_per_dim(jax.random.key(0), np.zeros((2, *model.image_shape), np.uint8))
@@ -244,7 +243,7 @@ def bits_per_dim(model: "Pretrained", key: Key[Array, "..."], pixels: Array | np
     return likelihoods(model, batch_keys(key, len(pixels)), _in_unit_range(model, pixels)).bits_per_dim
 
 
-def likelihoods(model: "Pretrained", keys: Keys, x: Images, report: Report = lambda _: None) -> Likelihoods:
+def likelihoods(model: "Pretrained", keys: Keys, x: UnitImages, report: Report = lambda _: None) -> Likelihoods:
     """Bits/dim and evaluations of each image in [0, 1]; all randomness is from the image's own key."""
     y, log_q = dequantize(model, keys, x)
     runner = model.experiment.once("bits_per_dim", lambda: Runner(model.experiment.bits_per_dim))
@@ -261,7 +260,7 @@ def bound(model: "Pretrained", key: Key[Array, "..."], pixels: Array | np.ndarra
     experiment, keys, x = model.experiment, batch_keys(key, len(pixels)), _in_unit_range(model, pixels)
     y, log_q = dequantize(model, keys, x)
 
-    def bounded(params: PyTree, keys: Keys, y: Images) -> PerSample:
+    def bounded(params: PyTree, keys: Keys, y: ModelImages) -> PerSample:
         return experiment.bound(params)(keys, y)
 
     program = experiment.once("bound", lambda: pmap(bounded, in_axes=(None, 0, 0), out_axes=None))
@@ -270,11 +269,11 @@ def bound(model: "Pretrained", key: Key[Array, "..."], pixels: Array | np.ndarra
     return bits
 
 
-def dequantize(model: "Pretrained", keys: Keys, x: Images) -> tuple[Images, PerSample]:
+def dequantize(model: "Pretrained", keys: Keys, x: UnitImages) -> tuple[ModelImages, PerSample]:
     """Points in model range for images in [0, 1], and bits/dim of q there (`score_sde.likelihood.dequantization`)."""
     experiment, dequantizer = model.experiment, model.dequantizer_params
 
-    def points(params: PyTree, keys: Keys, x: Images) -> tuple[Images, PerSample]:
+    def points(params: PyTree, keys: Keys, x: UnitImages) -> tuple[ModelImages, PerSample]:
         learned = (_dequantizing(model).network_fn(params),) if params else ()
         return experiment.dequantization(*learned).sample(stream(keys, Stream.DEQUANTIZE), x)
 
@@ -307,7 +306,7 @@ def _dequantizing(model: "Pretrained") -> Dequantizing:
 # Latents.
 
 
-def encode(model: "Pretrained", pixels: Array | np.ndarray) -> Images:
+def encode(model: "Pretrained", pixels: Array | np.ndarray) -> ModelImages:
     """Latents x_1 of images, by the probability-flow ODE from t = 1e-5.
 
     pixels: images, uint8 or in [0, 1].
@@ -317,7 +316,7 @@ def encode(model: "Pretrained", pixels: Array | np.ndarray) -> Images:
     return _transported(model, model.image_range.to_model(_in_unit_range(model, pixels)), encode=True)
 
 
-def decode(model: "Pretrained", z: Array | np.ndarray) -> Images:
+def decode(model: "Pretrained", z: ModelImages | np.ndarray) -> UnitImages:
     """Images in [0, 1] of latents: the inverse of `encode`, without a denoising step."""
     x = _transported(model, _checked(model, jnp.asarray(z, jnp.float32)), encode=False)
     return jnp.clip(model.image_range.to_unit(x), 0, 1)
@@ -335,7 +334,7 @@ def interpolate(
     return decode(model, z).reshape(n, *z0.shape)
 
 
-def _transported(model: "Pretrained", x: Images, *, encode: bool) -> Images:
+def _transported(model: "Pretrained", x: ModelImages, *, encode: bool) -> ModelImages:
     transport = functools.partial(model.experiment.transport, encode=encode)
     runner = model.experiment.once(("transport", encode), lambda: Runner(transport))
     y, _ = runner(model.params, batch_keys(jax.random.key(0), len(x)), x)  # an ODE draws nothing
@@ -343,7 +342,7 @@ def _transported(model: "Pretrained", x: Images, *, encode: bool) -> Images:
     return y
 
 
-def _in_unit_range(model: "Pretrained", pixels: Array | np.ndarray) -> Images:
+def _in_unit_range(model: "Pretrained", pixels: Array | np.ndarray) -> UnitImages:
     pixels = _checked(model, jnp.asarray(pixels))
     if pixels.dtype == jnp.uint8:
         return images.to_unit(pixels)

@@ -19,7 +19,7 @@ from score_sde.conditioning.grammar import ALL, chosen_class, chosen_rows
 from score_sde.config import Config, FrozenConfig
 from score_sde.config.import_paths import is_import_path, lowered
 from score_sde.config.keys import plain
-from score_sde.errors import UsageError, one_of
+from score_sde.errors import UsageError, one_of, renaming
 from score_sde.inference.conditional_samplers import Conditional, Given, Observed
 from score_sde.inference.snapshots import Snapshot, available_step, config_of, load_classifier
 from score_sde.randomness import batch_keys
@@ -73,6 +73,8 @@ def _changed(config: FrozenConfig, method: str, options: dict[str, Any]) -> Froz
     if is_import_path(method):
         rename(changed, "sampling.method", method)
     for name, value in options.items():
+        if name == "classes":
+            raise UsageError(renaming("sample", "classes", "labels"))
         one_of("option of config.sampling or config.guidance", name, [*changed.sampling, *changed.guidance])
         changed["sampling" if name in changed.sampling else "guidance"][name] = value
     return FrozenConfig(changed)

@@ -15,8 +15,8 @@ import jax.numpy as jnp
 import numpy as np
 
 from score_sde import ema, images
-from score_sde.array_types import Array, Float, Images, Keys, PerSample, Pixels, PyTree, Times
-from score_sde.cond import Cond, taken
+from score_sde.array_types import Array, Float, Keys, ModelImages, PerSample, Pixels, PyTree, Times
+from score_sde.cond import Cond, restricted
 from score_sde.config import Config, FrozenConfig, base
 from score_sde.ema import Profile
 from score_sde.errors import UsageError
@@ -162,7 +162,7 @@ class Snapshot:
     ) -> dict[str, PerSample]:
         """`Trainable.evaluation` over all devices, with those entries of the condition that the network takes."""
         n, experiment = len(pixels), self.experiment
-        pixels, indices, cond = split(pixels, indices, taken(cond, experiment.cond_entries))
+        pixels, indices, cond = split(pixels, indices, restricted(cond, experiment.cond_entries))
         axes = dict(in_axes=(None, 0, None, 0, 0), out_axes=None)
         program = experiment.once("evaluation", lambda: pmap(experiment.evaluation, **axes))
         return {name: values[:n] for name, values in program(params, pixels, number, indices, cond).items()}
@@ -182,7 +182,7 @@ def load_classifier(
     return PretrainedClassifier.of_run(config_of(Path(directory), config), Path(directory), step)
 
 
-def logits(model: "PretrainedClassifier", x: Images, t: AnyTimes) -> Float[Array, "b k"]:
+def logits(model: "PretrainedClassifier", x: ModelImages, t: AnyTimes) -> Float[Array, "b k"]:
     """Logits of p(class | x_t) at x, of shape (b, classes).
 
     x: images in model range, float32. t: a time in (0, 1] for each image, or one for all. Composes with `jit`, `grad`,
@@ -192,7 +192,7 @@ def logits(model: "PretrainedClassifier", x: Images, t: AnyTimes) -> Float[Array
     """
     experiment = model.experiment
 
-    def of(params: PyTree, x: Images, t: Times) -> Float[Array, "b k"]:
+    def of(params: PyTree, x: ModelImages, t: Times) -> Float[Array, "b k"]:
         return experiment.logits_fn(params)(x, t)
 
     program = experiment.once("logits", lambda: pmap(of, in_axes=(None, 0, 0), out_axes=None))

@@ -10,7 +10,7 @@ diverged.json   of a training that was stopped by a loss or gradient that is not
 samples/        samples as .npz and .png, and index.json, which lists them
 eval/           report.json, report.html, and a folder of rounds for each checkpoint
 *.lock          held by the process that writes there
-dequantizer/    of variational dequantisation: config.json, metrics.jsonl, checkpoints/
+dequantizer/    of variational dequantization: config.json, metrics.jsonl, checkpoints/
 """
 
 import importlib.metadata

@@ -17,7 +17,7 @@ probability-flow ODE, which is another model where the score is not exact. Four 
 - As in that paper, x is decoded from x_eps by the Gaussian of Tweedie's mean (x_eps + s^2 score) / m and of std s / m
   =: n, so that -log p(x | x_eps) = D/2 log(2 pi n^2) + R(eps) / 2.
 
-Images of 256 levels must be dequantised (`score_sde.likelihood.dequantization`) before they come here.
+Images of 256 levels must be dequantized (`score_sde.likelihood.dequantization`) before they come here.
 """
 
 import math
@@ -27,13 +27,13 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from score_sde.array_types import Images, Keys, PerSample, Times
+from score_sde.array_types import Keys, ModelImages, PerSample, Times
 from score_sde.errors import UsageError
 from score_sde.process import LEAST_TIME, Model, Process, check_scalar
 from score_sde.randomness import Stream, expand, normal, stream, uniform
 from score_sde.sampling.solver import predict
 
-Bound = Callable[[Keys, Images], PerSample]
+Bound = Callable[[Keys, ModelImages], PerSample]
 
 
 def likelihood_bound(process: Process, model: Model, *, num_times: int = 1, eps: float = LEAST_TIME) -> Bound:
@@ -60,7 +60,7 @@ def likelihood_bound(process: Process, model: Model, *, num_times: int = 1, eps:
     last = process.noisiest_time
     low, high = (np.log(process.noise_level(np.array([t]))).item() for t in (eps, last))
 
-    def residual(keys: Keys, x: Images, t: Times) -> PerSample:
+    def residual(keys: Keys, x: ModelImages, t: Times) -> PerSample:
         """An estimate of R(t) with less variance: a multiple of |z|^2 - D, whose mean is 0, is subtracted.
 
         The multiple is the share that |z|^2 would have in R if x came from Gaussian data of x's own mean square.
@@ -71,7 +71,7 @@ def likelihood_bound(process: Process, model: Model, *, num_times: int = 1, eps:
         share = (1 + jnp.square(process.noise_level(t)) / _mean_square(x)) ** -2.0
         return x[0].size * (_mean_square(r) - share * (_mean_square(z) - 1))
 
-    def bound(keys: Keys, x: Images) -> PerSample:
+    def bound(keys: Keys, x: ModelImages) -> PerSample:
         d = x[0].size
         offsets, steps = uniform(stream(keys, Stream.TIME)), stream(keys, Stream.STEPS)
 
@@ -87,12 +87,12 @@ def likelihood_bound(process: Process, model: Model, *, num_times: int = 1, eps:
     return bound
 
 
-def _prior_divergence(process: Process, x: Images) -> PerSample:
+def _prior_divergence(process: Process, x: ModelImages) -> PerSample:
     """KL(N(alpha x, sigma^2) || N(0, prior_std^2)) at the process's noisiest time, in nats."""
     at = np.full(1, process.noisiest_time)
     m, s = (f(at).item() / process.prior_std for f in (process.alpha, process.sigma))
     return 0.5 * x[0].size * (s**2 + m**2 * _mean_square(x) - 1 - 2 * math.log(s))
 
 
-def _mean_square(x: Images) -> PerSample:
+def _mean_square(x: ModelImages) -> PerSample:
     return jnp.mean(jnp.square(x), axis=tuple(range(1, x.ndim)))

@@ -18,7 +18,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from score_sde import images
-from score_sde.array_types import Array, FeatureMaps, Images, Keys, PerSample
+from score_sde.array_types import Array, FeatureMaps, Keys, ModelImages, PerSample, UnitImages
 from score_sde.images import Scaling
 from score_sde.process import LEAST_TIME, Process
 from score_sde.randomness import uniform as uniform_noise
@@ -29,7 +29,7 @@ CHOICES = ("uniform", "truncated_normal", "variational")
 class Dequantization(NamedTuple):
     """A choice of q(y | x), as a sampler of y together with its log-density."""
 
-    sample: Callable[[Keys, Images], tuple[Images, PerSample]]  # of x in [0, 1]: y in model range, log2 q(y | x) / D
+    sample: Callable[[Keys, UnitImages], tuple[ModelImages, PerSample]]  # of x: y, and log2 q(y | x) / D
     eps: float = LEAST_TIME  # the time at which y lives: p of eq. (1) is the model's density there
 
 
@@ -47,7 +47,7 @@ def uniform(scaling: Scaling) -> Dequantization:
         y, log_q = uniform(CENTERED).sample(keys, x)  # points in [-1, 1], and bits/dim of q there: 7
     """
 
-    def sample(keys: Keys, x: Images) -> tuple[Images, PerSample]:
+    def sample(keys: Keys, x: UnitImages) -> tuple[ModelImages, PerSample]:
         return scaling.to_model(images.dequantize(keys, x)), jnp.full(len(x), scaling.offset_bits, x.dtype)
 
     return Dequantization(sample)
@@ -70,7 +70,7 @@ def truncated_normal(sde: Process, scaling: Scaling, *, dequantized: bool, tau: 
     m, s, tau = (value.item() for value in (sde.alpha(eps), sde.sigma(eps), half_width / sde.noise_level(eps)))
     log_normalizer = math.log(s * math.sqrt(2 * math.pi) * math.erf(tau / math.sqrt(2)))
 
-    def sample(keys: Keys, x: Images) -> tuple[Images, PerSample]:
+    def sample(keys: Keys, x: UnitImages) -> tuple[ModelImages, PerSample]:
         draw = jax.vmap(lambda key: jax.random.truncated_normal(key, -tau, tau, x.shape[1:], x.dtype))
         z = draw(keys)
         middle = scaling.to_model((255 * x + 0.5) / 256 if dequantized else x)
@@ -79,18 +79,18 @@ def truncated_normal(sde: Process, scaling: Scaling, *, dequantized: bool, tau: 
     return Dequantization(sample, eps=eps.item())
 
 
-def unlearned(x: Images) -> tuple[FeatureMaps, FeatureMaps]:
+def unlearned(x: ModelImages) -> tuple[FeatureMaps, FeatureMaps]:
     """The network with which `variational` equals `uniform`."""
     return jnp.zeros_like(x), jnp.zeros_like(x)
 
 
-def variational(scaling: Scaling, network: Callable[[Images], tuple[FeatureMaps, FeatureMaps]]) -> Dequantization:
+def variational(scaling: Scaling, network: Callable[[ModelImages], tuple[FeatureMaps, FeatureMaps]]) -> Dequantization:
     r"""Variational: y = (k + u) / 256, u = sigmoid(mu(x) + e^{s(x)} logit(v)), v uniform (Flow++, Ho et al., 2019).
 
     log q(u | x) = log v (1 - v) - log u (1 - u) - s, in nats. network: x in [-1, 1] -> mu, s.
     """
 
-    def sample(keys: Keys, x: Images) -> tuple[Images, PerSample]:
+    def sample(keys: Keys, x: UnitImages) -> tuple[ModelImages, PerSample]:
         mu, s = network(2 * x - 1)
         # Half a unit of float32 inside both ends, where the logit is finite.
         v = jnp.clip(uniform_noise(keys, x.shape[1:]), 2.0**-24, 1 - 2.0**-24)
@@ -107,5 +107,5 @@ def _log_slope(x: Array) -> Array:
     return -jax.nn.softplus(x) - jax.nn.softplus(-x)
 
 
-def _bits_per_dim(nats: Images) -> PerSample:
+def _bits_per_dim(nats: ModelImages) -> PerSample:
     return jnp.mean(nats, axis=tuple(range(1, nats.ndim))) / math.log(2)

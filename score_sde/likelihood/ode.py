@@ -7,7 +7,7 @@ Along dx/dt = h(x, t) the log-density changes by the divergence of h (eq. 39),
 where Hutchinson's estimator e . (dh/dx) e replaces the divergence without bias. Each sample has a few probes e, which
 stay fixed along its trajectory: fresh ones would make the right-hand side random and break the step control.
 
-Images of 256 levels must be dequantised (`score_sde.likelihood.dequantization`) before they come here.
+Images of 256 levels must be dequantized (`score_sde.likelihood.dequantization`) before they come here.
 """
 
 import functools
@@ -18,7 +18,7 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
-from score_sde.array_types import Array, Float, Images, Keys, PerSample
+from score_sde.array_types import Array, Float, Keys, ModelImages, PerSample
 from score_sde.errors import UsageError, one_of
 from score_sde.process import LEAST_TIME, Model, Process
 from score_sde.randomness import Noise, Stream, normal, rademacher, stream
@@ -27,7 +27,7 @@ from score_sde.sampling.runge_kutta import State as OdeState
 from score_sde.sampling.runge_kutta import dormand_prince
 from score_sde.sampling.solver import Solver, check_eps, evaluations
 
-VectorField = Callable[[Images], Images]
+VectorField = Callable[[ModelImages], ModelImages]
 
 
 Probes = Float[Array, "b n h w c"]  # n for each sample
@@ -38,13 +38,13 @@ class State(NamedTuple):
     probes: Probes
 
 
-def hutchinson(field: VectorField, x: Images, probes: Probes) -> tuple[Images, PerSample]:
+def hutchinson(field: VectorField, x: ModelImages, probes: Probes) -> tuple[ModelImages, PerSample]:
     """The field, and Hutchinson's estimate of its divergence: a mean over n probes, one forward derivative each."""
     value, derivatives = _derivatives(field, x, probes)
     return value, jnp.mean(jnp.sum(probes * derivatives, axis=(2, 3, 4)), axis=1)
 
 
-def hutch_plus_plus(field: VectorField, x: Images, probes: Probes) -> tuple[Images, PerSample]:
+def hutch_plus_plus(field: VectorField, x: ModelImages, probes: Probes) -> tuple[ModelImages, PerSample]:
     """The field, and its divergence by Hutch++ (Meyer, Musco, Musco and Woodruff, 2021, algorithm 1), n derivatives.
 
     With A the Jacobian, S and G the probes and Q an orthonormal basis of A S, it sums tr Q'AQ exactly and Hutchinson's
@@ -59,16 +59,16 @@ def hutch_plus_plus(field: VectorField, x: Images, probes: Probes) -> tuple[Imag
     sketched = n // 3
     _, image = _derivatives(field, x, probes[:, :sketched])
     basis, _ = jnp.linalg.qr(image.reshape(b, sketched, -1).mT)
-    rest = columns[..., sketched : n - basis.shape[-1]]
-    rest = rest - jnp.matmul(basis, jnp.matmul(basis.mT, rest, precision="highest"), precision="highest")
-    directions = jnp.concatenate([basis, rest], axis=-1)
+    fresh = columns[..., sketched : n - basis.shape[-1]]
+    fresh = fresh - jnp.matmul(basis, jnp.matmul(basis.mT, fresh, precision="highest"), precision="highest")
+    directions = jnp.concatenate([basis, fresh], axis=-1)
     value, derivatives = _derivatives(field, x, directions.mT.reshape(b, -1, *x.shape[1:]))
     products = jnp.sum(directions.mT * derivatives.reshape(b, directions.shape[-1], -1), axis=-1)
     captured, estimates = products[:, : basis.shape[-1]], products[:, basis.shape[-1] :]
     return value, jnp.sum(captured, axis=1) + jnp.mean(estimates, axis=1)
 
 
-def exact(field: VectorField, x: Images, probes: Probes) -> tuple[Images, PerSample]:
+def exact(field: VectorField, x: ModelImages, probes: Probes) -> tuple[ModelImages, PerSample]:
     """The field, and its exact divergence: one derivative for each of the D numbers of a sample."""
 
     def diagonal(direction: Float[Array, "..."]) -> PerSample:
@@ -79,14 +79,14 @@ def exact(field: VectorField, x: Images, probes: Probes) -> tuple[Images, PerSam
     return field(x), jnp.sum(jax.lax.map(diagonal, basis), axis=0)
 
 
-def _derivatives(field: VectorField, x: Images, directions: Probes) -> tuple[Images, Probes]:
+def _derivatives(field: VectorField, x: ModelImages, directions: Probes) -> tuple[ModelImages, Probes]:
     """The field, computed once, and its derivatives along n directions."""
     return jax.vmap(lambda e: jax.jvp(field, (x,), (e,)), in_axes=1, out_axes=(None, 1))(directions)
 
 
 class Divergence(NamedTuple):
     draw: Noise  # the probes
-    of: Callable[[VectorField, Images, Probes], tuple[Images, PerSample]]  # the field with its divergence
+    of: Callable[[VectorField, ModelImages, Probes], tuple[ModelImages, PerSample]]  # the field with its divergence
     least: int = 1  # number of probes
 
 
@@ -150,11 +150,11 @@ def bits_per_dim(
     passes = functools.partial(evaluations, model)
     ode = dormand_prince(rhs, eps, 1.0, rtol=rtol, atol=atol, evaluations=passes)
 
-    def init(keys: Keys, x: Images) -> State:
+    def init(keys: Keys, x: ModelImages) -> State:
         probes = draw(stream(keys, Stream.PROBE), (num_probes, *x.shape[1:])).astype(x.dtype)
         return State(ode.init((x, jnp.zeros(len(x), x.dtype)), probes), probes)
 
-    def result(state: State) -> tuple[PerSample, Images, Array]:
+    def result(state: State) -> tuple[PerSample, ModelImages, Array]:
         z, log_det = state.ode.y
         nats = -(process.prior_logp(z) + log_det)
         return nats / (math.log(2) * z[0].size) + offset_bits, z, state.ode.nfe

@@ -53,10 +53,10 @@ class Baselines(NamedTuple):
         """
         if len(samples) < 2:
             return None
-        found = _moments(samples)
-        to_data = frechet_distance(*found, reference.mean, reference.covariance)
+        moments = _moments(samples)
+        to_data = frechet_distance(*moments, reference.mean, reference.covariance)
         for name, noise in self.noises.items():
-            to_noise = frechet_distance(*found, *noise)
+            to_noise = frechet_distance(*moments, *noise)
             of_noise = frechet_distance(*noise, reference.mean, reference.covariance)
             if to_data >= min(to_noise, of_noise):
                 return (
@@ -70,10 +70,10 @@ class Baselines(NamedTuple):
 def load_baselines(path: Path, about: Mapping[str, Any]) -> Baselines | None:
     """The baselines that `save` has kept with the same `about`; None without any, or if the file is damaged."""
     arrays = atomic_files.read_arrays(path)
-    found = json.loads(str(arrays["text"])) if arrays and "text" in arrays else {}
-    if found.get("about") != dict(about):
+    content = json.loads(str(arrays["text"])) if arrays and "text" in arrays else {}
+    if content.get("about") != dict(about):
         return None
-    return Baselines(found["rows"], {name: tuple(arrays[f"{part} of {name}"] for part in PARTS) for name in NOISES})
+    return Baselines(content["rows"], {name: tuple(arrays[f"{part} of {name}"] for part in PARTS) for name in NOISES})
 
 
 def baselines_of(
@@ -86,13 +86,13 @@ def baselines_of(
     """
     rows, noises, n = {}, {}, max(n, 2)  # a single image has no covariance
     for name in NOISES:
-        found = _features(name, of, min(n, PAIRED), lambda numbers, name=name: noise(name, numbers, image_shape))
-        rows[name] = _row(of, found, reference)
-        noises[name] = _moments(found["features"])
+        arrays = _features(name, of, min(n, PAIRED), lambda numbers, name=name: noise(name, numbers, image_shape))
+        rows[name] = _row(of, arrays, reference)
+        noises[name] = _moments(arrays["features"])
     if held_out is not None and len(held_out) > 1:
         chosen = np.sort(np.random.default_rng(0).permutation(len(held_out))[:n])  # they may be sorted by class
-        found = _features(HELD_OUT, of, len(chosen), lambda numbers: held_out.take(chosen[numbers]).images)
-        rows[HELD_OUT] = _row(of, found, reference)
+        arrays = _features(HELD_OUT, of, len(chosen), lambda numbers: held_out.take(chosen[numbers]).images)
+        rows[HELD_OUT] = _row(of, arrays, reference)
     elif reference.features is not None and len(reference.features) >= 4:
         first, second = np.array_split(np.random.default_rng(0).permutation(reference.features), 2)
         half = Statistics(len(first), *_moments(first), first, reference.about)

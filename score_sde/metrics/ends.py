@@ -31,15 +31,18 @@ def compared(
     counts as larger if it is larger by `LEAST`, by `ERRORS` standard errors for that many images of the data, and has
     twice the odds: some data are hardly ever at the ends (photographs, 2 %), and others often (digits, 50 %).
     """
-    found: dict[str, Any] = {"samples": float(np.mean(samples)), "data": None if data is None else float(np.mean(data))}
+    shares: dict[str, Any] = {
+        "samples": float(np.mean(samples)),
+        "data": None if data is None else float(np.mean(data)),
+    }
     if data is None:
-        return found
-    of_samples, of_data = found["samples"], found["data"]
+        return shares
+    of_samples, of_data = shares["samples"], shares["data"]
     error = float(np.std(data)) * math.sqrt(1 / len(samples) + 1 / len(data))
     larger = of_samples - of_data > max(LEAST, ERRORS * error)
     if larger and of_samples * (1 - of_data) > 2 * of_data * (1 - of_samples):
-        found["warning"] = (
+        shares["warning"] = (
             f"{of_samples:.1%} of the samples' numbers are at the ends of the range, 0 or 255, and {of_data:.1%} of "
             f"the data's: the network predicts images that leave it; {remedy}."
         )
-    return found
+    return shares

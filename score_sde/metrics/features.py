@@ -48,11 +48,11 @@ class Features(NamedTuple):
 
     def of(self, pixels: np.ndarray) -> Arrays:
         """The arrays of uint8 images (n, h, w, c), computed in batches."""
-        found = [
+        batches = [
             {name: value[:valid] for name, value in self.apply(pixels[indices]).items()}
             for indices, valid in data.padded_chunks(len(pixels), self.batch_size)
         ]
-        return {name: np.concatenate([part[name] for part in found]) for name in self.arrays}
+        return {name: np.concatenate([part[name] for part in batches]) for name in self.arrays}
 
     def by(self, network: Callable, params: PyTree) -> "Features":
         """A copy whose arrays are computed by `network(params, pixels)`, which returns a dictionary of `arrays`."""
@@ -75,18 +75,18 @@ def inception_features(weights: str | Path, folder: Path, batch_size: int) -> Fe
             advice = f"set config.metrics.weights to a copy of {WEIGHTS.url}, or to '' to download it"
             raise UsageError(f"No file {path}; {advice}; or config.metrics.features to trained or none.")
         with path.open("rb") as file:
-            found = hashlib.file_digest(file, "sha256").hexdigest()
+            sha256 = hashlib.file_digest(file, "sha256").hexdigest()
     else:
         try:
             with first_goes_first():
-                path, found = fetch(WEIGHTS, folder, "config.metrics.dir"), WEIGHTS.sha256
+                path, sha256 = fetch(WEIGHTS, folder, "config.metrics.dir"), WEIGHTS.sha256
         except UsageError as error:
             raise UsageError(f"{error} Or set config.metrics.features to trained or none.") from error
-    if found != WEIGHTS.sha256:
-        warn(f"{path} is not the file that FID is defined by (SHA-256 {found}); the distance is that of its weights.")
-    name = INCEPTION if found == WEIGHTS.sha256 else f"{INCEPTION}-{found[:8]}"
-    known = Features(name, found, inception.DIMENSION, ("features", "logits"), pad_to_devices(batch_size))
-    return known.by(inception.inception, inception.load(path))
+    if sha256 != WEIGHTS.sha256:
+        warn(f"{path} is not the file that FID is defined by (SHA-256 {sha256}); the distance is that of its weights.")
+    name = INCEPTION if sha256 == WEIGHTS.sha256 else f"{INCEPTION}-{sha256[:8]}"
+    about = Features(name, sha256, inception.DIMENSION, ("features", "logits"), pad_to_devices(batch_size))
+    return about.by(inception.inception, inception.load(path))
 
 
 def own_features(network: Any, code: str, image_shape: tuple[int, int, int], batch_size: int) -> Features:
@@ -101,11 +101,11 @@ def own_features(network: Any, code: str, image_shape: tuple[int, int, int], bat
 
     number = fingerprint({"code": code, "params": digest(params), "arguments": repr(vars(network))})
     about = Features(f"{name}-{number[:8]}", number, network.dimension, ("features",), pad_to_devices(batch_size))
-    found = about.by(apply, params).of(np.zeros((1, *image_shape), np.uint8))["features"]
-    if found.shape != (1, network.dimension) or not np.isfinite(found).all():
+    features = about.by(apply, params).of(np.zeros((1, *image_shape), np.uint8))["features"]
+    if features.shape != (1, network.dimension) or not np.isfinite(features).all():
         raise UsageError(
-            f"metrics.features={name} gives numbers of shape {found.shape[1:]} for a black image, or some that are not "
-            f"finite; its dimension says {network.dimension}."
+            f"metrics.features={name} gives numbers of shape {features.shape[1:]} for a black image, or some that are "
+            f"not finite; its dimension says {network.dimension}."
         )
     return about.by(apply, params)
 
@@ -115,8 +115,8 @@ def trained_features(source: data.Source, options: small.Options, folder: Path, 
 
     A training that is stopped goes on with the next call. Of two calls at once one trains, and the other waits for it.
     """
-    what = small.task(source)
-    of = {"data": source.digest(), "options": options._asdict(), "task": what._asdict(), "version": small.VERSION}
+    task = small.task_of(source)
+    of = {"data": source.digest(), "options": options._asdict(), "task": task._asdict(), "version": small.VERSION}
     identity = fingerprint(of)
     path, work = folder / f"features_{identity}.npz", folder / f"features_{identity}"
     leaves = atomic_files.read_arrays(path)
@@ -132,7 +132,7 @@ def trained_features(source: data.Source, options: small.Options, folder: Path, 
     number = digest(params)
 
     def apply(params: PyTree, pixels) -> dict:
-        return {"features": small.features(options, what, params, pixels)}
+        return {"features": small.features(options, task, params, pixels)}
 
     name, size = f"trained-{number[:8]}", pad_to_devices(batch_size)
     return Features(name, number, options.dimension, ("features",), size).by(apply, params)

@@ -17,14 +17,14 @@ def measure(features_name: str, arrays: Arrays, reference: Statistics) -> dict[s
     of = "" if features_name == INCEPTION else f"[features={features_name}]"
     frechet, kernel = ("fid", "kid") if features_name == INCEPTION else ("frechet_distance", "kernel_distance")
     distance = Frechet(reference.mean, reference.covariance)
-    found = {f"{frechet}{of}": distance(samples)}
+    estimates = {f"{frechet}{of}": distance(samples)}
     if len(samples) >= 10 * samples.shape[1]:  # with fewer samples the bias is not of order 1/n
-        found[f"{frechet}_infinity{of}"] = Estimate(distance.of_infinitely_many(samples), None)
+        estimates[f"{frechet}_infinity{of}"] = Estimate(distance.of_infinitely_many(samples), None)
     if reference.features is not None:
-        found[f"{kernel}{of}"] = kernel_distance(samples, reference.features)
+        estimates[f"{kernel}{of}"] = kernel_distance(samples, reference.features)
         if min(len(samples), len(reference.features)) > 3:
             precision, recall = precision_recall(samples, reference.features)
-            found |= {f"precision{of}": Estimate(precision, None), f"recall{of}": Estimate(recall, None)}
+            estimates |= {f"precision{of}": Estimate(precision, None), f"recall{of}": Estimate(recall, None)}
     if "logits" in arrays:
-        found["inception_score"] = inception_score(arrays["logits"])
-    return {name: estimate._asdict() for name, estimate in found.items()}
+        estimates["inception_score"] = inception_score(arrays["logits"])
+    return {name: estimate._asdict() for name, estimate in estimates.items()}

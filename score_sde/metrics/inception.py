@@ -234,11 +234,11 @@ def load(path: Path) -> PyTree:
         raise UsageError(f"{path} holds no weights by name; it is not the file of Inception's.")
 
     def tensor(name: str, shape: tuple[int, ...]) -> np.ndarray:
-        found = tensors.get(name)
-        if not isinstance(found, np.ndarray) or found.shape != shape:
-            has = f"has {name} of shape {found.shape}" if isinstance(found, np.ndarray) else f"has no {name}"
+        array = tensors.get(name)
+        if not isinstance(array, np.ndarray) or array.shape != shape:
+            has = f"has {name} of shape {array.shape}" if isinstance(array, np.ndarray) else f"has no {name}"
             raise UsageError(f"{path} {has}, where the Inception of FID has {shape}; it is not its file.")
-        return found.astype(np.float64)
+        return array.astype(np.float64)
 
     params: dict[str, PyTree] = {}
     for name, conv, channels in _convolutions():

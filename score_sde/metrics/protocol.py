@@ -18,8 +18,8 @@ def check_comparable(first: Mapping[str, Any], second: Mapping[str, Any]) -> Non
     """Raises `UsageError`, naming the differences, if the figures of two protocols do not compare."""
     different = [key for key in sorted(first.keys() | second.keys()) if first.get(key) != second.get(key)]
     if different:
-        told = "; ".join(f"{key}: {first.get(key)!r} and {second.get(key)!r}" for key in different)
+        differences = "; ".join(f"{key}: {first.get(key)!r} and {second.get(key)!r}" for key in different)
         raise UsageError(
-            f"These figures do not compare, by protocols {fingerprint(first)} and {fingerprint(second)}: {told}. "
-            "Evaluate both by one protocol."
+            f"These figures do not compare, by protocols {fingerprint(first)} and {fingerprint(second)}: "
+            f"{differences}. Evaluate both by one protocol."
         )

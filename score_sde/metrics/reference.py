@@ -32,10 +32,10 @@ class Statistics(NamedTuple):
     @property
     def digest(self) -> str:
         """A digest of the moments, 16 hexadecimal digits."""
-        found = hashlib.sha256(np.int64(self.n).tobytes())
+        hashed = hashlib.sha256(np.int64(self.n).tobytes())
         for array in (self.mean, self.covariance):
-            found.update(np.ascontiguousarray(array).tobytes())
-        return found.hexdigest()[:16]
+            hashed.update(np.ascontiguousarray(array).tobytes())
+        return hashed.hexdigest()[:16]
 
     def save(self, path: Path, flag: str) -> None:
         """Writes the statistics to a file. flag: the flag, for messages, that chooses another path."""
@@ -53,11 +53,11 @@ def statistics_of(source: data.Source, features: Features, about: Mapping[str, A
     with bar(f"statistics ({features.name})", n, "img") as progress:
         for indices, valid in data.padded_chunks(n, size):
             indices = indices[:valid]
-            found = features.of(source.take(indices).images)["features"]
-            origin = found.mean(axis=0, dtype=np.float64) if origin is None else origin
-            part = Moments.of(found, origin)
+            of_batch = features.of(source.take(indices).images)["features"]
+            origin = of_batch.mean(axis=0, dtype=np.float64) if origin is None else origin
+            part = Moments.of(of_batch, origin)
             moments = part if moments is None else moments.plus(part)
-            some.append(found[chosen[indices]])
+            some.append(of_batch[chosen[indices]])
             progress.update(valid)
     if n < 2:
         raise UsageError("Statistics of one image: a distance needs at least two images of the data set.")
@@ -82,8 +82,8 @@ def load_statistics(path: Path) -> Statistics:
         mean, covariance = (arrays[key].astype(np.float64) for key in ("mu", "sigma"))
         return Statistics(0, mean, covariance, None, about)
     if "pool_3" in arrays:
-        found = arrays["pool_3"].reshape(len(arrays["pool_3"]), -1)
-        moments = Moments.of(found, np.zeros(found.shape[1]))
-        some = found[np.random.default_rng(0).permutation(len(found))[:PAIRED]]
-        return Statistics(len(found), moments.mean, moments.covariance, some.astype(np.float32), about)
+        features = arrays["pool_3"].reshape(len(arrays["pool_3"]), -1)
+        moments = Moments.of(features, np.zeros(features.shape[1]))
+        some = features[np.random.default_rng(0).permutation(len(features))[:PAIRED]]
+        return Statistics(len(features), moments.mean, moments.covariance, some.astype(np.float32), about)
     raise UsageError(f"{path} holds {', '.join(arrays)}: no statistics, which are mu and sigma, or pool_3, or ours.")

@@ -75,7 +75,7 @@ class Task(NamedTuple):
     labelled: bool
 
 
-def task(source: data.Source) -> Task:
+def task_of(source: data.Source) -> Task:
     """The task for a data set: labels, where it has at least two."""
     shape, classes = source.take(np.arange(1)).images.shape[1:], source.num_classes
     return Task(shape, *((classes, True) if classes > 1 else (TURNS, False)))
@@ -92,18 +92,18 @@ def train(options: Options, source: data.Source, folder: Path) -> PyTree:
     Runs of several processes keep no checkpoints, as each machine may have a folder of its own. Raises `UsageError` if
     training fails, `Stopped` after a notice to stop.
     """
-    what = task(source)
-    net = Network(options.nf, options.dimension, what.num_classes)
+    task = task_of(source)
+    net = Network(options.nf, options.dimension, task.num_classes)
     optimizer = optax.adam(optax.cosine_decay_schedule(options.lr, options.n_iters))
     key = stream(jax.random.key(options.seed), Stream.FEATURES)
 
     def init() -> TrainState:
-        params = net.init(stream(key, Stream.INIT), jnp.zeros((1, *what.image_shape), jnp.uint8))["params"]
+        params = net.init(stream(key, Stream.INIT), jnp.zeros((1, *task.image_shape), jnp.uint8))["params"]
         return TrainState(jnp.int32(0), params, optimizer.init(params), ())
 
     def batch(step: int) -> tuple[Array, ...]:
         indices = data.batch_indices(len(source), options.batch_size, seed=options.seed, step=step)
-        return sharding.split(*_examples(what, source.take(indices), options.seed, step))
+        return sharding.split(*_examples(task, source.take(indices), options.seed, step))
 
     def update(state: TrainState, pixels: Pixels, targets: Array, kinds: Array) -> tuple[TrainState, Array]:
         def mean_loss(params: PyTree) -> Array:

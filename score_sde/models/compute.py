@@ -64,8 +64,8 @@ PRECISIONS = {
 def check_computes(network: nn.Module, precision: str, *, remat: bool) -> None:
     """Raises `UsageError` if an option of computation is set and the network has no field `compute` to follow it."""
     if not hasattr(network, "compute"):
-        for key, asked in ((f"precision={precision}", precision == "bfloat16"), ("remat=True", remat)):
-            if asked:
+        for key, is_set in ((f"precision={precision}", precision == "bfloat16"), ("remat=True", remat)):
+            if is_set:
                 raise UsageError(
                     f"{type(network).__name__} has no field `compute: Compute = Compute()` to heed training.{key} by; "
                     "give it one (score_sde.models.compute), or unset that."

@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 import flax.linen as nn
 import jax.numpy as jnp
 
-from score_sde.array_types import Array, FeatureMaps, Float, Images, Keys, PerSample
+from score_sde.array_types import Array, FeatureMaps, Float, Keys, ModelImages, PerSample
 from score_sde.cond import Cond
 from score_sde.errors import UsageError
 from score_sde.models.compute import Compute
@@ -84,8 +84,8 @@ class DDPM(nn.Module):
 
     @nn.compact
     def __call__(
-        self, x: Images, noise_cond: PerSample, cond: Cond | None = None, *, dropout_keys: Keys | None = None
-    ) -> Images:
+        self, x: ModelImages, noise_cond: PerSample, cond: Cond | None = None, *, dropout_keys: Keys | None = None
+    ) -> ModelImages:
         act, compute, of = ACTIVATIONS[self.nonlinearity], self.compute, self.compute.block
         temb = embedding_mlp(sinusoidal_embedding(noise_cond, self.nf), self.nf, act) if self.conditional else None
 

@@ -258,9 +258,9 @@ def check_unet(network, image_size: int) -> None:
         raise UsageError(f"model.dropout={network.dropout} must be in [0, 1).")
 
 
-def check_halvings(image_size: int, halvings: int, what: str) -> None:
+def check_halvings(image_size: int, halvings: int, subject: str) -> None:
     """Raises `UsageError` unless the image can be halved this many times."""
     if image_size % 2**halvings:
         raise UsageError(
-            f"data.image_size={image_size} is not divisible by {2**halvings}: {what} halve it {halvings} time(s)."
+            f"data.image_size={image_size} is not divisible by {2**halvings}: {subject} halve it {halvings} time(s)."
         )

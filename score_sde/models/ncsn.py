@@ -13,7 +13,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from score_sde.array_types import Array, FeatureMaps, Images, Int, Keys, PerSample
+from score_sde.array_types import Array, FeatureMaps, Int, Keys, ModelImages, PerSample
 from score_sde.cond import Cond
 from score_sde.errors import UsageError, one_of
 from score_sde.models.compute import Compute, Conv
@@ -251,7 +251,7 @@ class RefineNet(nn.Module):
         halvings = sum(stage.dilation == 1 for stage in self.stages[1:])
         check_halvings(image_size, halvings, f"the undilated stages of {type(self).__name__}")
 
-    def refine(self, x: Images, level: Level, num_levels: int) -> Images:
+    def refine(self, x: ModelImages, level: Level, num_levels: int) -> ModelImages:
         """The whole network; call it inside a compact method."""
         act = ACTIVATIONS[self.nonlinearity]
         residual, refine = (
@@ -279,8 +279,8 @@ class NCSNv2(RefineNet):
 
     @nn.compact
     def __call__(
-        self, x: Images, noise_cond: PerSample, cond: Cond | None = None, *, dropout_keys: Keys | None = None
-    ) -> Images:
+        self, x: ModelImages, noise_cond: PerSample, cond: Cond | None = None, *, dropout_keys: Keys | None = None
+    ) -> ModelImages:
         return self.refine(x, None, 0)
 
 
@@ -303,6 +303,6 @@ class NCSN(RefineNet):
 
     @nn.compact
     def __call__(
-        self, x: Images, noise_cond: PerSample, cond: Cond | None = None, *, dropout_keys: Keys | None = None
-    ) -> Images:
+        self, x: ModelImages, noise_cond: PerSample, cond: Cond | None = None, *, dropout_keys: Keys | None = None
+    ) -> ModelImages:
         return self.refine(x, noise_cond.astype(jnp.int32), self.num_levels)

@@ -9,7 +9,7 @@ from collections.abc import Callable, Sequence
 import flax.linen as nn
 import jax.numpy as jnp
 
-from score_sde.array_types import Array, FeatureMaps, Float, Images, Keys, Labels, PerSample
+from score_sde.array_types import Array, FeatureMaps, Float, Keys, Labels, ModelImages, PerSample
 from score_sde.cond import Cond, Entry, read
 from score_sde.errors import UsageError, one_of
 from score_sde.models import resampling
@@ -179,8 +179,8 @@ class NCSNpp(nn.Module):
 
     @nn.compact
     def __call__(
-        self, x: Images, noise_cond: PerSample, cond: Cond | None = None, *, dropout_keys: Keys | None = None
-    ) -> Images:
+        self, x: ModelImages, noise_cond: PerSample, cond: Cond | None = None, *, dropout_keys: Keys | None = None
+    ) -> ModelImages:
         act, compute, of = ACTIVATIONS[self.nonlinearity], self.compute, self.compute.block
         channels, levels = x.shape[-1], len(self.ch_mult)
         temb = self._embed(noise_cond, act)

@@ -12,7 +12,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from score_sde.array_types import Array, FeatureMaps, Float, Images, PerSample
+from score_sde.array_types import Array, FeatureMaps, Float, PerSample, UnitImages
 from score_sde.errors import UsageError
 from score_sde.models.compute import Compute, Conv
 from score_sde.models.layers import GaussianFourierProjection, GroupNorm, check_halvings
@@ -99,7 +99,7 @@ class WideResnet(nn.Module):
             raise UsageError(f"model.std={tuple(self.std)} must be positive.")
 
     @nn.compact
-    def __call__(self, x: Images, sigma: PerSample) -> Float[Array, "b k"]:
+    def __call__(self, x: UnitImages, sigma: PerSample) -> Float[Array, "b k"]:
         if not {len(self.mean), len(self.std)} <= {1, x.shape[-1]}:
             raise UsageError(f"model.mean and model.std must hold one value for each of {x.shape[-1]} channels.")
         x = (x - np.asarray(self.mean, np.float32)) / np.asarray(self.std, np.float32)

@@ -10,7 +10,7 @@ from typing import NamedTuple
 
 import jax.numpy as jnp
 
-from score_sde.array_types import Array, Images, Int, Keys, PerSample, Times
+from score_sde.array_types import Array, Int, Keys, ModelImages, PerSample, Times
 from score_sde.errors import UsageError
 from score_sde.process import Model, Process, score
 from score_sde.randomness import Stream, expand, stream
@@ -25,9 +25,9 @@ class State(NamedTuple):
     keys: Keys
     t: Times
     h: PerSample  # size of the next step, > 0
-    x: Images
-    previous: Images  # the last accepted Euler-Maruyama point
-    path: Images  # the Brownian one at 1 - t
+    x: ModelImages
+    previous: ModelImages  # the last accepted Euler-Maruyama point
+    path: ModelImages  # the Brownian one at 1 - t
     nfe: Int[Array, " b"]
     batch_nfe: Int[Array, ""]
 
@@ -72,15 +72,15 @@ def adaptive(
     eps = process.sampling_eps if eps is None else eps
     check_eps(eps)
 
-    def drift(x: Images, t: Times) -> Images:
+    def drift(x: ModelImages, t: Times) -> ModelImages:
         """Drift of the reverse SDE, per unit of time running down."""
         pull = expand((1 + diffusion_at(diffusion, t)) / 2 * jnp.square(process.g(t)), x)
         return pull * score(process, predict(model, x, t), t) - expand(process.f(t), x) * x
 
-    def diffuse(t: Times, dw: Images) -> Images:
+    def diffuse(t: Times, dw: ModelImages) -> ModelImages:
         return expand(diffusion_at(diffusion, t) ** 0.5 * process.g(t), dw) * dw
 
-    def init(keys: Keys, x: Images) -> State:
+    def init(keys: Keys, x: ModelImages) -> State:
         t = jnp.ones(len(x), x.dtype)
         h = jnp.full_like(t, min(FIRST_STEP, 1 - eps))
         nfe = jnp.zeros(len(x), jnp.int32)
@@ -105,7 +105,7 @@ def adaptive(
         failed = active & ~accepted & (h <= smallest)
         factor = SAFETY * error**-EXPONENT
 
-        def keep(new: Images, old: Images) -> Images:
+        def keep(new: ModelImages, old: ModelImages) -> ModelImages:
             return jnp.where(expand(accepted, old), new, old)
 
         return State(
@@ -123,7 +123,7 @@ def adaptive(
         unfinished = jnp.any(state.t > eps)
         return jnp.where(unfinished, jnp.minimum((1 - jnp.max(state.t)) / (1 - eps), 1 - 1e-6), 1.0)
 
-    def result(state: State) -> tuple[Images, Array]:
+    def result(state: State) -> tuple[ModelImages, Array]:
         if not noise_removal:
             return state.x, state.nfe
         t = jnp.full_like(state.t, eps)

@@ -17,21 +17,21 @@ from collections.abc import Callable
 
 import jax.numpy as jnp
 
-from score_sde.array_types import Images, Times
+from score_sde.array_types import ModelImages, Times
 from score_sde.errors import UsageError, one_of
 from score_sde.process import Model, Prediction, Process
 from score_sde.randomness import expand
 from score_sde.sampling.solver import CountedModel, evaluations, predict
 
 Range = tuple[float, float]  # of the data, in model range: (-1, 1) or (0, 1)
-Clip = Callable[[Images, Range, float], Images]
+Clip = Callable[[ModelImages, Range, float], ModelImages]
 
 
-def _to_range(x0: Images, limits: Range, quantile: float) -> Images:
+def _to_range(x0: ModelImages, limits: Range, quantile: float) -> ModelImages:
     return jnp.clip(x0, *limits)
 
 
-def _dynamic(x0: Images, limits: Range, quantile: float) -> Images:
+def _dynamic(x0: ModelImages, limits: Range, quantile: float) -> ModelImages:
     low, high = limits
     middle, half = (low + high) / 2, (high - low) / 2
     relative = (x0 - middle) / half
@@ -57,7 +57,7 @@ def clipped(process: Process, model: Model, name: str, limits: Range, *, quantil
     if clip is None:
         return model
 
-    def held(x: Images, t: Times) -> Prediction:
+    def held(x: ModelImages, t: Times) -> Prediction:
         x0, eps = predict(model, x, t)
         inside = clip(x0, limits, quantile)
         alpha, sigma = expand(process.alpha(t), x), expand(process.sigma(t), x)

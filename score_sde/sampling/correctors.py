@@ -7,14 +7,14 @@ from collections.abc import Callable
 
 import jax.numpy as jnp
 
-from score_sde.array_types import Images, PerSample, Times
+from score_sde.array_types import ModelImages, PerSample, Times
 from score_sde.process import Process
 from score_sde.sde import chain_of
 
-Corrector = Callable[[Process, Times, float, Images, Images], PerSample]
+Corrector = Callable[[Process, Times, float, ModelImages, ModelImages], PerSample]
 
 
-def langevin(process: Process, t: Times, snr: float, score: Images, z: Images) -> PerSample:
+def langevin(process: Process, t: Times, snr: float, score: ModelImages, z: ModelImages) -> PerSample:
     """Step size 2 alpha (snr |z| / |score|)^2, with norms averaged over the whole batch, on all devices.
 
     This is the rule of the paper's code; a sample therefore depends on the rest of its batch.
@@ -22,7 +22,7 @@ def langevin(process: Process, t: Times, snr: float, score: Images, z: Images) -
     return 2 * _scale(process, t) * jnp.square(snr * jnp.mean(_norms(z)) / jnp.mean(_norms(score)))
 
 
-def langevin_per_sample(process: Process, t: Times, snr: float, score: Images, z: Images) -> PerSample:
+def langevin_per_sample(process: Process, t: Times, snr: float, score: ModelImages, z: ModelImages) -> PerSample:
     """Step size 2 alpha snr^2 D / |score|^2: `langevin` with each sample's own norm, and sqrt(D) for |z| (appendix G).
 
     A sample does not depend on its batch. The step size depends on its position, which biases the result by order 1/D:
@@ -31,7 +31,7 @@ def langevin_per_sample(process: Process, t: Times, snr: float, score: Images, z
     return 2 * _scale(process, t) * jnp.square(snr / _norms(score)) * z[0].size
 
 
-def ald(process: Process, t: Times, snr: float, score: Images, z: Images) -> PerSample:
+def ald(process: Process, t: Times, snr: float, score: ModelImages, z: ModelImages) -> PerSample:
     """Step size 2 alpha (snr sigma(t))^2: the annealed Langevin dynamics of NCSN."""
     return 2 * _scale(process, t) * jnp.square(snr * process.sigma(t))
 
@@ -40,7 +40,7 @@ def _scale(process: Process, t: Times) -> PerSample:
     return chain_of(process, "A Langevin corrector needs").langevin_scale(t)
 
 
-def _norms(x: Images) -> PerSample:
+def _norms(x: ModelImages) -> PerSample:
     return jnp.sqrt(jnp.sum(jnp.square(x), axis=tuple(range(1, x.ndim))))
 
 

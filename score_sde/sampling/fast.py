@@ -336,9 +336,9 @@ def fast_solver(
     check_diffusion(chosen.diffusion)
     t = time_grid(process, grid, num_steps, eps=eps, rho=rho)
     if process.begins_in_noise:
-        rest = build(Grid(process, t[1:], noise_removal), chosen) if num_steps > 1 else None
+        later = build(Grid(process, t[1:], noise_removal), chosen) if num_steps > 1 else None
         kept = {"ddim": np.sqrt(1 - chosen.eta**2), "dpmpp_2m_sde": float(chosen.diffusion == 0)}.get(name, 1.0)
-        table = first_step(process, t, rest, kept)
+        table = first_step(process, t, later, kept)
     else:
         table = build(Grid(process, t, noise_removal), chosen)
     return tabulated(model, table, eps=eps, noise_removal=noise_removal, project=project, noise=noise)

@@ -10,7 +10,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from score_sde.array_types import Array, Float, Images, Int, Keys, Times
+from score_sde.array_types import Array, Float, Int, Keys, ModelImages, Times
 from score_sde.errors import UsageError, one_of
 from score_sde.process import Model, Process, score
 from score_sde.randomness import Noise, Stream, expand, normal, stream
@@ -22,8 +22,8 @@ from score_sde.sampling.solver import Project, Solver, check_eps, evaluations, p
 class State(NamedTuple):
     i: Int[Array, ""]
     keys: Keys
-    x: Images
-    x_mean: Images  # x without the noise of the last update
+    x: ModelImages
+    x_mean: ModelImages  # x without the noise of the last update
     nfe: Int[Array, " b"]
 
 
@@ -110,7 +110,7 @@ def predictor_corrector(
         z = noise(stream(keys, Stream.NOISE), x.shape[1:]).astype(x.dtype)
         return apply_project(keys, t if t_next is None else t_next, x_mean + expand(weights.z, x) * z, x_mean)
 
-    def init(keys: Keys, x: Images) -> State:
+    def init(keys: Keys, x: ModelImages) -> State:
         return State(jnp.int32(0), stream(keys, Stream.STEPS), x, x, jnp.zeros(len(x), jnp.int32))
 
     def step(state: State) -> State:
@@ -130,20 +130,20 @@ def predictor_corrector(
         nfe = state.nfe + passes_each * evaluations(model, t)
         return State(state.i + 1, state.keys, x, x_mean, nfe)
 
-    def result(state: State) -> tuple[Images, Array]:
+    def result(state: State) -> tuple[ModelImages, Array]:
         if not tweedie:
             return state.x_mean if noise_removal else state.x, state.nfe
         t = jnp.full(len(state.x), grid.t_next[-1], state.x.dtype)
         return predict(model, state.x, t).x0, state.nfe + evaluations(model, t)
 
-    asked = np.repeat(grid.t, passes_each)
+    times = np.repeat(grid.t, passes_each)
     return Solver(
         init=init,
         step=step,
         fraction=lambda state: state.i / n,
         view=lambda state: state.x,
         result=result,
-        nfe=planned(model, np.append(asked, grid.t_next[-1:]) if tweedie else asked),
+        nfe=planned(model, np.append(times, grid.t_next[-1:]) if tweedie else times),
         steps=n,
     )
 

@@ -19,7 +19,7 @@ from typing import NamedTuple
 
 import jax.numpy as jnp
 
-from score_sde.array_types import Array, Images, PerSample, Times
+from score_sde.array_types import Array, ModelImages, PerSample, Times
 from score_sde.errors import UsageError
 from score_sde.process import Prediction, Process
 from score_sde.randomness import expand
@@ -36,7 +36,7 @@ class Step(NamedTuple):
     eps: PerSample | Array | None
     z: PerSample | Array
 
-    def mean(self, x: Images, prediction: Prediction) -> Images:
+    def mean(self, x: ModelImages, prediction: Prediction) -> ModelImages:
         """The mean of the step, x_mean of eq. (2)."""
         terms = zip((self.x, self.x0, self.eps), (x, *prediction), strict=True)
         return sum(expand(weight, x) * value for weight, value in terms if weight is not None)

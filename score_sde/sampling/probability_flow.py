@@ -10,7 +10,7 @@ from collections.abc import Callable
 import jax
 import jax.numpy as jnp
 
-from score_sde.array_types import Array, Images, Keys, Times
+from score_sde.array_types import Array, Keys, ModelImages, Times
 from score_sde.errors import UsageError
 from score_sde.process import Model, Process, velocity
 from score_sde.randomness import expand
@@ -20,7 +20,7 @@ from score_sde.sampling.solver import Solver, check_eps, evaluations, predict
 from score_sde.sde import Chain
 
 
-def drift(process: Process, model: Model) -> Callable[[Times, Images], Images]:
+def drift(process: Process, model: Model) -> Callable[[Times, ModelImages], ModelImages]:
     """The velocity field (t, x) -> dx/dt of the ODE."""
     return lambda t, x: velocity(process, predict(model, x, t), t)
 
@@ -66,7 +66,7 @@ def probability_flow(
     if denoise and chained:
         jax.eval_shape(lambda: reverse_diffusion(process, jnp.ones(1)))  # raises now for what the process lacks
 
-    def init(keys: Keys, x: Images) -> State:
+    def init(keys: Keys, x: ModelImages) -> State:
         return ode.init(x)
 
     def result(state: State):
@@ -85,7 +85,7 @@ def probability_flow(
     return Solver(init, ode.step, ode.fraction, view=lambda state: state.y, result=result, batch_nfe=batch_nfe)
 
 
-def slerp(z0: Images, z1: Images, fraction: float) -> Images:
+def slerp(z0: ModelImages, z1: ModelImages, fraction: float) -> ModelImages:
     """Spherical interpolation between latents: the direction turns at constant speed, the length changes linearly.
 
     A straight line would leave the sphere near which almost all of a Gaussian's mass lies. fraction: in [0, 1]; 0 gives

@@ -6,7 +6,7 @@ from typing import Any
 
 import jax
 
-from score_sde.array_types import Images, Keys, PyTree
+from score_sde.array_types import Keys, ModelImages, PyTree
 from score_sde.errors import UsageError
 from score_sde.runtime.memory import program_bytes
 from score_sde.runtime.sharding import all_agree, batch_axes, compiled, is_traced, split
@@ -18,7 +18,7 @@ SECONDS_A_CALL = 0.5
 class Runner:
     """A solver that runs on all devices, in programs of about half a second, so that progress can be shown.
 
-    make_solver: (parameters, *given) -> solver. batch_nfe: whether the result also has the batch's evaluations.
+    make_solver: (parameters, *conditions) -> solver. batch_nfe: whether the result also has the batch's evaluations.
     """
 
     def __init__(self, make_solver: Callable[..., Solver], *, batch_nfe: bool = False):
@@ -29,14 +29,14 @@ class Runner:
         self,
         params: PyTree,
         keys: Keys,
-        x: Images,
+        x: ModelImages,
         report: Callable[[float], None] = lambda _: None,
         compile_only: bool = False,
-        given: tuple = (),
+        conditions: tuple = (),
     ) -> Any:
         """The solver's result, replicated; `report` is called with the fraction done. compile_only: take no step.
 
-        given: trees of arrays with one row for each of x.
+        conditions: trees of arrays with one row for each of x.
         """
         if is_traced():
             raise UsageError(
@@ -44,44 +44,46 @@ class Runner:
                 "vmap); there solve a sampler of score_sde.sampling with model.score."
             )
         n = len(x)
-        keys, x, given = split(keys, x, given)
-        known = (x.shape, jax.tree.structure(given))
-        if known not in self._programs:
-            self._programs[known] = self._compiled(jax.eval_shape(self._init, params, given, keys, x), given)
-        init, step, result = self._programs[known]
-        state, fraction = step(params, given, init(params, given, keys, x), 0)
+        keys, x, conditions = split(keys, x, conditions)
+        signature = (x.shape, jax.tree.structure(conditions))
+        if signature not in self._programs:
+            self._programs[signature] = self._compiled(
+                jax.eval_shape(self._init, params, conditions, keys, x), conditions
+            )
+        init, step, result = self._programs[signature]
+        state, fraction = step(params, conditions, init(params, conditions, keys, x), 0)
         steps = 1
         while fraction < 1 and not compile_only:
             started = time.monotonic()
-            state, fraction = step(params, given, state, steps)
+            state, fraction = step(params, conditions, state, steps)
             report(float(fraction))
             if all_agree(time.monotonic() - started < SECONDS_A_CALL / 2):
                 steps *= 2
-        return jax.tree.map(lambda a: a[:n], result(params, given, state))
+        return jax.tree.map(lambda a: a[:n], result(params, conditions, state))
 
-    def bytes(self, params: PyTree, keys: Keys, x: Images, given: tuple = ()) -> int:
+    def bytes(self, params: PyTree, keys: Keys, x: ModelImages, conditions: tuple = ()) -> int:
         """Bytes that each device needs for a call with these arguments; arrays may be shapes."""
-        state = jax.eval_shape(self._init, params, given, keys, x)
-        _, step, _ = self._compiled(state, given)
-        return program_bytes(step.lower(params, given, state, 0).compile())
+        state = jax.eval_shape(self._init, params, conditions, keys, x)
+        _, step, _ = self._compiled(state, conditions)
+        return program_bytes(step.lower(params, conditions, state, 0).compile())
 
-    def _compiled(self, state: PyTree, given: tuple) -> tuple[Callable, ...]:
+    def _compiled(self, state: PyTree, conditions: tuple) -> tuple[Callable, ...]:
         """The programs for batches with such states."""
-        axes, each = batch_axes(state), jax.tree.map(lambda _: 0, given)
+        axes, each = batch_axes(state), jax.tree.map(lambda _: 0, conditions)
         return (
             compiled(self._init, in_axes=(None, each, 0, 0), out_axes=axes),
             compiled(self._step, in_axes=(None, each, axes, None), out_axes=(axes, None), donate_argnums=(2,)),
             compiled(self._result, in_axes=(None, each, axes), out_axes=None),
         )
 
-    def _init(self, params: PyTree, given: tuple, keys: Keys, x: Images) -> PyTree:
-        return self._make_solver(params, *given).init(keys, x)
+    def _init(self, params: PyTree, conditions: tuple, keys: Keys, x: ModelImages) -> PyTree:
+        return self._make_solver(params, *conditions).init(keys, x)
 
-    def _step(self, params: PyTree, given: tuple, state: PyTree, steps: Any) -> tuple[PyTree, Any]:
-        solver = self._make_solver(params, *given)
+    def _step(self, params: PyTree, conditions: tuple, state: PyTree, steps: Any) -> tuple[PyTree, Any]:
+        solver = self._make_solver(params, *conditions)
         state = advance(solver, state, steps)
         return state, solver.fraction(state)
 
-    def _result(self, params: PyTree, given: tuple, state: PyTree) -> Any:
-        solver = self._make_solver(params, *given)
+    def _result(self, params: PyTree, conditions: tuple, state: PyTree) -> Any:
+        solver = self._make_solver(params, *conditions)
         return (solver.with_batch_nfe() if self._batch_nfe else solver).result(state)

@@ -21,13 +21,13 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from score_sde.array_types import Array, Float, Images, Int, Key, Keys, PyTree, Times
+from score_sde.array_types import Array, Float, Int, Key, Keys, ModelImages, PyTree, Times
 from score_sde.errors import UsageError
 from score_sde.process import Model, Prediction
 from score_sde.randomness import batch_keys
 
 # A hook that imposes known content on (x, x_mean) at time t after each update: inpainting, colouring.
-Project = Callable[[Keys, Times, Images, Images], tuple[Images, Images]]
+Project = Callable[[Keys, Times, ModelImages, ModelImages], tuple[ModelImages, ModelImages]]
 Counts = Int[Array, " b"] | Int[np.ndarray, " b"]
 
 
@@ -38,11 +38,11 @@ class CountedModel:
     model: Model
     evaluations: Callable[[Times | Float[np.ndarray, " b"]], Counts]
 
-    def __call__(self, x: Images, t: Times) -> Prediction:
+    def __call__(self, x: ModelImages, t: Times) -> Prediction:
         return self.model(x, t)
 
 
-def predict(model: Model, x: Images, t: Times) -> Prediction:
+def predict(model: Model, x: ModelImages, t: Times) -> Prediction:
     """The model's prediction at x_t.
 
     Raises `UsageError` for a score function in the place of a model.
@@ -58,8 +58,8 @@ def predict(model: Model, x: Images, t: Times) -> Prediction:
 
 def evaluations(model: Model, t: Times | Float[np.ndarray, " b"]) -> Counts:
     """Network passes that a prediction takes at each time: 1, or the model's own count."""
-    said = getattr(model, "evaluations", None)
-    return np.ones(len(t), np.int32) if said is None else said(t)
+    count = getattr(model, "evaluations", None)
+    return np.ones(len(t), np.int32) if count is None else count(t)
 
 
 def planned(model: Model, times: np.ndarray) -> int:
@@ -70,10 +70,10 @@ def planned(model: Model, times: np.ndarray) -> int:
 class Solver(NamedTuple):
     """Pure functions over a state: any pytree whose arrays have the batch along their first axis."""
 
-    init: Callable[[Keys, Images], PyTree]
+    init: Callable[[Keys, ModelImages], PyTree]
     step: Callable[[PyTree], PyTree]
     fraction: Callable[[PyTree], Float[Array, ""]]  # 1.0 when finished
-    view: Callable[[PyTree], Images]  # the current images, for trajectories
+    view: Callable[[PyTree], ModelImages]  # the current images, for trajectories
     result: Callable[[PyTree], Any]
     nfe: int | None = None  # evaluations a sample, where they are known beforehand
     steps: int | None = None  # calls of `step`, where they are known beforehand
@@ -82,7 +82,7 @@ class Solver(NamedTuple):
     def with_batch_nfe(self) -> "Solver":
         """The same sampler with the result (x, nfe, batch_nfe)."""
 
-        def result(state: PyTree) -> tuple[Images, Counts, Counts]:
+        def result(state: PyTree) -> tuple[ModelImages, Counts, Counts]:
             x, nfe = self.result(state)
             return x, nfe, nfe if self.batch_nfe is None else self.batch_nfe(state)
 
@@ -105,7 +105,7 @@ def advance(solver: Solver, state: PyTree, max_steps: int | Int[Array, ""]) -> P
     return jax.lax.while_loop(unfinished, lambda carry: (carry[0] + 1, solver.step(carry[1])), (jnp.int32(0), state))[1]
 
 
-def solve(solver: Solver, key: Key[Array, "..."], x: Images) -> Any:
+def solve(solver: Solver, key: Key[Array, "..."], x: ModelImages) -> Any:
     """The solver's result from start images `x`, compiled as one program.
 
     key: one key, or one for each image (see `score_sde.randomness`). The call can be part of any JAX program, but

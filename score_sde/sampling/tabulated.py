@@ -25,7 +25,7 @@ from typing import NamedTuple
 import jax.numpy as jnp
 import numpy as np
 
-from score_sde.array_types import Array, Images, Int, Keys, Times
+from score_sde.array_types import Array, Int, Keys, ModelImages, Times
 from score_sde.process import Model
 from score_sde.randomness import Noise, Stream, normal, stream
 from score_sde.sampling.solver import Project, Solver, evaluations, planned, predict
@@ -45,9 +45,9 @@ class Table(NamedTuple):
 class State(NamedTuple):
     i: Int[Array, ""]
     keys: Keys
-    base: Images
-    trial: Images
-    history: tuple[Images, ...]  # f_{i-1}, f_{i-2}, ...
+    base: ModelImages
+    trial: ModelImages
+    history: tuple[ModelImages, ...]  # f_{i-1}, f_{i-2}, ...
     nfe: Int[Array, " b"]
 
 
@@ -70,10 +70,10 @@ def tabulated(
     same = np.all(table.base == table.trial, axis=1)
     stochastic, both = bool(np.any(table.noise)), bool(np.any(table.other))
 
-    def times(x: Images, i: int | Array) -> Times:
+    def times(x: ModelImages, i: int | Array) -> Times:
         return jnp.full(len(x), jnp.asarray(t, x.dtype)[i])
 
-    def init(keys: Keys, x: Images) -> State:
+    def init(keys: Keys, x: ModelImages) -> State:
         history, nfe = (jnp.zeros_like(x),) * (m - 1), jnp.zeros(len(x), jnp.int32)
         return State(jnp.int32(0), stream(keys, Stream.STEPS), x, x, history, nfe)
 
@@ -87,7 +87,7 @@ def tabulated(
         f, other = prediction if table.predicts_data else reversed(prediction)
         history = (f, *history)
 
-        def combine(weights: np.ndarray) -> Images:
+        def combine(weights: np.ndarray) -> ModelImages:
             w = jnp.asarray(weights, base.dtype)[i]
             x = sum((w[1 + j] * f for j, f in enumerate(history)), w[0] * base)
             return x + jnp.asarray(table.other, base.dtype)[i] * other if both else x
@@ -101,13 +101,13 @@ def tabulated(
             new_base, new_trial = imposed(keys, i, new_base, new_trial)
         return State(i + 1, keys, new_base, new_trial, history[: m - 1], count(state, i))
 
-    def imposed(keys: Keys, i: Array, base: Images, trial: Images) -> tuple[Images, Images]:
+    def imposed(keys: Keys, i: Array, base: ModelImages, trial: ModelImages) -> tuple[ModelImages, ModelImages]:
         """(base, trial) with the trial point projected at its time; base too, where both are the same point."""
         keys = stream(stream(keys, i) if stochastic else keys, Stream.PROJECT)
-        known = project(keys, times(trial, i + 1), trial, trial)[0]
-        return jnp.where(jnp.asarray(same)[i], known, base), known
+        projected = project(keys, times(trial, i + 1), trial, trial)[0]
+        return jnp.where(jnp.asarray(same)[i], projected, base), projected
 
-    def result(state: State) -> tuple[Images, Array]:
+    def result(state: State) -> tuple[ModelImages, Array]:
         if noise_removal:
             return predict(model, state.base, times(state.base, n)).x0, count(state, n)
         return state.base, state.nfe

@@ -13,7 +13,7 @@ import jax.numpy as jnp
 from flax import traverse_util
 
 from score_sde import likelihood
-from score_sde.array_types import Images, Keys, PerSample, PyTree, ScoreFn, Times
+from score_sde.array_types import Keys, ModelImages, PerSample, PyTree, ScoreFn, Times, UnitImages
 from score_sde.cond import Cond, blank, check_names, dropped, names
 from score_sde.config import Config, check, check_section
 from score_sde.config.import_paths import is_import_path, lowered
@@ -174,13 +174,13 @@ class Experiment(Trainable):
         compute = PRECISIONS[precision] if precision else self.compute(training=dropout_keys is not None)
         variables = {"params": network_params(params)}
 
-        def network(x: Images, noise_cond: PerSample) -> Images:
+        def network(x: ModelImages, noise_cond: PerSample) -> ModelImages:
             return compute.apply(self.network, variables, x, noise_cond, cond, dropout_keys=dropout_keys)
 
         return network
 
     def loss(
-        self, params: PyTree, keys: Keys, x: Images, cond: Cond | None = None, *, training: bool = False
+        self, params: PyTree, keys: Keys, x: UnitImages, cond: Cond | None = None, *, training: bool = False
     ) -> PerSample:
         """Denoising score matching loss of images in [0, 1], each perturbed by its own key.
 
@@ -196,8 +196,8 @@ class Experiment(Trainable):
         return with_gradient_of_squares(of, params) if training and "process" in params else of(params)
 
     def _outputs(
-        self, params: PyTree, keys: Keys, x0: Images, t: Times, eps: Images, cond: Cond | None, training: bool
-    ) -> tuple[Images, Images]:
+        self, params: PyTree, keys: Keys, x0: ModelImages, t: Times, eps: ModelImages, cond: Cond | None, training: bool
+    ) -> tuple[ModelImages, ModelImages]:
         """The network's output at x_t, and x_t."""
         if cond is not None and training:
             cond = dropped(cond, keys, self.config.training.label_dropout, self.config.training.cond_dropout)
@@ -207,7 +207,7 @@ class Experiment(Trainable):
         outputs = objective.parameterization.outputs(network, objective.levels, centered=self.centered)
         return outputs(x, t), x
 
-    def _evaluation(self, params: PyTree, keys: Keys, x: Images, cond: Cond | None) -> dict[str, PerSample]:
+    def _evaluation(self, params: PyTree, keys: Keys, x: UnitImages, cond: Cond | None) -> dict[str, PerSample]:
         """The loss; and for each image t, |predicted|^2 and <predicted, eps>, from which `averages` takes sizes."""
         x0 = self.scaling.to_model(x)
         t, eps = self.draw(keys, x0)
@@ -218,7 +218,7 @@ class Experiment(Trainable):
         square, along = jnp.mean(jnp.square(predicted), axes), jnp.mean(predicted * eps, axes)
         return {"loss": objective.loss(output, x0, t, eps), "t": t, "square": square, "along": along}
 
-    def prior(self, keys: Keys) -> Images:
+    def prior(self, keys: Keys) -> ModelImages:
         """Start images x_T of the sampler, one for each key: `sampling.temperature` times a sample of the prior."""
         x = self.sampling_sde.prior_sample(stream(keys, Stream.PRIOR), self.image_shape)
         return self.config.sampling.temperature * x
@@ -319,7 +319,7 @@ class Experiment(Trainable):
         """The upper bound on bits/dim of the density in model range."""
         if self.dequantization_name == "truncated_normal":
             raise UsageError(
-                "The bound is one of a density at time 0, and truncated-normal dequantisation gives points at a later "
+                "The bound is one of a density at time 0, and truncated-normal dequantization gives points at a later "
                 "one; set eval.dequantization to uniform or variational, or eval.enable_bound=False."
             )
         return likelihood_bound(self.process_of(params), self.model(params), num_times=self.config.eval.bound_num_times)
@@ -333,7 +333,7 @@ class Experiment(Trainable):
         if self.dequantization_name == "truncated_normal":
             if self.sde.learned and not self.is_frozen:
                 raise UsageError(
-                    "Truncated-normal dequantisation takes the numbers of a learned schedule; make it of "
+                    "Truncated-normal dequantization takes the numbers of a learned schedule; make it of "
                     "`experiment.frozen(params)`."
                 )
             seen = self.config.data.uniform_dequantization
@@ -374,7 +374,7 @@ class Dequantizing:
         """The dequantizer network as a function, for `Experiment.dequantization`."""
         return lambda x: self.network.apply({"params": params}, x)
 
-    def loss(self, params: PyTree, score_params: PyTree, keys: Keys, x: Images) -> PerSample:
+    def loss(self, params: PyTree, score_params: PyTree, keys: Keys, x: UnitImages) -> PerSample:
         """The upper bound on bits/dim of images in [0, 1], which ScoreFlow too minimises for its dequantizer."""
         sde, model = self.experiment.process_of(score_params), self.experiment.model(score_params)
         q = dequantization.variational(self.experiment.scaling, self.network_fn(params))

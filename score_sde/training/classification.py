@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import optax
 
 from score_sde import images
-from score_sde.array_types import Array, Float, Images, Keys, Labels, PerSample, Pixels, PyTree, Times
+from score_sde.array_types import Array, Float, Keys, Labels, ModelImages, PerSample, Pixels, PyTree, Times, UnitImages
 from score_sde.cond import Cond, Entries, Entry
 from score_sde.config import Config, check
 from score_sde.errors import UsageError
@@ -48,7 +48,7 @@ class Classification(Trainable):
         """The condition: the labels that a classifier learns to predict."""
         return {"labels": Entry(jnp.int32, below=self.network.num_outputs)}
 
-    def logits_fn(self, params: PyTree, training: bool = False) -> Callable[[Images, Times], Float[Array, "b k"]]:
+    def logits_fn(self, params: PyTree, training: bool = False) -> Callable[[ModelImages, Times], Float[Array, "b k"]]:
         """The function from x in model range and t to logits.
 
         The network gets x / alpha in [0, 1] units, so plus noise.
@@ -56,7 +56,7 @@ class Classification(Trainable):
 
         compute = self.compute(training)
 
-        def logits(x: Images, t: Times) -> Float[Array, "b k"]:
+        def logits(x: ModelImages, t: Times) -> Float[Array, "b k"]:
             x = self.scaling.to_unit(x / expand(self.sde.alpha(t), x))
             return compute.apply(self.network, {"params": params}, x, self.noise_level(t))
 
@@ -67,7 +67,7 @@ class Classification(Trainable):
         return self.sde.noise_level(t) / self.scaling.scale
 
     def loss(
-        self, params: PyTree, keys: Keys, x: Images, cond: Cond | None = None, *, training: bool = False
+        self, params: PyTree, keys: Keys, x: UnitImages, cond: Cond | None = None, *, training: bool = False
     ) -> PerSample:
         """Cross-entropy of the labels at x_t, in nats, with uniform t and equal weights (paper, appendix I.1).
 

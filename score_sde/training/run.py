@@ -13,7 +13,7 @@ import numpy as np
 
 from score_sde import data, ema, images
 from score_sde.array_types import Array, Keys, Pixels, PyTree
-from score_sde.cond import Cond, taken
+from score_sde.cond import Cond, restricted
 from score_sde.config import Config
 from score_sde.errors import UsageError, tell, warn
 from score_sde.io import atomic_files, workdir
@@ -298,7 +298,7 @@ def _sheet_cond(experiment: Experiment, source: data.Source, n: int) -> Cond | N
     cond = experiment.cond_in_turn(n)
     if cond is None or list(cond) == ["labels"]:
         return cond
-    return taken(source.take(np.arange(n) % len(source)).cond, experiment.cond_entries)
+    return restricted(source.take(np.arange(n) % len(source)).cond, experiment.cond_entries)
 
 
 def _sampling(experiment: Experiment) -> Runner:
@@ -327,7 +327,7 @@ def _sample_sheet(
             report(fraction)
 
         conditions = (_sheet_cond(experiment, source, len(keys)),)
-        x, _ = sample(params, keys, experiment.prior(keys), tell, given=conditions)
+        x, _ = sample(params, keys, experiment.prior(keys), tell, conditions=conditions)
     pixels = images.to_pixels(experiment.scaling.to_unit(x))
     sheet, path = images.grid(pixels), _sheet(directory, step)
     try:

@@ -3,7 +3,7 @@
 import numpy as np
 
 from score_sde import data
-from score_sde.cond import check_cond, taken
+from score_sde.cond import check_cond, restricted
 from score_sde.errors import UsageError
 from score_sde.training.build import Classification, Experiment
 
@@ -25,7 +25,7 @@ def check_source(experiment: Experiment | Classification, source: data.Source, *
                 f"{experiment.config.data.dataset} has no {entry}, and {experiment.config.model.name} is trained on "
                 "them; choose another data.dataset, or a network without."
             )
-    check_cond(taken(source.take(np.arange(1)).cond, entries), entries, 1)
+    check_cond(restricted(source.take(np.arange(1)).cond, entries), entries, 1)
 
 
 def _check_labels(experiment: Experiment | Classification, source: data.Source, *, all_of_them: bool) -> None:
@@ -38,9 +38,9 @@ def _check_labels(experiment: Experiment | Classification, source: data.Source, 
         )
     if num_classes > expected or (all_of_them and num_classes < expected):
         raise UsageError(f"{name} has {num_classes} classes; set model.{key}={num_classes} instead of {expected}.")
-    if source.classes is None and source.labels.min() < 0:
+    if source.class_names is None and source.labels.min() < 0:
         raise UsageError(f"{name} has the label {source.labels.min()}; labels count from 0, so number them anew.")
-    unseen = np.setdiff1d(np.arange(num_classes), source.labels) if all_of_them and source.classes is None else ()
+    unseen = np.setdiff1d(np.arange(num_classes), source.labels) if all_of_them and source.class_names is None else ()
     if len(unseen):
         raise UsageError(
             f"{name} has {num_classes} classes by its largest label, no image of class {', '.join(map(str, unseen))}"

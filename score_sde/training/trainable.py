@@ -13,7 +13,7 @@ import optax
 from flax import traverse_util
 
 from score_sde import ema, images
-from score_sde.array_types import Array, Images, Keys, PerSample, Pixels, PyTree, Times
+from score_sde.array_types import Array, Keys, ModelImages, PerSample, Pixels, PyTree, Times, UnitImages
 from score_sde.cond import Cond, Entries, blank
 from score_sde.config import Config
 from score_sde.models import PRECISIONS, Compute, check_computes, is_trainable
@@ -129,7 +129,7 @@ class Trainable(abc.ABC):
 
     @abc.abstractmethod
     def loss(
-        self, params: PyTree, keys: Keys, x: Images, cond: Cond | None = None, *, training: bool = False
+        self, params: PyTree, keys: Keys, x: UnitImages, cond: Cond | None = None, *, training: bool = False
     ) -> PerSample:
         """The loss of images in [0, 1], each perturbed by its own key.
 
@@ -146,7 +146,7 @@ class Trainable(abc.ABC):
         keys = sample_keys(stream(stream(jax.random.key(self.config.seed), Stream.EVAL), number), indices)
         return self._evaluation(params, keys, self._dequantize(keys, images.to_unit(pixels)), cond)
 
-    def _evaluation(self, params: PyTree, keys: Keys, x: Images, cond: Cond | None) -> dict[str, PerSample]:
+    def _evaluation(self, params: PyTree, keys: Keys, x: UnitImages, cond: Cond | None) -> dict[str, PerSample]:
         return {"loss": self.loss(params, keys, x, cond)}
 
     def compute(self, training: bool) -> Compute:
@@ -156,17 +156,17 @@ class Trainable(abc.ABC):
             return PRECISIONS[self.config.eval.precision]
         return PRECISIONS[options.precision]._replace(remat=options.remat, fused=True)
 
-    def draw(self, keys: Keys, x0: Images) -> tuple[Times, Images]:
+    def draw(self, keys: Keys, x0: ModelImages) -> tuple[Times, ModelImages]:
         """A time and standard normal noise for each image."""
         return self.objective.draw(keys, x0.shape[1:])
 
-    def augment(self, keys: Keys, x: Images) -> Images:
-        """Images in [0, 1] as training takes them: flipped and dequantised, if the config says so."""
+    def augment(self, keys: Keys, x: UnitImages) -> UnitImages:
+        """Images in [0, 1] as training takes them: flipped and dequantized, if the config says so."""
         if self.config.data.random_flip:
             x = images.random_flip(stream(keys, Stream.FLIP), x)
         return self._dequantize(keys, x)
 
-    def _dequantize(self, keys: Keys, x: Images) -> Images:
+    def _dequantize(self, keys: Keys, x: UnitImages) -> UnitImages:
         if not self.config.data.uniform_dequantization:
             return x
         return images.dequantize(stream(keys, Stream.DEQUANTIZE), x)
