@@ -97,13 +97,14 @@ def test_the_examples_of_a_model_run_with_the_one_of_its_class():
     for name, _, text in docstrings((ROOT / "score_sde" / "inference" / "pretrained.py").read_text()):
         for code in indented(text) if name != "Pretrained" else ():
             exec(code, model)
-    assert model["s"].shape == model["x0"].shape == model["z"].shape == (2, 8, 8, 1) and model["bits"].shape == (2,)
+    assert model["s"].shape == model["x0"].shape == model["z"].shape == (2, 8, 8, 1)
+    assert model["eps"].shape == model["decoded"].shape == (2, 8, 8, 1) and model["path"].shape == (3, 2, 8, 8, 1)
+    assert model["bits"].shape == model["above"].shape == (2,)
 
 
 def test_the_public_functions_have_examples():
     named = {name.split(":")[1] for name in EXAMPLES}
     wanted = "Process from_score model Objective Oracle Gaussian bits_per_dim likelihood_bound uniform solve time_grid"
-    wanted += (
-        " adaptive fast_solver predictor_corrector probability_flow Pretrained Operator extrapolation load InMemory"
-    )
+    wanted += " adaptive fast_solver predictor_corrector probability_flow Pretrained PretrainedClassifier Operator"
+    wanted += " extrapolation load InMemory"
     assert set(wanted.split()) <= named

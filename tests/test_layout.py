@@ -41,7 +41,8 @@ ROOMS = {
     "training": """state nan_guard loop pieces recipe trainable classification build
                    own_code source_checks averages run""",
     "metrics": "protocol ends corruptions distances inception small features reference figures baselines",
-    "inference": "reference_checkpoints snapshots conditional_samplers sampling_plan pretrained train_dequantizer",
+    "inference": """reference_checkpoints snapshots dequantizer conditional_samplers sampling_plan pretrained
+                    train_dequantizer""",
     "evaluation": "sample_metrics identities report inverse_problems evaluate",
     "cli": "command_line describe main import_checkpoint dataset_statistics",
     "__init__": "",

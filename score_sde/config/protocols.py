@@ -2,7 +2,7 @@
 
 `b` is the number of images, `h w c` their size; images are float32 in model range, times float32 in (0, 1]. A class has
 arguments with defaults, which are values of its section in the config: `--config.model.width=64` for `width: int = 32`
-of a network. Each example is a whole module; `score_sde.config.import_paths` finds it.
+of a network. Each example is a whole module, to be copied, as tests/own_pieces.py copies parts of them.
 
 | key                     | protocol           | its arguments are in |
 |-------------------------|--------------------|----------------------|

@@ -17,7 +17,8 @@ from score_sde.evaluation import identities
 from score_sde.evaluation import report as page
 from score_sde.evaluation.inverse_problems import ARRAYS, mean_nfe, reconstruct
 from score_sde.evaluation.sample_metrics import Measure, ends_of_data, measure, remedy
-from score_sde.inference.pretrained import DEQUANTIZER, Pretrained, Report, load
+from score_sde.inference.dequantizer import DEQUANTIZER
+from score_sde.inference.pretrained import Pretrained, Report, load
 from score_sde.inference.sampling_plan import check_condition, configured_cond, planned_nfe, samples_at_once
 from score_sde.inference.snapshots import PretrainedClassifier, Snapshot, load_classifier
 from score_sde.io import atomic_files, workdir

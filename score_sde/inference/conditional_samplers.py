@@ -29,7 +29,7 @@ Observed = tuple[conditioning.Operator, Array, float]  # y of images in [0, 1], 
 
 
 class Given(NamedTuple):
-    """Conditions and observations of samples; every array has one row for each sample.
+    """Condition and observation that samples are drawn given; every array has one row for each sample.
 
     observation: in model range.
     """
@@ -73,13 +73,13 @@ class Conditional:
 
     @property
     def cond_entries(self) -> Entries:
-        """The entries of a condition that can be asked for."""
+        """The condition's entries that can be chosen."""
         by_classifier = {} if self.classifier is None else self.classifier.cond_entries
         return {**self.experiment.cond_entries, **by_classifier}
 
     @property
     def num_classes(self) -> int:
-        """Number of classes that can be asked for; 0 if none can."""
+        """Number of classes that can be chosen; 0 if none can."""
         return (self.classifier or self.experiment).num_classes
 
     def of_network(self, cond: Cond | None) -> Cond | None:
@@ -106,15 +106,10 @@ class Conditional:
             return
         conditioning.check_observable(self.experiment.sde)
         inverse = self.options.inverse
-        if inverse == "projection" and method not in ("pc", *FAST_SOLVERS):
+        if inverse in ("projection", "dps") and method not in ("pc", *FAST_SOLVERS):
             raise UsageError(
-                f"guidance.inverse=projection is defined between the fixed steps of a sampler, and {method} chooses "
-                "its own; set guidance.inverse to pigdm or tmpd, or sampling.method=pc."
-            )
-        if inverse == "dps" and method not in ("pc", *FAST_SOLVERS):
-            raise UsageError(
-                f"guidance.inverse=dps goes a step of its own in each of a sampler's N, and {method} has no N; set "
-                "guidance.inverse to pigdm or tmpd, or sampling.method=pc."
+                f"guidance.inverse={inverse} needs a sampler with a fixed number of steps N, and {method} has no N; "
+                "set guidance.inverse to pigdm or tmpd, or sampling.method=pc."
             )
         if inverse == "particles" and (method != "pc" or self.experiment.config.sampling.corrector.lower() != "none"):
             raise UsageError(
@@ -123,7 +118,7 @@ class Conditional:
             )
 
     def _check_unguided(self) -> None:
-        """Raises `UsageError` for guidance towards a class when no class is asked for."""
+        """Raises `UsageError` for guidance towards a class when no class is chosen."""
         for name, without in (("scale", 1.0), ("interval", (0.0, 1.0)), ("classifier", "")):
             value = self.options[name]
             if (tuple(value) if name == "interval" else value) != without:
@@ -185,7 +180,9 @@ class Conditional:
 
     @property
     def _inverse_options(self) -> conditioning.Options:
-        return inverse_options(self.options, self.experiment.scaling.scale)
+        """Options of inverse problems; for [-1, 1], a range of width 2, the data variance of pigdm is 1."""
+        scale, options = self.experiment.scaling.scale, self.options
+        return conditioning.Options((scale / 2) ** 2, options.step, options.iterations, reach=scale)
 
     def observed(self, operator: conditioning.Operator, y: Array, noise: float) -> Observation:
         """An observation of images in [0, 1], converted to model range. Raises `UsageError` if it does not fit."""
@@ -206,9 +203,9 @@ def unused_option(name: str, sampling: Any, guidance: Any, method: str, *, obser
     if name in sampling:
         return None if name in used else f"the sampler {method}, as it is set, takes {', '.join(used)}"
     if name in ("inverse", *INVERSE_OPTIONS) and not observed:
-        return "it is of samples that are given an observation"
+        return "it is for samples that are given an observation"
     if name in INVERSE_OPTIONS and guidance["inverse"] != INVERSE_OPTIONS[name]:
-        return f"it is of guidance.inverse={INVERSE_OPTIONS[name]}, and guidance.inverse is {guidance['inverse']}"
+        return f"it is for guidance.inverse={INVERSE_OPTIONS[name]}, and guidance.inverse is {guidance['inverse']}"
     return None
 
 
@@ -216,11 +213,3 @@ def finished(x: UnitImages | np.ndarray, operator: conditioning.Operator, y: Arr
     """Samples clipped to [0, 1]; noiseless observations are met exactly, as far as [0, 1] permits."""
     x = jnp.asarray(x)
     return operator.limit(operator.impose(x, y), y) if noise == 0 else jnp.clip(x, 0, 1)
-
-
-def inverse_options(options: Any, scale: float) -> conditioning.Options:
-    """Options of inverse problems from config.guidance.
-
-    scale: the width of model range, 2 for [-1, 1], the range for which pigdm's data variance is 1.
-    """
-    return conditioning.Options((scale / 2) ** 2, options.step, options.iterations, reach=scale)

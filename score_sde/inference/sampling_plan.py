@@ -63,7 +63,11 @@ def helpers_of(model: Snapshot, config: FrozenConfig) -> dict[str, Snapshot]:
     if classifier:
         named["classifier"] = model.experiment.once(("classifier", classifier), lambda: load_classifier(classifier))
     if weak:
-        named["weak"] = model.experiment.once(("weak", weak, step), lambda: _of_kind(model, weak, step))
+        folder = Path(weak)
+        named["weak"] = model.experiment.once(
+            ("weak", weak, step),
+            lambda: type(model).of_run(config_of(folder, None), folder, available_step(folder, step)),
+        )
     return named
 
 
@@ -87,13 +91,7 @@ def _plain(value: Any) -> Any:
     return plain(value)
 
 
-def _of_kind(model: Snapshot, directory: str, step: int | None) -> Snapshot:
-    """Another run's network, of the same kind as `model`."""
-    step = available_step(directory, step)
-    return type(model).of_run(config_of(Path(directory), None), Path(directory), step)
-
-
-# The samples that a config asks for.
+# The samples that a config describes.
 
 
 def num_classes(model: Snapshot) -> int:
@@ -146,7 +144,7 @@ def sampling_bytes(model: Snapshot, n: int, cond: Cond | None = None, observed: 
 def samples_at_once(model: Snapshot, n: int, conditions_of: Callable[[int], dict[str, Any]]) -> int:
     """Number of samples drawn at once: `sampling.batch_size`, by default `eval`'s, or as many of n as fit in memory.
 
-    conditions_of: number of samples -> their conditions, as `sampling_bytes` takes them.
+    conditions_of: number of samples -> their condition and observation, as keyword arguments of `sampling_bytes`.
     """
     size = model.config.sampling.batch_size
     if size == 0:

@@ -5,8 +5,9 @@ the compiled programs, because these belong to the experiment: objective and net
 """
 
 import dataclasses
+import functools
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, ClassVar, SupportsFloat
 
@@ -137,7 +138,7 @@ class Snapshot:
     def __reduce__(self) -> tuple:
         """Pickles the data, with parameters as NumPy arrays; programs compile again where it is unpickled."""
         fields = {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
-        return _unpickled, (type(self), fields | {"params": on_host(self.params), "experiment": None})
+        return functools.partial(type(self), **fields | {"params": on_host(self.params), "experiment": None}), ()
 
     def _placed(self, params: PyTree) -> PyTree:
         """Parameters on the devices; ones that are not there yet are copied.
@@ -177,7 +178,10 @@ class Snapshot:
 def load_classifier(
     directory: str | Path, step: int | None = None, config: Config | None = None
 ) -> "PretrainedClassifier":
-    """The noise-conditional classifier of a workdir, with averaged weights. Arguments and errors as for `load`."""
+    """The noise-conditional classifier of a workdir, with averaged weights. Arguments and errors as for `load`.
+
+    `PretrainedClassifier` has an example of its use.
+    """
     step = available_step(directory, step)
     return PretrainedClassifier.of_run(config_of(Path(directory), config), Path(directory), step)
 
@@ -211,7 +215,33 @@ def hits(model: "PretrainedClassifier", keys: Keys, pixels: Pixels, labels: np.n
 
 @dataclasses.dataclass(frozen=True, eq=False, repr=False)
 class PretrainedClassifier(Snapshot):
-    """A noise-conditional classifier with the weights of a checkpoint, or with your own: see `Snapshot`."""
+    """A noise-conditional classifier with the weights of a checkpoint, or with your own: see `Snapshot`.
+
+    `load_classifier` makes it of a workdir. A network of your own needs none:
+
+        import flax.linen as nn
+        import jax
+        import jax.numpy as jnp
+        from score_sde.inference.snapshots import PretrainedClassifier
+        from score_sde.objective import Objective
+        from score_sde.parameterization import Noise
+        from score_sde.sde import VP
+        from score_sde.times import Uniform
+        from score_sde.weights import NoiseWeight
+
+        class Linear(nn.Module):  # takes x_0 + noise, x_0 in [0, 1]
+            num_outputs: int = 10
+
+            @nn.compact
+            def __call__(self, x, noise_level):
+                return nn.Dense(self.num_outputs)(x.reshape(len(x), -1))
+
+        network, x = Linear(), jnp.zeros((2, 8, 8, 1))
+        params = network.init(jax.random.key(0), x, jnp.ones(2))["params"]
+        objective = Objective(VP(), Noise(), Uniform(), NoiseWeight())
+        classifier = PretrainedClassifier(objective, network, params, image_shape=(8, 8, 1))
+        p = jax.nn.softmax(classifier.logits(x, 0.5))  # (2, 10)
+    """
 
     _experiment_class: ClassVar[type] = Classification
     logits = logits
@@ -275,10 +305,6 @@ def _weights(
     return ema.average(experiment.profiles, state.ema_params, _average(experiment, average)[0]), saved_digest
 
 
-def _unpickled(kind: type[Snapshot], fields: Mapping[str, Any]) -> Snapshot:
-    return kind(**fields)
-
-
 def _base(image_shape: tuple[int, int, int], image_range: images.Scaling) -> FrozenConfig:
     """The base config, for images of this shape and range."""
     config = base()
@@ -295,7 +321,8 @@ def _is_placed(leaf: jax.Array) -> bool:
 def _check_fit(params: PyTree, shapes: PyTree) -> None:
     """Raises `UsageError` unless the parameters have the names and shapes of the network's."""
     own, expected = (
-        {jax.tree_util.keystr(path): leaf.shape for path, leaf in _leaves(tree)} for tree in (params, shapes)
+        {jax.tree_util.keystr(path): leaf.shape for path, leaf in jax.tree_util.tree_leaves_with_path(tree)}
+        for tree in (params, shapes)
     )
     for name in sorted(own.keys() | expected.keys()):
         if own.get(name) != expected.get(name):
@@ -303,7 +330,3 @@ def _check_fit(params: PyTree, shapes: PyTree) -> None:
                 f"The parameters do not fit the network: {name} has the shape {own.get(name)}, and the network's "
                 f'{expected.get(name)}; give params=network.init(...)["params"], trained.'
             )
-
-
-def _leaves(tree: PyTree) -> list[tuple[Any, Any]]:
-    return jax.tree_util.tree_flatten_with_path(tree)[0]

@@ -11,7 +11,8 @@ from score_sde.array_types import Array, Pixels, PyTree
 from score_sde.config import Config
 from score_sde.ema import Ramp
 from score_sde.errors import UsageError
-from score_sde.inference.pretrained import DEQUANTIZER, load
+from score_sde.inference.dequantizer import DEQUANTIZER
+from score_sde.inference.pretrained import load
 from score_sde.io import atomic_files, checkpoints, workdir
 from score_sde.io.checkpoints import Retention
 from score_sde.randomness import Stream, sample_keys, stream

@@ -37,7 +37,7 @@ class Retention(NamedTuple):
 class Checkpoints:
     """The checkpoints under one folder, numbered by step. Use as a context manager: leaving it waits for saves.
 
-    retention: given only by the run that saves here. It removes the rests of killed saves, which a reader could not
+    retention: given only by the run that saves here. It removes what killed saves left, which a reader could not
     tell from a save in progress.
     """
 
@@ -103,7 +103,7 @@ class Checkpoints:
         return True
 
     def poll(self) -> None:
-        """Warns soon after a save has failed; waits for nothing."""
+        """Warns of a save that has failed, without waiting for one in progress."""
         alone = jax.process_count() == 1  # other processes may see it at another step
         if alone and self._pending is not None and not self._checkpointer.is_saving_in_progress():
             self.wait()
@@ -117,7 +117,7 @@ class Checkpoints:
                 f"in {self.directory}: the next save tries again."
             )
         self._pending = None
-        self._reopen()  # the old checkpointer counts the failed save; its rests are removed
+        self._reopen()  # the old checkpointer counts the failed save, whose files are removed
         return False
 
     def _reopen(self) -> None:
@@ -188,26 +188,15 @@ class Checkpoints:
 
 
 class NoCheckpoints(Checkpoints):
-    """Checkpoints that are not kept, for processes that may share no folder: a run that stops begins again."""
+    """Checkpoints that save nothing, for processes that may share no folder: a run that stops begins again."""
 
     def __init__(self):
         """Takes no folder, and opens none."""
 
-    def __exit__(self, *_) -> None:
-        """Closes nothing."""
+    def _nothing(self, *_) -> None:
+        """Does nothing: there is no checkpoint to load, and none is saved."""
 
-    def save(self, step: int, state: PyTree, loss: float | None = None) -> None:
-        """Saves nothing."""
-
-    def wait(self) -> bool:
-        """Returns False, as nothing is saved."""
-        return False
-
-    def poll(self) -> None:
-        """Warns of nothing."""
-
-    def load_last(self, like: PyTree) -> None:
-        """Returns None, as there is no checkpoint."""
+    save = wait = poll = load_last = __exit__ = _nothing
 
 
 @contextlib.contextmanager
