@@ -347,11 +347,7 @@ def bits_per_dim_bound(
 
 
 def _rounds(
-    folder: Path | None,
-    stem: str,
-    arrays: list[str],
-    model: Snapshot,
-    identity: Callable[[], dict[str, Any]],
+    folder: Path | None, stem: str, arrays: list[str], model: Snapshot, identity: Callable[[], dict[str, Any]]
 ) -> Keep:
     """Rounds in the folder, for the model's weights and `identity`; without a folder none are kept."""
     if folder is None:

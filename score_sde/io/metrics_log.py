@@ -18,7 +18,7 @@ from score_sde.errors import warn
 from score_sde.io.atomic_files import replace
 from score_sde.runtime.sharding import is_first
 
-WANDB_SECONDS = 30  # that wandb may take to start, and to finish
+WANDB_SECONDS = 30  # the longest that wandb may take to start, and to finish
 
 
 class Writer:
@@ -50,17 +50,8 @@ class Writer:
     def _start_wandb(self, workdir: Path, options: dict[str, Any], config: dict[str, Any]) -> None:
         import wandb
 
-        name = options["name"] or Path(workdir).absolute().name
-        self._wandb = wandb.init(
-            dir=str(workdir),
-            config=config,
-            mode=options["mode"],
-            project=options["project"],
-            name=name,
-            id=options["id"],
-            resume="allow",
-            settings={"init_timeout": WANDB_SECONDS},
-        )
+        run = options | {"name": options["name"] or Path(workdir).absolute().name, "dir": str(workdir)}
+        self._wandb = wandb.init(**run, config=config, resume="allow", settings={"init_timeout": WANDB_SECONDS})
 
     def _try(self, action: Callable[[], object]) -> None:
         try:

@@ -34,6 +34,12 @@ from score_sde.training.recipe import objective_of
 from score_sde.training.state import TrainState, adam, initial_state
 from score_sde.training.trainable import Trainable
 
+# The keys of config.sampling that a method's constructor takes, besides those that all take.
+OPTIONS = {
+    "pc": ("predictor", "corrector", "snr", "n_steps_each", "probability_flow", "diffusion"),
+    "ode": ("rtol", "atol"),
+    "adaptive": ("sde_rtol", "sde_atol", "diffusion"),
+}
 FAST_OPTIONS = ("num_steps", "grid", "rho", "eta", "s_churn", "s_min", "s_max", "s_noise", "diffusion")
 
 
@@ -48,7 +54,7 @@ def sampling_options(sampling: Any, method: str) -> tuple[str, ...]:
     if is_import_path(method):
         return (*common, *piece_arguments("sampling.method", method, sampling))
     if method in ("ode", "adaptive"):
-        return (*common, *(("rtol", "atol") if method == "ode" else ("sde_rtol", "sde_atol", "diffusion")))
+        return (*common, *OPTIONS[method])
     own = {
         "ddim": ("eta",),
         "dpmpp_2m_sde": ("diffusion",),
@@ -224,7 +230,7 @@ class Experiment(Trainable):
         return self.config.sampling.temperature * x
 
     def sampler(self, params: PyTree, method: str | None = None, *, cond: Cond | None = None) -> Solver:
-        """The solver of config.sampling, or of the given method with its options. cond: of the samples."""
+        """The solver of config.sampling, or of another method with its options. cond: condition of the samples."""
         method, _ = self.sampler_options(method)
         return self.sampler_of(params, self.model_of(params, method, cond), method)()
 
@@ -248,7 +254,7 @@ class Experiment(Trainable):
         return process if num_scales is None else process.with_num_scales(num_scales)
 
     def model_of(self, params: PyTree, method: str, cond: Cond | None = None) -> Model:
-        """The model for a method; all but pc need it at any t. cond: of the samples.
+        """The model for a method; all but pc need it at any t. cond: condition of the samples.
 
         For pc, a network trained at the levels of a chain is read by its score, as in the paper's code: eps over the
         sigma of a level.
@@ -274,25 +280,13 @@ class Experiment(Trainable):
                 f"sampling.method={method} chooses its steps by errors that bfloat16 does not resolve; set "
                 "sampling.precision to tf32 or float32, or choose a method of fixed steps."
             )
+        if is_import_path(method):
+            return method, piece_arguments("sampling.method", method, sampling) | common
+        options = {key.removeprefix("sde_"): sampling[key] for key in OPTIONS.get(method, FAST_OPTIONS)}
         if method == "pc":
-            options = dict(
-                predictor=sampling.predictor.lower(),
-                corrector=sampling.corrector.lower(),
-                snr=sampling.snr,
-                n_steps_each=sampling.n_steps_each,
-                probability_flow=sampling.probability_flow,
-                diffusion=sampling.diffusion,
-            )
-        elif method == "ode":
-            options = dict(rtol=sampling.rtol, atol=sampling.atol)
-        elif method == "adaptive":
-            one_level = self.scaling.scale / 256
-            atol = one_level if sampling.sde_atol is None else sampling.sde_atol
-            options = dict(rtol=sampling.sde_rtol, atol=atol, diffusion=sampling.diffusion)
-        elif is_import_path(method):
-            options = piece_arguments("sampling.method", method, sampling)
-        else:
-            options = {key: sampling[key] for key in FAST_OPTIONS}
+            options |= {key: options[key].lower() for key in ("predictor", "corrector")}
+        if method == "adaptive" and options["atol"] is None:
+            options["atol"] = self.scaling.scale / 256  # one level
         return method, options | common
 
     def clipped(self, process: Process, model: Model, method: str) -> Model:
@@ -303,17 +297,14 @@ class Experiment(Trainable):
 
     def bits_per_dim(self, params: PyTree) -> Solver:
         """The solver for bits/dim of the density in model range, at points from `dequantization`."""
-        options = self.config.eval
-        return likelihood.bits_per_dim(
+        process, model, divergence = (
             self.process_of(params),
             self.model(params),
-            offset_bits=0,  # which log q contains
-            divergence=options.hutchinson_type.lower(),
-            num_probes=options.num_probes,
-            rtol=options.rtol,
-            atol=options.atol,
-            eps=self.dequantization().eps,
+            self.config.eval.hutchinson_type.lower(),
         )
+        options = {key: self.config.eval[key] for key in ("num_probes", "rtol", "atol")}
+        options |= dict(offset_bits=0, eps=self.dequantization().eps)  # log q contains the offset
+        return likelihood.bits_per_dim(process, model, divergence=divergence, **options)
 
     def bound(self, params: PyTree) -> Bound:
         """The upper bound on bits/dim of the density in model range."""

@@ -267,18 +267,13 @@ def _check_space(directory: Path, experiment: Experiment | Classification) -> No
         )
 
 
-OF_IMAGES = ("dataset", "image_size", "num_channels", "centered", "random_flip", "uniform_dequantization")
+NOT_OF_FILES = ("dataset", "centered", "random_flip", "uniform_dequantization")
 
 
 def load_data(config: Config, *, train: bool) -> data.Source:
-    options = config.data
-    return data.load(
-        options.dataset,
-        train=train,
-        image_size=options.image_size,
-        num_channels=options.num_channels,
-        **{key: options[key] for key in options if key not in OF_IMAGES},
-    )
+    """The training or evaluation split of config.data."""
+    options = {key: value for key, value in config.data.items() if key not in NOT_OF_FILES}
+    return data.load(config.data.dataset, train=train, **options)
 
 
 def _described(source: data.Source) -> dict[str, Any]:

@@ -185,12 +185,5 @@ def _network(config: Config, choices: dict[str, Any], process: Process) -> Any:
 def _optimizer(config: Config, param_shapes: PyTree) -> optax.GradientTransformation:
     optim = config.optim
     mask = traverse_util.path_aware_map(lambda path, _: is_trainable(path), param_shapes)
-    return adam(
-        lr=optim.lr,
-        beta1=optim.beta1,
-        eps=optim.eps,
-        weight_decay=optim.weight_decay,
-        warmup=optim.warmup,
-        grad_clip=optim.grad_clip,
-        trainable=mask,
-    )
+    options = {key: optim[key] for key in ("lr", "beta1", "eps", "weight_decay", "warmup", "grad_clip")}
+    return adam(**options, trainable=mask)
