@@ -13,6 +13,7 @@ from score_sde.conditioning import Average
 
 ROOT = Path(__file__).parent.parent
 FILES = [*sorted((ROOT / "score_sde").rglob("*.py")), ROOT / "configs" / "presets.py"]
+EXPERIMENTS = [path for path in sorted((ROOT / "experiments").rglob("*.py")) if path.name != "__main__.py"]
 
 PREPOSITIONS = (
     "Above|After|Against|Along|Among|As|At|Before|Below|Beside|Besides|Between|Beyond|By|For|From|In|Inside|Into|Like|Of|On|"
@@ -46,7 +47,7 @@ def without_subject(source: str) -> list[str]:
     ]
 
 
-@pytest.mark.parametrize("path", FILES, ids=lambda path: str(path.relative_to(ROOT)))
+@pytest.mark.parametrize("path", FILES + EXPERIMENTS, ids=lambda path: str(path.relative_to(ROOT)))
 def test_the_first_line_of_a_docstring_has_a_subject(path):
     assert without_subject(path.read_text()) == []
 

@@ -1,4 +1,4 @@
-"""Whether bfloat16 moves the curve of the loss by more than another seed does."""
+"""The curve of the loss in bfloat16 against float32: does it move by more than another seed moves it?"""
 
 import json
 import statistics

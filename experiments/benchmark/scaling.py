@@ -1,4 +1,4 @@
-"""What devices say to each other in an update, by the program that is compiled for 1 to 8 of them, on this CPU."""
+"""Communication of devices in an update, by the program that is compiled for 1 to 8 of them, on this CPU."""
 
 import json
 import math
@@ -46,7 +46,7 @@ def collectives(program: str) -> dict[str, int]:
 
 
 def measure(fsdp: int) -> dict:
-    """Of this process's devices, for the digits' network at 16 images a device."""
+    """Bytes that this process's devices exchange, for the digits' network at 16 images a device."""
     import jax
     import numpy as np
 

@@ -1,4 +1,4 @@
-"""What a run has left, and how two runs differ in it: every bit of state, numbers and pictures, but no times."""
+"""The files that a run leaves, compared with another run's: every bit of state, numbers and pictures, but no times."""
 
 import hashlib
 import json
@@ -19,14 +19,14 @@ _one_at_a_time = threading.Lock()
 
 
 class Contents(NamedTuple):
-    """digests: of each file, and of each array of each checkpoint. metrics: the lines, without their times."""
+    """Digests of each file and of each array of each checkpoint, and the lines of metrics.jsonl without their times."""
 
     digests: dict[str, str]
     metrics: list[str]
 
 
 def contents(workdir: Path, like: PyTree) -> Contents:
-    """Of a run; `like` is the tree of its state, of numpy arrays."""
+    """The contents of a run's workdir; `like` is the tree of its state, of numpy arrays."""
     files = (path for path in sorted(workdir.rglob("*")) if path.is_file())
     digests = {}
     for path in files:

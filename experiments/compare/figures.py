@@ -112,7 +112,7 @@ def unlike(name: str, configs: Sequence[Mapping[str, Any]]) -> list[str]:
 
 
 def _quantity(name: str, config: Mapping[str, Any]) -> dict[str, Any]:
-    """What decides what the figure is a figure of."""
+    """The config values that decide which quantity the figure is."""
     keys = DATA if name in LABELS.values() else ()
     parts: dict[str, Any] = {}
     if name == LOSS:
@@ -128,7 +128,7 @@ def _quantity(name: str, config: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def over_checkpoints(evaluations: Sequence[Evaluation]) -> dict[str, dict[str, Curve]]:
-    """By figure and column; nothing where no evaluation has more than one checkpoint."""
+    """Curves by figure and column; nothing where no evaluation has more than one checkpoint."""
     if all(len(each.checkpoints) < 2 for each in evaluations):
         return {}
     return {name: {each.column: _curve(each, name) for each in evaluations} for name in _names(evaluations)}
@@ -145,6 +145,6 @@ def protocols(evaluations: Sequence[Evaluation]) -> dict[str, dict[str, Any]]:
 
 
 def _names(evaluations: Sequence[Evaluation], *, last: bool = False) -> list[str]:
-    """Of all figures, or those of last checkpoints, each once."""
+    """Names of all figures, or of those of last checkpoints, each once."""
     all_of = (of_step for each in evaluations for of_step in ([each.last] if last else each.checkpoints.values()))
     return list(dict.fromkeys(name for of_step in all_of for name in of_step))

@@ -65,7 +65,7 @@ def aligned(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
 
 
 def _table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    """As wide as it is, whatever the page's width."""
+    """A table that is as wide as its text, whatever the page's width."""
     return f'<div class="wide">{html_page.table(head, rows)}</div>'
 
 

@@ -1,4 +1,4 @@
-"""What is compared: the same work on other devices, in other processes and rounds, from others' checkpoints."""
+"""Cases to compare: the same work on other devices, in other processes and rounds, from others' checkpoints."""
 
 import os
 import socket
@@ -16,7 +16,7 @@ WORKER = ("-m", "experiments.invariance.worker")
 
 
 class Case(NamedTuple):
-    """Where the worker runs. save, restore: names of checkpoints that cases leave for others."""
+    """Place where the worker runs. save, restore: names of checkpoints that cases leave for others."""
 
     devices: int = 1  # of each process
     processes: int = 1
@@ -49,7 +49,7 @@ class WorkerError(RuntimeError):
 
 
 def run(case: Case, folder: Path, worker: Sequence[str] = WORKER) -> dict[str, np.ndarray]:
-    """What `worker.measure` returns, of virtual CPU devices. folder: of the checkpoints; worker: Python's arguments."""
+    """The result of `worker.measure` on virtual CPU devices. folder: of checkpoints; worker: Python's arguments."""
     flags = f"{os.environ.get('XLA_FLAGS', '')} --xla_force_host_platform_device_count={case.devices}"
     environment = os.environ | {"XLA_FLAGS": flags, "PYTHONPATH": str(ROOT), "JAX_PLATFORMS": "cpu"}
     with tempfile.TemporaryDirectory() as scratch:

@@ -1,4 +1,4 @@
-"""What is read: smooth pictures with a little noise, as a folder of files and as a data set of TFDS."""
+"""Pictures to read: smooth ones with a little noise, as a folder of files and as a data set of TFDS."""
 
 import io
 from pathlib import Path
@@ -45,7 +45,7 @@ def sources(directory: Path, workers: int, images: dict[str, int]) -> dict[str, 
 
 
 def _load(name: str, size: int, workers: int, **options) -> data.Source:
-    """On disk, whatever its size."""
+    """A source on disk, whatever its size."""
     common = dict(held_out=0, in_memory_gib=0, num_workers=workers)
     return data.load(name, train=True, image_size=size, num_channels=3, **common, **options)
 

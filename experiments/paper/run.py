@@ -94,7 +94,7 @@ def _file(cell: Cell, scale: str) -> str:
 
 
 def _points(sweep: Sweep, i: int) -> list[Point]:
-    """Of one cell, for each seed."""
+    """The points of one cell, for each seed."""
     return [sweep.space.points[i] | ({"seed": seed} if sweep.seeds else {}) for seed in sweep.seeds or (0,)]
 
 
@@ -137,7 +137,7 @@ def _filled(cell: Cell, ours: Sequence[Run], authors: Run | None, failures: dict
 
 
 def _distance(figures: Mapping[str, Any]) -> float:
-    """By which a checkpoint is the best."""
+    """The figure whose least value is the best checkpoint's."""
     distance = picked(figures, DISTANCE)
     return distance["mean"] if distance else math.inf
 
@@ -149,7 +149,7 @@ def _devices(run: Run) -> list[str]:
 
 
 def _seconds(run: Run) -> float | None:
-    """Of its jobs, by their launcher; None for one that was not launched here."""
+    """Seconds of its jobs, by their launcher; None for one that was not launched here."""
     times = [program.read(job.status).get("seconds") for job in run.jobs]
     return None if None in times else sum(times)
 

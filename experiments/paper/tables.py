@@ -33,7 +33,7 @@ NO_CORRECTOR: Point = {"sampling.corrector": "none"}
 
 
 class Scale(NamedTuple):
-    """num_scales: N of the networks. snr: the best r of Langevin steps by SDE and predictor (paper, Table 5)."""
+    """Sizes of the networks. num_scales: N. snr: the best r of Langevin steps by SDE and predictor (paper, Table 5)."""
 
     num_scales: int
     snr: Mapping[str, Mapping[str, float]]

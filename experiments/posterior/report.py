@@ -180,7 +180,7 @@ def marginal(data: Oracle, grid: np.ndarray) -> np.ndarray:
 
 
 def of_particles(records: list[Record]) -> plt.Figure:
-    """Above Gaussians, below mixtures."""
+    """Panels of particles: Gaussians above, mixtures below."""
     by_row = {record.row: record for record in records}
     groups: dict[tuple[str, str], list[Record]] = {}
     for record in records:

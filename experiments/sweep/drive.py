@@ -1,4 +1,4 @@
-"""Has jobs run by a launcher until each is finished or has failed.
+"""Driver of jobs: a launcher runs them until each is finished or has failed.
 
 A launcher has `free`, `start(job)` and `adopt(job)`; what it starts has `ended`, `stop()` and `wait()`.
 """
@@ -74,11 +74,11 @@ class Drive:
         return [self._entries[job.key] for job in run.jobs]
 
     def failure(self, run: Run) -> str:
-        """Why a run has failed, "" if it has not."""
+        """The reason why a run has failed; "" if it has not."""
         return next((entry.why for entry in self.of(run) if entry.state is State.FAILED), "")
 
     def __call__(self, tell: Callable[["Drive"], None] = lambda _: None) -> None:
-        """Until all are over. tell: called whenever something may have changed. `Stopped` ends what runs here."""
+        """Runs until all are over. tell: called whenever something may have changed. `Stopped` ends what runs here."""
         try:
             while not all(entry.over for entry in self.entries):
                 self._step()
@@ -114,7 +114,7 @@ class Drive:
             entry.why, entry.state = str(error), State.FAILED
 
     def _conclude(self, entry: Entry) -> None:
-        """What became of a job that is no longer running."""
+        """Notes how a job that is no longer running has ended."""
         job, outcome = entry.job, program.read(entry.job.status)
         status = outcome.get("status")
         if job.finished:

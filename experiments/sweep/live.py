@@ -1,4 +1,4 @@
-"""What a person sees while a sweep runs: a table that is redrawn on a terminal, else a line whenever a job changes."""
+"""Display of a running sweep: a table that is redrawn on a terminal, else a line whenever a job changes."""
 
 import os
 import sys
@@ -88,7 +88,7 @@ class Display:
         return table
 
     def _shown(self, drive: Drive) -> list[Entry]:
-        """What fits, the running ones and failures first."""
+        """The entries that fit, the running ones and failures first."""
         room = max(5, os.get_terminal_size(sys.stderr.fileno()).lines - ROOM)
         order = {State.RUNNING: 0, State.FAILED: 1, State.WAITING: 2, State.FINISHED: 3}
         listed = [entry for entry in drive.entries if entry.before is not State.FAILED]

@@ -83,7 +83,7 @@ def _parallel(rows: Sequence[Row]) -> str:
 
 
 def _apart(ticks: Sequence[tuple[float, str]]) -> list[tuple[float, str]]:
-    """Those that do not lie on one another."""
+    """The ticks that do not lie on one another."""
     kept: list[tuple[float, str]] = []
     for tick in sorted(ticks):
         if not kept or tick[0] - kept[-1][0] > 0.05:

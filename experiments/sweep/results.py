@@ -1,4 +1,4 @@
-"""What came out: figures of each run, and over seeds their mean with an interval."""
+"""Results: figures of each run, and over seeds their mean with an interval."""
 
 import csv
 import io
@@ -41,7 +41,7 @@ class Row(NamedTuple):
 
 
 def rows(runs: Sequence[Run], failures: Mapping[str, str], by: str = "", best: str = "least") -> list[Row]:
-    """One for each point, with its largest budget first, then by a figure.
+    """A row for each point, those with the largest budget first, then by a figure.
 
     failures: by the runs' ids. by: default the first figure there is.
     """
@@ -69,7 +69,7 @@ def rows(runs: Sequence[Run], failures: Mapping[str, str], by: str = "", best: s
 def figures(
     run: Run, *, apart: bool = False, choose: Callable[[Mapping[str, Any]], float] | None = None
 ) -> dict[str, dict[str, Any]]:
-    """Of the last checkpoint evaluated: name -> mean and standard error.
+    """Figures of the last checkpoint evaluated: name -> mean and standard error.
 
     apart: distances are named with what they are measured by, where a sweep has several. choose: of several checkpoints
     the one whose figures it gives the least number is taken instead.
@@ -86,19 +86,19 @@ def figures(
 
 
 def protocol(run: Run) -> dict[str, Any]:
-    """Of the distances of its last checkpoint."""
+    """The protocol of the distances of its last checkpoint."""
     entry = (run.report.get("checkpoints") or [{}])[-1]
     return entry.get("sampling", {}).get("metrics", {}).get("protocol", {})
 
 
 def fingerprint_of(run: Run) -> str:
-    """Of its protocol; "" without distances."""
+    """Fingerprint of its protocol; "" without distances."""
     measured_by = protocol(run)
     return fingerprint(measured_by) if measured_by else ""
 
 
 def basis(run: Run) -> str:
-    """A fingerprint of what its distances are measured by, whatever the sampler; "" without any."""
+    """A fingerprint of the features and statistics that measure its distances, whatever the sampler; "" without any."""
     measured_by = protocol(run)
     return fingerprint({key: measured_by.get(key) for key in BASIS}) if measured_by else ""
 
@@ -110,7 +110,7 @@ def _over_seeds(runs: Sequence[Run], *, apart: bool) -> dict[str, Figure]:
 
 
 def over_seeds(values: Sequence[Mapping[str, Any]]) -> Figure:
-    """values: mean and standard error, of each seed."""
+    """The mean over seeds. values: mean and standard error of each."""
     means, n = [value["mean"] for value in values], len(values)
     mean = sum(means) / n
     if n == 1:
@@ -145,7 +145,7 @@ def label(point: Point) -> str:
 
 
 def trained(run: Run) -> Point:
-    """What of its point is of its training."""
+    """The part of its point that concerns its training."""
     return {key: value for key, value in run.point.items() if not is_evaluated(key)}
 
 

@@ -27,7 +27,7 @@ LAUNCHERS = ("local", "slurm", "print")
 
 
 def launcher(name: str, folder: Path, slots: int | None, devices: int | None, options: Mapping[str, str]) -> Any:
-    """This process only launches: it leaves the accelerators alone, and its jobs share what they compile.
+    """The launcher of this name; this process leaves the accelerators alone, and its jobs share what they compile.
 
     Raises `UsageError` for what there is not.
     """
@@ -111,7 +111,7 @@ def survivors(halving: Halving, rung: Sequence[Run], failures: Mapping[str, str]
 
 
 def missing(sweep: Sweep, folder: Path) -> list[Run]:
-    """What is to be made next: of successive halving, the runs of the first budget that is not through."""
+    """The runs to make next; with successive halving those of the first budget that is not finished."""
     points = None
     for budget in sweep.halving.budgets if sweep.halving else (None,):
         rung = runs.plan(sweep, folder, points, budget)
@@ -141,7 +141,7 @@ def conclude(
 
 
 def commands(chosen: Sequence[Run]) -> list[str]:
-    """Of a shell: a line for each training with all that follows it."""
+    """Commands of a shell: a line for each training with all that follows it."""
     chains: dict[Path, dict[tuple, str]] = {}
     for each in chosen:
         for job in each.jobs:

@@ -27,7 +27,7 @@ OPTIONS = (  # of sbatch, by submitit's names for them
 
 
 class Execution:
-    """What a SLURM job calls: submitit pickles it, and before it requeues the job calls `checkpoint`."""
+    """The function that a SLURM job calls: submitit pickles it, and before it requeues the job calls `checkpoint`."""
 
     def __init__(self, status: Path, log: Path, command: tuple[str, ...]):
         self._arguments = (str(status), str(log), *command)
@@ -44,7 +44,7 @@ class Execution:
         return self._process.wait()
 
     def checkpoint(self):
-        """Has the program save and end."""
+        """Makes the program save and end."""
         import submitit
 
         if self._process is not None:
@@ -69,14 +69,14 @@ class Queued:
         return self._queue.gone(self._number)
 
     def stop(self) -> None:
-        """It stays in the queue."""
+        """Does nothing: the job stays in the queue."""
 
     def wait(self) -> None:
-        """Not until it ends."""
+        """Does nothing: nobody waits until the job ends."""
 
 
 class Slurm:
-    """slots: jobs in the queue at a time. devices: GPUs of each, 0 for none. options: of sbatch, of `OPTIONS`."""
+    """Launcher by SLURM. slots: jobs in the queue at a time. devices: GPUs of each job. options: see `OPTIONS`."""
 
     def __init__(
         self, folder: Path, slots: int | None = None, devices: int = 0, options: Mapping[str, str] | None = None

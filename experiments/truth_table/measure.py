@@ -31,7 +31,7 @@ class Record(NamedTuple):
 
 
 def measure(row: Row, sde_name: str, truths: Truths, small: bool = False) -> Record:
-    """small: 512 samples instead of 2048. No sizes are left out, as two do not show an order."""
+    """The record of a row. small: 512 samples instead of 2048, but all sizes, as two do not show an order."""
     if not row.defined(row.sdes[sde_name]):
         return Record(row.name, sde_name, False, misses=())
     errors_by_data: dict[str, list[float]] = {}
@@ -64,7 +64,7 @@ def measure(row: Row, sde_name: str, truths: Truths, small: bool = False) -> Rec
 
 
 def misses(record: Record) -> tuple[str, ...]:
-    """What the record misses, in words."""
+    """Sentences on what the record misses."""
     name, sentences = f"{record.sampler} on {record.sde}", []
     for data, order in record.observed.items():
         # Step control keeps the error below the tolerance, and often further below the smaller it is.

@@ -53,7 +53,7 @@ def _moments(data: Oracle) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
 
 
 def run(process: Process, data: Oracle, table: Table, x: np.ndarray) -> np.ndarray:
-    """Where a deterministic table takes x."""
+    """The image that a deterministic table takes x to."""
     base = trial = x
     history: list[np.ndarray] = []
     columns = process.alpha(table.t), process.sigma(table.t), table.base, table.trial, table.other
@@ -70,7 +70,7 @@ def run(process: Process, data: Oracle, table: Table, x: np.ndarray) -> np.ndarr
 
 @functools.cache
 def flowed(process: Process, data: Oracle, first: float, last: float) -> np.ndarray:
-    """Where the exact flow takes STARTS: by Runge-Kutta of order 8, in t."""
+    """Images that the exact flow takes STARTS to, by Runge-Kutta of order 8, in t."""
 
     def velocity(t: float, flat: np.ndarray) -> np.ndarray:
         t = np.float64(t)
