@@ -50,7 +50,8 @@ class Writer:
     def _start_wandb(self, workdir: Path, options: dict[str, Any], config: dict[str, Any]) -> None:
         import wandb
 
-        run = options | {"name": options["name"] or Path(workdir).absolute().name, "dir": str(workdir)}
+        name = options["name"] or Path(workdir).absolute().name
+        run = dict(mode=options["mode"], project=options["project"], id=options["id"], name=name, dir=str(workdir))
         self._wandb = wandb.init(**run, config=config, resume="allow", settings={"init_timeout": WANDB_SECONDS})
 
     def _try(self, action: Callable[[], object]) -> None:
