@@ -192,6 +192,8 @@ def updated(profiles: Profiles, averages: PyTree, params: PyTree, n: Int[Array, 
 
     def one(profile: Profile) -> PyTree:
         kept, new = profile.shares(n.astype(jnp.float32))
+        # Not optax.incremental_update, which takes 1 - new for kept: a quarter of the numbers of a constant or ramped
+        # average would have another last bit.
         return jax.tree.map(lambda ema, p: kept * ema + new * p, average(profiles, averages, profile), params)
 
     trees = {profile.name: one(profile) for profile in profiles}

@@ -1,5 +1,7 @@
 """What goes wrong while a run trains, made to happen: each is survived or ends in one sentence."""
 
+import errno
+import fcntl
 import gc
 import json
 import os
@@ -265,6 +267,16 @@ def test_what_another_process_makes_can_be_waited_for(tmp_path, capsys):
     thread.join()
     assert order == ["other", "this"]
     assert f"Waiting for process {os.getpid()} on " in capsys.readouterr().err
+
+
+def test_a_file_system_without_locks_is_a_warning(tmp_path, capsys, monkeypatch):
+    def flock(*_):
+        raise OSError(errno.ENOLCK, "No locks available")
+
+    monkeypatch.setattr(fcntl, "flock", flock)
+    with atomic_files.locked(tmp_path, "train"), atomic_files.locked(tmp_path, "train"):
+        pass
+    assert capsys.readouterr().err.count("cannot be locked (No locks available): see to it that no other run") == 2
 
 
 def poisoned(monkeypatch, config, *steps: int) -> None:

@@ -59,8 +59,11 @@ PLACE = {
 # A heavy dependency has one door.
 DOORS = {
     "tensorflow_datasets": {"data"},
+    "filelock": {"io.atomic_files", "data.records"},
+    "google_crc32c": {"data.tfrecords"},
     "wandb": {"io.metrics_log"},
     "matplotlib": {"io.html_page"},
+    "jinja2": {"io.html_page"},
     "orbax": {"io.checkpoints"},
     "absl": {"cli", "__main__"},
     "ml_collections": {"config", "cli.command_line"},

@@ -166,6 +166,7 @@ def test_describe_ends_with_the_counts_as_json(capsys):
     output = capsys.readouterr().out
     assert json.loads(output.splitlines()[-1])["nfe"] is None
     assert "WideResnetGroup_2" in output and "sampler:" not in output
+    assert " WideResnetGroup_2            WideResnetGroup            - float32[1,4,4,64]  float32[1,2,2,128]" in output
 
 
 def test_the_module_runs_as_a_program():

@@ -18,6 +18,7 @@ import types
 import zipfile
 from pathlib import Path
 
+import google_crc32c
 import numpy as np
 import pytest
 import tensorflow_datasets as tfds
@@ -25,7 +26,7 @@ from PIL import Image
 
 from score_sde.data import preparers, readers
 from score_sde.data.preparers import PREPARERS, licence, prepare
-from score_sde.data.tfrecords import crc32c, masked_crc32c
+from score_sde.data.tfrecords import masked_crc32c
 from score_sde.errors import UsageError
 from score_sde.io import downloads
 
@@ -67,8 +68,7 @@ def write_tfrecords(path, images) -> None:
             example.features.feature["shape"].int64_list.value.extend(chw.shape)
             example.features.feature["data"].bytes_list.value.append(chw.tobytes())
             record, length = example.SerializeToString(), struct.pack("<Q", len(example.SerializeToString()))
-            checksums = (struct.pack("<I", masked_crc32c(content)) for content in (length, record))
-            file.write(b"".join((length, next(checksums), record, next(checksums))))
+            file.write(b"".join((length, masked_crc32c(length), record, masked_crc32c(record))))
 
 
 # What makes the archives of a data set, and says what is in them: split -> [(pixels or encoded bytes, features)].
@@ -335,9 +335,9 @@ def test_many_images_become_png_in_their_order():
 
 
 def test_crc32c_is_that_of_rfc_3720():
-    assert crc32c(bytes(32)) == 0x8A9136AA
-    assert crc32c(bytes(range(32))) == 0x46DD794E
-    assert crc32c(b"123456789") == 0xE3069283
+    assert google_crc32c.value(bytes(32)) == 0x8A9136AA
+    assert google_crc32c.value(bytes(range(32))) == 0x46DD794E
+    assert google_crc32c.value(b"123456789") == 0xE3069283
 
 
 # Archives and where they come from.
@@ -473,8 +473,9 @@ def test_a_damaged_file_is_one_sentence_and_nothing_is_prepared(folder, tmp_path
     whole = path.read_bytes()
     half = len(whole) // 2
     swapped = bytes([*whole[:3], whole[3] ^ 1, *whole[4:]])
-    other = whole.replace(b"\x03\x80\x02\x80\x02", b"\x03\x80\x02\x80\x01")  # a shape of 3, 256, 128
-    assert other != whole
+    damaged = bytes([*whole[:-99], whole[-99] ^ 1, *whole[-98:]])  # a pixel
+    write_tfrecords(path, [pixels(256, 128, 3)])
+    other = path.read_bytes()
     for content, reason in (
         (whole[:half], "1 images, not 2"),
         (whole[: half + 7], "no TFRecord at byte"),
@@ -483,6 +484,7 @@ def test_a_damaged_file_is_one_sentence_and_nothing_is_prepared(folder, tmp_path
         (b"<html>not here", "no TFRecord at byte 0"),
         (b"", "0 images, not 2"),
         (other, r"an image of shape \[3, 256, 128\]"),
+        (damaged, "a damaged record at byte"),
     ):
         path.write_bytes(content)
         with pytest.raises(UsageError, match=f"Cannot read {path} .*{reason}.*undamaged"):

@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+from jinja2 import UndefinedError
 
 from score_sde.evaluation import report
 from score_sde.io import html_page
@@ -84,3 +85,16 @@ def test_what_a_config_holds_is_shown_as_text(tmp_path):
     assert "&lt;script&gt;" in content
     assert SCRIPT not in html_page.figure(SCRIPT, "") + html_page.table([SCRIPT], [[SCRIPT]]) + html_page.note(SCRIPT)
     assert SCRIPT not in html_page.chart({SCRIPT: ([1], [1], None), "b": ([1], [1], None)}, SCRIPT, SCRIPT)
+
+
+def test_what_is_no_element_is_shown_as_text_wherever_it_stands(tmp_path):
+    body = [html_page.note("a note"), html_page.division("grids", SCRIPT, html_page.heading(SCRIPT, 3)), SCRIPT]
+    html_page.write(tmp_path / "page.html", SCRIPT, [*body, html_page.figure("a caption", SCRIPT)])
+    content = (tmp_path / "page.html").read_text()
+    assert '<p class="note">a note</p>' in content
+    assert SCRIPT not in content and content.count("&lt;script&gt;") == 6  # in the title and the heading of the page
+
+
+def test_a_value_that_a_page_lacks_is_an_error_and_no_gap():
+    with pytest.raises(UndefinedError):
+        html_page.element("<p>{{ text }}</p>", txt="")

@@ -45,7 +45,7 @@ def write(path: Path, facts: dict[str, Any], rows: list[dict[str, Any]]) -> None
             "an update being three passes; memory is what the compiled program needs on a device."
         ),
     ]
-    html_page.write(path, "Speed", "".join(body))
+    html_page.write(path, "Speed", body)
 
 
 def _about(facts: dict[str, Any]) -> str:

@@ -35,12 +35,12 @@ def write(out: Path, runs: Sequence[Run], drawn: Sequence[Drawn] = (), missing: 
     """The page. drawn: samples; missing: why there are none of a run."""
     evaluations = figures.evaluations(runs)
     body = [_table(*_overview(runs))]
-    body += ["<h2>Configs</h2>", *_configs(runs)]
-    body += ["<h2>Metrics</h2>", *_metrics(runs)]
-    body += ["<h2>Evaluations</h2>", *_evaluations(runs, evaluations)]
+    body += [html_page.heading("Configs"), *_configs(runs)]
+    body += [html_page.heading("Metrics"), *_metrics(runs)]
+    body += [html_page.heading("Evaluations"), *_evaluations(runs, evaluations)]
     if drawn or missing:
-        body += ["<h2>Samples</h2>", *_samples(drawn, missing or {})]
-    html_page.write(out, f"Comparison of {', '.join(run.name for run in runs)}", "\n".join(body), "--out")
+        body += [html_page.heading("Samples"), *_samples(drawn, missing or {})]
+    html_page.write(out, f"Comparison of {', '.join(run.name for run in runs)}", body, "--out")
 
 
 def text(runs: Sequence[Run]) -> str:
@@ -64,9 +64,9 @@ def aligned(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     return "\n".join("  ".join(map(str.ljust, line, widths)).rstrip() for line in lines)
 
 
-def _table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+def _table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> html_page.Element:
     """A table that is as wide as its text, whatever the page's width."""
-    return f'<div class="wide">{html_page.table(head, rows)}</div>'
+    return html_page.division("wide", html_page.table(head, rows))
 
 
 def _overview(runs: Sequence[Run]) -> tuple[list[str], list[list[str]]]:
@@ -78,7 +78,7 @@ def _overview(runs: Sequence[Run]) -> tuple[list[str], list[list[str]]]:
     return ["run", "folder", "updates", "last checkpoint"], rows
 
 
-def _configs(runs: Sequence[Run]) -> list[str]:
+def _configs(runs: Sequence[Run]) -> list[html_page.Element]:
     moving, places = differences(runs)
     head = ["config", *(run.name for run in runs)]
     body = [_table(head, moving)] if moving else [html_page.note("Nothing differs that could move a number.")]
@@ -87,7 +87,7 @@ def _configs(runs: Sequence[Run]) -> list[str]:
     return body
 
 
-def _metrics(runs: Sequence[Run]) -> list[str]:
+def _metrics(runs: Sequence[Run]) -> list[html_page.Element]:
     names = curves.scalars(runs)
     if not names:
         return [html_page.note("No run has metrics.")]
@@ -100,18 +100,18 @@ def _metrics(runs: Sequence[Run]) -> list[str]:
     charts = [
         html_page.figure(f"{name} against {axis}", _chart(runs, name, axis)) for name in names for axis in curves.AXES
     ]
-    body.append(f'<div class="charts">{"".join(charts)}</div>')
+    body.append(html_page.division("charts", *charts))
     return [*body, html_page.note(HOURS.format(pause=curves.PAUSE, points=curves.POINTS))]
 
 
-def _chart(runs: Sequence[Run], name: str, axis: str) -> str:
+def _chart(runs: Sequence[Run], name: str, axis: str) -> html_page.Element:
     of_runs = {run.name: curves.curve(run, name, axis) for run in runs}
     y = np.concatenate([y for _, y, _ in of_runs.values()])
     y = y[np.isfinite(y)]
     return html_page.chart(of_runs, axis, name, log=bool(len(y) and y.min() > 0 and y.max() > 10 * y.min()), size=CHART)
 
 
-def _evaluations(runs: Sequence[Run], evaluations: Sequence[figures.Evaluation]) -> list[str]:
+def _evaluations(runs: Sequence[Run], evaluations: Sequence[figures.Evaluation]) -> list[html_page.Element]:
     if not any(each.checkpoints for each in evaluations):
         return [html_page.note("No run has an evaluation: --mode=eval makes one.")]
     body = [
@@ -131,19 +131,19 @@ def _evaluations(runs: Sequence[Run], evaluations: Sequence[figures.Evaluation])
         text = "Distances of different protocols do not compare. The protocols differ in:"
         body += [html_page.note(text), _table(["", *protocols], differing(list(protocols.values())))]
     if charts := [_over_checkpoints(*named) for named in figures.over_checkpoints(evaluations).items()]:
-        body += ["<h2>Over checkpoints</h2>", f'<div class="charts">{"".join(charts)}</div>']
+        body += [html_page.heading("Over checkpoints"), html_page.division("charts", *charts)]
     return body
 
 
-def _over_checkpoints(name: str, of_columns: dict[str, html_page.Curve]) -> str:
+def _over_checkpoints(name: str, of_columns: dict[str, html_page.Curve]) -> html_page.Element:
     short = name.split("[")[0]  # of distances: their features and protocol are in the caption
     return html_page.figure(f"{name}, ± two standard errors", html_page.chart(of_columns, "step", short, size=CHART))
 
 
-def _samples(drawn: Sequence[Drawn], missing: dict[str, str]) -> list[str]:
+def _samples(drawn: Sequence[Drawn], missing: dict[str, str]) -> list[html_page.Element]:
     body = [html_page.note(f"No samples of {run}: {reason}") for run, reason in missing.items()]
     sheets = [html_page.figure(f"{each.run}: {each.about}", _sheet(each.pixels)) for each in drawn]
-    body.append(f'<div class="grids">{"".join(sheets)}</div>')
+    body.append(html_page.division("grids", *sheets))
     shapes = dict.fromkeys(each.pixels.shape[1:] for each in drawn)
     if len(shapes) > 1:
         body.append(html_page.note("Images of different shapes do not stand in one sheet."))
@@ -154,7 +154,7 @@ def _samples(drawn: Sequence[Drawn], missing: dict[str, str]) -> list[str]:
     return body
 
 
-def _side_by_side(drawn: Sequence[Drawn]) -> list[str]:
+def _side_by_side(drawn: Sequence[Drawn]) -> list[html_page.Element]:
     """Sheets of `COLUMNS` samples, a row for each run."""
     n, rows = len(drawn[0].pixels), ", ".join(each.run for each in drawn)
     sheets = []
@@ -166,5 +166,5 @@ def _side_by_side(drawn: Sequence[Drawn]) -> list[str]:
     return sheets
 
 
-def _sheet(pixels: Pixels, columns: int | None = None) -> str:
+def _sheet(pixels: Pixels, columns: int | None = None) -> html_page.Element:
     return html_page.picture(images.grid(pixels, columns), max(1, EACH // pixels.shape[2]))

@@ -1,6 +1,5 @@
 """The page of a run: samples beside real images, a trajectory, figures and curves."""
 
-import html
 import json
 import os
 import platform
@@ -45,9 +44,10 @@ def write_report(
     metrics = [json.loads(line) for line in (folder / "metrics.jsonl").read_text(encoding="utf-8").splitlines()]
     grids = [("Real, held out", real)] + [(NAMES[s.name], s.pixels) for s in samplers]
     devices = ", ".join(f"{device.platform} ({device.device_kind})" for device in jax.devices())
-    body = BODY.format(
+    body = html_page.element(
+        BODY,
         step=model.step,
-        grids="".join(html_page.figure(name, html_page.picture(images.grid(pixels, 10))) for name, pixels in grids),
+        grids=[html_page.figure(name, html_page.picture(images.grid(pixels, 10))) for name, pixels in grids],
         trajectory=html_page.picture(images.grid(trajectory, TIMES), magnify=6),
         bpd=f"{bpd['mean']:.3f} ± {bpd['standard_error']:.3f}",
         bpd_note=f"{bpd['images']} held-out images, {bpd['repeats']} pass(es) with fresh dequantization noise and "
@@ -57,9 +57,7 @@ def write_report(
             ["sampler", "settings", "network evaluations", "seconds", "images/s"],
             [_row(sampler, config) for sampler in samplers],
         ),
-        machine=html.escape(
-            f"{devices}; {os.cpu_count()} cores; {platform.platform()}; seed {config.seed}; 1 repetition"
-        ),
+        machine=f"{devices}; {os.cpu_count()} cores; {platform.platform()}; seed {config.seed}; 1 repetition",
         classes=_classes(classes),
         halves=_halves(halves),
         figures=_figures(measured),
@@ -67,7 +65,7 @@ def write_report(
         versions=html_page.listing(workdir.versions()),
         settings=html_page.listing(workdir.flatten(config.to_dict())),
     )
-    html_page.write(folder / "report.html", title, body)
+    html_page.write(folder / "report.html", title, [body])
     return folder / "report.html"
 
 
@@ -87,7 +85,7 @@ def _describe(method: str, config) -> str:
     return f"predictor {sampling.predictor}, {corrector}, {sampling.num_scales or config.sde.num_scales} steps"
 
 
-def _classes(samples: OfClasses) -> str:
+def _classes(samples: OfClasses) -> html_page.Element:
     """Ten samples of each class in a row of its own, and what the judge takes them for."""
     shown = samples.pixels.reshape(10, EACH, *samples.pixels.shape[1:])[:, :10]
     grid = html_page.figure(
@@ -100,11 +98,11 @@ def _classes(samples: OfClasses) -> str:
         f"{SAMPLER['method']}, {samples.nfe:g} evaluations. Whether they show it is judged by scikit-learn's "
         f"support-vector machine, trained on real digits only and right about {samples.judge:.1%} of the held-out ones."
     )
-    accuracy = f'<p class="figure">{samples.accuracy:.1%} ± {samples.standard_error:.1%} recognised</p>'
-    return f'<div class="grids">{grid}<div>{accuracy}{confusion}</div></div>{html_page.note(text)}'
+    accuracy = f"{samples.accuracy:.1%} ± {samples.standard_error:.1%} recognised"
+    return html_page.element(CLASSES, grid=grid, accuracy=accuracy, confusion=confusion, note=html_page.note(text))
 
 
-def _halves(halves: Halves) -> str:
+def _halves(halves: Halves) -> html_page.Element:
     psnr, mean, spread = (page_text(halves.figures[name]) for name in ("psnr", "psnr_of_mean", "spread"))
     text = (
         f"The right half of held-out digits is hidden, and filled in {FILLED} times (Euler-Maruyama, the paper's "
@@ -114,7 +112,7 @@ def _halves(halves: Halves) -> str:
     return html_page.picture(halves.sheet, 1) + html_page.note(text)
 
 
-def _figures(measured: dict[str, dict[str, Any]]) -> str:
+def _figures(measured: dict[str, dict[str, Any]]) -> list[html_page.Element]:
     """Figures of each sampler's samples, and beneath them those of noise and of real images."""
     entries = {NAMES[name]: {"sampling": {"metrics": of}} for name, of in measured.items()}
     rows = {name: figures(entry) for name, entry in entries.items()} | baselines(list(entries.values()))
@@ -122,14 +120,14 @@ def _figures(measured: dict[str, dict[str, Any]]) -> str:
     head = ["samples", *(name.split("[")[0].replace("_", " ") for name in names)]
     table = html_page.table(head, [[row, *(page_text(of.get(name)) for name in names)] for row, of in rows.items()])
     warnings = [html_page.note(f"Warning: {of['warning']}") for of in measured.values() if "warning" in of]
-    return table + "".join(warnings)
+    return [table, *warnings]
 
 
 def _merged(rows: np.ndarray) -> np.ndarray:
     return rows.reshape(-1, *rows.shape[2:])
 
 
-def _loss_curves(metrics: list[dict[str, float]]) -> str:
+def _loss_curves(metrics: list[dict[str, float]]) -> html_page.Element:
     curves = {}
     for name, label in (("training_loss", "training, one batch"), ("eval_loss", "held out, EMA weights, one batch")):
         points = [(line["step"], line[name]) for line in metrics if name in line]
@@ -137,32 +135,34 @@ def _loss_curves(metrics: list[dict[str, float]]) -> str:
     return html_page.chart(curves, "step", "denoising loss an element", log=True)
 
 
+CLASSES = """\
+<div class="grids">{{ grid }}<div><p class="figure">{{ accuracy }}</p>{{ confusion }}</div></div>{{ note }}"""
 BODY = """\
-<p class="note">Checkpoint of step {step}, EMA weights.</p>
+<p class="note">Checkpoint of step {{ step }}, EMA weights.</p>
 <h2>Samples beside real images</h2>
-<div class="grids">{grids}</div>
+<div class="grids">{% for each in grids %}{{ each }}{% endfor %}</div>
 <h2>From noise to digits</h2>
-{trajectory}
+{{ trajectory }}
 <p class="note">Each row is one sample of the predictor-corrector sampler; time runs from 1 on the left to its end,
 where the last column is denoised.</p>
 <h2>Of a given class</h2>
-{classes}
+{{ classes }}
 <h2>Right half hidden, and filled in</h2>
-{halves}
+{{ halves }}
 <h2>Bits/dim, held out</h2>
-<p class="figure">{bpd}</p>
-<p class="note">{bpd_note} These images have 17 grey levels spread over 256, which a model may learn, so the figure is
-not comparable with other data sets.</p>
+<p class="figure">{{ bpd }}</p>
+<p class="note">{{ bpd_note }} These images have 17 grey levels spread over 256, which a model may learn, so the figure
+is not comparable with other data sets.</p>
 <h2>Beside noise and held-out images</h2>
-{figures}
+{% for each in figures %}{{ each }}{% endfor %}
 <p class="note">By the features of a small network trained on these digits, of as many images in each row: the distances
 compare with one another only.</p>
 <h2>Samplers</h2>
-{samplers}
-<p class="note">Wall-clock without compilation. {machine}</p>
+{{ samplers }}
+<p class="note">Wall-clock without compilation. {{ machine }}</p>
 <h2>Loss</h2>
-{loss}
+{{ loss }}
 <h2>Versions</h2>
-{versions}
+{{ versions }}
 <h2>Config</h2>
-{settings}"""
+{{ settings }}"""

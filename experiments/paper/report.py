@@ -1,6 +1,5 @@
 """A table of the paper on the terminal, and as a page."""
 
-import html
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -85,22 +84,20 @@ def write(
         chart = html_page.chart(curves, "network evaluations", "distance", log=True, log_x=True)
         body.append(html_page.figure("distance, with 95 % intervals", chart))
     if verdicts:
-        body.append("<h2>What the paper finds</h2>")
+        body.append(html_page.heading("What the paper finds"))
         lines = [[verdict.word, verdict.claim + _counts(verdict)] for verdict in verdicts]
         body.append(html_page.table(["", "claim"], lines))
         for verdict in verdicts:
-            body.append(
-                f"<h3>{html.escape(verdict.claim)}</h3><pre>{html.escape(chr(10).join(verdict.differences))}</pre>"
-            )
+            body += [html_page.heading(verdict.claim, 3), html_page.verbatim(verdict.differences)]
     sheets = {each.samples: html_page.figure(f"{each.cell.row}, {each.cell.column}", each.samples) for each in filled}
     if drawn := [sheet for element, sheet in sheets.items() if element]:
-        body += ["<h2>Samples</h2>", f'<div class="grids">{"".join(drawn)}</div>']
-    body += ["<h2>Cells</h2>", html_page.table(list(HEAD), [cells(each) for each in filled])]
+        body += [html_page.heading("Samples"), html_page.division("grids", *drawn)]
+    body += [html_page.heading("Cells"), html_page.table(list(HEAD), [cells(each) for each in filled])]
     if commands := missing(filled):
-        body += ["<h2>Not run</h2>", f"<pre>{html.escape(chr(10).join(commands))}</pre>"]
-    body += ["<h2>Versions</h2>", html_page.listing(workdir.versions())]
+        body += [html_page.heading("Not run"), html_page.verbatim(commands)]
+    body += [html_page.heading("Versions"), html_page.listing(workdir.versions())]
     path = folder / f"{name}-{scale}.html"
-    html_page.write(path, f"{whole.title} ({scale} scale)", "\n".join(body))
+    html_page.write(path, f"{whole.title} ({scale} scale)", body)
     return path
 
 

@@ -111,25 +111,24 @@ def write_page(
     parts = [
         html_page.note(verdict),
         html_page.note(ABOUT.format(within=WITHIN, finite=FINITE, steps=steps)),
-        "<h2>A posterior of two hidden pixels, and samples of it</h2>",
+        html_page.heading("A posterior of two hidden pixels, and samples of it"),
         html_page.note(SCATTER.format(sde=PICTURED_SDE, steps=STEPS)),
         html_page.svg(scatter(pictured)) if pictured else "",
-        "<h2>More particles</h2>",
+        html_page.heading("More particles"),
         html_page.note("Distance of the moments from those of infinitely many; bars are two standard errors."),
         html_page.svg(of_particles(records)),
-        "<h2>More steps</h2>",
+        html_page.heading("More steps"),
         html_page.note(
             "tmpd on the Gaussian: lines are the known bias, points are measured, with two standard errors."
         ),
         html_page.svg(of_steps(records)),
-        "<h2>Table</h2>",
-        f'<div style="overflow-x: auto; font-size: .85rem; white-space: nowrap">'
-        f"{html_page.table(COLUMNS, [cells(record) for record in records])}</div>",
+        html_page.heading("Table"),
+        html_page.division("wide", html_page.table(COLUMNS, [cells(record) for record in records])),
         html_page.note(f"{machine()}; {seconds:.0f} s; seeds fixed; 1 repetition."),
         html_page.listing(dict(workdir.versions())),
     ]
     path = folder / "report.html"
-    html_page.write(path, "Do conditional samplers have the conditional distribution?", "\n".join(parts))
+    html_page.write(path, "Do conditional samplers have the conditional distribution?", parts)
     return path
 
 

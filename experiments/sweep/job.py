@@ -7,7 +7,6 @@ ended to STATUS. Imports nothing heavy.
 
 import contextlib
 import ctypes
-import fcntl
 import json
 import os
 import signal
@@ -17,6 +16,8 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
+from filelock import FileLock
+
 from score_sde.runtime.preemption import REQUEUE
 
 PR_SET_PDEATHSIG = 1
@@ -25,9 +26,9 @@ PR_SET_PDEATHSIG = 1
 def execute(status: Path, log: Path, command: Sequence[str]) -> int:
     """The exit status of the command, negative if a signal ended it, which STATUS says with its last line and time."""
     status.parent.mkdir(parents=True, exist_ok=True)
-    with status.with_suffix(".lock").open("a", encoding="utf-8") as lock:
+    with contextlib.ExitStack() as held:
         with contextlib.suppress(OSError):  # of a file system without locks; the workdir's own lock is there too
-            fcntl.flock(lock, fcntl.LOCK_EX)
+            held.enter_context(FileLock(status.with_suffix(".lock"), fallback_to_soft=False))
         before = read(status)
         started = time.time()
         with log.open("ab") as output:

@@ -1,6 +1,5 @@
 """The page of a sweep: its table, parallel coordinates, curves, samples of the best, and what has failed."""
 
-import html
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -20,29 +19,34 @@ def write(folder: Path, title: str, rows: Sequence[Row], commands: Sequence[str]
     """Writes `folder`/report.html and returns its path."""
     head, lines = table(rows)
     runs = [run for row in rows for run in row.runs]
-    body = [html_page.note(INTERVALS), f'<div class="wide">{html_page.table(head, lines)}</div>']
+    body = [html_page.note(INTERVALS), html_page.division("wide", html_page.table(head, lines))]
     if any(" [" in name for row in rows for name in row.figures):
         body.append(html_page.note(APART))
     failures = [[label(row.point), sentence] for row in rows for sentence in row.failures]
     if failures:
-        body += ["<h2>Failed</h2>", html_page.table(["run", "why"], failures)]
+        body += [html_page.heading("Failed"), html_page.table(["run", "why"], failures)]
     if len(rows) > 1 and (drawing := _parallel(rows)):
-        body += ["<h2>Parallel coordinates</h2>", html_page.figure("a line a point; dark is the best", drawing)]
+        body += [
+            html_page.heading("Parallel coordinates"),
+            html_page.figure("a line a point; dark is the best", drawing),
+        ]
     curves = []
     for name in ("eval_loss", "training_loss"):
         curves_of_name = {label(trained(run)): (*curve(run, name), None) for run in runs}  # a training once
         curves_of_name = {key: points for key, points in curves_of_name.items() if len(points[0]) > 1}
         if curves_of_name:
             curves.append(html_page.figure(f"{name} against updates", html_page.chart(curves_of_name, "updates", name)))
-    body += [f'<h2>Curves</h2><div class="grids">{"".join(curves)}</div>'] if curves else []
+    body += [html_page.heading("Curves"), html_page.division("grids", *curves)] if curves else []
     sheets = [html_page.figure(label(row.point), sheet) for row in rows[:3] if (sheet := samples(row.runs[0]))]
-    body += [f'<h2>Samples of the first in the table</h2><div class="grids">{"".join(sheets)}</div>'] if sheets else []
+    body += (
+        [html_page.heading("Samples of the first in the table"), html_page.division("grids", *sheets)] if sheets else []
+    )
     body += [
-        "<h2>Runs</h2>",
+        html_page.heading("Runs"),
         html_page.table(["run", "workdir"], [[label(run.point), str(run.workdir)] for run in runs]),
     ]
-    body += ["<h2>Commands</h2>", f"<pre>{html.escape(chr(10).join(commands))}</pre>"]
-    html_page.write(folder / "report.html", title, "\n".join(body))
+    body += [html_page.heading("Commands"), html_page.verbatim(commands)]
+    html_page.write(folder / "report.html", title, body)
     return folder / "report.html"
 
 

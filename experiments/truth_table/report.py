@@ -1,6 +1,5 @@
 """The table as text, and one self-contained page with the plots inside."""
 
-import html
 import json
 import os
 import platform
@@ -15,7 +14,7 @@ from experiments.truth_table.measure import ORDER_WITHIN, Record
 from experiments.truth_table.orders import STARTS
 from experiments.truth_table.rows import BIAS, FIRST_ORDER_BIAS, FLOW, KNOWN_BIAS, LAW, ROWS, SNR
 from score_sde.io import workdir
-from score_sde.io.html_page import svg
+from score_sde.io.html_page import element, svg
 
 matplotlib.use("Agg")
 from matplotlib import pyplot as plt
@@ -96,27 +95,19 @@ def write_json(folder: Path, records: list[Record], seconds: float) -> None:
 
 def write_page(folder: Path, records: list[Record], seconds: float) -> Path:
     """Writes `folder`/report.html and returns its path."""
-    head = "".join(f"<th>{html.escape(name)}" for name in COLUMNS)
-    body = "".join(
-        f"<tr{' class=miss' if record.misses else ''}>"
-        + "".join(f"<td>{html.escape(cell)}" for cell in cells(record))
-        + "</tr>"
-        for record in records
-    )
     misses = [miss for record in records for miss in record.misses]
-    page = PAGE.format(
-        verdict="Nothing misses." if not misses else f"{len(misses)} miss: " + html.escape("; ".join(misses)) + ".",
+    page = element(
+        PAGE,
+        verdict="Nothing misses." if not misses else f"{len(misses)} miss: {'; '.join(misses)}.",
         starts=STARTS,
         within=ORDER_WITHIN,
         bias=BIAS,
         first_order_bias=FIRST_ORDER_BIAS,
-        plots="".join(
-            f"<h3>{html.escape(title)}</h3>{svg(figure)}" for title, figure in plots(records) if figure is not None
-        ),
-        head=head,
-        body=body,
-        machine=html.escape(f"{machine()}; {seconds:.0f} s; seed fixed; 1 repetition"),
-        versions=html.escape("\n".join(f"{name} {version}" for name, version in workdir.versions().items())),
+        plots=[(title, svg(figure)) for title, figure in plots(records) if figure is not None],
+        head=COLUMNS,
+        rows=[(record.misses, cells(record)) for record in records],
+        machine=f"{machine()}; {seconds:.0f} s; seed fixed; 1 repetition",
+        versions=workdir.versions(),
     )
     path = folder / "report.html"
     path.write_text(page, encoding="utf-8")
@@ -184,34 +175,39 @@ def _theory(panel: plt.Axes, group: list[Record], axis: str) -> None:
 PAGE = """<!doctype html>
 <html lang="en"><meta charset="utf-8"><title>Truth table of the samplers</title>
 <style>
-  body {{ font: 16px/1.5 system-ui, sans-serif; color: #1c1c1c; }}
-  body {{ max-width: 84rem; margin: 2rem auto; padding: 0 1.5rem; }}
-  h1 {{ font-size: 1.6rem; }} h2 {{ font-size: 1.15rem; margin-top: 2.2rem; }} h3 {{ font-size: 1rem; }}
-  svg {{ max-width: 100%; height: auto; }}
-  table {{ border-collapse: collapse; font-size: .85rem; }}
-  th, td {{ text-align: left; padding: .25rem .9rem .25rem 0; border-bottom: 1px solid #ddd; white-space: nowrap; }}
-  th {{ position: sticky; top: 0; background: #fff; }}
-  .miss td {{ background: #fde8e8; }} .wide {{ overflow-x: auto; }}
-  p {{ max-width: 60rem; }} .verdict {{ font-weight: 600; }}
-  pre {{ background: #f5f5f5; padding: 1rem; overflow-x: auto; font-size: .8rem; }}
+  body { font: 16px/1.5 system-ui, sans-serif; color: #1c1c1c; }
+  body { max-width: 84rem; margin: 2rem auto; padding: 0 1.5rem; }
+  h1 { font-size: 1.6rem; } h2 { font-size: 1.15rem; margin-top: 2.2rem; } h3 { font-size: 1rem; }
+  svg { max-width: 100%; height: auto; }
+  table { border-collapse: collapse; font-size: .85rem; }
+  th, td { text-align: left; padding: .25rem .9rem .25rem 0; border-bottom: 1px solid #ddd; white-space: nowrap; }
+  th { position: sticky; top: 0; background: #fff; }
+  .miss td { background: #fde8e8; } .wide { overflow-x: auto; }
+  p { max-width: 60rem; } .verdict { font-weight: 600; }
+  pre { background: #f5f5f5; padding: 1rem; overflow-x: auto; font-size: .8rem; }
 </style>
 <h1>Truth table: does every sampler solve the equation it claims to?</h1>
-<p class="verdict">{verdict}</p>
+<p class="verdict">{{ verdict }}</p>
 <p>Scores are exact, so what is left is the sampler's own error. Orders are measured in float64: deterministic samplers
-against the exact probability flow from {starts} fixed points; stochastic ones, on the Gaussian, by the 2-Wasserstein
-distance between the exact law of their output, from unit impulses of noise, and the exact p_eps. Neither has a sampling
-error. An observed order further than {within} from the theory is a miss.</p>
+against the exact probability flow from {{ starts }} fixed points; stochastic ones, on the Gaussian, by the
+2-Wasserstein distance between the exact law of their output, from unit impulses of noise, and the exact p_eps. Neither
+has a sampling error. An observed order further than {{ within }} from the theory is a miss.</p>
 <h2>Error against steps</h2>
-{plots}
+{% for title, plot in plots %}<h3>{{ title }}</h3>{{ plot }}{% endfor %}
 <h2>Table</h2>
 <p>The last columns are at the library's default settings, in float32: the root mean square error of the samples'
 characteristic function, and its standard error, which is what exact samples show. The bias, the root of the difference
-of their squares, may be {bias}, and {first_order_bias} for 20 steps of first order; "biased" are the two that are known
-to have a larger one: 20 Euler steps under VE, and Langevin steps by a sample's own norm, off by O(1/D), where D = 2.
+of their squares, may be {{ bias }}, and {{ first_order_bias }} for 20 steps of first order; "biased" are the two
+that are known to have a larger one: 20 Euler steps under VE, and Langevin steps by a sample's own norm, off by O(1/D),
+where D = 2.
 NFE: evaluations of the score that the sampler reports, and those counted by the score itself, for one sample.</p>
-<div class="wide"><table><tr>{head}</tr>{body}</table></div>
-<p>{machine}</p>
+<div class="wide"><table><tr>{% for cell in head %}<th>{{ cell }}{% endfor %}</tr>
+{%- for misses, row in rows %}<tr{% if misses %} class=miss{% endif %}>
+{%- for cell in row %}<td>{{ cell }}{% endfor %}</tr>
+{%- endfor %}</table></div>
+<p>{{ machine }}</p>
 <h2>Versions</h2>
-<pre>{versions}</pre>
+<pre>{% for name, version in versions.items() %}{{ name }} {{ version }}
+{% endfor %}</pre>
 </html>
 """

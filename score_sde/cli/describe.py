@@ -65,26 +65,12 @@ def describe(config: Config, explain: str | None = None) -> None:
 
 
 def _layers(experiment: Experiment | Classification) -> str:
-    """A line for each layer or block of the network, in order: name, parameters, output shape."""
-    names: list[str] = []
-
-    def captured(module: nn.Module, _: str) -> bool:
-        if len(module.path) == 1 and module.name not in names:
-            names.append(module.name)
-        return len(module.path) == 1
-
-    def outputs(params, x):
-        arguments = x, jnp.ones(1, jnp.float32), *experiment.blank_cond(1)
-        _, state = experiment.network.apply({"params": params}, *arguments, capture_intermediates=captured)
-        return state["intermediates"]
-
-    x = jax.ShapeDtypeStruct((1, *experiment.image_shape), jnp.float32)
-    shapes = jax.eval_shape(outputs, experiment.param_shapes, x)
-    lines = [f"{'layer':28} {'parameters':>12}  output"]
-    for name in names:
-        _, count = parameter_counts(experiment.param_shapes.get(name, {}))
-        lines.append(f"{name:28} {count:12,}  {shapes[name]['__call__'][0].shape[1:]}")
-    return "\n".join(lines)
+    """The table of the network's layers and blocks, in order: name, class, inputs, outputs and parameters."""
+    look = {"table_kwargs": {"box": None}, "console_kwargs": {"width": 140, "force_terminal": False}}
+    tabulated = nn.tabulate(experiment.network, jax.random.key(0), depth=1, **look)
+    x, noise_cond = jnp.zeros((1, *experiment.image_shape), jnp.float32), jnp.ones(1, jnp.float32)
+    table = tabulated(x, noise_cond, *experiment.blank_cond(1))
+    return "\n".join(line.rstrip() for line in table.splitlines() if line.strip())
 
 
 def kept_bytes(experiment: Experiment | Classification) -> int:

@@ -294,6 +294,8 @@ def conjugate_gradients(matrix: Callable[[Observed], Observed], b: Observed, *, 
     from a network can.
     """
 
+    # Not lineax.CG or jax.scipy.sparse.linalg.cg: each solves one system, where these are as many as rows, and their
+    # products come from one derivative of the network on the batch; and neither stops at negative curvature.
     def dot(u: Observed, v: Observed) -> PerSample:
         return jnp.sum(u * v, axis=tuple(range(1, u.ndim)))
 

@@ -1,11 +1,12 @@
 """Records: data sets that tensorflow-datasets prepared as ArrayRecord, read without TensorFlow."""
 
 import contextlib
-import fcntl
 import importlib
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
+
+from filelock import FileLock
 
 from score_sde.data import held_out, preparers
 from score_sde.data.datasets import DATASETS, dataset, directory_of, is_prepared
@@ -103,8 +104,7 @@ def _alone(directory: Path, name: str) -> Iterator[None]:
     with contextlib.ExitStack() as held:
         with contextlib.suppress(OSError):  # a folder that cannot be written raises later
             directory.mkdir(parents=True, exist_ok=True)
-            file = held.enter_context((directory / f".{name.replace('/', '_')}.lock").open("a", encoding="utf-8"))
-            fcntl.flock(file, fcntl.LOCK_EX)
+            held.enter_context(FileLock(directory / f".{name.replace('/', '_')}.lock", fallback_to_soft=False))
         yield
 
 

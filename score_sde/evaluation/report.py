@@ -1,6 +1,5 @@
 """The page of an evaluation: a table of its checkpoints, curves over them, and samples of each."""
 
-import html
 import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -35,22 +34,25 @@ def write(folder: Path, report: Mapping[str, Any]) -> Path:
     ]
     if len(entries) > 1:
         curves = [html_page.figure(f"{name}, ± two standard errors", _curve(found, name)) for name in names]
-        body += ["<h2>Over checkpoints</h2>", f'<div class="grids">{"".join(curves)}</div>']
+        body += [html_page.heading("Over checkpoints"), html_page.division("grids", *curves)]
     body += _weights([entry for entry in entries if "weights" in entry])
     body += _by_noise_level([entry for entry in entries if "accuracy" in entry])
     grids = {entry["step"]: sheet(folder, entry) for entry in entries}
     if any(grids.values()):
         pictures = [html_page.figure(f"step {step:,}", grid) for step, grid in grids.items() if grid]
-        body += ["<h2>Samples</h2>", f'<div class="grids">{"".join(pictures)}</div>']
+        body += [html_page.heading("Samples"), html_page.division("grids", *pictures)]
         body += [
             html_page.note(f"Step {entry['step']:,}, {ends(ends_of(entry))}.") for entry in entries if ends_of(entry)
         ]
     for fingerprint, protocol in protocols.items():
-        body += [f"<h2>Protocol {html.escape(fingerprint)}</h2>", html_page.listing(workdir.flatten(protocol))]
+        body += [html_page.heading(f"Protocol {fingerprint}"), html_page.listing(workdir.flatten(protocol))]
         body.append(html_page.note("A distance compares with others of this fingerprint only."))
-    body += ["<h2>Versions</h2>", html_page.listing(report["versions"] | {"devices": ", ".join(report["devices"])})]
-    body += ["<h2>Config</h2>", html_page.listing(report["config"])]
-    html_page.write(folder / "report.html", f"Evaluation of {folder.parent.name}", "\n".join(body))
+    body += [
+        html_page.heading("Versions"),
+        html_page.listing(report["versions"] | {"devices": ", ".join(report["devices"])}),
+    ]
+    body += [html_page.heading("Config"), html_page.listing(report["config"])]
+    html_page.write(folder / "report.html", f"Evaluation of {folder.parent.name}", body)
     return folder / "report.html"
 
 
@@ -124,13 +126,13 @@ def _decimals(error: float) -> int:
     return min(8, max(0, 1 - math.floor(math.log10(error)))) if 0 < error < math.inf else 4
 
 
-def _curve(found: Mapping[int, Mapping[str, Any]], name: str) -> str:
+def _curve(found: Mapping[int, Mapping[str, Any]], name: str) -> html_page.Element:
     points = [(step, each[name]["mean"], each[name]["standard_error"]) for step, each in found.items() if name in each]
     steps, means, errors = zip(*points, strict=True)
     return html_page.chart({name: (steps, means, None if None in errors else errors)}, "step", name)
 
 
-def _weights(entries: Sequence[Mapping[str, Any]]) -> list[str]:
+def _weights(entries: Sequence[Mapping[str, Any]]) -> list[html_page.Element]:
     """The table of averaged against raw weights, for each checkpoint."""
     if not entries:
         return []
@@ -149,10 +151,10 @@ def _weights(entries: Sequence[Mapping[str, Any]]) -> list[str]:
         told = ["not defined" if size is None else f"{size:.3f}" for size in sizes]
         rows.append([f"{entry['step']:,}", *losses, text(found["difference"]), *told])
     note = "On the same images and noise. The size of the noise that is predicted is 1 for an exact score."
-    return ["<h2>Averaged and raw weights</h2>", html_page.note(note), html_page.table(head, rows)]
+    return [html_page.heading("Averaged and raw weights"), html_page.note(note), html_page.table(head, rows)]
 
 
-def _by_noise_level(entries: Sequence[Mapping[str, Any]]) -> list[str]:
+def _by_noise_level(entries: Sequence[Mapping[str, Any]]) -> list[html_page.Element]:
     """A classifier's accuracy at each noise level, for each checkpoint; nothing for a score."""
     if not entries:
         return []
@@ -165,7 +167,7 @@ def _by_noise_level(entries: Sequence[Mapping[str, Any]]) -> list[str]:
     }
     curves["chance"] = ([sigmas[0], sigmas[-1]], [chance, chance], None)
     return [
-        "<h2>Accuracy by noise level</h2>",
+        html_page.heading("Accuracy by noise level"),
         html_page.note(f"Standard deviation of the noise on images in [0, 1]; chance is {chance:.3g}."),
         html_page.table(["noise level", *(f"step {step:,}" for step in levels)], rows),
         html_page.figure(

@@ -1,18 +1,20 @@
 """Files of a run: written as a whole or not at all, by the first process only, and by one run at a time."""
 
 import contextlib
-import fcntl
+import errno
 import os
 import socket
 from collections.abc import Callable, Iterator
-from io import FileIO
 from pathlib import Path
 from typing import BinaryIO
 
 import numpy as np
+from filelock import FileLock, Timeout
 
 from score_sde.errors import UsageError, tell, warn
 from score_sde.runtime.sharding import all_agree, is_first
+
+NO_LOCKS = (errno.ENOSYS, errno.ENOLCK, errno.EOPNOTSUPP, errno.EINVAL)  # answers of file systems without locks
 
 
 def replace(path: Path, write: Callable[[BinaryIO], object], flag: str = "--workdir") -> None:
@@ -54,33 +56,30 @@ def locked(
     advice: for the message on a folder that cannot be written. wait: whether to wait for another process that holds the
     lock. Raises `UsageError` where the folder cannot be written, or another process holds the lock and `wait` is False.
     """
-    path, problem = Path(folder) / f"{name}.lock", None
+    path = Path(folder) / f"{name}.lock"
     with contextlib.ExitStack() as held:
-        if is_first():
-            try:
-                path.parent.mkdir(parents=True, exist_ok=True)
-                problem = _take(path, held.enter_context(path.open("ab+", buffering=0)), wait)
-            except OSError as error:
-                problem = f"Cannot write {path} ({error.strerror}); {advice}."
+        problem = _take(path, advice, wait, held) if is_first() else None
         if not all_agree(problem is None):
             raise UsageError(problem or f"The first process cannot lock {path}; see what it says.")
         yield
 
 
-def _take(path: Path, file: FileIO, wait: bool) -> str | None:
-    """Locks the open file; returns a message if another process holds the lock."""
+def _take(path: Path, advice: str, wait: bool, held: contextlib.ExitStack) -> str | None:
+    """Holds the lock on the stack; returns a message if it cannot be had."""
+    lock = FileLock(path, blocking=False, fallback_to_soft=False)  # a soft one outlives a process that is killed
     try:
-        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        file.seek(0)
-        holder = file.read().decode().strip() or "another process"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        held.enter_context(lock)
+    except Timeout:
+        holder = path.read_text(encoding="utf-8", errors="replace").strip() or "another process"
         if not wait:
             return f"{path.parent} is in use by {holder}; wait until it has ended, or choose another folder."
         tell(f"Waiting for {holder}, which makes {path.parent}.")
-        fcntl.flock(file, fcntl.LOCK_EX)
-    except OSError as error:  # a file system without locks
+        held.enter_context(lock.acquire(blocking=True))
+    except OSError as error:
+        if error.errno not in NO_LOCKS:
+            return f"Cannot write {path} ({error.strerror}); {advice}."
         warn(f"{path} cannot be locked ({error.strerror}): see to it that no other run uses this folder.")
     with contextlib.suppress(OSError):  # the disk may be full; the lock holds all the same
-        file.truncate(0)
-        file.write(f"process {os.getpid()} on {socket.gethostname()}".encode())
+        path.write_text(f"process {os.getpid()} on {socket.gethostname()}", encoding="utf-8")
     return None

@@ -13,6 +13,8 @@ import numpy as np
 
 from score_sde.array_types import Array, PyTree
 
+# By hand: a library's hash reads bytes in order on the host, where a sharded state would have to be gathered first.
+
 SMALL = 2**16  # elements; numpy finishes these before XLA has compiled a program for their shape
 
 

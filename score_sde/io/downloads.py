@@ -15,6 +15,9 @@ from tqdm import tqdm
 
 from score_sde.errors import UsageError
 
+# Not pooch, which (1.9) replaces a file of other contents by a download, where here the user is asked; stores downloads
+# that only their owner can read, whatever the umask; receives without a bound; and reads everything twice for the hash.
+
 CHUNK = 2**20  # bytes
 TIMEOUT = 60.0  # seconds without a byte
 

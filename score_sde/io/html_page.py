@@ -1,14 +1,19 @@
-"""Self-contained HTML pages: pictures and curves inside, nothing loaded from elsewhere, nothing shown unescaped."""
+"""Self-contained HTML pages: pictures and curves inside, nothing loaded from elsewhere, nothing shown unescaped.
+
+A page is a list of elements, which `element` makes from templates. A template escapes whatever is no element.
+"""
 
 import base64
-import html
+import functools
 import io
 import itertools
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from jinja2 import Environment, StrictUndefined
+from markupsafe import Markup as Element
 
 from score_sde import images
 from score_sde.io import atomic_files
@@ -18,16 +23,33 @@ LEGEND = 16  # curves; more cannot be told apart
 DASHES = ["-", "--", ":"]  # for the first curve in each colour, the second, the third
 Curve = tuple[Sequence[float], Sequence[float], Sequence[float] | None]  # x, y, standard errors if known
 
+template = functools.cache(Environment(autoescape=True, undefined=StrictUndefined).from_string)
 
-def picture(sheet: np.ndarray, magnify: int = 4) -> str:
+
+def element(source: str, **values: Any) -> Element:
+    """The element that a Jinja template makes of values, which are escaped unless they are elements themselves."""
+    return Element(template(source).render(values))
+
+
+def picture(sheet: np.ndarray, magnify: int = 4) -> Element:
     """An image element of uint8 (H, W, 3)."""
     buffer = io.BytesIO()
     images.write_png(buffer, sheet, magnify)
-    return f'<img src="data:image/png;base64,{base64.b64encode(buffer.getvalue()).decode()}">'
+    return element('<img src="data:image/png;base64,{{ data }}">', data=base64.b64encode(buffer.getvalue()).decode())
 
 
-def figure(caption: str, element: str) -> str:
-    return f"<figure>{element}<figcaption>{html.escape(caption)}</figcaption></figure>"
+def figure(caption: str, shown: str) -> Element:
+    return element("<figure>{{ shown }}<figcaption>{{ caption }}</figcaption></figure>", shown=shown, caption=caption)
+
+
+def heading(text: str, level: int = 2) -> Element:
+    return element("<h{{ level }}>{{ text }}</h{{ level }}>", text=text, level=level)
+
+
+def division(style: str, *elements: str) -> Element:
+    """Elements laid out by a class of `STYLE`: grids, charts or wide."""
+    source = '<div class="{{ style }}">{% for each in elements %}{{ each }}{% endfor %}</div>'
+    return element(source, style=style, elements=elements)
 
 
 def chart(
@@ -38,7 +60,7 @@ def chart(
     log: bool = False,
     log_x: bool = False,
     size: tuple[float, float] = (7.5, 3.2),
-) -> str:
+) -> Element:
     """An SVG element of named curves, with bars of two standard errors where these are known.
 
     A curve without points is not drawn; the others keep their colours. size: in inches of 96 pixels.
@@ -66,8 +88,8 @@ def chart(
     return svg(drawing)
 
 
-def svg(drawing: Any) -> str:
-    """A matplotlib figure as an SVG element; the same figure gives the same bytes."""
+def svg(drawing: Any) -> Element:
+    """A matplotlib figure, which escapes its text itself, as an SVG element; the same figure gives the same bytes."""
     import matplotlib
     from matplotlib import pyplot as plt
 
@@ -75,7 +97,7 @@ def svg(drawing: Any) -> str:
     with matplotlib.rc_context({"svg.hashsalt": "score_sde"}):
         drawing.savefig(buffer, format="svg", metadata={"Date": None})
     plt.close(drawing)
-    return buffer.getvalue()[buffer.getvalue().index("<svg") :]
+    return Element(buffer.getvalue()[buffer.getvalue().index("<svg") :])
 
 
 def _as_it_is(label: str) -> str:
@@ -83,35 +105,43 @@ def _as_it_is(label: str) -> str:
     return (" " if label.startswith("_") else "") + label.replace("$", r"\$")
 
 
-def table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    def line(cells: Sequence[str], tag: str) -> str:
-        return "<tr>" + "".join(f"<{tag}>{html.escape(cell)}</{tag}>" for cell in cells) + "</tr>"
-
-    return f"<table>{line(head, 'th')}{''.join(line(row, 'td') for row in rows)}</table>"
+def table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> Element:
+    return element(TABLE, head=head, rows=rows)
 
 
-def note(text: str) -> str:
-    return f'<p class="note">{html.escape(text)}</p>'
+def note(text: str) -> Element:
+    return element('<p class="note">{{ text }}</p>', text=text)
 
 
-def listing(values: Mapping[str, object]) -> str:
+def listing(values: Mapping[str, object]) -> Element:
     """A list with a line for each value."""
-    return "<pre>" + html.escape("\n".join(f"{key} = {value}" for key, value in values.items())) + "</pre>"
+    return verbatim(f"{key} = {value}" for key, value in values.items())
 
 
-def write(path: Path, title: str, body: str, flag: str = "--workdir") -> None:
+def verbatim(lines: Iterable[str]) -> Element:
+    return element("<pre>{{ text }}</pre>", text="\n".join(lines))
+
+
+def write(path: Path, title: str, body: Sequence[str], flag: str = "--workdir") -> None:
     """Replaces the page as a whole. body: elements as above. flag: the flag, for messages, that chooses another path.
 
     Raises `UsageError` if it cannot.
     """
-    title = html.escape(title)
-    text = (
-        f'<!doctype html>\n<html lang="en"><meta charset="utf-8"><title>{title}</title>\n'
-        f"<style>{STYLE}</style>\n<h1>{title}</h1>\n{body}\n</html>\n"
-    )
+    text = element(PAGE, title=title, style=Element(STYLE), body=body)
     atomic_files.replace(path, lambda file: file.write(text.encode(errors="backslashreplace")), flag)
 
 
+TABLE = """\
+<table><tr>{% for cell in head %}<th>{{ cell }}</th>{% endfor %}</tr>
+{%- for row in rows %}<tr>{% for cell in row %}<td>{{ cell }}</td>{% endfor %}</tr>{% endfor %}</table>"""
+PAGE = """\
+<!doctype html>
+<html lang="en"><meta charset="utf-8"><title>{{ title }}</title>
+<style>{{ style }}</style>
+<h1>{{ title }}</h1>
+{% for each in body %}{{ each }}
+{% endfor %}</html>
+"""
 STYLE = """
   body { font: 16px/1.5 system-ui, sans-serif; color: #1c1c1c; max-width: 84rem; margin: 2rem auto; padding: 0 1.5rem; }
   h1 { font-size: 1.6rem; } h2 { font-size: 1.15rem; margin-top: 2.2rem; }

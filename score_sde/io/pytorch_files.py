@@ -18,6 +18,8 @@ import numpy as np
 
 from score_sde.errors import UsageError
 
+# By hand: PyTorch would be the largest dependency of all, for files of which a user reads one or two.
+
 BEFORE_1_6 = b"\x80\x02\x8a\nl\xfc\x9cF\xf9 j\xa8P\x19."  # magic number at the start of older files
 
 

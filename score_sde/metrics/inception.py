@@ -18,6 +18,8 @@ from score_sde.array_types import Array, Float, Pixels, PyTree
 from score_sde.errors import UsageError
 from score_sde.io import pytorch_files
 
+# By hand: FID is defined by this variant with these weights, and the libraries that have both need PyTorch.
+
 SIDE = 299  # pixels of its input
 DIMENSION = 2048
 CLASSES = 1008

@@ -6,6 +6,9 @@ import jax.numpy as jnp
 from score_sde.array_types import Array, Float, Keys, PerSample
 from score_sde.randomness import expand, normal, stream
 
+# Not diffrax.VirtualBrownianTree: the same construction with other numbers, so that all samples of the adaptive solver
+# would be others, for a dependency of four packages.
+
 LEVELS = 22  # bisections of [0, 1]: cells of 2.4e-7, about the spacing of float32 numbers near 1
 
 

@@ -16,6 +16,10 @@ from score_sde.array_types import Array, Float, Int, PerSample, PyTree, Times
 from score_sde.randomness import expand
 from score_sde.sampling.solver import Counts
 
+# Not diffrax. Measured beside 0.7.2 on a batch of 16: its steps are not SciPy's, it compiles for twice as long, and
+# runs 1.6 to 2.5 times as long on a CPU. It does not say at what times it evaluates, which counting the networks that
+# are used at some times only needs; and it owns its loop, where this one's parts show progress and stop on a signal.
+
 RightHandSide = Callable[[Times, PyTree, PyTree], PyTree]  # (t, y, args) -> dy/dt, each sample at its own t
 
 # Butcher tableau (Dormand and Prince, 1980). The last row of A is the solution; its stage is the next step's first.
