@@ -261,7 +261,7 @@ def loss(model: Snapshot, source: data.Source, folder: Path | None = None) -> di
 
 
 def weights(model: Snapshot, source: data.Source, folder: Path | None = None) -> dict[str, Any]:
-    """Compares averaged and raw weights on the first `averages.IMAGES` of a split: see `averages.compared`.
+    """Compares averaged and raw weights on the first `averages.IMAGES` images of a split: see `averages.compared`.
 
     The result has a "warning" if the average is worse. folder: as for `loss`.
     """

@@ -1,4 +1,4 @@
-"""Cache keys, JSON of everything that a model's results depend on, and the file names of samples made from them.
+"""Cache keys: everything that a model's results depend on, as JSON; and file names of samples, made from them.
 
 A file enters by a digest of its content, never by its path: masks, data, weights of networks.
 """
@@ -22,9 +22,9 @@ from score_sde.io.digest import digest
 from score_sde.metrics import fingerprint
 from score_sde.training.pieces import code_of
 
-DIGITS = 8  # of the digest in a name
-LONGEST = 40  # characters of a condition there
-OF_TRAINING = (*ARGUMENTS, "data")  # sections whose pieces a model is made of
+DIGITS = 8  # of the digest in a file name
+LONGEST = 40  # characters of a condition in a file name
+OF_TRAINING = (*ARGUMENTS, "data")  # sections whose pieces make the model
 
 
 def of_model(model: Snapshot) -> dict[str, Any]:

@@ -21,7 +21,7 @@ from score_sde.randomness import Stream, normal, sample_keys, stream
 from score_sde.runtime import sharding
 from score_sde.runtime.progress import bar, reporter
 
-ROWS, SAMPLES = 12, 6  # of the sheet
+ROWS, SAMPLES = 12, 6  # the most in the sheet
 
 
 def reconstruct(
@@ -31,7 +31,7 @@ def reconstruct(
 
     They are also given the class in config.sampling.condition, if it has one.
 
-    keep: number of samples -> the rounds, with truths and indices. Writes `stem`.png and `stem`.figures.json: PSNR in
+    keep: number of samples drawn at once -> the rounds of `ARRAYS`. Writes `stem`.png and `stem`.figures.json: PSNR in
     dB of samples and of their mean; their spread, the root mean square over pixels of their standard deviation; and
     residual, the root mean square of A x - y for samples as drawn; with standard errors over images.
     """

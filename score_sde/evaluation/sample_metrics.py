@@ -38,7 +38,7 @@ class Measure(NamedTuple):
     def __call__(self, arrays: Arrays, protocol: Mapping[str, Any]) -> dict[str, Any]:
         """The metrics of features and logits.
 
-        protocol: what they depend on besides the statistics, which are added here.
+        protocol: everything that they depend on besides features and statistics, which are added here.
         """
         of_all = dict(protocol) | {
             "features": self.features.name,
@@ -81,7 +81,7 @@ def ends_of_data(config: Config) -> Float[np.ndarray, " n"] | None:
 
 
 def remedy(sampling: Any) -> str:
-    """Advice on samples of a barely trained network that config.sampling does not follow yet."""
+    """Advice for samples of a barely trained network, without what config.sampling does already."""
     method = lowered(sampling.method)
     clips = clip_of(sampling, method) == "none"
     draws = method in ("adaptive", "dpmpp_2m_sde", "edm_stochastic") or (method == "ddim" and sampling.eta > 0)

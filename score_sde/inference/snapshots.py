@@ -155,7 +155,7 @@ class Snapshot:
 
     @property
     def profile(self) -> Profile:
-        """The average that these weights are, or with which raw weights are compared."""
+        """The profile of these weights, or for raw weights of the average that they are compared with."""
         return _average(self.experiment, self.ema or True)[0]
 
     def evaluation(
@@ -288,7 +288,7 @@ def restore_state(
 
 
 def _average(experiment: Experiment | Classification, average: bool | str) -> tuple[Profile, bool | str]:
-    """The average that is asked for, and its name in `Snapshot.ema`: a bool where the run has one average only."""
+    """The average of this name, and the name as `Snapshot.ema` has it: a bool where the run has one average only."""
     profiles = experiment.profiles
     name = average if isinstance(average, str) else experiment.config.sampling.ema
     profile = ema.chosen(profiles, name)

@@ -45,7 +45,7 @@ class Checkpoints:
         self.directory = Path(directory).absolute()
         self._retention = retention
         self._pending: int | None = None  # the step that is being saved
-        self._problem: Exception | None = None  # the error at which its save did not even begin
+        self._problem: Exception | None = None  # the error that kept its save from beginning
         self._link = contextlib.ExitStack()
         self._named = self._link.enter_context(_named_in_utf8(self.directory))
         self._checkpointer = self._open()

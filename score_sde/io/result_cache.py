@@ -24,7 +24,7 @@ def compute_anew(name: str, compute: Callable[[], Arrays]) -> Arrays:
 class Rounds:
     """The rounds `folder`/`stem`.NAME.npz of one computation, and `stem`.json with its identity.
 
-    identity: all that the numbers depend on, with files by their content. Rounds of another identity are removed, with
+    identity: what the numbers depend on, with files by their content. Rounds of another identity are removed, with
     the `stem`.png and `stem`.figures.json made from them. arrays: names of the arrays in each round.
     """
 

@@ -26,8 +26,8 @@ from score_sde.errors import UsageError, one_of
 from score_sde.io import checkpoints
 from score_sde.io.atomic_files import replace
 
-# Keys that --allow_change may change during a training: the state means the same under either value. DATA: other
-# images; CODE: changed files that define import paths.
+# Keys that --allow_change may change during a training, since the state means the same under either value. DATA stands
+# for other images, CODE for changed files that define import paths.
 DATA, CODE = "data", "code"
 CHANGEABLE = (DATA, CODE, *ALLOWED)
 # Keys that best describe how two runs differ.

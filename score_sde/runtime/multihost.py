@@ -1,4 +1,4 @@
-"""Several processes as one program: they find each other, and none outlives the others.
+"""Several processes as one program: they find each other, and end together.
 
 The coordinator, inside process 0, knows by a heartbeat which processes are alive, so that a killed process ends the
 others within HEARTBEAT_SECONDS. A process that fails writes so under the key ENDED, which the others read once a
@@ -30,7 +30,7 @@ from score_sde.runtime.sharding import is_first
 
 START_SECONDS = 300
 HEARTBEAT_SECONDS = 60
-LEAVE_SECONDS = 3  # for the others to end by themselves
+LEAVE_SECONDS = 3  # in which the others may end by themselves
 ENDED = "score_sde/ended"
 COORDINATOR = "score_sde/coordinator/"  # its address, as each process sees it
 LOST = re.compile("gloo|nccl|coordination|barrier|socket closed|connection (reset|closed)|heartbeat", re.IGNORECASE)

@@ -22,5 +22,5 @@ def bar(description: str, total: float, unit: str, initial: float = 0) -> tqdm:
 
 
 def reporter(progress: tqdm, total: int, done: int = 0) -> Callable[[float], None]:
-    """A function that moves a bar to `done` plus the given fraction of `total`."""
+    """A function that moves a bar to `done` plus a fraction of `total`."""
     return lambda fraction: progress.update(done + fraction * total - progress.n)

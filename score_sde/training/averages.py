@@ -15,16 +15,16 @@ from score_sde.ema import Profile, weights
 
 Arrays = Mapping[str, np.ndarray]
 
-IMAGES = 512  # for the comparison, at most
+IMAGES = 512  # the most that are compared
 NOISY = 0.9  # the size is measured at times from here on
-WRONG = 0.02  # error of a size; samples do not show a smaller one
+WRONG = 0.02  # error of a size that samples begin to show
 
 
 def compared(raw: Sequence[Arrays], averaged: Sequence[Arrays]) -> dict[str, Any]:
     """Figures of both weights, from the results of `Trainable.evaluation` for the same batches and noise.
 
-    "loss": the mean; "noise_size", of scores: see `noise_size`. difference: of the losses, averaged less raw, with its
-    standard error over images.
+    "loss": the mean; "noise_size", of scores: see `noise_size`. difference: the averaged loss less the raw one, with
+    its standard error over images.
     """
     figures: dict[str, Any] = {}
     whole = {name: _joined(batches) for name, batches in (("raw", raw), ("averaged", averaged))}
@@ -57,7 +57,7 @@ def noise_size(arrays: Arrays) -> float | None:
 def complaint(figures: Mapping[str, Any], *, profile: Profile, updates: int) -> str | None:
     """A sentence saying that the averaged weights are worse than the raw ones, and why; None if they are not.
 
-    figures: result of `compared`. profile: of the average. updates: made by the run.
+    figures: result of `compared`. profile: that of the average. updates: number of updates made by the run.
     """
     raw, averaged, difference = figures["raw"], figures["averaged"], figures["difference"]
     error = difference["standard_error"]

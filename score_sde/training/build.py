@@ -44,7 +44,7 @@ FAST_OPTIONS = ("num_steps", "grid", "rho", "eta", "s_churn", "s_min", "s_max", 
 
 
 def sampling_options(sampling: Any, method: str) -> tuple[str, ...]:
-    """Names of the options in config.sampling on which samples by this method, with its other options, depend."""
+    """Names of the options in config.sampling on which samples by this method depend, given the other options."""
     common = ("eps", "noise_removal", "temperature", "precision", "clip")
     common += ("clip_quantile",) if clip_of(sampling, method) == "dynamic" else ()
     if method == "pc":
@@ -122,7 +122,7 @@ class Experiment(Trainable):
         )
 
     def _never_without(self, cond: Cond | None) -> list[str]:
-        """The entries that `cond` lacks, and that training never dropped."""
+        """The entries that `cond` lacks although training never dropped them."""
         every, options = names(self.cond_entries), self.config.training
         lacks = [name for name in every if name not in (cond or {})]
         dropped_so = options.cond_dropout or (every if lacks == every else ())

@@ -96,8 +96,8 @@ def train(
 
     overrides: values changed on the command line, kept in launch.json so that `eval` and `sample` need not repeat them.
     allowed: keys of `workdir.CHANGEABLE` that may differ from the checkpoint's; launch.json records them. Batches
-    are a function of seed, step and batch size: after a change of size, or of the data, the order is that of a run
-    which had these values from its start, so that some images of the epoch come twice, and some not at all.
+    are a function of seed, step and batch size: after a change of size, or of the data, their order is that of a run
+    with these values from its start, so that some images of the current epoch come twice, and some not at all.
     Raises `UsageError` before anything is written, when the loss or a gradient is no longer finite, and when the last
     checkpoint cannot be saved; `Stopped` after SIGTERM, SIGUSR1 or Ctrl-C, with a last checkpoint.
     """
@@ -171,7 +171,7 @@ def _fit(
     evaluate, compare = _evaluations(experiment, directory, eval_set, averaged, profile)
 
     def diverged(problem: DivergenceError) -> UsageError:
-        if problem.made:
+        if problem.updated:
             reason = f"the evaluation loss or a parameter is {problem.value}"
             return _divergence(reason, problem.step, directory)
         indices = data.batch_indices(len(train_set), n, seed=config.seed, step=problem.step - 1)
@@ -286,7 +286,7 @@ def _sheet(directory: Path, step: int) -> Path:
 
 
 def _sheet_cond(experiment: Experiment, source: data.Source, n: int) -> Cond | None:
-    """Condition of a snapshot's sheet: null if the network has learned that.
+    """Condition of a snapshot's sheet: None if the network has learned to sample without one.
 
     Otherwise classes in turn, or the conditions of the source's images.
     """

@@ -11,7 +11,7 @@ from score_sde.training.build import Classification, Experiment
 def check_source(experiment: Experiment | Classification, source: data.Source, *, all_of_them: bool = False) -> None:
     """Raises `UsageError` unless the source's images come with the condition that the network takes.
 
-    all_of_them: also raises for classes of the network that have no images, which it would never see.
+    all_of_them: whether to raise for classes of the network without images, too, which it would never see.
     """
     entries = experiment.cond_entries
     if not entries:
