@@ -141,12 +141,8 @@ def _weights(entries: Sequence[Mapping[str, Any]]) -> list[html_page.Element]:
     if not entries:
         return []
     kinds = ("averaged", "raw")
-    head = [
-        "step",
-        *(f"loss, {kind}" for kind in kinds),
-        "difference",
-        *(f"size of the noise, {kind}" for kind in kinds),
-    ]
+    losses_of, sizes_of = ([f"{name}, {kind}" for kind in kinds] for name in ("loss", "size of the noise"))
+    head = ["step", *losses_of, "difference", *sizes_of]
     rows = []
     for entry in entries:
         of_kinds = entry["weights"]

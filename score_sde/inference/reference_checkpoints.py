@@ -90,19 +90,12 @@ def _from_flax(content: Any, shapes: Shapes) -> Reference:
     state = _section(optimizer, "state", "optimizer.")
     first, second = _split(_flat(_section(state, "param_states", "optimizer.state.")), ("grad_ema", "grad_sq_ema"))
     where = "optimizer.state.param_states"
-    moments = _moments(
-        _number(state, "step", "optimizer.state."),
-        _tree(first, shapes, f"{where}, grad_ema"),
-        _tree(second, shapes, f"{where}, grad_sq_ema"),
-    )
-    return Reference(
-        kind="Flax",
-        step=_number(content, "step"),
-        params=_tree(_flat(_section(optimizer, "target", "optimizer.")), shapes, "optimizer.target"),
-        ema_params=_tree(_flat(_section(content, "params_ema")), shapes, "params_ema"),
-        moments=moments,
-        sigmas=None,
-    )
+    count = _number(state, "step", "optimizer.state.")
+    moments = (_tree(first, shapes, f"{where}, grad_ema"), _tree(second, shapes, f"{where}, grad_sq_ema"))
+    step = _number(content, "step")
+    params = _tree(_flat(_section(optimizer, "target", "optimizer.")), shapes, "optimizer.target")
+    ema_params = _tree(_flat(_section(content, "params_ema")), shapes, "params_ema")
+    return Reference("Flax", step, params, ema_params, _moments(count, *moments), sigmas=None)
 
 
 def _from_bare_flax(content: Any, shapes: Shapes) -> Reference:
