@@ -287,7 +287,7 @@ def encode(model: "Pretrained", pixels: Array | np.ndarray) -> ModelImages:
     return _transported(model, model.image_range.to_model(_in_unit_range(model, pixels)), encode=True)
 
 
-def decode(model: "Pretrained", z: ModelImages | np.ndarray) -> UnitImages:
+def decode(model: "Pretrained", z: Array | np.ndarray) -> UnitImages:
     """Images in [0, 1] of latents: the inverse of `encode`, without a denoising step.
 
     z: latents, of the images' shape, in model range.
@@ -309,9 +309,7 @@ def interpolate(
     """
     n = _count(n)
     if n < 2 or len(first) != len(last):
-        raise UsageError(
-            f"Interpolating {len(first)} and {len(last)} images in n={n}; give as many of each, and n >= 2."
-        )
+        raise UsageError(f"Interpolating {len(first)} and {len(last)} images, n={n}; give pairs of images, and n >= 2.")
     z0, z1 = encode(model, first), encode(model, last)
     z = jnp.concatenate([slerp(z0, z1, i / (n - 1)) for i in range(n)])
     return decode(model, z).reshape(n, *z0.shape)
