@@ -2,7 +2,7 @@
 
 What jaxtyping's import hook and beartype's decorator do, which generate code for each function at each of its
 definitions. Here an annotation's check is made once, however many functions, and closures of these, have it. By the
-hook, test_flow, test_fast, test_oracles and test_likelihood together take 87 s of a CPU, not 49 s; and test_build,
+hook, test_flow, test_fast, test_oracles and test_likelihood together take 83 to 87 s of a CPU, not 49 s; test_build,
 test_sampling and test_step 68 s, not 61 s.
 """
 

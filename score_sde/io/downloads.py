@@ -16,7 +16,7 @@ from tqdm import tqdm
 from score_sde.errors import UsageError
 
 # Not pooch, which (1.9) replaces a file of other contents by a download, where here the user is asked; stores downloads
-# that only their owner can read, whatever the umask; receives without a bound; and reads everything twice for the hash.
+# that only their owner can read, whatever the umask; receives without a bound; and reads the file again for its hash.
 
 CHUNK = 2**20  # bytes
 TIMEOUT = 60.0  # seconds without a byte
@@ -38,9 +38,7 @@ def fetch(download: Download, folder: Path, setting: str) -> Path:
     """
     path = folder / download.name
     if not path.exists():
-        _download(
-            download, path, f"put {download.name} in {folder} yourself, or set {setting} to the folder that holds it"
-        )
+        _download(download, path, f"put {download.name} in {folder} yourself, or set {setting} to the folder that holds it")
     elif fault := _fault(download, path):
         raise UsageError(
             f"{path} is not the file from {download.url} ({fault}): remove it to have it downloaded, or put the right "
