@@ -5,7 +5,7 @@ from collections.abc import Callable
 import numpy as np
 from jaxtyping import Array, Float, Int, Key, PyTree, Shaped, UInt8
 
-UnitImages = Float[Array, "b h w c"]  # data in [0, 1]: what users give and get
+UnitImages = Float[Array, "b h w c"]  # data in [0, 1], as users give and get them
 ModelImages = Float[Array, "b h w c"]  # model range, see images.Scaling: x, x0, eps, scores, and what networks take
 Pixels = UInt8[Array, "b h w c"] | UInt8[np.ndarray, "b h w c"]  # 0..255, as stored and as written
 FeatureMaps = Float[Array, "b _ _ _"]  # inside a network, where sizes change

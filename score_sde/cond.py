@@ -57,7 +57,7 @@ Entries = Mapping[str, Entry]
 
 
 def names(entries: Iterable[str]) -> list[str]:
-    """The entries that can be null: all but masks, and `null` itself."""
+    """The entries that can be null: all except masks and `null` itself."""
     listed = list(entries)
     return [name for name in listed if name != NULL and not (name.endswith(MASK) and name[: -len(MASK)] in listed)]
 

@@ -2,7 +2,7 @@
 
 The average after update n is beta_n times the average before plus (1 - beta_n) times the new weights.
 
-| profile                    | beta_n                         | of                                                   |
+| profile                    | beta_n                         | from                                                 |
 |----------------------------|--------------------------------|------------------------------------------------------|
 | `constant:RATE`            | RATE                           | the paper's JAX code                                 |
 | `ramp:RATE`                | min(RATE, (1 + n) / (10 + n))  | the paper's PyTorch code, and the default            |
@@ -11,6 +11,11 @@ The average after update n is beta_n times the average before plus (1 - beta_n) 
 
 A run keeps one average or several. A training state holds the tree of a single average as it is, and several averages
 as a dictionary from names to trees, so that checkpoints with one average keep their form.
+
+    from score_sde import ema
+
+    profile = ema.parse("power:0.05")
+    shares = ema.weights(profile, 1000)  # of the initial weights and of those after each update; their sum is 1
 """
 
 import abc
@@ -75,7 +80,7 @@ class Ramp(Constant):
 
 @dataclasses.dataclass(frozen=True)
 class HalfLife(Profile):
-    """The number of updates after which a weight has halved: `updates`, or `ramp` times the updates made if less.
+    """The number of updates after which a weight has halved: `updates`, or `ramp` times the updates so far if less.
 
     EDM counts images: a half-life of 500,000 of these at batch size 512 is one of 977 updates.
     """

@@ -15,15 +15,25 @@ from score_sde.randomness import expand, uniform
 
 
 class Scaling(NamedTuple):
-    """The affine map from [0, 1] to the model's range."""
+    """The affine map scale x + shift from [0, 1] to the model's range.
+
+    `CENTERED` and `UNIT` are the two that configs choose.
+
+        import jax.numpy as jnp
+        from score_sde.images import CENTERED
+
+        x = CENTERED.to_model(jnp.full((1, 8, 8, 3), 0.5))  # 0.0, the middle of [-1, 1]
+    """
 
     scale: float
     shift: float
 
     def to_model(self, x: UnitImages) -> ModelImages:
+        """Images in [0, 1] moved to model range."""
         return self.scale * x + self.shift
 
     def to_unit(self, x: ModelImages) -> UnitImages:
+        """Images in model range moved to [0, 1]; samples may leave it."""
         return (x - self.shift) / self.scale
 
     @property

@@ -29,13 +29,21 @@ class Learned(Process):
     """Learned process: alpha^2 + sigma^2 = 1, with log noise level learned between log noise_min and log noise_max.
 
     The derivative of log(sigma / alpha) by t is positive and, in each of `pieces` equal parts of [0, 1], linear in t.
-    The parameters `log_rates`, (pieces + 1,), are its logarithms at the ends of the parts, up to a constant. It is
-    constant before training, and in a process without parameters.
+    The parameters `log_rates`, (pieces + 1,), are its logarithms at the ends of the parts, up to a constant. The
+    derivative is constant before training, and in a process without parameters.
 
     noise_min, noise_max: sigma / alpha at t = 0 and 1. The defaults are log-SNRs of 13.3, as in VDM, and of
     -10, as in VP.
     Raises `UsageError` unless 0 < noise_min < noise_max and pieces >= 1, and for NumPy times while the parameters
     are traced.
+
+        import jax
+        import jax.numpy as jnp
+        from score_sde.learned import Learned
+
+        process = Learned(noise_min=0.01, noise_max=100.0, pieces=4)
+        process = process.with_params(process.init_params(jax.random.key(0)))
+        k = process.noise_level(jnp.array([0.5]))  # 1.0: log k is linear in t before training
     """
 
     noise_min: float = 0.0013

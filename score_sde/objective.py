@@ -83,7 +83,7 @@ class Objective:
     def model(self, network: Network, *, centered: bool = True) -> Model:
         """The model of a network under the process, at any time in (0, 1].
 
-        A network trained at the levels of a chain can also be asked under them: `parameterization.model` with `levels`.
+        For a network trained at the levels of a chain, `parameterization.model` with `levels` gives the model at these.
         """
         return self.parameterization.model(network, self.process, centered=centered)
 

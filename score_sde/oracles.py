@@ -196,6 +196,13 @@ class Mixture(Oracle):
     """A mixture of oracles that have the same image shape.
 
     weights: positive, one for each component; they are normalised to sum to 1. Raises `UsageError` for others.
+
+        import jax
+        import numpy as np
+        from score_sde.oracles import Gaussian, Mixture
+
+        parts = Gaussian(np.full((2, 2, 1), -0.5), 0.01), Gaussian(np.full((2, 2, 1), 0.5), 0.01)
+        x0 = Mixture([0.3, 0.7], parts).sample(jax.random.split(jax.random.key(0), 8))
     """
 
     def __init__(self, weights: Sequence[float] | np.ndarray, components: Sequence[Oracle]):
@@ -246,6 +253,14 @@ class Empirical(Oracle):
     """The empirical distribution of n images: equal weight on each, as if a network had memorised them.
 
     data: floats (n, h, w, c) in model range. One score costs arithmetic over all n images.
+
+        import jax.numpy as jnp
+        import numpy as np
+        from score_sde.oracles import Empirical
+        from score_sde.sde import VP
+
+        data = Empirical(np.linspace(-1, 1, 12).reshape(3, 2, 2, 1))
+        x0, eps = data.model(VP())(jnp.zeros((1, 2, 2, 1)), jnp.array([0.01]))  # x0: the nearest image, nearly
     """
 
     def __init__(self, data: np.ndarray):

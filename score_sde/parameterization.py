@@ -106,14 +106,14 @@ class Parameterization(abc.ABC):
         return x if centered else 2.0 * x - 1.0
 
     def _read_at(self, process: Process, t: Times) -> Times:
-        """The time at which the network is asked for t: t itself, if F determines x_0 where alpha = 0."""
+        """The time at which the network is evaluated to predict at t: t itself, if F determines x_0 where alpha = 0."""
         return t
 
 
 class OfNoise(Parameterization):
     """Base of rows whose target is eps alone, which does not determine x_0 where alpha is 0.
 
-    At such times the network is asked at the noisiest time instead, where x_0 is as exact as float32 allows.
+    At such times the network is evaluated at the noisiest time instead, where x_0 is as exact as float32 allows.
     """
 
     def _read_at(self, process: Process, t: Times) -> Times:

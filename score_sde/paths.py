@@ -2,6 +2,12 @@ r"""Paths from data to noise that came after the paper's SDEs, and the table of 
 
 The paths of this module are pure noise at t = 1, where alpha = 0, so that a standard normal is the exact prior of
 samplers and likelihoods; at t = 0 they are pure data, sigma = 0. None has a discrete chain.
+
+    import jax.numpy as jnp
+    from score_sde.paths import PROCESSES
+
+    process = PROCESSES["cosine"](s=0.008)
+    k = process.noise_level(jnp.array([0.5]))  # about 1: as much noise as signal in the middle
 """
 
 import dataclasses

@@ -48,9 +48,9 @@ LOST = 22026.0  # noise level of a log-SNR of -20, above which nothing of the da
 class Process(abc.ABC):
     """Base class of all processes x_t = alpha(t) x_0 + sigma(t) eps on t in [0, 1], eq. (1); t = 1 is noise.
 
-    A subclass defines `alpha` and `sigma`, and sigma / alpha, the noise level, must increase with t. What else it does
-    not define is computed: derivatives by JAX, the inverse of the noise level by bisection. A process with a learned
-    schedule also defines `init_params` and `with_params`.
+    A subclass defines `alpha` and `sigma`, and sigma / alpha, the noise level, must increase with t. Everything else is
+    computed unless the subclass defines it: derivatives by JAX, the inverse of the noise level by bisection. A process
+    with a learned schedule also defines `init_params` and `with_params`.
 
         import jax.numpy as jnp
         from score_sde.paths import Linear
@@ -92,7 +92,7 @@ class Process(abc.ABC):
 
     def time(self, noise_level: Scalars) -> Scalars:
         """The time t of a noise level: the inverse of `noise_level`, here by bisection, to the last bits of t."""
-        check_scalar(self, "A time of a noise level", "set times.name=uniform, or say times themselves")
+        check_scalar(self, "A time of a noise level", "set times.name=uniform, or give times in place of noise levels")
         xp = library_of(noise_level)
         low, high = xp.zeros_like(noise_level), xp.ones_like(noise_level)
         for _ in range(60 if noise_level.dtype == np.float64 else 30):
@@ -211,8 +211,8 @@ def from_score(process: Process, score_fn: ScoreFn) -> Model:
     """
     if process.begins_in_noise:
         raise UsageError(
-            f"A score tells nothing of x0 at t = 1 of {type(process).__name__}, where alpha is 0; give predictions of "
-            "x0 and eps, or choose a process with alpha(1) > 0, such as VP."
+            f"A score tells nothing about x0 at t = 1 of {type(process).__name__}, where alpha is 0; give predictions "
+            "of x0 and eps, or choose a process with alpha(1) > 0, such as VP."
         )
 
     def model(x: ModelImages, t: Times) -> Prediction:
@@ -229,7 +229,17 @@ def score(process: Process, prediction: Prediction, t: Times) -> ModelImages:
 
 
 def velocity(process: Process, prediction: Prediction, t: Times) -> ModelImages:
-    """The velocity dx/dt of the probability-flow ODE, eq. (3), that a prediction implies."""
+    """The velocity dx/dt of the probability-flow ODE, eq. (3), that a prediction implies.
+
+    It is finite on the whole path, also where alpha(1) = 0.
+
+        import jax.numpy as jnp
+        from score_sde.paths import Linear
+        from score_sde.process import Prediction, velocity
+
+        x = jnp.ones((1, 8, 8, 3))
+        v = velocity(Linear(), Prediction(x0=x, eps=-x), jnp.array([0.5]))  # eps - x0, on a straight path
+    """
     d_alpha, d_sigma = (expand(rate, prediction.eps) for rate in process.rates(t))
     return d_alpha * prediction.x0 + d_sigma * prediction.eps
 

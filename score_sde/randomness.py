@@ -3,6 +3,13 @@
 Every sample owns a key, derived from its global index, from which all its random numbers are drawn; they do not depend
 on how a batch is split over devices, rounds, microbatches or restarts. They are float32, whatever JAX's default type:
 in float64 they would be different numbers, not the same ones with more digits.
+
+    import jax
+    import jax.numpy as jnp
+    from score_sde.randomness import Stream, normal, sample_keys, stream
+
+    keys = sample_keys(stream(jax.random.key(0), Stream.SAMPLE), jnp.arange(4))
+    z = normal(stream(keys, Stream.NOISE), (8, 8, 3))  # (4, 8, 8, 3); row i depends on the seed and i alone
 """
 
 import enum

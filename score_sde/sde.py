@@ -3,6 +3,12 @@ r"""The paper's three SDEs (Song et al., 2021, section 3.4 and appendix B), and 
 Each is a `Process` with closed forms for f and g. Besides the continuous process it has a Markov chain of `num_scales`
 steps, x_{i+1} = (1 + f_k) x_i + G_k z with k = floor(t (N - 1)): the DDPM chain for VP, the SMLD chain for VE,
 Euler-Maruyama for sub-VP.
+
+    import jax.numpy as jnp
+    from score_sde.sde import SDES
+
+    sde, t = SDES["vesde"](sigma_min=0.01, sigma_max=50.0), jnp.array([1.0])
+    sigma, (f_k, g_k) = sde.sigma(t), sde.chain(t)  # 50, and the chain's last step
 """
 
 import abc

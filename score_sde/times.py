@@ -1,4 +1,15 @@
-"""Time laws: distributions of the times at which a network is trained, and the noise levels at these times."""
+"""Time laws: distributions of the times at which a network is trained, and the noise levels at these times.
+
+Each is a row of `TIMES`; an `Objective` draws from it.
+
+    import jax
+    from score_sde.sde import VP
+    from score_sde.times import TIMES
+
+    law, keys = TIMES["lognormal"](P_mean=-1.2, P_std=1.2), jax.random.split(jax.random.key(0), 4)
+    t = law.sample(VP(), keys)  # 4 times in (0, 1]
+    density = law.density(VP(), t)
+"""
 
 import abc
 import dataclasses

@@ -1,5 +1,11 @@
 r"""Weights: the factor on the squared error of eps at each time.
 
+    import jax.numpy as jnp
+    from score_sde.sde import VP
+    from score_sde.weights import WEIGHTS
+
+    w = WEIGHTS["min_snr"](gamma=5.0).on_noise(VP(), jnp.array([0.1, 0.9]))  # min(1, gamma k^2)
+
 The same loss, written with the error of x_0, has the factor w (alpha / sigma)^2. With k = sigma / alpha and
 L = d log k / dt,
 
@@ -130,7 +136,8 @@ class Uncertainty(Weight):
     At the loss's minimum e^u is the expected weighted error, so that the gradients of all noise levels have one size.
     u is linear in Fourier features of log(sigma / alpha) / 4 (eq. 21) and starts at 0. It does not enter predictions.
 
-    base: the weight w, a name in `WEIGHTS`; sigma_data and gamma are its arguments, if it has them. features: how many.
+    base: the weight w, a name in `WEIGHTS`; sigma_data and gamma are its arguments, if it has them. features: number of
+    Fourier features.
     """
 
     base: str = "edm"

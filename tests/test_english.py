@@ -105,7 +105,16 @@ def test_the_examples_of_a_model_run_with_the_one_of_its_class():
 
 def test_the_public_functions_have_examples():
     named = {name.split(":")[1] for name in EXAMPLES}
-    wanted = "Process from_score model Objective Oracle Gaussian bits_per_dim likelihood_bound uniform solve time_grid"
-    wanted += " adaptive fast_solver predictor_corrector probability_flow Pretrained PretrainedClassifier Operator"
-    wanted += " extrapolation load InMemory"
-    assert set(wanted.split()) <= named
+    public = """Process from_score model Objective Oracle Gaussian Mixture Empirical bits_per_dim likelihood_bound
+        uniform truncated_normal variational solve time_grid adaptive fast_solver predictor_corrector probability_flow
+        clipped Pretrained PretrainedClassifier Operator extrapolation classifier_guidance dps pigdm tmpd projection
+        particles load InMemory"""
+    assert set(public.split()) <= named
+
+
+TABLES = "ema paths sde times weights sampling/predictors sampling/correctors likelihood/ode"
+
+
+@pytest.mark.parametrize("name", TABLES.split())
+def test_the_module_of_a_table_shows_how_a_row_is_used(name):
+    assert f"{name}:" in EXAMPLES

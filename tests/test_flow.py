@@ -314,7 +314,7 @@ def test_what_a_path_does_not_have_is_refused_by_name():
             predictor_corrector(Linear(), model, **options)
     with pytest.raises(UsageError, match="infinite at t = 1 of Linear"):
         SAMPLERS["adaptive"](Linear(), model)
-    with pytest.raises(UsageError, match="tells nothing of x0"):
+    with pytest.raises(UsageError, match="tells nothing about x0"):
         from_score(Linear(), lambda x, t: -x)
     with pytest.raises(UsageError, match="from_score"):
         solve(fast_solver(VP(), lambda x, t: -x), KEYS, VP().prior_sample(KEYS, SHAPE))

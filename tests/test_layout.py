@@ -159,3 +159,27 @@ def test_the_top_shows_the_mathematics():
 
 def test_files_stay_short():
     assert {path.name: n for path in FILES if (n := len(path.read_text().splitlines())) > 400} == {}
+
+
+LONGEST = 80  # lines of a function without its docstring; the calls of networks, which are lists of layers, excepted
+
+
+def lengths(source: str) -> dict[str, int]:
+    """Lines of each function without its docstring; functions inside it count."""
+    functions = [node for node in ast.walk(ast.parse(source)) if isinstance(node, ast.FunctionDef)]
+    return {node.name: node.end_lineno - node.lineno + 1 - docstring_lines(node) for node in functions}
+
+
+def docstring_lines(node: ast.FunctionDef) -> int:
+    return node.body[0].end_lineno - node.body[0].lineno + 1 if ast.get_docstring(node) else 0
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda path: str(path.relative_to(PACKAGE)))
+def test_no_function_is_longer_than_80_lines(path):
+    of_network = {"__call__"} if room(module(path)) == "models" else set()
+    too_long = {name: n for name, n in lengths(path.read_text()).items() if n > LONGEST and name not in of_network}
+    assert too_long == {}
+
+
+def test_the_lines_of_a_function_are_counted_without_its_docstring():
+    assert lengths('def f():\n    """One.\n\n    Two.\n    """\n    # why\n\n    return 1\n') == {"f": 4}

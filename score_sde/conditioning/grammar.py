@@ -102,7 +102,16 @@ def identity_of(condition: str) -> str:
 
 
 def observation_of(condition: str, image_shape: Shape) -> Observe | None:
-    """The operator in the condition; None without one. Raises `UsageError` if it does not fit images of this shape."""
+    """The constructor of the operator in the condition; None without one.
+
+    Raises `UsageError` if it does not fit images of this shape.
+
+        import jax.numpy as jnp
+        from score_sde.conditioning.grammar import observation_of
+
+        observe = observation_of("class=3;superresolve=4", (8, 8, 3))
+        y = observe(2).forward(jnp.ones((2, 8, 8, 3)))  # (2, 2, 2, 3)
+    """
     arguments = parts(condition)
     kind = next((kind for kind in arguments if kind in KINDS), None)
     if kind is None:

@@ -43,6 +43,18 @@ def classifier_guidance(
 
     logits_fn: (x, t) -> logits (b, k). labels: int (b,). scale: w, 0 or more; 1 is Bayes' rule. interval: times at
     which the classifier is used. Raises `UsageError` for values out of range.
+
+        import jax.numpy as jnp
+        from score_sde.conditioning import classifier_guidance
+        from score_sde.process import from_score
+        from score_sde.sde import VP
+
+        def logits_fn(x, t):  # two classes, of dark and of bright images
+            return jnp.stack([-x.mean((1, 2, 3)), x.mean((1, 2, 3))], axis=1)
+
+        model = from_score(VP(), lambda x, t: -x)
+        guided = classifier_guidance(VP(), model, logits_fn, jnp.array([1]), scale=2.0)
+        x0, eps = guided(jnp.zeros((1, 8, 8, 1)), jnp.array([0.5]))  # x0 > 0: brighter
     """
     check_guidance(scale, interval)
     if scale == 0:

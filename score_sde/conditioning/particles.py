@@ -17,7 +17,7 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
-from score_sde.array_types import Array, Float, Int, Key, Keys, ModelImages
+from score_sde.array_types import Array, Float, Int, Key, Keys, ModelImages, PerSample
 from score_sde.conditioning.guidance import nudged
 from score_sde.conditioning.operators import Observation
 from score_sde.conditioning.posterior import Options, check_observable, denoised, isotropic_solve, within_reach
@@ -58,6 +58,19 @@ def particles(
 
     model and observation take batches with `num_particles` rows for each sample. The first particle starts at x_T.
     predictor, eps, noise_removal: as for `predictor_corrector`. Raises `UsageError` for fewer than 2 particles.
+
+        import jax
+        import jax.numpy as jnp
+        from score_sde.conditioning import Average, Observation, Options, particles
+        from score_sde.process import from_score
+        from score_sde.sampling import solve
+        from score_sde.sde import VP
+
+        process, k = VP(num_scales=50), 8
+        observation = Observation(Average(2), jnp.ones((1, 2, 2, 1)), jnp.array([0.1])).repeated(k)
+        model = from_score(process, lambda x, t: -x)
+        solver = particles(process, model, observation, Options(), num_particles=k)
+        x, nfe = solve(solver, jax.random.key(0), jnp.zeros((1, 4, 4, 1)))  # nfe: 8 times 50
     """
     check_observable(process)
     step_of = PREDICTORS[one_of("sampling.predictor", predictor, PREDICTORS)]
@@ -66,7 +79,9 @@ def particles(
     if num_particles < 2:
         raise UsageError(f"guidance.particles={num_particles} must be at least 2.")
     grid = time_steps(process, eps, exact=step_of is exponential)
-    jax.eval_shape(lambda: step_of(process, *grid.at(0, jnp.ones(1)), 1.0))  # raises now for what the process lacks
+    jax.eval_shape(
+        lambda: step_of(process, *grid.at(0, jnp.ones(1)), 1.0)
+    )  # raises now if the process has no such step
     n, k = len(grid.t), num_particles
 
     def flat(cloud: Array) -> Array:
@@ -104,10 +119,7 @@ def particles(
         weights, prediction = step_of(process, t, t_next, 1.0), Prediction(x0, eps)
         c, z = expand(weights.z, x), normal(own_keys(stream(keys, Stream.NOISE)), x.shape[1:]).astype(x.dtype)
         unguided, mean = weights.mean(x, prediction), weights.mean(x, nudged(process, prediction, gradient, t))
-        drift = mean - unguided
-        # log p - log q of two Gaussians whose means are `drift` apart, at a point z from the second.
-        relative = drift / jnp.where(c > 0, c, 1.0)
-        change = -jnp.sum(relative * (0.5 * relative + z), axis=(1, 2, 3)) * (c[:, 0, 0, 0] > 0) - twist
+        change = _log_ratio(mean - unguided, c, z) - twist
         nfe = state.nfe + jnp.sum(clouds(jnp.asarray(evaluations(model, t))), axis=1)
         return State(state.i + 1, state.keys, clouds(mean + c * z), clouds(mean), log_w, clouds(change), nfe)
 
@@ -127,6 +139,15 @@ def particles(
         nfe=k * planned(model, grid.t),
         steps=n,
     )
+
+
+def _log_ratio(shift: ModelImages, c: Array, z: ModelImages) -> PerSample:
+    """log p - log q of Gaussians of standard deviation c, at q's mean plus c z; 0 where c is 0.
+
+    shift: the mean of q minus that of p.
+    """
+    relative = shift / jnp.where(c > 0, c, 1.0)
+    return -jnp.sum(relative * (0.5 * relative + z), axis=(1, 2, 3)) * (c[:, 0, 0, 0] > 0)
 
 
 def _take(cloud: Array, chosen: Int[Array, "b k"]) -> Array:

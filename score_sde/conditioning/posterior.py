@@ -62,6 +62,15 @@ def dps(process: Process, model: Model, observation: Observation, options: Optio
     """Diffusion posterior sampling: each of N steps moves x by -zeta grad_x |y - A xhat|, whatever the noise.
 
     N is the number of steps of the sampler that takes this model; adaptive samplers have none.
+
+        import jax.numpy as jnp
+        from score_sde.conditioning import Average, Observation, Options, dps
+        from score_sde.process import from_score
+        from score_sde.sde import VP
+
+        process, observation = VP(), Observation(Average(2), jnp.ones((1, 2, 2, 1)), jnp.array([0.1]))
+        model = dps(process, from_score(process, lambda x, t: -x), observation, Options(num_steps=20))
+        x0, eps = model(jnp.zeros((1, 4, 4, 1)), jnp.array([0.5]))  # x0 > 0: towards means of 1
     """
     check_observable(process)
     steps = process.num_scales if options.num_steps is None else options.num_steps
@@ -78,7 +87,20 @@ def dps(process: Process, model: Model, observation: Observation, options: Optio
 
 
 def pigdm(process: Process, model: Model, observation: Observation, options: Options) -> Model:
-    """Pseudoinverse-guided diffusion: x_0 given x_t has the same variance in all directions."""
+    """Pseudoinverse-guided diffusion: x_0 given x_t has the same variance in all directions.
+
+    v is `options.data_variance` (Song et al., 2023, section 3). Raises `UsageError` for a process with a schedule for
+    each pixel.
+
+        import jax.numpy as jnp
+        from score_sde.conditioning import Average, Observation, Options, pigdm
+        from score_sde.process import from_score
+        from score_sde.sde import VP
+
+        process, observation = VP(), Observation(Average(2), jnp.ones((1, 2, 2, 1)), jnp.array([0.1]))
+        model = pigdm(process, from_score(process, lambda x, t: -x), observation, Options())
+        x0, eps = model(jnp.zeros((1, 4, 4, 1)), jnp.array([0.5]))  # x0 > 0: towards means of 1
+    """
     check_observable(process)
 
     def guided(x: ModelImages, t: Times) -> Prediction:
@@ -102,7 +124,20 @@ def isotropic_solve(
 
 
 def tmpd(process: Process, model: Model, observation: Observation, options: Options) -> Model:
-    """Tweedie moment projection: the covariance is the one that the score's own derivative gives."""
+    """Tweedie moment projection: the covariance is the one that the score's own derivative gives.
+
+    It takes `options.iterations` steps of conjugate gradients, each one derivative of the network (Boys et al., 2023,
+    section 3). Raises `UsageError` for a process with a schedule for each pixel.
+
+        import jax.numpy as jnp
+        from score_sde.conditioning import Average, Observation, Options, tmpd
+        from score_sde.process import from_score
+        from score_sde.sde import VP
+
+        process, observation = VP(), Observation(Average(2), jnp.ones((1, 2, 2, 1)), jnp.array([0.1]))
+        model = tmpd(process, from_score(process, lambda x, t: -x), observation, Options(iterations=3))
+        x0, eps = model(jnp.zeros((1, 4, 4, 1)), jnp.array([0.5]))  # x0 > 0: towards means of 1
+    """
     check_observable(process)
     operator = observation.operator
 
@@ -167,6 +202,18 @@ def projection(process: Process, observation: Observation) -> Projection:
     `Linear`, all of z is added and lambda = std^2 / (std^2 + m^2 noise^2) of the change is made, which trusts y too
     much. The mean of an update gets the mean of y_t, without noise anywhere (the paper's code leaves the noise of the
     last step where nothing is known). x_T gets y itself, as in the paper's code.
+
+        import jax
+        import jax.numpy as jnp
+        from score_sde.conditioning import Average, Observation, projection
+        from score_sde.process import from_score
+        from score_sde.sampling import fast_solver, solve
+        from score_sde.sde import VP
+
+        process, y = VP(), jnp.ones((1, 2, 2, 1))
+        held = projection(process, Observation(Average(2), y, jnp.zeros(1)))
+        solver = fast_solver(process, from_score(process, lambda x, t: -x), num_steps=5, project=held.project)
+        x, nfe = solve(solver, jax.random.key(0), held.start(jnp.zeros((1, 4, 4, 1))))  # means of blocks: nearly y
     """
     check_observable(process)
     operator, y = observation.operator, observation.y

@@ -95,8 +95,7 @@ def denoise(
 ) -> ModelImages:
     """The posterior mean E[x_0 | x] of x = x_0 + sigma eps, in model range, whatever process the network has learned.
 
-    sigma: a noise level for each image or one for all, > 0 and at most that of the process, sigma(1) / alpha(1). Other
-    arguments as for `score`.
+    sigma: a noise level in (0, sigma(1) / alpha(1)] for each image, or one for all. Other arguments as for `score`.
 
         x0 = model.denoise(jnp.zeros((2, *model.image_shape)), 0.3)
     """

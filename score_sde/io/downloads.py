@@ -38,7 +38,9 @@ def fetch(download: Download, folder: Path, setting: str) -> Path:
     """
     path = folder / download.name
     if not path.exists():
-        _download(download, path, f"put {download.name} in {folder} yourself, or set {setting} to the folder that holds it")
+        _download(
+            download, path, f"put {download.name} in {folder} yourself, or set {setting} to the folder that holds it"
+        )
     elif fault := _fault(download, path):
         raise UsageError(
             f"{path} is not the file from {download.url} ({fault}): remove it to have it downloaded, or put the right "

@@ -7,6 +7,14 @@ Along dx/dt = h(x, t) the log-density changes by the divergence of h (eq. 39),
 where Hutchinson's estimator e . (dh/dx) e replaces the divergence without bias. Each sample has a few probes e, which
 stay fixed along its trajectory: fresh ones would make the right-hand side random and break the step control.
 
+    import jax
+    import jax.numpy as jnp
+    from score_sde.likelihood import DIVERGENCES
+
+    divergence = DIVERGENCES["rademacher"]
+    probes = divergence.draw(jax.random.split(jax.random.key(0), 2), (1, 4, 4, 1))
+    value, trace = divergence.of(lambda x: -x, jnp.ones((2, 4, 4, 1)), probes)  # trace: -16 of each sample
+
 Images of 256 levels must be dequantized (`score_sde.likelihood.dequantization`) before they come here.
 """
 
@@ -119,7 +127,7 @@ def bits_per_dim(
 ) -> Solver:
     """A solver from images in model range to (bits/dim (b,), latents x_1, nfe (b,)), eq. (1).
 
-    process: the process; model: (x, t) -> `Prediction`.
+    model: (x, t) -> `Prediction` under the process.
     offset_bits: bits/dim of the change of variables from model range to the 256 levels of a pixel
     (`score_sde.images.Scaling.offset_bits`: 7 for data in [-1, 1], 8 for [0, 1]); 0 for the density in model range.
     divergence: "rademacher" or "gaussian" probes, "hutch++" (at least 3 probes), or "exact" at D times the cost.

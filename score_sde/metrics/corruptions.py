@@ -12,7 +12,7 @@ Corruption = Callable[[Generator, np.ndarray], np.ndarray]
 
 
 def corrupted(rng: Generator, images: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Images, of which every second one is corrupted, and for each the kind of corruption: 0 for none, or 1 and up.
+    """Images, every second one of them corrupted, and the kind of corruption of each: 0 for none, or 1 and up.
 
     All kinds are equally frequent. images: uint8 (n, h, w, c).
     """

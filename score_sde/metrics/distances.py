@@ -60,6 +60,11 @@ def frechet_distance(mean1: np.ndarray, cov1: np.ndarray, mean2: np.ndarray, cov
         |mean1 - mean2|^2 + tr(cov1 + cov2 - 2 (cov2^1/2 cov1 cov2^1/2)^1/2)
 
     It is the squared 2-Wasserstein distance. Covariances may be singular.
+
+        import numpy as np
+        from score_sde.metrics.distances import frechet_distance
+
+        distance = frechet_distance(np.zeros(2), np.eye(2), np.ones(2), 4 * np.eye(2))  # 2 + 2
     """
     return _frechet(mean1, cov1, mean2, cov2, symmetric_root(cov2))
 
@@ -120,6 +125,12 @@ def kernel_distance(features1: np.ndarray, features2: np.ndarray) -> Estimate:
     It is the mean over disjoint blocks of both sets, with the error of that mean. Blocks are drawn at random, the same
     for any features, because images may come sorted by class. Each set has its own order; with the same order, blocks
     of two sorted sets would have the same classes.
+
+        import numpy as np
+        from score_sde.metrics.distances import kernel_distance
+
+        features = np.random.default_rng(0).normal(size=(2, 100, 8))
+        value, error = kernel_distance(features[0], features[1] + 1)
     """
     n = min(len(features1), len(features2))
     blocks = max(1, min(n // 2, max(GROUPS, math.ceil(n / BLOCK))))

@@ -113,7 +113,7 @@ def own_features(network: Any, code: str, image_shape: tuple[int, int, int], bat
 def trained_features(source: data.Source, options: small.Options, folder: Path, batch_size: int) -> Features:
     """Features of a small network trained on the data set, now or by an earlier call; it is kept in `folder`.
 
-    A training that is stopped goes on with the next call. Of two calls at once one trains, and the other waits for it.
+    A training that is stopped goes on with the next call. If two calls run at once, one trains and the other waits.
     """
     task = small.task_of(source)
     of = {"data": source.digest(), "options": options._asdict(), "task": task._asdict(), "version": small.VERSION}

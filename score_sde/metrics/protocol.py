@@ -15,7 +15,14 @@ def fingerprint(protocol: Mapping[str, Any]) -> str:
 
 
 def check_comparable(first: Mapping[str, Any], second: Mapping[str, Any]) -> None:
-    """Raises `UsageError`, naming the differences, if the figures of two protocols do not compare."""
+    """Raises `UsageError`, naming the differences, if the figures of two protocols do not compare.
+
+    Protocols compare if all their entries are equal, in any order.
+
+        from score_sde.metrics import check_comparable
+
+        check_comparable({"samples": 50_000, "split": "train"}, {"split": "train", "samples": 50_000})
+    """
     different = [key for key in sorted(first.keys() | second.keys()) if first.get(key) != second.get(key)]
     if different:
         differences = "; ".join(f"{key}: {first.get(key)!r} and {second.get(key)!r}" for key in different)

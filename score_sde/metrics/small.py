@@ -136,7 +136,7 @@ def train(options: Options, source: data.Source, folder: Path) -> PyTree:
 
 
 def _examples(task: Task, batch: data.Batch, seed: int, step: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Images, of which every second one is corrupted; their classes; and their kinds of corruption."""
+    """Images, every second one of them corrupted, their classes, and their kinds of corruption."""
     rng = np.random.default_rng([seed, step])
     pixels, kinds = corrupted(rng, batch.images)
     if task.labelled:

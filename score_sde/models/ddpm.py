@@ -1,4 +1,4 @@
-"""The U-Net of DDPM (Ho et al., 2020), in the paper's form: attention once a level on the way up.
+"""The U-Net of DDPM (Ho et al., 2020), in the paper's form: attention once per level on the way up.
 
 NCSN++ extends it. It has no FIR filters, pyramids or rescaled skips; positional embeddings; always 32 channel groups.
 """
@@ -61,7 +61,7 @@ class ResnetBlockDDPM(nn.Module):
 class DDPM(nn.Module):
     """The U-Net of DDPM, with a positional embedding of `noise_cond`.
 
-    nf: channels of the first level, a multiple of 32; ch_mult: factors on it, one a level; attn_resolutions: heights
+    nf: channels of the first level, a multiple of 32; ch_mult: factors on it, one per level; attn_resolutions: heights
     with attention. Height and width of the images must be divisible by 2 ** (len(ch_mult) - 1). dropout_keys: one for
     each image, in training.
     """

@@ -3,7 +3,7 @@
 import flax.linen as nn
 import jax.numpy as jnp
 
-from score_sde.array_types import FeatureMaps, ModelImages
+from score_sde.array_types import FeatureMaps
 from score_sde.errors import UsageError
 from score_sde.models.layers import conv3x3
 
@@ -19,7 +19,7 @@ class Dequantizer(nn.Module):
     num_res_blocks: int = 2
 
     @nn.compact
-    def __call__(self, x: ModelImages) -> tuple[FeatureMaps, FeatureMaps]:
+    def __call__(self, x: FeatureMaps) -> tuple[FeatureMaps, FeatureMaps]:
         h = conv3x3(self.nf)(x)
         for _ in range(self.num_res_blocks):
             h = h + conv3x3(self.nf)(nn.swish(conv3x3(self.nf)(nn.swish(h))))

@@ -17,6 +17,13 @@ class VectorEncoder(nn.Module):
 
     entry: the name of the condition's entry, float32 (b, size); size: its length; features: width of the embedding. The
     null condition is a learned embedding. Numbers of order 1 are learned best, so scale them in the data set.
+
+        import jax
+        import jax.numpy as jnp
+        from score_sde.models import ENCODERS
+
+        encoder = ENCODERS["vector"](size=5, features=16)
+        embedded, _ = encoder.init_with_output(jax.random.key(0), {"vector": jnp.ones((2, 5))}, 2)  # (2, 16)
     """
 
     size: int

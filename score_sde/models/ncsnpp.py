@@ -122,10 +122,19 @@ class Combine(nn.Module):
 class NCSNpp(nn.Module):
     """The U-Net of NCSN++ and DDPM++. `noise_cond`: sigma for "fourier" embeddings, a scaled time for "positional".
 
-    nf: channels of the first level; ch_mult: factors on it, one a level; attn_resolutions: heights with attention.
+    nf: channels of the first level; ch_mult: factors on it, one per level; attn_resolutions: heights with attention.
     Height and width of the images must be divisible by 2 ** (len(ch_mult) - 1). num_classes: number of classes in the
     condition's `labels`, or 0; the last row of their table is the null embedding. encoder: of other entries of the
     condition (`score_sde.models.encoders`). dropout_keys: one for each image, in training.
+
+        import jax
+        import jax.numpy as jnp
+        from score_sde.models import NCSNpp
+
+        network = NCSNpp(nf=8, ch_mult=(1, 2), num_res_blocks=1, attn_resolutions=(), num_classes=10)
+        network.check(8)
+        arguments = jnp.zeros((2, 8, 8, 3)), jnp.ones(2), {"labels": jnp.array([3, 7])}  # x, noise_cond, cond
+        shapes = jax.eval_shape(network.init, jax.random.key(0), *arguments)["params"]
     """
 
     nf: int = 128

@@ -27,7 +27,7 @@ class State(NamedTuple):
     h: PerSample  # size of the next step, > 0
     x: ModelImages
     previous: ModelImages  # the last accepted Euler-Maruyama point
-    path: ModelImages  # the Brownian one at 1 - t
+    path: ModelImages  # W(1 - t) of the sample's Brownian path
     nfe: Int[Array, " b"]
     batch_nfe: Int[Array, ""]
 
@@ -61,13 +61,7 @@ def adaptive(
         x = process.prior_sample(jax.random.split(jax.random.key(0), 8), data.shape)
         samples, nfe = solve(adaptive(process, data.model(process)), jax.random.key(1), x)
     """
-    if not (rtol > 0 and atol > 0):
-        raise UsageError(f"sampling.sde_rtol={rtol} and sampling.sde_atol={atol} must be positive; try 0.02 and 1/256.")
-    if process.begins_in_noise:
-        raise UsageError(
-            f"The adaptive SDE needs f and g, which are infinite at t = 1 of {type(process).__name__}; set "
-            "sampling.method=ode, or another."
-        )
+    _check(process, rtol, atol)
     check_diffusion(diffusion)
     eps = process.sampling_eps if eps is None else eps
     check_eps(eps)
@@ -97,8 +91,7 @@ def adaptive(
         euler = x + dt * drift(x, t) + diffuse(t, path_new - path)
         second = x + dt * drift(euler, t_new) + diffuse(t_new, path_new - path)
         heun = (euler + second) / 2
-        scale = jnp.maximum(atol, rtol * jnp.maximum(jnp.abs(euler), jnp.abs(previous)))
-        error = jnp.sqrt(jnp.mean(jnp.square((euler - heun) / scale), axis=tuple(range(1, x.ndim))))
+        error = _error(euler, heun, previous, rtol=rtol, atol=atol)
 
         first, last = evaluations(model, t), evaluations(model, t_new)
         accepted = active & (error <= 1)
@@ -134,3 +127,20 @@ def adaptive(
         return jnp.full_like(state.nfe, state.batch_nfe + last)
 
     return Solver(init, step, fraction, view=lambda state: state.x, result=result, batch_nfe=batch_nfe)
+
+
+def _check(process: Process, rtol: float, atol: float) -> None:
+    """Raises `UsageError` for tolerances that are not positive, and processes without f and g at t = 1."""
+    if not (rtol > 0 and atol > 0):
+        raise UsageError(f"sampling.sde_rtol={rtol} and sampling.sde_atol={atol} must be positive; try 0.02 and 1/256.")
+    if process.begins_in_noise:
+        raise UsageError(
+            f"The adaptive SDE needs f and g, which are infinite at t = 1 of {type(process).__name__}; set "
+            "sampling.method=ode, or another."
+        )
+
+
+def _error(euler: ModelImages, heun: ModelImages, previous: ModelImages, *, rtol: float, atol: float) -> PerSample:
+    """Root mean square of the two steps' difference, relative to a visible one; a step is accepted up to 1."""
+    scale = jnp.maximum(atol, rtol * jnp.maximum(jnp.abs(euler), jnp.abs(previous)))
+    return jnp.sqrt(jnp.mean(jnp.square((euler - heun) / scale), axis=tuple(range(1, euler.ndim))))

@@ -17,6 +17,13 @@ def brownian(keys: Keys, shape: tuple[int, ...], s: PerSample) -> Float[Array, "
 
     It uses Levy's construction: the interval around s is halved again and again, and W at each midpoint is drawn given
     the ends, with a key for each interval of the tree. Inside the last cell W(s) is drawn given the cell's ends.
+
+        import jax
+        import jax.numpy as jnp
+        from score_sde.sampling.brownian import brownian
+
+        keys = jax.random.split(jax.random.key(0), 2)
+        w = brownian(keys, (8, 8, 1), jnp.array([0.25, 0.5]))  # (2, 8, 8, 1), of variances 0.25 and 0.5
     """
 
     def halve(_, carry: tuple) -> tuple:

@@ -50,6 +50,14 @@ def clipped(process: Process, model: Model, name: str, limits: Range, *, quantil
     name: "none", "range" or "dynamic". limits: (low, high) of the data in model range. quantile: of "dynamic" clipping,
     in (0, 1].
     Raises `UsageError` for an unknown name or a quantile out of range.
+
+        import jax.numpy as jnp
+        from score_sde.process import from_score
+        from score_sde.sampling import clipped
+        from score_sde.sde import VP
+
+        model = from_score(VP(), lambda x, t: -x)
+        x0, eps = clipped(VP(), model, "range", (-1, 1))(jnp.full((1, 8, 8, 3), 9.0), jnp.array([0.1]))  # x0 = 1
     """
     clip = CLIPPINGS[one_of("sampling.clip", name, CLIPPINGS)]
     if not 0 < quantile <= 1:

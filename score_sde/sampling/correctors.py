@@ -1,6 +1,13 @@
 """Correctors: step sizes of Langevin dynamics at a fixed time (paper, algorithms 4 and 5).
 
 A corrector moves x to x + e score + sqrt(2 e) z with its step size e.
+
+    import jax.numpy as jnp
+    from score_sde.sampling import CORRECTORS
+    from score_sde.sde import VE
+
+    score = z = jnp.ones((1, 8, 8, 3))
+    step_size = CORRECTORS["ald"](VE(), jnp.array([0.5]), 0.16, score, z)  # 2 (0.16 sigma)^2
 """
 
 from collections.abc import Callable

@@ -14,8 +14,15 @@ from score_sde.array_types import Array, Float, Int, Keys, ModelImages, Times
 from score_sde.errors import UsageError, one_of
 from score_sde.process import Model, Process, score
 from score_sde.randomness import Noise, Stream, expand, normal, stream
-from score_sde.sampling.correctors import CORRECTORS
-from score_sde.sampling.predictors import PREDICTORS, Diffusion, ancestral_sampling, check_diffusion, exponential
+from score_sde.sampling.correctors import CORRECTORS, Corrector
+from score_sde.sampling.predictors import (
+    PREDICTORS,
+    Diffusion,
+    Predictor,
+    ancestral_sampling,
+    check_diffusion,
+    exponential,
+)
 from score_sde.sampling.solver import Project, Solver, check_eps, evaluations, planned, predict
 
 
@@ -65,32 +72,14 @@ def predictor_corrector(
         sampler = predictor_corrector(process, data.model(process), predictor="reverse_diffusion", corrector="langevin")
         samples, nfe = solve(sampler, jax.random.key(1), x)  # nfe = 200: a predictor and a corrector in each step
     """
-    step_of = PREDICTORS[one_of("sampling.predictor", predictor, PREDICTORS)]
-    correct = CORRECTORS[one_of("sampling.corrector", corrector, CORRECTORS)]
-    if step_of is None and correct is None:
-        raise UsageError("sampling.predictor and sampling.corrector are both 'none': nothing would be sampled.")
     w = 0.0 if probability_flow else diffusion
-    check_diffusion(w)
-    if step_of is ancestral_sampling and w != 1:
-        raise UsageError(
-            "Ancestral sampling has no probability flow and one diffusion only; set sampling.predictor to "
-            "reverse_diffusion, euler_maruyama or exponential."
-        )
-    if correct is not None and not snr > 0:
-        raise UsageError(f"sampling.snr={snr} must be positive, as a corrector's steps are proportional to its square.")
-    if n_steps_each < 1:
-        raise UsageError(
-            f"sampling.n_steps_each={n_steps_each} must be at least 1; set sampling.corrector=none for none."
-        )
+    step_of, correct = _rows(predictor, corrector, w, snr, n_steps_each)
     exact = step_of is exponential
     grid = time_steps(process, eps, predicts=step_of is not None, exact=exact)
-    if step_of is not None:
-        jax.eval_shape(lambda: step_of(process, *grid.at(0, jnp.ones(1)), w))  # raises now for what the process lacks
-    if correct is not None:
-        jax.eval_shape(lambda: correct(process, jnp.ones(1), snr, *(jnp.ones((1, 1, 1, 1)),) * 2))
+    _check_defined(process, step_of, correct, grid, w=w, snr=snr)
     n = len(grid.t)
     tweedie = exact and noise_removal
-    passes_each = (step_of is not None) + (correct is not None) * n_steps_each  # of a step
+    passes_each = (step_of is not None) + (correct is not None) * n_steps_each  # predictions in a step
 
     def apply_project(keys, t, x, x_mean):
         return (x, x_mean) if project is None else project(stream(keys, Stream.PROJECT), t, x, x_mean)
@@ -146,6 +135,48 @@ def predictor_corrector(
         nfe=planned(model, np.append(times, grid.t_next[-1:]) if tweedie else times),
         steps=n,
     )
+
+
+def _rows(
+    predictor: str, corrector: str, w: Diffusion, snr: float, n_steps_each: int
+) -> tuple[Predictor | None, Corrector | None]:
+    """The predictor and the corrector with these names; None for "none".
+
+    Raises `UsageError` for unknown names, and for options with which they are not defined.
+    """
+    step_of = PREDICTORS[one_of("sampling.predictor", predictor, PREDICTORS)]
+    correct = CORRECTORS[one_of("sampling.corrector", corrector, CORRECTORS)]
+    if step_of is None and correct is None:
+        raise UsageError("sampling.predictor and sampling.corrector are both 'none': nothing would be sampled.")
+    check_diffusion(w)
+    if step_of is ancestral_sampling and w != 1:
+        raise UsageError(
+            "Ancestral sampling has no probability flow and one diffusion only; set sampling.predictor to "
+            "reverse_diffusion, euler_maruyama or exponential."
+        )
+    if correct is not None and not snr > 0:
+        raise UsageError(f"sampling.snr={snr} must be positive, as a corrector's steps are proportional to its square.")
+    if n_steps_each < 1:
+        raise UsageError(
+            f"sampling.n_steps_each={n_steps_each} must be at least 1; set sampling.corrector=none for none."
+        )
+    return step_of, correct
+
+
+def _check_defined(
+    process: Process,
+    step_of: Predictor | None,
+    correct: Corrector | None,
+    grid: "TimeSteps",
+    *,
+    w: Diffusion,
+    snr: float,
+) -> None:
+    """Raises `UsageError` for a process that lacks what the predictor or the corrector needs."""
+    if step_of is not None:
+        jax.eval_shape(lambda: step_of(process, *grid.at(0, jnp.ones(1)), w))
+    if correct is not None:
+        jax.eval_shape(lambda: correct(process, jnp.ones(1), snr, *(jnp.ones((1, 1, 1, 1)),) * 2))
 
 
 class TimeSteps(NamedTuple):

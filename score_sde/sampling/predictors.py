@@ -11,6 +11,14 @@ A step of any predictor is four numbers for each time, the weights in
 
 A predictor takes the time t and the time at which its step ends. None stands for a step of the paper's code: 1/N, or a
 step of the chain, wherever it ends.
+
+    import jax.numpy as jnp
+    from score_sde.process import Prediction
+    from score_sde.sampling import PREDICTORS
+    from score_sde.sde import VP
+
+    step = PREDICTORS["reverse_diffusion"](VP(), jnp.array([0.5]))
+    x_mean = step.mean(jnp.ones((1, 8, 8, 3)), Prediction(jnp.zeros((1, 8, 8, 3)), jnp.ones((1, 8, 8, 3))))
 """
 
 import math

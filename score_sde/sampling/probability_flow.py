@@ -64,7 +64,7 @@ def probability_flow(
     denoise = noise_removal and not encode
     chained = isinstance(process, Chain)
     if denoise and chained:
-        jax.eval_shape(lambda: reverse_diffusion(process, jnp.ones(1)))  # raises now for what the process lacks
+        jax.eval_shape(lambda: reverse_diffusion(process, jnp.ones(1)))  # raises now if the process has no such step
 
     def init(keys: Keys, x: ModelImages) -> State:
         return ode.init(x)
@@ -90,6 +90,12 @@ def slerp(z0: ModelImages, z1: ModelImages, fraction: float) -> ModelImages:
 
     A straight line would leave the sphere near which almost all of a Gaussian's mass lies. fraction: in [0, 1]; 0 gives
     z0, 1 gives z1.
+
+        import jax.numpy as jnp
+        from score_sde.sampling import slerp
+
+        z0, z1 = jnp.ones((1, 8, 8, 3)), jnp.ones((1, 8, 8, 3)).at[:, :4].set(-1)
+        z = slerp(z0, z1, 0.5)  # of the same length as z0 and z1
     """
     axes = tuple(range(1, z0.ndim))
     length0, length1 = (jnp.sqrt(jnp.sum(jnp.square(z), axes)) for z in (z0, z1))

@@ -50,6 +50,16 @@ class State(NamedTuple):
     batch_nfe: Int[Array, ""]  # made for the whole batch, also while some samples wait
 
 
+class Attempt(NamedTuple):
+    """A step that may be rejected: its end with the derivative there, its error, and the evaluations it took."""
+
+    y: PyTree
+    dy: PyTree
+    error: PerSample  # relative to the tolerances: the step is accepted below 1
+    nfe: Counts
+    batch_nfe: Int[Array, ""]
+
+
 class Integrator(NamedTuple):
     init: Callable[[PyTree, PyTree], State]  # (y, args)
     step: Callable[[State, PyTree], State]  # (state, args)
@@ -73,6 +83,14 @@ def dormand_prince(
 
     evaluations: the number of network evaluations in the right-hand side at each of an array of times. Time has the
     precision of y. A sample whose step size underflows, or whose derivative is not finite, ends at t1 with y = NaN.
+
+        import jax
+        import jax.numpy as jnp
+        from score_sde.sampling.runge_kutta import dormand_prince
+
+        ode = dormand_prince(lambda t, y, args: -y, 0.0, 1.0, rtol=1e-5, atol=1e-5)
+        end = jax.lax.while_loop(lambda state: ode.fraction(state) < 1, ode.step, ode.init(jnp.ones((2, 1))))
+        y, nfe = end.y, end.nfe  # exp(-1), and the evaluations of each sample
     """
     direction, span = float(np.sign(t1 - t0)), abs(t1 - t0)
 
@@ -106,39 +124,21 @@ def dormand_prince(
         h = jnp.where(h > min_step, h, min_step)  # also where it is NaN
         last = h >= remaining
         signed_h = direction * jnp.where(last, remaining, h)
+        attempt = _attempt(rhs, evaluations, state, signed_h, args, rtol=rtol, atol=atol)
 
-        # Stages 2..7; the loop keeps one copy of the network in the program.
-        stages = jax.tree.map(lambda d: jnp.zeros((7, *d.shape), d.dtype).at[0].set(d), dy)
-
-        def stage(s, carry):
-            stages, _, made, batch_made = carry
-            row = jnp.asarray(A, t.dtype)[s]
-            t_s = t + signed_h * jnp.asarray(C, t.dtype)[s]
-            y_s = _axpy(signed_h, jax.tree.map(lambda k: _weighted(row, k), stages), y)
-            dy_s, each = rhs(t_s, y_s, args), evaluations(t_s)
-            stages = jax.tree.map(lambda k, d: k.at[s].set(d), stages, dy_s)
-            return stages, y_s, made + each, batch_made + jnp.max(each)
-
-        none = (jnp.zeros_like(nfe), jnp.zeros_like(batch_nfe))
-        stages, y_new, made, batch_made = jax.lax.fori_loop(1, 7, stage, (stages, y, *none))
-        error = jax.tree.map(lambda k: _weighted(jnp.asarray(E, t.dtype), k), stages)
-        error = jax.tree.map(lambda e: expand(signed_h, e) * e, error)
-        scale = jax.tree.map(lambda a, b: atol + rtol * jnp.maximum(jnp.abs(a), jnp.abs(b)), y, y_new)
-        error_norm = _rms(error, scale)
-
-        accepted = active & (error_norm < 1)
-        factor = jnp.clip(SAFETY * error_norm ** (-1 / ORDER), MIN_FACTOR, MAX_FACTOR)
+        accepted = active & (attempt.error < 1)
+        factor = jnp.clip(SAFETY * attempt.error ** (-1 / ORDER), MIN_FACTOR, MAX_FACTOR)
         factor = jnp.where(accepted & rejected, jnp.minimum(factor, 1.0), factor)
-        factor = jnp.where(jnp.isfinite(error_norm), factor, MIN_FACTOR)
+        factor = jnp.where(jnp.isfinite(attempt.error), factor, MIN_FACTOR)
         failed = active & ~accepted & (h <= min_step)
 
         t_new = jnp.where(last, jnp.asarray(t1, t.dtype), t + signed_h)
         t = jnp.where(failed, t1, jnp.where(accepted, t_new, t))
-        y = _where(accepted, y_new, y)
+        y = _where(accepted, attempt.y, y)
         y = jax.tree.map(lambda y: jnp.where(expand(failed, y), jnp.nan, y), y)
-        dy = _where(accepted, jax.tree.map(lambda k: k[-1], stages), dy)
+        dy = _where(accepted, attempt.dy, dy)
         h = jnp.where(active, jnp.abs(signed_h) * factor, h)
-        nfe, batch_nfe = nfe + jnp.where(active, made, 0), batch_nfe + batch_made
+        nfe, batch_nfe = nfe + jnp.where(active, attempt.nfe, 0), batch_nfe + attempt.batch_nfe
         return State(t, y, dy, h, active & ~accepted, nfe, batch_nfe)
 
     def fraction(state: State) -> Float[Array, ""]:
@@ -147,6 +147,38 @@ def dormand_prince(
         return jnp.where(unfinished, jnp.minimum(done, 1 - 1e-6), 1.0)
 
     return Integrator(init, step, fraction)
+
+
+def _attempt(
+    rhs: RightHandSide,
+    evaluations: Callable[[Times], Counts],
+    state: State,
+    signed_h: PerSample,
+    args: PyTree,
+    *,
+    rtol: float,
+    atol: float,
+) -> Attempt:
+    """The step of size `signed_h` from a state, by the tableau, with its estimated error."""
+    t, y = state.t, state.y
+    # Stages 2..7; the loop keeps one copy of the network in the program.
+    stages = jax.tree.map(lambda d: jnp.zeros((7, *d.shape), d.dtype).at[0].set(d), state.dy)
+
+    def stage(s, carry):
+        stages, _, nfe, batch_nfe = carry
+        row = jnp.asarray(A, t.dtype)[s]
+        t_s = t + signed_h * jnp.asarray(C, t.dtype)[s]
+        y_s = _axpy(signed_h, jax.tree.map(lambda k: _weighted(row, k), stages), y)
+        dy_s, each = rhs(t_s, y_s, args), evaluations(t_s)
+        stages = jax.tree.map(lambda k, d: k.at[s].set(d), stages, dy_s)
+        return stages, y_s, nfe + each, batch_nfe + jnp.max(each)
+
+    none = (jnp.zeros_like(state.nfe), jnp.zeros_like(state.batch_nfe))
+    stages, y_new, nfe, batch_nfe = jax.lax.fori_loop(1, 7, stage, (stages, y, *none))
+    error = jax.tree.map(lambda k: _weighted(jnp.asarray(E, t.dtype), k), stages)
+    error = jax.tree.map(lambda e: expand(signed_h, e) * e, error)
+    scale = jax.tree.map(lambda a, b: atol + rtol * jnp.maximum(jnp.abs(a), jnp.abs(b)), y, y_new)
+    return Attempt(y_new, jax.tree.map(lambda k: k[-1], stages), _rms(error, scale), nfe, batch_nfe)
 
 
 def _weighted(weights: Array, stages: Array) -> Array:

@@ -40,8 +40,8 @@ class Runner:
         """
         if is_traced():
             raise UsageError(
-                "This runs programs of its own until it is done, and cannot be a part of another (jit, grad, scan, "
-                "vmap); there solve a sampler of score_sde.sampling with model.score."
+                "This call runs programs of its own until it is done, and cannot be a part of another (jit, grad, "
+                "scan, vmap); there call score_sde.sampling.solve, with a sampler of model.predict."
             )
         n = len(x)
         keys, x, conditions = split(keys, x, conditions)

@@ -63,7 +63,7 @@ def evaluations(model: Model, t: Times | Float[np.ndarray, " b"]) -> Counts:
 
 
 def planned(model: Model, times: np.ndarray) -> int:
-    """Evaluations of a sample if the model is asked at these times, counted at float32 times as in the run."""
+    """Evaluations of a sample if the model predicts at these times, counted at float32 times as in the run."""
     return int(np.sum(evaluations(model, times.astype(np.float32))))
 
 
@@ -75,7 +75,7 @@ class Solver(NamedTuple):
     fraction: Callable[[PyTree], Float[Array, ""]]  # 1.0 when finished
     view: Callable[[PyTree], ModelImages]  # the current images, for trajectories
     result: Callable[[PyTree], Any]
-    nfe: int | None = None  # evaluations a sample, where they are known beforehand
+    nfe: int | None = None  # evaluations per sample, where they are known beforehand
     steps: int | None = None  # calls of `step`, where they are known beforehand
     batch_nfe: Callable[[PyTree], Counts] | None = None  # passes made for the batch; None: those of each sample
 

@@ -64,6 +64,20 @@ def tabulated(
 
     noise_removal: return the posterior mean of the data at eps, for 1 more evaluation. project: see `Project`; with a
     deterministic table it draws the same noise in every step. noise: source of z, (keys, shape) -> z.
+
+        import jax
+        import jax.numpy as jnp
+        from score_sde.process import from_score
+        from score_sde.sampling import FAST_SOLVERS, solve
+        from score_sde.sampling.fast import Options
+        from score_sde.sampling.grids import time_grid
+        from score_sde.sampling.rows import Grid
+        from score_sde.sampling.tabulated import tabulated
+        from score_sde.sde import VP
+
+        grid = Grid(VP(), time_grid(VP(), "log_snr", 4, eps=1e-3))
+        solver = tabulated(from_score(VP(), lambda x, t: -x), FAST_SOLVERS["ddim"](grid, Options()), eps=1e-3)
+        x, nfe = solve(solver, jax.random.key(0), jnp.ones((2, 4, 4, 1)))
     """
     n, m = len(table.t), table.base.shape[1] - 1
     t = np.append(table.t, eps)
