@@ -221,27 +221,24 @@ def draw_samples(
 
 
 def _protocol(model: Pretrained, n: int) -> dict[str, Any]:
-    """Cache key of the samples without the model."""
-    experiment, data_options = model.experiment, model.config.data
+    """Protocol of the samples: what their distances depend on besides model, features and statistics."""
+    experiment, sampling = model.experiment, model.config.sampling
     method, options = experiment.sampler_options()
     if method == "pc":
         options["num_scales"] = experiment.sampling_sde.num_scales
     nfe = planned_nfe(model, configured_cond(model, np.arange(1)))
-    conditional = {
-        key: value for key, value in identities.of_samples(model, n).items() if key in ("guidance", "networks")
-    }
-    if model.config.sampling.condition:
-        conditional["condition"] = model.config.sampling.condition
-    if model.config.sampling.precision != "tf32":
-        conditional["precision"] = model.config.sampling.precision
-    return conditional | {
+    used = identities.of_samples(model, n)
+    unusual = {key: used[key] for key in ("guidance", "networks") if key in used}
+    unusual |= {"condition": sampling.condition} if sampling.condition else {}
+    unusual |= {"precision": sampling.precision} if sampling.precision != "tf32" else {}
+    return unusual | {
         "num_samples": n,
         "sampler": method,
-        "sampler_options": options | {"temperature": model.config.sampling.temperature},
+        "sampler_options": options | {"temperature": sampling.temperature},
         "nfe": "adaptive" if nfe is None else nfe,
         "ema": model.ema,
-        "image": [data_options.image_size, data_options.image_size, data_options.num_channels],
-        "uniform_dequantization": data_options.uniform_dequantization,
+        "image": list(experiment.image_shape),
+        "uniform_dequantization": model.config.data.uniform_dequantization,
     }
 
 

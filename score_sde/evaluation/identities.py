@@ -15,7 +15,7 @@ from score_sde import data
 from score_sde.conditioning.grammar import Observe, chosen_class, identity_of, parts
 from score_sde.config import ARGUMENTS
 from score_sde.inference.pretrained import Pretrained
-from score_sde.inference.sampling_plan import helper_digests
+from score_sde.inference.sampling_plan import helpers_of
 from score_sde.inference.snapshots import Snapshot
 from score_sde.io import workdir
 from score_sde.io.digest import digest
@@ -50,7 +50,8 @@ def of_samples(
     if config.sampling.condition or config.guidance.weak:
         places = ("classifier", "weak", "weak_step")  # paths of networks, whose digests identify them
         options = {key: value for key, value in config.guidance.items() if key not in places}
-        used |= {"guidance": workdir.flatten(options), "networks": helper_digests(model)}
+        digests = {name: helper.digest for name, helper in helpers_of(model, config).items()}
+        used |= {"guidance": workdir.flatten(options), "networks": digests}
     return used | ({} if source is None else {"images": source.digest()})
 
 

@@ -94,11 +94,6 @@ def _plain(value: Any) -> Any:
 # The samples that a config describes.
 
 
-def num_classes(model: Snapshot) -> int:
-    """Number of classes that samples can have; 0 if none can be chosen."""
-    return plan(model).conditional.num_classes
-
-
 def configured_cond(model: Snapshot, indices: np.ndarray) -> Cond | None:
     """The condition of the samples at these indices, by config.sampling.condition."""
     condition = model.config.sampling.condition
@@ -107,7 +102,9 @@ def configured_cond(model: Snapshot, indices: np.ndarray) -> Cond | None:
     chosen = chosen_class(condition)
     if chosen is None:
         return None
-    return {"labels": indices % max(num_classes(model), 1) if chosen == ALL else np.full(len(indices), chosen)}
+    if chosen == ALL:
+        return {"labels": indices % max(plan(model).conditional.num_classes, 1)}
+    return {"labels": np.full(len(indices), chosen)}
 
 
 def check_condition(model: Snapshot, cond: Cond | None, operator: Operator | None) -> None:
@@ -123,11 +120,6 @@ def planned_nfe(model: Snapshot, cond: Cond | None) -> int | None:
     """Evaluations of a sample by the config's sampler under a condition; None for adaptive samplers."""
     _, conditional, _, params = plan(model)
     return conditional.sampler(params, Given(cond)).nfe
-
-
-def helper_digests(model: Snapshot) -> dict[str, str]:
-    """Digests of the networks that config.guidance names."""
-    return {name: helper.digest for name, helper in helpers_of(model, model.config).items()}
 
 
 def sampling_bytes(model: Snapshot, n: int, cond: Cond | None = None, observed: Observed | None = None) -> int:

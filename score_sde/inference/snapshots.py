@@ -96,19 +96,9 @@ class Snapshot:
         experiment = cls._experiment_class(config)
         _, name = _average(experiment, average)
         params, saved_digest = _weights(experiment, directory, step, name)
-        return cls(
-            objective=experiment.objective,
-            network=experiment.network,
-            params=params,
-            image_shape=experiment.image_shape,
-            image_range=experiment.scaling,
-            config=experiment.config,
-            step=step,
-            digest=saved_digest,
-            directory=directory,
-            ema=name,
-            experiment=experiment,
-        )
+        parts = {name: getattr(experiment, name) for name in ("objective", "network", "image_shape", "config")}
+        parts |= dict(image_range=experiment.scaling, experiment=experiment)
+        return cls(**parts, params=params, step=step, digest=saved_digest, directory=directory, ema=name)
 
     def at(self, step: int | None = None, *, ema: bool | str | None = None) -> "Snapshot":
         """The same network with the weights of another checkpoint or average of its run; nothing compiles again.

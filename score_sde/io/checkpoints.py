@@ -5,6 +5,7 @@ Orbax loads damaged bytes without an error, so each checkpoint carries the diges
 
 import contextlib
 import logging
+import operator
 import shutil
 import tempfile
 from collections.abc import Iterator
@@ -57,7 +58,14 @@ class Checkpoints:
         kept += [policies.EveryNSteps(every)] if every else []
         kept += [policies.CustomSteps(list(kept_steps))] if kept_steps else []
         if best:
-            kept += [policies.BestN(get_metric_fn=_loss, n=best, reverse=True, keep_checkpoints_without_metrics=False)]
+            kept += [
+                policies.BestN(
+                    get_metric_fn=operator.itemgetter("loss"),
+                    n=best,
+                    reverse=True,
+                    keep_checkpoints_without_metrics=False,
+                )
+            ]
         return ocp.training.Checkpointer(
             self._named,
             preservation_policy=policies.AnyPreservationPolicy(kept),
@@ -222,10 +230,6 @@ def steps(directory: Path) -> list[int]:
 def on_host(tree: PyTree) -> PyTree:
     """A target for `load` that returns NumPy arrays, from whatever devices the checkpoint was written."""
     return jax.tree.map(lambda leaf: np.zeros(leaf.shape, leaf.dtype), tree)
-
-
-def _loss(metrics: dict) -> float:
-    return metrics["loss"]
 
 
 def _reason(error: Exception | None) -> str:

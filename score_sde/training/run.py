@@ -18,12 +18,11 @@ from score_sde.config import Config
 from score_sde.errors import UsageError, tell, warn
 from score_sde.io import atomic_files, workdir
 from score_sde.io.checkpoints import Retention
-from score_sde.io.metrics_log import Writer
 from score_sde.randomness import Stream, sample_keys, stream
 from score_sde.runtime import sharding
 from score_sde.runtime.backend import program
 from score_sde.runtime.memory import tree_bytes
-from score_sde.runtime.preemption import Notice, Stopped
+from score_sde.runtime.preemption import Stopped
 from score_sde.runtime.progress import bar, reporter
 from score_sde.sampling.runner import Runner
 from score_sde.training import averages, own_code
@@ -190,7 +189,7 @@ def _fit(
         params = averaged(state)
         frozen = experiment.frozen(params)
         runner = sample if frozen is experiment else _sampling(frozen)
-        _sample_sheet(experiment, runner, eval_set, params, step, directory, run.writer, run.notice)
+        _sample_sheet(experiment, runner, eval_set, params, step, directory, run)
 
     fit(
         Training(
@@ -307,8 +306,7 @@ def _sample_sheet(
     params: PyTree,
     step: int,
     directory: Path,
-    writer: Writer,
-    notice: Notice,
+    run: Running,
 ) -> None:
     """Draws one batch of samples with these parameters, and writes it to samples/snapshots/ as .npz and .png."""
     key = stream(stream(jax.random.key(experiment.config.seed), Stream.SAMPLE), step)
@@ -317,8 +315,8 @@ def _sample_sheet(
         report = reporter(progress, len(keys))
 
         def tell(fraction: float) -> None:
-            if not sharding.all_agree(not notice.number):
-                raise Stopped(notice.number or signal.SIGTERM)
+            if not sharding.all_agree(not run.notice.number):
+                raise Stopped(run.notice.number or signal.SIGTERM)
             report(fraction)
 
         conditions = (_sheet_cond(experiment, source, len(keys)),)
@@ -330,7 +328,7 @@ def _sample_sheet(
         atomic_files.replace(path, lambda file: images.write_png(file, sheet))
     except UsageError as error:
         warn(f"{error} Training goes on.")
-    writer.image(step, "samples", sheet)
+    run.writer.image(step, "samples", sheet)
 
 
 def _keep_batch(directory: Path, step: int, indices: np.ndarray) -> str:
