@@ -15,7 +15,7 @@ from score_sde.data.sources import Batch, Source
 from score_sde.runtime import sharding
 
 NO_ENTRIES: Entries = {}
-AHEAD = 4  # batches on the devices before they are asked for
+AHEAD = 4  # batches that are on the devices before they are needed
 
 
 @functools.lru_cache(maxsize=4)

@@ -29,6 +29,7 @@ class Dataset(NamedTuple):
 
     @property
     def ours(self) -> bool:
+        """Whether this package has its builder."""
         return ":" in self.builder
 
 

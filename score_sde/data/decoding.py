@@ -24,7 +24,7 @@ SUFFIXES = {
 FORMATS = tuple(name for name in SUFFIXES if name != "AVIF" or features.check("avif"))
 MAX_PIXELS = 2**26  # in one image: 8192x8192, 192 MiB in colour
 KINDS = {1: "greyscale", 2: "greyscale with transparency", 3: "RGB", 4: "RGB with transparency"}
-MODES = {"1": 1, "L": 1, "LA": 2, "RGB": 3, "RGBA": 4}  # of Pillow: channels of 8 bits
+MODES = {"1": 1, "L": 1, "LA": 2, "RGB": 3, "RGBA": 4}  # Pillow's modes: their channels of 8 bits
 DEEP = {"I;16": 1, "I;16L": 1, "I;16B": 1, "I": 1}  # channels of 16 bits
 ORIENTATION = 0x0112  # EXIF's tag
 ADVICE = "prepare the data set again without it, or leave it out with config.data.corrupt=skip"

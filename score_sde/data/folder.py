@@ -26,9 +26,9 @@ SPLITS = {
     **dict.fromkeys(("test", "testing"), TEST),
     **dict.fromkeys(("val", "valid", "validation", "eval", "evaluation", "dev"), VALIDATION),
 }
-LABELS = ("auto", "folders", "none")  # of `loading.Options`
+LABELS = ("auto", "folders", "none")  # values of `loading.Options.labels`
 PIECE = 2**14  # bytes that a file's checksum covers at each of three places
-THREADS = 16  # for reading, which waits for the disk
+THREADS = 16  # that read files, which mostly wait for the disk
 ADVICE = "remove or replace it, or leave such images out with config.data.corrupt=skip"
 
 

@@ -17,7 +17,7 @@ from score_sde.data.split_report import counted
 from score_sde.errors import UsageError, shown
 
 MOST_WORKERS = 32
-NAMED = 5  # classes
+NAMED = 5  # classes that the summary names
 CORRUPT = ("refuse", "skip")
 
 
@@ -25,10 +25,10 @@ CORRUPT = ("refuse", "skip")
 class Options:
     """Location of a data set and how it is read; names and defaults are those of `config.data`.
 
-    path: of `folder` and `array`. data_dir, archives: see `records.find`. in_memory_gib: a split of at most this many
+    path: for `folder` and `array`. data_dir, archives: see `records.find`. in_memory_gib: a split of at most this many
     GiB of pixels is read into memory, a larger one is decoded when asked for. held_out: fraction of the images for
     evaluation, where there is no split for it; 0: all images are in both splits. corrupt: "refuse" or "skip" images
-    that cannot be read. convert: whether images of other colours are converted. labels: of `folder`: "none"; "folders"
+    that cannot be read. convert: whether images of other colours are converted. labels: for `folder`: "none"; "folders"
     (the topmost are classes, whatever else is there); or "auto", which reads files of labels and otherwise CLASS/FILE,
     and refuses ambiguous folders. num_workers: threads that decode; 0: one for each core.
     """
@@ -116,7 +116,7 @@ def _opened(name: str, options: dict[str, Any], **of_all: Any) -> Source:
 
 
 def summary(name: str, train: Source, evaluation: Source) -> str:
-    """One line on how the files were read and what was left out.
+    """One line on how a user's own files were read and which were left out.
 
     "" for data sets with fixed splits, such as CIFAR-10.
     """

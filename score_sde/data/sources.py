@@ -22,7 +22,7 @@ from score_sde.runtime.sharding import is_first
 
 CHUNK = 1024  # images that are read at once, but at most CHUNK_BYTES
 CHUNK_BYTES = 2**26
-NAMED = 3  # unreadable images in messages
+NAMED = 3  # unreadable images that messages name
 
 
 class Batch(NamedTuple):

@@ -34,8 +34,8 @@ from score_sde.training import averages
 from score_sde.training.run import load_data
 from score_sde.training.source_checks import check_source
 
-NOISE_LEVELS = 10  # at which a classifier's accuracy is evaluated
-Parts = dict[str, Callable[[Snapshot, Path], dict[str, Any]]]  # of a report, for a checkpoint and its folder
+NOISE_LEVELS = 10  # number of those at which a classifier's accuracy is evaluated
+Parts = dict[str, Callable[[Snapshot, Path], dict[str, Any]]]  # parts of a report: (model, its folder) -> figures
 ELSEWHERE = "name a folder to write to by --out=DIR"
 
 
@@ -80,7 +80,7 @@ def evaluate(config: Config, directory: str | Path, folder: str = "eval", out: s
 
 
 def _parts(model: Pretrained) -> Parts:
-    """Parts of a report that config.eval asks for. Missing inputs raise `UsageError` here, before evaluation starts."""
+    """The parts of a report that config.eval enables. Missing inputs raise `UsageError` here, before evaluation starts."""
     config, options = model.config, model.config.eval
     likelihoods = options.enable_bpd or options.enable_bound
     train = likelihoods and options.bpd_dataset == "train"

@@ -16,7 +16,7 @@ LABELS = {
     "bits_per_dim": "bits/dim",
     "bits_per_dim_bound": "bound on bits/dim",
 }
-SIDE = 768  # of a grid in the page, in pixels
+SIDE = 768  # pixels of a grid in the page
 
 
 def write(folder: Path, report: Mapping[str, Any]) -> Path:

@@ -23,7 +23,7 @@ from score_sde.training.nan_guard import DivergenceError
 from score_sde.training.run import load_data
 from score_sde.training.state import TrainState, apply_gradients
 
-AVERAGE = (Ramp(0.99),)  # of hundreds to thousands of updates
+AVERAGE = (Ramp(0.99),)  # short, since a training has hundreds to thousands of updates
 IDENTITY = ("nf", "num_res_blocks", "batch_size", "lr", "num_times")  # may not change when a training goes on
 
 
