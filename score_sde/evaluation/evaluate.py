@@ -80,7 +80,7 @@ def evaluate(config: Config, directory: str | Path, folder: str = "eval", out: s
 
 
 def _parts(model: Pretrained) -> Parts:
-    """The parts of a report that config.eval enables. Missing inputs raise `UsageError` here, before evaluation starts."""
+    """Parts of a report that config.eval enables. Missing inputs raise `UsageError` here, before evaluation starts."""
     config, options = model.config, model.config.eval
     likelihoods = options.enable_bpd or options.enable_bound
     train = likelihoods and options.bpd_dataset == "train"
