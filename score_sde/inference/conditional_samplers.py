@@ -54,13 +54,13 @@ class Conditional:
         for name, other in (("classifier", classifier), ("weak", weak)):
             if other is not None and (other.image_shape, other.scaling) != (experiment.image_shape, experiment.scaling):
                 raise UsageError(
-                    f"guidance.{name} is of images of shape {other.image_shape} in another range or size than this "
-                    f"model's {experiment.image_shape}; train one on the same data under the same SDE."
+                    f"guidance.{name} names a network for images of another shape or range, {other.image_shape}, than "
+                    f"this model's, {experiment.image_shape}; train one on the same data under the same SDE."
                 )
             if other is not None and experiment.sde.learned:
                 raise UsageError(
-                    f"guidance.{name} is of a network with another schedule than the learned one of this model; guide "
-                    "it by guidance.scale alone, or train both under a process without parameters, like vp."
+                    f"guidance.{name} names a network with another schedule than this model has learned; guide this "
+                    "model by guidance.scale alone, or train both under a process without parameters, like vp."
                 )
         if weak is not None and weak.sde != experiment.sde:
             raise UsageError(f"guidance.weak was trained under {weak.sde}, and this model under {experiment.sde}.")
@@ -113,7 +113,7 @@ class Conditional:
             )
         if inverse == "particles" and (method != "pc" or self.experiment.config.sampling.corrector.lower() != "none"):
             raise UsageError(
-                "guidance.inverse=particles moves them by a predictor alone; set sampling.method=pc and "
+                "guidance.inverse=particles moves its particles by a predictor alone; set sampling.method=pc and "
                 "sampling.corrector=none."
             )
 

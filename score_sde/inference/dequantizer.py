@@ -32,7 +32,7 @@ def dequantizer_params(model: Snapshot) -> PyTree:
     steps = checkpoints.steps(folder) if folder else []
     if not (steps and workdir.read(folder.parent, "config.json")):
         raise UsageError(
-            f"eval.dequantization=variational: no dequantizer in {model.directory}; first --mode=train_dequantizer."
+            f"eval.dequantization=variational: no dequantizer in {model.directory}; run --mode=train_dequantizer."
         )
 
     def read() -> PyTree:

@@ -101,7 +101,7 @@ def _check_score(folder: Path, stored: dict, available: list[int], *, finished: 
     if fitted not in available or (finished and fitted != last):
         raise UsageError(
             f"The dequantizer in {folder} is fitted to the score of step {fitted}, and the last checkpoint is of step "
-            f"{last}; remove that folder to fit one to it."
+            f"{last}; remove that folder to fit one to that checkpoint."
         )
 
 

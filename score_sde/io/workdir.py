@@ -161,8 +161,8 @@ def check_same_data(
             continue
         if not differ:
             raise UsageError(
-                f"Nothing tells whether data.path={path!r} holds the {split} data of {workdir}, which were read "
-                f"otherwise from {old_path!r}; put them there; or go on with these, by --allow_change={DATA}."
+                f"Nothing tells whether data.path={path!r} holds the {split} data of {workdir}, whose digest "
+                f"is of another kind, from {old_path!r}; put them there; or go on with these, by --allow_change={DATA}."
             )
         raise UsageError(
             f"The {split} data have changed since {workdir} was last trained on them: {before['images']:,} images "

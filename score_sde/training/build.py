@@ -272,8 +272,8 @@ class Experiment(Trainable):
         common = dict(eps=sampling.eps, noise_removal=sampling.noise_removal)
         if sampling.batch_size == 0 and method == "pc" and sampling.corrector.lower() == "langevin":
             raise UsageError(
-                "The paper's Langevin corrector couples the samples of a batch, so how many there is room for would "
-                "change them; set sampling.batch_size, or sampling.corrector=langevin_per_sample."
+                "The paper's Langevin corrector couples the samples of a batch, so they would depend on how many fit "
+                "in memory; set sampling.batch_size, or sampling.corrector=langevin_per_sample."
             )
         if method in ("ode", "adaptive") and sampling.precision == "bfloat16":
             raise UsageError(
@@ -310,7 +310,7 @@ class Experiment(Trainable):
         """The upper bound on bits/dim of the density in model range."""
         if self.dequantization_name == "truncated_normal":
             raise UsageError(
-                "The bound is one of a density at time 0, and truncated-normal dequantization gives points at a later "
+                "The bound is on a density at time 0, and truncated-normal dequantization gives points at a later "
                 "one; set eval.dequantization to uniform or variational, or eval.enable_bound=False."
             )
         return likelihood_bound(self.process_of(params), self.model(params), num_times=self.config.eval.bound_num_times)
@@ -324,7 +324,7 @@ class Experiment(Trainable):
         if self.dequantization_name == "truncated_normal":
             if self.sde.learned and not self.is_frozen:
                 raise UsageError(
-                    "Truncated-normal dequantization takes the numbers of a learned schedule; make it of "
+                    "Truncated-normal dequantization needs a learned schedule as numbers; call it on "
                     "`experiment.frozen(params)`."
                 )
             seen = self.config.data.uniform_dequantization

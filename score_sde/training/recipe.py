@@ -24,8 +24,8 @@ def objective_of(config: Config) -> Objective:
     parameterization, weight = named(config, "parameterization"), _weight(config)
     if process.learned and (type(times), type(weight)) != (TIMES["uniform"], WEIGHTS["likelihood"]):
         raise UsageError(
-            f"process.name={config.process.name} learns the schedule under which the loss varies the least, whose mean "
-            "must not depend on it; set weight.name=likelihood and times.name=uniform."
+            f"process.name={config.process.name} learns the schedule that makes the loss vary the least, and needs "
+            "a loss whose mean does not depend on it; set weight.name=likelihood and times.name=uniform."
         )
     if parameterization is None:
         scaled = config.model.get("scale_by_sigma", False)
@@ -85,7 +85,7 @@ def _of_paper(process: Process, times: TimeLaw, *, scale_by_sigma: bool) -> Para
         return row("level_index" if discrete else "sigma")
     if not isinstance(process, LinearBeta):
         raise UsageError(
-            f"The paper trains no network under {type(process).__name__}; say what it learns by parameterization.name: "
+            f"The paper trains no network under {type(process).__name__}; set parameterization.name, what it learns: "
             f"{', '.join(PARAMETERIZATIONS)}."
         )
     if scale_by_sigma:
