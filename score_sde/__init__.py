@@ -1,11 +1,11 @@
 """Score-based generative modelling through stochastic differential equations, in JAX."""
 
-from score_sde.runtime import moved
+from score_sde.runtime import clone, moved
 from score_sde.runtime.backend import configure
 
-__version__ = "0.4.0"
+__version__ = "0.5.0"
 
-configure()
+clone.register()
 moved.register()
 
 
@@ -13,8 +13,8 @@ def train(config, workdir, overrides=None, allowed=()):
     """Trains in `workdir` as `--mode=train` does, from its last checkpoint if it has one, and returns the model.
 
     Args:
-        config: a config, such as `configs.vp.digits_ddpmpp_continuous.get_config()`, changed as you like; None to go
-            on with the workdir's own.
+        config: a config, such as `score_sde.configs.vp.digits_ddpmpp_continuous.get_config()`, changed as you like;
+            None to go on with the workdir's own.
         workdir: the folder of the run.
         overrides: values of it that are set and kept with the run as those of a command line are,
             {"training.n_iters": 2000}.
@@ -25,11 +25,12 @@ def train(config, workdir, overrides=None, allowed=()):
     SIGTERM, with a last checkpoint: the same call goes on from there.
 
         import score_sde
-        from configs.vp.digits_ddpmpp_continuous import get_config
+        from score_sde.configs.vp.digits_ddpmpp_continuous import get_config
 
         model = score_sde.train(get_config(), "runs/digits", {"training.n_iters": 1000})
         model = score_sde.train(None, "runs/digits", {"training.n_iters": 2000})  # goes on
     """
+    configure()
     from pathlib import Path
 
     from score_sde.cli.command_line import name_or_set, names_first
@@ -57,6 +58,7 @@ def load(workdir, step=None, *, ema=True):
         model = score_sde.load("runs/digits")
         images = model.sample(jax.random.key(0), 4, "dpmpp_2m", num_steps=5)  # in [0, 1]
     """
+    configure()
     from score_sde.inference.pretrained import load
 
     return load(workdir, step, ema=ema)
@@ -67,6 +69,7 @@ def load_classifier(workdir, step=None):
 
     step: of the checkpoint; default the last. Raises `UsageError` where there is none.
     """
+    configure()
     from score_sde.inference.snapshots import load_classifier
 
     return load_classifier(workdir, step)

@@ -1,4 +1,4 @@
-"""The package's command line, `python -m score_sde`."""
+"""The package's command line, `python -m score_sde`, which is installed as `score_sde` too."""
 
 import sys
 

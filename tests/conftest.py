@@ -11,7 +11,7 @@ from typecheck import install
 
 install("score_sde")
 os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0"  # tests, and a run and its resumption, compile the same
-importlib.import_module("score_sde.runtime.sharding")  # which sets what JAX reads before anything computes
+importlib.import_module("score_sde.runtime.backend").prepare_cpu()  # before anything computes
 
 # LLVM's optimisations take longer than what they save on networks this small; so do programs in parts. Subprocesses
 # inherit this.
@@ -48,6 +48,10 @@ IN_TEST_LONG = (
     "test_sweep.py::test_the_real_program_trains_once_for_two_samplers",
     "test_import_checkpoint.py::test_every_family_in_the_pytorch_layout_gives_the_papers_score[ncsnpp",
     "test_import_checkpoint.py::test_every_family_in_the_pytorch_layout_gives_the_papers_score[ddpmpp_subvp",
+    "test_wheel.py::test_nothing_of_it_is_importable",
+    "test_wheel.py::test_every_config_is_described",
+    "test_wheel.py::test_it_trains",
+    "test_wheel.py::test_its_experiments",
 )
 
 
@@ -74,7 +78,7 @@ def tiny_config(data_dir):
     """name -> the digits config of that name with a network and a run of seconds."""
 
     def build(name: str = "vp/digits_ddpmpp_continuous"):
-        config = importlib.import_module("configs." + name.replace("/", ".")).get_config()
+        config = importlib.import_module("score_sde.configs." + name.replace("/", ".")).get_config()
         config.data.data_dir = data_dir
         if config.model.name == "wideresnet":
             config.model.channel_multiplier = 1

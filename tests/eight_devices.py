@@ -7,9 +7,9 @@ import jax.numpy as jnp
 import numpy as np
 import one_block
 import optax
+from score_sde.experiments.benchmark.scaling import collectives
+from score_sde.experiments.invariance.worker import PIXELS, experiment
 
-from experiments.benchmark.scaling import collectives
-from experiments.invariance.worker import PIXELS, experiment
 from score_sde import images
 from score_sde.array_types import PyTree
 from score_sde.errors import UsageError

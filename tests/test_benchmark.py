@@ -8,12 +8,12 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from one_block import OneBlock
+from score_sde.configs.ve import cifar10_ncsnpp_continuous
+from score_sde.configs.vp import cifar10_ddpmpp_continuous
+from score_sde.experiments.benchmark import memory, run, scaling
+from score_sde.experiments.benchmark.cases import Case, cases
+from score_sde.experiments.benchmark.flops import flops
 
-from configs.ve import cifar10_ncsnpp_continuous
-from configs.vp import cifar10_ddpmpp_continuous
-from experiments.benchmark import memory, run, scaling
-from experiments.benchmark.cases import Case, cases
-from experiments.benchmark.flops import flops
 from score_sde.errors import UsageError
 from score_sde.models import MODELS
 from score_sde.runtime.memory import largest_batch

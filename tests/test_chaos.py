@@ -8,11 +8,10 @@ import numpy as np
 import pytest
 from one_block import PROGRAM
 from PIL import Image
-
-from experiments.chaos import life
-from experiments.chaos.compare import contents, differences
-from experiments.chaos.life import Aim, Kill, Run
-from experiments.chaos.run import Life, run, summary, text_table
+from score_sde.experiments.chaos import life
+from score_sde.experiments.chaos.compare import contents, differences
+from score_sde.experiments.chaos.life import Aim, Kill, Run
+from score_sde.experiments.chaos.run import Life, run, summary, text_table
 
 LINES = [{"step": 1, "training_loss": 1.5}, {"step": 2, "training_loss": 1.25}, {"step": 2, "eval_loss": 1.0}]
 

@@ -9,13 +9,14 @@ import shutil
 import numpy as np
 import pytest
 from PIL import Image
+from score_sde.experiments.compare import curves, figures
+from score_sde.experiments.compare.__main__ import program
+from score_sde.experiments.compare.report import EACH, write
+from score_sde.experiments.compare.run import compare
+from score_sde.experiments.compare.runs import names, read
+from score_sde.experiments.compare.samples import Drawn
 
-from experiments.compare import curves, figures
-from experiments.compare.__main__ import main
-from experiments.compare.report import EACH, write
-from experiments.compare.run import compare
-from experiments.compare.runs import names, read
-from experiments.compare.samples import Drawn
+from score_sde.runtime.preemption import exit_status
 from score_sde.training.run import train
 
 CONFIG = {
@@ -234,7 +235,7 @@ def test_a_mistake_is_one_sentence_and_nothing_is_written(arguments, words, run,
     (run("broken") / "config.json").write_text("{")
     monkeypatch.chdir(tmp_path)
     before = sorted(tmp_path.rglob("*"))
-    assert main(["compare", *arguments]) == 2
+    assert exit_status(program, ["compare", *arguments]) == 2
     output = capsys.readouterr()
     assert words in output.err and output.err.count("\n") == 1 and output.out == ""
     assert sorted(tmp_path.rglob("*")) == before
@@ -243,7 +244,7 @@ def test_a_mistake_is_one_sentence_and_nothing_is_written(arguments, words, run,
 def test_a_page_that_cannot_be_written_is_said_with_its_flag(run, tmp_path, capsys):
     (tmp_path / "file").write_text("")
     arguments = [str(run("a")), str(run("b")), f"--out={tmp_path / 'file' / 'page.html'}"]
-    assert main(["compare", *arguments]) == 2
+    assert exit_status(program, ["compare", *arguments]) == 2
     assert "choose another --out" in capsys.readouterr().err
 
 
@@ -286,7 +287,9 @@ def test_samples_are_of_the_same_noise_and_a_run_without_is_a_note(tiny_config, 
     folders.append(run("untrained"))
 
     capsys.readouterr()
-    assert main(["compare", *map(str, folders), f"--out={tmp_path / 'page.html'}", "--num_samples=3"]) == 0
+    assert (
+        exit_status(program, ["compare", *map(str, folders), f"--out={tmp_path / 'page.html'}", "--num_samples=3"]) == 0
+    )
     said, page = capsys.readouterr().err, (tmp_path / "page.html").read_text()
     for text in (said, page):
         assert "No samples of damaged: Cannot read the checkpoint of step 2" in text

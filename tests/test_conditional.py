@@ -304,7 +304,7 @@ def test_mistakes_are_one_sentence_and_nothing_is_written(model, fast, arguments
 
 
 def _digits():
-    from configs.vp.digits_ddpmpp_continuous import get_config
+    from score_sde.configs.vp.digits_ddpmpp_continuous import get_config
 
     return get_config()
 

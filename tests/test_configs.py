@@ -79,7 +79,7 @@ COUNTS: dict[str, int | tuple[int, int]] = {
 
 
 def config_of(name: str):
-    return importlib.import_module("configs." + name.replace("/", ".")).get_config()
+    return importlib.import_module("score_sde.configs." + name.replace("/", ".")).get_config()
 
 
 def test_every_config_file_is_tested():

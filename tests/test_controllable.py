@@ -109,6 +109,12 @@ def test_without_weight_the_sampler_is_the_unconditional_one_bit_for_bit(method)
     np.testing.assert_array_equal(sampled(extrapolation(of_class, plain, scale=1.0)), sampled(of_class))
 
 
+def test_the_old_keyword_of_a_classifiers_labels_is_answered_with_the_new_one():
+    sde = VP()
+    with pytest.raises(UsageError, match="The keyword classes is now labels"):
+        classifier_guidance(sde, MIXTURE.model(sde), exact_logits(sde), classes=jnp.zeros(4, jnp.int32))
+
+
 def test_extrapolation_of_gaussians_is_a_gaussian():
     """w s_class - (w - 1) s_0, of N(m, v) and N(0, v), is the score of N(w m, v)."""
     sde = SDES[0]

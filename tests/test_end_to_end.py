@@ -350,7 +350,7 @@ def test_the_other_sections_come_from_the_workdir(trained, data_dir, capsys):
 
 
 def differences(config) -> dict:
-    from configs.vp.digits_ddpmpp_continuous import get_config
+    from score_sde.configs.vp.digits_ddpmpp_continuous import get_config
 
     base, own = wd.flatten(get_config().to_dict()), wd.flatten(config.to_dict())
     return {key: value for key, value in own.items() if base[key] != value}

@@ -16,7 +16,7 @@ import pytest
 
 import score_sde
 from score_sde.cli.command_line import parse
-from score_sde.cli.main import main, program_flags
+from score_sde.cli.main import main
 from score_sde.config import PIECES, protocols
 from score_sde.config.import_paths import choose, missing
 from score_sde.errors import UsageError
@@ -76,7 +76,7 @@ def program(directory, *arguments):
 
 
 def resolved(values):
-    return parse(["score_sde", CONFIG, *flags(values)], program_flags, "").config
+    return parse(["score_sde", CONFIG, *flags(values)]).config
 
 
 @pytest.mark.parametrize("values", [OBJECTIVE, REST], ids=["process, network and objective", "the rest"])

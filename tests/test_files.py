@@ -19,7 +19,7 @@ from test_conditional import saved
 import score_sde.evaluation.evaluate as evaluation
 from score_sde import data
 from score_sde.cli.command_line import overrides, parse
-from score_sde.cli.main import main, program_flags
+from score_sde.cli.main import main
 from score_sde.conditioning.grammar import observation_of
 from score_sde.data.datasets import directory_of
 from score_sde.errors import UsageError
@@ -274,7 +274,7 @@ def test_samples_are_drawn_of_a_run_that_went_on_with_other_values(run, few, mon
     config, asked = few(), []
     config.optim.lr = 0.5
     workdir.write(run, "config.json", config.to_dict())
-    base = parse(["score_sde", CONFIG], program_flags, "").config
+    base = parse(["score_sde", CONFIG]).config
     own, defaults = (workdir.flatten(each.to_dict()) for each in (config, base))
     given = {key: value for key, value in own.items() if value != defaults[key]}
     workdir.write(run, "launch.json", {"overrides": given})
@@ -310,7 +310,7 @@ def test_a_folder_that_cannot_be_written_to_is_answered_by_the_flag(run, few, mo
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
-        (["--mode=train", "--out=elsewhere"], "--out is a folder for --mode=eval and sample"),
+        (["--mode=train", "--out=elsewhere"], "--out is for --mode=eval, sample"),
         (["--mode=sample", "--allow_change=optim.lr"], "--allow_change is for --mode=train"),
         (["--mode=train", "--allow_change=optim.rl"], "did you mean 'optim.lr'"),
     ],
@@ -358,11 +358,11 @@ def test_a_config_may_have_a_colon_in_its_path(name, tmp_path):
     body = "from ml_collections import ConfigDict\ndef get_config(a='none'):\n    return ConfigDict({'a': a, 'b': 1})\n"
     path.write_text(body)
     for argument, a in (("", "none"), (":some", "some"), (":x:y", "x:y")):
-        values = parse(["score_sde", f"--config={path}{argument}", "--config.b=2"], program_flags, "")
+        values = parse(["score_sde", f"--config={path}{argument}", "--config.b=2"])
         assert values.config.to_dict() == {"a": a, "b": 2}
         assert overrides(values) == {"b": 2}
     with pytest.raises(UsageError, match="No config file"):
-        parse(["score_sde", f"--config={tmp_path}/no:{name}"], program_flags, "")
+        parse(["score_sde", f"--config={tmp_path}/no:{name}"])
 
 
 def test_what_a_locale_has_no_letters_for_is_printed_all_the_same(tmp_path, monkeypatch):

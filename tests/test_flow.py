@@ -6,10 +6,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from score_sde.experiments.truth_table.paths import STARTS, expected, from_faint, from_one, run
+from score_sde.experiments.truth_table.problems import DATA
+from score_sde.experiments.truth_table.rows import ORDERS
 
-from experiments.truth_table.paths import STARTS, expected, from_faint, from_one, run
-from experiments.truth_table.problems import DATA
-from experiments.truth_table.rows import ORDERS
 from score_sde.errors import UsageError
 from score_sde.likelihood import ode as likelihood
 from score_sde.likelihood.bound import likelihood_bound

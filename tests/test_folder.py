@@ -12,7 +12,6 @@ from PIL import Image
 from score_sde import data
 from score_sde.cli.main import main
 from score_sde.data import folder, held_out
-from score_sde.data.__main__ import main as describe_data
 from score_sde.data.decoding import decode, resize, square
 from score_sde.errors import UsageError
 from score_sde.io import workdir
@@ -334,7 +333,7 @@ def test_the_program_says_what_a_config_trains_on(tmp_path, capsys):
     config = f"--config={ROOT / 'configs/vp/cifar10_ddpmpp_continuous.py'}"
     values = {"dataset": "folder", "path": tmp_path / "images", "held_out": 0, "in_memory_gib": 0, "image_size": 16}
     overrides = [f"--config.data.{key}={value}" for key, value in values.items()]
-    assert describe_data(["score_sde.data", config, *overrides, f"--out={tmp_path / 'sheet.png'}"]) == 0
+    assert main(["score_sde", "--mode=data", config, *overrides, f"--out={tmp_path / 'sheet.png'}"]) == 0
     output = capsys.readouterr().out
     assert output.count("7 images, 16x16x3") == 2 and "decoded from disk" in output
     assert "2 classes of 3 to 4 images" in output and "ant 4, bee 3" in output
@@ -342,8 +341,5 @@ def test_the_program_says_what_a_config_trains_on(tmp_path, capsys):
     with Image.open(tmp_path / "sheet.png") as sheet:
         assert sheet.size == (4 * (2 + 3 * 18), 4 * (2 + 3 * 18))
     (tmp_path / "file").write_text("")
-    assert describe_data(["score_sde.data", config, *overrides, f"--out={tmp_path / 'file' / 'sheet.png'}"]) == 2
+    assert main(["score_sde", "--mode=data", config, *overrides, f"--out={tmp_path / 'file' / 'sheet.png'}"]) == 2
     assert "choose another --out" in capsys.readouterr().err
-    with pytest.raises(SystemExit):
-        describe_data(["score_sde.data", "--help"])
-    assert "--out=FILE.png" in capsys.readouterr().out

@@ -25,7 +25,8 @@ from test_end_to_end import metrics
 
 import score_sde
 from score_sde.cli import import_checkpoint as importer
-from score_sde.cli.import_checkpoint import import_checkpoint, main
+from score_sde.cli.import_checkpoint import import_checkpoint
+from score_sde.cli.main import main
 from score_sde.config import FrozenConfig
 from score_sde.errors import UsageError
 from score_sde.evaluation.evaluate import evaluate, sample
@@ -46,7 +47,9 @@ NF4 = [*SHRUNK, "--config.model.nf=4"]
 
 
 def run(source, workdir, config=CONFIG, overrides=NF4) -> int:
-    return main(["import", f"--from={source}", f"--config={config}", f"--workdir={workdir}", *overrides])
+    return main(
+        ["score_sde", "--mode=import", f"--from={source}", f"--config={config}", f"--workdir={workdir}", *overrides]
+    )
 
 
 def small(path: str, *, nf: int):

@@ -10,9 +10,9 @@ from pathlib import Path
 import jax
 import numpy as np
 import pytest
+from score_sde.configs.vp.digits_ddpmpp_continuous import get_config
 
 import score_sde
-from configs.vp.digits_ddpmpp_continuous import get_config
 from score_sde.cli.main import _of_workdir
 from score_sde.evaluation.evaluate import evaluate, sample
 from score_sde.training.run import train

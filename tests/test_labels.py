@@ -8,9 +8,9 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from scipy import stats
+from score_sde.configs.ve.ncsn.cifar10 import get_config as ncsn
 
 import score_sde
-from configs.ve.ncsn.cifar10 import get_config as ncsn
 from score_sde import data
 from score_sde.errors import UsageError
 from score_sde.evaluation.evaluate import evaluate, sample

@@ -10,9 +10,9 @@ from pathlib import Path
 
 import pytest
 import yaml
+from score_sde.experiments.invariance.cases import free_port
 from test_processes import SHARE, SHARED
 
-from experiments.invariance.cases import free_port
 from score_sde.io.checkpoints import steps
 
 ROOT = Path(__file__).parent.parent

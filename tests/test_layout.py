@@ -15,7 +15,7 @@ PACKAGE = Path(__file__).parent.parent / "score_sde"
 ROOMS = {
     "array_types": "",
     "errors": "",
-    "runtime": "moved backend preemption sharding memory profiling progress multihost",
+    "runtime": "clone moved backend preemption sharding memory profiling progress multihost",
     "config": "keys argument_keys sampling_keys training_keys table rules explanation import_paths tree protocols",
     "randomness": "",
     "images": "",
@@ -44,7 +44,7 @@ ROOMS = {
     "inference": """reference_checkpoints snapshots dequantizer conditional_samplers sampling_plan pretrained
                     train_dequantizer""",
     "evaluation": "sample_metrics identities report inverse_problems evaluate",
-    "cli": "command_line describe main import_checkpoint dataset_statistics",
+    "cli": "command_line modes runs describe import_checkpoint dataset_statistics inspect_data experiment main",
     "__init__": "",
     "__main__": "",  # programs, of whatever folder
 }

@@ -2,10 +2,10 @@
 
 import numpy as np
 import pytest
+from score_sde.experiments.features.run import rows
 
-from experiments.features.run import rows
 from score_sde import data, metrics
-from score_sde.cli.dataset_statistics import main
+from score_sde.cli.main import main
 from score_sde.errors import UsageError
 from score_sde.evaluation import sample_metrics
 from score_sde.metrics import features as of_images
@@ -162,8 +162,13 @@ def test_absent_weights_without_a_network_are_one_sentence(tmp_path, monkeypatch
 
 
 def test_the_program_keeps_statistics_that_an_evaluation_takes(tmp_path, data_dir, capsys, tiny_config):
-    arguments = ["statistics", "--config=configs/vp/digits_ddpmpp_continuous.py", f"--config.data.data_dir={data_dir}"]
-    arguments += [f"--config.metrics.dir={tmp_path}", "--config.metrics.n_iters=5", "--config.eval.num_samples=20"]
+    arguments = ["score_sde", "--mode=statistics", "--config=vp/digits_ddpmpp_continuous"]
+    arguments += [
+        f"--config.data.data_dir={data_dir}",
+        f"--config.metrics.dir={tmp_path}",
+        "--config.metrics.n_iters=5",
+        "--config.eval.num_samples=20",
+    ]
     assert main([*arguments, f"--out={tmp_path / 'copy.npz'}"]) == 0
     printed = capsys.readouterr().out
     config = tiny_config()

@@ -160,6 +160,14 @@ def test_given_an_observation_densities_obey_bayes_rule(name):
     np.testing.assert_allclose(log_density(posterior) + evidence, likelihood + log_density(oracle), rtol=1e-7)
 
 
+@pytest.mark.parametrize("name", ["full", "mixture"])
+def test_the_old_name_of_a_posterior_is_answered_with_the_new_one(name):
+    with pytest.raises(AttributeError, match=r"\.given is now \w+\.posterior"):
+        ORACLES[name].given(np.eye(D), np.zeros(D), 0.1)
+    with pytest.raises(AttributeError, match="has no 'flows'"):
+        ORACLES[name].flows  # noqa: B018
+
+
 def test_near_the_data_the_posterior_is_the_nearest_point():
     oracle, sde = Empirical(POINTS), VE()
     x, t = np.float32(POINTS[2:3] + 0.01), np.full(1, 1e-3, np.float32)

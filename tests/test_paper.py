@@ -8,14 +8,14 @@ from pathlib import Path
 
 import jax
 import pytest
+from score_sde.experiments.paper import run as paper
+from score_sde.experiments.paper import toy
+from score_sde.experiments.paper.__main__ import program
+from score_sde.experiments.paper.cells import BITS, DISTANCE, Comparison, Finding, judge, picked
+from score_sde.experiments.paper.tables import SCALES, TABLES
+from score_sde.experiments.sweep import runs
+from score_sde.experiments.sweep.results import Figure
 
-from experiments.paper import run as paper
-from experiments.paper import toy
-from experiments.paper.__main__ import program
-from experiments.paper.cells import BITS, DISTANCE, Comparison, Finding, judge, picked
-from experiments.paper.tables import SCALES, TABLES
-from experiments.sweep import runs
-from experiments.sweep.results import Figure
 from score_sde.errors import UsageError
 from score_sde.io import workdir
 from score_sde.training.build import Experiment
@@ -108,11 +108,11 @@ def test_a_table_without_runs_says_so_with_the_commands_that_fill_it(tmp_path, c
     trainings = {
         line for line in told.splitlines() if "--mode=train" in line and line.startswith("python -m score_sde")
     }
-    imports = {line for line in told.splitlines() if line.startswith("python -m score_sde.import_checkpoint")}
+    imports = {line for line in told.splitlines() if line.startswith("python -m score_sde --mode=import")}
     assert len(trainings) == len(imports) == 7
-    assert any("--config=configs/subvp/cifar10_ddpmpp_deep_continuous.py" in line for line in trainings)
+    assert any("--config=subvp/cifar10_ddpmpp_deep_continuous " in line for line in trainings)
     page = (tmp_path / "table2-paper.html").read_text()
-    assert "not run (3.28)" in page and "import_checkpoint" in page
+    assert "not run (3.28)" in page and "--mode=import" in page
 
 
 def test_a_table_is_filled_by_its_runs_and_by_the_authors(tmp_path, capsys, monkeypatch):

@@ -8,15 +8,14 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-
-from experiments.invariance.cases import CASES, REFERENCE, difference, missed, run
+from score_sde.experiments.invariance.cases import CASES, REFERENCE, difference, missed, run
 
 SCRIPT = Path(__file__).parent / "eight_devices.py"
 WORKER = f"""
 import sys
 sys.path.append({str(SCRIPT.parent)!r})
 import one_block
-from experiments.invariance import worker
+from score_sde.experiments.invariance import worker
 one_block.use()
 worker.main(sys.argv)
 """

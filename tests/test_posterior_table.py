@@ -6,14 +6,22 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from score_sde.experiments.posterior import measure, recursion
+from score_sde.experiments.posterior.measure import (
+    WITHIN,
+    Errors,
+    Record,
+    difference,
+    exact_law,
+    missed_together,
+    misses,
+)
+from score_sde.experiments.posterior.problems import GAUSSIAN, MIXTURE, PROBLEMS, matrix_of, sdes
+from score_sde.experiments.posterior.recursion import Law, Seen
+from score_sde.experiments.posterior.rows import CLASS, CLASS_PROBLEM, FLOW, SDES, Row, known_law, table
+from score_sde.experiments.truth_table import problems as closed
+from score_sde.experiments.truth_table.distribution import distance
 
-from experiments.posterior import measure, recursion
-from experiments.posterior.measure import WITHIN, Errors, Record, difference, exact_law, missed_together, misses
-from experiments.posterior.problems import GAUSSIAN, MIXTURE, PROBLEMS, matrix_of, sdes
-from experiments.posterior.recursion import Law, Seen
-from experiments.posterior.rows import CLASS, CLASS_PROBLEM, FLOW, SDES, Row, known_law, table
-from experiments.truth_table import problems as closed
-from experiments.truth_table.distribution import distance
 from score_sde.conditioning import classifier_guidance, extrapolation
 from score_sde.oracles import Gaussian
 from score_sde.randomness import sample_keys
@@ -216,7 +224,9 @@ def test_the_table_says_what_is_missed(change, words):
     assert misses(RECORD) == ()
     [miss] = misses(RECORD._replace(**change))
     assert words in miss
-    assert "MISS" in pytest.importorskip("experiments.posterior.report").cells(RECORD._replace(misses=(miss,)))
+    assert "MISS" in pytest.importorskip("score_sde.experiments.posterior.report").cells(
+        RECORD._replace(misses=(miss,))
+    )
 
 
 def test_particles_that_stay_away_from_their_limit_are_missed():
@@ -241,7 +251,7 @@ def test_every_row_is_there_once():
 
 
 def test_the_page_holds_its_pictures(tmp_path):
-    report = pytest.importorskip("experiments.posterior.report")
+    report = pytest.importorskip("score_sde.experiments.posterior.report")
     records = [
         RECORD,
         RECORD._replace(row=Row("inpaint", "VP", "tmpd")),

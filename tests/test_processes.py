@@ -13,8 +13,8 @@ from typing import NamedTuple
 
 import numpy as np
 import pytest
+from score_sde.experiments.invariance.cases import free_port
 
-from experiments.invariance.cases import free_port
 from score_sde.cli.main import main
 from score_sde.errors import UsageError
 from score_sde.io.checkpoints import steps

@@ -6,10 +6,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from score_sde.configs.edm.digits_ddpmpp import get_config as edm
+from score_sde.configs.flow.digits_ddpmpp_velocity import get_config as flow
+from score_sde.configs.vp.digits_ddpmpp_continuous import get_config as vp
 
-from configs.edm.digits_ddpmpp import get_config as edm
-from configs.flow.digits_ddpmpp_velocity import get_config as flow
-from configs.vp.digits_ddpmpp_continuous import get_config as vp
 from score_sde.errors import UsageError
 from score_sde.io.workdir import completed
 from score_sde.objective import Objective, network_params

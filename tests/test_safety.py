@@ -136,8 +136,8 @@ def test_a_damaged_image_of_a_data_set_is_named(tmp_path, monkeypatch):
 
 
 def test_the_digits_page_shows_its_values_as_text(tmp_path, tiny_config, monkeypatch):
-    report = pytest.importorskip("experiments.digits.report")
-    from experiments.digits import conditional
+    report = pytest.importorskip("score_sde.experiments.digits.report")
+    from score_sde.experiments.digits import conditional
 
     monkeypatch.setattr(html_page, "picture", lambda *args, **kwargs: "")
     config = tiny_config()
@@ -165,8 +165,8 @@ def test_the_digits_page_shows_its_values_as_text(tmp_path, tiny_config, monkeyp
 
 
 def test_the_truth_table_shows_its_values_as_text(tmp_path):
-    report = pytest.importorskip("experiments.truth_table.report")
-    from experiments.truth_table.measure import Record
+    report = pytest.importorskip("score_sde.experiments.truth_table.report")
+    from score_sde.experiments.truth_table.measure import Record
 
     page = report.write_page(tmp_path, [Record(SCRIPT, SCRIPT, False)], 1.0).read_text()
     assert "<script" not in page and page.count("&lt;script&gt;") == 2

@@ -14,12 +14,12 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from older_workdir import ADDED, OTHERWISE, older
+from score_sde.configs.presets import compose, ddpmpp, digits, small, vp
 
-from configs.presets import compose, ddpmpp, digits, small, vp
 from score_sde import ema, likelihood, paths, sampling, sde, times, weights
 from score_sde.cli.command_line import parse
 from score_sde.cli.describe import planned_nfe
-from score_sde.cli.main import main, program_flags
+from score_sde.cli.main import main
 from score_sde.conditioning.posterior import METHODS
 from score_sde.config import ARGUMENTS, FREE_SECTIONS, KEYS, Config, FrozenConfig, base, check, completed, is_nullable
 from score_sde.config.explanation import explained, page
@@ -151,7 +151,7 @@ NAMED = [
 
 def overridden(key, text):
     """The value that a text on the command line gives a key."""
-    return parse(["score_sde", f"--config={ROOT / CONFIG}", f"--config.{key}={text}"], program_flags, "").config[key]
+    return parse(["score_sde", f"--config={ROOT / CONFIG}", f"--config.{key}={text}"]).config[key]
 
 
 @pytest.mark.parametrize(("key", "choices"), NAMED, ids=[key for key, _ in NAMED])

@@ -12,13 +12,13 @@ import time
 from pathlib import Path
 
 import pytest
+from score_sde.experiments.sweep import Sweep, grid, slurm
+from score_sde.experiments.sweep.drive import Drive
+from score_sde.experiments.sweep.local import Local
+from score_sde.experiments.sweep.run import conclude
+from score_sde.experiments.sweep.runs import plan
+from score_sde.experiments.sweep.slurm import Slurm
 
-from experiments.sweep import Sweep, grid, slurm
-from experiments.sweep.drive import Drive
-from experiments.sweep.local import Local
-from experiments.sweep.run import conclude
-from experiments.sweep.runs import plan
-from experiments.sweep.slurm import Slurm
 from score_sde.errors import UsageError
 
 ROOT = Path(__file__).parent.parent
@@ -105,7 +105,7 @@ def test_slurm_refuses_a_partition_that_it_has_not(tmp_path):
 
 
 FILE = """
-from experiments.sweep import Sweep, grid
+from score_sde.experiments.sweep import Sweep, grid
 
 sweep = Sweep(
     config={config!r},
@@ -121,7 +121,7 @@ sweep = Sweep(
 def test_jobs_outlive_their_launcher_and_a_preempted_one_goes_on(tmp_path):
     file, folder = tmp_path / "two.py", tmp_path / "runs"
     file.write_text(FILE.format(config=CONFIG, program=FAKE))
-    command = [sys.executable, "-m", "experiments.sweep", str(file), f"--folder={folder}", "--launcher=slurm"]
+    command = [sys.executable, "-m", "score_sde.experiments.sweep", str(file), f"--folder={folder}", "--launcher=slurm"]
     command += ["--slurm=time=20", "--slurm=cpus_per_task=1"]
     first = subprocess.Popen(command, cwd=ROOT, env=os.environ | {"FAKE_SECONDS": "0.5"})
     while len(list(folder.glob("*/checkpoints/2"))) < 2:

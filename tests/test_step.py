@@ -1,8 +1,6 @@
 """How a step is computed changes its speed and its memory, and not what it computes."""
 
-import os
 import platform
-import re
 import resource
 
 import jax
@@ -10,13 +8,12 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
+from score_sde.configs.vp.digits_ddpmpp_continuous import get_config
 
-from configs.vp.digits_ddpmpp_continuous import get_config
 from score_sde.errors import UsageError
 from score_sde.models import DDPM, PRECISIONS, NCSNpp, NCSNv2, WideResnet
 from score_sde.models.layers import GroupNorm
 from score_sde.randomness import batch_keys, keep_mask
-from score_sde.runtime import backend
 from score_sde.training import run as training
 from score_sde.training.build import Experiment
 
@@ -127,16 +124,6 @@ def test_dropout_keeps_at_its_rate_by_the_key_of_each_image():
     assert abs(np.mean(kept) - 0.9) < 4 * np.sqrt(0.09 / kept.size)
     np.testing.assert_array_equal(keep_mask(keys[9:12], (7, 11, 13), 0.1)[0], kept[9:12])
     assert abs(np.corrcoef(np.asarray(kept[0]).ravel(), np.asarray(kept[1]).ravel())[0, 1]) < 4 / np.sqrt(kept[0].size)
-
-
-def test_programs_are_kept_where_the_user_says_or_in_the_cache_by_kind_of_processor(monkeypatch, tmp_path):
-    monkeypatch.setenv("SCORE_SDE_CACHE", str(tmp_path))
-    monkeypatch.setenv("JAX_COMPILATION_CACHE_DIR", "mine")
-    backend.keep_programs()
-    assert os.environ["JAX_COMPILATION_CACHE_DIR"] == "mine"
-    monkeypatch.delenv("JAX_COMPILATION_CACHE_DIR")
-    backend.keep_programs()
-    assert re.fullmatch(rf"{tmp_path}/programs-[0-9a-f]{{8}}", os.environ["JAX_COMPILATION_CACHE_DIR"])
 
 
 @pytest.mark.skipif(platform.libc_ver()[0] != "glibc" or jax.default_backend() != "cpu", reason="of glibc, on CPUs")

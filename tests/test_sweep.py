@@ -14,8 +14,7 @@ import numpy as np
 import pytest
 import yaml
 from one_block import PROGRAM
-
-from experiments.sweep import (
+from score_sde.experiments.sweep import (
     Halving,
     Sweep,
     choice,
@@ -28,13 +27,14 @@ from experiments.sweep import (
     uniform,
     zipped,
 )
-from experiments.sweep.__main__ import program
-from experiments.sweep.definition import read
-from experiments.sweep.drive import Drive
-from experiments.sweep.local import Local
-from experiments.sweep.run import commands, halved
-from experiments.sweep.runs import plan, resolve
-from experiments.sweep.space import Space
+from score_sde.experiments.sweep.__main__ import program
+from score_sde.experiments.sweep.definition import read
+from score_sde.experiments.sweep.drive import Drive
+from score_sde.experiments.sweep.local import Local
+from score_sde.experiments.sweep.run import commands, halved
+from score_sde.experiments.sweep.runs import plan, resolve
+from score_sde.experiments.sweep.space import Space
+
 from score_sde.errors import UsageError
 from score_sde.io import workdir
 
@@ -153,7 +153,7 @@ def test_values_reach_the_config_as_they_are(tmp_path):
 
 
 FILE = """
-from experiments.sweep import Sweep, grid
+from score_sde.experiments.sweep import Sweep, grid
 
 sweep = Sweep(
     config={config!r},
@@ -182,7 +182,7 @@ def whole(file, tmp_path_factory) -> tuple[Path, str]:
 
 
 def launched(file: Path, folder: Path, **options) -> subprocess.Popen:
-    command = [sys.executable, "-m", "experiments.sweep", str(file), f"--folder={folder}", "--slots=3"]
+    command = [sys.executable, "-m", "score_sde.experiments.sweep", str(file), f"--folder={folder}", "--slots=3"]
     return subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, **options)
 
 
@@ -311,7 +311,7 @@ def test_weights_and_biases_chooses_the_same_points(file, tmp_path, capsys):
     assert content["parameters"]["config.seed"] == {"values": [0, 1]}
     # As an agent does: its choice takes the place of ${args}.
     chosen = ["--config.optim.lr=2.0", "--config.training.reduce_mean=True", "--config.seed=1"]
-    words = content["command"][content["command"].index("experiments.sweep") :]
+    words = content["command"][content["command"].index("score_sde.experiments.sweep") :]
     assert (
         program([*(chosen if word == "${args}" else [word] for word in words[:0]), "sweep", *words[1:-1], *chosen]) == 0
     )
@@ -328,7 +328,11 @@ def test_weights_and_biases_chooses_the_same_points(file, tmp_path, capsys):
         (None, [], "No sweep file"),
         ("sweep = 1", [], "has no `sweep = Sweep(...)`"),
         ("import nothing_there", [], "ModuleNotFoundError: No module named 'nothing_there'"),
-        ("from experiments.sweep import grid\ngrid({'a': ()})", [], "a has no values, so there is nothing to run"),
+        (
+            "from score_sde.experiments.sweep import grid\ngrid({'a': ()})",
+            [],
+            "a has no values, so there is nothing to run",
+        ),
         (FILE, ["--slots=0"], "--slots=0 must be at least 1."),
         (FILE, ["--slurm=partition=gpu"], "--slurm=NAME=VALUE belongs to --launcher=slurm."),
         (FILE, ["--point=12"], "--point=12: the sweep has points 0 to 11; and no flags go with it."),

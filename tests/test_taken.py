@@ -10,8 +10,8 @@ import pytest
 from PIL import Image
 
 from score_sde import data
+from score_sde.cli.main import main
 from score_sde.data import decoding
-from score_sde.data.__main__ import main as describe_data
 from score_sde.data.decoding import decode
 from score_sde.errors import UsageError
 
@@ -320,7 +320,7 @@ def test_file_names_need_be_no_utf8(not_utf8, tmp_path, capsys):
     config = f"--config={ROOT / 'configs/vp/cifar10_ddpmpp_continuous.py'}"
     values = dict(path=not_utf8, image_size=4, num_channels=1, in_memory_gib=0, held_out=0.4)
     overrides = [f"--config.data.{key}={value}" for key, value in {"dataset": "folder", **values}.items()]
-    assert describe_data(["score_sde.data", config, *overrides, f"--out={tmp_path / 'sheet.png'}"]) == 0
+    assert main(["score_sde", "--mode=data", config, *overrides, f"--out={tmp_path / 'sheet.png'}"]) == 0
     output = capsys.readouterr().out
     output.encode()  # which names as they are could not be
     assert "2 classes (caf\\udce9, th\\udce9)" in output and output.count("digest") == 2

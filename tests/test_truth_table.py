@@ -7,12 +7,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from score_sde.experiments.truth_table import problems
+from score_sde.experiments.truth_table.distribution import distance
+from score_sde.experiments.truth_table.measure import ORDER_WITHIN, Record, misses
+from score_sde.experiments.truth_table.orders import Truths, errors, law, observed_order
+from score_sde.experiments.truth_table.rows import FIRST_STEPS, FLOW, LAW, ROWS, SNR, TOLERANCE
 
-from experiments.truth_table import problems
-from experiments.truth_table.distribution import distance
-from experiments.truth_table.measure import ORDER_WITHIN, Record, misses
-from experiments.truth_table.orders import Truths, errors, law, observed_order
-from experiments.truth_table.rows import FIRST_STEPS, FLOW, LAW, ROWS, SNR, TOLERANCE
 from score_sde.oracles import Gaussian
 from score_sde.randomness import Stream, sample_keys, stream
 from score_sde.sampling import adaptive, fast_solver, predictor_corrector, probability_flow, solve
@@ -219,7 +219,7 @@ def test_the_table_says_what_is_missed(change, words):
 
 
 def test_the_page_holds_its_pictures(tmp_path):
-    report = pytest.importorskip("experiments.truth_table.report")
+    report = pytest.importorskip("score_sde.experiments.truth_table.report")
     undefined = Record("pc ancestral_sampling", "sub-VP", False)
     page = report.write_page(tmp_path, [RECORD, undefined], 1.0).read_text()
     assert "<svg" in page and "Nothing misses." in page and "src=" not in page and "not defined" in page

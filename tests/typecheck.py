@@ -25,7 +25,7 @@ PLANS = {}  # (module, name, line) of a function -> what `plan` makes of it
 
 
 def install(package: str) -> None:
-    """From now on, modules of `package` are checked."""
+    """From now on, modules of `package` are checked, but for its configs and experiments."""
     sys.meta_path.insert(0, _Finder(package))
 
 
@@ -34,7 +34,8 @@ class _Finder(MetaPathFinder):
         self.package = package
 
     def find_spec(self, fullname, path=None, target=None):
-        if fullname.split(".")[0] != self.package:
+        package, _, rest = fullname.partition(".")
+        if package != self.package or rest.startswith(("configs", "experiments")):
             return None
         spec = PathFinder.find_spec(fullname, path, target)
         if spec is not None and isinstance(spec.loader, SourceFileLoader):

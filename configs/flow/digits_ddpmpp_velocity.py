@@ -1,6 +1,6 @@
 """Small DDPM++ on the 8x8 digits by rectified flow: the velocity of straight paths; minutes on two CPU cores."""
 
-from configs.presets import compose, ddpmpp, digits, flow, small
+from score_sde.configs.presets import compose, ddpmpp, digits, flow, small
 
 
 def get_config():

@@ -1,6 +1,6 @@
 """NCSN++ cont. (sub-VP) on CIFAR-10. The paper reports no figure for it."""
 
-from configs.presets import cifar10, compose, ncsnpp, subvp
+from score_sde.configs.presets import cifar10, compose, ncsnpp, subvp
 
 
 def get_config():

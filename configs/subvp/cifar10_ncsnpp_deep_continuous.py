@@ -1,6 +1,6 @@
 """NCSN++ cont. deep (sub-VP) on CIFAR-10. The paper has no figure."""
 
-from configs.presets import cifar10, compose, deep, ncsnpp, subvp
+from score_sde.configs.presets import cifar10, compose, deep, ncsnpp, subvp
 
 
 def get_config():

@@ -1,6 +1,6 @@
 """The classifier of `ve/cifar10_wideresnet` under sub-VP: it guides samples of `subvp/cifar10_ddpmpp_continuous`."""
 
-from configs.presets import cifar10, compose, subvp, wideresnet
+from score_sde.configs.presets import cifar10, compose, subvp, wideresnet
 
 
 def get_config():

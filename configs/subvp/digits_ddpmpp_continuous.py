@@ -1,6 +1,6 @@
 """Small DDPM++ cont. (sub-VP) on scikit-learn's 8x8 digits."""
 
-from configs.presets import compose, ddpmpp, digits, small, subvp
+from score_sde.configs.presets import compose, ddpmpp, digits, small, subvp
 
 
 def get_config():

@@ -1,6 +1,6 @@
 """Small noise-conditional classifier (sub-VP) of scikit-learn's 8x8 digits, under the noise of `subvp/digits_*`."""
 
-from configs.presets import compose, digits, small_wideresnet, subvp, wideresnet
+from score_sde.configs.presets import compose, digits, small_wideresnet, subvp, wideresnet
 
 
 def get_config():

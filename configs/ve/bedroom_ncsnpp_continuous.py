@@ -1,6 +1,6 @@
 """NCSN++ cont. (VE) on LSUN bedrooms, 256x256. The paper has samples only."""
 
-from configs.presets import compose, lsun, ncsnpp_256, ve
+from score_sde.configs.presets import compose, lsun, ncsnpp_256, ve
 
 
 def get_config():

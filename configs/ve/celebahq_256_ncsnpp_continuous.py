@@ -1,6 +1,6 @@
 """NCSN++ cont. (VE) on CelebA-HQ, 256x256. The paper has samples only."""
 
-from configs.presets import celebahq_256, compose, ncsnpp_256, ve
+from score_sde.configs.presets import celebahq_256, compose, ncsnpp_256, ve
 
 
 def get_config():

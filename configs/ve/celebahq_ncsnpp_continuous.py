@@ -1,6 +1,6 @@
 """NCSN++ cont. (VE) on CelebA-HQ, 1024x1024. The paper has samples only."""
 
-from configs.presets import celebahq_1024, compose, ema, ncsnpp_1024, ve
+from score_sde.configs.presets import celebahq_1024, compose, ema, ncsnpp_1024, ve
 
 
 def get_config():

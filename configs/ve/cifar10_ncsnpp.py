@@ -1,6 +1,6 @@
 """NCSN++ (VE, discrete) on CIFAR-10. Paper, Table 3: FID 2.45, IS 9.73."""
 
-from configs.presets import cifar10, compose, discrete, ncsnpp, ve
+from score_sde.configs.presets import cifar10, compose, discrete, ncsnpp, ve
 
 
 def get_config():

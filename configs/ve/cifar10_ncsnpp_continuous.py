@@ -1,6 +1,6 @@
 """NCSN++ cont. (VE) on CIFAR-10. Paper, Table 3: FID 2.38, IS 9.83."""
 
-from configs.presets import cifar10, compose, ncsnpp, ve
+from score_sde.configs.presets import cifar10, compose, ncsnpp, ve
 
 
 def get_config():

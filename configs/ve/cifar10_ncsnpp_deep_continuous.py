@@ -1,6 +1,6 @@
 """NCSN++ cont. deep (VE) on CIFAR-10. Paper, Table 3: FID 2.20, IS 9.89."""
 
-from configs.presets import cifar10, compose, deep, ncsnpp, ve
+from score_sde.configs.presets import cifar10, compose, deep, ncsnpp, ve
 
 
 def get_config():

@@ -1,6 +1,6 @@
 """The classifier that guides samples of `ve/cifar10_ncsnpp_continuous` to a class. Paper, appendix I."""
 
-from configs.presets import cifar10, compose, ve, wideresnet
+from score_sde.configs.presets import cifar10, compose, ve, wideresnet
 
 
 def get_config():

@@ -1,6 +1,6 @@
 """Small NCSN++ cont. (VE) on scikit-learn's 8x8 digits; sigma_max: the two most distant are 4.8 apart."""
 
-from configs.presets import compose, digits, ncsnpp, small, ve
+from score_sde.configs.presets import compose, digits, ncsnpp, small, ve
 
 
 def get_config():

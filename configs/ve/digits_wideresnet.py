@@ -1,6 +1,6 @@
 """Small noise-conditional classifier (VE) of scikit-learn's 8x8 digits, under the noise of `ve/digits_*`."""
 
-from configs.presets import compose, digits, small_wideresnet, ve, wideresnet
+from score_sde.configs.presets import compose, digits, small_wideresnet, ve, wideresnet
 
 
 def get_config():

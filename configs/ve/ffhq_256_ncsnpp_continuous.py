@@ -1,6 +1,6 @@
 """NCSN++ cont. (VE) on FFHQ, 256x256. The paper has samples only."""
 
-from configs.presets import compose, ffhq_256, ncsnpp_256, ve
+from score_sde.configs.presets import compose, ffhq_256, ncsnpp_256, ve
 
 
 def get_config():

@@ -1,6 +1,6 @@
 """NCSN++ cont. (VE) on FFHQ, 1024x1024. The paper has samples only."""
 
-from configs.presets import compose, ema, ffhq_1024, ncsnpp_1024, ve
+from score_sde.configs.presets import compose, ema, ffhq_1024, ncsnpp_1024, ve
 
 
 def get_config():

@@ -1,6 +1,6 @@
 """DDPM++ (VP, discrete) on CIFAR-10. Paper, Table 3: FID 2.78, IS 9.64."""
 
-from configs.presets import ancestral, cifar10, compose, ddpmpp, discrete, vp
+from score_sde.configs.presets import ancestral, cifar10, compose, ddpmpp, discrete, vp
 
 
 def get_config():

@@ -1,6 +1,6 @@
 """NCSN++ (VP, discrete) on CIFAR-10. The paper has no figure."""
 
-from configs.presets import cifar10, compose, discrete, ncsnpp, reverse_diffusion, vp
+from score_sde.configs.presets import cifar10, compose, discrete, ncsnpp, reverse_diffusion, vp
 
 
 def get_config():

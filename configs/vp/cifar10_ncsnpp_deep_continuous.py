@@ -1,6 +1,6 @@
 """NCSN++ cont. deep (VP) on CIFAR-10. The paper has no figure."""
 
-from configs.presets import cifar10, compose, deep, ncsnpp, vp
+from score_sde.configs.presets import cifar10, compose, deep, ncsnpp, vp
 
 
 def get_config():

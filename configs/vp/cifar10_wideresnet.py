@@ -1,6 +1,6 @@
 """The classifier of `ve/cifar10_wideresnet` under VP: it guides samples of `vp/cifar10_ddpmpp_continuous`."""
 
-from configs.presets import cifar10, compose, vp, wideresnet
+from score_sde.configs.presets import cifar10, compose, vp, wideresnet
 
 
 def get_config():

@@ -3,10 +3,9 @@
 from typing import NamedTuple
 
 from ml_collections import ConfigDict
-
-from configs.ve import celebahq_256_ncsnpp_continuous, cifar10_ncsnpp_continuous, digits_ncsnpp_continuous
-from configs.vp import cifar10_ddpmpp_continuous, digits_ddpmpp_continuous
-from configs.vp.ddpm import cifar10_continuous
+from score_sde.configs.ve import celebahq_256_ncsnpp_continuous, cifar10_ncsnpp_continuous, digits_ncsnpp_continuous
+from score_sde.configs.vp import cifar10_ddpmpp_continuous, digits_ddpmpp_continuous
+from score_sde.configs.vp.ddpm import cifar10_continuous
 
 
 class Case(NamedTuple):

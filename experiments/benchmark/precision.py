@@ -4,7 +4,8 @@ import json
 import statistics
 from pathlib import Path
 
-from configs.vp.digits_ddpmpp_continuous import get_config
+from score_sde.configs.vp.digits_ddpmpp_continuous import get_config
+
 from score_sde.io import html_page
 from score_sde.io.metrics_log import read_lines
 from score_sde.training.run import train

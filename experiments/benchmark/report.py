@@ -3,7 +3,8 @@
 from pathlib import Path
 from typing import Any
 
-from experiments.compare.report import aligned
+from score_sde.experiments.compare.report import aligned
+
 from score_sde.io import html_page
 
 COLUMNS = {

@@ -12,11 +12,11 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+from score_sde.experiments.benchmark.cases import Case, cases
+from score_sde.experiments.benchmark.peer import Peer
+from score_sde.experiments.benchmark.report import text, write
+from score_sde.experiments.benchmark.tasks import TASKS, Task, matrix_rate
 
-from experiments.benchmark.cases import Case, cases
-from experiments.benchmark.peer import Peer
-from experiments.benchmark.report import text, write
-from experiments.benchmark.tasks import TASKS, Task, matrix_rate
 from score_sde.errors import UsageError, one_of
 from score_sde.io import workdir
 from score_sde.models import PRECISIONS
@@ -70,7 +70,7 @@ def run(
         "versions": workdir.versions(),
         "peer": other.about if other else None,
         "matrix_rate": {p: matrix_rate(jnp.bfloat16 if p == "bfloat16" else jnp.float32) for p in precisions},
-        "command": " ".join(["python -m experiments.benchmark", *sys.argv[1:]]),
+        "command": " ".join(["score_sde --mode=experiment --name=benchmark", *sys.argv[1:]]),
     }
     summaries = _summarised(rows, facts)
     folder.mkdir(parents=True, exist_ok=True)

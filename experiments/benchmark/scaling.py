@@ -49,8 +49,8 @@ def measure(fsdp: int) -> dict:
     """Bytes that this process's devices exchange, for the digits' network at 16 images a device."""
     import jax
     import numpy as np
+    from score_sde.configs.vp.digits_ddpmpp_continuous import get_config
 
-    from configs.vp.digits_ddpmpp_continuous import get_config
     from score_sde.runtime import sharding
     from score_sde.runtime.memory import tree_bytes
     from score_sde.training.build import Experiment
@@ -66,7 +66,10 @@ def measure(fsdp: int) -> dict:
 def _by_process(devices: int, fsdp: int) -> dict:
     """JAX knows the number of its devices from its start."""
     flags = f"{os.environ.get('XLA_FLAGS', '')} --xla_force_host_platform_device_count={devices}"
-    code = f"import json; from experiments.benchmark.scaling import measure; print(json.dumps(measure({fsdp})))"
+    code = (
+        "import json, score_sde; from score_sde.experiments.benchmark.scaling import measure; score_sde.configure(); "
+        f"print(json.dumps(measure({fsdp})))"
+    )
     environment = os.environ | {"XLA_FLAGS": flags, "JAX_PLATFORMS": "cpu"}
     done = subprocess.run([sys.executable, "-c", code], env=environment, stdout=subprocess.PIPE, text=True, check=True)
     return json.loads(done.stdout.splitlines()[-1])

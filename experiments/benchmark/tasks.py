@@ -12,8 +12,8 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
+from score_sde.experiments.benchmark.flops import flops
 
-from experiments.benchmark.flops import flops
 from score_sde import data
 from score_sde.io.checkpoints import Checkpoints, Retention
 from score_sde.likelihood import bits_per_dim

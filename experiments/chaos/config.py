@@ -1,6 +1,6 @@
 """The digits with a network of seconds, and a save, a line and a sheet of samples every few steps."""
 
-from configs.presets import compose, ddpmpp, digits, small, vp
+from score_sde.configs.presets import compose, ddpmpp, digits, small, vp
 
 
 def tiny(config):

@@ -15,8 +15,8 @@ import numpy as np
 
 from score_sde.errors import UsageError
 from score_sde.io.checkpoints import steps
+from score_sde.runtime.clone import PACKAGE
 
-ROOT = Path(__file__).resolve().parent.parent.parent
 CONFIG = Path(__file__).with_name("config.py")
 PHASES = ("train", "eval")
 POLL = 0.004  # seconds
@@ -48,7 +48,7 @@ class Run(NamedTuple):
         self.folder.mkdir(parents=True, exist_ok=True)
         command = [*PROGRAM, *self.arguments(phase)]
         with self.log(phase).open("w", encoding="utf-8") as log:
-            return subprocess.Popen(command, cwd=ROOT, env=environment(self.data_dir.parent), stdout=log, stderr=log)
+            return subprocess.Popen(command, env=environment(self.data_dir.parent), stdout=log, stderr=log)
 
     def forget(self, phase: str) -> None:
         """Removes what `phase` has written."""
@@ -57,11 +57,16 @@ class Run(NamedTuple):
 
 def environment(cache: Path) -> dict[str, str]:
     """The environment of a process: programs compiled by one serve all."""
-    return {
-        "JAX_COMPILATION_CACHE_DIR": str((cache / "jax").absolute()),
-        "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
-        "XLA_PYTHON_CLIENT_PREALLOCATE": "false",
-    } | os.environ
+    here = {"PYTHONPATH": os.pathsep.join([str(PACKAGE.parent), *os.environ.get("PYTHONPATH", "").split(os.pathsep)])}
+    return (
+        {
+            "JAX_COMPILATION_CACHE_DIR": str((cache / "jax").absolute()),
+            "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
+            "XLA_PYTHON_CLIENT_PREALLOCATE": "false",
+        }
+        | os.environ
+        | here
+    )
 
 
 class Aim(NamedTuple):

@@ -1,5 +1,6 @@
 """The undisturbed run, then lives that are killed: a table, chaos.json, and 1 if anything differs."""
 
+import functools
 import os
 import platform
 import shutil
@@ -13,9 +14,8 @@ from typing import NamedTuple
 import jax
 import numpy as np
 from ml_collections import ConfigDict
-
-from experiments.chaos.compare import Contents, contents, differences
-from experiments.chaos.life import (
+from score_sde.experiments.chaos.compare import Contents, contents, differences
+from score_sde.experiments.chaos.life import (
     PHASES,
     Aim,
     Kill,
@@ -29,9 +29,10 @@ from experiments.chaos.life import (
     pictures,
     saving,
 )
+
 from score_sde.array_types import PyTree
 from score_sde.cli.command_line import parse
-from score_sde.cli.main import program_flags
+from score_sde.cli.modes import define
 from score_sde.errors import UsageError
 from score_sde.io import workdir
 from score_sde.io.checkpoints import on_host
@@ -115,7 +116,7 @@ def _run(folder: Path, kills: int, seed: int, workers: int, overrides: Sequence[
 
 def _config(run: Run) -> ConfigDict:
     """The run's config as the command line resolves it."""
-    return parse(["chaos", *run.arguments("train")], program_flags, "").config
+    return parse(["chaos", *run.arguments("train")], functools.partial(define, "train")).config
 
 
 def _undisturbed(run: Run, like: PyTree) -> tuple[Contents, dict[str, float]]:

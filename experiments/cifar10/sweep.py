@@ -3,7 +3,7 @@
 Three trainings, each evaluated four times. VE is with NCSN++, the paper's network for it.
 """
 
-from experiments.sweep import Sweep, grid, zipped
+from score_sde.experiments.sweep import Sweep, grid, zipped
 
 networks = zipped(
     {

@@ -3,8 +3,8 @@
 from collections.abc import Sequence
 
 import numpy as np
+from score_sde.experiments.compare.runs import Run
 
-from experiments.compare.runs import Run
 from score_sde.io.html_page import Curve
 
 AXES = ("updates", "images seen", "hours")

@@ -4,7 +4,8 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
-from experiments.compare.runs import Run, differing, is_place
+from score_sde.experiments.compare.runs import Run, differing, is_place
+
 from score_sde.config import FREE_SECTIONS
 from score_sde.evaluation.report import LABELS, figures, text
 from score_sde.io import workdir

@@ -4,10 +4,10 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
+from score_sde.experiments.compare import curves, figures
+from score_sde.experiments.compare.runs import Run, differences, differing
+from score_sde.experiments.compare.samples import Drawn
 
-from experiments.compare import curves, figures
-from experiments.compare.runs import Run, differences, differing
-from experiments.compare.samples import Drawn
 from score_sde import images
 from score_sde.array_types import Pixels
 from score_sde.io import checkpoints, html_page

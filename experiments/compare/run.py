@@ -3,9 +3,10 @@
 from collections.abc import Sequence
 from pathlib import Path
 
-from experiments.compare import report
-from experiments.compare.runs import read
-from experiments.compare.samples import draw
+from score_sde.experiments.compare import report
+from score_sde.experiments.compare.runs import read
+from score_sde.experiments.compare.samples import draw
+
 from score_sde.errors import UsageError
 
 

@@ -5,9 +5,9 @@ from typing import NamedTuple
 
 import jax
 import numpy as np
+from score_sde.experiments.compare.runs import Run
 
 import score_sde
-from experiments.compare.runs import Run
 from score_sde import images
 from score_sde.array_types import Pixels
 from score_sde.errors import UsageError, warn

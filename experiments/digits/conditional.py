@@ -5,9 +5,9 @@ from typing import NamedTuple
 
 import jax
 import numpy as np
+from score_sde.experiments.digits.config import CLASSIFIERS, get_classifier
+from score_sde.experiments.digits.config import get_config as get_score
 
-from experiments.digits.config import CLASSIFIERS, get_classifier
-from experiments.digits.config import get_config as get_score
 from score_sde import images
 from score_sde.conditioning.grammar import observation_of
 from score_sde.data import Source

@@ -1,9 +1,8 @@
 """The demo's schedules: half of the updates at six times the rate, to the same bits/dim; of the classifier a third."""
 
 from ml_collections import ConfigDict
-
-from configs.vp.digits_ddpmpp_continuous import get_config as digits
-from configs.vp.digits_wideresnet import get_config as classifier
+from score_sde.configs.vp.digits_ddpmpp_continuous import get_config as digits
+from score_sde.configs.vp.digits_wideresnet import get_config as classifier
 
 SCHEDULE = {
     "training.n_iters": 600,

@@ -8,8 +8,8 @@ from typing import Any, NamedTuple
 
 import jax
 import numpy as np
+from score_sde.experiments.digits.conditional import EACH, FILLED, SAMPLER, SCALE, STEPS, Halves, OfClasses
 
-from experiments.digits.conditional import EACH, FILLED, SAMPLER, SCALE, STEPS, Halves, OfClasses
 from score_sde import images
 from score_sde.evaluation.report import baselines, figures
 from score_sde.evaluation.report import text as page_text

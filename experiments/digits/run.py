@@ -8,10 +8,10 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+from score_sde.experiments.digits import conditional
+from score_sde.experiments.digits.config import SCHEDULE, get_config
+from score_sde.experiments.digits.report import TIMES, SamplerResult, write_report
 
-from experiments.digits import conditional
-from experiments.digits.config import SCHEDULE, get_config
-from experiments.digits.report import TIMES, SamplerResult, write_report
 from score_sde import images
 from score_sde.array_types import Keys
 from score_sde.errors import UsageError

@@ -1,12 +1,14 @@
-"""Do trained features tell data from what is none? `python -m experiments.features --data_dir=DIR`."""
+"""Measures whether trained features tell data from what is none."""
 
 import argparse
 import sys
 from pathlib import Path
 
-from experiments.features.run import run
+from score_sde.experiments.features.run import run
 
-parser = argparse.ArgumentParser(prog="python -m experiments.features", description=__doc__)
+from score_sde.runtime.preemption import exit_status
+
+parser = argparse.ArgumentParser(prog="score_sde --mode=experiment --name=features", description=__doc__)
 parser.add_argument("--dataset", default="cifar10")
 parser.add_argument("--data_dir", default="", help="as config.data.data_dir")
 parser.add_argument("--image_size", type=int, default=16)
@@ -17,4 +19,11 @@ parser.add_argument("--n_iters", type=int, default=1000)
 parser.add_argument("--turns", action="store_true", help="as if the data set had no labels")
 parser.add_argument("--images", type=int, default=2000, help="that are measured of each kind")
 parser.add_argument("--dir", type=Path, default=Path("runs/features"), help="where features are kept")
-sys.exit(run(parser.parse_args()))
+
+
+def program(argv: list[str]) -> int | None:
+    return run(parser.parse_args(argv[1:]))
+
+
+if __name__ == "__main__":
+    sys.exit(exit_status(program, None))

@@ -1,9 +1,8 @@
 """CIFAR-10 at 16x16 with a network of 32 channels: what a first run of twenty minutes on two CPU cores gives."""
 
 from ml_collections import ConfigDict
-
-from configs.ve.cifar10_ncsnpp_continuous import get_config as ncsnpp
-from configs.vp.cifar10_ddpmpp_continuous import get_config as ddpmpp
+from score_sde.configs.ve.cifar10_ncsnpp_continuous import get_config as ncsnpp
+from score_sde.configs.vp.cifar10_ddpmpp_continuous import get_config as ddpmpp
 
 RUN = {
     "data.image_size": 16,

@@ -6,9 +6,9 @@ from pathlib import Path
 
 import jax
 import numpy as np
+from score_sde.experiments.first_run.config import get_config
 
 import score_sde
-from experiments.first_run.config import get_config
 from score_sde import images, metrics
 from score_sde.io import atomic_files
 from score_sde.training.run import load_data, train

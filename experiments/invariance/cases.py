@@ -11,8 +11,9 @@ from typing import NamedTuple
 
 import numpy as np
 
-ROOT = Path(__file__).parent.parent.parent
-WORKER = ("-m", "experiments.invariance.worker")
+from score_sde.runtime.clone import PACKAGE
+
+WORKER = ("-m", "score_sde.experiments.invariance.worker")
 
 
 class Case(NamedTuple):
@@ -51,7 +52,7 @@ class WorkerError(RuntimeError):
 def run(case: Case, folder: Path, worker: Sequence[str] = WORKER) -> dict[str, np.ndarray]:
     """The result of `worker.measure` on virtual CPU devices. folder: of checkpoints; worker: Python's arguments."""
     flags = f"{os.environ.get('XLA_FLAGS', '')} --xla_force_host_platform_device_count={case.devices}"
-    environment = os.environ | {"XLA_FLAGS": flags, "PYTHONPATH": str(ROOT), "JAX_PLATFORMS": "cpu"}
+    environment = os.environ | {"XLA_FLAGS": flags, "PYTHONPATH": str(PACKAGE.parent), "JAX_PLATFORMS": "cpu"}
     with tempfile.TemporaryDirectory() as scratch:
         out = Path(scratch) / "out.npz"
         command = [sys.executable, *worker, f"--out={out}"]

@@ -4,7 +4,8 @@ import sys
 import tempfile
 from pathlib import Path
 
-from experiments.invariance.cases import CASES, REFERENCE, difference, missed, run
+from score_sde.experiments.invariance.cases import CASES, REFERENCE, difference, missed, run
+
 from score_sde.runtime.progress import bar
 
 

@@ -10,8 +10,8 @@ from pathlib import Path
 import jax
 import jax.numpy as jnp
 import numpy as np
+from score_sde.configs.vp.digits_ddpmpp_continuous import get_config
 
-from configs.vp.digits_ddpmpp_continuous import get_config
 from score_sde.array_types import PyTree
 from score_sde.io.checkpoints import Checkpoints, Retention
 from score_sde.likelihood import bits_per_dim

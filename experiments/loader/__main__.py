@@ -1,12 +1,14 @@
-"""Does the data keep up with the network? `python -m experiments.loader`. See README.md."""
+"""Times how fast data reach the device, against how fast a network trains on them."""
 
 import argparse
 import sys
 from pathlib import Path
 
-from experiments.loader.run import run
+from score_sde.experiments.loader.run import run
 
-parser = argparse.ArgumentParser(prog="python -m experiments.loader", description=__doc__)
+from score_sde.runtime.preemption import exit_status
+
+parser = argparse.ArgumentParser(prog="score_sde --mode=experiment --name=loader", description=__doc__)
 parser.add_argument(
     "--config", type=Path, default=Path("configs/vp/cifar10_ddpmpp_continuous.py"), help="the network's"
 )
@@ -14,5 +16,12 @@ parser.add_argument("--batch", type=int, default=4, help="of a training step")
 parser.add_argument("--rounds", type=int, default=5, help="repetitions, taken in turns")
 parser.add_argument("--workers", type=int, default=0, help="threads that decode; 0: one for each core")
 parser.add_argument("--data_only", action="store_true", help="without the network")
-arguments = parser.parse_args()
-sys.exit(run(None if arguments.data_only else arguments.config, arguments.batch, arguments.rounds, arguments.workers))
+
+
+def program(argv: list[str]) -> int | None:
+    arguments = parser.parse_args(argv[1:])
+    return run(None if arguments.data_only else arguments.config, arguments.batch, arguments.rounds, arguments.workers)
+
+
+if __name__ == "__main__":
+    sys.exit(exit_status(program, None))

@@ -13,8 +13,8 @@ from pathlib import Path
 import jax
 import jax.numpy as jnp
 import numpy as np
+from score_sde.experiments.loader.pictures import LARGE, SMALL, sources
 
-from experiments.loader.pictures import LARGE, SMALL, sources
 from score_sde import data
 from score_sde.errors import UsageError
 from score_sde.runtime import sharding

@@ -1,16 +1,17 @@
-"""A table of the paper, filled with what was run. `python -m experiments.paper table1|table2|table3|nll|frontier`."""
+"""Fills a table of the paper with what was run."""
 
 import argparse
 import sys
 from pathlib import Path
 
-from experiments.paper.run import table
-from experiments.paper.tables import SCALES, TABLES
-from experiments.sweep.run import LAUNCHERS, launcher, named
+from score_sde.experiments.paper.run import table
+from score_sde.experiments.paper.tables import SCALES, TABLES
+from score_sde.experiments.sweep.run import LAUNCHERS, launcher, named
+
 from score_sde.errors import UsageError
 from score_sde.runtime.preemption import exit_status
 
-parser = argparse.ArgumentParser(prog="python -m experiments.paper", description=__doc__)
+parser = argparse.ArgumentParser(prog="score_sde --mode=experiment --name=paper", description=__doc__)
 parser.add_argument("table", choices=TABLES)
 parser.add_argument("--scale", choices=SCALES, default="paper", help="toy: 8x8 digits, minutes on a CPU")
 parser.add_argument("--run", action="store_true", help="makes the runs that there are not")

@@ -4,8 +4,8 @@ import dataclasses
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
-from experiments.sweep.results import Figure
-from experiments.sweep.space import Point
+from score_sde.experiments.sweep.results import Figure
+from score_sde.experiments.sweep.space import Point
 
 # A figure of an evaluation by what it is called in a table: the first of these whose name begins so. A distance is FID
 # on Inception's features, and by another name on others.

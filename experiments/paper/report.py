@@ -4,14 +4,15 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from experiments.paper import toy
-from experiments.paper.cells import SHORT, Table, Verdict
-from experiments.sweep.results import text
-from experiments.sweep.run import show
+from score_sde.experiments.paper import toy
+from score_sde.experiments.paper.cells import SHORT, Table, Verdict
+from score_sde.experiments.sweep.results import text
+from score_sde.experiments.sweep.run import show
+
 from score_sde.io import html_page, workdir
 
 if TYPE_CHECKING:
-    from experiments.paper.run import Filled
+    from score_sde.experiments.paper.run import Filled
 
 HEAD = ("row", "column", "figure", "paper", "authors' checkpoint", "ours", "NFE", "hardware", "hours", "fingerprint")
 NOT_RUN = "not run"

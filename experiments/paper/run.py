@@ -7,16 +7,17 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from experiments.paper import report
-from experiments.paper.cells import DISTANCE, SCORE, Cell, Table, judge, picked
-from experiments.paper.tables import SCALES, TABLES
-from experiments.sweep import job as program
-from experiments.sweep import results, runs
-from experiments.sweep.definition import Sweep
-from experiments.sweep.results import Figure
-from experiments.sweep.run import drive
-from experiments.sweep.runs import Job, Run
-from experiments.sweep.space import Point, Space
+from score_sde.experiments.paper import report
+from score_sde.experiments.paper.cells import DISTANCE, SCORE, Cell, Table, judge, picked
+from score_sde.experiments.paper.tables import SCALES, TABLES
+from score_sde.experiments.sweep import job as program
+from score_sde.experiments.sweep import results, runs
+from score_sde.experiments.sweep.definition import Sweep
+from score_sde.experiments.sweep.results import Figure
+from score_sde.experiments.sweep.run import drive
+from score_sde.experiments.sweep.runs import Job, Run
+from score_sde.experiments.sweep.space import Point, Space
+
 from score_sde.io.checkpoints import steps
 
 PROGRAM = (sys.executable, "-m", "score_sde")
@@ -90,7 +91,7 @@ def _sweep(whole: Table, scale: str, seeds: Sequence[int], common: Point, best: 
 
 
 def _file(cell: Cell, scale: str) -> str:
-    return f"configs/{cell.config}.py" if scale == "paper" else f"experiments/paper/toy.py:{cell.config}"
+    return cell.config if scale == "paper" else f"experiments/paper/toy.py:{cell.config}"
 
 
 def _points(sweep: Sweep, i: int) -> list[Point]:
@@ -118,7 +119,7 @@ def _filled(cell: Cell, ours: Sequence[Run], authors: Run | None, failures: dict
     if authors and not theirs:
         if not steps(authors.workdir / "checkpoints"):
             file = next(flag for flag in authors.jobs[0].command if flag.startswith("--config="))
-            load = ("python", "-m", "score_sde.import_checkpoint", "--from=CHECKPOINT", file)
+            load = ("python", "-m", "score_sde", "--mode=import", "--from=CHECKPOINT", file)
             commands.append(runs.line((*load, f"--workdir={authors.workdir}")))
         commands.append(runs.line(authors.jobs[0].command))
     measured = [run for run, _ in with_figures]

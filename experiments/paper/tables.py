@@ -4,9 +4,19 @@ import itertools
 from collections.abc import Mapping
 from typing import NamedTuple
 
-from experiments.paper import toy
-from experiments.paper.cells import BITS, BOUND, DISTANCE, SCORE, Cell, Comparison, Finding, Table, comparisons
-from experiments.sweep.space import Point
+from score_sde.experiments.paper import toy
+from score_sde.experiments.paper.cells import (
+    BITS,
+    BOUND,
+    DISTANCE,
+    SCORE,
+    Cell,
+    Comparison,
+    Finding,
+    Table,
+    comparisons,
+)
+from score_sde.experiments.sweep.space import Point
 
 SAMPLES: Point = {"eval.enable_loss": False, "eval.enable_bpd": False, "eval.enable_sampling": True}
 

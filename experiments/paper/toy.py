@@ -6,7 +6,7 @@ and of updates become those of minutes on two CPU cores.
 
 import importlib
 
-from configs.presets import digits
+from score_sde.configs.presets import digits
 
 NUM_SCALES = 50  # N
 UPDATES = 1500
@@ -16,7 +16,7 @@ SIGMA_MAX = 5.0  # the two most distant digits are 4.8 apart
 
 
 def get_config(name: str):
-    config = importlib.import_module("configs." + name.replace("/", ".")).get_config()
+    config = importlib.import_module("score_sde.configs." + name.replace("/", ".")).get_config()
     digits(config)
     config.model.update(nf=32, attn_resolutions=(4,), dropout=0.0)
     deep = config.model.num_res_blocks == 8

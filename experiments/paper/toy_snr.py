@@ -3,9 +3,9 @@
 python -m experiments.sweep experiments/paper/toy_snr.py --folder=runs/paper-toy --slots=2
 """
 
-from experiments.paper.tables import NETWORKS, PREDICTORS, SAMPLES
-from experiments.sweep import Sweep, grid
-from experiments.sweep.space import Space
+from score_sde.experiments.paper.tables import NETWORKS, PREDICTORS, SAMPLES
+from score_sde.experiments.sweep import Sweep, grid
+from score_sde.experiments.sweep.space import Space
 
 networks = grid({"config": [f"experiments/paper/toy.py:{config}" for config in NETWORKS.values()]})
 corrected = Space(tuple(PREDICTORS.values()))

@@ -1,13 +1,22 @@
-"""Do conditional samplers have the conditional law? `python -m experiments.posterior [--small] [--workdir=...]`."""
+"""Compares conditional samplers with exact conditional laws."""
 
 import argparse
 import sys
 from pathlib import Path
 
-from experiments.posterior.run import run
+from score_sde.experiments.posterior.run import run
 
-parser = argparse.ArgumentParser(prog="python -m experiments.posterior", description=__doc__)
+from score_sde.runtime.preemption import exit_status
+
+parser = argparse.ArgumentParser(prog="score_sde --mode=experiment --name=posterior", description=__doc__)
 parser.add_argument("--workdir", type=Path, default=Path("runs/posterior"))
 parser.add_argument("--small", action="store_true", help="one row of each kind, in a minute")
-options = parser.parse_args()
-sys.exit(run(options.workdir, options.small))
+
+
+def program(argv: list[str]) -> int | None:
+    options = parser.parse_args(argv[1:])
+    return run(options.workdir, options.small)
+
+
+if __name__ == "__main__":
+    sys.exit(exit_status(program, None))

@@ -16,12 +16,12 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
+from score_sde.experiments.posterior.problems import PROBLEMS
+from score_sde.experiments.posterior.recursion import Law
+from score_sde.experiments.posterior.rows import CLASS_PROBLEM, PARTICLES, Row, known_law, solver, truth
+from score_sde.experiments.truth_table import distribution
+from score_sde.experiments.truth_table import problems as closed
 
-from experiments.posterior.problems import PROBLEMS
-from experiments.posterior.recursion import Law
-from experiments.posterior.rows import CLASS_PROBLEM, PARTICLES, Row, known_law, solver, truth
-from experiments.truth_table import distribution
-from experiments.truth_table import problems as closed
 from score_sde.array_types import Key, ModelImages
 from score_sde.oracles import Mixture
 from score_sde.randomness import Stream, sample_keys, stream

@@ -7,9 +7,8 @@ import jax
 import jax.numpy as jnp
 import matplotlib
 import numpy as np
-
-from experiments.compare.report import aligned
-from experiments.posterior.measure import (
+from score_sde.experiments.compare.report import aligned
+from score_sde.experiments.posterior.measure import (
     FINITE,
     WITHIN,
     Errors,
@@ -19,10 +18,20 @@ from experiments.posterior.measure import (
     from_limit,
     unknown_bias,
 )
-from experiments.posterior.problems import LEFT, STEPS
-from experiments.posterior.rows import DPS_STEP, GUIDED, PICTURED, PICTURED_SDE, PREDICTOR, Row, known_law, truth
-from experiments.truth_table import problems as closed
-from experiments.truth_table.report import machine
+from score_sde.experiments.posterior.problems import LEFT, STEPS
+from score_sde.experiments.posterior.rows import (
+    DPS_STEP,
+    GUIDED,
+    PICTURED,
+    PICTURED_SDE,
+    PREDICTOR,
+    Row,
+    known_law,
+    truth,
+)
+from score_sde.experiments.truth_table import problems as closed
+from score_sde.experiments.truth_table.report import machine
+
 from score_sde.io import html_page, workdir
 from score_sde.oracles import Oracle
 from score_sde.randomness import sample_keys

@@ -6,10 +6,10 @@ from collections.abc import Callable
 from typing import NamedTuple
 
 import jax.numpy as jnp
+from score_sde.experiments.posterior import recursion
+from score_sde.experiments.posterior.problems import MIXTURE, PROBLEMS, STEPS, sdes
+from score_sde.experiments.posterior.recursion import Law, Seen
 
-from experiments.posterior import recursion
-from experiments.posterior.problems import MIXTURE, PROBLEMS, STEPS, sdes
-from experiments.posterior.recursion import Law, Seen
 from score_sde.array_types import ModelImages
 from score_sde.conditioning import GUIDES, Linear, Options, classifier_guidance, extrapolation, particles, projection
 from score_sde.oracles import Gaussian, Oracle

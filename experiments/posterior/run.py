@@ -5,10 +5,10 @@ import time
 from pathlib import Path
 
 import numpy as np
+from score_sde.experiments.posterior import report
+from score_sde.experiments.posterior.measure import Record, measure, missed_together
+from score_sde.experiments.posterior.rows import PICTURED, PICTURED_SDE, table
 
-from experiments.posterior import report
-from experiments.posterior.measure import Record, measure, missed_together
-from experiments.posterior.rows import PICTURED, PICTURED_SDE, table
 from score_sde.runtime.progress import bar
 
 SCATTERED = 700  # samples in a panel

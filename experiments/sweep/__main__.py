@@ -1,16 +1,17 @@
-"""Runs a sweep. `python -m experiments.sweep SWEEP.py [--launcher=local|slurm|print] [--folder=runs/sweeps/NAME]`."""
+"""Runs a sweep, from its file to its table."""
 
 import argparse
 import sys
 from pathlib import Path
 
-from experiments.sweep import run, runs
-from experiments.sweep.definition import read
-from experiments.sweep.weights_and_biases import export
+from score_sde.experiments.sweep import run, runs
+from score_sde.experiments.sweep.definition import read
+from score_sde.experiments.sweep.weights_and_biases import export
+
 from score_sde.errors import UsageError
 from score_sde.runtime.preemption import exit_status
 
-parser = argparse.ArgumentParser(prog="python -m experiments.sweep", description=__doc__)
+parser = argparse.ArgumentParser(prog="score_sde --mode=experiment --name=sweep", description=__doc__)
 parser.add_argument("file", metavar="SWEEP.py")
 parser.add_argument("--launcher", default="local", choices=run.LAUNCHERS)
 parser.add_argument("--folder", type=Path, help="of the runs and the table; default runs/sweeps/ and the file's name")

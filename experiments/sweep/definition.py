@@ -6,8 +6,10 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from experiments.sweep.space import Point, Space
+from score_sde.experiments.sweep.space import Point, Space
+
 from score_sde.errors import UsageError, one_of
+from score_sde.runtime.clone import located
 
 MODES = ("train", "train_dequantizer", "eval")
 
@@ -71,7 +73,8 @@ class Sweep:
 
 def read(path: str | Path) -> Sweep:
     """The sweep of a file, which is run. Raises `UsageError` where it defines none."""
-    if not Path(path).is_file():
+    path = located(path)
+    if not path.is_file():
         raise UsageError(f"No sweep file {path}; experiments/sweep/README.md shows one.")
     try:
         sweep = runpy.run_path(str(path)).get("sweep")

@@ -9,8 +9,9 @@ import time
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from experiments.sweep import job as program
-from experiments.sweep.runs import Job, Run
+from score_sde.experiments.sweep import job as program
+from score_sde.experiments.sweep.runs import Job, Run
+
 from score_sde.errors import UsageError
 from score_sde.runtime.preemption import REQUEUE, Stopped
 

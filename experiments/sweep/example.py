@@ -1,6 +1,6 @@
 """A sweep of learning rates and forms of the loss for the digits: 12 runs of seconds, 3 x 2 points, 2 seeds."""
 
-from experiments.sweep import Sweep, grid
+from score_sde.experiments.sweep import Sweep, grid
 
 sweep = Sweep(
     config="configs/vp/digits_ddpmpp_continuous.py",

@@ -12,11 +12,11 @@ from rich.console import Console
 from rich.live import Live
 from rich.table import Table
 from rich.text import Text
+from score_sde.experiments.sweep.drive import Drive, Entry, State
+from score_sde.experiments.sweep.job import last_line
+from score_sde.experiments.sweep.results import label
+from score_sde.experiments.sweep.runs import Job, Run
 
-from experiments.sweep.drive import Drive, Entry, State
-from experiments.sweep.job import last_line
-from experiments.sweep.results import label
-from experiments.sweep.runs import Job, Run
 from score_sde.io.metrics_log import read_lines
 
 STYLES = {State.WAITING: "dim", State.RUNNING: "bold", State.FINISHED: "green", State.FAILED: "red"}

@@ -6,7 +6,8 @@ import subprocess
 import sys
 from collections.abc import Mapping
 
-from experiments.sweep.runs import Job
+from score_sde.experiments.sweep.runs import Job
+
 from score_sde.errors import UsageError
 
 
@@ -64,7 +65,7 @@ class Local:
         elif self._devices > 1:
             flag = f"--xla_force_host_platform_device_count={self._devices}"
             environment["XLA_FLAGS"] = f"{environment.get('XLA_FLAGS', '')} {flag}".strip()
-        command = (sys.executable, "-m", "experiments.sweep.job", str(job.status), str(job.log), *job.command)
+        command = (sys.executable, "-m", "score_sde.experiments.sweep.job", str(job.status), str(job.log), *job.command)
         # A session of its own: Ctrl-C is the launcher's, which stops them.
         process = subprocess.Popen(command, env=environment, stdin=subprocess.DEVNULL, start_new_session=True)
         self._held.append(Process(process, slot))

@@ -4,8 +4,8 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
+from score_sde.experiments.sweep.results import Row, curve, label, samples, short, table, trained, varied
 
-from experiments.sweep.results import Row, curve, label, samples, short, table, trained, varied
 from score_sde.io import html_page
 
 INTERVALS = (

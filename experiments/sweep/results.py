@@ -8,9 +8,9 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from scipy import stats
+from score_sde.experiments.sweep.runs import BUDGET, Run, is_evaluated
+from score_sde.experiments.sweep.space import Point
 
-from experiments.sweep.runs import BUDGET, Run, is_evaluated
-from experiments.sweep.space import Point
 from score_sde.evaluation import report
 from score_sde.io.metrics_log import read_lines
 from score_sde.metrics import fingerprint

@@ -11,15 +11,15 @@ from rich import box
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
+from score_sde.experiments.sweep import report, results, runs
+from score_sde.experiments.sweep.definition import Halving, Sweep
+from score_sde.experiments.sweep.drive import Drive
+from score_sde.experiments.sweep.live import Display
+from score_sde.experiments.sweep.local import Local
+from score_sde.experiments.sweep.runs import Job, Run
+from score_sde.experiments.sweep.slurm import Slurm
+from score_sde.experiments.sweep.space import Point
 
-from experiments.sweep import report, results, runs
-from experiments.sweep.definition import Halving, Sweep
-from experiments.sweep.drive import Drive
-from experiments.sweep.live import Display
-from experiments.sweep.local import Local
-from experiments.sweep.runs import Job, Run
-from experiments.sweep.slurm import Slurm
-from experiments.sweep.space import Point
 from score_sde.errors import UsageError
 from score_sde.io import atomic_files
 

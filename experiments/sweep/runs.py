@@ -13,9 +13,9 @@ from pathlib import Path
 from typing import Any
 
 from ml_collections import ConfigDict
+from score_sde.experiments.sweep.definition import Sweep
+from score_sde.experiments.sweep.space import Point
 
-from experiments.sweep.definition import Sweep
-from experiments.sweep.space import Point
 from score_sde.cli import command_line
 from score_sde.config import PLACES
 from score_sde.errors import UsageError
@@ -147,7 +147,7 @@ def resolve(sweep: Sweep, point: Point, folder: Path, budget: int | None = None,
 
 def parsed(file: str, flags: Sequence[str]) -> ConfigDict:
     """The config of a file with flags, checked as the program's own command line. Raises `UsageError`."""
-    return command_line.parse(["sweep", f"--config={file}", *flags], lambda _: None, "").config
+    return command_line.parse(["sweep", f"--config={file}", *flags]).config
 
 
 def flag(key: str, value: Any) -> str:

@@ -14,8 +14,9 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from experiments.sweep import job as program
-from experiments.sweep.runs import Job
+from score_sde.experiments.sweep import job as program
+from score_sde.experiments.sweep.runs import Job
+
 from score_sde.errors import UsageError, nearest
 
 ASK_EVERY = 3.0  # seconds between two questions to the queue
@@ -38,7 +39,7 @@ class Execution:
         task = os.environ.get("SLURM_PROCID", "0")
         if task != "0":  # of a run of several processes, the first one says how it ended
             status, log = f"{status}.{task}", f"{log}.{task}"
-        command = [sys.executable, "-m", "experiments.sweep.job", status, log, *self._arguments[2:]]
+        command = [sys.executable, "-m", "score_sde.experiments.sweep.job", status, log, *self._arguments[2:]]
         # The notice, SIGUSR2, is for submitit, and SLURM sends it to all that the job has started.
         self._process = subprocess.Popen(command, preexec_fn=lambda: signal.signal(signal.SIGUSR2, signal.SIG_IGN))
         return self._process.wait()

@@ -7,10 +7,10 @@ from pathlib import Path
 from typing import Any
 
 import yaml
+from score_sde.experiments.sweep.definition import Sweep
+from score_sde.experiments.sweep.runs import plain
+from score_sde.experiments.sweep.space import Point
 
-from experiments.sweep.definition import Sweep
-from experiments.sweep.runs import plain
-from experiments.sweep.space import Point
 from score_sde.io import atomic_files
 
 
@@ -20,7 +20,7 @@ def export(sweep: Sweep, path: str, folder: Path, target: Path) -> None:
     keys = list(points[0])
     values = {key: list({str(point.get(key)): point.get(key) for point in points}.values()) for key in keys}
     content: dict[str, Any] = {"method": "grid", "metric": {"name": "eval_loss", "goal": "minimize"}}
-    command = ["${env}", "python", "-m", "experiments.sweep", path, f"--folder={folder}"]
+    command = ["${env}", "python", "-m", "score_sde.experiments.sweep", path, f"--folder={folder}"]
     if _is_grid(points, values):
         content["parameters"] = {f"config.{key}": {"values": [plain(v) for v in of]} for key, of in values.items()}
     else:

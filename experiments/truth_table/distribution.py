@@ -16,9 +16,9 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
+from score_sde.experiments.truth_table import problems
+from score_sde.experiments.truth_table.rows import TOLERANCE, Row
 
-from experiments.truth_table import problems
-from experiments.truth_table.rows import TOLERANCE, Row
 from score_sde.array_types import ModelImages
 from score_sde.oracles import Oracle
 from score_sde.process import Model, Process

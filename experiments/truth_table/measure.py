@@ -4,11 +4,10 @@ from typing import NamedTuple
 
 import jax
 import numpy as np
-
-from experiments.truth_table import problems
-from experiments.truth_table.distribution import SAMPLES, sample
-from experiments.truth_table.orders import Truths, errors, observed_order
-from experiments.truth_table.rows import TOLERANCE, Row
+from score_sde.experiments.truth_table import problems
+from score_sde.experiments.truth_table.distribution import SAMPLES, sample
+from score_sde.experiments.truth_table.orders import Truths, errors, observed_order
+from score_sde.experiments.truth_table.rows import TOLERANCE, Row
 
 ORDER_WITHIN = 0.25  # of the theoretical order
 

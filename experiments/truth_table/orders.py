@@ -17,10 +17,10 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
+from score_sde.experiments.truth_table import problems
+from score_sde.experiments.truth_table.problems import SHAPE, D
+from score_sde.experiments.truth_table.rows import FLOW, LAW, SNR, TOLERANCE, Row
 
-from experiments.truth_table import problems
-from experiments.truth_table.problems import SHAPE, D
-from experiments.truth_table.rows import FLOW, LAW, SNR, TOLERANCE, Row
 from score_sde.array_types import Array, Key, Keys, ModelImages
 from score_sde.oracles import Gaussian
 from score_sde.process import Process

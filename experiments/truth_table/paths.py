@@ -11,9 +11,9 @@ from collections.abc import Callable
 
 import numpy as np
 from scipy.integrate import solve_ivp
+from score_sde.experiments.truth_table.problems import DATA, D, components
+from score_sde.experiments.truth_table.rows import ORDERS
 
-from experiments.truth_table.problems import DATA, D, components
-from experiments.truth_table.rows import ORDERS
 from score_sde.oracles import Oracle
 from score_sde.paths import Cosine, Linear, Trigonometric
 from score_sde.process import Process

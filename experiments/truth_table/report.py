@@ -8,11 +8,11 @@ from pathlib import Path
 import jax
 import matplotlib
 import numpy as np
+from score_sde.experiments.compare.report import aligned
+from score_sde.experiments.truth_table.measure import ORDER_WITHIN, Record
+from score_sde.experiments.truth_table.orders import STARTS
+from score_sde.experiments.truth_table.rows import BIAS, FIRST_ORDER_BIAS, FLOW, KNOWN_BIAS, LAW, ROWS, SNR
 
-from experiments.compare.report import aligned
-from experiments.truth_table.measure import ORDER_WITHIN, Record
-from experiments.truth_table.orders import STARTS
-from experiments.truth_table.rows import BIAS, FIRST_ORDER_BIAS, FLOW, KNOWN_BIAS, LAW, ROWS, SNR
 from score_sde.io import workdir
 from score_sde.io.html_page import element, svg
 

@@ -5,8 +5,7 @@ from collections.abc import Callable
 from typing import NamedTuple
 
 import jax.numpy as jnp
-
-from experiments.truth_table.problems import (
+from score_sde.experiments.truth_table.problems import (
     HIGH_END,
     HIGH_START,
     LAST,
@@ -16,6 +15,7 @@ from experiments.truth_table.problems import (
     MEASURED,
     MEASURED_CHAIN,
 )
+
 from score_sde.array_types import Array, Keys
 from score_sde.errors import UsageError
 from score_sde.process import Process

@@ -5,10 +5,11 @@ import sys
 import time
 from pathlib import Path
 
-from experiments.truth_table import problems, report
-from experiments.truth_table.measure import Record, measure
-from experiments.truth_table.orders import Truths
-from experiments.truth_table.rows import ROWS
+from score_sde.experiments.truth_table import problems, report
+from score_sde.experiments.truth_table.measure import Record, measure
+from score_sde.experiments.truth_table.orders import Truths
+from score_sde.experiments.truth_table.rows import ROWS
+
 from score_sde.runtime.progress import bar
 
 # One of each kind.

@@ -12,27 +12,25 @@ from ml_collections import ConfigDict, config_flags
 
 from score_sde.config import PIECES, check_name, is_nullable
 from score_sde.errors import UsageError, nearest
+from score_sde.runtime import clone
 
 
 def parse(
     argv: list[str],
-    define: Callable[[flags.FlagValues], None],
-    usage: str,
+    define: Callable[[flags.FlagValues], None] = lambda _: None,
     of_workdir: Callable[[Path], ConfigDict] | None = None,
 ) -> flags.FlagValues:
     """Values of the flags of a command line: `config` and those of `define`. Raises `UsageError`.
 
-    argv[0] is the program. of_workdir: reads the config of the run in --workdir, used where there is no --config.
+    argv[0] is the program. define: defines flags besides the config's. of_workdir: reads the config of the run in
+    --workdir, used where there is no --config.
     """
-    if any(argument in ("--help", "-h", "--helpfull") for argument in argv):
-        print(usage)
-        raise SystemExit(0)
-    given = list(_arguments(argv))
+    given = list(arguments(argv))
     template = _template(dict(given), of_workdir)
     for key, value in _overridden(given):
         _check_override(template, key, value)
     nothing = [key for key, value in _overridden(given) if value and value.lower() == "none" and is_nullable(key)]
-    rest = [argv[0], *_without(argv, ["config", *(f"config.{key}" for key in nothing)])]
+    rest = [argv[0], *without(argv, ["config", *(f"config.{key}" for key in nothing)])]
     try:
         values = flags.FlagValues()
         config_flags.DEFINE_config_dict("config", template, "", values, lock_config=True, sys_argv=rest)
@@ -58,7 +56,8 @@ def _template(given: dict[str, str | None], of_workdir: Callable[[Path], ConfigD
     else:
         there = f", since {workdir} has no config.json" if of_workdir and workdir else ""
         raise UsageError(
-            f"--config=FILE is missing{there}, for example --config=configs/vp/cifar10_ddpmpp_continuous.py."
+            f"--config=NAME is missing{there}, for example --config=vp/cifar10_ddpmpp_continuous; --mode=describe "
+            "alone lists all."
         )
     for key in PIECES:
         if name := given.get(f"config.{key}"):
@@ -86,11 +85,21 @@ def name_or_set(config: ConfigDict, key: str, value: Any) -> None:
         config.update_from_flattened_dict({key: tuple(value) if isinstance(value, list) else value})
 
 
+def config_names() -> list[str]:
+    """The names of the package's configs, `vp/cifar10_ddpmpp_continuous`, ..."""
+    folder = clone.folder("configs")
+    files = (path.relative_to(folder) for path in folder.rglob("*.py") if path.name != "__init__.py")
+    return sorted(file.with_suffix("").as_posix() for file in files if len(file.parts) > 1)
+
+
 def _read(path: str) -> ConfigDict:
-    """The result of get_config() of a config file."""
+    """The result of get_config() of a config, by its name or file."""
     file, argument = _file_and_argument(path)
     if not file.is_file():
-        raise UsageError(f"No config file {file}; see configs/ for those there are.")
+        raise UsageError(
+            f"No config file {file}, and no config of this name{nearest(str(file), config_names())}; "
+            "--mode=describe alone lists all."
+        )
     try:
         loader = importlib.machinery.SourceFileLoader("config_file", str(file.absolute()))
         module = importlib.util.module_from_spec(importlib.util.spec_from_loader(loader.name, loader))
@@ -107,9 +116,16 @@ def _read(path: str) -> ConfigDict:
 def _file_and_argument(path: str) -> tuple[Path, list[str]]:
     """A config file and the argument of its get_config, split after the longest part of the path that is a file."""
     parts = path.split(":")
-    ends = [n for n in range(len(parts), 0, -1) if Path(":".join(parts[:n])).is_file()]
-    n = ends[0] if ends else 1
-    return Path(":".join(parts[:n])), [":".join(parts[n:])] * (n < len(parts))
+    for n in range(len(parts), 0, -1):
+        if file := _file(":".join(parts[:n])):
+            return file, [":".join(parts[n:])] * (n < len(parts))
+    return Path(parts[0]), parts[1:]
+
+
+def _file(name: str) -> Path | None:
+    """The file at a path, or the package's config of that name; None where there is neither."""
+    files = (clone.located(name), *(clone.folder("configs") / f"{name}{end}" for end in (".py", "")))
+    return next((file for file in files if file.is_file()), None)
 
 
 def overrides(values: flags.FlagValues) -> dict:
@@ -117,7 +133,7 @@ def overrides(values: flags.FlagValues) -> dict:
     return config_flags.get_override_values(values["config"])
 
 
-def _without(argv: list[str], names: list[str]) -> Iterator[str]:
+def without(argv: list[str], names: list[str]) -> Iterator[str]:
     """The arguments after the program's name, without the flags of these names in either form."""
     alone = [f"{dashes}{name}" for name in names for dashes in ("-", "--")]
     for previous, argument in itertools.pairwise(argv):
@@ -130,7 +146,7 @@ def _overridden(given: list[tuple[str, str | None]]) -> Iterator[tuple[str, str 
     return ((name.removeprefix("config."), value) for name, value in given if name.startswith("config."))
 
 
-def _arguments(argv: list[str]) -> Iterator[tuple[str, str | None]]:
+def arguments(argv: list[str]) -> Iterator[tuple[str, str | None]]:
     """(name, value) of every flag, in either form: --name=value, --name value."""
     for argument, following in itertools.zip_longest(argv[1:], argv[2:]):
         if argument.startswith("-"):

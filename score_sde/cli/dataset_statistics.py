@@ -1,23 +1,15 @@
-"""Statistics of a config's data set, to which samples are compared: `python -m score_sde.statistics`."""
+"""Statistics of a config's data set, to which samples are compared: `score_sde --mode=statistics`."""
 
-import sys
 from pathlib import Path
 
-from absl import flags
+from absl.flags import FlagValues
 
-from score_sde.cli.command_line import parse
 from score_sde.errors import UsageError
 from score_sde.evaluation import report, sample_metrics
-from score_sde.runtime.preemption import exit_status
 
 
-def main(argv: list[str] | None = None) -> int:
-    """Runs this command line and returns its exit status."""
-    return exit_status(_program, argv)
-
-
-def _program(argv: list[str]) -> None:
-    values = parse(argv, _define_flags, USAGE)
+def run(values: FlagValues) -> None:
+    """Computes the statistics of a command line's config, keeps them for --mode=eval, and prints what they are."""
     if values.config.metrics.features == "none":
         raise UsageError("config.metrics.features=none needs no statistics; set it to inception or trained.")
     out = Path(values.out) if values.out else None
@@ -32,19 +24,3 @@ def _program(argv: list[str]) -> None:
     for line in report.lines(measure.baselines(values.config.eval.num_samples).rows):
         print(line)
     print(f"kept in {out or sample_metrics.folder(values.config)}")
-
-
-def _define_flags(values: flags.FlagValues) -> None:
-    flags.DEFINE_string("out", None, "", values)
-
-
-USAGE = """\
-python -m score_sde.statistics --config=FILE [--out=FILE.npz] [--config.KEY=VALUE ...]
-
-Computes the statistics of a data set's features, to which samples are compared, and the figures of noise and of
-held-out images for eval.num_samples samples, and keeps them for --mode=eval, which otherwise computes them itself.
---out: a copy, for config.metrics.statistics on another machine."""
-
-
-if __name__ == "__main__":
-    sys.exit(main())

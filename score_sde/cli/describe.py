@@ -6,6 +6,7 @@ from pathlib import Path
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+from absl.flags import FlagValues
 
 from score_sde.cond import fitted
 from score_sde.conditioning.grammar import chosen_class, chosen_rows, observation_of
@@ -23,6 +24,11 @@ from score_sde.training.pieces import piece_arguments
 from score_sde.training.recipe import replaced
 
 MIB = 2**20
+
+
+def run(values: FlagValues) -> None:
+    """Describes the config of a command line."""
+    describe(values.config, values.explain)
 
 
 def describe(config: Config, explain: str | None = None) -> None:

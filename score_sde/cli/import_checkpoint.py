@@ -1,8 +1,7 @@
-"""Import of a checkpoint that the paper's authors released, as a workdir: `python -m score_sde.import_checkpoint`."""
+"""Import of a checkpoint that the paper's authors released, as a workdir: `score_sde --mode=import`."""
 
 import hashlib
 import secrets
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -10,30 +9,24 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
-from absl import flags
+from absl.flags import FlagValues
 
-from score_sde.cli.command_line import overrides, parse
+from score_sde.cli.command_line import overrides
 from score_sde.config import Config
 from score_sde.errors import UsageError
 from score_sde.inference.reference_checkpoints import Reference, leaf_shapes, read
 from score_sde.io import workdir
 from score_sde.io.checkpoints import Checkpoints, Retention
-from score_sde.runtime.preemption import exit_status
 from score_sde.sde import VE
 from score_sde.training.build import Classification, Experiment, parameter_counts, trainable
 from score_sde.training.state import TrainState
 
 
-def main(argv: list[str] | None = None) -> int:
-    """Runs this command line and returns its exit status."""
-    return exit_status(_program, argv)
-
-
-def _program(argv: list[str]) -> None:
-    values = parse(argv, _define_flags, USAGE)
+def run(values: FlagValues) -> None:
+    """Imports the checkpoint of a command line."""
     for name in ("from", "workdir"):
         if not values[name].value:
-            raise UsageError(f"--{name} is missing (--help shows the flags).")
+            raise UsageError(f"--{name} is missing; --mode=import --help shows the flags.")
     import_checkpoint(values.config, values["from"].value, values.workdir, overrides(values))
 
 
@@ -102,22 +95,3 @@ def _state(experiment: Experiment | Classification, reference: Reference) -> Tra
         count, mu, nu = reference.moments
         opt_state = optax.tree_utils.tree_set(opt_state, count=jnp.int32(count), mu=mu, nu=nu)
     return TrainState(jnp.int32(reference.step), reference.params, opt_state, reference.ema_params)
-
-
-def _define_flags(values: flags.FlagValues) -> None:
-    flags.DEFINE_string("from", None, "", values)
-    flags.DEFINE_string("workdir", None, "", values)
-
-
-USAGE = """\
-python -m score_sde.import_checkpoint --from=FILE --config=CONFIG --workdir=DIR [--config.KEY=VALUE ...]
-
-FILE  a checkpoint that the paper's authors released: PyTorch (.pth) or Flax (no extension), of a score network or of
-      the noise-conditional classifier. Nothing in it is executed, and PyTorch is not needed.
-CONFIG  the config of the same name; the file does not say which SDE it was trained under.
-DIR   becomes the workdir of that run, for --mode=eval, sample and train, and for score_sde.load(DIR); that of a
-      classifier for --mode=eval and train, and for score_sde.load_classifier(DIR)."""
-
-
-if __name__ == "__main__":
-    sys.exit(main())

@@ -79,9 +79,7 @@ def particles(
     if num_particles < 2:
         raise UsageError(f"guidance.particles={num_particles} must be at least 2.")
     grid = time_steps(process, eps, exact=step_of is exponential)
-    jax.eval_shape(
-        lambda: step_of(process, *grid.at(0, jnp.ones(1)), 1.0)
-    )  # raises now if the process has no such step
+    jax.eval_shape(lambda: step_of(process, *grid.at(0, jnp.ones(1)), 1.0))  # raises now for a process without it
     n, k = len(grid.t), num_particles
 
     def flat(cloud: Array) -> Array:

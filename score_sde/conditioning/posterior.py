@@ -55,13 +55,15 @@ class Options(NamedTuple):
     num_steps: int | None = None
 
 
-Guide = Callable[[Process, Model, Observation, Options], Model]
+Guide = Callable[[Process, Model, Observation, Options], Model]  # the observation in model range -> the guided model
 
 
 def dps(process: Process, model: Model, observation: Observation, options: Options) -> Model:
     """Diffusion posterior sampling: each of N steps moves x by -zeta grad_x |y - A xhat|, whatever the noise.
 
-    N is the number of steps of the sampler that takes this model; adaptive samplers have none.
+    zeta is `options.step`. N is `options.num_steps`, the number of steps of the sampler that takes this model; adaptive
+    samplers have none (Chung et al., 2023, algorithm 1). Raises `UsageError` for a process with a schedule for each
+    pixel.
 
         import jax.numpy as jnp
         from score_sde.conditioning import Average, Observation, Options, dps

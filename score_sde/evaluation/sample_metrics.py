@@ -118,12 +118,12 @@ def _statistics(config: Config, of: metrics.Features, load: Load) -> metrics.Sta
         if statistics.about.get("features_digest", of.digest) != of.digest:
             raise UsageError(
                 f"{options.statistics} holds statistics of the features {statistics.about['features']}, and these are "
-                f"{of.name}; set config.metrics.features, or compute them: python -m score_sde.statistics."
+                f"{of.name}; set config.metrics.features, or compute them: score_sde --mode=statistics."
             )
         if statistics.covariance.shape != (of.dimension, of.dimension) or statistics.mean.shape != (of.dimension,):
             raise UsageError(
                 f"{options.statistics} holds statistics of {statistics.mean.size} features, and {of.name} has "
-                f"{of.dimension}; set config.metrics.features, or compute them: python -m score_sde.statistics."
+                f"{of.dimension}; set config.metrics.features, or compute them: score_sde --mode=statistics."
             )
         return statistics
     source = load(options.split == "train")

@@ -70,7 +70,7 @@ def load_statistics(path: Path) -> Statistics:
     Raises `UsageError` for any other file.
     """
     if not Path(path).is_file():
-        raise UsageError(f"No file {path} of statistics; compute them: python -m score_sde.statistics.")
+        raise UsageError(f"No file {path} of statistics; compute them: score_sde --mode=statistics.")
     arrays = atomic_files.read_arrays(Path(path))
     if arrays is None:
         raise UsageError(f"Cannot read the statistics {path}: it is no whole .npz file; compute them again.")

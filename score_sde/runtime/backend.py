@@ -1,4 +1,7 @@
-"""Backend settings, which JAX reads when it starts. This module imports nothing heavy."""
+"""Settings of JAX and of the CPU. An import changes none of them; a program, `load` or `train` does, by `configure`.
+
+This module imports nothing heavy.
+"""
 
 import contextlib
 import ctypes
@@ -20,7 +23,48 @@ LEVEL = "xla_backend_optimization_level"
 
 
 def configure() -> None:
-    """Adds the package's flags to XLA_FLAGS, except ones that the user has set; no effect once JAX has computed."""
+    """Sets what makes JAX fast on a CPU, and keeps compiled programs on disk; every program of the package calls it.
+
+    `score_sde.load` and `score_sde.train` call it too. Whoever uses single pieces calls it before JAX computes
+    anything: what a CPU needs is read when JAX starts, and is left alone afterwards. Values that the user has set in
+    XLA_FLAGS, malloc's variables or JAX_COMPILATION_CACHE_DIR stay; SCORE_SDE_NO_CACHE=1 keeps no programs.
+
+        import jax
+        import score_sde
+
+        score_sde.configure()
+        jax.random.normal(jax.random.key(0), (2,))
+    """
+    prepare_cpu()
+    keep_programs()
+
+
+def prepare_cpu() -> None:
+    """Sets what JAX on a CPU needs for its speed, unless JAX has started, which reads it once."""
+    if not _has_started():
+        _choose_convolutions()
+        _set("jax_cpu_enable_async_dispatch", False)
+        _keep_memory()
+
+
+def _has_started() -> bool:
+    """Whether JAX has looked for its devices in this process."""
+    bridge = sys.modules.get("jax._src.xla_bridge")  # JAX has no public test that does not start it
+    return bridge is not None and bridge.backends_are_initialized()
+
+
+def _set(option: str, value: Any) -> None:
+    """Sets an option of JAX, by its variable where JAX is not imported yet: that takes a while."""
+    if "jax" in sys.modules:
+        import jax
+
+        jax.config.update(option, value)
+    else:
+        os.environ[option.upper()] = str(value)
+
+
+def _choose_convolutions() -> None:
+    """Adds the package's flag to XLA_FLAGS, unless the user has set it."""
     flags = os.environ.get("XLA_FLAGS", "")
     if CPU_CONVOLUTION_FLAG.split("=")[0] in flags:
         return
@@ -30,17 +74,14 @@ def configure() -> None:
         os.environ["XLA_FLAGS"] = f"{flags} {CPU_CONVOLUTION_FLAG}".strip()
 
 
-def keep_memory() -> None:
+def _keep_memory() -> None:
     """Stops glibc from returning freed memory to the kernel, so that CPU updates reuse buffers.
 
     Otherwise glibc gives pieces of that size back to the kernel, which clears them again page by page, for a fifth of
     an update's time. Only the first thread has a heap for such pieces, and so a program of one device runs in the
-    thread that calls it: no effect once JAX has computed. Nothing changes where the environment sets malloc's own
+    thread that calls it (`jax_cpu_enable_async_dispatch`). Nothing changes where the environment sets malloc's own
     variables.
     """
-    import jax
-
-    jax.config.update("jax_cpu_enable_async_dispatch", False)
     chosen = any(name.startswith("MALLOC_") or name == "GLIBC_TUNABLES" for name in os.environ)
     mallopt = getattr(ctypes.CDLL(None), "mallopt", None) if sys.platform == "linux" else None  # only glibc has it
     if mallopt and not chosen:
@@ -101,13 +142,27 @@ def cache_folder() -> Path:
 
 
 def keep_programs() -> None:
-    """Keeps compiled programs on disk, by kind of processor, unless the user has chosen a folder.
+    """Keeps compiled programs on disk, by kind of processor, unless the user has chosen a folder or SCORE_SDE_NO_CACHE.
 
-    It has no effect once JAX has started. A program for another processor could abort at an instruction that this one
-    lacks.
+    A program for another processor could abort at an instruction that this one lacks.
     """
+    if "JAX_COMPILATION_CACHE_DIR" in os.environ or os.environ.get("SCORE_SDE_NO_CACHE", "0") != "0":
+        return
+    if "jax" in sys.modules:
+        import jax
+
+        if jax.config.jax_compilation_cache_dir or not jax.config.jax_enable_compilation_cache:
+            return
+    _set("jax_compilation_cache_dir", str(cache_folder() / f"programs-{_processor():08x}"))
+    if _has_started():
+        from jax.experimental.compilation_cache import compilation_cache
+
+        compilation_cache.reset_cache()  # JAX looks for a folder once, at the first program
+
+
+def _processor() -> int:
+    """A checksum of the kind of processor and its instructions."""
     cpu = Path("/proc/cpuinfo")
     lines = cpu.read_text(encoding="utf-8", errors="replace").splitlines() if cpu.exists() else []
     features = [line for line in lines if line.startswith(("flags", "Features"))][:1]
-    kind = zlib.crc32("".join([platform.machine(), *features]).encode())
-    os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(cache_folder() / f"programs-{kind:08x}"))
+    return zlib.crc32("".join([platform.machine(), *features]).encode())

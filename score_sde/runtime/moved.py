@@ -54,6 +54,7 @@ MOVED = {
     "main": "cli.main",
     "import_checkpoint": "cli.import_checkpoint",
     "statistics": "cli.dataset_statistics",
+    "data.__main__": "cli.inspect_data",
     # of releases before
     "train": "training.run",
     "trained": "inference.pretrained",
@@ -62,7 +63,7 @@ MOVED = {
     "TrainedClassifier": "inference.snapshots.PretrainedClassifier",
     "Loaded": "inference.snapshots.Snapshot",
 }
-PROGRAMS = ("import_checkpoint", "statistics")  # `python -m` runs them by these names
+PROGRAMS = {"import_checkpoint": "import", "statistics": "statistics", "data.__main__": "data"}  # modes now
 
 
 class Finder:
@@ -70,20 +71,16 @@ class Finder:
 
     @staticmethod
     def find_spec(name, path=None, target=None):
-        """The program of an old name; raises `ImportError` for a module's, and finds nothing else."""
+        """Raises `ImportError` for an old name, and finds nothing."""
         package, _, old = name.partition(".")
-        if package != "score_sde" or old not in MOVED:
-            return None
-        if old in PROGRAMS:
-            import importlib.util
-
-            return importlib.util.spec_from_file_location(name, f"{path[0]}/{MOVED[old].replace('.', '/')}.py")
-        raise ImportError(answer(old), name=name)
+        if package == "score_sde" and old in MOVED:
+            raise ImportError(answer(old), name=name)
 
 
 def answer(old):
     """The sentence for a name under `score_sde` that has moved."""
-    return f"score_sde.{old} is now score_sde.{MOVED[old]}."
+    mode = f", and score_sde --mode={PROGRAMS[old]} runs it" if old in PROGRAMS else ""
+    return f"score_sde.{old.removesuffix('.__main__')} is now score_sde.{MOVED[old]}{mode}."
 
 
 def register():

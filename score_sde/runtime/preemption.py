@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterator
 from types import FrameType
 
 from score_sde.errors import UsageError, tell
+from score_sde.runtime import backend
 
 REQUEUE = 75  # EX_TEMPFAIL of sysexits.h: not a failure, try again
 INTERRUPTED = 128 + signal.SIGINT
@@ -86,12 +87,16 @@ def _restore(handlers: dict) -> None:
 def exit_status(program: Callable[[list[str]], int | None], argv: list[str] | None) -> int:
     """Runs a command line, default this process's, and returns its exit status; signals may stop it from here on.
 
+    A program has a home folder and the settings of `backend.configure` before anything computes.
+
     The status is what the program returns, None being 0; 2 for a mistake of the user, with its sentence on stderr;
     REQUEUE or INTERRUPTED if it was stopped.
     """
     for stream in (sys.stdout, sys.stderr):  # a locale may lack ±, or the umlauts of a file name
         with contextlib.suppress(AttributeError):
             stream.reconfigure(errors="backslashreplace")
+    backend.find_home()
+    backend.configure()
     try:
         with stoppable():
             return program(sys.argv if argv is None else argv) or 0

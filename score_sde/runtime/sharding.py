@@ -22,9 +22,7 @@ from jax.experimental import multihost_utils
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec, Sharding
 
 from score_sde.errors import UsageError
-from score_sde.runtime.backend import keep_memory, program
-
-keep_memory()
+from score_sde.runtime.backend import program
 
 AXIS = "batch"
 

@@ -64,7 +64,7 @@ def probability_flow(
     denoise = noise_removal and not encode
     chained = isinstance(process, Chain)
     if denoise and chained:
-        jax.eval_shape(lambda: reverse_diffusion(process, jnp.ones(1)))  # raises now if the process has no such step
+        jax.eval_shape(lambda: reverse_diffusion(process, jnp.ones(1)))  # raises now for a process without it
 
     def init(keys: Keys, x: ModelImages) -> State:
         return ode.init(x)

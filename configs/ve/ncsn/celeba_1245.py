@@ -1,6 +1,6 @@
 """NCSN on CelebA, 64x64 with techniques 1, 2, 4 and 5 of NCSNv2. The paper has no figure."""
 
-from configs.presets import annealed_langevin, celeba, compose, discrete, ncsn, ve
+from score_sde.configs.presets import annealed_langevin, celeba, compose, discrete, ncsn, ve
 
 
 def get_config():

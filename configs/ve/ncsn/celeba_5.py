@@ -1,6 +1,6 @@
 """NCSN on CelebA, 64x64 with technique 5 of NCSNv2, the moving average. The paper has no figure."""
 
-from configs.presets import annealed_langevin, celeba, compose, discrete, ncsn, ve
+from score_sde.configs.presets import annealed_langevin, celeba, compose, discrete, ncsn, ve
 
 
 def get_config():

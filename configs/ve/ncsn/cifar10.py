@@ -1,6 +1,6 @@
 """NCSN on CIFAR-10. Paper, Table 3: FID 25.32, IS 8.87."""
 
-from configs.presets import annealed_langevin, cifar10, compose, discrete, ema, ncsn, ve
+from score_sde.configs.presets import annealed_langevin, cifar10, compose, discrete, ema, ncsn, ve
 
 
 def get_config():

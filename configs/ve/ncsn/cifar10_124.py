@@ -1,6 +1,6 @@
 """NCSN on CIFAR-10 with techniques 1, 2 and 4 of NCSNv2: noise levels and steps. The paper has no figure."""
 
-from configs.presets import annealed_langevin, cifar10, compose, discrete, ema, ncsn, ve
+from score_sde.configs.presets import annealed_langevin, cifar10, compose, discrete, ema, ncsn, ve
 
 
 def get_config():

@@ -1,6 +1,6 @@
 """NCSN on CIFAR-10 with technique 5 of NCSNv2, the moving average. The paper has no figure."""
 
-from configs.presets import annealed_langevin, cifar10, compose, discrete, ncsn, ve
+from score_sde.configs.presets import annealed_langevin, cifar10, compose, discrete, ncsn, ve
 
 
 def get_config():

@@ -1,6 +1,6 @@
 """NCSNv2 on LSUN bedrooms, 128x128. The paper has no figure."""
 
-from configs.presets import annealed_langevin, compose, discrete, ema, lsun, ncsnv2, ve
+from score_sde.configs.presets import annealed_langevin, compose, discrete, ema, lsun, ncsnv2, ve
 
 
 def get_config():

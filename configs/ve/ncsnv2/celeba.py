@@ -1,6 +1,6 @@
 """NCSNv2 on CelebA, 64x64. The paper has no figure."""
 
-from configs.presets import annealed_langevin, celeba, compose, discrete, ncsnv2, ve
+from score_sde.configs.presets import annealed_langevin, celeba, compose, discrete, ncsnv2, ve
 
 
 def get_config():

@@ -1,6 +1,6 @@
 """NCSNv2 on CIFAR-10. Paper, Table 3: FID 10.87, IS 8.40."""
 
-from configs.presets import annealed_langevin, cifar10, compose, discrete, ncsnv2, ve
+from score_sde.configs.presets import annealed_langevin, cifar10, compose, discrete, ncsnv2, ve
 
 
 def get_config():

@@ -1,6 +1,6 @@
 """DDPM (VP, discrete) on CelebA-HQ, 256x256. The paper has no figure."""
 
-from configs.presets import ancestral, celebahq_256, compose, ddpm_256, discrete, vp
+from score_sde.configs.presets import ancestral, celebahq_256, compose, ddpm_256, discrete, vp
 
 
 def get_config():

@@ -1,6 +1,6 @@
 """DDPM (VP, discrete) on LSUN churches, 256x256. The paper has no figure."""
 
-from configs.presets import ancestral, compose, ddpm_256, discrete, lsun, vp
+from score_sde.configs.presets import ancestral, compose, ddpm_256, discrete, lsun, vp
 
 
 def get_config():

@@ -1,6 +1,6 @@
 """DDPM cont. (VP) on CIFAR-10. Paper, Table 2, ODE: FID 3.69, 3.21 bits/dim."""
 
-from configs.presets import cifar10, compose, ddpm, vp
+from score_sde.configs.presets import cifar10, compose, ddpm, vp
 
 
 def get_config():

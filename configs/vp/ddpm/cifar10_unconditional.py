@@ -1,6 +1,6 @@
 """DDPM (VP, discrete) that is not told the noise level, on CIFAR-10. The paper has no figure."""
 
-from configs.presets import ancestral, cifar10, compose, ddpm, discrete, unconditional, vp
+from score_sde.configs.presets import ancestral, cifar10, compose, ddpm, discrete, unconditional, vp
 
 
 def get_config():

@@ -1,41 +1,30 @@
-"""Report on the data set of a config, before training: `python -m score_sde.data --config=FILE`."""
+"""Report on the data set of a config, before training: `score_sde --mode=data`."""
 
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
-from absl import flags
+from absl.flags import FlagValues
 
 from score_sde import data, images
-from score_sde.cli.command_line import parse
 from score_sde.data import records
 from score_sde.data.decoding import resize
 from score_sde.data.loading import OWN
 from score_sde.errors import shown
 from score_sde.io import atomic_files
-from score_sde.runtime.preemption import exit_status
 from score_sde.training.run import load_data
 
 SHOWN = 100  # images on the sheet
 LARGEST = 128  # side of one there
 NAMED = 20  # classes
 
-USAGE = """\
-python -m score_sde.data --config=FILE [--config.data.KEY=VALUE ...] [--out=FILE.png]
 
-Prepares the config's data set if needed, reads both splits as a training does, and prints number, shape and size of
-the images, classes, whether they are in memory or decoded from disk, digest and licence, and for your own images how
-the files were read. Writes a sheet of 100 training images, default DATASET.png in this folder."""
+def run(values: FlagValues) -> None:
+    """Prepares the data set if needed, reads both splits as a training does, and says what they are.
 
-
-def main(argv: list[str] | None = None) -> int:
-    """Runs this command line and returns its exit status."""
-    return exit_status(_program, argv)
-
-
-def _program(argv: list[str]) -> None:
-    values = parse(argv, lambda flag_values: flags.DEFINE_string("out", None, "", flag_values), USAGE)
+    It prints number, shape and size of the images, classes, whether they are in memory or decoded from disk, digest and
+    licence, and for your own images how the files were read. It writes a sheet of 100 training images.
+    """
     config = values.config
     name = config.data.dataset.lower()
     train, evaluation = load_data(config, train=True), load_data(config, train=False)
@@ -84,7 +73,3 @@ def _at_most(pixels: np.ndarray) -> np.ndarray:
     if pixels.shape[1] <= LARGEST:
         return pixels
     return np.stack([resize(image, LARGEST) for image in pixels])
-
-
-if __name__ == "__main__":
-    sys.exit(main())

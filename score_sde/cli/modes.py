@@ -1,0 +1,225 @@
+"""The modes of the command line: what each does and takes, and the text of its `--help`."""
+
+import textwrap
+from typing import Any, NamedTuple
+
+from absl import flags
+
+from score_sde.errors import UsageError, one_of
+
+WIDTH = 100
+
+
+class Flag(NamedTuple):
+    """A flag: how absl reads it, its default, its value as help writes it, and one sentence."""
+
+    define: Any
+    default: Any
+    value: str
+    text: str
+
+
+class Mode(NamedTuple):
+    """A mode: the module and function of `cli/` that run it, its flags besides the config's, a sentence, two examples.
+
+    processes: whether several processes may run it as one program. out: its own meaning of `--out`.
+    """
+
+    run: str
+    flags: tuple[str, ...]
+    text: str
+    examples: tuple[str, str]
+    processes: bool = True
+    out: str = ""
+
+
+def mode_of(name: str | None) -> Mode:
+    """The mode of this name. Raises `UsageError` where there is none, or no name."""
+    if not name:
+        raise UsageError(f"--mode is missing: one of {', '.join(MODES)}; --help says what each does.")
+    return MODES[one_of("--mode", name, MODES)]
+
+
+def flags_of(name: str) -> tuple[str, ...]:
+    """Names of the flags that a mode takes, besides `config`, `config.KEY` and `mode`."""
+    return MODES[name].flags + PROCESSES * MODES[name].processes
+
+
+def check_flags(name: str, given: list[str]) -> None:
+    """Raises `UsageError` for a flag that other modes take, and this one does not."""
+    for flag in given:
+        if flag in FLAGS and flag not in flags_of(name):
+            modes = ", ".join(mode for mode in MODES if flag in flags_of(mode))
+            taken = ", ".join(f"--{each}" for each in MODES[name].flags)
+            raise UsageError(f"--{flag} is for --mode={modes}; --mode={name} takes {taken}.")
+
+
+def define(name: str, values: flags.FlagValues) -> None:
+    """Defines the flags of a mode."""
+    flags.DEFINE_enum("mode", None, list(MODES), "", values)
+    for each in flags_of(name):
+        FLAGS[each].define(each, FLAGS[each].default, "", flag_values=values)
+
+
+def overview() -> str:
+    """The text of `score_sde --help`: the modes, a line each."""
+    rows = [f"  {name:18s} {mode.text}" for name, mode in MODES.items()]
+    return "\n".join(["score_sde --mode=MODE [flags]       (or python -m score_sde)", "", *rows, "", OF_EACH])
+
+
+def usage(name: str) -> str:
+    """The text of `score_sde --mode=NAME --help`: the mode, its flags with their meaning, and two examples."""
+    mode = MODES[name]
+    lines = [f"score_sde --mode={name} [flags]", "", *textwrap.wrap(mode.text, WIDTH), ""]
+    texts = {f"--{each}={FLAGS[each].value}": FLAGS[each].text for each in mode.flags}
+    if mode.out:
+        texts[f"--out={FLAGS['out'].value}"] = mode.out
+    if name != "experiment":
+        texts = CONFIG | texts
+    if mode.processes:
+        texts |= {f"--{each}={FLAGS[each].value}": FLAGS[each].text for each in PROCESSES}
+    for flag, text in texts.items():
+        lines += textwrap.wrap(text, WIDTH, initial_indent=f"  {flag:26s} ", subsequent_indent=" " * 29)
+    return "\n".join([*lines, "", "Examples:", *(f"  score_sde {example}" for example in mode.examples)])
+
+
+OF_EACH = "score_sde --mode=MODE --help shows a mode's flags, with two examples."
+
+CONFIG = {
+    "--config=NAME|FILE": "A config by its name, as vp/cifar10_ddpmpp_continuous, or a Python file with get_config(). "
+    "Not needed where --workdir has a run: the workdir has its config.",
+    "--config.KEY=VALUE": "A value of the config; --mode=describe --explain says what each key means.",
+}
+
+FLAGS = {
+    "workdir": Flag(flags.DEFINE_string, None, "DIR", "The folder of the run."),
+    "out": Flag(
+        flags.DEFINE_string,
+        None,
+        "PATH",
+        "The folder to write to in the place of the workdir, which may be read-only then.",
+    ),
+    "eval_folder": Flag(flags.DEFINE_string, "eval", "NAME", "The folder of the report in the workdir; default eval."),
+    "allow_change": Flag(
+        flags.DEFINE_list,
+        [],
+        "KEY,...",
+        "Keys whose values may change in a run, as optim.lr,training.batch_size; data: other images; code: a changed "
+        "file of your own piece.",
+    ),
+    "explain": Flag(
+        flags.DEFINE_string,
+        None,
+        "SECTION",
+        "Prints each key of a section, or with --explain alone of the whole config, with its meaning, values, and when "
+        "it may differ.",
+    ),
+    "from": Flag(
+        flags.DEFINE_string,
+        None,
+        "FILE",
+        "The checkpoint: PyTorch (.pth) or Flax (no extension), of a score network or of the noise-conditional "
+        "classifier. Nothing in it is executed, and PyTorch is not needed. It does not say which SDE it was trained "
+        "under, so the config must.",
+    ),
+    "name": Flag(flags.DEFINE_string, None, "NAME", "The experiment; without one, all are listed."),
+    "coordinator": Flag(
+        flags.DEFINE_string,
+        None,
+        "HOST:PORT",
+        "Address of process 0, for several processes that run as one program. Under SLURM, MPI and on TPU pods they "
+        "find each other; elsewhere start each with the next two flags.",
+    ),
+    "num_processes": Flag(
+        flags.DEFINE_integer, None, "N", "Number of processes; 1 runs this one by itself, whatever started it."
+    ),
+    "process_id": Flag(flags.DEFINE_integer, None, "I", "Number of this process: 0, ..., N - 1."),
+}
+PROCESSES = ("coordinator", "num_processes", "process_id")
+
+MODES = {
+    "train": Mode(
+        "runs:train",
+        ("workdir", "allow_change"),
+        "Trains, going on from the workdir's last checkpoint if it has one.",
+        (
+            "--mode=train --config=vp/cifar10_ddpmpp_continuous --workdir=runs/cifar10",
+            "--mode=train --workdir=runs/cifar10 --config.training.n_iters=2000000",
+        ),
+    ),
+    "eval": Mode(
+        "runs:evaluate",
+        ("workdir", "eval_folder", "out"),
+        "Evaluates snapshots: loss, bits/dim and samples, or a classifier's accuracy.",
+        (
+            "--mode=eval --workdir=runs/cifar10 --config.eval.enable_bpd=True",
+            "--mode=eval --workdir=runs/cifar10 --eval_folder=few --config.sampling.method=unipc_3",
+        ),
+    ),
+    "sample": Mode(
+        "runs:sample",
+        ("workdir", "out"),
+        "Draws samples of the last checkpoint.",
+        (
+            "--mode=sample --workdir=runs/cifar10 --config.sampling.method=dpmpp_2m --config.sampling.num_steps=20",
+            "--mode=sample --workdir=runs/cifar10 --config.sampling.condition=inpaint=right_half",
+        ),
+    ),
+    "describe": Mode(
+        "describe:run",
+        ("workdir", "explain"),
+        "Prints the config, network, memory and sampler; without a config, all configs.",
+        (
+            "--mode=describe --config=vp/cifar10_ddpmpp_continuous --config.model.nf=64",
+            "--mode=describe --config=vp/cifar10_ddpmpp_continuous --explain=sampling",
+        ),
+    ),
+    "train_dequantizer": Mode(
+        "runs:train_dequantizer",
+        ("workdir",),
+        "Fits a variational dequantization to the last checkpoint, for eval.",
+        (
+            "--mode=train_dequantizer --workdir=runs/cifar10",
+            "--mode=train_dequantizer --workdir=runs/cifar10 --config.dequantizer.n_iters=2000",
+        ),
+    ),
+    "import": Mode(
+        "import_checkpoint:run",
+        ("from", "workdir"),
+        "Makes a workdir of a checkpoint that the paper's authors released.",
+        (
+            "--mode=import --from=checkpoint_8.pth --config=vp/cifar10_ddpmpp_deep_continuous --workdir=runs/paper",
+            "--mode=import --from=checkpoint_26 --config=ve/cifar10_ncsnpp_continuous --workdir=runs/flax",
+        ),
+        processes=False,
+    ),
+    "statistics": Mode(
+        "dataset_statistics:run",
+        ("workdir", "out"),
+        "Computes the statistics of a data set's features, with which eval compares samples.",
+        (
+            "--mode=statistics --config=vp/cifar10_ddpmpp_continuous",
+            "--mode=statistics --config=vp/cifar10_ddpmpp_continuous --out=cifar10.npz",
+        ),
+        processes=False,
+        out="A copy, in a file NAME.npz, for config.metrics.statistics on another machine.",
+    ),
+    "data": Mode(
+        "inspect_data:run",
+        ("workdir", "out"),
+        "Prints numbers, classes and terms of a data set, and draws a sheet of 100 of its images.",
+        (
+            "--mode=data --config=vp/cifar10_ddpmpp_continuous",
+            "--mode=data --config=vp/own_images_ddpmpp_continuous --config.data.path=photos --out=photos.png",
+        ),
+        processes=False,
+        out="The picture, in a file NAME.png; default DATASET.png in this folder.",
+    ),
+    "experiment": Mode(
+        "",  # its program is found by its name
+        ("name",),
+        "Runs an experiment of the package with its own flags; without a name, lists all.",
+        ("--mode=experiment --name=digits", "--mode=experiment --name=compare runs/first runs/second"),
+        processes=False,
+    ),
+}
