@@ -1,4 +1,7 @@
-"""Pieces of a user's own, outside the package: a config names them by "own_pieces:NAME"."""
+"""Pieces of a user's own, outside the package: a config names them by "own_pieces:NAME".
+
+Some repeat the examples of `score_sde.config.protocols` line by line, as a user who copies them does.
+"""
 
 import dataclasses
 

@@ -253,7 +253,7 @@ def test_a_config_shrunk_trains_stops_goes_on_samples_and_evaluates(name, prepar
         return held
 
     monkeypatch.setattr("score_sde.training.trainable", lambda _: experiment)
-    monkeypatch.setattr("score_sde.inference.pretrained.Pretrained._made_by", of_frozen_config)
+    monkeypatch.setattr("score_sde.inference.pretrained.Pretrained._experiment_class", of_frozen_config)
     monkeypatch.setattr("score_sde.training.run.train_step", lambda _: step)
     monkeypatch.setattr(experiment, "init_params", functools.partial(seeded, experiment.param_shapes))
 

@@ -11,7 +11,8 @@ import score_sde
 from score_sde import ema
 from score_sde.cli.describe import describe
 from score_sde.cli.import_checkpoint import import_checkpoint
-from score_sde.cli.main import _of_workdir, main
+from score_sde.cli.main import main
+from score_sde.cli.runs import _of_workdir
 from score_sde.ema import Constant, HalfLife, Power, Ramp, weights
 from score_sde.errors import UsageError
 from score_sde.evaluation import identities

@@ -13,6 +13,7 @@ from score_sde.conditioning import Average
 
 ROOT = Path(__file__).parent.parent
 FILES = [*sorted((ROOT / "score_sde").rglob("*.py")), ROOT / "configs" / "presets.py"]
+EXPERIMENTS = [path for path in sorted((ROOT / "experiments").rglob("*.py")) if path.name != "__main__.py"]
 
 PREPOSITIONS = (
     "Above|After|Against|Along|Among|As|At|Before|Below|Beside|Besides|Between|Beyond|By|For|From|In|Inside|Into|Like|Of|On|"
@@ -46,7 +47,7 @@ def without_subject(source: str) -> list[str]:
     ]
 
 
-@pytest.mark.parametrize("path", FILES, ids=lambda path: str(path.relative_to(ROOT)))
+@pytest.mark.parametrize("path", FILES + EXPERIMENTS, ids=lambda path: str(path.relative_to(ROOT)))
 def test_the_first_line_of_a_docstring_has_a_subject(path):
     assert without_subject(path.read_text()) == []
 
@@ -97,15 +98,17 @@ def test_the_examples_of_a_model_run_with_the_one_of_its_class():
     for name, _, text in docstrings((ROOT / "score_sde" / "inference" / "pretrained.py").read_text()):
         for code in indented(text) if name != "Pretrained" else ():
             exec(code, model)
-    assert model["s"].shape == model["x0"].shape == model["z"].shape == (2, 8, 8, 1) and model["bits"].shape == (2,)
+    assert model["s"].shape == model["x0"].shape == model["z"].shape == (2, 8, 8, 1)
+    assert model["eps"].shape == model["decoded"].shape == (2, 8, 8, 1) and model["path"].shape == (3, 2, 8, 8, 1)
+    assert model["bits"].shape == model["above"].shape == (2,)
 
 
 def test_the_public_functions_have_examples():
     named = {name.split(":")[1] for name in EXAMPLES}
     public = """Process from_score model Objective Oracle Gaussian Mixture Empirical bits_per_dim likelihood_bound
         uniform truncated_normal variational solve time_grid adaptive fast_solver predictor_corrector probability_flow
-        clipped Pretrained Operator extrapolation classifier_guidance dps pigdm tmpd projection particles load
-        InMemory"""
+        clipped Pretrained PretrainedClassifier Operator extrapolation classifier_guidance dps pigdm tmpd projection
+        particles load InMemory"""
     assert set(public.split()) <= named
 
 

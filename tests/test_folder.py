@@ -75,7 +75,9 @@ def test_a_folder_says_its_splits(name, tmp_path):
 
 def test_held_out_images_stay_so_when_others_come():
     def split(names):
-        return {train: [names[i] for i in held_out.side(names, 0.1, train=train, what="x")] for train in (True, False)}
+        return {
+            train: [names[i] for i in held_out.side(names, 0.1, train=train, source="x")] for train in (True, False)
+        }
 
     names = [f"{i}.png" for i in range(2000)]
     few, many = split(names[::2]), split(names)

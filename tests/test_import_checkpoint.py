@@ -82,7 +82,7 @@ def built_once(monkeypatch):
     monkeypatch.setattr(importer, "trainable", built)
     monkeypatch.setattr(importer, "leaf_shapes", lambda init_params: leaves(init_params.__self__))
     for kind in (Pretrained, PretrainedClassifier):
-        monkeypatch.setattr(kind, "_made_by", built)
+        monkeypatch.setattr(kind, "_experiment_class", built)
 
 
 def scores(case: str) -> dict[str, np.ndarray]:

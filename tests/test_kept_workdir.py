@@ -13,7 +13,7 @@ import pytest
 from score_sde.configs.vp.digits_ddpmpp_continuous import get_config
 
 import score_sde
-from score_sde.cli.main import _of_workdir
+from score_sde.cli.runs import _of_workdir
 from score_sde.evaluation.evaluate import evaluate, sample
 from score_sde.training.run import train
 

@@ -21,7 +21,7 @@ ROOMS = {
     "images": "",
     "io": "digest downloads pytorch_files atomic_files result_cache metrics_log html_page checkpoints workdir",
     "cond": "",
-    "data": """archives tfrecords digits ffhq readers preparers taken decoding held_out label_files
+    "data": """archives tfrecords digits ffhq readers preparers split_report decoding held_out label_files
                sources arrays folder datasets records loading batches""",
     "ema": "",
     "process": "",
@@ -41,7 +41,8 @@ ROOMS = {
     "training": """state nan_guard loop pieces recipe trainable classification build
                    own_code source_checks averages run""",
     "metrics": "protocol ends corruptions distances inception small features reference figures baselines",
-    "inference": "reference_checkpoints snapshots conditional_samplers sampling_plan pretrained train_dequantizer",
+    "inference": """reference_checkpoints snapshots dequantizer conditional_samplers sampling_plan pretrained
+                    train_dequantizer""",
     "evaluation": "sample_metrics identities report inverse_problems evaluate",
     "cli": "command_line modes runs describe import_checkpoint dataset_statistics inspect_data experiment main",
     "__init__": "",

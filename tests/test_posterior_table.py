@@ -9,7 +9,7 @@ import pytest
 from score_sde.experiments.posterior import measure, recursion
 from score_sde.experiments.posterior.measure import (
     WITHIN,
-    Found,
+    Errors,
     Record,
     difference,
     exact_law,
@@ -76,7 +76,8 @@ def test_the_bias_of_tmpd_vanishes_with_the_steps_and_that_of_others_does_not(sd
 def test_projection_is_exact_where_known_and_unknown_are_independent(noise):
     data = Law(np.array([0.4, -0.3, 0.1, 0.6]), np.diag([0.9, 0.5, 0.2, 0.4]))
     sde, seen = sdes(800)["VP"], Seen(np.eye(4)[[0, 2]], np.array([1.0, -0.5]), noise)
-    exact, begin, score = recursion.given(data, seen), recursion.start(sde, 4, seen), recursion.score_of(sde, data)
+    exact = recursion.conditioned(data, seen)
+    begin, score = recursion.start(sde, 4, seen), recursion.score_of(sde, data)
     held = recursion.predicted(sde, score, begin, recursion.hold_to(sde, seen))
     np.testing.assert_allclose(held.mean, exact.mean, atol=0.01)
     np.testing.assert_allclose(held.covariance, exact.covariance, atol=0.01)
@@ -89,7 +90,7 @@ def test_pigdm_is_exact_for_a_gaussian_of_its_variance():
     data, sde = Law(np.zeros(4), 0.7 * np.eye(4)), sdes()["VE"]
     seen = Seen(PROBLEMS["dense"].matrix, PROBLEMS["dense"].y, 0.3)
     guided = recursion.pigdm_score(sde, data, seen, v=0.7)(0.4)
-    exact = recursion.score_of(sde, recursion.given(data, seen))(0.4)
+    exact = recursion.score_of(sde, recursion.conditioned(data, seen))(0.4)
     np.testing.assert_allclose(guided.matrix, exact.matrix, atol=1e-9)
     np.testing.assert_allclose(guided.shift, exact.shift, atol=1e-9)
 
@@ -204,19 +205,19 @@ def test_an_exact_classifier_gives_the_score_of_the_class(sde):
 RECORD = Record(
     row=Row("inpaint", "VP", "pigdm"),
     samples=8192,
-    error=Found(0.17, 0.19),
-    standard_error=Found(0.01, 0.02),
-    known=Found(0.16, 0.18),
-    apart=Found(0.015, 0.03),
+    error=Errors(0.17, 0.19),
+    standard_error=Errors(0.01, 0.02),
+    known=Errors(0.16, 0.18),
+    apart=Errors(0.015, 0.03),
 )
 
 
 @pytest.mark.parametrize(
     ("change", "words"),
     [
-        (dict(apart=Found(0.05, 0.03)), "pigdm by reverse_diffusion 200 on VP, inpaint: mean 5.0 standard errors"),
-        (dict(apart=Found(0.015, float("nan"))), "covariance nan standard errors"),
-        (dict(apart=None, error=Found(float("nan"), 0.1)), "its mean is not finite"),
+        (dict(apart=Errors(0.05, 0.03)), "pigdm by reverse_diffusion 200 on VP, inpaint: mean 5.0 standard errors"),
+        (dict(apart=Errors(0.015, float("nan"))), "covariance nan standard errors"),
+        (dict(apart=None, error=Errors(float("nan"), 0.1)), "its mean is not finite"),
     ],
 )
 def test_the_table_says_what_is_missed(change, words):
@@ -231,7 +232,7 @@ def test_the_table_says_what_is_missed(change, words):
 def test_particles_that_stay_away_from_their_limit_are_missed():
     def group(*apart):
         rows = [Row("inpaint", "VP", "particles", number=k) for k in (4, 64)]
-        return [RECORD._replace(row=r, apart=Found(d, 0.0)) for r, d in zip(rows, apart, strict=True)]
+        return [RECORD._replace(row=r, apart=Errors(d, 0.0)) for r, d in zip(rows, apart, strict=True)]
 
     assert missed_together(group(0.2, 0.05)) == []
     assert len(missed_together(group(0.2, 0.1))) == 1
@@ -240,7 +241,7 @@ def test_particles_that_stay_away_from_their_limit_are_missed():
 
 def test_guidances_by_one_class_that_differ_are_missed():
     rows = [Row(CLASS_PROBLEM, "VP", method, number=2) for method in ("classifier", "classifier-free")]
-    records = [RECORD._replace(row=row, error=Found(0.1, e)) for row, e in zip(rows, (0.1, 0.2), strict=True)]
+    records = [RECORD._replace(row=row, error=Errors(0.1, e)) for row, e in zip(rows, (0.1, 0.2), strict=True)]
     assert len(missed_together(records)) == 1
 
 

@@ -153,7 +153,7 @@ def test_a_pickled_model_samples_the_same_images(model):
     again = pickle.loads(kept)
     for a, b in zip(*(each.sample(KEY, 2, "ddim", num_steps=2) for each in (model, again)), strict=True):
         np.testing.assert_array_equal(a, b)
-    assert all(type(leaf) is np.ndarray for leaf in jax.tree.leaves(model.__reduce__()[1][1]["params"]))
+    assert all(type(leaf) is np.ndarray for leaf in jax.tree.leaves(model.__reduce__()[0].keywords["params"]))
     assert repr(again) == repr(model) == "Pretrained(8x8x1, OfGaussian, VP, 65 parameters)"
 
 

@@ -21,22 +21,10 @@ from score_sde.cli.command_line import parse
 from score_sde.cli.describe import planned_nfe
 from score_sde.cli.main import main
 from score_sde.conditioning.posterior import METHODS
-from score_sde.config import (
-    ARGUMENTS,
-    FREE_SECTIONS,
-    KEYS,
-    MOVED,
-    REMOVED,
-    Config,
-    Differs,
-    FrozenConfig,
-    Key,
-    base,
-    check,
-    completed,
-    is_nullable,
-)
+from score_sde.config import ARGUMENTS, FREE_SECTIONS, KEYS, Config, FrozenConfig, base, check, completed, is_nullable
 from score_sde.config.explanation import explained, page
+from score_sde.config.keys import Differs, Key
+from score_sde.config.table import MOVED, REMOVED
 from score_sde.data import DATASETS, dataset
 from score_sde.errors import UsageError
 from score_sde.io.workdir import flatten

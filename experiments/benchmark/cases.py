@@ -15,7 +15,7 @@ class Case(NamedTuple):
 
 
 def cases() -> dict[str, Case]:
-    """By name."""
+    """The cases by name."""
     return {
         "DDPM++ 8x8": Case(_small(digits_ddpmpp_continuous, 8, (1, 2), 1, 4), 128, 4096),
         "NCSN++ 8x8": Case(_small(digits_ncsnpp_continuous, 8, (1, 2), 1, 4), 128, 4096),

@@ -8,7 +8,10 @@ import jax
 
 
 def flops(fn: Callable, *args: Any) -> int:
-    """Of fn(*args); args may be shapes. A loop counts once for each iteration that is known before it runs."""
+    """Floating-point operations of fn(*args); args may be shapes.
+
+    A loop counts once for each iteration that is known before it runs.
+    """
     return _of(jax.make_jaxpr(fn)(*args).jaxpr)
 
 

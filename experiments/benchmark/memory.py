@@ -48,6 +48,6 @@ def _needs(experiment: Experiment) -> dict[str, Any]:
 
 
 def fitting(image: int, besides: int) -> dict[str, Any]:
-    """With the largest batch that each GPU has room for."""
+    """The largest batch that each GPU has room for."""
     largest = {name: int((USABLE * size - besides) // image) for name, size in GPUS.items()}
     return {"image": image, "besides": besides, "largest_batch": largest}

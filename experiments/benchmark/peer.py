@@ -30,7 +30,7 @@ class Peer:
         return "missing" not in self._ask({"prepare": key, "task": task, "config": config, "batch": batch})
 
     def seconds(self, key: str) -> tuple[float, int]:
-        """Of one repetition, and the evaluations of the network in it."""
+        """Seconds of one repetition, and the evaluations of the network in it."""
         answer = self._ask({"run": key})
         return answer["seconds"], answer["evaluations"]
 

@@ -1,4 +1,4 @@
-"""Whether bfloat16 moves the curve of the loss by more than another seed does."""
+"""The curve of the loss in bfloat16 against float32: does it move by more than another seed moves it?"""
 
 import json
 import statistics
@@ -21,22 +21,22 @@ def run(folder: Path) -> int:
     means = {key: statistics.mean(loss for step, loss in curve if step > UPDATES // 2) for key, curve in curves.items()}
     moved = [means[seed, "bfloat16"] - means[seed, "tf32"] for seed in SEEDS]
     between = statistics.stdev(means[seed, "tf32"] for seed in SEEDS)
-    found = {
+    summary = {
         "loss": {p: statistics.mean(means[seed, p] for seed in SEEDS) for p in PRECISIONS},
         "bfloat16 less tf32, by seed": moved,
         "their mean": statistics.mean(moved),
         "its standard error": statistics.stdev(moved) / len(moved) ** 0.5,
         "standard deviation between seeds": between,
     }
-    (folder / "precision.json").write_text(json.dumps(found, indent=2) + "\n", encoding="utf-8")
+    (folder / "precision.json").write_text(json.dumps(summary, indent=2) + "\n", encoding="utf-8")
     drawn = {
         f"{precision}, seed {seed}": (*zip(*curve, strict=True), None) for (seed, precision), curve in curves.items()
     }
     figure = html_page.figure(
         "Evaluation loss of the digits' network", html_page.chart(drawn, "updates", "loss", log=True)
     )
-    html_page.write(folder / "precision.html", "bfloat16 against float32", [html_page.listing(found), figure])
-    print("\n".join(f"{name}: {value}" for name, value in found.items()))
+    html_page.write(folder / "precision.html", "bfloat16 against float32", [html_page.listing(summary), figure])
+    print("\n".join(f"{name}: {value}" for name, value in summary.items()))
     return 0
 
 

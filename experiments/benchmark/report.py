@@ -32,7 +32,7 @@ FORMATS = {
 
 
 def text(facts: dict[str, Any], rows: list[dict[str, Any]]) -> str:
-    """For the terminal."""
+    """The table for a terminal."""
     return f"{_about(facts)}\n{aligned(list(COLUMNS.values()), _cells(rows))}"
 
 

@@ -36,8 +36,8 @@ def run(
     """Prints a table, and writes benchmark.json and benchmark.html to the folder."""
     accelerator = jax.default_backend() != "cpu"
     try:
-        known = cases()
-        chosen = {one_of("--networks", name, known): known[name] for name in networks}
+        available = cases()
+        chosen = {one_of("--networks", name, available): available[name] for name in networks}
         for task in tasks:
             one_of("--tasks", task, TASKS)
         for precision in precisions:
@@ -72,13 +72,13 @@ def run(
         "matrix_rate": {p: matrix_rate(jnp.bfloat16 if p == "bfloat16" else jnp.float32) for p in precisions},
         "command": " ".join(["score_sde --mode=experiment --name=benchmark", *sys.argv[1:]]),
     }
-    found = _summarised(rows, facts)
+    summaries = _summarised(rows, facts)
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "benchmark.json").write_text(
-        json.dumps({"facts": facts, "rows": found}, indent=2) + "\n", encoding="utf-8"
+        json.dumps({"facts": facts, "rows": summaries}, indent=2) + "\n", encoding="utf-8"
     )
-    write(folder / "benchmark.html", facts, found)
-    print(text(facts, found))
+    write(folder / "benchmark.html", facts, summaries)
+    print(text(facts, summaries))
     print(f"Open {folder / 'benchmark.html'}")
     return 0
 

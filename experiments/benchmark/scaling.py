@@ -1,4 +1,4 @@
-"""What devices say to each other in an update, by the program that is compiled for 1 to 8 of them, on this CPU."""
+"""Communication of devices in an update, by the program that is compiled for 1 to 8 of them, on this CPU."""
 
 import json
 import math
@@ -35,18 +35,18 @@ def run(folder: Path) -> int:
 
 def collectives(program: str) -> dict[str, int]:
     """Bytes that each kind of collective gives, of a compiled program's text."""
-    found: dict[str, int] = {}
+    bytes_by_kind: dict[str, int] = {}
     for result, kind in COLLECTIVE.findall(program):
         size = sum(
             math.prod(int(n) for n in shape.split(",") if n) * (SIZES.get(kind_of, 0) or int(kind_of[1:]) // 8)
             for kind_of, shape in SHAPE.findall(result)
         )
-        found[kind] = found.get(kind, 0) + size
-    return found
+        bytes_by_kind[kind] = bytes_by_kind.get(kind, 0) + size
+    return bytes_by_kind
 
 
 def measure(fsdp: int) -> dict:
-    """Of this process's devices, for the digits' network at 16 images a device."""
+    """Bytes that this process's devices exchange, for the digits' network at 16 images a device."""
     import jax
     import numpy as np
     from score_sde.configs.vp.digits_ddpmpp_continuous import get_config

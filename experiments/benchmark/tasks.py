@@ -1,4 +1,4 @@
-"""What is timed of a network, as programs of the package: each says how much it does, and in how much memory."""
+"""Tasks to time of a network, programs of the package: each says how much it computes, and in how much memory."""
 
 import atexit
 import itertools
@@ -116,7 +116,7 @@ def load(experiment: Experiment, batch: int) -> Task:
 
 
 def save(experiment: Experiment, batch: int) -> Task:
-    """What a training waits for a checkpoint: until the state is copied, and the next update may overwrite it."""
+    """A training's wait for a checkpoint: until the state is copied, and the next update may overwrite it."""
     state = backend.program(experiment.init_state)()
     folder = Path(tempfile.mkdtemp())
     atexit.register(shutil.rmtree, folder, ignore_errors=True)
@@ -160,6 +160,6 @@ def _compiled(fn: Callable, *args: Any) -> tuple[Any, float]:
 
 
 def _operations(experiment: Experiment, batch: int) -> int:
-    """Of one evaluation of the network."""
+    """Floating-point operations of one evaluation of the network."""
     x, t = jnp.zeros((batch, *experiment.image_shape)), jnp.ones(batch)
     return flops(lambda params: experiment.score_fn(params)(x, t), experiment.param_shapes)

@@ -1,4 +1,4 @@
-"""What a run has left, and how two runs differ in it: every bit of state, numbers and pictures, but no times."""
+"""The files that a run leaves, compared with another run's: every bit of state, numbers and pictures, but no times."""
 
 import hashlib
 import json
@@ -19,14 +19,14 @@ _one_at_a_time = threading.Lock()
 
 
 class Contents(NamedTuple):
-    """digests: of each file, and of each array of each checkpoint. metrics: the lines, without their times."""
+    """Digests of each file and of each array of each checkpoint, and the lines of metrics.jsonl without their times."""
 
     digests: dict[str, str]
     metrics: list[str]
 
 
 def contents(workdir: Path, like: PyTree) -> Contents:
-    """Of a run; `like` is the tree of its state, of numpy arrays."""
+    """The contents of a run's workdir; `like` is the tree of its state, of numpy arrays."""
     files = (path for path in sorted(workdir.rglob("*")) if path.is_file())
     digests = {}
     for path in files:
@@ -37,20 +37,18 @@ def contents(workdir: Path, like: PyTree) -> Contents:
     return Contents(digests | _checkpoints(workdir / "checkpoints", like), _metrics(workdir / "metrics.jsonl"))
 
 
-def differences(expected: Contents, found: Contents) -> list[str]:
+def differences(expected: Contents, actual: Contents) -> list[str]:
     """One sentence for each; empty if all is equal."""
-    names = sorted(expected.digests.keys() | found.digests.keys())
-    said = [f"{name} is missing" for name in names if name not in found.digests]
+    names = sorted(expected.digests.keys() | actual.digests.keys())
+    said = [f"{name} is missing" for name in names if name not in actual.digests]
     said += [f"{name} should not be there" for name in names if name not in expected.digests]
     said += [
-        f"{name} differs" for name, digest in found.digests.items() if expected.digests.get(name, digest) != digest
+        f"{name} differs" for name, digest in actual.digests.items() if expected.digests.get(name, digest) != digest
     ]
-    wanted, got = Counter(expected.metrics), Counter(found.metrics)
-    said += [f"metrics.jsonl lacks {line}" for line in (wanted - got)]
-    said += [
-        f"metrics.jsonl has {'twice' if line in wanted else 'what it should not'}: {line}" for line in got - wanted
-    ]
-    if wanted == got and expected.metrics != found.metrics:
+    lines, now = Counter(expected.metrics), Counter(actual.metrics)
+    said += [f"metrics.jsonl lacks {line}" for line in (lines - now)]
+    said += [f"metrics.jsonl has {'twice' if line in lines else 'what it should not'}: {line}" for line in now - lines]
+    if lines == now and expected.metrics != actual.metrics:
         said.append("metrics.jsonl has its lines in another order")
     return said
 

@@ -39,7 +39,7 @@ class Run(NamedTuple):
         return self.folder / f"{phase}.log"
 
     def arguments(self, phase: str) -> list[str]:
-        """Of the command line."""
+        """Arguments of the command line."""
         flags = [f"--config={CONFIG}", f"--config.data.data_dir={self.data_dir}", *self.overrides]
         return [*flags, f"--workdir={self.workdir}", f"--mode={phase}"]
 
@@ -56,7 +56,7 @@ class Run(NamedTuple):
 
 
 def environment(cache: Path) -> dict[str, str]:
-    """Of a process: programs compiled by one serve all."""
+    """The environment of a process: programs compiled by one serve all."""
     here = {"PYTHONPATH": os.pathsep.join([str(PACKAGE.parent), *os.environ.get("PYTHONPATH", "").split(os.pathsep)])}
     return (
         {
@@ -81,7 +81,7 @@ class Aim(NamedTuple):
 
 
 class Kill(NamedTuple):
-    """steps_lost: made after the checkpoint that the next start went on from; of evaluations, None.
+    """A kill. steps_lost: updates after the checkpoint that the next start went on from; None for evaluations.
     too_late: moments drawn before this one, at which the process had ended.
     """
 
@@ -106,22 +106,22 @@ def drawing(run: Run) -> int:
 
 
 def begun(run: Run) -> int:
-    """1 from the first sign of work."""
+    """Number that is 0, and 1 from the first sign of work."""
     return int((run.workdir / "config.json").exists())
 
 
 def evaluating(run: Run) -> int:
-    """How many parts of the evaluation were begun: loss, bits/dim, samples; of each snapshot."""
+    """Number of parts of the evaluation that were begun: loss, bits/dim, samples; of each snapshot."""
     return len(parts(run))
 
 
 def files(run: Run) -> int:
-    """How many files the evaluation has written."""
+    """Number of files that the evaluation has written."""
     return _files(run.workdir / "eval")
 
 
 def pictures(run: Run) -> int:
-    """How many files of samples the training has written."""
+    """Number of files of samples that the training has written."""
     return _files(run.workdir / "samples")
 
 
@@ -129,7 +129,7 @@ BEGUN = {"train": begun, "eval": evaluating}
 
 
 def parts(run: Run) -> list[str]:
-    """Of the evaluation, as their progress bars begin."""
+    """Parts of the evaluation, as their progress bars begin."""
     return re.findall(r"(loss|bits/dim|sampling)[^|\r\n]*\|[^|]*\|[^\[]*\[00:00<\?", _text(run.log("eval")))
 
 
@@ -196,8 +196,8 @@ def live(run: Run, aims: Sequence[Aim], rng: np.random.Generator) -> list[Kill]:
 
 def _restored(run: Run) -> int | None:
     """The step that the last training process began at: the first count of its progress bar."""
-    found = re.search(r"training:[^|]*\|[^|]*\| *(\d+)/", _text(run.log("train")))
-    return int(found[1]) if found else None
+    count = re.search(r"training:[^|]*\|[^|]*\| *(\d+)/", _text(run.log("train")))
+    return int(count[1]) if count else None
 
 
 def _where(run: Run, phase: str) -> str:

@@ -49,12 +49,12 @@ class Life(NamedTuple):
     seconds: float
 
     def equal(self, phase: str) -> bool:
-        """Of training, all but eval/."""
+        """Whether what training leaves is equal: all but eval/."""
         return not any(said.startswith("eval") == (phase == "eval") for said in self.differences)
 
 
 def run(folder: Path, kills: int, seed: int = 0, workers: int = 2, overrides: Sequence[str] = ()) -> int:
-    """0, or 1 if anything differs, or 2 with one sentence if it cannot be said.
+    """Runs the experiment; returns 0, or 1 if anything differs, or 2 with one sentence if that cannot be judged.
 
     overrides: --config.KEY=VALUE, for a shorter run.
     """
@@ -115,27 +115,27 @@ def _run(folder: Path, kills: int, seed: int, workers: int, overrides: Sequence[
 
 
 def _config(run: Run) -> ConfigDict:
-    """As the command line resolves it."""
+    """The run's config as the command line resolves it."""
     return parse(["chaos", *run.arguments("train")], functools.partial(define, "train")).config
 
 
 def _undisturbed(run: Run, like: PyTree) -> tuple[Contents, dict[str, float]]:
-    """What it leaves, and the seconds of each phase. The first of two compiles, and must leave the same."""
-    found, seconds = [], {}
+    """Contents of an undisturbed run and seconds of each phase; two runs, the first of which compiles, must agree."""
+    outcomes, seconds = [], {}
     for _ in range(2):
         run.forget("train")
         for phase in PHASES:
             problem, seconds[phase] = finish(run, phase)
             if problem:
                 raise UsageError(f"The undisturbed {problem}; look at {run.log(phase)}.")
-        found.append(contents(run.workdir, like))
-    if said := differences(*found):
+        outcomes.append(contents(run.workdir, like))
+    if said := differences(*outcomes):
         raise UsageError(f"Two undisturbed runs differ, so kills cannot be judged on this machine: {said[0]}.")
-    return found[0], seconds
+    return outcomes[0], seconds
 
 
 def aims(run: Run, config: ConfigDict, seconds: dict[str, float]) -> list[Aim]:
-    """What can be aimed at in a run like `run`, which has ended."""
+    """Moments to aim kills at in a run like `run`, which has ended."""
     training = config.training
     saves = range(training.snapshot_freq_for_preemption, training.n_iters + 1, training.snapshot_freq_for_preemption)
     sheets = range(training.snapshot_freq, training.n_iters + 1, training.snapshot_freq)

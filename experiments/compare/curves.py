@@ -23,8 +23,8 @@ def curve(run: Run, name: str, axis: str) -> Curve:
     logged = np.array([name in line for line in run.metrics], bool)
     y = np.array([line[name] for line in run.metrics if name in line], float)
     x = _axis(run, axis)[logged]
-    known = np.isfinite(x)
-    x, y = _thinned(x[known], y[known])
+    finite = np.isfinite(x)
+    x, y = _thinned(x[finite], y[finite])
     return x.tolist(), y.tolist(), None
 
 
@@ -36,7 +36,7 @@ def _axis(run: Run, axis: str) -> np.ndarray:
 
 
 def hours(lines: Sequence[dict[str, float]]) -> np.ndarray:
-    """Since the first line, without pauses; NaN for lines without a time.
+    """Hours since the first line, without pauses; NaN for lines without a time.
 
     Time between lines of two steps counts up to `PAUSE` times what so many updates take at the median. Between lines of
     one step it counts whole: a run that is stopped goes on with a later one.

@@ -53,35 +53,35 @@ def _evaluation(run: Run, folder: str) -> Evaluation:
     )
 
 
-def table(found: Sequence[Evaluation]) -> list[list[str]]:
+def table(evaluations: Sequence[Evaluation]) -> list[list[str]]:
     """A row for each figure of the last checkpoints, a column for each evaluation."""
     rows = [
-        ["folder", *(each.folder for each in found)],
-        ["step", *(f"{max(each.checkpoints):,}" if each.checkpoints else "-" for each in found)],
+        ["folder", *(each.folder for each in evaluations)],
+        ["step", *(f"{max(each.checkpoints):,}" if each.checkpoints else "-" for each in evaluations)],
     ]
-    for name in _names(found, last=True):
-        rows.append([name, *(text(each.last.get(name)) if each.checkpoints else "-" for each in found)])
+    for name in _names(evaluations, last=True):
+        rows.append([name, *(text(each.last.get(name)) if each.checkpoints else "-" for each in evaluations)])
     return rows
 
 
-def options(found: Sequence[Evaluation]) -> list[list[str]]:
+def options(evaluations: Sequence[Evaluation]) -> list[list[str]]:
     """Rows of `differing`: how evaluations were made, where they differ. Those that were not are left out."""
     of_evaluations = [
         {key: value for key, value in each.config.items() if key.split(".")[0] in FREE_SECTIONS}
-        for each in found
+        for each in evaluations
         if each.checkpoints
     ]
     return [row for row in differing(of_evaluations) if not is_place(row[0])]
 
 
-def against_first(found: Sequence[Evaluation]) -> tuple[list[str], list[list[str]]]:
+def against_first(evaluations: Sequence[Evaluation]) -> tuple[list[str], list[list[str]]]:
     """Columns, and a row for each figure: evaluations of the other runs minus the first run's.
 
     Of several of the first run, that of the same folder, or the first that compares. A figure that none compares with
     says why.
     """
-    first = [each for each in found if each.run == found[0].run]
-    others = [each for each in found if each.run != found[0].run and each.checkpoints]
+    first = [each for each in evaluations if each.run == evaluations[0].run]
+    others = [each for each in evaluations if each.run != evaluations[0].run and each.checkpoints]
     rows = [[name, *(_minus(first, other, name) for other in others)] for name in _names(first, last=True)]
     return [each.column for each in others], [row for row in rows if any(cell != "-" for cell in row[1:])]
 
@@ -113,26 +113,26 @@ def unlike(name: str, configs: Sequence[Mapping[str, Any]]) -> list[str]:
 
 
 def _quantity(name: str, config: Mapping[str, Any]) -> dict[str, Any]:
-    """What decides what the figure is a figure of."""
+    """The config values that decide which quantity the figure is."""
     keys = DATA if name in LABELS.values() else ()
-    found: dict[str, Any] = {}
+    parts: dict[str, Any] = {}
     if name == LOSS:
         keys += OBJECTIVE
         chosen = {key: value for key, value in config.items() if value not in (None, "")}  # older runs lack the rest
         for section in ("sde", "process", "parameterization", "times", "weight"):
-            found[f"{section}.*"] = {key: value for key, value in chosen.items() if key.startswith(f"{section}.")}
+            parts[f"{section}.*"] = {key: value for key, value in chosen.items() if key.startswith(f"{section}.")}
         if config.get("model.name") in CLASSIFIERS:
-            found["model.name"] = "classifier"
+            parts["model.name"] = "classifier"
     if name in (BITS_PER_DIM, BOUND):
         keys += LIKELIHOOD
-    return found | {key: config.get(key) for key in keys}
+    return parts | {key: config.get(key) for key in keys}
 
 
-def over_checkpoints(found: Sequence[Evaluation]) -> dict[str, dict[str, Curve]]:
-    """By figure and column; nothing where no evaluation has more than one checkpoint."""
-    if all(len(each.checkpoints) < 2 for each in found):
+def over_checkpoints(evaluations: Sequence[Evaluation]) -> dict[str, dict[str, Curve]]:
+    """Curves by figure and column; nothing where no evaluation has more than one checkpoint."""
+    if all(len(each.checkpoints) < 2 for each in evaluations):
         return {}
-    return {name: {each.column: _curve(each, name) for each in found} for name in _names(found)}
+    return {name: {each.column: _curve(each, name) for each in evaluations} for name in _names(evaluations)}
 
 
 def _curve(evaluation: Evaluation, name: str) -> Curve:
@@ -141,11 +141,11 @@ def _curve(evaluation: Evaluation, name: str) -> Curve:
     return list(points), [point["mean"] for point in points.values()], None if None in errors else errors
 
 
-def protocols(found: Sequence[Evaluation]) -> dict[str, dict[str, Any]]:
-    return {fingerprint: of for each in found for fingerprint, of in each.protocols.items()}
+def protocols(evaluations: Sequence[Evaluation]) -> dict[str, dict[str, Any]]:
+    return {fingerprint: of for each in evaluations for fingerprint, of in each.protocols.items()}
 
 
-def _names(found: Sequence[Evaluation], *, last: bool = False) -> list[str]:
-    """Of all figures, or those of last checkpoints, each once."""
-    all_of = (of_step for each in found for of_step in ([each.last] if last else each.checkpoints.values()))
+def _names(evaluations: Sequence[Evaluation], *, last: bool = False) -> list[str]:
+    """Names of all figures, or of those of last checkpoints, each once."""
+    all_of = (of_step for each in evaluations for of_step in ([each.last] if last else each.checkpoints.values()))
     return list(dict.fromkeys(name for of_step in all_of for name in of_step))

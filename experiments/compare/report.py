@@ -33,11 +33,11 @@ SAME_NOISE = (
 
 def write(out: Path, runs: Sequence[Run], drawn: Sequence[Drawn] = (), missing: dict[str, str] | None = None) -> None:
     """The page. drawn: samples; missing: why there are none of a run."""
-    found = figures.evaluations(runs)
+    evaluations = figures.evaluations(runs)
     body = [_table(*_overview(runs))]
     body += [html_page.heading("Configs"), *_configs(runs)]
     body += [html_page.heading("Metrics"), *_metrics(runs)]
-    body += [html_page.heading("Evaluations"), *_evaluations(runs, found)]
+    body += [html_page.heading("Evaluations"), *_evaluations(runs, evaluations)]
     if drawn or missing:
         body += [html_page.heading("Samples"), *_samples(drawn, missing or {})]
     html_page.write(out, f"Comparison of {', '.join(run.name for run in runs)}", body, "--out")
@@ -45,14 +45,14 @@ def write(out: Path, runs: Sequence[Run], drawn: Sequence[Drawn] = (), missing: 
 
 def text(runs: Sequence[Run]) -> str:
     """Runs, what their configs differ in, figures of their last checkpoints and differences of these."""
-    found = figures.evaluations(runs)
+    evaluations = figures.evaluations(runs)
     columns = [run.name for run in runs]
     moving, places = differences(runs)
     parts = [aligned(*_overview(runs))]
     parts.append(aligned(["config", *columns], moving + places) if moving + places else "Configs do not differ.")
-    if any(each.checkpoints for each in found):
-        parts.append(aligned(["evaluation", *(each.column for each in found)], figures.table(found)))
-        others, rows = figures.against_first(found)
+    if any(each.checkpoints for each in evaluations):
+        parts.append(aligned(["evaluation", *(each.column for each in evaluations)], figures.table(evaluations)))
+        others, rows = figures.against_first(evaluations)
         parts += [aligned([f"minus {runs[0].name}", *others], rows)] if rows else []
     return "\n\n".join(parts) + "\n"
 
@@ -65,7 +65,7 @@ def aligned(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
 
 
 def _table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> html_page.Element:
-    """As wide as it is, whatever the page's width."""
+    """A table that is as wide as its text, whatever the page's width."""
     return html_page.division("wide", html_page.table(head, rows))
 
 
@@ -111,26 +111,26 @@ def _chart(runs: Sequence[Run], name: str, axis: str) -> html_page.Element:
     return html_page.chart(of_runs, axis, name, log=bool(len(y) and y.min() > 0 and y.max() > 10 * y.min()), size=CHART)
 
 
-def _evaluations(runs: Sequence[Run], found: Sequence[figures.Evaluation]) -> list[html_page.Element]:
-    if not any(each.checkpoints for each in found):
+def _evaluations(runs: Sequence[Run], evaluations: Sequence[figures.Evaluation]) -> list[html_page.Element]:
+    if not any(each.checkpoints for each in evaluations):
         return [html_page.note("No run has an evaluation: --mode=eval makes one.")]
     body = [
         html_page.note(
             "Last checkpoints, EMA weights. ± is one standard error. Distances are named with their protocol."
         ),
-        _table(["", *(each.column for each in found)], figures.table(found)),
+        _table(["", *(each.column for each in evaluations)], figures.table(evaluations)),
     ]
-    others, rows = figures.against_first(found)
+    others, rows = figures.against_first(evaluations)
     if rows:
         body += [html_page.note(DIFFERENCES.format(first=runs[0].name)), _table(["difference", *others], rows)]
-    evaluated = [each.column for each in found if each.checkpoints]
-    if options := figures.options(found):
+    evaluated = [each.column for each in evaluations if each.checkpoints]
+    if options := figures.options(evaluations):
         body += [html_page.note("How the evaluations differ:"), _table(["config", *evaluated], options)]
-    protocols = figures.protocols(found)
+    protocols = figures.protocols(evaluations)
     if len(protocols) > 1:
         text = "Distances of different protocols do not compare. The protocols differ in:"
         body += [html_page.note(text), _table(["", *protocols], differing(list(protocols.values())))]
-    if charts := [_over_checkpoints(*named) for named in figures.over_checkpoints(found).items()]:
+    if charts := [_over_checkpoints(*named) for named in figures.over_checkpoints(evaluations).items()]:
         body += [html_page.heading("Over checkpoints"), html_page.division("charts", *charts)]
     return body
 

@@ -1,4 +1,4 @@
-"""What workdirs hold besides their weights, and how their configs differ."""
+"""Contents of workdirs besides their weights, and how their configs differ."""
 
 import os
 from collections.abc import Mapping, Sequence
@@ -15,7 +15,7 @@ DIGITS = 12  # of a digest of data
 
 
 class Run(NamedTuple):
-    """config: flattened, with the keys that were added since. launch: flattened data and versions of its last launch.
+    """A run: its flattened config, with keys added since, and the flattened data and versions of its last launch.
     metrics: the lines of metrics.jsonl. reports: of evaluations, by their folders."""
 
     name: str
@@ -58,8 +58,8 @@ def _read(directory: Path, name: str) -> Run:
 
 def _report(path: Path) -> dict[str, Any]:
     """{} if it is none of an evaluation."""
-    found = workdir.read(path.parent, path.name)
-    return found if isinstance(found, dict) else {}
+    report = workdir.read(path.parent, path.name)
+    return report if isinstance(report, dict) else {}
 
 
 def names(directories: Sequence[Path]) -> list[str]:

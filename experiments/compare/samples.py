@@ -16,7 +16,7 @@ from score_sde.runtime.progress import bar, reporter
 
 
 class Drawn(NamedTuple):
-    """Of one run. about: checkpoint and sampler."""
+    """Samples of one run. about: checkpoint and sampler."""
 
     run: str
     pixels: Pixels

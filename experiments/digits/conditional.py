@@ -27,7 +27,7 @@ STEPS = 250  # to fill them in by
 
 
 class OfClasses(NamedTuple):
-    """confusion: [class asked for, class recognised] -> samples. judge: its accuracy on held-out real digits."""
+    """Samples of classes. confusion: numbers [class asked for, class recognised]. judge: accuracy on real digits."""
 
     pixels: np.ndarray
     confusion: np.ndarray
@@ -107,5 +107,5 @@ def _judge(train_set: Source):
 
 
 def _flat(pixels: np.ndarray) -> np.ndarray:
-    """As scikit-learn's example has them, in 0..16."""
+    """Images as scikit-learn's example has them, in 0..16."""
     return pixels.reshape(len(pixels), -1) / 255 * 16

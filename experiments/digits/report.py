@@ -85,31 +85,31 @@ def _describe(method: str, config) -> str:
     return f"predictor {sampling.predictor}, {corrector}, {sampling.num_scales or config.sde.num_scales} steps"
 
 
-def _classes(found: OfClasses) -> html_page.Element:
+def _classes(samples: OfClasses) -> html_page.Element:
     """Ten samples of each class in a row of its own, and what the judge takes them for."""
-    shown = found.pixels.reshape(10, EACH, *found.pixels.shape[1:])[:, :10]
+    shown = samples.pixels.reshape(10, EACH, *samples.pixels.shape[1:])[:, :10]
     grid = html_page.figure(
         "Asked for: 0 in the first row, 9 in the last", html_page.picture(images.grid(_merged(shown), 10), 5)
     )
-    rows = [[str(number), *(str(n) if n else "" for n in row)] for number, row in enumerate(found.confusion)]
+    rows = [[str(number), *(str(n) if n else "" for n in row)] for number, row in enumerate(samples.confusion)]
     confusion = html_page.table(["asked for \\ recognised", *map(str, range(10))], rows)
     text = (
         f"{EACH} samples of each class by the gradient of a noise-conditional classifier, scale {SCALE:g}, "
-        f"{SAMPLER['method']}, {found.nfe:g} evaluations. Whether they show it is judged by scikit-learn's "
-        f"support-vector machine, trained on real digits only and right about {found.judge:.1%} of the held-out ones."
+        f"{SAMPLER['method']}, {samples.nfe:g} evaluations. Whether they show it is judged by scikit-learn's "
+        f"support-vector machine, trained on real digits only and right about {samples.judge:.1%} of the held-out ones."
     )
-    accuracy = f"{found.accuracy:.1%} ± {found.standard_error:.1%} recognised"
+    accuracy = f"{samples.accuracy:.1%} ± {samples.standard_error:.1%} recognised"
     return html_page.element(CLASSES, grid=grid, accuracy=accuracy, confusion=confusion, note=html_page.note(text))
 
 
-def _halves(found: Halves) -> html_page.Element:
-    psnr, mean, spread = (page_text(found.figures[name]) for name in ("psnr", "psnr_of_mean", "spread"))
+def _halves(halves: Halves) -> html_page.Element:
+    psnr, mean, spread = (page_text(halves.figures[name]) for name in ("psnr", "psnr_of_mean", "spread"))
     text = (
         f"The right half of held-out digits is hidden, and filled in {FILLED} times (Euler-Maruyama, the paper's "
         f"projection, {STEPS} evaluations). PSNR of samples {psnr} dB, of their mean {mean} dB; spread {spread}, of "
         "pixels in [0, 1]. Errors are over images. What is known comes back as it was."
     )
-    return html_page.picture(found.sheet, 1) + html_page.note(text)
+    return html_page.picture(halves.sheet, 1) + html_page.note(text)
 
 
 def _figures(measured: dict[str, dict[str, Any]]) -> list[html_page.Element]:

@@ -58,7 +58,7 @@ def run(workdir: Path) -> int:
 
 
 def _measured(workdir: Path, samplers: list[SamplerResult]) -> dict[str, dict[str, Any]]:
-    """What is told of each sampler's samples as "metrics", by the sampler's name."""
+    """The "metrics" of each sampler's samples, by the sampler's name."""
     config = get_config()
     config.data.data_dir, config.metrics.dir = str(workdir.parent / "tensorflow_datasets"), str(workdir / "features")
     measure = sample_metrics.measure(config)
@@ -70,7 +70,7 @@ def _keys(model: Pretrained) -> Keys:
 
 
 def _sample(model: Pretrained, method: str) -> SamplerResult:
-    """Timed without compilation, which is done first."""
+    """Draws samples, and times them without compilation, which is done first."""
     keys = _keys(model)
     model.draw(keys, method, compile_only=True)
     with bar(f"sampling ({method})", SAMPLES, "img") as progress:

@@ -47,10 +47,10 @@ def run(options: argparse.Namespace) -> int:
 def rows(
     features: metrics.Features, reference: metrics.Statistics, held_out: Pixels, others: dict[str, Pixels]
 ) -> Iterator[Row]:
-    """Of held-out images as they are, of these spoilt, of noise and of other data."""
+    """Rows of held-out images as they are, of these spoilt, of noise and of other data."""
     for name, pixels in {**kinds(held_out), **others}.items():
-        found = metrics.measure(features.name, features.of(pixels), reference)
-        means = {key.split("[")[0]: figure["mean"] for key, figure in found.items()}
+        measured = metrics.measure(features.name, features.of(pixels), reference)
+        means = {key.split("[")[0]: figure["mean"] for key, figure in measured.items()}
         yield Row(name, means["frechet_distance"], means["precision"], means["recall"])
 
 

@@ -119,7 +119,10 @@ def _host_sampling(model: Pretrained, latents, tol: float) -> tuple[np.ndarray, 
 
 
 def _host_likelihood(model: Pretrained, keys, x, tol: float, *, fused: bool) -> tuple[np.ndarray, float]:
-    """fused: one program for drift and divergence, in forward mode; else two, in reverse mode, as the paper's code."""
+    """Bits/dim by a loop on the host, and the number of evaluations.
+
+    fused: one program for drift and divergence, in forward mode; else two, in reverse mode, as the paper's code.
+    """
     probe = rademacher(stream(keys, Stream.PROBE), x.shape[1:])
     n, size = len(x), x.size
 

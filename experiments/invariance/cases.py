@@ -1,4 +1,4 @@
-"""What is compared: the same work on other devices, in other processes and rounds, from others' checkpoints."""
+"""Cases to compare: the same work on other devices, in other processes and rounds, from others' checkpoints."""
 
 import os
 import socket
@@ -17,7 +17,7 @@ WORKER = ("-m", "score_sde.experiments.invariance.worker")
 
 
 class Case(NamedTuple):
-    """Where the worker runs. save, restore: names of checkpoints that cases leave for others."""
+    """Place where the worker runs. save, restore: names of checkpoints that cases leave for others."""
 
     devices: int = 1  # of each process
     processes: int = 1
@@ -50,7 +50,7 @@ class WorkerError(RuntimeError):
 
 
 def run(case: Case, folder: Path, worker: Sequence[str] = WORKER) -> dict[str, np.ndarray]:
-    """What `worker.measure` returns, of virtual CPU devices. folder: of the checkpoints; worker: Python's arguments."""
+    """The result of `worker.measure` on virtual CPU devices. folder: of checkpoints; worker: Python's arguments."""
     flags = f"{os.environ.get('XLA_FLAGS', '')} --xla_force_host_platform_device_count={case.devices}"
     environment = os.environ | {"XLA_FLAGS": flags, "PYTHONPATH": str(PACKAGE.parent), "JAX_PLATFORMS": "cpu"}
     with tempfile.TemporaryDirectory() as scratch:
@@ -98,15 +98,17 @@ BOUNDS = dict.fromkeys(("losses", "parameters", "samples", "coupled", "bits"), 1
 
 def difference(result: dict[str, np.ndarray], reference: dict[str, np.ndarray]) -> Difference:
     def relative(name: str) -> float:
-        here, there = result[name], reference[name]
-        there = there[-len(here) :]
-        return float(np.abs(here - there).max() / np.abs(there).max())
+        rows, expected = result[name], reference[name]
+        expected = expected[-len(rows) :]
+        return float(np.abs(rows - expected).max() / np.abs(expected).max())
 
     noise_equal = result["noise"].tobytes() == reference["noise"].tobytes()
     return Difference(noise_equal, *(relative(name) for name in Difference._fields[1:]))
 
 
-def missed(found: Difference) -> list[str]:
+def missed(measured: Difference) -> list[str]:
     """The quantities that are not within their bounds."""
-    values = found._asdict()
-    return [name for name, bound in BOUNDS.items() if not values[name] <= bound] + ["noise"] * (not found.noise_equal)
+    values = measured._asdict()
+    return [name for name, bound in BOUNDS.items() if not values[name] <= bound] + ["noise"] * (
+        not measured.noise_equal
+    )

@@ -18,11 +18,11 @@ def table() -> int:
         rows = []
         for name, case in CASES.items():
             result = run(case, Path(scratch))
-            found = difference(result, reference)
-            failed += [f"{name}: {', '.join(missed(found))}"] if missed(found) else []
+            apart = difference(result, reference)
+            failed += [f"{name}: {', '.join(missed(apart))}"] if missed(apart) else []
             share = result["state_bytes"] / reference["state_bytes"]
-            numbers = " | ".join(f"{value:.1e}" if value else "0" for value in found[1:])
-            rows.append(f"| {name} | {'equal' if found.noise_equal else 'NOT EQUAL'} | {numbers} | {share:.2f} |")
+            numbers = " | ".join(f"{value:.1e}" if value else "0" for value in apart[1:])
+            rows.append(f"| {name} | {'equal' if apart.noise_equal else 'NOT EQUAL'} | {numbers} | {share:.2f} |")
             progress.update()
     print("| against 1 device | noise | losses | parameters | samples | coupled samples | bits/dim | state |")
     print("|---|---|---|---|---|---|---|---|")

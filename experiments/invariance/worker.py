@@ -42,7 +42,7 @@ def experiment(corrector: str = "langevin") -> Experiment:
 
 
 def measure(fsdp: int, batch: int, save: Path | None, restore: Path | None) -> dict[str, np.ndarray]:
-    """batch: samples in a round. save: gets a checkpoint after SAVED updates; restore: has one, to go on from."""
+    """The case's numbers. batch: samples in a round. save: checkpoint to write at SAVED updates. restore: to load."""
     parts = experiment()
     state, losses, state_bytes = _train(parts, fsdp, save, restore)
     keys = sample_keys(jax.random.key(1), jnp.arange(SAMPLES))

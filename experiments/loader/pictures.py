@@ -1,4 +1,4 @@
-"""What is read: smooth pictures with a little noise, as a folder of files and as a data set of TFDS."""
+"""Pictures to read: smooth ones with a little noise, as a folder of files and as a data set of TFDS."""
 
 import io
 from pathlib import Path
@@ -31,21 +31,21 @@ def encoded(i: int, size: int, format: str) -> io.BytesIO:
 def sources(directory: Path, workers: int, images: dict[str, int]) -> dict[str, data.Source]:
     """The cases, made in `directory`. images: how many of each."""
     names = {"folder of PNG": (SMALL, "png"), "folder of JPEG": (LARGE, "jpeg")}
-    found = {}
+    on_disk = {}
     for case, (size, format) in names.items():
         folder = directory / format
         folder.mkdir()
         for i in range(images[case]):
             (folder / f"{i:06d}.{format}").write_bytes(encoded(i, size, format).read())
-        found[case] = _load("folder", size, workers, path=str(folder))
+        on_disk[case] = _load("folder", size, workers, path=str(folder))
     _prepare(directory, images["ArrayRecord"])
-    found["ArrayRecord"] = _load(CALLED, SMALL, workers, data_dir=str(directory))
+    on_disk["ArrayRecord"] = _load(CALLED, SMALL, workers, data_dir=str(directory))
     pixels = np.random.default_rng(0).integers(0, 256, (images["in memory"], SMALL, SMALL, 3), dtype=np.uint8)
-    return {"in memory": data.InMemory(pixels)} | found
+    return {"in memory": data.InMemory(pixels)} | on_disk
 
 
 def _load(name: str, size: int, workers: int, **options) -> data.Source:
-    """On disk, whatever its size."""
+    """A source on disk, whatever its size."""
     common = dict(held_out=0, in_memory_gib=0, num_workers=workers)
     return data.load(name, train=True, image_size=size, num_channels=3, **common, **options)
 

@@ -1,4 +1,4 @@
-"""What a table of the paper is: cells, each a config with options, a figure of it, and the paper's number."""
+"""Tables of the paper: cells, each a config with options, a figure of it, and the paper's number."""
 
 import dataclasses
 from collections.abc import Callable, Mapping, Sequence
@@ -30,14 +30,14 @@ class Cell:
 
 
 class Comparison(NamedTuple):
-    """That the first figure is less than the second, each by row and column."""
+    """A claim that the first figure, by row and column, is less than the second."""
 
     less: tuple[str, str]
     more: tuple[str, str]
 
 
 class Finding(NamedTuple):
-    """What the paper says of a table, as comparisons of its cells."""
+    """A sentence of the paper on a table, as comparisons of its cells."""
 
     claim: str
     comparisons: tuple[Comparison, ...]
@@ -45,7 +45,7 @@ class Finding(NamedTuple):
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Table:
-    """about: a sentence. curve: its distances are drawn against evaluations."""
+    """A table. about: a sentence. curve: whether its distances are drawn against evaluations."""
 
     title: str
     about: str
@@ -55,7 +55,7 @@ class Table:
 
 
 class Verdict(NamedTuple):
-    """counts: of comparisons, "for" the claim, "against" it, "undecided" and "not run". differences: with intervals."""
+    """Verdict on a finding: numbers of comparisons for and against it, undecided and not run, and their differences."""
 
     claim: str
     word: str
@@ -95,14 +95,14 @@ def _word(counts: Mapping[str, int]) -> str:
 
 
 def comparisons(less: Sequence[tuple[str, str]], more: Sequence[tuple[str, str]]) -> tuple[Comparison, ...]:
-    """Of pairs."""
+    """Comparisons of pairs."""
     return tuple(Comparison(a, b) for a, b in zip(less, more, strict=True))
 
 
 def picked(figures: Mapping[str, Any], names: Names) -> Any | None:
     """The figure that goes by one of these names, which may go on in brackets."""
     for name in names:
-        for known, value in figures.items():
-            if known == name or known.startswith(f"{name}["):
+        for full_name, value in figures.items():
+            if full_name == name or full_name.startswith(f"{name}["):
                 return value
     return None

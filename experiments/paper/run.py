@@ -62,7 +62,7 @@ def table(
     whole = TABLES[name](SCALES[scale])
     sweep = _sweep(whole, scale, seeds, common or {}, best)
     of_cells = [runs.plan(sweep, folder, _points(sweep, i)) for i in range(len(whole.cells))]
-    made = [run for of_cell in of_cells for run in of_cell]
+    all_runs = [run for of_cell in of_cells for run in of_cell]
     failures: dict[str, str] = {}
     if start is not None:
         names = {run.id: cell for cell, of_cell in zip(whole.cells, of_cells, strict=True) for run in of_cell}
@@ -72,7 +72,7 @@ def table(
             seed = f", seed {run.point['seed']}" if "seed" in run.point else ""
             return (f"{cell.row}, {cell.column}" if job.mode == "eval" else cell.config) + seed
 
-        _, failures = drive(made, start, retries, f"{name}, {scale} scale", named)
+        _, failures = drive(all_runs, start, retries, f"{name}, {scale} scale", named)
     filled = [
         _filled(cell, of_cell, _authors(sweep, cell, scale, folder), failures, best)
         for cell, of_cell in zip(whole.cells, of_cells, strict=True)
@@ -95,7 +95,7 @@ def _file(cell: Cell, scale: str) -> str:
 
 
 def _points(sweep: Sweep, i: int) -> list[Point]:
-    """Of one cell, for each seed."""
+    """The points of one cell, for each seed."""
     return [sweep.space.points[i] | ({"seed": seed} if sweep.seeds else {}) for seed in sweep.seeds or (0,)]
 
 
@@ -110,9 +110,9 @@ def _authors(sweep: Sweep, cell: Cell, scale: str, folder: Path) -> Run | None:
 
 def _filled(cell: Cell, ours: Sequence[Run], authors: Run | None, failures: dict[str, str], best: bool) -> Filled:
     choose = _distance if best and cell.figure in (DISTANCE, SCORE) else None
-    found = [(run, figures) for run in ours if (figures := results.figures(run, choose=choose))]
-    values = [value for _, figures in found if (value := picked(figures, cell.figure))]
-    nfe = [figures["NFE"] for _, figures in found if "NFE" in figures]
+    with_figures = [(run, figures) for run in ours if (figures := results.figures(run, choose=choose))]
+    values = [value for _, figures in with_figures if (value := picked(figures, cell.figure))]
+    nfe = [figures["NFE"] for _, figures in with_figures if "NFE" in figures]
     theirs = picked(results.figures(authors), cell.figure) if authors else None
     missing = [run for run in ours if not run.finished]
     commands = [runs.line(job.command) for run in missing for job in run.jobs if not job.finished]
@@ -122,7 +122,7 @@ def _filled(cell: Cell, ours: Sequence[Run], authors: Run | None, failures: dict
             load = ("python", "-m", "score_sde", "--mode=import", "--from=CHECKPOINT", file)
             commands.append(runs.line((*load, f"--workdir={authors.workdir}")))
         commands.append(runs.line(authors.jobs[0].command))
-    measured = [run for run, _ in found]
+    measured = [run for run, _ in with_figures]
     return Filled(
         cell,
         results.over_seeds(values) if values else None,
@@ -138,19 +138,19 @@ def _filled(cell: Cell, ours: Sequence[Run], authors: Run | None, failures: dict
 
 
 def _distance(figures: Mapping[str, Any]) -> float:
-    """By which a checkpoint is the best."""
-    found = picked(figures, DISTANCE)
-    return found["mean"] if found else math.inf
+    """The figure whose least value is the best checkpoint's."""
+    distance = picked(figures, DISTANCE)
+    return distance["mean"] if distance else math.inf
 
 
 def _devices(run: Run) -> list[str]:
     """Kinds, with their number where it is not 1."""
-    found = run.report.get("devices", [])
-    return [f"{found.count(kind)} x {kind}" if found.count(kind) > 1 else kind for kind in dict.fromkeys(found)]
+    kinds = run.report.get("devices", [])
+    return [f"{kinds.count(kind)} x {kind}" if kinds.count(kind) > 1 else kind for kind in dict.fromkeys(kinds)]
 
 
 def _seconds(run: Run) -> float | None:
-    """Of its jobs, by their launcher; None for one that was not launched here."""
+    """Seconds of its jobs, by their launcher; None for one that was not launched here."""
     times = [program.read(job.status).get("seconds") for job in run.jobs]
     return None if None in times else sum(times)
 

@@ -43,7 +43,7 @@ NO_CORRECTOR: Point = {"sampling.corrector": "none"}
 
 
 class Scale(NamedTuple):
-    """num_scales: N of the networks. snr: the best r of Langevin steps by SDE and predictor (paper, Table 5)."""
+    """Sizes of the networks. num_scales: N. snr: the best r of Langevin steps by SDE and predictor (paper, Table 5)."""
 
     num_scales: int
     snr: Mapping[str, Mapping[str, float]]
@@ -55,7 +55,7 @@ def best_r(ancestral: float, reverse: float, flow: float, alone: float) -> dict[
 
 SCALES = {
     "paper": Scale(1000, {"VE": best_r(0.17, 0.16, 0.17, 0.22), "VP": best_r(0.01, 0.01, 0.04, 0.27)}),
-    "toy": Scale(toy.NUM_SCALES, {sde: best_r(*found) for sde, found in toy.SNR.items()}),
+    "toy": Scale(toy.NUM_SCALES, {sde: best_r(*values) for sde, values in toy.SNR.items()}),
 }
 
 

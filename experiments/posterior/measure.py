@@ -1,4 +1,4 @@
-r"""What is measured of a row: moments of its samples against the exact posterior, and against its known law.
+r"""Measurement of a row: moments of its samples against the exact posterior, and against its known law.
 
 With mean mu and covariance C of the exact posterior, and m and S those of the samples,
 
@@ -33,8 +33,8 @@ WITHIN = 4.0  # standard errors from the known law; beyond is a miss
 FINITE = 0.05  # what so many particles may still be from their limit, in the units of eq. (1), beside chance
 
 
-class Found(NamedTuple):
-    """Of the mean and of the covariance."""
+class Errors(NamedTuple):
+    """Errors of the mean and of the covariance, in the units of eq. (1)."""
 
     mean: float
     covariance: float
@@ -43,16 +43,16 @@ class Found(NamedTuple):
 class Record(NamedTuple):
     row: Row
     samples: int
-    error: Found  # from the exact posterior
-    standard_error: Found
-    known: Found | None = None  # the known law's error; None if none is known
-    apart: Found | None = None  # of the measured moments from the known law's
+    error: Errors  # from the exact posterior
+    standard_error: Errors
+    known: Errors | None = None  # the known law's error; None if none is known
+    apart: Errors | None = None  # of the measured moments from the known law's
     distance: dict[str, float] | None = None  # of the distribution, for mixtures
     misses: tuple[str, ...] = ()
 
 
 def draw(row: Row, n: int) -> np.ndarray:
-    """(n, D). Rows of one problem and SDE share their x_T, and where their samplers draw alike their noise."""
+    """Samples (n, D) of a row; rows of one problem and SDE share x_T, and the noise where their samplers draw alike."""
     seed = zlib.crc32(f"{row.problem}, {row.sde}".encode())
 
     @jax.jit
@@ -66,7 +66,7 @@ def draw(row: Row, n: int) -> np.ndarray:
 
 
 def moments_of(x: np.ndarray) -> tuple[Law, Law]:
-    """Of samples (n, D); and the variances of these estimates, from independent blocks."""
+    """The moments of samples (n, D), and the variances of these estimates, from independent blocks."""
     blocks = np.split(x, BLOCKS)
     means = np.array([block.mean(0) for block in blocks])
     covariances = np.array([np.cov(block.T) for block in blocks])
@@ -80,16 +80,16 @@ def exact_law(row: Row) -> Law:
     return Law(closed.mean(data), closed.covariance(data))
 
 
-def difference(one: Law, other: Law, exact: Law) -> Found:
-    """In the units of eq. (1)."""
-    return Found(
+def difference(one: Law, other: Law, exact: Law) -> Errors:
+    """The distance between two laws, in the units of eq. (1)."""
+    return Errors(
         float(np.linalg.norm(one.mean - other.mean) / np.sqrt(np.trace(exact.covariance))),
         float(np.linalg.norm(one.covariance - other.covariance) / np.linalg.norm(exact.covariance)),
     )
 
 
 def measure(row: Row, small: bool = False) -> tuple[Record, np.ndarray]:
-    """And the samples. small: 2048 of them."""
+    """The record of a row, and its samples. small: whether to draw 2048 only."""
     n = min(row.samples, 2048) if small else row.samples
     x = draw(row, n)
     exact, known = exact_law(row), known_law(row)
@@ -107,76 +107,78 @@ def measure(row: Row, small: bool = False) -> tuple[Record, np.ndarray]:
 
 
 def _distance(row: Row, x: np.ndarray) -> dict[str, float] | None:
-    """The characteristic function's, where the posterior is more than a mean and a covariance."""
+    """The error of the characteristic function, where the posterior is more than a mean and a covariance."""
     if not isinstance(truth(row.problem), Mixture):
         return None
-    found = distribution.distance(VP(), truth(row.problem), x, 0.0)
-    return {"error": found.error, "standard_error": found.standard_error, "bias": found.bias}
+    distance = distribution.distance(VP(), truth(row.problem), x, 0.0)
+    return {"error": distance.error, "standard_error": distance.standard_error, "bias": distance.bias}
 
 
 def misses(record: Record) -> tuple[str, ...]:
-    """What the record misses by itself, in words."""
-    row, found = record.row, []
-    for what in Found._fields:
-        error, standard = getattr(record.error, what), getattr(record.standard_error, what)
+    """Sentences on what the record misses by itself."""
+    row, sentences = record.row, []
+    for moment in Errors._fields:
+        error, standard = getattr(record.error, moment), getattr(record.standard_error, moment)
         if not np.isfinite([error, standard]).all():
-            found.append(f"{row}: its {what} is not finite")
+            sentences.append(f"{row}: its {moment} is not finite")
         elif record.apart is not None and row.method != "particles":
-            apart = getattr(record.apart, what)
+            apart = getattr(record.apart, moment)
             if not apart <= WITHIN * standard:
-                found.append(f"{row}: {what} {apart / standard:.1f} standard errors from its known bias")
-    return tuple(found)
+                sentences.append(f"{row}: {moment} {apart / standard:.1f} standard errors from its known bias")
+    return tuple(sentences)
 
 
 def missed_together(records: list[Record]) -> list[str]:
-    """What shows in several rows only."""
+    """Sentences on what records miss together: particles of growing number, and the two guidances by classes."""
     by_row = {record.row: record for record in records}
     groups: dict[tuple, list[Record]] = {}
     for record in records:
         if record.row.method == "particles":
             groups.setdefault((record.row.problem, record.row.sde), []).append(record)
-    found = [miss for group in groups.values() for miss in _of_particles(group, by_row)]
-    return found + _of_classes(records, by_row)
+    sentences = [miss for group in groups.values() for miss in _of_particles(group, by_row)]
+    return sentences + _of_classes(records, by_row)
 
 
-def from_limit(record: Record, own: Record | None) -> Found:
+def from_limit(record: Record, own: Record | None) -> Errors:
     """Distance of particles from their limit: exact on a Gaussian; else from the posterior, less the sampler's own."""
     if record.apart is not None:
         return record.apart
     own = record.error if own is None else own.error
-    return Found(*(max(0.0, e - o) for e, o in zip(record.error, own, strict=True)))
+    return Errors(*(max(0.0, e - o) for e, o in zip(record.error, own, strict=True)))
 
 
 def _of_particles(group: list[Record], by_row: dict[Row, Record]) -> list[str]:
-    """The error falls with their number, and at most of them is that of the limit."""
-    found, group = [], sorted(group, key=lambda record: record.row.number)
+    """Misses of particles, whose error falls with their number, and with the most of them is that of the limit."""
+    sentences, group = [], sorted(group, key=lambda record: record.row.number)
     own = by_row.get(group[0].row._replace(method="own score", number=0))
     if own is None and group[0].apart is None:
         return []
     few, most = group[0], group[-1]
-    for what in Found._fields:
-        standard = [getattr(record.standard_error, what) for record in (few, most)]
-        first, last = (getattr(from_limit(record, own), what) for record in (few, most))
+    for moment in Errors._fields:
+        standard = [getattr(record.standard_error, moment) for record in (few, most)]
+        first, last = (getattr(from_limit(record, own), moment) for record in (few, most))
         if not last <= first + WITHIN * np.hypot(*standard):
-            found.append(f"{most.row}: its {what} is {last:.3f} from the limit, and {first:.3f} of fewer particles")
+            sentences.append(
+                f"{most.row}: its {moment} is {last:.3f} from the limit, and {first:.3f} of fewer particles"
+            )
         if most.row.number == max(PARTICLES) and not last <= FINITE + WITHIN * standard[1]:
-            found.append(f"{most.row}: its {what} is {last:.3f} from the limit")
-    return found
+            sentences.append(f"{most.row}: its {moment} is {last:.3f} from the limit")
+    return sentences
 
 
 def _of_classes(records: list[Record], by_row: dict[Row, Record]) -> list[str]:
-    """Of exact scores and an exact classifier the two guidances are one."""
-    found = []
+    """Misses of guidance by a classifier, which is classifier-free guidance where scores and classifier are exact."""
+    sentences = []
     for record in records:
         if record.row.problem == CLASS_PROBLEM and record.row.method == "classifier":
             other = by_row.get(record.row._replace(method="classifier-free"))
             if other is not None and not np.allclose(record.error, other.error, atol=2e-3):
-                found.append(f"{record.row}: {record.error}, and classifier-free {other.error}")
-    return found
+                sentences.append(f"{record.row}: {record.error}, and classifier-free {other.error}")
+    return sentences
 
 
 def unknown_bias(row: Row) -> str:
-    """Why a row has no known law."""
+    """The reason why a row has no known law."""
     if row.problem == CLASS_PROBLEM:
         return "other than Bayes' rule"
     if row.method == "dps":

@@ -23,7 +23,7 @@ STEPS = 200  # N of the predictor, unless said otherwise
 
 
 def sdes(num_scales: int = STEPS) -> dict[str, Process]:
-    """At the library's defaults but for the number of steps."""
+    """SDEs at the library's defaults but for the number of steps."""
     return {"VP": VP(num_scales=num_scales), "sub-VP": SubVP(num_scales=num_scales), "VE": VE(num_scales=num_scales)}
 
 

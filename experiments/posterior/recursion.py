@@ -54,7 +54,7 @@ class Seen(NamedTuple):
 Score = Callable[[float], Affine]  # at a time
 
 
-def given(law: Law, seen: Seen) -> Law:
+def conditioned(law: Law, seen: Seen) -> Law:
     """Bayes' formula for y = A x + n, by the information matrix if there is noise."""
     a, y, noise = seen
     if noise:
@@ -116,25 +116,25 @@ class Hold(NamedTuple):
 def hold_to(sde: Process, seen: Seen, spectral: bool = True) -> Callable[[float], Hold]:
     """`projection`. spectral: by the singular vectors of A; otherwise eq. (4)."""
     inverse = np.linalg.pinv(seen.matrix)
-    known = inverse @ seen.matrix
+    onto = inverse @ seen.matrix
     left_vectors, factors, vectors = np.linalg.svd(seen.matrix, full_matrices=False)
 
     def at(t: float) -> Hold:
         m, s = _kernel(sde, t)
         if spectral:
-            rest = s**2 - (m * seen.noise / factors) ** 2
-            on = rest >= 0
+            variance = s**2 - (m * seen.noise / factors) ** 2
+            on = variance >= 0
             of_y = vectors.T @ np.diag(on / factors) @ left_vectors.T
-            noise = vectors.T @ np.diag(np.sqrt(np.where(on, rest, 0.0)))
-            return Hold(np.eye(len(known)) - of_y @ seen.matrix, m * of_y @ seen.y, noise)
+            noise = vectors.T @ np.diag(np.sqrt(np.where(on, variance, 0.0)))
+            return Hold(np.eye(len(onto)) - of_y @ seen.matrix, m * of_y @ seen.y, noise)
         strength = s**2 / (s**2 + m**2 * seen.noise**2)
-        return Hold(np.eye(len(known)) - strength * known, strength * m * inverse @ seen.y, strength * s * known)
+        return Hold(np.eye(len(onto)) - strength * onto, strength * m * inverse @ seen.y, strength * s * onto)
 
     return at
 
 
 def start(sde: Process, d: int, seen: Seen | None = None) -> Law:
-    """Of x_T; with what is seen put in its place for `projection`."""
+    """The law of x_T, with the observation in its place for `projection`."""
     prior = Law(np.zeros(d), sde.prior_std**2 * np.eye(d))
     if seen is None:
         return prior
@@ -178,7 +178,7 @@ def _step(score: Affine, a: float, b: float) -> Affine:
 
 
 def particles_limit(sde: Process, data: Law, seen: Seen, v: float = 1.0, predictor: str = "reverse_diffusion") -> Law:
-    """Of infinitely many particles."""
+    """The law of infinitely many particles."""
     plain, law = score_of(sde, data), start(sde, len(data.mean))
     *most, (t, a, b, _) = steps_of(sde, predictor)
     for time, a_, b_, c in most:
@@ -195,7 +195,7 @@ def particles_limit(sde: Process, data: Law, seen: Seen, v: float = 1.0, predict
 
 
 def flowed(sde: Process, data: Law, law: Law) -> Law:
-    """Along the exact probability flow of Gaussian data to the last time, and denoised as by `probability_flow`."""
+    """The law after the exact probability flow of Gaussian data to the last time and `probability_flow`'s denoising."""
     variances, axes = np.linalg.eigh(data.covariance)
     (m1, s1), (m0, s0) = _kernel(sde, 1.0), _kernel(sde, sde.sampling_eps)
     ratio = np.sqrt((m0**2 * variances + s0**2) / (m1**2 * variances + s1**2))
@@ -213,7 +213,7 @@ def tabulated_law(
     law: Law,
     hold: Callable[[float], Hold] | None = None,
 ) -> Law:
-    """Of a deterministic fast solver: everything in it is affine in (1, x_T, z), with one z for all that is held."""
+    """The law of a deterministic fast solver, which is affine in (1, x_T, z); all that is held has one z."""
     d, eps = len(law.mean), sde.sampling_eps
     table = FAST_SOLVERS[name](Grid(sde, time_grid(sde, "log_snr", num_steps, eps=eps, rho=7.0)), Options())
     times = [*table.t.tolist(), eps]

@@ -1,18 +1,17 @@
 """The table as text, and one self-contained page with the pictures inside."""
 
 import json
-import os
-import platform
 from pathlib import Path
 
 import jax
 import jax.numpy as jnp
 import matplotlib
 import numpy as np
+from score_sde.experiments.compare.report import aligned
 from score_sde.experiments.posterior.measure import (
     FINITE,
     WITHIN,
-    Found,
+    Errors,
     Record,
     difference,
     exact_law,
@@ -31,6 +30,7 @@ from score_sde.experiments.posterior.rows import (
     truth,
 )
 from score_sde.experiments.truth_table import problems as closed
+from score_sde.experiments.truth_table.report import machine
 
 from score_sde.io import html_page, workdir
 from score_sde.oracles import Oracle
@@ -62,11 +62,11 @@ def cells(record: Record) -> list[str]:
     """One line of the table."""
     row, known = record.row, record.known
 
-    def error(what: str) -> str:
-        return f"{getattr(record.error, what):.3f} ± {getattr(record.standard_error, what):.3f}"
+    def error(moment: str) -> str:
+        return f"{getattr(record.error, moment):.3f} ± {getattr(record.standard_error, moment):.3f}"
 
-    def bias(what: str) -> str:
-        return "-" if known is None else f"{getattr(known, what):.3f}"
+    def bias(moment: str) -> str:
+        return "-" if known is None else f"{getattr(known, moment):.3f}"
 
     apart = "-"
     if record.apart is not None:
@@ -91,23 +91,15 @@ def cells(record: Record) -> list[str]:
 
 
 def text_table(records: list[Record]) -> str:
-    lines = [list(COLUMNS), *map(cells, records)]
-    widths = [max(len(line[i]) for line in lines) for i in range(len(COLUMNS))]
-    rendered = ["  ".join(cell.ljust(w) for cell, w in zip(line, widths, strict=True)).rstrip() for line in lines]
-    return "\n".join([rendered[0], "-" * len(rendered[0]), *rendered[1:]])
-
-
-def machine() -> str:
-    devices = ", ".join(f"{device.platform} ({device.device_kind})" for device in jax.devices())
-    return f"{devices}; {os.cpu_count()} cores; {platform.machine()} {platform.system()}"
+    return aligned(COLUMNS, [cells(record) for record in records])
 
 
 def write_json(folder: Path, records: list[Record], missed: list[str], seconds: float) -> None:
     def plain(record: Record) -> dict:
-        found = {
-            name: value._asdict() if isinstance(value, Found) else value for name, value in record._asdict().items()
+        values = {
+            name: value._asdict() if isinstance(value, Errors) else value for name, value in record._asdict().items()
         }
-        return found | {"row": record.row._asdict()}
+        return values | {"row": record.row._asdict()}
 
     content = {
         "machine": machine(),
@@ -196,7 +188,7 @@ def marginal(data: Oracle, grid: np.ndarray) -> np.ndarray:
 
 
 def of_particles(records: list[Record]) -> plt.Figure:
-    """Above Gaussians, below mixtures."""
+    """Panels of particles: Gaussians above, mixtures below."""
     by_row = {record.row: record for record in records}
     groups: dict[tuple[str, str], list[Record]] = {}
     for record in records:
@@ -208,18 +200,18 @@ def of_particles(records: list[Record]) -> plt.Figure:
         chosen = {key: group for key, group in groups.items() if key[0].startswith("mixture") == kind}
         for i, ((problem, sde), group) in enumerate(chosen.items()):
             own = by_row.get(group[0].row._replace(method="own score", number=0))
-            for panel, what in zip(panels, Found._fields, strict=True):
+            for panel, moment in zip(panels, Errors._fields, strict=True):
                 # Beside each other, so that bars do not hide one another.
                 x = [record.row.number * 1.09 ** (i - (len(chosen) - 1) / 2) for record in group]
-                y = [getattr(from_limit(record, own), what) for record in group]
-                bars = [2 * getattr(record.standard_error, what) for record in group]
+                y = [getattr(from_limit(record, own), moment) for record in group]
+                bars = [2 * getattr(record.standard_error, moment) for record in group]
                 style = dict(
                     color=html_page.COLOURS[i], linewidth=1.2, marker="o", markersize=4, capsize=2, elinewidth=0.8
                 )
                 panel.errorbar(x, y, bars, label=f"{problem}, {sde}", **style)
-        for panel, what in zip(panels, Found._fields, strict=True):
+        for panel, moment in zip(panels, Errors._fields, strict=True):
             panel.axhline(0, color=INK, linewidth=0.8)
-            panel.set_title(f"error of the {what}", fontsize=10, color=INK)
+            panel.set_title(f"error of the {moment}", fontsize=10, color=INK)
             panel.set(xscale="log", xlabel="particles")
             panel.set_xticks(numbers, [str(number) for number in numbers])
             panel.minorticks_off()
@@ -231,19 +223,19 @@ def of_steps(records: list[Record]) -> plt.Figure:
     figure, [axes] = _panels(1)
     lengths = (25, 50, 100, 200, 400, 800, 1600)
     rows = [record for record in records if record.row._replace(steps=0, sde="") == Row(GUIDED, "", "tmpd", steps=0)]
-    found = dict.fromkeys(record.row.sde for record in rows)
-    for colour, sde, beside in zip(html_page.COLOURS, found, (0.93, 1.0, 1.07), strict=False):
+    sdes = dict.fromkeys(record.row.sde for record in rows)
+    for colour, sde, beside in zip(html_page.COLOURS, sdes, (0.93, 1.0, 1.07), strict=False):
         known = [_bias(Row(GUIDED, sde, "tmpd", PREDICTOR, n)) for n in lengths]
         points = [record for record in rows if record.row.sde == sde]
-        for panel, what in zip(axes, Found._fields, strict=True):
-            panel.plot(lengths, [getattr(bias, what) for bias in known], color=colour, linewidth=1.2, label=sde)
-            x, y, s = zip(
-                *((r.row.steps, getattr(r.error, what), getattr(r.standard_error, what)) for r in points), strict=True
-            )
+        for panel, moment in zip(axes, Errors._fields, strict=True):
+            panel.plot(lengths, [getattr(bias, moment) for bias in known], color=colour, linewidth=1.2, label=sde)
+            x = [record.row.steps for record in points]
+            y = [getattr(record.error, moment) for record in points]
+            bars = [2 * getattr(record.standard_error, moment) for record in points]
             style = dict(color=colour, linestyle="", marker="o", markersize=4, capsize=2, elinewidth=0.8)
-            panel.errorbar(np.array(x) * beside, y, 2 * np.array(s), **style)
-    for panel, what in zip(axes, Found._fields, strict=True):
-        panel.set_title(f"error of the {what}", fontsize=10, color=INK)
+            panel.errorbar(np.array(x) * beside, y, bars, **style)
+    for panel, moment in zip(axes, Errors._fields, strict=True):
+        panel.set_title(f"error of the {moment}", fontsize=10, color=INK)
         panel.set(xscale="log", yscale="log", xlabel="steps N", ylim=(1e-4, 1))
         panel.set_xticks(lengths, [str(n) for n in lengths])
         panel.minorticks_off()
@@ -251,13 +243,13 @@ def of_steps(records: list[Record]) -> plt.Figure:
     return figure
 
 
-def _bias(row: Row) -> Found:
+def _bias(row: Row) -> Errors:
     exact = exact_law(row)
     return difference(known_law(row), exact, exact)
 
 
 def _panels(rows: int) -> tuple[plt.Figure, np.ndarray]:
-    """Two beside each other in each row."""
+    """A figure of `rows` rows of two panels."""
     figure, axes = plt.subplots(rows, 2, figsize=(11.5, 3.4 * rows), layout="constrained", squeeze=False)
     for panel in axes.ravel():
         panel.grid(color="#e4e4e4", linewidth=0.6)

@@ -54,12 +54,12 @@ class Row(NamedTuple):
 
 
 def truth(problem: str) -> Oracle:
-    """What samples should be from."""
+    """The distribution that samples should be from."""
     return MIXTURE.components[CLASS] if problem == CLASS_PROBLEM else PROBLEMS[problem].posterior()
 
 
 def solver(row: Row, n: int) -> tuple[Solver, Callable[[ModelImages], ModelImages]]:
-    """Of n samples; and what becomes of x_T first."""
+    """The solver of n samples, and a function that x_T goes through first."""
     sde, start, project = row.process, _same, None
     if row.problem == CLASS_PROBLEM:
         return predictor_corrector(sde, _class_model(row, sde, n), predictor=row.sampler), start
@@ -121,9 +121,9 @@ def known_law(row: Row) -> Law | None:
     elif row.method == "pigdm":
         score = recursion.pigdm_score(sde, data, seen)
     else:
-        score = recursion.score_of(sde, recursion.given(data, seen))
+        score = recursion.score_of(sde, recursion.conditioned(data, seen))
     if row.sampler == FLOW:
-        return recursion.flowed(sde, recursion.given(data, seen), begin)
+        return recursion.flowed(sde, recursion.conditioned(data, seen), begin)
     if row.predicts:
         return recursion.predicted(sde, score, begin, hold, row.sampler)
     return recursion.tabulated_law(sde, row.sampler, row.steps, score, begin, hold)

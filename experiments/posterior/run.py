@@ -15,7 +15,7 @@ SCATTERED = 700  # samples in a panel
 
 
 def run(folder: Path, small: bool = False) -> int:
-    """0, or 1 if a row misses."""
+    """Runs all rows; returns 0, or 1 if a row misses."""
     folder.mkdir(parents=True, exist_ok=True)
     started = time.monotonic()
     rows, records, pictured = table(small), [], {}

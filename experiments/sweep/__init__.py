@@ -1,4 +1,4 @@
-"""What a sweep file imports."""
+"""The names that a sweep file imports."""
 
 from score_sde.experiments.sweep.definition import Halving as Halving
 from score_sde.experiments.sweep.definition import Sweep as Sweep

@@ -77,12 +77,12 @@ def read(path: str | Path) -> Sweep:
     if not path.is_file():
         raise UsageError(f"No sweep file {path}; experiments/sweep/README.md shows one.")
     try:
-        found = runpy.run_path(str(path)).get("sweep")
+        sweep = runpy.run_path(str(path)).get("sweep")
     except UsageError as error:
         raise UsageError(f"{path}: {error}") from error
     except Exception as error:  # whatever the file does
         reason = str(error).strip().splitlines()[-1:] or [""]
         raise UsageError(f"Cannot read the sweep {path}: {type(error).__name__}: {reason[0]}") from error
-    if not isinstance(found, Sweep):
+    if not isinstance(sweep, Sweep):
         raise UsageError(f"{path} has no `sweep = Sweep(...)`; experiments/sweep/README.md shows one.")
-    return found
+    return sweep

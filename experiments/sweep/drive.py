@@ -1,4 +1,4 @@
-"""Has jobs run by a launcher until each is finished or has failed.
+"""Driver of jobs: a launcher runs them until each is finished or has failed.
 
 A launcher has `free`, `start(job)` and `adopt(job)`; what it starts has `ended`, `stop()` and `wait()`.
 """
@@ -75,11 +75,11 @@ class Drive:
         return [self._entries[job.key] for job in run.jobs]
 
     def failure(self, run: Run) -> str:
-        """Why a run has failed, "" if it has not."""
+        """The reason why a run has failed; "" if it has not."""
         return next((entry.why for entry in self.of(run) if entry.state is State.FAILED), "")
 
     def __call__(self, tell: Callable[["Drive"], None] = lambda _: None) -> None:
-        """Until all are over. tell: called whenever something may have changed. `Stopped` ends what runs here."""
+        """Runs until all are over. tell: called whenever something may have changed. `Stopped` ends what runs here."""
         try:
             while not all(entry.over for entry in self.entries):
                 self._step()
@@ -107,17 +107,17 @@ class Drive:
                 self._start(entry)
 
     def _start(self, entry: Entry) -> None:
-        known = program.read(entry.job.status)
-        program.write(entry.job.status, {key: value for key, value in known.items() if key == "seconds"})
+        status = program.read(entry.job.status)
+        program.write(entry.job.status, {key: value for key, value in status.items() if key == "seconds"})
         try:
             entry.handle, entry.state = self._launcher.start(entry.job), State.RUNNING
         except UsageError as error:
             entry.why, entry.state = str(error), State.FAILED
 
     def _conclude(self, entry: Entry) -> None:
-        """What became of a job that is no longer running."""
-        job, told = entry.job, program.read(entry.job.status)
-        status = told.get("status")
+        """Notes how a job that is no longer running has ended."""
+        job, outcome = entry.job, program.read(entry.job.status)
+        status = outcome.get("status")
         if job.finished:
             entry.state = State.FINISHED
         elif status == REQUEUE:
@@ -126,7 +126,7 @@ class Drive:
             entry.failures += 1
             again = status != USAGE and entry.failures <= self._retries
             entry.state = State.WAITING if again else State.FAILED
-            entry.why = "" if again else _why(job, status, told.get("said", ""), entry.failures)
+            entry.why = "" if again else _why(job, status, outcome.get("said", ""), entry.failures)
 
 
 def _why(job: Job, status: int | None, said: str, failures: int) -> str:

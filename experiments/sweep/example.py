@@ -1,4 +1,4 @@
-"""Which learning rate suits the digits, by which form of the loss? 12 runs of seconds: 3 x 2 points, 2 seeds."""
+"""A sweep of learning rates and forms of the loss for the digits: 12 runs of seconds, 3 x 2 points, 2 seeds."""
 
 from score_sde.experiments.sweep import Sweep, grid
 

@@ -66,13 +66,13 @@ def _run(command: Sequence[str], output) -> int:
 
 
 def die_with_parent() -> None:
-    """Has Linux send SIGTERM to this process when its parent ends, even by SIGKILL."""
+    """Makes Linux send SIGTERM to this process when its parent ends, even by SIGKILL."""
     with contextlib.suppress(OSError, AttributeError):
         ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGTERM)
 
 
 def read(path: Path) -> dict:
-    """What a small JSON file says; {} if there is none."""
+    """The content of a small JSON file; {} if there is none."""
     try:
         return json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError):
@@ -88,16 +88,16 @@ def write(path: Path, content: dict) -> None:
 
 
 def last_line(log: Path, begin: int = 0) -> str:
-    """Of what was written from `begin` on, without what redraws a progress bar."""
+    """The last line written from `begin` on, without redrawn progress bars."""
     try:
         with log.open("rb") as file:
             file.seek(max(begin, log.stat().st_size - 8192))
             lines = file.read().decode(errors="replace").replace("\r", "\n").splitlines()
     except OSError:
         return ""
-    told = [line.strip() for line in lines if line.strip()]
-    said = [line for line in told if line.startswith("score_sde: ") and not line.startswith("score_sde: warning")]
-    return (said or told or [""])[-1].removeprefix("score_sde: ")[:500]
+    written = [line.strip() for line in lines if line.strip()]
+    said = [line for line in written if line.startswith("score_sde: ") and not line.startswith("score_sde: warning")]
+    return (said or written or [""])[-1].removeprefix("score_sde: ")[:500]
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""What a person sees while a sweep runs: a table that is redrawn on a terminal, else a line whenever a job changes."""
+"""Display of a running sweep: a table that is redrawn on a terminal, else a line whenever a job changes."""
 
 import os
 import sys
@@ -35,7 +35,7 @@ class Display:
                 self._labels.setdefault(job.key, name(run, job) if name else label(run.point))
         self._title, self._terminal = title, sys.stderr.isatty()
         self._live = Live(console=Console(stderr=True), auto_refresh=False) if self._terminal else None
-        self._told: dict[tuple, State] = {}
+        self._printed: dict[tuple, State] = {}
         self._drawn, self._started = 0.0, time.monotonic()
         self._begun: dict[tuple, tuple[float, int]] = {}  # when a training was first seen running, and at which step
 
@@ -58,14 +58,14 @@ class Display:
         return None
 
     def _lines(self, drive: Drive) -> None:
-        if not self._told:
-            self._told = {entry.job.key: entry.before for entry in drive.entries}
-            over = sum(state.over for state in self._told.values())
-            print(f"{self._title}: {len(self._told)} jobs, {over} finished before")
+        if not self._printed:
+            self._printed = {entry.job.key: entry.before for entry in drive.entries}
+            over = sum(state.over for state in self._printed.values())
+            print(f"{self._title}: {len(self._printed)} jobs, {over} finished before")
         for entry in drive.entries:
             silent = entry.before is State.FAILED  # with the job that it needs
-            if entry.state is not self._told[entry.job.key] and not silent:
-                self._told[entry.job.key] = entry.state
+            if entry.state is not self._printed[entry.job.key] and not silent:
+                self._printed[entry.job.key] = entry.state
                 done = sum(other.over for other in drive.entries)
                 why = f": {entry.why}" if entry.why else ""
                 count = f"[{done}/{len(drive.entries)}]"
@@ -73,11 +73,11 @@ class Display:
 
     def _table(self, drive: Drive) -> Table:
         counts = Counter(entry.state for entry in drive.entries)
-        told = ", ".join(f"{counts[state]} {state.value}" for state in State if counts[state])
+        by_state = ", ".join(f"{counts[state]} {state.value}" for state in State if counts[state])
         elapsed, waiting = time.monotonic() - self._started, sum(not entry.over for entry in drive.entries)
-        made = sum(entry.over and not entry.before.over for entry in drive.entries)
-        left = f", about {_time(elapsed / made * waiting)} left" if made and waiting else ""
-        title = f"{self._title}: {told}, {_time(elapsed)}{left}"
+        finished = sum(entry.over and not entry.before.over for entry in drive.entries)
+        remaining = f", about {_time(elapsed / finished * waiting)} left" if finished and waiting else ""
+        title = f"{self._title}: {by_state}, {_time(elapsed)}{remaining}"
         table = Table(title=title, box=box.SIMPLE, title_justify="left")
         for name in ("run", "job", "state", "progress"):
             table.add_column(name, overflow="ellipsis", no_wrap=name != "progress")
@@ -88,11 +88,11 @@ class Display:
         return table
 
     def _shown(self, drive: Drive) -> list[Entry]:
-        """What fits, the running ones and failures first."""
+        """The entries that fit, the running ones and failures first."""
         room = max(5, os.get_terminal_size(sys.stderr.fileno()).lines - ROOM)
         order = {State.RUNNING: 0, State.FAILED: 1, State.WAITING: 2, State.FINISHED: 3}
-        told = [entry for entry in drive.entries if entry.before is not State.FAILED]
-        chosen = sorted(told, key=lambda entry: order[entry.state])[:room]
+        listed = [entry for entry in drive.entries if entry.before is not State.FAILED]
+        chosen = sorted(listed, key=lambda entry: order[entry.state])[:room]
         return [entry for entry in drive.entries if entry in chosen]
 
     def _progress(self, entry: Entry) -> str:
@@ -106,8 +106,8 @@ class Display:
         losses = [line["training_loss"] for line in lines if "training_loss" in line]
         loss = f", loss {losses[-1]:.4g}" if losses else ""
         rate = (step - first) / max(time.monotonic() - began, 1e-3)
-        left = f", {_time((entry.job.until - step) / rate)} left" if rate > 0 else ""
-        return f"{step:,} of {entry.job.until:,} ({rate:.2g}/s{left}){loss}"
+        remaining = f", {_time((entry.job.until - step) / rate)} left" if rate > 0 else ""
+        return f"{step:,} of {entry.job.until:,} ({rate:.2g}/s{remaining}){loss}"
 
 
 def _time(seconds: float) -> str:

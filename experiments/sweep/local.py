@@ -31,7 +31,7 @@ class Process:
 
 
 class Local:
-    """slots: jobs at a time; default as many as there are GPUs for, one without. devices: GPUs of each, or CPU devices.
+    """Launcher on this machine. slots: jobs at a time; default one for each set of `devices` GPUs, or one on CPUs.
 
     environment: that the jobs get.
     """
@@ -55,7 +55,7 @@ class Local:
         return len(self._held) < self.slots
 
     def adopt(self, job: Job) -> None:
-        """What an earlier launcher has started ends with it."""
+        """Adopts nothing, since jobs end with the launcher that started them."""
 
     def start(self, job: Job) -> Process:
         slot = min(set(range(self.slots)) - {process.slot for process in self._held})
@@ -73,7 +73,7 @@ class Local:
 
 
 def _gpus(environment: Mapping[str, str]) -> list[str]:
-    """As CUDA_VISIBLE_DEVICES names them."""
+    """The GPUs as CUDA_VISIBLE_DEVICES names them."""
     if environment.get("JAX_PLATFORMS", "").startswith("cpu"):
         return []
     if "CUDA_VISIBLE_DEVICES" in environment:

@@ -32,10 +32,10 @@ def write(folder: Path, title: str, rows: Sequence[Row], commands: Sequence[str]
         ]
     curves = []
     for name in ("eval_loss", "training_loss"):
-        found = {label(trained(run)): (*curve(run, name), None) for run in runs}  # a training once
-        found = {key: points for key, points in found.items() if len(points[0]) > 1}
-        if found:
-            curves.append(html_page.figure(f"{name} against updates", html_page.chart(found, "updates", name)))
+        curves_of_name = {label(trained(run)): (*curve(run, name), None) for run in runs}  # a training once
+        curves_of_name = {key: points for key, points in curves_of_name.items() if len(points[0]) > 1}
+        if curves_of_name:
+            curves.append(html_page.figure(f"{name} against updates", html_page.chart(curves_of_name, "updates", name)))
     body += [html_page.heading("Curves"), html_page.division("grids", *curves)] if curves else []
     sheets = [html_page.figure(label(row.point), sheet) for row in rows[:3] if (sheet := samples(row.runs[0]))]
     body += (
@@ -87,12 +87,12 @@ def _parallel(rows: Sequence[Row]) -> str:
 
 
 def _apart(ticks: Sequence[tuple[float, str]]) -> list[tuple[float, str]]:
-    """Those that do not lie on one another."""
-    found: list[tuple[float, str]] = []
+    """The ticks that do not lie on one another."""
+    kept: list[tuple[float, str]] = []
     for tick in sorted(ticks):
-        if not found or tick[0] - found[-1][0] > 0.05:
-            found.append(tick)
-    return found
+        if not kept or tick[0] - kept[-1][0] > 0.05:
+            kept.append(tick)
+    return kept
 
 
 def _positions(values: Sequence) -> tuple[np.ndarray, list[tuple[float, str]]]:

@@ -1,4 +1,4 @@
-"""What came out: figures of each run, and over seeds their mean with an interval."""
+"""Results: figures of each run, and over seeds their mean with an interval."""
 
 import csv
 import io
@@ -41,7 +41,7 @@ class Row(NamedTuple):
 
 
 def rows(runs: Sequence[Run], failures: Mapping[str, str], by: str = "", best: str = "least") -> list[Row]:
-    """One for each point, with its largest budget first, then by a figure.
+    """A row for each point, those with the largest budget first, then by a figure.
 
     failures: by the runs' ids. by: default the first figure there is.
     """
@@ -50,26 +50,26 @@ def rows(runs: Sequence[Run], failures: Mapping[str, str], by: str = "", best: s
         point = {key: value for key, value in run.point.items() if key != "seed"}
         groups.setdefault(json.dumps(point, default=str), []).append(run)
     bases = {basis(run) for run in runs} - {""}
-    found = []
+    rows_of_points = []
     for group in groups.values():
         updates = max(run.config.training.n_iters for run in group)
         group = [run for run in group if run.config.training.n_iters == updates]
         point = {key: value for key, value in group[0].point.items() if key != "seed"}
-        told = tuple(dict.fromkeys(failures[run.id] for run in group if failures.get(run.id)))
-        found.append(Row(point, updates, tuple(group), _over_seeds(group, apart=len(bases) > 1), told))
-    by = by or next((name for row in found for name in row.figures), "")
+        sentences = tuple(dict.fromkeys(failures[run.id] for run in group if failures.get(run.id)))
+        rows_of_points.append(Row(point, updates, tuple(group), _over_seeds(group, apart=len(bases) > 1), sentences))
+    by = by or next((name for row in rows_of_points for name in row.figures), "")
     sign = 1 if best == "least" else -1
 
     def order(row: Row) -> tuple[float, float]:
         return -row.updates, sign * row.figures[by].mean if by in row.figures else math.inf
 
-    return sorted(found, key=order)
+    return sorted(rows_of_points, key=order)
 
 
 def figures(
     run: Run, *, apart: bool = False, choose: Callable[[Mapping[str, Any]], float] | None = None
 ) -> dict[str, dict[str, Any]]:
-    """Of the last checkpoint evaluated: name -> mean and standard error.
+    """Figures of the last checkpoint evaluated: name -> mean and standard error.
 
     apart: distances are named with what they are measured by, where a sweep has several. choose: of several checkpoints
     the one whose figures it gives the least number is taken instead.
@@ -77,40 +77,40 @@ def figures(
     entries = run.report.get("checkpoints") or [{}]
     entry = min(entries, key=lambda entry: choose(report.figures(entry))) if choose else entries[-1]
     measured = entry.get("sampling", {}).get("metrics", {})
-    found = {}
+    by_name = {}
     for name, figure in report.figures(entry).items():
-        found[f"{name} [{basis(run)}]" if apart and name in measured else name] = figure
+        by_name[f"{name} [{basis(run)}]" if apart and name in measured else name] = figure
     if "sampling" in entry:
-        found["NFE"] = {"mean": entry["sampling"]["nfe"], "standard_error": None}
-    return found
+        by_name["NFE"] = {"mean": entry["sampling"]["nfe"], "standard_error": None}
+    return by_name
 
 
 def protocol(run: Run) -> dict[str, Any]:
-    """Of the distances of its last checkpoint."""
+    """The protocol of the distances of its last checkpoint."""
     entry = (run.report.get("checkpoints") or [{}])[-1]
     return entry.get("sampling", {}).get("metrics", {}).get("protocol", {})
 
 
 def fingerprint_of(run: Run) -> str:
-    """Of its protocol; "" without distances."""
-    found = protocol(run)
-    return fingerprint(found) if found else ""
+    """Fingerprint of its protocol; "" without distances."""
+    measured_by = protocol(run)
+    return fingerprint(measured_by) if measured_by else ""
 
 
 def basis(run: Run) -> str:
-    """A fingerprint of what its distances are measured by, whatever the sampler; "" without any."""
-    found = protocol(run)
-    return fingerprint({key: found.get(key) for key in BASIS}) if found else ""
+    """A fingerprint of the features and statistics that measure its distances, whatever the sampler; "" without any."""
+    measured_by = protocol(run)
+    return fingerprint({key: measured_by.get(key) for key in BASIS}) if measured_by else ""
 
 
 def _over_seeds(runs: Sequence[Run], *, apart: bool) -> dict[str, Figure]:
-    of_runs = [found for run in runs if (found := figures(run, apart=apart))]
-    names = dict.fromkeys(name for found in of_runs for name in found)
-    return {name: over_seeds([found[name] for found in of_runs if name in found]) for name in names}
+    of_runs = [by_name for run in runs if (by_name := figures(run, apart=apart))]
+    names = dict.fromkeys(name for by_name in of_runs for name in by_name)
+    return {name: over_seeds([by_name[name] for by_name in of_runs if name in by_name]) for name in names}
 
 
 def over_seeds(values: Sequence[Mapping[str, Any]]) -> Figure:
-    """values: mean and standard error, of each seed."""
+    """The mean over seeds. values: mean and standard error of each."""
     means, n = [value["mean"] for value in values], len(values)
     mean = sum(means) / n
     if n == 1:
@@ -145,18 +145,18 @@ def label(point: Point) -> str:
 
 
 def trained(run: Run) -> Point:
-    """What of its point is of its training."""
+    """The part of its point that concerns its training."""
     return {key: value for key, value in run.point.items() if not is_evaluated(key)}
 
 
-def table(found: Sequence[Row]) -> tuple[list[str], list[list[str]]]:
+def table(rows: Sequence[Row]) -> tuple[list[str], list[list[str]]]:
     """Head and lines, for a terminal or a page."""
-    runs = [run for row in found for run in row.runs]
-    keys, names = varied(runs), list(dict.fromkeys(name for row in found for name in row.figures))
-    several = len({row.updates for row in found}) > 1
+    runs = [run for row in rows for run in row.runs]
+    keys, names = varied(runs), list(dict.fromkeys(name for row in rows for name in row.figures))
+    several = len({row.updates for row in rows}) > 1
     head = [*short(keys).values(), *(["updates"] if several else []), "seeds", *names]
     lines = []
-    for row in found:
+    for row in rows:
         n = max((figure.n for figure in row.figures.values()), default=0)
         seeds = str(n) if n == len(row.runs) else f"{n} of {len(row.runs)}"
         values = [str(row.point.get(key, "-")) for key in keys]
@@ -165,12 +165,12 @@ def table(found: Sequence[Row]) -> tuple[list[str], list[list[str]]]:
     return head, lines
 
 
-def table_csv(found: Sequence[Row]) -> str:
+def table_csv(rows: Sequence[Row]) -> str:
     """The same in full precision: a line a point."""
-    runs = [run for row in found for run in row.runs]
-    keys, names = varied(runs), list(dict.fromkeys(name for row in found for name in row.figures))
+    runs = [run for row in rows for run in row.runs]
+    keys, names = varied(runs), list(dict.fromkeys(name for row in rows for name in row.figures))
     lines = []
-    for row in found:
+    for row in rows:
         line: dict[str, Any] = {key: row.point.get(key, "") for key in keys} | {BUDGET: row.updates}
         for name, figure in row.figures.items():
             line |= {name: figure.mean, f"{name} ±": "" if figure.half is None else figure.half, "seeds": figure.n}
@@ -188,8 +188,8 @@ def runs_csv(runs: Sequence[Run]) -> str:
             error = figure["standard_error"]
             line |= {name: figure["mean"], f"{name} standard error": "" if error is None else error}
         lines.append(line)
-    found = list(dict.fromkeys(key for line in lines for key in line if key not in keys))
-    return _csv([*keys, *found], lines)
+    columns = list(dict.fromkeys(key for line in lines for key in line if key not in keys))
+    return _csv([*keys, *columns], lines)
 
 
 def curve(run: Run, name: str) -> tuple[list[int], list[float]]:

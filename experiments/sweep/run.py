@@ -27,7 +27,7 @@ LAUNCHERS = ("local", "slurm", "print")
 
 
 def launcher(name: str, folder: Path, slots: int | None, devices: int | None, options: Mapping[str, str]) -> Any:
-    """This process only launches: it leaves the accelerators alone, and its jobs share what they compile.
+    """The launcher of this name; this process leaves the accelerators alone, and its jobs share what they compile.
 
     Raises `UsageError` for what there is not.
     """
@@ -60,43 +60,43 @@ def run(sweep: Sweep, path: Path, folder: Path, start: Any, retries: int) -> int
     with atomic_files.locked(folder, "sweep"):
         text = path.read_bytes()
         atomic_files.replace(folder / "sweep.py", lambda file: file.write(text))
-        made, failures = (
+        all_runs, failures = (
             halved(sweep, folder, start, retries) if sweep.halving else drive(first, start, retries, path.stem)
         )
         by = (sweep.halving.by, sweep.halving.best) if sweep.halving else (sweep.by, sweep.best)
-        return conclude(folder, path.stem, made, failures, *by)
+        return conclude(folder, path.stem, all_runs, failures, *by)
 
 
 def one(sweep: Sweep, point: Point, folder: Path, start: Any, retries: int) -> int:
     """Makes the run of one point, beside others that may be under way."""
-    made, failures = drive([runs.resolve(sweep, point, folder)], start, retries, results.label(point))
-    show(*results.table(results.rows(made, failures)))
+    runs_of_point, failures = drive([runs.resolve(sweep, point, folder)], start, retries, results.label(point))
+    show(*results.table(results.rows(runs_of_point, failures)))
     for sentence in failures.values():
         print(f"failed: {sentence}")
     return 1 if failures else 0
 
 
 def drive(
-    made: Sequence[Run], start: Any, retries: int, title: str, name: Callable[[Run, Job], str] | None = None
+    runs: Sequence[Run], start: Any, retries: int, title: str, name: Callable[[Run, Job], str] | None = None
 ) -> tuple[list[Run], dict[str, str]]:
     """The same runs, and the sentences of those that have failed, by their ids. name: as of `Display`."""
-    with Display(made, title, name) as display:
-        driven = Drive(made, start, retries)
+    with Display(runs, title, name) as display:
+        driven = Drive(runs, start, retries)
         driven(display)
-    return list(made), {each.id: driven.failure(each) for each in made if driven.failure(each)}
+    return list(runs), {each.id: driven.failure(each) for each in runs if driven.failure(each)}
 
 
 def halved(sweep: Sweep, folder: Path, start: Any, retries: int) -> tuple[list[Run], dict[str, str]]:
     """Successive halving: the runs of all budgets."""
     halving, points = sweep.halving, list(sweep.points())
-    made: list[Run] = []
+    all_runs: list[Run] = []
     failures: dict[str, str] = {}
     for budget in halving.budgets:
         rung = runs.plan(sweep, folder, points, budget)
         _, failed = drive(rung, start, retries, f"{budget:,} updates")
-        made, failures = made + rung, failures | failed
+        all_runs, failures = all_runs + rung, failures | failed
         points = survivors(halving, rung, failed)
-    return made, failures
+    return all_runs, failures
 
 
 def survivors(halving: Halving, rung: Sequence[Run], failures: Mapping[str, str]) -> list[Point]:
@@ -111,7 +111,7 @@ def survivors(halving: Halving, rung: Sequence[Run], failures: Mapping[str, str]
 
 
 def missing(sweep: Sweep, folder: Path) -> list[Run]:
-    """What is to be made next: of successive halving, the runs of the first budget that is not through."""
+    """The runs to make next; with successive halving those of the first budget that is not finished."""
     points = None
     for budget in sweep.halving.budgets if sweep.halving else (None,):
         rung = runs.plan(sweep, folder, points, budget)
@@ -122,10 +122,10 @@ def missing(sweep: Sweep, folder: Path) -> list[Run]:
 
 
 def conclude(
-    folder: Path, title: str, made: Sequence[Run], failures: Mapping[str, str], by: str = "", best: str = "least"
+    folder: Path, title: str, all_runs: Sequence[Run], failures: Mapping[str, str], by: str = "", best: str = "least"
 ) -> int:
     """Prints the table and what has failed; writes table.csv, runs.csv and report.html."""
-    rows = results.rows(made, failures, by, best)
+    rows = results.rows(all_runs, failures, by, best)
     names = {name for row in rows for name in row.figures}
     if by and names and by not in names:
         raise UsageError(f"The table is to be sorted by '{by}', and there are: {', '.join(sorted(names))}.")
@@ -133,17 +133,17 @@ def conclude(
     for row in rows:
         for sentence in row.failures:
             print(f"failed: {results.label(row.point)}: {sentence}")
-    for name, text in (("table.csv", results.table_csv(rows)), ("runs.csv", results.runs_csv(made))):
+    for name, text in (("table.csv", results.table_csv(rows)), ("runs.csv", results.runs_csv(all_runs))):
         atomic_files.replace(folder / name, lambda file, text=text: file.write(text.encode()), "--folder")
-    page = report.write(folder, title, rows, commands(made))
+    page = report.write(folder, title, rows, commands(all_runs))
     print(f"± : 95 % interval over seeds, or with one seed over images. {folder / 'table.csv'}, runs.csv. Open {page}")
     return 1 if failures else 0
 
 
-def commands(made: Sequence[Run]) -> list[str]:
-    """Of a shell: a line for each training with all that follows it."""
+def commands(chosen: Sequence[Run]) -> list[str]:
+    """Commands of a shell: a line for each training with all that follows it."""
     chains: dict[Path, dict[tuple, str]] = {}
-    for each in made:
+    for each in chosen:
         for job in each.jobs:
             chains.setdefault(each.workdir, {}).setdefault(job.key, runs.line(job.command))
     return [" && ".join(chain.values()) for chain in chains.values()]

@@ -1,4 +1,4 @@
-"""From points to runs: each is a training and its evaluations, known by the hash of its resolved config.
+"""Runs of points: each is a training and its evaluations, known by the hash of its resolved config.
 
 Points whose configs differ only in what may change after training (`sampling`, `guidance`, `eval`, `metrics`) share one
 workdir, so that they are trained once; each is evaluated into a folder of its own. Where files are, and how many
@@ -54,11 +54,11 @@ class Job:
 
     @property
     def step(self) -> int:
-        """Of the last checkpoint."""
+        """The step of the last checkpoint."""
         return max(steps(self.workdir / self.folder / "checkpoints"), default=0)
 
     def report(self) -> dict[str, Any]:
-        """Of an evaluation, {} while there is none."""
+        """The report of an evaluation; {} while there is none."""
         return workdir.read(self.workdir / self.folder, "report.json")
 
     @property
@@ -67,12 +67,12 @@ class Job:
 
     @property
     def status(self) -> Path:
-        """What `experiments.sweep.job` says of it."""
+        """The file in which `experiments.sweep.job` records its state."""
         return self.workdir / "jobs" / f"{self.name}.json"
 
     @property
     def key(self) -> tuple[Path, str]:
-        """By which a job is the same one, of whatever points."""
+        """The key of a job, equal for the same job of other points."""
         return self.workdir, self.name
 
 
@@ -98,9 +98,9 @@ class Run:
 
     @property
     def report(self) -> dict[str, Any]:
-        """Of its evaluation, once that is complete; {} before, or without one."""
-        found = self.jobs[-1].report() if self.jobs[-1].mode == "eval" else {}
-        return found if found.get("complete") else {}
+        """The report of its evaluation, once that is complete; {} before, or without one."""
+        report = self.jobs[-1].report() if self.jobs[-1].mode == "eval" else {}
+        return report if report.get("complete") else {}
 
 
 def plan(sweep: Sweep, folder: Path, points: Sequence[Point] | None = None, budget: int | None = None) -> list[Run]:
@@ -151,7 +151,7 @@ def parsed(file: str, flags: Sequence[str]) -> ConfigDict:
 
 
 def flag(key: str, value: Any) -> str:
-    """That sets a config value. Raises `UsageError` for what no flag can say."""
+    """A flag that sets a config value. Raises `UsageError` for a value that no flag can have."""
     value = plain(value)
     if not isinstance(value, (str, bool, int, float)):
         raise UsageError(f"{key}={value!r} cannot be set; give a number, text, truth value, or tuple of these.")
@@ -171,7 +171,7 @@ def line(command: Sequence[str]) -> str:
 
 
 def digest(values: Mapping[str, Any]) -> str:
-    """Of values, without those of `ELSEWHERE`."""
+    """Digest of values, without those of `ELSEWHERE`."""
     return fingerprint({key: value for key, value in values.items() if key not in ELSEWHERE})
 
 

@@ -28,7 +28,7 @@ OPTIONS = (  # of sbatch, by submitit's names for them
 
 
 class Execution:
-    """What a SLURM job calls: submitit pickles it, and before it requeues the job calls `checkpoint`."""
+    """The function that a SLURM job calls: submitit pickles it, and before it requeues the job calls `checkpoint`."""
 
     def __init__(self, status: Path, log: Path, command: tuple[str, ...]):
         self._arguments = (str(status), str(log), *command)
@@ -45,7 +45,7 @@ class Execution:
         return self._process.wait()
 
     def checkpoint(self):
-        """Has the program save and end."""
+        """Makes the program save and end."""
         import submitit
 
         if self._process is not None:
@@ -70,14 +70,14 @@ class Queued:
         return self._queue.gone(self._number)
 
     def stop(self) -> None:
-        """It stays in the queue."""
+        """Does nothing: the job stays in the queue."""
 
     def wait(self) -> None:
-        """Not until it ends."""
+        """Does nothing: nobody waits until the job ends."""
 
 
 class Slurm:
-    """slots: jobs in the queue at a time. devices: GPUs of each, 0 for none. options: of sbatch, of `OPTIONS`."""
+    """Launcher by SLURM. slots: jobs in the queue at a time. devices: GPUs of each job. options: see `OPTIONS`."""
 
     def __init__(
         self, folder: Path, slots: int | None = None, devices: int = 0, options: Mapping[str, str] | None = None
@@ -88,8 +88,8 @@ class Slurm:
             raise UsageError("--launcher=slurm needs submitit: pip install submitit.") from error
         for command in ("sbatch", "squeue", "srun"):  # submitit wants the last even where use_srun is False
             if not shutil.which(command):
-                told = "start this where SLURM is, or use --launcher=local"
-                raise UsageError(f"There is no {command} on the PATH; {told}.")
+                advice = "start this where SLURM is, or use --launcher=local"
+                raise UsageError(f"There is no {command} on the PATH; {advice}.")
         options = options or {}
         for name in options:
             if name not in OPTIONS:
@@ -100,7 +100,7 @@ class Slurm:
         typed = {name: _typed(name, value) for name, value in options.items()}
         self._executor.update_parameters(**{"job_name": "score_sde"} | gpus | typed)
         self._queued: list[Queued] = []
-        self._alive, self._asked = set[str](), 0.0
+        self._alive, self._answered = set[str](), 0.0
 
     @property
     def free(self) -> bool:
@@ -123,7 +123,7 @@ class Slurm:
             said = [line for line in lines if "sbatch: error" in line] or lines[-1:]
             raise UsageError(f"SLURM refuses the job: {said[-1].removeprefix('sbatch: error: ').strip()}.") from error
         program.write(_ticket(job), {"number": submitted.job_id})
-        self._asked = 0.0  # an older answer does not know it
+        self._answered = 0.0  # an older answer does not know it
         return self._added(submitted.job_id)
 
     def _added(self, number: str) -> Queued:
@@ -132,12 +132,12 @@ class Slurm:
 
     def gone(self, number: str) -> bool:
         """Whether the queue has it no more, by an answer of at most `ASK_EVERY` seconds ago."""
-        if time.monotonic() - self._asked > ASK_EVERY:
+        if time.monotonic() - self._answered > ASK_EVERY:
             command = ["squeue", "--noheader", f"--user={os.getuid()}", "--format=%A"]
             answer = subprocess.run(command, capture_output=True, text=True, check=False)
             if answer.returncode:
                 return False  # a controller that does not answer now
-            self._alive, self._asked = set(answer.stdout.split()), time.monotonic()
+            self._alive, self._answered = set(answer.stdout.split()), time.monotonic()
         return number not in self._alive
 
 

@@ -1,4 +1,4 @@
-"""What a sweep goes over: points, each {config key: value}, made by `grid`, `zipped` and `random`.
+"""Spaces of a sweep: points, each {config key: value}, made by `grid`, `zipped` and `random`.
 
 Spaces are multiplied, every point of one with every point of the other, and added, one after the other. The key
 "config" is the config file itself.
@@ -44,8 +44,8 @@ def zipped(values: Mapping[str, Sequence[Any]]) -> Space:
     _check("zipped", values)
     lengths = {key: len(of_key) for key, of_key in values.items()}
     if len(set(lengths.values())) > 1:
-        told = ", ".join(f"{key} has {n}" for key, n in lengths.items())
-        raise UsageError(f"zipped: the keys have different numbers of values ({told}); give as many for each.")
+        numbers = ", ".join(f"{key} has {n}" for key, n in lengths.items())
+        raise UsageError(f"zipped: the keys have different numbers of values ({numbers}); give as many for each.")
     return Space(tuple(dict(zip(values, chosen, strict=True)) for chosen in zip(*values.values(), strict=True)))
 
 
@@ -70,12 +70,12 @@ def random(n: int, draws: Mapping[str, Draw], seed: int = 0) -> Space:
 
 
 def uniform(low: float, high: float) -> Draw:
-    """In [low, high]."""
+    """A law of values in [low, high]."""
     return lambda generator: _rounded(generator.uniform(low, high))
 
 
 def log_uniform(low: float, high: float) -> Draw:
-    """In [low, high], low > 0, uniform in its logarithm."""
+    """A law of values in [low, high], low > 0, uniform in the logarithm."""
     if not 0 < low <= high:
         raise UsageError(f"log_uniform({low}, {high}): 0 < low <= high must hold.")
     import numpy as np
@@ -89,12 +89,12 @@ def integers(low: int, high: int) -> Draw:
 
 
 def choice(*values: Any) -> Draw:
-    """One of the values."""
+    """A law that takes one of the values."""
     return lambda generator: values[generator.integers(len(values))]
 
 
 def _rounded(value: float) -> float:
-    """To four digits, which are read and typed."""
+    """The value to four digits, so that it can be read and typed."""
     return float(f"{value:.4g}")
 
 

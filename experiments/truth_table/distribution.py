@@ -60,7 +60,7 @@ def _directions(d: int) -> np.ndarray:
 
 
 def distance(sde: Process, data: Oracle, x: ModelImages | np.ndarray, t: float) -> Distance:
-    """Of samples from p_t."""
+    """The distance of samples from p_t."""
     w = frequencies(data)
     phi = problems.characteristic_function(sde, data, t, w)
     waves = np.exp(1j * np.asarray(x, np.float64).reshape(len(x), -1) @ w.T)

@@ -30,14 +30,14 @@ class Record(NamedTuple):
 
 
 def measure(row: Row, sde_name: str, truths: Truths, small: bool = False) -> Record:
-    """small: 512 samples instead of 2048. No sizes are left out, as two do not show an order."""
+    """The record of a row. small: 512 samples instead of 2048, but all sizes, as two do not show an order."""
     if not row.defined(row.sdes[sde_name]):
         return Record(row.name, sde_name, False, misses=())
-    found: dict[str, list[float]] = {}
+    errors_by_data: dict[str, list[float]] = {}
     if row.against is not None:
         with jax.enable_x64(True):
-            found = errors(row, row.sdes[sde_name], row.sizes, truths)
-    observed = {name: observed_order(row, row.sizes, error) for name, error in found.items()}
+            errors_by_data = errors(row, row.sdes[sde_name], row.sizes, truths)
+    observed = {name: observed_order(row, row.sizes, error) for name, error in errors_by_data.items()}
     outcomes, counts = (
         sample(row, problems.DEFAULTS[sde_name], 512 if small else SAMPLES) if row.at_defaults else ({}, None)
     )
@@ -49,7 +49,7 @@ def measure(row: Row, sde_name: str, truths: Truths, small: bool = False) -> Rec
         grid=row.grid,
         theory=row.order,
         sizes=row.sizes,
-        errors=found,
+        errors=errors_by_data,
         observed=observed,
         expected={name: row.expected(sde_name, name) for name in observed},
         distance={
@@ -63,17 +63,17 @@ def measure(row: Row, sde_name: str, truths: Truths, small: bool = False) -> Rec
 
 
 def misses(record: Record) -> tuple[str, ...]:
-    """What the record misses, in words."""
-    name, found = f"{record.sampler} on {record.sde}", []
+    """Sentences on what the record misses."""
+    name, sentences = f"{record.sampler} on {record.sde}", []
     for data, order in record.observed.items():
         # Step control keeps the error below the tolerance, and often further below the smaller it is.
         high = np.inf if record.against == TOLERANCE else ORDER_WITHIN
         theory = record.expected[data]
         if theory is not None and not -ORDER_WITHIN <= order - theory <= high:
-            found.append(f"{name}, {data}: order {order:.2f} instead of {theory}")
+            sentences.append(f"{name}, {data}: order {order:.2f} instead of {theory}")
     for data, d in record.distance.items():
         if not d["bias"] <= d["bound"]:
-            found.append(f"{name}, {data}: bias {d['bias']:.3f} of the distribution, above {d['bound']:g}")
+            sentences.append(f"{name}, {data}: bias {d['bias']:.3f} of the distribution, above {d['bound']:g}")
     if record.nfe is not None and record.nfe[0] != record.nfe[1]:
-        found.append(f"{name}: {record.nfe[0]} evaluations reported, {record.nfe[1]} counted")
-    return tuple(found)
+        sentences.append(f"{name}: {record.nfe[0]} evaluations reported, {record.nfe[1]} counted")
+    return tuple(sentences)

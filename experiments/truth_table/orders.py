@@ -47,13 +47,13 @@ class Law(NamedTuple):
     noise: np.ndarray  # (draws, D, D)
 
     def moments(self, mean: np.ndarray, covariance: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Of the output, for x_T of this mean and covariance."""
+        """Moments of the output, for x_T of this mean and covariance."""
         of_noise = np.einsum("iab,icb->ac", self.noise, self.noise)
         return self.a @ mean + self.b, self.a @ covariance @ self.a.T + of_noise
 
 
 def law(make: Callable[..., Solver]) -> Law:
-    """Of a solver, made with `noise=`, whose output is affine, and which draws at most once an evaluation.
+    """The law of a solver, made with `noise=`, whose output is affine, and which draws at most once an evaluation.
 
     Raises if two draws come from one key, as they would be the same numbers.
     """
@@ -110,7 +110,7 @@ def flow_errors(sde: Process, solver: Solver, x: ModelImages, exact: list[np.nda
 
 
 def end(solver: Solver, x: ModelImages) -> np.ndarray:
-    """Where the solver takes x."""
+    """The image that the solver takes x to."""
 
     @quick_jit
     def run(keys: Keys, x: ModelImages) -> ModelImages:
@@ -123,12 +123,12 @@ class Truths:
     """Exact flows, computed once for each SDE and last time."""
 
     def __init__(self):
-        self._known: dict[tuple, list[np.ndarray]] = {}
+        self._flows: dict[tuple, list[np.ndarray]] = {}
 
     def __call__(self, sde: Process, x: ModelImages, eps: float) -> list[np.ndarray]:
-        if (sde, eps) not in self._known:
-            self._known[sde, eps] = [problems.exact_flow(sde, data, x, eps) for data in problems.DATA.values()]
-        return self._known[sde, eps]
+        if (sde, eps) not in self._flows:
+            self._flows[sde, eps] = [problems.exact_flow(sde, data, x, eps) for data in problems.DATA.values()]
+        return self._flows[sde, eps]
 
 
 def errors(row: Row, sde: Process, sizes: tuple[float, ...], truths: Truths) -> dict[str, list[float]]:
@@ -147,17 +147,17 @@ def errors(row: Row, sde: Process, sizes: tuple[float, ...], truths: Truths) -> 
     if row.against == FLOW or row.order is not None:
         exact = truths(sde, x, eps)
         options = dict(eps=eps, noise_removal=False, **row.options)
-        found = [flow_errors(sde, row.make(sde, model, size, **options), x, exact) for size in sizes]
+        pairs = [flow_errors(sde, row.make(sde, model, size, **options), x, exact) for size in sizes]
     else:
-        found = _path_errors(row, sde, sizes)
-    return {name: [pair[i] for pair in found] for i, name in enumerate(problems.DATA)}
+        pairs = _path_errors(row, sde, sizes)
+    return {name: [pair[i] for pair in pairs] for i, name in enumerate(problems.DATA)}
 
 
 CORRECTOR_STEPS = 200
 
 
 def _corrector_error(row: Row, sde: Process, snr: float) -> float:
-    """Of the corrector alone, with time all but standing still at 1: of Langevin steps that have reached their own law.
+    """Error of the corrector alone, with t nearly constant at 1: of Langevin steps that have reached their own law.
 
     Towards t = 0 the steps vanish with the noise and their bias cannot be told from the predictor's.
     """
@@ -171,7 +171,7 @@ def _corrector_error(row: Row, sde: Process, snr: float) -> float:
 
 
 def _path_errors(row: Row, sde: Process, sizes: tuple[float, ...]) -> list[list[float]]:
-    """Against the same solver at a fifth of the last tolerance, along the same Brownian paths."""
+    """Errors against the same solver at a fifth of the last tolerance, along the same Brownian paths."""
     model, x = problems.both_models(sde), problems.fixed_starts(sde, PATHS)
 
     def halves(tolerance: float) -> list[np.ndarray]:

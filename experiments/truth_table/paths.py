@@ -53,16 +53,16 @@ def _moments(data: Oracle) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
 
 
 def run(process: Process, data: Oracle, table: Table, x: np.ndarray) -> np.ndarray:
-    """Where a deterministic table takes x."""
+    """The image that a deterministic table takes x to."""
     base = trial = x
     history: list[np.ndarray] = []
     columns = process.alpha(table.t), process.sigma(table.t), table.base, table.trial, table.other
     for alpha, sigma, of_base, of_trial, other in zip(*columns, strict=True):
         x0, eps = predicted(data, alpha, sigma, trial)
-        f, rest = (x0, eps) if table.predicts_data else (eps, x0)
+        f, second = (x0, eps) if table.predicts_data else (eps, x0)
         history = [f, *history]
         base, trial = (
-            sum(w * f for w, f in zip(weights, [base, *history], strict=False)) + other * rest
+            sum(w * f for w, f in zip(weights, [base, *history], strict=False)) + other * second
             for weights in (of_base, of_trial)
         )
     return base
@@ -70,7 +70,7 @@ def run(process: Process, data: Oracle, table: Table, x: np.ndarray) -> np.ndarr
 
 @functools.cache
 def flowed(process: Process, data: Oracle, first: float, last: float) -> np.ndarray:
-    """Where the exact flow takes STARTS: by Runge-Kutta of order 8, in t."""
+    """Images that the exact flow takes STARTS to, by Runge-Kutta of order 8, in t."""
 
     def velocity(t: float, flat: np.ndarray) -> np.ndarray:
         t = np.float64(t)
@@ -78,8 +78,8 @@ def flowed(process: Process, data: Oracle, first: float, last: float) -> np.ndar
         d_alpha, d_sigma = process.rates(t)
         return (d_alpha * x0 + d_sigma * eps).ravel()
 
-    found = solve_ivp(velocity, (first, last), STARTS.ravel(), method="DOP853", rtol=1e-12, atol=1e-13)
-    return found.y[:, -1].reshape(-1, D)
+    solution = solve_ivp(velocity, (first, last), STARTS.ravel(), method="DOP853", rtol=1e-12, atol=1e-13)
+    return solution.y[:, -1].reshape(-1, D)
 
 
 def order(
@@ -134,9 +134,9 @@ def table() -> tuple[str, list[str]]:
         nominal, least = expected(name)
         cells = []
         for measured in (from_faint, from_one):
-            found = [[measured(process, data, name) for process in PATHS.values()] for data in DATA.values()]
-            cells.append("; ".join(", ".join(f"{order:.2f}" for order in row) for row in found))
-            orders = np.array(found)
+            orders_of_data = [[measured(process, data, name) for process in PATHS.values()] for data in DATA.values()]
+            cells.append("; ".join(", ".join(f"{order:.2f}" for order in row) for row in orders_of_data))
+            orders = np.array(orders_of_data)
             wrong = abs(orders - nominal) > 0.25 if measured is from_faint else orders < least - 0.25
             missed += [f"{name}, {measured.__name__}: {cells[-1]}"] if np.any(wrong) else []
         lines.append(f"| `{name}` | {nominal} | {cells[0]} | {least} | {cells[1]} |")

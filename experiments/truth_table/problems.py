@@ -121,12 +121,12 @@ def characteristic_function(sde: Process, data: Oracle, t: float, frequencies: n
 
 
 def mean(data: Oracle) -> np.ndarray:
-    """Of x_0, (D,)."""
+    """The mean of x_0, (D,)."""
     return sum(w * m for w, m, _ in components(data))
 
 
 def covariance(data: Oracle) -> np.ndarray:
-    """Of x_0, (D, D)."""
+    """The covariance of x_0, (D, D)."""
     centre = mean(data)
     return sum(w * (c + np.outer(m - centre, m - centre)) for w, m, c in components(data))
 
@@ -144,7 +144,7 @@ def exact_flow(sde: Process, data: Oracle, x: ModelImages, eps: float) -> np.nda
 
 
 def dop853(sde: Process, score_fn: ScoreFn, x: ModelImages, eps: float) -> np.ndarray:
-    """By scipy's Runge-Kutta of order 8 at tolerance 1e-12, in y = x / mean_scale against log noise level.
+    """The solution by scipy's Runge-Kutta of order 8 at tolerance 1e-12, in y = x / mean_scale against log noise level.
 
     Neither the method nor the variables are those of any sampler: dy/dlog k = -k std score(m y).
     """

@@ -8,6 +8,7 @@ from pathlib import Path
 import jax
 import matplotlib
 import numpy as np
+from score_sde.experiments.compare.report import aligned
 from score_sde.experiments.truth_table.measure import ORDER_WITHIN, Record
 from score_sde.experiments.truth_table.orders import STARTS
 from score_sde.experiments.truth_table.rows import BIAS, FIRST_ORDER_BIAS, FLOW, KNOWN_BIAS, LAW, ROWS, SNR
@@ -74,10 +75,7 @@ def cells(record: Record) -> list[str]:
 
 
 def text_table(records: list[Record]) -> str:
-    lines = [list(COLUMNS), *map(cells, records)]
-    widths = [max(len(line[i]) for line in lines) for i in range(len(COLUMNS))]
-    rendered = ["  ".join(cell.ljust(w) for cell, w in zip(line, widths, strict=True)).rstrip() for line in lines]
-    return "\n".join([rendered[0], "-" * len(rendered[0]), *rendered[1:]])
+    return aligned(COLUMNS, [cells(record) for record in records])
 
 
 def machine() -> str:

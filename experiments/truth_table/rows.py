@@ -45,7 +45,7 @@ class Row(NamedTuple):
         return self.order
 
     def bias_bound(self, sde_name: str) -> float:
-        """How large the bias at the defaults may be, as a distance of characteristic functions."""
+        """The largest bias at the defaults that is no miss, as a distance of characteristic functions."""
         if (self.name, sde_name) in KNOWN_BIAS:
             return KNOWN_BIAS[self.name, sde_name]
         return FIRST_ORDER_BIAS if self.name in OF_20_FIRST_ORDER_STEPS else BIAS
@@ -59,7 +59,7 @@ class Row(NamedTuple):
 
 
 def predictor_corrector(sde: Process, model: Callable, steps: int | None = None, **options) -> Solver:
-    """With `steps` the SDE's chain has as many.
+    """The library's predictor-corrector sampler; with `steps` the SDE's chain has as many.
 
     To a process's own last time the sampler takes N steps of 1/N while its times cover [eps, 1] only, as in the paper's
     code. What it converges to thus differs from p_eps by O(eps), and orders are measured on processes whose own eps is
@@ -90,8 +90,8 @@ def _fast(
     grid = "uniform" if name in ("euler", "heun") else "log_snr"
 
     def make(sde: Process, model: Callable, steps: int | None = None, **options) -> Solver:
-        asked = {} if steps is None else dict(num_steps=steps, grid=grid)
-        return fast_solver(sde, model, name=name, **{**chosen, **asked, **options})
+        of_steps = {} if steps is None else dict(num_steps=steps, grid=grid)
+        return fast_solver(sde, model, name=name, **{**chosen, **of_steps, **options})
 
     return Row(label or name, make, against, order, grid, sizes, measured or {}, sdes=sdes)
 

@@ -18,7 +18,7 @@ SMALL_SDES = ("VP", "sub-VP")
 
 
 def run(folder: Path, small: bool = False) -> int:
-    """0, or 1 if a row misses."""
+    """Runs all rows; returns 0, or 1 if a row misses."""
     folder.mkdir(parents=True, exist_ok=True)
     started = time.monotonic()
     names = SMALL if small else tuple(ROWS)

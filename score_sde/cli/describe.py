@@ -20,7 +20,7 @@ from score_sde.randomness import sample_keys
 from score_sde.runtime import sharding
 from score_sde.runtime.memory import tree_bytes
 from score_sde.training.build import Classification, Experiment, parameter_counts, trainable
-from score_sde.training.pieces import taken_by
+from score_sde.training.pieces import piece_arguments
 from score_sde.training.recipe import replaced
 
 MIB = 2**20
@@ -143,6 +143,6 @@ def _unconditional(experiment: Experiment) -> str:
     if method == "adaptive":
         return f"reverse SDE with adaptive steps, rtol {sampling.sde_rtol:g}"
     if is_import_path(method):
-        taken = taken_by("sampling.method", method, sampling)
+        taken = piece_arguments("sampling.method", method, sampling)
         return ", ".join([method, *(f"{name} {value}" for name, value in taken.items())])
     return f"{method}, {sampling.num_steps} steps on the {sampling.grid} grid"

@@ -10,7 +10,6 @@ explanation                                   keys explained, on a terminal and 
 A new key is one row.
 """
 
-from score_sde.config.keys import Differs, Key
 from score_sde.config.rules import check, check_section
 from score_sde.config.table import (
     ALLOWED,
@@ -19,12 +18,10 @@ from score_sde.config.table import (
     FREE_SECTIONS,
     INHERITED,
     KEYS,
-    MOVED,
     OF_MACHINE,
     OF_ONE_CLASS,
     PIECES,
     PLACES,
-    REMOVED,
     REPLACED,
     check_name,
     completed,
@@ -39,17 +36,13 @@ __all__ = [
     "FREE_SECTIONS",
     "INHERITED",
     "KEYS",
-    "MOVED",
     "OF_MACHINE",
     "OF_ONE_CLASS",
     "PIECES",
     "PLACES",
-    "REMOVED",
     "REPLACED",
     "Config",
-    "Differs",
     "FrozenConfig",
-    "Key",
     "base",
     "check",
     "check_name",

@@ -53,7 +53,8 @@ def page() -> str:
             note = ": arguments of the class that `name` chooses" if section in ARGUMENTS else ""
             lines += ["", f"## {f'`{section}`{note}' if section else 'The run'}", ""]
             lines += ["| key | default | what it is | values | |", "|---|---|---|---|---|"]
-        cells = (f"`{key.name}`", _default(key), key.sentence, key.range, LETTERS[key.differs.name])
+        default = "" if key.default is ABSENT else f"`{key.default!r}`"
+        cells = (f"`{key.name}`", default, key.sentence, key.range, LETTERS[key.differs.name])
         lines.append("| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |")
     lines += ["", "## Keys of the paper's code that moved, or are gone", "", "| key | here |", "|---|---|"]
     lines += [f"| `{old}` | `{new}` |" for old, new in MOVED.items()]
@@ -73,9 +74,3 @@ def _unknown(name: str, values: Mapping[str, Any]) -> str:
     piece = next((key for key in PIECES if key.startswith(f"{section}.")), section)
     differs = (Differs.LATER if section in FREE_SECTIONS else Differs.NEVER).value
     return f"Argument of {piece}={values.get(piece)}. May differ {differs}."
-
-
-def _default(key: Key) -> str:
-    if key.default is ABSENT:
-        return ""
-    return f"`{key.default!r}`"

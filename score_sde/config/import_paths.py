@@ -41,13 +41,13 @@ def choose(key: str, name: str, choices: Mapping[str, Any], protocol: type | Non
     """
     if not is_import_path(name):
         return choices[one_of(key, name, choices)]
-    found = load(key, name)
-    if protocol is not None and (lacks := missing(found, protocol)):
+    piece = load(key, name)
+    if protocol is not None and (lacks := missing(piece, protocol)):
         raise UsageError(
             f"{key}={name} is no {protocol.__name__}: it lacks {', '.join(lacks)}; score_sde.config.protocols."
             f"{protocol.__name__} has an example."
         )
-    return found
+    return piece
 
 
 def load(key: str, path: str) -> Any:
@@ -68,14 +68,14 @@ def load(key: str, path: str) -> Any:
         raise
     except Exception as error:  # whatever the module does
         raise UsageError(f"{key}={path}: importing {module_name} failed: {type(error).__name__}: {error}.") from error
-    found = module
+    value = module
     for part in attribute.split("."):
-        if not hasattr(found, part):
-            raise UsageError(f"{key}={path}: {module.__file__} has no {attribute}{nearest(part, dir(found))}.")
-        found = getattr(found, part)
-    if not callable(found):
+        if not hasattr(value, part):
+            raise UsageError(f"{key}={path}: {module.__file__} has no {attribute}{nearest(part, dir(value))}.")
+        value = getattr(value, part)
+    if not callable(value):
         raise UsageError(f"{key}={path} is neither a class nor a function.")
-    return found
+    return value
 
 
 def arguments(of: Callable, apart: Iterable[str] = ()) -> dict[str, Any]:
@@ -84,42 +84,42 @@ def arguments(of: Callable, apart: Iterable[str] = ()) -> dict[str, Any]:
     apart: arguments that the package passes, which are not in a config.
     """
     if dataclasses.is_dataclass(of):
-        found = {field.name: _default(field) for field in dataclasses.fields(of) if field.init}
+        defaults = {field.name: _default(field) for field in dataclasses.fields(of) if field.init}
     else:
         parameters = inspect.signature(of).parameters.values()
         named = [each for each in parameters if each.kind in (each.POSITIONAL_OR_KEYWORD, each.KEYWORD_ONLY)]
-        found = {each.name: REQUIRED if each.default is each.empty else each.default for each in named}
-    return {name: default for name, default in found.items() if name not in apart}
+        defaults = {each.name: REQUIRED if each.default is each.empty else each.default for each in named}
+    return {name: default for name, default in defaults.items() if name not in apart}
 
 
 def source_digest(key: str, path: str) -> tuple[str, str]:
     """The file that defines the object at an import path, and 16 hexadecimal digits of the file's SHA-256."""
-    found = load(key, path)
-    module = sys.modules.get(getattr(found, "__module__", None) or "", None) or sys.modules[path.partition(":")[0]]
+    piece = load(key, path)
+    module = sys.modules.get(getattr(piece, "__module__", None) or "", None) or sys.modules[path.partition(":")[0]]
     file = Path(module.__file__).resolve()
     return str(file), hashlib.sha256(file.read_bytes()).hexdigest()[:16]
 
 
-def missing(found: Any, protocol: type) -> list[str]:
+def missing(piece: Any, protocol: type) -> list[str]:
     """Parts of a protocol that an object lacks: base class, members, and parameters that its methods do not take."""
     if protocol.is_function:
-        return [f"the parameter {name}" for name in _not_taken(found, protocol.__call__)]
-    if not isinstance(found, type):
+        return [f"the parameter {name}" for name in _lacking(piece, protocol.__call__)]
+    if not isinstance(piece, type):
         return ["a class: it is a function"]
-    if protocol.base and protocol.base not in [f"{base.__module__}.{base.__qualname__}" for base in found.__mro__]:
+    if protocol.base and protocol.base not in [f"{base.__module__}.{base.__qualname__}" for base in piece.__mro__]:
         return [f"the base class {protocol.base}"]
-    lacks = [f"a definition of {name}" for name in sorted(getattr(found, "__abstractmethods__", ()))]
-    annotated = {name for base in found.__mro__ for name in getattr(base, "__annotations__", {})}
+    lacks = [f"a definition of {name}" for name in sorted(getattr(piece, "__abstractmethods__", ()))]
+    annotated = {name for base in piece.__mro__ for name in getattr(base, "__annotations__", {})}
     for name, member in (dict.fromkeys(protocol.__annotations__) | vars(protocol)).items():
         if name in ("base", "is_function") or (name.startswith("_") and name != "__call__"):
             continue
-        own = inspect.getattr_static(found, name, None)
+        own = inspect.getattr_static(piece, name, None)
         if own is None and name in annotated:  # a field of a dataclass
             continue
         if own is None:
             lacks.append(f"a definition of {name}")
         elif inspect.isfunction(member) and inspect.isfunction(own):
-            lacks += [f"the parameter {each} of {name}" for each in _not_taken(own, member)]
+            lacks += [f"the parameter {each} of {name}" for each in _lacking(own, member)]
     return list(dict.fromkeys(lacks))
 
 
@@ -127,10 +127,13 @@ def _default(field: dataclasses.Field) -> Any:
     return field.default_factory() if field.default_factory is not dataclasses.MISSING else field.default
 
 
-def _not_taken(function: Callable, wanted: Callable) -> list[str]:
-    """Parameters of `wanted` that a function does not take: positional ones are counted, others compared by name."""
+def _lacking(function: Callable, member: Callable) -> list[str]:
+    """Parameters of a protocol's member that a function does not take.
+
+    Positional ones are counted, the others compared by name.
+    """
     theirs = inspect.signature(function).parameters.values()
-    ours = [each for each in inspect.signature(wanted).parameters.values() if each.name != "self"]
+    ours = [each for each in inspect.signature(member).parameters.values() if each.name != "self"]
     own = [each for each in theirs if each.name != "self"]
     positional = [each for each in ours if each.kind is each.POSITIONAL_OR_KEYWORD]
     room = sum(each.kind in (each.POSITIONAL_ONLY, each.POSITIONAL_OR_KEYWORD) for each in own)

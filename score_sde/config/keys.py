@@ -46,10 +46,10 @@ class Key:
 
     Attributes:
         default: The value where a config sets none; None makes the key nullable.
-        sentence: What the key is, in one sentence without a full stop.
+        sentence: One sentence on the key, without a full stop.
         values: An interval, as "[0, 1)"; or choices, as a tuple or as "module:NAME", dictionaries that are looked up
             when a value is checked. "" where the class or function that takes the value checks it.
-        differs: When the key may differ; None stands for its section's.
+        differs: The reason why the key may differ; None stands for its section's.
         kind: `bool`, `int`, `float`, `str` or a `tuple[KIND, ...]`; by default the type of the default.
         any_case: Whether upper case counts as lower case.
         others: Whether further values than `values` exist.

@@ -2,7 +2,7 @@
 
 `b` is the number of images, `h w c` their size; images are float32 in model range, times float32 in (0, 1]. A class has
 arguments with defaults, which are values of its section in the config: `--config.model.width=64` for `width: int = 32`
-of a network. Each example is a whole module; `score_sde.config.import_paths` finds it.
+of a network. Each example is a whole module, to be copied, as tests/own_pieces.py copies parts of them.
 
 | key                     | protocol           | its arguments are in |
 |-------------------------|--------------------|----------------------|
@@ -27,7 +27,14 @@ from score_sde.array_types import Array, Float, Keys, ModelImages, PerSample, Pi
 Cond = dict[str, Any] | None
 
 
-class Process(Protocol):
+class Piece(Protocol):
+    """Traits of a protocol. base: path of the class that its pieces inherit from; "" for any."""
+
+    base: ClassVar[str] = ""
+    is_function: ClassVar[bool] = False
+
+
+class Process(Piece, Protocol):
     """A process x_t = alpha(t) x_0 + sigma(t) eps, a frozen dataclass with the base `score_sde.process.Process`.
 
     alpha, sigma: float (b,) to float (b,), for JAX and NumPy arrays; sigma / alpha increases. The rest follows.
@@ -48,13 +55,12 @@ class Process(Protocol):
     """
 
     base: ClassVar[str] = "score_sde.process.Process"
-    is_function: ClassVar[bool] = False
 
     def alpha(self, t: Times) -> PerSample: ...
     def sigma(self, t: Times) -> PerSample: ...
 
 
-class Parameterization(Protocol):
+class Parameterization(Piece, Protocol):
     """The target of a network, a frozen dataclass with the base `score_sde.parameterization.Parameterization`.
 
     target: p x0 + q eps, which the network learns; predict: x0 and eps from its output at x, each (b, h, w, c);
@@ -80,14 +86,13 @@ class Parameterization(Protocol):
     """
 
     base: ClassVar[str] = "score_sde.parameterization.Parameterization"
-    is_function: ClassVar[bool] = False
 
     def target(self, process: Any, x0: ModelImages, eps: ModelImages, t: Times) -> ModelImages: ...
     def predict(self, process: Any, x: ModelImages, output: ModelImages, t: Times) -> Any: ...
     def noise_error(self, process: Any, t: Times) -> PerSample: ...
 
 
-class TimeLaw(Protocol):
+class TimeLaw(Piece, Protocol):
     """The distribution of training times, a frozen dataclass with the base `score_sde.times.TimeLaw`.
 
     sample: a time for each key, (b,) in (0, 1]; density: at times, (b,).
@@ -109,13 +114,12 @@ class TimeLaw(Protocol):
     """
 
     base: ClassVar[str] = "score_sde.times.TimeLaw"
-    is_function: ClassVar[bool] = False
 
     def sample(self, process: Any, keys: Keys) -> Times: ...
     def density(self, process: Any, t: Times) -> PerSample: ...
 
 
-class Weight(Protocol):
+class Weight(Piece, Protocol):
     """The factor on the squared error of eps, a frozen dataclass with the base `score_sde.weights.Weight`.
 
     on_noise: (b,), positive.
@@ -135,12 +139,11 @@ class Weight(Protocol):
     """
 
     base: ClassVar[str] = "score_sde.weights.Weight"
-    is_function: ClassVar[bool] = False
 
     def on_noise(self, process: Any, t: Times) -> PerSample: ...
 
 
-class Network(Protocol):
+class Network(Piece, Protocol):
     """A score network, a flax module: image (b, h, w, c) and noise condition (b,) to an image.
 
     cond: see `score_sde.cond`; None is the null condition. dropout_keys: one for each image, in training. A network may
@@ -159,14 +162,13 @@ class Network(Protocol):
     """
 
     base: ClassVar[str] = "flax.linen.module.Module"
-    is_function: ClassVar[bool] = False
 
     def __call__(
         self, x: ModelImages, noise_cond: PerSample, cond: Cond = None, *, dropout_keys: Keys | None
     ) -> ModelImages: ...
 
 
-class Encoder(Protocol):
+class Encoder(Piece, Protocol):
     """An embedding of conditions, a flax module: a condition of n samples, or None, to vectors (n, d).
 
     cond_entries: the entries that it takes, by name; a property. `score_sde.cond.read` gives an entry and where it is
@@ -192,14 +194,13 @@ class Encoder(Protocol):
     """
 
     base: ClassVar[str] = "flax.linen.module.Module"
-    is_function: ClassVar[bool] = False
 
     @property
     def cond_entries(self) -> Mapping[str, Any]: ...
     def __call__(self, cond: Cond, n: int) -> Float[Array, "n d"]: ...
 
 
-class Sampler(Protocol):
+class Sampler(Piece, Protocol):
     """A function (process, model, options) -> `score_sde.sampling.Solver`, from x_T to (samples, evaluations of each).
 
     model: (x, t) -> `score_sde.process.Prediction`. eps: the last time; None is `process.sampling_eps`. noise_removal:
@@ -221,13 +222,12 @@ class Sampler(Protocol):
             return Solver(lambda keys, x: (jnp.int32(0), x), step, fraction, lambda state: state[1], result, num_steps)
     """
 
-    base: ClassVar[str] = ""
     is_function: ClassVar[bool] = True
 
     def __call__(self, process: Any, model: Any, *, eps: float | None, noise_removal: bool) -> Any: ...
 
 
-class DataSet(Protocol):
+class DataSet(Piece, Protocol):
     """A function that opens a split: train or not, image_size and num_channels to a `score_sde.data.Source`.
 
     Images are uint8 (n, image_size, image_size, num_channels); conditions come with them as arrays of n rows. Further
@@ -245,13 +245,12 @@ class DataSet(Protocol):
             return InMemory(images, side=side[:, None].astype(np.float32))
     """
 
-    base: ClassVar[str] = ""
     is_function: ClassVar[bool] = True
 
     def __call__(self, *, train: bool, image_size: int, num_channels: int) -> Any: ...
 
 
-class FeatureNetwork(Protocol):
+class FeatureNetwork(Piece, Protocol):
     """Features by which samples and data are compared: a function of parameters and images, to numbers.
 
     dimension: d. init: a tree of arrays, read or computed once. __call__: uint8 (b, h, w, c) to float32 (b, d).
@@ -269,8 +268,6 @@ class FeatureNetwork(Protocol):
                 return (pixels.reshape(len(pixels), -1) / 255.0) @ params
     """
 
-    base: ClassVar[str] = ""
-    is_function: ClassVar[bool] = False
     dimension: int
 
     def init(self, image_shape: tuple[int, int, int]) -> PyTree: ...

@@ -33,7 +33,7 @@ RULES = (
     Rule(
         lambda config: not config.training.continuous and config.model.get("embedding_type") == "fourier",
         "A Fourier embedding takes the logarithm of sigma, and training.continuous=False gives the network integer "
-        "labels; set model.embedding_type=positional.",
+        "steps of the chain; set model.embedding_type=positional.",
     ),
     Rule(
         lambda config: config.training.continuous and config.model.name == "ncsn",

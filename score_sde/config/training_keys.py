@@ -134,10 +134,7 @@ OPTIM = {
     "warmup": Key(5000, "Updates in which the learning rate rises from 0; 0: none", differs=ALLOWED),
     "grad_clip": Key(1.0, "Norm to which gradients are clipped; negative: no clipping", differs=ALLOWED),
     "ema_rate": Key(
-        0.999,
-        "Rate of the moving average of the parameters; 0: no averaging",
-        "[0, 1)",
-        formerly=("model.ema_rate",),
+        0.999, "Rate of the moving average of the parameters; 0: no averaging", "[0, 1)", formerly=("model.ema_rate",)
     ),
     "ema_schedule": Key(
         "ramp",

@@ -13,9 +13,6 @@ from pathlib import Path
 
 import numpy as np
 
-CHUNK = 2**20  # bytes
-TIMEOUT = 60.0  # seconds without a byte
-
 
 def tar_members(path: Path) -> Iterator[tuple[str, bytes]]:
     """(name, content) of the files in a tar in their order, one at a time in memory."""

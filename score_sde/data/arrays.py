@@ -9,7 +9,7 @@ import numpy as np
 
 from score_sde.data import held_out
 from score_sde.data.sources import CHUNK, Pictures, Stored, Subset, hashed
-from score_sde.data.taken import Taken
+from score_sde.data.split_report import SplitReport
 from score_sde.errors import UsageError, shown
 from score_sde.runtime.backend import expanded
 
@@ -51,18 +51,18 @@ def open_split(name: str, options: Any, *, train: bool) -> Pictures:
     images, labels, unread = _load(path)
     _check(path, images, labels)
     pictures = Arrays(path, images if images.ndim == 4 else images[..., None], labels)
-    pictures.taken = Taken("held out" if options.held_out and not train else "", "", dict.fromkeys(unread, 1))
+    pictures.report = SplitReport("held out" if options.held_out and not train else "", "", dict.fromkeys(unread, 1))
     numbers = [str(i) for i in range(len(pictures))]
-    return Subset(pictures, held_out.side(numbers, options.held_out, train=train, what=str(path)))
+    return Subset(pictures, held_out.side(numbers, options.held_out, train=train, source=str(path)))
 
 
 def _path(path: str) -> Path:
     if not path:
         raise UsageError("data.dataset=array needs config.data.path=FILE, a .npy or .npz file of the images.")
-    found = expanded(path)
-    if not found.is_file() or found.suffix not in (".npy", ".npz"):
+    file = expanded(path)
+    if not file.is_file() or file.suffix not in (".npy", ".npz"):
         raise UsageError(f"config.data.path={path} is no .npy or .npz file; give the one that holds the images.")
-    return found
+    return file
 
 
 def _load(path: Path) -> tuple[np.ndarray, np.ndarray | None, list[str]]:
@@ -78,11 +78,11 @@ def _load(path: Path) -> tuple[np.ndarray, np.ndarray | None, list[str]]:
                         file.get(labels),
                         [f"array {name}" for name in file if name not in (images, labels)],
                     )
-            there = ", ".join(file) or "none"
+            names = ", ".join(file) or "none"
     except Exception as error:  # NumPy and zipfile raise various types for what is damaged, or holds objects
         reason = str(error).strip().partition("\n")[0]
         raise UsageError(f"Cannot read {path} ({reason}); save it again with np.save or np.savez.") from error
-    raise UsageError(f"{path} has no array 'images' or 'arr_0', but {there}; save the images under one of these names.")
+    raise UsageError(f"{path} has no array 'images' or 'arr_0', but {names}; save the images under one of these names.")
 
 
 def _check(path: Path, images: Any, labels: Any) -> None:

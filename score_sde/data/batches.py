@@ -15,7 +15,7 @@ from score_sde.data.sources import Batch, Source
 from score_sde.runtime import sharding
 
 NO_ENTRIES: Entries = {}
-AHEAD = 4  # batches on the devices before they are asked for
+AHEAD = 4  # batches that are on the devices before they are needed
 
 
 @functools.lru_cache(maxsize=4)
@@ -43,7 +43,7 @@ def batch_fn(
 ) -> Callable[[int], tuple[jax.Array, Cond | None]]:
     """A function step -> (images, cond): the batch of that step in `batches`, on the devices.
 
-    entries: those of the condition that are wanted.
+    entries: the entries of the condition that the network takes.
     """
 
     def batch(step: int) -> tuple[jax.Array, Cond | None]:

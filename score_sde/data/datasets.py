@@ -29,6 +29,7 @@ class Dataset(NamedTuple):
 
     @property
     def ours(self) -> bool:
+        """Whether this package has its builder."""
         return ":" in self.builder
 
 
@@ -86,14 +87,14 @@ def dataset(name: str, data_dir: str = "") -> Dataset:
 
 def directory_of(data_dir: str) -> Path:
     """Folder of prepared data sets: `data_dir`, else the environment's TFDS_DATA_DIR, else ~/tensorflow_datasets."""
-    given = data_dir or os.environ.get("TFDS_DATA_DIR")
-    return expanded(given) if given else in_home("tensorflow_datasets")
+    directory = data_dir or os.environ.get("TFDS_DATA_DIR")
+    return expanded(directory) if directory else in_home("tensorflow_datasets")
 
 
 def is_prepared(name: str, directory: Path) -> bool:
     """Whether TFDS has prepared any version of a data set there, completely."""
-    found = [path for depth in ("*", "*/*") for path in (directory / name).glob(f"{depth}/features.json")]
-    return any("incomplete" not in path.parent.name for path in found)
+    features = [path for depth in ("*", "*/*") for path in (directory / name).glob(f"{depth}/features.json")]
+    return any("incomplete" not in path.parent.name for path in features)
 
 
 def _is_stock(name: str) -> bool:

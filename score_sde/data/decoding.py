@@ -24,7 +24,7 @@ SUFFIXES = {
 FORMATS = tuple(name for name in SUFFIXES if name != "AVIF" or features.check("avif"))
 MAX_PIXELS = 2**26  # in one image: 8192x8192, 192 MiB in colour
 KINDS = {1: "greyscale", 2: "greyscale with transparency", 3: "RGB", 4: "RGB with transparency"}
-MODES = {"1": 1, "L": 1, "LA": 2, "RGB": 3, "RGBA": 4}  # of Pillow: channels of 8 bits
+MODES = {"1": 1, "L": 1, "LA": 2, "RGB": 3, "RGBA": 4}  # Pillow's modes: their channels of 8 bits
 DEEP = {"I;16": 1, "I;16L": 1, "I;16B": 1, "I": 1}  # channels of 16 bits
 ORIENTATION = 0x0112  # EXIF's tag
 ADVICE = "prepare the data set again without it, or leave it out with config.data.corrupt=skip"
@@ -38,8 +38,8 @@ class UnreadableError(UsageError):
 class Form:
     """The form that every picture is converted to: uint8 (image_size, image_size, num_channels).
 
-    crop, filter: see `datasets.Dataset`. convert: pictures of other colours are converted, not refused. upright: they
-    are turned as their EXIF orientation says, which TFDS and the paper's code do not do.
+    crop, filter: see `datasets.Dataset`. convert: whether pictures of other colours are converted, not refused.
+    upright: whether pictures are turned as their EXIF orientation says, which TFDS and the paper's code do not do.
     """
 
     image_size: int
@@ -49,28 +49,28 @@ class Form:
     convert: bool = False
     upright: bool = False
 
-    def render(self, content: Any, what: str, advice: str = ADVICE) -> np.ndarray:
+    def render(self, content: Any, name: str, advice: str = ADVICE) -> np.ndarray:
         """The picture in this form; raises as `decode` does.
 
-        content: a path, an encoded file, or pixels, uint8 (h, w, c). what: name of the picture in messages.
+        content: a path, an encoded file, or pixels, uint8 (h, w, c). name: name of the picture in messages.
         """
         options = dict(channels=self.num_channels, convert=self.convert)
         if isinstance(content, np.ndarray):
-            image = _recoloured(content, what, **options)
+            image = _recoloured(content, name, **options)
         else:
-            image = decode(content, what, advice, upright=self.upright, **options)
+            image = decode(content, name, advice, upright=self.upright, **options)
         return resize(square(image, self.crop), self.image_size, self.filter)
 
-    def check_header(self, path: Path, what: str, advice: str = ADVICE) -> None:
-        """Raises the errors of `render` that a file's header already shows."""
-        with _named(what, advice), _opened(path) as file:
-            found = _channels(file, self.num_channels)
-        _check_channels(found, what, self.num_channels, self.convert)
+    def check_header(self, path: Path, name: str, advice: str = ADVICE) -> None:
+        """Raises those errors of `render` that a file's header already shows."""
+        with _named(name, advice), _opened(path) as file:
+            pixel_format = _channels(file, self.num_channels)
+        _check_channels(pixel_format, name, self.num_channels, self.convert)
 
 
 def decode(
     encoded: Any,
-    what: str = "an image",
+    name: str = "an image",
     advice: str = ADVICE,
     *,
     channels: int | None = None,
@@ -82,22 +82,22 @@ def decode(
     channels: the required number; other images are refused, or with `convert` converted: transparent images are laid
     over white, 16 bits are cut to 8, grey becomes RGB, or RGB grey (ITU-R 601-2 luma). Default: as stored.
 
-    Raises `UnreadableError` naming `what` when the file is damaged, of another format, of several frames, or of more
+    Raises `UnreadableError` with this `name` when the file is damaged, of another format, of several frames, or of more
     than `MAX_PIXELS` pixels, before any is decoded. Raises `UsageError` for other channels.
     """
-    with _named(what, advice), _opened(encoded) as file:
-        found = _channels(file, channels)
-        plain = channels is None or found == (channels, 8)
+    with _named(name, advice), _opened(encoded) as file:
+        pixel_format = _channels(file, channels)
+        plain = channels is None or pixel_format == (channels, 8)
         if not plain:
-            _check_channels(found, what, channels, convert)
+            _check_channels(pixel_format, name, channels, convert)
         file.load()
         image = _upright(file) if upright else file
-        pixels = np.asarray(_plain(image, found[0]) if plain else _converted(image, channels))
+        pixels = np.asarray(_plain(image, pixel_format[0]) if plain else _converted(image, channels))
     return pixels if pixels.ndim == 3 else pixels[..., None]
 
 
 @contextlib.contextmanager
-def _named(what: str, advice: str):
+def _named(name: str, advice: str):
     """Turns the various errors that Pillow raises into an `UnreadableError` that names the picture."""
     try:
         yield
@@ -107,7 +107,7 @@ def _named(what: str, advice: str):
         reason = _other_format() if isinstance(error, UnidentifiedImageError) else error
         if isinstance(error, OSError) and error.strerror:
             reason = error.strerror
-        raise UnreadableError(f"Cannot read {what} ({reason}); {advice}.") from error
+        raise UnreadableError(f"Cannot read {name} ({reason}); {advice}.") from error
 
 
 def _other_format() -> str:
@@ -131,12 +131,12 @@ def _opened(encoded: Any) -> Image.Image:
     return file
 
 
-def _channels(file: Image.Image, wanted: int | None) -> tuple[int, int]:
+def _channels(file: Image.Image, required: int | None) -> tuple[int, int]:
     """(channels, bits per channel) by the header; (0, 8) for colours other than grey and RGB, such as CMYK."""
     if file.mode == "P":
         if file.has_transparency_data and not _opaque(file.info.get("transparency")):
             return 4, 8
-        return (1 if wanted == 1 and _is_grey(file.palette) else 3), 8
+        return (1 if required == 1 and _is_grey(file.palette) else 3), 8
     deep = file.mode in DEEP or any(order.endswith((";16", ";16B", ";16L", ";16N")) for order in _packing(file))
     return MODES.get(file.mode) or DEEP.get(file.mode, 0), 16 if deep else 8
 
@@ -146,8 +146,8 @@ def _packing(file: Image.Image) -> set[str]:
 
     BMP's BGR;16, which has five or six bits for each number, is left out.
     """
-    found = {tile[3] if isinstance(tile[3], str) else tile[3][0] for tile in file.tile if tile[3]}
-    return {str(order) for order in found if order != "BGR;16"}
+    orders = {tile[3] if isinstance(tile[3], str) else tile[3][0] for tile in file.tile if tile[3]}
+    return {str(order) for order in orders if order != "BGR;16"}
 
 
 def _is_grey(palette: ImagePalette.ImagePalette) -> bool:
@@ -166,14 +166,14 @@ def _opaque(transparency: Any) -> bool:
     return isinstance(transparency, bytes) and set(transparency) <= {255}
 
 
-def _check_channels(found: tuple[int, int], what: str, wanted: int, convert: bool) -> None:
-    channels, bits = found
-    if found == (wanted, 8) or (convert and wanted in (1, 3)):
+def _check_channels(pixel_format: tuple[int, int], name: str, required: int, convert: bool) -> None:
+    channels, bits = pixel_format
+    if pixel_format == (required, 8) or (convert and required in (1, 3)):
         return
     kind = f"{KINDS[channels]} of {bits} bits, {channels} channel(s)" if channels in KINDS else "in other colours"
-    other = f", or config.data.num_channels={channels}" if channels in (1, 3) and channels != wanted else ""
+    other = f", or config.data.num_channels={channels}" if channels in (1, 3) and channels != required else ""
     raise UsageError(
-        f"{what[:1].upper()}{what[1:]} is {kind}, where {KINDS.get(wanted, wanted)} of 8 bits is wanted; set "
+        f"{name[:1].upper()}{name[1:]} is {kind}, where {KINDS.get(required, required)} of 8 bits is required; set "
         f"config.data.convert=True to convert such images{other}."
     )
 
@@ -201,11 +201,11 @@ def _converted(file: Image.Image, channels: int) -> Image.Image:
     return file.convert({1: "L", 3: "RGB"}[channels])
 
 
-def _recoloured(pixels: np.ndarray, what: str, channels: int, convert: bool) -> np.ndarray:
+def _recoloured(pixels: np.ndarray, name: str, channels: int, convert: bool) -> np.ndarray:
     """Pixels (h, w, c) with the wanted number of channels, converted as by `decode`."""
     if pixels.shape[-1] == channels:
         return pixels
-    _check_channels((pixels.shape[-1], 8), what, channels, convert and pixels.shape[-1] in KINDS)
+    _check_channels((pixels.shape[-1], 8), name, channels, convert and pixels.shape[-1] in KINDS)
     image = np.asarray(_converted(Image.fromarray(pixels[..., 0] if pixels.shape[-1] == 1 else pixels), channels))
     return image if image.ndim == 3 else image[..., None]
 

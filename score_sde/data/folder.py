@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 from score_sde.data import decoding, held_out, label_files
 from score_sde.data.label_files import Label
 from score_sde.data.sources import Pictures, Stored, each
-from score_sde.data.taken import Taken, counted
+from score_sde.data.split_report import SplitReport, counted
 from score_sde.errors import UsageError, shown
 from score_sde.runtime.backend import expanded
 
@@ -26,9 +26,9 @@ SPLITS = {
     **dict.fromkeys(("test", "testing"), TEST),
     **dict.fromkeys(("val", "valid", "validation", "eval", "evaluation", "dev"), VALIDATION),
 }
-LABELS = ("auto", "folders", "none")  # of `loading.Options`
+LABELS = ("auto", "folders", "none")  # values of `loading.Options.labels`
 PIECE = 2**14  # bytes that a file's checksum covers at each of three places
-THREADS = 16  # for reading, which waits for the disk
+THREADS = 16  # that read files, which mostly wait for the disk
 ADVICE = "remove or replace it, or leave such images out with config.data.corrupt=skip"
 
 
@@ -49,10 +49,10 @@ class Files(Pictures):
         class_names: Sequence[str] | None = None,
         *,
         written: bool = False,
-        taken: Taken | None = None,
+        report: SplitReport | None = None,
     ):
         self._root, self.paths, self._labels, self.class_names = root, list(paths), labels, class_names
-        self._written, self.taken = written, taken
+        self._written, self.report = written, report
 
     def __len__(self) -> int:
         return len(self.paths)
@@ -64,20 +64,20 @@ class Files(Pictures):
         return shown(self._root / self.paths[index])
 
     def fingerprint(self) -> Any:
-        found: list[Any] = [None] * len(self)
+        identities: list[Any] = [None] * len(self)
 
         def look(i: int) -> None:
-            found[i] = (_portable(self.paths[i]), *_pieces(self._root / self.paths[i]))
+            identities[i] = (_portable(self.paths[i]), *_pieces(self._root / self.paths[i]))
 
         each(look, len(self), "comparing files", THREADS)
-        return [found, list(self._labels or ()), self.class_names] if self._written else found
+        return [identities, list(self._labels or ()), self.class_names] if self._written else identities
 
     def where(self, keep: Callable[[int], bool]) -> "Files":
         """The files at the indices for which `keep` is true."""
         kept = [i for i in range(len(self)) if keep(i)]
         labels = None if self._labels is None else [self._labels[i] for i in kept]
         paths = [self.paths[i] for i in kept]
-        return Files(self._root, paths, labels, self.class_names, written=self._written, taken=self.taken)
+        return Files(self._root, paths, labels, self.class_names, written=self._written, report=self.report)
 
 
 def _pieces(path: Path) -> tuple[int, int]:
@@ -100,18 +100,18 @@ def open_split(name: str, options: Any, *, train: bool) -> Files:
     and which are classes. name: not used. options: see `loading.Options`.
     """
     root = _root(options.path)
-    found = _listing(root)
-    folders = _splits(root, found, options.labels)
-    trees = [_tree(root, folder, found, options.labels) for folder in folders]
-    left_out = _left_out(found, trees)
+    listing = _listing(root)
+    folders = _splits(root, listing, options.labels)
+    trees = [_tree(root, folder, listing, options.labels) for folder in folders]
+    left_out = _left_out(listing, trees)
     tree = trees[0 if train else -1]
-    taken = Taken(f"from {shown(tree.folder)}" if tree.folder else "", tree.source, left_out)
+    report = SplitReport(f"from {shown(tree.folder)}" if tree.folder else "", tree.source, left_out)
     if len(trees) == 2:
-        return _files(root, tree, trees[0], taken, beneath=True)
+        return _files(root, tree, trees[0], report, beneath=True)
     if not train:
-        taken = taken._replace(part="held out" if options.held_out else "")
-    kept = set(held_out.side(tree.paths, options.held_out, train=train, what=shown(root)).tolist())
-    return _files(root, tree, tree, taken).where(kept.__contains__)
+        report = report._replace(part="held out" if options.held_out else "")
+    kept = set(held_out.side(tree.paths, options.held_out, train=train, source=shown(root)).tolist())
+    return _files(root, tree, tree, report).where(kept.__contains__)
 
 
 def _root(path: str) -> Path:
@@ -155,8 +155,8 @@ def _listing(root: Path) -> _Listing:
     except OSError as error:
         raise UsageError(f"Cannot list {error.filename} ({error.strerror}); make it readable.") from error
     if not images:
-        there = f", but {counted(_suffixes(others))}" if others else ""
-        raise UsageError(f"No images in {root} ({KINDS}){there}; give the folder that holds them as config.data.path.")
+        but = f", but {counted(_suffixes(others))}" if others else ""
+        raise UsageError(f"No images in {root} ({KINDS}){but}; give the folder that holds them as config.data.path.")
     return _Listing(sorted(images, key=os.fsencode), others, tops, hidden)
 
 
@@ -173,13 +173,13 @@ def _portable(path: str) -> str:
     return os.fsencode(path).decode("utf-8", "surrogateescape")
 
 
-def _splits(root: Path, found: _Listing, mode: str) -> tuple[str] | tuple[str, str]:
+def _splits(root: Path, listing: _Listing, mode: str) -> tuple[str] | tuple[str, str]:
     """The folder for training, and the one for evaluation if it exists: `train/`, `test/`; "" for the whole folder.
 
     With data.labels=folders, one without a partner is a class, whatever its name.
     """
     kinds: dict[str, list[str]] = {}
-    for name in found.tops:
+    for name in listing.tops:
         kinds.setdefault(SPLITS.get(name.lower(), ""), []).append(name)
     train, evaluation = kinds.get(TRAINING, []), kinds.get(TEST) or kinds.get(VALIDATION, [])
     paired = train and evaluation
@@ -191,7 +191,7 @@ def _splits(root: Path, found: _Listing, mode: str) -> tuple[str] | tuple[str, s
             raise UsageError(f"{root} has folders {names}, the same split by their names; keep one of them.")
     if paired:
         return f"{train[0]}/", f"{evaluation[0]}/"
-    beside = [*kinds.get("", []), *(path for path in found.images if "/" not in path)]
+    beside = [*kinds.get("", []), *(path for path in listing.images if "/" not in path)]
     if train and not beside:
         return (f"{train[0]}/",)
     (name,), partner = train or evaluation, "test" if train else "train"
@@ -216,8 +216,8 @@ class _Tree(NamedTuple):
     unmatched: int = 0
 
 
-def _tree(root: Path, folder: str, found: _Listing, mode: str) -> _Tree:
-    paths = [path for path in found.images if path.startswith(folder)]
+def _tree(root: Path, folder: str, listing: _Listing, mode: str) -> _Tree:
+    paths = [path for path in listing.images if path.startswith(folder)]
     if not paths:
         raise UsageError(f"No images in {root / folder} ({KINDS}); put some there, or remove it.")
     _refuse_merged(root, folder, paths)
@@ -225,7 +225,7 @@ def _tree(root: Path, folder: str, found: _Listing, mode: str) -> _Tree:
         return _Tree(folder, paths, None, "by data.labels=none")
     for above in dict.fromkeys((folder, "")) if mode == "auto" else ():
         if table := label_files.read(root / above):
-            return _of_table(_Tree(folder, paths, None, f"by {table.name}", above + table.name), root, found, table)
+            return _of_table(_Tree(folder, paths, None, f"by {table.name}", above + table.name), root, listing, table)
     return _Tree(folder, paths, _of_folders(root, folder, paths, mode))
 
 
@@ -245,7 +245,7 @@ def _refuse_merged(root: Path, folder: str, paths: Sequence[str]) -> None:
             )
 
 
-def _of_table(tree: _Tree, root: Path, found: _Listing, table: label_files.Table) -> _Tree:
+def _of_table(tree: _Tree, root: Path, listing: _Listing, table: label_files.Table) -> _Tree:
     """The tree with labels from a file."""
     if table.labels is None:
         return tree
@@ -254,7 +254,7 @@ def _of_table(tree: _Tree, root: Path, found: _Listing, table: label_files.Table
     if None in labels:
         image = root / tree.paths[labels.index(None)]
         raise UsageError(f"{root / tree.table} has no label of {image}; add it, or set {label_files.OTHERWISE}.")
-    unmatched = {above + name for name in table.labels}.difference(found.images)
+    unmatched = {above + name for name in table.labels}.difference(listing.images)
     return tree._replace(labels=labels, unmatched=len(unmatched))
 
 
@@ -282,7 +282,7 @@ def _of_folders(root: Path, folder: str, paths: Sequence[str], mode: str) -> lis
     return names
 
 
-def _files(root: Path, tree: _Tree, training: _Tree, taken: Taken, *, beneath: bool = False) -> Files:
+def _files(root: Path, tree: _Tree, training: _Tree, report: SplitReport, *, beneath: bool = False) -> Files:
     """The tree, with its labels numbered as in the training split.
 
     beneath: paths are relative to the tree's folder.
@@ -290,27 +290,27 @@ def _files(root: Path, tree: _Tree, training: _Tree, taken: Taken, *, beneath: b
     base = root / tree.folder if beneath else root
     paths = [path.removeprefix(tree.folder) for path in tree.paths] if beneath else tree.paths
     if tree.labels is None or training.labels is None:
-        return Files(base, paths, taken=taken)
+        return Files(base, paths, report=report)
     numbers = all(isinstance(label, int) for label in training.labels)
     classes = None if numbers else sorted(set(training.labels))
     places = {name: i for i, name in enumerate(classes or ())}
     for label in tree.labels:
         if not (isinstance(label, int) if numbers else label in places):
-            what = "label" if tree.table else "class folder"
+            kind = "label" if tree.table else "class folder"
             raise UsageError(
-                f"{base} has a {what} {label} that {root / training.folder} has not; remove one or add the other."
+                f"{base} has a {kind} {label} that {root / training.folder} has not; remove one or add the other."
             )
     labels = list(tree.labels) if numbers else [places[label] for label in tree.labels]
     names = None if numbers else [shown(name) for name in classes]
-    return Files(base, paths, labels, names, written=bool(tree.table), taken=taken)
+    return Files(base, paths, labels, names, written=bool(tree.table), report=report)
 
 
-def _left_out(found: _Listing, trees: Sequence[_Tree]) -> dict[str, int]:
+def _left_out(listing: _Listing, trees: Sequence[_Tree]) -> dict[str, int]:
     """Number of things of each kind that lie beneath the folder and are not read."""
     used = {tree.table for tree in trees}
-    result = Counter(_suffixes(path for path in found.others if path not in used))
+    result = Counter(_suffixes(path for path in listing.others if path not in used))
     if all(tree.folder for tree in trees):
-        tops = (path.partition("/") for path in found.images)
+        tops = (path.partition("/") for path in listing.images)
         outside = Counter(top + slash if slash else "" for top, slash, _ in tops)
         for folder, number in outside.items():
             if folder not in [tree.folder for tree in trees]:
@@ -318,7 +318,7 @@ def _left_out(found: _Listing, trees: Sequence[_Tree]) -> dict[str, int]:
     for tree in trees:
         if tree.unmatched:
             result[f"of {tree.table} without an image"] = tree.unmatched
-    return dict(result) | ({"hidden": found.hidden} if found.hidden else {})
+    return dict(result) | ({"hidden": listing.hidden} if listing.hidden else {})
 
 
 def _suffixes(paths: Iterable[str]) -> Counter[str]:

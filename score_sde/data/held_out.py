@@ -12,7 +12,7 @@ import numpy as np
 from score_sde.errors import UsageError
 
 
-def side(names: Sequence[str], fraction: float, *, train: bool, what: str) -> np.ndarray:
+def side(names: Sequence[str], fraction: float, *, train: bool, source: str) -> np.ndarray:
     """Indices of the training or evaluation images; about `fraction` of all, at least one, are held out.
 
     At 0 all images are in both. Raises `UsageError` where none would be left to train on.
@@ -22,7 +22,7 @@ def side(names: Sequence[str], fraction: float, *, train: bool, what: str) -> np
         return everything
     if len(names) < 2:
         raise UsageError(
-            f"{what} has one image, which cannot be in both splits; add more, or set config.data.held_out=0 "
+            f"{source} has one image, which cannot be in both splits; add more, or set config.data.held_out=0 "
             "to evaluate on the training images."
         )
     numbers = np.array([_number(name) for name in names])

@@ -13,11 +13,11 @@ from score_sde.data import arrays, folder, records
 from score_sde.data.datasets import dataset
 from score_sde.data.decoding import Form, UnreadableError
 from score_sde.data.sources import OnDisk, Pictures, Source, each, in_memory, tell_left_out
-from score_sde.data.taken import counted
+from score_sde.data.split_report import counted
 from score_sde.errors import UsageError, shown
 
 MOST_WORKERS = 32
-NAMED = 5  # classes
+NAMED = 5  # classes that the summary names
 CORRUPT = ("refuse", "skip")
 
 
@@ -25,10 +25,10 @@ CORRUPT = ("refuse", "skip")
 class Options:
     """Location of a data set and how it is read; names and defaults are those of `config.data`.
 
-    path: of `folder` and `array`. data_dir, archives: see `records.find`. in_memory_gib: a split of at most this many
+    path: for `folder` and `array`. data_dir, archives: see `records.find`. in_memory_gib: a split of at most this many
     GiB of pixels is read into memory, a larger one is decoded when asked for. held_out: fraction of the images for
     evaluation, where there is no split for it; 0: all images are in both splits. corrupt: "refuse" or "skip" images
-    that cannot be read. convert: whether images of other colours are converted. labels: of `folder`: "none"; "folders"
+    that cannot be read. convert: whether images of other colours are converted. labels: for `folder`: "none"; "folders"
     (the topmost are classes, whatever else is there); or "auto", which reads files of labels and otherwise CLASS/FILE,
     and refuses ambiguous folders. num_workers: threads that decode; 0: one for each core.
     """
@@ -75,25 +75,25 @@ def load(name: str, *, train: bool, image_size: int, num_channels: int, **option
         source = data.load("array", train=True, image_size=8, num_channels=3, path="images.npy", held_out=0)
         images = source.take(np.array([0, 3])).images  # uint8 (2, 8, 8, 3)
     """
-    given = Options(**{key: options[key] for key in OPTIONS if key in options})
-    given.check()
+    read_options = Options(**{key: options[key] for key in OPTIONS if key in options})
+    read_options.check()
     if is_import_path(name):
         return _opened(name, options, train=train, image_size=image_size, num_channels=num_channels)
     if unknown := options.keys() - set(OPTIONS):
         raise UsageError(f"data.{min(unknown)} is an option of no data set of this package; leave it out.")
-    entry, own = dataset(name, given.data_dir), name.lower()
+    entry, own = dataset(name, read_options.data_dir), name.lower()
     if own in OWN and num_channels not in (1, 3):
         raise UsageError(f"data.num_channels={num_channels} is neither 1, greyscale, nor 3, RGB.")
-    if own != "folder" and given.labels != "auto":
-        raise UsageError(f"data.labels={given.labels} is for data.dataset=folder; leave it out.")
-    pictures = OWN.get(own, records.open_split)(name, given, train=train)
-    form = Form(image_size, num_channels, entry.crop, entry.filter, given.convert, upright=own == "folder")
-    what, skip = f"{name} ({'training' if train else 'evaluation'})", given.corrupt == "skip"
-    if len(pictures) * image_size * image_size * num_channels <= given.in_memory_gib * 2**30:
-        return in_memory(OnDisk(pictures, form, workers=given.workers, skip=skip), what)
+    if own != "folder" and read_options.labels != "auto":
+        raise UsageError(f"data.labels={read_options.labels} is for data.dataset=folder; leave it out.")
+    pictures = OWN.get(own, records.open_split)(name, read_options, train=train)
+    form = Form(image_size, num_channels, entry.crop, entry.filter, read_options.convert, upright=own == "folder")
+    split_name, skip = f"{name} ({'training' if train else 'evaluation'})", read_options.corrupt == "skip"
+    if len(pictures) * image_size * image_size * num_channels <= read_options.in_memory_gib * 2**30:
+        return in_memory(OnDisk(pictures, form, workers=read_options.workers, skip=skip), split_name)
     if isinstance(pictures, folder.Files):
-        pictures = _readable(pictures, form, given, what)
-    source = OnDisk(pictures, form, workers=given.workers, skip=skip)
+        pictures = _readable(pictures, form, read_options, split_name)
+    source = OnDisk(pictures, form, workers=read_options.workers, skip=skip)
     source.take(np.arange(1))  # raises now if none can be read
     return source
 
@@ -101,38 +101,38 @@ def load(name: str, *, train: bool, image_size: int, num_channels: int, **option
 def _opened(name: str, options: dict[str, Any], **of_all: Any) -> Source:
     """The split that a function at an import path opens. Raises `UsageError` unless it holds images of this form."""
     function = choose("data.dataset", name, {}, protocols.DataSet)
-    taken = {key: value for key, value in options.items() if key in arguments(function)}
-    source = function(**of_all, **taken)
+    chosen = {key: value for key, value in options.items() if key in arguments(function)}
+    source = function(**of_all, **chosen)
     if not isinstance(source, Source) or not len(source):
         raise UsageError(f"data.dataset={name} returns {type(source).__name__}; return a score_sde.data.Source.")
-    found, size = source.take(np.arange(1)).images, of_all["image_size"]
-    wanted = (1, size, size, of_all["num_channels"])
-    if found.shape != wanted or found.dtype != np.uint8:
+    images, size = source.take(np.arange(1)).images, of_all["image_size"]
+    shape = (1, size, size, of_all["num_channels"])
+    if images.shape != shape or images.dtype != np.uint8:
         raise UsageError(
-            f"data.dataset={name} gives images of shape {found.shape} and type {found.dtype}, and this config asks for "
-            f"uint8 of {wanted}: data.image_size and data.num_channels."
+            f"data.dataset={name} gives images of shape {images.shape} and type {images.dtype}, and this config asks "
+            f"for uint8 of {shape}: data.image_size and data.num_channels."
         )
     return source
 
 
-def summary(what: str, train: Source, evaluation: Source) -> str:
-    """One line on how the files were read and what was left out.
+def summary(name: str, train: Source, evaluation: Source) -> str:
+    """One line on how a user's own files were read and which were left out.
 
     "" for data sets with fixed splits, such as CIFAR-10.
     """
-    if train.taken is None or evaluation.taken is None:
+    if train.report is None or evaluation.report is None:
         return ""
-    line = f"{shown(what)}: {len(train):,} image{'s' * (len(train) > 1)} {_classes(train)} {train.taken.part}".rstrip()
+    line = f"{shown(name)}: {len(train):,} image{'s' * (len(train) > 1)} {_classes(train)} {train.report.part}".rstrip()
     also = " without classes" if train.num_classes and not evaluation.num_classes else ""
-    if evaluation.taken.part:
-        line += f", {len(evaluation):,}{also} {evaluation.taken.part} to evaluate on"
+    if evaluation.report.part:
+        line += f", {len(evaluation):,}{also} {evaluation.report.part} to evaluate on"
     else:
         line += ", which are evaluated on as well"
-    return line + (f"; left out: {counted(train.taken.left_out)}" if train.taken.left_out else "")
+    return line + (f"; left out: {counted(train.report.left_out)}" if train.report.left_out else "")
 
 
 def _classes(source: Source) -> str:
-    by = f", {source.taken.labels}" if source.taken.labels else ""
+    by = f", {source.report.labels}" if source.report.labels else ""
     if not source.num_classes:
         return f"without classes{by}"
     first = source.class_names if source.class_names else [f"0 to {source.num_classes - 1}"]
@@ -140,7 +140,7 @@ def _classes(source: Source) -> str:
     return f"in {source.num_classes:,} class{'es' * (source.num_classes > 1)} ({names}{by})"
 
 
-def _readable(files: folder.Files, form: Form, options: Options, what: str) -> folder.Files:
+def _readable(files: folder.Files, form: Form, options: Options, split_name: str) -> folder.Files:
     """The files whose headers can be read."""
     bad: set[int] = set()
 
@@ -152,8 +152,8 @@ def _readable(files: folder.Files, form: Form, options: Options, what: str) -> f
                 raise
             bad.add(i)
 
-    each(check, len(files), f"checking {what}", options.workers)
-    tell_left_out([files.name(i) for i in sorted(bad)], len(files), what)
+    each(check, len(files), f"checking {split_name}", options.workers)
+    tell_left_out([files.name(i) for i in sorted(bad)], len(files), split_name)
     return files.where(lambda i: i not in bad)
 
 

@@ -43,11 +43,13 @@ def prepare(builder: str, directory: Path, archives: Path | None = None):
 
     preparer = _preparer(builder)
     archives = directory / "downloads" / "manual" if archives is None else archives
-    made = _builder(builder, directory)
+    tfds_builder = _builder(builder, directory)
     # The builder takes the splits from `preparer`, and reads no archive itself.
-    made._split_generators = lambda dl_manager: preparer.splits(made, functools.partial(_fetched, made, archives))
+    tfds_builder._split_generators = lambda dl_manager: preparer.splits(
+        tfds_builder, functools.partial(_fetched, tfds_builder, archives)
+    )
     try:
-        made.download_and_prepare(file_format="array_record")
+        tfds_builder.download_and_prepare(file_format="array_record")
     except (OSError, RuntimeError) as error:  # ArrayRecord raises the latter when the disk is full
         advice = "free space, or set config.data.data_dir to a writable folder"
         raise UsageError(f"Cannot prepare {builder} in {directory} ({error}); {advice}.") from error
@@ -73,21 +75,21 @@ def _builder(builder: str, directory: Path):
     else:
         cls = tfds.builder_cls(name)
     one_of("data set to prepare", builder, [f"{name}/{choice}" for choice in cls.builder_configs] or [name])
-    made = cls(data_dir=str(directory), config=config or None)
-    there = made.info.file_format
-    if made.data_path.exists() and there is not tfds.core.FileFormat.ARRAY_RECORD:
+    tfds_builder = cls(data_dir=str(directory), config=config or None)
+    file_format = tfds_builder.info.file_format
+    if tfds_builder.data_path.exists() and file_format is not tfds.core.FileFormat.ARRAY_RECORD:
         raise UsageError(
-            f"{made.data_dir} holds {builder} as {there.value}, which is read with TensorFlow only: set "
+            f"{tfds_builder.data_dir} holds {builder} as {file_format.value}, which is read with TensorFlow only: set "
             f"config.data.data_dir to another folder, or remove it."
         )
-    return made
+    return tfds_builder
 
 
 def _fetched(builder, folder: Path, *names: str) -> Path:
-    known = recorded(builder)
+    downloads = recorded(builder)
     for name in names:
-        if name in known:
-            return fetch(known[name], folder, "config.data.archives")
+        if name in downloads:
+            return fetch(downloads[name], folder, "config.data.archives")
         if (folder / name).exists():
             return folder / name
     raise UsageError(

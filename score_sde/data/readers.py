@@ -69,8 +69,8 @@ def pngs(images: Iterable[np.ndarray]) -> Iterator[bytes]:
 @reader
 def cifar10(path: Path, names: list[str], split: str) -> Examples:
     """Examples of CIFAR-10: archive members of rows, each a label and 3 x 32 x 32 bytes."""
-    found = {name.split("/")[-1]: content for name, content in tar_members(path)}  # 180 MB
-    rows = np.concatenate([np.frombuffer(found[name], np.uint8).reshape(-1, 1 + 3 * 32 * 32) for name in names])
+    members = {name.split("/")[-1]: content for name, content in tar_members(path)}  # 180 MB
+    rows = np.concatenate([np.frombuffer(members[name], np.uint8).reshape(-1, 1 + 3 * 32 * 32) for name in names])
     for i, row in enumerate(rows):
         image = png(row[1:].reshape(3, 32, 32).transpose(1, 2, 0))
         yield i, {"id": f"{split}_{i:05d}", "image": image, "label": int(row[0])}
@@ -169,8 +169,8 @@ def celeb_a_hq(path: Path, size: int, number: int) -> Examples:
             yield i, {"image": image, "image/filename": f"{path.name}/{i:05d}"}
         return
     for _, (name, content) in exactly(number, tar_members(path)):
-        if (found := Image.open(io.BytesIO(content)).size) != (size, size):
-            raise ValueError(f"{name} is {found[0]}x{found[1]} pixels")
+        if (image_size := Image.open(io.BytesIO(content)).size) != (size, size):
+            raise ValueError(f"{name} is {image_size[0]}x{image_size[1]} pixels")
         yield name, {"image": content, "image/filename": name}
 
 

@@ -11,7 +11,7 @@ from filelock import FileLock
 from score_sde.data import held_out, preparers
 from score_sde.data.datasets import DATASETS, dataset, directory_of, is_prepared
 from score_sde.data.sources import Pictures, Stored, Subset
-from score_sde.data.taken import Taken
+from score_sde.data.split_report import SplitReport
 from score_sde.errors import UsageError
 from score_sde.runtime.backend import expanded
 from score_sde.runtime.sharding import first_goes_first
@@ -36,12 +36,12 @@ class Records(Pictures):
     def read(self, indices: Sequence[int]) -> list[Stored]:
         from tensorflow_datasets.proto import tf_example_pb2
 
-        found = []
+        pictures = []
         for record in self._records.__getitems__(indices):  # many at once, because one by one takes ten times as long
             feature = tf_example_pb2.Example.FromString(record).features.feature
             label = int(feature["label"].int64_list.value[0]) if self._labelled else None
-            found.append(Stored(feature["image"].bytes_list.value[0], label))
-        return found
+            pictures.append(Stored(feature["image"].bytes_list.value[0], label))
+        return pictures
 
     def name(self, index: int) -> str:
         return f"{self._name}'s image number {index} of split {self._split}"
@@ -64,18 +64,20 @@ def open_split(name: str, options: Any, *, train: bool) -> Pictures:
     eval_split = entry.eval_split or next((split for split in ("test", "validation") if split in splits), None)
     split = "train" if train or eval_split is None else eval_split
     if split not in splits:
-        there = f"only {', '.join(splits)}" if splits else "none"
-        raise UsageError(f"{name} as prepared has no images in a split {split}, {there}; prepare the data set again.")
+        existing = f"only {', '.join(splits)}" if splits else "none"
+        raise UsageError(
+            f"{name} as prepared has no images in a split {split}, {existing}; prepare the data set again."
+        )
     records = Records(builder, split, name)
     if name.lower() not in DATASETS:  # its splits and labels are a guess
         others = {f"in split {key}": builder.info.splits[key].num_examples for key in splits}
         left_out = {key: n for key, n in others.items() if key not in ("in split train", f"in split {eval_split}")}
         part = f"from split {split}" if train or eval_split else "held out" if options.held_out else ""
-        records.taken = Taken(part, "", left_out)
+        records.report = SplitReport(part, "", left_out)
     if eval_split is not None:
         return records
     names = [str(i) for i in range(len(records))]
-    return Subset(records, held_out.side(names, options.held_out, train=train, what=f"The split train of {name}"))
+    return Subset(records, held_out.side(names, options.held_out, train=train, source=f"The split train of {name}"))
 
 
 def find(name: str, data_dir: str = "", archives: str = "") -> Any:

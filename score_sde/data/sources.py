@@ -16,13 +16,13 @@ from tqdm import tqdm
 
 from score_sde.cond import NULL, Cond, rows
 from score_sde.data.decoding import ADVICE, Form, UnreadableError
-from score_sde.data.taken import Taken
+from score_sde.data.split_report import SplitReport
 from score_sde.errors import UsageError, warn
 from score_sde.runtime.sharding import is_first
 
 CHUNK = 1024  # images that are read at once, but at most CHUNK_BYTES
 CHUNK_BYTES = 2**26
-NAMED = 3  # unreadable images in messages
+NAMED = 3  # unreadable images that messages name
 
 
 class Batch(NamedTuple):
@@ -44,13 +44,13 @@ def _formerly_classes(source: Any, names: Any = None) -> None:
 class Source(abc.ABC):
     """Images and their conditions, numbered 0..n-1; the order does not depend on how they are stored.
 
-    class_names: names of the labels, if they have names. taken: how the files were read; None where that is fixed, as
+    class_names: names of the labels, if they have names. report: how the files were read; None where that is fixed, as
     for CIFAR-10. digested: the content that `digest` covers; digests of different content do not compare.
     """
 
     digested: str
     class_names: Sequence[str] | None = None
-    taken: Taken | None = None
+    report: SplitReport | None = None
     labels: np.ndarray | None  # int (n,)
 
     def __init_subclass__(cls, **options: Any):
@@ -114,10 +114,10 @@ class InMemory(Source):
 
     @functools.cached_property
     def _digest(self) -> str:
-        rest = {name: entry for name, entry in (self.cond or {}).items() if name != "labels"}
+        entries = {name: entry for name, entry in (self.cond or {}).items() if name != "labels"}
         labels = [] if self.labels is None else [np.asarray(self.labels, np.int64)]
-        others = map(np.ascontiguousarray, jax.tree.leaves(rest))
-        named = [sorted(rest)] if rest else []
+        others = map(np.ascontiguousarray, jax.tree.leaves(entries))
+        named = [sorted(entries)] if entries else []
         return hashed([len(self), *self.images.shape[1:], *named], np.ascontiguousarray(self.images), *labels, *others)
 
 
@@ -134,11 +134,11 @@ class Stored(NamedTuple):
 class Pictures(abc.ABC):
     """A split as it is stored: numbered pictures of any size.
 
-    advice: the end of the message on a picture that cannot be read. class_names, taken: as for `Source`.
+    advice: the end of the message on a picture that cannot be read. class_names, report: as for `Source`.
     """
 
     class_names: Sequence[str] | None = None
-    taken: Taken | None = None
+    report: SplitReport | None = None
     advice = ADVICE
 
     @abc.abstractmethod
@@ -161,7 +161,7 @@ class Subset(Pictures):
 
     def __init__(self, pictures: Pictures, indices: np.ndarray):
         self._pictures, self._indices = pictures, indices
-        self.class_names, self.taken, self.advice = pictures.class_names, pictures.taken, pictures.advice
+        self.class_names, self.report, self.advice = pictures.class_names, pictures.report, pictures.advice
 
     def __len__(self) -> int:
         return len(self._indices)
@@ -186,9 +186,9 @@ class OnDisk(Source):
 
     def __init__(self, pictures: Pictures, form: Form, *, workers: int, skip: bool = False):
         self.pictures, self.form = pictures, form
-        self.class_names, self.taken = pictures.class_names, pictures.taken
+        self.class_names, self.report = pictures.class_names, pictures.report
         self._skip, self._workers = skip, workers
-        self._known_bad: set[int] = set()
+        self._unreadable: set[int] = set()
         self._lock = threading.Lock()
 
     def __len__(self) -> int:
@@ -214,10 +214,10 @@ class OnDisk(Source):
     @functools.cached_property
     def labels(self) -> np.ndarray | None:
         """Labels of all pictures, read without decoding one."""
-        found: list[Any] = []
+        labels: list[Any] = []
         for indices in _chunks(len(self), "reading labels"):
-            found += [stored.label for stored in self.pictures.read(indices.tolist())]
-        return as_labels(found)
+            labels += [stored.label for stored in self.pictures.read(indices.tolist())]
+        return as_labels(labels)
 
     def decode(self, indices: np.ndarray) -> tuple[np.ndarray, list[int | None], dict[int, UnreadableError]]:
         """(images, labels, errors by position); images that cannot be read are left undefined."""
@@ -227,9 +227,9 @@ class OnDisk(Source):
 
         def render(positions: np.ndarray) -> None:
             for position in positions:
-                what = self.pictures.name(int(indices[position]))
+                name = self.pictures.name(int(indices[position]))
                 try:
-                    images[position] = self.form.render(stored[position].content, what, self.pictures.advice)
+                    images[position] = self.form.render(stored[position].content, name, self.pictures.advice)
                 except UnreadableError as error:
                     if not self._skip:
                         raise
@@ -257,22 +257,22 @@ class OnDisk(Source):
 
     def _tell(self, index: int, error: UnreadableError) -> None:
         with self._lock:
-            new = index not in self._known_bad
-            self._known_bad.add(index)
-            number = len(self._known_bad)
+            new = index not in self._unreadable
+            self._unreadable.add(index)
+            number = len(self._unreadable)
         if new and number <= NAMED:
             more = "; further ones are not named" if number == NAMED else ""
             warn(f"{str(error).partition(';')[0]}; the next one takes its place{more}.")
 
 
-def in_memory(source: OnDisk, what: str) -> InMemory:
+def in_memory(source: OnDisk, split_name: str) -> InMemory:
     """The images that can be read, with a progress bar.
 
-    Raises `UsageError` if none can, or for one that is not skipped.
+    Raises `UsageError` if no image can be read, or for an unreadable one that is not skipped.
     """
     form, kept, labels, bad = source.form, 0, [], []
     images = np.empty((len(source), form.image_size, form.image_size, form.num_channels), np.uint8)
-    for indices in _chunks(len(source), f"reading {what}", images[:1].nbytes):
+    for indices in _chunks(len(source), f"reading {split_name}", images[:1].nbytes):
         part, part_labels, unreadable = source.decode(indices)
         good = [i for i in range(len(part)) if i not in unreadable]
         images[kept : kept + len(good)] = part[good] if unreadable else part
@@ -280,20 +280,22 @@ def in_memory(source: OnDisk, what: str) -> InMemory:
         bad += [source.pictures.name(int(indices[i])) for i in unreadable]
         kept += len(good)
     source.close()
-    tell_left_out(bad, len(source), what)
+    tell_left_out(bad, len(source), split_name)
     result = InMemory(images[:kept], as_labels(labels))
-    result.class_names, result.taken = source.class_names, source.taken
+    result.class_names, result.report = source.class_names, source.report
     return result
 
 
-def tell_left_out(bad: Sequence[str], total: int, what: str) -> None:
+def tell_left_out(bad: Sequence[str], total: int, split_name: str) -> None:
     """Warns once, with the number and first names of images left out. Raises `UsageError` if none is left."""
     if not bad:
         return
     names = ", ".join(bad[:NAMED]) + (", ..." if len(bad) > NAMED else "")
     if len(bad) == total:
-        raise UsageError(f"None of the {total} images of {what} can be read ({names}); put others in their place.")
-    warn(f"{len(bad)} of {total} images of {what} cannot be read and are left out: {names}.")
+        raise UsageError(
+            f"None of the {total} images of {split_name} can be read ({names}); put others in their place."
+        )
+    warn(f"{len(bad)} of {total} images of {split_name} cannot be read and are left out: {names}.")
 
 
 def _chunks(n: int, description: str, bytes_each: int = 1) -> Iterator[np.ndarray]:

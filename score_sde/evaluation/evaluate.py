@@ -17,8 +17,9 @@ from score_sde.evaluation import identities
 from score_sde.evaluation import report as page
 from score_sde.evaluation.inverse_problems import ARRAYS, mean_nfe, reconstruct
 from score_sde.evaluation.sample_metrics import Measure, ends_of_data, measure, remedy
-from score_sde.inference.pretrained import DEQUANTIZER, Pretrained, Report, load
-from score_sde.inference.sampling_plan import asked_cond, check_condition, planned_nfe, samples_at_once
+from score_sde.inference.dequantizer import DEQUANTIZER
+from score_sde.inference.pretrained import Pretrained, Report, load
+from score_sde.inference.sampling_plan import check_condition, configured_cond, planned_nfe, samples_at_once
 from score_sde.inference.snapshots import PretrainedClassifier, Snapshot, load_classifier
 from score_sde.io import atomic_files, workdir
 from score_sde.io.result_cache import Arrays, Keep, Rounds, compute_anew, mean_and_error
@@ -33,8 +34,8 @@ from score_sde.training import averages
 from score_sde.training.run import load_data
 from score_sde.training.source_checks import check_source
 
-NOISE_LEVELS = 10  # at which a classifier's accuracy is evaluated
-Parts = dict[str, Callable[[Snapshot, Path], dict[str, Any]]]  # of a report, for a checkpoint and its folder
+NOISE_LEVELS = 10  # number of those at which a classifier's accuracy is evaluated
+Parts = dict[str, Callable[[Snapshot, Path], dict[str, Any]]]  # parts of a report: (model, its folder) -> figures
 ELSEWHERE = "name a folder to write to by --out=DIR"
 
 
@@ -79,7 +80,7 @@ def evaluate(config: Config, directory: str | Path, folder: str = "eval", out: s
 
 
 def _parts(model: Pretrained) -> Parts:
-    """Parts of a report that config.eval asks for. Missing inputs raise `UsageError` here, before evaluation starts."""
+    """Parts of a report that config.eval enables. Missing inputs raise `UsageError` here, before evaluation starts."""
     config, options = model.config, model.config.eval
     likelihoods = options.enable_bpd or options.enable_bound
     train = likelihoods and options.bpd_dataset == "train"
@@ -106,7 +107,7 @@ def _parts(model: Pretrained) -> Parts:
                 f"Samples given observations are made by --mode=sample; evaluate without "
                 f"sampling.condition={config.sampling.condition}, or with a class."
             )
-        check_condition(model, asked_cond(model, np.arange(1)), None)
+        check_condition(model, configured_cond(model, np.arange(1)), None)
         measured_by = measure(config)
         parts["sampling"] = lambda model, folder: draw_samples(model, options.num_samples, folder, measure=measured_by)
     if not parts:
@@ -146,7 +147,7 @@ def sample(config: Config, directory: str | Path, out: str | Path | None = None)
     sharding.check_divisible("eval.batch_size", config.eval.batch_size)
     n, condition, folder = config.sampling.num_samples, config.sampling.condition, Path(out or directory) / "samples"
     observe = observation_of(condition, model.experiment.image_shape)
-    check_condition(model, asked_cond(model, np.arange(1)), observe and observe(1))
+    check_condition(model, configured_cond(model, np.arange(1)), observe and observe(1))
     source = load_data(config, train=False) if observe else None
     of_samples = identities.of_samples(model, n, observe, source)
     stem = identities.name_of(model, identities.of_model(model) | of_samples)
@@ -180,7 +181,7 @@ def draw_samples(
     Sample i of a checkpoint depends on (seed, step, i) only, unless the sampler couples the batch, and is of the class
     that config.sampling.condition asks for. measure: computes their "metrics"; their features are rounds too.
     """
-    size = samples_at_once(model, n, lambda size: {"cond": asked_cond(model, np.arange(size))})
+    size = samples_at_once(model, n, lambda size: {"cond": configured_cond(model, np.arange(size))})
     key = stream(stream(jax.random.key(model.config.seed + 1), Stream.SAMPLE), model.step)
     of_samples = identities.of_samples(model, n) | {"at_once": size}
     rounds = _rounds(folder, stem, ["images", "nfe", "batch_nfe"], model, lambda: of_samples)
@@ -194,20 +195,20 @@ def draw_samples(
 
             def draw(start: int = start, valid: int = valid) -> Arrays:
                 numbers = np.arange(start, start + size)
-                keys, cond = sample_keys(key, jnp.asarray(numbers)), asked_cond(model, numbers)
+                keys, cond = sample_keys(key, jnp.asarray(numbers)), configured_cond(model, numbers)
                 x, *counts = model.draw(keys, report=reporter(progress, valid, start), cond=cond)
                 own, of_batch = (np.asarray(count)[:valid] for count in counts)
                 return {"images": images.to_pixels(x)[:valid], "nfe": own, "batch_nfe": of_batch}
 
             name = "" if n <= size else f"{start // size:04d}"
-            found = rounds(name, draw)
+            drawn = rounds(name, draw)
             if measure:
-                features.append(feature_rounds(name, functools.partial(measure.features.of, found["images"])))
+                features.append(feature_rounds(name, functools.partial(measure.features.of, drawn["images"])))
             progress.update(start + valid - progress.n)
-            nfe.append(found["nfe"])
-            batch_nfe.append(found["batch_nfe"])
-            shares.append(metrics.at_the_ends(found["images"]))
-            first = found["images"] if first is None else first
+            nfe.append(drawn["nfe"])
+            batch_nfe.append(drawn["batch_nfe"])
+            shares.append(metrics.at_the_ends(drawn["images"]))
+            first = drawn["images"] if first is None else first
     sheet, magnify = images.grid(first[:256]), max(1, 64 // model.config.data.image_size)
     atomic_files.replace(folder / f"{stem}.png", lambda file: images.write_png(file, sheet, magnify))
     result: dict[str, Any] = {"num_samples": n, **mean_nfe(np.concatenate(nfe), np.concatenate(batch_nfe))}
@@ -220,27 +221,24 @@ def draw_samples(
 
 
 def _protocol(model: Pretrained, n: int) -> dict[str, Any]:
-    """Cache key of the samples without the model."""
-    experiment, data_options = model.experiment, model.config.data
+    """Protocol of the samples: what their distances depend on besides model, features and statistics."""
+    experiment, sampling = model.experiment, model.config.sampling
     method, options = experiment.sampler_options()
     if method == "pc":
         options["num_scales"] = experiment.sampling_sde.num_scales
-    nfe = planned_nfe(model, asked_cond(model, np.arange(1)))
-    conditional = {
-        key: value for key, value in identities.of_samples(model, n).items() if key in ("guidance", "networks")
-    }
-    if model.config.sampling.condition:
-        conditional["condition"] = model.config.sampling.condition
-    if model.config.sampling.precision != "tf32":
-        conditional["precision"] = model.config.sampling.precision
-    return conditional | {
+    nfe = planned_nfe(model, configured_cond(model, np.arange(1)))
+    used = identities.of_samples(model, n)
+    unusual = {key: used[key] for key in ("guidance", "networks") if key in used}
+    unusual |= {"condition": sampling.condition} if sampling.condition else {}
+    unusual |= {"precision": sampling.precision} if sampling.precision != "tf32" else {}
+    return unusual | {
         "num_samples": n,
         "sampler": method,
-        "sampler_options": options | {"temperature": model.config.sampling.temperature},
+        "sampler_options": options | {"temperature": sampling.temperature},
         "nfe": "adaptive" if nfe is None else nfe,
         "ema": model.ema,
-        "image": [data_options.image_size, data_options.image_size, data_options.num_channels],
-        "uniform_dequantization": data_options.uniform_dequantization,
+        "image": list(experiment.image_shape),
+        "uniform_dequantization": model.config.data.uniform_dequantization,
     }
 
 
@@ -260,7 +258,7 @@ def loss(model: Snapshot, source: data.Source, folder: Path | None = None) -> di
 
 
 def weights(model: Snapshot, source: data.Source, folder: Path | None = None) -> dict[str, Any]:
-    """Compares averaged and raw weights on the first `averages.IMAGES` of a split: see `averages.compared`.
+    """Compares averaged and raw weights on the first `averages.IMAGES` images of a split: see `averages.compared`.
 
     The result has a "warning" if the average is worse. folder: as for `loss`.
     """
@@ -271,8 +269,8 @@ def weights(model: Snapshot, source: data.Source, folder: Path | None = None) ->
 
     def chunk(indices: np.ndarray, repeat: int, report: Report) -> Arrays:
         pixels, cond = source.take(indices)
-        found = {name: model.evaluation(params, pixels, repeat, indices, cond) for name, params in both().items()}
-        return {f"{name}_{field}": np.asarray(values[field]) for name, values in found.items() for field in values}
+        results = {name: model.evaluation(params, pixels, repeat, indices, cond) for name, params in both().items()}
+        return {f"{name}_{field}": np.asarray(values[field]) for name, values in results.items() for field in values}
 
     arrays = _over_split(rounds, "weights", n, model.config.eval.batch_size, 1, chunk)
     of_both = {
@@ -324,8 +322,8 @@ def bits_per_dim(model: Pretrained, source: data.Source, repeats: int, folder: P
         return {"bits_per_dim": np.asarray(bpd), "nfe": np.asarray(nfe)}
 
     size = min(model.config.eval.batch_size, pad_to_devices(len(source)))
-    found = _over_split(rounds, "bits/dim", len(source), size, repeats, chunk)
-    return {**mean_and_error(found["bits_per_dim"]), "repeats": repeats, "nfe": float(found["nfe"].mean())}
+    arrays = _over_split(rounds, "bits/dim", len(source), size, repeats, chunk)
+    return {**mean_and_error(arrays["bits_per_dim"]), "repeats": repeats, "nfe": float(arrays["nfe"].mean())}
 
 
 def bits_per_dim_bound(
@@ -341,16 +339,12 @@ def bits_per_dim_bound(
         return {"bound": np.asarray(model.bound(keys, source.take(indices).images))}
 
     size = min(model.config.eval.batch_size, pad_to_devices(len(source)))
-    found = _over_split(rounds, "bound", len(source), size, repeats, chunk)
-    return {**mean_and_error(found["bound"]), "repeats": repeats}
+    arrays = _over_split(rounds, "bound", len(source), size, repeats, chunk)
+    return {**mean_and_error(arrays["bound"]), "repeats": repeats}
 
 
 def _rounds(
-    folder: Path | None,
-    stem: str,
-    arrays: list[str],
-    model: Snapshot,
-    identity: Callable[[], dict[str, Any]],
+    folder: Path | None, stem: str, arrays: list[str], model: Snapshot, identity: Callable[[], dict[str, Any]]
 ) -> Keep:
     """Rounds in the folder, for the model's weights and `identity`; without a folder none are kept."""
     if folder is None:
@@ -360,7 +354,7 @@ def _rounds(
 
 def _over_split(rounds: Keep, name: str, n: int, size: int, repeats: int, chunk: Callable) -> Arrays:
     """Arrays (repeats, n) of the results of `chunk(indices, repeat, report)` for every image."""
-    found: list[Arrays] = []
+    chunks: list[Arrays] = []
     with bar(name, n * repeats, "img") as progress:
         for repeat in range(repeats):
             for indices, valid in data.padded_chunks(n, size):
@@ -370,9 +364,9 @@ def _over_split(rounds: Keep, name: str, n: int, size: int, repeats: int, chunk:
                     report = reporter(progress, valid, repeat * n + int(indices[0]))
                     return {key: value[:valid] for key, value in chunk(indices, repeat, report).items()}
 
-                found.append(rounds(f"{repeat:02d}_{indices[0] // size:04d}", compute))
+                chunks.append(rounds(f"{repeat:02d}_{indices[0] // size:04d}", compute))
                 progress.update(done + valid - progress.n)
-    return {key: np.concatenate([arrays[key] for arrays in found]).reshape(repeats, n) for key in found[0]}
+    return {key: np.concatenate([arrays[key] for arrays in chunks]).reshape(repeats, n) for key in chunks[0]}
 
 
 def _steps_to_evaluate(config: Config, available: list[int]) -> list[int]:

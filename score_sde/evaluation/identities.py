@@ -1,4 +1,4 @@
-"""Cache keys, JSON of everything that a model's results depend on, and the file names of samples made from them.
+"""Cache keys: everything that a model's results depend on, as JSON; and file names of samples, made from them.
 
 A file enters by a digest of its content, never by its path: masks, data, weights of networks.
 """
@@ -15,16 +15,16 @@ from score_sde import data
 from score_sde.conditioning.grammar import Observe, chosen_class, identity_of, parts
 from score_sde.config import ARGUMENTS
 from score_sde.inference.pretrained import Pretrained
-from score_sde.inference.sampling_plan import helper_digests
+from score_sde.inference.sampling_plan import helpers_of
 from score_sde.inference.snapshots import Snapshot
 from score_sde.io import workdir
 from score_sde.io.digest import digest
 from score_sde.metrics import fingerprint
 from score_sde.training.pieces import code_of
 
-DIGITS = 8  # of the digest in a name
-LONGEST = 40  # characters of a condition there
-OF_TRAINING = (*ARGUMENTS, "data")  # sections whose pieces a model is made of
+DIGITS = 8  # of the digest in a file name
+LONGEST = 40  # characters of a condition in a file name
+OF_TRAINING = (*ARGUMENTS, "data")  # sections whose pieces make the model
 
 
 def of_model(model: Snapshot) -> dict[str, Any]:
@@ -50,7 +50,8 @@ def of_samples(
     if config.sampling.condition or config.guidance.weak:
         places = ("classifier", "weak", "weak_step")  # paths of networks, whose digests identify them
         options = {key: value for key, value in config.guidance.items() if key not in places}
-        used |= {"guidance": workdir.flatten(options), "networks": helper_digests(model)}
+        digests = {name: helper.digest for name, helper in helpers_of(model, config).items()}
+        used |= {"guidance": workdir.flatten(options), "networks": digests}
     return used | ({} if source is None else {"images": source.digest()})
 
 

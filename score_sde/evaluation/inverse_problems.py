@@ -14,14 +14,14 @@ from score_sde.conditioning import Operator
 from score_sde.conditioning.grammar import Observe
 from score_sde.data import Source
 from score_sde.inference.pretrained import Pretrained
-from score_sde.inference.sampling_plan import asked_cond, samples_at_once
+from score_sde.inference.sampling_plan import configured_cond, samples_at_once
 from score_sde.io import atomic_files, workdir
 from score_sde.io.result_cache import Arrays, Keep, mean_and_error
 from score_sde.randomness import Stream, normal, sample_keys, stream
 from score_sde.runtime import sharding
 from score_sde.runtime.progress import bar, reporter
 
-ROWS, SAMPLES = 12, 6  # of the sheet
+ROWS, SAMPLES = 12, 6  # the most in the sheet
 
 
 def reconstruct(
@@ -31,7 +31,7 @@ def reconstruct(
 
     They are also given the class in config.sampling.condition, if it has one.
 
-    keep: number of samples -> the rounds, with truths and indices. Writes `stem`.png and `stem`.figures.json: PSNR in
+    keep: number of samples drawn at once -> the rounds of `ARRAYS`. Writes `stem`.png and `stem`.figures.json: PSNR in
     dB of samples and of their mean; their spread, the root mean square over pixels of their standard deviation; and
     residual, the root mean square of A x - y for samples as drawn; with standard errors over images.
     """
@@ -39,14 +39,14 @@ def reconstruct(
     root = stream(jax.random.key(model.config.seed + 1), Stream.SAMPLE)
     key, observing = stream(root, model.step), stream(root, Stream.OBSERVE)
 
-    def given(size: int) -> dict[str, Any]:
+    def conditions_of(size: int) -> dict[str, Any]:
         operator = observe(size)
         y = operator.forward(jnp.zeros((size, *model.experiment.image_shape), jnp.float32))
-        return {"cond": asked_cond(model, np.arange(size)), "observed": (operator, y, options.noise)}
+        return {"cond": configured_cond(model, np.arange(size)), "observed": (operator, y, options.noise)}
 
-    size = samples_at_once(model, n, given)
+    size = samples_at_once(model, n, conditions_of)
     rounds = keep(size)
-    found: list[Arrays] = []
+    parts: list[Arrays] = []
     with bar(f"sampling ({model.config.sampling.condition})", n, "img") as progress:
         for start in range(0, n, size):
             valid = min(size, n - start)
@@ -58,8 +58,8 @@ def reconstruct(
                 operator = observe(size)
                 y = observed(operator, truth, options.noise, sample_keys(observing, jnp.asarray(index)))
                 keys, report = sample_keys(key, jnp.asarray(number)), reporter(progress, valid, start)
-                given = {"cond": asked_cond(model, number), "observed": (operator, y, options.noise)}
-                x, nfe, batch_nfe = model.draw(keys, report=report, **given)
+                conditions = {"cond": configured_cond(model, number), "observed": (operator, y, options.noise)}
+                x, nfe, batch_nfe = model.draw(keys, report=report, **conditions)
                 off = (operator.forward(x) - y) / math.sqrt(_measured(operator, y) / len(y))
                 arrays = {
                     "images": images.to_pixels(x),
@@ -72,9 +72,9 @@ def reconstruct(
                 }
                 return {name: array[:valid] for name, array in arrays.items()}
 
-            found.append(rounds("" if n <= size else f"{start // size:04d}", draw))
+            parts.append(rounds("" if n <= size else f"{start // size:04d}", draw))
             progress.update(start + valid - progress.n)
-    arrays = {name: np.concatenate([part[name] for part in found]) for name in found[0]}
+    arrays = {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
     result = {"condition": model.config.sampling.condition, "samples_each": each, **figures(arrays, each)}
     workdir.write(folder, f"{stem}.figures.json", result)
     if sharding.is_first():
@@ -88,8 +88,8 @@ ARRAYS = ("images", "truth", "observation", "index", "squares", "nfe", "batch_nf
 
 def mean_nfe(nfe: np.ndarray, batch_nfe: np.ndarray) -> dict[str, float]:
     """Means over samples of their own evaluations, and of those made for their batch if these are more."""
-    found = {"nfe": float(nfe.mean())}
-    return found if np.array_equal(nfe, batch_nfe) else found | {"batch_nfe": float(batch_nfe.mean())}
+    means = {"nfe": float(nfe.mean())}
+    return means if np.array_equal(nfe, batch_nfe) else means | {"batch_nfe": float(batch_nfe.mean())}
 
 
 def observed(operator: Operator, x: Any, noise: float, keys: Any) -> Any:
@@ -114,10 +114,10 @@ def figures(arrays: Arrays, each: int) -> dict[str, Any]:
     def psnr(estimate: np.ndarray) -> np.ndarray:
         return -10 * np.log10(np.maximum(np.mean(np.square(estimate - truth), axis=-1), 1e-10)).mean(axis=1)
 
-    found = {"psnr": psnr(x), "psnr_of_mean": psnr(x.mean(axis=1, keepdims=True))}
+    per_image = {"psnr": psnr(x), "psnr_of_mean": psnr(x.mean(axis=1, keepdims=True))}
     if each > 1:
-        found["spread"] = np.sqrt(x.var(axis=1, ddof=1).mean(axis=-1))
-    result = {name: mean_and_error(values[None]) for name, values in found.items()}
+        per_image["spread"] = np.sqrt(x.var(axis=1, ddof=1).mean(axis=-1))
+    result = {name: mean_and_error(values[None]) for name, values in per_image.items()}
     return result | {
         "residual": float(np.sqrt(np.mean(arrays["squares"]))),
         **mean_nfe(arrays["nfe"], arrays["batch_nfe"]),

@@ -16,16 +16,16 @@ LABELS = {
     "bits_per_dim": "bits/dim",
     "bits_per_dim_bound": "bound on bits/dim",
 }
-SIDE = 768  # of a grid in the page, in pixels
+SIDE = 768  # pixels of a grid in the page
 
 
 def write(folder: Path, report: Mapping[str, Any]) -> Path:
     """Writes `folder`/report.html of a report and of the samples beneath the folder; returns its path."""
     entries = report["checkpoints"]
     protocols = {m["fingerprint"]: m["protocol"] for m in map(metrics_of, entries) if m}
-    found = {entry["step"]: figures(entry, apart=len(protocols) > 1) for entry in entries}
-    names = list(dict.fromkeys(name for of_step in found.values() for name in of_step))
-    rows = [[f"{step:,}", *(text(of_step.get(name)) for name in names)] for step, of_step in found.items()]
+    by_step = {entry["step"]: figures(entry, apart=len(protocols) > 1) for entry in entries}
+    names = list(dict.fromkeys(name for of_step in by_step.values() for name in of_step))
+    rows = [[f"{step:,}", *(text(of_step.get(name)) for name in names)] for step, of_step in by_step.items()]
     beside = baselines(entries, apart=len(protocols) > 1)
     rows += [[row, *(text(of_row[name]) if name in of_row else "" for name in names)] for row, of_row in beside.items()]
     body = [html_page.note("EMA weights. ± is one standard error."), html_page.table(["step", *names], rows)]
@@ -33,7 +33,7 @@ def write(folder: Path, report: Mapping[str, Any]) -> Path:
         html_page.note(f"Warning, step {entry['step']:,}: {said}") for entry in entries for said in warnings(entry)
     ]
     if len(entries) > 1:
-        curves = [html_page.figure(f"{name}, ± two standard errors", _curve(found, name)) for name in names]
+        curves = [html_page.figure(f"{name}, ± two standard errors", _curve(by_step, name)) for name in names]
         body += [html_page.heading("Over checkpoints"), html_page.division("grids", *curves)]
     body += _weights([entry for entry in entries if "weights" in entry])
     body += _by_noise_level([entry for entry in entries if "accuracy" in entry])
@@ -61,10 +61,10 @@ def figures(entry: Mapping[str, Any], *, apart: bool = False) -> dict[str, dict[
 
     apart: whether names of distances carry the fingerprint of their protocol, for reports with several.
     """
-    found = {label: entry[name] for name, label in LABELS.items() if name in entry}
+    labelled = {label: entry[name] for name, label in LABELS.items() if name in entry}
     measured = metrics_of(entry)
     suffix = f" ({measured['fingerprint']})" if apart and measured else ""
-    return found | _means(measured, suffix)
+    return labelled | _means(measured, suffix)
 
 
 def warnings(entry: Mapping[str, Any]) -> list[str]:
@@ -85,8 +85,10 @@ def baselines(entries: Sequence[Mapping[str, Any]], *, apart: bool = False) -> d
 
 def lines(rows: Mapping[str, Mapping[str, Any]]) -> list[str]:
     """Rows of baselines for a terminal."""
-    told = {name: ", ".join(f"{key} {text(figure)}" for key, figure in _means(of).items()) for name, of in rows.items()}
-    return [f"{name}: {figures}, {rows[name]['images']} images" for name, figures in told.items()]
+    texts = {
+        name: ", ".join(f"{key} {text(figure)}" for key, figure in _means(of).items()) for name, of in rows.items()
+    }
+    return [f"{name}: {figures}, {rows[name]['images']} images" for name, figures in texts.items()]
 
 
 def _means(measured: Mapping[str, Any], suffix: str = "") -> dict[str, dict[str, Any]]:
@@ -117,8 +119,8 @@ def text(figure: Mapping[str, Any] | None) -> str:
     if error is None:
         return f"{figure['mean']:.4g}"
     decimals = _decimals(error)
-    told = f"{error:.{decimals}f}" if error > 1e-7 else f"{error:.2g}"
-    return f"{figure['mean']:.{decimals}f} ± {told}"
+    rounded = f"{error:.{decimals}f}" if error > 1e-7 else f"{error:.2g}"
+    return f"{figure['mean']:.{decimals}f} ± {rounded}"
 
 
 def _decimals(error: float) -> int:
@@ -126,8 +128,10 @@ def _decimals(error: float) -> int:
     return min(8, max(0, 1 - math.floor(math.log10(error)))) if 0 < error < math.inf else 4
 
 
-def _curve(found: Mapping[int, Mapping[str, Any]], name: str) -> html_page.Element:
-    points = [(step, each[name]["mean"], each[name]["standard_error"]) for step, each in found.items() if name in each]
+def _curve(by_step: Mapping[int, Mapping[str, Any]], name: str) -> html_page.Element:
+    points = [
+        (step, each[name]["mean"], each[name]["standard_error"]) for step, each in by_step.items() if name in each
+    ]
     steps, means, errors = zip(*points, strict=True)
     return html_page.chart({name: (steps, means, None if None in errors else errors)}, "step", name)
 
@@ -137,19 +141,15 @@ def _weights(entries: Sequence[Mapping[str, Any]]) -> list[html_page.Element]:
     if not entries:
         return []
     kinds = ("averaged", "raw")
-    head = [
-        "step",
-        *(f"loss, {kind}" for kind in kinds),
-        "difference",
-        *(f"size of the noise, {kind}" for kind in kinds),
-    ]
+    losses_of, sizes_of = ([f"{name}, {kind}" for kind in kinds] for name in ("loss", "size of the noise"))
+    head = ["step", *losses_of, "difference", *sizes_of]
     rows = []
     for entry in entries:
-        found = entry["weights"]
-        losses = [f"{found[kind]['loss']:.5g}" for kind in kinds]
-        sizes = [found[kind].get("noise_size") for kind in kinds]
-        told = ["not defined" if size is None else f"{size:.3f}" for size in sizes]
-        rows.append([f"{entry['step']:,}", *losses, text(found["difference"]), *told])
+        of_kinds = entry["weights"]
+        losses = [f"{of_kinds[kind]['loss']:.5g}" for kind in kinds]
+        sizes = [of_kinds[kind].get("noise_size") for kind in kinds]
+        texts = ["not defined" if size is None else f"{size:.3f}" for size in sizes]
+        rows.append([f"{entry['step']:,}", *losses, text(of_kinds["difference"]), *texts])
     note = "On the same images and noise. The size of the noise that is predicted is 1 for an exact score."
     return [html_page.heading("Averaged and raw weights"), html_page.note(note), html_page.table(head, rows)]
 

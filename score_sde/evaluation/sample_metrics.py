@@ -19,7 +19,7 @@ from score_sde.metrics import ends
 from score_sde.runtime.backend import cache_folder, expanded
 from score_sde.runtime.sharding import all_agree
 from score_sde.training.build import clip_of
-from score_sde.training.pieces import taken_by
+from score_sde.training.pieces import piece_arguments
 from score_sde.training.run import load_data
 
 Load = Callable[[bool], data.Source]  # the training split, or the one for evaluation
@@ -38,7 +38,7 @@ class Measure(NamedTuple):
     def __call__(self, arrays: Arrays, protocol: Mapping[str, Any]) -> dict[str, Any]:
         """The metrics of features and logits.
 
-        protocol: what they depend on besides the statistics, which are added here.
+        protocol: everything that they depend on besides features and statistics, which are added here.
         """
         of_all = dict(protocol) | {
             "features": self.features.name,
@@ -81,7 +81,7 @@ def ends_of_data(config: Config) -> Float[np.ndarray, " n"] | None:
 
 
 def remedy(sampling: Any) -> str:
-    """Advice on samples of a barely trained network that config.sampling does not follow yet."""
+    """Advice for samples of a barely trained network, without what config.sampling does already."""
     method = lowered(sampling.method)
     clips = clip_of(sampling, method) == "none"
     draws = method in ("adaptive", "dpmpp_2m_sde", "edm_stochastic") or (method == "ddim" and sampling.eta > 0)
@@ -100,7 +100,7 @@ def _features(config: Config, load: Load) -> metrics.Features:
     options = config.metrics
     if is_import_path(options.features):
         network = choose("metrics.features", options.features, {}, protocols.FeatureNetwork)
-        network = network(**taken_by("metrics.features", options.features, options))
+        network = network(**piece_arguments("metrics.features", options.features, options))
         shape = (config.data.image_size, config.data.image_size, config.data.num_channels)
         _, code = source_digest("metrics.features", options.features)
         return metrics.own_features(network, code, shape, options.batch_size)
@@ -114,18 +114,18 @@ def _statistics(config: Config, of: metrics.Features, load: Load) -> metrics.Sta
     """The statistics of config.metrics: from a file, or of a split of the data, computed now or by an earlier call."""
     options = config.metrics
     if options.statistics:
-        found = metrics.load_statistics(expanded(options.statistics))
-        if found.about.get("features_digest", of.digest) != of.digest:
+        statistics = metrics.load_statistics(expanded(options.statistics))
+        if statistics.about.get("features_digest", of.digest) != of.digest:
             raise UsageError(
-                f"{options.statistics} holds statistics of the features {found.about['features']}, and these are "
+                f"{options.statistics} holds statistics of the features {statistics.about['features']}, and these are "
                 f"{of.name}; set config.metrics.features, or compute them: score_sde --mode=statistics."
             )
-        if found.covariance.shape != (of.dimension, of.dimension) or found.mean.shape != (of.dimension,):
+        if statistics.covariance.shape != (of.dimension, of.dimension) or statistics.mean.shape != (of.dimension,):
             raise UsageError(
-                f"{options.statistics} holds statistics of {found.mean.size} features, and {of.name} has "
+                f"{options.statistics} holds statistics of {statistics.mean.size} features, and {of.name} has "
                 f"{of.dimension}; set config.metrics.features, or compute them: score_sde --mode=statistics."
             )
-        return found
+        return statistics
     source = load(options.split == "train")
     about = {
         "data_set": config.data.dataset,
@@ -136,11 +136,11 @@ def _statistics(config: Config, of: metrics.Features, load: Load) -> metrics.Sta
         "features_digest": of.digest,
     }
     path = folder(config) / f"statistics_{metrics.fingerprint(about)}.npz"
-    found = _kept(path, about)
-    if found is None:
-        found = metrics.statistics_of(source, of, about | {"versions": workdir.versions()})
-        found.save(path, "config.metrics.dir")
-    return found
+    statistics = _kept(path, about)
+    if statistics is None:
+        statistics = metrics.statistics_of(source, of, about | {"versions": workdir.versions()})
+        statistics.save(path, "config.metrics.dir")
+    return statistics
 
 
 def _baselines(
@@ -155,29 +155,29 @@ def _baselines(
         "held_out": None if held_out is None else held_out.digest(),
     }
     path = folder(config) / f"baselines_{metrics.fingerprint(about)}.npz"
-    found = metrics.load_baselines(path, about)
-    if not all_agree(found is not None):
-        found = metrics.baselines_of(n, shape, held_out, of, statistics)
-        found.save(path, about, "config.metrics.dir")
-    return found
+    baselines = metrics.load_baselines(path, about)
+    if not all_agree(baselines is not None):
+        baselines = metrics.baselines_of(n, shape, held_out, of, statistics)
+        baselines.save(path, about, "config.metrics.dir")
+    return baselines
 
 
 def _held_out(config: Config, statistics: metrics.Statistics, load: Load) -> data.Source | None:
     """The split that is not in the statistics; None if it has the same images, or is not available."""
     try:
-        found = load((statistics.about.get("split") or config.metrics.split) == "test")
+        split = load((statistics.about.get("split") or config.metrics.split) == "test")
     except UsageError as error:
         warn(f"The figures of held-out images are missing beside those of samples. {error}")
         return None
-    return None if found.digest() == statistics.about.get("data_digest") else found
+    return None if split.digest() == statistics.about.get("data_digest") else split
 
 
 def _kept(path: Path, about: Mapping[str, Any]) -> metrics.Statistics | None:
     """Statistics that an earlier call kept, if all processes can read them."""
     try:
-        found = metrics.load_statistics(path) if path.exists() else None
+        statistics = metrics.load_statistics(path) if path.exists() else None
     except UsageError as error:
         warn(f"{error} They are computed again.")
-        found = None
-    same = found is not None and {key: found.about.get(key) for key in about} == dict(about)
-    return found if all_agree(same) else None
+        statistics = None
+    same = statistics is not None and {key: statistics.about.get(key) for key in about} == dict(about)
+    return statistics if all_agree(same) else None

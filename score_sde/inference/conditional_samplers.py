@@ -29,7 +29,7 @@ Observed = tuple[conditioning.Operator, Array, float]  # y of images in [0, 1], 
 
 
 class Given(NamedTuple):
-    """Conditions and observations of samples; every array has one row for each sample.
+    """Condition and observation that samples are drawn given; every array has one row for each sample.
 
     observation: in model range.
     """
@@ -54,13 +54,13 @@ class Conditional:
         for name, other in (("classifier", classifier), ("weak", weak)):
             if other is not None and (other.image_shape, other.scaling) != (experiment.image_shape, experiment.scaling):
                 raise UsageError(
-                    f"guidance.{name} is of images of shape {other.image_shape} in another range or size than this "
-                    f"model's {experiment.image_shape}; train one on the same data under the same SDE."
+                    f"guidance.{name} names a network for images of another shape or range, {other.image_shape}, than "
+                    f"this model's, {experiment.image_shape}; train one on the same data under the same SDE."
                 )
             if other is not None and experiment.sde.learned:
                 raise UsageError(
-                    f"guidance.{name} is of a network with another schedule than the learned one of this model; guide "
-                    "it by guidance.scale alone, or train both under a process without parameters, like vp."
+                    f"guidance.{name} names a network with another schedule than this model has learned; guide this "
+                    "model by guidance.scale alone, or train both under a process without parameters, like vp."
                 )
         if weak is not None and weak.sde != experiment.sde:
             raise UsageError(f"guidance.weak was trained under {weak.sde}, and this model under {experiment.sde}.")
@@ -73,13 +73,13 @@ class Conditional:
 
     @property
     def cond_entries(self) -> Entries:
-        """The entries of a condition that can be asked for."""
+        """The condition's entries that can be chosen."""
         by_classifier = {} if self.classifier is None else self.classifier.cond_entries
         return {**self.experiment.cond_entries, **by_classifier}
 
     @property
     def num_classes(self) -> int:
-        """Number of classes that can be asked for; 0 if none can."""
+        """Number of classes that can be chosen; 0 if none can."""
         return (self.classifier or self.experiment).num_classes
 
     def of_network(self, cond: Cond | None) -> Cond | None:
@@ -88,9 +88,9 @@ class Conditional:
             return cond
         return {name: array for name, array in cond.items() if name != "labels"} or None
 
-    def check(self, given: Given, method: str) -> None:
+    def check(self, conditions: Given, method: str) -> None:
         """Raises `UsageError` for a condition or observation with which these networks and method cannot sample."""
-        cond = given.cond
+        cond = conditions.cond
         check_names(cond, self.cond_entries)
         self.experiment.check_cond(self.of_network(cond))
         if self.weak is None and self.classifier is None and self.options.scale != 1:  # classifier-free
@@ -102,28 +102,23 @@ class Conditional:
             raise UsageError(
                 "guidance.classifier guides every sample towards a class; give a class for each, or leave it out."
             )
-        if given.observation is None:
+        if conditions.observation is None:
             return
         conditioning.check_observable(self.experiment.sde)
         inverse = self.options.inverse
-        if inverse == "projection" and method not in ("pc", *FAST_SOLVERS):
+        if inverse in ("projection", "dps") and method not in ("pc", *FAST_SOLVERS):
             raise UsageError(
-                f"guidance.inverse=projection is defined between the fixed steps of a sampler, and {method} chooses "
-                "its own; set guidance.inverse to pigdm or tmpd, or sampling.method=pc."
-            )
-        if inverse == "dps" and method not in ("pc", *FAST_SOLVERS):
-            raise UsageError(
-                f"guidance.inverse=dps goes a step of its own in each of a sampler's N, and {method} has no N; set "
-                "guidance.inverse to pigdm or tmpd, or sampling.method=pc."
+                f"guidance.inverse={inverse} needs a sampler with a fixed number of steps N, and {method} has no N; "
+                "set guidance.inverse to pigdm or tmpd, or sampling.method=pc."
             )
         if inverse == "particles" and (method != "pc" or self.experiment.config.sampling.corrector.lower() != "none"):
             raise UsageError(
-                "guidance.inverse=particles moves them by a predictor alone; set sampling.method=pc and "
+                "guidance.inverse=particles moves its particles by a predictor alone; set sampling.method=pc and "
                 "sampling.corrector=none."
             )
 
     def _check_unguided(self) -> None:
-        """Raises `UsageError` for guidance towards a class when no class is asked for."""
+        """Raises `UsageError` for guidance towards a class when no class is chosen."""
         for name, without in (("scale", 1.0), ("interval", (0.0, 1.0)), ("classifier", "")):
             value = self.options[name]
             if (tuple(value) if name == "interval" else value) != without:
@@ -132,22 +127,22 @@ class Conditional:
                     f"sampling.condition=class=N (or class=all), or leave guidance.{name} at {without!r}."
                 )
 
-    def given(self, cond: Cond | None, observed: Observed | None, n: int, method: str) -> Given:
+    def conditions(self, cond: Cond | None, observed: Observed | None, n: int, method: str) -> Given:
         """The checked condition and observation of n samples. Raises `UsageError` if the method cannot sample so."""
         observation = None if observed is None else self.observed(*observed)
         self.check(Given(cond, observation), method)
         return Given(fitted(cond, self.cond_entries, n), observation)
 
-    def sampler(self, params: dict[str, PyTree], given: Given, method: str | None = None) -> Solver:
+    def sampler(self, params: dict[str, PyTree], conditions: Given, method: str | None = None) -> Solver:
         """The solver of config.sampling, or of the given method, from x_T to samples of p(x_0 | given)."""
-        experiment, observation, inverse = self.experiment, given.observation, self.options.inverse
+        experiment, observation, inverse = self.experiment, conditions.observation, self.options.inverse
         method, options = experiment.sampler_options(method)
         sde = experiment.sde_of(params["score"], method)
-        if given.cond is None and observation is None and self.weak is None:
+        if conditions.cond is None and observation is None and self.weak is None:
             return experiment.sampler_of(params["score"], experiment.model_of(params["score"], method), method)()
-        self.check(given, method)
+        self.check(conditions, method)
         repeats = self.options.particles if observation is not None and inverse == "particles" else 1
-        model = self._guided(params, given.cond, method, repeats)
+        model = self._guided(params, conditions.cond, method, repeats)
         if repeats > 1:
             chosen = {key: options[key] for key in ("predictor", "eps", "noise_removal")} | {"num_particles": repeats}
             return conditioning.particles(sde, model, observation.repeated(repeats), self._inverse_options, **chosen)
@@ -185,7 +180,9 @@ class Conditional:
 
     @property
     def _inverse_options(self) -> conditioning.Options:
-        return inverse_options(self.options, self.experiment.scaling.scale)
+        """Options of inverse problems; for [-1, 1], a range of width 2, the data variance of pigdm is 1."""
+        scale, options = self.experiment.scaling.scale, self.options
+        return conditioning.Options((scale / 2) ** 2, options.step, options.iterations, reach=scale)
 
     def observed(self, operator: conditioning.Operator, y: Array, noise: float) -> Observation:
         """An observation of images in [0, 1], converted to model range. Raises `UsageError` if it does not fit."""
@@ -202,13 +199,13 @@ INVERSE_OPTIONS = {"step": "dps", "iterations": "tmpd", "particles": "particles"
 
 def unused_option(name: str, sampling: Any, guidance: Any, method: str, *, observed: bool) -> str | None:
     """The reason why samples by this method do not depend on an option of the config; None if they depend on it."""
-    taken = sampling_options(sampling, method)
+    used = sampling_options(sampling, method)
     if name in sampling:
-        return None if name in taken else f"the sampler {method}, as it is set, takes {', '.join(taken)}"
+        return None if name in used else f"the sampler {method}, as it is set, takes {', '.join(used)}"
     if name in ("inverse", *INVERSE_OPTIONS) and not observed:
-        return "it is of samples that are given an observation"
+        return "it is for samples that are given an observation"
     if name in INVERSE_OPTIONS and guidance["inverse"] != INVERSE_OPTIONS[name]:
-        return f"it is of guidance.inverse={INVERSE_OPTIONS[name]}, and guidance.inverse is {guidance['inverse']}"
+        return f"it is for guidance.inverse={INVERSE_OPTIONS[name]}, and guidance.inverse is {guidance['inverse']}"
     return None
 
 
@@ -216,11 +213,3 @@ def finished(x: UnitImages | np.ndarray, operator: conditioning.Operator, y: Arr
     """Samples clipped to [0, 1]; noiseless observations are met exactly, as far as [0, 1] permits."""
     x = jnp.asarray(x)
     return operator.limit(operator.impose(x, y), y) if noise == 0 else jnp.clip(x, 0, 1)
-
-
-def inverse_options(options: Any, scale: float) -> conditioning.Options:
-    """Options of inverse problems from config.guidance.
-
-    scale: the width of model range, 2 for [-1, 1], the range for which pigdm's data variance is 1.
-    """
-    return conditioning.Options((scale / 2) ** 2, options.step, options.iterations, reach=scale)

@@ -31,20 +31,18 @@ from score_sde.conditioning import Operator
 from score_sde.config import Config
 from score_sde.errors import UsageError, renamed
 from score_sde.inference.conditional_samplers import Observed, finished, unused_option
+from score_sde.inference.dequantizer import dequantize, dequantizer_params
 from score_sde.inference.sampling_plan import plan
-from score_sde.inference.snapshots import AnyTimes, Snapshot, available_step, config_of, for_each, restore_state
-from score_sde.io import checkpoints, workdir
+from score_sde.inference.snapshots import AnyTimes, Snapshot, available_step, config_of, for_each
 from score_sde.process import Prediction
-from score_sde.randomness import Stream, batch_keys, expand, stream
-from score_sde.runtime.sharding import is_traced, pad_to_devices, place, pmap, split
+from score_sde.randomness import batch_keys, expand
+from score_sde.runtime.sharding import is_traced, pad_to_devices, pmap, split
 from score_sde.sampling import slerp
 from score_sde.sampling.runner import Runner
 from score_sde.sampling.solver import Counts
-from score_sde.training.build import Dequantizing
 
 Report = Callable[[float], None]
 AnyLabels = Sequence[int] | Array | np.ndarray | None
-DEQUANTIZER = "dequantizer"  # its folder in a workdir
 
 
 def load(
@@ -75,15 +73,20 @@ def score(
 
         s = model.score(jnp.zeros((2, *model.image_shape)), 0.5)
     """
-    return _said(model, "score_fn", x, t, labels, cond)
+    return _applied(model, "score_fn", x, t, labels, cond)
 
 
 @renamed("classes", "labels")
 def predict(
     model: "Pretrained", x: ModelImages, t: AnyTimes, labels: AnyLabels = None, cond: Cond | None = None
 ) -> Prediction:
-    """The prediction E[x_0 | x_t] and E[eps | x_t] at x, which samplers take. Arguments as for `score`."""
-    return _said(model, "model", x, t, labels, cond)
+    """The prediction E[x_0 | x_t] and E[eps | x_t] at x, which samplers and likelihoods take.
+
+    Arguments as for `score`.
+
+        x0, eps = model.predict(jnp.zeros((2, *model.image_shape)), 0.5)
+    """
+    return _applied(model, "model", x, t, labels, cond)
 
 
 @renamed("classes", "labels")
@@ -101,17 +104,17 @@ def denoise(
     return predict(model, expand(process.alpha(t), x) * x, t, labels, cond).x0
 
 
-def _said(
-    model: "Pretrained", what: str, x: ModelImages, t: AnyTimes, labels: AnyLabels, cond: Cond | None
+def _applied(
+    model: "Pretrained", name: str, x: ModelImages, t: AnyTimes, labels: AnyLabels, cond: Cond | None
 ) -> ModelImages | Prediction:
-    """The result at x and t of the experiment's function named `what`."""
+    """The result at x and t of the experiment's function of this name."""
     experiment, labels = model.experiment, None if labels is None else jnp.asarray(labels)
     cond = fitted(with_labels(cond, labels), experiment.cond_entries, len(x))
 
-    def said(params: PyTree, x: ModelImages, t: Times, cond: Cond | None) -> ModelImages | Prediction:
-        return getattr(experiment, what)(params, cond=cond)(x, t)
+    def applied(params: PyTree, x: ModelImages, t: Times, cond: Cond | None) -> ModelImages | Prediction:
+        return getattr(experiment, name)(params, cond=cond)(x, t)
 
-    program = experiment.once(what, lambda: pmap(said, in_axes=(None, 0, 0, 0), out_axes=None))
+    program = experiment.once(name, lambda: pmap(applied, in_axes=(None, 0, 0, 0), out_axes=None))
     return jax.tree.map(lambda rows: rows[: len(x)], program(model.params, *split(x, for_each(t, len(x)), cond)))
 
 
@@ -197,14 +200,14 @@ def draw(
     `posterior`. Other arguments as for `sample`; the number of keys must be a multiple of the number of devices.
     """
     method, conditional, runner, params = plan(model, sampler, options)
-    given, experiment = conditional.given(cond, observed, len(keys), method), conditional.experiment
+    conditions, experiment = conditional.conditions(cond, observed, len(keys), method), conditional.experiment
     for name in options:
         sections = experiment.config.sampling, conditional.options
         if name in ("noise", "samples_each"):
             raise UsageError(f"{name} is read by --mode=sample; posterior takes noise and a row of y for each image.")
         if reason := unused_option(name, *sections, method, observed=observed is not None):
             raise UsageError(f"{name}={options[name]!r} would change nothing: {reason}.")
-    x, nfe, batch_nfe = runner(params, keys, experiment.prior(keys), report, compile_only, (given,))
+    x, nfe, batch_nfe = runner(params, keys, experiment.prior(keys), report, compile_only, (conditions,))
     _check_finite(x, f"A sample of {method}")
     x = experiment.scaling.to_unit(x)
     x = jnp.clip(x, 0, 1) if observed is None else finished(np.asarray(x), *observed)
@@ -256,7 +259,7 @@ def bound(model: "Pretrained", key: Key[Array, "..."], pixels: Array | np.ndarra
 
     pixels: as for `bits_per_dim`. Composes with `jit`. See `score_sde.likelihood.bound`.
 
-        bits = model.bound(jax.random.key(0), np.zeros((2, *model.image_shape), np.uint8))
+        above = model.bound(jax.random.key(0), np.zeros((2, *model.image_shape), np.uint8))
     """
     experiment, keys, x = model.experiment, batch_keys(key, len(pixels)), _in_unit_range(model, pixels)
     y, log_q = dequantize(model, keys, x)
@@ -265,43 +268,9 @@ def bound(model: "Pretrained", key: Key[Array, "..."], pixels: Array | np.ndarra
         return experiment.bound(params)(keys, y)
 
     program = experiment.once("bound", lambda: pmap(bounded, in_axes=(None, 0, 0), out_axes=None))
-    found = program(model.params, *split(keys, y))[: len(x)] + log_q
-    _check_finite(found, "A bound on bits/dim")
-    return found
-
-
-def dequantize(model: "Pretrained", keys: Keys, x: UnitImages) -> tuple[ModelImages, PerSample]:
-    """Points in model range for images in [0, 1], and bits/dim of q there (`score_sde.likelihood.dequantization`)."""
-    experiment, dequantizer = model.experiment, model.dequantizer_params
-
-    def points(params: PyTree, keys: Keys, x: UnitImages) -> tuple[ModelImages, PerSample]:
-        learned = (_dequantizing(model).network_fn(params),) if params else ()
-        return experiment.dequantization(*learned).sample(stream(keys, Stream.DEQUANTIZE), x)
-
-    program = experiment.once("dequantize", lambda: pmap(points, in_axes=(None, 0, 0), out_axes=None))
-    y, log_q = program(dequantizer, *split(keys, x))
-    return y[: len(x)], log_q[: len(x)]
-
-
-def _dequantizer(model: "Pretrained") -> PyTree:
-    """Averaged parameters of the variational dequantizer; {} for other choices. Raises `UsageError` if untrained."""
-    if model.experiment.dequantization_name != "variational":
-        return {}
-    folder = None if model.directory is None else model.directory / DEQUANTIZER / "checkpoints"
-    steps = checkpoints.steps(folder) if folder else []
-    if not (steps and workdir.read(folder.parent, "config.json")):
-        raise UsageError(
-            f"eval.dequantization=variational: no dequantizer in {model.directory}; first --mode=train_dequantizer."
-        )
-
-    def read() -> PyTree:
-        return place(restore_state(_dequantizing(model), folder, steps[-1])[0].ema_params)
-
-    return model.experiment.once(("dequantizer", folder), read)
-
-
-def _dequantizing(model: "Pretrained") -> Dequantizing:
-    return Dequantizing(model.experiment, workdir.read(model.directory / DEQUANTIZER, "config.json"))
+    bits = program(model.params, *split(keys, y))[: len(x)] + log_q
+    _check_finite(bits, "A bound on bits/dim")
+    return bits
 
 
 # Latents.
@@ -317,8 +286,13 @@ def encode(model: "Pretrained", pixels: Array | np.ndarray) -> ModelImages:
     return _transported(model, model.image_range.to_model(_in_unit_range(model, pixels)), encode=True)
 
 
-def decode(model: "Pretrained", z: ModelImages | np.ndarray) -> UnitImages:
-    """Images in [0, 1] of latents: the inverse of `encode`, without a denoising step."""
+def decode(model: "Pretrained", z: Array | np.ndarray) -> UnitImages:
+    """Images in [0, 1] of latents: the inverse of `encode`, without a denoising step.
+
+    z: latents, of the images' shape, in model range.
+
+        decoded = model.decode(np.zeros((2, *model.image_shape), np.float32))
+    """
     x = _transported(model, _checked(model, jnp.asarray(z, jnp.float32)), encode=False)
     return jnp.clip(model.image_range.to_unit(x), 0, 1)
 
@@ -326,10 +300,15 @@ def decode(model: "Pretrained", z: ModelImages | np.ndarray) -> UnitImages:
 def interpolate(
     model: "Pretrained", first: Array | np.ndarray, last: Array | np.ndarray, n: SupportsIndex
 ) -> Float[Array, "n b h w c"]:
-    """Images (n, b, h, w, c) on the way from each of `first` to each of `last`, by `slerp` of their latents; n >= 2."""
+    """Images (n, b, h, w, c) from each of `first` to each of `last`, by `slerp` of their latents.
+
+    n: number of images, with both ends; at least 2. first, last: pixels as for `encode`, the same number of each.
+
+        path = model.interpolate(images[:2], images[2:4], 3)
+    """
     n = _count(n)
     if n < 2 or len(first) != len(last):
-        raise UsageError(f"Interpolating {len(first)} and {len(last)} images in {n} images: pairs, and n >= 2.")
+        raise UsageError(f"Interpolating {len(first)} and {len(last)} images, n={n}; give pairs of images, and n >= 2.")
     z0, z1 = encode(model, first), encode(model, last)
     z = jnp.concatenate([slerp(z0, z1, i / (n - 1)) for i in range(n)])
     return decode(model, z).reshape(n, *z0.shape)
@@ -358,10 +337,10 @@ def _checked(model: "Pretrained", x: Array) -> Array:
     return x
 
 
-def _check_finite(x: Array, what: str) -> None:
+def _check_finite(x: Array, name: str) -> None:
     if not is_traced() and not bool(jnp.all(jnp.isfinite(x))):
         raise UsageError(
-            f"{what} is not finite: the solver failed; try another checkpoint, looser tolerances, or more steps."
+            f"{name} is not finite: the solver failed; try another checkpoint, looser tolerances, or more steps."
         )
 
 
@@ -397,4 +376,4 @@ class Pretrained(Snapshot):
     sample, posterior, draw = sample, posterior, draw
     bits_per_dim, likelihoods, bound, dequantize = bits_per_dim, likelihoods, bound, dequantize
     encode, decode, interpolate = encode, decode, interpolate
-    dequantizer_params = property(_dequantizer)
+    dequantizer_params = property(dequantizer_params)

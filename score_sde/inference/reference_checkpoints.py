@@ -90,19 +90,12 @@ def _from_flax(content: Any, shapes: Shapes) -> Reference:
     state = _section(optimizer, "state", "optimizer.")
     first, second = _split(_flat(_section(state, "param_states", "optimizer.state.")), ("grad_ema", "grad_sq_ema"))
     where = "optimizer.state.param_states"
-    moments = _moments(
-        _number(state, "step", "optimizer.state."),
-        _tree(first, shapes, f"{where}, grad_ema"),
-        _tree(second, shapes, f"{where}, grad_sq_ema"),
-    )
-    return Reference(
-        kind="Flax",
-        step=_number(content, "step"),
-        params=_tree(_flat(_section(optimizer, "target", "optimizer.")), shapes, "optimizer.target"),
-        ema_params=_tree(_flat(_section(content, "params_ema")), shapes, "params_ema"),
-        moments=moments,
-        sigmas=None,
-    )
+    count = _number(state, "step", "optimizer.state.")
+    moments = (_tree(first, shapes, f"{where}, grad_ema"), _tree(second, shapes, f"{where}, grad_sq_ema"))
+    step = _number(content, "step")
+    params = _tree(_flat(_section(optimizer, "target", "optimizer.")), shapes, "optimizer.target")
+    ema_params = _tree(_flat(_section(content, "params_ema")), shapes, "params_ema")
+    return Reference("Flax", step, params, ema_params, _moments(count, *moments), sigmas=None)
 
 
 def _from_bare_flax(content: Any, shapes: Shapes) -> Reference:
@@ -183,25 +176,25 @@ def _to_flax(path: str, value: np.ndarray) -> np.ndarray:
     return np.ascontiguousarray(value.transpose(np.argsort(_torch_axes(path, value.ndim))))
 
 
-def _tree(found: Mapping[str, Any], shapes: Shapes, where: str) -> PyTree:
+def _tree(leaves: Mapping[str, Any], shapes: Shapes, where: str) -> PyTree:
     # Flax before 0.4 kept a group normalisation's leaves as (1, 1, 1, c).
-    found = {
+    leaves = {
         path: value.reshape(shapes[path]) if path in shapes and _shape(value) == (1, 1, 1, *shapes[path]) else value
-        for path, value in found.items()
+        for path, value in leaves.items()
     }
-    _compare(found, shapes, where)
-    return _unflatten({path: _finite(found[path], f"{where}: {path}") for path in shapes})
+    _compare(leaves, shapes, where)
+    return _unflatten({path: _finite(leaves[path], f"{where}: {path}") for path in shapes})
 
 
 def _shape(value: Any) -> tuple[int, ...] | None:
     return value.shape if isinstance(value, np.ndarray) else None
 
 
-def _compare(found: Mapping[str, Any], expected: Shapes, where: str) -> None:
+def _compare(leaves: Mapping[str, Any], expected: Shapes, where: str) -> None:
     for name in expected:
-        if name not in found:
+        if name not in leaves:
             raise UsageError(f"{where} has no {name}, which the config's network has; is it the file's config?")
-    for name, value in found.items():
+    for name, value in leaves.items():
         if name not in expected:
             raise UsageError(f"{where} has {name}, which the config's network lacks; is it the file's config?")
         if _shape(value) is None or value.dtype.kind != "f":

@@ -63,7 +63,11 @@ def helpers_of(model: Snapshot, config: FrozenConfig) -> dict[str, Snapshot]:
     if classifier:
         named["classifier"] = model.experiment.once(("classifier", classifier), lambda: load_classifier(classifier))
     if weak:
-        named["weak"] = model.experiment.once(("weak", weak, step), lambda: _of_kind(model, weak, step))
+        folder = Path(weak)
+        named["weak"] = model.experiment.once(
+            ("weak", weak, step),
+            lambda: type(model).of_run(config_of(folder, None), folder, available_step(folder, step)),
+        )
     return named
 
 
@@ -87,21 +91,10 @@ def _plain(value: Any) -> Any:
     return plain(value)
 
 
-def _of_kind(model: Snapshot, directory: str, step: int | None) -> Snapshot:
-    """Another run's network, of the same kind as `model`."""
-    step = available_step(directory, step)
-    return type(model).of_run(config_of(Path(directory), None), Path(directory), step)
+# The samples that a config describes.
 
 
-# The samples that a config asks for.
-
-
-def num_classes(model: Snapshot) -> int:
-    """Number of classes that samples can have; 0 if none can be chosen."""
-    return plan(model).conditional.num_classes
-
-
-def asked_cond(model: Snapshot, indices: np.ndarray) -> Cond | None:
+def configured_cond(model: Snapshot, indices: np.ndarray) -> Cond | None:
     """The condition of the samples at these indices, by config.sampling.condition."""
     condition = model.config.sampling.condition
     if (rows := chosen_rows(condition)) is not None:
@@ -109,7 +102,9 @@ def asked_cond(model: Snapshot, indices: np.ndarray) -> Cond | None:
     chosen = chosen_class(condition)
     if chosen is None:
         return None
-    return {"labels": indices % max(num_classes(model), 1) if chosen == ALL else np.full(len(indices), chosen)}
+    if chosen == ALL:
+        return {"labels": indices % max(plan(model).conditional.num_classes, 1)}
+    return {"labels": np.full(len(indices), chosen)}
 
 
 def check_condition(model: Snapshot, cond: Cond | None, operator: Operator | None) -> None:
@@ -118,7 +113,7 @@ def check_condition(model: Snapshot, cond: Cond | None, operator: Operator | Non
     if operator is not None:
         observed = (operator, operator.forward(jnp.zeros((1, *model.image_shape), jnp.float32)), 0.0)
     method, conditional, _, _ = plan(model)
-    conditional.given(cond, observed, 1, method)
+    conditional.conditions(cond, observed, 1, method)
 
 
 def planned_nfe(model: Snapshot, cond: Cond | None) -> int | None:
@@ -127,27 +122,25 @@ def planned_nfe(model: Snapshot, cond: Cond | None) -> int | None:
     return conditional.sampler(params, Given(cond)).nfe
 
 
-def helper_digests(model: Snapshot) -> dict[str, str]:
-    """Digests of the networks that config.guidance names."""
-    return {name: helper.digest for name, helper in helpers_of(model, model.config).items()}
-
-
 def sampling_bytes(model: Snapshot, n: int, cond: Cond | None = None, observed: Observed | None = None) -> int:
     """Bytes that each device needs to draw n samples at once by the config's sampler, under this condition."""
     method, conditional, runner, params = plan(model)
     keys = batch_keys(jax.random.key(0), n)
-    given, x = conditional.given(cond, observed, n, method), jax.eval_shape(conditional.experiment.prior, keys)
-    return runner.bytes(params, keys, x, (given,))
+    conditions, x = (
+        conditional.conditions(cond, observed, n, method),
+        jax.eval_shape(conditional.experiment.prior, keys),
+    )
+    return runner.bytes(params, keys, x, (conditions,))
 
 
-def samples_at_once(model: Snapshot, n: int, given: Callable[[int], dict[str, Any]]) -> int:
+def samples_at_once(model: Snapshot, n: int, conditions_of: Callable[[int], dict[str, Any]]) -> int:
     """Number of samples drawn at once: `sampling.batch_size`, by default `eval`'s, or as many of n as fit in memory.
 
-    given: number of samples -> their conditions, as `sampling_bytes` takes them.
+    conditions_of: number of samples -> their condition and observation, as keyword arguments of `sampling_bytes`.
     """
     size = model.config.sampling.batch_size
     if size == 0:
-        return largest_batch(lambda size: sampling_bytes(model, size, **given(size)), n)
+        return largest_batch(lambda size: sampling_bytes(model, size, **conditions_of(size)), n)
     if size is not None:
         check_divisible("sampling.batch_size", size)
     return min(model.config.eval.batch_size if size is None else size, pad_to_devices(n))

@@ -5,8 +5,9 @@ the compiled programs, because these belong to the experiment: objective and net
 """
 
 import dataclasses
+import functools
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, ClassVar, SupportsFloat
 
@@ -60,7 +61,7 @@ class Snapshot:
     directory: Path | None = None
     ema: bool | str = False
     experiment: Experiment | Classification | None = None
-    _made_by: ClassVar[type] = Experiment
+    _experiment_class: ClassVar[type] = Experiment
 
     def __post_init__(self):
         if not isinstance(self.image_range, images.Scaling):
@@ -74,7 +75,7 @@ class Snapshot:
         experiment = self.experiment
         if experiment is None or not self._is_of(experiment):
             of_images = dict(image_shape=self.image_shape, scaling=self.image_range)
-            experiment = type(self)._made_by(self.config, self.objective, self.network, **of_images)
+            experiment = type(self)._experiment_class(self.config, self.objective, self.network, **of_images)
         _check_fit(self.params, experiment.param_shapes)
         self._set("params", self._placed(self.params))
         self._set("experiment", experiment.frozen(self.params))
@@ -92,22 +93,12 @@ class Snapshot:
     @classmethod
     def of_run(cls, config: FrozenConfig, directory: Path, step: int, *, average: bool | str = True) -> "Snapshot":
         """The network of a workdir with the weights of a checkpoint, or an average of them. Arguments as for `load`."""
-        experiment = cls._made_by(config)
+        experiment = cls._experiment_class(config)
         _, name = _average(experiment, average)
-        params, found = _weights(experiment, directory, step, name)
-        return cls(
-            objective=experiment.objective,
-            network=experiment.network,
-            params=params,
-            image_shape=experiment.image_shape,
-            image_range=experiment.scaling,
-            config=experiment.config,
-            step=step,
-            digest=found,
-            directory=directory,
-            ema=name,
-            experiment=experiment,
-        )
+        params, saved_digest = _weights(experiment, directory, step, name)
+        parts = {name: getattr(experiment, name) for name in ("objective", "network", "image_shape", "config")}
+        parts |= dict(image_range=experiment.scaling, experiment=experiment)
+        return cls(**parts, params=params, step=step, digest=saved_digest, directory=directory, ema=name)
 
     def at(self, step: int | None = None, *, ema: bool | str | None = None) -> "Snapshot":
         """The same network with the weights of another checkpoint or average of its run; nothing compiles again.
@@ -121,8 +112,8 @@ class Snapshot:
             raise UsageError("This model was made from parameters, and has no workdir with other checkpoints.")
         step = available_step(self.directory, self.step if step is None else step)
         _, name = _average(self.experiment, self.ema if ema is None else ema)
-        params, found = _weights(self.experiment, self.directory, step, name)
-        return dataclasses.replace(self, params=params, step=step, digest=found, ema=name)
+        params, saved_digest = _weights(self.experiment, self.directory, step, name)
+        return dataclasses.replace(self, params=params, step=step, digest=saved_digest, ema=name)
 
     def __repr__(self) -> str:
         h, w, c = self.image_shape
@@ -137,7 +128,7 @@ class Snapshot:
     def __reduce__(self) -> tuple:
         """Pickles the data, with parameters as NumPy arrays; programs compile again where it is unpickled."""
         fields = {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
-        return _unpickled, (type(self), fields | {"params": on_host(self.params), "experiment": None})
+        return functools.partial(type(self), **fields | {"params": on_host(self.params), "experiment": None}), ()
 
     def _placed(self, params: PyTree) -> PyTree:
         """Parameters on the devices; ones that are not there yet are copied.
@@ -154,7 +145,7 @@ class Snapshot:
 
     @property
     def profile(self) -> Profile:
-        """The average that these weights are, or with which raw weights are compared."""
+        """The profile of these weights, or for raw weights of the average that they are compared with."""
         return _average(self.experiment, self.ema or True)[0]
 
     def evaluation(
@@ -169,15 +160,18 @@ class Snapshot:
 
     def both_weights(self) -> dict[str, PyTree]:
         """The "raw" and the "averaged" weights of the checkpoint; one of them is read again."""
-        wanted = False if self.ema else self.profile.name
-        other = self._placed(_weights(self.experiment, self.directory, self.step, wanted)[0])
+        other_average = False if self.ema else self.profile.name
+        other = self._placed(_weights(self.experiment, self.directory, self.step, other_average)[0])
         return {"raw": other, "averaged": self.params} if self.ema else {"raw": self.params, "averaged": other}
 
 
 def load_classifier(
     directory: str | Path, step: int | None = None, config: Config | None = None
 ) -> "PretrainedClassifier":
-    """The noise-conditional classifier of a workdir, with averaged weights. Arguments and errors as for `load`."""
+    """The noise-conditional classifier of a workdir, with averaged weights. Arguments and errors as for `load`.
+
+    `PretrainedClassifier` has an example of its use.
+    """
     step = available_step(directory, step)
     return PretrainedClassifier.of_run(config_of(Path(directory), config), Path(directory), step)
 
@@ -211,9 +205,35 @@ def hits(model: "PretrainedClassifier", keys: Keys, pixels: Pixels, labels: np.n
 
 @dataclasses.dataclass(frozen=True, eq=False, repr=False)
 class PretrainedClassifier(Snapshot):
-    """A noise-conditional classifier with the weights of a checkpoint, or with your own: see `Snapshot`."""
+    """A noise-conditional classifier with the weights of a checkpoint, or with your own: see `Snapshot`.
 
-    _made_by: ClassVar[type] = Classification
+    `load_classifier` makes it of a workdir. A network of your own needs none:
+
+        import flax.linen as nn
+        import jax
+        import jax.numpy as jnp
+        from score_sde.inference.snapshots import PretrainedClassifier
+        from score_sde.objective import Objective
+        from score_sde.parameterization import Noise
+        from score_sde.sde import VP
+        from score_sde.times import Uniform
+        from score_sde.weights import NoiseWeight
+
+        class Linear(nn.Module):  # takes x_0 + noise, x_0 in [0, 1]
+            num_outputs: int = 10
+
+            @nn.compact
+            def __call__(self, x, noise_level):
+                return nn.Dense(self.num_outputs)(x.reshape(len(x), -1))
+
+        network, x = Linear(), jnp.zeros((2, 8, 8, 1))
+        params = network.init(jax.random.key(0), x, jnp.ones(2))["params"]
+        objective = Objective(VP(), Noise(), Uniform(), NoiseWeight())
+        classifier = PretrainedClassifier(objective, network, params, image_shape=(8, 8, 1))
+        p = jax.nn.softmax(classifier.logits(x, 0.5))  # (2, 10)
+    """
+
+    _experiment_class: ClassVar[type] = Classification
     logits = logits
     hits = hits
 
@@ -233,12 +253,12 @@ def available_step(directory: str | Path, step: int | None) -> int:
     return int(step)
 
 
-def config_of(directory: Path, given: Config | None) -> FrozenConfig:
+def config_of(directory: Path, other: Config | None) -> FrozenConfig:
     """The workdir's config, or another config that describes the same run."""
-    if given is not None:
-        workdir.check_same_run(directory, given.to_dict())
-    config = workdir.stored_config(directory) if given is None else given
-    own_code.check_found(directory, config)
+    if other is not None:
+        workdir.check_same_run(directory, other.to_dict())
+    config = workdir.stored_config(directory) if other is None else other
+    own_code.check_code(directory, config)
     return FrozenConfig(config)
 
 
@@ -257,26 +277,22 @@ def restore_state(
             ) from error
 
 
-def _average(experiment: Experiment | Classification, wanted: bool | str) -> tuple[Profile, bool | str]:
-    """The average that is asked for, and its name in `Snapshot.ema`: a bool where the run has one average only."""
+def _average(experiment: Experiment | Classification, average: bool | str) -> tuple[Profile, bool | str]:
+    """The average of this name, and the name as `Snapshot.ema` has it: a bool where the run has one average only."""
     profiles = experiment.profiles
-    name = wanted if isinstance(wanted, str) else experiment.config.sampling.ema
+    name = average if isinstance(average, str) else experiment.config.sampling.ema
     profile = ema.chosen(profiles, name)
-    return profile, profile.name if wanted and len(profiles) > 1 else bool(wanted)
+    return profile, profile.name if average and len(profiles) > 1 else bool(average)
 
 
 def _weights(
     experiment: Experiment | Classification, directory: Path, step: int, average: bool | str
 ) -> tuple[PyTree, str]:
     """Raw or averaged weights of a checkpoint, and its digest."""
-    state, found = restore_state(experiment, directory / "checkpoints", step)
+    state, saved_digest = restore_state(experiment, directory / "checkpoints", step)
     if not average:
-        return state.params, found
-    return ema.average(experiment.profiles, state.ema_params, _average(experiment, average)[0]), found
-
-
-def _unpickled(kind: type[Snapshot], fields: Mapping[str, Any]) -> Snapshot:
-    return kind(**fields)
+        return state.params, saved_digest
+    return ema.average(experiment.profiles, state.ema_params, _average(experiment, average)[0]), saved_digest
 
 
 def _base(image_shape: tuple[int, int, int], image_range: images.Scaling) -> FrozenConfig:
@@ -294,16 +310,13 @@ def _is_placed(leaf: jax.Array) -> bool:
 
 def _check_fit(params: PyTree, shapes: PyTree) -> None:
     """Raises `UsageError` unless the parameters have the names and shapes of the network's."""
-    found, wanted = (
-        {jax.tree_util.keystr(path): leaf.shape for path, leaf in _leaves(tree)} for tree in (params, shapes)
+    own, expected = (
+        {jax.tree_util.keystr(path): leaf.shape for path, leaf in jax.tree_util.tree_leaves_with_path(tree)}
+        for tree in (params, shapes)
     )
-    for name in sorted(found.keys() | wanted.keys()):
-        if found.get(name) != wanted.get(name):
+    for name in sorted(own.keys() | expected.keys()):
+        if own.get(name) != expected.get(name):
             raise UsageError(
-                f"The parameters do not fit the network: {name} has the shape {found.get(name)}, and the network's "
-                f'{wanted.get(name)}; give params=network.init(...)["params"], trained.'
+                f"The parameters do not fit the network: {name} has the shape {own.get(name)}, and the network's "
+                f'{expected.get(name)}; give params=network.init(...)["params"], trained.'
             )
-
-
-def _leaves(tree: PyTree) -> list[tuple[Any, Any]]:
-    return jax.tree_util.tree_flatten_with_path(tree)[0]

@@ -11,7 +11,8 @@ from score_sde.array_types import Array, Pixels, PyTree
 from score_sde.config import Config
 from score_sde.ema import Ramp
 from score_sde.errors import UsageError
-from score_sde.inference.pretrained import DEQUANTIZER, load
+from score_sde.inference.dequantizer import DEQUANTIZER
+from score_sde.inference.pretrained import load
 from score_sde.io import atomic_files, checkpoints, workdir
 from score_sde.io.checkpoints import Retention
 from score_sde.randomness import Stream, sample_keys, stream
@@ -22,7 +23,7 @@ from score_sde.training.nan_guard import DivergenceError
 from score_sde.training.run import load_data
 from score_sde.training.state import TrainState, apply_gradients
 
-AVERAGE = (Ramp(0.99),)  # of hundreds to thousands of updates
+AVERAGE = (Ramp(0.99),)  # short, since a training has hundreds to thousands of updates
 IDENTITY = ("nf", "num_res_blocks", "batch_size", "lr", "num_times")  # may not change when a training goes on
 
 
@@ -59,10 +60,10 @@ def train_dequantizer(config: Config, directory: str | Path) -> None:
     _check_score(folder, stored, workdir.checkpoint_steps(directory), finished=start >= options.n_iters)
     model = load(directory, stored.get("score_step"), config)
     dequantizing = Dequantizing(model.experiment, options.to_dict())
-    wanted = {"score_step": model.step, "score_digest": model.digest, "score_ema": model.ema} | {
+    identity = {"score_step": model.step, "score_digest": model.digest, "score_ema": model.ema} | {
         key: options[key] for key in IDENTITY
     }
-    _check_same(folder, stored, wanted)
+    _check_same(folder, stored, identity)
     train_set = load_data(config, train=True)
 
     step = sharding.pmap(
@@ -76,7 +77,7 @@ def train_dequantizer(config: Config, directory: str | Path) -> None:
         )
 
     with atomic_files.locked(folder, "train"):
-        workdir.write(folder, "config.json", wanted)
+        workdir.write(folder, "config.json", identity)
         training = Training(
             "dequantizer",
             init=lambda: sharding.place(dequantizing.init_state()),
@@ -90,7 +91,7 @@ def train_dequantizer(config: Config, directory: str | Path) -> None:
             loss="bits_per_dim_bound",
             shown="bound {:.4f} bits/dim",
         )
-        fit(training, folder, Retention(), config=wanted)
+        fit(training, folder, Retention(), config=identity)
     print(f"Dequantizer: {folder}; --config.eval.dequantization=variational evaluates with it.")
 
 
@@ -100,15 +101,15 @@ def _check_score(folder: Path, stored: dict, available: list[int], *, finished: 
     if fitted not in available or (finished and fitted != last):
         raise UsageError(
             f"The dequantizer in {folder} is fitted to the score of step {fitted}, and the last checkpoint is of step "
-            f"{last}; remove that folder to fit one to it."
+            f"{last}; remove that folder to fit one to that checkpoint."
         )
 
 
-def _check_same(folder: Path, stored: dict, wanted: dict) -> None:
+def _check_same(folder: Path, stored: dict, identity: dict) -> None:
     """Raises `UsageError` if another dequantizer has been trained in the folder."""
     for key in stored:
-        if stored[key] != wanted.get(key):
+        if stored[key] != identity.get(key):
             raise UsageError(
-                f"{folder} was trained with dequantizer.{key}={stored[key]}, not {wanted.get(key)}; give the value it "
-                "was trained with, or remove that folder to train another."
+                f"{folder} was trained with dequantizer.{key}={stored[key]}, not {identity.get(key)}; give the "
+                "value it was trained with, or remove that folder to train another."
             )

@@ -20,7 +20,7 @@ NO_LOCKS = (errno.ENOSYS, errno.ENOLCK, errno.EOPNOTSUPP, errno.EINVAL)  # answe
 def replace(path: Path, write: Callable[[BinaryIO], object], flag: str = "--workdir") -> None:
     """Replaces a file by the output of `write`; a reader, or a kill at any moment, sees the old file or the new one.
 
-    flag: the flag, for messages, that chooses another path. Raises `UsageError` if it cannot be written.
+    flag: the command-line flag that chooses another path, for the message. Raises `UsageError` if it cannot be written.
     """
     if not is_first():
         return

@@ -5,6 +5,7 @@ Orbax loads damaged bytes without an error, so each checkpoint carries the diges
 
 import contextlib
 import logging
+import operator
 import shutil
 import tempfile
 from collections.abc import Iterator
@@ -37,7 +38,7 @@ class Retention(NamedTuple):
 class Checkpoints:
     """The checkpoints under one folder, numbered by step. Use as a context manager: leaving it waits for saves.
 
-    retention: given only by the run that saves here. It removes the rests of killed saves, which a reader could not
+    retention: given only by the run that saves here. It removes what killed saves left, which a reader could not
     tell from a save in progress.
     """
 
@@ -45,7 +46,7 @@ class Checkpoints:
         self.directory = Path(directory).absolute()
         self._retention = retention
         self._pending: int | None = None  # the step that is being saved
-        self._problem: Exception | None = None  # the error at which its save did not even begin
+        self._problem: Exception | None = None  # the error that kept its save from beginning
         self._link = contextlib.ExitStack()
         self._named = self._link.enter_context(_named_in_utf8(self.directory))
         self._checkpointer = self._open()
@@ -57,7 +58,14 @@ class Checkpoints:
         kept += [policies.EveryNSteps(every)] if every else []
         kept += [policies.CustomSteps(list(kept_steps))] if kept_steps else []
         if best:
-            kept += [policies.BestN(get_metric_fn=_loss, n=best, reverse=True, keep_checkpoints_without_metrics=False)]
+            kept += [
+                policies.BestN(
+                    get_metric_fn=operator.itemgetter("loss"),
+                    n=best,
+                    reverse=True,
+                    keep_checkpoints_without_metrics=False,
+                )
+            ]
         return ocp.training.Checkpointer(
             self._named,
             preservation_policy=policies.AnyPreservationPolicy(kept),
@@ -103,21 +111,21 @@ class Checkpoints:
         return True
 
     def poll(self) -> None:
-        """Warns soon after a save has failed; waits for nothing."""
+        """Warns of a save that has failed, without waiting for one in progress."""
         alone = jax.process_count() == 1  # other processes may see it at another step
         if alone and self._pending is not None and not self._checkpointer.is_saving_in_progress():
             self.wait()
 
     def _failed(self, problem: Exception | None) -> bool:
         saved = steps(self.directory)
-        there = f"the last one is of step {saved[-1]}" if saved else "there is none yet"
+        last = f"the last one is of step {saved[-1]}" if saved else "there is none yet"
         if is_first() or problem is not None:
             warn(
-                f"The checkpoint of step {self._pending} could not be saved ({_reason(problem)}); {there}. Free space "
+                f"The checkpoint of step {self._pending} could not be saved ({_reason(problem)}); {last}. Free space "
                 f"in {self.directory}: the next save tries again."
             )
         self._pending = None
-        self._reopen()  # the old checkpointer counts the failed save; its rests are removed
+        self._reopen()  # the old checkpointer counts the failed save, whose files are removed
         return False
 
     def _reopen(self) -> None:
@@ -139,12 +147,12 @@ class Checkpoints:
             problem = error
         if not all_agree(problem is None):
             raise UsageError(f"Cannot read {where}: {_reason(problem).rstrip('.')}.") from problem
-        wanted = jax.tree_util.tree_leaves_with_path(like)
-        for (path, leaf), found in zip(wanted, jax.tree.leaves(state), strict=True):
-            if (leaf.shape, leaf.dtype) != (found.shape, found.dtype):  # Orbax does not compare with numpy targets
+        leaves = jax.tree_util.tree_leaves_with_path(like)
+        for (path, leaf), loaded in zip(leaves, jax.tree.leaves(state), strict=True):
+            if (leaf.shape, leaf.dtype) != (loaded.shape, loaded.dtype):  # Orbax does not compare with numpy targets
                 name = jax.tree_util.keystr(path)
                 raise UsageError(
-                    f"Cannot read {where}: {name} is {found.dtype}{found.shape}, not {leaf.dtype}{leaf.shape}."
+                    f"Cannot read {where}: {name} is {loaded.dtype}{loaded.shape}, not {leaf.dtype}{leaf.shape}."
                 )
         if expected not in (None, digest(state)):
             raise UsageError(f"Cannot read {where}: its bytes have changed since it was saved.")
@@ -188,26 +196,15 @@ class Checkpoints:
 
 
 class NoCheckpoints(Checkpoints):
-    """Checkpoints that are not kept, for processes that may share no folder: a run that stops begins again."""
+    """Checkpoints that save nothing, for processes that may share no folder: a run that stops begins again."""
 
     def __init__(self):
         """Takes no folder, and opens none."""
 
-    def __exit__(self, *_) -> None:
-        """Closes nothing."""
+    def _nothing(self, *_) -> None:
+        """Does nothing: there is no checkpoint to load, and none is saved."""
 
-    def save(self, step: int, state: PyTree, loss: float | None = None) -> None:
-        """Saves nothing."""
-
-    def wait(self) -> bool:
-        """Returns False, as nothing is saved."""
-        return False
-
-    def poll(self) -> None:
-        """Warns of nothing."""
-
-    def load_last(self, like: PyTree) -> None:
-        """Returns None, as there is no checkpoint."""
+    save = wait = poll = load_last = __exit__ = _nothing
 
 
 @contextlib.contextmanager
@@ -233,10 +230,6 @@ def steps(directory: Path) -> list[int]:
 def on_host(tree: PyTree) -> PyTree:
     """A target for `load` that returns NumPy arrays, from whatever devices the checkpoint was written."""
     return jax.tree.map(lambda leaf: np.zeros(leaf.shape, leaf.dtype), tree)
-
-
-def _loss(metrics: dict) -> float:
-    return metrics["loss"]
 
 
 def _reason(error: Exception | None) -> str:

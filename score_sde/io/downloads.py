@@ -31,80 +31,82 @@ class Download(NamedTuple):
     sha256: str
 
 
-def fetch(wanted: Download, folder: Path, setting: str) -> Path:
-    """The verified file in `folder`, downloaded if it is not there. setting: the config key for its place, in messages.
+def fetch(download: Download, folder: Path, setting: str) -> Path:
+    """The verified file in `folder`, downloaded if it is missing. setting: the folder's config key, for messages.
 
     Raises `UsageError` when the file there or the download differs, there is no network, or no space.
     """
-    path = folder / wanted.name
+    path = folder / download.name
     if not path.exists():
-        _download(wanted, path, f"put {wanted.name} in {folder} yourself, or set {setting} to the folder that holds it")
-    elif fault := _fault(wanted, path):
+        _download(
+            download, path, f"put {download.name} in {folder} yourself, or set {setting} to the folder that holds it"
+        )
+    elif fault := _fault(download, path):
         raise UsageError(
-            f"{path} is not the file from {wanted.url} ({fault}): remove it to have it downloaded, or put the right "
-            f"{wanted.name} in {folder} ({setting})."
+            f"{path} is not the file from {download.url} ({fault}): remove it to have it downloaded, or put the right "
+            f"{download.name} in {folder} ({setting})."
         )
     return path
 
 
-def _fault(wanted: Download, path: Path) -> str | None:
-    """The first difference between a file and the wanted one; None if there is none."""
+def _fault(download: Download, path: Path) -> str | None:
+    """The first difference between a file and the download; None if there is none."""
     try:
         size, digest = path.stat().st_size, hashlib.sha256()
-        if size != wanted.size:
-            return f"{size:,} bytes, not {wanted.size:,}"
-        with path.open("rb") as file, _bar("verifying", wanted) as bar:
+        if size != download.size:
+            return f"{size:,} bytes, not {download.size:,}"
+        with path.open("rb") as file, _bar("verifying", download) as bar:
             while chunk := file.read(CHUNK):
                 digest.update(chunk)
                 bar.update(len(chunk))
     except OSError as error:
         return str(error)
-    return _another(wanted, digest.hexdigest())
+    return _another(download, digest.hexdigest())
 
 
-def _another(wanted: Download, sha256: str) -> str | None:
-    return None if sha256 == wanted.sha256 else f"its SHA-256 is {sha256}, not {wanted.sha256}"
+def _another(download: Download, sha256: str) -> str | None:
+    return None if sha256 == download.sha256 else f"its SHA-256 is {sha256}, not {download.sha256}"
 
 
-def _download(wanted: Download, path: Path, by_hand: str) -> None:
+def _download(download: Download, path: Path, by_hand: str) -> None:
     """Downloads and verifies the file before it gets its name.
 
     A kill leaves NAME.HOST.PROCESS.part, which nothing reads.
     """
-    partial = path.with_name(f"{wanted.name}.{socket.gethostname()}.{os.getpid()}.part")
+    partial = path.with_name(f"{download.name}.{socket.gethostname()}.{os.getpid()}.part")
     size, digest = 0, hashlib.sha256()
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        if (free := shutil.disk_usage(path.parent).free) < wanted.size:
-            raise OSError(f"{free:,} bytes are free, {wanted.size:,} needed")
-        with partial.open("wb") as file, _bar("downloading", wanted) as bar:
-            for chunk in _received(wanted, by_hand):
+        if (free := shutil.disk_usage(path.parent).free) < download.size:
+            raise OSError(f"{free:,} bytes are free, {download.size:,} needed")
+        with partial.open("wb") as file, _bar("downloading", download) as bar:
+            for chunk in _received(download, by_hand):
                 size += len(chunk)
-                if size > wanted.size:
+                if size > download.size:
                     break
                 digest.update(chunk)
                 file.write(chunk)
                 bar.update(len(chunk))
-        sizes = None if size == wanted.size else f"{'more than ' if size > wanted.size else ''}{size:,} bytes"
-        if fault := sizes or _another(wanted, digest.hexdigest()):
-            recorded = f"the recorded {wanted.name} of {wanted.size:,} bytes"
-            raise UsageError(f"The download from {wanted.url} is not {recorded} ({fault}); {by_hand}.")
+        sizes = None if size == download.size else f"{'more than ' if size > download.size else ''}{size:,} bytes"
+        if fault := sizes or _another(download, digest.hexdigest()):
+            recorded = f"the recorded {download.name} of {download.size:,} bytes"
+            raise UsageError(f"The download from {download.url} is not {recorded} ({fault}); {by_hand}.")
         partial.replace(path)
     except OSError as error:
-        raise UsageError(f"Cannot write {path} from {wanted.url} ({error}); free space, or {by_hand}.") from error
+        raise UsageError(f"Cannot write {path} from {download.url} ({error}); free space, or {by_hand}.") from error
     finally:
         with contextlib.suppress(OSError):
             partial.unlink(missing_ok=True)
 
 
-def _received(wanted: Download, by_hand: str) -> Iterator[bytes]:
+def _received(download: Download, by_hand: str) -> Iterator[bytes]:
     try:
-        request = urllib.request.Request(_direct(wanted.url), headers={"User-Agent": "score_sde"})
+        request = urllib.request.Request(_direct(download.url), headers={"User-Agent": "score_sde"})
         with urllib.request.urlopen(request, timeout=TIMEOUT) as response:
             while chunk := response.read(CHUNK):
                 yield chunk
     except (OSError, http.client.HTTPException) as error:
-        raise UsageError(f"Cannot download {wanted.url} ({error}); {by_hand}.") from error
+        raise UsageError(f"Cannot download {download.url} ({error}); {by_hand}.") from error
 
 
 def _direct(url: str) -> str:
@@ -113,5 +115,5 @@ def _direct(url: str) -> str:
     return url.replace(drive, "https://drive.usercontent.google.com/download?confirm=t&") if drive in url else url
 
 
-def _bar(verb: str, wanted: Download) -> tqdm:
-    return tqdm(total=wanted.size, desc=f"{verb} {wanted.name}", unit="B", unit_scale=True, delay=1.0)
+def _bar(verb: str, download: Download) -> tqdm:
+    return tqdm(total=download.size, desc=f"{verb} {download.name}", unit="B", unit_scale=True, delay=1.0)

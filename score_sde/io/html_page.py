@@ -19,7 +19,7 @@ from score_sde import images
 from score_sde.io import atomic_files
 
 COLOURS = ["#0b559f", "#c2410c", "#15803d", "#7e22ce", "#b91c1c", "#0f766e", "#a16207", "#444444"]
-LEGEND = 16  # curves; more cannot be told apart
+LEGEND = 16  # curves at most; more cannot be told apart
 DASHES = ["-", "--", ":"]  # for the first curve in each colour, the second, the third
 Curve = tuple[Sequence[float], Sequence[float], Sequence[float] | None]  # x, y, standard errors if known
 

@@ -18,7 +18,7 @@ from score_sde.errors import warn
 from score_sde.io.atomic_files import replace
 from score_sde.runtime.sharding import is_first
 
-WANDB_SECONDS = 30  # that wandb may take to start, and to finish
+WANDB_SECONDS = 30  # the longest that wandb may take to start, and to finish
 
 
 class Writer:
@@ -51,16 +51,8 @@ class Writer:
         import wandb
 
         name = options["name"] or Path(workdir).absolute().name
-        self._wandb = wandb.init(
-            dir=str(workdir),
-            config=config,
-            mode=options["mode"],
-            project=options["project"],
-            name=name,
-            id=options["id"],
-            resume="allow",
-            settings={"init_timeout": WANDB_SECONDS},
-        )
+        run = dict(mode=options["mode"], project=options["project"], id=options["id"], name=name, dir=str(workdir))
+        self._wandb = wandb.init(**run, config=config, resume="allow", settings={"init_timeout": WANDB_SECONDS})
 
     def _try(self, action: Callable[[], object]) -> None:
         try:
@@ -149,11 +141,11 @@ def read_lines(path: Path, last_step: float = math.inf, *, tail: int | None = No
         if tail is not None:
             file.seek(max(0, path.stat().st_size - tail))
         lines = file.read().splitlines()
-    found = []
+    parsed = []
     for line in lines:
         with contextlib.suppress(ValueError):
-            found.append(json.loads(line))
-    return [line for line in found if isinstance(line, dict) and "step" in line and line["step"] <= last_step]
+            parsed.append(json.loads(line))
+    return [line for line in parsed if isinstance(line, dict) and "step" in line and line["step"] <= last_step]
 
 
 def _encode(line: dict[str, Any]) -> bytes:

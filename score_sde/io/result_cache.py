@@ -24,7 +24,7 @@ def compute_anew(name: str, compute: Callable[[], Arrays]) -> Arrays:
 class Rounds:
     """The rounds `folder`/`stem`.NAME.npz of one computation, and `stem`.json with its identity.
 
-    identity: all that the numbers depend on, with files by their content. Rounds of another identity are removed, with
+    identity: what the numbers depend on, with files by their content. Rounds of another identity are removed, with
     the `stem`.png and `stem`.figures.json made from them. arrays: names of the arrays in each round.
     """
 
@@ -52,16 +52,16 @@ class Rounds:
         name: digits, "" for a single round.
         """
         path = self.folder / (f"{self.stem}.{name}.npz" if name else f"{self.stem}.npz")
-        found = self._read(path)
-        if all_agree(found is not None):
-            return found
+        stored = self._read(path)
+        if all_agree(stored is not None):
+            return stored
         arrays = compute()
         replace(path, lambda file: np.savez(file, **arrays))
         return arrays
 
     def _read(self, path: Path) -> Arrays | None:
-        found = read_arrays(path)
-        return found if found is not None and found.keys() == self.arrays else None
+        arrays = read_arrays(path)
+        return arrays if arrays is not None and arrays.keys() == self.arrays else None
 
 
 def mean_and_error(values: np.ndarray) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""The folder of a run, which holds all of it:
+"""The workdir, the folder that holds all of a run:
 
 config.json     the resolved config
 launch.json     overrides, versions and data of its last launch, the files of a user's own pieces and the file it was
@@ -26,8 +26,8 @@ from score_sde.errors import UsageError, one_of
 from score_sde.io import checkpoints
 from score_sde.io.atomic_files import replace
 
-# Keys that --allow_change may change during a training: the state means the same under either value. DATA: other
-# images; CODE: changed files that define import paths.
+# Keys that --allow_change may change during a training, since the state means the same under either value. DATA stands
+# for other images, CODE for changed files that define import paths.
 DATA, CODE = "data", "code"
 CHANGEABLE = (DATA, CODE, *ALLOWED)
 # Keys that best describe how two runs differ.
@@ -72,9 +72,14 @@ def stored_config(workdir: Path) -> Config:
     return Config(completed(stored)).lock()
 
 
+def saved_steps(workdir: Path) -> list[int]:
+    """Steps with a checkpoint, ascending."""
+    return checkpoints.steps(Path(workdir) / "checkpoints")
+
+
 def checkpoint_steps(workdir: Path) -> list[int]:
     """Steps with a checkpoint, ascending. Raises `UsageError` if there are none."""
-    steps = checkpoints.steps(Path(workdir) / "checkpoints")
+    steps = saved_steps(workdir)
     if not steps or not read(workdir, "config.json"):
         raise UsageError(f"No checkpoint in {workdir}; train first: --mode=train with the same --config and --workdir.")
     return steps
@@ -88,7 +93,7 @@ def identity(config: Mapping[str, Any]) -> dict[str, Any]:
 
 def inherit(workdir: Path, config: Any, overrides: Collection[str]) -> None:
     """Copies the `INHERITED` values of a workdir with checkpoints into a config, except those in `overrides`."""
-    if not checkpoints.steps(Path(workdir) / "checkpoints") or not (stored := read(workdir, "config.json")):
+    if not saved_steps(workdir) or not (stored := read(workdir, "config.json")):
         return
     flat = flatten(completed(stored))
     config.update_from_flattened_dict({key: flat[key] for key in INHERITED if key in flat and key not in overrides})
@@ -103,77 +108,82 @@ def check_allowed(keys: Collection[str]) -> None:
 def check_same_run(
     workdir: Path, config: Mapping[str, Any], allowed: Collection[str] | None = None
 ) -> dict[str, tuple[Any, Any]]:
-    """The allowed changes of values from the workdir's checkpoints to the config, by key.
+    """The allowed changes between the workdir's config and this one: {key: (before, now)}.
 
     allowed: keys of `CHANGEABLE`, for a training; None for other programs. Raises `UsageError` if keys other than
     `FREE_*` and `allowed` differ.
     """
-    if not checkpoints.steps(Path(workdir) / "checkpoints"):
+    if not saved_steps(workdir):
         return {}
-    stored, wanted = read(workdir, "config.json"), identity(config)
+    stored, current = read(workdir, "config.json"), identity(config)
     if not stored:
         raise UsageError(f"{workdir} has checkpoints and no config.json; restore it, or start in a new --workdir.")
     stored = identity(completed(stored))
-    changed = [key for key in sorted(stored.keys() | wanted.keys()) if stored.get(key) != wanted.get(key)]
+    changed = [key for key in sorted(stored.keys() | current.keys()) if stored.get(key) != current.get(key)]
     different = [key for key in changed if key not in (allowed or ())]
     if different:
         # First the most telling: the SDE, network or data set.
-        told = sorted(different, key=lambda key: (key not in TELLING, key))[:NAMED]
-        each = "; ".join(f"{key}={stored.get(key)!r}, not {wanted.get(key)!r}" for key in told)
-        others = f"; and {len(different) - len(told)} more keys" if len(different) > len(told) else ""
+        named = sorted(different, key=lambda key: (key not in TELLING, key))[:NAMED]
+        each = "; ".join(f"{key}={stored.get(key)!r}, not {current.get(key)!r}" for key in named)
+        others = f"; and {len(different) - len(named)} more keys" if len(different) > len(named) else ""
         can = allowed is not None and set(different) <= set(CHANGEABLE)
         advice = f"; or go on with it, by --allow_change={','.join(changed)}" if can else ""
         raise UsageError(
             f"{workdir} was trained with {each}{others}. Leave these overrides out, and --config too, to go on as it "
             f"was; or train in another --workdir{advice}."
         )
-    return {key: (stored.get(key), wanted.get(key)) for key in changed}
+    return {key: (stored.get(key), current.get(key)) for key in changed}
 
 
 def check_same_data(
     workdir: Path, path: str, splits: Mapping[str, Mapping[str, Any]], allowed: Collection[str] = ()
 ) -> dict[str, tuple[Any, Any]]:
-    """The allowed changes of the data since the workdir's last launch: descriptions of changed splits, before and now.
+    """The allowed changes of the data since the workdir's last launch: {DATA: (before, now)}, {} if none.
 
     path: of the data now; data that have moved are the same if their digest is. splits: a description of each split, by
     name; only facts that were recorded then are compared. Raises `UsageError` if the workdir has checkpoints, and was
     trained on other data.
     """
-    if not checkpoints.steps(Path(workdir) / "checkpoints"):
+    if not saved_steps(workdir):
         return {}
-    known = read(workdir, "launch.json").get("data", {})
+    recorded = read(workdir, "launch.json").get("data", {})
     old_path = read(workdir, "config.json").get("data", {}).get("path", "")
     changed = {}
     for split, now in splits.items():
-        before = known.get(split, {})
+        before = recorded.get(split, {})
         both = before.keys() & now.keys()
         differ = any(before[key] != now[key] for key in both)
-        told = bool(both - {"images"}) or Path(path) == Path(old_path)
-        if not differ and told:
+        comparable = bool(both - {"images"}) or Path(path) == Path(old_path)
+        if not differ and comparable:
             continue
         changed[split] = before, now
         if DATA in allowed:
             continue
         if not differ:
             raise UsageError(
-                f"Nothing tells whether data.path={path!r} holds the {split} data of {workdir}, which were read "
-                f"otherwise from {old_path!r}; put them there; or go on with these, by --allow_change={DATA}."
+                f"Nothing tells whether data.path={path!r} holds the {split} data of {workdir}, whose digest "
+                f"is of another kind, from {old_path!r}; put them there; or go on with these, by --allow_change={DATA}."
             )
         raise UsageError(
             f"The {split} data have changed since {workdir} was last trained on them: {before['images']:,} images "
             f"then, {now['images']:,} now; restore them, or train in another --workdir; or go on with these, by "
             f"--allow_change={DATA}."
         )
-    old, new = ({split: both[i] for split, both in changed.items()} for i in (0, 1))
-    return {DATA: (old, new)} if changed else {}
+    return before_and_now(DATA, changed)
+
+
+def before_and_now(kind: str, changed: Mapping[str, tuple[Any, Any]]) -> dict[str, tuple[Any, Any]]:
+    """Pairs of values by key, as one change of this kind; {} without any."""
+    before, now = ({key: both[i] for key, both in changed.items()} for i in (0, 1))
+    return {kind: (before, now)} if changed else {}
 
 
 def versions() -> dict[str, str]:
     """Versions of Python and of the packages that can move a number."""
-    found = {"score_sde": __version__, "python": platform.python_version()}
+    by_package = {"score_sde": __version__, "python": platform.python_version()}
     for package in PACKAGES:
         try:
-            found[package] = importlib.metadata.version(package)
+            by_package[package] = importlib.metadata.version(package)
         except importlib.metadata.PackageNotFoundError:
-            found[package] = "not installed"
-    return found
+            by_package[package] = "not installed"
+    return by_package

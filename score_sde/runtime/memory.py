@@ -33,9 +33,9 @@ def device_bytes() -> int:
 
 
 def largest_batch(bytes_of: Callable[[int], int], most: int, memory: int | None = None) -> int:
-    """The largest batch, up to `most`, that fits on the devices: a multiple of their number, and of 8 times it.
+    """The largest batch, up to `most`, that fits on the devices: a multiple of their number, if possible of 8 times it.
 
-    bytes_of: bytes on one device, for a batch over all; it is called for two small batches, whose difference gives an
+    bytes_of: batch over all devices -> bytes on each; it is called for two small batches, whose difference gives an
     image's share, and for the chosen one. memory: default `device_bytes`. Raises `UsageError` if not even
     one image has room.
     """
@@ -50,6 +50,6 @@ def largest_batch(bytes_of: Callable[[int], int], most: int, memory: int | None 
             return batch
         fits = batch // devices * 7 // 8  # the two small batches underestimated it
     raise UsageError(
-        f"A device has {room / 2**30:.1f} GiB to use, and {PROBES[0]} images need {small / 2**30:.1f}; take larger "
-        "devices."
+        f"A device has {room / 2**30:.1f} GiB to use, and {PROBES[0]} images need {small / 2**30:.1f}; use devices "
+        "with more memory."
     )

@@ -1,4 +1,4 @@
-"""Several processes as one program: they find each other, and none outlives the others.
+"""Several processes as one program: they find each other, and end together.
 
 The coordinator, inside process 0, knows by a heartbeat which processes are alive, so that a killed process ends the
 others within HEARTBEAT_SECONDS. A process that fails writes so under the key ENDED, which the others read once a
@@ -30,7 +30,7 @@ from score_sde.runtime.sharding import is_first
 
 START_SECONDS = 300
 HEARTBEAT_SECONDS = 60
-LEAVE_SECONDS = 3  # for the others to end by themselves
+LEAVE_SECONDS = 3  # in which the others may end by themselves
 ENDED = "score_sde/ended"
 COORDINATOR = "score_sde/coordinator/"  # its address, as each process sees it
 LOST = re.compile("gloo|nccl|coordination|barrier|socket closed|connection (reset|closed)|heartbeat", re.IGNORECASE)
@@ -43,8 +43,8 @@ def together(coordinator: str | None, num_processes: int | None, process_id: int
     Enter it before JAX computes anything. When the block fails in one process, all of them end, none with status 0, and
     the error is printed once. Only process 0 prints to stdout. Raises `UsageError` where the processes cannot meet.
     """
-    given = {"coordinator": coordinator, "num_processes": num_processes, "process_id": process_id}
-    arguments = _launched(os.environ) if set(given.values()) == {None} else _checked(**given)
+    flags = {"coordinator": coordinator, "num_processes": num_processes, "process_id": process_id}
+    arguments = _launched(os.environ) if set(flags.values()) == {None} else _checked(**flags)
     if arguments is None:
         yield
         return
@@ -174,10 +174,10 @@ def _let_cpus_meet() -> None:
 def _route_to(coordinator: str) -> tuple[str, str]:
     """The address of this host that faces HOST:PORT, and the address of HOST."""
     host, _, port = coordinator.rpartition(":")
-    found = socket.getaddrinfo(host.strip("[]"), int(port), type=socket.SOCK_DGRAM)
-    for family, kind, _, _, there in sorted(found, key=lambda entry: entry[0] != socket.AF_INET):
+    addresses = socket.getaddrinfo(host.strip("[]"), int(port), type=socket.SOCK_DGRAM)
+    for family, kind, _, _, address in sorted(addresses, key=lambda entry: entry[0] != socket.AF_INET):
         with contextlib.suppress(OSError), socket.socket(family, kind) as probe:
-            probe.connect(there)  # sends nothing
+            probe.connect(address)  # sends nothing
             return probe.getsockname()[0], probe.getpeername()[0]
     raise OSError(f"no route to {coordinator}")
 

@@ -38,6 +38,6 @@ class Profile:
     def _stop(self) -> None:
         self._running = False
         jax.profiler.stop_trace()
-        found = sorted(self._folder.rglob("perfetto_trace.json.gz"))
-        where = found[-1] if found else self._folder
+        traces = sorted(self._folder.rglob("perfetto_trace.json.gz"))
+        where = traces[-1] if traces else self._folder
         print(f"Trace: {where}; open it at https://ui.perfetto.dev", file=sys.stderr)

@@ -15,26 +15,26 @@ from score_sde.ema import Profile, weights
 
 Arrays = Mapping[str, np.ndarray]
 
-IMAGES = 512  # for the comparison, at most
+IMAGES = 512  # the most that are compared
 NOISY = 0.9  # the size is measured at times from here on
-WRONG = 0.02  # error of a size; samples do not show a smaller one
+WRONG = 0.02  # error of a size that samples begin to show
 
 
 def compared(raw: Sequence[Arrays], averaged: Sequence[Arrays]) -> dict[str, Any]:
     """Figures of both weights, from the results of `Trainable.evaluation` for the same batches and noise.
 
-    "loss": the mean; "noise_size", of scores: see `noise_size`. difference: of the losses, averaged less raw, with its
-    standard error over images.
+    "loss": the mean; "noise_size", of scores: see `noise_size`. difference: the averaged loss less the raw one, with
+    its standard error over images.
     """
-    found: dict[str, Any] = {}
+    figures: dict[str, Any] = {}
     whole = {name: _joined(batches) for name, batches in (("raw", raw), ("averaged", averaged))}
     for name, arrays in whole.items():
-        found[name] = {"loss": float(np.mean(arrays["loss"], dtype=np.float64))}
+        figures[name] = {"loss": float(np.mean(arrays["loss"], dtype=np.float64))}
         if "t" in arrays:
-            found[name]["noise_size"] = noise_size(arrays)
+            figures[name]["noise_size"] = noise_size(arrays)
     each = np.asarray(whole["averaged"]["loss"], np.float64) - whole["raw"]["loss"]
     error = float(each.std(ddof=1) / math.sqrt(len(each))) if len(each) > 1 else None
-    return found | {"difference": {"mean": float(each.mean()), "standard_error": error, "images": len(each)}}
+    return figures | {"difference": {"mean": float(each.mean()), "standard_error": error, "images": len(each)}}
 
 
 def _joined(batches: Sequence[Arrays]) -> Arrays:
@@ -54,28 +54,28 @@ def noise_size(arrays: Arrays) -> float | None:
     return square / along if along > 0 else 0.0
 
 
-def complaint(found: Mapping[str, Any], *, profile: Profile, updates: int) -> str | None:
+def complaint(figures: Mapping[str, Any], *, profile: Profile, updates: int) -> str | None:
     """A sentence saying that the averaged weights are worse than the raw ones, and why; None if they are not.
 
-    found: result of `compared`. profile: of the average. updates: made by the run.
+    figures: result of `compared`. profile: that of the average. updates: number of updates made by the run.
     """
-    raw, averaged, difference = found["raw"], found["averaged"], found["difference"]
+    raw, averaged, difference = figures["raw"], figures["averaged"], figures["difference"]
     error = difference["standard_error"]
-    told = []
+    reasons = []
     if error and difference["mean"] > 3 * error:
-        told.append(f"their loss is {averaged['loss']:.4g} against {raw['loss']:.4g}")
+        reasons.append(f"their loss is {averaged['loss']:.4g} against {raw['loss']:.4g}")
     off, raw_off = (
         None if weights.get("noise_size") is None else abs(weights["noise_size"] - 1) for weights in (averaged, raw)
     )
     if off is not None and raw_off is not None and off > max(WRONG, 2 * raw_off):
-        told.append(
+        reasons.append(
             f"the noise they predict at t >= {NOISY} has {averaged['noise_size']:.2f} of its size, and "
             f"{raw['noise_size']:.2f} by the raw ones"
         )
-    if not told:
+    if not reasons:
         return None
     return (
-        f"The averaged weights, which samples are drawn with, are worse than the raw ones: {' and '.join(told)}. "
+        f"The averaged weights, which samples are drawn with, are worse than the raw ones: {' and '.join(reasons)}. "
         f"{_why(profile, updates)}; train longer, or with a shorter average (a lower optim.ema_rate, or another of "
         "ema.profiles). "
         "score_sde.load(workdir, ema=False) has the raw ones."

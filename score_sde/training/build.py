@@ -29,16 +29,22 @@ from score_sde.process import LEAST_TIME, Model, Process, from_score, score
 from score_sde.randomness import Stream, stream
 from score_sde.sampling import Solver, clipped, probability_flow
 from score_sde.training.classification import Classification
-from score_sde.training.pieces import sampler_named, taken_by
+from score_sde.training.pieces import piece_arguments, sampler_named
 from score_sde.training.recipe import objective_of
 from score_sde.training.state import TrainState, adam, initial_state
 from score_sde.training.trainable import Trainable
 
+# The keys of config.sampling that a method's constructor takes, besides those that all take.
+OPTIONS = {
+    "pc": ("predictor", "corrector", "snr", "n_steps_each", "probability_flow", "diffusion"),
+    "ode": ("rtol", "atol"),
+    "adaptive": ("sde_rtol", "sde_atol", "diffusion"),
+}
 FAST_OPTIONS = ("num_steps", "grid", "rho", "eta", "s_churn", "s_min", "s_max", "s_noise", "diffusion")
 
 
 def sampling_options(sampling: Any, method: str) -> tuple[str, ...]:
-    """Names of the options in config.sampling on which samples by this method, with its other options, depend."""
+    """Names of the options in config.sampling on which samples by this method depend, given the other options."""
     common = ("eps", "noise_removal", "temperature", "precision", "clip")
     common += ("clip_quantile",) if clip_of(sampling, method) == "dynamic" else ()
     if method == "pc":
@@ -46,9 +52,9 @@ def sampling_options(sampling: Any, method: str) -> tuple[str, ...]:
         predicts = ("probability_flow", "diffusion") if sampling["predictor"].lower() != "none" else ()
         return (*common, "predictor", "corrector", "num_scales", *corrects, *predicts)
     if is_import_path(method):
-        return (*common, *taken_by("sampling.method", method, sampling))
+        return (*common, *piece_arguments("sampling.method", method, sampling))
     if method in ("ode", "adaptive"):
-        return (*common, *(("rtol", "atol") if method == "ode" else ("sde_rtol", "sde_atol", "diffusion")))
+        return (*common, *OPTIONS[method])
     own = {
         "ddim": ("eta",),
         "dpmpp_2m_sde": ("diffusion",),
@@ -103,20 +109,20 @@ class Experiment(Trainable):
         lacks = self._never_without(cond)
         if not lacks:
             return
-        what = "a class" if lacks == ["labels"] else " and ".join(lacks)
+        lacking = "a class" if lacks == ["labels"] else " and ".join(lacks)
         if self.config.training.label_dropout == 0:
             raise UsageError(
                 f"This network had every image's condition in training (training.label_dropout=0) and is no score "
-                f"without {what}: sample with a condition and guidance.scale=1, or train with "
+                f"without {lacking}: sample with a condition and guidance.scale=1, or train with "
                 "training.label_dropout=0.1 for likelihoods, guidance, and samples of all conditions."
             )
         raise UsageError(
-            f"This network was never without {what} alone in training; give the whole condition or none, or train "
+            f"This network was never without {lacking} alone in training; give the whole condition or none, or train "
             f"with training.cond_dropout={tuple(names(self.cond_entries))}."
         )
 
     def _never_without(self, cond: Cond | None) -> list[str]:
-        """The entries that `cond` lacks, and that training never dropped."""
+        """The entries that `cond` lacks although training never dropped them."""
         every, options = names(self.cond_entries), self.config.training
         lacks = [name for name in every if name not in (cond or {})]
         dropped_so = options.cond_dropout or (every if lacks == every else ())
@@ -180,13 +186,7 @@ class Experiment(Trainable):
         return network
 
     def loss(
-        self,
-        params: PyTree,
-        keys: Keys,
-        x: UnitImages,
-        cond: Cond | None = None,
-        *,
-        training: bool = False,
+        self, params: PyTree, keys: Keys, x: UnitImages, cond: Cond | None = None, *, training: bool = False
     ) -> PerSample:
         """Denoising score matching loss of images in [0, 1], each perturbed by its own key.
 
@@ -230,7 +230,7 @@ class Experiment(Trainable):
         return self.config.sampling.temperature * x
 
     def sampler(self, params: PyTree, method: str | None = None, *, cond: Cond | None = None) -> Solver:
-        """The solver of config.sampling, or of the given method with its options. cond: of the samples."""
+        """The solver of config.sampling, or of another method with its options. cond: condition of the samples."""
         method, _ = self.sampler_options(method)
         return self.sampler_of(params, self.model_of(params, method, cond), method)()
 
@@ -254,7 +254,7 @@ class Experiment(Trainable):
         return process if num_scales is None else process.with_num_scales(num_scales)
 
     def model_of(self, params: PyTree, method: str, cond: Cond | None = None) -> Model:
-        """The model for a method; all but pc need it at any t. cond: of the samples.
+        """The model for a method; all but pc need it at any t. cond: condition of the samples.
 
         For pc, a network trained at the levels of a chain is read by its score, as in the paper's code: eps over the
         sigma of a level.
@@ -272,33 +272,21 @@ class Experiment(Trainable):
         common = dict(eps=sampling.eps, noise_removal=sampling.noise_removal)
         if sampling.batch_size == 0 and method == "pc" and sampling.corrector.lower() == "langevin":
             raise UsageError(
-                "The paper's Langevin corrector couples the samples of a batch, so how many there is room for would "
-                "change them; set sampling.batch_size, or sampling.corrector=langevin_per_sample."
+                "The paper's Langevin corrector couples the samples of a batch, so they would depend on how many fit "
+                "in memory; set sampling.batch_size, or sampling.corrector=langevin_per_sample."
             )
         if method in ("ode", "adaptive") and sampling.precision == "bfloat16":
             raise UsageError(
                 f"sampling.method={method} chooses its steps by errors that bfloat16 does not resolve; set "
                 "sampling.precision to tf32 or float32, or choose a method of fixed steps."
             )
+        if is_import_path(method):
+            return method, piece_arguments("sampling.method", method, sampling) | common
+        options = {key.removeprefix("sde_"): sampling[key] for key in OPTIONS.get(method, FAST_OPTIONS)}
         if method == "pc":
-            options = dict(
-                predictor=sampling.predictor.lower(),
-                corrector=sampling.corrector.lower(),
-                snr=sampling.snr,
-                n_steps_each=sampling.n_steps_each,
-                probability_flow=sampling.probability_flow,
-                diffusion=sampling.diffusion,
-            )
-        elif method == "ode":
-            options = dict(rtol=sampling.rtol, atol=sampling.atol)
-        elif method == "adaptive":
-            one_level = self.scaling.scale / 256
-            atol = one_level if sampling.sde_atol is None else sampling.sde_atol
-            options = dict(rtol=sampling.sde_rtol, atol=atol, diffusion=sampling.diffusion)
-        elif is_import_path(method):
-            options = taken_by("sampling.method", method, sampling)
-        else:
-            options = {key: sampling[key] for key in FAST_OPTIONS}
+            options |= {key: options[key].lower() for key in ("predictor", "corrector")}
+        if method == "adaptive" and options["atol"] is None:
+            options["atol"] = self.scaling.scale / 256  # one level
         return method, options | common
 
     def clipped(self, process: Process, model: Model, method: str) -> Model:
@@ -309,23 +297,20 @@ class Experiment(Trainable):
 
     def bits_per_dim(self, params: PyTree) -> Solver:
         """The solver for bits/dim of the density in model range, at points from `dequantization`."""
-        options = self.config.eval
-        return likelihood.bits_per_dim(
+        process, model, divergence = (
             self.process_of(params),
             self.model(params),
-            offset_bits=0,  # which log q contains
-            divergence=options.hutchinson_type.lower(),
-            num_probes=options.num_probes,
-            rtol=options.rtol,
-            atol=options.atol,
-            eps=self.dequantization().eps,
+            self.config.eval.hutchinson_type.lower(),
         )
+        options = {key: self.config.eval[key] for key in ("num_probes", "rtol", "atol")}
+        options |= dict(offset_bits=0, eps=self.dequantization().eps)  # log q contains the offset
+        return likelihood.bits_per_dim(process, model, divergence=divergence, **options)
 
     def bound(self, params: PyTree) -> Bound:
         """The upper bound on bits/dim of the density in model range."""
         if self.dequantization_name == "truncated_normal":
             raise UsageError(
-                "The bound is one of a density at time 0, and truncated-normal dequantization gives points at a later "
+                "The bound is on a density at time 0, and truncated-normal dequantization gives points at a later "
                 "one; set eval.dequantization to uniform or variational, or eval.enable_bound=False."
             )
         return likelihood_bound(self.process_of(params), self.model(params), num_times=self.config.eval.bound_num_times)
@@ -339,7 +324,7 @@ class Experiment(Trainable):
         if self.dequantization_name == "truncated_normal":
             if self.sde.learned and not self.is_frozen:
                 raise UsageError(
-                    "Truncated-normal dequantization takes the numbers of a learned schedule; make it of "
+                    "Truncated-normal dequantization needs a learned schedule as numbers; call it on "
                     "`experiment.frozen(params)`."
                 )
             seen = self.config.data.uniform_dequantization

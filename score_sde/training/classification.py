@@ -67,13 +67,7 @@ class Classification(Trainable):
         return self.sde.noise_level(t) / self.scaling.scale
 
     def loss(
-        self,
-        params: PyTree,
-        keys: Keys,
-        x: UnitImages,
-        cond: Cond | None = None,
-        *,
-        training: bool = False,
+        self, params: PyTree, keys: Keys, x: UnitImages, cond: Cond | None = None, *, training: bool = False
     ) -> PerSample:
         """Cross-entropy of the labels at x_t, in nats, with uniform t and equal weights (paper, appendix I.1).
 

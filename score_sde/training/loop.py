@@ -26,7 +26,7 @@ NO_MIRROR = {"mode": "disabled"}
 
 
 class Running(NamedTuple):
-    """The parts of a running loop that its hooks use. start: the step from which it went on."""
+    """The parts of a running loop that its hooks use. start: number of updates made before this launch."""
 
     start: int
     writer: Writer
@@ -36,14 +36,14 @@ class Running(NamedTuple):
 class Training(NamedTuple):
     """The description of a training: functions, and how often the loop calls them, counted in updates.
 
-    name: of the progress bar.
+    name: words on the progress bar.
     init: () -> the state before the first update, on the devices.
     like: shapes and shardings of the state, from `sharding.like`.
     batch: number of updates made -> the batch of the next one, on the devices; a function of that number alone.
     update: (state, *batch) -> (state, loss or NaN), compiled; it may overwrite the state, and counts its `step`.
     diverged: the user's error for a loss, a gradient or a parameter that is not finite.
     loss, shown: the loss's name in metrics.jsonl, and its format beside the progress bar.
-    skip: count an update that is not finite and go on; `update` leaves the state as it was then.
+    skip: whether to go on after an update that is not finite, counting it; `update` then leaves the state as it was.
     evaluate: (state, step) -> the loss of evaluation images, also before each save if the best are kept.
     finish: called after the last update. draw: called after each save, and when a run goes on from `step`.
     """
@@ -77,8 +77,8 @@ def fit(
 ) -> TrainState:
     """Trains until `training.n_iters` updates are made, from the last checkpoint that can be read; returns the state.
 
-    folder: of checkpoints/, metrics.jsonl and profile/; the caller has its lock. retention: which checkpoints are kept;
-    None: nothing is saved. wandb, config: see `Writer`. profile: number of updates that are traced.
+    folder: of checkpoints/, metrics.jsonl and profile/; the caller has its lock. retention: the checkpoints to keep;
+    None saves nothing. wandb, config: see `Writer`. profile: number of updates that are traced.
 
     Losses are read a few updates late, so that the host never waits for the devices. Raises `training.diverged`'s error
     where one is not finite, before such a state is saved; `UsageError` where the last checkpoint
@@ -96,11 +96,7 @@ def fit(
         notice = enter(Notice())
         writer = enter(Writer(folder, start, wandb, config or {}))
         run = Running(start, writer, notice)
-        losses = Losses(
-            skip=training.skip,
-            skipped=int(writer.last.get("skipped_updates", 0)),
-            tell=lambda step, count: writer.scalars(step, skipped_updates=count),
-        )
+        losses = _watched(training, writer)
         total = program(lambda params: sum(jnp.sum(leaf) for leaf in jax.tree.leaves(params)))
         largest = sharding.Largest()
         progress = enter(bar(training.name, training.n_iters, "step", initial=start))
@@ -159,6 +155,15 @@ def fit(
         if retention and not checkpoints.wait():
             raise UsageError(f"The last checkpoint is not saved; free space in {folder} and start this again.")
         return state
+
+
+def _watched(training: Training, writer: Writer) -> Losses:
+    """The watch over the run's losses; it goes on counting the updates that were skipped before."""
+    return Losses(
+        skip=training.skip,
+        skipped=int(writer.last.get("skipped_updates", 0)),
+        tell=lambda step, count: writer.scalars(step, skipped_updates=count),
+    )
 
 
 def _due(step: int, freqs: tuple[int, ...]) -> bool:

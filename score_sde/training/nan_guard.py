@@ -11,15 +11,15 @@ MAX_IN_A_ROW = 10  # skipped updates; more are not the fault of the data
 
 
 class DivergenceError(Exception):
-    """Training has produced a number that is not finite.
+    """Error for a number of a training that is not finite.
 
-    made: False if the number is the loss or gradient of the update of `step`, which was not made; otherwise `value` is
-    the evaluation loss after that update, or the sum of all parameters.
+    updated: whether the update of `step` was made. `value` is then the evaluation loss after it, or the sum of all
+    parameters; otherwise it is the loss of that update, and the loss or its gradient is not finite.
     """
 
-    def __init__(self, step: int, value: float, *, made: bool):
+    def __init__(self, step: int, value: float, *, updated: bool):
         super().__init__(step, value)
-        self.step, self.value, self.made = step, value, made
+        self.step, self.value, self.updated = step, value, updated
 
 
 def check_finite(value: float, step: int) -> float:
@@ -29,7 +29,7 @@ def check_finite(value: float, step: int) -> float:
     """
     if math.isfinite(value):
         return value
-    raise DivergenceError(step, value, made=True)
+    raise DivergenceError(step, value, updated=True)
 
 
 class Losses:
@@ -64,6 +64,6 @@ class Losses:
                 continue
             self._in_a_row += 1
             if not self._skip or self._in_a_row > MAX_IN_A_ROW:
-                raise DivergenceError(step, self._last, made=False)
+                raise DivergenceError(step, self._last, updated=False)
             self._skipped += 1
             self._tell(step, self._skipped)

@@ -10,8 +10,7 @@ from typing import Any
 
 from score_sde.config import FREE_SECTIONS, Config
 from score_sde.errors import UsageError, warn
-from score_sde.io import checkpoints
-from score_sde.io.workdir import CODE, read
+from score_sde.io.workdir import CODE, before_and_now, read, saved_steps
 from score_sde.runtime.sharding import is_first
 from score_sde.training.pieces import code_of
 
@@ -19,12 +18,12 @@ from score_sde.training.pieces import code_of
 def check_same(
     workdir: Path, code: Mapping[str, Mapping[str, str]], allowed: Collection[str] = ()
 ) -> dict[str, tuple[Any, Any]]:
-    """The files of import paths that have changed since the workdir's last launch, before and now, if that is allowed.
+    """The allowed changes of files of import paths since the workdir's last launch: {CODE: (before, now)}, {} if none.
 
     code: from `pieces.code_of`. Raises `UsageError` if the workdir has checkpoints, and the file that defines its
     process, network or another part of its training has changed.
     """
-    if not checkpoints.steps(Path(workdir) / "checkpoints"):
+    if not saved_steps(workdir):
         return {}
     changed = _changed(workdir, code)
     for key, (before, now) in changed.items():
@@ -34,27 +33,26 @@ def check_same(
                 f"it (then {before['file']}); restore it, or train in another --workdir; or go on with it, by "
                 f"--allow_change={CODE}."
             )
-    old, new = ({key: both[i] for key, both in changed.items()} for i in (0, 1))
-    return {CODE: (old, new)} if changed else {}
+    return before_and_now(CODE, changed)
 
 
 def _changed(workdir: Path, code: Mapping[str, Mapping[str, str]]) -> dict[str, tuple[Any, Any]]:
     """The entries of launch.json for a training's import paths that have changed, and those of now."""
-    known = read(workdir, "launch.json").get("code", {})
+    recorded = read(workdir, "launch.json").get("code", {})
     return {
-        key: (known[key], now)
+        key: (recorded[key], now)
         for key, now in code.items()
-        if key in known and key.split(".")[0] not in FREE_SECTIONS and known[key]["digest"] != now["digest"]
+        if key in recorded and key.split(".")[0] not in FREE_SECTIONS and recorded[key]["digest"] != now["digest"]
     }
 
 
-def check_found(workdir: Path, config: Config) -> None:
+def check_code(workdir: Path, config: Config) -> None:
     """Warns of a file that has changed since the training. Raises `UsageError` if a piece cannot be imported."""
     try:
         code = code_of(config)
     except UsageError as error:
-        known = read(workdir, "launch.json").get("code", {}).values()
-        where = "".join(f" {each['path']} was in {each['file']}." for each in known if each["path"] in str(error))
+        recorded = read(workdir, "launch.json").get("code", {}).values()
+        where = "".join(f" {each['path']} was in {each['file']}." for each in recorded if each["path"] in str(error))
         raise UsageError(f"{error}{where}") from error
     for key, (_, now) in _changed(workdir, code).items():
         if is_first():

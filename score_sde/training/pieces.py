@@ -25,11 +25,11 @@ KEPT = {"model": ("scale_by_sigma",)}  # keys of a section that are not argument
 
 
 class Kind(NamedTuple):
-    """A kind of piece. given: arguments that the package passes, which are not in a config."""
+    """A kind of piece. passed: arguments that come from the package and not from a config."""
 
     choices: Mapping[str, Any]
     protocol: type
-    given: tuple[str, ...] = ()
+    passed: tuple[str, ...] = ()
 
 
 KINDS: dict[str, Kind] = {
@@ -49,33 +49,33 @@ KINDS: dict[str, Kind] = {
 def arguments_of(key: str, name: str) -> dict[str, Any]:
     """Arguments of the piece with this name in a config, with their defaults."""
     kind = KINDS[key]
-    return arguments(choose(key, name, kind.choices, kind.protocol), kind.given)
+    return arguments(choose(key, name, kind.choices, kind.protocol), kind.passed)
 
 
-def construct(section: str, values: Mapping[str, Any], choices: Mapping[str, Any] | None = None, **given: Any) -> Any:
+def construct(section: str, values: Mapping[str, Any], choices: Mapping[str, Any] | None = None, **passed: Any) -> Any:
     """The piece named by values["name"], with the other values as its arguments.
 
-    choices: default all rows of the kind. given: arguments that the package passes. Raises `UsageError` for unknown
+    choices: default all rows of the kind. passed: arguments that the package passes. Raises `UsageError` for unknown
     names and arguments, and for arguments without a value.
     """
     key = f"{section}.name"
     kind = KINDS[key]
     cls = choose(key, values["name"], kind.choices if choices is None else choices, kind.protocol)
-    known = arguments(cls, kind.given)
+    defaults = arguments(cls, kind.passed)
     chosen = {name: value for name, value in values.items() if name not in ("name", *KEPT.get(section, ()))}
     for name in chosen:
-        if name not in known:
+        if name not in defaults:
             raise UsageError(
-                f"{section}.{name} is not an argument of {cls.__name__}, which takes {', '.join(known) or 'none'}; "
+                f"{section}.{name} is not an argument of {cls.__name__}, which takes {', '.join(defaults) or 'none'}; "
                 f"start from a config of that {section}."
             )
-    for name, default in known.items():
+    for name, default in defaults.items():
         if default is REQUIRED and name not in chosen:
             raise UsageError(f"{cls.__name__} needs {section}.{name}, which has no default; set it.")
-    for name in given:
+    for name in passed:
         if name not in arguments(cls):
             raise UsageError(f"{cls.__name__} takes no {name}; give it a field `{name}`, or leave {name}.name empty.")
-    return cls(**chosen, **given)
+    return cls(**chosen, **passed)
 
 
 def named(config: Config, section: str, **others: Any) -> Any:
@@ -103,16 +103,16 @@ def rename(config: Config, key: str, name: str) -> None:
         before[last] = name
         return
     if own or section in OF_ONE_CLASS:
-        found = {argument: _value(default) for argument, default in arguments_of(key, name).items()}
+        values = {argument: _value(default) for argument, default in arguments_of(key, name).items()}
     else:
-        found = {row.rpartition(".")[2]: None for row in KEYS if row.startswith(f"{section}.")}
+        values = {row.rpartition(".")[2]: None for row in KEYS if row.startswith(f"{section}.")}
     if section in ARGUMENTS:
-        kept = KEPT.get(section, ()) if own else (*KEPT.get(section, ()), *found)
-        found |= {argument: before[argument] for argument in kept if argument in before}
+        kept = KEPT.get(section, ()) if own else (*KEPT.get(section, ()), *values)
+        values |= {argument: before[argument] for argument in kept if argument in before}
     else:
-        found |= dict(before)
+        values |= dict(before)
     with config.unlocked():
-        config[section] = found | {last: name}
+        config[section] = values | {last: name}
 
 
 def complete(config: Config) -> None:
@@ -131,14 +131,14 @@ def complete(config: Config) -> None:
 
 def code_of(config: Config) -> dict[str, dict[str, str]]:
     """Import paths of a config by key, each with the file that defines it and the file's digest."""
-    found = {}
+    code = {}
     for key in KINDS:
         section, _, last = key.partition(".")
         name = config[section].get(last) if section in config else None
         if is_import_path(name):
             file, digest = source_digest(key, name)
-            found[key] = {"path": name, "file": file, "digest": digest}
-    return found
+            code[key] = {"path": name, "file": file, "digest": digest}
+    return code
 
 
 def _value(default: Any) -> Any:
@@ -146,7 +146,7 @@ def _value(default: Any) -> Any:
     return placeholder(object) if default is REQUIRED or default is None else default
 
 
-def taken_by(key: str, name: str, values: Any) -> dict[str, Any]:
+def piece_arguments(key: str, name: str, values: Any) -> dict[str, Any]:
     """The values of a section that the piece at an import path takes as arguments."""
     return {argument: values[argument] for argument in arguments_of(key, name) if argument in values}
 

@@ -24,19 +24,19 @@ def objective_of(config: Config) -> Objective:
     parameterization, weight = named(config, "parameterization"), _weight(config)
     if process.learned and (type(times), type(weight)) != (TIMES["uniform"], WEIGHTS["likelihood"]):
         raise UsageError(
-            f"process.name={config.process.name} learns the schedule under which the loss varies the least, whose mean "
-            "must not depend on it; set weight.name=likelihood and times.name=uniform."
+            f"process.name={config.process.name} learns the schedule that makes the loss vary the least, and needs "
+            "a loss whose mean does not depend on it; set weight.name=likelihood and times.name=uniform."
         )
     if parameterization is None:
         scaled = config.model.get("scale_by_sigma", False)
         parameterization = _of_paper(process, times, scale_by_sigma=scaled)
-    told, model = parameterization.noise_cond, config.model
-    if model.get("embedding_type") == "fourier" and told in ("log_noise_level", "chain_index", "level_index"):
+    noise_cond, model = parameterization.noise_cond, config.model
+    if model.get("embedding_type") == "fourier" and noise_cond in ("log_noise_level", "chain_index", "level_index"):
         raise UsageError(
-            f"A Fourier embedding takes the logarithm of its input, and parameterization.noise_cond={told} is "
+            f"A Fourier embedding takes the logarithm of its input, and parameterization.noise_cond={noise_cond} is "
             "not always positive; set model.embedding_type=positional."
         )
-    if model.name == "ncsn" and told != "level_index":
+    if model.name == "ncsn" and noise_cond != "level_index":
         raise UsageError("NCSN has an embedding for each noise level; set parameterization.noise_cond=level_index.")
     return Objective(process, parameterization, times, weight)
 
@@ -85,7 +85,7 @@ def _of_paper(process: Process, times: TimeLaw, *, scale_by_sigma: bool) -> Para
         return row("level_index" if discrete else "sigma")
     if not isinstance(process, LinearBeta):
         raise UsageError(
-            f"The paper trains no network under {type(process).__name__}; say what it learns by parameterization.name: "
+            f"The paper trains no network under {type(process).__name__}; set parameterization.name, what it learns: "
             f"{', '.join(PARAMETERIZATIONS)}."
         )
     if scale_by_sigma:

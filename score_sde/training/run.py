@@ -17,13 +17,12 @@ from score_sde.cond import Cond, restricted
 from score_sde.config import Config
 from score_sde.errors import UsageError, tell, warn
 from score_sde.io import atomic_files, workdir
-from score_sde.io.checkpoints import Retention, steps
-from score_sde.io.metrics_log import Writer
+from score_sde.io.checkpoints import Retention
 from score_sde.randomness import Stream, sample_keys, stream
 from score_sde.runtime import sharding
 from score_sde.runtime.backend import program
 from score_sde.runtime.memory import tree_bytes
-from score_sde.runtime.preemption import Notice, Stopped
+from score_sde.runtime.preemption import Stopped
 from score_sde.runtime.progress import bar, reporter
 from score_sde.sampling.runner import Runner
 from score_sde.training import averages, own_code
@@ -90,17 +89,14 @@ def accumulated(fn: Callable[..., PyTree], parts: int) -> Callable[..., PyTree]:
 
 
 def train(
-    config: Config,
-    directory: str | Path,
-    overrides: Mapping[str, Any] | None = None,
-    allowed: Collection[str] = (),
+    config: Config, directory: str | Path, overrides: Mapping[str, Any] | None = None, allowed: Collection[str] = ()
 ) -> None:
     """Trains until `n_iters` updates are made, from the last checkpoint that can be read, if there is one.
 
     overrides: values changed on the command line, kept in launch.json so that `eval` and `sample` need not repeat them.
     allowed: keys of `workdir.CHANGEABLE` that may differ from the checkpoint's; launch.json records them. Batches
-    are a function of seed, step and batch size: after a change of size, or of the data, the order is that of a run
-    which had these values from its start, so that some images of the epoch come twice, and some not at all.
+    are a function of seed, step and batch size: after a change of size, or of the data, their order is that of a run
+    with these values from its start, so that some images of the current epoch come twice, and some not at all.
     Raises `UsageError` before anything is written, when the loss or a gradient is no longer finite, and when the last
     checkpoint cannot be saved; `Stopped` after SIGTERM, SIGUSR1 or Ctrl-C, with a last checkpoint.
     """
@@ -125,7 +121,7 @@ def train(
         described = {"training": _described(train_set), "evaluation": _described(eval_set)}
         changed |= own_code.check_same(directory, code, allowed)
         changed |= workdir.check_same_data(directory, config.data.path, described, allowed)
-        last = max(steps(directory / "checkpoints"), default=0)
+        last = max(workdir.saved_steps(directory), default=0)
         if last < config.training.n_iters:
             _check_space(directory, experiment)
         earlier = workdir.read(directory, "launch.json")
@@ -166,45 +162,21 @@ def _fit(
     config, training = experiment.config, experiment.config.training
     shapes, entries, n = experiment.state_shapes, experiment.cond_entries, training.batch_size
     placement = sharding.fully_sharded(shapes, training.fsdp)
-    losses_of = sharding.pmap(experiment.evaluation, in_axes=(None, 0, None, 0, 0), out_axes=None)
-    chosen = ema.chosen(experiment.profiles, config.sampling.ema)
+    profile = ema.chosen(experiment.profiles, config.sampling.ema)
 
     def averaged(state: TrainState) -> PyTree:
-        return ema.average(experiment.profiles, state.ema_params, chosen)
+        return ema.average(experiment.profiles, state.ema_params, profile)
 
-    def evaluate(state: TrainState, step: int) -> float:
-        """The loss of one batch, chosen by the step."""
-        indices = data.batch_indices(len(eval_set), n, seed=config.seed, step=step)
-        (order,) = sharding.split(np.arange(n))
-        pixels, cond = data.on_devices(eval_set, indices, entries)
-        return float(losses_of(averaged(state), pixels, step, order, cond)["loss"].mean())
-
-    def compare(state: TrainState, step: int) -> None:
-        """Compares averaged and raw weights on the same images and noise; warns if the average is worse."""
-        found: dict[str, list[averages.Arrays]] = {"raw": [], "averaged": []}
-        for first in range(0, min(len(eval_set), averages.IMAGES), n):
-            numbers = np.arange(first, first + n)
-            (order,) = sharding.split(numbers)
-            pixels, cond = data.on_devices(eval_set, numbers % len(eval_set), entries)
-            for name, params in (("raw", state.params), ("averaged", averaged(state))):
-                found[name].append(jax.device_get(losses_of(params, pixels, step, order, cond)))
-        of_both = averages.compared(**found)
-        try:
-            workdir.write(directory, "weights.json", {"step": step} | of_both)
-        except UsageError as error:
-            warn(f"{error} Training goes on.")
-        problem = averages.complaint(of_both, profile=chosen, updates=training.n_iters)
-        if problem and sharding.is_first():
-            warn(problem)
+    evaluate, compare = _evaluations(experiment, directory, eval_set, averaged, profile)
 
     def diverged(problem: DivergenceError) -> UsageError:
-        if problem.made:
-            what = f"the evaluation loss or a parameter is {problem.value}"
-            return _divergence(what, problem.step, directory)
+        if problem.updated:
+            reason = f"the evaluation loss or a parameter is {problem.value}"
+            return _divergence(reason, problem.step, directory)
         indices = data.batch_indices(len(train_set), n, seed=config.seed, step=problem.step - 1)
         kept = _keep_batch(directory, problem.step, indices)
-        what = "the loss or a gradient is NaN or infinite"
-        return _divergence(what, problem.step, directory, kept, skipping=training.nonfinite == "skip")
+        reason = "the loss or a gradient is NaN or infinite"
+        return _divergence(reason, problem.step, directory, kept, skipping=training.nonfinite == "skip")
 
     sample = _sampling(experiment) if training.snapshot_sampling and isinstance(experiment, Experiment) else None
 
@@ -217,7 +189,7 @@ def _fit(
         params = averaged(state)
         frozen = experiment.frozen(params)
         runner = sample if frozen is experiment else _sampling(frozen)
-        _sample_sheet(experiment, runner, eval_set, params, step, directory, run.writer, run.notice)
+        _sample_sheet(experiment, runner, eval_set, params, step, directory, run)
 
     fit(
         Training(
@@ -244,6 +216,45 @@ def _fit(
     )
 
 
+def _evaluations(
+    experiment: Experiment | Classification,
+    directory: Path,
+    source: data.Source,
+    averaged: Callable[[TrainState], PyTree],
+    profile: ema.Profile,
+) -> tuple[Callable[[TrainState, int], float], Callable[[TrainState, int], None]]:
+    """Functions of (state, step): the loss of one batch, and the comparison of averaged and raw weights at the end."""
+    config, entries, n = experiment.config, experiment.cond_entries, experiment.config.training.batch_size
+    losses_of = sharding.pmap(experiment.evaluation, in_axes=(None, 0, None, 0, 0), out_axes=None)
+
+    def evaluate(state: TrainState, step: int) -> float:
+        """The loss of one batch, chosen by the step."""
+        indices = data.batch_indices(len(source), n, seed=config.seed, step=step)
+        (order,) = sharding.split(np.arange(n))
+        pixels, cond = data.on_devices(source, indices, entries)
+        return float(losses_of(averaged(state), pixels, step, order, cond)["loss"].mean())
+
+    def compare(state: TrainState, step: int) -> None:
+        """Compares averaged and raw weights on the same images and noise; warns if the average is worse."""
+        batches: dict[str, list[averages.Arrays]] = {"raw": [], "averaged": []}
+        for first in range(0, min(len(source), averages.IMAGES), n):
+            numbers = np.arange(first, first + n)
+            (order,) = sharding.split(numbers)
+            pixels, cond = data.on_devices(source, numbers % len(source), entries)
+            for name, params in (("raw", state.params), ("averaged", averaged(state))):
+                batches[name].append(jax.device_get(losses_of(params, pixels, step, order, cond)))
+        of_both = averages.compared(**batches)
+        try:
+            workdir.write(directory, "weights.json", {"step": step} | of_both)
+        except UsageError as error:
+            warn(f"{error} Training goes on.")
+        problem = averages.complaint(of_both, profile=profile, updates=config.training.n_iters)
+        if problem and sharding.is_first():
+            warn(problem)
+
+    return evaluate, compare
+
+
 def _check_space(directory: Path, experiment: Experiment | Classification) -> None:
     """Raises `UsageError` if there is not enough disk space for even one checkpoint."""
     needed = tree_bytes(experiment.state_shapes)
@@ -255,18 +266,13 @@ def _check_space(directory: Path, experiment: Experiment | Classification) -> No
         )
 
 
-OF_IMAGES = ("dataset", "image_size", "num_channels", "centered", "random_flip", "uniform_dequantization")
+NOT_OF_FILES = ("dataset", "centered", "random_flip", "uniform_dequantization")
 
 
 def load_data(config: Config, *, train: bool) -> data.Source:
-    options = config.data
-    return data.load(
-        options.dataset,
-        train=train,
-        image_size=options.image_size,
-        num_channels=options.num_channels,
-        **{key: options[key] for key in options if key not in OF_IMAGES},
-    )
+    """The training or evaluation split of config.data."""
+    options = {key: value for key, value in config.data.items() if key not in NOT_OF_FILES}
+    return data.load(config.data.dataset, train=train, **options)
 
 
 def _described(source: data.Source) -> dict[str, Any]:
@@ -279,7 +285,7 @@ def _sheet(directory: Path, step: int) -> Path:
 
 
 def _sheet_cond(experiment: Experiment, source: data.Source, n: int) -> Cond | None:
-    """Condition of a snapshot's sheet: null if the network has learned that.
+    """Condition of a snapshot's sheet: None if the network has learned to sample without one.
 
     Otherwise classes in turn, or the conditions of the source's images.
     """
@@ -300,8 +306,7 @@ def _sample_sheet(
     params: PyTree,
     step: int,
     directory: Path,
-    writer: Writer,
-    notice: Notice,
+    run: Running,
 ) -> None:
     """Draws one batch of samples with these parameters, and writes it to samples/snapshots/ as .npz and .png."""
     key = stream(stream(jax.random.key(experiment.config.seed), Stream.SAMPLE), step)
@@ -310,12 +315,12 @@ def _sample_sheet(
         report = reporter(progress, len(keys))
 
         def tell(fraction: float) -> None:
-            if not sharding.all_agree(not notice.number):
-                raise Stopped(notice.number or signal.SIGTERM)
+            if not sharding.all_agree(not run.notice.number):
+                raise Stopped(run.notice.number or signal.SIGTERM)
             report(fraction)
 
-        given = (_sheet_cond(experiment, source, len(keys)),)
-        x, _ = sample(params, keys, experiment.prior(keys), tell, conditions=given)
+        conditions = (_sheet_cond(experiment, source, len(keys)),)
+        x, _ = sample(params, keys, experiment.prior(keys), tell, conditions=conditions)
     pixels = images.to_pixels(experiment.scaling.to_unit(x))
     sheet, path = images.grid(pixels), _sheet(directory, step)
     try:
@@ -323,7 +328,7 @@ def _sample_sheet(
         atomic_files.replace(path, lambda file: images.write_png(file, sheet))
     except UsageError as error:
         warn(f"{error} Training goes on.")
-    writer.image(step, "samples", sheet)
+    run.writer.image(step, "samples", sheet)
 
 
 def _keep_batch(directory: Path, step: int, indices: np.ndarray) -> str:
@@ -336,11 +341,11 @@ def _keep_batch(directory: Path, step: int, indices: np.ndarray) -> str:
     return f" (indices of its batch: {directory / 'diverged.json'})"
 
 
-def _divergence(what: str, step: int, directory: Path, batch: str = "", *, skipping: bool = True) -> UsageError:
-    saved = steps(directory / "checkpoints")
+def _divergence(reason: str, step: int, directory: Path, batch: str = "", *, skipping: bool = True) -> UsageError:
+    saved = workdir.saved_steps(directory)
     last = f"the last good checkpoint is of step {saved[-1]}" if saved else "there is no checkpoint yet"
     skip = "" if skipping else ", or go on with training.nonfinite=skip"
     return UsageError(
-        f"Training diverged: {what} at step {step}{batch}; {last}. Train with a lower optim.lr, or with "
+        f"Training diverged: {reason} at step {step}{batch}; {last}. Train with a lower optim.lr, or with "
         f"optim.grad_clip set, in another --workdir{skip}."
     )

@@ -11,16 +11,16 @@ from score_sde.training.build import Classification, Experiment
 def check_source(experiment: Experiment | Classification, source: data.Source, *, all_of_them: bool = False) -> None:
     """Raises `UsageError` unless the source's images come with the condition that the network takes.
 
-    all_of_them: also raises for classes of the network that have no images, which it would never see.
+    all_of_them: whether to raise for classes of the network without images, too, which it would never see.
     """
     entries = experiment.cond_entries
     if not entries:
         return
     if "labels" in entries:
         _check_labels(experiment, source, all_of_them=all_of_them)
-    there = source.cond_entries
+    available = source.cond_entries
     for entry in entries:
-        if entry not in there:
+        if entry not in available:
             raise UsageError(
                 f"{experiment.config.data.dataset} has no {entry}, and {experiment.config.model.name} is trained on "
                 "them; choose another data.dataset, or a network without."
@@ -29,20 +29,20 @@ def check_source(experiment: Experiment | Classification, source: data.Source, *
 
 
 def _check_labels(experiment: Experiment | Classification, source: data.Source, *, all_of_them: bool) -> None:
-    known, key = experiment.num_classes, "num_classes" if isinstance(experiment, Experiment) else "num_outputs"
-    name, found = experiment.config.data.dataset, source.num_classes
-    if not found:
+    expected, key = experiment.num_classes, "num_classes" if isinstance(experiment, Experiment) else "num_outputs"
+    name, num_classes = experiment.config.data.dataset, source.num_classes
+    if not num_classes:
         advice = ", or model.num_classes=0" if isinstance(experiment, Experiment) else ""
         raise UsageError(
-            f"{name} has no labels, and model.{key}={known} is trained on them; choose another data.dataset{advice}."
+            f"{name} has no labels, and model.{key}={expected} is trained on them; choose another data.dataset{advice}."
         )
-    if found > known or (all_of_them and found < known):
-        raise UsageError(f"{name} has {found} classes; set model.{key}={found} instead of {known}.")
+    if num_classes > expected or (all_of_them and num_classes < expected):
+        raise UsageError(f"{name} has {num_classes} classes; set model.{key}={num_classes} instead of {expected}.")
     if source.class_names is None and source.labels.min() < 0:
         raise UsageError(f"{name} has the label {source.labels.min()}; labels count from 0, so number them anew.")
-    unseen = np.setdiff1d(np.arange(found), source.labels) if all_of_them and source.class_names is None else ()
+    unseen = np.setdiff1d(np.arange(num_classes), source.labels) if all_of_them and source.class_names is None else ()
     if len(unseen):
         raise UsageError(
-            f"{name} has {found} classes by its largest label, and no image of class {', '.join(map(str, unseen))}; "
-            "number the labels anew, without gaps."
+            f"{name} has {num_classes} classes by its largest label, no image of class {', '.join(map(str, unseen))}"
+            "; number the labels anew, without gaps."
         )

@@ -71,10 +71,12 @@ def apply_gradients(
     # row that are not finite it makes one, where `nan_guard` stops; and its counts would be new leaves of the state.
     params, opt_state = updated(state.params, state.opt_state, grads, optimizer)
     ema_params = ema.updated(profiles, state.ema_params, params, state.step + 1)
-    made = TrainState(state.step + 1, params, opt_state, ema_params)
+    advanced = TrainState(state.step + 1, params, opt_state, ema_params)
     finite = jnp.isfinite(loss) & jnp.isfinite(optax.tree.norm(grads))
     skipped = state._replace(step=state.step + 1)
-    return jax.tree.map(lambda new, old: jnp.where(finite, new, old), made, skipped), jnp.where(finite, loss, jnp.nan)
+    return jax.tree.map(lambda new, old: jnp.where(finite, new, old), advanced, skipped), jnp.where(
+        finite, loss, jnp.nan
+    )
 
 
 def updated(

@@ -1,4 +1,4 @@
-"""Trainables: what score networks and classifiers share, made from a config: SDE, network, optimizer and images."""
+"""Trainables: the parts that scores and classifiers share, made from a config: SDE, network, optimizer, images."""
 
 import abc
 import copy
@@ -26,7 +26,7 @@ from score_sde.training.state import TrainState, adam, initial_state
 
 
 class Trainable(abc.ABC):
-    """Base class of what the training loop trains. evaluated: names of the arrays that `evaluation` returns."""
+    """Base class of experiments that the training loop trains. evaluated: names of the arrays of `evaluation`."""
 
     evaluated: tuple[str, ...] = ("loss",)
     is_frozen = False  # whether `sde` has the numbers of its parameters
@@ -51,18 +51,18 @@ class Trainable(abc.ABC):
         check_computes(self.network, config.training.precision, remat=config.training.remat)
         self.param_shapes = jax.eval_shape(self.init_params)
         self.optimizer = _optimizer(config, self.param_shapes)
-        self._made: dict[Hashable, Any] = {}
+        self._programs: dict[Hashable, Any] = {}
 
     def once(self, name: Hashable, make: Callable[[], Any]) -> Any:
         """The compiled program with this name, made once for all that share the experiment."""
-        if name not in self._made:
-            self._made[name] = make()
-        return self._made[name]
+        if name not in self._programs:
+            self._programs[name] = make()
+        return self._programs[name]
 
     def with_config(self, config: Config) -> "Trainable":
         """The same objective and network under another config, which may differ only in how they are used."""
         other = copy.copy(self)
-        other.config, other._made = config, {}
+        other.config, other._programs = config, {}
         return other
 
     def init_params(self) -> PyTree:
@@ -129,13 +129,7 @@ class Trainable(abc.ABC):
 
     @abc.abstractmethod
     def loss(
-        self,
-        params: PyTree,
-        keys: Keys,
-        x: UnitImages,
-        cond: Cond | None = None,
-        *,
-        training: bool = False,
+        self, params: PyTree, keys: Keys, x: UnitImages, cond: Cond | None = None, *, training: bool = False
     ) -> PerSample:
         """The loss of images in [0, 1], each perturbed by its own key.
 
@@ -147,7 +141,7 @@ class Trainable(abc.ABC):
     ) -> dict[str, PerSample]:
         """The "loss" of each image, without flips and dropout, and the other arrays of `_evaluation`.
 
-        number: counts passes over the images. indices: of the images, one for each.
+        number: of the pass over the images. indices: number of each image.
         """
         keys = sample_keys(stream(stream(jax.random.key(self.config.seed), Stream.EVAL), number), indices)
         return self._evaluation(params, keys, self._dequantize(keys, images.to_unit(pixels)), cond)
@@ -167,14 +161,15 @@ class Trainable(abc.ABC):
         return self.objective.draw(keys, x0.shape[1:])
 
     def augment(self, keys: Keys, x: UnitImages) -> UnitImages:
-        """Images in [0, 1] as training sees them: flipped and dequantized, if the config says so."""
+        """Images in [0, 1] as training takes them: flipped and dequantized, if the config says so."""
         if self.config.data.random_flip:
             x = images.random_flip(stream(keys, Stream.FLIP), x)
         return self._dequantize(keys, x)
 
     def _dequantize(self, keys: Keys, x: UnitImages) -> UnitImages:
-        wanted = self.config.data.uniform_dequantization
-        return images.dequantize(stream(keys, Stream.DEQUANTIZE), x) if wanted else x
+        if not self.config.data.uniform_dequantization:
+            return x
+        return images.dequantize(stream(keys, Stream.DEQUANTIZE), x)
 
 
 def _network(config: Config, choices: dict[str, Any], process: Process) -> Any:
@@ -183,19 +178,12 @@ def _network(config: Config, choices: dict[str, Any], process: Process) -> Any:
     encoder = named(config, "encoder")
     if hasattr(encoder, "check"):
         encoder.check()
-    given = {} if encoder is None else {"encoder": encoder}
-    return construct("model", dict(config.model) | levels, choices, **given)
+    arguments = {} if encoder is None else {"encoder": encoder}
+    return construct("model", dict(config.model) | levels, choices, **arguments)
 
 
 def _optimizer(config: Config, param_shapes: PyTree) -> optax.GradientTransformation:
     optim = config.optim
     mask = traverse_util.path_aware_map(lambda path, _: is_trainable(path), param_shapes)
-    return adam(
-        lr=optim.lr,
-        beta1=optim.beta1,
-        eps=optim.eps,
-        weight_decay=optim.weight_decay,
-        warmup=optim.warmup,
-        grad_clip=optim.grad_clip,
-        trainable=mask,
-    )
+    options = {key: optim[key] for key in ("lr", "beta1", "eps", "weight_decay", "warmup", "grad_clip")}
+    return adam(**options, trainable=mask)

@@ -1,16 +1,16 @@
-"""Report on how a data set of one's own was read: which folders are splits, which files labels, what was left out."""
+"""Report on how a user's own data set was read: its splits, where its labels come from, and the files left out."""
 
 from collections.abc import Mapping
 from typing import NamedTuple
 
-KINDS = 6  # that are named
+KINDS = 6  # kinds of files that are named
 
 
-class Taken(NamedTuple):
+class SplitReport(NamedTuple):
     """Report on how one split was read, for `loading.summary`.
 
-    part: "from valid/", or "held out". labels: where they come from, or why there are none. left_out: the number of
-    files of each kind that are not read.
+    part: "from valid/", or "held out". labels: where the labels come from, or why there are none. left_out: number
+    of unread files of each kind.
     """
 
     part: str = ""

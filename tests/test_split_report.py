@@ -1,4 +1,4 @@
-"""What the user's own images are taken as: splits, labels, formats; what is refused, and the line that says it."""
+"""Reading of the user's own images: splits, labels, formats; refusals, and the line that says how they were read."""
 
 import io
 import json
