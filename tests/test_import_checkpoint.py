@@ -478,7 +478,7 @@ def test_damaged_and_wrong_files_are_one_sentence(tmp_path, capsys):
         error = capsys.readouterr().err
         assert error.count("\n") == 1 and name in error
         assert ("unpack it first" in error) == (name == "folder.zip")
-    for source, words in ((tmp_path / "none.pth", "No file"), ("", "--from is missing")):
+    for source, words in ((tmp_path / "none.pth", "No file"), ("", "--from=FILE is missing")):
         assert run(source, tmp_path / "run") == 2
         assert words in capsys.readouterr().err
     assert not (tmp_path / "run").exists()

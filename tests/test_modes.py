@@ -32,7 +32,7 @@ def test_an_example_of_a_mode_is_a_command_line_that_it_takes(name, example):
     assert given["mode"] == name
     if name == "experiment":
         return
-    modes.check_flags(name, list(given))
+    modes.check_flags(name, given)
     if "config" not in given:  # it stands in the workdir
         words.append("--config=vp/cifar10_ddpmpp_continuous")
     parse(words, functools.partial(modes.define, name))
@@ -57,11 +57,12 @@ def test_a_mode_has_its_function(name):
             "--mode=data --coordinator=a:1",
             "--coordinator is for --mode=train, eval, sample, describe, ",
         ),
-        ("--mode=import --workdir=x --config=vp/digits_ddpmpp_continuous", "--from is missing"),
+        ("--mode=import --workdir=x --config=vp/digits_ddpmpp_continuous", "--from=FILE is missing"),
+        ("--mode=sample", "--workdir=DIR is missing"),
         ("--mode=sampel", "did you mean 'sample'"),
         ("--mode=experiment --name=digit", "did you mean 'digits'"),
-        ("--mode=train --config=vp/digits_ddpmp_continuous", "did you mean 'vp/digits_ddpmpp_continuous'"),
-        ("--mode=train --config=vp", "No config file vp, and no config of this name"),
+        ("--mode=train --workdir=x --config=vp/digits_ddpmp_continuous", "did you mean 'vp/digits_ddpmpp_continuous'"),
+        ("--mode=train --workdir=x --config=vp", "No config file vp, and no config of this name"),
     ],
 )
 def test_a_mistake_is_one_sentence(line, sentence, capsys):

@@ -24,9 +24,6 @@ from score_sde.training.state import TrainState
 
 def run(values: FlagValues) -> None:
     """Imports the checkpoint of a command line."""
-    for name in ("from", "workdir"):
-        if not values[name].value:
-            raise UsageError(f"--{name} is missing; --mode=import --help shows the flags.")
     import_checkpoint(values.config, values["from"].value, values.workdir, overrides(values))
 
 

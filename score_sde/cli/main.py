@@ -30,7 +30,7 @@ def _program(argv: list[str]) -> int | None:
         return print(modes.usage(name))
     if name == "experiment":
         return experiment.run([argv[0], *without(argv, ["mode", "name"])], given.get("name"))
-    modes.check_flags(name, list(given))
+    modes.check_flags(name, given)
     if name == "describe" and given.keys().isdisjoint(("config", "workdir")):
         return print("\n".join(config_names()))
     values = parse(argv, lambda flag_values: modes.define(name, flag_values), _stored)

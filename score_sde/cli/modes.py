@@ -1,6 +1,7 @@
 """The modes of the command line: what each does and takes, and the text of its `--help`."""
 
 import textwrap
+from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 from absl import flags
@@ -11,18 +12,19 @@ WIDTH = 100
 
 
 class Flag(NamedTuple):
-    """A flag: how absl reads it, its default, its value as help writes it, and one sentence."""
+    """A flag: its value as help writes it, one sentence, how absl reads it, and its default."""
 
-    define: Any
-    default: Any
     value: str
     text: str
+    define: Any = flags.DEFINE_string
+    default: Any = None
 
 
 class Mode(NamedTuple):
     """A mode: the module and function of `cli/` that run it, its flags besides the config's, a sentence, two examples.
 
-    processes: whether several processes may run it as one program. out: its own meaning of `--out`.
+    processes: whether several processes may run it as one program. out: its own meaning of `--out`. needs: flags
+    without which there is nothing to do.
     """
 
     run: str
@@ -31,6 +33,7 @@ class Mode(NamedTuple):
     examples: tuple[str, str]
     processes: bool = True
     out: str = ""
+    needs: tuple[str, ...] = ()
 
 
 def mode_of(name: str | None) -> Mode:
@@ -45,13 +48,16 @@ def flags_of(name: str) -> tuple[str, ...]:
     return MODES[name].flags + PROCESSES * MODES[name].processes
 
 
-def check_flags(name: str, given: list[str]) -> None:
-    """Raises `UsageError` for a flag that other modes take, and this one does not."""
+def check_flags(name: str, given: Mapping[str, str | None]) -> None:
+    """Raises `UsageError` for a flag that other modes take and this one does not, and for one that is missing."""
     for flag in given:
         if flag in FLAGS and flag not in flags_of(name):
             modes = ", ".join(mode for mode in MODES if flag in flags_of(mode))
             taken = ", ".join(f"--{each}" for each in MODES[name].flags)
             raise UsageError(f"--{flag} is for --mode={modes}; --mode={name} takes {taken}.")
+    for flag in MODES[name].needs:
+        if not given.get(flag):
+            raise UsageError(f"--{flag}={FLAGS[flag].value} is missing; --mode={name} --help shows the flags.")
 
 
 def define(name: str, values: flags.FlagValues) -> None:
@@ -92,48 +98,37 @@ CONFIG = {
 }
 
 FLAGS = {
-    "workdir": Flag(flags.DEFINE_string, None, "DIR", "The folder of the run."),
-    "out": Flag(
-        flags.DEFINE_string,
-        None,
-        "PATH",
-        "The folder to write to in the place of the workdir, which may be read-only then.",
-    ),
-    "eval_folder": Flag(flags.DEFINE_string, "eval", "NAME", "The folder of the report in the workdir; default eval."),
+    "workdir": Flag("DIR", "The folder of the run."),
+    "out": Flag("PATH", "The folder to write to in the place of the workdir, which may be read-only then."),
+    "eval_folder": Flag("NAME", "The folder of the report in the workdir; default eval.", default="eval"),
     "allow_change": Flag(
-        flags.DEFINE_list,
-        [],
         "KEY,...",
         "Keys whose values may change in a run, as optim.lr,training.batch_size; data: other images; code: a changed "
         "file of your own piece.",
+        flags.DEFINE_list,
+        [],
     ),
     "explain": Flag(
-        flags.DEFINE_string,
-        None,
         "SECTION",
         "Prints each key of a section, or with --explain alone of the whole config, with its meaning, values, and when "
         "it may differ.",
     ),
     "from": Flag(
-        flags.DEFINE_string,
-        None,
         "FILE",
         "The checkpoint: PyTorch (.pth) or Flax (no extension), of a score network or of the noise-conditional "
         "classifier. Nothing in it is executed, and PyTorch is not needed. It does not say which SDE it was trained "
         "under, so the config must.",
     ),
-    "name": Flag(flags.DEFINE_string, None, "NAME", "The experiment; without one, all are listed."),
+    "name": Flag("NAME", "The experiment; without one, all are listed."),
     "coordinator": Flag(
-        flags.DEFINE_string,
-        None,
         "HOST:PORT",
         "Address of process 0, for several processes that run as one program. Under SLURM, MPI and on TPU pods they "
         "find each other; elsewhere start each with the next two flags.",
     ),
     "num_processes": Flag(
-        flags.DEFINE_integer, None, "N", "Number of processes; 1 runs this one by itself, whatever started it."
+        "N", "Number of processes; 1 runs this one by itself, whatever started it.", flags.DEFINE_integer
     ),
-    "process_id": Flag(flags.DEFINE_integer, None, "I", "Number of this process: 0, ..., N - 1."),
+    "process_id": Flag("I", "Number of this process: 0, ..., N - 1.", flags.DEFINE_integer),
 }
 PROCESSES = ("coordinator", "num_processes", "process_id")
 
@@ -146,6 +141,7 @@ MODES = {
             "--mode=train --config=vp/cifar10_ddpmpp_continuous --workdir=runs/cifar10",
             "--mode=train --workdir=runs/cifar10 --config.training.n_iters=2000000",
         ),
+        needs=("workdir",),
     ),
     "eval": Mode(
         "runs:evaluate",
@@ -155,6 +151,7 @@ MODES = {
             "--mode=eval --workdir=runs/cifar10 --config.eval.enable_bpd=True",
             "--mode=eval --workdir=runs/cifar10 --eval_folder=few --config.sampling.method=unipc_3",
         ),
+        needs=("workdir",),
     ),
     "sample": Mode(
         "runs:sample",
@@ -164,6 +161,7 @@ MODES = {
             "--mode=sample --workdir=runs/cifar10 --config.sampling.method=dpmpp_2m --config.sampling.num_steps=20",
             "--mode=sample --workdir=runs/cifar10 --config.sampling.condition=inpaint=right_half",
         ),
+        needs=("workdir",),
     ),
     "describe": Mode(
         "describe:run",
@@ -182,6 +180,7 @@ MODES = {
             "--mode=train_dequantizer --workdir=runs/cifar10",
             "--mode=train_dequantizer --workdir=runs/cifar10 --config.dequantizer.n_iters=2000",
         ),
+        needs=("workdir",),
     ),
     "import": Mode(
         "import_checkpoint:run",
@@ -192,6 +191,7 @@ MODES = {
             "--mode=import --from=checkpoint_26 --config=ve/cifar10_ncsnpp_continuous --workdir=runs/flax",
         ),
         processes=False,
+        needs=("from", "workdir"),
     ),
     "statistics": Mode(
         "dataset_statistics:run",

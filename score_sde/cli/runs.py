@@ -21,14 +21,14 @@ from score_sde.training import run as training
 
 def train(values: FlagValues) -> None:
     """Trains in the workdir, with the overrides of its earlier launches."""
-    directory = _directory(values)
+    directory = Path(values.workdir)
     repeated = _going_on(directory, values.config, overrides(values), values.allow_change)
     training.train(values.config, directory, repeated, values.allow_change)
 
 
 def evaluate(values: FlagValues) -> None:
     """Evaluates snapshots of the workdir."""
-    config = _of_workdir(_directory(values), values.config, overrides(values))
+    config = _of_workdir(Path(values.workdir), values.config, overrides(values))
     if config.eval.enable_sampling:
         _tell_unused(config, overrides(values))
     evaluation.evaluate(config, values.workdir, values.eval_folder, values.out)
@@ -36,21 +36,15 @@ def evaluate(values: FlagValues) -> None:
 
 def sample(values: FlagValues) -> None:
     """Draws samples of the workdir's last checkpoint."""
-    config = _of_workdir(_directory(values), values.config, overrides(values))
+    config = _of_workdir(Path(values.workdir), values.config, overrides(values))
     _tell_unused(config, overrides(values))
     evaluation.sample(config, values.workdir, values.out)
 
 
 def train_dequantizer(values: FlagValues) -> None:
     """Fits a variational dequantization to the workdir's last checkpoint."""
-    config = _of_workdir(_directory(values), values.config, overrides(values))
+    config = _of_workdir(Path(values.workdir), values.config, overrides(values))
     fit_dequantizer(config, values.workdir)
-
-
-def _directory(values: FlagValues) -> Path:
-    if not values.workdir:
-        raise UsageError("--workdir=DIR is missing: the folder of the run.")
-    return Path(values.workdir)
 
 
 def _of_workdir(directory: Path, config: Config, overrides: dict) -> Config:
