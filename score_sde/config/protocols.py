@@ -60,6 +60,7 @@ class Process(Piece, Protocol):
     def sigma(self, t: Times) -> PerSample: ...
 
 
+# `tests/own_pieces.py` begins with these examples, as a user's file does.
 class Parameterization(Piece, Protocol):
     """The target of a network, a frozen dataclass with the base `score_sde.parameterization.Parameterization`.
 

@@ -202,6 +202,7 @@ class Conv2d(nn.Module):
         return convolve(x, weight.astype(x.dtype), self.fir_kernel) + bias.astype(x.dtype)
 
 
+# Both stand whole, because Flax names leaves by class, and a base class would hide what each does.
 class Upsample(nn.Module):
     """Upsampling: twice the height and width, with or without a convolution."""
 

@@ -157,6 +157,7 @@ class MSFBlock(nn.Module):
         return total
 
 
+# The blocks repeat the fields and lines that they share, because Flax names leaves by class and order of calls.
 class CRPBlock(nn.Module):
     """Chained residual pooling: 5x5 pooling and convolution, twice; the results of both are added."""
 

@@ -49,6 +49,7 @@ class AttnBlockpp(nn.Module):
         return rescaled(h) if self.skip_rescale else h
 
 
+# Modules repeat the fields that they share: Flax names leaves by class, and a reader sees all of a block at once.
 class ResnetBlockDDPMpp(nn.Module):
     """The residual block of DDPM."""
 

@@ -43,7 +43,8 @@ def prepare_cpu() -> None:
     """Sets what JAX on a CPU needs for its speed, unless JAX has started, which reads it once."""
     if not _has_started():
         _choose_convolutions()
-        _set("jax_cpu_enable_async_dispatch", False)
+        if "JAX_CPU_ENABLE_ASYNC_DISPATCH" not in os.environ:
+            _set("jax_cpu_enable_async_dispatch", False)
         _keep_memory()
 
 

@@ -126,6 +126,7 @@ def predictor_corrector(
         return predict(model, state.x, t).x0, state.nfe + evaluations(model, t)
 
     times = np.repeat(grid.t, passes_each)
+    # A solver's fields are named in full, as by the other samplers, so that each says what it counts and shows.
     return Solver(
         init=init,
         step=step,
