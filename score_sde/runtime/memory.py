@@ -50,6 +50,6 @@ def largest_batch(bytes_of: Callable[[int], int], most: int, memory: int | None 
             return batch
         fits = batch // devices * 7 // 8  # the two small batches underestimated it
     raise UsageError(
-        f"A device has {room / 2**30:.1f} GiB to use, and {PROBES[0]} images need {small / 2**30:.1f}; use devices "
-        "with more memory."
+        f"A device has {room / 2**30:.1f} GiB to use, and {PROBES[0]} images need {small / 2**30:.1f}; use larger "
+        "devices."
     )
