@@ -13,7 +13,7 @@ from score_sde.conditioning import GUIDES, Average, Blur, Inpaint
 from score_sde.errors import UsageError
 from score_sde.evaluation.evaluate import evaluate, sample
 from score_sde.evaluation.inverse_problems import mean_nfe
-from score_sde.inference.conditional_samplers import Conditional, Given, finished
+from score_sde.inference.conditional_samplers import Conditional, Conditions, finished
 from score_sde.inference.pretrained import Pretrained, load
 from score_sde.inference.sampling_plan import plan
 from score_sde.io import workdir
@@ -91,11 +91,11 @@ def test_a_network_with_classes_alone_and_at_weight_one_is_its_conditional_score
     alone = solve(experiment.sampler_of(params, experiment.model_of(params, "ddim", cond), "ddim")(), KEYS, x_T)
     without = solve(experiment.sampler(params), KEYS, x_T)
     for scale, expected in ((1.0, alone), (0.0, without)):
-        found = sampled(Given(cond), scale)
+        found = sampled(Conditions(cond), scale)
         np.testing.assert_array_equal(found[0], expected[0])
         np.testing.assert_array_equal(found[1], 4)
     assert np.abs(np.asarray(alone[0] - without[0])).max() > 1e-3
-    guided, nfe = sampled(Given(cond), 2.0)
+    guided, nfe = sampled(Conditions(cond), 2.0)
     assert np.abs(np.asarray(guided - alone[0])).max() > 1e-3
     np.testing.assert_array_equal(nfe, 8)
 
@@ -128,8 +128,8 @@ def test_known_pixels_of_a_network_are_exact_and_grey_values_stay(model, fast):
     experiment = Experiment(config)
     conditional, operator = Conditional(experiment), Average(grey=True)
     grey = jax.random.uniform(jax.random.key(2), (4, 8, 8, 1))
-    given = Given(observation=jax.jit(conditional.observed, static_argnums=2)(operator, grey, 0.0))
-    solver = conditional.sampler({"score": random_params(experiment)}, given)
+    conditions = Conditions(observation=jax.jit(conditional.observed, static_argnums=2)(operator, grey, 0.0))
+    solver = conditional.sampler({"score": random_params(experiment)}, conditions)
     x, _ = solve(solver, KEYS, experiment.prior(KEYS))
     colours = np.asarray(jax.jit(lambda x: finished(experiment.scaling.to_unit(x), operator, grey, 0.0))(x))
     np.testing.assert_allclose(colours.mean(-1, keepdims=True), grey, atol=1e-5)
@@ -137,10 +137,10 @@ def test_known_pixels_of_a_network_are_exact_and_grey_values_stay(model, fast):
 
 
 def test_options_are_of_one_call_only(model):
-    score, given = load(model["score"]), Given({"labels": jnp.arange(2)})
+    score, conditions = load(model["score"]), Conditions({"labels": jnp.arange(2)})
 
     def nfe(**options):
-        return plan(score, "ddim", options).conditional.sampler({"score": score.params}, given, "ddim").nfe
+        return plan(score, "ddim", options).conditional.sampler({"score": score.params}, conditions, "ddim").nfe
 
     first, other, again = nfe(scale=2.0), nfe(num_steps=7, scale=3.0, interval=(0.2, 0.8)), nfe(scale=4.0)
     assert first == again == 8 < other < 16
@@ -192,9 +192,9 @@ def test_steps_of_diffusion_posterior_sampling_are_those_of_the_sampler(fast, mo
     config = fast(num_scales=40)
     config.guidance.inverse = "dps"
     conditional = Conditional(Experiment(config))
-    given = Given(observation=conditional.observed(Average(2), jnp.zeros((4, 4, 4, 1)), 0.0))
+    conditions = Conditions(observation=conditional.observed(Average(2), jnp.zeros((4, 4, 4, 1)), 0.0))
     for method in ("ddim", "pc"):
-        conditional.sampler({"score": conditional.experiment.param_shapes}, given, method)
+        conditional.sampler({"score": conditional.experiment.param_shapes}, conditions, method)
     assert told == [3, 40]
 
 

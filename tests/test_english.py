@@ -52,6 +52,18 @@ def test_the_first_line_of_a_docstring_has_a_subject(path):
     assert without_subject(path.read_text()) == []
 
 
+NAMELESS = {"found", "given", "known", "told"}  # a name says what it holds
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda path: str(path.relative_to(ROOT)))
+def test_a_name_says_what_it_holds(path):
+    nodes = list(ast.walk(ast.parse(path.read_text())))
+    names = {node.id for node in nodes if isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store)}
+    names |= {node.arg for node in nodes if isinstance(node, ast.arg)}
+    names |= {node.name for node in nodes if isinstance(node, ast.FunctionDef | ast.ClassDef)}
+    assert not NAMELESS & {name.strip("_").lower() for name in names}
+
+
 FRAGMENTS = "Of every pixel.|What a host frees.|0 without labels.|None: nothing is saved.|All are read.|One for each."
 FRAGMENTS += "|Loaded once.|flag: the option.|Whether it is there.|How it is done.|Has none to close.|See `main`."
 

@@ -25,12 +25,12 @@ def parse(
     argv[0] is the program. define: defines flags besides the config's. of_workdir: reads the config of the run in
     --workdir, used where there is no --config.
     """
-    given = list(arguments(argv))
-    template = _template(dict(given), of_workdir)
-    for key, value in _overridden(given):
+    written = list(arguments(argv))
+    template = _template(dict(written), of_workdir)
+    for key, value in _overridden(written):
         _check_override(template, key, value)
-    nothing = [key for key, value in _overridden(given) if value and value.lower() == "none" and is_nullable(key)]
-    rest = [argv[0], *without(argv, ["config", *(f"config.{key}" for key in nothing)])]
+    nones = [key for key, value in _overridden(written) if value and value.lower() == "none" and is_nullable(key)]
+    rest = [argv[0], *without(argv, ["config", *(f"config.{key}" for key in nones)])]
     try:
         values = flags.FlagValues()
         config_flags.DEFINE_config_dict("config", template, "", values, lock_config=True, sys_argv=rest)
@@ -40,27 +40,27 @@ def parse(
         raise UsageError(f"{' '.join(str(error).split()).rstrip('.')} (--help shows the flags).") from error
     if unexpected:
         raise UsageError(f"Unexpected argument '{unexpected[0]}'; flags look like --name=value.")
-    for key in nothing:
+    for key in nones:
         values.config.update_from_flattened_dict({key: None})
         overrides(values)[key] = None
     return values
 
 
-def _template(given: dict[str, str | None], of_workdir: Callable[[Path], ConfigDict] | None) -> ConfigDict:
+def _template(written: dict[str, str | None], of_workdir: Callable[[Path], ConfigDict] | None) -> ConfigDict:
     """The config before overrides, with the arguments of the pieces that the overrides name."""
-    path, workdir = given.get("config"), given.get("workdir")
+    path, workdir = written.get("config"), written.get("workdir")
     if path:
         template = _read(path)
     elif of_workdir and workdir and Path(workdir, "config.json").exists():
         template = of_workdir(Path(workdir))
     else:
-        there = f", since {workdir} has no config.json" if of_workdir and workdir else ""
+        without = f", since {workdir} has no config.json" if of_workdir and workdir else ""
         raise UsageError(
-            f"--config=NAME is missing{there}, for example --config=vp/cifar10_ddpmpp_continuous; --mode=describe "
+            f"--config=NAME is missing{without}, for example --config=vp/cifar10_ddpmpp_continuous; --mode=describe "
             "alone lists all."
         )
     for key in PIECES:
-        if name := given.get(f"config.{key}"):
+        if name := written.get(f"config.{key}"):
             name_or_set(template, key, name)
     return template
 
@@ -141,9 +141,9 @@ def without(argv: list[str], names: list[str]) -> Iterator[str]:
             yield argument
 
 
-def _overridden(given: list[tuple[str, str | None]]) -> Iterator[tuple[str, str | None]]:
+def _overridden(written: list[tuple[str, str | None]]) -> Iterator[tuple[str, str | None]]:
     """(key, value) of every config value on the command line."""
-    return ((name.removeprefix("config."), value) for name, value in given if name.startswith("config."))
+    return ((name.removeprefix("config."), value) for name, value in written if name.startswith("config."))
 
 
 def arguments(argv: list[str]) -> Iterator[tuple[str, str | None]]:
@@ -155,15 +155,15 @@ def arguments(argv: list[str]) -> Iterator[tuple[str, str | None]]:
 
 
 def _check_override(template: ConfigDict, key: str, value: str | None) -> None:
-    known = list(_leaves(template))
-    if key not in known:
+    keys = list(_leaves(template))
+    if key not in keys:
         check_name(key)
-        if any(leaf.startswith(key + ".") for leaf in known):
+        if any(leaf.startswith(key + ".") for leaf in keys):
             raise UsageError(f"config.{key} is a section; set one of its values, like --config.{key}.NAME=VALUE.")
-        raise UsageError(f"Unknown config key '{key}'{nearest(key, known)}; --mode=describe prints all of them.")
+        raise UsageError(f"Unknown config key '{key}'{nearest(key, keys)}; --mode=describe prints all of them.")
     kind = template.get_type(key) if "." not in key else _section(template, key).get_type(key.rsplit(".")[-1])
-    nothing = value is not None and value.lower() == "none" and is_nullable(key)
-    if kind in (int, float) and value is not None and not nothing:
+    is_none = value is not None and value.lower() == "none" and is_nullable(key)
+    if kind in (int, float) and value is not None and not is_none:
         try:
             kind(value)
         except ValueError:

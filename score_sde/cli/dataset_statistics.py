@@ -16,11 +16,11 @@ def run(values: FlagValues) -> None:
     if out and out.suffix != ".npz":
         raise UsageError(f"--out={out} must end in .npz, as statistics are written.")
     measure = sample_metrics.measure(values.config)
-    features, found = measure.features, measure.statistics
+    features, statistics = measure.features, measure.statistics
     if out:
-        found.save(out, "--out")
-    print(f"features: {features.name}, {len(found.mean)} numbers an image, weights {features.digest}")
-    print(f"statistics: {found.n:,} images, digest {found.digest}")
+        statistics.save(out, "--out")
+    print(f"features: {features.name}, {len(statistics.mean)} numbers an image, weights {features.digest}")
+    print(f"statistics: {statistics.n:,} images, digest {statistics.digest}")
     for line in report.lines(measure.baselines(values.config.eval.num_samples).rows):
         print(line)
     print(f"kept in {out or sample_metrics.folder(values.config)}")

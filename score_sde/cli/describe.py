@@ -13,7 +13,7 @@ from score_sde.conditioning.grammar import chosen_class, chosen_rows, observatio
 from score_sde.config import Config, check
 from score_sde.config.explanation import explained
 from score_sde.config.import_paths import is_import_path, lowered
-from score_sde.inference.conditional_samplers import Conditional, Given
+from score_sde.inference.conditional_samplers import Conditional, Conditions
 from score_sde.io import workdir
 from score_sde.io.workdir import stored_config
 from score_sde.randomness import sample_keys
@@ -108,21 +108,21 @@ def planned_nfe(experiment: Experiment) -> int | None:
         networks["classifier"] = Classification(stored_config(Path(guidance.classifier)))
     if guidance.weak:
         networks["weak"] = Experiment(stored_config(Path(guidance.weak)))
-    conditional, given = Conditional(experiment, **networks), Given(experiment.cond_in_turn(1))
+    conditional, conditions = Conditional(experiment, **networks), Conditions(experiment.cond_in_turn(1))
     observe = observation_of(condition, experiment.image_shape)
     if chosen_class(condition) is not None:
-        given = Given({"labels": jnp.zeros(1, jnp.int32)})
+        conditions = Conditions({"labels": jnp.zeros(1, jnp.int32)})
     elif (rows := chosen_rows(condition)) is not None:
-        given = Given(fitted({name: array[:1] for name, array in rows.items()}, conditional.cond_entries, 1))
+        conditions = Conditions(fitted({name: array[:1] for name, array in rows.items()}, conditional.cond_entries, 1))
     elif observe:
-        given = Given()
+        conditions = Conditions()
     if observe:
         operator = observe(1)
         y = operator.forward(jnp.zeros((1, *experiment.image_shape)))
-        given = given._replace(observation=conditional.observed(operator, y, 0.0))
-    conditional.check(given, lowered(experiment.config.sampling.method))
+        conditions = conditions._replace(observation=conditional.observed(operator, y, 0.0))
+    conditional.check(conditions, lowered(experiment.config.sampling.method))
     params = {name: network.param_shapes for name, network in (networks | {"score": experiment}).items()}
-    return conditional.sampler(params, given).nfe
+    return conditional.sampler(params, conditions).nfe
 
 
 def _sampler(experiment: Experiment) -> str:

@@ -78,11 +78,11 @@ def _check_noise_levels(experiment: Experiment | Classification, reference: Refe
     if reference.sigmas is None or not isinstance(sde, VE):
         return
     expected = np.exp(np.linspace(np.log(sde.sigma_max), np.log(sde.sigma_min), sde.num_scales))
-    found = reference.sigmas
-    if found.shape != expected.shape or not np.allclose(found, expected, rtol=1e-4):
+    sigmas = reference.sigmas
+    if sigmas.shape != expected.shape or not np.allclose(sigmas, expected, rtol=1e-4):
         raise UsageError(
-            f"The file's network was built for {len(found)} noise levels from {found[0]:.6g} to {found[-1]:.6g}, and "
-            f"the config's for {len(expected)} from {expected[0]:.6g} to {expected[-1]:.6g}; set config.sde to match."
+            f"The file's network was built for {len(sigmas)} noise levels from {sigmas[0]:.6g} to {sigmas[-1]:.6g}, "
+            f"and the config's for {len(expected)} from {expected[0]:.6g} to {expected[-1]:.6g}; set config.sde to match."
         )
 
 

@@ -22,16 +22,16 @@ def _program(argv: list[str]) -> int | None:
     if not {"", os.getcwd()} & set(sys.path):  # `python -m` has it there; a user's own pieces are found in it
         sys.path.append(os.getcwd())
     argv = ["--explain=" if argument in ("--explain", "-explain") else argument for argument in argv]  # of every key
-    given, asks = dict(arguments(argv)), not set(HELP).isdisjoint(argv)
-    if asks and "mode" not in given:
+    written, asks = dict(arguments(argv)), not set(HELP).isdisjoint(argv)
+    if asks and "mode" not in written:
         return print(modes.overview())
-    mode, name = modes.mode_of(given.get("mode")), given["mode"]
-    if asks and not given.get("name"):
+    mode, name = modes.mode_of(written.get("mode")), written["mode"]
+    if asks and not written.get("name"):
         return print(modes.usage(name))
     if name == "experiment":
-        return experiment.run([argv[0], *without(argv, ["mode", "name"])], given.get("name"))
-    modes.check_flags(name, given)
-    if name == "describe" and given.keys().isdisjoint(("config", "workdir")):
+        return experiment.run([argv[0], *without(argv, ["mode", "name"])], written.get("name"))
+    modes.check_flags(name, written)
+    if name == "describe" and written.keys().isdisjoint(("config", "workdir")):
         return print("\n".join(config_names()))
     values = parse(argv, lambda flag_values: modes.define(name, flag_values), _stored)
 

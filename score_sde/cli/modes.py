@@ -48,15 +48,15 @@ def flags_of(name: str) -> tuple[str, ...]:
     return MODES[name].flags + PROCESSES * MODES[name].processes
 
 
-def check_flags(name: str, given: Mapping[str, str | None]) -> None:
+def check_flags(name: str, written: Mapping[str, str | None]) -> None:
     """Raises `UsageError` for a flag that other modes take and this one does not, and for one that is missing."""
-    for flag in given:
+    for flag in written:
         if flag in FLAGS and flag not in flags_of(name):
             modes = ", ".join(mode for mode in MODES if flag in flags_of(mode))
             taken = ", ".join(f"--{each}" for each in MODES[name].flags)
             raise UsageError(f"--{flag} is for --mode={modes}; --mode={name} takes {taken}.")
     for flag in MODES[name].needs:
-        if not given.get(flag):
+        if not written.get(flag):
             raise UsageError(f"--{flag}={FLAGS[flag].value} is missing; --mode={name} --help shows the flags.")
 
 

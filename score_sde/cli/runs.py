@@ -81,9 +81,9 @@ def _going_on(directory: Path, config: Config, overrides: dict, allowed: list[st
         return overrides
     before = workdir.flatten(config.to_dict())
     repeated = _repeat(directory, config, lambda key: key not in {*overrides, *allowed, *OF_MACHINE})
-    told = [f"{key}={value}" for key, value in repeated.items() if before.get(key) != value]
-    if told and is_first():
-        tell(f"going on with the values of this run's earlier command lines: {', '.join(told)}")
+    changes = [f"{key}={value}" for key, value in repeated.items() if before.get(key) != value]
+    if changes and is_first():
+        tell(f"going on with the values of this run's earlier command lines: {', '.join(changes)}")
     return repeated | overrides
 
 

@@ -28,7 +28,7 @@ from score_sde.training.build import Classification, Experiment, sampling_option
 Observed = tuple[conditioning.Operator, Array, float]  # y of images in [0, 1], and the noise on it
 
 
-class Given(NamedTuple):
+class Conditions(NamedTuple):
     """Condition and observation that samples are drawn given; every array has one row for each sample.
 
     observation: in model range.
@@ -88,7 +88,7 @@ class Conditional:
             return cond
         return {name: array for name, array in cond.items() if name != "labels"} or None
 
-    def check(self, conditions: Given, method: str) -> None:
+    def check(self, conditions: Conditions, method: str) -> None:
         """Raises `UsageError` for a condition or observation with which these networks and method cannot sample."""
         cond = conditions.cond
         check_names(cond, self.cond_entries)
@@ -127,13 +127,13 @@ class Conditional:
                     f"sampling.condition=class=N (or class=all), or leave guidance.{name} at {without!r}."
                 )
 
-    def conditions(self, cond: Cond | None, observed: Observed | None, n: int, method: str) -> Given:
+    def conditions(self, cond: Cond | None, observed: Observed | None, n: int, method: str) -> Conditions:
         """The checked condition and observation of n samples. Raises `UsageError` if the method cannot sample so."""
         observation = None if observed is None else self.observed(*observed)
-        self.check(Given(cond, observation), method)
-        return Given(fitted(cond, self.cond_entries, n), observation)
+        self.check(Conditions(cond, observation), method)
+        return Conditions(fitted(cond, self.cond_entries, n), observation)
 
-    def sampler(self, params: dict[str, PyTree], conditions: Given, method: str | None = None) -> Solver:
+    def sampler(self, params: dict[str, PyTree], conditions: Conditions, method: str | None = None) -> Solver:
         """The solver of config.sampling, or of the given method, from x_T to samples of p(x_0 | given)."""
         experiment, observation, inverse = self.experiment, conditions.observation, self.options.inverse
         method, options = experiment.sampler_options(method)

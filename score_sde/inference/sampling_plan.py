@@ -20,7 +20,7 @@ from score_sde.config import Config, FrozenConfig
 from score_sde.config.import_paths import is_import_path, lowered
 from score_sde.config.keys import plain
 from score_sde.errors import UsageError, one_of, renaming
-from score_sde.inference.conditional_samplers import Conditional, Given, Observed
+from score_sde.inference.conditional_samplers import Conditional, Conditions, Observed
 from score_sde.inference.snapshots import Snapshot, available_step, config_of, load_classifier
 from score_sde.randomness import batch_keys
 from score_sde.runtime.memory import largest_batch
@@ -119,7 +119,7 @@ def check_condition(model: Snapshot, cond: Cond | None, operator: Operator | Non
 def planned_nfe(model: Snapshot, cond: Cond | None) -> int | None:
     """Evaluations of a sample by the config's sampler under a condition; None for adaptive samplers."""
     _, conditional, _, params = plan(model)
-    return conditional.sampler(params, Given(cond)).nfe
+    return conditional.sampler(params, Conditions(cond)).nfe
 
 
 def sampling_bytes(model: Snapshot, n: int, cond: Cond | None = None, observed: Observed | None = None) -> int:

@@ -138,8 +138,8 @@ def _temporary_home() -> Path:
 
 def cache_folder() -> Path:
     """The folder of results shared by all runs: SCORE_SDE_CACHE of the environment, else ~/.cache/score_sde."""
-    given = os.environ.get("SCORE_SDE_CACHE")
-    return expanded(given) if given else in_home(".cache/score_sde")
+    folder = os.environ.get("SCORE_SDE_CACHE")
+    return expanded(folder) if folder else in_home(".cache/score_sde")
 
 
 def keep_programs() -> None:

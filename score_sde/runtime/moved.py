@@ -55,6 +55,7 @@ MOVED = {
     "import_checkpoint": "cli.import_checkpoint",
     "statistics": "cli.dataset_statistics",
     "data.__main__": "cli.inspect_data",
+    "data.taken": "data.split_report",
     # of releases before
     "train": "training.run",
     "trained": "inference.pretrained",
