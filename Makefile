@@ -8,7 +8,7 @@ WORKERS := -n 2 --dist loadfile --no-loadscope-reorder
 # Each use of JAX, Flax and Orbax once: all networks traced, and computing; updates, runs and checkpoints; each sampler;
 # likelihoods; conditions; dequantization; features; eight devices; traces, and what a compiled program says of itself.
 NEXT_TESTS := $(addprefix tests/, \
-  test_layout.py::test_every_module_can_be_imported test_checkpoints.py test_state.py test_inception.py \
+  test_layout.py::test_every_module_can_be_imported test_imports.py test_checkpoints.py test_state.py test_inception.py \
   test_configs.py::test_an_update_the_sampler_and_the_evaluation_of_a_config_can_be_traced \
   test_configs.py::test_a_config_shrunk_trains_stops_goes_on_samples_and_evaluates[vp/cifar10_ddpmpp_continuous] \
   test_fast.py::test_every_sampler_reports_the_evaluations_that_the_score_counts \

@@ -82,7 +82,8 @@ def _check_noise_levels(experiment: Experiment | Classification, reference: Refe
     if sigmas.shape != expected.shape or not np.allclose(sigmas, expected, rtol=1e-4):
         raise UsageError(
             f"The file's network was built for {len(sigmas)} noise levels from {sigmas[0]:.6g} to {sigmas[-1]:.6g}, "
-            f"and the config's for {len(expected)} from {expected[0]:.6g} to {expected[-1]:.6g}; set config.sde to match."
+            f"and the config's for {len(expected)} from {expected[0]:.6g} to {expected[-1]:.6g}; set config.sde to "
+            "match."
         )
 
 
