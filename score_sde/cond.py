@@ -23,6 +23,15 @@ A network declares the entries that it takes by a property `cond_entries`, and c
             tokens, null = read(cond, self.cond_entries, "tokens", len(x))
 
 An entry called `NAME_mask` beside `NAME` is its mask: both come together, and the mask is null where `NAME` is.
+
+    import jax
+    import jax.numpy as jnp
+    from score_sde import cond
+
+    entries = {"labels": cond.Entry(jnp.int32, (), below=10)}
+    labels = {"labels": jnp.array([3, 7])}
+    cond.check_cond(labels, entries, 2)
+    dropped = cond.dropped(labels, jax.random.split(jax.random.key(0), 2), rate=0.1)  # with "null", for training
 """
 
 import zlib

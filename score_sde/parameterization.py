@@ -26,6 +26,16 @@ matching (Lipman et al., 2023), `edm` is the F of Karras et al. (2022, table 1) 
 `chain_index` under VP, `level_index` under VE (`NOISE_CONDS`).
 
 Data in [0, 1] enter a network as 2x - 1, data in [-1, 1] as they are; under `edm` as x / r, which has unit variance.
+
+    import jax.numpy as jnp
+    from score_sde.parameterization import PARAMETERIZATIONS
+    from score_sde.sde import VP
+
+    row, process, t = PARAMETERIZATIONS["v"](), VP(), jnp.array([0.5])
+    x0 = eps = jnp.ones((1, 8, 8, 3))
+    F = row.target(process, x0, eps, t)  # what a network learns
+    x = process.alpha(t) * x0 + process.sigma(t) * eps
+    prediction = row.predict(process, x, F, t)  # x0 and eps again
 """
 
 import abc

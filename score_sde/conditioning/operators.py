@@ -139,7 +139,8 @@ class Inpaint(Operator):
 class Average(Operator):
     """Means over blocks of `factor` x `factor` pixels, and over all channels if `grey`.
 
-    Colouring starts from a grey image (paper, appendix I.3), super-resolution from a smaller one.
+    Colouring starts from a grey image (paper, appendix I.3), super-resolution from a smaller one:
+    `Average(grey=True)`, `Average(4)`.
     """
 
     factor: int = 1
@@ -268,6 +269,14 @@ class Linear(Operator):
     """Any linear function of images (b, h, w, c), written in JAX; it must act on each image separately.
 
     shape: (h, w, c). The transpose is JAX's; the inverse takes `iterations` steps of conjugate gradients.
+
+        import jax.numpy as jnp
+        from score_sde.conditioning import Blur, Inpaint, Linear, Sense
+
+        rows = Linear(lambda x: x[:, ::2], (8, 8, 3))  # every second row
+        for operator in (rows, Blur(1.0), Sense(0.3), Inpaint(jnp.ones((1, 8, 8, 1)))):
+            y = operator.forward(jnp.ones((1, 8, 8, 3)))
+            x = operator.adjoint(y)  # (1, 8, 8, 3)
     """
 
     fn: Callable[[AnyImages], Observed]

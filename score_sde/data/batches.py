@@ -1,4 +1,12 @@
-"""Batches as a pure function of (seed, step): resuming needs no iterator state."""
+"""Batches as a pure function of (seed, step): resuming needs no iterator state.
+
+import numpy as np
+from score_sde.data import InMemory, batches
+
+source = InMemory(np.zeros((100, 8, 8, 1), np.uint8), np.arange(100) % 10)
+step, batch = next(batches(source, batch_size=32, seed=0, start_step=7))
+batch.images, batch.labels  # (32, 8, 8, 1), (32,): the same ones whenever step 7 comes
+"""
 
 import contextlib
 import functools

@@ -1,4 +1,16 @@
-"""All metrics that features of samples allow, by name."""
+"""All metrics that features of samples allow, by name.
+
+from pathlib import Path
+
+import numpy as np
+from score_sde import metrics
+from score_sde.data import InMemory
+
+data = InMemory(np.random.default_rng(0).integers(0, 256, (64, 8, 8, 1), np.uint8))
+features = metrics.trained_features(data, metrics.Options(nf=8, n_iters=2), Path("features"), batch_size=32)
+reference = metrics.statistics_of(data, features, {})
+figures = metrics.measure(features.name, features.of(data.images[:32]), reference)  # name -> mean and error
+"""
 
 from typing import Any
 
