@@ -85,7 +85,7 @@ def _of_paper(process: Process, times: TimeLaw, *, scale_by_sigma: bool) -> Para
         return row("level_index" if discrete else "sigma")
     if not isinstance(process, LinearBeta):
         raise UsageError(
-            f"The paper trains no network under {type(process).__name__}; set parameterization.name, what it learns: "
+            f"The paper trains no network under {type(process).__name__}; say what it learns by parameterization.name: "
             f"{', '.join(PARAMETERIZATIONS)}."
         )
     if scale_by_sigma:
