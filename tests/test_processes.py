@@ -68,11 +68,12 @@ sys.exit(main.main())
 """
 IMPATIENT = SHARED.format("multihost.HEARTBEAT_SECONDS = 10")
 DEQUANTIZER_AND_EVAL = """
-of_mode = main._run
-def both(mode, *rest):
-    of_mode("train_dequantizer", *rest)
-    of_mode("eval", *rest)
-main._run = both
+from score_sde.cli import runs
+evaluate = runs.evaluate
+def both(values):
+    runs.train_dequantizer(values)
+    evaluate(values)
+runs.evaluate = both
 """
 
 

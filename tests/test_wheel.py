@@ -112,7 +112,7 @@ def test_it_trains_samples_and_evaluates_a_folder_of_pictures(call, tmp_path):
     with np.load(samples) as file:
         assert file["images"].shape == (3, 8, 8, 3)
     [report] = json.loads((tmp_path / "run" / "eval" / "report.json").read_text())["checkpoints"]
-    assert np.isfinite(report["bits/dim"]["mean"])
+    assert np.isfinite(report["bits_per_dim"]["mean"])
 
 
 def test_its_experiments_run_by_name(call, tmp_path):
