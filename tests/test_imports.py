@@ -32,7 +32,7 @@ EVERY = """
 import importlib, pkgutil, score_sde, score_sde.configs, score_sde.experiments
 for package in (score_sde, score_sde.configs, score_sde.experiments):
     for module in pkgutil.walk_packages(package.__path__, package.__name__ + "."):
-        if module.name != "score_sde.__main__" and ".sweep.job" not in module.name:
+        if module.name != "score_sde.__main__":  # which runs when it is imported
             importlib.import_module(module.name)
 """
 
