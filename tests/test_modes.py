@@ -3,6 +3,9 @@
 import functools
 import importlib
 import shlex
+import subprocess
+import sys
+from pathlib import Path
 
 import pytest
 
@@ -10,6 +13,9 @@ from score_sde.cli import modes
 from score_sde.cli.command_line import arguments, config_names, parse
 from score_sde.cli.main import main
 from score_sde.runtime import clone
+from score_sde.runtime.preemption import UNREAD, exit_status
+
+ROOT = Path(__file__).parent.parent
 
 EXAMPLES = [(name, example) for name, mode in modes.MODES.items() for example in mode.examples]
 EXPERIMENTS = sorted(path.parent.name for path in clone.folder("experiments").glob("*/__main__.py"))
@@ -95,6 +101,22 @@ def test_without_a_config_describe_lists_all(capsys):
     assert main(["score_sde", "--mode=describe"]) == 0
     names = capsys.readouterr().out.split()
     assert names == config_names() and len(names) > 40 and "vp/ddpm/cifar10" in names
+
+
+def test_output_that_nobody_reads_to_its_end_is_no_error():
+    command = [sys.executable, "-m", "score_sde", "--mode=describe"]
+    with subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+        process.stdout.close()  # before there is any, as `| head` does after its lines
+        assert process.stderr.read() == ""
+    assert process.returncode == UNREAD
+
+
+def test_another_pipe_that_breaks_is_an_error():
+    def program(_):
+        raise BrokenPipeError
+
+    with pytest.raises(BrokenPipeError):
+        exit_status(program, [])
 
 
 def test_experiments_are_listed_with_what_they_do(capsys):

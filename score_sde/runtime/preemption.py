@@ -5,17 +5,22 @@ A program that is stopped ends with status `REQUEUE`, which tells a scheduler th
 """
 
 import contextlib
+import io
+import os
+import select
 import signal
 import sys
 import threading
 from collections.abc import Callable, Iterator
 from types import FrameType
+from typing import TextIO
 
 from score_sde.errors import UsageError, tell
 from score_sde.runtime import backend
 
 REQUEUE = 75  # EX_TEMPFAIL of sysexits.h: not a failure, try again
 INTERRUPTED = 128 + signal.SIGINT
+UNREAD = 128 + signal.SIGPIPE
 SIGNALS = (signal.SIGTERM, signal.SIGUSR1, signal.SIGINT)
 
 
@@ -90,7 +95,7 @@ def exit_status(program: Callable[[list[str]], int | None], argv: list[str] | No
     A program has a home folder and the settings of `backend.configure` before anything computes.
 
     The status is what the program returns, None being 0; 2 for a mistake of the user, with its sentence on stderr;
-    REQUEUE or INTERRUPTED if it was stopped.
+    REQUEUE or INTERRUPTED if it was stopped; UNREAD if nobody reads its output any more.
     """
     for stream in (sys.stdout, sys.stderr):  # a locale may lack ±, or the umlauts of a file name
         with contextlib.suppress(AttributeError):
@@ -99,10 +104,25 @@ def exit_status(program: Callable[[list[str]], int | None], argv: list[str] | No
     backend.configure()
     try:
         with stoppable():
-            return program(sys.argv if argv is None else argv) or 0
+            status = program(sys.argv if argv is None else argv) or 0
+        sys.stdout.flush()
+        return status
     except UsageError as error:
         tell(str(error))
         return 2
     except Stopped as stopped:
         tell(str(stopped))
         return stopped.status
+    except BrokenPipeError:
+        if _is_read(sys.stdout):
+            raise  # it was another pipe
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # for what Python flushes at its end
+        return UNREAD
+
+
+def _is_read(stream: TextIO) -> bool:
+    """Whether somebody still reads a stream; not if it is a pipe to a program that has ended, such as `head`."""
+    poll = select.poll()
+    with contextlib.suppress(io.UnsupportedOperation):  # of a stream in memory
+        poll.register(stream.fileno(), select.POLLOUT)
+    return not any(event & select.POLLERR for _, event in poll.poll(0))
