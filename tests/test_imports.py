@@ -106,3 +106,21 @@ print(json.dumps(len(os.listdir(jax.config.jax_compilation_cache_dir))))
 
 def test_load_keeps_programs_even_after_jax_has_compiled(tmp_path):
     assert computed(LOADED, {"SCORE_SDE_CACHE": str(tmp_path)}) > 0
+
+
+PROGRAM = """
+import json, os, sys
+from score_sde.runtime.preemption import exit_status
+{program}
+import jax
+print(json.dumps(["JAX_COMPILATION_CACHE_DIR" in os.environ, jax.config.jax_compilation_cache_dir]))
+"""
+
+
+def test_the_command_keeps_programs_and_an_experiment_does_not_and_neither_says_so_to_its_children(tmp_path):
+    command = "from score_sde.cli.main import main; main(['score_sde', '--mode=describe', '--explain=sde', CONFIG])"
+    command = command.replace("CONFIG", "'--config=vp/digits_ddpmpp_continuous'")
+    inherited, folder = computed(PROGRAM.format(program=command), {"SCORE_SDE_CACHE": str(tmp_path)})
+    assert not inherited and folder.startswith(f"{tmp_path}/programs-")
+    own = PROGRAM.format(program="exit_status(lambda _: None, [])")
+    assert computed(own, {"SCORE_SDE_CACHE": str(tmp_path)}) == [False, None]

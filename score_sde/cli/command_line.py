@@ -54,9 +54,9 @@ def _template(written: dict[str, str | None], of_workdir: Callable[[Path], Confi
     elif of_workdir and workdir and Path(workdir, "config.json").exists():
         template = of_workdir(Path(workdir))
     else:
-        without = f", since {workdir} has no config.json" if of_workdir and workdir else ""
+        lacking = f", since {workdir} has no config.json" if of_workdir and workdir else ""
         raise UsageError(
-            f"--config=NAME is missing{without}, for example --config=vp/cifar10_ddpmpp_continuous; --mode=describe "
+            f"--config=NAME is missing{lacking}, for example --config=vp/cifar10_ddpmpp_continuous; --mode=describe "
             "alone lists all."
         )
     for key in PIECES:

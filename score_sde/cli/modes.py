@@ -62,7 +62,7 @@ def check_flags(name: str, written: Mapping[str, str | None]) -> None:
 
 def define(name: str, values: flags.FlagValues) -> None:
     """Defines the flags of a mode."""
-    flags.DEFINE_enum("mode", None, list(MODES), "", values)
+    flags.DEFINE_string("mode", None, "", values)  # which `mode_of` has checked
     for each in flags_of(name):
         FLAGS[each].define(each, FLAGS[each].default, "", flag_values=values)
 

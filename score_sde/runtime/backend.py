@@ -1,4 +1,4 @@
-"""Settings of JAX and of the CPU. An import changes none of them; a program, `load` or `train` does, by `configure`.
+"""Settings of JAX and of the CPU. An import changes none of them; programs, `load` and `train` do.
 
 This module imports nothing heavy.
 """
@@ -23,10 +23,10 @@ LEVEL = "xla_backend_optimization_level"
 
 
 def configure() -> None:
-    """Sets what makes JAX fast on a CPU, and keeps compiled programs on disk; every program of the package calls it.
+    """Sets what makes JAX fast on a CPU, and keeps compiled programs on disk; `score_sde.load` and `train` call it.
 
-    `score_sde.load` and `score_sde.train` call it too. Whoever uses single pieces calls it before JAX computes
-    anything: what a CPU needs is read when JAX starts, and is left alone afterwards. Values that the user has set in
+    Whoever uses single pieces calls it before JAX computes anything: what a CPU needs is read when JAX starts, and is
+    left alone afterwards. Values that the user has set in
     XLA_FLAGS, malloc's variables or JAX_COMPILATION_CACHE_DIR stay; SCORE_SDE_NO_CACHE=1 keeps no programs.
 
         import jax
@@ -44,7 +44,7 @@ def prepare_cpu() -> None:
     if not _has_started():
         _choose_convolutions()
         if "JAX_CPU_ENABLE_ASYNC_DISPATCH" not in os.environ:
-            _set("jax_cpu_enable_async_dispatch", False)
+            _run_in_the_calling_thread()
         _keep_memory()
 
 
@@ -54,14 +54,14 @@ def _has_started() -> bool:
     return bridge is not None and bridge.backends_are_initialized()
 
 
-def _set(option: str, value: Any) -> None:
-    """Sets an option of JAX, by its variable where JAX is not imported yet: that takes a while."""
+def _run_in_the_calling_thread() -> None:
+    """Turns asynchronous dispatch off on CPUs, by the variable where JAX is not imported yet: that takes a while."""
     if "jax" in sys.modules:
         import jax
 
-        jax.config.update(option, value)
+        jax.config.update("jax_cpu_enable_async_dispatch", False)
     else:
-        os.environ[option.upper()] = str(value)
+        os.environ["JAX_CPU_ENABLE_ASYNC_DISPATCH"] = "False"
 
 
 def _choose_convolutions() -> None:
@@ -80,7 +80,7 @@ def _keep_memory() -> None:
 
     Otherwise glibc gives pieces of that size back to the kernel, which clears them again page by page, for a fifth of
     an update's time. Only the first thread has a heap for such pieces, and so a program of one device runs in the
-    thread that calls it (`jax_cpu_enable_async_dispatch`). Nothing changes where the environment sets malloc's own
+    thread that calls it (`_run_in_the_calling_thread`). Nothing changes where the environment sets malloc's own
     variables.
     """
     chosen = any(name.startswith("MALLOC_") or name == "GLIBC_TUNABLES" for name in os.environ)
@@ -149,12 +149,12 @@ def keep_programs() -> None:
     """
     if "JAX_COMPILATION_CACHE_DIR" in os.environ or os.environ.get("SCORE_SDE_NO_CACHE", "0") != "0":
         return
-    if "jax" in sys.modules:
-        import jax
+    import jax
 
-        if jax.config.jax_compilation_cache_dir or not jax.config.jax_enable_compilation_cache:
-            return
-    _set("jax_compilation_cache_dir", str(cache_folder() / f"programs-{_processor():08x}"))
+    if jax.config.jax_compilation_cache_dir or not jax.config.jax_enable_compilation_cache:
+        return
+    # The environment stays as it is: a child may run on another processor, or have a folder of its own.
+    jax.config.update("jax_compilation_cache_dir", str(cache_folder() / f"programs-{_processor():08x}"))
     if _has_started():
         from jax.experimental.compilation_cache import compilation_cache
 

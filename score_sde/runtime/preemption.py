@@ -92,7 +92,8 @@ def _restore(handlers: dict) -> None:
 def exit_status(program: Callable[[list[str]], int | None], argv: list[str] | None) -> int:
     """Runs a command line, default this process's, and returns its exit status; signals may stop it from here on.
 
-    A program has a home folder and the settings of `backend.configure` before anything computes.
+    A program has a home folder and what a CPU needs before anything computes. It keeps compiled programs only if it
+    says so (`backend.keep_programs`), because some measure how long compiling takes.
 
     The status is what the program returns, None being 0; 2 for a mistake of the user, with its sentence on stderr;
     REQUEUE or INTERRUPTED if it was stopped; UNREAD if nobody reads its output any more.
@@ -101,7 +102,7 @@ def exit_status(program: Callable[[list[str]], int | None], argv: list[str] | No
         with contextlib.suppress(AttributeError):
             stream.reconfigure(errors="backslashreplace")
     backend.find_home()
-    backend.configure()
+    backend.prepare_cpu()
     try:
         with stoppable():
             status = program(sys.argv if argv is None else argv) or 0
