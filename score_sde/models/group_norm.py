@@ -8,7 +8,7 @@ group's pixels and channels, and with g the loss's gradient by scale h + bias, t
 sums over batch and pixels, means over a group. Two sums for each image and channel give all of them, and only x is kept
 for the backward pass; JAX's own derivative keeps h and the activation's input as well.
 
-On CPUs sums are written in forms that XLA compiles to fast loops: see `_pixel_sum` and `_group_mean`.
+On CPUs means over groups are products, which XLA compiles to fast loops: see `_group_mean`.
 """
 
 from collections.abc import Callable
@@ -73,17 +73,7 @@ def _mean(sums: PerChannel, pixels: int, groups: int) -> FeatureMaps:
 
 
 def _pixel_sum(x: FeatureMaps) -> PerChannel:
-    """Sum over pixels; on CPUs in halves, so that XLA fuses it with the computation of x.
-
-    XLA would give a plain sum to a library together with the convolutions around it, at which that library is slower.
-    """
-    b, h, w, c = x.shape
-    x = x.reshape(b, h * w, c)
-    for _ in range(4 if _on_cpu() else 0):
-        if x.shape[1] % 2 == 0:
-            half = x.shape[1] // 2
-            x = x[:, :half] + x[:, half:]
-    return x.sum(1)
+    return x.sum((1, 2))
 
 
 def _group_mean(per_channel: PerChannel, groups: int) -> PerChannel:
