@@ -2,6 +2,7 @@
 
 import contextlib
 import json
+import math
 import os
 import statistics
 import sys
@@ -51,28 +52,24 @@ def run(
                 for task in tasks:
                     size = batch or (case.large_batch if accelerator else case.batch)
                     for precision in precisions:
-                        row, program = _prepared(name, case, task, precision, size)
+                        row, program = prepared(name, case, task, precision, size)
                         rows.append(row)
                         if program:
                             timed[len(rows) - 1] = program
                     if other and other.prepare(f"{name} {task}", task, case.config.to_dict(), size):
                         timed[len(rows)] = other
                         rows.append(_row(name, task, other.about["name"], size))
-            _in_turns(rows, timed, rounds)
+            in_turns(rows, timed, rounds)
     except UsageError as error:
         print(f"benchmark: {error}", file=sys.stderr)
         return 2
-    facts = {
-        "device": jax.devices()[0].device_kind,
-        "devices": jax.device_count(),
-        "cores": len(os.sched_getaffinity(0)),
+    facts = machine() | {
         "rounds": rounds,
-        "versions": workdir.versions(),
         "peer": other.about if other else None,
-        "matrix_rate": {p: matrix_rate(jnp.bfloat16 if p == "bfloat16" else jnp.float32) for p in precisions},
-        "command": " ".join(["score_sde --mode=experiment --name=benchmark", *sys.argv[1:]]),
+        "matrix_rate": {precision: rate_in(precision) for precision in precisions},
+        "command": command(),
     }
-    summaries = _summarised(rows, facts)
+    summaries = summarised(rows, facts)
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "benchmark.json").write_text(
         json.dumps({"facts": facts, "rows": summaries}, indent=2) + "\n", encoding="utf-8"
@@ -83,7 +80,27 @@ def run(
     return 0
 
 
-def _prepared(name: str, case: Case, task: str, precision: str, batch: int) -> tuple[dict[str, Any], Task | None]:
+def machine() -> dict[str, Any]:
+    """Facts of the machine and of what runs on it."""
+    return {
+        "device": jax.devices()[0].device_kind,
+        "devices": jax.device_count(),
+        "cores": len(os.sched_getaffinity(0)),
+        "versions": workdir.versions(),
+    }
+
+
+def command() -> str:
+    """The command line of this process."""
+    return " ".join(["score_sde --mode=experiment --name=benchmark", *sys.argv[1:]])
+
+
+def rate_in(precision: str) -> float:
+    """Operations a second of a square matrix product in the numbers that a precision multiplies."""
+    return matrix_rate(jnp.bfloat16 if precision == "bfloat16" else jnp.float32)
+
+
+def prepared(name: str, case: Case, task: str, precision: str, batch: int) -> tuple[dict[str, Any], Task | None]:
     """A row without its times, and the program that gives them; none where it needs more memory than there is."""
     config = case.config.copy_and_resolve_references()
     config.training.precision = config.sampling.precision = precision
@@ -104,10 +121,18 @@ def _row(network: str, task: str, by: str, batch: int) -> dict[str, Any]:
     return {"network": network, "task": task, "by": by, "batch": batch, "seconds": []}
 
 
-def _in_turns(rows: list[dict[str, Any]], timed: dict[int, Task | Peer], rounds: int) -> None:
-    """Adds the seconds of each repetition; the first round warms up."""
+def in_turns(
+    rows: list[dict[str, Any]], timed: dict[int, Task | Peer], rounds: int, enough: float = math.inf
+) -> None:
+    """Adds the seconds of each repetition; the first round warms up.
+
+    enough: seconds after which no further round begins, except the first that is measured.
+    """
+    begun = time.perf_counter()
     with bar("measuring", (rounds + 1) * len(timed), "run") as progress:
         for turn in range(rounds + 1):
+            if turn > 1 and time.perf_counter() - begun > enough:
+                break
             for number, program in timed.items():
                 row = rows[number]
                 if isinstance(program, Peer):
@@ -123,7 +148,7 @@ def _in_turns(rows: list[dict[str, Any]], timed: dict[int, Task | Peer], rounds:
                 progress.update()
 
 
-def _summarised(rows: list[dict[str, Any]], facts: dict[str, Any]) -> list[dict[str, Any]]:
+def summarised(rows: list[dict[str, Any]], facts: dict[str, Any]) -> list[dict[str, Any]]:
     """Rows with medians, rates, use of the device, and how much faster ours is than the peer in the same round."""
     peers = {(row["network"], row["task"]): row for row in rows if not row["by"].startswith("score_sde")}
     for row in rows:
