@@ -37,14 +37,7 @@ def run(
     """Prints a table, and writes benchmark.json and benchmark.html to the folder."""
     accelerator = jax.default_backend() != "cpu"
     try:
-        available = cases()
-        chosen = {one_of("--networks", name, available): available[name] for name in networks}
-        for task in tasks:
-            one_of("--tasks", task, TASKS)
-        for precision in precisions:
-            one_of("--precisions", precision, PRECISIONS)
-        if rounds < 1 or (batch is not None and batch < 1):
-            raise UsageError(f"--rounds={rounds} and --batch={batch} must be at least 1.")
+        chosen = checked(networks, tasks, precisions, rounds, batch)
         with contextlib.ExitStack() as until_done:
             other = until_done.enter_context(contextlib.closing(Peer(peer))) if peer else None
             rows, timed = [], {}
@@ -58,7 +51,7 @@ def run(
                             timed[len(rows) - 1] = program
                     if other and other.prepare(f"{name} {task}", task, case.config.to_dict(), size):
                         timed[len(rows)] = other
-                        rows.append(_row(name, task, other.about["name"], size))
+                        rows.append(row_of(name, task, other.about["name"], size))
             in_turns(rows, timed, rounds)
     except UsageError as error:
         print(f"benchmark: {error}", file=sys.stderr)
@@ -78,6 +71,20 @@ def run(
     print(text(facts, summaries))
     print(f"Open {folder / 'benchmark.html'}")
     return 0
+
+
+def checked(
+    networks: Sequence[str], tasks: Sequence[str], precisions: Sequence[str], rounds: int, batch: int | None
+) -> dict[str, Case]:
+    """The cases of these names. Raises `UsageError` for choices that there are not."""
+    available = cases()
+    for task in tasks:
+        one_of("--tasks", task, TASKS)
+    for precision in precisions:
+        one_of("--precisions", precision, PRECISIONS)
+    if rounds < 1 or (batch is not None and batch < 1):
+        raise UsageError(f"--rounds={rounds} and --batch={batch} must be at least 1.")
+    return {one_of("--networks", name, available): available[name] for name in networks}
 
 
 def machine() -> dict[str, Any]:
@@ -106,7 +113,7 @@ def prepared(name: str, case: Case, task: str, precision: str, batch: int) -> tu
     config.training.precision = config.sampling.precision = precision
     if precision != "bfloat16":
         config.eval.precision = precision
-    row = _row(name, task, f"score_sde, {precision}", batch)
+    row = row_of(name, task, f"score_sde, {precision}", batch)
     if precision == "bfloat16" and task in ("likelihood", "load", "save"):
         return row | {"missing": "not in bfloat16"}, None
     try:
@@ -117,13 +124,12 @@ def prepared(name: str, case: Case, task: str, precision: str, batch: int) -> tu
     return row | {key: getattr(program, key) for key in keys if getattr(program, key) is not None}, program
 
 
-def _row(network: str, task: str, by: str, batch: int) -> dict[str, Any]:
+def row_of(network: str, task: str, by: str, batch: int) -> dict[str, Any]:
+    """A row before anything is measured."""
     return {"network": network, "task": task, "by": by, "batch": batch, "seconds": []}
 
 
-def in_turns(
-    rows: list[dict[str, Any]], timed: dict[int, Task | Peer], rounds: int, enough: float = math.inf
-) -> None:
+def in_turns(rows: list[dict[str, Any]], timed: dict[int, Task | Peer], rounds: int, enough: float = math.inf) -> None:
     """Adds the seconds of each repetition; the first round warms up.
 
     enough: seconds after which no further round begins, except the first that is measured.
@@ -154,15 +160,15 @@ def summarised(rows: list[dict[str, Any]], facts: dict[str, Any]) -> list[dict[s
     for row in rows:
         if not row["seconds"]:
             continue
-        median = statistics.median(row["seconds"])
+        median, row["repetitions"] = statistics.median(row["seconds"]), len(row["seconds"])
         row["milliseconds_an_evaluation"] = 1e3 * median / row["evaluations"]
         if row["task"] == "save":
             continue
         row["images_a_second"] = row["images"] * (row["evaluations"] if row["task"] == "sample" else 1) / median
         if "flops" in row:
             row["flops_a_second"] = row["flops"] / median
-            most = facts["matrix_rate"][row["by"].split(", ")[1]] * facts["devices"]
-            row["utilisation"] = row["flops_a_second"] / most
+            if rate := facts["matrix_rate"].get(row["by"].split(", ")[1]):
+                row["utilisation"] = row["flops_a_second"] / (rate * facts["devices"])
         peer = peers.get((row["network"], row["task"]))
         if peer and row is not peer and peer["seconds"]:
             # Of the same round, by evaluation: what disturbs both cancels.
