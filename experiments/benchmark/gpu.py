@@ -178,8 +178,13 @@ def _take(record: dict[str, Any], part: Part, left: float, folder: Path, title: 
             result = {"status": "failed", "reason": f"{type(error).__name__}: {first_line(error)}"}
         record["parts"][part.name] = _blank(part) | result | {"seconds": round(time.monotonic() - started, 1)}
         tell(f"{title}: {gpu_page.in_a_line(record['parts'][part.name])}")
+        _free()
     _write(folder, record)
-    jax.clear_caches()  # programs, and memory with them
+
+
+def _free() -> None:
+    """Gives back the memory of a part: its arrays and programs."""
+    jax.clear_caches()
     gc.collect()
 
 

@@ -23,7 +23,7 @@ from score_sde.models.compute import Compute
 from score_sde.randomness import batch_keys
 from score_sde.runtime.backend import program
 from score_sde.runtime.memory import device_bytes, program_bytes, tree_bytes
-from score_sde.runtime.sharding import fully_sharded, split
+from score_sde.runtime.sharding import fully_sharded, place, split
 from score_sde.sampling import solve
 from score_sde.training.build import Experiment
 from score_sde.training.run import compiled_step
@@ -173,14 +173,10 @@ def configured(config: ConfigDict, precision: str) -> Experiment:
 
 def weights(experiment: Experiment) -> PyTree:
     """Initial parameters and noise: the initial ones give zero, of which nothing can be compared."""
-
-    def moved():
-        leaves, tree = jax.tree.flatten(experiment.init_params())
-        keys = jax.random.split(jax.random.key(1), len(leaves))
-        noise = [0.05 * jax.random.normal(key, leaf.shape) for key, leaf in zip(keys, leaves, strict=True)]
-        return tree.unflatten([leaf + each for leaf, each in zip(leaves, noise, strict=True)])
-
-    return program(moved)()
+    generator, params = np.random.default_rng(1), program(experiment.init_params)()
+    return place(
+        jax.tree.map(lambda leaf: np.asarray(leaf) + 0.05 * generator.standard_normal(leaf.shape, np.float32), params)
+    )
 
 
 def apart(a: PyTree, b: PyTree) -> float:
@@ -206,8 +202,8 @@ def _descent(subject: Subject, precision: str) -> tuple[float, PyTree]:
     """Loss and gradient of one batch of noise, as in training."""
     experiment, keys = configured(subject.config, precision), batch_keys(jax.random.key(0), subject.batch)
     x = jax.random.uniform(jax.random.key(1), (subject.batch, *experiment.image_shape))
-    of_batch = program(jax.value_and_grad(lambda params: experiment.loss(params, keys, x, training=True).mean()))
-    loss, gradient = of_batch(weights(experiment))
+    descend = jax.value_and_grad(lambda params, keys, x: experiment.loss(params, keys, x, training=True).mean())
+    loss, gradient = program(descend)(weights(experiment), keys, x)
     return float(loss), gradient
 
 

@@ -1,5 +1,6 @@
 """Results of a day on a GPU, for the terminal and as a page."""
 
+import functools
 from pathlib import Path
 from typing import Any
 
@@ -46,8 +47,7 @@ def write(path: Path, record: dict[str, Any]) -> None:
     for name, entry in _of(entries, "training").items():
         body.append(html_page.note(f"{name}: {in_a_line(entry)}"))
         if entry.get("curve"):
-            drawn = {"loss": (*zip(*entry["curve"], strict=True), None)}
-            chart = html_page.chart(drawn, "updates", "training loss", log=True)
+            chart = _chart(tuple(map(tuple, entry["curve"])))
             body.append(html_page.figure("Loss of single batches", chart))
     if left_out := _left_out(entries):
         body += [html_page.heading("Skipped, failed or not run"), html_page.verbatim(left_out)]
@@ -96,6 +96,11 @@ def _figure(value: Any) -> str:
     if isinstance(value, float):
         return f"{value:.3g}" if abs(value) < 1000 else f"{value:,.0f}"
     return str(value)
+
+
+@functools.lru_cache(1)  # the page is written after each part
+def _chart(curve: tuple[tuple[int, float], ...]) -> html_page.Element:
+    return html_page.chart({"loss": (*zip(*curve, strict=True), None)}, "updates", "training loss", log=True)
 
 
 def _lines(entries: dict[str, Any], group: str) -> str:
