@@ -9,6 +9,7 @@ import functools
 import gc
 import itertools
 import math
+import shutil
 import subprocess
 import time
 from collections.abc import Callable, Sequence
@@ -29,6 +30,7 @@ from score_sde.experiments.benchmark.memory import shares
 from score_sde.errors import UsageError, tell
 from score_sde.io import workdir
 from score_sde.runtime.memory import device_bytes
+from score_sde.runtime.preemption import Stopped
 
 RESULTS, PAGE = "gpu.json", "gpu.html"
 KEPT = ("passed", "measured")  # are not run again
@@ -57,13 +59,15 @@ class Size(NamedTuple):
 class Part(NamedTuple):
     """A part of the day. group: checks, table or training. expected: its seconds. run: seconds left -> its result.
 
-    needless: the reason to skip it, if there is one. row: the table's columns that are known before it runs.
+    programs: folder of its compiled programs. needless: the reason to skip it, if there is one. row: the columns of the
+    table that are known before it runs.
     """
 
     name: str
     group: str
     expected: float
     run: Callable[[float], dict[str, Any]]
+    programs: str = "checks"
     needless: str = ""
     row: dict[str, Any] | None = None
 
@@ -96,13 +100,10 @@ def run(
     call = {"started": datetime.now(UTC).isoformat(timespec="seconds"), "minutes": minutes, "rounds": rounds}
     facts = machine() | {"size": "toy" if toy else "full", "rounds": rounds, "command": speed.command()}
     record = _opened(folder, facts, call, parts)
-    keeps = not jax.config.jax_compilation_cache_dir  # else the user has chosen a folder
     reserved = 0 if parts[-1].needless else SHARE * 60 * minutes
     for number, part in enumerate(parts, 1):
         left = ends - time.monotonic() - (0 if part.group == TRAINING else reserved)
         title = f"{number} of {len(parts)}, {part.name}"
-        if keeps:
-            _keep_programs(folder / "programs" / ("checks" if part.group == "checks" else "table"))
         _take(record, part, left, folder, title)
     print(gpu_page.text(record))
     print(f"Open {folder / PAGE}")
@@ -124,15 +125,18 @@ def _driver() -> str:
         return "no NVIDIA driver answers"
 
 
-def _keep_programs(folder: Path) -> None:
-    """Keeps compiled programs in the folder.
+def _keep_programs(part: Part, folder: Path) -> None:
+    """Keeps compiled programs in a folder of the part, or leaves them in that of the user's environment.
 
-    The training then does not compile the table's first program again. Checks have a folder of their own, so that none
-    of the table's programs was compiled before it is timed.
+    The training reads those of the table's cell for its update. A cell compiles anew, so that its time is of that.
     """
-    if jax.config.jax_compilation_cache_dir != str(folder):
-        jax.config.update("jax_compilation_cache_dir", str(folder))
-        compilation_cache.reset_cache()  # JAX looks for a folder once
+    chosen, own = jax.config.jax_compilation_cache_dir, folder.absolute() / "programs"
+    if chosen and not Path(chosen).is_relative_to(own):
+        return
+    if part.row:
+        shutil.rmtree(own / part.programs, ignore_errors=True)
+    jax.config.update("jax_compilation_cache_dir", str(own / part.programs))
+    compilation_cache.reset_cache()  # JAX looks for a folder once
 
 
 def _opened(folder: Path, facts: dict[str, Any], call: dict[str, Any], parts: Sequence[Part]) -> dict[str, Any]:
@@ -159,10 +163,10 @@ def _blank(part: Part) -> dict[str, Any]:
 def _take(record: dict[str, Any], part: Part, left: float, folder: Path, title: str) -> None:
     """Runs a part, unless that is done or there is no time for it, and writes what came of it."""
     entry = record["parts"][part.name]
-    just_ended = entry.get("ended") == len(record["calls"]) - 1 and entry["status"] == "failed"
+    just_ended = entry.get("ended") == len(record["calls"]) - 1 and part.group != TRAINING
     if entry["status"] in KEPT or just_ended:  # what ended the process is not tried again before the rest has run
         return
-    reason = part.needless or (f"{max(left, 0):.0f} s are left of the time" if left < part.expected else "")
+    reason = part.needless or (_too_little(part, left) if left < part.expected else "")
     if reason:
         if entry["status"] != "trained":
             record["parts"][part.name] = _blank(part) | {"status": "skipped", "reason": reason}
@@ -171,15 +175,25 @@ def _take(record: dict[str, Any], part: Part, left: float, folder: Path, title: 
         tell(f"{title}, {left / 60:.1f} minutes left ...")
         record["parts"][part.name] = _blank(part) | {"status": "running"}
         _write(folder, record)
+        _keep_programs(part, folder)
         started = time.monotonic()
         try:
             result = part.run(left)
+        except Stopped as stopped:
+            record["parts"][part.name] = _blank(part) | {"reason": str(stopped)}
+            _write(folder, record)
+            raise
         except Exception as error:  # whatever it is: the rest goes on
             result = {"status": "failed", "reason": f"{type(error).__name__}: {first_line(error)}"}
         record["parts"][part.name] = _blank(part) | result | {"seconds": round(time.monotonic() - started, 1)}
         tell(f"{title}: {gpu_page.in_a_line(record['parts'][part.name])}")
         _free()
     _write(folder, record)
+
+
+def _too_little(part: Part, left: float) -> str:
+    before = "" if part.group == TRAINING else " before the training's share"
+    return f"it takes about {part.expected:.0f} s, and {max(left, 0):.0f} are left{before}"
 
 
 def _free() -> None:
@@ -211,11 +225,13 @@ def _parts(
         images = batch or (chosen[name].large_batch if jax.default_backend() == "gpu" else chosen[name].batch)
         measure = functools.partial(_cell, name, chosen[name], task, precision, images, rounds)
         row = speed.row_of(name, task, f"score_sde, {precision}", images)
-        parts.append(Part(f"{name}, {task}, {precision}", "table", size.cell, measure, row=row))
+        title = f"{name}, {task}, {precision}"
+        parts.append(Part(title, "table", size.cell, measure, title, row=row))
     config = training_config(cases[size.trained].config, size, folder)
     train = functools.partial(_train, config, folder, size.saving)
+    update = f"{size.trained}, train, bfloat16"
     name = f"training of {size.trained} in bfloat16"
-    return [*parts, Part(name, TRAINING, size.training, train, missing_data(config))]
+    return [*parts, Part(name, TRAINING, size.training, train, update, missing_data(config))]
 
 
 def ordered(networks: Sequence[str], tasks: Sequence[str], precisions: Sequence[str]) -> list[tuple[str, str, str]]:

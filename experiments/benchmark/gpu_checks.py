@@ -93,12 +93,12 @@ def donation(subject: Subject) -> Outcome:
     jax.block_until_ready(update(state, _pixels(subject), None))
     gone = all(leaf.is_deleted() for leaf in jax.tree.leaves(state))
     figures = {
-        "state, MiB": held / MIB,
-        "written in place, MiB": aliased / MIB,
-        "program, MiB": program_bytes(update) / MIB,
+        "MiB of the state": held / MIB,
+        "MiB written in place": aliased / MIB,
+        "MiB of the program": program_bytes(update) / MIB,
     }
     if before:
-        figures |= {"most in use before, MiB": before / MIB, "and after, MiB": _peak() / MIB}
+        figures |= {"MiB in use at most before": before / MIB, "MiB in use at most after": _peak() / MIB}
     return Outcome(gone and aliased >= held, figures, "" if gone else "the old state is still there after the update")
 
 
@@ -115,10 +115,10 @@ def largest_batch(subject: Subject) -> Outcome:
     predicted, compiled = besides + image * batch // jax.device_count(), program_bytes(update)
     figures = {
         "batch": batch,
-        "predicted, MiB": predicted / MIB,
-        "compiled, MiB": compiled / MIB,
+        "MiB predicted": predicted / MIB,
+        "MiB compiled": compiled / MIB,
         "compiled over predicted": compiled / predicted,
-        "device, MiB": device_bytes() / MIB,
+        "MiB of the device": device_bytes() / MIB,
     }
     if compiled > device_bytes():
         return Outcome(False, figures, "the compiled update needs more memory than there is")

@@ -15,7 +15,7 @@ COLUMNS = {key: title for key, title in report.COLUMNS.items() if key != "speed_
     "predicted_bytes": "MiB by the trace",
     "repetitions": "repetitions",
 }
-CHECK_COLUMNS = ("check", "result", "figures", "s")
+CHECK_COLUMNS = ("check", "result", "figures", "seconds")
 
 
 def text(record: dict[str, Any]) -> str:
@@ -81,9 +81,15 @@ def _of(entries: dict[str, Any], group: str) -> dict[str, Any]:
 
 def _checks(entries: dict[str, Any]) -> list[list[str]]:
     return [
-        [name, entry["status"], _figures(entry.get("figures", {})), f"{entry.get('seconds', '')}"]
+        [name, entry["status"], _figured(entry), f"{entry.get('seconds', '')}"]
         for name, entry in _of(entries, "checks").items()
     ]
+
+
+def _figured(entry: dict[str, Any]) -> str:
+    """Figures and reason of a part."""
+    said = [_figures(entry.get("figures", {})), entry.get("reason", "")]
+    return "; ".join(each for each in said if each)
 
 
 def _figures(figures: dict[str, Any]) -> str:
