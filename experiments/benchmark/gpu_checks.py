@@ -1,4 +1,4 @@
-"""Checks of what only a GPU does, each at once a pass or a failure and its figures.
+"""Checks of paths that only a GPU takes. The first line of each says what must hold for it to pass.
 
 Bounds follow from the numbers: bfloat16 keeps 8 bits of a mantissa and TF32 11, so that its bounds are an eighth.
 """
@@ -53,7 +53,7 @@ class Outcome(NamedTuple):
 
 
 def attention(subject: Subject) -> Outcome:
-    """Whether training attends by cuDNN, and is as near to float32 in output and gradient as bfloat16 allows."""
+    """Training attends by cuDNN, and its output and gradient are as near to float32 as bfloat16 allows."""
     figures, near, reasons = {}, True, []
     for shape in TOKENS:
         q, h, g = jax.random.normal(jax.random.key(0), (3, 8, *shape), jnp.bfloat16)
@@ -74,17 +74,17 @@ def attention(subject: Subject) -> Outcome:
 
 
 def bfloat16(subject: Subject) -> Outcome:
-    """Loss and gradient of an update's network in bfloat16 against float32."""
+    """Loss and gradient of an update in bfloat16 are near those in float32."""
     return _against_float32(subject, "bfloat16")
 
 
 def tf32(subject: Subject) -> Outcome:
-    """Loss and gradient with the device's quickest products against products of float32."""
+    """Loss and gradient with the device's quickest products are near those with float32 products."""
     return _against_float32(subject, "tf32")
 
 
 def donation(subject: Subject) -> Outcome:
-    """Whether an update writes the new state where the old one was, so that memory never holds both."""
+    """An update writes the new state where the old one was, so that memory never holds both."""
     experiment = configured(subject.config, "bfloat16")
     placement = fully_sharded(experiment.state_shapes, 1)
     state = program(experiment.init_state, out_shardings=placement)()
@@ -103,7 +103,7 @@ def donation(subject: Subject) -> Outcome:
 
 
 def largest_batch(subject: Subject) -> Outcome:
-    """Whether the largest batch that `benchmark memory` predicts fits, by the compiled update and by running it."""
+    """The largest batch that `benchmark memory` predicts fits, by the compiled update and by running it."""
     experiment = configured(subject.config, "bfloat16")
     image, besides = shares(experiment)
     each = 8 * jax.device_count()
@@ -128,7 +128,7 @@ def largest_batch(subject: Subject) -> Outcome:
 
 
 def loading(subject: Subject) -> Outcome:
-    """Whether a checkpoint of a bfloat16 training loads with its bits and samples near float32 in each precision."""
+    """A checkpoint of a bfloat16 training loads with its bits, and samples near float32, in each precision."""
     experiment = configured(subject.config, "bfloat16")
     state = initial_state(weights(experiment), experiment.optimizer, experiment.profiles)
     drawn, same = {}, True
@@ -147,7 +147,7 @@ def loading(subject: Subject) -> Outcome:
 
 
 def samples(subject: Subject) -> Outcome:
-    """Whether samples in float32 are those of a CPU with the same seed, up to a grey level."""
+    """Samples in float32 are those of a CPU with the same seed, up to a grey level."""
     experiment = configured(subject.config, "float32")
     params, keys = weights(experiment), batch_keys(jax.random.key(0), min(subject.batch, 8))
 
