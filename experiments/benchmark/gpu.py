@@ -279,7 +279,8 @@ def _train(config: ConfigDict, folder: Path, saving: float, left: float) -> dict
 
 
 def _full() -> Size:
-    return Size("DDPM++ 16x16", device_bytes(), LARGE[:3], LARGE[0], check=30, cell=60, training=75, saving=30)
+    memory = min(device_bytes(), 2**35)  # of more images a feature map would have 2^31 numbers
+    return Size("DDPM++ 8x8", memory, LARGE[:3], LARGE[0], check=20, cell=60, training=75, saving=30)
 
 
 def _toy() -> Size:

@@ -60,7 +60,7 @@ def about(facts: dict[str, Any]) -> str:
     rates = ", ".join(f"{rate / 1e9:,.0f} GFLOP/s in {name}" for name, rate in facts["matrix_rate"].items())
     return (
         f"{facts['devices']} x {facts['device']}, {facts['cores']} cores, JAX {versions['jax']}, Python "
-        f"{versions['python']}, medians of {facts['rounds']} in turns{peer}; matrix products: {rates}"
+        f"{versions['python']}, medians of {facts['rounds']} in turns{peer}; matrix products: {rates or 'not run'}"
     )
 
 
