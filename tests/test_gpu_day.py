@@ -89,6 +89,21 @@ def test_the_part_in_which_a_process_ended_is_tried_after_the_others(day, tmp_pa
     assert results["parts"]["one that passes"]["status"] == "passed"
 
 
+def test_a_day_that_is_stopped_says_so_and_goes_on(day, tmp_path, monkeypatch):
+    def stopped(subject):
+        raise Stopped(15)
+
+    with monkeypatch.context() as patch, pytest.raises(Stopped):
+        patch.setitem(CHECKS, "one that does not", stopped)
+        day(tasks=())
+    results = json.loads((tmp_path / gpu.RESULTS).read_text())["parts"]
+    assert [results[name]["status"] for name in CHECKS] == ["passed", *["not run"] * 3]
+    assert "SIGTERM" in results["one that does not"]["reason"]
+    CALLED.clear()
+    day(tasks=())
+    assert CALLED == ["does not"]
+
+
 def test_the_table_begins_with_an_update_in_bfloat16_and_its_neighbours():
     cells = gpu.ordered(["A", "B"], ["train", "sample", "likelihood"], ["tf32", "bfloat16"])
     assert cells[0] == ("A", "train", "bfloat16")
