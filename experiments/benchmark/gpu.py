@@ -30,7 +30,7 @@ from score_sde.experiments.benchmark.memory import shares
 from score_sde.errors import UsageError, tell
 from score_sde.io import workdir
 from score_sde.runtime.memory import device_bytes
-from score_sde.runtime.preemption import Stopped
+from score_sde.runtime.preemption import Notice, Stopped
 
 RESULTS, PAGE = "gpu.json", "gpu.html"
 KEPT = ("passed", "measured")  # are not run again
@@ -198,8 +198,11 @@ def _too_little(part: Part, left: float) -> str:
 
 def _free() -> None:
     """Gives back the memory of a part: its arrays and programs."""
-    jax.clear_caches()
-    gc.collect()
+    with Notice() as notice:  # in a callback of the garbage collector an exception would be lost
+        jax.clear_caches()
+        gc.collect()
+    if notice.number:
+        raise Stopped(notice.number)
 
 
 def _write(folder: Path, record: dict[str, Any]) -> None:
