@@ -1,4 +1,4 @@
-"""The networks that are timed: small ones for CPUs, those of CIFAR-10 at full size, and 256x256."""
+"""The networks that are timed: tiny for a rehearsal, small for CPUs, those of CIFAR-10 at full size, and 256x256."""
 
 from typing import NamedTuple
 
@@ -17,6 +17,7 @@ class Case(NamedTuple):
 def cases() -> dict[str, Case]:
     """The cases by name."""
     return {
+        TINY: Case(_tiny(), 16, 16),
         "DDPM++ 8x8": Case(_small(digits_ddpmpp_continuous, 8, (1, 2), 1, 4), 128, 4096),
         "NCSN++ 8x8": Case(_small(digits_ncsnpp_continuous, 8, (1, 2), 1, 4), 128, 4096),
         "DDPM++ 8x8, 4 images": Case(_small(digits_ddpmpp_continuous, 8, (1, 2), 1, 4), 4, 4),
@@ -30,7 +31,17 @@ def cases() -> dict[str, Case]:
     }
 
 
+TINY = "DDPM++ 8x8, tiny"
 SMALL = ("DDPM++ 8x8", "NCSN++ 8x8", "DDPM++ 8x8, 4 images", "NCSN++ 8x8, 4 images", "DDPM++ 16x16", "NCSN++ 16x16")
+LARGE = ("DDPM++ CIFAR-10", "NCSN++ CIFAR-10", "DDPM CIFAR-10", "NCSN++ 256x256")
+
+
+def _tiny() -> ConfigDict:
+    """The digits' network with 8 channels at one resolution, which compiles in seconds."""
+    config = _small(digits_ddpmpp_continuous, 8, (1,), 1, 4)
+    config.model.nf = 8
+    config.training.batch_size = 16
+    return config
 
 
 def _small(module, size: int, ch_mult: tuple[int, ...], num_res_blocks: int, attention: int) -> ConfigDict:

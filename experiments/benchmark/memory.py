@@ -4,6 +4,7 @@ By the trace of the network's derivative, not by a program compiled for a CPU: t
 """
 
 import json
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -28,7 +29,8 @@ def run(folder: Path) -> int:
             for remat in (False, True):
                 config = get_config()
                 config.training.update(precision=precision, remat=remat)
-                rows.append({"network": name, "precision": precision, "remat": remat} | _needs(Experiment(config)))
+                fits = fitting(*shares(Experiment(config)))
+                rows.append({"network": name, "precision": precision, "remat": remat} | fits)
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "memory.json").write_text(json.dumps(rows, indent=2) + "\n", encoding="utf-8")
     print(
@@ -42,12 +44,12 @@ def run(folder: Path) -> int:
     return 0
 
 
-def _needs(experiment: Experiment) -> dict[str, Any]:
-    """An image's share, and besides it the training state and the gradient."""
-    return fitting(kept_bytes(experiment), tree_bytes((experiment.state_shapes, experiment.param_shapes)))
+def shares(experiment: Experiment) -> tuple[int, int]:
+    """Bytes of an image in an update, and besides it of the training state and the gradient."""
+    return kept_bytes(experiment), tree_bytes((experiment.state_shapes, experiment.param_shapes))
 
 
-def fitting(image: int, besides: int) -> dict[str, Any]:
+def fitting(image: int, besides: int, sizes: Mapping[str, float] = GPUS) -> dict[str, Any]:
     """The largest batch that each GPU has room for."""
-    largest = {name: int((USABLE * size - besides) // image) for name, size in GPUS.items()}
+    largest = {name: int((USABLE * size - besides) // image) for name, size in sizes.items()}
     return {"image": image, "besides": besides, "largest_batch": largest}

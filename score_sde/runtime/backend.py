@@ -17,7 +17,7 @@ from typing import Any
 # XLA:CPU of these versions passes single convolutions to a library that is 1.3 to 1.8 times slower on score networks
 # than its own code. XLA aborts at an unknown flag, so it is set only for versions where it was tried.
 CPU_CONVOLUTION_FLAG = "--xla_cpu_experimental_ynn_fusion_type=-individual_convolution"
-TRIED = ("0.10.", "0.12.")
+TRIED = ("0.10.", "0.11.", "0.12.")
 M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3  # of malloc.h
 LEVEL = "xla_backend_optimization_level"
 
