@@ -25,7 +25,7 @@ class Step:
 
     def __init__(self, **options):
         config = get_config()
-        config.model.update(nf=8, ch_mult=(1, 2), dropout=0.3, fir=True, progressive_input="residual")
+        config.model.update(nf=8, ch_mult=(1, 2), num_res_blocks=1, dropout=0.3, fir=True, progressive_input="residual")
         config.training.update(options)
         self.experiment = Experiment(config)
         self.experiment.optimizer = optax.GradientTransformation(
