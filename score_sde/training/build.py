@@ -377,10 +377,14 @@ class Dequantizing:
         return likelihood_bound(sde, model, num_times=self.options["num_times"])(keys, y) + log_q
 
 
-def trainable(config: Config) -> Experiment | Classification:
-    """The experiment of the config, of a score or of a classifier, for programs that write: its network is traced."""
+def trainable(config: Config, *, traced: bool = True) -> Experiment | Classification:
+    """The experiment of the config: of a score, or of a classifier.
+
+    traced: whether the network is traced now, so that one that fails raises before a program writes anything.
+    """
     experiment = (Classification if config.model.name in CLASSIFIERS else Experiment)(config)
-    jax.tree.leaves(experiment.param_shapes)  # raises now for a network that fails
+    if traced:
+        jax.tree.leaves(experiment.param_shapes)
     return experiment
 
 
