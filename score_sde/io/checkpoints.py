@@ -14,12 +14,12 @@ import shutil
 import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from types import ModuleType
 from typing import Any, NamedTuple
 
 import jax
 import numpy as np
 from flax import traverse_util
-from orbax.checkpoint import v1 as ocp
 
 from score_sde.array_types import PyTree
 from score_sde.errors import UsageError, warn
@@ -58,7 +58,9 @@ class Checkpoints:
         self._named = self._link.enter_context(_named_in_utf8(self.directory))
         self._checkpointer = self._open()
 
-    def _open(self) -> ocp.training.Checkpointer:
+    def _open(self) -> Any:
+        """Orbax's checkpointer of the folder."""
+        ocp = _orbax()
         policies = ocp.training.preservation_policies
         last, every, best, kept_steps = self._retention or Retention()
         kept = [policies.LatestN(last)]
@@ -261,9 +263,16 @@ def _metadata(state: PyTree) -> dict[str, Any]:
     return {"digest": total(shares), "leaves": listed}
 
 
-def _partial() -> ocp.Context:
+def _orbax() -> ModuleType:
+    """Orbax, which is imported where a folder is opened: it takes 0.2 s, and much that reads a workdir opens none."""
+    from orbax.checkpoint import v1
+
+    return v1
+
+
+def _partial() -> Any:
     """The context in which Orbax reads only the arrays of its target."""
-    context = ocp.Context()
+    context = _orbax().Context()
     context.pytree.loading.partial_load = True
     return context
 
