@@ -54,7 +54,7 @@ def stream(key: Key[Array, "..."], use: Stream | int | Int[Array, ""]) -> Key[Ar
     return jax.vmap(jax.random.fold_in, (0, None))(key, use) if key.ndim else jax.random.fold_in(key, use)
 
 
-def sample_keys(key: Key[Array, ""], indices: Int[Array, " b"]) -> Keys:
+def sample_keys(key: Key[Array, ""], indices: Int[Array, " b"] | Shaped[np.ndarray, " b"]) -> Keys:
     """Keys of samples, one for each index."""
     return jax.vmap(jax.random.fold_in, (None, 0))(key, indices)
 
