@@ -18,6 +18,7 @@ from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from score_sde.array_types import Array, Float, Int, Key, Keys, Shaped
 from score_sde.errors import UsageError
@@ -49,10 +50,11 @@ class Stream(enum.IntEnum):
 
 def stream(key: Key[Array, "..."], use: Stream | int | Int[Array, ""]) -> Key[Array, "..."]:
     """The key or keys for one use, or one step: `fold_in`, elementwise over an array of keys."""
+    use = np.uint32(use) if isinstance(use, int) else use  # JAX would run a program to convert it
     return jax.vmap(jax.random.fold_in, (0, None))(key, use) if key.ndim else jax.random.fold_in(key, use)
 
 
-def sample_keys(key: Key[Array, ""], indices: Int[Array, " b"]) -> Keys:
+def sample_keys(key: Key[Array, ""], indices: Int[Array, " b"] | Shaped[np.ndarray, " b"]) -> Keys:
     """Keys of samples, one for each index."""
     return jax.vmap(jax.random.fold_in, (None, 0))(key, indices)
 
@@ -66,7 +68,7 @@ def batch_keys(key: Key[Array, "..."], batch_size: int) -> Keys:
         raise UsageError("Keys are those of jax.random.key(seed), not of the older jax.random.PRNGKey.")
     if key.ndim and key.shape != (batch_size,):
         raise UsageError(f"Keys of shape {key.shape} for {batch_size} images; give a single key, or one for each.")
-    return key if key.ndim else sample_keys(key, jnp.arange(batch_size))
+    return key if key.ndim else sample_keys(key, np.arange(batch_size, dtype=np.uint32))
 
 
 Noise = Callable[[Keys, tuple[int, ...]], Float[Array, "b ..."]]  # for example `normal`

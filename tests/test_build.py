@@ -2,16 +2,22 @@
 
 import functools
 
+import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from score_sde.cli.describe import kept_bytes
 from score_sde.errors import UsageError
-from score_sde.parameterization import NOISE_CONDS
+from score_sde.objective import Objective
+from score_sde.parameterization import NOISE_CONDS, Noise
 from score_sde.randomness import sample_keys
 from score_sde.sampling import SAMPLERS, slerp, solve
+from score_sde.sde import VP
+from score_sde.times import Uniform
 from score_sde.training.build import Experiment
+from score_sde.weights import NoiseWeight
 
 KEYS = sample_keys(jax.random.key(0), jnp.arange(3))
 
@@ -144,3 +150,15 @@ def test_spherical_interpolation_keeps_the_length_of_latents():
     whole = np.sum(z0 * z1, axis=(1, 2, 3)) / lengths[0] / lengths[3]
     np.testing.assert_allclose(np.arccos(cosines), np.arccos(whole) / 2, atol=1e-3)
     np.testing.assert_allclose(between(z0, 2 * z0, 0.5), 1.5 * z0, rtol=1e-4)  # no angle between them
+
+
+class Convolution(nn.Module):
+    @nn.compact
+    def __call__(self, x, noise_cond, cond=None, *, dropout_keys=None):
+        return jnp.sin(nn.Conv(5, (3, 3))(x))[..., :1]
+
+
+def test_a_convolution_keeps_its_input_for_the_backward_pass_and_a_sine_its_slope(tiny_config):
+    objective = Objective(VP(), Noise(), Uniform(), NoiseWeight())
+    experiment = Experiment(tiny_config(), objective, Convolution(), image_shape=(8, 8, 1))
+    assert kept_bytes(experiment) == 4 * 8 * 8 * (1 + 5)  # and the kernel once, for all images

@@ -1,3 +1,5 @@
+import json
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -34,6 +36,49 @@ def test_a_state_comes_back_bit_for_bit(tmp_path):
     for a, b in zip(jax.tree.leaves(loaded), jax.tree.leaves(saved), strict=True):
         assert a.dtype == b.dtype
         np.testing.assert_array_equal(a, b)
+
+
+def edited(folder, step, edit):
+    """Edits what was saved with a state."""
+    file = folder / str(step) / ckpt.METADATA
+    content = json.loads(file.read_text())
+    edit(content["custom_metadata"])
+    file.write_text(json.dumps(content))
+
+
+def test_a_part_is_read_alone_and_is_that_of_the_whole_state(tmp_path):
+    saved = state(1.0)._replace(ema_params={"power:0.05": {"layer": {"w": np.float32([[2, 3]])}}})
+    with Checkpoints(tmp_path) as checkpoints:
+        checkpoints.save(7, saved)
+        checkpoints.wait()
+        like = jax.tree.map(lambda leaf: np.empty((), leaf.dtype), saved)  # shapes of no array: the rest is not read
+        with pytest.raises(UsageError):
+            checkpoints.load(7, like)
+        for name, part in (("params", saved.params), ("ema_params/power:0.05", saved.ema_params["power:0.05"])):
+            jax.tree.map(np.testing.assert_array_equal, checkpoints.load_part(7, name), part)
+        assert checkpoints.load_part(7, "ema_params/constant:0.9") is None
+
+
+def test_a_damaged_part_is_refused_and_the_others_are_not(tmp_path):
+    def damage(metadata):
+        metadata["leaves"]["ema_params/layer/w"][-1] = "0" * 32
+
+    with Checkpoints(tmp_path) as checkpoints:
+        checkpoints.save(1, state(1.0))
+        checkpoints.wait()
+        edited(tmp_path, 1, damage)
+        with pytest.raises(UsageError, match="its bytes have changed"):
+            checkpoints.load_part(1, "ema_params")
+        assert float(checkpoints.load_part(1, "params")["layer"]["w"].sum()) == 6
+
+
+def test_a_checkpoint_of_an_older_version_has_no_parts_and_is_loaded_whole(tmp_path):
+    with Checkpoints(tmp_path) as checkpoints:
+        checkpoints.save(1, state(1.0))
+        checkpoints.wait()
+        edited(tmp_path, 1, lambda metadata: metadata.pop("leaves"))
+        assert checkpoints.load_part(1, "params") is None
+        assert checkpoints.load(1, on_host(jax.eval_shape(lambda: state(0.0)))).step == 0
 
 
 def test_snapshots_are_kept_and_of_the_others_the_last_two(tmp_path):

@@ -233,17 +233,10 @@ def test_every_family_in_the_pytorch_layout_gives_the_papers_score(case, config,
         assert relative(image, golden_image) < 1e-5
 
 
-class Untraced(Experiment):
-    """Traces its network when it is asked for parameters, and not to know what an optimizer of them is."""
-
-    def init_params(self):
-        return super().init_params() if hasattr(self, "optimizer") else {}
-
-
 @pytest.mark.parametrize("configs", grouped(load_json("layouts.json"), full_size))
 def test_full_size_layers_are_numbered_as_in_the_papers_pytorch_code(configs):
     """Against digests of the reference network's parameters in order: names, shapes and trainability; and our names."""
-    shapes = leaf_shapes(Untraced(config_of(configs[0])).init_params)
+    shapes = leaf_shapes(Experiment(config_of(configs[0])).init_params)
     lines = []
     for path, name in torch_names(shapes).items():
         shape = to_torch(path, np.broadcast_to(np.float32(0), shapes[path])).shape

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 from jax import lax
 
+from score_sde.errors import UsageError
 from score_sde.models import Compute, resampling
 from score_sde.models.layers import (
     Downsample,
@@ -182,3 +183,10 @@ def test_a_1x1_convolution_before_the_upsampling_is_one_after_it():
         params = after.init(jax.random.key(1), x)
         params["params"]["bias"] = jnp.arange(5.0)
         np.testing.assert_allclose(before.apply(params, x), after.apply(params, upsample(x)), atol=1e-5)
+
+
+def test_a_parameter_of_another_shape_is_refused_by_its_place():
+    x = jnp.zeros((1, 4, 4, 2))
+    params = conv3x3(3).init(jax.random.key(0), x)["params"]
+    with pytest.raises(UsageError, match=r"kernel is \(3, 3, 2, 3\), and should be \(3, 3, 2, 4\)"):
+        conv3x3(4).apply({"params": params}, x)

@@ -21,6 +21,7 @@ from score_sde.images import UNIT
 from score_sde.inference.pretrained import Pretrained
 from score_sde.inference.sampling_plan import plan
 from score_sde.inference.snapshots import PretrainedClassifier
+from score_sde.io import workdir
 from score_sde.objective import Objective
 from score_sde.parameterization import Noise
 from score_sde.paths import Linear
@@ -29,6 +30,7 @@ from score_sde.sampling import SAMPLERS
 from score_sde.sde import VP
 from score_sde.times import Uniform
 from score_sde.training import build
+from score_sde.training.build import Experiment
 from score_sde.weights import NoiseWeight
 
 SHAPE, KEY = (8, 8, 1), jax.random.key(0)
@@ -264,3 +266,16 @@ def test_a_classifier_is_frozen_data_too(model):
     assert repr(pickle.loads(pickle.dumps(classifier))) == "PretrainedClassifier(8x8x1, Brightness, VP, 1 parameters)"
     with pytest.raises(dataclasses.FrozenInstanceError):
         classifier.params = {}
+
+
+def test_loading_a_run_of_this_version_traces_no_network(tiny_config, tmp_path, monkeypatch):
+    folder = saved(tiny_config(), tmp_path)
+    first = score_sde.load(folder)  # nothing says which version wrote it, so that its shapes are compared
+    monkeypatch.setattr(Experiment, "init_params", lambda self: {})
+    workdir.write(folder, "launch.json", {"versions": {"score_sde": score_sde.__version__}})
+    again = score_sde.load(folder)
+    jax.tree.map(np.testing.assert_array_equal, again.params, first.params)
+    assert again.experiment.param_shapes == first.experiment.param_shapes
+    workdir.write(folder, "launch.json", {"versions": {"score_sde": "0.1.0"}})
+    with pytest.raises(UsageError, match="do not fit the network"):
+        score_sde.load(folder)

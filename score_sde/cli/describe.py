@@ -1,13 +1,17 @@
 """Description of a config before training: network, memory, sampler, NFE."""
 
 import json
+from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
 from absl.flags import FlagValues
+from jax.extend.core import Literal, Var
 
+from score_sde.array_types import Array, Keys, PyTree
 from score_sde.cond import fitted
 from score_sde.conditioning.grammar import chosen_class, chosen_rows, observation_of
 from score_sde.config import Config, check
@@ -40,18 +44,18 @@ def describe(config: Config, explain: str | None = None) -> None:
         check(config)
         print("\n".join(explained(workdir.flatten(config.to_dict()), explain)))
         return
-    experiment = trainable(config)
-    taken = replaced(config)
+    experiment = trainable(config, traced=False)
+    layers, taken = _layers(experiment), replaced(config)
     for key, value in workdir.flatten(config.to_dict()).items():
         instead = taken.get(key) or taken.get(key.partition(".")[0])
         print(f"{key} = {value}" + (f"  (no effect: {instead} replaces it)" if instead else ""))
-    print(_layers(experiment))
+    print(layers)
 
     learned, total = parameter_counts(experiment.param_shapes)
     shared = config.training.fsdp
     state = sum(
         tree_bytes(leaf) / (1 if sharding.split_dimension(leaf.shape, shared) is None else shared)
-        for leaf in jax.tree.leaves(jax.eval_shape(experiment.init_state))
+        for leaf in jax.tree.leaves(experiment.state_shapes)
     )
     batch, devices = config.training.batch_size, jax.device_count()
     saved = kept_bytes(experiment)
@@ -71,30 +75,52 @@ def describe(config: Config, explain: str | None = None) -> None:
 
 
 def _layers(experiment: Experiment | Classification) -> str:
-    """The table of the network's layers and blocks, in order: name, class, inputs, outputs and parameters."""
+    """The table of the network's layers and blocks, in order: name, class, inputs, outputs and parameters.
+
+    The network is traced for it, which takes long, and `experiment.param_shapes` is set by the way.
+    """
+    shapes: PyTree = {}
+
+    def keep_shapes(call: Callable, args: tuple, kwargs: dict, context: nn.module.InterceptorContext) -> Any:
+        outputs = call(*args, **kwargs)
+        if not context.module.path:  # the network itself
+            params = context.module.variables.get("params", {})
+            shapes.update(jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype), params))
+        return outputs
+
     look = {"table_kwargs": {"box": None}, "console_kwargs": {"width": 140, "force_terminal": False}}
     tabulated = nn.tabulate(experiment.network, jax.random.key(0), depth=1, **look)
     x, noise_cond = jnp.zeros((1, *experiment.image_shape), jnp.float32), jnp.ones(1, jnp.float32)
-    table = tabulated(x, noise_cond, *experiment.blank_cond(1))
+    with nn.intercept_methods(keep_shapes):
+        table = tabulated(x, noise_cond, *experiment.blank_cond(1))
+    experiment.param_shapes = shapes | jax.eval_shape(lambda: experiment.objective.init_params(jax.random.key(0)))
     return "\n".join(line.rstrip() for line in table.splitlines() if line.strip())
 
 
 def kept_bytes(experiment: Experiment | Classification) -> int:
     """Bytes that training keeps of one image for the backward pass, before the compiler's savings."""
 
-    def kept(images: int) -> int:
-        keys = sample_keys(jax.random.key(0), jnp.arange(images))
+    def kept(params: PyTree, x: Array, noise_cond: Array, keys: Keys, cond: tuple) -> PyTree:
         dropout = {"dropout_keys": keys} if isinstance(experiment, Experiment) else {}  # classifiers have none
 
-        def network(params, x):
+        def network(params: PyTree, x: Array) -> Array:
             compute = experiment.compute(training=True)
-            arguments = x, jnp.ones(images, jnp.float32), *experiment.blank_cond(images)
-            return compute.apply(experiment.network, {"params": params}, *arguments, **dropout)
+            return compute.apply(experiment.network, {"params": params}, x, noise_cond, *cond, **dropout)
 
-        x = jax.ShapeDtypeStruct((images, *experiment.image_shape), jnp.float32)
-        return tree_bytes(jax.eval_shape(lambda params, x: jax.vjp(network, params, x)[1], experiment.param_shapes, x))
+        return jax.vjp(network, params, x)[1]
 
-    return kept(2) - kept(1)  # without the parameters and constants, which are kept once
+    def variables(atoms: Sequence[Var | Literal]) -> list[Var]:
+        return [atom for atom in atoms if isinstance(atom, Var)]
+
+    x, noise_cond = jnp.zeros((1, *experiment.image_shape), jnp.float32), jnp.ones(1, jnp.float32)
+    of_image = x, noise_cond, sample_keys(jax.random.key(0), jnp.arange(1)), experiment.blank_cond(1)
+    jaxpr = jax.make_jaxpr(kept)(experiment.param_shapes, *of_image).jaxpr
+    # Arrays that no part of the image reaches, such as parameters, are kept once for a batch.
+    reached = set(jaxpr.invars[len(jax.tree.leaves(experiment.param_shapes)) :])
+    for equation in jaxpr.eqns:
+        if not reached.isdisjoint(variables(equation.invars)):
+            reached.update(equation.outvars)
+    return sum(tree_bytes(var.aval) for var in variables(jaxpr.outvars) if var in reached)
 
 
 def planned_nfe(experiment: Experiment) -> int | None:

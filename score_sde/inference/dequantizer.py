@@ -2,7 +2,7 @@
 
 from score_sde.array_types import Keys, ModelImages, PerSample, PyTree, UnitImages
 from score_sde.errors import UsageError
-from score_sde.inference.snapshots import Snapshot, restore_state
+from score_sde.inference.snapshots import Snapshot, saved_weights
 from score_sde.io import checkpoints, workdir
 from score_sde.randomness import Stream, stream
 from score_sde.runtime.sharding import place, pmap, split
@@ -36,7 +36,7 @@ def dequantizer_params(model: Snapshot) -> PyTree:
         )
 
     def read() -> PyTree:
-        return place(restore_state(_dequantizing(model), folder, steps[-1])[0].ema_params)
+        return place(saved_weights(_dequantizing(model), folder, steps[-1], "ema_params")[0])
 
     return model.experiment.once(("dequantizer", folder), read)
 

@@ -36,6 +36,7 @@ from score_sde.inference.sampling_plan import plan
 from score_sde.inference.snapshots import AnyTimes, Snapshot, available_step, config_of, for_each
 from score_sde.process import Prediction
 from score_sde.randomness import batch_keys, expand
+from score_sde.runtime import backend
 from score_sde.runtime.sharding import is_traced, pad_to_devices, pmap, split
 from score_sde.sampling import slerp
 from score_sde.sampling.runner import Runner
@@ -208,10 +209,16 @@ def draw(
         if reason := unused_option(name, *sections, method, observed=observed is not None):
             raise UsageError(f"{name}={options[name]!r} would change nothing: {reason}.")
     x, nfe, batch_nfe = runner(params, keys, experiment.prior(keys), report, compile_only, (conditions,))
-    _check_finite(x, f"A sample of {method}")
-    x = experiment.scaling.to_unit(x)
-    x = jnp.clip(x, 0, 1) if observed is None else finished(np.asarray(x), *observed)
-    return Samples(x, nfe, batch_nfe)
+    ended = experiment.once("ended", lambda: backend.program(_ended, static_argnames="clip"))
+    x, finite = ended(x, experiment.scaling, clip=observed is None)
+    _check_finite(finite, f"A sample of {method}")
+    return Samples(x if observed is None else finished(np.asarray(x), *observed), nfe, batch_nfe)
+
+
+def _ended(x: ModelImages, scaling: images.Scaling, *, clip: bool) -> tuple[UnitImages, Array]:
+    """Samples in [0, 1], and whether all are finite, in one program. scaling: numbers, so that none is folded."""
+    unit = scaling.to_unit(x)
+    return jnp.clip(unit, 0, 1) if clip else unit, jnp.all(jnp.isfinite(x))
 
 
 def _count(n: SupportsIndex) -> int:
@@ -250,7 +257,7 @@ def likelihoods(model: "Pretrained", keys: Keys, x: UnitImages, report: Report =
     y, log_q = dequantize(model, keys, x)
     runner = model.experiment.once("bits_per_dim", lambda: Runner(model.experiment.bits_per_dim))
     bits, _, nfe = runner(model.params, keys, y, report)
-    _check_finite(bits, "A likelihood")
+    _check_finite(jnp.all(jnp.isfinite(bits)), "A likelihood")
     return Likelihoods(bits + log_q, nfe)
 
 
@@ -269,7 +276,7 @@ def bound(model: "Pretrained", key: Key[Array, "..."], pixels: Array | np.ndarra
 
     program = experiment.once("bound", lambda: pmap(bounded, in_axes=(None, 0, 0), out_axes=None))
     bits = program(model.params, *split(keys, y))[: len(x)] + log_q
-    _check_finite(bits, "A bound on bits/dim")
+    _check_finite(jnp.all(jnp.isfinite(bits)), "A bound on bits/dim")
     return bits
 
 
@@ -318,7 +325,7 @@ def _transported(model: "Pretrained", x: ModelImages, *, encode: bool) -> ModelI
     transport = functools.partial(model.experiment.transport, encode=encode)
     runner = model.experiment.once(("transport", encode), lambda: Runner(transport))
     y, _ = runner(model.params, batch_keys(jax.random.key(0), len(x)), x)  # an ODE draws nothing
-    _check_finite(y, "A solution of the probability-flow ODE")
+    _check_finite(jnp.all(jnp.isfinite(y)), "A solution of the probability-flow ODE")
     return y
 
 
@@ -337,8 +344,8 @@ def _checked(model: "Pretrained", x: Array) -> Array:
     return x
 
 
-def _check_finite(x: Array, name: str) -> None:
-    if not is_traced() and not bool(jnp.all(jnp.isfinite(x))):
+def _check_finite(finite: Array, name: str) -> None:
+    if not is_traced() and not bool(finite):
         raise UsageError(
             f"{name} is not finite: the solver failed; try another checkpoint, looser tolerances, or more steps."
         )

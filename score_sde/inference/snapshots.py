@@ -4,10 +4,11 @@ A snapshot is frozen data. Another checkpoint or average of its run is another v
 the compiled programs, because these belong to the experiment: objective and network as functions of parameters.
 """
 
+import contextlib
 import dataclasses
 import functools
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, ClassVar, SupportsFloat
 
@@ -96,6 +97,8 @@ class Snapshot:
         experiment = cls._experiment_class(config)
         _, name = _average(experiment, average)
         params, saved_digest = _weights(experiment, directory, step, name)
+        if own_code.is_as_launched(directory, config):
+            experiment.param_shapes = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype), params)
         parts = {name: getattr(experiment, name) for name in ("objective", "network", "image_shape", "config")}
         parts |= dict(image_range=experiment.scaling, experiment=experiment)
         return cls(**parts, params=params, step=step, digest=saved_digest, directory=directory, ema=name)
@@ -266,10 +269,33 @@ def restore_state(
     trainable: Experiment | Classification | Dequantizing, folder: Path, step: int
 ) -> tuple[TrainState, str]:
     """The state saved at `step`, and its digest."""
+    with _readable(folder, step) as saved:
+        state = saved.load(step, checkpoints.on_host(trainable.state_shapes))
+        return state, saved.digest(step) or digest(state)
+
+
+def saved_weights(
+    trainable: Experiment | Classification | Dequantizing, folder: Path, step: int, name: str
+) -> tuple[PyTree, str]:
+    """The weights "params", "ema_params" or "ema_params/NAME" of the state saved at `step`, and the state's digest.
+
+    The rest of the state is read only from a checkpoint of an older version, whose parts have no digests of their own.
+    """
+    with _readable(folder, step) as saved:
+        if (weights := saved.load_part(step, name)) is not None:
+            return weights, saved.digest(step)
+    state, saved_digest = restore_state(trainable, folder, step)
+    field, _, average = name.partition("/")
+    weights = getattr(state, field)
+    return weights[average] if average else weights, saved_digest
+
+
+@contextlib.contextmanager
+def _readable(folder: Path, step: int) -> Iterator[checkpoints.Checkpoints]:
+    """The checkpoints of a folder; the error of one that cannot be read names the others."""
     with checkpoints.Checkpoints(folder) as saved:
         try:
-            state = saved.load(step, checkpoints.on_host(jax.eval_shape(trainable.init_state)))
-            return state, saved.digest(step) or digest(state)
+            yield saved
         except UsageError as error:
             others = ", ".join(str(other) for other in checkpoints.steps(folder) if other != step) or "none"
             raise UsageError(
@@ -289,10 +315,9 @@ def _weights(
     experiment: Experiment | Classification, directory: Path, step: int, average: bool | str
 ) -> tuple[PyTree, str]:
     """Raw or averaged weights of a checkpoint, and its digest."""
-    state, saved_digest = restore_state(experiment, directory / "checkpoints", step)
-    if not average:
-        return state.params, saved_digest
-    return ema.average(experiment.profiles, state.ema_params, _average(experiment, average)[0]), saved_digest
+    profile = _average(experiment, average)[0]
+    averaged = f"ema_params/{profile.name}" if len(experiment.profiles) > 1 else "ema_params"
+    return saved_weights(experiment, directory / "checkpoints", step, averaged if average else "params")
 
 
 def _base(image_shape: tuple[int, int, int], image_range: images.Scaling) -> FrozenConfig:

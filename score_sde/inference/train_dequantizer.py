@@ -81,7 +81,7 @@ def train_dequantizer(config: Config, directory: str | Path) -> None:
         training = Training(
             "dequantizer",
             init=lambda: sharding.place(dequantizing.init_state()),
-            like=sharding.like(jax.eval_shape(dequantizing.init_state)),
+            like=sharding.like(dequantizing.state_shapes),
             batch=data.batch_fn(train_set, options.batch_size, seed=config.seed),
             update=lambda state, pixels, _: step(state, model.params, pixels),
             diverged=diverged,

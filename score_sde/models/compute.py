@@ -7,6 +7,7 @@ statistics of normalisations and the embedding of the noise level.
 
 import functools
 import math
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import flax.linen as nn
@@ -77,7 +78,31 @@ def as_input(*arrays: Any, **_: Any) -> tuple[Any, ...]:
     return tuple(None if array is None else jnp.asarray(array, arrays[0].dtype) for array in arrays)
 
 
-Conv = functools.partial(nn.Conv, promote_dtype=as_input)
+class Layer(nn.Module):
+    """Base class of layers whose initialisers take a shape first, as all of Flax do.
+
+    Flax traces the initialiser of a parameter that exists, to compare shapes: half of the time of tracing a network.
+    """
+
+    def param(self, name: str, init_fn: Callable, *init_args: Any, **options: Any) -> Any:
+        """The parameter of this name, made if there is none. Raises `UsageError` for one of another shape."""
+        if not self.has_variable("params", name):
+            return super().param(name, init_fn, *init_args, **options)
+        value, shape = self.get_variable("params", name), tuple(init_args[0])
+        if value.shape != shape:
+            where = "/".join((*self.path, name))
+            raise UsageError(f"The parameters do not fit the network: {where} is {value.shape}, and should be {shape}.")
+        return value
+
+
+class Conv(Layer, nn.Conv):
+    """A convolution in the type of its input."""
+
+    promote_dtype: Any = as_input
+
+
+class Dense(Layer, nn.Dense):
+    """A linear map of the last axis."""
 
 
 @functools.cache

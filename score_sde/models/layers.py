@@ -12,7 +12,7 @@ import numpy as np
 from score_sde.array_types import Array, FeatureMaps, Float, Keys, PerSample
 from score_sde.errors import UsageError, one_of
 from score_sde.models import resampling
-from score_sde.models.compute import Compute, Conv
+from score_sde.models.compute import Compute, Conv, Dense, Layer
 from score_sde.models.group_norm import group_norm, group_norm_by_hand
 from score_sde.randomness import keep_mask, stream
 
@@ -61,10 +61,10 @@ def conv1x1(features: int, then: Callable[[FeatureMaps], FeatureMaps] = lambda h
 
 
 def dense(features: int) -> nn.Dense:
-    return nn.Dense(features, kernel_init=default_init())
+    return Dense(features, kernel_init=default_init())
 
 
-class NIN(nn.Module):
+class NIN(Layer):
     """A linear map of the channels of each pixel ("network in network")."""
 
     features: int
@@ -106,7 +106,7 @@ class Dropout(nn.Module):
         return jnp.where(kept, x / probability, 0)
 
 
-class GroupNorm(nn.Module):
+class GroupNorm(Layer):
     """Group normalisation over contiguous channel groups, biased variance, and the activation after it.
 
     groups: default min(C // 4, 32), the rule of the NCSN++ family; DDPM always has 32.
@@ -187,7 +187,7 @@ def rescaled(h: FeatureMaps) -> FeatureMaps:
     return h / math.sqrt(2)
 
 
-class Conv2d(nn.Module):
+class Conv2d(Layer):
     """A 3x3 convolution fused with FIR resampling by two."""
 
     features: int

@@ -155,6 +155,8 @@ def keep_programs() -> None:
         return
     # The environment stays as it is: a child may run on another processor, or have a folder of its own.
     jax.config.update("jax_compilation_cache_dir", str(cache_folder() / f"programs-{_processor():08x}"))
+    if "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS" not in os.environ:
+        jax.config.update("jax_persistent_cache_min_compile_time_secs", 0)  # the small programs of a sampler add up
     if _has_started():
         from jax.experimental.compilation_cache import compilation_cache
 

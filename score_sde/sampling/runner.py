@@ -53,7 +53,7 @@ class Runner:
         init, step, result = self._programs[signature]
         state, fraction = step(params, conditions, init(params, conditions, keys, x), 0)
         steps = 1
-        while fraction < 1 and not compile_only:
+        while float(fraction) < 1 and not compile_only:  # on the host: `<` on devices is a program of its own
             started = time.monotonic()
             state, fraction = step(params, conditions, state, steps)
             report(float(fraction))

@@ -80,6 +80,7 @@ def tabulated(
         x, nfe = solve(solver, jax.random.key(0), jnp.ones((2, 4, 4, 1)))
     """
     n, m = len(table.t), table.base.shape[1] - 1
+    steps = n + noise_removal
     t = np.append(table.t, eps)
     same = np.all(table.base == table.trial, axis=1)
     stochastic, both = bool(np.any(table.noise)), bool(np.any(table.other))
@@ -91,12 +92,9 @@ def tabulated(
         history, nfe = (jnp.zeros_like(x),) * (m - 1), jnp.zeros(len(x), jnp.int32)
         return State(jnp.int32(0), stream(keys, Stream.STEPS), x, x, history, nfe)
 
-    def count(state: State, i: int | Array) -> Array:
-        """Evaluations so far, plus those at time i."""
-        return state.nfe + evaluations(model, times(state.base, i))
-
     def step(state: State) -> State:
-        i, keys, base, trial, history, _ = state
+        """One row; after the last the posterior mean at eps, here too, so that a program has the network once."""
+        i, keys, base, trial, history, nfe = state
         prediction = predict(model, trial, times(trial, i))
         f, other = prediction if table.predicts_data else reversed(prediction)
         history = (f, *history)
@@ -113,7 +111,10 @@ def tabulated(
             new_base, new_trial = new_base + z, new_trial + z
         if project is not None:
             new_base, new_trial = imposed(keys, i, new_base, new_trial)
-        return State(i + 1, keys, new_base, new_trial, history[: m - 1], count(state, i))
+        if noise_removal:  # beyond the table an index is its last, and what it gives is not used
+            new_base, new_trial = (jnp.where(i < n, new, prediction.x0) for new in (new_base, new_trial))
+        nfe = nfe + evaluations(model, times(base, i))
+        return State(i + 1, keys, new_base, new_trial, history[: m - 1], nfe)
 
     def imposed(keys: Keys, i: Array, base: ModelImages, trial: ModelImages) -> tuple[ModelImages, ModelImages]:
         """(base, trial) with the trial point projected at its time; base too, where both are the same point."""
@@ -121,17 +122,12 @@ def tabulated(
         projected = project(keys, times(trial, i + 1), trial, trial)[0]
         return jnp.where(jnp.asarray(same)[i], projected, base), projected
 
-    def result(state: State) -> tuple[ModelImages, Array]:
-        if noise_removal:
-            return predict(model, state.base, times(state.base, n)).x0, count(state, n)
-        return state.base, state.nfe
-
     return Solver(
         init=init,
         step=step,
-        fraction=lambda state: state.i / n,
+        fraction=lambda state: state.i / steps,
         view=lambda state: state.trial,
-        result=result,
-        nfe=planned(model, t[: n + noise_removal]),
-        steps=n,
+        result=lambda state: (state.base, state.nfe),
+        nfe=planned(model, t[:steps]),
+        steps=steps,
     )

@@ -88,7 +88,7 @@ class Experiment(Trainable):
         for name in config.training.cond_dropout:
             one_of("entry of training.cond_dropout", name, names(self.cond_entries))
         if not own:  # a model of one's own may not fit the base config's sampler
-            self.sampler(self.param_shapes, cond=self.cond_in_turn(1))
+            self.sampler({}, cond=self.cond_in_turn(1))
 
     def with_config(self, config: Config) -> "Experiment":
         check(config)
@@ -348,7 +348,7 @@ class Dequantizing:
 
     def __init__(self, experiment: Experiment, options: Mapping[str, Any]):
         check_section("dequantizer", options)
-        experiment.model(experiment.param_shapes)  # raises for a network trained at the levels of a chain
+        experiment.model({})  # raises for a network trained at the levels of a chain
         self.experiment, self.options = experiment, options
         self.network = Dequantizer(nf=options["nf"], num_res_blocks=options["num_res_blocks"])
         self.network.check()
@@ -360,6 +360,10 @@ class Dequantizing:
         key = stream(stream(jax.random.key(self.experiment.config.seed), Stream.DEQUANTIZER), Stream.INIT)
         params = self.network.init(key, jnp.zeros((1, *self.experiment.image_shape), jnp.float32))["params"]
         return initial_state(params, self.optimizer)
+
+    @property
+    def state_shapes(self) -> TrainState:
+        return jax.eval_shape(self.init_state)
 
     def network_fn(self, params: PyTree) -> Callable:
         """The dequantizer network as a function, for `Experiment.dequantization`."""
@@ -373,9 +377,15 @@ class Dequantizing:
         return likelihood_bound(sde, model, num_times=self.options["num_times"])(keys, y) + log_q
 
 
-def trainable(config: Config) -> Experiment | Classification:
-    """The experiment of the config: of a score, or of a classifier."""
-    return (Classification if config.model.name in CLASSIFIERS else Experiment)(config)
+def trainable(config: Config, *, traced: bool = True) -> Experiment | Classification:
+    """The experiment of the config: of a score, or of a classifier.
+
+    traced: whether the network is traced now, so that one that fails raises before a program writes anything.
+    """
+    experiment = (Classification if config.model.name in CLASSIFIERS else Experiment)(config)
+    if traced:
+        jax.tree.leaves(experiment.param_shapes)
+    return experiment
 
 
 def parameter_counts(shapes: PyTree) -> tuple[int, int]:

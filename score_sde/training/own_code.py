@@ -8,6 +8,7 @@ from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any
 
+from score_sde import __version__
 from score_sde.config import FREE_SECTIONS, Config
 from score_sde.errors import UsageError, warn
 from score_sde.io.workdir import CODE, before_and_now, read, saved_steps
@@ -44,6 +45,15 @@ def _changed(workdir: Path, code: Mapping[str, Mapping[str, str]]) -> dict[str, 
         for key, now in code.items()
         if key in recorded and key.split(".")[0] not in FREE_SECTIONS and recorded[key]["digest"] != now["digest"]
     }
+
+
+def is_as_launched(workdir: Path, config: Config) -> bool:
+    """Whether the code is that of the workdir's last launch: the same version, and the same files of import paths.
+
+    Then the network has the parameters that were saved, and need not be traced to compare their shapes.
+    """
+    version = read(workdir, "launch.json").get("versions", {}).get("score_sde")
+    return version == __version__ and not _changed(workdir, code_of(config))
 
 
 def check_code(workdir: Path, config: Config) -> None:

@@ -3,6 +3,7 @@
 import abc
 import copy
 import dataclasses
+import functools
 from collections.abc import Callable, Hashable
 from typing import Any
 
@@ -49,9 +50,17 @@ class Trainable(abc.ABC):
         if hasattr(self.network, "check"):
             self.network.check(self.image_shape[0])
         check_computes(self.network, config.training.precision, remat=config.training.remat)
-        self.param_shapes = jax.eval_shape(self.init_params)
-        self.optimizer = _optimizer(config, self.param_shapes)
         self._programs: dict[Hashable, Any] = {}
+
+    # Tracing a network takes longer than reading its weights, which need neither of these.
+    @functools.cached_property
+    def param_shapes(self) -> PyTree:
+        """Shapes of `init_params`."""
+        return jax.eval_shape(self.init_params)
+
+    @functools.cached_property
+    def optimizer(self) -> optax.GradientTransformation:
+        return _optimizer(self.config, self.param_shapes)
 
     def once(self, name: Hashable, make: Callable[[], Any]) -> Any:
         """The compiled program with this name, made once for all that share the experiment."""
