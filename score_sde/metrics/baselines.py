@@ -15,7 +15,7 @@ from score_sde.io.result_cache import Arrays
 from score_sde.metrics.distances import PAIRED
 from score_sde.metrics.features import Features
 from score_sde.metrics.figures import measure
-from score_sde.metrics.frechet import Moments, frechet_distance
+from score_sde.metrics.frechet import Frechet, Moments
 from score_sde.metrics.reference import Statistics
 from score_sde.runtime.progress import bar
 
@@ -26,6 +26,7 @@ NOISES: dict[str, Callable[[np.random.Generator, tuple[int, ...]], np.ndarray]] 
     "Gaussian noise": lambda rng, shape: 0.5 + 0.5 * rng.normal(size=shape),  # standard normal in [-1, 1]
 }
 PARTS = ("mean", "covariance")
+FRECHET = ("fid", "frechet_distance")  # their names among the figures
 
 
 class Baselines(NamedTuple):
@@ -55,11 +56,10 @@ class Baselines(NamedTuple):
         """
         if len(samples) < 2:
             return None
-        moments = _moments(samples)
-        to_data = frechet_distance(*moments, reference.mean, reference.covariance)
+        to_data = Frechet(reference.mean, reference.covariance).value(samples)
         for name, noise in self.noises.items():
-            to_noise = frechet_distance(*moments, *noise)
-            of_noise = frechet_distance(*noise, reference.mean, reference.covariance)
+            to_noise = Frechet(*noise).value(samples)
+            of_noise = next(of["mean"] for key, of in self.rows[name].items() if key.split("[")[0] in FRECHET)
             if to_data >= min(to_noise, of_noise):
                 return (
                     f"The samples are closer to {name} than to the data: their distance from the data is "

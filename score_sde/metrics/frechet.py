@@ -85,6 +85,10 @@ class Frechet:
         value, *others = self._of_unions(features, parts, [list(numbers), *without])
         return jackknife(len(features), value, others)
 
+    def value(self, features: np.ndarray) -> float:
+        """The distance alone."""
+        return self._of_unions(features, [np.arange(len(features))], [[0]])[0]
+
     def of_infinitely_many(self, features: np.ndarray) -> float:
         """The distance extrapolated to infinitely many samples, without its bias of order 1/n.
 
