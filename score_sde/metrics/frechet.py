@@ -137,7 +137,15 @@ class Frechet:
         """The function from a union to L^T C1 L, the covariance of the features' products with L."""
         projected = ((features[part].astype(np.float64) - self.mean) @ self.factor for part in parts)
         moments = [Moments.of(y, np.zeros(y.shape[1])) for y in projected]
-        return lambda union: functools.reduce(Moments.plus, [moments[i] for i in union]).covariance
+        whole = functools.reduce(Moments.plus, moments)
+
+        def of_union(union: Sequence[int]) -> np.ndarray:
+            rest = [i for i in range(len(moments)) if i not in union]
+            if len(rest) < len(union):
+                return functools.reduce(lambda sums, i: sums.plus(moments[i], -1), rest, whole).covariance
+            return functools.reduce(Moments.plus, [moments[i] for i in union]).covariance
+
+        return of_union
 
 
 def factor(matrix: np.ndarray) -> np.ndarray:
