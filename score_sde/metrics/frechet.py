@@ -161,7 +161,7 @@ def _distance(mean: np.ndarray, variance1: float, variance2: float, matrix: np.n
     values = np.linalg.eigvalsh(matrix)
     # A nonzero eigenvalue that is nothing but rounding would have a root that is not small.
     noise = values.max(initial=0) * len(values) * np.finfo(np.float64).eps
-    return float(max(0.0, mean @ mean + variance1 + variance2 - 2 * np.sqrt(values[values > noise]).sum()))
+    return float(np.maximum(0.0, mean @ mean + variance1 + variance2 - 2 * np.sqrt(values[values > noise]).sum()))
 
 
 @functools.cache
@@ -170,5 +170,5 @@ def _threads() -> ThreadpoolController:
 
 
 def _each_on_one_thread() -> contextlib.AbstractContextManager:
-    """A context in which BLAS has one thread: eigenvalues wait for memory, and its threads for one another."""
+    """A context in which BLAS has one thread: for eigenvalues it waits for memory, and several for one another."""
     return _threads().limit(limits=1, user_api="blas")
