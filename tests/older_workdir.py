@@ -14,7 +14,7 @@ ADDED = {
     "parameterization": "name noise_cond time_scale sigma_data",
     "times": "name eps P_mean P_std mean std",
     "weight": "name reduction sigma_data gamma base features",
-    "metrics": "features weights statistics dir split batch_size nf dimension n_iters lr seed",
+    "metrics": "features weights statistics dir split batch_size inception_splits nf dimension n_iters lr seed",
     "model": "num_classes",
 }
 OTHERWISE = {"sampling.clip": "none", "optim.ema_schedule": "constant", "model.num_classes": 0}

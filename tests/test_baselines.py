@@ -101,6 +101,12 @@ def test_baselines_are_computed_once_for_a_number_of_samples(tmp_path, tiny_conf
     assert beside(20).rows == found.rows
     beside(21)
     assert len(list(tmp_path.iterdir())) == 2
+    with monkeypatch.context() as patch:
+        patch.setattr(metrics, "VERSION", metrics.VERSION - 1)  # other figures are not mixed with these
+        beside(21)
+    config.metrics.inception_splits = 10
+    beside(21)
+    assert len(list(tmp_path.iterdir())) == 4
 
 
 def test_held_out_images_are_of_the_split_that_the_statistics_are_not_of(tiny_config, reference, monkeypatch):

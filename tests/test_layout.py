@@ -40,11 +40,13 @@ ROOMS = {
     "conditioning": "operators guidance posterior particles grammar",
     "training": """state nan_guard loop pieces recipe trainable classification build
                    own_code source_checks averages run""",
-    "metrics": "protocol ends corruptions distances inception small features reference figures baselines",
+    "metrics": """protocol ends corruptions distances frechet kernels inception small features reference figures
+                  baselines""",
     "inference": """reference_checkpoints snapshots dequantizer conditional_samplers sampling_plan pretrained
                     train_dequantizer""",
-    "evaluation": "sample_metrics identities report inverse_problems evaluate",
-    "cli": "command_line modes runs describe import_checkpoint dataset_statistics inspect_data experiment main",
+    "evaluation": "sample_metrics identities figure_names report inverse_problems evaluate",
+    "cli": """command_line modes runs describe import_checkpoint dataset_statistics inspect_data measure
+              experiment main""",
     "__init__": "",
     "__main__": "",  # programs, of whatever folder
 }

@@ -1,5 +1,7 @@
 """Features, statistics, protocols and the figures made of them."""
 
+import re
+
 import numpy as np
 import pytest
 from score_sde.experiments.features.run import rows
@@ -7,7 +9,8 @@ from score_sde.experiments.features.run import rows
 from score_sde import data, metrics
 from score_sde.cli.main import main
 from score_sde.errors import UsageError
-from score_sde.evaluation import sample_metrics
+from score_sde.evaluation import report, sample_metrics
+from score_sde.evaluation.figure_names import short_names
 from score_sde.metrics import features as of_images
 from score_sde.metrics.features import Features
 
@@ -134,6 +137,60 @@ def test_only_inceptions_distances_are_called_fid():
     assert set(found) == {"fid", "fid_infinity", "kid", "precision", "recall", "inception_score"}
 
 
+def test_features_of_ones_own_have_a_cmmd_and_the_others_none():
+    x = np.random.default_rng(0).normal(size=(40, 4)).astype(np.float32)
+    reference = metrics.Statistics(40, np.zeros(4), np.eye(4), x, {})
+    for name in ("inception", "inception-12345678", "trained-12345678"):
+        assert not any("cmmd" in figure for figure in metrics.measure(name, {"features": x}, reference))
+    figure = metrics.measure("Clip-12345678", {"features": x + 1}, reference)["cmmd[features=Clip-12345678]"]
+    assert figure["mean"] > 3 * figure["standard_error"] > 0 and figure["over"] == "all pairs"
+
+
+def test_the_inception_score_says_over_how_many_splits_it_is():
+    rng = np.random.default_rng(0)
+    arrays = {"features": rng.normal(size=(60, 4)).astype(np.float32), "logits": rng.normal(size=(60, 5))}
+    reference = metrics.Statistics(40, np.zeros(4), np.eye(4), None, {})
+    figures = metrics.measure("inception", arrays, reference, inception_splits=10)
+    assert set(figures) == {"fid", "fid_infinity", "inception_score[splits=10]"}
+    names, _ = short_names(figures)
+    assert names["inception_score[splits=10]"] == "Inception score (10 splits)"
+
+
+def test_features_that_were_computed_elsewhere_are_measured(tmp_path, capsys):
+    rng = np.random.default_rng(0)
+    samples, of_data = rng.normal(0.5, 1, (50, 6)), rng.normal(size=(80, 6))
+    np.savez(tmp_path / "samples.npz", features=samples)
+    np.save(tmp_path / "data.npy", of_data)
+    np.savez(tmp_path / "moments.npz", mu=of_data.mean(axis=0), sigma=np.cov(of_data, rowvar=False))
+    mode = ["score_sde", "--mode=measure", f"--samples={tmp_path / 'samples.npz'}"]
+    assert main([*mode, f"--reference={tmp_path / 'data.npy'}"]) == 0
+    printed = capsys.readouterr().out
+    figures = metrics.measure("x", {"features": np.float32(samples)}, metrics.load_statistics(tmp_path / "data.npy"))
+    for name, title in (("frechet_distance", "Fréchet"), ("kernel_distance", "kernel distance"), ("cmmd", "CMMD")):
+        assert f"{title} (file) {report.text(figures[f'{name}[features=x]'])}\n" in printed
+    assert main([*mode, f"--reference={tmp_path / 'moments.npz'}"]) == 0
+    assert "CMMD" not in capsys.readouterr().out  # there are no pairs
+
+
+@pytest.mark.parametrize(
+    ("array", "sentence"),
+    [
+        (np.zeros((50, 5)), "holds 5 features of an image, and .* 6"),
+        (np.zeros((1, 6)), "at least two images"),
+        (np.zeros(6), "at least two images"),
+        (np.zeros((50, 6), int), "floating-point numbers"),
+        (np.full((50, 6), np.nan), "not finite"),
+        (None, "no whole .npz or .npy file"),
+    ],
+)
+def test_features_that_cannot_be_measured_are_one_sentence(array, sentence, tmp_path, capsys):
+    path = tmp_path / "samples.npy"
+    path.write_bytes(b"<html>") if array is None else np.save(path, array)
+    np.savez(tmp_path / "data.npz", mu=np.zeros(6), sigma=np.eye(6))
+    assert main(["score_sde", "--mode=measure", f"--samples={path}", f"--reference={tmp_path / 'data.npz'}"]) == 2
+    assert re.search(sentence, capsys.readouterr().err)
+
+
 @pytest.mark.parametrize("n", [2, 5])
 def test_a_handful_of_samples_has_what_can_be_had(n, trained, digits):
     features, _ = trained
@@ -175,7 +232,8 @@ def test_the_program_keeps_statistics_that_an_evaluation_takes(tmp_path, data_di
     config.metrics.update(features="trained", dir=str(tmp_path), n_iters=5, statistics=str(tmp_path / "copy.npz"))
     measure = sample_metrics.measure(config)
     assert measure.features.name in printed and measure.statistics.digest in printed
-    assert "uniform noise: frechet_distance[" in printed and "held-out images: frechet_distance[" in printed
+    assert "uniform noise: Fréchet (trained) " in printed and "held-out images: Fréchet (trained) " in printed
+    assert f"trained: features {measure.features.name}.\n" in printed
     config.metrics.n_iters = 6  # other features
     with pytest.raises(UsageError, match="holds statistics of the features trained-"):
         sample_metrics.measure(config)

@@ -5,6 +5,7 @@ import pytest
 from jinja2 import UndefinedError
 
 from score_sde.evaluation import report
+from score_sde.evaluation.figure_names import short_names
 from score_sde.io import html_page
 
 SCRIPT = "<script>alert(1)</script>"
@@ -70,6 +71,40 @@ def test_only_figures_of_one_protocol_share_a_curve(tmp_path):
     content = written(tmp_path, [measured(2, "aa"), measured(4, "bb"), measured(6, "bb")])
     assert "fid (aa)" in content and "fid (bb)" in content
     assert "fid (" not in written(tmp_path, [measured(2, "aa"), measured(4, "aa")])
+
+
+def test_a_table_has_short_names_and_their_fingerprints_once_beneath_it(tmp_path):
+    figure, name = {"mean": 3.0, "standard_error": 0.1}, "frechet_distance[features=trained-7bb6f4a4]"
+
+    def measured(step: int, fingerprint: str) -> dict:
+        return {"step": step, "sampling": {"metrics": {"fingerprint": fingerprint, "protocol": {}, name: figure}}}
+
+    content = written(tmp_path, [measured(2, "0123456789ab")])
+    assert "<th>Fréchet (trained)</th>" in content and content.count("trained-7bb6f4a4") == 1
+    assert "trained: features trained-7bb6f4a4." in content
+    content = written(tmp_path, [measured(2, "0123456789ab"), measured(4, "0129456789ab")])
+    assert "<th>Fréchet (trained) (0123)</th><th>Fréchet (trained) (0129)</th>" in content
+    assert "0129: fingerprint 0129456789ab." in content
+
+
+def test_short_names_tell_features_of_one_kind_and_fingerprints_apart():
+    names = [f"precision[features=trained-{digest}]" for digest in ("7bb6f4a4", "0123abcd")]
+    short, footnotes = short_names([*names, "fid (012345678901)", "fid (012345678999)", "bits/dim", "fid"])
+    assert list(short.values()) == [
+        *("precision (trained 1)", "precision (trained 2)"),
+        *("fid (01234567890)", "fid (01234567899)", "bits/dim", "fid"),
+    ]
+    assert "trained 2: features trained-0123abcd." in footnotes
+
+
+def test_a_kernel_distance_over_blocks_does_not_stand_with_one_over_all_pairs():
+    """Those of reports before 0.6 are over blocks, and do not say so."""
+    figure = {"mean": 3.0, "standard_error": 0.1}
+    earlier, later = ({"sampling": {"metrics": {"kid": of}}} for of in (figure, figure | {"over": "all pairs"}))
+    assert [*report.figures(earlier), *report.figures(later)] == ["kid, over blocks", "kid"]
+    assert report.figures(earlier)["kid, over blocks"] == figure
+    rows = report.baselines([{"sampling": {"metrics": {"baselines": {"noise": {"images": 9, "kid": figure}}}}}])
+    assert rows == {"noise (9)": {"kid, over blocks": figure}}
 
 
 def test_a_curve_without_points_leaves_the_others_their_colours_and_names():

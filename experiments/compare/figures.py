@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 from score_sde.experiments.compare.runs import Run, differing, is_place
 
 from score_sde.config import FREE_SECTIONS
+from score_sde.evaluation.figure_names import short_names
 from score_sde.evaluation.report import LABELS, figures, text
 from score_sde.io import workdir
 from score_sde.io.html_page import Curve
@@ -59,8 +60,9 @@ def table(evaluations: Sequence[Evaluation]) -> list[list[str]]:
         ["folder", *(each.folder for each in evaluations)],
         ["step", *(f"{max(each.checkpoints):,}" if each.checkpoints else "-" for each in evaluations)],
     ]
+    short, _ = names(evaluations)
     for name in _names(evaluations, last=True):
-        rows.append([name, *(text(each.last.get(name)) if each.checkpoints else "-" for each in evaluations)])
+        rows.append([short[name], *(text(each.last.get(name)) if each.checkpoints else "-" for each in evaluations)])
     return rows
 
 
@@ -82,7 +84,8 @@ def against_first(evaluations: Sequence[Evaluation]) -> tuple[list[str], list[li
     """
     first = [each for each in evaluations if each.run == evaluations[0].run]
     others = [each for each in evaluations if each.run != evaluations[0].run and each.checkpoints]
-    rows = [[name, *(_minus(first, other, name) for other in others)] for name in _names(first, last=True)]
+    short, _ = names(evaluations)
+    rows = [[short[name], *(_minus(first, other, name) for other in others)] for name in _names(first, last=True)]
     return [each.column for each in others], [row for row in rows if any(cell != "-" for cell in row[1:])]
 
 
@@ -132,7 +135,13 @@ def over_checkpoints(evaluations: Sequence[Evaluation]) -> dict[str, dict[str, C
     """Curves by figure and column; nothing where no evaluation has more than one checkpoint."""
     if all(len(each.checkpoints) < 2 for each in evaluations):
         return {}
-    return {name: {each.column: _curve(each, name) for each in evaluations} for name in _names(evaluations)}
+    short, _ = names(evaluations)
+    return {short[name]: {each.column: _curve(each, name) for each in evaluations} for name in _names(evaluations)}
+
+
+def names(evaluations: Sequence[Evaluation]) -> tuple[dict[str, str], list[str]]:
+    """Short names of all figures, the same in every table, and their footnotes."""
+    return short_names(_names(evaluations))
 
 
 def _curve(evaluation: Evaluation, name: str) -> Curve:

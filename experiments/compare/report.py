@@ -54,6 +54,7 @@ def text(runs: Sequence[Run]) -> str:
         parts.append(aligned(["evaluation", *(each.column for each in evaluations)], figures.table(evaluations)))
         others, rows = figures.against_first(evaluations)
         parts += [aligned([f"minus {runs[0].name}", *others], rows)] if rows else []
+        parts += ["\n".join(footnotes)] if (footnotes := figures.names(evaluations)[1]) else []
     return "\n\n".join(parts) + "\n"
 
 
@@ -119,6 +120,7 @@ def _evaluations(runs: Sequence[Run], evaluations: Sequence[figures.Evaluation])
             "Last checkpoints, EMA weights. ± is one standard error. Distances are named with their protocol."
         ),
         _table(["", *(each.column for each in evaluations)], figures.table(evaluations)),
+        *map(html_page.note, figures.names(evaluations)[1]),
     ]
     others, rows = figures.against_first(evaluations)
     if rows:
@@ -136,8 +138,7 @@ def _evaluations(runs: Sequence[Run], evaluations: Sequence[figures.Evaluation])
 
 
 def _over_checkpoints(name: str, of_columns: dict[str, html_page.Curve]) -> html_page.Element:
-    short = name.split("[")[0]  # of distances: their features and protocol are in the caption
-    return html_page.figure(f"{name}, ± two standard errors", html_page.chart(of_columns, "step", short, size=CHART))
+    return html_page.figure(f"{name}, ± two standard errors", html_page.chart(of_columns, "step", name, size=CHART))
 
 
 def _samples(drawn: Sequence[Drawn], missing: dict[str, str]) -> list[html_page.Element]:

@@ -11,6 +11,7 @@ import numpy as np
 from score_sde.experiments.digits.conditional import EACH, FILLED, SAMPLER, SCALE, STEPS, Halves, OfClasses
 
 from score_sde import images
+from score_sde.evaluation.figure_names import short_names
 from score_sde.evaluation.report import baselines, figures
 from score_sde.evaluation.report import text as page_text
 from score_sde.inference.pretrained import Pretrained
@@ -117,7 +118,7 @@ def _figures(measured: dict[str, dict[str, Any]]) -> list[html_page.Element]:
     entries = {NAMES[name]: {"sampling": {"metrics": of}} for name, of in measured.items()}
     rows = {name: figures(entry) for name, entry in entries.items()} | baselines(list(entries.values()))
     names = list(dict.fromkeys(name for of in rows.values() for name in of))
-    head = ["samples", *(name.split("[")[0].replace("_", " ") for name in names)]
+    head = ["samples", *short_names(names)[0].values()]
     table = html_page.table(head, [[row, *(page_text(of.get(name)) for name in names)] for row, of in rows.items()])
     warnings = [html_page.note(f"Warning: {of['warning']}") for of in measured.values() if "warning" in of]
     return [table, *warnings]

@@ -4,8 +4,9 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
-from score_sde.experiments.sweep.results import Row, curve, label, samples, short, table, trained, varied
+from score_sde.experiments.sweep.results import Row, curve, footnotes, label, samples, short, table, trained, varied
 
+from score_sde.evaluation.figure_names import short_names
 from score_sde.io import html_page
 
 INTERVALS = (
@@ -20,6 +21,7 @@ def write(folder: Path, title: str, rows: Sequence[Row], commands: Sequence[str]
     head, lines = table(rows)
     runs = [run for row in rows for run in row.runs]
     body = [html_page.note(INTERVALS), html_page.division("wide", html_page.table(head, lines))]
+    body += [html_page.note(footnote) for footnote in footnotes(rows)]
     if any(" [" in name for row in rows for name in row.figures):
         body.append(html_page.note(APART))
     failures = [[label(row.point), sentence] for row in rows for sentence in row.failures]
@@ -66,10 +68,11 @@ def _parallel(rows: Sequence[Row]) -> str:
         values = [row.point.get(key) for row in rows]
         if len({str(value) for value in values}) > 1:
             axes.append((name, *_positions(values)))
-    for name in dict.fromkeys(name for row in rows for name in row.figures):
+    names, _ = short_names(name for row in rows for name in row.figures)
+    for name, shown in names.items():
         means = [row.figures[name].mean if name in row.figures else np.nan for row in rows]
         if np.nanmax(means) > np.nanmin(means):
-            axes.append((name, *_positions(means)))
+            axes.append((shown, *_positions(means)))
     drawing, panel = plt.subplots(figsize=(max(6.0, 2.1 * len(axes)), 4.0), layout="constrained")
     colours = plt.get_cmap("viridis")(np.linspace(0, 0.95, len(rows)))
     for i in reversed(range(len(rows))):  # the best on top
@@ -79,7 +82,7 @@ def _parallel(rows: Sequence[Row]) -> str:
         panel.axvline(x, color="#999", linewidth=0.8)
         for height, text in _apart(ticks):
             panel.annotate(text, (x, height), (4, 0), textcoords="offset points", fontsize=7, va="center")
-    panel.set_xticks(range(len(axes)), [name.replace("[", "\n[") for name, _, _ in axes], fontsize=8)
+    panel.set_xticks(range(len(axes)), [name.replace(" (", "\n(") for name, _, _ in axes], fontsize=8)
     panel.set_yticks([])
     panel.set_xlim(-0.2, len(axes) - 0.5)
     panel.spines[:].set_visible(False)

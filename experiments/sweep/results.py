@@ -12,6 +12,7 @@ from score_sde.experiments.sweep.runs import BUDGET, Run, is_evaluated
 from score_sde.experiments.sweep.space import Point
 
 from score_sde.evaluation import report
+from score_sde.evaluation.figure_names import short_names
 from score_sde.io.metrics_log import read_lines
 from score_sde.metrics import fingerprint
 
@@ -154,7 +155,7 @@ def table(rows: Sequence[Row]) -> tuple[list[str], list[list[str]]]:
     runs = [run for row in rows for run in row.runs]
     keys, names = varied(runs), list(dict.fromkeys(name for row in rows for name in row.figures))
     several = len({row.updates for row in rows}) > 1
-    head = [*short(keys).values(), *(["updates"] if several else []), "seeds", *names]
+    head = [*short(keys).values(), *(["updates"] if several else []), "seeds", *short_names(names)[0].values()]
     lines = []
     for row in rows:
         n = max((figure.n for figure in row.figures.values()), default=0)
@@ -163,6 +164,11 @@ def table(rows: Sequence[Row]) -> tuple[list[str], list[list[str]]]:
         cells = ["failed" if row.failures and not row.figures else text(row.figures.get(name)) for name in names]
         lines.append([*values, *([str(row.updates)] if several else []), seeds, *cells])
     return head, lines
+
+
+def footnotes(rows: Sequence[Row]) -> list[str]:
+    """Footnotes of the table, to the short names of its figures."""
+    return short_names(name for row in rows for name in row.figures)[1]
 
 
 def table_csv(rows: Sequence[Row]) -> str:

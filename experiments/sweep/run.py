@@ -130,6 +130,8 @@ def conclude(
     if by and names and by not in names:
         raise UsageError(f"The table is to be sorted by '{by}', and there are: {', '.join(sorted(names))}.")
     show(*results.table(rows))
+    for footnote in results.footnotes(rows):
+        print(footnote)
     for row in rows:
         for sentence in row.failures:
             print(f"failed: {results.label(row.point)}: {sentence}")

@@ -19,14 +19,17 @@ def parse(
     argv: list[str],
     define: Callable[[flags.FlagValues], None] = lambda _: None,
     of_workdir: Callable[[Path], ConfigDict] | None = None,
+    has_config: bool = True,
 ) -> flags.FlagValues:
     """Values of the flags of a command line: `config` and those of `define`. Raises `UsageError`.
 
     argv[0] is the program. define: defines flags besides the config's. of_workdir: reads the config of the run in
-    --workdir, used where there is no --config.
+    --workdir, used where there is no --config. has_config: whether there is a config at all; without, it is empty.
     """
     written = list(arguments(argv))
-    template = _template(dict(written), of_workdir)
+    if not has_config and "config" in dict(written):
+        raise UsageError(f"--mode={dict(written).get('mode')} takes no --config.")
+    template = _template(dict(written), of_workdir) if has_config else ConfigDict()
     for key, value in _overridden(written):
         _check_override(template, key, value)
     nones = [key for key, value in _overridden(written) if value and value.lower() == "none" and is_nullable(key)]

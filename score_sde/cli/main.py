@@ -33,14 +33,15 @@ def _program(argv: list[str]) -> int | None:
     modes.check_flags(name, written)
     if name == "describe" and written.keys().isdisjoint(("config", "workdir")):
         return print("\n".join(config_names()))
-    values = parse(argv, lambda flag_values: modes.define(name, flag_values), _stored)
+    values = parse(argv, lambda flag_values: modes.define(name, flag_values), _stored, mode.config)
 
     # These imports take seconds, and neither help nor a mistake in a flag waits for them.
     from score_sde.runtime import backend, multihost
     from score_sde.training.recipe import check_overrides
 
     backend.keep_programs()
-    check_overrides(values.config, overrides(values))
+    if mode.config:
+        check_overrides(values.config, overrides(values))
     processes = [values[each].value for each in modes.PROCESSES] if mode.processes else (None, 1, None)
     with multihost.together(*processes):
         module, _, function = mode.run.partition(":")

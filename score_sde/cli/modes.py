@@ -24,7 +24,7 @@ class Mode(NamedTuple):
     """A mode: the module and function of `cli/` that run it, its flags besides the config's, a sentence, two examples.
 
     processes: whether several processes may run it as one program. out: its own meaning of `--out`. needs: flags
-    without which there is nothing to do.
+    without which there is nothing to do. config: whether it is about a config.
     """
 
     run: str
@@ -34,6 +34,7 @@ class Mode(NamedTuple):
     processes: bool = True
     out: str = ""
     needs: tuple[str, ...] = ()
+    config: bool = True
 
 
 def mode_of(name: str | None) -> Mode:
@@ -80,7 +81,7 @@ def usage(name: str) -> str:
     texts = {f"--{each}={FLAGS[each].value}": FLAGS[each].text for each in mode.flags}
     if mode.out:
         texts[f"--out={FLAGS['out'].value}"] = mode.out
-    if name != "experiment":
+    if mode.config:
         texts = CONFIG | texts
     if mode.processes:
         texts |= {f"--{each}={FLAGS[each].value}": FLAGS[each].text for each in PROCESSES}
@@ -119,6 +120,8 @@ FLAGS = {
         "classifier. Nothing in it is executed, and PyTorch is not needed. It does not say which SDE it was trained "
         "under, so the config must.",
     ),
+    "samples": Flag("FILE", "The samples' features, (n, d): an .npy file, or an .npz file with `features`."),
+    "reference": Flag("FILE", "The data's features, as the samples', or a file of statistics, as with mu and sigma."),
     "name": Flag("NAME", "The experiment; without one, all are listed."),
     "coordinator": Flag(
         "HOST:PORT",
@@ -204,6 +207,18 @@ MODES = {
         processes=False,
         out="A copy, in a file NAME.npz, for config.metrics.statistics on another machine.",
     ),
+    "measure": Mode(
+        "measure:run",
+        ("samples", "reference"),
+        "Compares features that you computed elsewhere: Fréchet distance, kernel distance, CMMD, precision and recall.",
+        (
+            "--mode=measure --samples=clip_of_samples.npy --reference=clip_of_data.npy",
+            "--mode=measure --samples=samples.npz --reference=statistics.npz",
+        ),
+        processes=False,
+        needs=("samples", "reference"),
+        config=False,
+    ),
     "data": Mode(
         "inspect_data:run",
         ("workdir", "out"),
@@ -221,5 +236,6 @@ MODES = {
         "Runs an experiment of the package with its own flags; without a name, lists all.",
         ("--mode=experiment --name=digits", "--mode=experiment --name=compare runs/first runs/second"),
         processes=False,
+        config=False,
     ),
 }

@@ -123,6 +123,9 @@ METRICS = {
     ),
     "split": Key("train", "Split that samples are compared with", ("train", "test")),
     "batch_size": Key(128, "Images whose features are computed at a time", "[1, inf)"),
+    "inception_splits": Key(
+        1, "Parts whose Inception scores are averaged; 1, as in the paper's code: all images at once", "[1, inf)"
+    ),
     "nf": Key(32, "Channels of the trained features' network, a multiple of 4", "[1, inf)"),
     "dimension": Key(64, "Number of trained features", "[1, inf)"),
     "n_iters": Key(1000, "Updates of the trained features' network", "[1, inf)"),

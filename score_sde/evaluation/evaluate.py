@@ -15,6 +15,7 @@ from score_sde.config import Config
 from score_sde.errors import UsageError, warn
 from score_sde.evaluation import identities
 from score_sde.evaluation import report as page
+from score_sde.evaluation.figure_names import short_names
 from score_sde.evaluation.inverse_problems import ARRAYS, mean_nfe, reconstruct
 from score_sde.evaluation.sample_metrics import Measure, ends_of_data, measure, remedy
 from score_sde.inference.dequantizer import DEQUANTIZER
@@ -384,7 +385,9 @@ def _steps_to_evaluate(config: Config, available: list[int]) -> list[int]:
 
 
 def _summary(entry: dict[str, Any]) -> str:
-    figures = [f"{name} {page.text(figure)}" for name, figure in page.figures(entry).items()]
+    figures = page.figures(entry)
+    short, _ = short_names(figures)
+    figures = [f"{short[name]} {page.text(figure)}" for name, figure in figures.items()]
     return ", ".join(figures + ([f"{entry['sampling']['num_samples']} samples"] if "sampling" in entry else []))
 
 

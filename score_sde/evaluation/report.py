@@ -8,7 +8,9 @@ from typing import Any
 import numpy as np
 
 from score_sde import images
+from score_sde.evaluation.figure_names import short_names
 from score_sde.io import html_page, workdir
+from score_sde.metrics.figures import ALL_PAIRS
 
 LABELS = {
     "loss": "loss",
@@ -16,6 +18,7 @@ LABELS = {
     "bits_per_dim": "bits/dim",
     "bits_per_dim_bound": "bound on bits/dim",
 }
+OVER_BLOCKS = ", over blocks"
 SIDE = 768  # pixels of a grid in the page
 
 
@@ -27,13 +30,15 @@ def write(folder: Path, report: Mapping[str, Any]) -> Path:
     names = list(dict.fromkeys(name for of_step in by_step.values() for name in of_step))
     rows = [[f"{step:,}", *(text(of_step.get(name)) for name in names)] for step, of_step in by_step.items()]
     beside = baselines(entries, apart=len(protocols) > 1)
+    short, footnotes = short_names(names)
     rows += [[row, *(text(of_row[name]) if name in of_row else "" for name in names)] for row, of_row in beside.items()]
-    body = [html_page.note("EMA weights. ± is one standard error."), html_page.table(["step", *names], rows)]
+    body = [html_page.note("EMA weights. ± is one standard error."), html_page.table(["step", *short.values()], rows)]
+    body += [html_page.note(footnote) for footnote in footnotes]
     body += [
         html_page.note(f"Warning, step {entry['step']:,}: {said}") for entry in entries for said in warnings(entry)
     ]
     if len(entries) > 1:
-        curves = [html_page.figure(f"{name}, ± two standard errors", _curve(by_step, name)) for name in names]
+        curves = [html_page.figure(f"{short[name]}, ± two standard errors", _curve(by_step, name)) for name in names]
         body += [html_page.heading("Over checkpoints"), html_page.division("grids", *curves)]
     body += _weights([entry for entry in entries if "weights" in entry])
     body += _by_noise_level([entry for entry in entries if "accuracy" in entry])
@@ -85,15 +90,25 @@ def baselines(entries: Sequence[Mapping[str, Any]], *, apart: bool = False) -> d
 
 def lines(rows: Mapping[str, Mapping[str, Any]]) -> list[str]:
     """Rows of baselines for a terminal."""
+    short, footnotes = short_names([key for of in rows.values() for key in _means(of)])
     texts = {
-        name: ", ".join(f"{key} {text(figure)}" for key, figure in _means(of).items()) for name, of in rows.items()
+        name: ", ".join(f"{short[key]} {text(figure)}" for key, figure in _means(of).items())
+        for name, of in rows.items()
     }
-    return [f"{name}: {figures}, {rows[name]['images']} images" for name, figures in texts.items()]
+    return [f"{name}: {figures}, {rows[name]['images']} images" for name, figures in texts.items()] + footnotes
 
 
 def _means(measured: Mapping[str, Any], suffix: str = "") -> dict[str, dict[str, Any]]:
-    """The entries that have a mean, among everything that is reported of samples."""
-    return {name + suffix: of for name, of in measured.items() if isinstance(of, Mapping) and "mean" in of}
+    """The entries that have a mean, among everything that is reported of samples.
+
+    Kernel distances over blocks, as all are in reports before 0.6, are named so: they do not compare with the others.
+    """
+    figures = {name: of for name, of in measured.items() if isinstance(of, Mapping) and "mean" in of}
+    return {name + (OVER_BLOCKS if _over_blocks(name, of) else "") + suffix: of for name, of in figures.items()}
+
+
+def _over_blocks(name: str, figure: Mapping[str, Any]) -> bool:
+    return name.split("[")[0] in ("kid", "kernel_distance") and figure.get("over") != ALL_PAIRS
 
 
 def metrics_of(entry: Mapping[str, Any]) -> Mapping[str, Any]:

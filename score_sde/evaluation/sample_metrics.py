@@ -29,11 +29,13 @@ class Measure(NamedTuple):
     """Metrics of samples.
 
     baselines: figures of noise and of held-out images for a number of samples, computed now or by an earlier call.
+    inception_splits: parts over which the Inception score is averaged.
     """
 
     features: metrics.Features
     statistics: metrics.Statistics
     baselines: Callable[[int], metrics.Baselines]
+    inception_splits: int = 1
 
     def __call__(self, arrays: Arrays, protocol: Mapping[str, Any]) -> dict[str, Any]:
         """The metrics of features and logits.
@@ -47,7 +49,7 @@ class Measure(NamedTuple):
             "statistics_of": {key: self.statistics.about.get(key) for key in ("data_set", "split", "file")},
             "pixels": "clipped, times 255, rounded down to uint8",
         }
-        figures = metrics.measure(self.features.name, arrays, self.statistics)
+        figures = metrics.measure(self.features.name, arrays, self.statistics, self.inception_splits)
         baselines = self.baselines(len(arrays["features"]))
         warning = baselines.warning(arrays["features"], self.statistics)
         figures |= {"fingerprint": metrics.fingerprint(of_all), "protocol": of_all, "baselines": baselines.rows}
@@ -61,7 +63,8 @@ def measure(config: Config) -> Measure | None:
     load = functools.cache(lambda train: load_data(config, train=train))  # both may need the same split
     of = _features(config, load)
     statistics = _statistics(config, of, load)
-    return Measure(of, statistics, functools.cache(lambda n: _baselines(config, n, of, statistics, load)))
+    baselines = functools.cache(lambda n: _baselines(config, n, of, statistics, load))
+    return Measure(of, statistics, baselines, config.metrics.inception_splits)
 
 
 def ends_of_data(config: Config) -> Float[np.ndarray, " n"] | None:
@@ -153,11 +156,12 @@ def _baselines(
         "features_digest": of.digest,
         "statistics": statistics.digest,
         "held_out": None if held_out is None else held_out.digest(),
+        "figures": {"version": metrics.VERSION, "inception_splits": config.metrics.inception_splits},
     }
     path = folder(config) / f"baselines_{metrics.fingerprint(about)}.npz"
     baselines = metrics.load_baselines(path, about)
     if not all_agree(baselines is not None):
-        baselines = metrics.baselines_of(n, shape, held_out, of, statistics)
+        baselines = metrics.baselines_of(n, shape, held_out, of, statistics, config.metrics.inception_splits)
         baselines.save(path, about, "config.metrics.dir")
     return baselines
 

@@ -1,5 +1,6 @@
 """Baselines: the figures of noise, and of held-out images of the data set, beside which those of samples stand."""
 
+import functools
 import json
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -11,9 +12,10 @@ from score_sde import data, images
 from score_sde.array_types import Pixels
 from score_sde.io import atomic_files
 from score_sde.io.result_cache import Arrays
-from score_sde.metrics.distances import PAIRED, Moments, frechet_distance
+from score_sde.metrics.distances import PAIRED
 from score_sde.metrics.features import Features
 from score_sde.metrics.figures import measure
+from score_sde.metrics.frechet import Frechet, Moments
 from score_sde.metrics.reference import Statistics
 from score_sde.runtime.progress import bar
 
@@ -24,6 +26,7 @@ NOISES: dict[str, Callable[[np.random.Generator, tuple[int, ...]], np.ndarray]] 
     "Gaussian noise": lambda rng, shape: 0.5 + 0.5 * rng.normal(size=shape),  # standard normal in [-1, 1]
 }
 PARTS = ("mean", "covariance")
+FRECHET = ("fid", "frechet_distance")  # their names among the figures
 
 
 class Baselines(NamedTuple):
@@ -53,11 +56,10 @@ class Baselines(NamedTuple):
         """
         if len(samples) < 2:
             return None
-        moments = _moments(samples)
-        to_data = frechet_distance(*moments, reference.mean, reference.covariance)
+        to_data = Frechet(reference.mean, reference.covariance).value(samples)
         for name, noise in self.noises.items():
-            to_noise = frechet_distance(*moments, *noise)
-            of_noise = frechet_distance(*noise, reference.mean, reference.covariance)
+            to_noise = Frechet(*noise).value(samples)
+            of_noise = next(of["mean"] for key, of in self.rows[name].items() if key.split("[")[0] in FRECHET)
             if to_data >= min(to_noise, of_noise):
                 return (
                     f"The samples are closer to {name} than to the data: their distance from the data is "
@@ -77,26 +79,32 @@ def load_baselines(path: Path, about: Mapping[str, Any]) -> Baselines | None:
 
 
 def baselines_of(
-    n: int, image_shape: tuple[int, ...], held_out: data.Source | None, of: Features, reference: Statistics
+    n: int,
+    image_shape: tuple[int, ...],
+    held_out: data.Source | None,
+    of: Features,
+    reference: Statistics,
+    inception_splits: int = 1,
 ) -> Baselines:
     """Figures of n images, or of as many as there are, measured like n samples.
 
     Noise is at most 10,000 images: more would move none of its significant digits. held_out: images without a part in
     the reference; None if there are none. Then one half of the reference's images is measured by the other half.
     """
+    figures = functools.partial(_row, of, inception_splits)
     rows, noises, n = {}, {}, max(n, 2)  # a single image has no covariance
     for name in NOISES:
         arrays = _features(name, of, min(n, PAIRED), lambda numbers, name=name: noise(name, numbers, image_shape))
-        rows[name] = _row(of, arrays, reference)
+        rows[name] = figures(arrays, reference)
         noises[name] = _moments(arrays["features"])
     if held_out is not None and len(held_out) > 1:
         chosen = np.sort(np.random.default_rng(0).permutation(len(held_out))[:n])  # they may be sorted by class
         arrays = _features(HELD_OUT, of, len(chosen), lambda numbers: held_out.take(chosen[numbers]).images)
-        rows[HELD_OUT] = _row(of, arrays, reference)
+        rows[HELD_OUT] = figures(arrays, reference)
     elif reference.features is not None and len(reference.features) >= 4:
         first, second = np.array_split(np.random.default_rng(0).permutation(reference.features), 2)
         half = Statistics(len(first), *_moments(first), first, reference.about)
-        rows[HALF] = _row(of, {"features": second[:n]}, half)
+        rows[HALF] = figures({"features": second[:n]}, half)
     return Baselines(rows, noises)
 
 
@@ -115,8 +123,8 @@ def _features(name: str, of: Features, n: int, take: Callable[[np.ndarray], Pixe
     return {key: np.concatenate([part[key] for part in parts]) for key in of.arrays}
 
 
-def _row(of: Features, arrays: Arrays, reference: Statistics) -> dict[str, Any]:
-    return {"images": len(arrays["features"]), **measure(of.name, arrays, reference)}
+def _row(of: Features, inception_splits: int, arrays: Arrays, reference: Statistics) -> dict[str, Any]:
+    return {"images": len(arrays["features"]), **measure(of.name, arrays, reference, inception_splits)}
 
 
 def _moments(features: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

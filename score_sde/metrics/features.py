@@ -1,6 +1,7 @@
 """Features by which images are compared: a network's, with a name and a digest that identify them."""
 
 import hashlib
+import re
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -22,7 +23,7 @@ from score_sde.metrics.protocol import fingerprint
 from score_sde.runtime.backend import expanded
 from score_sde.runtime.sharding import all_agree, first_goes_first, is_first, pad_to_devices, place, pmap, split
 
-INCEPTION = "inception"
+INCEPTION, TRAINED = "inception", "trained"
 WEIGHTS = Download(
     "pt_inception-2015-12-05-6726825d.pth",
     "https://github.com/mseitzer/pytorch-fid/releases/download/fid_weights/pt_inception-2015-12-05-6726825d.pth",
@@ -62,6 +63,11 @@ class Features(NamedTuple):
             return {key: np.asarray(value) for key, value in program(params, *split(jnp.asarray(pixels))).items()}
 
         return self._replace(apply=apply)
+
+
+def kind(name: str) -> str:
+    """The name of features without the digest of their weights: trained-7bb6f4a4 is "trained"."""
+    return re.sub(r"-[0-9a-f]{8}$", "", name)
 
 
 def inception_features(weights: str | Path, folder: Path, batch_size: int) -> Features:
@@ -134,5 +140,5 @@ def trained_features(source: data.Source, options: small.Options, folder: Path, 
     def apply(params: PyTree, pixels) -> dict:
         return {"features": small.features(options, task, params, pixels)}
 
-    name, size = f"trained-{number[:8]}", pad_to_devices(batch_size)
+    name, size = f"{TRAINED}-{number[:8]}", pad_to_devices(batch_size)
     return Features(name, number, options.dimension, ("features",), size).by(apply, params)

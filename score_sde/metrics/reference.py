@@ -1,5 +1,6 @@
 """Reference statistics of a data set's features, to which samples are compared; computed once and kept."""
 
+import contextlib
 import hashlib
 import json
 from collections.abc import Mapping
@@ -11,8 +12,10 @@ import numpy as np
 from score_sde import data
 from score_sde.errors import UsageError
 from score_sde.io import atomic_files
-from score_sde.metrics.distances import PAIRED, Moments
+from score_sde.io.result_cache import Arrays
+from score_sde.metrics.distances import PAIRED
 from score_sde.metrics.features import Features
+from score_sde.metrics.frechet import Moments
 from score_sde.runtime.progress import bar
 
 
@@ -64,26 +67,79 @@ def statistics_of(source: data.Source, features: Features, about: Mapping[str, A
     return Statistics(n, moments.mean + origin, moments.covariance, np.concatenate(some), dict(about))
 
 
+def load_features(path: Path) -> Arrays:
+    """Features (n, d) that were computed anywhere, to be measured: from an .npz file with `features`, or an .npy file.
+
+    The paper's `pool_3` are features too, and `logits` beside them give an Inception score. Raises `UsageError` for any
+    other file, fewer than two images, and numbers that are not finite.
+
+        from pathlib import Path
+
+        import numpy as np
+        from score_sde import metrics
+
+        np.save("samples.npy", np.random.default_rng(0).normal(size=(50, 8)))
+        np.save("data.npy", np.random.default_rng(1).normal(size=(80, 8)))
+        reference = metrics.load_statistics(Path("data.npy"))
+        figures = metrics.measure("my_features", metrics.load_features(Path("samples.npy")), reference)
+    """
+    path = Path(path)
+    arrays = _arrays(path, "features")
+    features = _features(path, arrays)
+    if features is None:
+        raise UsageError(f"{path} holds {', '.join(arrays)}: no features, which are an array (n, d) named features.")
+    logits = {"logits": arrays["logits"]} if "logits" in arrays else {}
+    return {"features": features, **logits}
+
+
 def load_statistics(path: Path) -> Statistics:
-    """Statistics from a file: ours, `mu` and `sigma` (pytorch-fid, EDM), or `pool_3` (the paper's features).
+    """Statistics from a file: ours, `mu` and `sigma` (pytorch-fid, EDM), or those of features as in `load_features`.
 
     Raises `UsageError` for any other file.
     """
-    if not Path(path).is_file():
-        raise UsageError(f"No file {path} of statistics; compute them: score_sde --mode=statistics.")
-    arrays = atomic_files.read_arrays(Path(path))
-    if arrays is None:
-        raise UsageError(f"Cannot read the statistics {path}: it is no whole .npz file; compute them again.")
+    path = Path(path)
+    arrays = _arrays(path, "statistics")
     if {"mean", "covariance", "n", "about"} <= arrays.keys():
         about = json.loads(str(arrays["about"]))
         return Statistics(int(arrays["n"]), arrays["mean"], arrays["covariance"], arrays.get("features"), about)
-    about = {"file": Path(path).name}
+    about = {"file": path.name}
     if {"mu", "sigma"} <= arrays.keys():
         mean, covariance = (arrays[key].astype(np.float64) for key in ("mu", "sigma"))
         return Statistics(0, mean, covariance, None, about)
-    if "pool_3" in arrays:
-        features = arrays["pool_3"].reshape(len(arrays["pool_3"]), -1)
-        moments = Moments.of(features, np.zeros(features.shape[1]))
-        some = features[np.random.default_rng(0).permutation(len(features))[:PAIRED]]
-        return Statistics(len(features), moments.mean, moments.covariance, some.astype(np.float32), about)
-    raise UsageError(f"{path} holds {', '.join(arrays)}: no statistics, which are mu and sigma, or pool_3, or ours.")
+    features = _features(path, arrays)
+    if features is None:
+        raise UsageError(
+            f"{path} holds {', '.join(arrays)}: no statistics, which are mu and sigma, or features, or pool_3, or ours."
+        )
+    moments = Moments.of(features, np.zeros(features.shape[1]))
+    some = features[np.random.default_rng(0).permutation(len(features))[:PAIRED]]
+    return Statistics(len(features), moments.mean, moments.covariance, some, about)
+
+
+def _arrays(path: Path, kind: str) -> Arrays:
+    """The arrays of a file; one alone is called "features"."""
+    if not path.is_file():
+        advice = "; compute them: score_sde --mode=statistics" if kind == "statistics" else ""
+        raise UsageError(f"No file {path} of {kind}{advice}.")
+    if path.suffix == ".npy":
+        with contextlib.suppress(OSError, ValueError):
+            return {"features": np.load(path, allow_pickle=False)}
+    elif (arrays := atomic_files.read_arrays(path)) is not None:
+        return arrays
+    raise UsageError(f"Cannot read the {kind} {path}: it is no whole .npz or .npy file; compute them again.")
+
+
+def _features(path: Path, arrays: Arrays) -> np.ndarray | None:
+    """The features among the arrays, float32 (n, d); None if there are none."""
+    features = arrays.get("features", arrays.get("pool_3"))
+    if features is None:
+        return None
+    features = features.reshape(len(features), -1) if features.ndim > 1 else features
+    if features.ndim != 2 or len(features) < 2 or not np.issubdtype(features.dtype, np.floating):
+        raise UsageError(
+            f"{path} holds features of shape {features.shape} and type {features.dtype}; they are floating-point "
+            "numbers (n, d) of at least two images."
+        )
+    if not np.isfinite(features).all():
+        raise UsageError(f"{path} holds features that are not finite; compute them again.")
+    return features.astype(np.float32)
