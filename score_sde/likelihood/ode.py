@@ -171,6 +171,7 @@ def bits_per_dim(
         init=init,
         step=lambda state: State(ode.step(state.ode, state.probes), state.probes),
         fraction=lambda state: ode.fraction(state.ode),
+        progress=lambda state: ode.progress(state.ode),
         view=lambda state: state.ode.y[0],
         result=result,
     )

@@ -79,10 +79,17 @@ def probability_flow(
         return x, nfe
 
     def batch_nfe(state: State) -> Array:
-        last = jnp.max(passes(jnp.full_like(state.t, eps))) if denoise else 0
-        return jnp.full_like(state.nfe, state.batch_nfe + last)
+        return state.made + (jnp.max(passes(jnp.full_like(state.t, eps))) if denoise else 0)
 
-    return Solver(init, ode.step, ode.fraction, view=lambda state: state.y, result=result, batch_nfe=batch_nfe)
+    return Solver(
+        init,
+        ode.step,
+        ode.fraction,
+        view=lambda state: state.y,
+        result=result,
+        batch_nfe=batch_nfe,
+        progress=ode.progress,
+    )
 
 
 def slerp(z0: ModelImages, z1: ModelImages, fraction: float) -> ModelImages:

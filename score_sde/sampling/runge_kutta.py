@@ -47,7 +47,7 @@ class State(NamedTuple):
     h: PerSample  # size of the next step, > 0
     rejected: Array  # whether the last attempt failed
     nfe: Int[Array, " b"]
-    batch_nfe: Int[Array, ""]  # made for the whole batch, also while some samples wait
+    made: Int[Array, " b"]  # evaluations that contained the row, also while it waited
 
 
 class Attempt(NamedTuple):
@@ -57,13 +57,14 @@ class Attempt(NamedTuple):
     dy: PyTree
     error: PerSample  # relative to the tolerances: the step is accepted below 1
     nfe: Counts
-    batch_nfe: Int[Array, ""]
+    made: Int[Array, ""]  # by the batch
 
 
 class Integrator(NamedTuple):
     init: Callable[[PyTree, PyTree], State]  # (y, args)
     step: Callable[[State, PyTree], State]  # (state, args)
     fraction: Callable[[State], Float[Array, ""]]
+    progress: Callable[[State], PerSample]
 
 
 def _one(t: Times) -> Counts:
@@ -114,10 +115,11 @@ def dormand_prince(
         h = jnp.minimum(jnp.minimum(100 * h0, h1), span)
         first, second = evaluations(t), evaluations(near)
         nfe = jnp.broadcast_to(jnp.asarray(first + second, jnp.int32), t.shape)
-        return State(t, y, dy, h, jnp.zeros(t.shape, bool), nfe, jnp.int32(jnp.max(first) + jnp.max(second)))
+        made = jnp.full_like(nfe, jnp.max(first) + jnp.max(second))
+        return State(t, y, dy, h, jnp.zeros(t.shape, bool), nfe, made)
 
     def step(state: State, args: PyTree = None) -> State:
-        t, y, dy, h, rejected, nfe, batch_nfe = state
+        t, y, dy, h, rejected, nfe, made = state
         remaining = direction * (t1 - t)
         active = remaining > 0
         min_step = 10 * jnp.finfo(t.dtype).eps * jnp.maximum(jnp.abs(t), 1e-6)
@@ -138,15 +140,14 @@ def dormand_prince(
         y = jax.tree.map(lambda y: jnp.where(expand(failed, y), jnp.nan, y), y)
         dy = _where(accepted, attempt.dy, dy)
         h = jnp.where(active, jnp.abs(signed_h) * factor, h)
-        nfe, batch_nfe = nfe + jnp.where(active, attempt.nfe, 0), batch_nfe + attempt.batch_nfe
-        return State(t, y, dy, h, active & ~accepted, nfe, batch_nfe)
+        nfe, made = nfe + jnp.where(active, attempt.nfe, 0), made + attempt.made
+        return State(t, y, dy, h, active & ~accepted, nfe, made)
 
-    def fraction(state: State) -> Float[Array, ""]:
-        unfinished = jnp.any(direction * (t1 - state.t) > 0)
-        done = jnp.min(direction * (state.t - t0)) / span
-        return jnp.where(unfinished, jnp.minimum(done, 1 - 1e-6), 1.0)
+    def progress(state: State) -> PerSample:
+        done = direction * (state.t - t0) / span
+        return jnp.where(direction * (t1 - state.t) > 0, jnp.minimum(done, 1 - 1e-6), 1.0)
 
-    return Integrator(init, step, fraction)
+    return Integrator(init, step, lambda state: jnp.min(progress(state)), progress)
 
 
 def _attempt(
@@ -165,20 +166,20 @@ def _attempt(
     stages = jax.tree.map(lambda d: jnp.zeros((7, *d.shape), d.dtype).at[0].set(d), state.dy)
 
     def stage(s, carry):
-        stages, _, nfe, batch_nfe = carry
+        stages, _, nfe, made = carry
         row = jnp.asarray(A, t.dtype)[s]
         t_s = t + signed_h * jnp.asarray(C, t.dtype)[s]
         y_s = _axpy(signed_h, jax.tree.map(lambda k: _weighted(row, k), stages), y)
         dy_s, each = rhs(t_s, y_s, args), evaluations(t_s)
         stages = jax.tree.map(lambda k, d: k.at[s].set(d), stages, dy_s)
-        return stages, y_s, nfe + each, batch_nfe + jnp.max(each)
+        return stages, y_s, nfe + each, made + jnp.max(each)
 
-    none = (jnp.zeros_like(state.nfe), jnp.zeros_like(state.batch_nfe))
-    stages, y_new, nfe, batch_nfe = jax.lax.fori_loop(1, 7, stage, (stages, y, *none))
+    none = (jnp.zeros_like(state.nfe), jnp.int32(0))
+    stages, y_new, nfe, made = jax.lax.fori_loop(1, 7, stage, (stages, y, *none))
     error = jax.tree.map(lambda k: _weighted(jnp.asarray(E, t.dtype), k), stages)
     error = jax.tree.map(lambda e: expand(signed_h, e) * e, error)
     scale = jax.tree.map(lambda a, b: atol + rtol * jnp.maximum(jnp.abs(a), jnp.abs(b)), y, y_new)
-    return Attempt(y_new, jax.tree.map(lambda k: k[-1], stages), _rms(error, scale), nfe, batch_nfe)
+    return Attempt(y_new, jax.tree.map(lambda k: k[-1], stages), _rms(error, scale), nfe, made)
 
 
 def _weighted(weights: Array, stages: Array) -> Array:

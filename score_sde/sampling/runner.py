@@ -1,5 +1,6 @@
 """Solvers over all devices, in programs short enough that progress can be shown."""
 
+import functools
 import time
 from collections.abc import Callable
 from typing import Any
@@ -10,6 +11,7 @@ from score_sde.array_types import Keys, ModelImages, PyTree
 from score_sde.errors import UsageError
 from score_sde.runtime.memory import program_bytes
 from score_sde.runtime.sharding import all_agree, batch_axes, compiled, is_traced, split
+from score_sde.sampling.compaction import compacted
 from score_sde.sampling.solver import Solver, advance
 
 SECONDS_A_CALL = 0.5
@@ -80,7 +82,7 @@ class Runner:
         return self._make_solver(params, *conditions).init(keys, x)
 
     def _step(self, params: PyTree, conditions: tuple, state: PyTree, steps: Any) -> tuple[PyTree, Any]:
-        solver = self._make_solver(params, *conditions)
+        solver = compacted(functools.partial(self._make_solver, params), conditions)
         state = advance(solver, state, steps)
         return state, solver.fraction(state)
 
