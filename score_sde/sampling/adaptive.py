@@ -124,15 +124,10 @@ def adaptive(
     def batch_nfe(state: State) -> Array:
         return state.made + (jnp.max(evaluations(model, jnp.full_like(state.t, eps))) if noise_removal else 0)
 
-    return Solver(
-        init,
-        step,
-        fraction=lambda state: jnp.min(progress(state)),
-        view=lambda state: state.x,
-        result=result,
-        batch_nfe=batch_nfe,
-        progress=progress,
-    )
+    def fraction(state: State) -> Array:
+        return jnp.min(progress(state))
+
+    return Solver(init, step, fraction, lambda state: state.x, result, batch_nfe=batch_nfe, progress=progress)
 
 
 def _check(process: Process, rtol: float, atol: float) -> None:

@@ -1,7 +1,7 @@
 """Compaction: a batch of samples with steps of their own takes each step for a part of its rows, those furthest behind.
 
-A sample that needs more steps than others gets more turns, instead of steps of the whole batch in which the others wait.
-All arrive at about the same time, so that few turns at the end are not full.
+A sample that needs more steps than others gets more turns, where steps of the whole batch would let the others wait.
+All arrive at about the same time, so that few turns at the end have rows to spare.
 """
 
 from collections.abc import Callable
@@ -13,7 +13,10 @@ from score_sde.array_types import PyTree
 from score_sde.runtime.sharding import AXIS, mesh
 from score_sde.sampling.solver import Solver
 
-PART, LEAST_ROWS = 4, 16  # the part is a quarter of a device's rows, but not less than these
+# A half already takes but 1 % more passes than the mean sample where the slowest takes 20 % more, and a network is
+# hardly slower for a row than in the whole batch. A CPU computes a row in 16 in the time of one in 64, less 8 %; on
+# accelerators, where nothing was measured, the bound is where they surely have enough to do.
+PARTS, LEAST_ROWS, LEAST_ROWS_OF_ACCELERATORS = 2, 16, 128
 
 
 def compacted(make_solver: Callable[..., Solver], conditions: tuple) -> Solver:
@@ -50,8 +53,9 @@ def compacted(make_solver: Callable[..., Solver], conditions: tuple) -> Solver:
 
 
 def part_size(rows: int) -> int:
-    """Number of rows, of a device's, that take a step together."""
-    return min(rows, max(rows // PART, LEAST_ROWS))
+    """Number of rows, of a device's, that take a step together: half of them, but not so few that a pass is slow."""
+    least = LEAST_ROWS if jax.default_backend() == "cpu" else LEAST_ROWS_OF_ACCELERATORS
+    return min(rows, max(rows // PARTS, least))
 
 
 def _on_each_device(fn: Callable) -> Callable:

@@ -66,8 +66,9 @@ class Runner:
     def bytes(self, params: PyTree, keys: Keys, x: ModelImages, conditions: tuple = ()) -> int:
         """Bytes that each device needs for a call with these arguments; arrays may be shapes."""
         state = jax.eval_shape(self._init, params, conditions, keys, x)
-        _, step, _ = self._compiled(state, conditions)
-        return program_bytes(step.lower(params, conditions, state, 0).compile())
+        arguments = ((keys, x), (state, 0), (state,))
+        programs = zip(self._compiled(state, conditions), arguments, strict=True)
+        return max(program_bytes(one.lower(params, conditions, *its).compile()) for one, its in programs)
 
     def _compiled(self, state: PyTree, conditions: tuple) -> tuple[Callable, ...]:
         """The programs for batches with such states."""

@@ -10,7 +10,7 @@ trajectory, or stop and go on.
 
 A sampler counts its evaluations as it makes them. NFE of a sample is the number of forward passes of networks that
 contain its row and whose output it uses: each network of a guided score counts, derivatives are not extra. The batch's
-NFE counts all passes from its start to its end in passes of the whole batch: one over a quarter of its rows is a quarter.
+NFE counts all passes from its start to its end, those of a part of its rows as that part of a pass.
 """
 
 import dataclasses
@@ -77,7 +77,9 @@ class Solver(NamedTuple):
     result: Callable[[PyTree], Any]
     nfe: int | None = None  # evaluations per sample, where they are known beforehand
     steps: int | None = None  # calls of `step`, where they are known beforehand
-    batch_nfe: Callable[[PyTree], Counts] | None = None  # passes that contain a sample's row, used or not; None: all are
+    batch_nfe: Callable[[PyTree], Counts] | None = (
+        None  # passes that contain a sample's row, used or not; None: all are
+    )
     progress: Callable[[PyTree], PerSample] | None = None  # of each sample, 1.0 when finished; None: all step together
 
     def with_batch_nfe(self) -> "Solver":
