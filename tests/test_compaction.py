@@ -32,7 +32,6 @@ def model(scale, x, t):
 
 
 SOLVERS = {
-    "ode": lambda scale: probability_flow(PROCESS, functools.partial(model, scale), rtol=1e-3, atol=1e-3),
     "adaptive": lambda scale: adaptive(PROCESS, functools.partial(model, scale), diffusion=0.0),
     "bits": lambda scale: bits_per_dim(
         PROCESS, functools.partial(model, scale), offset_bits=0, rtol=1e-3, atol=1e-3, eps=1e-3
