@@ -46,7 +46,8 @@ def test_each_row_takes_its_own_steps_with_its_own_condition(name):
 
         @functools.partial(jax.jit, static_argnums=0)
         def end(compacts):
-            solver = compacted(SOLVERS[name], (scale,)) if compacts else SOLVERS[name](scale)
+            solver = SOLVERS[name](scale)
+            solver = compacted(solver, SOLVERS[name], (scale,)) if compacts else solver
             return solver.result(advance(solver, solver.init(KEYS, x), 10**6))
 
         in_parts, whole = end(True), end(False)
@@ -98,4 +99,4 @@ def test_a_part_is_half_of_a_devices_rows_and_not_few(monkeypatch):
 
 def test_samplers_of_a_fixed_number_of_steps_stay_whole():
     solver = fast_solver(PROCESS, DATA.model(PROCESS), num_steps=2)
-    assert compacted(lambda: solver, ()) is solver
+    assert compacted(solver, lambda: solver, ()) is solver

@@ -19,10 +19,11 @@ from score_sde.sampling.solver import Solver
 PARTS, LEAST_ROWS, LEAST_ROWS_OF_ACCELERATORS = 2, 16, 128
 
 
-def compacted(make_solver: Callable[..., Solver], conditions: tuple) -> Solver:
-    """The solver make_solver(*conditions), with steps of a part of the rows on each device; no row leaves its device.
+def compacted(whole: Solver, make_solver: Callable[..., Solver], conditions: tuple) -> Solver:
+    """The solver with steps of a part of the rows on each device; no row leaves its device.
 
-    conditions: trees of arrays with one row for each sample. Solvers without `progress` stay as they are.
+    whole: the solver make_solver(*conditions). conditions: trees of arrays with one row for each sample.
+    Solvers without `progress` stay as they are.
 
         import jax
         import numpy as np
@@ -33,10 +34,10 @@ def compacted(make_solver: Callable[..., Solver], conditions: tuple) -> Solver:
 
         data, process = Gaussian(np.zeros((2, 2, 1)), 0.25), VP()
         x = process.prior_sample(jax.random.split(jax.random.key(0), 64), data.shape)
-        solver = compacted(lambda: adaptive(process, data.model(process)), ())
+        whole = adaptive(process, data.model(process))
+        solver = compacted(whole, lambda: whole, ())
         samples, nfe = solve(solver, jax.random.key(1), x)
     """
-    whole = make_solver(*conditions)
     if whole.progress is None:
         return whole
 

@@ -83,7 +83,8 @@ class Runner:
         return self._make_solver(params, *conditions).init(keys, x)
 
     def _step(self, params: PyTree, conditions: tuple, state: PyTree, steps: Any) -> tuple[PyTree, Any]:
-        solver = compacted(functools.partial(self._make_solver, params), conditions)
+        make_solver = functools.partial(self._make_solver, params)
+        solver = compacted(make_solver(*conditions), make_solver, conditions)
         state = advance(solver, state, steps)
         return state, solver.fraction(state)
 
