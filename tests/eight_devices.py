@@ -1,6 +1,7 @@
 """Run by test_parallel.py in a process of its own, with 8 virtual CPU devices; prints what it computed as JSON."""
 
 import json
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -14,9 +15,13 @@ from score_sde import images
 from score_sde.array_types import PyTree
 from score_sde.errors import UsageError
 from score_sde.inference.pretrained import Pretrained
+from score_sde.oracles import Gaussian
 from score_sde.randomness import sample_keys
 from score_sde.runtime import sharding
 from score_sde.runtime.memory import tree_bytes
+from score_sde.sampling import probability_flow, solve
+from score_sde.sampling.runner import Runner
+from score_sde.sde import VP
 from score_sde.training.build import Experiment
 
 
@@ -82,6 +87,24 @@ def literal_pmap(parts: Experiment, params: PyTree) -> dict:
     }
 
 
+def parts_of_batches(*_: Any) -> dict:
+    """Half of the rows of each device at a time, beside all of them at once on one device."""
+    process, data, keys = VP(), Gaussian(np.full((2, 2, 1), 0.3), 0.25), sample_keys(jax.random.key(0), jnp.arange(256))
+    spread = jnp.tile(jnp.geomspace(0.01, 30, 32), 8).reshape(-1, 1, 1, 1)
+    x = spread * jax.random.normal(jax.random.key(1), (256, *data.shape))
+    flow = probability_flow(process, data.model(process))
+    runner = Runner(lambda _: flow, batch_nfe=True)
+    in_parts, nfe, batch_nfe = runner(None, keys, x)
+    whole, _ = solve(flow, keys, x)
+    state = jax.eval_shape(runner._init, None, (), keys, x)
+    program = runner._compiled(state, ())[1].lower(None, (), state, 1).compile()
+    return {
+        "difference": float(jnp.abs(in_parts - whole).max() / jnp.std(whole)),
+        "nfe": [float(nfe.mean()), float(batch_nfe[0]), int(nfe.max())],
+        "bytes": sum(collectives(program.as_text()).values()),
+    }
+
+
 def largest_difference(a: PyTree, b: PyTree) -> float:
     differences = jax.tree.map(lambda a, b: np.abs(np.asarray(a) - np.asarray(b)).max(), a, b)
     return float(max(jax.tree.leaves(differences)))
@@ -90,4 +113,4 @@ def largest_difference(a: PyTree, b: PyTree) -> float:
 one_block.use()
 made = experiment()
 weights = jax.jit(made.init_params)()
-print(json.dumps({what.__name__: what(made, weights) for what in (literal_pmap, library)}))
+print(json.dumps({what.__name__: what(made, weights) for what in (literal_pmap, library, parts_of_batches)}))

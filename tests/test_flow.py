@@ -23,7 +23,7 @@ from score_sde.sampling.grids import FAINT, time_grid
 from score_sde.sampling.predictors import PREDICTORS
 from score_sde.sampling.probability_flow import drift
 from score_sde.sampling.rows import Grid, first_step
-from score_sde.sampling.runge_kutta import dormand_prince
+from score_sde.sampling.runge_kutta import runge_kutta
 from score_sde.sampling.solver import advance
 from score_sde.sde import VE, VP, SubVP
 
@@ -208,7 +208,7 @@ def along_all():
 
         @jax.jit
         def run(x):
-            ode = dormand_prince(rhs, t0, t1, rtol=1e-10, atol=1e-12)
+            ode = runge_kutta(rhs, t0, t1, rtol=1e-10, atol=1e-12)
             state = advance(
                 likelihood.Solver(None, ode.step, ode.fraction, None, None), ode.init((x, jnp.zeros(len(x)))), 10**6
             )

@@ -34,8 +34,8 @@ ROOMS = {
     "weights": "",
     "objective": "",
     "oracles": "",
-    "sampling": """solver brownian tabulated rows grids clipping predictors correctors runge_kutta
-                   predictor_corrector adaptive probability_flow fast runner""",
+    "sampling": """solver brownian tabulated rows grids clipping predictors correctors tableaus
+                   runge_kutta predictor_corrector adaptive probability_flow fast compaction runner""",
     "likelihood": "dequantization ode bound",
     "conditioning": "operators guidance posterior particles grammar",
     "training": """state nan_guard loop pieces recipe trainable classification build

@@ -85,3 +85,11 @@ def test_a_loaded_model_takes_batches_that_eight_devices_do_not_divide(on_eight_
         "training.fsdp=3 must be a divisor of the 8 devices.",
     ]
     assert result["parts"] == 4  # of the parameters
+
+
+def test_rows_that_step_by_parts_stay_on_their_device(on_eight_devices):
+    result = on_eight_devices["parts_of_batches"]
+    mean, batch, slowest = result["nfe"]
+    assert result["difference"] < 1e-2  # both within the tolerance
+    assert mean <= batch < slowest
+    assert result["bytes"] < 64  # whether all are done, and how far; an image's row has 16 bytes, a batch of them 4096

@@ -31,6 +31,7 @@ from score_sde.io.workdir import flatten
 from score_sde.likelihood import dequantization
 from score_sde.models import CLASSIFIERS, ENCODERS, MODELS, PRECISIONS
 from score_sde.parameterization import NOISE_CONDS, PARAMETERIZATIONS
+from score_sde.sampling.tableaus import TABLEAUS
 from score_sde.training import build, recipe
 from score_sde.training.pieces import arguments_of, construct
 
@@ -130,10 +131,12 @@ NAMED = [
     ("sampling.corrector", sampling.CORRECTORS),
     ("sampling.grid", sampling.GRIDS),
     ("sampling.clip", sampling.CLIPPINGS),
+    ("sampling.ode_method", TABLEAUS),
     ("sampling.precision", PRECISIONS),
     ("training.precision", PRECISIONS),
     ("training.nonfinite", ("stop", "skip")),
     ("eval.precision", ("float32", "tf32")),
+    ("eval.ode_method", TABLEAUS),
     ("eval.hutchinson_type", likelihood.DIVERGENCES),
     ("eval.dequantization", dequantization.CHOICES),
     ("eval.bpd_dataset", ("train", "test")),

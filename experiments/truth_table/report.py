@@ -43,7 +43,7 @@ PLOTS = {
     "First steps: methods over many steps, with the data seen at t = 1": ("steps", lambda row: not row.at_defaults),
     "Stochastic samplers: distance between laws": ("steps", lambda row: row.against == LAW),
     "Annealed Langevin steps: bias by snr": ("snr", lambda row: row.against == SNR),
-    "Probability-flow ODE by tolerance": ("tolerance", lambda row: row.name == "ode"),
+    "Probability-flow ODE by tolerance": ("tolerance", lambda row: row.name.startswith("ode")),
     "Adaptive SDE solver by tolerance, along fixed Brownian paths": ("tolerance", lambda row: row.name == "adaptive"),
 }
 

@@ -1,6 +1,7 @@
 """The rows of the table: every sampler, how it is asked for n steps, and what its theory says."""
 
 import dataclasses
+import functools
 from collections.abc import Callable
 from typing import NamedTuple
 
@@ -151,6 +152,7 @@ def _rows() -> list[Row]:
     rows.append(_pc("pc + langevin", None, None, corrector="langevin", **with_corrector))
     rows.append(_pc("pc + langevin_per_sample", None, None, corrector="langevin_per_sample", **with_corrector))
     rows.append(_tolerance("ode", _ode, 1, (1e-4, 1e-5, 1e-6, 1e-7)))
+    rows.append(_tolerance("ode, tsit5", functools.partial(_ode, ode_method="tsit5"), 1, (1e-4, 1e-5, 1e-6, 1e-7)))
     rows.append(_tolerance("adaptive", _adaptive, None, (0.1, 0.05, 0.02, 0.01)))
     for name in FAST_SOLVERS:
         if name in STOCHASTIC:

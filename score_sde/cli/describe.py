@@ -165,7 +165,7 @@ def _unconditional(experiment: Experiment) -> str:
             f"snr {sampling.snr:g}, {experiment.sampling_sde.num_scales} times"
         )
     if method == "ode":
-        return f"probability-flow ODE, rtol {sampling.rtol:g}, atol {sampling.atol:g}"
+        return f"probability-flow ODE by {sampling.ode_method}, rtol {sampling.rtol:g}, atol {sampling.atol:g}"
     if method == "adaptive":
         return f"reverse SDE with adaptive steps, rtol {sampling.sde_rtol:g}"
     if is_import_path(method):

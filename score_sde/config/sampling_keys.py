@@ -3,6 +3,7 @@
 from score_sde.config.keys import Key
 
 PRECISIONS = "score_sde.models:PRECISIONS"
+TABLEAUS = "score_sde.sampling.tableaus:TABLEAUS"
 
 SAMPLING = {
     "method": Key(
@@ -23,6 +24,7 @@ SAMPLING = {
     "temperature": Key(1.0, "Factor on x_T, a sample of the prior", "(0, inf)"),
     "rtol": Key(1e-5, "Relative tolerance of the ODE, at least 1e-7 in float32"),
     "atol": Key(1e-5, "Absolute tolerance of the ODE, positive"),
+    "ode_method": Key("dopri5", "Runge-Kutta pair that solves the ODE, also of encode and decode", TABLEAUS),
     "sde_rtol": Key(0.02, "Relative tolerance of the adaptive reverse SDE"),
     "sde_atol": Key(None, "Absolute tolerance of the adaptive reverse SDE; None: one of 256 levels", kind=float),
     "num_steps": Key(20, "Steps of the fast solvers"),
@@ -105,6 +107,7 @@ EVAL = {
     ),
     "rtol": Key(1e-5, "Relative tolerance of the likelihood's ODE, at least 1e-7 in float32"),
     "atol": Key(1e-5, "Absolute tolerance of the likelihood's ODE, positive"),
+    "ode_method": Key("dopri5", "Runge-Kutta pair that solves the likelihood's ODE", TABLEAUS),
 }
 
 METRICS = {

@@ -57,7 +57,8 @@ def of_samples(
 
 def of_likelihood(model: Pretrained, source: data.Source, repeats: int) -> dict[str, Any]:
     """Cache key of bits/dim and their bound besides the model's."""
-    keys = ("bpd_dataset", "hutchinson_type", "num_probes", "dequantization", "bound_num_times", "rtol", "atol")
+    keys = ("bpd_dataset", "hutchinson_type", "num_probes", "dequantization", "bound_num_times")
+    keys += ("rtol", "atol", "ode_method")
     learned = digest(model.dequantizer_params) if model.dequantizer_params else None
     options = {key: model.config.eval[key] for key in keys}
     return {"images": source.digest(), "repeats": repeats, "dequantizer": learned, "eval": options}

@@ -32,7 +32,7 @@ from score_sde.process import LEAST_TIME, Model, Process
 from score_sde.randomness import Noise, Stream, normal, rademacher, stream
 from score_sde.sampling.probability_flow import check_tolerances, drift
 from score_sde.sampling.runge_kutta import State as OdeState
-from score_sde.sampling.runge_kutta import dormand_prince
+from score_sde.sampling.runge_kutta import runge_kutta
 from score_sde.sampling.solver import Solver, check_eps, evaluations
 
 VectorField = Callable[[ModelImages], ModelImages]
@@ -123,6 +123,7 @@ def bits_per_dim(
     num_probes: int = 1,
     rtol: float = 1e-5,
     atol: float = 1e-5,
+    ode_method: str = "dopri5",
     eps: float = LEAST_TIME,
 ) -> Solver:
     """A solver from images in model range to (bits/dim (b,), latents x_1, nfe (b,)), eq. (1).
@@ -133,6 +134,7 @@ def bits_per_dim(
     divergence: "rademacher" or "gaussian" probes, "hutch++" (at least 3 probes), or "exact" at D times the cost.
     num_probes: derivatives of the model at each evaluation, unless exact.
     rtol, atol: tolerances of each step, for each sample separately. eps: the time where the integral starts.
+    ode_method: the Runge-Kutta pair, a name in `score_sde.sampling.tableaus.TABLEAUS`.
     The result is NaN for images on which the solver fails. Raises `UsageError` for options out of range.
 
         import jax
@@ -156,7 +158,7 @@ def bits_per_dim(
         return with_divergence(lambda x: velocity(t, x), y[0], probes)
 
     passes = functools.partial(evaluations, model)
-    ode = dormand_prince(rhs, eps, 1.0, rtol=rtol, atol=atol, evaluations=passes)
+    ode = runge_kutta(rhs, eps, 1.0, method=ode_method, rtol=rtol, atol=atol, evaluations=passes)
 
     def init(keys: Keys, x: ModelImages) -> State:
         probes = draw(stream(keys, Stream.PROBE), (num_probes, *x.shape[1:])).astype(x.dtype)
@@ -171,6 +173,7 @@ def bits_per_dim(
         init=init,
         step=lambda state: State(ode.step(state.ode, state.probes), state.probes),
         fraction=lambda state: ode.fraction(state.ode),
+        progress=lambda state: ode.progress(state.ode),
         view=lambda state: state.ode.y[0],
         result=result,
     )

@@ -29,7 +29,7 @@ class State(NamedTuple):
     previous: ModelImages  # the last accepted Euler-Maruyama point
     path: ModelImages  # W(1 - t) of the sample's Brownian path
     nfe: Int[Array, " b"]
-    batch_nfe: Int[Array, ""]
+    made: Int[Array, " b"]  # evaluations that contained the row, also while it waited
 
 
 def adaptive(
@@ -78,10 +78,10 @@ def adaptive(
         t = jnp.ones(len(x), x.dtype)
         h = jnp.full_like(t, min(FIRST_STEP, 1 - eps))
         nfe = jnp.zeros(len(x), jnp.int32)
-        return State(stream(keys, Stream.STEPS), t, h, x, x, jnp.zeros_like(x), nfe, jnp.int32(0))
+        return State(stream(keys, Stream.STEPS), t, h, x, x, jnp.zeros_like(x), nfe, nfe)
 
     def step(state: State) -> State:
-        keys, t, h, x, previous, path, nfe, batch_nfe = state
+        keys, t, h, x, previous, path, nfe, made = state
         active = t > eps
         smallest = 10 * jnp.finfo(t.dtype).eps * t
         h = jnp.where(h > smallest, h, smallest)  # also where it is NaN
@@ -109,12 +109,11 @@ def adaptive(
             keep(euler, previous),
             keep(path_new, path),
             nfe + jnp.where(active, first + last, 0),
-            batch_nfe + jnp.max(first) + jnp.max(last),
+            made + jnp.max(first) + jnp.max(last),
         )
 
-    def fraction(state: State) -> Array:
-        unfinished = jnp.any(state.t > eps)
-        return jnp.where(unfinished, jnp.minimum((1 - jnp.max(state.t)) / (1 - eps), 1 - 1e-6), 1.0)
+    def progress(state: State) -> PerSample:
+        return jnp.where(state.t > eps, jnp.minimum((1 - state.t) / (1 - eps), 1 - 1e-6), 1.0)
 
     def result(state: State) -> tuple[ModelImages, Array]:
         if not noise_removal:
@@ -123,10 +122,12 @@ def adaptive(
         return predict(model, state.x, t).x0, state.nfe + evaluations(model, t)
 
     def batch_nfe(state: State) -> Array:
-        last = jnp.max(evaluations(model, jnp.full_like(state.t, eps))) if noise_removal else 0
-        return jnp.full_like(state.nfe, state.batch_nfe + last)
+        return state.made + (jnp.max(evaluations(model, jnp.full_like(state.t, eps))) if noise_removal else 0)
 
-    return Solver(init, step, fraction, view=lambda state: state.x, result=result, batch_nfe=batch_nfe)
+    def fraction(state: State) -> Array:
+        return jnp.min(progress(state))
+
+    return Solver(init, step, fraction, lambda state: state.x, result, batch_nfe=batch_nfe, progress=progress)
 
 
 def _check(process: Process, rtol: float, atol: float) -> None:

@@ -15,7 +15,7 @@ from score_sde.errors import UsageError
 from score_sde.process import Model, Process, velocity
 from score_sde.randomness import expand
 from score_sde.sampling.predictors import reverse_diffusion
-from score_sde.sampling.runge_kutta import State, dormand_prince
+from score_sde.sampling.runge_kutta import State, runge_kutta
 from score_sde.sampling.solver import Solver, check_eps, evaluations, predict
 from score_sde.sde import Chain
 
@@ -31,6 +31,7 @@ def probability_flow(
     *,
     rtol: float = 1e-5,
     atol: float = 1e-5,
+    ode_method: str = "dopri5",
     eps: float | None = None,
     noise_removal: bool = True,
     encode: bool = False,
@@ -38,6 +39,7 @@ def probability_flow(
     """A solver from x_T to samples, or from images to latents if `encode`; its result is (x, nfe), nfe of shape (b,).
 
     model: (x, t) -> `Prediction`. rtol, atol: tolerances of each step, for each sample separately.
+    ode_method: the Runge-Kutta pair, a name in `score_sde.sampling.tableaus.TABLEAUS`.
     eps: the time nearest to the data, default `process.sampling_eps`.
     noise_removal: one denoising step after the ODE, for 1 more evaluation: as in the paper's code the mean of the
     reverse-diffusion predictor at eps, or without a chain the posterior mean of the data. Never when encoding.
@@ -60,7 +62,8 @@ def probability_flow(
     t0, t1 = (eps, 1.0) if encode else (1.0, eps)
     flow = drift(process, model)
     passes = functools.partial(evaluations, model)
-    ode = dormand_prince(lambda t, x, _: flow(t, x), t0, t1, rtol=rtol, atol=atol, evaluations=passes)
+    tolerances = dict(rtol=rtol, atol=atol)
+    ode = runge_kutta(lambda t, x, _: flow(t, x), t0, t1, method=ode_method, **tolerances, evaluations=passes)
     denoise = noise_removal and not encode
     chained = isinstance(process, Chain)
     if denoise and chained:
@@ -79,10 +82,11 @@ def probability_flow(
         return x, nfe
 
     def batch_nfe(state: State) -> Array:
-        last = jnp.max(passes(jnp.full_like(state.t, eps))) if denoise else 0
-        return jnp.full_like(state.nfe, state.batch_nfe + last)
+        return state.made + (jnp.max(passes(jnp.full_like(state.t, eps))) if denoise else 0)
 
-    return Solver(init, ode.step, ode.fraction, view=lambda state: state.y, result=result, batch_nfe=batch_nfe)
+    return Solver(
+        init, ode.step, ode.fraction, lambda state: state.y, result, batch_nfe=batch_nfe, progress=ode.progress
+    )
 
 
 def slerp(z0: ModelImages, z1: ModelImages, fraction: float) -> ModelImages:

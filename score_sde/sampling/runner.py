@@ -1,5 +1,6 @@
 """Solvers over all devices, in programs short enough that progress can be shown."""
 
+import functools
 import time
 from collections.abc import Callable
 from typing import Any
@@ -10,6 +11,7 @@ from score_sde.array_types import Keys, ModelImages, PyTree
 from score_sde.errors import UsageError
 from score_sde.runtime.memory import program_bytes
 from score_sde.runtime.sharding import all_agree, batch_axes, compiled, is_traced, split
+from score_sde.sampling.compaction import compacted
 from score_sde.sampling.solver import Solver, advance
 
 SECONDS_A_CALL = 0.5
@@ -64,8 +66,9 @@ class Runner:
     def bytes(self, params: PyTree, keys: Keys, x: ModelImages, conditions: tuple = ()) -> int:
         """Bytes that each device needs for a call with these arguments; arrays may be shapes."""
         state = jax.eval_shape(self._init, params, conditions, keys, x)
-        _, step, _ = self._compiled(state, conditions)
-        return program_bytes(step.lower(params, conditions, state, 0).compile())
+        arguments = ((keys, x), (state, 0), (state,))
+        programs = zip(self._compiled(state, conditions), arguments, strict=True)
+        return max(program_bytes(one.lower(params, conditions, *its).compile()) for one, its in programs)
 
     def _compiled(self, state: PyTree, conditions: tuple) -> tuple[Callable, ...]:
         """The programs for batches with such states."""
@@ -80,7 +83,8 @@ class Runner:
         return self._make_solver(params, *conditions).init(keys, x)
 
     def _step(self, params: PyTree, conditions: tuple, state: PyTree, steps: Any) -> tuple[PyTree, Any]:
-        solver = self._make_solver(params, *conditions)
+        make_solver = functools.partial(self._make_solver, params)
+        solver = compacted(make_solver(*conditions), make_solver, conditions)
         state = advance(solver, state, steps)
         return state, solver.fraction(state)
 

@@ -10,7 +10,7 @@ trajectory, or stop and go on.
 
 A sampler counts its evaluations as it makes them. NFE of a sample is the number of forward passes of networks that
 contain its row and whose output it uses: each network of a guided score counts, derivatives are not extra. The batch's
-NFE counts all passes from its start to its end, also those during which some samples wait.
+NFE counts all passes from its start to its end, those of a part of its rows as that part of a pass.
 """
 
 import dataclasses
@@ -21,7 +21,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from score_sde.array_types import Array, Float, Int, Key, Keys, ModelImages, PyTree, Times
+from score_sde.array_types import Array, Float, Int, Key, Keys, ModelImages, PerSample, PyTree, Times
 from score_sde.errors import UsageError
 from score_sde.process import Model, Prediction
 from score_sde.randomness import batch_keys
@@ -77,14 +77,18 @@ class Solver(NamedTuple):
     result: Callable[[PyTree], Any]
     nfe: int | None = None  # evaluations per sample, where they are known beforehand
     steps: int | None = None  # calls of `step`, where they are known beforehand
-    batch_nfe: Callable[[PyTree], Counts] | None = None  # passes made for the batch; None: those of each sample
+    batch_nfe: Callable[[PyTree], Counts] | None = (
+        None  # passes that contain a sample's row, used or not; None: all are
+    )
+    progress: Callable[[PyTree], PerSample] | None = None  # of each sample, 1.0 when finished; None: all step together
 
     def with_batch_nfe(self) -> "Solver":
-        """The same sampler with the result (x, nfe, batch_nfe)."""
+        """The same sampler with the result (x, nfe, batch_nfe), the last in passes of the whole batch."""
 
-        def result(state: PyTree) -> tuple[ModelImages, Counts, Counts]:
+        def result(state: PyTree) -> tuple[ModelImages, Counts, PerSample]:
             x, nfe = self.result(state)
-            return x, nfe, nfe if self.batch_nfe is None else self.batch_nfe(state)
+            made = jnp.asarray(nfe if self.batch_nfe is None else self.batch_nfe(state), jnp.float32)
+            return x, nfe, jnp.full_like(made, jnp.mean(made))
 
         return self._replace(result=result)
 

@@ -37,7 +37,7 @@ from score_sde.training.trainable import Trainable
 # The keys of config.sampling that a method's constructor takes, besides those that all take.
 OPTIONS = {
     "pc": ("predictor", "corrector", "snr", "n_steps_each", "probability_flow", "diffusion"),
-    "ode": ("rtol", "atol"),
+    "ode": ("rtol", "atol", "ode_method"),
     "adaptive": ("sde_rtol", "sde_atol", "diffusion"),
 }
 FAST_OPTIONS = ("num_steps", "grid", "rho", "eta", "s_churn", "s_min", "s_max", "s_noise", "diffusion")
@@ -302,7 +302,7 @@ class Experiment(Trainable):
             self.model(params),
             self.config.eval.hutchinson_type.lower(),
         )
-        options = {key: self.config.eval[key] for key in ("num_probes", "rtol", "atol")}
+        options = {key: self.config.eval[key] for key in ("num_probes", "rtol", "atol", "ode_method")}
         options |= dict(offset_bits=0, eps=self.dequantization().eps)  # log q contains the offset
         return likelihood.bits_per_dim(process, model, divergence=divergence, **options)
 
@@ -336,7 +336,7 @@ class Experiment(Trainable):
     def transport(self, params: PyTree, *, encode: bool) -> Solver:
         """The probability-flow ODE between images in model range, at LEAST_TIME, and latents, in either direction."""
         sampling, model = self.config.sampling, self.model(params)
-        options = dict(rtol=sampling.rtol, atol=sampling.atol, eps=LEAST_TIME, noise_removal=False)
+        options = {key: sampling[key] for key in OPTIONS["ode"]} | dict(eps=LEAST_TIME, noise_removal=False)
         return probability_flow(self.process_of(params), model, encode=encode, **options)
 
 
