@@ -14,8 +14,8 @@ from score_sde.runtime.sharding import AXIS, mesh
 from score_sde.sampling.solver import Solver
 
 # Measured with networks for 16x16 images on 2 cores, 64 rows: halves and quarters take the same time where the slowest
-# row takes 1.4 times the mean's evaluations, and quarters 0.6 of it where one row takes 4 times those. A CPU is 8 % slower
-# for a row in 16 than in 64. On accelerators, where nothing was measured, the bound is where they surely have enough to do.
+# row takes 1.4 times the mean's evaluations, and quarters 0.6 of it where one row takes 4 times those. A CPU is 8 %
+# slower for a row in 16 than in 64. Nothing was measured on accelerators: there the bound is a guess at what fills them.
 PARTS, LEAST_ROWS, LEAST_ROWS_OF_ACCELERATORS = 4, 16, 128
 
 
@@ -54,7 +54,7 @@ def compacted(whole: Solver, make_solver: Callable[..., Solver], conditions: tup
 
 
 def part_size(rows: int) -> int:
-    """Number of rows, of a device's, that take a step together: a quarter of them, but not so few that a pass is slow."""
+    """Number of rows, of a device's, that take a step together: a quarter, but not so few that a pass is slow."""
     least = LEAST_ROWS if jax.default_backend() == "cpu" else LEAST_ROWS_OF_ACCELERATORS
     return min(rows, max(rows // PARTS, least))
 
