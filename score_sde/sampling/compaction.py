@@ -15,7 +15,7 @@ from score_sde.sampling.solver import Solver
 
 # Measured with networks for 16x16 images on 2 cores, 64 rows: halves and quarters take the same time where the slowest
 # row takes 1.4 times the mean's evaluations, and quarters 0.6 of it where one row takes 4 times those. A CPU is 8 %
-# slower for a row in 16 than in 64. Nothing was measured on accelerators: there the bound is a guess at what fills them.
+# slower for a row in 16 than in 64. Nothing was measured on accelerators: there the bound is a guess.
 PARTS, LEAST_ROWS, LEAST_ROWS_OF_ACCELERATORS = 4, 16, 128
 
 
