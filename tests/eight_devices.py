@@ -88,7 +88,7 @@ def literal_pmap(parts: Experiment, params: PyTree) -> dict:
 
 
 def parts_of_batches(*_: Any) -> dict:
-    """Half of the rows of each device at a time, beside all of them at once on one device."""
+    """A part of the rows of each device at a time, beside all of them at once on one device."""
     process, data, keys = VP(), Gaussian(np.full((2, 2, 1), 0.3), 0.25), sample_keys(jax.random.key(0), jnp.arange(256))
     spread = jnp.tile(jnp.geomspace(0.01, 30, 32), 8).reshape(-1, 1, 1, 1)
     x = spread * jax.random.normal(jax.random.key(1), (256, *data.shape))

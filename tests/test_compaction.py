@@ -91,10 +91,10 @@ def test_rows_that_fail_end_and_the_others_do_not_notice():
     np.testing.assert_allclose(np.delete(bad, 3, 0), np.delete(good, 3, 0), rtol=1e-5, atol=1e-6)
 
 
-def test_a_part_is_half_of_a_devices_rows_and_not_few(monkeypatch):
-    assert [part_size(rows) for rows in (1, LEAST_ROWS, LEAST_ROWS + 1, 512)] == [1, LEAST_ROWS, LEAST_ROWS, 256]
+def test_a_part_is_a_quarter_of_a_devices_rows_and_not_few(monkeypatch):
+    assert [part_size(rows) for rows in (1, LEAST_ROWS, LEAST_ROWS + 1, 512)] == [1, LEAST_ROWS, LEAST_ROWS, 128]
     monkeypatch.setattr(jax, "default_backend", lambda: "gpu")
-    assert [part_size(rows) for rows in (64, 512)] == [64, 256]
+    assert [part_size(rows) for rows in (64, 512)] == [64, 128]
 
 
 def test_samplers_of_a_fixed_number_of_steps_stay_whole():
