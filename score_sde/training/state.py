@@ -67,6 +67,8 @@ def _clip(limit: float) -> optax.GradientTransformation:
 def global_norm(tree: PyTree) -> Array:
     """The norm of all numbers of a tree; vectors are joined first, since most leaves are short ones.
 
+    tree: arrays of any shapes.
+
         import jax.numpy as jnp
         from score_sde.training.state import global_norm
 
