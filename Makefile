@@ -5,11 +5,10 @@ BIN := .venv/bin
 NEXT := .venv-next/bin
 WORKERS := -n 2 --dist loadfile --no-loadscope-reorder
 
-# Each use of JAX, Flax and Orbax once: all networks traced, and computing; updates, runs and checkpoints; each sampler;
+# Each use of JAX, Flax and Orbax once: networks traced, and computing; updates, runs and checkpoints; each sampler;
 # likelihoods; conditions; dequantization; features; eight devices; traces, and what a compiled program says of itself.
 NEXT_TESTS := $(addprefix tests/, \
   test_layout.py::test_every_module_can_be_imported test_imports.py test_checkpoints.py test_state.py test_inception.py \
-  test_configs.py::test_an_update_the_sampler_and_the_evaluation_of_a_config_can_be_traced \
   test_configs.py::test_a_config_shrunk_trains_stops_goes_on_samples_and_evaluates[vp/cifar10_ddpmpp_continuous] \
   test_fast.py::test_every_sampler_reports_the_evaluations_that_the_score_counts \
   test_likelihood.py::test_bits_per_dim_equal_the_closed_form test_parameterization.py \
@@ -25,7 +24,9 @@ NEXT_TESTS := $(addprefix tests/, \
   test_phases.py::test_a_profile_is_a_trace_that_opens_in_a_browser \
   test_composition.py::test_a_models_score_and_a_classifiers_logits_are_parts_of_any_program \
   test_processes.py::test_a_mistake_is_said_once_by_all \
-  test_benchmark.py::test_ours_and_a_peers_are_timed_in_turns \
+  test_benchmark.py::test_ours_and_a_peers_are_timed_in_turns test_compaction.py \
+  $(addprefix test_configs.py::test_an_update_the_sampler_and_the_evaluation_of_a_config_can_be_traced, \
+    [ve/cifar10_ddpm] [ve/ncsnv2/bedroom] [ve/ffhq_ncsnpp_continuous] [vp/cifar10_ddpmpp] [vp/ddpm/cifar10_continuous]) \
   $(addprefix test_parity.py::test_a_network_computes_what_the_papers_does, [ncsn] [ncsnv2_64] [ddpm_vp] [ncsnpp_cat] [wideresnet]))
 
 # The first Python >= 3.11; and the first >= 3.12 if there is one, on which the tests run with the newest JAX as well.
