@@ -125,7 +125,8 @@ def check_of(annotation, function):
 
 @functools.cache
 def _check_of(annotation):
-    if annotation is typing.Any:
+    unchecked = getattr(annotation, "_is_protocol", False) and not getattr(annotation, "_is_runtime_protocol", False)
+    if annotation is typing.Any or unchecked:  # a protocol that no object is an instance of while Python runs
         return None
     plain = isinstance(annotation, type) and not typing.get_args(annotation)
     if plain and (issubclass(annotation, AbstractArray) or annotation.__module__.split(".")[0] == "score_sde"):
