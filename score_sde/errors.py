@@ -7,7 +7,8 @@ import difflib
 import functools
 import os
 import sys
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
+from typing import NoReturn
 
 
 class UsageError(ValueError):
@@ -61,6 +62,20 @@ def renamed(old: str, new: str) -> Callable[[Callable], Callable]:
         return call
 
     return decorate
+
+
+def moved_names(module: str, moved: Mapping[str, str]) -> Callable[[str], NoReturn]:
+    """A module's `__getattr__`, which answers names of the release before with an `ImportError` that has the new ones.
+
+    An `AttributeError`'s text would be lost in `from module import name`.
+    """
+
+    def answer(name: str) -> NoReturn:
+        if name in moved:
+            raise ImportError(f"{module}.{name} is now {moved[name]}.")
+        raise AttributeError(f"module {module!r} has no attribute {name!r}")
+
+    return answer
 
 
 def renaming(function: str, old: str, new: str) -> str:

@@ -20,7 +20,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from score_sde.array_types import Array, Int
-from score_sde.errors import UsageError
+from score_sde.errors import UsageError, moved_names
 from score_sde.process import Process, Scalars
 from score_sde.process import library_of as _numpy
 
@@ -325,8 +325,4 @@ def chain_of(process: Process, need: str) -> Chain:
     )
 
 
-def __getattr__(name: str):
-    moved = {"SDE": "Process", "LEAST_TIME": "LEAST_TIME"}
-    if name in moved:
-        raise AttributeError(f"score_sde.sde.{name} is now score_sde.process.{moved[name]}.")
-    raise AttributeError(f"module 'score_sde.sde' has no attribute {name!r}")
+__getattr__ = moved_names(__name__, {"SDE": "score_sde.process.Process", "LEAST_TIME": "score_sde.process.LEAST_TIME"})

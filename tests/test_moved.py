@@ -47,3 +47,17 @@ def test_a_name_that_never_was_is_no_module():
 def test_an_old_program_is_answered_with_its_mode(old, mode):
     with pytest.raises(ImportError, match=f"score_sde --mode={mode} runs it"):
         runpy.run_module(f"score_sde.{old.removesuffix('.__main__')}", run_name="__main__")
+
+
+@pytest.mark.parametrize(
+    "old, new",
+    [
+        ("sde.SDE", "score_sde.process.Process"),
+        ("sampling.runge_kutta.dormand_prince", "runge_kutta, with method='dopri5'"),
+        ("metrics.distances.kernel_distance", "score_sde.metrics.kernels.kernel_distance"),
+    ],
+)
+def test_a_name_that_has_moved_from_its_module_is_answered_with_the_new_one(old, new):
+    module, _, name = old.rpartition(".")
+    with pytest.raises(ImportError, match=f"^score_sde.{old} is now {new}.$"):
+        exec(f"from score_sde.{module} import {name}")

@@ -14,6 +14,7 @@ import numpy as np
 from scipy import special
 
 from score_sde.array_types import Array
+from score_sde.errors import moved_names
 
 GROUPS = 10  # of the jackknife
 BLOCK = 1000  # images whose distances to others are computed at a time
@@ -118,10 +119,7 @@ def jackknife(n: int, value: float, without: Sequence[float]) -> Estimate:
     return Estimate(value, float(np.sqrt((GROUPS - 1) / GROUPS * ((without - np.mean(without)) ** 2).sum())))
 
 
-def __getattr__(name: str):
-    if name in MOVED:
-        raise ImportError(f"score_sde.metrics.distances.{name} is now score_sde.metrics.{MOVED[name]}.{name}.")
-    raise AttributeError(f"module 'score_sde.metrics.distances' has no attribute {name!r}")
-
-
-MOVED = dict.fromkeys(("Moments", "Frechet", "frechet_distance"), "frechet") | {"kernel_distance": "kernels"}
+OF_FRECHET = ("Moments", "Frechet", "frechet_distance")
+MOVED = {name: f"score_sde.metrics.frechet.{name}" for name in OF_FRECHET}
+MOVED |= {"kernel_distance": "score_sde.metrics.kernels.kernel_distance"}
+__getattr__ = moved_names(__name__, MOVED)

@@ -13,7 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from score_sde.array_types import Array, Float, Int, PerSample, PyTree, Times
-from score_sde.errors import one_of
+from score_sde.errors import moved_names, one_of
 from score_sde.randomness import expand
 from score_sde.sampling.solver import Counts
 from score_sde.sampling.tableaus import ORDER, TABLEAUS, Tableau
@@ -193,7 +193,4 @@ def _rms(tree: PyTree, scale: PyTree) -> PerSample:
     return jnp.sqrt(sum(r.sum(1) for r in ratios) / sum(r.shape[1] for r in ratios))
 
 
-def __getattr__(name: str):
-    if name == "dormand_prince":
-        raise ImportError("score_sde.sampling.runge_kutta.dormand_prince is now runge_kutta, with method='dopri5'.")
-    raise AttributeError(f"module 'score_sde.sampling.runge_kutta' has no attribute '{name}'")
+__getattr__ = moved_names(__name__, {"dormand_prince": "runge_kutta, with method='dopri5'"})
