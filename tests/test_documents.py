@@ -7,7 +7,6 @@ small trained run. An HTML comment directly above a block says what else applies
     <!-- hardware: 8 GPUs -->                    not run; its config, keys and flags are checked (so with `needs:`)
 """
 
-import argparse
 import contextlib
 import functools
 import importlib
@@ -36,11 +35,10 @@ from score_sde.cli.main import main
 from score_sde.config import KEYS, check_name
 from score_sde.errors import UsageError
 from score_sde.inference.pretrained import Pretrained
-from score_sde.runtime import clone
 
 ROOT = Path(__file__).parent.parent
-SITE = ["README.md", *sorted(str(path.relative_to(ROOT)) for path in (ROOT / "docs").rglob("*.md"))]
-RUN = [page for page in SITE if not page.startswith("docs/adding/")]  # which test_contributing.py runs
+SITE = [str(path.relative_to(ROOT)) for path in sorted((ROOT / "docs").rglob("*.md")) if path.parent.name != "adding"]
+SITE = ["README.md", *SITE]  # test_contributing.py has the pages on adding
 CHECKED = ["configs/README.md", *sorted(str(path.relative_to(ROOT)) for path in ROOT.glob("experiments/*/README.md"))]
 DATA = ("text", "bibtex", "toml", "yaml")  # languages of blocks that are not run
 FILES = {"csv", "html", "json", "jsonl", "md", "npy", "npz", "pkl", "png", "pth", "py", "tar", "toml", "txt", "yaml"}
@@ -67,7 +65,7 @@ class Block(NamedTuple):
 
 def blocks(text: str) -> list[Block]:
     """The blocks of code of a page, those within MyST's directives too."""
-    result, directives, mark, inside = [], [], ("", ""), None
+    result, directives, mark, inside, lines = [], [], ("", ""), None, []
     for number, line in enumerate(text.splitlines(), 1):
         indent, fence, info = match.groups() if (match := FENCE.fullmatch(line)) else ("", "", "")
         if inside:
@@ -122,6 +120,10 @@ def program(command: str) -> list[str] | None:
 
 def check(command: str) -> None:
     """Raises an error that says what a command names and there is not: a mode, flag, config, key, target, extra."""
+    if len(parts := command.split(" && ")) > 1:
+        for part in parts:
+            check(part)
+        return
     words = shlex.split(command)
     if words[0] == "make":
         targets = re.findall(r"^([\w-]+):", (ROOT / "Makefile").read_text(), re.M)
@@ -132,16 +134,17 @@ def check(command: str) -> None:
     if words[:2] == ["python", "-m"] and words[2].startswith(("experiments.", "score_sde.experiments.")):
         assert importlib.util.find_spec("score_sde." + words[2].removeprefix("score_sde.")), f"there is no {words[2]}"
     if argv := program(command):
-        check_arguments([word for word in argv if "..." not in word])
+        check_arguments([word for word in argv if not re.match(r"--(config|mode|name)=(\.\.\.|[A-Z]+$)", word)])
 
 
 def check_arguments(argv: list[str]) -> None:
     """Raises an error for a mode, flag, config or key that does not exist."""
     written = dict(arguments(["score_sde", *argv]))
     for key in [name.removeprefix("config.") for name in written if name.startswith("config.")]:
-        check_name(key)
+        if key not in KEYS:
+            check_name(key)
         assert key in KEYS or any(":" in (value or "") for value in written.values()), f"there is no key {key}"
-    if (name := written.get("config")) and not name.endswith(".py") and not name.isupper():
+    if (name := written.get("config")) and not name.endswith(".py"):
         assert name.removeprefix("configs/") in config_names(), f"there is no config {name}"
     if written.get("mode") == "experiment":
         return check_experiment(written)
@@ -159,17 +162,11 @@ def check_experiment(written: dict) -> None:
     if "name" not in written:
         return
     assert (ROOT / "experiments" / written["name"] / "__main__.py").exists(), f"no experiment {written['name']}"
-    module = importlib.import_module(f"score_sde.experiments.{written['name']}.__main__")
-    flags = {flag.lstrip("-") for flag in options(module.parser)} | {"mode", "name"}
+    source = (ROOT / "experiments" / written["name"] / "__main__.py").read_text()
+    calls = re.findall(r"add_argument\(([^)]*)", source)  # importing all of them takes seconds
+    flags = {flag for call in calls for flag in re.findall(r'"--([\w-]+)"', call)} | {"mode", "name"}
     unknown = {flag for flag in written if flag not in flags and not flag.startswith("config.")}
     assert not unknown, f"the experiment {written['name']} takes no {unknown}"
-
-
-def options(parser: argparse.ArgumentParser) -> set[str]:
-    """The flags of a parser and of its subcommands."""
-    below = [sub for action in parser._actions if isinstance(action.choices, dict) for sub in action.choices.values()]
-    own = {flag for action in parser._actions for flag in action.option_strings}
-    return own.union(*(options(sub) for sub in below if isinstance(sub, argparse.ArgumentParser)))
 
 
 def keys(text: str) -> set[str]:
@@ -195,10 +192,9 @@ def is_name(key: str) -> bool:
 @pytest.mark.parametrize("page", SITE + CHECKED)
 def test_what_a_page_names_exists_and_each_block_is_run_or_marked(page):
     text = (ROOT / page).read_text()
-    adding = page.startswith("docs/adding/")
     for block in blocks(text):
         where = f"{page}:{block.line}"
-        assert block.language in ("python", "sh", *DATA) or adding, f"{where}: language {block.language!r}"
+        assert block.language in ("python", "sh", *DATA), f"{where}: language {block.language!r}"
         assert block.mark in ("", "toy", "hardware", "needs"), f"{where}: the mark {block.mark} is none"
         if block.language == "python":
             compile("\n" * block.line + block.code, page, "exec")
@@ -293,27 +289,28 @@ def test_keys_are_looked_up_and_methods_and_files_are_not_taken_for_them():
 
 # What follows runs pages.
 
-TINY = """--config.model.nf=8 --config.model.attn_resolutions=(4,) --config.model.ch_mult=(1,) --config.sde.num_scales=30
---config.training.batch_size=16 --config.training.n_iters=4 --config.training.snapshot_freq=2
---config.training.log_freq=1 --config.training.eval_freq=2 --config.eval.batch_size=64 --config.eval.num_samples=16
---config.eval.rtol=1e-2 --config.eval.atol=1e-2 --config.sampling.num_samples=8 --config.sampling.rtol=1e-2
---config.sampling.atol=1e-2 --config.metrics.n_iters=2 --config.dequantizer.n_iters=2
---config.dequantizer.log_freq=1""".split()
-TINY_CLASSIFIER = ["--config.model.channel_multiplier=1", *(flag for flag in TINY if "model." not in flag)]
+TINY = "model.nf=8 model.attn_resolutions=(4,) model.ch_mult=(1,) sde.num_scales=30 training.batch_size=16 "
+TINY += "training.n_iters=4 training.snapshot_freq=2 training.log_freq=1 training.eval_freq=2 eval.batch_size=64 "
+TINY += "eval.num_samples=16 eval.rtol=1e-2 eval.atol=1e-2 sampling.num_samples=8 sampling.rtol=1e-2 "
+TINY += "sampling.atol=1e-2 metrics.n_iters=2 dequantizer.n_iters=2 dequantizer.log_freq=1 "
+TINY_CLASSIFIER = "model.channel_multiplier=1 " + " ".join(each for each in TINY.split() if "model." not in each)
 
 
 @pytest.fixture(scope="module")
 def prepared(tmp_path_factory) -> Path:
     """A folder with a trained run, its classifier, and pictures; pages have a copy each."""
     folder, rng = tmp_path_factory.mktemp("documents"), np.random.default_rng(0)
-    for name in [f"photos/{n}.png" for n in range(20)] + [f"pets/{pet}/{n}.png" for pet in ("cat", "dog") for n in (1, 2, 3)]:
+    for name in [f"photos/{n}.png" for n in range(20)] + [
+        f"pets/{pet}/{n}.png" for pet in ("cat", "dog") for n in (1, 2, 3)
+    ]:
         (folder / name).parent.mkdir(parents=True, exist_ok=True)
         Image.fromarray(rng.integers(0, 256, (20, 24, 3), np.uint8)).save(folder / name)
     train = ["score_sde", "--mode=train", f"--config.data.data_dir={folder / 'data'}"]
     with contextlib.redirect_stderr(io.StringIO()) as errors:
         digits, classifier = f"--workdir={folder / 'runs/digits'}", f"--workdir={folder / 'runs/digits/classifier'}"
-        assert main([*train, "--config=vp/digits_ddpmpp_continuous", digits, *TINY]) == 0, errors.getvalue()
-        assert main([*train, "--config=vp/digits_wideresnet", classifier, *TINY_CLASSIFIER]) == 0, errors.getvalue()
+        for name, workdir, values in (("ddpmpp_continuous", digits, TINY), ("wideresnet", classifier, TINY_CLASSIFIER)):
+            flags = [f"--config.{value}" for value in values.split()]
+            assert main([*train, f"--config=vp/digits_{name}", workdir, *flags]) == 0, errors.getvalue()
     return folder
 
 
@@ -323,8 +320,8 @@ def folder(prepared, tmp_path, monkeypatch) -> Path:
     copy = shutil.copytree(prepared, tmp_path / "page")
     commands = tmp_path / "bin"
     commands.mkdir()
-    for name, arguments in (("python", ""), ("score_sde", "-m score_sde")):
-        (commands / name).write_text(f'#!/bin/sh\nexec {sys.executable} {arguments} "$@"\n')
+    for name, module in (("python", ""), ("score_sde", "-m score_sde")):
+        (commands / name).write_text(f'#!/bin/sh\nexec {sys.executable} {module} "$@"\n')
         (commands / name).chmod(0o755)
     monkeypatch.setenv("PATH", f"{commands}:{os.environ['PATH']}")
     monkeypatch.setenv("PYTHONPATH", str(ROOT))
@@ -375,7 +372,7 @@ def run_command(command: str, monkeypatch) -> tuple[int, str]:
 
 
 @pytest.mark.parametrize(
-    "page", [page for page in RUN if any(block.runs for block in blocks((ROOT / page).read_text()))]
+    "page", [page for page in SITE if any(block.runs for block in blocks((ROOT / page).read_text()))]
 )
 def test_the_code_of_a_page_runs(page, folder, monkeypatch):
     module = types.ModuleType("page")
