@@ -74,7 +74,7 @@ COUNTS: dict[str, int | tuple[int, int]] = {
     **{f"ve/ncsn/{data}{suffix}": 34_428_675 for data in ("celeba", "cifar10") for suffix in ("", "_5")},
     **dict.fromkeys(("ve/ncsn/cifar10_124", "ve/ncsn/cifar10_1245"), 44_828_931),
     **dict.fromkeys(("ve/ncsn/celeba_124", "ve/ncsn/celeba_1245"), 57_384_195),
-    **dict(zip(OURS, (748_737, 748_737, (753_153, 753_185), 6_989_891), strict=True)),
+    **dict(zip(OURS, (748_737, 748_737, (753_153, 753_185), 6_989_891, 1_260_547), strict=True)),
 }
 
 
