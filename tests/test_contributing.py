@@ -15,7 +15,8 @@ from score_sde.training.pieces import KINDS
 ROOT = Path(__file__).parent.parent
 INDEX = ROOT / "docs" / "adding" / "README.md"
 PAGES = sorted(path for path in INDEX.parent.glob("*.md") if path != INDEX)
-DOCUMENTS = [ROOT / "CONTRIBUTING.md", INDEX, *PAGES]
+CONTRIBUTING = ROOT / "CONTRIBUTING.md"
+DOCUMENTS = [CONTRIBUTING, ROOT / "docs" / "architecture.md", INDEX, *PAGES]
 ONE_SCREEN, ONE_EXAMPLE = 55, 20  # lines
 
 FENCED = re.compile(r"^```(\w*)\n(.*?)^```$", re.M | re.S)
@@ -29,7 +30,7 @@ def blocks(path: Path, language: str) -> list[str]:
 
 def named(text: str) -> set[str]:
     """Paths, tests, modules and what is in them, that a document names: in backticks, or in a drawing."""
-    drawings = "".join(code for language, code in FENCED.findall(text) if language == "")
+    drawings = "".join(code for language, code in FENCED.findall(text) if language in ("", "text"))
     words = re.findall(r"`([^`\s]+)`", FENCED.sub("", text))
     return set(DOTTED.findall(drawings)) | {word for word in words if re.fullmatch(r"[\w/]+[./][\w./]*(::\w+)?", word)}
 
@@ -100,6 +101,10 @@ def test_the_index_names_every_page_and_every_dictionary_of_pieces():
     for key, kind in KINDS.items():
         first = getattr(kind.choices, "maps", [kind.choices])[0]
         assert any(first is table for table in listed) or not first or key == "sde.name", key
+
+
+def test_contributing_is_one_screen():
+    assert len(CONTRIBUTING.read_text().splitlines()) <= ONE_SCREEN
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.stem)
