@@ -29,8 +29,8 @@ def ours(text: str) -> list[str]:
 def unknown_keys(text: str) -> set[str]:
     """Keys of a page that no config has; names of a model's or a process's own members are none."""
     words = {word for span in ours(text) for word in KEY.findall(span)}
-    known = {"model": Pretrained, "process": Process, "sde": Process}
-    members = {word for word in words if hasattr(known.get(word.partition(".")[0]), word.partition(".")[2])}
+    classes = {"model": Pretrained, "process": Process, "sde": Process}
+    members = {word for word in words if hasattr(classes.get(word.split(".")[0]), word.split(".")[1])}
     return words - members - set(KEYS)
 
 
