@@ -68,7 +68,7 @@ def rows() -> list[list[str]]:
 
 def dictionaries(page: Path) -> list[dict]:
     """The dictionaries to which the example of a page adds a row."""
-    cells = [(file.strip("`"), names) for _, file, names, _, link in rows() if f"({page.name})" in link]
+    cells = [(file.strip("`"), names) for link, file, names, _ in rows() if f"({page.name})" in link]
     modules = [(file.removesuffix(".py").removesuffix("/__init__").replace("/", "."), names) for file, names in cells]
     return [
         getattr(importlib.import_module(module), name)
@@ -96,7 +96,7 @@ def test_the_links_of_a_document_resolve(path):
 
 
 def test_the_index_names_every_page_and_every_dictionary_of_pieces():
-    assert {name for *_, link in rows() for name in re.findall(r"\((\w+\.md)\)", link)} == {p.name for p in PAGES}
+    assert {name for link, *_ in rows() for name in re.findall(r"\((\w+\.md)\)", link)} == {p.name for p in PAGES}
     listed = [table for page in PAGES for table in dictionaries(page)]
     for key, kind in KINDS.items():
         first = getattr(kind.choices, "maps", [kind.choices])[0]
