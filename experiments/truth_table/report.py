@@ -184,7 +184,7 @@ OF_TABLE = (
     "The last columns use the library's default settings in float32. The error is the root mean square error of the "
     "samples' characteristic function; after ± stands the same error of exact samples. The bias is the root of the "
     "difference of their squares. It may be {bias}, or {first_order_bias} for 20 steps of first order. Two samplers "
-    "are known to have a larger one and are called biased: 20 Euler steps under VE, and Langevin steps by a sample's own "
-    "norm, which are off by O(1/D) with D = 2. NFE is the number of evaluations for one sample, first as the sampler "
-    "reports it, then as the score counts it."
+    "are known to have a larger one and are called biased: 20 Euler steps under VE, and Langevin steps by a sample's "
+    "own norm, which are off by O(1/D) with D = 2. NFE is the number of evaluations for one sample, first as the "
+    "sampler reports it, then as the score counts it."
 )

@@ -74,9 +74,9 @@ def ends_of_data(config: Config) -> Float[np.ndarray, " n"] | None:
 
 
 def real_images(config: Config, n: int) -> Pixels | None:
-    """Up to `n` images, evenly spread over the evaluation split and decoded now; None if they are not available.
+    """Images of the evaluation split, `n` at most and evenly spread; None if they are not available.
 
-    None where `sampling.condition` asks for one class too, as these few images may have none of that class.
+    They are decoded now, and nothing else is. Samples of one class have none, as these images may not show that class.
 
         from score_sde.configs.vp.digits_ddpmpp_continuous import get_config
         from score_sde.evaluation.sample_metrics import real_images
