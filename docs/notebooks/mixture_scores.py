@@ -14,9 +14,10 @@
 # %% [markdown]
 # # The score of a 2-D mixture under several processes
 #
-# A diffusion process turns data into noise by $x_t = \alpha(t)\,x_0 + \sigma(t)\,\varepsilon$ with $\varepsilon \sim
-# N(0, I)$. If the data are a mixture of Gaussians, then $p_t$ is one at every time $t$, and its score $\nabla \log p_t$ is
-# a closed form. `score_sde.oracles` holds such data: you can study a process or a sampler without the errors of a network.
+# A diffusion process turns data into noise by $x_t = \alpha(t)\,x_0 + \sigma(t)\,\varepsilon$ with
+# $\varepsilon \sim N(0, I)$. If the data are a mixture of Gaussians, then $p_t$ is one at every time $t$, and its
+# score $\nabla \log p_t$ is a closed form. `score_sde.oracles` holds such data: you can study a process or a sampler
+# without the errors of a network.
 #
 # 1. What does the score look like under different processes, and what do the processes share?
 # 2. Why do the denoised image, the noise, the score and the velocity carry the same information?
@@ -44,7 +45,8 @@ COLOURS = ["#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#0
 # %% [markdown]
 # ## Data with a known score
 #
-# The library works on images of shape `(batch, height, width, channels)`. A point of the plane is an image of two pixels.
+# The library works on images of shape `(batch, height, width, channels)`. A point of the plane is an image of two
+# pixels.
 
 # %%
 SHAPE, WEIGHTS = (1, 2, 1), np.array([0.5, 0.3, 0.2])
@@ -72,8 +74,8 @@ assert difference < 1e-4  # both are computed in float32
 # %% [markdown]
 # ## The same time is not the same amount of noise
 #
-# In the next figure each row is a process and each column a time. Bright means likely, and the arrows are the score. To
-# show all processes on the same axes, $x_t$ is divided by $\sqrt{\alpha^2 + \sigma^2}$.
+# In the next figure each row is a process and each column a time. Bright means likely, and the arrows are the score.
+# To show all processes on the same axes, $x_t$ is divided by $\sqrt{\alpha^2 + \sigma^2}$.
 
 # %%
 TIMES, coarse = [0.05, 0.25, 0.5, 0.9], slice(3, None, 6)
@@ -95,10 +97,11 @@ for row, (name, process) in zip(panels, processes.items(), strict=True):
         panel.set_title(f"{name}, t = {t:g}\nnoise level {process.noise_level(t):.3g}", fontsize=9)
 
 # %% [markdown]
-# The columns disagree because each process has its own clock. The noise level $k(t) = \sigma(t) / \alpha(t)$ removes the
-# difference: $y = x_t / \alpha(t) = x_0 + k\,\varepsilon$ is data plus noise of standard deviation $k$, whatever the
-# process. By the change of variables, $\nabla_y \log p(y) = \alpha\,\nabla_x \log p_t(x)$ depends on $k$ alone, so the
-# five rows are one family of pictures. A network trained under one process can therefore be used under another.
+# The columns disagree because each process has its own clock. The noise level $k(t) = \sigma(t) / \alpha(t)$ removes
+# the difference: $y = x_t / \alpha(t) = x_0 + k\,\varepsilon$ is data plus noise of standard deviation $k$, whatever
+# the process. By the change of variables, $\nabla_y \log p(y) = \alpha\,\nabla_x \log p_t(x)$ depends on $k$ alone,
+# so the five rows are one family of pictures. A network trained under one process can therefore be used under
+# another.
 
 # %%
 LEVEL, scaled = np.array(0.7), []
@@ -121,14 +124,15 @@ _ = panel.legend(frameon=False)
 # %% [markdown]
 # ## Four views of one prediction
 #
-# A model returns a `Prediction`: $\hat x_0 = E[x_0 \mid x_t]$ and $\hat\varepsilon = E[\varepsilon \mid x_t]$. Because
-# $\alpha \hat x_0 + \sigma \hat\varepsilon = x_t$, either gives the other, and
+# A model returns a `Prediction`: $\hat x_0 = E[x_0 \mid x_t]$ and $\hat\varepsilon = E[\varepsilon \mid x_t]$.
+# Because $\alpha \hat x_0 + \sigma \hat\varepsilon = x_t$, either gives the other, and
 #
 # $$\nabla \log p_t(x) = -\hat\varepsilon / \sigma, \qquad
 # \frac{dx}{dt} = \alpha' \hat x_0 + \sigma' \hat\varepsilon = f x - \tfrac12 g^2 \nabla \log p_t(x).$$
 #
-# Networks that learn the data, the noise, the score or the velocity thus learn the same function, in different units. The
-# units matter where a factor is 0: at $\alpha = 0$ the score does not determine $\hat x_0$, and a `Prediction` does.
+# Networks that learn the data, the noise, the score or the velocity thus learn the same function, in different units.
+# The units matter where a factor is 0: at $\alpha = 0$ the score does not determine $\hat x_0$, and a `Prediction`
+# does.
 
 # %%
 process, t = VP(), np.array(0.3)
@@ -156,8 +160,8 @@ for panel, (name, field) in zip(panels, views.items(), strict=True):
 # %% [markdown]
 # ## Paths of the ODE and of the SDE
 #
-# Two solvers start from the same noise: DPM-Solver++ 2M for the probability-flow ODE, and its form for the reverse SDE.
-# The picture has the first pixel of twelve of 4,000 paths, coloured by the component in which they end.
+# Two solvers start from the same noise: DPM-Solver++ 2M for the probability-flow ODE, and its form for the reverse
+# SDE. The picture has the first pixel of twelve of 4,000 paths, coloured by the component in which they end.
 
 # %%
 N, STEPS, LAST = 4000, 64, np.array(0.02)  # LAST: the noise level at which all stop
@@ -177,7 +181,8 @@ def paths(process, name):
         joint = data.log_joint(process, last, jnp.full(N, eps))
         return jnp.concatenate([x, last[None]]), jax.nn.softmax(joint, axis=0)
 
-    return time_grid(process, "log_snr", STEPS, eps=eps), *map(np.asarray, run(solver.init(keys, process.prior_std * z)))
+    states = run(solver.init(keys, process.prior_std * z))
+    return time_grid(process, "log_snr", STEPS, eps=eps), *map(np.asarray, states)
 
 
 del processes["cosine"]  # its paths are those of the linear process, but for the clock
@@ -203,8 +208,8 @@ print(f"correlation of noise and sample: ODE {np.mean(memory['ODE']):.2f}, SDE {
 assert apart < 0.01 and min(memory["ODE"]) > 0.8 and np.abs(memory["SDE"]).max() < 4 / N**0.5  # none, but by chance
 
 # %% [markdown]
-# The ODE takes a noise to nearly the same sample under every process, because they are one ODE with different
-# clocks. The SDE forgets its start, and the weights of its components are right all the same. Under EDM almost all happens
+# The ODE takes a noise to nearly the same sample under every process, because they are one ODE with different clocks.
+# The SDE forgets its start, and the weights of its components are right all the same. Under EDM almost all happens
 # before t = 0.1, which is why samplers space their steps by noise level and not by time.
 #
 # ## What to try

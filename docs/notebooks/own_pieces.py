@@ -14,9 +14,9 @@
 # %% [markdown]
 # # Your own process, network and sampler
 #
-# You can replace each piece of the library by your own without editing the package. This notebook defines a process, a
-# sampler and a network, proves the first two against an oracle, trains on the 8x8 digits for some seconds, and draws
-# samples.
+# You can replace each piece of the library by your own without editing the package. This notebook defines a process,
+# a sampler and a network, proves the first two against an oracle, trains on the 8x8 digits for some seconds, and
+# draws samples.
 
 # %%
 import dataclasses
@@ -50,12 +50,12 @@ score_sde.configure()  # makes JAX fast on a CPU and keeps compiled programs on 
 # %% [markdown]
 # ## A process
 #
-# A process is a frozen dataclass with two functions of time, `alpha` and `sigma`. The library derives the rest, such as
-# the coefficients of the SDE and the inverse of the noise level. Solvers call the functions with NumPy arrays, too;
-# `library_of(t)` is NumPy or `jax.numpy`, whichever `t` belongs to.
+# A process is a frozen dataclass with two functions of time, `alpha` and `sigma`. The library derives the rest, such
+# as the coefficients of the SDE and the inverse of the noise level. Solvers call the functions with NumPy arrays,
+# too; `library_of(t)` is NumPy or `jax.numpy`, whichever `t` belongs to.
 #
-# This process preserves variance, and its noise level is a power of time, $k = \sigma / \alpha = k_1 t^\rho$. It follows
-# that $\alpha = (1 + k^2)^{-1/2}$, $f = -k k' / (1 + k^2)$ and $g^2 = 2 k k' / (1 + k^2)$.
+# This process preserves variance, and its noise level is a power of time, $k = \sigma / \alpha = k_1 t^\rho$. It
+# follows that $\alpha = (1 + k^2)^{-1/2}$, $f = -k k' / (1 + k^2)$ and $g^2 = 2 k k' / (1 + k^2)$.
 
 
 # %%
@@ -84,9 +84,10 @@ assert np.allclose(process.time(k), t, rtol=1e-9)  # the inverse, by bisection
 # %% [markdown]
 # ## A sampler
 #
-# A sampler is a function of a process and a model that returns a `Solver`: an initial state, a step, the fraction that is
-# done, a view and a result. With $y = x_t / \alpha$ the probability-flow ODE is $dy/dk = E[\varepsilon \mid x_t]$. This
-# sampler solves it by a midpoint rule, whose middle is the geometric mean of two noise levels.
+# A sampler is a function of a process and a model that returns a `Solver`: an initial state, a step, the fraction
+# that is done, a view and a result. With $y = x_t / \alpha$ the probability-flow ODE is
+# $dy/dk = E[\varepsilon \mid x_t]$. This sampler solves it by a midpoint rule, whose middle is the geometric mean of
+# two noise levels.
 
 
 # %%
@@ -118,8 +119,8 @@ def midpoint(process, model, *, eps=None, noise_removal=True, num_steps=20):
 
 
 # %% [markdown]
-# **Proof.** For Gaussian data the model and the flow of the ODE are closed forms. If the order is 2, the error falls by a
-# factor of 4 when the steps are doubled. This test covers the process and the sampler together.
+# **Proof.** For Gaussian data the model and the flow of the ODE are closed forms. If the order is 2, the error falls
+# by a factor of 4 when the steps are doubled. This test covers the process and the sampler together.
 
 # %%
 data = Gaussian(np.reshape([0.4, -0.2], (1, 2, 1)), np.array([[0.5, 0.2], [0.2, 0.3]]))
@@ -139,9 +140,10 @@ assert abs(errors[0] / errors[1] - 4) < 0.4  # order 2, and a rest of order 3
 # ## A network, and its training by a loop of your own
 #
 # A network is a flax module that maps an image and a noise condition to an image. It knows no process: the
-# *parameterization* says what its output means. Process, parameterization, law of times and weight make an `Objective`,
-# which draws times and noise, perturbs images and computes the loss. The rest is a loop of optax. EDM's target has
-# variance 1 and a new network returns nearly 0, so the first loss is about 1: a free test of the objective.
+# *parameterization* says what its output means. Process, parameterization, law of times and weight make an
+# `Objective`, which draws times and noise, perturbs images and computes the loss. The rest is a loop of optax. EDM's
+# target has variance 1 and a new network returns nearly 0, so the first loss is about 1: a free test of the
+# objective.
 
 
 # %%
@@ -163,7 +165,7 @@ pixels = np.round(load_digits().images * 255 / 16).astype(np.uint8)[..., None]  
 x0 = images.CENTERED.to_model(images.to_unit(pixels))
 std = float(x0.std())
 objective = Objective(process, KarrasF(sigma_data=std), LogNormal(P_mean=-0.5), KarrasWeight(sigma_data=std))
-network, optimizer, UPDATES, BATCH = Perceptron(), optax.adam(2e-3), 1500, 128
+network, optimizer, UPDATES, BATCH = Perceptron(), optax.adam(2e-3), 1000, 64
 
 
 def loss(params, key):
@@ -214,11 +216,12 @@ assert nfe[0] == 41 and by_object.std() > 0.2  # not grey
 
 figure, panel = plt.subplots(figsize=(7, 2.4), layout="constrained", facecolor="white")
 panel.imshow(images.grid(images.to_pixels(by_object), columns=10), interpolation="nearest")
+panel.set_title("samples of your process, network and sampler")
 panel.set_axis_off()
 
 # %% [markdown]
-# Runs name their pieces in the same way, and the arguments of a piece become keys of its section:
-# `score_sde --config=vp/digits_ddpmpp_continuous --workdir=run --mode=train --config.model.name=my_pieces:Perceptron
+# Runs name their pieces in the same way, and the arguments of a piece become keys of its section: `score_sde
+# --config=vp/digits_ddpmpp_continuous --workdir=run --mode=train --config.model.name=my_pieces:Perceptron
 # --config.model.width=64`. A run stores a digest of your file and refuses to go on with a changed one. A class must
 # stand in a file to have an import path; one that is defined in a notebook has none.
 #
@@ -226,5 +229,6 @@ panel.set_axis_off()
 #
 # - Replace the midpoint by a rule of order 4, and prove its order as above.
 # - Set `rho = 1.0`, so that the process has EDM's clock. What does `LogNormal` change about its training?
-# - Give the network a field `encoder` and condition it on the class, as in [adding a condition](../adding/condition.md).
+# - Give the network a field `encoder` and condition it on the class, as in [adding a
+#   condition](../adding/condition.md).
 # - Compute `model.bits_per_dim(jax.random.key(0), pixels[:100])`. Which of your three pieces does it depend on?
