@@ -54,6 +54,13 @@ def test_a_notebook_asserts_what_it_prints_and_ends_with_what_to_try(path):
 
 
 @each_notebook
+def test_every_picture_has_an_alternative_text(path):
+    cells_with_titles = re.findall(r"^# %%(.*)\n((?:(?!# %%).*\n)*)", path.read_text(), flags=re.M)
+    drawing = [title for title, text in cells_with_titles if "plt.subplots(" in text]
+    assert drawing and all(re.search(r'mystnb={"image": {"alt": "\w.{10,}"}}', title) for title in drawing)
+
+
+@each_notebook
 def test_a_notebook_is_listed_with_a_sentence(path):
     index = (FOLDER / "index.md").read_text()
     title = cells(path.read_text())[0][1].splitlines()[0].removeprefix("# ")

@@ -15,8 +15,8 @@
 # # The score of a 2-D mixture under several processes
 #
 # A diffusion process turns data into noise by $x_t = \alpha(t)\,x_0 + \sigma(t)\,\varepsilon$ with
-# $\varepsilon \sim N(0, I)$. If the data are a mixture of Gaussians, then $p_t$ is one at every time $t$, and its
-# score $\nabla \log p_t$ is a closed form. `score_sde.oracles` holds such data: you can study a process or a sampler
+# $\varepsilon \sim N(0, I)$. If the data are a mixture of Gaussians, so is $x_t$ at every time $t$, and its score
+# $\nabla \log p_t$ is a closed form. `score_sde.oracles` holds such data: you can study a process or a sampler
 # without the errors of a network.
 #
 # 1. What does the score look like under different processes, and what do the processes share?
@@ -77,7 +77,7 @@ assert difference < 1e-4  # both are computed in float32
 # In the next figure each row is a process and each column a time. Bright means likely, and the arrows are the score.
 # To show all processes on the same axes, $x_t$ is divided by $\sqrt{\alpha^2 + \sigma^2}$.
 
-# %%
+# %% mystnb={"image": {"alt": "Densities and scores of five processes at four times"}}
 TIMES, coarse = [0.05, 0.25, 0.5, 0.9], slice(3, None, 6)
 
 
@@ -103,7 +103,7 @@ for row, (name, process) in zip(panels, processes.items(), strict=True):
 # so the five rows are one family of pictures. A network trained under one process can therefore be used under
 # another.
 
-# %%
+# %% mystnb={"image": {"alt": "Noise level of five processes against time"}}
 LEVEL, scaled = np.array(0.7), []
 figure, panel = plt.subplots(figsize=(6, 3.4))
 for (name, process), colour, dash in zip(processes.items(), COLOURS, ["-", "--", "-.", ":", (0, (5, 1))], strict=False):
@@ -134,7 +134,7 @@ _ = panel.legend(frameon=False)
 # The units matter where a factor is 0: at $\alpha = 0$ the score does not determine $\hat x_0$, and a `Prediction`
 # does.
 
-# %%
+# %% mystnb={"image": {"alt": "Four vector fields: data, noise, score and velocity"}}
 process, t = VP(), np.array(0.3)
 _, s, prediction = jax.device_get(fields(process, plane, 0.3))
 x0, eps, times = *prediction, np.full(len(plane), 0.3, np.float32)
@@ -148,7 +148,7 @@ for name, (left, right) in checks.items():
     print(f"{name} differ by at most {np.abs(left - right).max():.1e}")
     assert np.abs(left - right).max() < 1e-4  # float32
 at_one = np.ravel(fields(Linear(), plane, 1.0)[2].x0[0])
-print(f"linear path at t = 1, where alpha = 0: x0 = {at_one}, the mean of the data")
+print(f"linear path at t = 1, where alpha = 0: x0 = {np.round(at_one, 4)}, the mean of the data")
 assert np.allclose(at_one, WEIGHTS @ MEANS, atol=1e-5)
 
 figure, panels = plt.subplots(1, 4, figsize=(11, 3.2), sharey=True)
@@ -161,9 +161,9 @@ for panel, (name, field) in zip(panels, views.items(), strict=True):
 # ## Paths of the ODE and of the SDE
 #
 # Two solvers start from the same noise: DPM-Solver++ 2M for the probability-flow ODE, and its form for the reverse
-# SDE. The picture has the first pixel of twelve of 4,000 paths, coloured by the component in which they end.
+# SDE. The picture shows the first pixel along twelve of the 4,000 paths, coloured by the component in which they end.
 
-# %%
+# %% mystnb={"image": {"alt": "Smooth paths of the ODE and rough paths of the SDE under four processes"}}
 N, STEPS, LAST = 4000, 64, np.array(0.02)  # LAST: the noise level at which all stop
 keys = sample_keys(jax.random.key(0), jnp.arange(N))
 z = normal(keys, SHAPE)

@@ -18,8 +18,8 @@
 # on more than the model. It depends on the tolerance of the ODE solver, on the estimator of the divergence, on how
 # discrete pixels become real numbers, and on whether it is a likelihood or a bound on one.
 #
-# Here the data are a Gaussian with the mean and the covariance of scikit-learn's handwritten digits. Its score is
-# exact and its density is known, so each effect can be measured by itself, on one image.
+# Here the data are a Gaussian with the mean and (nearly) the covariance of scikit-learn's handwritten digits. Its
+# score is exact and its density is known, so each effect can be measured by itself, on one image.
 
 # %%
 import jax
@@ -113,13 +113,9 @@ assert evaluations == sorted(evaluations)
 # %%
 REPEATS = 300
 eigenvalues, axes = np.linalg.eigh(covariance)
-ends = [
-    path_alpha**2 * eigenvalues + path_sigma**2
-    for path_alpha, path_sigma in (
-        (float(process.alpha(np.array(t))), float(process.sigma(np.array(t)))) for t in (1.0, LEAST_TIME)
-    )
-]
-M = (axes * 0.5 * np.log(ends[0] / ends[1])) @ axes.T
+ends = np.array([1.0, LEAST_TIME])[:, None]
+at_end, at_start = process.alpha(ends) ** 2 * eigenvalues + process.sigma(ends) ** 2
+M = (axes * 0.5 * np.log(at_end / at_start)) @ axes.T
 spread = {
     "gaussian": np.sqrt(2 * np.sum(M**2)) / (D * np.log(2)),
     "rademacher": np.sqrt(2 * np.sum((M - np.diag(np.diag(M))) ** 2)) / (D * np.log(2)),
@@ -131,7 +127,7 @@ for name, probes in (("gaussian", 1), ("rademacher", 1), ("rademacher", 4)):
     bits = np.asarray(solve(bits_per_dim(process, data.model(process), **options), key, copies)[0])
     estimates[f"{name}, {probes}"] = bits
     theory, mean = spread[name] / probes**0.5, bits.mean()
-    print(f"{name:10} {probes} probes: mean {mean:.4f}, standard deviation {bits.std():.4f}, theory {theory:.4f}")
+    print(f"{name:10} {probes} probe(s): mean {mean:.4f}, standard deviation {bits.std():.4f}, theory {theory:.4f}")
     assert abs(bits.std() / theory - 1) < 0.2  # 300 draws of a skewed quadratic form
     assert abs(mean - truth) < 4 * theory / REPEATS**0.5 + 1e-3  # unbiased, but for the solver's tolerance
 
@@ -167,7 +163,7 @@ for factor in FACTORS:
     apart = abs(bounds[-1][0] - flow) / bounds[-1][1]  # in standard errors
     assert apart < 4 if factor == 1.0 else apart > 8
 
-# %%
+# %% mystnb={"image": {"alt": "The image, and errors or spreads of three estimates of its likelihood"}}
 figure, panels = plt.subplots(1, 4, figsize=(13, 3.2), layout="constrained")
 panels[0].imshow(x[0, :, :, 0], cmap="gray")
 panels[0].set(xticks=[], yticks=[], title="the image")

@@ -194,7 +194,7 @@ assert 0.8 < losses[0] < 1.4 and losses[-100:].mean() < 0.6
 # `Pretrained` makes a model with all functions of the library. A sampler is named in `model.sample`: a row of the
 # library's table, or the import path of your own, `module:name`. This midpoint rule has a name, too: DPM-Solver-2.
 
-# %%
+# %% mystnb={"image": {"alt": "Thirty generated digits"}}
 model = Pretrained(objective, network, params, image_shape=(8, 8, 1))
 keys = sample_keys(jax.random.key(2), jnp.arange(30))
 start = process.prior_sample(stream(keys, Stream.PRIOR), model.image_shape)  # as `model.sample` does
