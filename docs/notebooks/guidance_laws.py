@@ -55,7 +55,7 @@ from score_sde.sde import VP
 
 score_sde.configure()  # makes JAX fast on a CPU and keeps compiled programs on disk
 plt.rcParams.update({"figure.facecolor": "white", "savefig.facecolor": "white"})
-BLUE, ORANGE, GREEN, GREY = "#0072b2", "#d55e00", "#009e73", "#7f7f7f"  # distinct for colour-blind readers
+BLUE, ORANGE, GREY = "#0072b2", "#d55e00", "#7f7f7f"  # distinct for colour-blind readers
 
 V, v, m = 1.0, 0.25, 0.5
 ONE = (1, 1, 1)  # an image of a single pixel
@@ -138,15 +138,15 @@ for panel in panels:
     panel.legend(frameon=False)
 
 # %% [markdown]
-# For $w > 1$ the mean overshoots the class and saturates, while the variance collapses: geometrically for the ODE, as
-# $1/w$ for the SDE. This is the loss of diversity that one sees in guided images. No amount of sampling steps cures
-# it.
+# For $w > 1$ the mean overshoots the class and then hardly moves, while the variance collapses: geometrically for the
+# ODE, as $1/w$ for the SDE. This is the loss of diversity that one sees in guided images. No amount of sampling steps
+# cures it.
 #
 # ## Guidance in an interval
 #
-# Kynkaanniemi et al. (2024) guide at middle noise levels only. The law stays closed, and it shows what the interval
-# buys: leaving out the high levels keeps the samples close to the class, leaving out the low ones keeps their
-# variance.
+# Kynkaanniemi et al. (2024) guide at middle noise levels only. The law stays closed, and it shows what an interval
+# buys. Without the high levels the mean stays closer to the class. Without the low levels the samples keep more of
+# their variance, at the price of a mean that is still further out.
 
 # %%
 W = 4.0
@@ -203,7 +203,7 @@ def divergence(x, truth):
     return (np.trace(ratio) + away @ precision @ away - 2 - np.log(np.linalg.det(ratio))) / 2
 
 
-figure, panels = plt.subplots(2, 4, figsize=(11, 5.6), sharex=True, sharey=True, layout="constrained")
+figure, panels = plt.subplots(2, 4, figsize=(9.5, 5.4), sharex=True, sharey=True, layout="constrained")
 circle = np.stack([f(np.linspace(0, 2 * np.pi, 100)) for f in (np.cos, np.sin)])
 EXACT = {0.0: ("projection", "pigdm", "tmpd"), 0.95: ("tmpd",)}  # methods whose assumption holds
 for row, rho in zip(panels, EXACT, strict=True):

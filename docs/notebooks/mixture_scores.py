@@ -151,11 +151,11 @@ at_one = np.ravel(fields(Linear(), plane, 1.0)[2].x0[0])
 print(f"linear path at t = 1, where alpha = 0: x0 = {np.round(at_one, 4)}, the mean of the data")
 assert np.allclose(at_one, WEIGHTS @ MEANS, atol=1e-5)
 
-figure, panels = plt.subplots(1, 4, figsize=(11, 3.2), sharey=True)
+figure, panels = plt.subplots(1, 4, figsize=(9.5, 2.8), sharey=True)
 views = {"data: x0 - x": x0 - plane, "noise: eps": eps, "score": s, "velocity": v}
 for panel, (name, field) in zip(panels, views.items(), strict=True):
     arrows(panel, field, color="black")
-    panel.set_title(f"{name} (VP, t = {t:.1f})", fontsize=10)
+    panel.set_title(f"{name} (VP, t = {t:.1f})", fontsize=9)
 
 # %% [markdown]
 # ## Paths of the ODE and of the SDE
@@ -186,7 +186,7 @@ def paths(process, name):
 
 
 del processes["cosine"]  # its paths are those of the linear process, but for the clock
-figure, panels = plt.subplots(2, 4, figsize=(11, 5), sharex=True, sharey=True)
+figure, panels = plt.subplots(2, 4, figsize=(9.5, 4.6), sharex=True, sharey=True)
 ends, memory = [], {"ODE": [], "SDE": []}
 for row, kind, solver in zip(panels, memory, ("dpmpp_2m", "dpmpp_2m_sde"), strict=True):
     for panel, (name, process) in zip(row, processes.items(), strict=True):
@@ -210,7 +210,7 @@ assert apart < 0.01 and min(memory["ODE"]) > 0.8 and np.abs(memory["SDE"]).max()
 # %% [markdown]
 # The ODE takes a noise to nearly the same sample under every process, because they are one ODE with different clocks.
 # The SDE forgets its start, and the weights of its components are right all the same. Under EDM almost all happens
-# before t = 0.1, which is why samplers space their steps by noise level and not by time.
+# below t = 0.1, which is why samplers space their steps by noise level and not by time.
 #
 # ## What to try
 #

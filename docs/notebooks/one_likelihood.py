@@ -60,7 +60,8 @@ x = np.float32(dequantized[:1])  # the image, a zero, of shape (1, 8, 8, 1)
 #   0;
 # - the density of the *model*, which starts from the process's prior at $t = 1$ and not from the true $p_1$.
 #
-# The third is what an ODE solver computes. For a Gaussian all three are closed forms.
+# The third is what an ODE solver computes. For a Gaussian all three are closed forms. Densities are in model range,
+# $[-1, 1]$, where bits can be negative. For the 256 levels of a pixel, add 7 bits/dim: a level is $2 / 256$ wide.
 
 
 # %%
@@ -164,7 +165,8 @@ for factor in FACTORS:
     assert apart < 4 if factor == 1.0 else apart > 8
 
 # %% mystnb={"image": {"alt": "The image, and errors or spreads of three estimates of its likelihood"}}
-figure, panels = plt.subplots(1, 4, figsize=(13, 3.2), layout="constrained")
+figure, panels = plt.subplots(2, 2, figsize=(8.4, 6), layout="constrained")
+panels = panels.ravel()
 panels[0].imshow(x[0, :, :, 0], cmap="gray")
 panels[0].set(xticks=[], yticks=[], title="the image")
 panels[1].loglog(TOLERANCES, errors, "o-", color=BLUE)
@@ -213,7 +215,7 @@ for name, q in choices.items():
 # %% [markdown]
 # ## What to try
 #
-# - Replace `VP()` by `Linear()` everywhere. Which figures change, and by how much?
+# - Set `process = VE()`. Which figures change, and by how much?
 # - Halve the ridge `0.05**2`. How do the spread of Hutchinson's estimator and the NFE respond?
 # - Average $p/q$ over 100 draws of $y$ before taking the logarithm. How much of the gap to the mass remains?
 # - Use `divergence="hutch++"` with `num_probes=9`. Its variance is larger here. Look at the spectrum of `M` to see

@@ -228,7 +228,8 @@ panel.set_axis_off()
 # ## What to try
 #
 # - Replace the midpoint by a rule of order 4, and prove its order as above.
-# - Set `rho = 1.0`, so that the process has EDM's clock. What does `LogNormal` change about its training?
+# - Set `rho = 1.0` and `sampling_eps = 1e-4`: the process has EDM's clock. What does `LogNormal` change about its
+#   training?
 # - Give the network a field `encoder` and condition it on the class, as in [adding a
 #   condition](../adding/condition.md).
 # - Compute `model.bits_per_dim(jax.random.key(0), pixels[:100])`. Which of your three pieces does it depend on?

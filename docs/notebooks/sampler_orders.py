@@ -100,8 +100,9 @@ _ = panel.legend(frameon=False)
 # - **A start with signal in it.** A multistep method has no history in its first step and begins with a step of first
 #   order. This does no harm where $x_1$ is pure noise. Where it is not (VE with `sigma_max=2`), the local error of
 #   that step, of order 2, dominates all others.
-# - **An end with noise in it.** UniPC and DPM-Solver++ take their last step with first order, to be safe. If noise is
-#   left at the last time (`sampling_eps=0.1`), this step limits the order to 2.
+# - **An end with noise in it.** UniPC and DPM-Solver++ take their last step with first order, because extrapolation
+#   can be unstable with few steps. If noise is left at the last time (`sampling_eps=0.1`), this step limits the order
+#   to 2.
 # - **A path that begins in pure noise.** On the linear path of flow matching $\alpha(1) = 0$, so the log-SNR has no
 #   lower end. The first steps are large in log-SNR however many steps there are, which limits every order to 2.
 # - **A formula that is not what it claims.** `dpmpp_3m`, as published, gives the second difference half the weight
@@ -114,15 +115,15 @@ cases = {
     "dpm_solver_3, linear path": ("dpm_solver_3", Linear(sampling_eps=0.05), "uniform", 2),
     "dpmpp_3m, as published": ("dpmpp_3m", clean, "log_snr", 2),
 }
-LARGE = [64, 128, 256]
+LARGE, COLOURS = [64, 128, 256], ["#0072b2", "#d55e00", "#009e73", "#000000"]
 figure, panel = plt.subplots(figsize=(6.4, 4.4), layout="constrained")
-for (label, (name, process, grid, order)), marker in zip(cases.items(), "v^Ps", strict=True):
+for (label, (name, process, grid, order)), marker, colour in zip(cases.items(), "v^Ps", COLOURS, strict=True):
     errors = [error(process, name, n, grid)[0] for n in LARGE]
     observed = slope(LARGE, errors)
     nominal = THEORY.get(name, 3)
     print(f"{label:28} nominal order {nominal}, observed {observed:.2f}")
     assert abs(observed - order) < 0.25
-    panel.loglog(LARGE, errors, marker=marker, label=f"{label}: {observed:.2f}, not {nominal}")
+    panel.loglog(LARGE, errors, color=colour, marker=marker, label=f"{label}: {observed:.2f}, not {nominal}")
 panel.loglog(LARGE, 0.5 * (64 / np.array(LARGE)) ** 2 * 1e-2, color="0.6", linestyle="--", label="slope 2")
 panel.set(xlabel="steps", ylabel="error", title="Methods that lose order", ylim=(None, 2e-2))
 panel.set_xticks(LARGE, LARGE)
@@ -181,7 +182,8 @@ for name, (solver, expected) in samplers.items():
 # %% [markdown]
 # ## What to try
 #
-# - Add `"ipndm": 2` and `"dpm_solver_2": 2` to `THEORY`. Which of them has the smaller error at 64 evaluations?
+# - Replace `"heun"` in `THEORY` by `"ipndm"`, then by `"dpm_solver_2"`. Which has the smallest error at 64
+#   evaluations?
 # - Replace the Gaussian by a `Mixture`. It has no `flow`; use `unipc_3` with 2,000 steps as the reference.
 # - Set `grid="karras"` for all methods. Do the orders change, or only the constants?
 # - Measure `probability_flow` at tolerances from 1e-3 to 1e-6, and plot its error against its mean NFE.
