@@ -124,6 +124,12 @@ def test_the_public_functions_have_examples():
     assert set(public.split()) <= named
 
 
+@pytest.mark.parametrize("path", FILES, ids=lambda path: str(path.relative_to(ROOT)))
+def test_an_example_is_indented(path):
+    lines = [line for _, _, text in docstrings(path.read_text()) for line in text.splitlines()]
+    assert [line for line in lines if re.match(r"from \S+ import |import \S+( as \w+)?$", line)] == []
+
+
 TABLES = "ema paths sde times weights sampling/predictors sampling/correctors likelihood/ode"
 
 

@@ -34,6 +34,8 @@ Weights = Float[Array, "b k"]  # in logarithms
 
 
 class State(NamedTuple):
+    """State of the particle filter, a cloud of k particles for each sample."""
+
     i: Int[Array, ""]
     keys: Keys
     x: Clouds

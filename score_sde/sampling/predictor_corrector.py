@@ -27,6 +27,8 @@ from score_sde.sampling.solver import Project, Solver, check_eps, evaluations, p
 
 
 class State(NamedTuple):
+    """State of the predictor-corrector sampler after i of its steps."""
+
     i: Int[Array, ""]
     keys: Keys
     x: ModelImages

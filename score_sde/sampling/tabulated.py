@@ -43,6 +43,8 @@ class Table(NamedTuple):
 
 
 class State(NamedTuple):
+    """State of a tabulated solver after i of its rows."""
+
     i: Int[Array, ""]
     keys: Keys
     base: ModelImages
