@@ -41,7 +41,7 @@ def write(folder: Path, report: Mapping[str, Any]) -> Path:
     body += _samples(folder, report)
     body += [html_page.heading("Figures"), *_figures(by_step, baselines(entries, apart=len(protocols) > 1))]
     if len(entries) > 1:
-        curves = [html_page.figure("± two standard errors", _curve(by_step, name, short[name])) for name in names]
+        curves = [_curve(by_step, name, short[name]) for name in names]
         body += [html_page.heading("Over checkpoints"), html_page.division("grids", *curves)]
     body += _weights([entry for entry in entries if "weights" in entry])
     body += _by_noise_level([entry for entry in entries if "accuracy" in entry])
@@ -189,7 +189,9 @@ def _curve(by_step: Mapping[int, Mapping[str, Any]], name: str, short_name: str)
         (step, each[name]["mean"], each[name]["standard_error"]) for step, each in by_step.items() if name in each
     ]
     steps, means, errors = zip(*points, strict=True)
-    return html_page.chart({short_name: (steps, means, None if None in errors else errors)}, "step", short_name)
+    errors = None if None in errors else errors
+    caption = short_name + (", ± two standard errors" if errors else "")
+    return html_page.figure(caption, html_page.chart({short_name: (steps, means, errors)}, "step", short_name))
 
 
 def _weights(entries: Sequence[Mapping[str, Any]]) -> list[html_page.Element]:

@@ -29,7 +29,7 @@ DASHES = ["-", "--", ":"]  # for the first curve in each colour, the second, the
 CHART = (5.2, 3.3)  # inches of 96 pixels: two or three in a row of a page, and legible on a phone
 BROAD = 7.5  # inches from which a chart keeps its size on a phone, where it can be moved sideways
 EVEN = 4  # screen pixels an image's pixel from which on these need no smoothing to look equally large
-COLUMNS = 8  # of a table at most, before it is set in smaller letters
+COLUMNS = 10  # of a table at most, before it is set in smaller letters
 LONGEST_WORD = 24  # characters of a table's words that are not broken
 Curve = tuple[Sequence[float], Sequence[float], Sequence[float] | None]  # x, y, standard errors if known
 
