@@ -141,7 +141,7 @@ for name, probes in (("gaussian", 1), ("rademacher", 1), ("rademacher", 4)):
 # The loss that trains a network also bounds the likelihood, that of the reverse *SDE* (Song, Durkan, Murray and
 # Ermon, 2021). The bound needs neither an ODE nor a derivative, only a mean over random times and noise. It is an
 # equality if the score is exact. Below, the score is multiplied by a factor. With a wrong score the ODE and the SDE
-# are two different models, neither of them the data's, and the figures of this image part.
+# are two different models, neither of them the data's, and they give this image different figures.
 
 # %%
 keys = sample_keys(jax.random.key(2), jnp.arange(2000))
