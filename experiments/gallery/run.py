@@ -14,7 +14,7 @@ from score_sde.io import atomic_files
 from score_sde.training.run import train
 
 LARGEST = 300_000  # bytes of a file, so that clones and pages stay small
-INDEX = 3  # the sample whose way out of noise is shown
+INDEX = 14  # the sample whose way out of noise is shown
 
 
 class Runs(NamedTuple):
