@@ -79,6 +79,6 @@ PICTURES: dict[str, tuple[str, Callable[[Runs], bytes]]] = {
     "digits_classes": ("png", _digits),
     "own_folder": ("png", _own),
     "orders": ("png", lambda _: png(plots.orders(), colours=128)),
-    "mixture": ("png", lambda _: png(plots.mixture(), colours=256)),
+    "mixture": ("png", lambda _: png(plots.mixture(), colours=128)),
     "architecture": ("svg", lambda _: drawing.architecture().encode()),
 }
