@@ -224,14 +224,16 @@ def from_score(process: Process, score_fn: ScoreFn) -> Model:
 
 
 def score(process: Process, prediction: Prediction, t: Times) -> ModelImages:
-    """The score -E[eps | x_t] / sigma(t) of p_t that a prediction implies; t > 0.
+    """The score -E[eps | x_t] / sigma(t) of p_t that a prediction implies.
 
-    import jax.numpy as jnp
-    from score_sde.process import Prediction, score
-    from score_sde.sde import VE
+    It is infinite at t = 0.
 
-    x = jnp.ones((1, 8, 8, 3))
-    s = score(VE(), Prediction(x0=0 * x, eps=x), jnp.ones(1))  # -1 / 50, the noise of VE at t = 1
+        import jax.numpy as jnp
+        from score_sde.process import Prediction, score
+        from score_sde.sde import VE
+
+        x = jnp.ones((1, 8, 8, 3))
+        s = score(VE(), Prediction(x0=0 * x, eps=x), jnp.ones(1))  # -1 / 50, the noise of VE at t = 1
     """
     return -prediction.eps / expand(process.sigma(t), prediction.eps)
 

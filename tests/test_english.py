@@ -85,8 +85,9 @@ def indented(text: str) -> list[str]:
 
 
 def examples(text: str) -> list[str]:
-    """The indented blocks of a docstring that begin with their imports."""
-    return [code for code in indented(text) if re.match(r"\s*(import|from) ", code)]
+    """The blocks of a docstring that begin with their imports; one that is all of its body has lost its indentation."""
+    blocks = [block.strip("\n") for block in (*indented(text), text.partition("\n\n")[2])]
+    return [code for code in blocks if re.match(r"import \w|from \S+ import ", code)]
 
 
 EXAMPLES = {

@@ -100,36 +100,36 @@ CONFIG = {
 
 FLAGS = {
     "workdir": Flag("DIR", "The folder of the run."),
-    "out": Flag("PATH", "The folder to write to in the place of the workdir, which may be read-only then."),
-    "eval_folder": Flag("NAME", "The folder of the report in the workdir; default eval.", default="eval"),
+    "out": Flag("PATH", "The folder to write to instead of the workdir, which may then be read-only."),
+    "eval_folder": Flag("NAME", "Name of the report's folder in the workdir; default eval.", default="eval"),
     "allow_change": Flag(
         "KEY,...",
-        "Keys whose values may change in a run, as optim.lr,training.batch_size; data: other images; code: a changed "
-        "file of your own piece.",
+        "Keys whose values may change when a training goes on, such as optim.lr,training.batch_size. The word data "
+        "allows other images, and the word code a changed file of your own.",
         flags.DEFINE_list,
         [],
     ),
     "explain": Flag(
         "SECTION",
-        "Prints each key of a section, or with --explain alone of the whole config, with its meaning, values, and when "
-        "it may differ.",
+        "Prints each key of a section, with its meaning, its values, and when it may differ. --explain alone prints "
+        "those of the whole config.",
     ),
     "from": Flag(
         "FILE",
         "The checkpoint: PyTorch (.pth) or Flax (no extension), of a score network or of the noise-conditional "
-        "classifier. Nothing in it is executed, and PyTorch is not needed. It does not say which SDE it was trained "
-        "under, so the config must.",
+        "classifier. Nothing in it is executed, and PyTorch is not needed. The file does not say which SDE the network "
+        "was trained under, so --config must.",
     ),
     "samples": Flag("FILE", "The samples' features, (n, d): an .npy file, or an .npz file with `features`."),
-    "reference": Flag("FILE", "The data's features, as the samples', or a file of statistics, as with mu and sigma."),
-    "name": Flag("NAME", "The experiment; without one, all are listed."),
+    "reference": Flag("FILE", "The data's features in the same form, or a file of their statistics, mu and sigma."),
+    "name": Flag("NAME", "Name of the experiment; without it, all are listed."),
     "coordinator": Flag(
         "HOST:PORT",
-        "Address of process 0, for several processes that run as one program. Under SLURM, MPI and on TPU pods they "
-        "find each other; elsewhere start each with the next two flags.",
+        "Address of process 0, where several processes run as one program. Under SLURM and MPI and on TPU pods they "
+        "find each other; elsewhere, start each one with this flag and the next two.",
     ),
     "num_processes": Flag(
-        "N", "Number of processes; 1 runs this one by itself, whatever started it.", flags.DEFINE_integer
+        "N", "Number of processes; 1 runs this process by itself, whatever started it.", flags.DEFINE_integer
     ),
     "process_id": Flag("I", "Number of this process: 0, ..., N - 1.", flags.DEFINE_integer),
 }
@@ -139,7 +139,7 @@ MODES = {
     "train": Mode(
         "runs:train",
         ("workdir", "allow_change"),
-        "Trains, going on from the workdir's last checkpoint if it has one.",
+        "Trains a network, from the workdir's last checkpoint on if it has one.",
         (
             "--mode=train --config=vp/cifar10_ddpmpp_continuous --workdir=runs/cifar10",
             "--mode=train --workdir=runs/cifar10 --config.training.n_iters=2000000",
@@ -159,7 +159,7 @@ MODES = {
     "sample": Mode(
         "runs:sample",
         ("workdir", "out"),
-        "Draws samples of the last checkpoint.",
+        "Draws samples from the model of the last checkpoint.",
         (
             "--mode=sample --workdir=runs/cifar10 --config.sampling.method=dpmpp_2m --config.sampling.num_steps=20",
             "--mode=sample --workdir=runs/cifar10 --config.sampling.condition=inpaint=right_half",
@@ -188,7 +188,7 @@ MODES = {
     "import": Mode(
         "import_checkpoint:run",
         ("from", "workdir"),
-        "Makes a workdir of a checkpoint that the paper's authors released.",
+        "Makes a workdir from a checkpoint that the paper's authors released.",
         (
             "--mode=import --from=checkpoint_8.pth --config=vp/cifar10_ddpmpp_deep_continuous --workdir=runs/paper",
             "--mode=import --from=checkpoint_26 --config=ve/cifar10_ncsnpp_continuous --workdir=runs/flax",
@@ -205,7 +205,7 @@ MODES = {
             "--mode=statistics --config=vp/cifar10_ddpmpp_continuous --out=cifar10.npz",
         ),
         processes=False,
-        out="A copy, in a file NAME.npz, for config.metrics.statistics on another machine.",
+        out="A file NAME.npz for a copy of the statistics, for config.metrics.statistics on another machine.",
     ),
     "measure": Mode(
         "measure:run",
@@ -222,13 +222,13 @@ MODES = {
     "data": Mode(
         "inspect_data:run",
         ("workdir", "out"),
-        "Prints numbers, classes and terms of a data set, and draws a sheet of 100 of its images.",
+        "Prints size, classes and terms of use of a data set, and draws a sheet of 100 of its images.",
         (
             "--mode=data --config=vp/cifar10_ddpmpp_continuous",
             "--mode=data --config=vp/own_images_ddpmpp_continuous --config.data.path=photos --out=photos.png",
         ),
         processes=False,
-        out="The picture, in a file NAME.png; default DATASET.png in this folder.",
+        out="The file NAME.png of the picture; default DATASET.png in this folder.",
     ),
     "experiment": Mode(
         "",  # its program is found by its name

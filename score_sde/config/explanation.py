@@ -10,13 +10,37 @@ from score_sde.errors import UsageError, nearest
 HEAD = """\
 # Keys of a config
 
-Written by `python -m score_sde.config`; `python -m score_sde --config=FILE --mode=describe --explain=SECTION` explains
-a config's own values. The last column says when a key may differ from its value at the start of a run:
+A config is a tree of these keys. Set one on the command line with `--config.KEY=VALUE`, or in a config file with
+`config.KEY = VALUE`. To see the values of your own config with their meaning, run
+`python -m score_sde --mode=describe --config=FILE --explain=SECTION`. `python -m score_sde.config` writes this page.
 
-| letter | may differ |
+The last column says when a key may have another value than at the start of a run:
+
+| word | the key may differ |
 |---|---|
 """
-LETTERS = {"NEVER": "-", "ALLOWED": "a", "LAUNCH": "l", "MACHINE": "m", "LATER": "e"}
+WORDS = {"NEVER": "never", "ALLOWED": "allowed", "LAUNCH": "launch", "MACHINE": "machine", "LATER": "later"}
+SECTIONS = {
+    "": "Keys without a section are about the run as a whole.",
+    "training": "The training loop: batches, checkpoints, logs, and the precision of the computation.",
+    "sampling": "Samplers and their options, for snapshots, `--mode=sample` and `--mode=eval`.",
+    "guidance": "Guidance towards a class, and methods for observations.",
+    "eval": "Snapshots to evaluate, and the figures to compute of each: loss, bits/dim, samples.",
+    "metrics": "Features and statistics by which samples are compared with data.",
+    "data": "The data set, its place, and the treatment of its images.",
+    "optim": "The optimizer, its learning rate, and the average of the parameters.",
+    "ema": "Several averages of the parameters, in the place of one.",
+    "dequantizer": "The network of the variational dequantization, which `--mode=train_dequantizer` trains.",
+    "wandb": "Metrics at Weights & Biases, besides those in the workdir.",
+    "process": "The process from data to noise.",
+    "parameterization": "The quantity that the network learns, and the noise condition that it gets.",
+    "times": "The law of the times that are trained on.",
+    "weight": "The weight of the squared error at each time.",
+    "encoder": "The encoder of conditions besides classes.",
+    "sde": "The SDE by the paper's names; `process` has all processes.",
+    "model": "The network.",
+}
+ARGUMENT = " The other keys are arguments of the class that `{}.name` chooses; `None` or no default is the class's own."
 
 
 def explained(values: Mapping[str, Any], prefix: str = "") -> Iterator[str]:
@@ -45,16 +69,16 @@ def explained(values: Mapping[str, Any], prefix: str = "") -> Iterator[str]:
 
 def page() -> str:
     """The text of configs/KEYS.md."""
-    lines = [HEAD + "\n".join(f"| {LETTERS[each.name]} | {each.value} |" for each in Differs)]
+    lines = [HEAD + "\n".join(f"| {WORDS[each.name]} | {each.value} |" for each in Differs)]
     section = None
     for key in KEYS.values():
         if (own := key.name.rpartition(".")[0]) != section:
             section = own
-            note = ": arguments of the class that `name` chooses" if section in ARGUMENTS else ""
-            lines += ["", f"## {f'`{section}`{note}' if section else 'The run'}", ""]
-            lines += ["| key | default | what it is | values | |", "|---|---|---|---|---|"]
+            note = ARGUMENT.format(section) if section in ARGUMENTS else ""
+            lines += ["", f"## {f'`{section}`' if section else 'The run'}", "", SECTIONS[section] + note, ""]
+            lines += ["| key | default | meaning | values | may differ |", "|---|---|---|---|---|"]
         default = "" if key.default is ABSENT else f"`{key.default!r}`"
-        cells = (f"`{key.name}`", default, key.sentence, key.range, LETTERS[key.differs.name])
+        cells = (f"`{key.name}`", default, key.sentence, key.range, WORDS[key.differs.name])
         lines.append("| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |")
     lines += ["", "## Keys of the paper's code that moved, or are gone", "", "| key | here |", "|---|---|"]
     lines += [f"| `{old}` | `{new}` |" for old, new in MOVED.items()]

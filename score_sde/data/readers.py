@@ -137,6 +137,7 @@ def lsun(path: Path, folder: Path) -> Examples:
 
 
 def lmdb():
+    """The package lmdb, which only LSUN needs. Raises `UsageError` where it is missing."""
     try:
         import lmdb
     except ImportError as error:

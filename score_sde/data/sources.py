@@ -316,6 +316,7 @@ def each(check: Callable[[int], None], n: int, description: str, workers: int) -
 
 
 def as_labels(labels: Sequence[int | None]) -> np.ndarray | None:
+    """The labels of a batch as an array; None if the images have none."""
     return None if not len(labels) or labels[0] is None else np.asarray(labels)
 
 

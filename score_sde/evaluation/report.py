@@ -169,6 +169,7 @@ def ends(shares: Mapping[str, Any]) -> str:
 
 
 def text(figure: Mapping[str, Any] | None) -> str:
+    """A figure in words: "4.90 ± 0.02", rounded to its standard error, or "not run"."""
     if figure is None:
         return "not run"
     error = figure["standard_error"]

@@ -42,6 +42,8 @@ Probes = Float[Array, "b n h w c"]  # n for each sample
 
 
 class State(NamedTuple):
+    """State of the likelihood's ODE."""
+
     ode: OdeState  # of (x, integral of the divergence)
     probes: Probes
 
@@ -93,6 +95,8 @@ def _derivatives(field: VectorField, x: ModelImages, directions: Probes) -> tupl
 
 
 class Divergence(NamedTuple):
+    """An estimator of the divergence of a vector field, and the law of its probes."""
+
     draw: Noise  # the probes
     of: Callable[[VectorField, ModelImages, Probes], tuple[ModelImages, PerSample]]  # the field with its divergence
     least: int = 1  # number of probes

@@ -61,6 +61,7 @@ def conv1x1(features: int, then: Callable[[FeatureMaps], FeatureMaps] = lambda h
 
 
 def dense(features: int) -> nn.Dense:
+    """A linear layer, initialised as the paper's."""
     return Dense(features, kernel_init=default_init())
 
 

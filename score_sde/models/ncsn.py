@@ -182,19 +182,19 @@ class CRPBlock(nn.Module):
 
 
 class ConditionalResidualBlock(ResidualBlock):
-    pass
+    """`ResidualBlock` under its name in NCSN, which parameters of checkpoints have."""
 
 
 class CondRCUBlock(RCUBlock):
-    pass
+    """`RCUBlock` under its name in NCSN, which parameters of checkpoints have."""
 
 
 class CondMSFBlock(MSFBlock):
-    pass
+    """`MSFBlock` under its name in NCSN, which parameters of checkpoints have."""
 
 
 class CondCRPBlock(CRPBlock):
-    pass
+    """`CRPBlock` under its name in NCSN, which parameters of checkpoints have."""
 
 
 class RefineBlock(nn.Module):
@@ -217,7 +217,7 @@ class RefineBlock(nn.Module):
 
 
 class CondRefineBlock(RefineBlock):
-    pass
+    """`RefineBlock` under its name in NCSN, which parameters of checkpoints have."""
 
 
 class Stage(NamedTuple):

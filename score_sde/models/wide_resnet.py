@@ -22,10 +22,12 @@ conv_init = nn.initializers.variance_scaling(2.0, "fan_out", "normal")
 
 
 def conv3x3(features: int, name: str, stride: int = 1) -> nn.Conv:
+    """A 3x3 convolution without bias."""
     return Conv(features, (3, 3), (stride, stride), use_bias=False, kernel_init=conv_init, name=name)
 
 
 def norm_relu(compute: Compute, name: str) -> GroupNorm:
+    """Group normalisation followed by a ReLU."""
     return GroupNorm(compute, nn.relu, epsilon=1e-5, name=name)
 
 

@@ -55,7 +55,7 @@ def together(coordinator: str | None, num_processes: int | None, process_id: int
     watch = threading.Thread(target=_watch, args=(finished,), daemon=True)
     watch.start()
     try:
-        with stoppable():  # again, because JAX has just taken over SIGTERM
+        with stoppable():  # again, because JAX has taken over SIGTERM by now
             yield
         distributed.global_state.client.wait_at_barrier("score_sde/finished", START_SECONDS * 1000)
     except BaseException as error:
@@ -202,7 +202,7 @@ def _watch(finished: threading.Event) -> None:
 
 
 def _end(error: BaseException) -> NoReturn:
-    """Records why this process fails, unless another has just done so, and ends all."""
+    """Records why this process fails, unless another has done so, and ends all."""
     if isinstance(error, RuntimeError | ValueError) and not isinstance(error, UsageError) and LOST.search(str(error)):
         error = _LostError(_lost(_ended(), error))
     patience = time.monotonic() + (0 if is_first() else LEAVE_SECONDS / 2)

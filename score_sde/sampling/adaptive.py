@@ -22,6 +22,8 @@ FIRST_STEP, SAFETY, EXPONENT = 0.01, 0.9, 0.9  # h_init, theta and r of the algo
 
 
 class State(NamedTuple):
+    """State of the adaptive solver; each sample has its own time and step."""
+
     keys: Keys
     t: Times
     h: PerSample  # size of the next step, > 0

@@ -44,6 +44,8 @@ NODES, WEIGHTS = np.polynomial.legendre.leggauss(32)  # quadrature on [-1, 1]
 
 
 class Options(NamedTuple):
+    """Options of single fast solvers, under the names of their keys in `config.sampling`."""
+
     eta: float = 0.0  # ddim
     s_churn: float = 40.0  # edm_stochastic
     s_min: float = 0.05

@@ -28,6 +28,8 @@ SAFETY, MIN_FACTOR, MAX_FACTOR = 0.9, 0.2, 10.0
 
 
 class State(NamedTuple):
+    """State of an adaptive Runge-Kutta integration; each sample has its own time and step."""
+
     t: Times
     y: PyTree
     dy: PyTree
@@ -48,6 +50,8 @@ class Attempt(NamedTuple):
 
 
 class Integrator(NamedTuple):
+    """An initial value problem as a `Solver` needs it: the first state, a step, and the fraction that is done."""
+
     init: Callable[[PyTree, PyTree], State]  # (y, args)
     step: Callable[[State, PyTree], State]  # (state, args)
     fraction: Callable[[State], Float[Array, ""]]

@@ -11,6 +11,8 @@ from score_sde.array_types import Array, Int, PyTree
 
 
 class TrainState(NamedTuple):
+    """State of a training, which its checkpoints hold."""
+
     step: Int[Array, ""]  # updates made
     params: PyTree
     opt_state: PyTree
