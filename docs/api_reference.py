@@ -9,6 +9,7 @@ import ast
 import builtins
 import dataclasses
 import functools
+import json
 import tokenize
 from collections.abc import Iterator
 from pathlib import Path
@@ -117,6 +118,12 @@ def members(module: Module, node: ast.ClassDef) -> Iterator[tuple[str, ast.stmt]
                 yield name, inner
 
 
+def _members(name: str) -> list[str]:
+    """All names in a class of the package, private ones too; [] for what is no class."""
+    node = documented().get(name)
+    return [each for inner in node.body for each in names_of(inner)] if isinstance(node, ast.ClassDef) else []
+
+
 def _bases(module: Module, node: ast.ClassDef) -> Iterator[tuple[Module, ast.ClassDef]]:
     """The bases of a class that are of the package, the nearest first."""
     for base in node.bases:
@@ -187,9 +194,9 @@ class Writer:
         body = [prose(self.module.comment(node), (), self._link(owner))]
         value = "" if node.value is None else ast.unparse(node.value)
         source = "" if node.value is None else ast.get_source_segment("\n".join(self.module.lines), node)
-        if owner is None and 0 < len(value) <= 60:
-            options.append(f":value: {value}")
-        elif owner is None and 0 < source.count("\n") < LONGEST_VALUE:
+        if owner is None and 0 < len(value) <= 60 and len(names_of(node)) == 1:
+            options.append(f":value: {json.dumps(value)}")
+        elif owner is None and source and source.count("\n") < LONGEST_VALUE:
             body.append(code_block(source))
         text = "\n".join([*options, "", "\n\n".join(filter(None, body))])
         return _fenced(fence, "py:attribute" if owner else "py:data", name, text)
@@ -246,6 +253,9 @@ class Writer:
             full = inside if inside in documented() else resolved(self.module, name)
             if not full or full.startswith(FOLDERS) or not ("." in name or full in documented()):
                 return None
+            owner_name, _, part = full.rpartition(".")
+            if full not in documented() and part in _members(owner_name):
+                return None  # a field, which the signature of its class shows
             return f"{{py:obj}}`{text} <{full}>`"
 
         return link

@@ -24,6 +24,7 @@ MARKUP = re.compile(r"([\\*_<>\[\]{}$#|~])")
 COLUMNS = re.compile(r"\S {2,}\S")
 SECTION = re.compile(r"(Args|Returns|Raises|Yields):$")
 ITEM = re.compile(r"- ")
+IMPORT = re.compile(r"import \w|from \S+ import ")
 
 
 def markdown(text: str, arguments: Collection[str] = (), link: Callable[[str], str | None] = lambda name: None) -> str:
@@ -37,7 +38,9 @@ def markdown(text: str, arguments: Collection[str] = (), link: Callable[[str], s
             lines.pop(0)
         elif SECTION.match(lines[0]):
             title, inside = lines.pop(0), _taken(lines, lambda line: line.startswith("    "))
-            blocks += [f"**{title}**", _items(textwrap.dedent("\n".join(inside)), arguments, link)]
+            blocks += [f"**{title[:-1]}**", _items(textwrap.dedent("\n".join(inside)), arguments, link)]
+        elif IMPORT.match(lines[0]):  # an example that is all of a docstring's body has lost its indentation
+            blocks.append(code_block("\n".join(_taken(lines, lambda line: True)).strip()))
         elif lines[0].startswith("    "):
             inside = _taken(lines, lambda line: not line.strip() or line.startswith("    "))
             blocks.append(code_block(textwrap.dedent("\n".join(inside)).strip("\n")))

@@ -1,11 +1,12 @@
 """Pixels and model range: conversions, flips, dequantization, and pictures as PNG.
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 from score_sde import images
 from score_sde.randomness import sample_keys
 
-pixels = np.zeros((12, 8, 8, 3), np.uint8)
+pixels = jnp.zeros((12, 8, 8, 3), jnp.uint8)
 x = images.to_unit(pixels)  # [0, 1]
 x = images.dequantize(sample_keys(jax.random.key(0), np.arange(12)), x)  # uniform in each pixel's level
 sheet = images.grid(images.to_pixels(x), columns=4)  # (32, 42, 3) with the lines between

@@ -40,9 +40,13 @@ MINUTES = 3
         ("| a   | b  |\n|-----|----|\n| `c` | d_ |", "| a | b |\n| ----- | ---- |\n| `c` | d\\_ |"),
         ("keys      one key\ntable     all of it", "```text\nkeys      one key\ntable     all of it\n```"),
         ("- one\n  more\n- two", "- one more\n- two"),
-        ("Args:\n    x: One,\n        or two.\n    z: It.", "**Args**\n\n- **`x`**: One, or two.\n- **`z`**: It."),
+        (
+            "A.\n\nArgs:\n    x: One,\n        or two.\n    z: It.",
+            "A.\n\n**Args**\n\n- **`x`**: One, or two.\n- **`z`**: It.",
+        ),
         ("x, y: images. z: a time.\nw: no argument.", "**`x`**, **`y`**: images. **`z`**: a time.\nw: no argument."),
         ("One\n+ two", "One\n\\+ two"),
+        ("Summary.\n\n    import jax\n    x = 1", "Summary.\n\n```python\nimport jax\nx = 1\n```"),
     ],
 )
 def test_a_docstring_becomes_markdown(text, markdown):
