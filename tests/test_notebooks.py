@@ -69,7 +69,7 @@ def test_a_notebook_is_listed_with_a_sentence(path):
 
 
 def test_the_index_lists_no_other():
-    listed = re.search(r"```\{toctree\}\n:maxdepth: 1\n(.*?)```", (FOLDER / "index.md").read_text(), re.S)[1].split()
+    listed = re.search(r"```\{toctree\}\n:hidden:\n(.*?)```", (FOLDER / "index.md").read_text(), re.S)[1].split()
     assert sorted(listed) == [path.stem for path in NOTEBOOKS]
 
 

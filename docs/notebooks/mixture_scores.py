@@ -15,9 +15,9 @@
 # # The score of a 2-D mixture under several processes
 #
 # A diffusion process turns data into noise by $x_t = \alpha(t)\,x_0 + \sigma(t)\,\varepsilon$ with
-# $\varepsilon \sim N(0, I)$. If the data are a mixture of Gaussians, so is $x_t$ at every time $t$, and its score
-# $\nabla \log p_t$ is a closed form. `score_sde.oracles` holds such data: you can study a process or a sampler
-# without the errors of a network.
+# $\varepsilon \sim N(0, I)$. If the data are a mixture of Gaussians, so is the law $p_t$ of $x_t$ at every time $t$,
+# and its score $\nabla \log\,p_t$ is a closed form. `score_sde.oracles` holds such data: you can study a process or a
+# sampler without the errors of a network.
 #
 # 1. What does the score look like under different processes, and what do the processes share?
 # 2. Why do the denoised image, the noise, the score and the velocity carry the same information?
@@ -99,7 +99,7 @@ for row, (name, process) in zip(panels, processes.items(), strict=True):
 # %% [markdown]
 # The columns disagree because each process has its own clock. The noise level $k(t) = \sigma(t) / \alpha(t)$ removes
 # the difference: $y = x_t / \alpha(t) = x_0 + k\,\varepsilon$ is data plus noise of standard deviation $k$, whatever
-# the process. By the change of variables, $\nabla_y \log p(y) = \alpha\,\nabla_x \log p_t(x)$ depends on $k$ alone,
+# the process. By the change of variables, $\nabla_y \log\,p(y) = \alpha\,\nabla_x \log\,p_t(x)$ depends on $k$ alone,
 # so the five rows are one family of pictures. A network trained under one process can therefore be used under
 # another.
 
@@ -124,14 +124,14 @@ _ = panel.legend(frameon=False)
 # %% [markdown]
 # ## Four views of one prediction
 #
-# A model returns a `Prediction`: $\hat x_0 = E[x_0 \mid x_t]$ and $\hat\varepsilon = E[\varepsilon \mid x_t]$.
-# Because $\alpha \hat x_0 + \sigma \hat\varepsilon = x_t$, either gives the other, and
+# A model returns a `Prediction`: $\hat{x_0} = E[x_0 \mid x_t]$ and $\hat{\varepsilon} = E[\varepsilon \mid x_t]$.
+# Because $\alpha \hat{x_0} + \sigma \hat{\varepsilon} = x_t$, either gives the other, and
 #
-# $$\nabla \log p_t(x) = -\hat\varepsilon / \sigma, \qquad
-# \frac{dx}{dt} = \alpha' \hat x_0 + \sigma' \hat\varepsilon = f x - \tfrac12 g^2 \nabla \log p_t(x).$$
+# $$\nabla \log\,p_t(x) = -\hat{\varepsilon} / \sigma, \qquad
+# \frac{dx}{dt} = \alpha' \hat{x_0} + \sigma' \hat{\varepsilon} = f x - \frac{1}{2} g^2\, \nabla \log\,p_t(x).$$
 #
 # Networks that learn the data, the noise, the score or the velocity thus learn the same function, in different units.
-# The units matter where a factor is 0: at $\alpha = 0$ the score does not determine $\hat x_0$, and a `Prediction`
+# The units matter where a factor is 0: at $\alpha = 0$ the score does not determine $\hat{x_0}$, and a `Prediction`
 # does.
 
 # %% mystnb={"image": {"alt": "Four vector fields: data, noise, score and velocity"}}
@@ -214,6 +214,6 @@ assert apart < 0.01 and min(memory["ODE"]) > 0.8 and np.abs(memory["SDE"]).max()
 #
 # ## What to try
 #
-# - Lower `STEPS` to 8. Which process keeps the weights of the components longest?
+# - Lower `STEPS` to 8. Under which process do the weights of the components suffer least?
 # - Use `grid="uniform"` in `fast_solver` and `time_grid`. Why does EDM suffer most?
 # - Set `VE(sigma_max=2.0)`. The prior is now narrower than $p_1$. Which component loses weight?

@@ -14,7 +14,7 @@
 # %% [markdown]
 # # One image's likelihood, several ways
 #
-# Papers report likelihoods as bits per dimension: $-\log_2 p(x) / D$ for an image of $D$ numbers. The figure depends
+# Papers report likelihoods as bits per dimension: $-\log_2\,p(x) / D$ for an image of $D$ numbers. The figure depends
 # on more than the model. It depends on the tolerance of the ODE solver, on the estimator of the divergence, on how
 # discrete pixels become real numbers, and on whether it is a likelihood or a bound on one.
 #
@@ -81,7 +81,7 @@ truth = float(data.bits_per_dim(process, x)[0])
 # %% [markdown]
 # ## The probability-flow ODE and its tolerance
 #
-# The density of the model follows the ODE, $\log p_0(x_0) = \log p_1(x_1) + \int_0^1 \nabla \cdot v(x_t, t)\,dt$.
+# The density of the model follows the ODE, $\log\,p_0(x_0) = \log\,p_1(x_1) + \int_0^1 \nabla \cdot v(x_t, t)\,dt$.
 # With `divergence="exact"` the only error left is that of the solver. The default tolerance is $10^{-5}$, as in the
 # paper.
 
@@ -105,8 +105,8 @@ assert evaluations == sorted(evaluations)
 # with a random probe $e$. It is unbiased, and the library keeps a probe fixed along the trajectory, so the estimate
 # for one image is $e^\top M e$ with $M = \int \partial v / \partial x \, dt$. For a Gaussian with principal variances
 # $\lambda_i$, $M$ has the same axes and the eigenvalues
-# $\tfrac12 \log \frac{\alpha(1)^2 \lambda_i + \sigma(1)^2}{\alpha(\epsilon)^2 \lambda_i + \sigma(\epsilon)^2}$. The
-# variance of the estimate follows:
+# $\frac{1}{2} \log \frac{\alpha(1)^2 \lambda_i + \sigma(1)^2}{\alpha(\epsilon)^2 \lambda_i + \sigma(\epsilon)^2}$.
+# The variance of the estimate follows:
 #
 # $$\operatorname{Var} = 2 \sum_{ij} M_{ij}^2 \ \text{(Gaussian probes)}, \qquad
 # \operatorname{Var} = 2 \sum_{i \neq j} M_{ij}^2 \ \text{(Rademacher probes, signs } \pm 1).$$
@@ -141,7 +141,7 @@ for name, probes in (("gaussian", 1), ("rademacher", 1), ("rademacher", 4)):
 # The loss that trains a network also bounds the likelihood, that of the reverse *SDE* (Song, Durkan, Murray and
 # Ermon, 2021). The bound needs neither an ODE nor a derivative, only a mean over random times and noise. It is an
 # equality if the score is exact. Below, the score is multiplied by a factor. With a wrong score the ODE and the SDE
-# are two different models, neither of them the data's, and the figures of this image part.
+# are two different models, neither of them the data's, and they give this image different figures.
 
 # %%
 keys = sample_keys(jax.random.key(2), jnp.arange(2000))
@@ -190,7 +190,7 @@ for panel in panels[2:]:
 #
 # An image file holds one of 256 levels per pixel, and the probability $P(x)$ of an image is the mass of the density
 # in a box of $D$ cells. Drawing $y$ from any $q(y \mid x)$ on the box gives a bound,
-# $-\log P(x) \le E_q[\log q(y \mid x) - \log p(y)]$, which is tight if $q$ is proportional to $p$ inside the box.
+# $-\log\,P(x) \le E_q[\log\,q(y \mid x) - \log\,p(y)]$, which is tight if $q$ is proportional to $p$ inside the box.
 # Uniform $q$ is the paper's choice. Truncated-normal $q$ is the noise that the network saw at a small time. With
 # independent pixels the mass is a product of differences of the normal distribution function, so the gap can be
 # measured.

@@ -222,8 +222,8 @@ panel.set_axis_off()
 # %% [markdown]
 # Runs name their pieces in the same way, and the arguments of a piece become keys of its section: `score_sde
 # --config=vp/digits_ddpmpp_continuous --workdir=run --mode=train --config.model.name=my_pieces:Perceptron
-# --config.model.width=64`. A run stores a digest of your file and refuses to go on with a changed one. A class must
-# stand in a file to have an import path; one that is defined in a notebook has none.
+# --config.model.width=64`. A run stores a digest of your file and refuses to go on with a changed one. Only a class
+# in a file has an import path; a class that is defined in a notebook has none.
 #
 # ## What to try
 #

@@ -1,4 +1,4 @@
-"""Configs of runs that pictures are made of: digits with classes, in minutes; clothes with classes, in an hour or two."""
+"""Configs of runs that pictures are made of: digits with classes, in minutes, and clothes with classes, in hours."""
 
 from ml_collections import ConfigDict
 from score_sde.configs.vp.cifar10_ddpmpp_continuous import get_config as cifar10

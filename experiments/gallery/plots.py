@@ -20,7 +20,7 @@ from score_sde.oracles import Gaussian, Mixture
 from score_sde.paths import Linear
 from score_sde.process import Process
 from score_sde.randomness import batch_keys
-from score_sde.sampling import fast_solver
+from score_sde.sampling import Solver, fast_solver
 from score_sde.sde import VP
 
 # Okabe and Ito's colours, which are told apart with any kind of sight.
@@ -47,43 +47,53 @@ SAMPLERS = {
     "dpm_solver_3": (PURPLE, "v"),
     "unipc_3": (GREEN, "P"),
 }
-STEPS = (8, 16, 32, 64, 128, 256, 512)
+EVALUATIONS = (12, 24, 48, 96, 192, 384, 768)  # multiples of the evaluations of every sampler's step
 FITTED = 4  # points of each line that its slope is fitted to, the last ones
+APART = 0.45  # decades between labels, at least
 
 
-def errors(name: str, steps: Sequence[int]) -> tuple[list[int], list[float]]:
-    """Evaluations of a sampler at each number of steps, and its distance from the exact flow of the mixture under VP.
+def errors(name: str, evaluations: Sequence[int]) -> list[float]:
+    """The distance of a sampler's result from the exact flow of the mixture under VP, at each number of evaluations.
 
     It is the error of the truth table: the root mean square over 8 fixed starts, in float64.
     """
-    process, row = problems.HIGH_START["VP"], ROWS[name]
+    process, row = problems.LOW_END["VP"], ROWS[name]
     with jax.enable_x64(True):
         x, model = problems.fixed_starts(process, STARTS), problems.both_models(process)
         exact = [problems.exact_flow(process, data, x, process.sampling_eps) for data in problems.DATA.values()]
-        solvers = [row.make(process, model, n, noise_removal=False, **row.options) for n in steps]
-        return [solver.nfe for solver in solvers], [flow_errors(process, each, x, exact)[1] for each in solvers]
+
+        def solver(steps: int) -> Solver:
+            return row.make(process, model, steps, noise_removal=False, **row.options)
+
+        of_a_step = solver(8).nfe // 8
+        return [flow_errors(process, solver(n // of_a_step), x, exact)[1] for n in evaluations]
 
 
-def orders(samplers: Mapping[str, tuple[str, str]] = SAMPLERS, steps: Sequence[int] = STEPS) -> Image.Image:
-    """The error of samplers against their evaluations, and slopes of lines through the last points, in logarithms."""
+def orders(samplers: Mapping[str, tuple[str, str]] = SAMPLERS, evaluations: Sequence[int] = EVALUATIONS) -> Image.Image:
+    """The errors of samplers against their evaluations, with the slopes of lines through the last points."""
     with rc_context(STYLE):
         figure = Figure(figsize=(8.2, 4.9), dpi=DPI, layout="constrained")
         axes = figure.subplots()
+        labels, last = {}, slice(-FITTED, None)
         for name, (colour, marker) in samplers.items():
-            nfe, error = errors(name, steps)
-            last = slice(-FITTED, None)
-            slope, height = np.polyfit(np.log(nfe[last]), np.log(error[last]), 1)
-            line = np.exp(height + slope * np.log(nfe[last]))
-            axes.loglog(nfe, error, marker, color=colour, markersize=6, markeredgecolor="white", markeredgewidth=0.6)
-            axes.loglog(nfe[last], line, color=colour, linewidth=1.6)
-            axes.loglog(nfe, error, color=colour, linewidth=0.8, alpha=0.5)
-            text = f"{name}  {-slope:.2f}  ({ROWS[name].order})"
-            axes.annotate(text, (nfe[-1], error[-1]), (9, 0), textcoords="offset points", color=colour, va="center")
-        axes.set_xlabel("network evaluations")
-        axes.set_ylabel("distance from the exact flow")
-        axes.set_xlim(steps[0] * 0.85, None)
-        axes.grid(which="major", color="#d1d9e0", linewidth=0.7)
-        axes.set_title("Order of convergence: fitted (in theory)", loc="left", fontsize=12, fontweight="bold")
+            error = errors(name, evaluations)
+            slope, height = np.polyfit(np.log(evaluations[last]), np.log(error[last]), 1)
+            line = np.exp(height + slope * np.log(evaluations[last]))
+            axes.loglog(evaluations, error, color=colour, linewidth=0.9, alpha=0.5)
+            axes.loglog(evaluations[last], line, color=colour, linewidth=1.8)
+            axes.loglog(evaluations, error, marker, color=colour, markersize=7, markeredgecolor="white")
+            labels[np.log10(error[-1])] = f"{name}  {-slope:.2f} ({ROWS[name].order})", colour
+        below = np.inf
+        for height in sorted(labels, reverse=True):
+            below, (text, colour) = min(height, below - APART), labels[height]
+            axes.annotate(
+                text, (evaluations[-1], 10**below), (10, 0), textcoords="offset points", color=colour, va="center"
+            )
+        axes.set(xlabel="evaluations of the network", ylabel="distance from the exact solution")
+        axes.set_xticks(evaluations, [str(n) for n in evaluations])
+        axes.minorticks_off()
+        axes.grid(color="#d1d9e0", linewidth=0.7)
+        axes.set_title("Slopes of six samplers, and their orders in theory in brackets", loc="left", fontweight="bold")
         return picture(figure)
 
 
@@ -94,7 +104,7 @@ def _at(x: float, y: float, width: float) -> Gaussian:
 ANGLES = np.pi / 2 + 2 * np.pi * np.arange(5) / 5
 MIXTURE = Mixture(np.ones(5), [_at(1.5 * np.cos(a), 1.5 * np.sin(a), 0.18) for a in ANGLES])
 PROCESSES: dict[str, Process] = {"Variance-preserving": VP(), "Flow matching (linear)": Linear()}
-INSTANTS = (1.0, 0.5, 0.25, 0.02)
+INSTANTS = (1.0, 0.4, 0.2, 0.02)
 EXTENT, CELLS, ARROWS, PATHS = 2.9, 141, 15, 24
 
 
@@ -130,18 +140,18 @@ def flow(process: Process, instants: Sequence[float]) -> tuple[np.ndarray, np.nd
 
 
 def _panel(axes: Axes, process: Process, t: float, cells: int) -> None:
-    """Density of p_t as a shade, and arrows along its score; they end where the score is longest, so that all show."""
+    """Density of p_t as a shade, and arrows along its score; their length saturates, so that all can be seen."""
     side = np.linspace(-EXTENT, EXTENT, cells)
     density = np.exp(MIXTURE.log_density(process, _plane(side), jnp.full(cells**2, t))).reshape(cells, cells)
-    limits = (-EXTENT, EXTENT, -EXTENT, EXTENT)
-    axes.imshow(np.sqrt(density), origin="lower", extent=limits, cmap="Blues", vmax=1.4 * np.sqrt(density.max()))
+    height = np.sqrt(density / density.max())
+    axes.contourf(side, side, height, np.linspace(0.06, 1.0, 9), cmap="Blues", vmin=-0.1, vmax=1.4)
     few = np.linspace(-EXTENT, EXTENT, ARROWS + 2)[1:-1]
     arrows = np.asarray(MIXTURE.score(process, _plane(few), jnp.full(ARROWS**2, t))).reshape(-1, 2)
     arrows = arrows * float(process.sigma(np.array([t]))[0])  # minus the predicted noise
-    arrows = arrows / np.sqrt(1 + np.sum(np.square(arrows), axis=1, keepdims=True))
+    arrows = arrows / (0.3 + np.linalg.norm(arrows, axis=1, keepdims=True))
     places = np.stack(np.meshgrid(few, few), axis=-1).reshape(-1, 2)
     axes.quiver(*places.T, *arrows.T, color="#59636e", scale=22, width=0.006, pivot="mid", alpha=0.8)
-    axes.set(xlim=limits[:2], ylim=limits[:2], xticks=[], yticks=[], aspect="equal")
+    axes.set(xlim=(-EXTENT, EXTENT), ylim=(-EXTENT, EXTENT), xticks=[], yticks=[], aspect="equal")
     for spine in axes.spines.values():
         spine.set(visible=True, color="#d1d9e0")
 

@@ -14,7 +14,7 @@ from score_sde.io import atomic_files
 from score_sde.training.run import train
 
 LARGEST = 300_000  # bytes of a file, so that clones and pages stay small
-INDEX = 3  # the sample whose way out of noise is shown
+INDEX = 14  # the sample whose way out of noise is shown
 
 
 class Runs(NamedTuple):
@@ -79,6 +79,6 @@ PICTURES: dict[str, tuple[str, Callable[[Runs], bytes]]] = {
     "digits_classes": ("png", _digits),
     "own_folder": ("png", _own),
     "orders": ("png", lambda _: png(plots.orders(), colours=128)),
-    "mixture": ("png", lambda _: png(plots.mixture(), colours=256)),
+    "mixture": ("png", lambda _: png(plots.mixture(), colours=128)),
     "architecture": ("svg", lambda _: drawing.architecture().encode()),
 }

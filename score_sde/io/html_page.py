@@ -28,6 +28,7 @@ LEGEND = 16  # curves at most; more cannot be told apart
 DASHES = ["-", "--", ":"]  # for the first curve in each colour, the second, the third
 CHART = (5.2, 3.3)  # inches of 96 pixels: two or three in a row of a page, and legible on a phone
 BROAD = 7.5  # inches from which a chart keeps its size on a phone, where it can be moved sideways
+WIDE = 3  # times as wide as high: a picture that takes the whole width of a page
 EVEN = 4  # screen pixels an image's pixel from which on these need no smoothing to look equally large
 COLUMNS = 10  # of a table at most, before it is set in smaller letters
 LONGEST_WORD = 24  # characters of a table's words that are not broken
@@ -50,7 +51,8 @@ def picture(sheet: np.ndarray, alt: str, magnify: int = 4) -> Element:
     images.write_png(buffer, sheet, magnify)
     height, width = (magnify * side for side in sheet.shape[:2])
     data = base64.b64encode(buffer.getvalue()).decode()
-    return element(PICTURE, data=data, alt=alt, width=width, height=height, even=magnify >= EVEN)
+    styles = ["even"] * (magnify >= EVEN) + ["wide"] * (width > WIDE * height)
+    return element(PICTURE, data=data, alt=alt, width=width, height=height, styles=" ".join(styles))
 
 
 def figure(caption: str, shown: str) -> Element:
@@ -227,7 +229,7 @@ SORTABLE = '<table class="sortable">'
 
 PICTURE = """\
 <img src="data:image/png;base64,{{ data }}" alt="{{ alt }}" width="{{ width }}" height="{{ height }}"
-{%- if even %} class="even"{% endif %}>"""
+{%- if styles %} class="{{ styles }}"{% endif %}>"""
 TABLE = """\
 <div class="pan{% if head|length > most %} dense{% endif %}"><table
 {%- if sortable %} class="sortable"{% endif %}><thead><tr>
@@ -317,7 +319,7 @@ STYLE = (
   .grids { grid-template-columns: repeat(auto-fit, minmax(min(100%, 20rem), 1fr)); }
   .pair { grid-template-columns: repeat(auto-fit, minmax(min(100%, 24rem), 1fr)); }
   .small { grid-template-columns: repeat(auto-fill, minmax(min(100%, 15rem), 1fr)); }
-  figure, .pair > * { max-width: 36rem; } figure:has(.broad) { max-width: none; }
+  figure, .pair > * { max-width: 36rem; } figure:has(.broad, .wide) { max-width: none; }
   figure img, figure svg { width: 100%; }
   img, svg { max-width: 100%; height: auto; } img { display: block; border-radius: .3rem; }
   img.even { image-rendering: pixelated; }
@@ -347,7 +349,8 @@ STYLE = (
     table { font-size: .85rem; }
     th:first-child, td:first-child { position: sticky; left: 0; background: var(--sheet); }
     tr.best > td:first-child { background: var(--best); } tr.miss > td:first-child { background: var(--miss); }
-    svg.broad { max-width: none; }
+    svg.broad { max-width: none; } figure:has(.wide) { overflow-x: auto; }
+    figure img.wide { width: 44rem; max-width: none; }
   }
 """
 )
