@@ -69,7 +69,7 @@ def _digits(runs: Runs) -> bytes:
 
 def _own(runs: Runs) -> bytes:
     model, pictures = samples.load(runs.own)
-    return png(samples.samples(model, pictures, rows=4, columns=12, magnify=4, beside="Held-out pictures").picture())
+    return png(samples.samples(model, pictures, rows=4, columns=12, magnify=6, beside="Held-out pictures").picture())
 
 
 PICTURES: dict[str, tuple[str, Callable[[Runs], bytes]]] = {
