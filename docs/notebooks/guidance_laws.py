@@ -14,22 +14,22 @@
 # %% [markdown]
 # # The laws of guidance on Gaussians
 #
-# Guidance changes the score that a sampler follows. For Gaussian data the changed score is linear, so the samples are
-# Gaussian too and their mean and variance can be calculated. This notebook compares what guidance is said to sample
-# with what it does sample: first for a class, then for an observation.
+# Guidance changes the score that a sampler follows. For Gaussian data, the changed score is linear, so the samples are
+# also Gaussian, and their mean and variance can be calculated. This notebook compares the distribution that guidance is
+# said to sample with the distribution that it does sample: first for a class, then for an observation.
 #
 # ## Guidance by a class
 #
 # Classifier-free guidance with scale $w$ follows $s_w = s_0 + w\,(s_c - s_0)$, where $s_c$ is the score of the class
-# and $s_0$ that of all data. Let all data be $N(0, V)$ and the class $N(m, v)$ with $v < V$. At noise level $k$ (data
-# plus $k$ times standard normal noise) the guided score is
+# and $s_0$ the score of all data. Let all data be $N(0, V)$ and the class $N(m, v)$ with $v < V$. At noise level $k$
+# (data plus $k$ times standard normal noise), the guided score is
 #
 # $$s_w(y) = -(1 - w) \frac{y}{V + k^2} - w\,\frac{y - m}{v + k^2}.$$
 #
 # It is tempting to read $s_w$ at $k = 0$ as the score of the *tilted* density $p(x)^{1-w}\,p(x \mid c)^w$. But $s_w$
-# at larger $k$ is not the score of that density with noise added, and samplers use all levels. Solving the two linear
-# equations, $dy = -k\,s_w\,dk$ (ODE) and $dy = -2k\,s_w\,dk + \sqrt{2k}\,dW$ (SDE), from $k = \infty$ down to 0 gives
-# three laws:
+# at larger $k$ is not the score of that density with noise added, and samplers use all levels. To find what they
+# sample, solve the two linear equations $dy = -k\,s_w\,dk$ (ODE) and $dy = -2k\,s_w\,dk + \sqrt{2k}\,dW$ (SDE) from
+# $k = \infty$ down to 0. With the tilted density, there are three different laws:
 #
 # | | mean | variance |
 # |---|---|---|
@@ -37,7 +37,7 @@
 # | samples of the SDE | $m\,(V - V^{1-w} v^w) / (V - v)$ | $(V v - V^{2-2w} v^{2w}) / ((2w - 1)(V - v))$ |
 # | samples of the ODE | an integral, below | $V^{1-w} v^w$ |
 #
-# They agree at $w = 0$ (all data) and at $w = 1$ (the class), and nowhere else.
+# The three laws agree only at $w = 0$ (all data) and at $w = 1$ (the class).
 
 # %%
 import jax
@@ -93,8 +93,8 @@ def of_ode(w, low=0.0, high=np.inf):
 
 
 # %% [markdown]
-# The guided ODE is affine in its start, so two starts give its law without sampling error: $x_T = 0$ ends at the
-# mean, and $x_T = 1$ one standard deviation further. The SDE needs samples.
+# The guided ODE is affine in its initial value, so two paths give its law without sampling error: $x_T = 0$ ends at the
+# mean, and $x_T = 1$ ends one standard deviation further. For the SDE we need samples.
 
 # %%
 two_starts = jnp.array([0.0, 1.0]).reshape(2, *ONE)
@@ -138,15 +138,15 @@ for panel in panels:
     panel.legend(frameon=False)
 
 # %% [markdown]
-# For $w > 1$ the mean overshoots the class and then hardly moves, while the variance collapses: geometrically for the
-# ODE, as $1/w$ for the SDE. This is the loss of diversity that one sees in guided images. No amount of sampling steps
-# cures it.
+# For $w > 1$, the mean overshoots the mean of the class and then hardly moves, while the variance collapses:
+# geometrically for the ODE, and as $1/w$ for the SDE. This is the loss of diversity that you see in guided images. More
+# sampling steps do not cure it.
 #
 # ## Guidance in an interval
 #
-# Kynkaanniemi et al. (2024) guide at middle noise levels only. The law stays closed, and it shows what an interval
-# buys. Without the high levels the mean stays closer to the class. Without the low levels the samples keep more of
-# their variance, at the price of a mean that is still further out.
+# Kynkäänniemi et al. (2024) guide only at medium noise levels. The law still has a closed form, and it shows what an
+# interval gains. Without guidance at high levels, the mean stays closer to the class. Without guidance at low levels, the
+# samples keep more of their variance, but their mean is still further from the class.
 
 # %%
 W = 4.0
@@ -165,8 +165,8 @@ assert full[1] < 0.02 * v
 # %% [markdown]
 # ## Guidance by an observation
 #
-# Two pixels have correlation $\rho$. The first is observed with noise, $y = x_1 + n$; the second is hidden. The
-# posterior is a Gaussian (`Gaussian.posterior`). Each method replaces the unknown law of $x_0$ given $x_t$ by
+# Two pixels have correlation $\rho$. The first pixel is observed with noise, $y = x_1 + n$, and the second is hidden.
+# The posterior is a Gaussian (`Gaussian.posterior`). Each method replaces the unknown law of $x_0$ given $x_t$ by
 # something simpler:
 #
 # - **projection** overwrites the observed pixel by a noisy copy of $y$ and ignores its relation to the hidden one;
@@ -225,14 +225,14 @@ panels[0, 0].set(xlim=(-0.5, 2.5), ylim=(-3.2, 3.8), ylabel="hidden pixel")
 _ = [panel.set_xlabel("observed pixel") for panel in panels[1]]
 
 # %% [markdown]
-# Ellipses are one and two standard deviations of the exact posterior; blue samples have its mean and covariance.
-# Where the pixels are independent with variance 1, three methods are right. Where they are correlated, as pixels of
-# images are, only `tmpd` is.
+# The ellipses are one and two standard deviations of the exact posterior. Blue samples have its mean and covariance. If
+# the pixels are independent with variance 1, three methods are right. If they are correlated, as in real images, only
+# `tmpd` is right.
 #
 # ## What to try
 #
 # - Set `V = 4.0`. At which scale does the variance of the ODE's samples fall below a tenth of the class's?
-# - Compare the two samplers at $w = 0.5$, where the formula of the SDE's variance is a limit. Which limit?
+# - Compare the two samplers at $w = 0.5$, where the formula for the SDE's variance is 0/0. What is its limit?
 # - Give `pigdm` the option `data_variance=0.3`. Can a single number repair it at correlation 0.95?
-# - Use `particles` of `score_sde.conditioning` with 4 and 16 particles in place of `pigdm`. How fast does the bias
+# - Replace `pigdm` by `particles` of `score_sde.conditioning`, with 4 and with 16 particles. How fast does the bias
 #   fall?

@@ -15,9 +15,9 @@
 # # The score of a 2-D mixture under several processes
 #
 # A diffusion process turns data into noise by $x_t = \alpha(t)\,x_0 + \sigma(t)\,\varepsilon$ with
-# $\varepsilon \sim N(0, I)$. If the data are a mixture of Gaussians, so is the law $p_t$ of $x_t$ at every time $t$,
-# and its score $\nabla \log\,p_t$ is a closed form. `score_sde.oracles` holds such data: you can study a process or a
-# sampler without the errors of a network.
+# $\varepsilon \sim N(0, I)$. If the data are a mixture of Gaussians, the law $p_t$ of $x_t$ is also a mixture of
+# Gaussians at every time $t$, and its score $\nabla \log\,p_t$ has a closed form. With such data, from
+# `score_sde.oracles`, you can study a process or a sampler without the errors of a network.
 #
 # 1. What does the score look like under different processes, and what do the processes share?
 # 2. Why do the denoised image, the noise, the score and the velocity carry the same information?
@@ -45,7 +45,7 @@ COLOURS = ["#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#0
 # %% [markdown]
 # ## Data with a known score
 #
-# The library works on images of shape `(batch, height, width, channels)`. A point of the plane is an image of two
+# The library works on images of shape `(batch, height, width, channels)`, so a point in the plane is an image of two
 # pixels.
 
 # %%
@@ -74,8 +74,8 @@ assert difference < 1e-4  # both are computed in float32
 # %% [markdown]
 # ## The same time is not the same amount of noise
 #
-# In the next figure each row is a process and each column a time. Bright means likely, and the arrows are the score.
-# To show all processes on the same axes, $x_t$ is divided by $\sqrt{\alpha^2 + \sigma^2}$.
+# In the next figure, each row is a process and each column is a time. Bright means likely, and the arrows are the score.
+# To show all processes on the same axes, we divide $x_t$ by $\sqrt{\alpha^2 + \sigma^2}$.
 
 # %% mystnb={"image": {"alt": "Densities and scores of five processes at four times"}}
 TIMES, coarse = [0.05, 0.25, 0.5, 0.9], slice(3, None, 6)
@@ -97,11 +97,11 @@ for row, (name, process) in zip(panels, processes.items(), strict=True):
         panel.set_title(f"{name}, t = {t:g}\nnoise level {process.noise_level(t):.3g}", fontsize=9)
 
 # %% [markdown]
-# The columns disagree because each process has its own clock. The noise level $k(t) = \sigma(t) / \alpha(t)$ removes
-# the difference: $y = x_t / \alpha(t) = x_0 + k\,\varepsilon$ is data plus noise of standard deviation $k$, whatever
-# the process. By the change of variables, $\nabla_y \log\,p(y) = \alpha\,\nabla_x \log\,p_t(x)$ depends on $k$ alone,
-# so the five rows are one family of pictures. A network trained under one process can therefore be used under
-# another.
+# Pictures in the same column differ, because each process has its own clock. The noise level
+# $k(t) = \sigma(t) / \alpha(t)$ removes the difference: $y = x_t / \alpha(t) = x_0 + k\,\varepsilon$ is data plus noise of
+# standard deviation $k$, whatever the process. By a change of variables,
+# $\nabla_y \log\,p(y) = \alpha\,\nabla_x \log\,p_t(x)$ depends only on $k$, so the five rows are one family of pictures.
+# You can therefore use a network that was trained under one process under another process.
 
 # %% mystnb={"image": {"alt": "Noise level of five processes against time"}}
 LEVEL, scaled = np.array(0.7), []
@@ -130,9 +130,9 @@ _ = panel.legend(frameon=False)
 # $$\nabla \log\,p_t(x) = -\hat{\varepsilon} / \sigma, \qquad
 # \frac{dx}{dt} = \alpha' \hat{x_0} + \sigma' \hat{\varepsilon} = f x - \frac{1}{2} g^2\, \nabla \log\,p_t(x).$$
 #
-# Networks that learn the data, the noise, the score or the velocity thus learn the same function, in different units.
-# The units matter where a factor is 0: at $\alpha = 0$ the score does not determine $\hat{x_0}$, and a `Prediction`
-# does.
+# Networks that learn the data, the noise, the score or the velocity therefore learn the same function in different
+# units. The units matter where a factor is 0. At $\alpha = 0$, the score does not determine $\hat{x_0}$, but a
+# `Prediction` contains it.
 
 # %% mystnb={"image": {"alt": "Four vector fields: data, noise, score and velocity"}}
 process, t = VP(), np.array(0.3)
@@ -160,8 +160,8 @@ for panel, (name, field) in zip(panels, views.items(), strict=True):
 # %% [markdown]
 # ## Paths of the ODE and of the SDE
 #
-# Two solvers start from the same noise: DPM-Solver++ 2M for the probability-flow ODE, and its form for the reverse
-# SDE. The picture shows the first pixel along twelve of the 4,000 paths, coloured by the component in which they end.
+# Two solvers start from the same noise: DPM-Solver++ 2M for the probability-flow ODE, and its version for the reverse
+# SDE. The figure shows the first pixel along twelve of the 4,000 paths. The colour is the component in which a path ends.
 
 # %% mystnb={"image": {"alt": "Smooth paths of the ODE and rough paths of the SDE under four processes"}}
 N, STEPS, LAST = 4000, 64, np.array(0.02)  # LAST: the noise level at which all stop
@@ -208,12 +208,12 @@ print(f"correlation of noise and sample: ODE {np.mean(memory['ODE']):.2f}, SDE {
 assert apart < 0.01 and min(memory["ODE"]) > 0.8 and np.abs(memory["SDE"]).max() < 4 / N**0.5  # none, but by chance
 
 # %% [markdown]
-# The ODE takes a noise to nearly the same sample under every process, because they are one ODE with different clocks.
-# The SDE forgets its start, and the weights of its components are right all the same. Under EDM almost all happens
-# below t = 0.1, which is why samplers space their steps by noise level and not by time.
+# From the same noise, the ODE ends at nearly the same sample under every process, because all processes have one ODE with
+# different clocks. The SDE forgets where it started, but the weights of its components are still right. Under EDM, almost
+# everything happens below t = 0.1. This is why samplers space their steps by noise level and not by time.
 #
 # ## What to try
 #
-# - Lower `STEPS` to 8. Under which process do the weights of the components suffer least?
-# - Use `grid="uniform"` in `fast_solver` and `time_grid`. Why does EDM suffer most?
+# - Reduce `STEPS` to 8. Under which process do the weights of the components change least?
+# - Use `grid="uniform"` in `fast_solver` and `time_grid`. Why does the result under EDM become worst?
 # - Set `VE(sigma_max=2.0)`. The prior is now narrower than $p_1$. Which component loses weight?

@@ -15,11 +15,11 @@
 # # One image's likelihood, several ways
 #
 # Papers report likelihoods as bits per dimension: $-\log_2\,p(x) / D$ for an image of $D$ numbers. The figure depends
-# on more than the model. It depends on the tolerance of the ODE solver, on the estimator of the divergence, on how
-# discrete pixels become real numbers, and on whether it is a likelihood or a bound on one.
+# not only on the model. It also depends on the tolerance of the ODE solver, on the estimator of the divergence, on how
+# discrete pixels become real numbers, and on whether it is a likelihood or a bound on a likelihood.
 #
-# Here the data are a Gaussian with the mean and (nearly) the covariance of scikit-learn's handwritten digits. Its
-# score is exact and its density is known, so each effect can be measured by itself, on one image.
+# Here the data follow a Gaussian with the mean and (nearly) the covariance of scikit-learn's handwritten digits. Its
+# score and its density are known exactly, so we can measure each effect separately, on one image.
 
 # %%
 import jax
@@ -55,13 +55,14 @@ x = np.float32(dequantized[:1])  # the image, a zero, of shape (1, 8, 8, 1)
 # %% [markdown]
 # ## Three truths
 #
-# - $p_0$, the density of the data;
-# - $p_\epsilon$, the density at the time $\epsilon = 10^{-5}$ where integration stops, because scores are infinite at
-#   0;
-# - the density of the *model*, which starts from the process's prior at $t = 1$ and not from the true $p_1$.
+# - $p_0$ is the density of the data.
+# - $p_\epsilon$ is the density at time $\epsilon = 10^{-5}$. Integration stops there, because scores can be infinite at
+#   0.
+# - The density of the *model* starts from the prior of the process at $t = 1$, and not from the true $p_1$.
 #
-# The third is what an ODE solver computes. For a Gaussian all three are closed forms. Densities are in model range,
-# $[-1, 1]$, where bits can be negative. For the 256 levels of a pixel, add 7 bits/dim: a level is $2 / 256$ wide.
+# An ODE solver computes the third. For a Gaussian, all three have closed forms. The densities are for values in
+# $[-1, 1]$, the range of the model, where bits can be negative. For the 256 levels of a pixel, add 7 bits/dim, because a
+# level is $2 / 256$ wide.
 
 
 # %%
@@ -82,7 +83,7 @@ truth = float(data.bits_per_dim(process, x)[0])
 # ## The probability-flow ODE and its tolerance
 #
 # The density of the model follows the ODE, $\log\,p_0(x_0) = \log\,p_1(x_1) + \int_0^1 \nabla \cdot v(x_t, t)\,dt$.
-# With `divergence="exact"` the only error left is that of the solver. The default tolerance is $10^{-5}$, as in the
+# With `divergence="exact"`, the only remaining error is that of the solver. The default tolerance is $10^{-5}$, as in the
 # paper.
 
 # %%
@@ -101,10 +102,10 @@ assert evaluations == sorted(evaluations)
 # %% [markdown]
 # ## Hutchinson's estimator and its noise
 #
-# The exact divergence takes $D$ derivatives. Hutchinson's estimator $e^\top (\partial v / \partial x)\, e$ takes one,
-# with a random probe $e$. It is unbiased, and the library keeps a probe fixed along the trajectory, so the estimate
-# for one image is $e^\top M e$ with $M = \int \partial v / \partial x \, dt$. For a Gaussian with principal variances
-# $\lambda_i$, $M$ has the same axes and the eigenvalues
+# The exact divergence takes $D$ derivatives. Hutchinson's estimator $e^\top (\partial v / \partial x)\, e$, with a random
+# probe $e$, takes one. It is unbiased. The library keeps a probe fixed along the trajectory, so the estimate for one image
+# is $e^\top M e$ with $M = \int \partial v / \partial x \, dt$. For a Gaussian with principal variances $\lambda_i$, $M$
+# has the same axes and the eigenvalues
 # $\frac{1}{2} \log \frac{\alpha(1)^2 \lambda_i + \sigma(1)^2}{\alpha(\epsilon)^2 \lambda_i + \sigma(\epsilon)^2}$.
 # The variance of the estimate follows:
 #
@@ -133,15 +134,16 @@ for name, probes in (("gaussian", 1), ("rademacher", 1), ("rademacher", 4)):
     assert abs(mean - truth) < 4 * theory / REPEATS**0.5 + 1e-3  # unbiased, but for the solver's tolerance
 
 # %% [markdown]
-# Rademacher probes get the diagonal of $M$ exactly, which is most of it, and are the library's default. A data set of
-# thousands of images averages the noise away; for single images use several probes or `divergence="exact"`.
+# Rademacher probes give the diagonal of $M$ exactly. The diagonal is the largest part of $M$ here, and Rademacher probes
+# are the default of the library. Over thousands of images, the noise averages out. For single images, use several probes
+# or `divergence="exact"`.
 #
 # ## The denoising bound
 #
-# The loss that trains a network also bounds the likelihood, that of the reverse *SDE* (Song, Durkan, Murray and
-# Ermon, 2021). The bound needs neither an ODE nor a derivative, only a mean over random times and noise. It is an
-# equality if the score is exact. Below, the score is multiplied by a factor. With a wrong score the ODE and the SDE
-# are two different models, neither of them the data's, and they give this image different figures.
+# The loss that trains a network also bounds a likelihood, that of the reverse *SDE* (Song, Durkan, Murray and Ermon,
+# 2021). The bound needs neither an ODE nor a derivative, only a mean over random times and noise. If the score is exact,
+# the bound is an equality. Below, we multiply the score by a factor. With a wrong score, the ODE and the SDE are two
+# different models, both different from the data, and they give different figures for this image.
 
 # %%
 keys = sample_keys(jax.random.key(2), jnp.arange(2000))
@@ -183,17 +185,16 @@ for panel in panels[2:]:
     panel.legend(frameon=False, fontsize=8)
 
 # %% [markdown]
-# With the factor 1.1 the ODE gives this image fewer bits than the data's own density does. That is no better model:
-# over images of the data, no model has a lower mean than the data's own density.
+# With the factor 1.1, the ODE gives this image fewer bits than the true density does. This does not make it a better
+# model: averaged over the data, no model has fewer bits than the true density.
 #
 # ## Pixels: dequantization
 #
 # An image file holds one of 256 levels per pixel, and the probability $P(x)$ of an image is the mass of the density
 # in a box of $D$ cells. Drawing $y$ from any $q(y \mid x)$ on the box gives a bound,
 # $-\log\,P(x) \le E_q[\log\,q(y \mid x) - \log\,p(y)]$, which is tight if $q$ is proportional to $p$ inside the box.
-# Uniform $q$ is the paper's choice. Truncated-normal $q$ is the noise that the network saw at a small time. With
-# independent pixels the mass is a product of differences of the normal distribution function, so the gap can be
-# measured.
+# The paper uses a uniform $q$. A truncated-normal $q$ is the noise that the network saw at a small time. If pixels are
+# independent, the mass is a product of differences of the normal distribution function, so we can measure the gap.
 
 # %%
 variances = dequantized.var(axis=0) + (2 / 256) ** 2 / 12  # of the levels, and of the uniform noise inside a cell
@@ -217,6 +218,5 @@ for name, q in choices.items():
 #
 # - Set `process = VE()`. Which figures change, and by how much?
 # - Halve the ridge `0.05**2`. How do the spread of Hutchinson's estimator and the NFE respond?
-# - Average $p/q$ over 100 draws of $y$ before taking the logarithm. How much of the gap to the mass remains?
-# - Use `divergence="hutch++"` with `num_probes=9`. Its variance is larger here. Look at the spectrum of `M` to see
-#   why.
+# - Average $p/q$ over 100 draws of $y$ before you take the logarithm. How much of the gap to the mass remains?
+# - Use `divergence="hutch++"` with `num_probes=9`. Its variance is larger here. The spectrum of `M` shows why.

@@ -14,9 +14,9 @@
 # %% [markdown]
 # # Your own process, network and sampler
 #
-# You can replace each piece of the library by your own without editing the package. This notebook defines a process,
-# a sampler and a network, proves the first two against an oracle, trains on the 8x8 digits for some seconds, and
-# draws samples.
+# You can replace each piece of the library by your own piece without editing the package. This notebook defines a
+# process, a sampler and a network. It tests the first two against an oracle, trains on the 8x8 digits for some seconds,
+# and draws samples.
 
 # %%
 import dataclasses
@@ -51,11 +51,12 @@ score_sde.configure()  # makes JAX fast on a CPU and keeps compiled programs on 
 # ## A process
 #
 # A process is a frozen dataclass with two functions of time, `alpha` and `sigma`. The library derives the rest, such
-# as the coefficients of the SDE and the inverse of the noise level. Solvers call the functions with NumPy arrays,
-# too; `library_of(t)` is NumPy or `jax.numpy`, whichever `t` belongs to.
+# as the coefficients of the SDE and the inverse of the noise level. Solvers call these functions with arrays of JAX and
+# of NumPy, so use `library_of(t)`, which is `jax.numpy` or NumPy, as `t` requires.
 #
-# This process preserves variance, and its noise level is a power of time, $k = \sigma / \alpha = k_1 t^\rho$. It
-# follows that $\alpha = (1 + k^2)^{-1/2}$, $f = -k k' / (1 + k^2)$ and $g^2 = 2 k k' / (1 + k^2)$.
+# The process of this notebook preserves variance, and its noise level is a power of time,
+# $k = \sigma / \alpha = k_1 t^\rho$. It follows that $\alpha = (1 + k^2)^{-1/2}$, $f = -k k' / (1 + k^2)$ and
+# $g^2 = 2 k k' / (1 + k^2)$.
 
 
 # %%
@@ -84,10 +85,10 @@ assert np.allclose(process.time(k), t, rtol=1e-9)  # the inverse, by bisection
 # %% [markdown]
 # ## A sampler
 #
-# A sampler is a function of a process and a model that returns a `Solver`: an initial state, a step, the fraction
-# that is done, a view and a result. With $y = x_t / \alpha$ the probability-flow ODE is
-# $dy/dk = E[\varepsilon \mid x_t]$. This sampler solves it by a midpoint rule, whose middle is the geometric mean of
-# two noise levels.
+# A sampler is a function of a process and a model. It returns a `Solver`: an initial state, a step, the completed
+# fraction, a view and a result. With $y = x_t / \alpha$, the probability-flow ODE is
+# $dy/dk = E[\varepsilon \mid x_t]$. Our sampler solves it with a midpoint rule, and takes as the midpoint the geometric
+# mean of two noise levels.
 
 
 # %%
@@ -119,8 +120,8 @@ def midpoint(process, model, *, eps=None, noise_removal=True, num_steps=20):
 
 
 # %% [markdown]
-# **Proof.** For Gaussian data the model and the flow of the ODE are closed forms. If the order is 2, the error falls
-# by a factor of 4 when the steps are doubled. This test covers the process and the sampler together.
+# **A test.** For Gaussian data, the model and the flow of the ODE have closed forms. If the order is 2, the error falls
+# by a factor of 4 when you double the number of steps. This tests the process and the sampler together.
 
 # %%
 data = Gaussian(np.reshape([0.4, -0.2], (1, 2, 1)), np.array([[0.5, 0.2], [0.2, 0.3]]))
@@ -137,13 +138,13 @@ with jax.enable_x64(True):
 assert abs(errors[0] / errors[1] - 4) < 0.4  # order 2, and a rest of order 3
 
 # %% [markdown]
-# ## A network, and its training by a loop of your own
+# ## A network, and your own training loop
 #
-# A network is a flax module that maps an image and a noise condition to an image. It knows no process: the
-# *parameterization* says what its output means. Process, parameterization, law of times and weight make an
-# `Objective`, which draws times and noise, perturbs images and computes the loss. The rest is a loop of optax. EDM's
-# target has variance 1 and a new network returns nearly 0, so the first loss is about 1: a free test of the
-# objective.
+# A network is a flax module that maps an image and a noise condition to an image. It does not depend on the process: the
+# *parameterization* says what its output means. Process, parameterization, law of times and weight together make an
+# `Objective`, which draws times and noise, perturbs images and computes the loss. The rest is an ordinary loop with
+# optax. EDM's target has variance 1, and a new network returns nearly 0, so the first loss must be about 1. This is a
+# test of the objective.
 
 
 # %%
@@ -191,8 +192,8 @@ assert 0.8 < losses[0] < 1.4 and losses[-100:].mean() < 0.6
 # %% [markdown]
 # ## Samples, by objects and by import path
 #
-# `Pretrained` makes a model with all functions of the library. A sampler is named in `model.sample`: a row of the
-# library's table, or the import path of your own, `module:name`. This midpoint rule has a name, too: DPM-Solver-2.
+# `Pretrained` makes a model with all functions of the library. In `model.sample`, you name a sampler of the library, or
+# the import path of your own sampler, `module:name`. Our midpoint rule is also in the library, as DPM-Solver-2.
 
 # %% mystnb={"image": {"alt": "Thirty generated digits"}}
 model = Pretrained(objective, network, params, image_shape=(8, 8, 1))
@@ -220,14 +221,14 @@ panel.set_title("samples of your process, network and sampler")
 panel.set_axis_off()
 
 # %% [markdown]
-# Runs name their pieces in the same way, and the arguments of a piece become keys of its section: `score_sde
+# In a run, you name pieces in the same way, and the arguments of a piece become keys of its section: `score_sde
 # --config=vp/digits_ddpmpp_continuous --workdir=run --mode=train --config.model.name=my_pieces:Perceptron
-# --config.model.width=64`. A run stores a digest of your file and refuses to go on with a changed one. Only a class
-# in a file has an import path; a class that is defined in a notebook has none.
+# --config.model.width=64`. A run stores a digest of your file, and refuses to continue if the file has changed. Put the
+# class into a file, because a class that is defined in a notebook has no import path.
 #
 # ## What to try
 #
-# - Replace the midpoint by a rule of order 4, and prove its order as above.
+# - Replace the midpoint rule by a rule of order 4, and test its order as above.
 # - Set `rho = 1.0` and `sampling_eps = 1e-4`: the process has EDM's clock. What does `LogNormal` change about its
 #   training?
 # - Give the network a field `encoder` and condition it on the class, as in [adding a
