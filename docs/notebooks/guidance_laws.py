@@ -145,8 +145,8 @@ for panel in panels:
 # ## Guidance in an interval
 #
 # Kynkäänniemi et al. (2024) guide only at medium noise levels. The law still has a closed form, and it shows what an
-# interval gains. Without guidance at high levels, the mean stays closer to the class. Without guidance at low levels, the
-# samples keep more of their variance, but their mean is still further from the class.
+# interval gains. Without guidance at high levels, the mean stays closer to the class. Without guidance at low levels,
+# the samples keep more of their variance, but their mean is still further from the class.
 
 # %%
 W = 4.0

@@ -74,8 +74,8 @@ assert difference < 1e-4  # both are computed in float32
 # %% [markdown]
 # ## The same time is not the same amount of noise
 #
-# In the next figure, each row is a process and each column is a time. Bright means likely, and the arrows are the score.
-# To show all processes on the same axes, we divide $x_t$ by $\sqrt{\alpha^2 + \sigma^2}$.
+# In the next figure, each row is a process and each column is a time. Bright means likely, and the arrows are the
+# score. To show all processes on the same axes, we divide $x_t$ by $\sqrt{\alpha^2 + \sigma^2}$.
 
 # %% mystnb={"image": {"alt": "Densities and scores of five processes at four times"}}
 TIMES, coarse = [0.05, 0.25, 0.5, 0.9], slice(3, None, 6)
@@ -98,10 +98,10 @@ for row, (name, process) in zip(panels, processes.items(), strict=True):
 
 # %% [markdown]
 # Pictures in the same column differ, because each process has its own clock. The noise level
-# $k(t) = \sigma(t) / \alpha(t)$ removes the difference: $y = x_t / \alpha(t) = x_0 + k\,\varepsilon$ is data plus noise of
-# standard deviation $k$, whatever the process. By a change of variables,
-# $\nabla_y \log\,p(y) = \alpha\,\nabla_x \log\,p_t(x)$ depends only on $k$, so the five rows are one family of pictures.
-# You can therefore use a network that was trained under one process under another process.
+# $k(t) = \sigma(t) / \alpha(t)$ removes the difference: $y = x_t / \alpha(t) = x_0 + k\,\varepsilon$ is data plus
+# noise of standard deviation $k$, whatever the process. By a change of variables,
+# $\nabla_y \log\,p(y) = \alpha\,\nabla_x \log\,p_t(x)$ depends only on $k$, so the five rows are one family of
+# pictures. You can therefore train a network under one process and use it under another.
 
 # %% mystnb={"image": {"alt": "Noise level of five processes against time"}}
 LEVEL, scaled = np.array(0.7), []
@@ -161,7 +161,8 @@ for panel, (name, field) in zip(panels, views.items(), strict=True):
 # ## Paths of the ODE and of the SDE
 #
 # Two solvers start from the same noise: DPM-Solver++ 2M for the probability-flow ODE, and its version for the reverse
-# SDE. The figure shows the first pixel along twelve of the 4,000 paths. The colour is the component in which a path ends.
+# SDE. The figure shows the first pixel along twelve of the 4,000 paths. The colour is the component in which a path
+# ends.
 
 # %% mystnb={"image": {"alt": "Smooth paths of the ODE and rough paths of the SDE under four processes"}}
 N, STEPS, LAST = 4000, 64, np.array(0.02)  # LAST: the noise level at which all stop
@@ -208,9 +209,9 @@ print(f"correlation of noise and sample: ODE {np.mean(memory['ODE']):.2f}, SDE {
 assert apart < 0.01 and min(memory["ODE"]) > 0.8 and np.abs(memory["SDE"]).max() < 4 / N**0.5  # none, but by chance
 
 # %% [markdown]
-# From the same noise, the ODE ends at nearly the same sample under every process, because all processes have one ODE with
-# different clocks. The SDE forgets where it started, but the weights of its components are still right. Under EDM, almost
-# everything happens below t = 0.1. This is why samplers space their steps by noise level and not by time.
+# From the same noise, the ODE ends at nearly the same sample under every process, because all processes have one ODE
+# with different clocks. The SDE forgets where it started, but the weights of its components are still right. Under
+# EDM, almost everything happens below t = 0.1. This is why samplers space their steps by noise level and not by time.
 #
 # ## What to try
 #

@@ -60,8 +60,8 @@ x = np.float32(dequantized[:1])  # the image, a zero, of shape (1, 8, 8, 1)
 #   0.
 # - The density of the *model* starts from the prior of the process at $t = 1$, and not from the true $p_1$.
 #
-# An ODE solver computes the third. For a Gaussian, all three have closed forms. The densities are for values in
-# $[-1, 1]$, the range of the model, where bits can be negative. For the 256 levels of a pixel, add 7 bits/dim, because a
+# An ODE solver computes the third. For a Gaussian, all three have closed forms. The densities are for values in the
+# range of the model, $[-1, 1]$, where bits can be negative. For the 256 levels of a pixel, add 7 bits/dim, because a
 # level is $2 / 256$ wide.
 
 
@@ -83,8 +83,8 @@ truth = float(data.bits_per_dim(process, x)[0])
 # ## The probability-flow ODE and its tolerance
 #
 # The density of the model follows the ODE, $\log\,p_0(x_0) = \log\,p_1(x_1) + \int_0^1 \nabla \cdot v(x_t, t)\,dt$.
-# With `divergence="exact"`, the only remaining error is that of the solver. The default tolerance is $10^{-5}$, as in the
-# paper.
+# With `divergence="exact"`, the only remaining error is that of the solver. The default tolerance is $10^{-5}$, as in
+# the paper.
 
 # %%
 TOLERANCES = [1e-1, 1e-3, 1e-5]
@@ -102,10 +102,10 @@ assert evaluations == sorted(evaluations)
 # %% [markdown]
 # ## Hutchinson's estimator and its noise
 #
-# The exact divergence takes $D$ derivatives. Hutchinson's estimator $e^\top (\partial v / \partial x)\, e$, with a random
-# probe $e$, takes one. It is unbiased. The library keeps a probe fixed along the trajectory, so the estimate for one image
-# is $e^\top M e$ with $M = \int \partial v / \partial x \, dt$. For a Gaussian with principal variances $\lambda_i$, $M$
-# has the same axes and the eigenvalues
+# The exact divergence takes $D$ derivatives. Hutchinson's estimator $e^\top (\partial v / \partial x)\, e$, with a
+# random probe $e$, takes one. It is unbiased. The library keeps a probe fixed along the trajectory, so the estimate
+# for one image is $e^\top M e$ with $M = \int \partial v / \partial x \, dt$. For a Gaussian with principal variances
+# $\lambda_i$, $M$ has the same axes and the eigenvalues
 # $\frac{1}{2} \log \frac{\alpha(1)^2 \lambda_i + \sigma(1)^2}{\alpha(\epsilon)^2 \lambda_i + \sigma(\epsilon)^2}$.
 # The variance of the estimate follows:
 #
@@ -134,16 +134,16 @@ for name, probes in (("gaussian", 1), ("rademacher", 1), ("rademacher", 4)):
     assert abs(mean - truth) < 4 * theory / REPEATS**0.5 + 1e-3  # unbiased, but for the solver's tolerance
 
 # %% [markdown]
-# Rademacher probes give the diagonal of $M$ exactly. The diagonal is the largest part of $M$ here, and Rademacher probes
-# are the default of the library. Over thousands of images, the noise averages out. For single images, use several probes
-# or `divergence="exact"`.
+# Rademacher probes give the diagonal of $M$ exactly. The diagonal is the largest part of $M$ here, and Rademacher
+# probes are the default of the library. Over thousands of images, the noise averages out. For single images, use
+# several probes or `divergence="exact"`.
 #
 # ## The denoising bound
 #
 # The loss that trains a network also bounds a likelihood, that of the reverse *SDE* (Song, Durkan, Murray and Ermon,
-# 2021). The bound needs neither an ODE nor a derivative, only a mean over random times and noise. If the score is exact,
-# the bound is an equality. Below, we multiply the score by a factor. With a wrong score, the ODE and the SDE are two
-# different models, both different from the data, and they give different figures for this image.
+# 2021). The bound needs neither an ODE nor a derivative, only a mean over random times and noise. If the score is
+# exact, the bound is an equality. Below, we multiply the score by a factor. With a wrong score, the ODE and the SDE
+# are two different models, both different from the data, and they give different figures for this image.
 
 # %%
 keys = sample_keys(jax.random.key(2), jnp.arange(2000))

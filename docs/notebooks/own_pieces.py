@@ -140,11 +140,11 @@ assert abs(errors[0] / errors[1] - 4) < 0.4  # order 2, and a rest of order 3
 # %% [markdown]
 # ## A network, and your own training loop
 #
-# A network is a flax module that maps an image and a noise condition to an image. It does not depend on the process: the
-# *parameterization* says what its output means. Process, parameterization, law of times and weight together make an
-# `Objective`, which draws times and noise, perturbs images and computes the loss. The rest is an ordinary loop with
-# optax. EDM's target has variance 1, and a new network returns nearly 0, so the first loss must be about 1. This is a
-# test of the objective.
+# A network is a flax module that maps an image and a noise condition to an image. It does not depend on the process:
+# the *parameterization* says what its output means. Process, parameterization, law of times and weight together make
+# an `Objective`, which draws times and noise, perturbs images and computes the loss. The rest is an ordinary loop
+# with optax. EDM's target has variance 1, and a new network returns nearly 0, so the first loss must be about 1. This
+# is a test of the objective.
 
 
 # %%

@@ -60,9 +60,9 @@ def slope(sizes, errors):
 # %% [markdown]
 # ## Errors against evaluations
 #
-# We compare samplers at equal cost. The cost is the number of network evaluations (NFE), not the number of steps. `heun`
-# and `dpm_solver_2` evaluate the network twice in each step, and `dpm_solver_3` three times. Multistep methods such as
-# `dpmpp_2m` and `unipc_3` evaluate it once and reuse earlier evaluations.
+# We compare samplers at equal cost. The cost is the number of network evaluations (NFE), not the number of steps.
+# `heun` and `dpm_solver_2` evaluate the network twice in each step, and `dpm_solver_3` three times. Multistep methods
+# such as `dpmpp_2m` and `unipc_3` evaluate it once and reuse earlier evaluations.
 
 # %% mystnb={"image": {"alt": "Errors of six samplers against evaluations, on logarithmic axes"}}
 THEORY = {"ddim": 1, "heun": 2, "dpmpp_2m": 2, "dpm_solver_3": 3, "deis_2": 3, "unipc_3": 4}
@@ -89,23 +89,23 @@ panel.minorticks_off()
 _ = panel.legend(frameon=False)
 
 # %% [markdown]
-# The lines cross: with few evaluations, the constant $C$ matters more than the order. Compare samplers at the budget that
-# you can afford. The error of `unipc_3` changes its sign near 32 steps, so its small value there is chance. This is why
-# orders are measured at large numbers of steps.
+# The lines cross: with few evaluations, the constant $C$ matters more than the order. Compare samplers at the budget
+# that you can afford. The error of `unipc_3` changes its sign near 32 steps, so its small value there is chance. This
+# is why orders are measured at large numbers of steps.
 #
 # ## Why methods lose order
 #
 # The theory assumes a smooth problem, exact starting values and enough digits. Each assumption can fail in practice:
 #
-# - **Signal at the start.** A multistep method has no history in its first step, so this step has only first order. This
-#   does no harm if $x_1$ is pure noise. If it is not (VE with `sigma_max=2`), the local error of this step, of order 2,
-#   dominates all others.
+# - **Signal at the start.** A multistep method has no history in its first step, so this step has only first order.
+#   This does no harm if $x_1$ is pure noise. If it is not (VE with `sigma_max=2`), the local error of this step, of
+#   order 2, dominates all others.
 # - **Noise at the end.** UniPC and DPM-Solver++ take their last step with first order, because extrapolation can be
 #   unstable with few steps. If noise is left at the last time (`sampling_eps=0.1`), this step limits the order to 2.
 # - **A path that starts from pure noise.** On the linear path of flow matching, $\alpha(1) = 0$, so the log-SNR has no
 #   lower limit. The first steps are large in log-SNR, however many steps there are. This limits every order to 2.
-# - **A formula without the order that it claims.** `dpmpp_3m`, as published, gives the second difference half the weight
-#   that third order needs. Its order is 2.
+# - **A formula without the order that it claims.** `dpmpp_3m`, as published, gives the second difference half the
+#   weight that third order needs. Its order is 2.
 
 # %% mystnb={"image": {"alt": "Errors of four methods that fall with slope 2"}}
 cases = {
@@ -143,10 +143,10 @@ assert float32[0] < 1.1 * float64[0] and 10 * float64[1] < float32[1] < 1e-5
 # %% [markdown]
 # ## Counting evaluations
 #
-# The NFE of a sample is the number of forward passes of networks whose output the sample uses. Two counts may surprise
-# you. The last denoising step (`noise_removal=True`, the default) costs one evaluation. Guidance costs two evaluations at
-# each time at which it is active, because it needs two predictions. Solvers report their counts. Here we compare them with
-# a model that counts its own calls.
+# The NFE of a sample is the number of forward passes of networks whose output the sample uses. Two counts may
+# surprise you. The last denoising step (`noise_removal=True`, the default) costs one evaluation. Guidance costs two
+# evaluations at each time at which it is active, because it needs two predictions. Solvers report their counts. Here
+# we compare them with a model that counts its own calls.
 
 # %%
 process = VP(num_scales=100)
