@@ -11,7 +11,7 @@ from score_sde.runtime.preemption import exit_status
 parser = argparse.ArgumentParser(prog="score_sde --mode=experiment --name=gallery", description=__doc__)
 parser.add_argument("--workdir", type=Path, default=Path("runs/first"), help="a run on colour images, as of first_run")
 parser.add_argument("--digits", type=Path, default=Path("runs/classes"), help="digits with classes; trained if missing")
-parser.add_argument("--own", type=Path, default=Path("runs/own"), help="a run on a folder of pictures")
+parser.add_argument("--own", type=Path, default=Path("runs/photos"), help="a run on a folder of pictures")
 parser.add_argument("--out", type=Path, default=Path("docs/images"), help="the folder of the pictures")
 parser.add_argument("--only", default="", help="names of pictures, as orders,mixture; default all")
 

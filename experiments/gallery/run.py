@@ -69,7 +69,9 @@ def _digits(runs: Runs) -> bytes:
 
 def _own(runs: Runs) -> bytes:
     model, pictures = samples.load(runs.own)
-    return png(samples.samples(model, pictures, rows=4, columns=12, magnify=4, beside="Held-out pictures").picture())
+    magnify = max(1, 112 // model.image_shape[0])
+    card = samples.samples(model, pictures, rows=4, columns=12, magnify=magnify, beside="Held-out pictures")
+    return png(card.picture())
 
 
 PICTURES: dict[str, tuple[str, Callable[[Runs], bytes]]] = {
