@@ -93,7 +93,7 @@ def test_the_ways_states_are_those_at_the_times_of_the_grid():
     np.testing.assert_array_equal(seen.x[0], x)
     np.testing.assert_allclose(seen.x[-1], seen.end)
     np.testing.assert_allclose(seen.end, solve(solver, keys, x)[0], rtol=1e-5)
-    exact = data.flow(process, x, np.ones(3, np.float32), np.full(3, 0.5005, np.float32))
+    exact = data.flow(process, x, jnp.ones(3), jnp.full(3, 0.5005))
     np.testing.assert_allclose(seen.x[1], exact, rtol=0.05)
 
 

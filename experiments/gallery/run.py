@@ -84,7 +84,7 @@ def _screenshot(runs: Runs, name: str) -> bytes:
     path = runs.screenshots / f"{name}.png"
     if not path.is_file():
         raise UsageError(f"No screenshot {path}; make it by the commands in experiments/gallery/README.md.")
-    return png(Image.open(path).convert("RGB"), colours=256, dither=True)
+    return png(Image.open(path).convert("RGB"), colours=256)
 
 
 PICTURES: dict[str, tuple[str, Callable[[Runs], bytes]]] = {
