@@ -64,6 +64,7 @@ IN_TEST_LONG = (
     "test_sweep.py::test_the_real_program_trains_once_for_two_samplers",
     "test_import_checkpoint.py::test_every_family_in_the_pytorch_layout_gives_the_papers_score[ncsnpp",
     "test_import_checkpoint.py::test_every_family_in_the_pytorch_layout_gives_the_papers_score[ddpmpp_subvp",
+    "test_documents.py::test_the_code_of_a_page_runs",
     "test_wheel.py::test_nothing_of_it_is_importable",
     "test_wheel.py::test_every_config_is_described",
     "test_wheel.py::test_it_trains",

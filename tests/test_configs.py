@@ -28,7 +28,7 @@ ROOT = Path(__file__).parent.parent / "configs"
 GOLDEN = load_json("configs.json")
 PAPER = sorted(GOLDEN["configs"])
 OURS = ["vp/digits_ddpmpp_continuous", "subvp/digits_ddpmpp_continuous", "ve/digits_ncsnpp_continuous"]
-OURS += ["vp/own_images_ddpmpp_continuous"]
+OURS += ["vp/own_images_ddpmpp_continuous", "vp/own_images_small"]
 LATER = ["flow/digits_ddpmpp_velocity", "edm/digits_ddpmpp"]  # recipes, in test_recipe.py
 LATER = ["flow/digits_ddpmpp_velocity", "edm/digits_ddpmpp"]  # than the paper
 CLASSIFIERS = {  # all but the last 128 are trainable
@@ -74,7 +74,7 @@ COUNTS: dict[str, int | tuple[int, int]] = {
     **{f"ve/ncsn/{data}{suffix}": 34_428_675 for data in ("celeba", "cifar10") for suffix in ("", "_5")},
     **dict.fromkeys(("ve/ncsn/cifar10_124", "ve/ncsn/cifar10_1245"), 44_828_931),
     **dict.fromkeys(("ve/ncsn/celeba_124", "ve/ncsn/celeba_1245"), 57_384_195),
-    **dict(zip(OURS, (748_737, 748_737, (753_153, 753_185), 6_989_891), strict=True)),
+    **dict(zip(OURS, (748_737, 748_737, (753_153, 753_185), 6_989_891, 1_260_547), strict=True)),
 }
 
 

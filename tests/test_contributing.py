@@ -15,7 +15,8 @@ from score_sde.training.pieces import KINDS
 ROOT = Path(__file__).parent.parent
 INDEX = ROOT / "docs" / "adding" / "README.md"
 PAGES = sorted(path for path in INDEX.parent.glob("*.md") if path != INDEX)
-DOCUMENTS = [ROOT / "CONTRIBUTING.md", INDEX, *PAGES]
+CONTRIBUTING = ROOT / "CONTRIBUTING.md"
+DOCUMENTS = [CONTRIBUTING, ROOT / "docs" / "architecture.md", INDEX, *PAGES]
 ONE_SCREEN, ONE_EXAMPLE = 55, 20  # lines
 
 FENCED = re.compile(r"^```(\w*)\n(.*?)^```$", re.M | re.S)
@@ -29,7 +30,7 @@ def blocks(path: Path, language: str) -> list[str]:
 
 def named(text: str) -> set[str]:
     """Paths, tests, modules and what is in them, that a document names: in backticks, or in a drawing."""
-    drawings = "".join(code for language, code in FENCED.findall(text) if language == "")
+    drawings = "".join(code for language, code in FENCED.findall(text) if language in ("", "text"))
     words = re.findall(r"`([^`\s]+)`", FENCED.sub("", text))
     return set(DOTTED.findall(drawings)) | {word for word in words if re.fullmatch(r"[\w/]+[./][\w./]*(::\w+)?", word)}
 
@@ -67,7 +68,7 @@ def rows() -> list[list[str]]:
 
 def dictionaries(page: Path) -> list[dict]:
     """The dictionaries to which the example of a page adds a row."""
-    cells = [(file.strip("`"), names) for _, file, names, _, link in rows() if f"({page.name})" in link]
+    cells = [(file.strip("`"), names) for link, file, names, _ in rows() if f"({page.name})" in link]
     modules = [(file.removesuffix(".py").removesuffix("/__init__").replace("/", "."), names) for file, names in cells]
     return [
         getattr(importlib.import_module(module), name)
@@ -95,11 +96,15 @@ def test_the_links_of_a_document_resolve(path):
 
 
 def test_the_index_names_every_page_and_every_dictionary_of_pieces():
-    assert {name for *_, link in rows() for name in re.findall(r"\((\w+\.md)\)", link)} == {p.name for p in PAGES}
+    assert {name for link, *_ in rows() for name in re.findall(r"\((\w+\.md)\)", link)} == {p.name for p in PAGES}
     listed = [table for page in PAGES for table in dictionaries(page)]
     for key, kind in KINDS.items():
         first = getattr(kind.choices, "maps", [kind.choices])[0]
         assert any(first is table for table in listed) or not first or key == "sde.name", key
+
+
+def test_contributing_is_one_screen():
+    assert len(CONTRIBUTING.read_text().splitlines()) <= ONE_SCREEN
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.stem)

@@ -36,11 +36,11 @@ def write(path: Path, record: dict[str, Any]) -> None:
     for number, call in enumerate(record["calls"], 1):
         about[f"call {number}"] = f"{call['started']}, {call['minutes']:g} minutes"
     body = [
-        html_page.listing(about | {"command": facts["command"]}),
+        html_page.note(f"Measured on {report.about(facts)}."),
         html_page.heading("Checks"),
         html_page.table(CHECK_COLUMNS, _checks(entries)),
         html_page.heading("Speed"),
-        html_page.division("wide", html_page.table(*_table(record, facts))),
+        html_page.table(*_table(record, facts)),
         html_page.note(f"{report.NOTE} By the trace: before the compiler's savings."),
         html_page.heading("Training"),
     ]
@@ -51,6 +51,9 @@ def write(path: Path, record: dict[str, Any]) -> None:
             body.append(html_page.figure("Loss of single batches", chart))
     if left_out := _left_out(entries):
         body += [html_page.heading("Skipped, failed or not run"), html_page.verbatim(left_out)]
+    body.append(
+        html_page.folded("Machine, versions and command", html_page.listing(about | {"command": facts["command"]}))
+    )
     html_page.write(path, "A day on a GPU" if facts["size"] == "full" else "A day on a GPU, at toy size", body, "--out")
 
 

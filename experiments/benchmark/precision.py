@@ -35,7 +35,7 @@ def run(folder: Path) -> int:
     figure = html_page.figure(
         "Evaluation loss of the digits' network", html_page.chart(drawn, "updates", "loss", log=True)
     )
-    html_page.write(folder / "precision.html", "bfloat16 against float32", [html_page.listing(summary), figure])
+    html_page.write(folder / "precision.html", "bfloat16 against float32", [figure, html_page.listing(summary)])
     print("\n".join(f"{name}: {value}" for name, value in summary.items()))
     return 0
 

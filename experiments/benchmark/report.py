@@ -46,9 +46,10 @@ def text(facts: dict[str, Any], rows: list[dict[str, Any]]) -> str:
 def write(path: Path, facts: dict[str, Any], rows: list[dict[str, Any]]) -> None:
     """The page."""
     body = [
-        html_page.listing({"measured on": about(facts), "command": facts["command"]}),
-        html_page.table(list(COLUMNS.values()), cells(rows, COLUMNS)),
+        html_page.note(f"Measured on {about(facts)}."),
+        html_page.table(list(COLUMNS.values()), cells(rows, COLUMNS), sortable=True),
         html_page.note(NOTE),
+        html_page.folded("Command", html_page.verbatim([str(facts["command"])])),
     ]
     html_page.write(path, "Speed", body)
 

@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 from score_sde.experiments.compare.runs import Run, differing, is_place
 
 from score_sde.config import FREE_SECTIONS
-from score_sde.evaluation.figure_names import short_names
+from score_sde.evaluation.figure_names import best_of, short_names
 from score_sde.evaluation.report import LABELS, figures, text
 from score_sde.io import workdir
 from score_sde.io.html_page import Curve
@@ -64,6 +64,17 @@ def table(evaluations: Sequence[Evaluation]) -> list[list[str]]:
     for name in _names(evaluations, last=True):
         rows.append([short[name], *(text(each.last.get(name)) if each.checkpoints else "-" for each in evaluations)])
     return rows
+
+
+def best(evaluations: Sequence[Evaluation]) -> dict[str, int]:
+    """The place of the best evaluation by each figure, where it is one quantity in all that have it."""
+    places = {}
+    for name in _names(evaluations, last=True):
+        those = [each.config for each in evaluations if name in each.last]
+        place = best_of(name, [each.last.get(name, {}).get("mean") for each in evaluations])
+        if place is not None and not unlike(name, those):
+            places[name] = place
+    return places
 
 
 def options(evaluations: Sequence[Evaluation]) -> list[list[str]]:

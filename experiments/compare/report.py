@@ -14,32 +14,44 @@ from score_sde.io import checkpoints, html_page
 
 EACH = 64  # pixels of the page that an image is wide, if it is smaller
 COLUMNS = 16  # of the sheet of all runs
-CHART = (5.0, 3.2)  # three stand in a row
+NAMED = 4  # keys in the line of a folded table
 
+LAST = "Last checkpoints, EMA weights. ± is one standard error. Distances are named with their protocol."
+BEST = " A star marks the best mean of a column; a difference within the errors decides nothing."
 DIFFERENCES = (
-    "Figures minus those of {first}, of the same folder or else its first that compares. ± is the root of the sum of "
-    "squares of both standard errors; on the same images it is conservative: what is hard for one is hard for both."
+    "Each figure minus that of {first}. ± adds both standard errors as independent ones. On the same images this is "
+    "conservative, because images that are hard for one model are hard for the other. If {first} has several "
+    "evaluations, the one in a folder of the same name counts, or else the first that compares."
 )
 HOURS = (
-    "Hours are since a run's first line. Time between two lines counts up to {pause} times what their updates take at "
-    "the median, so that the pause of a run that was stopped and continued does not count, nor the rest of a long save "
-    "or sheet of samples. Of more than {points} lines, a point is the mean of consecutive ones."
+    "Hours count from the first line of a run. The time between two lines counts up to {pause} times the usual time of "
+    "their updates, so that pauses, long saves and sheets of samples do not count. If a run has more than {points} "
+    "lines, each point is the mean of consecutive ones."
 )
 SAME_NOISE = (
-    "From the same noise: a column is one sample, and x_1 in it the same normal numbers, times each SDE's standard "
-    "deviation at t = 1. What a sampler draws later is the same where samplers and their numbers of steps are."
+    "All runs start from the same noise. A column is one sample: its x_1 is the same normal numbers, times the "
+    "standard deviation of each SDE at t = 1. The noise that samplers draw later is the same if the samplers and their "
+    "numbers of steps are."
 )
 
 
-def write(out: Path, runs: Sequence[Run], drawn: Sequence[Drawn] = (), missing: dict[str, str] | None = None) -> None:
-    """The page. drawn: samples; missing: why there are none of a run."""
+def write(
+    out: Path,
+    runs: Sequence[Run],
+    drawn: Sequence[Drawn] = (),
+    missing: dict[str, str] | None = None,
+    real: Sequence[Drawn] = (),
+) -> None:
+    """The page. drawn: samples; missing: why there are none of a run; real: images of the data."""
     evaluations = figures.evaluations(runs)
-    body = [_table(*_overview(runs))]
-    body += [html_page.heading("Configs"), *_configs(runs)]
-    body += [html_page.heading("Metrics"), *_metrics(runs)]
-    body += [html_page.heading("Evaluations"), *_evaluations(runs, evaluations)]
+    body = [html_page.note(f"The reference is {runs[0].name}."), *_evaluations(runs, evaluations)]
     if drawn or missing:
-        body += [html_page.heading("Samples"), *_samples(drawn, missing or {})]
+        body += [html_page.heading("Samples"), *_samples(drawn, missing or {}, real)]
+    body += [html_page.heading("Curves"), *_metrics(runs)]
+    if charts := [_over_checkpoints(*named) for named in figures.over_checkpoints(evaluations).items()]:
+        body += [html_page.heading("Over checkpoints"), html_page.division("grids", *charts)]
+    body += [html_page.heading("What differs"), *_differing(runs, evaluations)]
+    body.append(html_page.folded("Workdirs", html_page.table(*_overview(runs))))
     html_page.write(out, f"Comparison of {', '.join(run.name for run in runs)}", body, "--out")
 
 
@@ -65,11 +77,6 @@ def aligned(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     return "\n".join("  ".join(map(str.ljust, line, widths)).rstrip() for line in lines)
 
 
-def _table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> html_page.Element:
-    """A table that is as wide as its text, whatever the page's width."""
-    return html_page.division("wide", html_page.table(head, rows))
-
-
 def _overview(runs: Sequence[Run]) -> tuple[list[str], list[list[str]]]:
     rows = []
     for run in runs:
@@ -79,13 +86,35 @@ def _overview(runs: Sequence[Run]) -> tuple[list[str], list[list[str]]]:
     return ["run", "folder", "updates", "last checkpoint"], rows
 
 
-def _configs(runs: Sequence[Run]) -> list[html_page.Element]:
+def _differing(runs: Sequence[Run], evaluations: Sequence[figures.Evaluation]) -> list[html_page.Element]:
+    """Folded tables of what differs: configs, evaluations, and protocols of distances."""
     moving, places = differences(runs)
-    head = ["config", *(run.name for run in runs)]
-    body = [_table(head, moving)] if moving else [html_page.note("Nothing differs that could move a number.")]
+    names = [run.name for run in runs]
+    if not moving:
+        body = [html_page.note("Nothing differs that could move a number.")]
+    else:
+        body = [html_page.folded(f"Configs: {_keys(moving)}", html_page.table(["config", *names], moving))]
     if places:
-        body += [html_page.note("Where files are, and what else moves no number:"), _table(head, places)]
+        head = f"Where files are, and what else moves no number: {_keys(places)}"
+        body.append(html_page.folded(head, html_page.table(["config", *names], places)))
+    evaluated = [each.column for each in evaluations if each.checkpoints]
+    if options := figures.options(evaluations):
+        table = html_page.table(["config", *evaluated], options)
+        body.append(html_page.folded(f"How the evaluations were made: {_keys(options)}", table))
+    protocols = figures.protocols(evaluations)
+    if len(protocols) > 1:
+        rows = differing(list(protocols.values()))
+        note = html_page.note("Distances of different protocols do not compare. The protocols differ in:")
+        head = f"Protocols of the distances: {_keys(rows)}"
+        body.append(html_page.folded(head, note, html_page.table(["", *protocols], rows)))
     return body
+
+
+def _keys(rows: Sequence[Sequence[str]]) -> str:
+    """The first keys of a table of what differs, and how many more there are."""
+    keys = [row[0] for row in rows]
+    more = f" and {len(keys) - NAMED} more" if len(keys) > NAMED else ""
+    return ", ".join(keys[:NAMED]) + more
 
 
 def _metrics(runs: Sequence[Run]) -> list[html_page.Element]:
@@ -101,7 +130,7 @@ def _metrics(runs: Sequence[Run]) -> list[html_page.Element]:
     charts = [
         html_page.figure(f"{name} against {axis}", _chart(runs, name, axis)) for name in names for axis in curves.AXES
     ]
-    body.append(html_page.division("charts", *charts))
+    body.append(html_page.division("grids", *charts))
     return [*body, html_page.note(HOURS.format(pause=curves.PAUSE, points=curves.POINTS))]
 
 
@@ -109,41 +138,42 @@ def _chart(runs: Sequence[Run], name: str, axis: str) -> html_page.Element:
     of_runs = {run.name: curves.curve(run, name, axis) for run in runs}
     y = np.concatenate([y for _, y, _ in of_runs.values()])
     y = y[np.isfinite(y)]
-    return html_page.chart(of_runs, axis, name, log=bool(len(y) and y.min() > 0 and y.max() > 10 * y.min()), size=CHART)
+    return html_page.chart(of_runs, axis, name, log=bool(len(y) and y.min() > 0 and y.max() > 10 * y.min()))
 
 
 def _evaluations(runs: Sequence[Run], evaluations: Sequence[figures.Evaluation]) -> list[html_page.Element]:
+    """A row for each evaluation with its figures, the best of each marked, and the differences from the reference."""
     if not any(each.checkpoints for each in evaluations):
         return [html_page.note("No run has an evaluation: --mode=eval makes one.")]
-    body = [
-        html_page.note(
-            "Last checkpoints, EMA weights. ± is one standard error. Distances are named with their protocol."
-        ),
-        _table(["", *(each.column for each in evaluations)], figures.table(evaluations)),
-        *map(html_page.note, figures.names(evaluations)[1]),
-    ]
-    others, rows = figures.against_first(evaluations)
-    if rows:
-        body += [html_page.note(DIFFERENCES.format(first=runs[0].name)), _table(["difference", *others], rows)]
-    evaluated = [each.column for each in evaluations if each.checkpoints]
-    if options := figures.options(evaluations):
-        body += [html_page.note("How the evaluations differ:"), _table(["config", *evaluated], options)]
-    protocols = figures.protocols(evaluations)
-    if len(protocols) > 1:
-        text = "Distances of different protocols do not compare. The protocols differ in:"
-        body += [html_page.note(text), _table(["", *protocols], differing(list(protocols.values())))]
-    if charts := [_over_checkpoints(*named) for named in figures.over_checkpoints(evaluations).items()]:
-        body += [html_page.heading("Over checkpoints"), html_page.division("charts", *charts)]
+    head, *rows = _transposed(["run", *(each.run for each in evaluations)], figures.table(evaluations))
+    short, footnotes = figures.names(evaluations)
+    best = {short[name]: place for name, place in figures.best(evaluations).items()}
+    marks = {(row, head.index(name)): "best" for name, row in best.items()}
+    body = [html_page.table(head, rows, marks=marks, sortable=True), html_page.note(LAST + (BEST if marks else ""))]
+    body += map(html_page.note, footnotes)
+    others, of_figures = figures.against_first(evaluations)
+    if of_figures:
+        head, *rows = _transposed(["difference", *others], of_figures)
+        body += [html_page.heading(f"Difference from {runs[0].name}", 3), html_page.table(head, rows)]
+        body.append(html_page.note(DIFFERENCES.format(first=runs[0].name)))
     return body
 
 
+def _transposed(head: Sequence[str], rows: Sequence[Sequence[str]]) -> list[tuple[str, ...]]:
+    """The columns of a table, that of the heads first."""
+    return list(zip(head, *rows, strict=True))
+
+
 def _over_checkpoints(name: str, of_columns: dict[str, html_page.Curve]) -> html_page.Element:
-    return html_page.figure(f"{name}, ± two standard errors", html_page.chart(of_columns, "step", name, size=CHART))
+    return html_page.figure(f"{name}, ± two standard errors", html_page.chart(of_columns, "step", name))
 
 
-def _samples(drawn: Sequence[Drawn], missing: dict[str, str]) -> list[html_page.Element]:
+def _samples(drawn: Sequence[Drawn], missing: dict[str, str], real: Sequence[Drawn]) -> list[html_page.Element]:
+    """Sheets of each run and of real images, and beneath them the runs' samples from the same noise in rows."""
     body = [html_page.note(f"No samples of {run}: {reason}") for run, reason in missing.items()]
-    sheets = [html_page.figure(f"{each.run}: {each.about}", _sheet(each.pixels)) for each in drawn]
+    named = [(f"{len(each.pixels)} samples of {each.run}", each) for each in drawn]
+    named += [(f"{len(each.pixels)} real images", each) for each in real]
+    sheets = [html_page.figure(f"{each.run}: {each.about}", _sheet(each.pixels, alt)) for alt, each in named]
     body.append(html_page.division("grids", *sheets))
     shapes = dict.fromkeys(each.pixels.shape[1:] for each in drawn)
     if len(shapes) > 1:
@@ -163,9 +193,9 @@ def _side_by_side(drawn: Sequence[Drawn]) -> list[html_page.Element]:
         pixels = np.concatenate([each.pixels[start : start + COLUMNS] for each in drawn])
         columns = len(pixels) // len(drawn)
         caption = f"Samples {start} to {start + columns - 1}; rows from the top: {rows}"
-        sheets.append(html_page.figure(caption, _sheet(pixels, columns)))
+        sheets.append(html_page.figure(caption, _sheet(pixels, caption, columns)))
     return sheets
 
 
-def _sheet(pixels: Pixels, columns: int | None = None) -> html_page.Element:
-    return html_page.picture(images.grid(pixels, columns), max(1, EACH // pixels.shape[2]))
+def _sheet(pixels: Pixels, alt: str, columns: int | None = None) -> html_page.Element:
+    return html_page.picture(images.grid(pixels, columns), alt, max(1, EACH // pixels.shape[2]))

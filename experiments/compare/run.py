@@ -5,7 +5,7 @@ from pathlib import Path
 
 from score_sde.experiments.compare import report
 from score_sde.experiments.compare.runs import read
-from score_sde.experiments.compare.samples import draw
+from score_sde.experiments.compare.samples import draw, real
 
 from score_sde.errors import UsageError
 
@@ -25,5 +25,5 @@ def compare(directories: Sequence[str | Path], out: str | Path, num_samples: int
     report.write(out, runs)  # samples take a while, and may yet fail
     if num_samples:
         drawn, missing = draw(runs, num_samples, seed)
-        report.write(out, runs, drawn, missing)
+        report.write(out, runs, drawn, missing, real(runs, num_samples) if drawn else ())
     print(f"Open {out}")

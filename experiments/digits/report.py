@@ -48,8 +48,15 @@ def write_report(
     body = html_page.element(
         BODY,
         step=model.step,
-        grids=[html_page.figure(name, html_page.picture(images.grid(pixels, 10))) for name, pixels in grids],
-        trajectory=html_page.picture(images.grid(trajectory, TIMES), magnify=6),
+        grids=[
+            html_page.figure(name, html_page.picture(images.grid(pixels, 10), f"{len(pixels)} digits: {name}", 6))
+            for name, pixels in grids
+        ],
+        trajectory=html_page.picture(
+            images.grid(trajectory, TIMES),
+            f"{len(trajectory) // TIMES} samples at {TIMES} times from noise to digit",
+            6,
+        ),
         bpd=f"{bpd['mean']:.3f} ± {bpd['standard_error']:.3f}",
         bpd_note=f"{bpd['images']} held-out images, {bpd['repeats']} pass(es) with fresh dequantization noise and "
         f"Rademacher probes, rtol = atol = {config.eval.rtol:g}; {bpd['nfe']:.0f} evaluations on average. "
@@ -63,8 +70,8 @@ def write_report(
         halves=_halves(halves),
         figures=_figures(measured),
         loss=_loss_curves(metrics),
-        versions=html_page.listing(workdir.versions()),
-        settings=html_page.listing(workdir.flatten(config.to_dict())),
+        versions=html_page.folded("Versions", html_page.listing(workdir.versions())),
+        settings=html_page.folded("Config", html_page.listing(workdir.flatten(config.to_dict()))),
     )
     html_page.write(folder / "report.html", title, [body])
     return folder / "report.html"
@@ -90,7 +97,8 @@ def _classes(samples: OfClasses) -> html_page.Element:
     """Ten samples of each class in a row of its own, and what the judge takes them for."""
     shown = samples.pixels.reshape(10, EACH, *samples.pixels.shape[1:])[:, :10]
     grid = html_page.figure(
-        "Asked for: 0 in the first row, 9 in the last", html_page.picture(images.grid(_merged(shown), 10), 5)
+        "Asked for: 0 in the first row, 9 in the last",
+        html_page.picture(images.grid(_merged(shown), 10), "Ten samples of each class, a row for each class", 6),
     )
     rows = [[str(number), *(str(n) if n else "" for n in row)] for number, row in enumerate(samples.confusion)]
     confusion = html_page.table(["asked for \\ recognised", *map(str, range(10))], rows)
@@ -110,7 +118,8 @@ def _halves(halves: Halves) -> html_page.Element:
         f"projection, {STEPS} evaluations). PSNR of samples {psnr} dB, of their mean {mean} dB; spread {spread}, of "
         "pixels in [0, 1]. Errors are over images. What is known comes back as it was."
     )
-    return html_page.picture(halves.sheet, 1) + html_page.note(text)
+    alt = f"Rows of held-out digits: truth, observed half, {FILLED} samples, their mean and spread"
+    return html_page.picture(halves.sheet, alt, 1) + html_page.note(text)
 
 
 def _figures(measured: dict[str, dict[str, Any]]) -> list[html_page.Element]:
@@ -137,33 +146,32 @@ def _loss_curves(metrics: list[dict[str, float]]) -> html_page.Element:
 
 
 CLASSES = """\
-<div class="grids">{{ grid }}<div><p class="figure">{{ accuracy }}</p>{{ confusion }}</div></div>{{ note }}"""
+<div class="pair">{{ grid }}<div><p class="figure">{{ accuracy }}</p>{{ confusion }}</div></div>{{ note }}"""
 BODY = """\
 <p class="note">Checkpoint of step {{ step }}, EMA weights.</p>
 <h2>Samples beside real images</h2>
 <div class="grids">{% for each in grids %}{{ each }}{% endfor %}</div>
 <h2>From noise to digits</h2>
 {{ trajectory }}
-<p class="note">Each row is one sample of the predictor-corrector sampler; time runs from 1 on the left to its end,
-where the last column is denoised.</p>
-<h2>Of a given class</h2>
+<p class="note">Each row is one sample of the predictor-corrector sampler. Time runs from 1 on the left to its end on
+the right; the last column is denoised.</p>
+<h2>Samples of a class</h2>
 {{ classes }}
 <h2>Right half hidden, and filled in</h2>
 {{ halves }}
+<h2>Loss</h2>
+<figure>{{ loss }}<figcaption>Loss against updates</figcaption></figure>
 <h2>Bits/dim, held out</h2>
 <p class="figure">{{ bpd }}</p>
 <p class="note">{{ bpd_note }} These images have 17 grey levels spread over 256, which a model may learn, so the figure
 is not comparable with other data sets.</p>
-<h2>Beside noise and held-out images</h2>
+<h2>Distances beside those of noise and of held-out images</h2>
 {% for each in figures %}{{ each }}{% endfor %}
-<p class="note">By the features of a small network trained on these digits, of as many images in each row: the distances
-compare with one another only.</p>
+<p class="note">The features are those of a small network trained on these digits. Each row has as many images, and the
+distances compare with one another only.</p>
 <h2>Samplers</h2>
 {{ samplers }}
 <p class="note">Wall-clock without compilation. {{ machine }}</p>
-<h2>Loss</h2>
-{{ loss }}
-<h2>Versions</h2>
+<h2>Settings</h2>
 {{ versions }}
-<h2>Config</h2>
 {{ settings }}"""

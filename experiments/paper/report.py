@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 
 HEAD = ("row", "column", "figure", "paper", "authors' checkpoint", "ours", "NFE", "hardware", "hours", "fingerprint")
 NOT_RUN = "not run"
+DIGITS = 6  # of a fingerprint in the page
 AT_TOY_SCALE = (
     f"Toy scale: 8x8 digits, small networks, N = {toy.NUM_SCALES}, distance on features of a network trained on the "
     "digits. The paper's numbers are of CIFAR-10 and FID: what compares is which cell is less, not the numbers."
@@ -79,27 +80,47 @@ def write(
         return (NOT_RUN if each.ours is None else text(each.ours)) + paper
 
     body = [html_page.note(whole.about)] + ([html_page.note(AT_TOY_SCALE)] if scale == "toy" else [])
-    body += [html_page.note(f"{INTERVALS} In brackets the paper's number.")]
     body.append(html_page.table(["", *columns], [[row, *(cell(row, column) for column in columns)] for row in rows]))
+    body.append(html_page.note(f"{INTERVALS} In brackets the paper's number."))
+    body += _samples(filled)
     if whole.curve and (curves := _curves(filled)):
         chart = html_page.chart(curves, "network evaluations", "distance", log=True, log_x=True)
-        body.append(html_page.figure("distance, with 95 % intervals", chart))
-    if verdicts:
-        body.append(html_page.heading("What the paper finds"))
-        lines = [[verdict.word, verdict.claim + _counts(verdict)] for verdict in verdicts]
-        body.append(html_page.table(["", "claim"], lines))
-        for verdict in verdicts:
-            body += [html_page.heading(verdict.claim, 3), html_page.verbatim(verdict.differences)]
-    sheets = {each.samples: html_page.figure(f"{each.cell.row}, {each.cell.column}", each.samples) for each in filled}
-    if drawn := [sheet for element, sheet in sheets.items() if element]:
-        body += [html_page.heading("Samples"), html_page.division("grids", *drawn)]
-    body += [html_page.heading("Cells"), html_page.table(list(HEAD), [cells(each) for each in filled])]
+        body += [html_page.heading("Curves"), html_page.figure("distance, with 95 % intervals", chart)]
+    body += _claims(verdicts)
+    body.append(html_page.heading("Cells"))
+    body.append(html_page.table(list(HEAD), [_shortened(cells(each)) for each in filled]))
     if commands := missing(filled):
-        body += [html_page.heading("Not run"), html_page.verbatim(commands)]
-    body += [html_page.heading("Versions"), html_page.listing(workdir.versions())]
+        body.append(html_page.folded("Commands that fill what was not run", html_page.verbatim(commands)))
+    body.append(html_page.folded("Versions", html_page.listing(workdir.versions())))
     path = folder / f"{name}-{scale}.html"
     html_page.write(path, f"{whole.title} ({scale} scale)", body)
     return path
+
+
+def _samples(filled: Sequence["Filled"]) -> list[html_page.Element]:
+    """Each sheet of samples once, and real images beside them."""
+    sheets = {each.samples: html_page.figure(f"{each.cell.row}, {each.cell.column}", each.samples) for each in filled}
+    drawn = [sheet for samples, sheet in sheets.items() if samples]
+    if not drawn:
+        return []
+    real = next((each.real for each in filled if each.real), "")
+    drawn += [html_page.figure("Real images of the evaluation split", real)] if real else []
+    return [html_page.heading("Samples"), html_page.division("grids", *drawn)]
+
+
+def _claims(verdicts: Sequence[Verdict]) -> list[html_page.Element]:
+    """The paper's claims with their verdicts, and the differences that each verdict rests on."""
+    if not verdicts:
+        return []
+    lines = [[verdict.word, verdict.claim + _counts(verdict)] for verdict in verdicts]
+    body = [html_page.heading("What the paper finds"), html_page.table(["", "claim"], lines)]
+    return body + [html_page.folded(verdict.claim, html_page.verbatim(verdict.differences)) for verdict in verdicts]
+
+
+def _shortened(cells_of_line: list[str]) -> list[str]:
+    """A line of the table of cells whose fingerprints show their first digits; the mouse shows them whole."""
+    *line, fingerprints = cells_of_line
+    return [*line, html_page.abbreviated(fingerprints[:DIGITS], fingerprints) if fingerprints != "-" else "-"]
 
 
 def _counts(verdict: Verdict) -> str:

@@ -27,7 +27,7 @@ AUTHORS = "authors"  # the folder of workdirs that were imported from the author
 class Filled(NamedTuple):
     """A cell with what there is of it. ours: over seeds; None where no run is complete. why: runs have failed.
 
-    samples: an image element, or "".
+    samples, real: image elements of its samples and of real images, or "".
     """
 
     cell: Cell
@@ -40,6 +40,7 @@ class Filled(NamedTuple):
     why: str
     commands: tuple[str, ...]
     samples: str
+    real: str
 
 
 def table(
@@ -134,6 +135,7 @@ def _filled(cell: Cell, ours: Sequence[Run], authors: Run | None, failures: dict
         next((failures[run.id] for run in ours if run.id in failures), ""),
         tuple(commands),
         results.samples(measured[0]) if measured else "",
+        results.real(measured[0]) if measured else "",
     )
 
 

@@ -54,7 +54,7 @@ COLUMNS = (
     "distribution",
     "",
 )
-INK = "#1c1c1c"
+INK = html_page.INK
 HIDDEN = [i for i in range(4) if i not in LEFT]
 
 
@@ -117,24 +117,27 @@ def write_page(
     """Writes `folder`/report.html and returns its path."""
     verdict = "Nothing misses." if not missed else f"{len(missed)} missed: {'; '.join(missed)}."
     steps = ", ".join(f"{step} on {sde}" for sde, step in DPS_STEP.items())
+    marks = {(row, None): "miss" for row, record in enumerate(records) if record.misses}
     parts = [
         html_page.note(verdict),
         html_page.note(ABOUT.format(within=WITHIN, finite=FINITE, steps=steps)),
         html_page.heading("A posterior of two hidden pixels, and samples of it"),
         html_page.note(SCATTER.format(sde=PICTURED_SDE, steps=STEPS)),
-        html_page.svg(scatter(pictured)) if pictured else "",
+        html_page.svg(scatter(pictured), f"Samples by {', '.join(pictured)} over contours of the posterior")
+        if pictured
+        else "",
         html_page.heading("More particles"),
         html_page.note("Distance of the moments from those of infinitely many; bars are two standard errors."),
-        html_page.svg(of_particles(records)),
+        html_page.svg(of_particles(records), "Errors of mean and covariance against the number of particles"),
         html_page.heading("More steps"),
         html_page.note(
             "tmpd on the Gaussian: lines are the known bias, points are measured, with two standard errors."
         ),
-        html_page.svg(of_steps(records)),
+        html_page.svg(of_steps(records), "Errors of mean and covariance against the number of steps"),
         html_page.heading("Table"),
-        html_page.division("wide", html_page.table(COLUMNS, [cells(record) for record in records])),
+        html_page.table(COLUMNS, [cells(record) for record in records], marks=marks),
         html_page.note(f"{machine()}; {seconds:.0f} s; seeds fixed; 1 repetition."),
-        html_page.listing(dict(workdir.versions())),
+        html_page.folded("Versions", html_page.listing(dict(workdir.versions()))),
     ]
     path = folder / "report.html"
     html_page.write(path, "Do conditional samplers have the conditional distribution?", parts)
@@ -252,7 +255,7 @@ def _panels(rows: int) -> tuple[plt.Figure, np.ndarray]:
     """A figure of `rows` rows of two panels."""
     figure, axes = plt.subplots(rows, 2, figsize=(11.5, 3.4 * rows), layout="constrained", squeeze=False)
     for panel in axes.ravel():
-        panel.grid(color="#e4e4e4", linewidth=0.6)
+        panel.grid(color=html_page.LINE, linewidth=0.6)
         panel.set_axisbelow(True)
         panel.spines[["top", "right"]].set_visible(False)
         panel.tick_params(colors=INK, labelsize=9)

@@ -1,10 +1,22 @@
-"""The page of a sweep: its table, parallel coordinates, curves, samples of the best, and what has failed."""
+"""The page of a sweep: its table, samples of the best beside real images, curves, and what has failed."""
 
 from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
-from score_sde.experiments.sweep.results import Row, curve, footnotes, label, samples, short, table, trained, varied
+from score_sde.experiments.sweep.results import (
+    Row,
+    curve,
+    footnotes,
+    label,
+    real,
+    samples,
+    short,
+    sorted_by,
+    table,
+    trained,
+    varied,
+)
 
 from score_sde.evaluation.figure_names import short_names
 from score_sde.io import html_page
@@ -13,43 +25,71 @@ INTERVALS = (
     "± is half the width of a 95 % interval: over seeds by Student's t, or with one seed over images. "
     "Figures are of the last checkpoint evaluated."
 )
+BEST = " A star marks the best row, by {by}."
 APART = "Distances of different brackets are of other features, statistics or numbers of samples, and do not compare."
 
 
-def write(folder: Path, title: str, rows: Sequence[Row], commands: Sequence[str]) -> Path:
-    """Writes `folder`/report.html and returns its path."""
-    head, lines = table(rows)
+def write(
+    folder: Path, title: str, rows: Sequence[Row], commands: Sequence[str], by: str = "", best: str = "least"
+) -> Path:
+    """Writes `folder`/report.html and returns its path. by, best: the figure that the rows are sorted by, and how."""
     runs = [run for row in rows for run in row.runs]
-    body = [html_page.note(INTERVALS), html_page.division("wide", html_page.table(head, lines))]
-    body += [html_page.note(footnote) for footnote in footnotes(rows)]
-    if any(" [" in name for row in rows for name in row.figures):
-        body.append(html_page.note(APART))
-    failures = [[label(row.point), sentence] for row in rows for sentence in row.failures]
-    if failures:
-        body += [html_page.heading("Failed"), html_page.table(["run", "why"], failures)]
-    if len(rows) > 1 and (drawing := _parallel(rows)):
-        body += [
-            html_page.heading("Parallel coordinates"),
-            html_page.figure("a line a point; dark is the best", drawing),
-        ]
-    curves = []
-    for name in ("eval_loss", "training_loss"):
-        curves_of_name = {label(trained(run)): (*curve(run, name), None) for run in runs}  # a training once
-        curves_of_name = {key: points for key, points in curves_of_name.items() if len(points[0]) > 1}
-        if curves_of_name:
-            curves.append(html_page.figure(f"{name} against updates", html_page.chart(curves_of_name, "updates", name)))
-    body += [html_page.heading("Curves"), html_page.division("grids", *curves)] if curves else []
-    sheets = [html_page.figure(label(row.point), sheet) for row in rows[:3] if (sheet := samples(row.runs[0]))]
-    body += (
-        [html_page.heading("Samples of the first in the table"), html_page.division("grids", *sheets)] if sheets else []
-    )
-    body += [
-        html_page.heading("Runs"),
-        html_page.table(["run", "workdir"], [[label(run.point), str(run.workdir)] for run in runs]),
-    ]
-    body += [html_page.heading("Commands"), html_page.verbatim(commands)]
-    html_page.write(folder / "report.html", title, body)
+    body = [*_failures(rows), *_table(rows, sorted_by(rows, by), best), *_samples(rows), *_curves(rows)]
+    body.append(html_page.heading("Runs"))
+    workdirs = [[label(run.point), str(run.workdir)] for run in runs]
+    body.append(html_page.folded(f"Workdirs of {len(runs)} runs", html_page.table(["run", "workdir"], workdirs)))
+    body.append(html_page.folded("Commands", html_page.verbatim(commands)))
+    html_page.write(folder / "report.html", f"Sweep: {title}", body)
     return folder / "report.html"
+
+
+def _failures(rows: Sequence[Row]) -> list[html_page.Element]:
+    """The runs that have failed, before everything else."""
+    failures = [[label(row.point), sentence] for row in rows for sentence in row.failures]
+    if not failures:
+        return []
+    return [html_page.warning(f"Failed: {len(failures)}."), html_page.table(["run", "why"], failures)]
+
+
+def _table(rows: Sequence[Row], by: str, best: str) -> list[html_page.Element]:
+    """The table, sorted by a figure and with its best row marked, and its notes."""
+    head, lines = table(rows)
+    names = list(dict.fromkeys(name for row in rows for name in row.figures))
+    order, marks = None, {}
+    if by in names:
+        order = (len(head) - len(names) + names.index(by), "ascending" if best == "least" else "descending")
+        marks = {(0, None): "best"} if by in rows[0].figures and len(rows) > 1 else {}
+    body = [html_page.table(head, lines, marks=marks, order=order, sortable=True)]
+    body.append(html_page.note(INTERVALS + (BEST.format(by=short_names(names)[0][by]) if marks else "")))
+    body += [html_page.note(footnote) for footnote in footnotes(rows)]
+    if any(" [" in name for name in names):
+        body.append(html_page.note(APART))
+    return body
+
+
+def _samples(rows: Sequence[Row]) -> list[html_page.Element]:
+    """Samples of the first rows beside real images; nothing where none were drawn."""
+    sheets = [html_page.figure(label(row.point), sheet) for row in rows[:3] if (sheet := samples(row.runs[0]))]
+    if not sheets:
+        return []
+    beside = next((sheet for row in rows[:3] if (sheet := real(row.runs[0]))), "")
+    sheets += [html_page.figure("Real images of the evaluation split", beside)] if beside else []
+    return [html_page.heading("Samples of the first rows"), html_page.division("grids", *sheets)]
+
+
+def _curves(rows: Sequence[Row]) -> list[html_page.Element]:
+    """Losses of each training, and parallel coordinates of the points."""
+    runs, charts = [run for row in rows for run in row.runs], []
+    for name in ("eval_loss", "training_loss"):
+        curves = {label(trained(run)): (*curve(run, name), None) for run in runs}  # a training once
+        curves = {key: points for key, points in curves.items() if len(points[0]) > 1}
+        if curves:
+            charts.append(html_page.figure(f"{name} against updates", html_page.chart(curves, "updates", name)))
+    body = [html_page.heading("Curves"), html_page.division("grids", *charts)] if charts else []
+    if len(rows) > 1 and (drawing := _parallel(rows)):
+        caption = "A line for each point; the thick one is the first row, and paler ones come later in the table."
+        body += [html_page.heading("Parallel coordinates"), html_page.figure(caption, drawing)]
+    return body
 
 
 def _parallel(rows: Sequence[Row]) -> str:
@@ -74,19 +114,20 @@ def _parallel(rows: Sequence[Row]) -> str:
         if np.nanmax(means) > np.nanmin(means):
             axes.append((shown, *_positions(means)))
     drawing, panel = plt.subplots(figsize=(max(6.0, 2.1 * len(axes)), 4.0), layout="constrained")
-    colours = plt.get_cmap("viridis")(np.linspace(0, 0.95, len(rows)))
+    shades = np.linspace(1, 0.25, len(rows))
     for i in reversed(range(len(rows))):  # the best on top
         heights = [positions[i] for _, positions, _ in axes]
-        panel.plot(range(len(axes)), heights, color=colours[i], linewidth=2.5 if i == 0 else 1.2)
+        style = dict(color=html_page.COLOURS[0], alpha=shades[i], linewidth=3 if i == 0 else 1.2)
+        panel.plot(range(len(axes)), heights, **style)
     for x, (_, _, ticks) in enumerate(axes):
-        panel.axvline(x, color="#999", linewidth=0.8)
+        panel.axvline(x, color=html_page.SOFT, linewidth=0.8)
         for height, text in _apart(ticks):
             panel.annotate(text, (x, height), (4, 0), textcoords="offset points", fontsize=7, va="center")
     panel.set_xticks(range(len(axes)), [name.replace(" (", "\n(") for name, _, _ in axes], fontsize=8)
     panel.set_yticks([])
     panel.set_xlim(-0.2, len(axes) - 0.5)
     panel.spines[:].set_visible(False)
-    return html_page.svg(drawing)
+    return html_page.svg(drawing, f"Parallel coordinates of {', '.join(name for name, _, _ in axes)}")
 
 
 def _apart(ticks: Sequence[tuple[float, str]]) -> list[tuple[float, str]]:

@@ -58,13 +58,18 @@ def rows(runs: Sequence[Run], failures: Mapping[str, str], by: str = "", best: s
         point = {key: value for key, value in group[0].point.items() if key != "seed"}
         sentences = tuple(dict.fromkeys(failures[run.id] for run in group if failures.get(run.id)))
         rows_of_points.append(Row(point, updates, tuple(group), _over_seeds(group, apart=len(bases) > 1), sentences))
-    by = by or next((name for row in rows_of_points for name in row.figures), "")
+    by = sorted_by(rows_of_points, by)
     sign = 1 if best == "least" else -1
 
     def order(row: Row) -> tuple[float, float]:
         return -row.updates, sign * row.figures[by].mean if by in row.figures else math.inf
 
     return sorted(rows_of_points, key=order)
+
+
+def sorted_by(rows: Sequence[Row], by: str = "") -> str:
+    """The figure that a table is sorted by: the one asked for, or the first there is; "" where there are none."""
+    return by or next((name for row in rows for name in row.figures), "")
 
 
 def figures(
@@ -209,6 +214,11 @@ def samples(run: Run) -> str:
     """An image element of those of its last checkpoint; "" where there are none."""
     entries = run.report.get("checkpoints", [])
     return report.sheet(run.workdir / run.jobs[-1].folder, entries[-1]) if entries else ""
+
+
+def real(run: Run) -> str:
+    """An image element of real images that its evaluation has kept; "" where there are none."""
+    return report.real_sheet(run.workdir / run.jobs[-1].folder) if run.jobs else ""
 
 
 def _csv(columns: Sequence[str], lines: Sequence[Mapping[str, Any]]) -> str:

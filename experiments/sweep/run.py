@@ -137,7 +137,7 @@ def conclude(
             print(f"failed: {results.label(row.point)}: {sentence}")
     for name, text in (("table.csv", results.table_csv(rows)), ("runs.csv", results.runs_csv(all_runs))):
         atomic_files.replace(folder / name, lambda file, text=text: file.write(text.encode()), "--folder")
-    page = report.write(folder, title, rows, commands(all_runs))
+    page = report.write(folder, title, rows, commands(all_runs), by, best)
     print(f"± : 95 % interval over seeds, or with one seed over images. {folder / 'table.csv'}, runs.csv. Open {page}")
     return 1 if failures else 0
 

@@ -13,8 +13,8 @@ from score_sde.experiments.truth_table.measure import ORDER_WITHIN, Record
 from score_sde.experiments.truth_table.orders import STARTS
 from score_sde.experiments.truth_table.rows import BIAS, FIRST_ORDER_BIAS, FLOW, KNOWN_BIAS, LAW, ROWS, SNR
 
-from score_sde.io import workdir
-from score_sde.io.html_page import element, svg
+from score_sde.io import html_page, workdir
+from score_sde.io.html_page import COLOURS, INK, LINE, SHEET
 
 matplotlib.use("Agg")
 from matplotlib import pyplot as plt
@@ -32,8 +32,6 @@ COLUMNS = (
     "counted",
     "",
 )
-INK = "#1c1c1c"
-COLOURS = ["#0b559f", "#c2410c", "#15803d", "#7e22ce", "#b91c1c", "#0f766e", "#a16207", "#444444"]
 MARKERS = "osD^vPX*"
 # The plots: title -> (x axis, which samplers). At most as many samplers in one as there are colours.
 PLOTS = {
@@ -96,21 +94,25 @@ def write_json(folder: Path, records: list[Record], seconds: float) -> None:
 def write_page(folder: Path, records: list[Record], seconds: float) -> Path:
     """Writes `folder`/report.html and returns its path."""
     misses = [miss for record in records for miss in record.misses]
-    page = element(
-        PAGE,
-        verdict="Nothing misses." if not misses else f"{len(misses)} miss: {'; '.join(misses)}.",
-        starts=STARTS,
-        within=ORDER_WITHIN,
-        bias=BIAS,
-        first_order_bias=FIRST_ORDER_BIAS,
-        plots=[(title, svg(figure)) for title, figure in plots(records) if figure is not None],
-        head=COLUMNS,
-        rows=[(record.misses, cells(record)) for record in records],
-        machine=f"{machine()}; {seconds:.0f} s; seed fixed; 1 repetition",
-        versions=workdir.versions(),
-    )
+    marks = {(row, None): "miss" for row, record in enumerate(records) if record.misses}
+    limits = {"bias": BIAS, "first_order_bias": FIRST_ORDER_BIAS}
+    body = [
+        html_page.warning(f"{len(misses)} miss: {'; '.join(misses)}.") if misses else html_page.note("Nothing misses."),
+        html_page.note(ABOUT.format(starts=STARTS, within=ORDER_WITHIN)),
+        html_page.heading("Error against steps"),
+    ]
+    for title, drawing in plots(records):
+        if drawing is not None:
+            body += [html_page.heading(title, 3), html_page.svg(drawing, f"Errors of samplers: {title}")]
+    body += [
+        html_page.heading("Table"),
+        html_page.note(OF_TABLE.format(**limits)),
+        html_page.table(COLUMNS, [cells(record) for record in records], marks=marks),
+        html_page.note(f"{machine()}; {seconds:.0f} s; seed fixed; 1 repetition."),
+        html_page.folded("Versions", html_page.listing(dict(workdir.versions()))),
+    ]
     path = folder / "report.html"
-    path.write_text(page, encoding="utf-8")
+    html_page.write(path, "Truth table: does every sampler solve the equation it claims to?", body)
     return path
 
 
@@ -132,7 +134,7 @@ def _panels(group: list[Record], axis: str) -> plt.Figure:
             i = names.index(record.sampler)
             style = dict(color=COLOURS[i % len(COLOURS)], marker=MARKERS[i % len(MARKERS)], markersize=4.5)
             for data, errors in record.errors.items():
-                hollow = dict(markerfacecolor="white", linestyle="--") if data == "mixture" else {}
+                hollow = dict(markerfacecolor=SHEET, linestyle="--") if data == "mixture" else {}
                 panel.plot(record.sizes, errors, linewidth=1.2, **style, **hollow)
         _theory(panel, [record for record in group if record.sde == sde], axis)
         panel.set(xscale="log", yscale="log", xlabel=axis)
@@ -141,7 +143,7 @@ def _panels(group: list[Record], axis: str) -> plt.Figure:
         panel.set_xticks(ticks, [f"{tick:g}" if tick >= 0.01 else f"{tick:.0e}" for tick in ticks], fontsize=8)
         panel.minorticks_off()
         panel.tick_params(colors=INK, labelsize=8)
-        panel.grid(color="#e4e4e4", linewidth=0.6)
+        panel.grid(color=LINE, linewidth=0.6)
         panel.set_axisbelow(True)
         panel.spines[["top", "right"]].set_visible(False)
     panels[0, 0].set_ylabel("error", color=INK)
@@ -153,7 +155,7 @@ def _panels(group: list[Record], axis: str) -> plt.Figure:
         handles.append(plt.Line2D([], [], color=INK, linestyle=":", label="slope of the theory"))
     if any("mixture" in record.errors for record in group):
         handles.append(
-            plt.Line2D([], [], color=INK, linestyle="--", marker="o", markerfacecolor="white", label="mixture")
+            plt.Line2D([], [], color=INK, linestyle="--", marker="o", markerfacecolor=SHEET, label="mixture")
         )
         handles.append(plt.Line2D([], [], color=INK, marker="o", label="Gaussian"))
     figure.legend(handles=handles, loc="outside right center", frameon=False, fontsize=9, labelcolor=INK)
@@ -172,42 +174,17 @@ def _theory(panel: plt.Axes, group: list[Record], axis: str) -> None:
         panel.plot(x, 0.5 * errors[-1] * (x / x[-1]) ** power, color=INK, linestyle=":", linewidth=1.4)
 
 
-PAGE = """<!doctype html>
-<html lang="en"><meta charset="utf-8"><title>Truth table of the samplers</title>
-<style>
-  body { font: 16px/1.5 system-ui, sans-serif; color: #1c1c1c; }
-  body { max-width: 84rem; margin: 2rem auto; padding: 0 1.5rem; }
-  h1 { font-size: 1.6rem; } h2 { font-size: 1.15rem; margin-top: 2.2rem; } h3 { font-size: 1rem; }
-  svg { max-width: 100%; height: auto; }
-  table { border-collapse: collapse; font-size: .85rem; }
-  th, td { text-align: left; padding: .25rem .9rem .25rem 0; border-bottom: 1px solid #ddd; white-space: nowrap; }
-  th { position: sticky; top: 0; background: #fff; }
-  .miss td { background: #fde8e8; } .wide { overflow-x: auto; }
-  p { max-width: 60rem; } .verdict { font-weight: 600; }
-  pre { background: #f5f5f5; padding: 1rem; overflow-x: auto; font-size: .8rem; }
-</style>
-<h1>Truth table: does every sampler solve the equation it claims to?</h1>
-<p class="verdict">{{ verdict }}</p>
-<p>Scores are exact, so what is left is the sampler's own error. Orders are measured in float64: deterministic samplers
-against the exact probability flow from {{ starts }} fixed points; stochastic ones, on the Gaussian, by the
-2-Wasserstein distance between the exact law of their output, from unit impulses of noise, and the exact p_eps. Neither
-has a sampling error. An observed order further than {{ within }} from the theory is a miss.</p>
-<h2>Error against steps</h2>
-{% for title, plot in plots %}<h3>{{ title }}</h3>{{ plot }}{% endfor %}
-<h2>Table</h2>
-<p>The last columns are at the library's default settings, in float32: the root mean square error of the samples'
-characteristic function, and its standard error, which is what exact samples show. The bias, the root of the difference
-of their squares, may be {{ bias }}, and {{ first_order_bias }} for 20 steps of first order; "biased" are the two
-that are known to have a larger one: 20 Euler steps under VE, and Langevin steps by a sample's own norm, off by O(1/D),
-where D = 2.
-NFE: evaluations of the score that the sampler reports, and those counted by the score itself, for one sample.</p>
-<div class="wide"><table><tr>{% for cell in head %}<th>{{ cell }}{% endfor %}</tr>
-{%- for misses, row in rows %}<tr{% if misses %} class=miss{% endif %}>
-{%- for cell in row %}<td>{{ cell }}{% endfor %}</tr>
-{%- endfor %}</table></div>
-<p>{{ machine }}</p>
-<h2>Versions</h2>
-<pre>{% for name, version in versions.items() %}{{ name }} {{ version }}
-{% endfor %}</pre>
-</html>
-"""
+ABOUT = (
+    "The scores are exact, so every error is the sampler's own. Orders are measured in float64. Deterministic samplers "
+    "are compared with the exact probability flow from {starts} fixed points. Stochastic samplers are compared on the "
+    "Gaussian, by the 2-Wasserstein distance between the exact law of their output and the exact p_eps. Neither "
+    "comparison has a sampling error. A miss is an observed order further than {within} from the theory."
+)
+OF_TABLE = (
+    "The last columns use the library's default settings in float32. The error is the root mean square error of the "
+    "samples' characteristic function; after ± stands the same error of exact samples. The bias is the root of the "
+    "difference of their squares. It may be {bias}, or {first_order_bias} for 20 steps of first order. Two samplers "
+    "are known to have a larger one and are called biased: 20 Euler steps under VE, and Langevin steps by a sample's "
+    "own norm, which are off by O(1/D) with D = 2. NFE is the number of evaluations for one sample, first as the "
+    "sampler reports it, then as the score counts it."
+)

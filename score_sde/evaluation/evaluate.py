@@ -63,6 +63,8 @@ def evaluate(config: Config, directory: str | Path, folder: str = "eval", out: s
         report["dequantizer"] = workdir.read(directory / DEQUANTIZER, "config.json")
     report["checkpoints"] = []
     with atomic_files.locked(written, "eval", ELSEWHERE):
+        if "sampling" in parts:
+            page.keep_real(written, config, config.eval.num_samples)
         for step in steps:
             model = model if step == model.step else model.at(step)
             target = written / f"step_{step:08d}"

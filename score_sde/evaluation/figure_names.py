@@ -1,9 +1,10 @@
-"""Short names of figures for tables, and footnotes with the fingerprints that they leave out.
+"""Short names of figures for tables, footnotes with the fingerprints that they leave out, and which value is better.
 
 A report names a distance by its features and their digest, `frechet_distance[features=trained-7bb6f4a4]`, and a table
 of several protocols adds the protocol's fingerprint. A table shows "Fréchet (trained)", and the rest once, beneath it.
 """
 
+import math
 import re
 from collections.abc import Iterable, Sequence
 
@@ -20,6 +21,7 @@ NAME = re.compile(
     r"(?P<name>\w+)(\[(?P<of>features|splits)=(?P<value>[^\]]+)\])?(?P<more>, [^(\[]*)?"
     r"( [(\[](?P<fingerprint>[0-9a-f]{12})[)\]])?"
 )
+HIGHER = ("accuracy", "inception_score", "precision", "recall")  # first words of figures that should be high
 DIGITS = 4  # of a fingerprint in a name, at least
 
 
@@ -43,6 +45,21 @@ def short_names(names: Iterable[str]) -> tuple[dict[str, str], list[str]]:
     notes = [f"{shown}: features {whole}." for whole, shown in features.items() if shown != whole]
     notes += [f"{shown}: fingerprint {whole}." for whole, shown in fingerprints.items() if shown != whole]
     return {name: short.get(name, name) for name in names}, notes
+
+
+def best_of(name: str, means: Sequence[float | None]) -> int | None:
+    """The place of the best mean of a figure: the lowest, or the highest of those in `HIGHER`.
+
+    None unless two means or more are numbers, or where the best ones are equal.
+
+        from score_sde.evaluation.figure_names import best_of
+
+        place = best_of("recall[features=trained-7bb6f4a4]", [0.2, None, 0.5])  # 2
+    """
+    sign = -1 if re.split(r"[\[, ]", name)[0] in HIGHER else 1
+    numbers = [(sign * mean, place) for place, mean in enumerate(means) if mean is not None and math.isfinite(mean)]
+    ranked = sorted(numbers)
+    return ranked[0][1] if len(ranked) > 1 and ranked[0][0] < ranked[1][0] else None
 
 
 def _numbered(names: Sequence[str]) -> dict[str, str]:

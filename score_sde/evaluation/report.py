@@ -1,5 +1,6 @@
-"""The page of an evaluation: a table of its checkpoints, curves over them, and samples of each."""
+"""The page of an evaluation: samples beside real images, a table of its checkpoints, and curves over them."""
 
+import json
 import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -8,9 +9,13 @@ from typing import Any
 import numpy as np
 
 from score_sde import images
-from score_sde.evaluation.figure_names import short_names
-from score_sde.io import html_page, workdir
+from score_sde.array_types import Pixels
+from score_sde.config import PLACES, Config
+from score_sde.evaluation import sample_metrics
+from score_sde.evaluation.figure_names import best_of, short_names
+from score_sde.io import atomic_files, html_page, workdir
 from score_sde.metrics.figures import ALL_PAIRS
+from score_sde.runtime.sharding import is_first
 
 LABELS = {
     "loss": "loss",
@@ -20,6 +25,7 @@ LABELS = {
 }
 OVER_BLOCKS = ", over blocks"
 SIDE = 768  # pixels of a grid in the page
+REAL = "real.npz"  # real images beside a report
 
 
 def write(folder: Path, report: Mapping[str, Any]) -> Path:
@@ -28,37 +34,72 @@ def write(folder: Path, report: Mapping[str, Any]) -> Path:
     protocols = {m["fingerprint"]: m["protocol"] for m in map(metrics_of, entries) if m}
     by_step = {entry["step"]: figures(entry, apart=len(protocols) > 1) for entry in entries}
     names = list(dict.fromkeys(name for of_step in by_step.values() for name in of_step))
-    rows = [[f"{step:,}", *(text(of_step.get(name)) for name in names)] for step, of_step in by_step.items()]
-    beside = baselines(entries, apart=len(protocols) > 1)
-    short, footnotes = short_names(names)
-    rows += [[row, *(text(of_row[name]) if name in of_row else "" for name in names)] for row, of_row in beside.items()]
-    body = [html_page.note("EMA weights. ± is one standard error."), html_page.table(["step", *short.values()], rows)]
-    body += [html_page.note(footnote) for footnote in footnotes]
-    body += [
-        html_page.note(f"Warning, step {entry['step']:,}: {said}") for entry in entries for said in warnings(entry)
+    short, _ = short_names(names)
+    body = [
+        html_page.warning(f"Warning, step {entry['step']:,}: {said}") for entry in entries for said in warnings(entry)
     ]
+    body += _samples(folder, report)
+    body += [html_page.heading("Figures"), *_figures(by_step, baselines(entries, apart=len(protocols) > 1))]
     if len(entries) > 1:
         curves = [html_page.figure(f"{short[name]}, ± two standard errors", _curve(by_step, name)) for name in names]
         body += [html_page.heading("Over checkpoints"), html_page.division("grids", *curves)]
     body += _weights([entry for entry in entries if "weights" in entry])
     body += _by_noise_level([entry for entry in entries if "accuracy" in entry])
-    grids = {entry["step"]: sheet(folder, entry) for entry in entries}
-    if any(grids.values()):
-        pictures = [html_page.figure(f"step {step:,}", grid) for step, grid in grids.items() if grid]
-        body += [html_page.heading("Samples"), html_page.division("grids", *pictures)]
-        body += [
-            html_page.note(f"Step {entry['step']:,}, {ends(ends_of(entry))}.") for entry in entries if ends_of(entry)
-        ]
+    body.append(html_page.heading("Settings"))
     for fingerprint, protocol in protocols.items():
-        body += [html_page.heading(f"Protocol {fingerprint}"), html_page.listing(workdir.flatten(protocol))]
-        body.append(html_page.note("A distance compares with others of this fingerprint only."))
-    body += [
-        html_page.heading("Versions"),
-        html_page.listing(report["versions"] | {"devices": ", ".join(report["devices"])}),
-    ]
-    body += [html_page.heading("Config"), html_page.listing(report["config"])]
+        note = html_page.note("A distance compares with others of this fingerprint only.")
+        listing = html_page.listing(workdir.flatten(protocol))
+        body.append(html_page.folded(f"Protocol {fingerprint} of the distances", note, listing))
+    versions = report["versions"] | {"devices": ", ".join(report["devices"])}
+    body.append(html_page.folded("Versions and devices", html_page.listing(versions)))
+    body.append(html_page.folded("Config", html_page.listing(report["config"])))
     html_page.write(folder / "report.html", f"Evaluation of {folder.parent.name}", body)
     return folder / "report.html"
+
+
+def _samples(folder: Path, report: Mapping[str, Any]) -> list[html_page.Element]:
+    """The samples of the last checkpoint beside real images, and those of earlier ones; nothing without samples."""
+    entries = report["checkpoints"]
+    pictures = [
+        html_page.figure(_caption(entry, report["config"]), grid) for entry in entries if (grid := sheet(folder, entry))
+    ]
+    if not pictures:
+        return []
+    *earlier, last = pictures
+    real = real_sheet(folder)
+    beside = [html_page.figure("Real images of the evaluation split", real)] if real else []
+    body = [html_page.heading("Samples"), html_page.division("pair", last, *beside)]
+    body += [html_page.note(f"Step {entry['step']:,}, {ends(ends_of(entry))}.") for entry in entries if ends_of(entry)]
+    if earlier:
+        body += [html_page.heading("Samples of earlier checkpoints", 3), html_page.division("grids", *earlier)]
+    return body
+
+
+def _caption(entry: Mapping[str, Any], config: Mapping[str, Any]) -> str:
+    """Step, sampler and number of evaluations of a checkpoint's samples, as far as the report has them."""
+    parts = [f"Samples at step {entry['step']:,}"]
+    parts += [str(config["sampling.method"])] if config.get("sampling.method") else []
+    parts += [f"{entry['sampling']['nfe']:g} network evaluations"] if "nfe" in entry["sampling"] else []
+    return ", ".join(parts)
+
+
+def _figures(
+    by_step: Mapping[int, Mapping[str, Any]], beside: Mapping[str, Mapping[str, Any]]
+) -> list[html_page.Element]:
+    """The table of figures, with the best checkpoint of each marked, and its footnotes. beside: rows of baselines."""
+    names = list(dict.fromkeys(name for of_step in by_step.values() for name in of_step))
+    rows = [[f"{step:,}", *(text(of_step.get(name)) for name in names)] for step, of_step in by_step.items()]
+    rows += [[row, *(text(of_row[name]) if name in of_row else "" for name in names)] for row, of_row in beside.items()]
+    means = {name: [of_step.get(name, {}).get("mean") for of_step in by_step.values()] for name in names}
+    best = [(best_of(name, of_name), column) for column, (name, of_name) in enumerate(means.items(), 1)]
+    marks = {(row, column): "best" for row, column in best if row is not None}
+    short, footnotes = short_names(names)
+    said = "EMA weights. ± is one standard error." + (" A star marks the best checkpoint." if marks else "")
+    return [
+        html_page.table(["step", *short.values()], rows, marks=marks),
+        html_page.note(said),
+        *map(html_page.note, footnotes),
+    ]
 
 
 def figures(entry: Mapping[str, Any], *, apart: bool = False) -> dict[str, dict[str, Any]]:
@@ -201,7 +242,43 @@ def sheet(folder: Path, entry: Mapping[str, Any]) -> str:
     if file is None:
         return ""
     with np.load(file, allow_pickle=False) as stored:
-        pixels = stored["images"]
-    size = pixels.shape[1]
-    columns = min(10, max(1, SIDE // size), math.isqrt(len(pixels)))
-    return html_page.picture(images.grid(pixels[: columns**2], columns), max(1, SIDE // (size * columns)))
+        return square(stored["images"], f"samples at step {entry['step']:,}")
+
+
+def real_sheet(folder: Path) -> str:
+    """A square of the images that `keep_real` has kept beside the report; "" if there are none."""
+    stored = atomic_files.read_arrays(folder / REAL)
+    return square(stored["images"], "real images") if stored and "images" in stored else ""
+
+
+def square(pixels: Pixels, name: str) -> html_page.Element:
+    """A square sheet of the first images, enlarged to about `SIDE` pixels. name: of the images, in words."""
+    size, columns = pixels.shape[1], columns_of(pixels.shape[1], len(pixels))
+    alt = f"{columns**2} {name}, in {columns} rows of {columns}"
+    return html_page.picture(images.grid(pixels[: columns**2], columns), alt, max(1, SIDE // (size * columns)))
+
+
+def columns_of(size: int, n: int) -> int:
+    """Number of columns of a square sheet of up to n images that are `size` pixels wide."""
+    return min(10, max(1, SIDE // size), math.isqrt(n))
+
+
+def keep_real(folder: Path, config: Config, n: int) -> None:
+    """Keeps as many images of the evaluation split as a sheet of n samples shows, as `folder`/real.npz, for the page.
+
+    The first process reads them, once for a data set: the same call again finds them. Where the images are not
+    available, or the samples are of one class only, none are kept.
+    """
+    if not is_first():
+        return
+    path, shown = folder / REAL, columns_of(config.data.image_size, n) ** 2
+    data = {key: value for key, value in config.data.items() if f"data.{key}" not in PLACES}
+    about = json.dumps({"data": data, "images": shown, "condition": config.sampling.condition}, default=str)
+    stored = atomic_files.read_arrays(path)
+    if stored and str(stored.get("about")) == about:
+        return
+    pixels = sample_metrics.real_images(config, shown)
+    if pixels is None:
+        path.unlink(missing_ok=True)  # of another data set or condition
+    else:
+        atomic_files.replace(path, lambda file: np.savez(file, images=pixels, about=about))

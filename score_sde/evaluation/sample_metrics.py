@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from score_sde import data, metrics
-from score_sde.array_types import Float
+from score_sde.array_types import Float, Pixels
 from score_sde.conditioning.grammar import ALL, chosen_class
 from score_sde.config import Config, protocols
 from score_sde.config.import_paths import choose, is_import_path, lowered, source_digest
@@ -68,17 +68,28 @@ def measure(config: Config) -> Measure | None:
 
 
 def ends_of_data(config: Config) -> Float[np.ndarray, " n"] | None:
-    """Shares of `metrics.at_the_ends` for evaluation images, decoded now; None if these are not available.
+    """Shares of `metrics.at_the_ends` for evaluation images; None where there are no `real_images`."""
+    pixels = real_images(config, ends.IMAGES)
+    return None if pixels is None else metrics.at_the_ends(pixels)
 
-    None for samples of one class too, as these few images may have none of that class.
+
+def real_images(config: Config, n: int) -> Pixels | None:
+    """Images of the evaluation split, `n` at most and evenly spread; None if they are not available.
+
+    They are decoded now, and nothing else is. Samples of one class have none, as these images may not show that class.
+
+        from score_sde.configs.vp.digits_ddpmpp_continuous import get_config
+        from score_sde.evaluation.sample_metrics import real_images
+
+        pixels = real_images(get_config(), 16)  # uint8 (16, 8, 8, 1), the same ones at every call
     """
     if chosen_class(config.sampling.condition) not in (None, ALL):
         return None
     options = config.data.to_dict() | {"in_memory_gib": 0.0}  # only these are decoded
     try:
         source = load_data(Config({"data": options}), train=False)
-        n = min(len(source), ends.IMAGES)
-        return metrics.at_the_ends(source.take(np.arange(n) * len(source) // n).images)
+        n = min(len(source), n)
+        return source.take(np.arange(n) * len(source) // n).images
     except UsageError:
         return None
 

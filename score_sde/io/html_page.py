@@ -1,12 +1,15 @@
-"""Self-contained HTML pages: pictures and curves inside, nothing loaded from elsewhere, nothing shown unescaped.
+"""Self-contained HTML pages of one look: pictures and curves inside, nothing loaded from elsewhere, nothing unescaped.
 
-A page is a list of elements, which `element` makes from templates. A template escapes whatever is no element.
+A page is a list of elements, which `element` makes from templates. A template escapes whatever is no element. Every
+page follows the reader's light or dark scheme, charts too: their colours are variables of `STYLE`.
 """
 
 import base64
 import functools
+import hashlib
 import io
 import itertools
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -19,8 +22,14 @@ from score_sde import images
 from score_sde.io import atomic_files
 
 COLOURS = ["#0b559f", "#c2410c", "#15803d", "#7e22ce", "#b91c1c", "#0f766e", "#a16207", "#444444"]
+DARK_COLOURS = ["#74b3f5", "#ff9d66", "#63d18b", "#cb9cf7", "#ff8a8a", "#55d3c6", "#e2bd4e", "#b9bec6"]
+INK, LINE, SOFT, SHEET = "#1c1c1c", "#e4e4e4", "#999999", "#ffffff"  # text, grid, what stands back, page
 LEGEND = 16  # curves at most; more cannot be told apart
 DASHES = ["-", "--", ":"]  # for the first curve in each colour, the second, the third
+CHART = (5.2, 3.3)  # inches of 96 pixels: two or three in a row of a page, and legible on a phone
+BROAD = 7.5  # inches from which a chart keeps its size on a phone, where it can be moved sideways
+EVEN = 4  # screen pixels an image's pixel from which on these need no smoothing to look equally large
+LONGEST_WORD = 24  # characters of a table's words that are not broken
 Curve = tuple[Sequence[float], Sequence[float], Sequence[float] | None]  # x, y, standard errors if known
 
 template = functools.cache(Environment(autoescape=True, undefined=StrictUndefined).from_string)
@@ -31,25 +40,38 @@ def element(source: str, **values: Any) -> Element:
     return Element(template(source).render(values))
 
 
-def picture(sheet: np.ndarray, magnify: int = 4) -> Element:
-    """An image element of uint8 (H, W, 3)."""
+def picture(sheet: np.ndarray, alt: str, magnify: int = 4) -> Element:
+    """An image element of uint8 (H, W, 3).
+
+    alt: the sentence for who does not see it. magnify: pixels of the file that each pixel of the sheet is wide.
+    """
     buffer = io.BytesIO()
     images.write_png(buffer, sheet, magnify)
-    return element('<img src="data:image/png;base64,{{ data }}">', data=base64.b64encode(buffer.getvalue()).decode())
+    height, width = (magnify * side for side in sheet.shape[:2])
+    data = base64.b64encode(buffer.getvalue()).decode()
+    return element(PICTURE, data=data, alt=alt, width=width, height=height, even=magnify >= EVEN)
 
 
 def figure(caption: str, shown: str) -> Element:
+    """An element with its caption beneath."""
     return element("<figure>{{ shown }}<figcaption>{{ caption }}</figcaption></figure>", shown=shown, caption=caption)
 
 
 def heading(text: str, level: int = 2) -> Element:
+    """A heading of a part (2), or of a piece of one (3)."""
     return element("<h{{ level }}>{{ text }}</h{{ level }}>", text=text, level=level)
 
 
 def division(style: str, *elements: str) -> Element:
-    """Elements laid out by a class of `STYLE`: grids, charts or wide."""
+    """Elements laid out by a class of `STYLE`: `grids` beside one another, `pair` as two large ones."""
     source = '<div class="{{ style }}">{% for each in elements %}{{ each }}{% endfor %}</div>'
     return element(source, style=style, elements=elements)
+
+
+def folded(summary: str, *elements: str) -> Element:
+    """Elements that the reader unfolds: configs, versions, commands, and whatever is looked up rather than read."""
+    source = "<details><summary>{{ summary }}</summary>{% for each in elements %}{{ each }}{% endfor %}</details>"
+    return element(source, summary=summary, elements=elements)
 
 
 def chart(
@@ -59,7 +81,7 @@ def chart(
     *,
     log: bool = False,
     log_x: bool = False,
-    size: tuple[float, float] = (7.5, 3.2),
+    size: tuple[float, float] = CHART,
 ) -> Element:
     """An SVG element of named curves, with bars of two standard errors where these are known.
 
@@ -75,7 +97,7 @@ def chart(
     for (label, (x, y, errors)), (dash, colour) in zip(curves.items(), styles, strict=False):
         if not len(x):
             continue
-        style = dict(color=colour, linestyle=dash, linewidth=1.2, marker="o" if len(x) < 40 else None, markersize=4)
+        style = dict(color=colour, linestyle=dash, linewidth=1.4, marker="o" if len(x) < 40 else None, markersize=4)
         bars = None if errors is None else 2 * np.asarray(errors)
         axes.errorbar(x, y, bars, label=_as_it_is(label), capsize=3, **style)
     scales = {"xscale": "log" if log_x else "linear", "yscale": "log" if log else "linear"}
@@ -85,19 +107,31 @@ def chart(
     if 1 < len(curves) <= LEGEND and axes.containers:
         axes.legend(frameon=False, fontsize="small" if len(curves) > 4 else None)
     axes.spines[["top", "right"]].set_visible(False)
-    return svg(drawing)
+    axes.grid(color=LINE, linewidth=0.6)
+    axes.set_axisbelow(True)
+    return svg(drawing, f"Chart: {y_label} against {x_label}; curves: {', '.join(curves)}")
 
 
-def svg(drawing: Any) -> Element:
-    """A matplotlib figure, which escapes its text itself, as an SVG element; the same figure gives the same bytes."""
+def svg(drawing: Any, alt: str) -> Element:
+    """A matplotlib figure, which escapes its text itself, as an SVG element; the same figure gives the same bytes.
+
+    Its background is the page's, and colours of this module and black follow the page's scheme. alt: as for `picture`.
+    """
     import matplotlib
     from matplotlib import pyplot as plt
 
-    buffer = io.StringIO()
+    buffer, broad = io.StringIO(), drawing.get_figwidth() > BROAD
+    without = dict.fromkeys(("Date", "Creator", "Format", "Type"))
     with matplotlib.rc_context({"svg.hashsalt": "score_sde"}):
-        drawing.savefig(buffer, format="svg", metadata={"Date": None})
+        drawing.savefig(buffer, format="svg", metadata=without, transparent=True)
     plt.close(drawing)
-    return Element(buffer.getvalue()[buffer.getvalue().index("<svg") :])
+    text = buffer.getvalue()
+    text = THEMED.sub(lambda match: f"{match[1]}var(--{OF_COLOURS[match[2]]}, {match[2]})", text[text.index("<svg") :])
+    start = element(
+        '<svg role="img" aria-label="{{ alt }}"{% if broad %} class="broad"{% endif %}', alt=alt, broad=broad
+    )
+    svg_element = start + Element(text.removeprefix("<svg"))
+    return element('<div class="pan">{{ svg }}</div>', svg=svg_element) if broad else svg_element
 
 
 def _as_it_is(label: str) -> str:
@@ -105,12 +139,49 @@ def _as_it_is(label: str) -> str:
     return (" " if label.startswith("_") else "") + label.replace("$", r"\$")
 
 
-def table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> Element:
-    return element(TABLE, head=head, rows=rows)
+def table(
+    head: Sequence[str],
+    rows: Sequence[Sequence[str]],
+    *,
+    marks: Mapping[tuple[int, int | None], str] | None = None,
+    order: tuple[int, str] | None = None,
+    sortable: bool = False,
+) -> Element:
+    """A table that wraps its text in a window, and on a phone moves sideways beneath its first column.
+
+    marks: a class of `STYLE`, `best` or `miss`, of the cell (row, column) or of the row (row, None). order: the column
+    that the rows are sorted by, and "ascending" or "descending". sortable: whether a click on a heading sorts the rows.
+
+        from score_sde.io.html_page import table
+
+        text = table(["run", "loss"], [["a", "0.21"], ["b", "0.25"]], marks={(0, None): "best"}, order=(1, "ascending"))
+    """
+
+    def attributes(row: int, column: int | None, cell: str = "") -> Element:
+        classes = [mark] if (mark := (marks or {}).get((row, column))) else []
+        if not isinstance(cell, Element) and max(map(len, cell.split()), default=0) > LONGEST_WORD:
+            classes.append("long")
+        return element(' class="{{ names }}"', names=" ".join(classes)) if classes else Element("")
+
+    column, direction = order or (None, "")
+    return element(
+        TABLE, head=head, rows=rows, attributes=attributes, column=column, direction=direction, sortable=sortable
+    )
+
+
+def abbreviated(short: str, whole: str) -> Element:
+    """A short text that shows the whole one under the mouse."""
+    return element('<abbr title="{{ whole }}">{{ short }}</abbr>', short=short, whole=whole)
 
 
 def note(text: str) -> Element:
+    """A paragraph about what stands above or beneath it."""
     return element('<p class="note">{{ text }}</p>', text=text)
+
+
+def warning(text: str) -> Element:
+    """A paragraph that nobody should miss."""
+    return element('<p class="warning">{{ text }}</p>', text=text)
 
 
 def listing(values: Mapping[str, object]) -> Element:
@@ -119,40 +190,151 @@ def listing(values: Mapping[str, object]) -> Element:
 
 
 def verbatim(lines: Iterable[str]) -> Element:
+    """Lines as they are: values, or commands to copy."""
     return element("<pre>{{ text }}</pre>", text="\n".join(lines))
 
 
 def write(path: Path, title: str, body: Sequence[str], flag: str = "--workdir") -> None:
     """Replaces the page as a whole. body: elements as above. flag: the flag, for messages, that chooses another path.
 
-    Raises `UsageError` if it cannot.
+    The page forbids the browser every request and every script but `SORT`, which it has if a table is sortable. Raises
+    `UsageError` if it cannot be written.
     """
-    text = element(PAGE, title=title, style=Element(STYLE), body=body)
+    sortable = any(isinstance(each, Element) and SORTABLE in each for each in body)
+    text = element(
+        PAGE,
+        title=title,
+        style=Element(STYLE),
+        body=body,
+        script=Element(SORT) if sortable else "",
+        digest=base64.b64encode(hashlib.sha256(SORT.encode()).digest()).decode(),
+    )
     atomic_files.replace(path, lambda file: file.write(text.encode(errors="backslashreplace")), flag)
 
 
+OF_COLOURS = {colour: f"curve-{i}" for i, colour in enumerate(COLOURS)}
+OF_COLOURS |= {INK: "ink", LINE: "line", SOFT: "soft", SHEET: "sheet", "#000000": "ink"}
+THEMED = re.compile(rf"((?:fill|stroke): )({'|'.join(OF_COLOURS)})\b")
+SORTABLE = '<table class="sortable">'
+
+PICTURE = """\
+<img src="data:image/png;base64,{{ data }}" alt="{{ alt }}" width="{{ width }}" height="{{ height }}"
+{%- if even %} class="even"{% endif %}>"""
 TABLE = """\
-<table><tr>{% for cell in head %}<th>{{ cell }}</th>{% endfor %}</tr>
-{%- for row in rows %}<tr>{% for cell in row %}<td>{{ cell }}</td>{% endfor %}</tr>{% endfor %}</table>"""
+<div class="pan"><table{% if sortable %} class="sortable"{% endif %}><thead><tr>
+{%- for cell in head %}<th{% if loop.index0 == column %} aria-sort="{{ direction }}"{% endif %}>{{ cell }}</th>
+{%- endfor %}</tr></thead><tbody>
+{%- for row in rows %}{% set number = loop.index0 %}<tr{{ attributes(number, none) }}>
+{%- for cell in row %}<td{{ attributes(number, loop.index0, cell) }}>{{ cell }}</td>{% endfor %}</tr>
+{%- endfor %}</tbody></table></div>"""
 PAGE = """\
 <!doctype html>
-<html lang="en"><meta charset="utf-8"><title>{{ title }}</title>
+<html lang="en">
+<head>
+<meta charset="utf-8">
+<title>{{ title }}</title>
+<meta name="viewport" content="width=device-width, initial-scale=1">
+<meta name="color-scheme" content="light dark">
+<meta http-equiv="Content-Security-Policy"
+  content="default-src 'none'; img-src data:; style-src 'unsafe-inline'; script-src 'sha256-{{ digest }}'">
 <style>{{ style }}</style>
+</head>
+<body>
 <h1>{{ title }}</h1>
 {% for each in body %}{{ each }}
-{% endfor %}</html>
+{% endfor %}
+{%- if script %}<script type="module">{{ script }}</script>
+{% endif %}</body>
+</html>
 """
-STYLE = """
-  body { font: 16px/1.5 system-ui, sans-serif; color: #1c1c1c; max-width: 84rem; margin: 2rem auto; padding: 0 1.5rem; }
-  h1 { font-size: 1.6rem; } h2 { font-size: 1.15rem; margin-top: 2.2rem; }
-  figure { margin: 0; } figcaption { color: #555; padding-top: .3rem; }
-  .grids { display: flex; flex-wrap: wrap; gap: 1.2rem; } .grids figure { flex: 1 1 16rem; max-width: 34rem; }
-  .grids img { width: 100%; } img { image-rendering: pixelated; max-width: 100%; }
-  svg { max-width: 100%; height: auto; }
-  .charts { display: grid; grid-template-columns: repeat(auto-fill, minmax(24rem, 1fr)); gap: 1.2rem; }
-  table { border-collapse: collapse; }
-  .wide { overflow-x: auto; font-size: .85rem; } .wide td, .wide th { white-space: nowrap; }
-  th, td { text-align: left; padding: .35rem 1rem .35rem 0; border-bottom: 1px solid #ddd; }
-  .figure { font-size: 1.7rem; font-weight: 600; } .note { color: #555; max-width: 60rem; }
-  pre { background: #f5f5f5; padding: 1rem; overflow-x: auto; font-size: .8rem; }
+# Without it a table stays as it was written. Cells without a number, as "not run", come last in either direction.
+SORT = """
+for (const table of document.querySelectorAll("table.sortable")) {
+  const heads = [...table.tHead.rows[0].cells], body = table.tBodies[0];
+  const sort = (head, column) => {
+    const sign = head.ariaSort === "ascending" ? -1 : 1;
+    heads.forEach((each) => each.removeAttribute("aria-sort"));
+    head.setAttribute("aria-sort", sign > 0 ? "ascending" : "descending");
+    const text = (row) => row.cells[column].textContent.trim();
+    const number = (row) => parseFloat(text(row).replaceAll(",", ""));
+    const words = [...body.rows].every((row) => isNaN(number(row)));
+    const compare = (a, b) => {
+      if (words) return sign * text(a).localeCompare(text(b));
+      if (isNaN(number(a)) || isNaN(number(b))) return isNaN(number(a)) - isNaN(number(b));
+      return sign * (number(a) - number(b));
+    };
+    body.append(...[...body.rows].sort(compare));
+  };
+  heads.forEach((head, column) => {
+    head.tabIndex = 0;
+    head.title = "Sort by this column";
+    head.addEventListener("click", () => sort(head, column));
+    head.addEventListener("keydown", (event) => { if (event.key === "Enter") sort(head, column); });
+  });
+  table.classList.add("ready");
+}
 """
+
+
+def _variables(dark: bool) -> str:
+    """The colours of a scheme as variables of CSS."""
+    curves = dict(zip(OF_COLOURS.values(), DARK_COLOURS if dark else COLOURS, strict=False))
+    others = DARK if dark else LIGHT
+    return " ".join(f"--{name}: {colour};" for name, colour in (curves | others).items())
+
+
+LIGHT = {"sheet": SHEET, "ink": INK, "dim": "#555b64", "soft": SOFT, "line": LINE}
+LIGHT |= {"panel": "#f5f6f8", "best": "#e2f3e6", "miss": "#fde5e5", "warn": "#fff1d6"}
+DARK = {"sheet": "#14171b", "ink": "#e8e6e2", "dim": "#aab0ba", "soft": "#7d848f", "line": "#343a43"}
+DARK |= {"panel": "#1d2127", "best": "#1b3d28", "miss": "#4c2226", "warn": "#453513"}
+STYLE = (
+    f"""
+  :root {{ color-scheme: light dark; {_variables(dark=False)} }}
+  @media (prefers-color-scheme: dark) {{ :root {{ {_variables(dark=True)} }} }}
+"""
+    + """\
+  * { box-sizing: border-box; }
+  body { font: 16px/1.5 system-ui, sans-serif; color: var(--ink); background: var(--sheet);
+    max-width: 84rem; margin: 0 auto; padding: 1.5rem 1.5rem 4rem; overflow-wrap: break-word; }
+  h1 { font-size: 1.6rem; line-height: 1.25; margin: 0 0 .6rem; }
+  h2 { font-size: 1.2rem; margin: 2.2rem 0 .6rem; padding-top: 1rem; border-top: 1px solid var(--line); }
+  h3 { font-size: 1rem; margin: 1.4rem 0 .4rem; }
+  p { max-width: 60rem; margin: .6rem 0; }
+  .note { color: var(--dim); } .figure { font-size: 1.7rem; font-weight: 600; }
+  .warning { background: var(--warn); padding: .6rem .9rem; border-radius: .4rem; }
+  figure { margin: 0; min-width: 0; } figcaption { color: var(--dim); font-size: .9rem; padding-top: .3rem; }
+  .grids, .pair { display: grid; gap: 1.4rem; margin: .8rem 0; }
+  .grids { grid-template-columns: repeat(auto-fit, minmax(min(100%, 20rem), 1fr)); }
+  .pair { grid-template-columns: repeat(auto-fit, minmax(min(100%, 24rem), 1fr)); }
+  .grids > *, .pair > * { max-width: 36rem; } .grids img, .pair img, .grids svg, .pair svg { width: 100%; }
+  img, svg { max-width: 100%; height: auto; } img { display: block; border-radius: .3rem; }
+  img.even { image-rendering: pixelated; }
+  svg { fill: var(--ink); }
+  .pan { overflow-x: auto; margin: .6rem 0; }
+  table { border-collapse: collapse; font-variant-numeric: tabular-nums; font-size: .92rem; line-height: 1.35; }
+  th, td { text-align: left; vertical-align: top; padding: .35rem .9rem .35rem 0; }
+  th, td { border-bottom: 1px solid var(--line); }
+  th { vertical-align: bottom; font-weight: 600; border-bottom-color: var(--soft); }
+  th:first-child, td:first-child { padding-left: .4rem; }
+  td.long { overflow-wrap: anywhere; min-width: 9rem; }
+  .best { background: var(--best); } td.best { font-weight: 600; } .miss { background: var(--miss); }
+  tr.best > td:first-child::before, td.best::before { content: "\\2605\\00a0"; }
+  th[aria-sort] { border-bottom: 2px solid var(--curve-0); }
+  th[aria-sort=ascending]::after { content: "\\00a0\\2191"; }
+  th[aria-sort=descending]::after { content: "\\00a0\\2193"; }
+  table.ready th { cursor: pointer; } table.ready th:hover { color: var(--curve-0); }
+  abbr { text-decoration: underline dotted var(--soft); }
+  pre { background: var(--panel); padding: .9rem; border-radius: .4rem; font-size: .8rem; line-height: 1.45;
+    white-space: pre-wrap; overflow-wrap: anywhere; }
+  details { border: 1px solid var(--line); border-radius: .4rem; margin: .7rem 0; padding: 0 .9rem; }
+  details[open] { padding-bottom: .4rem; }
+  summary { cursor: pointer; font-weight: 600; padding: .55rem 0; }
+  @media (max-width: 40rem) {
+    body { padding: 1rem .9rem 3rem; } h1 { font-size: 1.35rem; }
+    table { font-size: .85rem; }
+    th:first-child, td:first-child { position: sticky; left: 0; background: var(--sheet); }
+    tr.best > td:first-child { background: var(--best); } tr.miss > td:first-child { background: var(--miss); }
+    svg.broad { max-width: none; }
+  }
+"""
+)
