@@ -69,6 +69,7 @@ IN_TEST_LONG = (
     "test_wheel.py::test_every_config_is_described",
     "test_wheel.py::test_it_trains",
     "test_wheel.py::test_its_experiments",
+    "test_notebooks.py::test_a_notebook_runs_without_a_warning_and_draws",
 )
 
 

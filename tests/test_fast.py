@@ -9,8 +9,9 @@ import pytest
 
 from score_sde.errors import UsageError
 from score_sde.oracles import Gaussian, Mixture
+from score_sde.process import Prediction
 from score_sde.randomness import Stream, sample_keys, stream
-from score_sde.sampling import FAST_SOLVERS, SAMPLERS, advance, fast_solver, solve
+from score_sde.sampling import FAST_SOLVERS, SAMPLERS, advance, fast_solver, predictor_corrector, solve
 from score_sde.sampling.fast import Options, _orders
 from score_sde.sampling.grids import GRIDS, time_grid
 from score_sde.sampling.rows import Grid
@@ -50,6 +51,21 @@ def test_every_sampler_reports_the_evaluations_that_the_score_counts(name):
     _, nfe = solve(SAMPLERS[name](sde, counted, **options), KEYS[:1], start(sde, KEYS[:1]))
     jax.effects_barrier()
     assert nfe.tolist() == [len(calls)]
+
+
+@pytest.mark.parametrize("steps", [41, 47, 97])  # float32(n) * float32(1 / n) is less than 1, and XLA divides so
+def test_a_solver_that_is_advanced_takes_as_many_steps_as_it_plans(steps):
+    def model(x, t):
+        return Prediction(x, x)
+
+    for solver in (
+        fast_solver(VP(), model, num_steps=steps - 1, grid="uniform"),
+        predictor_corrector(VP(num_scales=steps), model),
+    ):
+        state = solver.init(KEYS[:1], jnp.zeros((1, 1, 1, 1)))
+        state = jax.jit(functools.partial(advance, solver, max_steps=200))(state)
+        assert solver.result(state)[1].tolist() == [solver.steps] == [steps]
+        assert float(solver.fraction(state)) == 1
 
 
 def test_denoising_costs_one_evaluation():

@@ -268,15 +268,16 @@ def _legend(panel: plt.Axes) -> None:
 
 
 ABOUT = (
-    "Scores are exact, so what is left is the method's and the sampler's own error. Error of the mean: distance from "
-    "that of the exact posterior, by the root of its covariance's trace; error of the covariance: its Frobenius "
-    "distance, by its norm. Known: the same of the sampler's exact law, from a recursion over its steps without "
-    "samples; of particles, in the limit of many. A row further than {within:g} standard errors from its known law is "
-    "a miss, and so is the largest number of particles further than {finite:g} and as many from its limit. "
-    "Distribution: error of the characteristic function, and what exact samples show. Steps of dps, whose published 1 "
-    "is for some 10^5 numbers: {steps}."
+    "The scores are exact, so every error is that of the method and of the sampler. The error of the mean is the "
+    "distance from the mean of the exact posterior, divided by the root of the trace of its covariance. The error of "
+    "the covariance is the Frobenius distance, divided by the norm. The columns called known have the same errors of "
+    "the sampler's exact law, which a recursion over its steps gives without samples; for particles it is the limit "
+    "of infinitely many. A row misses if it is further than {within:g} standard errors from its known law. The "
+    "largest number of particles misses if it is further than {finite:g}, and as many standard errors, from its "
+    "limit. Distribution is the error of the characteristic function; after ± stands the same error of exact samples. "
+    "The published step 1 of dps is for some 10^5 numbers; here it is {steps}."
 )
 SCATTER = (
-    "The mixture given two pixels: samples by each method on {sde} in {steps} steps, over contours of the exact "
-    "posterior at 2, 10, 30, 60 and 90 % of its highest density."
+    "Each panel shows samples of the mixture given two pixels, by one method on {sde} in {steps} steps. The contours "
+    "are those of the exact posterior at 2, 10, 30, 60 and 90 % of its highest density."
 )

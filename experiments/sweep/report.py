@@ -48,7 +48,7 @@ def _failures(rows: Sequence[Row]) -> list[html_page.Element]:
     failures = [[label(row.point), sentence] for row in rows for sentence in row.failures]
     if not failures:
         return []
-    return [html_page.warning(f"Failed: {len(failures)}."), html_page.table(["run", "why"], failures)]
+    return [html_page.warning(f"Failed runs: {len(failures)}."), html_page.table(["run", "why"], failures)]
 
 
 def _table(rows: Sequence[Row], by: str, best: str) -> list[html_page.Element]:
@@ -73,7 +73,7 @@ def _samples(rows: Sequence[Row]) -> list[html_page.Element]:
     if not sheets:
         return []
     beside = next((sheet for row in rows[:3] if (sheet := real(row.runs[0]))), "")
-    sheets += [html_page.figure("Real images of the evaluation split", beside)] if beside else []
+    sheets[1:1] = [html_page.figure("Real images of the evaluation split", beside)] if beside else []  # by the best
     return [html_page.heading("Samples of the first rows"), html_page.division("grids", *sheets)]
 
 

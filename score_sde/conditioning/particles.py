@@ -27,7 +27,7 @@ from score_sde.randomness import Stream, expand, normal, stream, uniform
 from score_sde.sampling import PREDICTORS, Solver
 from score_sde.sampling.predictor_corrector import time_steps
 from score_sde.sampling.predictors import exponential
-from score_sde.sampling.solver import evaluations, planned
+from score_sde.sampling.solver import evaluations, fraction_of, planned
 
 Clouds = Float[Array, "b k h w c"]  # the particles of each sample
 Weights = Float[Array, "b k"]  # in logarithms
@@ -133,7 +133,7 @@ def particles(
     return Solver(
         init=init,
         step=step,
-        fraction=lambda state: state.i / n,
+        fraction=lambda state: fraction_of(n, state.i),
         view=lambda state: state.x[:, 0],
         result=result,
         nfe=k * planned(model, grid.t),

@@ -41,7 +41,7 @@ def write(folder: Path, report: Mapping[str, Any]) -> Path:
     body += _samples(folder, report)
     body += [html_page.heading("Figures"), *_figures(by_step, baselines(entries, apart=len(protocols) > 1))]
     if len(entries) > 1:
-        curves = [html_page.figure(f"{short[name]}, ± two standard errors", _curve(by_step, name)) for name in names]
+        curves = [_curve(by_step, name, short[name]) for name in names]
         body += [html_page.heading("Over checkpoints"), html_page.division("grids", *curves)]
     body += _weights([entry for entry in entries if "weights" in entry])
     body += _by_noise_level([entry for entry in entries if "accuracy" in entry])
@@ -71,7 +71,7 @@ def _samples(folder: Path, report: Mapping[str, Any]) -> list[html_page.Element]
     body = [html_page.heading("Samples"), html_page.division("pair", last, *beside)]
     body += [html_page.note(f"Step {entry['step']:,}, {ends(ends_of(entry))}.") for entry in entries if ends_of(entry)]
     if earlier:
-        body += [html_page.heading("Samples of earlier checkpoints", 3), html_page.division("grids", *earlier)]
+        body += [html_page.heading("Samples of earlier checkpoints", 3), html_page.division("small", *earlier)]
     return body
 
 
@@ -185,12 +185,14 @@ def _decimals(error: float) -> int:
     return min(8, max(0, 1 - math.floor(math.log10(error)))) if 0 < error < math.inf else 4
 
 
-def _curve(by_step: Mapping[int, Mapping[str, Any]], name: str) -> html_page.Element:
+def _curve(by_step: Mapping[int, Mapping[str, Any]], name: str, short_name: str) -> html_page.Element:
     points = [
         (step, each[name]["mean"], each[name]["standard_error"]) for step, each in by_step.items() if name in each
     ]
     steps, means, errors = zip(*points, strict=True)
-    return html_page.chart({name: (steps, means, None if None in errors else errors)}, "step", name)
+    errors = None if None in errors else errors
+    caption = short_name + (", ± two standard errors" if errors else "")
+    return html_page.figure(caption, html_page.chart({short_name: (steps, means, errors)}, "step", short_name))
 
 
 def _weights(entries: Sequence[Mapping[str, Any]]) -> list[html_page.Element]:

@@ -28,7 +28,9 @@ LEGEND = 16  # curves at most; more cannot be told apart
 DASHES = ["-", "--", ":"]  # for the first curve in each colour, the second, the third
 CHART = (5.2, 3.3)  # inches of 96 pixels: two or three in a row of a page, and legible on a phone
 BROAD = 7.5  # inches from which a chart keeps its size on a phone, where it can be moved sideways
+WIDE = 3  # times as wide as high: a picture that takes the whole width of a page
 EVEN = 4  # screen pixels an image's pixel from which on these need no smoothing to look equally large
+COLUMNS = 10  # of a table at most, before it is set in smaller letters
 LONGEST_WORD = 24  # characters of a table's words that are not broken
 Curve = tuple[Sequence[float], Sequence[float], Sequence[float] | None]  # x, y, standard errors if known
 
@@ -49,7 +51,8 @@ def picture(sheet: np.ndarray, alt: str, magnify: int = 4) -> Element:
     images.write_png(buffer, sheet, magnify)
     height, width = (magnify * side for side in sheet.shape[:2])
     data = base64.b64encode(buffer.getvalue()).decode()
-    return element(PICTURE, data=data, alt=alt, width=width, height=height, even=magnify >= EVEN)
+    styles = ["even"] * (magnify >= EVEN) + ["wide"] * (width > WIDE * height)
+    return element(PICTURE, data=data, alt=alt, width=width, height=height, styles=" ".join(styles))
 
 
 def figure(caption: str, shown: str) -> Element:
@@ -63,7 +66,7 @@ def heading(text: str, level: int = 2) -> Element:
 
 
 def division(style: str, *elements: str) -> Element:
-    """Elements laid out by a class of `STYLE`: `grids` beside one another, `pair` as two large ones."""
+    """Elements laid out by a class of `STYLE`: `grids` beside one another, `pair` as two large ones, `small`."""
     source = '<div class="{{ style }}">{% for each in elements %}{{ each }}{% endfor %}</div>'
     return element(source, style=style, elements=elements)
 
@@ -165,7 +168,14 @@ def table(
 
     column, direction = order or (None, "")
     return element(
-        TABLE, head=head, rows=rows, attributes=attributes, column=column, direction=direction, sortable=sortable
+        TABLE,
+        head=head,
+        rows=rows,
+        attributes=attributes,
+        column=column,
+        direction=direction,
+        sortable=sortable,
+        most=COLUMNS,
     )
 
 
@@ -219,9 +229,10 @@ SORTABLE = '<table class="sortable">'
 
 PICTURE = """\
 <img src="data:image/png;base64,{{ data }}" alt="{{ alt }}" width="{{ width }}" height="{{ height }}"
-{%- if even %} class="even"{% endif %}>"""
+{%- if styles %} class="{{ styles }}"{% endif %}>"""
 TABLE = """\
-<div class="pan"><table{% if sortable %} class="sortable"{% endif %}><thead><tr>
+<div class="pan{% if head|length > most %} dense{% endif %}"><table
+{%- if sortable %} class="sortable"{% endif %}><thead><tr>
 {%- for cell in head %}<th{% if loop.index0 == column %} aria-sort="{{ direction }}"{% endif %}>{{ cell }}</th>
 {%- endfor %}</tr></thead><tbody>
 {%- for row in rows %}{% set number = loop.index0 %}<tr{{ attributes(number, none) }}>
@@ -298,15 +309,18 @@ STYLE = (
     max-width: 84rem; margin: 0 auto; padding: 1.5rem 1.5rem 4rem; overflow-wrap: break-word; }
   h1 { font-size: 1.6rem; line-height: 1.25; margin: 0 0 .6rem; }
   h2 { font-size: 1.2rem; margin: 2.2rem 0 .6rem; padding-top: 1rem; border-top: 1px solid var(--line); }
+  h1 + h2 { border-top: 0; margin-top: 0; padding-top: 0; }
   h3 { font-size: 1rem; margin: 1.4rem 0 .4rem; }
   p { max-width: 60rem; margin: .6rem 0; }
   .note { color: var(--dim); } .figure { font-size: 1.7rem; font-weight: 600; }
   .warning { background: var(--warn); padding: .6rem .9rem; border-radius: .4rem; }
   figure { margin: 0; min-width: 0; } figcaption { color: var(--dim); font-size: .9rem; padding-top: .3rem; }
-  .grids, .pair { display: grid; gap: 1.4rem; margin: .8rem 0; }
+  .grids, .pair, .small { display: grid; gap: 1.4rem; margin: .8rem 0; }
   .grids { grid-template-columns: repeat(auto-fit, minmax(min(100%, 20rem), 1fr)); }
   .pair { grid-template-columns: repeat(auto-fit, minmax(min(100%, 24rem), 1fr)); }
-  .grids > *, .pair > * { max-width: 36rem; } .grids img, .pair img, .grids svg, .pair svg { width: 100%; }
+  .small { grid-template-columns: repeat(auto-fill, minmax(min(100%, 15rem), 1fr)); }
+  figure, .pair > * { max-width: 36rem; } figure:has(.broad, .wide) { max-width: none; }
+  figure img, figure svg { width: 100%; }
   img, svg { max-width: 100%; height: auto; } img { display: block; border-radius: .3rem; }
   img.even { image-rendering: pixelated; }
   svg { fill: var(--ink); }
@@ -315,6 +329,7 @@ STYLE = (
   th, td { text-align: left; vertical-align: top; padding: .35rem .9rem .35rem 0; }
   th, td { border-bottom: 1px solid var(--line); }
   th { vertical-align: bottom; font-weight: 600; border-bottom-color: var(--soft); }
+  .dense table { font-size: .8rem; } .dense th, .dense td { padding-right: .6rem; }
   th:first-child, td:first-child { padding-left: .4rem; }
   td.long { overflow-wrap: anywhere; min-width: 9rem; }
   .best { background: var(--best); } td.best { font-weight: 600; } .miss { background: var(--miss); }
@@ -334,7 +349,8 @@ STYLE = (
     table { font-size: .85rem; }
     th:first-child, td:first-child { position: sticky; left: 0; background: var(--sheet); }
     tr.best > td:first-child { background: var(--best); } tr.miss > td:first-child { background: var(--miss); }
-    svg.broad { max-width: none; }
+    svg.broad { max-width: none; } figure:has(.wide) { overflow-x: auto; }
+    figure img.wide { width: 44rem; max-width: none; }
   }
 """
 )

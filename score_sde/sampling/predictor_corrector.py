@@ -23,7 +23,7 @@ from score_sde.sampling.predictors import (
     check_diffusion,
     exponential,
 )
-from score_sde.sampling.solver import Project, Solver, check_eps, evaluations, planned, predict
+from score_sde.sampling.solver import Project, Solver, check_eps, evaluations, fraction_of, planned, predict
 
 
 class State(NamedTuple):
@@ -132,7 +132,7 @@ def predictor_corrector(
     return Solver(
         init=init,
         step=step,
-        fraction=lambda state: state.i / n,
+        fraction=lambda state: fraction_of(n, state.i),
         view=lambda state: state.x,
         result=result,
         nfe=planned(model, np.append(times, grid.t_next[-1:]) if tweedie else times),

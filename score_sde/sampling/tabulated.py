@@ -28,7 +28,7 @@ import numpy as np
 from score_sde.array_types import Array, Int, Keys, ModelImages, Times
 from score_sde.process import Model
 from score_sde.randomness import Noise, Stream, normal, stream
-from score_sde.sampling.solver import Project, Solver, evaluations, planned, predict
+from score_sde.sampling.solver import Project, Solver, evaluations, fraction_of, planned, predict
 
 
 class Table(NamedTuple):
@@ -127,7 +127,7 @@ def tabulated(
     return Solver(
         init=init,
         step=step,
-        fraction=lambda state: state.i / steps,
+        fraction=lambda state: fraction_of(steps, state.i),
         view=lambda state: state.trial,
         result=lambda state: (state.base, state.nfe),
         nfe=planned(model, t[:steps]),
