@@ -60,6 +60,7 @@ html_copy_source = False
 html_show_copyright = False
 smartquotes = False  # --mode stays --mode
 
+viewcode_follow_imported_members = False
 add_module_names = False
 python_maximum_signature_line_length = 88
 toc_object_entries = False  # a thousand entries, which each page would copy; a module lists its names itself
