@@ -123,11 +123,11 @@ class Standard(nn.Module):
 def model():
     network = Standard()
     params = network.init(jax.random.key(0), jnp.zeros((1, 4, 4, 3)), jnp.ones(1))["params"]
-    return Pretrained(Objective(VP(num_scales=8), Noise(), Uniform(), NoiseWeight()), network, params, (4, 4, 3))
+    return Pretrained(Objective(VP(num_scales=30), Noise(), Uniform(), NoiseWeight()), network, params, (4, 4, 3))
 
 
 def test_all_ways_begin_in_one_noise_and_end_in_the_sample_of_that_number(model):
-    ways = (samples.Way("a", "pc", {}), samples.Way("b", "dpmpp_2m", {"num_steps": 2}), samples.Way("c", "ode", {}))
+    ways = (samples.Way("a", "pc", {}), samples.Way("b", "dpmpp_2m", {"num_steps": 2}))
     rows = samples.trajectory(model, 1, ways=ways, magnify=2).rows
     for i, (_, method, options) in enumerate(ways):
         np.testing.assert_array_equal(rows[i].images[0], rows[0].images[0])
