@@ -113,7 +113,7 @@ def first_look(config: Config) -> None:
     """Images at 16x16, a network for them, and a schedule of minutes on two CPU cores."""
     config.data.image_size = 16
     config.model.update(nf=32, ch_mult=(1, 2, 2), num_res_blocks=1, attn_resolutions=(8,))
-    config.training.update(batch_size=32, n_iters=3000, snapshot_freq=1000, snapshot_freq_for_preemption=500)
+    config.training.update(batch_size=32, n_iters=2000, snapshot_freq=1000, snapshot_freq_for_preemption=500)
     config.optim.update(warmup=300, lr=1e-3)
 
 

@@ -240,7 +240,7 @@ def test_the_readme_is_a_page():
         ("python -m score_sde --mode=train --workdir=x --owt=y", "owt"),
         ("score_sde --mode=experiment --name=digit", "no experiment digit"),
         ("score_sde --mode=experiment --name=digits --kills=3", "takes no {'kills'}"),
-        ("srun --nodes=2 score_sde --mode=train --workdir=... --config.data.paht=x", "there is no key data.paht"),
+        ("srun --nodes=2 score_sde --mode=train --workdir=... --config.data.where=x", "there is no key data.where"),
         ("sbatch experiments/launch/slurm.sh --mode=train", "there is no experiments/launch/slurm.sh"),
         ("python -m experiments.nothing --fast", "there is no experiments.nothing"),
         ("make coffee", "no such target"),
@@ -283,8 +283,8 @@ pip install x
 
 
 def test_keys_are_looked_up_and_methods_and_files_are_not_taken_for_them():
-    text = "`optim.lr`, `--config.data.paht=x`, `model.sample`, `metrics.jsonl`, `model.ema_rate`, `sampling.solve`"
-    assert {key for key in keys(text) if not is_name(key)} == {"data.paht"}
+    text = "`optim.lr`, `--config.data.where=x`, `model.sample`, `metrics.jsonl`, `model.ema_rate`, `sampling.solve`"
+    assert {key for key in keys(text) if not is_name(key)} == {"data.where"}
 
 
 # What follows runs pages.

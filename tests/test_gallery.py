@@ -30,7 +30,6 @@ ROOT = Path(__file__).parent.parent
 IMAGES = ROOT / "docs" / "images"
 FILES = sorted(path.name for path in IMAGES.iterdir())
 GALLERY = (ROOT / "experiments" / "gallery" / "README.md").read_text(encoding="utf-8")
-SCREENSHOTS = {"report.png", "compare.png"}
 
 
 @pytest.mark.parametrize("name", FILES)
@@ -39,9 +38,9 @@ def test_a_picture_is_small_and_its_command_is_on_the_gallerys_page(name):
     assert f"`{name}`" in GALLERY
 
 
-def test_the_pictures_are_those_of_the_command_and_the_screenshots():
+def test_the_pictures_are_those_of_the_command():
     made = {f"{name}.{suffix}" for name, (suffix, _) in run.PICTURES.items()}
-    assert set(FILES) <= made | SCREENSHOTS
+    assert set(FILES) <= made
 
 
 @pytest.mark.parametrize("name", FILES)
@@ -73,8 +72,13 @@ def test_a_larger_file_is_refused(tmp_path):
 
 
 def test_an_unknown_picture_is_answered_before_any_is_made(tmp_path, capsys):
-    assert run.make(run.Runs(*[tmp_path] * 3), tmp_path / "out", ["architecture", "sample"]) == 2
+    assert run.make(run.Runs(*[tmp_path] * 4), tmp_path / "out", ["architecture", "sample"]) == 2
     assert "samples" in capsys.readouterr().err and not (tmp_path / "out").exists()
+
+
+def test_a_missing_screenshot_is_answered_with_where_its_command_stands(tmp_path, capsys):
+    assert run.make(run.Runs(*[tmp_path] * 4), tmp_path, ["report"]) == 2
+    assert "experiments/gallery/README.md" in capsys.readouterr().err
 
 
 def test_the_ways_states_are_those_at_the_times_of_the_grid():

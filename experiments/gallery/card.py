@@ -80,10 +80,14 @@ def enlarged(image: Pixels, magnify: int) -> Image.Image:
     )
 
 
-def png(picture: Image.Image, colours: int | None = None) -> bytes:
-    """The picture as a PNG without metadata. colours: reduces it to a palette of so many, as plots allow."""
+def png(picture: Image.Image, colours: int | None = None, *, dither: bool = False) -> bytes:
+    """The picture as a PNG without metadata.
+
+    colours: reduces it to a palette of so many, as plots allow. dither: spreads the error of this, for photographs.
+    """
     if colours:
-        picture = picture.quantize(colours, dither=Image.Dither.NONE)
+        reduced = picture.quantize(colours)
+        picture = picture.quantize(palette=reduced, dither=Image.Dither.FLOYDSTEINBERG) if dither else reduced
     file = BytesIO()
     picture.save(file, "png", optimize=True)
     return file.getvalue()

@@ -74,7 +74,7 @@ def samples(
     drawn = model.draw(batch_keys(jax.random.key(SEED), rows * right), SAMPLER, **OPTIONS)
     pixels = images.to_pixels(drawn.images)
     both = [Row([*real[i * left :][:left], *pixels[i * right :][:right]]) for i in range(rows)]
-    name = f"The first {rows * right} samples ({SAMPLER}, {np.mean(drawn.nfe):g} evaluations each)"
+    name = f"The first {rows * right} samples ({SAMPLER}, {np.mean(drawn.nfe):g} evaluations)"
     return Card(both, {0: beside, left: name}, magnify, spaces=[left], centred=False)
 
 
