@@ -13,6 +13,7 @@ from pathlib import Path
 ROOT = Path(__file__).parent.parent
 sys.path.insert(0, str(ROOT / "docs"))
 os.environ["PYTHONPATH"] = str(ROOT)  # the kernels of the notebooks import this copy
+os.environ.pop("MPLBACKEND", None)  # with one the kernels would draw no pictures into the pages
 os.environ["PYDEVD_DISABLE_FILE_VALIDATION"] = "1"  # a warning of their debugger
 
 # Neither the user's own settings of IPython nor its hints on ports are part of the pages.
