@@ -34,7 +34,7 @@ CANDIDATES := python3.11 python3 python3.12 python3.13 python3.14 $(wildcard $(H
 PYTHON ?= $(shell for p in $(CANDIDATES); do $$p -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && echo $$p && break; done)
 NEXT_PYTHON ?= $(shell for p in $(CANDIDATES); do $$p -c 'import sys; sys.exit(sys.version_info < (3, 12))' 2>/dev/null && echo $$p && break; done)
 
-.PHONY: install demo test test-long test-pins test-next lint format clean
+.PHONY: install demo test test-long test-pins test-next lint format docs clean
 
 install: .venv/installed
 
@@ -57,7 +57,6 @@ test-long: .venv/installed
 test-next: .venv-next/installed
 	$(NEXT)/python -m pytest $(WORKERS) $(NEXT_TESTS)
 
-.PHONY: docs
 docs: .venv/installed
 	$(BIN)/sphinx-build -E -W --keep-going -n -q -c docs -d .cache/doctrees . .cache/site
 	@echo "The site is .cache/site/index.html"

@@ -174,8 +174,11 @@ class Writer:
         self.module = module
 
     def text(self) -> str:
+        definitions = list(self.module.definitions())
+        names = ", ".join(f"{{py:obj}}`{name} <{self.module.name}.{name}>`" for name, _ in definitions)
         parts = [f"```{{py:module}} {self.module.name}\n```", self._documentation(self.module.tree)]
-        for name, node in self.module.definitions():
+        parts += [f"**Names:** {names}"] * (len(definitions) > 1)
+        for name, node in definitions:
             parts.append(self._class(node) if isinstance(node, ast.ClassDef) else self._object(name, node, "`````"))
         return "\n\n".join(filter(None, parts))
 
@@ -347,10 +350,12 @@ class FileLinks(SphinxTransform):
 
 def find_source(app, name):
     """Source and places of its objects, for the links to it."""
-    module = modules().get(name)
-    if module is None:
-        return None
-    code = module.path.read_text(encoding="utf-8")
+    return _source(name) if name in modules() else None
+
+
+@functools.cache
+def _source(name: str):
+    code = modules()[name].path.read_text(encoding="utf-8")
     return code, ModuleAnalyzer.for_string(code, name).find_tags()
 
 

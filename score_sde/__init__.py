@@ -3,7 +3,7 @@
 from score_sde.runtime import clone, moved
 from score_sde.runtime.backend import configure
 
-__version__ = "0.6.0"
+__version__ = "0.7.0"
 
 clone.register()
 moved.register()

@@ -25,6 +25,7 @@ MODULES = {
     if path.name != "__main__.py"
 }
 MINUTES = 3
+OF_SPHINX = {"search.html", "py-modindex.html", "_modules/index.html"}  # the first is reached by its field
 
 
 # Docstrings, which are plain text, as Markdown.
@@ -165,7 +166,7 @@ def test_every_page_is_reached_from_the_first_and_no_link_within_the_site_is_bro
                 if target not in reached:
                     reached.add(target)
                     queue.append(target)
-    assert {path.name for path in pages.keys() - reached} == set()
+    assert {str(path.relative_to(first.parent)) for path in pages.keys() - reached} <= OF_SPHINX
 
 
 def test_every_public_name_of_the_package_is_in_the_reference(site):

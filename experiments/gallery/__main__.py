@@ -11,14 +11,15 @@ from score_sde.runtime.preemption import exit_status
 parser = argparse.ArgumentParser(prog="score_sde --mode=experiment --name=gallery", description=__doc__)
 parser.add_argument("--workdir", type=Path, default=Path("runs/first"), help="a run on colour images, as of first_run")
 parser.add_argument("--digits", type=Path, default=Path("runs/classes"), help="digits with classes; trained if missing")
-parser.add_argument("--own", type=Path, default=Path("runs/own"), help="a run on a folder of pictures")
+parser.add_argument("--own", type=Path, default=Path("runs/photos"), help="a run on a folder of pictures")
+parser.add_argument("--screenshots", type=Path, default=Path("runs/screenshots"), help="a browser's pictures of pages")
 parser.add_argument("--out", type=Path, default=Path("docs/images"), help="the folder of the pictures")
 parser.add_argument("--only", default="", help="names of pictures, as orders,mixture; default all")
 
 
 def program(argv: list[str]) -> int:
     options = parser.parse_args(argv[1:])
-    runs = Runs(options.workdir, options.digits, options.own)
+    runs = Runs(options.workdir, options.digits, options.own, options.screenshots)
     return make(runs, options.out, [name for name in options.only.split(",") if name])
 
 

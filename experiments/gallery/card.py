@@ -81,9 +81,7 @@ def enlarged(image: Pixels, magnify: int) -> Image.Image:
 
 
 def png(picture: Image.Image, colours: int | None = None) -> bytes:
-    """The picture as a PNG without metadata. colours: reduces it to a palette of so many, as plots allow."""
-    if colours:
-        picture = picture.quantize(colours, dither=Image.Dither.NONE)
+    """The picture as a PNG without metadata. colours: reduces it to a palette of so many, as plots and pages allow."""
     file = BytesIO()
-    picture.save(file, "png", optimize=True)
+    (picture.quantize(colours) if colours else picture).save(file, "png", optimize=True)
     return file.getvalue()

@@ -23,8 +23,8 @@ from score_sde.randomness import batch_keys
 from score_sde.sampling import Solver, fast_solver
 from score_sde.sde import VP
 
-# Okabe and Ito's colours, which are told apart with any kind of sight.
-BLUE, ORANGE, GREEN, PURPLE, SKY, BLACK = "#0072B2", "#D55E00", "#009E73", "#AA4499", "#56B4E9", "#1f2328"
+# Colours after Okabe and Ito, which are told apart with any kind of sight; two are darker, for text on white.
+BLUE, ORANGE, GREEN, PURPLE, SKY, BLACK = "#0072B2", "#D55E00", "#009E73", "#AA4499", "#3391cc", "#1f2328"
 STYLE = {
     "font.size": 11,
     "axes.spines.top": False,
@@ -93,7 +93,7 @@ def orders(samplers: Mapping[str, tuple[str, str]] = SAMPLERS, evaluations: Sequ
         axes.set_xticks(evaluations, [str(n) for n in evaluations])
         axes.minorticks_off()
         axes.grid(color="#d1d9e0", linewidth=0.7)
-        axes.set_title("Slopes of six samplers, and their orders in theory in brackets", loc="left", fontweight="bold")
+        axes.set_title("Fitted slopes (and theoretical orders)", loc="left", fontweight="bold")
         return picture(figure)
 
 

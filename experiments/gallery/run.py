@@ -5,6 +5,7 @@ from collections.abc import Callable, Collection
 from pathlib import Path
 from typing import NamedTuple
 
+from PIL import Image
 from score_sde.experiments.gallery import drawing, plots, samples
 from score_sde.experiments.gallery.card import png
 from score_sde.experiments.gallery.config import CHANGES, get_digits
@@ -18,11 +19,15 @@ INDEX = 14  # the sample whose way out of noise is shown
 
 
 class Runs(NamedTuple):
-    """The workdirs that pictures are made of: of colour images, of digits with classes, of a folder of pictures."""
+    """The workdirs that pictures are made of: of colour images, of digits with classes, of a folder of pictures.
+
+    screenshots: the folder of a browser's pictures of pages.
+    """
 
     workdir: Path
     digits: Path
     own: Path
+    screenshots: Path
 
 
 def make(runs: Runs, out: Path, only: Collection[str] = ()) -> int:
@@ -69,7 +74,17 @@ def _digits(runs: Runs) -> bytes:
 
 def _own(runs: Runs) -> bytes:
     model, pictures = samples.load(runs.own)
-    return png(samples.samples(model, pictures, rows=4, columns=12, magnify=6, beside="Held-out pictures").picture())
+    magnify = max(1, 112 // model.image_shape[0])
+    card = samples.samples(model, pictures, rows=4, columns=12, magnify=magnify, beside="Held-out pictures")
+    return png(card.picture())
+
+
+def _screenshot(runs: Runs, name: str) -> bytes:
+    """A browser's picture of a page with fewer colours. Raises `UsageError` where there is none."""
+    path = runs.screenshots / f"{name}.png"
+    if not path.is_file():
+        raise UsageError(f"No screenshot {path}; make it by the commands in experiments/gallery/README.md.")
+    return png(Image.open(path).convert("RGB"), colours=256)
 
 
 PICTURES: dict[str, tuple[str, Callable[[Runs], bytes]]] = {
@@ -81,4 +96,6 @@ PICTURES: dict[str, tuple[str, Callable[[Runs], bytes]]] = {
     "orders": ("png", lambda _: png(plots.orders(), colours=128)),
     "mixture": ("png", lambda _: png(plots.mixture(), colours=128)),
     "architecture": ("svg", lambda _: drawing.architecture().encode()),
+    "report": ("png", lambda runs: _screenshot(runs, "report")),
+    "compare": ("png", lambda runs: _screenshot(runs, "compare")),
 }

@@ -74,7 +74,7 @@ def samples(
     drawn = model.draw(batch_keys(jax.random.key(SEED), rows * right), SAMPLER, **OPTIONS)
     pixels = images.to_pixels(drawn.images)
     both = [Row([*real[i * left :][:left], *pixels[i * right :][:right]]) for i in range(rows)]
-    name = f"The first {rows * right} samples ({SAMPLER}, {np.mean(drawn.nfe):g} evaluations each)"
+    name = f"The first {rows * right} samples ({SAMPLER}, {np.mean(drawn.nfe):g} evaluations)"
     return Card(both, {0: beside, left: name}, magnify, spaces=[left], centred=False)
 
 
@@ -91,7 +91,7 @@ def trajectory(model: Pretrained, index: int, *, ways: Sequence[Way] = WAYS, mag
         keys = batch_keys(jax.random.key(SEED), index + 1)[index:]
         times = times_of(experiment.sde_of(chosen.params["score"], method), method, experiment.config.sampling)
         seen = way(make, chosen.params, keys, experiment.prior(keys), times, TIMES)
-        x = model.image_range.to_unit(np.stack([*seen.x[:, 0], seen.end[0]]))
+        x = model.image_range.to_unit(jnp.asarray([*seen.x[:, 0], seen.end[0]]))
         rows.append(Row(images.to_pixels(x), name, f"{method}\n{seen.nfe[0]:,} evaluations"))
     headings = {0: "t = 1", **{i: f"{t:g}" for i, t in enumerate(TIMES[1:], 1)}, len(TIMES): "result"}
     return Card(rows, headings, magnify, label_width=250, spaces=[len(TIMES)])
