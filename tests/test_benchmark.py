@@ -103,7 +103,7 @@ def test_ours_and_a_peers_are_timed_in_turns(tmp_path, monkeypatch, capsys):
             expected = np.median([500.0 / (seconds / row["evaluations"]) for seconds in row["seconds"]])
             assert row["speed_against_peer"] == pytest.approx(expected)
     assert "speed against the peer" in capsys.readouterr().out
-    assert "<table>" in (tmp_path / "benchmark.html").read_text()
+    assert "<table" in (tmp_path / "benchmark.html").read_text()
 
 
 def test_mistakes_of_the_benchmark_are_answered(tmp_path, capsys):

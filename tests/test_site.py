@@ -8,7 +8,6 @@ import os
 import re
 import subprocess
 import sys
-import time
 import types
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
@@ -24,7 +23,6 @@ MODULES = {
     for path in sorted((ROOT / "score_sde").rglob("*.py"))
     if path.name != "__main__.py"
 }
-MINUTES = 3
 OF_SPHINX = {"search.html", "py-modindex.html", "_modules/index.html"}  # the first is reached by its field
 
 
@@ -108,14 +106,12 @@ def site(tmp_path_factory) -> Path:
     if not importlib.util.find_spec("furo"):
         pytest.skip("the site needs the extra `docs`")
     folder = tmp_path_factory.mktemp("site")
-    begun = time.monotonic()
     options = re.search(r"sphinx-build (.+?) -d", (ROOT / "Makefile").read_text())[1].split()
     command = [sys.executable, "-m", "sphinx", *options]
     variables = {name: value for name, value in os.environ.items() if name != "XLA_FLAGS"}
     command += ["-d", str(folder / "doctrees"), str(ROOT), str(folder / "html")]
     done = subprocess.run(command, cwd=ROOT, env=variables, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr[-5000:]
-    assert time.monotonic() - begun < 60 * MINUTES
     return folder / "html"
 
 

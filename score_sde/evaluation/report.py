@@ -1,6 +1,5 @@
 """The page of an evaluation: samples beside real images, a table of its checkpoints, and curves over them."""
 
-import json
 import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -10,7 +9,7 @@ import numpy as np
 
 from score_sde import images
 from score_sde.array_types import Pixels
-from score_sde.config import PLACES, Config
+from score_sde.config import Config
 from score_sde.evaluation import sample_metrics
 from score_sde.evaluation.figure_names import best_of, short_names
 from score_sde.io import atomic_files, html_page, workdir
@@ -268,19 +267,14 @@ def columns_of(size: int, n: int) -> int:
 def keep_real(folder: Path, config: Config, n: int) -> None:
     """Keeps as many images of the evaluation split as a sheet of n samples shows, as `folder`/real.npz, for the page.
 
-    The first process reads them, once for a data set: the same call again finds them. Where the images are not
+    Every process reads them, because all open a data set together, and the first one writes. Where the images are not
     available, or the samples are of one class only, none are kept.
     """
+    path = folder / REAL
+    pixels = sample_metrics.real_images(config, columns_of(config.data.image_size, n) ** 2)
     if not is_first():
         return
-    path, shown = folder / REAL, columns_of(config.data.image_size, n) ** 2
-    data = {key: value for key, value in config.data.items() if f"data.{key}" not in PLACES}
-    about = json.dumps({"data": data, "images": shown, "condition": config.sampling.condition}, default=str)
-    stored = atomic_files.read_arrays(path)
-    if stored and str(stored.get("about")) == about:
-        return
-    pixels = sample_metrics.real_images(config, shown)
     if pixels is None:
         path.unlink(missing_ok=True)  # of another data set or condition
     else:
-        atomic_files.replace(path, lambda file: np.savez(file, images=pixels, about=about))
+        atomic_files.replace(path, lambda file: np.savez(file, images=pixels))
