@@ -318,6 +318,9 @@ def prepared(tmp_path_factory) -> Path:
 def folder(prepared, tmp_path, monkeypatch) -> Path:
     """This page's copy of the folder, in which it runs, with the command on the PATH."""
     copy = shutil.copytree(prepared, tmp_path / "page")
+    example = Path("experiments/sweep/example.py")
+    (copy / example).parent.mkdir(parents=True)
+    shutil.copy(ROOT / example, copy / example)  # as in a clone
     commands = tmp_path / "bin"
     commands.mkdir()
     for name, module in (("python", ""), ("score_sde", "-m score_sde")):
@@ -372,7 +375,7 @@ def run_command(command: str, monkeypatch) -> tuple[int, str]:
 
 
 @pytest.mark.parametrize(
-    "page", [page for page in SITE if any(block.runs for block in blocks((ROOT / page).read_text()))]
+    "page", [page for page in SITE + CHECKED if any(block.runs for block in blocks((ROOT / page).read_text()))]
 )
 def test_the_code_of_a_page_runs(page, folder, monkeypatch):
     module = types.ModuleType("page")
