@@ -4,30 +4,21 @@ from ml_collections import ConfigDict
 from score_sde.configs.vp.cifar10_ddpmpp_continuous import get_config as cifar10
 from score_sde.configs.vp.digits_ddpmpp_continuous import get_config as digits
 from score_sde.experiments.digits.config import SCHEDULE
+from score_sde.experiments.first_run.config import RUN
 
 CLASSES = {"model.num_classes": 10, "training.n_iters": 1000, "training.snapshot_freq": 500}
 CHANGES = SCHEDULE | CLASSES  # of vp/digits_ddpmpp_continuous
-CLOTHES = {
+CLOTHES = RUN | {  # of vp/cifar10_ddpmpp_continuous
     "data.dataset": "fashion_mnist",
     "data.image_size": 28,
     "data.num_channels": 1,
     "data.random_flip": False,
     "model.num_classes": 10,
-    "model.nf": 32,
-    "model.ch_mult": (1, 2, 2),
     "model.num_res_blocks": 1,
     "model.attn_resolutions": (7,),
-    "training.batch_size": 64,
     "training.n_iters": 6000,
     "training.snapshot_freq": 2000,
     "training.snapshot_freq_for_preemption": 250,
-    "training.snapshot_sampling": False,
-    "optim.lr": 1e-3,
-    "optim.warmup": 300,
-    "optim.ema_rate": 0.999,
-    "eval.begin_ckpt": -1,
-    "sampling.method": "dpmpp_2m_sde",
-    "sampling.num_steps": 40,
 }
 
 

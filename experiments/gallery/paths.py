@@ -15,8 +15,8 @@ from score_sde.sampling.predictor_corrector import time_steps
 TimesOf = Callable[[PyTree, int], float]  # (state, number of steps made) -> the state's time
 
 
-class Way(NamedTuple):
-    """The states nearest to the chosen times, and the end, in model range.
+class Seen(NamedTuple):
+    """The states nearest to the chosen times of a way, and its end, in model range.
 
     x: (times, b, h, w, c). t: the times of these states. end, nfe: the solver's result.
     """
@@ -34,7 +34,7 @@ def way(
     x: ModelImages,
     times: TimesOf,
     at: Sequence[float] | np.ndarray,
-) -> Way:
+) -> Seen:
     """Runs a solver step by step, and keeps the state nearest to each of the times `at`.
 
     make: parameters of the networks -> the solver, so that the program has parameters as an argument.
@@ -60,7 +60,7 @@ def way(
         steps += 1
     end, nfe = jax.jit(lambda params, state: make(params).result(state))(params, state)
     instants, views = zip(*(nearest[wanted] for wanted in at), strict=True)
-    return Way(np.stack(views), np.array(instants), np.asarray(end), np.asarray(nfe))
+    return Seen(np.stack(views), np.array(instants), np.asarray(end), np.asarray(nfe))
 
 
 def times_of(process: Process, method: str, options: Any) -> TimesOf:
