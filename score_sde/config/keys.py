@@ -104,10 +104,10 @@ class Key:
         if self._items is None:
             if self.kind is str and isinstance(value, os.PathLike):
                 return os.fspath(value)
-            if not _is(value, self.kind):
+            if not is_scalar(value, self.kind):
                 raise UsageError(f"{self.name}={value!r} is not {NOUNS[self.kind]}.")
             return self.kind(value)
-        if not isinstance(value, tuple) or not all(_is(item, self._items) for item in value):
+        if not isinstance(value, tuple) or not all(is_scalar(item, self._items) for item in value):
             raise UsageError(f"{self.name}={value!r} is not a list or tuple of {PLURALS[self._items]}.")
         return value
 
@@ -118,7 +118,7 @@ class Key:
             return
         if isinstance(self.values, str) and self.values[0] in "[(":
             if not inside(self.values, value):
-                raise UsageError(f"{self.name}={value} must {_words(self.values)}.")
+                raise UsageError(f"{self.name}={value} must {interval_words(self.values)}.")
         elif not (self.others or (self.takes_path and ":" in value)):
             one_of(self.name, value.lower() if self.any_case else value, self.choices)
 
@@ -138,7 +138,7 @@ class Key:
         if self.choices:
             also = ["an import path"] * self.takes_path + ["others"] * self.others
             return ", ".join((*self.choices, *also))
-        return _words(self.values).removeprefix("be ").replace("not be negative", "0 or more")
+        return interval_words(self.values).removeprefix("be ").replace("not be negative", "0 or more")
 
     @functools.cached_property
     def _items(self) -> type | None:
@@ -167,16 +167,18 @@ def checked(keys: Mapping[str, Key], values: Mapping[str, Any]) -> None:
             keys[name].check(value)
 
 
-def _is(value: Any, kind: type) -> bool:
+def is_scalar(value: Any, kind: type) -> bool:
+    """Whether a plain value is of the type; an int is a float, and a bool is no number."""
     if kind is float:
         return isinstance(value, int | float) and not isinstance(value, bool)
     return isinstance(value, kind) and (kind is bool or not isinstance(value, bool))
 
 
-def _words(interval: str) -> str:
+def interval_words(interval: str) -> str:
+    """An interval in words that follow "must"."""
     low, high = (float(end) for end in interval[1:-1].split(","))
     if high < math.inf or interval[-1] == "]":
         return f"be in {interval}"
     if low == 0:
         return "be positive and finite" if interval[0] == "(" else "not be negative"
-    return f"be at least {low:g}"
+    return f"be at least {low:g}" if low > -math.inf else "be finite"
