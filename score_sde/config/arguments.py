@@ -133,7 +133,7 @@ def described(value: Any) -> str:
     """A value in a few words: type and shape of an array, otherwise its beginning."""
     if hasattr(value, "dtype") and getattr(value, "shape", ()):
         return f"{value.dtype} of shape {tuple(value.shape)}"
-    text = repr(value)
+    text = " ".join(repr(value).split())
     return f"{type(value).__name__} {text[:60]}{'...' * (len(text) > 60)}" if not _is_plain(value) else text[:60]
 
 
@@ -153,7 +153,7 @@ def _kind(annotation: Any) -> Kind:
     if origin in (typing.Union, types.UnionType):
         return _one_of([_kind(each) for each in inner])
     if origin is Literal:
-        return Kind(" or ".join(map(repr, inner)), lambda value: _needed(value, value in inner))
+        return _literal(inner)
     if origin is tuple or annotation is tuple:
         return _tuple(inner)
     if isinstance(origin, type) and issubclass(origin, collections.abc.Sequence):
@@ -184,6 +184,14 @@ def _needed(value: Any, fits: bool) -> Any:
     if not fits:
         raise MisfitError
     return value
+
+
+def _literal(choices: tuple) -> Kind:
+    def convert(value: Any) -> Any:
+        value = plain(value) if getattr(value, "ndim", 0) == 0 and not isinstance(value, jax.core.Tracer) else value
+        return _needed(value, any(type(value) is type(choice) and value == choice for choice in choices))
+
+    return Kind(" or ".join(map(repr, choices)), convert)
 
 
 def _one_of(kinds: list[Kind]) -> Kind:
