@@ -26,7 +26,9 @@ TRAINING = {
     ),
     "log_freq": Key(50, "Updates between lines of metrics.jsonl", "[1, inf)", LAUNCH),
     "eval_freq": Key(100, "Updates between losses of an evaluation batch", "[1, inf)", LAUNCH),
-    "snapshot_sampling": Key(True, "Whether a batch of samples is drawn at each snapshot", differs=LAUNCH),
+    "snapshot_sampling": Key(
+        True, "Whether a batch of samples is drawn at each snapshot and at the end", differs=LAUNCH
+    ),
     "precision": Key(
         "tf32",
         "Precision of the network's computation in training (score_sde/models/compute.py)",

@@ -15,7 +15,7 @@ from score_sde import data, ema, images
 from score_sde.array_types import Array, Keys, Pixels, PyTree
 from score_sde.cond import Cond, restricted
 from score_sde.config import Config
-from score_sde.errors import UsageError, tell, warn
+from score_sde.errors import UsageError, warn
 from score_sde.io import atomic_files, workdir
 from score_sde.io.checkpoints import Retention
 from score_sde.randomness import Stream, sample_keys, stream
@@ -25,7 +25,7 @@ from score_sde.runtime.memory import tree_bytes
 from score_sde.runtime.preemption import Stopped
 from score_sde.runtime.progress import bar, reporter
 from score_sde.sampling.runner import Runner
-from score_sde.training import averages, own_code
+from score_sde.training import averages, own_code, summary
 from score_sde.training.build import Classification, Experiment, trainable
 from score_sde.training.loop import Running, Training, fit
 from score_sde.training.nan_guard import DivergenceError
@@ -114,8 +114,6 @@ def train(
     train_set, eval_set = load_data(config, train=True), load_data(config, train=False)
     check_source(experiment, train_set, all_of_them=True)
     check_source(experiment, eval_set)
-    if sharding.is_first() and (line := data.summary(config.data.path or config.data.dataset, train_set, eval_set)):
-        tell(line)
     with atomic_files.locked(directory, "train"):
         changed = workdir.check_same_run(directory, config.to_dict(), allowed)
         described = {"training": _described(train_set), "evaluation": _described(eval_set)}
@@ -181,8 +179,8 @@ def _fit(
     sample = _sampling(experiment) if training.snapshot_sampling and isinstance(experiment, Experiment) else None
 
     def draw(state: TrainState, step: int, run: Running) -> None:
-        """Draws the sheet of a snapshot, unless an earlier launch has finished it."""
-        if step % training.snapshot_freq:
+        """Draws the sheet of a snapshot or of the last step, unless an earlier launch has finished it."""
+        if step % training.snapshot_freq and step != training.n_iters:
             return
         if step == run.start and sharding.all_agree(_sheet(directory, step).exists()):
             return
@@ -191,7 +189,11 @@ def _fit(
         runner = sample if frozen is experiment else _sampling(frozen)
         _sample_sheet(experiment, runner, eval_set, params, step, directory, run)
 
-    fit(
+    def begin(start: int) -> None:
+        if sharding.is_first():
+            summary.at_start(experiment, directory, train_set, eval_set, start)
+
+    state = fit(
         Training(
             "training",
             init=program(experiment.init_state, out_shardings=placement),
@@ -205,6 +207,7 @@ def _fit(
             eval_freqs=(training.eval_freq,),
             skip=training.nonfinite == "skip",
             evaluate=evaluate,
+            begin=begin,
             finish=compare,
             draw=draw if sample else None,
         ),
@@ -214,6 +217,8 @@ def _fit(
         config=config.to_dict(),
         profile=config.profile,
     )
+    if sharding.is_first():
+        summary.at_end(experiment, directory, _sheet(directory, int(state.step)))
 
 
 def _evaluations(
