@@ -40,10 +40,10 @@ ROOMS = {
     "likelihood": "dequantization ode bound",
     "conditioning": "operators guidance posterior particles grammar",
     "training": """state nan_guard loop pieces recipe trainable classification build
-                   own_code source_checks averages summary run""",
+                   own_code source_checks averages launch summary run""",
     "metrics": """protocol ends corruptions distances frechet kernels inception small features reference figures
                   baselines""",
-    "inference": """reference_checkpoints snapshots dequantizer conditional_samplers sampling_plan pretrained
+    "inference": """reference_checkpoints class_choice snapshots dequantizer conditional_samplers sampling_plan pretrained
                     train_dequantizer""",
     "evaluation": "sample_metrics identities figure_names report inverse_problems evaluate",
     "cli": """command_line modes runs describe import_checkpoint dataset_statistics inspect_data measure

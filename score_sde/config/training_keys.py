@@ -1,11 +1,11 @@
 """Keys of a training: the run itself, `training`, `data`, `optim` and `ema`."""
 
-from score_sde.config.keys import Differs, Key
+from score_sde.config.keys import SEEDS, Differs, Key
 
 ALLOWED, LAUNCH, MACHINE = Differs.ALLOWED, Differs.LAUNCH, Differs.MACHINE
 
 RUN = {
-    "seed": Key(42, "Seed of every random number of the run"),
+    "seed": Key(42, "Seed of every random number of the run", SEEDS),
     "profile": Key(0, "Updates that are traced, to profile/ in the workdir", "[0, inf)", LAUNCH, moves_numbers=False),
 }
 

@@ -1,6 +1,5 @@
 """Training of a score network or a classifier in a workdir: checks, data, and its part of the loop."""
 
-import secrets
 import shutil
 import signal
 from collections.abc import Callable, Collection, Mapping
@@ -25,7 +24,7 @@ from score_sde.runtime.memory import tree_bytes
 from score_sde.runtime.preemption import Stopped
 from score_sde.runtime.progress import bar, reporter
 from score_sde.sampling.runner import Runner
-from score_sde.training import averages, own_code, summary
+from score_sde.training import averages, launch, own_code, summary
 from score_sde.training.build import Classification, Experiment, trainable
 from score_sde.training.loop import Running, Training, fit
 from score_sde.training.nan_guard import DivergenceError
@@ -101,6 +100,7 @@ def train(
     checkpoint cannot be saved; `Stopped` after SIGTERM, SIGUSR1 or Ctrl-C, with a last checkpoint.
     """
     directory = Path(directory)
+    atomic_files.check_writable(directory)
     check_overrides(config, overrides or {})
     complete(config)
     experiment, code = trainable(config), code_of(config)
@@ -119,23 +119,18 @@ def train(
         described = {"training": _described(train_set), "evaluation": _described(eval_set)}
         changed |= own_code.check_same(directory, code, allowed)
         changed |= workdir.check_same_data(directory, config.data.path, described, allowed)
-        last = max(workdir.saved_steps(directory), default=0)
-        if last < config.training.n_iters:
+        if max(workdir.saved_steps(directory), default=0) < config.training.n_iters:
             _check_space(directory, experiment)
-        earlier = workdir.read(directory, "launch.json")
-        launch = {"run_id": earlier.get("run_id", secrets.token_hex(4)), "overrides": dict(overrides or {})}
-        changes = [{"step": last, "key": key, "from": old, "to": new} for key, (old, new) in changed.items()]
-        history = earlier.get("changes", [])
-        launch |= {"data": described} | ({"code": code} if code else {})
-        launch |= {"changes": history + [each for each in changes if each not in history]}
-        kept = {key: earlier[key] for key in ("imported",) if key in earlier}
+        named = train_set.class_names
+        mirrored = config.wandb.mode != "disabled"
+        record = launch.record(directory, overrides or {}, described, code, changed, named, mirrored=mirrored)
         # The config is written last: after a kill between the two writes the same command finds the same changes.
-        workdir.write(directory, "launch.json", launch | {"versions": workdir.versions()} | kept)
+        workdir.write(directory, launch.NAME, record)
         workdir.write(directory, "config.json", config.to_dict())
-        imported = [kept["imported"]["step"]] if kept else []
+        imported = [record["imported"]["step"]] if "imported" in record else []
         options = config.training
         retention = Retention(options.keep_last, options.snapshot_freq, options.keep_best, tuple(imported))
-        _fit(experiment, directory, retention, launch["run_id"], train_set, eval_set)
+        _fit(experiment, directory, retention, record["run_id"], train_set, eval_set)
 
 
 def _check_schedule(config: Config) -> None:
@@ -327,7 +322,9 @@ def _sample_sheet(
         conditions = (_sheet_cond(experiment, source, len(keys)),)
         x, _ = sample(params, keys, experiment.prior(keys), tell, conditions=conditions)
     pixels = images.to_pixels(experiment.scaling.to_unit(x))
-    sheet, path = images.grid(pixels), _sheet(directory, step)
+    names = source.class_names if list(conditions[0] or ()) == ["labels"] else None
+    sheet = images.in_turn(pixels, names, max(1, 64 // pixels.shape[2])) if names else images.grid(pixels)
+    path = _sheet(directory, step)
     try:
         atomic_files.replace(path.with_suffix(".npz"), lambda file: np.savez(file, images=pixels))
         atomic_files.replace(path, lambda file: images.write_png(file, sheet))

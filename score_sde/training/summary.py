@@ -70,7 +70,8 @@ def _data(experiment: Experiment | Classification, train_set: data.Source, eval_
     shape, names = "x".join(map(str, experiment.image_shape)), train_set.class_names
     classes = f" in {len(names):,} classes ({_some(names)})" if names else ""
     unused = ", which the network does not take" if names and "labels" not in experiment.cond_entries else ""
-    return f"{config.data.dataset}, {len(train_set):,} images of {shape}{classes}{unused}; {len(eval_set):,} to evaluate on"
+    images = f"{len(train_set):,} images of {shape}{classes}{unused}"
+    return f"{config.data.dataset}, {images}; {len(eval_set):,} to evaluate on"
 
 
 def _some(names: Sequence[str]) -> str:
