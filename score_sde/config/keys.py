@@ -25,6 +25,10 @@ from score_sde.errors import UsageError, one_of
 ABSENT: Any = object()  # the default of a key that only presets put into a config
 SAME: Any = object()  # an older workdir without the key means its default
 
+# NumPy's seeds are not negative, and JAX's have 64 bits with a sign, of which its default types use the last 32.
+# Evaluation adds 1.
+SEEDS = "[0, 9e18]"
+
 
 class Differs(enum.Enum):
     """Reasons why a key may have another value than at the start of a run, in words that follow "may differ"."""

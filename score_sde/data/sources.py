@@ -12,13 +12,12 @@ from typing import Any, NamedTuple
 
 import jax
 import numpy as np
-from tqdm import tqdm
 
 from score_sde.cond import NULL, Cond, rows
 from score_sde.data.decoding import ADVICE, Form, UnreadableError
 from score_sde.data.split_report import SplitReport
 from score_sde.errors import UsageError, warn
-from score_sde.runtime.sharding import is_first
+from score_sde.runtime.progress import bar
 
 CHUNK = 1024  # images that are read at once, but at most CHUNK_BYTES
 CHUNK_BYTES = 2**26
@@ -301,7 +300,7 @@ def tell_left_out(bad: Sequence[str], total: int, split_name: str) -> None:
 def _chunks(n: int, description: str, bytes_each: int = 1) -> Iterator[np.ndarray]:
     """Indices 0..n-1 in pieces, with a progress bar if it takes long."""
     size = max(1, min(CHUNK, CHUNK_BYTES // bytes_each))
-    with tqdm(total=n, desc=description, unit="img", delay=1.0, disable=not is_first()) as progress:
+    with bar(description, n, "img", delay=1.0) as progress:
         for start in range(0, n, size):
             indices = np.arange(start, min(start + size, n))
             yield indices

@@ -18,9 +18,10 @@ from score_sde.evaluation import report as page
 from score_sde.evaluation.figure_names import short_names
 from score_sde.evaluation.inverse_problems import ARRAYS, mean_nfe, reconstruct
 from score_sde.evaluation.sample_metrics import Measure, ends_of_data, measure, remedy
+from score_sde.inference import class_choice
 from score_sde.inference.dequantizer import DEQUANTIZER
 from score_sde.inference.pretrained import Pretrained, Report, load
-from score_sde.inference.sampling_plan import check_condition, configured_cond, planned_nfe, samples_at_once
+from score_sde.inference.sampling_plan import check_condition, configured_cond, samples_at_once
 from score_sde.inference.snapshots import PretrainedClassifier, Snapshot, load_classifier
 from score_sde.io import atomic_files, workdir
 from score_sde.io.result_cache import Arrays, Keep, Rounds, compute_anew, mean_and_error
@@ -49,6 +50,7 @@ def evaluate(config: Config, directory: str | Path, folder: str = "eval", out: s
     or `config` describes another run.
     """
     directory, written = Path(directory), Path(out or directory) / folder
+    config = class_choice.with_numbers(config, directory)
     steps = _steps_to_evaluate(config, workdir.checkpoint_steps(directory))
     sharding.check_divisible("eval.batch_size", config.eval.batch_size)
     if config.model.name in CLASSIFIERS:
@@ -64,6 +66,7 @@ def evaluate(config: Config, directory: str | Path, folder: str = "eval", out: s
     report["checkpoints"] = []
     with atomic_files.locked(written, "eval", ELSEWHERE):
         if "sampling" in parts:
+            report["condition"] = class_choice.worded(config, directory)
             page.keep_real(written, config, config.eval.num_samples)
         for step in steps:
             model = model if step == model.step else model.at(step)
@@ -146,6 +149,7 @@ def sample(config: Config, directory: str | Path, out: str | Path | None = None)
     images: see `score_sde.evaluation.inverse_problems`.
     """
     directory = Path(directory)
+    config = class_choice.with_numbers(config, directory)
     model = load(directory, config=config)
     sharding.check_divisible("eval.batch_size", config.eval.batch_size)
     n, condition, folder = config.sampling.num_samples, config.sampling.condition, Path(out or directory) / "samples"
@@ -165,7 +169,8 @@ def sample(config: Config, directory: str | Path, out: str | Path | None = None)
             result = draw_samples(model, n, folder, stem)
         identities.enter(folder, stem, model, result)
     of_batch = f", {result['batch_nfe']:g} made for the batch" if "batch_nfe" in result else ""
-    _print(f"{result['num_samples']} samples, {result['nfe']:g} network evaluations each{of_batch}")
+    of_condition = f" given {class_choice.worded(config, directory)}" if condition else ""
+    _print(f"{result['num_samples']} samples{of_condition}, {result['nfe']:g} network evaluations each{of_batch}")
     for name, figure in result.items():
         if isinstance(figure, dict) and "mean" in figure:
             _print(f"{name.replace('_', ' ')} {page.text(figure)}")
@@ -212,37 +217,16 @@ def draw_samples(
             batch_nfe.append(drawn["batch_nfe"])
             shares.append(metrics.at_the_ends(drawn["images"]))
             first = drawn["images"] if first is None else first
-    sheet, magnify = images.grid(first[:256]), max(1, 64 // model.config.data.image_size)
-    atomic_files.replace(folder / f"{stem}.png", lambda file: images.write_png(file, sheet, magnify))
+    magnify = max(1, 64 // model.config.data.image_size)
+    sheet = images.in_turn(first[:256], class_choice.names_in_turn(model.config, model.directory), magnify)
+    atomic_files.replace(folder / f"{stem}.png", lambda file: images.write_png(file, sheet))
     result: dict[str, Any] = {"num_samples": n, **mean_nfe(np.concatenate(nfe), np.concatenate(batch_nfe))}
     advice = remedy(model.config.sampling)
     result["at_the_ends"] = metrics.compared(np.concatenate(shares), ends_of_data(model.config), advice)
     if measure:
         arrays = {key: np.concatenate([part[key] for part in features]) for key in features[0]}
-        result["metrics"] = measure(arrays, _protocol(model, n))
+        result["metrics"] = measure(arrays, identities.protocol(model, n))
     return result
-
-
-def _protocol(model: Pretrained, n: int) -> dict[str, Any]:
-    """Protocol of the samples: what their distances depend on besides model, features and statistics."""
-    experiment, sampling = model.experiment, model.config.sampling
-    method, options = experiment.sampler_options()
-    if method == "pc":
-        options["num_scales"] = experiment.sampling_sde.num_scales
-    nfe = planned_nfe(model, configured_cond(model, np.arange(1)))
-    used = identities.of_samples(model, n)
-    unusual = {key: used[key] for key in ("guidance", "networks") if key in used}
-    unusual |= {"condition": sampling.condition} if sampling.condition else {}
-    unusual |= {"precision": sampling.precision} if sampling.precision != "tf32" else {}
-    return unusual | {
-        "num_samples": n,
-        "sampler": method,
-        "sampler_options": options | {"temperature": sampling.temperature},
-        "nfe": "adaptive" if nfe is None else nfe,
-        "ema": model.ema,
-        "image": list(experiment.image_shape),
-        "uniform_dequantization": model.config.data.uniform_dequantization,
-    }
 
 
 def loss(model: Snapshot, source: data.Source, folder: Path | None = None) -> dict[str, Any]:

@@ -10,12 +10,13 @@ from pathlib import Path
 from typing import Any
 
 import jax
+import numpy as np
 
 from score_sde import data
 from score_sde.conditioning.grammar import Observe, chosen_class, identity_of, parts
 from score_sde.config import ARGUMENTS
 from score_sde.inference.pretrained import Pretrained
-from score_sde.inference.sampling_plan import helpers_of
+from score_sde.inference.sampling_plan import configured_cond, helpers_of, planned_nfe
 from score_sde.inference.snapshots import Snapshot
 from score_sde.io import workdir
 from score_sde.io.digest import digest
@@ -53,6 +54,28 @@ def of_samples(
         digests = {name: helper.digest for name, helper in helpers_of(model, config).items()}
         used |= {"guidance": workdir.flatten(options), "networks": digests}
     return used | ({} if source is None else {"images": source.digest()})
+
+
+def protocol(model: Pretrained, n: int) -> dict[str, Any]:
+    """Protocol of the samples: what their distances depend on besides model, features and statistics."""
+    experiment, sampling = model.experiment, model.config.sampling
+    method, options = experiment.sampler_options()
+    if method == "pc":
+        options["num_scales"] = experiment.sampling_sde.num_scales
+    nfe = planned_nfe(model, configured_cond(model, np.arange(1)))
+    used = of_samples(model, n)
+    unusual = {key: used[key] for key in ("guidance", "networks") if key in used}
+    unusual |= {"condition": sampling.condition} if sampling.condition else {}
+    unusual |= {"precision": sampling.precision} if sampling.precision != "tf32" else {}
+    return unusual | {
+        "num_samples": n,
+        "sampler": method,
+        "sampler_options": options | {"temperature": sampling.temperature},
+        "nfe": "adaptive" if nfe is None else nfe,
+        "ema": model.ema,
+        "image": list(experiment.image_shape),
+        "uniform_dequantization": model.config.data.uniform_dequantization,
+    }
 
 
 def of_likelihood(model: Pretrained, source: data.Source, repeats: int) -> dict[str, Any]:

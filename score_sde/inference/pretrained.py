@@ -26,13 +26,13 @@ import numpy as np
 
 from score_sde import images
 from score_sde.array_types import Array, Float, Key, Keys, ModelImages, PerSample, PyTree, Times, UnitImages
-from score_sde.cond import Cond, fitted, rows, with_labels
+from score_sde.cond import Cond, fitted, numbered, rows, with_labels
 from score_sde.conditioning import Operator
 from score_sde.config import Config
 from score_sde.errors import UsageError, renamed
 from score_sde.inference.conditional_samplers import Observed, finished, unused_option
 from score_sde.inference.dequantizer import dequantize, dequantizer_params
-from score_sde.inference.sampling_plan import plan
+from score_sde.inference.sampling_plan import helpers_of, plan
 from score_sde.inference.snapshots import AnyTimes, Snapshot, available_step, config_of, for_each
 from score_sde.process import Prediction
 from score_sde.randomness import batch_keys, expand
@@ -43,7 +43,7 @@ from score_sde.sampling.runner import Runner
 from score_sde.sampling.solver import Counts
 
 Report = Callable[[float], None]
-AnyLabels = Sequence[int] | Array | np.ndarray | None
+AnyLabels = Sequence[int | str] | Array | np.ndarray | None
 
 
 def load(
@@ -109,6 +109,7 @@ def _applied(
     model: "Pretrained", name: str, x: ModelImages, t: AnyTimes, labels: AnyLabels, cond: Cond | None
 ) -> ModelImages | Prediction:
     """The result at x and t of the experiment's function of this name."""
+    labels = numbered(labels, model.class_names)
     experiment, labels = model.experiment, None if labels is None else jnp.asarray(labels)
     cond = fitted(with_labels(cond, labels), experiment.cond_entries, len(x))
 
@@ -144,7 +145,8 @@ def sample(
 
     key: one key, or one for each image.
     sampler: "pc", "ode", "adaptive" or a fast solver's name; default config.sampling.method.
-    labels: classes 0, 1, ..., one for all, or one for each. cond: arrays of n rows, see `score_sde.cond`.
+    labels: classes by numbers 0, 1, ... or by names, one for all, or one for each. cond: arrays of n rows, see
+    `score_sde.cond`.
     options: values that replace those of config.sampling and config.guidance, as num_steps=10 or scale=2.0.
     Raises `UsageError` for unknown options, and for labels and conditions that the networks do not know.
 
@@ -153,7 +155,8 @@ def sample(
     n = _count(n)
     filled = n if key.ndim else pad_to_devices(n)
     if labels is not None:
-        labels = np.asarray(labels)
+        helper = helpers_of(model, plan(model, sampler, options).conditional.experiment.config).get("classifier")
+        labels = np.asarray(numbered(labels, (helper or model).class_names))
         if labels.shape not in ((), (n,)):
             raise UsageError(f"Labels of shape {labels.shape} for {n} images; give one for all, or one for each.")
         labels = np.broadcast_to(labels, (n,))

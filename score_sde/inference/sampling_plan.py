@@ -99,7 +99,7 @@ def configured_cond(model: Snapshot, indices: np.ndarray) -> Cond | None:
     condition = model.config.sampling.condition
     if (rows := chosen_rows(condition)) is not None:
         return {name: array[indices % len(array)] for name, array in rows.items()}
-    chosen = chosen_class(condition)
+    chosen = chosen_class(condition)  # a number, by `class_choice.with_numbers`
     if chosen is None:
         return None
     if chosen == ALL:
