@@ -45,7 +45,7 @@ ROOMS = {
                   baselines""",
     "inference": """reference_checkpoints snapshots start_images dequantizer conditional_samplers sampling_plan
                     pretrained train_dequantizer""",
-    "evaluation": "sample_metrics identities figure_names report inverse_problems evaluate",
+    "evaluation": "sample_metrics identities figure_names report exports inverse_problems over_split evaluate",
     "cli": """command_line modes runs describe import_checkpoint dataset_statistics inspect_data measure
               experiment main""",
     "__init__": "",

@@ -109,7 +109,7 @@ class Conditional:
         inverse = self.options.inverse
         if inverse in ("projection", "dps") and method not in ("pc", *FAST_SOLVERS):
             raise UsageError(
-                f"guidance.inverse={inverse} needs a fixed number of steps N, and the sampler {name_of(method)} has no N; "
+                f"guidance.inverse={inverse} needs a fixed number of steps N, and sampler {name_of(method)} has no N; "
                 "set guidance.inverse to pigdm or tmpd, or sampling.method=pc."
             )
         if inverse == "particles" and (method != "pc" or self.experiment.config.sampling.corrector.lower() != "none"):

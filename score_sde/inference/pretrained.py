@@ -210,7 +210,8 @@ def draw(
     """Draws one sample for each key, and counts the evaluations of networks that it took.
 
     report: called with the fraction done. compile_only: see `Runner`. start: an image in [0, 1] for each key. observed:
-    operator, y and noise as for `posterior`. Other arguments as for `sample`; the number of keys must be a multiple of the number of devices.
+    operator, y and noise as for `posterior`. Other arguments as for `sample`; the number of keys must be a multiple of
+    the number of devices.
     """
     method, conditional, runner, params = plan(model, sampler, options)
     conditions, experiment = conditional.conditions(cond, observed, len(keys), method), conditional.experiment

@@ -6,16 +6,17 @@ from typing import NamedTuple
 import jax.numpy as jnp
 import numpy as np
 
-from score_sde.array_types import Array, Float, UInt8, UnitImages
+from score_sde.array_types import Array, Float, Pixels, UInt8, UnitImages
 from score_sde.data.arrays import NAMES
 from score_sde.data.decoding import SUFFIXES, Form
 from score_sde.errors import UsageError, shown
-from score_sde.images import to_unit
+from score_sde.images import headed, to_pixels, to_unit
 from score_sde.inference.snapshots import Snapshot
 from score_sde.io.digest import digest
 from score_sde.runtime.backend import expanded
 from score_sde.runtime.sharding import is_traced
 
+ROWS, SAMPLES = 12, 9  # the most in a sheet: rows, and samples of one start image
 ADVICE = "give another picture as sampling.start"
 AnyStart = Array | np.ndarray | str | Path | None  # one image for all samples, one for each, or a file of them
 Images = UInt8[np.ndarray, "n h w c"] | Float[np.ndarray, "n h w c"]
@@ -33,8 +34,18 @@ class Starts(NamedTuple):
         return chosen.astype(np.float32) / 255 if chosen.dtype == np.uint8 else chosen.astype(np.float32)
 
 
+def sheet_of(starts: Starts, samples: Pixels, magnify: int = 1) -> UInt8[np.ndarray, "H W 3"]:
+    """A sheet of start images, each beside its samples; a pixel is `magnify` wide. samples: the first, in order."""
+    m = min(len(starts.images), len(samples))
+    each = min(max(1, len(samples) // len(starts.images)), SAMPLES)
+    beside = max(1, (1 + SAMPLES) // (1 + each))  # start images in a row
+    begun = to_pixels(starts.take(np.arange(min(m, ROWS * beside))))
+    tiles = [np.stack([start, *samples[i :: len(starts.images)][:each]]) for i, start in enumerate(begun)]
+    return headed(np.concatenate(tiles), ["start", *["sample"] * each] * beside, magnify)
+
+
 def configured_start(model: Snapshot) -> Starts | None:
-    """The start images that config.sampling names, read once; None without any.
+    """The start images that config.sampling names, read now; None without any.
 
     Raises `UsageError` for files that are no images of the model's shape, and for a start time without images.
     """
@@ -43,11 +54,8 @@ def configured_start(model: Snapshot) -> Starts | None:
         check_start(sampling.start_time, started=False)
         return None
 
-    def read() -> Starts:
-        images = read_images(sampling.start, model.image_shape)
-        return Starts(images, digest(images))
-
-    return model.experiment.once(("start", sampling.start), read)
+    images = read_images(sampling.start, model.image_shape)
+    return Starts(images, digest(images))
 
 
 def for_samples(start: AnyStart, n: int, image_shape: tuple[int, ...]) -> UnitImages:
