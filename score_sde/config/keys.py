@@ -52,7 +52,8 @@ class Key:
         default: The value where a config sets none; None makes the key nullable.
         sentence: One sentence on the key, without a full stop.
         values: An interval, as "[0, 1)"; or choices, as a tuple or as "module:NAME", dictionaries that are looked up
-            when a value is checked. "" where the class or function that takes the value checks it.
+            when a value is checked. Each item of a tuple is a choice. "" where the class or function that takes the
+            value checks it.
         differs: The reason why the key may differ; None stands for its section's.
         kind: `bool`, `int`, `float`, `str` or a `tuple[KIND, ...]`; by default the type of the default.
         any_case: Whether upper case counts as lower case.
@@ -113,6 +114,8 @@ class Key:
             return self.kind(value)
         if not isinstance(value, tuple) or not all(is_scalar(item, self._items) for item in value):
             raise UsageError(f"{self.name}={value!r} is not a list or tuple of {PLURALS[self._items]}.")
+        if self._items is str and self.values:  # choices, which have no commas, as a command line gives them: a,b
+            return tuple(name.strip() for item in value for name in item.strip("()").split(",") if name.strip())
         return value
 
     def check(self, value: Any) -> None:
@@ -124,7 +127,8 @@ class Key:
             if not inside(self.values, value):
                 raise UsageError(f"{self.name}={value} must {interval_words(self.values)}.")
         elif not (self.others or (self.takes_path and ":" in value)):
-            one_of(self.name, value.lower() if self.any_case else value, self.choices)
+            for item in value if self._items else (value,):
+                one_of(self.name, item.lower() if self.any_case else item, self.choices)
 
     @property
     def choices(self) -> tuple[str, ...]:

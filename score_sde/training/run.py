@@ -102,6 +102,11 @@ def train(
     directory = Path(directory)
     atomic_files.check_writable(directory)
     check_overrides(config, overrides or {})
+    if config.sampling.start or config.sampling.start_time != 1:
+        raise UsageError(
+            "sampling.start and sampling.start_time are for --mode=sample and --mode=eval; leave them out in training, "
+            "whose sheets show samples from noise."
+        )
     complete(config)
     experiment, code = trainable(config), code_of(config)
     sharding.check_divisible("training.batch_size", config.training.batch_size, config.training.accumulate)
