@@ -212,7 +212,7 @@ def draw_samples(
             batch_nfe.append(drawn["batch_nfe"])
             shares.append(metrics.at_the_ends(drawn["images"]))
             first = drawn["images"] if first is None else first
-    sheet, magnify = images.grid(first[:256]), max(1, 64 // model.config.data.image_size)
+    sheet, magnify = images.grid(first[:256]), images.magnification(first)
     atomic_files.replace(folder / f"{stem}.png", lambda file: images.write_png(file, sheet, magnify))
     result: dict[str, Any] = {"num_samples": n, **mean_nfe(np.concatenate(nfe), np.concatenate(batch_nfe))}
     advice = remedy(model.config.sampling)

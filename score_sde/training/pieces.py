@@ -41,7 +41,7 @@ KINDS: dict[str, Kind] = {
     "model.name": Kind(ChainMap(MODELS, CLASSIFIERS), protocols.Network, MODULE),
     "encoder.name": Kind(ENCODERS, protocols.Encoder, MODULE),
     "sampling.method": Kind(SAMPLERS, protocols.Sampler, ("process", "model", "eps", "noise_removal", "project")),
-    "data.dataset": Kind(DATASETS, protocols.DataSet, ("train", "image_size", "num_channels")),
+    "data.dataset": Kind(DATASETS, protocols.DataSet, ("train", "image_size", "image_width", "num_channels")),
     "metrics.features": Kind({}, protocols.FeatureNetwork),
 }
 
