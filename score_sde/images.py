@@ -93,6 +93,11 @@ def grid(pixels: Pixels, columns: int | None = None, padding: int = 2) -> np.nda
     return sheet
 
 
+def magnification(pixels: Pixels) -> int:
+    """Factor on a sheet, of images of which the longer side would be below 64 pixels."""
+    return max(1, 64 // max(pixels.shape[1:3]))
+
+
 def headed(pixels: Pixels, headings: Sequence[str], magnify: int = 1) -> np.ndarray:
     """A sheet (H, W, 3) with a heading above each column; every pixel is `magnify` pixels wide."""
     sheet = grid(pixels, len(headings))

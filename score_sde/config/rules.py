@@ -52,6 +52,7 @@ RULES = (
 # Functions that own a check, each called with the values of these keys.
 OWNERS: tuple[tuple[str, tuple[str, ...]], ...] = (
     ("score_sde.data:dataset", ("data.dataset", "data.data_dir")),
+    ("score_sde.data.arrays:check_range", ("data.array_range",)),
     ("score_sde.ema:check", ("ema.profiles", "optim.ema_rate", "optim.ema_schedule", "sampling.ema")),
     ("score_sde.sampling.probability_flow:check_tolerances", ("sampling.rtol", "sampling.atol")),
     ("score_sde.sampling.probability_flow:check_tolerances", ("eval.rtol", "eval.atol")),

@@ -118,7 +118,16 @@ DATA = {
         differs=ALLOWED,
     ),
     "labels": Key("auto", "Source of the labels of a folder of images", "score_sde.data.folder:LABELS", LAUNCH),
-    "image_size": Key(32, "Height and width of the images in pixels", "[1, inf)"),
+    "array_range": Key(
+        None,
+        "Numbers that are black and white in an array that is not uint8, as -1,1; None: it is uint8",
+        differs=MACHINE,
+        kind=tuple[float, ...],
+    ),
+    "image_size": Key(32, "Height of the images in pixels, and without data.image_width also their width", "[1, inf)"),
+    "image_width": Key(
+        None, "Width of images that are not square; None: data.image_size", "[1, inf)", kind=int, newer=True
+    ),
     "num_channels": Key(3, "Channels of the images: 1 is grey, 3 is RGB", "[1, inf)"),
     "centered": Key(False, "Whether the model's range is [-1, 1], or else [0, 1]"),
     "random_flip": Key(True, "Whether images are mirrored at random in training", differs=ALLOWED),

@@ -221,8 +221,7 @@ class OnDisk(Source):
     def decode(self, indices: np.ndarray) -> tuple[np.ndarray, list[int | None], dict[int, UnreadableError]]:
         """(images, labels, errors by position); images that cannot be read are left undefined."""
         stored = self.pictures.read([int(i) for i in indices])
-        size, channels = self.form.image_size, self.form.num_channels
-        images, bad = np.empty((len(stored), size, size, channels), np.uint8), {}
+        images, bad = np.empty((len(stored), *self.form.shape), np.uint8), {}
 
         def render(positions: np.ndarray) -> None:
             for position in positions:
@@ -270,7 +269,7 @@ def in_memory(source: OnDisk, split_name: str) -> InMemory:
     Raises `UsageError` if no image can be read, or for an unreadable one that is not skipped.
     """
     form, kept, labels, bad = source.form, 0, [], []
-    images = np.empty((len(source), form.image_size, form.image_size, form.num_channels), np.uint8)
+    images = np.empty((len(source), *form.shape), np.uint8)
     for indices in _chunks(len(source), f"reading {split_name}", images[:1].nbytes):
         part, part_labels, unreadable = source.decode(indices)
         good = [i for i in range(len(part)) if i not in unreadable]

@@ -233,7 +233,7 @@ def draw_samples(
             batch_nfe.append(drawn["batch_nfe"])
             shares.append(metrics.at_the_ends(drawn["images"]))
             first = drawn["images"] if first is None else first
-    magnify = max(1, 64 // model.config.data.image_size)
+    magnify = images.magnification(first)
     if starts is None:
         sheet = images.in_turn(first[:256], class_choice.names_in_turn(model.config, model.directory), magnify)
     else:

@@ -79,7 +79,7 @@ def reconstruct(
     result = {"condition": model.config.sampling.condition, "samples_each": each, **figures(arrays, each)}
     workdir.write(folder, f"{stem}.figures.json", result)
     if sharding.is_first():
-        picture = sheet(arrays, each, max(1, 64 // model.config.data.image_size))
+        picture = sheet(arrays, each, images.magnification(arrays["images"]))
         atomic_files.replace(folder / f"{stem}.png", lambda file: images.write_png(file, picture))
     saved = export(model.config.sampling.save, folder, stem, [lambda: arrays["images"]], n)
     return result | ({"saved": [str(path) for path in saved]} if saved else {})

@@ -326,7 +326,9 @@ def _weights(
 def _base(image_shape: tuple[int, int, int], image_range: images.Scaling) -> FrozenConfig:
     """The base config, for images of this shape and range."""
     config = base()
-    config.data.update(image_size=image_shape[0], num_channels=image_shape[-1])
+    height, width, num_channels = image_shape
+    config.data.update(image_size=height, num_channels=num_channels)
+    config.data.image_width = None if width == height else width
     config.data.centered = image_range != images.UNIT
     return FrozenConfig(config)
 

@@ -22,7 +22,7 @@ from pathlib import Path
 from typing import Any
 
 from score_sde import __version__
-from score_sde.config import ALLOWED, FREE_KEYS, FREE_SECTIONS, INHERITED, Config, completed
+from score_sde.config import ALLOWED, FREE_KEYS, FREE_SECTIONS, INHERITED, NEWER, Config, completed
 from score_sde.errors import UsageError, one_of
 from score_sde.io import checkpoints
 from score_sde.io.atomic_files import replace
@@ -92,9 +92,10 @@ def checkpoint_steps(workdir: Path) -> list[int]:
 
 
 def identity(config: Mapping[str, Any]) -> dict[str, Any]:
-    """The flattened config without keys that may change between launches."""
+    """The flattened config without keys that may change between launches, and without new keys that have no effect."""
     flat = flatten(config)
-    return {key: flat[key] for key in flat if key not in FREE_KEYS and key.split(".")[0] not in FREE_SECTIONS}
+    left_out = {*FREE_KEYS, *(key for key in NEWER if flat.get(key) is None)}
+    return {key: flat[key] for key in flat if key not in left_out and key.split(".")[0] not in FREE_SECTIONS}
 
 
 def inherit(workdir: Path, config: Any, overrides: Collection[str]) -> None:
