@@ -16,8 +16,8 @@ ROOMS = {
     "array_types": "",
     "errors": "",
     "runtime": "clone moved backend preemption sharding memory profiling progress multihost",
-    "config": """keys arguments argument_keys sampling_keys training_keys table rules explanation import_paths tree
-                 protocols""",
+    "config": """keys kinds arguments argument_keys sampling_keys training_keys table rules explanation import_paths
+                 tree protocols""",
     "randomness": "",
     "images": "",
     "io": "digest downloads pytorch_files atomic_files result_cache metrics_log html_page checkpoints workdir",
