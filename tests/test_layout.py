@@ -16,7 +16,8 @@ ROOMS = {
     "array_types": "",
     "errors": "",
     "runtime": "clone moved backend preemption sharding memory profiling progress multihost",
-    "config": "keys argument_keys sampling_keys training_keys table rules explanation import_paths tree protocols",
+    "config": """keys arguments argument_keys sampling_keys training_keys table rules explanation import_paths tree
+                 protocols""",
     "randomness": "",
     "images": "",
     "io": "digest downloads pytorch_files atomic_files result_cache metrics_log html_page checkpoints workdir",
@@ -35,17 +36,17 @@ ROOMS = {
     "weights": "",
     "objective": "",
     "oracles": "",
-    "sampling": """solver brownian tabulated rows grids clipping predictors correctors tableaus
+    "sampling": """derivatives solver brownian tabulated rows grids clipping predictors correctors tableaus
                    runge_kutta predictor_corrector adaptive probability_flow fast compaction runner""",
     "likelihood": "dequantization ode bound",
     "conditioning": "operators guidance posterior particles grammar",
-    "training": """state nan_guard loop pieces recipe trainable classification build
-                   own_code source_checks averages run""",
+    "training": """state nan_guard loop pieces sampler_options recipe trainable classification build
+                   own_code source_checks averages launch summary run""",
     "metrics": """protocol ends corruptions distances frechet kernels inception small features reference figures
                   baselines""",
-    "inference": """reference_checkpoints snapshots dequantizer conditional_samplers sampling_plan pretrained
-                    train_dequantizer""",
-    "evaluation": "sample_metrics identities figure_names report inverse_problems evaluate",
+    "inference": """reference_checkpoints class_choice snapshots start_images dequantizer conditional_samplers
+                    sampling_plan pretrained train_dequantizer""",
+    "evaluation": "sample_metrics identities figure_names report exports inverse_problems over_split evaluate",
     "cli": """command_line modes runs describe import_checkpoint dataset_statistics inspect_data measure
               experiment main""",
     "__init__": "",
@@ -72,7 +73,7 @@ DOORS = {
     "absl": {"cli", "__main__"},
     "ml_collections": {"config", "cli.command_line"},
     "flax.linen": {"models", "metrics", "cli.describe"},
-    "tqdm": {"runtime.progress", "data", "io.downloads"},
+    "tqdm": {"runtime.progress"},
     "tensorflow": set(),
     "torch": set(),
 }
