@@ -4,7 +4,9 @@ import io
 import json
 import shutil
 import tarfile
+import tracemalloc
 import zipfile
+import zlib
 from collections.abc import Callable
 from pathlib import Path
 
@@ -16,9 +18,12 @@ from PIL import Image
 from sklearn.datasets import load_digits
 
 from score_sde import data
+from score_sde.cli.main import main
+from score_sde.data import parquet_files
 from score_sde.errors import UsageError
 
 FORMATS = Path(__file__).parent / "files" / "formats"
+CONFIG = Path(__file__).parent.parent / "configs/vp/cifar10_ddpmpp_continuous.py"
 NAMES = ["one", "two", "zero"]
 # Path of each set, digits or names of its classes in order, where they come from, and what the summary says was read.
 SETS = {
@@ -371,3 +376,212 @@ def test_a_file_that_cannot_be_used_is_named_in_one_sentence(name, in_memory_gib
         load(path, held_out=0, in_memory_gib=in_memory_gib)
     assert "\n" not in str(raised.value) and str(raised.value).endswith(".")
     assert {file: file.stat().st_mtime for file in tmp_path.parent.rglob("*")} == before  # nothing is unpacked
+
+
+def of_size(content: bytes, size: int) -> bytes:
+    """A zip whose directory claims this size of its last member."""
+    place = content.rindex(b"PK\1\2") + 24
+    return content[:place] + size.to_bytes(4, "little") + content[place + 4 :]
+
+
+def bomb(folder: Path, claimed: int) -> Path:
+    """A zip of a member of 30 kB that expands to 30 MB."""
+    path = folder / "bomb.zip"
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
+        archive.writestr("0.png", png())
+        archive.writestr("1.png", bytes(30_000_000))
+    path.write_bytes(of_size(path.read_bytes(), claimed))
+    return path
+
+
+@pytest.mark.parametrize(
+    ("claimed", "reason"),
+    [(2**31, "its 2,147,483,648 bytes or more are over the limit"), (100, "Bad CRC-32"), (30_000_000, "none of PNG")],
+)
+def test_no_more_of_a_zip_is_expanded_than_a_picture_may_take(claimed, reason, tmp_path, capsys):
+    path = bomb(tmp_path, claimed)
+    with pytest.raises(UsageError, match=rf"Cannot read .*bomb.zip/1.png \({reason}.*\); remove or replace it"):
+        load(path, held_out=0)
+    tracemalloc.start()
+    with pytest.raises(UsageError, match=r"Cannot read .*bomb.zip/1.png"):
+        load(path, held_out=0, in_memory_gib=0, num_workers=1)  # which looks at the beginning of each picture
+    most = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert most < 5_000_000
+
+
+def test_a_picture_of_too_many_pixels_is_refused_before_it_is_decoded(tmp_path):
+    wide = bytearray(png())
+    wide[16:24] = (9_000).to_bytes(4, "big") * 2  # in its header
+    wide[29:33] = zlib.crc32(wide[12:29]).to_bytes(4, "big")
+    shutil.copy(FORMATS / "digits.tar", tmp_path / "a.tar")
+    for path in (tar_of(tmp_path, {"0.png": bytes(wide)}), parquet(tmp_path / "a.parquet", {"image": [bytes(wide)]})):
+        with pytest.raises(UsageError, match="9000x9000 pixels are more than"):
+            load(path, held_out=0)
+
+
+def test_a_group_of_rows_is_no_bomb(tmp_path, monkeypatch):
+    once = {"image": [png(1, (64, 64)) + bytes(20_000)] * 100}  # stored once
+    path = parquet(tmp_path / "a.parquet", once)
+    assert len(load(path, held_out=0)) == 100
+    monkeypatch.setattr(parquet_files, "GROUP_BYTES", 100_000)
+    with pytest.raises(UsageError, match=r"Cannot read row .*its group of rows holds more than 100,000 bytes"):
+        load(path, held_out=0)
+    parquet(path, {"image": [png(i) + bytes(20_000) for i in range(10)]}, compression="none")
+    with pytest.raises(UsageError, match=r"a.parquet has a group of rows of 20\d,\d+ bytes, .*row_group_size=100"):
+        load(path, held_out=0)
+    parquet(path, {"image": pa.array([None] * 100_000, pa.binary())})
+    with pytest.raises(UsageError, match="claims 100,000 rows, more than its bytes"):
+        load(path)
+
+
+@pytest.mark.parametrize("name", ["edm.zip", "json.tar", PART])
+def test_pictures_that_cannot_be_read_are_left_out_as_of_a_folder(name, tmp_path, capsys):
+    whole = load(FORMATS / name, held_out=0)
+    path = edited(tmp_path, name, lambda content: content.replace(b"\x89PNG", b"what", 1))
+    if name == "edm.zip":  # whose members have checksums
+        rewrite(path := edited(tmp_path, name, bytes), lambda members: members | {"00000/img00000000.png": b"what"})
+    capsys.readouterr()
+    for in_memory_gib in (8, 0):
+        source = load(path, held_out=0, corrupt="skip", in_memory_gib=in_memory_gib)
+        assert len(source) == len(whole) - 1
+        assert (
+            f"1 of {len(whole)} images of folder (training) cannot be read and are left out" in capsys.readouterr().err
+        )
+    assert set(map(bytes, load(path, held_out=0, corrupt="skip").images)) < set(map(bytes, whole.images))
+
+
+@pytest.mark.parametrize("name", ["edm.zip", "json.tar", "webdataset/digits-train-000000.tar", PART])
+def test_a_container_of_other_content_has_another_digest(name, tmp_path):
+    """Two pictures, or two labels, change their places."""
+    path = edited(tmp_path, name, bytes)
+    if name == "edm.zip":
+        one, other = "00000/img00000000.png", "00000/img00000001.png"
+        rewrite(path, lambda members: members | {one: members[other], other: members[one]})
+    elif name == PART:
+        table = pq.read_table(path)
+        pq.write_table(table.take([1, 0, *range(2, len(table))]), path, row_group_size=4)
+    else:
+        with tarfile.open(path) as archive:
+            members = {member: archive.extractfile(member).read() for member in archive.getnames()}
+        kind = "png" if name == "json.tar" else "cls"
+        one, other = [member for member in sorted(members) if member.endswith(kind)][1:3]  # of two digits
+        tar_of(tmp_path, members | {one: members[other], other: members[one]}).rename(path)
+    for in_memory_gib in (8, 0):
+        options = dict(held_out=0, in_memory_gib=in_memory_gib)
+        assert load(path, **options).digest() != load(FORMATS / name, **options).digest()
+
+
+def test_labels_can_be_left_out(tmp_path):
+    for name in ("edm.zip", "json.tar", "parquet"):
+        assert load(FORMATS / name, labels="none").labels is None
+    assert load(FORMATS / "json.tar", labels="folders", held_out=0).class_names == NAMES
+    with pytest.raises(UsageError, match="has its labels in a column, not in folders"):
+        load(FORMATS / "parquet", labels="folders")
+    unlabelled = {"image": pictures(), "label": [-1] * 3}
+    assert load(parquet(tmp_path / "a.parquet", unlabelled, ONE)).labels is None  # as tests of contests have them
+
+
+def test_splits_are_those_of_the_files_names(tmp_path):
+    for split, name in (("train", "edm.zip"), ("TEST", "edm_test.zip")):
+        shutil.copy(FORMATS / name, tmp_path / f"pets-{split}.zip")
+    assert [len(load(tmp_path, train=train)) for train in (True, False)] == [18, 6]
+    assert "18 images in 3 classes (0 to 2, by dataset.json) from pets-train.zip, 6 from pets-TEST.zip" in line(
+        tmp_path
+    )
+    pattern = tmp_path / "pets-{train,TEST}.zip"
+    assert [len(load(pattern, train=train)) for train in (True, False)] == [18, 6]
+    assert len(load(tmp_path / "pets-TEST.zip", held_out=0)) == 6  # which is named alone
+    (tmp_path / "pets-TEST.zip").rename(tmp_path / "more.zip")
+    with pytest.raises(UsageError, match=r"has pets-train.zip, by its name of a split, and no file of a split test"):
+        load(tmp_path)
+    (tmp_path / "pets-train.zip").rename(tmp_path / "pets.zip")
+    with pytest.raises(UsageError, match=r"has zip files more.zip and pets.zip; give one of them"):
+        load(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("names", "words"),
+    [
+        (["test.parquet"], "has test.parquet, by its name of a split, and no file of a split train"),
+        (["train.parquet", "rest.parquet"], "has train.parquet, by its name of a split, and no file of a split test"),
+        (["train-test.parquet"], "train-test.parquet has two splits in its name; rename it"),
+        (["en/train.parquet", "fr/train.parquet"], "has en/train.parquet and fr/train.parquet, in folders that are no"),
+        (["a.parquet", "b.tar"], "has a.parquet and b.tar, of different kinds; give one"),
+        (["a.tar.gz"], "a.tar.gz is compressed as a whole"),
+        (["a.npy"], "a.npy holds arrays; set config.data.dataset=array"),
+    ],
+)
+def test_files_that_could_be_meant_in_two_ways_are_refused(names, words, tmp_path):
+    for name in names:
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        shutil.copy(FORMATS / PART, tmp_path / name)
+    with pytest.raises(UsageError, match=words):
+        load(tmp_path)
+
+
+def test_splits_may_be_folders_of_files(tmp_path):
+    for split, name in (("train", PART), ("validation", "parquet/data/test-00000-of-00001.parquet")):
+        (tmp_path / "default" / split).mkdir(parents=True)
+        shutil.copy(FORMATS / name, tmp_path / "default" / split / "0000.parquet")
+    assert [len(load(tmp_path, train=train)) for train in (True, False)] == [6, 6]
+    shutil.copytree(tmp_path / "default/train", tmp_path / "other/train")
+    with pytest.raises(UsageError, match=r"in folders that are no splits; give config.data.path=.*default to read one"):
+        load(tmp_path)
+    assert len(load(tmp_path / "default")) == 6
+
+
+def test_a_pattern_names_its_files(tmp_path):
+    shards = FORMATS / "webdataset/digits-train-{000000..000002}.tar"
+    assert len(load(shards, held_out=0)) == 18
+    assert "from 3 tar files, which are evaluated on as well" in line(shards, held_out=0)
+    with pytest.raises(UsageError, match=r"Missing .*train-000003.tar and 4 more, by config.data.path=.*000007..tar"):
+        load(FORMATS / "webdataset/digits-train-{000000..000007}.tar")
+    with pytest.raises(UsageError, match="is a pattern of 100,001 files or more; give at most 100,000"):
+        load(tmp_path / "{0..99999999999999999999}.tar")
+
+
+def test_a_folder_in_an_archive_is_a_path():
+    assert len(load(FORMATS / "digits.zip/digits/train/zero", held_out=0)) == 6
+    assert len(load(FORMATS / "digits.tar/digits/test", held_out=0)) == 6
+    with pytest.raises(UsageError, match=r"No images in .*digits.zip/digits/dev"):
+        load(FORMATS / "digits.zip/digits/dev")
+    with pytest.raises(UsageError, match=r"edm.txt is no folder and no file of images"):
+        load(FORMATS / "edm.txt")
+
+
+def test_shards_may_have_the_same_names(tmp_path):
+    for i in range(2):
+        tar_of(tmp_path, {"0.png": png(i), "0.cls": b"%d" % i, "1.png": png(i + 2), "1.cls": b"2"})
+        (tmp_path / "a.tar").rename(tmp_path / f"{i}.tar")
+    source = load(tmp_path, held_out=0)
+    assert source.images[:, 0, 0, 0].tolist() == [0, 1, 2, 3] and source.labels.tolist() == [0, 1, 2, 2]
+    with pytest.raises(UsageError, match=r"Cannot read .*1.tar/0.png"):
+        edit = tmp_path / "1.tar"
+        edit.write_bytes(edit.read_bytes().replace(b"\x89PNG", b"what", 1))
+        load(tmp_path, held_out=0)
+
+
+def test_pictures_in_a_folder_are_read_before_files_beside_them(tmp_path):
+    (tmp_path / "0.png").write_bytes(png())
+    shutil.copy(FORMATS / "edm.zip", tmp_path)
+    assert line(tmp_path, held_out=0).endswith(
+        "1 image without classes, which are evaluated on as well; left out: 1 .zip"
+    )
+
+
+def test_hidden_files_of_an_archive_are_left_out(tmp_path):
+    zipped(tmp_path / "a.zip", "pets/cat/0.png", "pets/dog/1.png", "__MACOSX/pets/cat/._0.png", "pets/.DS_Store")
+    assert line(tmp_path / "a.zip", held_out=0).endswith(
+        "2 images in 2 classes (cat, dog) from a.zip, which are evaluated on as well; left out: 1 hidden"
+    )
+
+
+def test_the_program_says_how_a_container_was_read(tmp_path, capsys):
+    values = {"dataset": "folder", "path": FORMATS / "parquet", "image_size": 8, "num_channels": 1}
+    overrides = [f"--config.data.{key}={value}" for key, value in values.items()]
+    config = f"--config={CONFIG}"
+    assert main(["score_sde", "--mode=data", config, *overrides, f"--out={tmp_path / 'sheet.png'}"]) == 0
+    output = capsys.readouterr().out
+    assert "18 images in 3 classes (one, two, zero, by column label) from 3 parquet files, 6 from" in output
+    assert "one 6, two 6, zero 6" in output and (tmp_path / "sheet.png").is_file()
