@@ -25,7 +25,7 @@ PLANS = {}  # (module, name, line) of a function -> what `plan` makes of it
 
 
 def install(package: str) -> None:
-    """From now on, modules of `package` are checked, but for its configs and experiments."""
+    """From now on, modules of `package` are checked, but for its configs, experiments and own check of arguments."""
     sys.meta_path.insert(0, _Finder(package))
 
 
@@ -35,7 +35,7 @@ class _Finder(MetaPathFinder):
 
     def find_spec(self, fullname, path=None, target=None):
         package, _, rest = fullname.partition(".")
-        if package != self.package or rest.startswith(("configs", "experiments")):
+        if package != self.package or rest.startswith(("configs", "experiments", "config.arguments")):
             return None
         spec = PathFinder.find_spec(fullname, path, target)
         if spec is not None and isinstance(spec.loader, SourceFileLoader):
@@ -61,6 +61,8 @@ def _decorator(node) -> ast.expr:
 def checked(function):
     """The function, or the class with its initialiser, checked."""
     if inspect.isclass(function):
+        if getattr(vars(function).get("__init__"), "checks_arguments", False):  # they are converted there
+            return function
         if dataclasses.is_dataclass(function) and "__init__" in vars(function):
             function.__init__ = checked(function.__init__)
         return function

@@ -25,6 +25,10 @@ from score_sde.errors import UsageError, one_of
 ABSENT: Any = object()  # the default of a key that only presets put into a config
 SAME: Any = object()  # an older workdir without the key means its default
 
+# NumPy's seeds are not negative, and JAX's have 64 bits with a sign, of which its default types use the last 32.
+# Evaluation adds 1.
+SEEDS = "[0, 9e18]"
+
 
 class Differs(enum.Enum):
     """Reasons why a key may have another value than at the start of a run, in words that follow "may differ"."""
@@ -48,7 +52,8 @@ class Key:
         default: The value where a config sets none; None makes the key nullable.
         sentence: One sentence on the key, without a full stop.
         values: An interval, as "[0, 1)"; or choices, as a tuple or as "module:NAME", dictionaries that are looked up
-            when a value is checked. "" where the class or function that takes the value checks it.
+            when a value is checked. Each item of a tuple is a choice. "" where the class or function that takes the
+            value checks it.
         differs: The reason why the key may differ; None stands for its section's.
         kind: `bool`, `int`, `float`, `str` or a `tuple[KIND, ...]`; by default the type of the default.
         any_case: Whether upper case counts as lower case.
@@ -106,11 +111,13 @@ class Key:
         if self._items is None:
             if self.kind is str and isinstance(value, os.PathLike):
                 return os.fspath(value)
-            if not _is(value, self.kind):
+            if not is_scalar(value, self.kind):
                 raise UsageError(f"{self.name}={value!r} is not {NOUNS[self.kind]}.")
             return self.kind(value)
-        if not isinstance(value, tuple) or not all(_is(item, self._items) for item in value):
+        if not isinstance(value, tuple) or not all(is_scalar(item, self._items) for item in value):
             raise UsageError(f"{self.name}={value!r} is not a list or tuple of {PLURALS[self._items]}.")
+        if self._items is str and self.values:  # choices, which have no commas, as a command line gives them: a,b
+            return tuple(name.strip() for item in value for name in item.strip("()").split(",") if name.strip())
         return value
 
     def check(self, value: Any) -> None:
@@ -120,9 +127,10 @@ class Key:
             return
         if isinstance(self.values, str) and self.values[0] in "[(":
             if not inside(self.values, value):
-                raise UsageError(f"{self.name}={value} must {_words(self.values)}.")
+                raise UsageError(f"{self.name}={value} must {interval_words(self.values)}.")
         elif not (self.others or (self.takes_path and ":" in value)):
-            one_of(self.name, value.lower() if self.any_case else value, self.choices)
+            for item in value if self._items else (value,):
+                one_of(self.name, item.lower() if self.any_case else item, self.choices)
 
     @property
     def choices(self) -> tuple[str, ...]:
@@ -140,7 +148,7 @@ class Key:
         if self.choices:
             also = ["an import path"] * self.takes_path + ["others"] * self.others
             return ", ".join((*self.choices, *also))
-        return _words(self.values).removeprefix("be ").replace("not be negative", "0 or more")
+        return interval_words(self.values).removeprefix("be ").replace("not be negative", "0 or more")
 
     @functools.cached_property
     def _items(self) -> type | None:
@@ -169,16 +177,18 @@ def checked(keys: Mapping[str, Key], values: Mapping[str, Any]) -> None:
             keys[name].check(value)
 
 
-def _is(value: Any, kind: type) -> bool:
+def is_scalar(value: Any, kind: type) -> bool:
+    """Whether a plain value is of the type; an int is a float, and a bool is no number."""
     if kind is float:
         return isinstance(value, int | float) and not isinstance(value, bool)
     return isinstance(value, kind) and (kind is bool or not isinstance(value, bool))
 
 
-def _words(interval: str) -> str:
+def interval_words(interval: str) -> str:
+    """An interval in words that follow "must"."""
     low, high = (float(end) for end in interval[1:-1].split(","))
     if high < math.inf or interval[-1] == "]":
         return f"be in {interval}"
     if low == 0:
         return "be positive and finite" if interval[0] == "(" else "not be negative"
-    return f"be at least {low:g}"
+    return f"be at least {low:g}" if low > -math.inf else "be finite"

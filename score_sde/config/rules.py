@@ -57,6 +57,7 @@ OWNERS: tuple[tuple[str, tuple[str, ...]], ...] = (
     ("score_sde.sampling.probability_flow:check_tolerances", ("sampling.rtol", "sampling.atol")),
     ("score_sde.sampling.probability_flow:check_tolerances", ("eval.rtol", "eval.atol")),
     ("score_sde.likelihood:check_divergence", ("eval.hutchinson_type", "eval.num_probes")),
+    ("score_sde.conditioning.grammar:check", ("sampling.condition",)),
     ("score_sde.conditioning:check_guidance", ("guidance.scale", "guidance.interval")),
 )
 

@@ -1,11 +1,11 @@
 """Keys of a training: the run itself, `training`, `data`, `optim` and `ema`."""
 
-from score_sde.config.keys import Differs, Key
+from score_sde.config.keys import SEEDS, Differs, Key
 
 ALLOWED, LAUNCH, MACHINE = Differs.ALLOWED, Differs.LAUNCH, Differs.MACHINE
 
 RUN = {
-    "seed": Key(42, "Seed of every random number of the run"),
+    "seed": Key(42, "Seed of every random number of the run", SEEDS),
     "profile": Key(0, "Updates that are traced, to profile/ in the workdir", "[0, inf)", LAUNCH, moves_numbers=False),
 }
 
@@ -26,7 +26,9 @@ TRAINING = {
     ),
     "log_freq": Key(50, "Updates between lines of metrics.jsonl", "[1, inf)", LAUNCH),
     "eval_freq": Key(100, "Updates between losses of an evaluation batch", "[1, inf)", LAUNCH),
-    "snapshot_sampling": Key(True, "Whether a batch of samples is drawn at each snapshot", differs=LAUNCH),
+    "snapshot_sampling": Key(
+        True, "Whether a batch of samples is drawn at each snapshot and at the end", differs=LAUNCH
+    ),
     "precision": Key(
         "tf32",
         "Precision of the network's computation in training (score_sde/models/compute.py)",

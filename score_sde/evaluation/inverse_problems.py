@@ -13,6 +13,7 @@ from score_sde import images
 from score_sde.conditioning import Operator
 from score_sde.conditioning.grammar import Observe
 from score_sde.data import Source
+from score_sde.evaluation.exports import export
 from score_sde.inference.pretrained import Pretrained
 from score_sde.inference.sampling_plan import configured_cond, samples_at_once
 from score_sde.io import atomic_files, workdir
@@ -80,7 +81,8 @@ def reconstruct(
     if sharding.is_first():
         picture = sheet(arrays, each, images.magnification(arrays["images"]))
         atomic_files.replace(folder / f"{stem}.png", lambda file: images.write_png(file, picture))
-    return result
+    saved = export(model.config.sampling.save, folder, stem, [lambda: arrays["images"]], n)
+    return result | ({"saved": [str(path) for path in saved]} if saved else {})
 
 
 ARRAYS = ("images", "truth", "observation", "index", "squares", "nfe", "batch_nfe")  # in a round

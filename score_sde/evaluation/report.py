@@ -60,9 +60,7 @@ def write(folder: Path, report: Mapping[str, Any]) -> Path:
 def _samples(folder: Path, report: Mapping[str, Any]) -> list[html_page.Element]:
     """The samples of the last checkpoint beside real images, and those of earlier ones; nothing without samples."""
     entries = report["checkpoints"]
-    pictures = [
-        html_page.figure(_caption(entry, report["config"]), grid) for entry in entries if (grid := sheet(folder, entry))
-    ]
+    pictures = [html_page.figure(_caption(entry, report), grid) for entry in entries if (grid := sheet(folder, entry))]
     if not pictures:
         return []
     *earlier, last = pictures
@@ -75,9 +73,10 @@ def _samples(folder: Path, report: Mapping[str, Any]) -> list[html_page.Element]
     return body
 
 
-def _caption(entry: Mapping[str, Any], config: Mapping[str, Any]) -> str:
-    """Step, sampler and number of evaluations of a checkpoint's samples, as far as the report has them."""
-    parts = [f"Samples at step {entry['step']:,}"]
+def _caption(entry: Mapping[str, Any], report: Mapping[str, Any]) -> str:
+    """Step, condition, sampler and number of evaluations of a checkpoint's samples, as far as the report has them."""
+    parts, config = [f"Samples at step {entry['step']:,}"], report["config"]
+    parts += [f"given {report['condition']}"] if report.get("condition") else []
     parts += [str(config["sampling.method"])] if config.get("sampling.method") else []
     parts += [f"{entry['sampling']['nfe']:g} network evaluations"] if "nfe" in entry["sampling"] else []
     return ", ".join(parts)

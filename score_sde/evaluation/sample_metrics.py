@@ -18,9 +18,9 @@ from score_sde.io.result_cache import Arrays
 from score_sde.metrics import ends
 from score_sde.runtime.backend import cache_folder, expanded
 from score_sde.runtime.sharding import all_agree
-from score_sde.training.build import clip_of
 from score_sde.training.pieces import piece_arguments
 from score_sde.training.run import load_data
+from score_sde.training.sampler_options import clip_of
 from score_sde.training.trainable import shape_of
 
 Load = Callable[[bool], data.Source]  # the training split, or the one for evaluation

@@ -1,8 +1,9 @@
 """The workdir, the folder that holds all of a run:
 
 config.json     the resolved config
-launch.json     overrides, versions and data of its last launch, the files of a user's own pieces and the file it was
-                imported from, if any, and what was changed on the way: key, step, and the values before and after it
+launch.json     overrides, versions, data and names of classes of its last launch, the files of a user's own pieces and
+                the file it was imported from, if any, and what was changed on the way: key, step, and the values before
+                and after it; the place of the workdir, by which a copy is known
 metrics.jsonl   one JSON object a line, each with its step
 checkpoints/    one folder a step
 weights.json    at the end of training: the averaged weights against the raw ones
@@ -70,6 +71,11 @@ def stored_config(workdir: Path) -> Config:
     if not stored:
         raise UsageError(f"{workdir} has no config.json; train first: --mode=train --config=FILE --workdir={workdir}.")
     return Config(completed(stored)).lock()
+
+
+def class_names(workdir: Path) -> tuple[str, ...]:
+    """Names of the classes that the run was trained on; () if they have none, or its version kept none."""
+    return tuple(read(workdir, "launch.json").get("class_names", ()))
 
 
 def saved_steps(workdir: Path) -> list[int]:
