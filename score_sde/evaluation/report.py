@@ -253,7 +253,10 @@ def real_sheet(folder: Path) -> str:
 
 
 def square(pixels: Pixels, name: str) -> html_page.Element:
-    """A sheet of as many rows as columns of the first images, enlarged to about `SIDE` pixels. name: of the images, in words."""
+    """A sheet of the first images, with as many rows as columns, enlarged to about `SIDE` pixels.
+
+    name: of the images, in words.
+    """
     size = max(pixels.shape[1:3])
     columns = columns_of(size, len(pixels))
     alt = f"{columns**2} {name}, in {columns} rows of {columns}"
