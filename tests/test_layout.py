@@ -23,7 +23,7 @@ ROOMS = {
     "io": "digest downloads pytorch_files atomic_files result_cache metrics_log html_page checkpoints workdir",
     "cond": "",
     "data": """archives tfrecords digits ffhq readers preparers split_report decoding held_out label_files
-               sources arrays folder datasets records loading batches""",
+               sources arrays folder datasets records loading batches extent""",
     "ema": "",
     "process": "",
     "sde": "",
