@@ -24,7 +24,7 @@ ROOMS = {
     "cond": "",
     "data": """archives tfrecords digits ffhq readers preparers split_report decoding held_out sources split_names
                containers shards directory zip_files tar_files parquet_files label_files own_files arrays folder
-               datasets records loading batches""",
+               datasets records loading batches extent""",
     "ema": "",
     "process": "",
     "sde": "",

@@ -76,7 +76,7 @@ def evaluate(config: Config, directory: str | Path, folder: str = "eval", out: s
             if sharding.is_first():
                 page.write(written, report)
             workdir.write(written, "report.json", report)
-            _print(f"step {step}: {_summary(entry)}")
+            _print("\n".join([f"step {step}: {_summary(entry)}", *page.parts(entry)]))
             for warning in page.warnings(entry) if sharding.is_first() else ():
                 warn(f"step {step}: {warning}")
     for line in page.lines(page.metrics_of(entry).get("baselines", {})):
