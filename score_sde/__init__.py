@@ -2,6 +2,7 @@
 
 from score_sde.runtime import clone, moved
 from score_sde.runtime.backend import configure
+from score_sde.runtime.backend import start as _start
 
 __version__ = "0.7.0"
 
@@ -31,6 +32,7 @@ def train(config, workdir, overrides=None, allowed=()):
         model = score_sde.train(None, "runs/digits", {"training.n_iters": 2000})  # goes on
     """
     configure()
+    _start()
     from pathlib import Path
 
     from score_sde.cli.command_line import name_or_set, names_first
@@ -59,6 +61,7 @@ def load(workdir, step=None, *, ema=True):
         images = model.sample(jax.random.key(0), 4, "dpmpp_2m", num_steps=5)  # in [0, 1]
     """
     configure()
+    _start()
     from score_sde.inference.pretrained import load
 
     return load(workdir, step, ema=ema)
@@ -70,6 +73,7 @@ def load_classifier(workdir, step=None):
     step: of the checkpoint; default the last. Raises `UsageError` where there is none.
     """
     configure()
+    _start()
     from score_sde.inference.snapshots import load_classifier
 
     return load_classifier(workdir, step)

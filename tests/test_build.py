@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from score_sde.cli.describe import kept_bytes
+from score_sde.training.memory_estimate import kept_bytes
 from score_sde.errors import UsageError
 from score_sde.objective import Objective
 from score_sde.parameterization import NOISE_CONDS, Noise

@@ -10,7 +10,7 @@ from typing import Any
 
 from score_sde.configs.ve import celebahq_256_ncsnpp_continuous, celebahq_ncsnpp_continuous
 
-from score_sde.cli.describe import kept_bytes
+from score_sde.training.memory_estimate import kept_bytes
 from score_sde.runtime.memory import USABLE, tree_bytes
 from score_sde.training.build import Experiment
 

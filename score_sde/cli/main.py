@@ -44,6 +44,7 @@ def _program(argv: list[str]) -> int | None:
         check_overrides(values.config, overrides(values))
     processes = [values[each].value for each in modes.PROCESSES] if mode.processes else (None, 1, None)
     with multihost.together(*processes):
+        backend.start()
         module, _, function = mode.run.partition(":")
         return getattr(importlib.import_module(f"score_sde.cli.{module}"), function)(values)
 

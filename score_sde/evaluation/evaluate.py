@@ -16,7 +16,7 @@ from score_sde.errors import UsageError, warn
 from score_sde.evaluation import identities
 from score_sde.evaluation import report as page
 from score_sde.evaluation.figure_names import short_names
-from score_sde.evaluation.inverse_problems import ARRAYS, mean_nfe, reconstruct
+from score_sde.evaluation.inverse_problems import ARRAYS, mean_nfe, memory_of_samples, reconstruct
 from score_sde.evaluation.sample_metrics import Measure, ends_of_data, measure, remedy
 from score_sde.inference.dequantizer import DEQUANTIZER
 from score_sde.inference.pretrained import Pretrained, Report, load
@@ -28,6 +28,7 @@ from score_sde.models import CLASSIFIERS
 from score_sde.process import LEAST_TIME
 from score_sde.randomness import Stream, sample_keys, stream
 from score_sde.runtime import sharding
+from score_sde.runtime.memory import enough_memory
 from score_sde.runtime.progress import bar, reporter
 from score_sde.runtime.sharding import pad_to_devices
 from score_sde.sampling.grids import time_grid
@@ -60,7 +61,7 @@ def evaluate(config: Config, directory: str | Path, folder: str = "eval", out: s
     report: dict[str, Any] = {"config": workdir.flatten(config.to_dict()), "versions": workdir.versions()}
     report["devices"] = [device.device_kind for device in jax.devices()]
     if (config.eval.enable_bpd or config.eval.enable_bound) and model.dequantizer_params:
-        report["dequantizer"] = workdir.read(directory / DEQUANTIZER, "config.json")
+        report["dequantizer"] = workdir.read(directory, f"{DEQUANTIZER}/config.json")
     report["checkpoints"] = []
     with atomic_files.locked(written, "eval", ELSEWHERE):
         if "sampling" in parts:
@@ -158,6 +159,7 @@ def sample(config: Config, directory: str | Path, out: str | Path | None = None)
     def keep(size: int) -> Keep:
         return _rounds(folder, stem, list(ARRAYS), model, lambda: of_samples | {"at_once": size})
 
+    identities.index(folder)  # whether it can be read is said before the samples are drawn
     with atomic_files.locked(folder, "sample", ELSEWHERE):
         if observe:
             result = reconstruct(model, source, observe, n, folder, stem, keep)
@@ -199,7 +201,8 @@ def draw_samples(
             def draw(start: int = start, valid: int = valid) -> Arrays:
                 numbers = np.arange(start, start + size)
                 keys, cond = sample_keys(key, jnp.asarray(numbers)), configured_cond(model, numbers)
-                x, *counts = model.draw(keys, report=reporter(progress, valid, start), cond=cond)
+                with memory_of_samples(size):
+                    x, *counts = model.draw(keys, report=reporter(progress, valid, start), cond=cond)
                 own, of_batch = (np.asarray(count)[:valid] for count in counts)
                 return {"images": images.to_pixels(x)[:valid], "nfe": own, "batch_nfe": of_batch}
 
@@ -365,7 +368,8 @@ def _over_split(rounds: Keep, name: str, n: int, size: int, repeats: int, chunk:
 
                 def compute(repeat: int = repeat, indices: np.ndarray = indices, valid: int = valid) -> Arrays:
                     report = reporter(progress, valid, repeat * n + int(indices[0]))
-                    return {key: value[:valid] for key, value in chunk(indices, repeat, report).items()}
+                    with enough_memory(f"{name} at eval.batch_size={size}", lambda: "lower eval.batch_size"):
+                        return {key: value[:valid] for key, value in chunk(indices, repeat, report).items()}
 
                 chunks.append(rounds(f"{repeat:02d}_{indices[0] // size:04d}", compute))
                 progress.update(done + valid - progress.n)

@@ -97,4 +97,9 @@ def enter(folder: Path, name: str, model: Pretrained, result: dict[str, Any]) ->
     if "at_the_ends" in result:
         entry["at_the_ends"] = {of: share for of, share in result["at_the_ends"].items() if of != "warning"}
     entry["when"] = datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
-    workdir.write(folder, "index.json", workdir.read(folder, "index.json") | {name: entry})
+    workdir.write(folder, "index.json", index(folder) | {name: entry})
+
+
+def index(folder: Path) -> dict[str, Any]:
+    """The entries of a folder's index.json. Raises `UsageError` if it is another file."""
+    return json_files.read(folder / "index.json", advice="restore it, or remove it")

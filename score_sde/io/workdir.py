@@ -21,10 +21,11 @@ from pathlib import Path
 from typing import Any
 
 from score_sde import __version__
-from score_sde.config import ALLOWED, FREE_KEYS, FREE_SECTIONS, INHERITED, Config, completed
+from score_sde.config import ALLOWED, FREE_KEYS, FREE_SECTIONS, INHERITED, SECTIONS, Config, completed
 from score_sde.errors import UsageError, one_of
-from score_sde.io import checkpoints
+from score_sde.io import checkpoints, json_files
 from score_sde.io.atomic_files import replace
+from score_sde.io.json_files import ANY
 
 # Keys that --allow_change may change during a training, since the state means the same under either value. DATA stands
 # for other images, CODE for changed files that define import paths.
@@ -33,6 +34,23 @@ CHANGEABLE = (DATA, CODE, *ALLOWED)
 # Keys that best describe how two runs differ.
 TELLING = ("process.name", "sde.name", "parameterization.name", "data.dataset", "model.name")
 NAMED = 10  # differing keys in a message
+# Forms of the files, by which a file of another program is told apart.
+NEEDS = {  # in files of any version
+    "config.json": ("training", "data", "model", "optim"),
+    "dequantizer/config.json": ("nf", "num_res_blocks", "lr"),
+}
+FORMS = {
+    "config.json": dict.fromkeys((section for section in SECTIONS if section), dict),
+    "launch.json": {
+        "run_id": str,
+        "overrides": dict,
+        "versions": dict,
+        "changes": list,
+        "data": {ANY: {"images": int}},
+        "code": {ANY: {"path": str, "file": str, "digest": str}},
+        "imported": {"step": int},
+    },
+}
 PACKAGES = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "numpy")
 
 
@@ -48,14 +66,8 @@ def flatten(config: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
 
 
 def read(workdir: Path, name: str) -> dict[str, Any]:
-    """Reads a JSON file of the workdir; {} if it is missing. Raises `UsageError` if it cannot be parsed."""
-    path = Path(workdir) / name
-    if not path.exists():
-        return {}
-    try:
-        return json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise UsageError(f"{path} is not valid JSON ({error}); restore it, or start in a new --workdir.") from error
+    """Reads a JSON file of the workdir; {} if it is missing. Raises `UsageError` if it is cut short or another file."""
+    return json_files.read(Path(workdir) / name, FORMS.get(name), NEEDS.get(name, ()))
 
 
 def write(workdir: Path, name: str, content: Any) -> None:
@@ -69,7 +81,10 @@ def stored_config(workdir: Path) -> Config:
     stored = read(workdir, "config.json")
     if not stored:
         raise UsageError(f"{workdir} has no config.json; train first: --mode=train --config=FILE --workdir={workdir}.")
-    return Config(completed(stored)).lock()
+    try:
+        return Config(completed(stored)).lock()
+    except UsageError as error:
+        raise UsageError(f"{Path(workdir) / 'config.json'} cannot be used: {error}") from error
 
 
 def saved_steps(workdir: Path) -> list[int]:
