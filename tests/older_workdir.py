@@ -5,9 +5,9 @@ ADDED = {
     "data": "path archives in_memory_gib num_workers held_out corrupt convert labels",
     "training": "precision accumulate remat fsdp keep_last keep_best nonfinite label_dropout cond_dropout",
     "sampling": "precision batch_size temperature clip clip_quantile diffusion ode_method sde_rtol sde_atol num_steps "
-    "grid rho eta s_churn s_min s_max s_noise condition ema",
+    "grid rho eta s_churn s_min s_max s_noise condition ema start start_time save",
     "guidance": "scale interval classifier weak weak_step inverse noise samples_each step iterations particles",
-    "eval": "precision dequantization num_probes enable_bound bound_num_times ode_method",
+    "eval": "precision dequantization num_probes enable_bound bound_num_times ode_method max_images",
     "optim": "ema_schedule",
     "ema": "profiles",
     "process": "name beta_min beta_max sigma_min sigma_max s noise_min noise_max pieces num_scales",
@@ -16,6 +16,7 @@ ADDED = {
     "weight": "name reduction sigma_data gamma base features",
     "metrics": "features weights statistics dir split batch_size inception_splits nf dimension n_iters lr seed",
     "model": "num_classes",
+    "wandb": "entity group",
 }
 OTHERWISE = {"sampling.clip": "none", "optim.ema_schedule": "constant", "model.num_classes": 0}
 

@@ -29,7 +29,7 @@ class OracleModel(Pretrained):
 
     @property
     def config(self):
-        return SimpleNamespace(seed=self.seed, eval=SimpleNamespace(batch_size=IMAGES))
+        return SimpleNamespace(seed=self.seed, eval=SimpleNamespace(batch_size=IMAGES, max_images=None))
 
     def likelihoods(self, keys, x, report):
         return evaluated(keys, x)

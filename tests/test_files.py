@@ -163,7 +163,7 @@ def test_rounds_remove_their_own_files_and_no_others(tmp_path):
 def test_samples_of_other_settings_have_other_names_and_the_same_ones_the_same(run, few, tmp_path, monkeypatch):
     made, model = [], load(run)
 
-    def draw(model, n, folder, stem):
+    def draw(model, n, folder, stem, starts=None):
         made.append(stem)
         return {"num_samples": n, "nfe": 3.0}
 

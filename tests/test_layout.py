@@ -35,17 +35,17 @@ ROOMS = {
     "weights": "",
     "objective": "",
     "oracles": "",
-    "sampling": """solver brownian tabulated rows grids clipping predictors correctors tableaus
+    "sampling": """derivatives solver brownian tabulated rows grids clipping predictors correctors tableaus
                    runge_kutta predictor_corrector adaptive probability_flow fast compaction runner""",
     "likelihood": "dequantization ode bound",
     "conditioning": "operators guidance posterior particles grammar",
-    "training": """state nan_guard loop pieces recipe trainable classification build
-                   own_code source_checks averages run""",
+    "training": """state nan_guard loop pieces sampler_options recipe trainable classification build
+                   own_code source_checks averages launch summary run""",
     "metrics": """protocol ends corruptions distances frechet kernels inception small features reference figures
                   baselines""",
-    "inference": """reference_checkpoints snapshots dequantizer conditional_samplers sampling_plan pretrained
-                    train_dequantizer""",
-    "evaluation": "sample_metrics identities figure_names report inverse_problems evaluate",
+    "inference": """reference_checkpoints class_choice snapshots start_images dequantizer conditional_samplers
+                    sampling_plan pretrained train_dequantizer""",
+    "evaluation": "sample_metrics identities figure_names report exports inverse_problems over_split evaluate",
     "cli": """command_line modes runs describe import_checkpoint dataset_statistics inspect_data measure
               experiment main""",
     "__init__": "",
@@ -71,7 +71,7 @@ DOORS = {
     "absl": {"cli", "__main__"},
     "ml_collections": {"config", "cli.command_line"},
     "flax.linen": {"models", "metrics", "cli.describe"},
-    "tqdm": {"runtime.progress", "data", "io.downloads"},
+    "tqdm": {"runtime.progress"},
     "tensorflow": set(),
     "torch": set(),
 }

@@ -12,11 +12,11 @@ from absl.flags import FlagValues
 from jax.extend.core import Literal, Var
 
 from score_sde.array_types import Array, Keys, PyTree
-from score_sde.cond import fitted
-from score_sde.conditioning.grammar import chosen_class, chosen_rows, observation_of
+from score_sde.conditioning.grammar import ALL, chosen_class, chosen_rows, observation_of
 from score_sde.config import Config, check
 from score_sde.config.explanation import explained
 from score_sde.config.import_paths import is_import_path, lowered
+from score_sde.inference.class_choice import with_any_name
 from score_sde.inference.conditional_samplers import Conditional, Conditions
 from score_sde.io import workdir
 from score_sde.io.workdir import stored_config
@@ -31,19 +31,23 @@ MIB = 2**20
 
 def run(values: FlagValues) -> None:
     """Describes the config of a command line."""
-    describe(values.config, values.explain)
+    describe(values.config, values.explain, Path(values.workdir) if values.workdir else None)
 
 
-def describe(config: Config, explain: str | None = None) -> None:
+def describe(config: Config, explain: str | None = None, directory: Path | None = None) -> None:
     """Prints the resolved config, the network layer by layer, memory and sampler if any; the last line is JSON.
 
-    explain: a section or key, "" for all; then only these keys are printed, each with its explanation.
+    explain: a section or key, "" for all; then only these keys are printed, each with its explanation. directory: the
+    workdir of the config, if there is one.
     """
+    config = with_any_name(config, directory)
     if explain is not None:
         check(config)
         print("\n".join(explained(workdir.flatten(config.to_dict()), explain)))
         return
     experiment = trainable(config, traced=False)
+    if isinstance(experiment, Experiment):
+        _asked_for(experiment)
     layers, taken = _layers(experiment), replaced(config)
     for key, value in workdir.flatten(config.to_dict()).items():
         instead = taken.get(key) or taken.get(key.partition(".")[0])
@@ -96,27 +100,36 @@ def planned_nfe(experiment: Experiment) -> int | None:
 
     For the networks that config.guidance names, only the configs are read.
     """
+    conditional, conditions, networks = _asked_for(experiment)
+    params = {name: network.param_shapes for name, network in (networks | {"score": experiment}).items()}
+    return conditional.sampler(params, conditions).nfe
+
+
+def _asked_for(experiment: Experiment) -> tuple[Conditional, Conditions, dict[str, Experiment | Classification]]:
+    """The samplers under the config's condition, the condition of one sample, and the networks that guide it.
+
+    Traces no network. Raises `UsageError` for a condition with which these networks cannot sample.
+    """
     condition, guidance = experiment.config.sampling.condition, experiment.config.guidance
     networks: dict[str, Experiment | Classification] = {}
     if guidance.classifier:
         networks["classifier"] = Classification(stored_config(Path(guidance.classifier)))
     if guidance.weak:
         networks["weak"] = Experiment(stored_config(Path(guidance.weak)))
-    conditional, conditions = Conditional(experiment, **networks), Conditions(experiment.cond_in_turn(1))
-    observe = observation_of(condition, experiment.image_shape)
-    if chosen_class(condition) is not None:
-        conditions = Conditions({"labels": jnp.zeros(1, jnp.int32)})
+    conditional, cond = Conditional(experiment, **networks), experiment.cond_in_turn(1)
+    observe, chosen = observation_of(condition, experiment.image_shape), chosen_class(condition)
+    if chosen is not None:
+        cond = {"labels": jnp.full(1, 0 if chosen == ALL else chosen, jnp.int32)}
     elif (rows := chosen_rows(condition)) is not None:
-        conditions = Conditions(fitted({name: array[:1] for name, array in rows.items()}, conditional.cond_entries, 1))
+        cond = {name: array[:1] for name, array in rows.items()}
     elif observe:
-        conditions = Conditions()
+        cond = None
+    observed = None
     if observe:
         operator = observe(1)
-        y = operator.forward(jnp.zeros((1, *experiment.image_shape)))
-        conditions = conditions._replace(observation=conditional.observed(operator, y, 0.0))
-    conditional.check(conditions, lowered(experiment.config.sampling.method))
-    params = {name: network.param_shapes for name, network in (networks | {"score": experiment}).items()}
-    return conditional.sampler(params, conditions).nfe
+        observed = operator, operator.forward(jnp.zeros((1, *experiment.image_shape))), 0.0
+    method = lowered(experiment.config.sampling.method)
+    return conditional, conditional.conditions(cond, observed, 1, method), networks
 
 
 def _sampler(experiment: Experiment) -> str:

@@ -15,7 +15,7 @@ from score_sde.io import atomic_files
 from score_sde.training.run import load_data
 
 SHOWN = 100  # images on the sheet
-LARGEST = 128  # side of one there
+LARGEST = 128  # longer side of one there
 NAMED = 20  # classes
 
 
@@ -35,8 +35,8 @@ def run(values: FlagValues) -> None:
         print("\n".join(_lines(title, source)))
     path = Path(values.out or f"{name.replace('/', '_')}.png")
     indices = data.batch_indices(len(train), min(SHOWN, len(train)), seed=config.seed, step=0)
-    sheet = images.grid(_at_most(train.take(indices).images))
-    magnify = max(1, 64 // config.data.image_size)
+    pixels = _at_most(train.take(indices).images)
+    sheet, magnify = images.grid(pixels), images.magnification(pixels)
     atomic_files.replace(path, lambda file: images.write_png(file, sheet, magnify), "--out")
     print(f"{path}: {len(indices)} training images, at random")
 
@@ -70,6 +70,8 @@ def _lines(title: str, source: data.Source) -> Iterator[str]:
 
 
 def _at_most(pixels: np.ndarray) -> np.ndarray:
-    if pixels.shape[1] <= LARGEST:
+    longer = max(pixels.shape[1:3])
+    if longer <= LARGEST:
         return pixels
-    return np.stack([resize(image, LARGEST) for image in pixels])
+    size = tuple(max(1, round(side * LARGEST / longer)) for side in pixels.shape[1:3])
+    return np.stack([resize(image, size) for image in pixels])

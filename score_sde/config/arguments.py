@@ -257,7 +257,10 @@ def _within(kind: Kind, interval: str) -> Kind:
     def convert(value: Any) -> Any:
         value = kind.convert(value)
         if value is not None and not _is_abstract(value) and (array := np.asarray(value)).size:
-            low, high = float(array.min()), float(array.max())
+            try:
+                low, high = float(array.min()), float(array.max())
+            except OverflowError:
+                raise MisfitError("it is too large") from None
             if not (inside(interval, low) and inside(interval, high)):
                 raise MisfitError(f"its numbers are from {low:g} to {high:g}" if array.ndim else "")
         return value

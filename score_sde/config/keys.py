@@ -25,6 +25,10 @@ from score_sde.errors import UsageError, one_of
 ABSENT: Any = object()  # the default of a key that only presets put into a config
 SAME: Any = object()  # an older workdir without the key means its default
 
+# NumPy's seeds are not negative, and JAX's have 64 bits with a sign, of which its default types use the last 32.
+# Evaluation adds 1.
+SEEDS = "[0, 9e18]"
+
 
 class Differs(enum.Enum):
     """Reasons why a key may have another value than at the start of a run, in words that follow "may differ"."""
@@ -48,7 +52,8 @@ class Key:
         default: The value where a config sets none; None makes the key nullable.
         sentence: One sentence on the key, without a full stop.
         values: An interval, as "[0, 1)"; or choices, as a tuple or as "module:NAME", dictionaries that are looked up
-            when a value is checked. "" where the class or function that takes the value checks it.
+            when a value is checked. Each item of a tuple is a choice. "" where the class or function that takes the
+            value checks it.
         differs: The reason why the key may differ; None stands for its section's.
         kind: `bool`, `int`, `float`, `str` or a `tuple[KIND, ...]`; by default the type of the default.
         any_case: Whether upper case counts as lower case.
@@ -58,6 +63,7 @@ class Key:
         older: The value in a workdir that is older than the key, `SAME` for the default.
         older_of: The names in the key's section to which `older` applies; () for all.
         inherited: Whether a run that goes on keeps its first value, whatever the default is by now.
+        newer: Whether None counts as no key in a run's identity, so that results of older runs keep their cache keys.
         replaces: Keys or sections that have no effect where this one is set.
         formerly: Names that the key had in the paper's code.
         name: "section.key", given by the table.
@@ -75,6 +81,7 @@ class Key:
     older: Any = SAME
     older_of: tuple[str, ...] = ()
     inherited: bool = False
+    newer: bool = False
     replaces: tuple[str, ...] = ()
     formerly: tuple[str, ...] = ()
     name: str = ""
@@ -109,6 +116,8 @@ class Key:
             return self.kind(value)
         if not isinstance(value, tuple) or not all(is_scalar(item, self._items) for item in value):
             raise UsageError(f"{self.name}={value!r} is not a list or tuple of {PLURALS[self._items]}.")
+        if self._items is str and self.values:  # choices, which have no commas, as a command line gives them: a,b
+            return tuple(name.strip() for item in value for name in item.strip("()").split(",") if name.strip())
         return value
 
     def check(self, value: Any) -> None:
@@ -120,7 +129,8 @@ class Key:
             if not inside(self.values, value):
                 raise UsageError(f"{self.name}={value} must {interval_words(self.values)}.")
         elif not (self.others or (self.takes_path and ":" in value)):
-            one_of(self.name, value.lower() if self.any_case else value, self.choices)
+            for item in value if self._items else (value,):
+                one_of(self.name, item.lower() if self.any_case else item, self.choices)
 
     @property
     def choices(self) -> tuple[str, ...]:

@@ -1,6 +1,6 @@
 """Keys for the use of a trained network: `sampling`, `guidance`, `eval`, `metrics`, `dequantizer` and `wandb`."""
 
-from score_sde.config.keys import Key
+from score_sde.config.keys import SEEDS, Key
 
 PRECISIONS = "score_sde.models:PRECISIONS"
 TABLEAUS = "score_sde.sampling.tableaus:TABLEAUS"
@@ -22,6 +22,20 @@ SAMPLING = {
     "num_scales": Key(None, "Steps N of pc; None: those of the process", "[2, inf)", kind=int),
     "eps": Key(None, "Time at which sampling ends; None: 1e-3 (VP, sub-VP) or 1e-5 (VE)", kind=float),
     "temperature": Key(1.0, "Factor on x_T, a sample of the prior", "(0, inf)"),
+    "start": Key(
+        "",
+        "Images from which samples start instead of noise (SDEdit): a picture, a folder of pictures, or an .npy or "
+        ".npz file; sample i starts from image i, and after the last one from the first again; empty: noise",
+    ),
+    "start_time": Key(1.0, "Time at which samples start from images with noise; 1: nearly pure noise", "(0, 1]"),
+    "save": Key(
+        (),
+        "Files that are written of samples besides our own: png, one for each sample; png_1000, the same in folders of "
+        "1,000; arr_0, an .npz file as ADM's evaluation reads it",
+        ("png", "png_1000", "arr_0"),
+        kind=tuple[str, ...],
+        moves_numbers=False,
+    ),
     "rtol": Key(1e-5, "Relative tolerance of the ODE, at least 1e-7 in float32"),
     "atol": Key(1e-5, "Absolute tolerance of the ODE, positive"),
     "ode_method": Key("dopri5", "Runge-Kutta pair that solves the ODE, also of encode and decode", TABLEAUS),
@@ -79,6 +93,13 @@ GUIDANCE = {
 EVAL = {
     "batch_size": Key(1024, "Images evaluated at a time", "[1, inf)"),
     "precision": Key("tf32", "Precision of losses and likelihoods, for which bfloat16 is too coarse", PRECISIONS),
+    "max_images": Key(
+        None,
+        "Images of the split on which loss, bits/dim, their bound and accuracy are evaluated, the same ones for each "
+        "number and network; None: all",
+        "[1, inf)",
+        kind=int,
+    ),
     "begin_ckpt": Key(9, "First snapshot that is evaluated, counted in training.snapshot_freq; -1: the last one alone"),
     "end_ckpt": Key(26, "Last snapshot that is evaluated, counted in training.snapshot_freq"),
     "enable_loss": Key(True, "Whether the loss is evaluated"),
@@ -133,7 +154,7 @@ METRICS = {
     "dimension": Key(64, "Number of trained features", "[1, inf)"),
     "n_iters": Key(1000, "Updates of the trained features' network", "[1, inf)"),
     "lr": Key(1e-3, "Learning rate of the trained features' network", "(0, inf)"),
-    "seed": Key(0, "Seed of the trained features' network"),
+    "seed": Key(0, "Seed of the trained features' network", SEEDS),
 }
 
 DEQUANTIZER = {
@@ -152,5 +173,7 @@ DEQUANTIZER = {
 WANDB = {
     "mode": Key("disabled", "Mode of Weights & Biases", ("disabled", "offline", "online")),
     "project": Key("score_sde", "Project at Weights & Biases"),
-    "name": Key("", "Name of the run at Weights & Biases; empty: one that it makes up"),
+    "entity": Key("", "User or team at Weights & Biases that the project is of; empty: your default one"),
+    "group": Key("", "Group of runs at Weights & Biases; empty: none, but in a sweep its folder's name"),
+    "name": Key("", "Name of the run at Weights & Biases; empty: that of the workdir"),
 }

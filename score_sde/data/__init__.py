@@ -1,6 +1,6 @@
 """Data sets by name, their splits as sources of images, and batches of these."""
 
-from score_sde.data.batches import batch_fn, batch_indices, batches, on_devices, padded_chunks, prefetched
+from score_sde.data.batches import batch_fn, batch_indices, batches, on_devices, padded_chunks, part_of, prefetched
 from score_sde.data.datasets import DATASETS, dataset
 from score_sde.data.loading import OPTIONS, Options, load, summary
 from score_sde.data.sources import Batch, InMemory, OnDisk, Source
@@ -20,6 +20,7 @@ __all__ = [
     "load",
     "on_devices",
     "padded_chunks",
+    "part_of",
     "prefetched",
     "summary",
 ]

@@ -12,13 +12,12 @@ from typing import Any, NamedTuple
 
 import jax
 import numpy as np
-from tqdm import tqdm
 
 from score_sde.cond import NULL, Cond, rows
 from score_sde.data.decoding import ADVICE, Form, UnreadableError
 from score_sde.data.split_report import SplitReport
 from score_sde.errors import UsageError, warn
-from score_sde.runtime.sharding import is_first
+from score_sde.runtime.progress import bar
 
 CHUNK = 1024  # images that are read at once, but at most CHUNK_BYTES
 CHUNK_BYTES = 2**26
@@ -222,8 +221,7 @@ class OnDisk(Source):
     def decode(self, indices: np.ndarray) -> tuple[np.ndarray, list[int | None], dict[int, UnreadableError]]:
         """(images, labels, errors by position); images that cannot be read are left undefined."""
         stored = self.pictures.read([int(i) for i in indices])
-        size, channels = self.form.image_size, self.form.num_channels
-        images, bad = np.empty((len(stored), size, size, channels), np.uint8), {}
+        images, bad = np.empty((len(stored), *self.form.shape), np.uint8), {}
 
         def render(positions: np.ndarray) -> None:
             for position in positions:
@@ -271,7 +269,7 @@ def in_memory(source: OnDisk, split_name: str) -> InMemory:
     Raises `UsageError` if no image can be read, or for an unreadable one that is not skipped.
     """
     form, kept, labels, bad = source.form, 0, [], []
-    images = np.empty((len(source), form.image_size, form.image_size, form.num_channels), np.uint8)
+    images = np.empty((len(source), *form.shape), np.uint8)
     for indices in _chunks(len(source), f"reading {split_name}", images[:1].nbytes):
         part, part_labels, unreadable = source.decode(indices)
         good = [i for i in range(len(part)) if i not in unreadable]
@@ -301,7 +299,7 @@ def tell_left_out(bad: Sequence[str], total: int, split_name: str) -> None:
 def _chunks(n: int, description: str, bytes_each: int = 1) -> Iterator[np.ndarray]:
     """Indices 0..n-1 in pieces, with a progress bar if it takes long."""
     size = max(1, min(CHUNK, CHUNK_BYTES // bytes_each))
-    with tqdm(total=n, desc=description, unit="img", delay=1.0, disable=not is_first()) as progress:
+    with bar(description, n, "img", delay=1.0) as progress:
         for start in range(0, n, size):
             indices = np.arange(start, min(start + size, n))
             yield indices

@@ -9,30 +9,29 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from score_sde import data, images, metrics
+from score_sde import images, metrics
 from score_sde.conditioning.grammar import observation_of
 from score_sde.config import Config
 from score_sde.errors import UsageError, warn
 from score_sde.evaluation import identities
 from score_sde.evaluation import report as page
+from score_sde.evaluation.exports import check_forms, export
 from score_sde.evaluation.figure_names import short_names
 from score_sde.evaluation.inverse_problems import ARRAYS, mean_nfe, memory_of_samples, reconstruct
+from score_sde.evaluation.over_split import accuracy, bits_per_dim, bits_per_dim_bound, kept_rounds, loss, weights
 from score_sde.evaluation.sample_metrics import Measure, ends_of_data, measure, remedy
+from score_sde.inference import class_choice
 from score_sde.inference.dequantizer import DEQUANTIZER
-from score_sde.inference.pretrained import Pretrained, Report, load
-from score_sde.inference.sampling_plan import check_condition, configured_cond, planned_nfe, samples_at_once
+from score_sde.inference.pretrained import Pretrained, load
+from score_sde.inference.sampling_plan import check_condition, configured_cond, samples_at_once
 from score_sde.inference.snapshots import PretrainedClassifier, Snapshot, load_classifier
+from score_sde.inference.start_images import Starts, check_start, configured_start, sheet_of
 from score_sde.io import atomic_files, workdir
-from score_sde.io.result_cache import Arrays, Keep, Rounds, compute_anew, mean_and_error
+from score_sde.io.result_cache import Arrays, Keep
 from score_sde.models import CLASSIFIERS
-from score_sde.process import LEAST_TIME
 from score_sde.randomness import Stream, sample_keys, stream
 from score_sde.runtime import sharding
-from score_sde.runtime.memory import enough_memory
 from score_sde.runtime.progress import bar, reporter
-from score_sde.runtime.sharding import pad_to_devices
-from score_sde.sampling.grids import time_grid
-from score_sde.training import averages
 from score_sde.training.run import load_data
 from score_sde.training.source_checks import check_source
 
@@ -50,6 +49,7 @@ def evaluate(config: Config, directory: str | Path, folder: str = "eval", out: s
     or `config` describes another run.
     """
     directory, written = Path(directory), Path(out or directory) / folder
+    config = class_choice.with_numbers(config, directory)
     steps = _steps_to_evaluate(config, workdir.checkpoint_steps(directory))
     sharding.check_divisible("eval.batch_size", config.eval.batch_size)
     if config.model.name in CLASSIFIERS:
@@ -65,6 +65,7 @@ def evaluate(config: Config, directory: str | Path, folder: str = "eval", out: s
     report["checkpoints"] = []
     with atomic_files.locked(written, "eval", ELSEWHERE):
         if "sampling" in parts:
+            report["condition"] = class_choice.worded(config, directory)
             page.keep_real(written, config, config.eval.num_samples)
         for step in steps:
             model = model if step == model.step else model.at(step)
@@ -112,8 +113,9 @@ def _parts(model: Pretrained) -> Parts:
                 f"sampling.condition={config.sampling.condition}, or with a class."
             )
         check_condition(model, configured_cond(model, np.arange(1)), None)
-        measured_by = measure(config)
-        parts["sampling"] = lambda model, folder: draw_samples(model, options.num_samples, folder, measure=measured_by)
+        check_forms(config.sampling.save, model.image_shape[-1])
+        drawing = dict(starts=configured_start(model), measure=measure(config))
+        parts["sampling"] = lambda model, folder: draw_samples(model, options.num_samples, folder, **drawing)
     if not parts:
         raise UsageError(
             "Nothing to evaluate: set eval.enable_loss, eval.enable_bpd, eval.enable_bound or eval.enable_sampling to "
@@ -144,30 +146,37 @@ def sample(config: Config, directory: str | Path, out: str | Path | None = None)
     File names end in a digest of all that the samples depend on, so that other settings write other files, and the same
     samples are drawn once; samples/index.json lists them. out: parent of samples/, default the workdir; with another
     one the workdir is only read. `sampling.condition` asks for samples of a class, or given observations of test
-    images: see `score_sde.evaluation.inverse_problems`.
+    images: see `score_sde.evaluation.inverse_problems`; `sampling.start` for ones that begin at images with noise;
+    `sampling.save` for files that other programs read: see `score_sde.evaluation.exports`.
     """
     directory = Path(directory)
+    config = class_choice.with_numbers(config, directory)
     model = load(directory, config=config)
     sharding.check_divisible("eval.batch_size", config.eval.batch_size)
     n, condition, folder = config.sampling.num_samples, config.sampling.condition, Path(out or directory) / "samples"
     observe = observation_of(condition, model.experiment.image_shape)
     check_condition(model, configured_cond(model, np.arange(1)), observe and observe(1))
+    check_forms(config.sampling.save, model.image_shape[-1])
+    starts = configured_start(model)
+    if starts is not None:
+        check_start(config.sampling.start_time, started=True, observed=bool(observe))
     source = load_data(config, train=False) if observe else None
-    of_samples = identities.of_samples(model, n, observe, source)
+    of_samples = identities.of_samples(model, n, observe, source, starts)
     stem = identities.name_of(model, identities.of_model(model) | of_samples)
 
     def keep(size: int) -> Keep:
-        return _rounds(folder, stem, list(ARRAYS), model, lambda: of_samples | {"at_once": size})
+        return kept_rounds(folder, stem, list(ARRAYS), model, lambda: of_samples | {"at_once": size})
 
     identities.index(folder)  # whether it can be read is said before the samples are drawn
     with atomic_files.locked(folder, "sample", ELSEWHERE):
         if observe:
             result = reconstruct(model, source, observe, n, folder, stem, keep)
         else:
-            result = draw_samples(model, n, folder, stem)
+            result = draw_samples(model, n, folder, stem, starts=starts)
         identities.enter(folder, stem, model, result)
     of_batch = f", {result['batch_nfe']:g} made for the batch" if "batch_nfe" in result else ""
-    _print(f"{result['num_samples']} samples, {result['nfe']:g} network evaluations each{of_batch}")
+    of_condition = f" given {class_choice.worded(config, directory)}" if condition else ""
+    _print(f"{result['num_samples']} samples{of_condition}, {result['nfe']:g} network evaluations each{of_batch}")
     for name, figure in result.items():
         if isinstance(figure, dict) and "mean" in figure:
             _print(f"{name.replace('_', ' ')} {page.text(figure)}")
@@ -175,25 +184,34 @@ def sample(config: Config, directory: str | Path, out: str | Path | None = None)
         print(page.ends(ends))
         if "warning" in ends:
             warn(ends["warning"])
-    _print(f"{folder / stem}.png")
+    if starts is not None and config.sampling.start_time == 1 and sharding.is_first():
+        warn("sampling.start_time=1 leaves next to nothing of the start images; samples resemble them at 0.3 to 0.6.")
+    _print("\n".join(map(str, [folder / f"{stem}.png", *result.get("saved", ())])))
 
 
 def draw_samples(
-    model: Pretrained, n: int, folder: Path, stem: str = "samples", *, measure: Measure | None = None
+    model: Pretrained,
+    n: int,
+    folder: Path,
+    stem: str = "samples",
+    *,
+    starts: Starts | None = None,
+    measure: Measure | None = None,
 ) -> dict[str, Any]:
     """Draws `n` samples in rounds of `samples_at_once`, one .npz file a round, `stem`.npz if there is one; and a sheet.
 
     Sample i of a checkpoint depends on (seed, step, i) only, unless the sampler couples the batch, and is of the class
-    that config.sampling.condition asks for. measure: computes their "metrics"; their features are rounds too.
+    that config.sampling.condition asks for. starts: the images from which samples start. measure: computes their
+    "metrics"; their features are rounds too.
     """
     size = samples_at_once(model, n, lambda size: {"cond": configured_cond(model, np.arange(size))})
     key = stream(stream(jax.random.key(model.config.seed + 1), Stream.SAMPLE), model.step)
-    of_samples = identities.of_samples(model, n) | {"at_once": size}
-    rounds = _rounds(folder, stem, ["images", "nfe", "batch_nfe"], model, lambda: of_samples)
+    of_samples = identities.of_samples(model, n, starts=starts) | {"at_once": size}
+    rounds = kept_rounds(folder, stem, ["images", "nfe", "batch_nfe"], model, lambda: of_samples)
     if measure:
         of_features = of_samples | {"weights": measure.features.digest}
-        feature_rounds = _rounds(folder, "features", list(measure.features.arrays), model, lambda: of_features)
-    nfe, batch_nfe, shares, features, first = [], [], [], [], None
+        feature_rounds = kept_rounds(folder, "features", list(measure.features.arrays), model, lambda: of_features)
+    nfe, batch_nfe, shares, features, again, first = [], [], [], [], [], None
     with bar(f"sampling ({model.config.sampling.method})", n, "img") as progress:
         for start in range(0, n, size):
             valid = min(size, n - start)
@@ -201,12 +219,14 @@ def draw_samples(
             def draw(start: int = start, valid: int = valid) -> Arrays:
                 numbers = np.arange(start, start + size)
                 keys, cond = sample_keys(key, jnp.asarray(numbers)), configured_cond(model, numbers)
+                x0 = None if starts is None else jnp.asarray(starts.take(numbers))
                 with memory_of_samples(size):
-                    x, *counts = model.draw(keys, report=reporter(progress, valid, start), cond=cond)
+                    x, *counts = model.draw(keys, report=reporter(progress, valid, start), cond=cond, start=x0)
                 own, of_batch = (np.asarray(count)[:valid] for count in counts)
                 return {"images": images.to_pixels(x)[:valid], "nfe": own, "batch_nfe": of_batch}
 
             name = "" if n <= size else f"{start // size:04d}"
+            again.append(lambda name=name, draw=draw: rounds(name, draw)["images"])  # which is in its file by then
             drawn = rounds(name, draw)
             if measure:
                 features.append(feature_rounds(name, functools.partial(measure.features.of, drawn["images"])))
@@ -215,165 +235,21 @@ def draw_samples(
             batch_nfe.append(drawn["batch_nfe"])
             shares.append(metrics.at_the_ends(drawn["images"]))
             first = drawn["images"] if first is None else first
-    sheet, magnify = images.grid(first[:256]), max(1, 64 // model.config.data.image_size)
-    atomic_files.replace(folder / f"{stem}.png", lambda file: images.write_png(file, sheet, magnify))
+    magnify = images.magnification(first)
+    if starts is None:
+        sheet = images.in_turn(first[:256], class_choice.names_in_turn(model.config, model.directory), magnify)
+    else:
+        sheet = sheet_of(starts, first, magnify)
+    atomic_files.replace(folder / f"{stem}.png", lambda file: images.write_png(file, sheet))
     result: dict[str, Any] = {"num_samples": n, **mean_nfe(np.concatenate(nfe), np.concatenate(batch_nfe))}
     advice = remedy(model.config.sampling)
     result["at_the_ends"] = metrics.compared(np.concatenate(shares), ends_of_data(model.config), advice)
     if measure:
         arrays = {key: np.concatenate([part[key] for part in features]) for key in features[0]}
-        result["metrics"] = measure(arrays, _protocol(model, n))
-    return result
-
-
-def _protocol(model: Pretrained, n: int) -> dict[str, Any]:
-    """Protocol of the samples: what their distances depend on besides model, features and statistics."""
-    experiment, sampling = model.experiment, model.config.sampling
-    method, options = experiment.sampler_options()
-    if method == "pc":
-        options["num_scales"] = experiment.sampling_sde.num_scales
-    nfe = planned_nfe(model, configured_cond(model, np.arange(1)))
-    used = identities.of_samples(model, n)
-    unusual = {key: used[key] for key in ("guidance", "networks") if key in used}
-    unusual |= {"condition": sampling.condition} if sampling.condition else {}
-    unusual |= {"precision": sampling.precision} if sampling.precision != "tf32" else {}
-    return unusual | {
-        "num_samples": n,
-        "sampler": method,
-        "sampler_options": options | {"temperature": sampling.temperature},
-        "nfe": "adaptive" if nfe is None else nfe,
-        "ema": model.ema,
-        "image": list(experiment.image_shape),
-        "uniform_dequantization": model.config.data.uniform_dequantization,
-    }
-
-
-def loss(model: Snapshot, source: data.Source, folder: Path | None = None) -> dict[str, Any]:
-    """The training objective over a whole split, without flips and dropout: mean and standard error over images.
-
-    folder: where to keep the rounds; None keeps none.
-    """
-    size = model.config.eval.batch_size
-    rounds = _rounds(folder, "loss", ["loss"], model, lambda: {"images": source.digest()})
-
-    def chunk(indices: np.ndarray, repeat: int, report: Report) -> Arrays:
-        pixels, cond = source.take(indices)
-        return {"loss": np.asarray(model.evaluation(model.params, pixels, repeat, indices, cond)["loss"])}
-
-    return mean_and_error(_over_split(rounds, "loss", len(source), size, 1, chunk)["loss"])
-
-
-def weights(model: Snapshot, source: data.Source, folder: Path | None = None) -> dict[str, Any]:
-    """Compares averaged and raw weights on the first `averages.IMAGES` images of a split: see `averages.compared`.
-
-    The result has a "warning" if the average is worse. folder: as for `loss`.
-    """
-    n = min(len(source), averages.IMAGES)
-    fields = [f"{name}_{field}" for name in ("raw", "averaged") for field in model.experiment.evaluated]
-    rounds = _rounds(folder, "weights", fields, model, lambda: {"images": source.digest()})
-    both = functools.cache(model.both_weights)  # read only where a round is missing
-
-    def chunk(indices: np.ndarray, repeat: int, report: Report) -> Arrays:
-        pixels, cond = source.take(indices)
-        results = {name: model.evaluation(params, pixels, repeat, indices, cond) for name, params in both().items()}
-        return {f"{name}_{field}": np.asarray(values[field]) for name, values in results.items() for field in values}
-
-    arrays = _over_split(rounds, "weights", n, model.config.eval.batch_size, 1, chunk)
-    of_both = {
-        name: [{field: arrays[f"{name}_{field}"][0] for field in model.experiment.evaluated}]
-        for name in ("raw", "averaged")
-    }
-    result = averages.compared(**of_both)
-    problem = averages.complaint(result, profile=model.profile, updates=model.step)
-    return result | ({"warning": problem} if problem else {})
-
-
-def accuracy(model: PretrainedClassifier, source: data.Source, folder: Path | None = None) -> dict[str, Any]:
-    """The share of a whole split's images whose likeliest class is their label (paper, Fig. 13).
-
-    It is evaluated at noise levels from the least to the largest, equidistant in their logarithm: the mean, and each
-    separately. folder: as for `loss`.
-    """
-    experiment, size = model.experiment, min(model.config.eval.batch_size, pad_to_devices(len(source)))
-    times = time_grid(experiment.sde, "log_snr", NOISE_LEVELS - 1, eps=LEAST_TIME)[::-1]
-    of_split = {"images": source.digest(), "times": times.tolist()}
-    rounds = _rounds(folder, "accuracy", ["hits"], model, lambda: of_split)
-    root = stream(jax.random.key(model.config.seed + 1), Stream.EVAL)
-
-    def chunk(indices: np.ndarray, level: int, report: Report) -> Arrays:
-        keys, batch = sample_keys(stream(root, level), jnp.asarray(indices)), source.take(indices)
-        return {"hits": np.asarray(model.hits(keys, batch.images, batch.labels, times[level]))}
-
-    hits = _over_split(rounds, "accuracy", len(source), size, NOISE_LEVELS, chunk)["hits"]
-    sigmas = experiment.noise_level(jnp.asarray(times, jnp.float32))
-    levels = [
-        {"t": float(t), "noise_level": float(sigma), **mean_and_error(hits[i : i + 1])}
-        for i, (t, sigma) in enumerate(zip(times, sigmas, strict=True))
-    ]
-    return {**mean_and_error(hits), "chance": 1 / experiment.num_classes, "by_noise_level": levels}
-
-
-def bits_per_dim(model: Pretrained, source: data.Source, repeats: int, folder: Path | None = None) -> dict[str, Any]:
-    """Bits/dim over a whole split, each image `repeats` times with fresh dequantization noise and probe.
-
-    The standard error is over images, of means over repeats, and contains the spread of both. folder: as for `loss`.
-    """
-    identity = functools.partial(identities.of_likelihood, model, source, repeats)
-    rounds = _rounds(folder, "bits_per_dim", ["bits_per_dim", "nfe"], model, identity)
-    root = stream(jax.random.key(model.config.seed + 1), Stream.BITS_PER_DIM)
-
-    def chunk(indices: np.ndarray, repeat: int, report: Report) -> Arrays:
-        keys = sample_keys(stream(root, repeat), jnp.asarray(indices))
-        bpd, nfe = model.likelihoods(keys, images.to_unit(jnp.asarray(source.take(indices).images)), report)
-        return {"bits_per_dim": np.asarray(bpd), "nfe": np.asarray(nfe)}
-
-    size = min(model.config.eval.batch_size, pad_to_devices(len(source)))
-    arrays = _over_split(rounds, "bits/dim", len(source), size, repeats, chunk)
-    return {**mean_and_error(arrays["bits_per_dim"]), "repeats": repeats, "nfe": float(arrays["nfe"].mean())}
-
-
-def bits_per_dim_bound(
-    model: Pretrained, source: data.Source, repeats: int, folder: Path | None = None
-) -> dict[str, Any]:
-    """The upper bound on bits/dim over a whole split, with the images, repeats and noise of `bits_per_dim`."""
-    identity = functools.partial(identities.of_likelihood, model, source, repeats)
-    rounds = _rounds(folder, "bits_per_dim_bound", ["bound"], model, identity)
-    root = stream(jax.random.key(model.config.seed + 1), Stream.BITS_PER_DIM)
-
-    def chunk(indices: np.ndarray, repeat: int, report: Report) -> Arrays:
-        keys = sample_keys(stream(root, repeat), jnp.asarray(indices))
-        return {"bound": np.asarray(model.bound(keys, source.take(indices).images))}
-
-    size = min(model.config.eval.batch_size, pad_to_devices(len(source)))
-    arrays = _over_split(rounds, "bound", len(source), size, repeats, chunk)
-    return {**mean_and_error(arrays["bound"]), "repeats": repeats}
-
-
-def _rounds(
-    folder: Path | None, stem: str, arrays: list[str], model: Snapshot, identity: Callable[[], dict[str, Any]]
-) -> Keep:
-    """Rounds in the folder, for the model's weights and `identity`; without a folder none are kept."""
-    if folder is None:
-        return compute_anew
-    return Rounds(folder, stem, identities.of_model(model) | identity(), arrays)
-
-
-def _over_split(rounds: Keep, name: str, n: int, size: int, repeats: int, chunk: Callable) -> Arrays:
-    """Arrays (repeats, n) of the results of `chunk(indices, repeat, report)` for every image."""
-    chunks: list[Arrays] = []
-    with bar(name, n * repeats, "img") as progress:
-        for repeat in range(repeats):
-            for indices, valid in data.padded_chunks(n, size):
-                done = repeat * n + int(indices[0])
-
-                def compute(repeat: int = repeat, indices: np.ndarray = indices, valid: int = valid) -> Arrays:
-                    report = reporter(progress, valid, repeat * n + int(indices[0]))
-                    with enough_memory(f"{name} at eval.batch_size={size}", lambda: "lower eval.batch_size"):
-                        return {key: value[:valid] for key, value in chunk(indices, repeat, report).items()}
-
-                chunks.append(rounds(f"{repeat:02d}_{indices[0] // size:04d}", compute))
-                progress.update(done + valid - progress.n)
-    return {key: np.concatenate([arrays[key] for arrays in chunks]).reshape(repeats, n) for key in chunks[0]}
+        result["metrics"] = measure(arrays, identities.protocol(model, n, starts))
+    labels = (configured_cond(model, np.arange(n)) or {}).get("labels")
+    saved = export(model.config.sampling.save, folder, stem, again, n, labels)
+    return result | ({"saved": [str(path) for path in saved]} if saved else {})
 
 
 def _steps_to_evaluate(config: Config, available: list[int]) -> list[int]:

@@ -10,14 +10,16 @@ from pathlib import Path
 from typing import Any
 
 import jax
+import numpy as np
 
 from score_sde import data
 from score_sde.conditioning.grammar import Observe, chosen_class, identity_of, parts
 from score_sde.config import ARGUMENTS
 from score_sde.inference.pretrained import Pretrained
-from score_sde.inference.sampling_plan import helpers_of
+from score_sde.inference.sampling_plan import configured_cond, helpers_of, planned_nfe
 from score_sde.inference.snapshots import Snapshot
-from score_sde.io import workdir
+from score_sde.inference.start_images import Starts
+from score_sde.io import json_files, workdir
 from score_sde.io.digest import digest
 from score_sde.metrics import fingerprint
 from score_sde.training.pieces import code_of
@@ -40,12 +42,23 @@ def of_model(model: Snapshot) -> dict[str, Any]:
 
 
 def of_samples(
-    model: Pretrained, n: int, observe: Observe | None = None, source: data.Source | None = None
+    model: Pretrained,
+    n: int,
+    observe: Observe | None = None,
+    source: data.Source | None = None,
+    starts: Starts | None = None,
 ) -> dict[str, Any]:
-    """Cache key of n samples besides the model's; `observe` gives the observation of the source's images."""
+    """Cache key of n samples besides the model's.
+
+    observe: gives the observation of the source's images. starts: the images from which the samples start.
+    """
     config = model.config
     used = {"samples": n, "sampling": config.sampling.to_dict()} | _code(model, "code_of_sampler", ("sampling",))
     del used["sampling"]["ema"]  # the model's identity has the average that is used
+    of_start = {"start": used["sampling"].pop("start"), "start_time": used["sampling"].pop("start_time")}
+    del used["sampling"]["save"]
+    if starts is not None:
+        used["sampling"] |= of_start | {"start": starts.digest}
     used["sampling"]["condition"] = observe.identity if observe else identity_of(config.sampling.condition)
     if config.sampling.condition or config.guidance.weak:
         places = ("classifier", "weak", "weak_step")  # paths of networks, whose digests identify them
@@ -53,6 +66,29 @@ def of_samples(
         digests = {name: helper.digest for name, helper in helpers_of(model, config).items()}
         used |= {"guidance": workdir.flatten(options), "networks": digests}
     return used | ({} if source is None else {"images": source.digest()})
+
+
+def protocol(model: Pretrained, n: int, starts: Starts | None = None) -> dict[str, Any]:
+    """Protocol of the samples: what their distances depend on besides model, features and statistics."""
+    experiment, sampling = model.experiment, model.config.sampling
+    method, options = experiment.sampler_options()
+    if method == "pc":
+        options["num_scales"] = experiment.sampling_sde.num_scales
+    nfe = planned_nfe(model, configured_cond(model, np.arange(1)))
+    used = of_samples(model, n)
+    unusual = {key: used[key] for key in ("guidance", "networks") if key in used}
+    unusual |= {"condition": sampling.condition} if sampling.condition else {}
+    unusual |= {} if starts is None else {"start": starts.digest}
+    unusual |= {"precision": sampling.precision} if sampling.precision != "tf32" else {}
+    return unusual | {
+        "num_samples": n,
+        "sampler": method,
+        "sampler_options": options | {"temperature": sampling.temperature},
+        "nfe": "adaptive" if nfe is None else nfe,
+        "ema": model.ema,
+        "image": list(experiment.image_shape),
+        "uniform_dequantization": model.config.data.uniform_dequantization,
+    }
 
 
 def of_likelihood(model: Pretrained, source: data.Source, repeats: int) -> dict[str, Any]:
@@ -81,6 +117,9 @@ def name_of(model: Pretrained, identity: dict[str, Any]) -> str:
         words.append(re.sub(r"[^a-z0-9.]+", "_", f"{kind}_{Path(argument).name}".lower())[:LONGEST].strip("_"))
     if chosen_class(condition) is not None and scale != 1:
         words.append(f"scale_{scale:g}")
+    if model.config.sampling.start:
+        start = re.sub(r"[^a-z0-9.]+", "_", Path(model.config.sampling.start).name.lower())[:LONGEST].strip("_")
+        words.append(f"start_{start}_{model.config.sampling.start_time:g}")
     return "_".join([*words, fingerprint(identity)[:DIGITS]])
 
 
@@ -93,6 +132,7 @@ def enter(folder: Path, name: str, model: Pretrained, result: dict[str, Any]) ->
     entry: dict[str, Any] = {"step": model.step, "method": method, "options": options}
     if config.sampling.condition or config.guidance.weak:
         entry |= {"condition": config.sampling.condition, "guidance": config.guidance.to_dict()}
+    entry |= {"start": config.sampling.start} if config.sampling.start else {}
     entry |= {"num_samples": result["num_samples"], "nfe": result["nfe"]}
     if "at_the_ends" in result:
         entry["at_the_ends"] = {of: share for of, share in result["at_the_ends"].items() if of != "warning"}

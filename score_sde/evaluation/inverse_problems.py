@@ -14,6 +14,7 @@ from score_sde import images
 from score_sde.conditioning import Operator
 from score_sde.conditioning.grammar import Observe
 from score_sde.data import Source
+from score_sde.evaluation.exports import export
 from score_sde.inference.pretrained import Pretrained
 from score_sde.inference.sampling_plan import configured_cond, samples_at_once
 from score_sde.io import atomic_files, workdir
@@ -81,9 +82,10 @@ def reconstruct(
     result = {"condition": model.config.sampling.condition, "samples_each": each, **figures(arrays, each)}
     workdir.write(folder, f"{stem}.figures.json", result)
     if sharding.is_first():
-        picture = sheet(arrays, each, max(1, 64 // model.config.data.image_size))
+        picture = sheet(arrays, each, images.magnification(arrays["images"]))
         atomic_files.replace(folder / f"{stem}.png", lambda file: images.write_png(file, picture))
-    return result
+    saved = export(model.config.sampling.save, folder, stem, [lambda: arrays["images"]], n)
+    return result | ({"saved": [str(path) for path in saved]} if saved else {})
 
 
 def memory_of_samples(size: int) -> contextlib.AbstractContextManager:

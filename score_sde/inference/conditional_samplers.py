@@ -23,7 +23,8 @@ from score_sde.config import check
 from score_sde.errors import UsageError
 from score_sde.process import Model
 from score_sde.sampling import FAST_SOLVERS, Solver
-from score_sde.training.build import Classification, Experiment, sampling_options
+from score_sde.training.build import Classification, Experiment
+from score_sde.training.sampler_options import Method, name_of, sampling_options
 
 Observed = tuple[conditioning.Operator, Array, float]  # y of images in [0, 1], and the noise on it
 
@@ -88,7 +89,7 @@ class Conditional:
             return cond
         return {name: array for name, array in cond.items() if name != "labels"} or None
 
-    def check(self, conditions: Conditions, method: str) -> None:
+    def check(self, conditions: Conditions, method: Method) -> None:
         """Raises `UsageError` for a condition or observation with which these networks and method cannot sample."""
         cond = conditions.cond
         check_names(cond, self.cond_entries)
@@ -108,7 +109,7 @@ class Conditional:
         inverse = self.options.inverse
         if inverse in ("projection", "dps") and method not in ("pc", *FAST_SOLVERS):
             raise UsageError(
-                f"guidance.inverse={inverse} needs a sampler with a fixed number of steps N, and {method} has no N; "
+                f"guidance.inverse={inverse} needs a fixed number of steps N, and sampler {name_of(method)} has no N; "
                 "set guidance.inverse to pigdm or tmpd, or sampling.method=pc."
             )
         if inverse == "particles" and (method != "pc" or self.experiment.config.sampling.corrector.lower() != "none"):
@@ -127,13 +128,13 @@ class Conditional:
                     f"sampling.condition=class=N (or class=all), or leave guidance.{name} at {without!r}."
                 )
 
-    def conditions(self, cond: Cond | None, observed: Observed | None, n: int, method: str) -> Conditions:
+    def conditions(self, cond: Cond | None, observed: Observed | None, n: int, method: Method) -> Conditions:
         """The checked condition and observation of n samples. Raises `UsageError` if the method cannot sample so."""
         observation = None if observed is None else self.observed(*observed)
         self.check(Conditions(cond, observation), method)
         return Conditions(fitted(cond, self.cond_entries, n), observation)
 
-    def sampler(self, params: dict[str, PyTree], conditions: Conditions, method: str | None = None) -> Solver:
+    def sampler(self, params: dict[str, PyTree], conditions: Conditions, method: Method | None = None) -> Solver:
         """The solver of config.sampling, or of the given method, from x_T to samples of p(x_0 | given)."""
         experiment, observation, inverse = self.experiment, conditions.observation, self.options.inverse
         method, options = experiment.sampler_options(method)
@@ -156,7 +157,7 @@ class Conditional:
             model = conditioning.GUIDES[inverse](sde, model, observation, of_guide)
         return experiment.sampler_of(params["score"], model, method)()
 
-    def _guided(self, params: dict[str, PyTree], cond: Cond | None, method: str, repeats: int) -> Model:
+    def _guided(self, params: dict[str, PyTree], cond: Cond | None, method: Method, repeats: int) -> Model:
         """The model under a condition, for batches in which each sample has `repeats` consecutive rows."""
         options, experiment = self.options, self.experiment
         cond = jax.tree.map(lambda rows: jnp.repeat(rows, repeats, axis=0), cond)
@@ -197,11 +198,11 @@ class Conditional:
 INVERSE_OPTIONS = {"step": "dps", "iterations": "tmpd", "particles": "particles"}
 
 
-def unused_option(name: str, sampling: Any, guidance: Any, method: str, *, observed: bool) -> str | None:
+def unused_option(name: str, sampling: Any, guidance: Any, method: Method, *, observed: bool) -> str | None:
     """The reason why samples by this method do not depend on an option of the config; None if they depend on it."""
     used = sampling_options(sampling, method)
     if name in sampling:
-        return None if name in used else f"the sampler {method}, as it is set, takes {', '.join(used)}"
+        return None if name in used else f"the sampler {name_of(method)}, as it is set, takes {', '.join(used)}"
     if name in ("inverse", *INVERSE_OPTIONS) and not observed:
         return "it is for samples that are given an observation"
     if name in INVERSE_OPTIONS and guidance["inverse"] != INVERSE_OPTIONS[name]:

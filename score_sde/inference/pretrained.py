@@ -26,14 +26,15 @@ import numpy as np
 
 from score_sde import images
 from score_sde.array_types import Array, Float, Key, Keys, ModelImages, PerSample, PyTree, Times, UnitImages
-from score_sde.cond import Cond, fitted, rows, with_labels
+from score_sde.cond import Cond, fitted, numbered, rows, with_labels
 from score_sde.conditioning import Operator
 from score_sde.config import Config
 from score_sde.errors import UsageError, renamed
 from score_sde.inference.conditional_samplers import Observed, finished, unused_option
 from score_sde.inference.dequantizer import dequantize, dequantizer_params
-from score_sde.inference.sampling_plan import plan
+from score_sde.inference.sampling_plan import helpers_of, plan
 from score_sde.inference.snapshots import AnyTimes, Snapshot, available_step, config_of, for_each
+from score_sde.inference.start_images import AnyStart, check_start, for_samples
 from score_sde.process import Prediction
 from score_sde.randomness import batch_keys, expand
 from score_sde.runtime import backend
@@ -41,9 +42,10 @@ from score_sde.runtime.sharding import is_traced, pad_to_devices, pmap, split
 from score_sde.sampling import slerp
 from score_sde.sampling.runner import Runner
 from score_sde.sampling.solver import Counts
+from score_sde.training.sampler_options import Method, name_of
 
 Report = Callable[[float], None]
-AnyLabels = Sequence[int] | Array | np.ndarray | None
+AnyLabels = Sequence[int | str] | Array | np.ndarray | None
 
 
 def load(
@@ -109,6 +111,7 @@ def _applied(
     model: "Pretrained", name: str, x: ModelImages, t: AnyTimes, labels: AnyLabels, cond: Cond | None
 ) -> ModelImages | Prediction:
     """The result at x and t of the experiment's function of this name."""
+    labels = numbered(labels, model.class_names)
     experiment, labels = model.experiment, None if labels is None else jnp.asarray(labels)
     cond = fitted(with_labels(cond, labels), experiment.cond_entries, len(x))
 
@@ -134,8 +137,9 @@ def sample(
     model: "Pretrained",
     key: Key[Array, "..."],
     n: SupportsIndex,
-    sampler: str | None = None,
+    sampler: Method | None = None,
     *,
+    start: AnyStart = None,
     labels: SupportsIndex | AnyLabels = None,
     cond: Cond | None = None,
     **options: Any,
@@ -143,23 +147,33 @@ def sample(
     """Draws `n` images in [0, 1]; sample i depends on (key, i) only, unless the sampler couples the batch.
 
     key: one key, or one for each image.
-    sampler: "pc", "ode", "adaptive" or a fast solver's name; default config.sampling.method.
-    labels: classes 0, 1, ..., one for all, or one for each. cond: arrays of n rows, see `score_sde.cond`.
+    sampler: "pc", "ode", "adaptive", a fast solver's name, or a function as `score_sde.config.protocols.Sampler`;
+    default config.sampling.method.
+    start: images, uint8 or in [0, 1], one for all or one for each, or a file of them; the samples begin at
+    `start_time=0.5`, for example, from these with noise, and resemble them (SDEdit; Meng et al., 2022).
+    labels: classes by numbers 0, 1, ... or by names, one for all, or one for each. cond: arrays of n rows, see
+    `score_sde.cond`.
     options: values that replace those of config.sampling and config.guidance, as num_steps=10 or scale=2.0.
+    Composes with `jit` and `grad`: samplers of fixed steps have derivatives by start images, conditions and parameters
+    in both modes, `ode` and `adaptive` in forward mode (`jax.jvp`). Clipping to [0, 1] has the derivative 0 or 1.
     Raises `UsageError` for unknown options, and for labels and conditions that the networks do not know.
 
         x = model.sample(jax.random.key(0), 16, "dpmpp_2m", num_steps=10)
+        like_x = model.sample(jax.random.key(1), 16, "dpmpp_2m", num_steps=10, start=x, start_time=0.5)
     """
     n = _count(n)
     filled = n if key.ndim else pad_to_devices(n)
     if labels is not None:
-        labels = np.asarray(labels)
+        helper = helpers_of(model, plan(model, sampler, options).conditional.experiment.config).get("classifier")
+        labels = np.asarray(numbered(labels, (helper or model).class_names))
         if labels.shape not in ((), (n,)):
             raise UsageError(f"Labels of shape {labels.shape} for {n} images; give one for all, or one for each.")
         labels = np.broadcast_to(labels, (n,))
     entries = plan(model, sampler, options).conditional.cond_entries
-    cond = rows(fitted(with_labels(cond, labels), entries, n), np.minimum(np.arange(filled), n - 1))
-    return draw(model, batch_keys(key, filled), sampler, cond=cond, **options).images[:n]
+    numbers = np.minimum(np.arange(filled), n - 1)
+    cond = rows(fitted(with_labels(cond, labels), entries, n), numbers)
+    start = None if start is None else for_samples(start, n, model.image_shape)[numbers]
+    return draw(model, batch_keys(key, filled), sampler, cond=cond, start=start, **options).images[:n]
 
 
 def posterior(
@@ -168,7 +182,7 @@ def posterior(
     operator: Operator,
     y: Array | np.ndarray,
     noise: SupportsFloat = 0.0,
-    sampler: str | None = None,
+    sampler: Method | None = None,
     **options: Any,
 ) -> UnitImages:
     """Draws an image in [0, 1] for each row of y, from p(x_0 | y) for y = A x_0 + n.
@@ -187,18 +201,20 @@ def posterior(
 def draw(
     model: "Pretrained",
     keys: Keys,
-    sampler: str | None = None,
+    sampler: Method | None = None,
     report: Report = lambda _: None,
     compile_only: bool = False,
     *,
     cond: Cond | None = None,
+    start: UnitImages | None = None,
     observed: Observed | None = None,
     **options: Any,
 ) -> Samples:
     """Draws one sample for each key, and counts the evaluations of networks that it took.
 
-    report: called with the fraction done. compile_only: see `Runner`. observed: operator, y and noise as for
-    `posterior`. Other arguments as for `sample`; the number of keys must be a multiple of the number of devices.
+    report: called with the fraction done. compile_only: see `Runner`. start: an image in [0, 1] for each key. observed:
+    operator, y and noise as for `posterior`. Other arguments as for `sample`; the number of keys must be a multiple of
+    the number of devices.
     """
     method, conditional, runner, params = plan(model, sampler, options)
     conditions, experiment = conditional.conditions(cond, observed, len(keys), method), conditional.experiment
@@ -208,11 +224,12 @@ def draw(
             raise UsageError(f"{name} is read by --mode=sample; posterior takes noise and a row of y for each image.")
         if reason := unused_option(name, *sections, method, observed=observed is not None):
             raise UsageError(f"{name}={options[name]!r} would change nothing: {reason}.")
-    x, nfe, batch_nfe = runner(params, keys, experiment.prior(keys), report, compile_only, (conditions,))
-    ended = experiment.once("ended", lambda: backend.program(_ended, static_argnames="clip"))
-    x, finite = ended(x, experiment.scaling, clip=observed is None)
-    _check_finite(finite, f"A sample of {method}")
-    return Samples(x if observed is None else finished(np.asarray(x), *observed), nfe, batch_nfe)
+    check_start(experiment.config.sampling.start_time, started=start is not None, observed=observed is not None)
+    x, nfe, batch_nfe = runner(params, keys, experiment.prior(keys, start), report, compile_only, (conditions,))
+    alone = experiment.once("ended", lambda: backend.program(_ended, static_argnames="clip"))
+    x, finite = (_ended if is_traced() else alone)(x, experiment.scaling, clip=observed is None)
+    _check_finite(finite, f"A sample of {name_of(method)}")
+    return Samples(x if observed is None else finished(x if is_traced() else np.asarray(x), *observed), nfe, batch_nfe)
 
 
 def _ended(x: ModelImages, scaling: images.Scaling, *, clip: bool) -> tuple[UnitImages, Array]:

@@ -17,7 +17,7 @@ from score_sde.cond import Cond
 from score_sde.conditioning import Operator
 from score_sde.conditioning.grammar import ALL, chosen_class, chosen_rows
 from score_sde.config import Config, FrozenConfig
-from score_sde.config.import_paths import is_import_path, lowered
+from score_sde.config.import_paths import is_import_path
 from score_sde.config.keys import plain
 from score_sde.errors import UsageError, one_of, renaming
 from score_sde.inference.conditional_samplers import Conditional, Conditions, Observed
@@ -26,22 +26,23 @@ from score_sde.randomness import batch_keys
 from score_sde.runtime.memory import largest_batch
 from score_sde.runtime.sharding import check_divisible, pad_to_devices
 from score_sde.sampling.runner import Runner
-from score_sde.training.pieces import rename, sampler_named
+from score_sde.training.pieces import rename
+from score_sde.training.sampler_options import Method, method_named, sampler_named
 
 
 class Plan(NamedTuple):
     """A plan: the method, the experiment under a condition, its sampler's programs and parameters."""
 
-    method: str
+    method: Method
     conditional: Conditional
     runner: Runner
     params: dict[str, PyTree]
 
 
-def plan(model: Snapshot, sampler: str | None = None, options: dict[str, Any] | None = None) -> Plan:
+def plan(model: Snapshot, sampler: Method | None = None, options: dict[str, Any] | None = None) -> Plan:
     """The plan for these options, made once. Raises `UsageError` for unknown options and missing networks."""
     experiment, options = model.experiment, {name: _plain(value) for name, value in (options or {}).items()}
-    method = lowered(sampler or model.config.sampling.method)
+    method = method_named(sampler or model.config.sampling.method)
     sampler_named(method)  # raises for an unknown one
 
     def make() -> tuple[Conditional, Runner]:
@@ -71,7 +72,7 @@ def helpers_of(model: Snapshot, config: FrozenConfig) -> dict[str, Snapshot]:
     return named
 
 
-def _changed(config: FrozenConfig, method: str, options: dict[str, Any]) -> FrozenConfig:
+def _changed(config: FrozenConfig, method: Method, options: dict[str, Any]) -> FrozenConfig:
     """A config with another sampler, and other values in `sampling` and `guidance`."""
     changed = Config(config).copy_and_resolve_references()  # a copy of a frozen config would share its sections
     if is_import_path(method):
@@ -99,7 +100,7 @@ def configured_cond(model: Snapshot, indices: np.ndarray) -> Cond | None:
     condition = model.config.sampling.condition
     if (rows := chosen_rows(condition)) is not None:
         return {name: array[indices % len(array)] for name, array in rows.items()}
-    chosen = chosen_class(condition)
+    chosen = chosen_class(condition)  # a number, by `class_choice.with_numbers`
     if chosen is None:
         return None
     if chosen == ALL:

@@ -27,8 +27,8 @@ class Writer:
     Lines that cannot be written, for example on a full disk, are kept and written with later ones. Only the first
     process writes.
 
-    wandb: {"mode": "disabled" | "offline" | "online", "project": str, "name": str, "id": str}. An error of wandb does
-    not stop the run: it is printed once, and the mirror ends. Use as a context manager.
+    wandb: {"mode": "disabled" | "offline" | "online", "id": str} and the other keys of config.wandb. An error of wandb
+    does not stop the run: it is printed once, and the mirror ends. Use as a context manager.
     """
 
     def __init__(self, workdir: Path, start_step: int, wandb: dict[str, Any], config: dict[str, Any]):
@@ -52,6 +52,7 @@ class Writer:
 
         name = options["name"] or Path(workdir).absolute().name
         run = dict(mode=options["mode"], project=options["project"], id=options["id"], name=name, dir=str(workdir))
+        run |= {key: options[key] for key in ("entity", "group") if options.get(key)}
         self._wandb = wandb.init(**run, config=config, resume="allow", settings={"init_timeout": WANDB_SECONDS})
 
     def _try(self, action: Callable[[], object]) -> None:

@@ -25,7 +25,8 @@ class Rounds:
     """The rounds `folder`/`stem`.NAME.npz of one computation, and `stem`.json with its identity.
 
     identity: what the numbers depend on, with files by their content. Rounds of another identity are removed, with
-    the `stem`.png and `stem`.figures.json made from them. arrays: names of the arrays in each round.
+    the files made from them: `stem`.png, `stem`.figures.json, and those of `evaluation.exports`. arrays: names of the
+    arrays in each round.
     """
 
     def __init__(self, folder: Path, stem: str, identity: Mapping[str, Any], arrays: Collection[str]):
@@ -42,9 +43,10 @@ class Rounds:
 
     def _own(self) -> Iterator[Path]:
         """The existing files of this stem, but not those of longer stems."""
-        own = re.compile(re.escape(self.stem) + r"((\.[0-9_]+)?\.npz|\.png|\.figures\.json)")
+        own = re.compile(re.escape(self.stem) + r"((\.[0-9_]+)?\.npz|\.arr_0\.npz|\.png|\.figures\.json)")
         names = self.folder.iterdir() if self.folder.is_dir() else ()
-        return (path for path in names if own.fullmatch(path.name))
+        yield from (path for path in names if own.fullmatch(path.name))
+        yield from (path for path in (self.folder / self.stem).rglob("*.png") if path.stem.isdigit())
 
     def __call__(self, name: str, compute: Callable[[], Arrays]) -> Arrays:
         """The result of `compute`, from the round's file if that is there and whole.

@@ -1,8 +1,9 @@
 """The workdir, the folder that holds all of a run:
 
 config.json     the resolved config
-launch.json     overrides, versions and data of its last launch, the files of a user's own pieces and the file it was
-                imported from, if any, and what was changed on the way: key, step, and the values before and after it
+launch.json     overrides, versions, data and names of classes of its last launch, the files of a user's own pieces and
+                the file it was imported from, if any, and what was changed on the way: key, step, and the values before
+                and after it; the place of the workdir, by which a copy is known
 metrics.jsonl   one JSON object a line, each with its step
 checkpoints/    one folder a step
 weights.json    at the end of training: the averaged weights against the raw ones
@@ -21,7 +22,11 @@ from pathlib import Path
 from typing import Any
 
 from score_sde import __version__
+<<<<<<< HEAD
 from score_sde.config import ALLOWED, FREE_KEYS, FREE_SECTIONS, INHERITED, SECTIONS, Config, completed
+=======
+from score_sde.config import ALLOWED, FREE_KEYS, FREE_SECTIONS, INHERITED, NEWER, Config, completed
+>>>>>>> main
 from score_sde.errors import UsageError, one_of
 from score_sde.io import checkpoints, json_files
 from score_sde.io.atomic_files import replace
@@ -87,6 +92,11 @@ def stored_config(workdir: Path) -> Config:
         raise UsageError(f"{Path(workdir) / 'config.json'} cannot be used: {error}") from error
 
 
+def class_names(workdir: Path) -> tuple[str, ...]:
+    """Names of the classes that the run was trained on; () if they have none, or its version kept none."""
+    return tuple(read(workdir, "launch.json").get("class_names", ()))
+
+
 def saved_steps(workdir: Path) -> list[int]:
     """Steps with a checkpoint, ascending."""
     return checkpoints.steps(Path(workdir) / "checkpoints")
@@ -101,9 +111,10 @@ def checkpoint_steps(workdir: Path) -> list[int]:
 
 
 def identity(config: Mapping[str, Any]) -> dict[str, Any]:
-    """The flattened config without keys that may change between launches."""
+    """The flattened config without keys that may change between launches, and without new keys that have no effect."""
     flat = flatten(config)
-    return {key: flat[key] for key in flat if key not in FREE_KEYS and key.split(".")[0] not in FREE_SECTIONS}
+    left_out = {*FREE_KEYS, *(key for key in NEWER if flat.get(key) is None)}
+    return {key: flat[key] for key in flat if key not in left_out and key.split(".")[0] not in FREE_SECTIONS}
 
 
 def inherit(workdir: Path, config: Any, overrides: Collection[str]) -> None:

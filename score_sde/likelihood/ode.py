@@ -33,7 +33,7 @@ from score_sde.randomness import Noise, Stream, normal, rademacher, stream
 from score_sde.sampling.probability_flow import check_tolerances, drift
 from score_sde.sampling.runge_kutta import State as OdeState
 from score_sde.sampling.runge_kutta import runge_kutta
-from score_sde.sampling.solver import Solver, check_eps, evaluations
+from score_sde.sampling.solver import Solver, check_times, evaluations
 
 VectorField = Callable[[ModelImages], ModelImages]
 
@@ -154,7 +154,7 @@ def bits_per_dim(
         bits, latents, nfe = solve(solver, jax.random.key(1), x)
     """
     check_tolerances(rtol, atol)
-    check_eps(eps)
+    check_times(eps)
     draw, with_divergence, _ = check_divergence(divergence, num_probes)
     velocity = drift(process, model)
 

@@ -70,7 +70,9 @@ def missing_backend(error: BaseException) -> str:
     """The sentence on a backend of JAX that did not start."""
     asked = os.environ.get("JAX_PLATFORMS", "")
     reason = (str(error).strip() or "it sees no such device").splitlines()[0]
-    reason = re.sub(r"Unable to initialize backend '\w+': | \((set JAX_PLATFORMS|you may need).*", "", reason).rstrip(".")
+    reason = re.sub(r"Unable to initialize backend '\w+': | \((set JAX_PLATFORMS|you may need).*", "", reason).rstrip(
+        "."
+    )
     if not asked:
         return f"JAX cannot start ({reason}); set JAX_PLATFORMS=cpu, or uninstall the plugin that fails."
     extra = next((extra for name, extra in EXTRAS.items() if name in asked), None)

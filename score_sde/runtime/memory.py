@@ -73,5 +73,7 @@ def enough_memory(task: str, advice: Callable[[], str]) -> Iterator[None]:
         if not (isinstance(error, OutOfMemoryError) or is_exhausted(error)):
             raise
         reason = error.__cause__ or error
-        size = f"{device_bytes() / 2**30:,.1f} GiB of {'a device' if jax.default_backend() != 'cpu' else 'this machine'}"
+        size = (
+            f"{device_bytes() / 2**30:,.1f} GiB of {'a device' if jax.default_backend() != 'cpu' else 'this machine'}"
+        )
         raise OutOfMemoryError(out_of_memory(reason, f"{task} in the {size}", advice())) from reason

@@ -8,6 +8,7 @@ noise that happens to be accepted.)
 
 from typing import NamedTuple
 
+import jax
 import jax.numpy as jnp
 
 from score_sde.array_types import Array, Int, Keys, ModelImages, PerSample, Times
@@ -16,7 +17,7 @@ from score_sde.process import Model, Process, score
 from score_sde.randomness import Stream, expand, stream
 from score_sde.sampling.brownian import brownian
 from score_sde.sampling.predictors import Diffusion, check_diffusion, diffusion_at
-from score_sde.sampling.solver import Solver, check_eps, evaluations, predict
+from score_sde.sampling.solver import Solver, check_times, evaluations, predict
 
 FIRST_STEP, SAFETY, EXPONENT = 0.01, 0.9, 0.9  # h_init, theta and r of the algorithm
 
@@ -29,7 +30,7 @@ class State(NamedTuple):
     h: PerSample  # size of the next step, > 0
     x: ModelImages
     previous: ModelImages  # the last accepted Euler-Maruyama point
-    path: ModelImages  # W(1 - t) of the sample's Brownian path
+    path: ModelImages  # W(start - t) of the sample's Brownian path
     nfe: Int[Array, " b"]
     made: Int[Array, " b"]  # evaluations that contained the row, also while it waited
 
@@ -41,6 +42,7 @@ def adaptive(
     rtol: float = 0.02,
     atol: float = 2 / 256,
     eps: float | None = None,
+    start_time: float = 1.0,
     diffusion: Diffusion = 1.0,
     noise_removal: bool = True,
 ) -> Solver:
@@ -48,10 +50,11 @@ def adaptive(
 
     process, model: the process, and the model (x, t) -> `Prediction`. rtol: tolerance relative to the pixels; 0.01 to
     0.05 in the reference. atol: absolute tolerance; in the reference one of 256 levels, 2/256 for data in [-1, 1] and
-    1/256 in [0, 1]. eps: last time, default `process.sampling_eps`. diffusion: w >= 0, or w(t), of the reverse SDE
-    whose noise has the variance w g^2 dt (`predictors`, eq. 1). noise_removal: return the posterior mean of the data at
-    eps (Tweedie), for 1 more evaluation. A sample on which the solver fails is NaN. Raises `UsageError` for tolerances
-    that are not positive, and for processes whose f and g are infinite at t = 1.
+    1/256 in [0, 1]. eps: last time, default `process.sampling_eps`. start_time: first time, in (eps, 1], at which the
+    solver takes x. diffusion: w >= 0, or w(t), of the reverse SDE whose noise has the variance w g^2 dt (`predictors`,
+    eq. 1). noise_removal: return the posterior mean of the data at eps (Tweedie), for 1 more evaluation. A sample on
+    which the solver fails is NaN. Raises `UsageError` for tolerances that are not positive, and for processes whose f
+    and g are infinite at t = 1, if they start there.
 
         import jax
         import numpy as np
@@ -63,10 +66,10 @@ def adaptive(
         x = process.prior_sample(jax.random.split(jax.random.key(0), 8), data.shape)
         samples, nfe = solve(adaptive(process, data.model(process)), jax.random.key(1), x)
     """
-    _check(process, rtol, atol)
     check_diffusion(diffusion)
     eps = process.sampling_eps if eps is None else eps
-    check_eps(eps)
+    check_times(eps, start_time)
+    _check(process, rtol, atol, start_time)
 
     def drift(x: ModelImages, t: Times) -> ModelImages:
         """Drift of the reverse SDE, per unit of time running down."""
@@ -77,8 +80,8 @@ def adaptive(
         return expand(diffusion_at(diffusion, t) ** 0.5 * process.g(t), dw) * dw
 
     def init(keys: Keys, x: ModelImages) -> State:
-        t = jnp.ones(len(x), x.dtype)
-        h = jnp.full_like(t, min(FIRST_STEP, 1 - eps))
+        t = jnp.full(len(x), start_time, x.dtype)
+        h = jnp.full_like(t, min(FIRST_STEP, start_time - eps))
         nfe = jnp.zeros(len(x), jnp.int32)
         return State(stream(keys, Stream.STEPS), t, h, x, x, jnp.zeros_like(x), nfe, nfe)
 
@@ -89,11 +92,11 @@ def adaptive(
         h = jnp.where(h > smallest, h, smallest)  # also where it is NaN
         t_new = jnp.where(h < t - eps, t - h, eps)
         dt = expand(t - t_new, x)
-        path_new = brownian(keys, x.shape[1:], 1 - t_new).astype(x.dtype)
+        path_new = brownian(keys, x.shape[1:], start_time - t_new).astype(x.dtype)
         euler = x + dt * drift(x, t) + diffuse(t, path_new - path)
         second = x + dt * drift(euler, t_new) + diffuse(t_new, path_new - path)
         heun = (euler + second) / 2
-        error = _error(euler, heun, previous, rtol=rtol, atol=atol)
+        error = jax.lax.stop_gradient(_error(euler, heun, previous, rtol=rtol, atol=atol))  # derivatives hold the steps
 
         first, last = evaluations(model, t), evaluations(model, t_new)
         accepted = active & (error <= 1)
@@ -115,7 +118,7 @@ def adaptive(
         )
 
     def progress(state: State) -> PerSample:
-        return jnp.where(state.t > eps, jnp.minimum((1 - state.t) / (1 - eps), 1 - 1e-6), 1.0)
+        return jnp.where(state.t > eps, jnp.minimum((start_time - state.t) / (start_time - eps), 1 - 1e-6), 1.0)
 
     def result(state: State) -> tuple[ModelImages, Array]:
         if not noise_removal:
@@ -132,11 +135,11 @@ def adaptive(
     return Solver(init, step, fraction, lambda state: state.x, result, batch_nfe=batch_nfe, progress=progress)
 
 
-def _check(process: Process, rtol: float, atol: float) -> None:
-    """Raises `UsageError` for tolerances that are not positive, and processes without f and g at t = 1."""
+def _check(process: Process, rtol: float, atol: float, start_time: float) -> None:
+    """Raises `UsageError` for tolerances that are not positive, and processes without f and g at the start."""
     if not (rtol > 0 and atol > 0):
         raise UsageError(f"sampling.sde_rtol={rtol} and sampling.sde_atol={atol} must be positive; try 0.02 and 1/256.")
-    if process.begins_in_noise:
+    if start_time == 1 and process.begins_in_noise:
         raise UsageError(
             f"The adaptive SDE needs f and g, which are infinite at t = 1 of {type(process).__name__}; set "
             "sampling.method=ode, or another."

@@ -37,7 +37,7 @@ from score_sde.randomness import Noise, normal
 from score_sde.sampling.grids import time_grid
 from score_sde.sampling.predictors import check_diffusion
 from score_sde.sampling.rows import KEEP, Grid, Rows, first_step
-from score_sde.sampling.solver import Project, Solver, check_eps
+from score_sde.sampling.solver import Project, Solver, check_times
 from score_sde.sampling.tabulated import Table, tabulated
 
 NODES, WEIGHTS = np.polynomial.legendre.leggauss(32)  # quadrature on [-1, 1]
@@ -295,6 +295,7 @@ def fast_solver(
     grid: str = "log_snr",
     rho: float = 7.0,
     eps: float | None = None,
+    start_time: float = 1.0,
     noise_removal: bool = True,
     project: Project | None = None,
     noise: Noise = normal,
@@ -304,7 +305,7 @@ def fast_solver(
 
     process: the process. model: (x, t) -> `Prediction`. name: a solver of the table above.
     num_steps: steps >= 1; some solvers make several evaluations in each. grid, rho: see `score_sde.sampling.grids`.
-    eps: last time, default `process.sampling_eps`.
+    eps: last time, default `process.sampling_eps`. start_time: first time, in (eps, 1], at which the solver takes x.
     noise_removal: return the posterior mean of the data at eps (Tweedie), for 1 more evaluation.
     project: see `score_sde.sampling.tabulated`. noise: source of z for stochastic solvers, (keys, shape) -> z.
     options: eta in [0, 1] (ddim: 0 is deterministic, 1 ancestral); diffusion >= 0 (dpmpp_2m_sde: w of the noise's
@@ -326,7 +327,7 @@ def fast_solver(
     """
     build = FAST_SOLVERS[one_of("sampling.method", name, FAST_SOLVERS)]
     eps = process.sampling_eps if eps is None else eps
-    check_eps(eps)
+    check_times(eps, start_time)
     for option in options:
         one_of("option of a fast solver", option, Options._fields)
     num_steps, rho = plain(num_steps), plain(rho)
@@ -336,8 +337,8 @@ def fast_solver(
     if not (chosen.s_churn >= 0 and 0 <= chosen.s_min <= chosen.s_max and chosen.s_noise > 0):
         raise UsageError("Churn needs sampling.s_churn >= 0, 0 <= s_min <= s_max and s_noise > 0.")
     check_diffusion(chosen.diffusion)
-    t = time_grid(process, grid, num_steps, eps=eps, rho=rho)
-    if process.begins_in_noise:
+    t = time_grid(process, grid, num_steps, eps=eps, rho=rho, start_time=start_time)
+    if start_time == 1 and process.begins_in_noise:
         later = build(Grid(process, t[1:], noise_removal), chosen) if num_steps > 1 else None
         kept = {"ddim": np.sqrt(1 - chosen.eta**2), "dpmpp_2m_sde": float(chosen.diffusion == 0)}.get(name, 1.0)
         table = first_step(process, t, later, kept)

@@ -1,7 +1,7 @@
 """Time grids of the fast solvers: where a given number of steps is best spent.
 
-A grid is n + 1 times from 1 down to eps, in float64. With the noise level k(t) = std(t) / mean_scale(t) they are
-equidistant
+A grid is n + 1 times from the start, which is 1 for noise, down to eps, in float64. With the noise level
+k(t) = std(t) / mean_scale(t) they are equidistant
 
     uniform     in t, the paper's grid
     quadratic   in sqrt(t), as in DDIM and DEIS
@@ -22,10 +22,12 @@ from score_sde.process import Process, check_scalar, in_float64
 FAINT = np.exp(5.0)  # the noise level of a log-SNR of -10
 
 
-def time_grid(process: Process, name: str, num_steps: int, *, eps: float, rho: float = 7.0) -> np.ndarray:
-    """Times t_0 = 1 > ... > t_n = eps in float64, for n = `num_steps` >= 1 steps.
+def time_grid(
+    process: Process, name: str, num_steps: int, *, eps: float, rho: float = 7.0, start_time: float = 1.0
+) -> np.ndarray:
+    """Times t_0 = start_time > ... > t_n = eps in float64, for n = `num_steps` >= 1 steps.
 
-    name: spacing of the times, a name in `GRIDS`. rho: exponent of "karras" only, > 0.
+    name: spacing of the times, a name in `GRIDS`. rho: exponent of "karras" only, > 0. start_time: in (eps, 1].
     Raises `UsageError` for an unknown name, no steps, rho <= 0, or a schedule that differs from pixel to pixel.
 
         from score_sde.sampling.grids import time_grid
@@ -39,14 +41,14 @@ def time_grid(process: Process, name: str, num_steps: int, *, eps: float, rho: f
     if not 0 < rho < np.inf:
         raise UsageError(f"sampling.rho={rho} must be positive and finite; Karras et al. take 7.")
     check_scalar(process, "A time grid", "set sampling.method to ode, or to pc with sampling.predictor=exponential")
-    if process.begins_in_noise and spacing in (_log_snr, _karras):
+    if start_time == 1 and process.begins_in_noise and spacing in (_log_snr, _karras):
         if num_steps == 1:
             return np.array([1.0, eps])
         high = process.time(np.array([FAINT])).item()
         t = np.append(1.0, spacing(process, np.linspace(0.0, 1.0, num_steps), high, eps, rho))
     else:
-        t = spacing(process, np.linspace(0.0, 1.0, num_steps + 1), 1.0, eps, rho)
-    t[0], t[-1] = 1.0, eps  # to the last bit
+        t = spacing(process, np.linspace(0.0, 1.0, num_steps + 1), start_time, eps, rho)
+    t[0], t[-1] = start_time, eps  # to the last bit
     return t
 
 

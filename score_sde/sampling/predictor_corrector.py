@@ -23,7 +23,7 @@ from score_sde.sampling.predictors import (
     check_diffusion,
     exponential,
 )
-from score_sde.sampling.solver import Project, Solver, check_eps, evaluations, fraction_of, planned, predict
+from score_sde.sampling.solver import Project, Solver, check_times, evaluations, fraction_of, planned, predict
 
 
 class State(NamedTuple):
@@ -48,6 +48,7 @@ def predictor_corrector(
     diffusion: Diffusion = 1.0,
     noise_removal: bool = True,
     eps: float | None = None,
+    start_time: float = 1.0,
     project: Project | None = None,
     noise: Noise = normal,
 ) -> Solver:
@@ -60,7 +61,8 @@ def predictor_corrector(
     probability_flow: make the predictor take the ODE's step instead, without noise: w = 0.
     noise_removal: return the last predictor's mean (Tweedie denoising), not the noisy state; after the exponential
     predictor the posterior mean of the data at eps, for 1 more evaluation.
-    eps: last time; default `process.sampling_eps`. project: see `Project`. noise: source of z, (keys, shape) -> z.
+    eps: last time; default `process.sampling_eps`. start_time: first time, in (eps, 1], at which the sampler takes x;
+    steps are as long as those from 1, and fewer. project: see `Project`. noise: source of z, (keys, shape) -> z.
     Raises `UsageError` for unknown names and for combinations that are not defined.
 
         import jax
@@ -77,7 +79,7 @@ def predictor_corrector(
     w = 0.0 if probability_flow else diffusion
     step_of, correct = _rows(predictor, corrector, w, snr, n_steps_each)
     exact = step_of is exponential
-    grid = time_steps(process, eps, predicts=step_of is not None, exact=exact)
+    grid = time_steps(process, eps, predicts=step_of is not None, exact=exact, start_time=start_time)
     _check_defined(process, step_of, correct, grid, w=w, snr=snr)
     n = len(grid.t)
     tweedie = exact and noise_removal
@@ -194,17 +196,21 @@ class TimeSteps(NamedTuple):
         return t, t_next
 
 
-def time_steps(process: Process, eps: float | None, *, predicts: bool = True, exact: bool = False) -> TimeSteps:
-    """The N steps from 1 to eps, default `process.sampling_eps`. Raises `UsageError` for eps outside (0, 1).
+def time_steps(
+    process: Process, eps: float | None, *, predicts: bool = True, exact: bool = False, start_time: float = 1.0
+) -> TimeSteps:
+    """The steps from start_time to eps, N in a unit of time. Raises `UsageError` for times out of order or range.
 
+    eps: default `process.sampling_eps`. start_time: in (eps, 1]; from 1 there are N steps.
     predicts: whether a predictor moves from one time to the next; without one all happens at the times themselves.
     exact: whether the predictor needs the times at which its steps end.
     """
     eps = process.sampling_eps if eps is None else eps
-    check_eps(eps)
+    check_times(eps, start_time)
+    n = max(1, round(process.num_scales * start_time))
     # The paper's code has N times and N steps of 1/N, or of the chain, so that the last overshoots eps by about 1/N:
     # it ends at the data if eps is the process's own, and beyond p_eps if it is any other.
     if not exact and (eps == process.sampling_eps or not predicts):
-        return TimeSteps(np.linspace(1.0, eps, process.num_scales), None)
-    times = np.linspace(1.0, eps, process.num_scales + 1)
+        return TimeSteps(np.linspace(start_time, eps, n), None)
+    times = np.linspace(start_time, eps, n + 1)
     return TimeSteps(times[:-1], times[1:])

@@ -1,7 +1,7 @@
 """The probability-flow ODE (paper, section 4.3, eq. 13): sampler, encoder and decoder.
 
 dx/dt = f(t) x - g(t)^2 score(x, t) / 2 = alpha' E[x_0 | x_t] + sigma' E[eps | x_t] has the process's marginals. It is
-solved from 1 to eps for samples, and from eps to 1 for latents.
+solved from 1 to eps for samples, and from eps to 1 for latents; from or to another time for images that are noisy.
 """
 
 import functools
@@ -16,7 +16,7 @@ from score_sde.process import Model, Process, velocity
 from score_sde.randomness import expand
 from score_sde.sampling.predictors import reverse_diffusion
 from score_sde.sampling.runge_kutta import State, runge_kutta
-from score_sde.sampling.solver import Solver, check_eps, evaluations, predict
+from score_sde.sampling.solver import Solver, check_times, evaluations, predict
 from score_sde.sde import Chain
 
 
@@ -33,6 +33,7 @@ def probability_flow(
     atol: float = 1e-5,
     ode_method: str = "dopri5",
     eps: float | None = None,
+    start_time: float = 1.0,
     noise_removal: bool = True,
     encode: bool = False,
 ) -> Solver:
@@ -40,7 +41,8 @@ def probability_flow(
 
     model: (x, t) -> `Prediction`. rtol, atol: tolerances of each step, for each sample separately.
     ode_method: the Runge-Kutta pair, a name in `score_sde.sampling.tableaus.TABLEAUS`.
-    eps: the time nearest to the data, default `process.sampling_eps`.
+    eps: the time nearest to the data, default `process.sampling_eps`. start_time: the time farthest from the data, in
+    (eps, 1], at which samples begin and latents are.
     noise_removal: one denoising step after the ODE, for 1 more evaluation: as in the paper's code the mean of the
     reverse-diffusion predictor at eps, or without a chain the posterior mean of the data. Never when encoding.
     A sample on which the solver fails is NaN. Raises `UsageError` for tolerances and times out of range.
@@ -58,8 +60,8 @@ def probability_flow(
     """
     check_tolerances(rtol, atol)
     eps = process.sampling_eps if eps is None else eps
-    check_eps(eps)
-    t0, t1 = (eps, 1.0) if encode else (1.0, eps)
+    check_times(eps, start_time)
+    t0, t1 = (eps, start_time) if encode else (start_time, eps)
     flow = drift(process, model)
     passes = functools.partial(evaluations, model)
     tolerances = dict(rtol=rtol, atol=atol)

@@ -106,7 +106,7 @@ def runge_kutta(
             jnp.maximum(1e-6, 1e-3 * h0),
             (0.01 / jnp.maximum(d1, d2)) ** (1 / ORDER),
         )
-        h = jnp.minimum(jnp.minimum(100 * h0, h1), span)
+        h = jax.lax.stop_gradient(jnp.minimum(jnp.minimum(100 * h0, h1), span))  # derivatives hold the steps
         first, second = evaluations(t), evaluations(near)
         nfe = jnp.broadcast_to(jnp.asarray(first + second, jnp.int32), t.shape)
         made = jnp.full_like(nfe, jnp.max(first) + jnp.max(second))
@@ -121,6 +121,7 @@ def runge_kutta(
         last = h >= remaining
         signed_h = direction * jnp.where(last, remaining, h)
         attempt = _attempt(tableau, rhs, evaluations, state, signed_h, args, rtol=rtol, atol=atol)
+        attempt = attempt._replace(error=jax.lax.stop_gradient(attempt.error))
 
         accepted = active & (attempt.error < 1)
         factor = jnp.clip(SAFETY * attempt.error ** (-1 / ORDER), MIN_FACTOR, MAX_FACTOR)

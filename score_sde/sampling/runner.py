@@ -8,11 +8,15 @@ from typing import Any
 import jax
 
 from score_sde.array_types import Keys, ModelImages, PyTree
+<<<<<<< HEAD
 from score_sde.errors import UsageError
 from score_sde.runtime.memory import enough_memory, program_bytes
+=======
+from score_sde.runtime.memory import program_bytes
+>>>>>>> main
 from score_sde.runtime.sharding import all_agree, batch_axes, compiled, is_traced, split
 from score_sde.sampling.compaction import compacted
-from score_sde.sampling.solver import Solver, advance
+from score_sde.sampling.solver import Solver, advance, solve
 
 SECONDS_A_CALL = 0.5
 
@@ -38,13 +42,12 @@ class Runner:
     ) -> Any:
         """The solver's result, replicated; `report` is called with the fraction done. compile_only: take no step.
 
-        conditions: trees of arrays with one row for each of x.
+        conditions: trees of arrays with one row for each of x. Inside another JAX program (`jit`, `grad`, `scan`,
+        `vmap`) it is a part of that one, as by `solve`, and reports nothing.
         """
         if is_traced():
-            raise UsageError(
-                "This call runs programs of its own until it is done, and cannot be a part of another (jit, grad, "
-                "scan, vmap); there call score_sde.sampling.solve, with a sampler of model.predict."
-            )
+            solver = self._make_solver(params, *conditions)
+            return solve(solver.with_batch_nfe() if self._batch_nfe else solver, keys, x)
         n = len(x)
         with enough_memory(f"{n} images at a time", lambda: "take fewer at a time"):
             state = self._run(params, *split(keys, x, conditions), report, compile_only)

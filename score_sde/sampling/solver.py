@@ -25,6 +25,7 @@ from score_sde.array_types import Array, Float, Int, Key, Keys, ModelImages, Per
 from score_sde.errors import UsageError
 from score_sde.process import Model, Prediction
 from score_sde.randomness import batch_keys
+from score_sde.sampling.derivatives import forward_only
 
 # A hook that imposes known content on (x, x_mean) at time t after each update: inpainting, colouring.
 Project = Callable[[Keys, Times, ModelImages, ModelImages], tuple[ModelImages, ModelImages]]
@@ -101,10 +102,14 @@ def fraction_of(steps: int, i: Int[Array, ""]) -> Float[Array, ""]:
     return jnp.where(i < steps, i / steps, 1.0)
 
 
-def check_eps(eps: float) -> None:
-    """Raises `UsageError` for a last time outside (0, 1)."""
+def check_times(eps: float, start_time: float = 1.0) -> None:
+    """Raises `UsageError` for a last time outside (0, 1), and for a first time that is not in (eps, 1]."""
     if not 0 < eps < 1:
         raise UsageError(f"sampling.eps={eps} must be in (0, 1): it is the time nearest to the data.")
+    if not eps < start_time <= 1:
+        raise UsageError(
+            f"sampling.start_time={start_time} must be in ({eps:g}, 1]: samples begin there and end at sampling.eps."
+        )
 
 
 def advance(solver: Solver, state: PyTree, max_steps: int | Int[Array, ""]) -> PyTree:
@@ -120,8 +125,9 @@ def advance(solver: Solver, state: PyTree, max_steps: int | Int[Array, ""]) -> P
 def solve(solver: Solver, key: Key[Array, "..."], x: ModelImages) -> Any:
     """The solver's result from start images `x`, compiled as one program.
 
-    key: one key, or one for each image (see `score_sde.randomness`). The call can be part of any JAX program, but
-    reverse-mode derivatives need a number of steps that is known beforehand, which adaptive samplers do not have.
+    key: one key, or one for each image (see `score_sde.randomness`). The call can be part of any JAX program. Samplers
+    of fixed steps have derivatives in both modes. Adaptive ones have those of forward mode, with the steps held as they
+    are, and raise `UsageError` in reverse mode, which needs a number of steps that is known beforehand.
 
         import jax
         import jax.numpy as jnp
@@ -138,7 +144,7 @@ def solve(solver: Solver, key: Key[Array, "..."], x: ModelImages) -> Any:
     def run(keys, x):
         state = solver.init(keys, x)
         if solver.steps is None:
-            return solver.result(advance(solver, state, jnp.iinfo(jnp.int32).max))
+            return forward_only(solver.result(advance(solver, state, jnp.iinfo(jnp.int32).max)))
         return solver.result(jax.lax.fori_loop(0, solver.steps, lambda _, state: solver.step(state), state))
 
     return run(batch_keys(key, len(x)), x)

@@ -16,8 +16,7 @@ from score_sde import likelihood
 from score_sde.array_types import Keys, ModelImages, PerSample, PyTree, ScoreFn, Times, UnitImages
 from score_sde.cond import Cond, blank, check_names, dropped, names
 from score_sde.config import Config, check, check_section
-from score_sde.config.import_paths import is_import_path, lowered
-from score_sde.errors import UsageError, one_of
+from score_sde.errors import UsageError, moved_names, one_of
 from score_sde.learned import with_gradient_of_squares
 from score_sde.likelihood import dequantization
 from score_sde.likelihood.bound import Bound, likelihood_bound
@@ -26,49 +25,20 @@ from score_sde.models import CLASSIFIERS, MODELS, PRECISIONS, Dequantizer, is_tr
 from score_sde.objective import Objective, network_params
 from score_sde.parameterization import Network
 from score_sde.process import LEAST_TIME, Model, Process, from_score, score
-from score_sde.randomness import Stream, stream
+from score_sde.randomness import Stream, expand, normal, stream
 from score_sde.sampling import Solver, clipped, probability_flow
 from score_sde.training.classification import Classification
-from score_sde.training.pieces import piece_arguments, sampler_named
 from score_sde.training.recipe import objective_of
+from score_sde.training.sampler_options import (
+    OPTIONS,
+    Method,
+    clip_of,
+    constructor_options,
+    method_named,
+    sampler_named,
+)
 from score_sde.training.state import TrainState, adam, initial_state
 from score_sde.training.trainable import Trainable
-
-# The keys of config.sampling that a method's constructor takes, besides those that all take.
-OPTIONS = {
-    "pc": ("predictor", "corrector", "snr", "n_steps_each", "probability_flow", "diffusion"),
-    "ode": ("rtol", "atol", "ode_method"),
-    "adaptive": ("sde_rtol", "sde_atol", "diffusion"),
-}
-FAST_OPTIONS = ("num_steps", "grid", "rho", "eta", "s_churn", "s_min", "s_max", "s_noise", "diffusion")
-
-
-def sampling_options(sampling: Any, method: str) -> tuple[str, ...]:
-    """Names of the options in config.sampling on which samples by this method depend, given the other options."""
-    common = ("eps", "noise_removal", "temperature", "precision", "clip")
-    common += ("clip_quantile",) if clip_of(sampling, method) == "dynamic" else ()
-    if method == "pc":
-        corrects = ("snr", "n_steps_each") if sampling["corrector"].lower() != "none" else ()
-        predicts = ("probability_flow", "diffusion") if sampling["predictor"].lower() != "none" else ()
-        return (*common, "predictor", "corrector", "num_scales", *corrects, *predicts)
-    if is_import_path(method):
-        return (*common, *piece_arguments("sampling.method", method, sampling))
-    if method in ("ode", "adaptive"):
-        return (*common, *OPTIONS[method])
-    own = {
-        "ddim": ("eta",),
-        "dpmpp_2m_sde": ("diffusion",),
-        "edm_stochastic": ("s_churn", "s_min", "s_max", "s_noise"),
-    }.get(method, ())
-    return (*common, "num_steps", "grid", *(("rho",) if sampling["grid"] == "karras" else ()), *own)
-
-
-def clip_of(sampling: Any, method: str) -> str:
-    """The name in `CLIPPINGS` of the clipping for this method.
-
-    By default the samplers of the paper's code do not clip.
-    """
-    return sampling["clip"].lower() or ("none" if method in ("pc", "ode") else "range")
 
 
 class Experiment(Trainable):
@@ -224,17 +194,25 @@ class Experiment(Trainable):
         square, along = jnp.mean(jnp.square(predicted), axes), jnp.mean(predicted * eps, axes)
         return {"loss": objective.loss(output, x0, t, eps), "t": t, "square": square, "along": along}
 
-    def prior(self, keys: Keys) -> ModelImages:
-        """Start images x_T of the sampler, one for each key: `sampling.temperature` times a sample of the prior."""
-        x = self.sampling_sde.prior_sample(stream(keys, Stream.PRIOR), self.image_shape)
-        return self.config.sampling.temperature * x
+    def prior(self, keys: Keys, start: UnitImages | None = None) -> ModelImages:
+        """The noisy images from which the sampler starts, one for each key.
 
-    def sampler(self, params: PyTree, method: str | None = None, *, cond: Cond | None = None) -> Solver:
+        By default they are samples of the prior; with `start`, images in [0, 1], they are alpha x_0 + sigma z of these
+        at `sampling.start_time` (Meng et al., 2022). `sampling.temperature` is a factor on the noise.
+        """
+        temperature, keys = self.config.sampling.temperature, stream(keys, Stream.PRIOR)
+        if start is None:
+            return temperature * self.sampling_sde.prior_sample(keys, self.image_shape)
+        t, x0 = jnp.full(len(keys), self.config.sampling.start_time), self.scaling.to_model(start)
+        noise = expand(self.sde.sigma(t), x0) * normal(keys, self.image_shape)
+        return expand(self.sde.alpha(t), x0) * x0 + temperature * noise
+
+    def sampler(self, params: PyTree, method: Method | None = None, *, cond: Cond | None = None) -> Solver:
         """The solver of config.sampling, or of another method with its options. cond: condition of the samples."""
         method, _ = self.sampler_options(method)
         return self.sampler_of(params, self.model_of(params, method, cond), method)()
 
-    def sampler_of(self, params: PyTree, model: Model, method: str) -> Callable[..., Solver]:
+    def sampler_of(self, params: PyTree, model: Model, method: Method) -> Callable[..., Solver]:
         """The constructor of a method's solver for any model, with its options in config.sampling.
 
         It takes hooks such as `project`.
@@ -243,7 +221,7 @@ class Experiment(Trainable):
         process = self.sde_of(params, method)
         return functools.partial(sampler_named(method), process, self.clipped(process, model, method), **options)
 
-    def sde_of(self, params: PyTree, method: str) -> Process:
+    def sde_of(self, params: PyTree, method: Method) -> Process:
         """The process that a method solves; for pc with the sampler's own number of steps."""
         process = self.process_of(params)
         return self._in_steps(process) if method == "pc" else process
@@ -253,7 +231,7 @@ class Experiment(Trainable):
         num_scales = self.config.sampling.num_scales
         return process if num_scales is None else process.with_num_scales(num_scales)
 
-    def model_of(self, params: PyTree, method: str, cond: Cond | None = None) -> Model:
+    def model_of(self, params: PyTree, method: Method, cond: Cond | None = None) -> Model:
         """The model for a method; all but pc need it at any t. cond: condition of the samples.
 
         For pc, a network trained at the levels of a chain is read by its score, as in the paper's code: eps over the
@@ -264,32 +242,13 @@ class Experiment(Trainable):
             return from_score(self.sde_of(params, method), self.score_fn(params, cond=cond, precision=precision))
         return self.model(params, cond=cond, precision=precision)
 
-    def sampler_options(self, method: str | None = None) -> tuple[str, dict[str, Any]]:
+    def sampler_options(self, method: Method | None = None) -> tuple[Method, dict[str, Any]]:
         """The method, default config.sampling's, and its options in config.sampling."""
         sampling = self.config.sampling
-        method = lowered(method or sampling.method)
-        sampler_named(method)  # raises for an unknown one
-        common = dict(eps=sampling.eps, noise_removal=sampling.noise_removal)
-        if sampling.batch_size == 0 and method == "pc" and sampling.corrector.lower() == "langevin":
-            raise UsageError(
-                "The paper's Langevin corrector couples the samples of a batch, so they would depend on how many fit "
-                "in memory; set sampling.batch_size, or sampling.corrector=langevin_per_sample."
-            )
-        if method in ("ode", "adaptive") and sampling.precision == "bfloat16":
-            raise UsageError(
-                f"sampling.method={method} chooses its steps by errors that bfloat16 does not resolve; set "
-                "sampling.precision to tf32 or float32, or choose a method of fixed steps."
-            )
-        if is_import_path(method):
-            return method, piece_arguments("sampling.method", method, sampling) | common
-        options = {key.removeprefix("sde_"): sampling[key] for key in OPTIONS.get(method, FAST_OPTIONS)}
-        if method == "pc":
-            options |= {key: options[key].lower() for key in ("predictor", "corrector")}
-        if method == "adaptive" and options["atol"] is None:
-            options["atol"] = self.scaling.scale / 256  # one level
-        return method, options | common
+        method = method_named(method or sampling.method)
+        return method, constructor_options(sampling, method, level=self.scaling.scale / 256)
 
-    def clipped(self, process: Process, model: Model, method: str) -> Model:
+    def clipped(self, process: Process, model: Model, method: Method) -> Model:
         """The model with its x_0 clipped to the range of the data, as config.sampling says."""
         sampling, low = self.config.sampling, self.scaling.shift
         name, limits = clip_of(sampling, method), (low, low + self.scaling.scale)
@@ -393,3 +352,7 @@ def parameter_counts(shapes: PyTree) -> tuple[int, int]:
     leaves = traverse_util.flatten_dict(shapes)
     trainable = sum(leaf.size for path, leaf in leaves.items() if is_trainable(path))
     return trainable, sum(leaf.size for leaf in leaves.values())
+
+
+MOVED = {name: f"score_sde.training.sampler_options.{name}" for name in ("sampling_options", "FAST_OPTIONS")}
+__getattr__ = moved_names(__name__, MOVED)

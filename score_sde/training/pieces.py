@@ -5,17 +5,17 @@ arguments are values in the same section as its name.
 """
 
 from collections import ChainMap
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 from score_sde.config import ARGUMENTS, KEYS, OF_ONE_CLASS, Config, placeholder, protocols
 from score_sde.config.import_paths import REQUIRED, arguments, choose, is_import_path, source_digest
 from score_sde.data import DATASETS
-from score_sde.errors import UsageError
+from score_sde.errors import UsageError, moved_names
 from score_sde.models import CLASSIFIERS, ENCODERS, MODELS
 from score_sde.parameterization import PARAMETERIZATIONS
 from score_sde.paths import PROCESSES
-from score_sde.sampling import SAMPLERS, Solver
+from score_sde.sampling import SAMPLERS
 from score_sde.sde import SDES
 from score_sde.times import TIMES
 from score_sde.weights import WEIGHTS
@@ -40,8 +40,10 @@ KINDS: dict[str, Kind] = {
     "weight.name": Kind(WEIGHTS, protocols.Weight, ("params",)),
     "model.name": Kind(ChainMap(MODELS, CLASSIFIERS), protocols.Network, MODULE),
     "encoder.name": Kind(ENCODERS, protocols.Encoder, MODULE),
-    "sampling.method": Kind(SAMPLERS, protocols.Sampler, ("process", "model", "eps", "noise_removal", "project")),
-    "data.dataset": Kind(DATASETS, protocols.DataSet, ("train", "image_size", "num_channels")),
+    "sampling.method": Kind(
+        SAMPLERS, protocols.Sampler, ("process", "model", "eps", "start_time", "noise_removal", "project")
+    ),
+    "data.dataset": Kind(DATASETS, protocols.DataSet, ("train", "image_size", "image_width", "num_channels")),
     "metrics.features": Kind({}, protocols.FeatureNetwork),
 }
 
@@ -151,6 +153,4 @@ def piece_arguments(key: str, name: str, values: Any) -> dict[str, Any]:
     return {argument: values[argument] for argument in arguments_of(key, name) if argument in values}
 
 
-def sampler_named(method: str) -> Callable[..., Solver]:
-    """The sampler of `sampling.method`. Raises `UsageError` for an unknown name."""
-    return choose("sampling.method", method, SAMPLERS, protocols.Sampler)
+__getattr__ = moved_names(__name__, {"sampler_named": "score_sde.training.sampler_options.sampler_named"})
