@@ -1,7 +1,7 @@
 """Description of a config before training: network, memory, sampler, NFE."""
 
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -9,9 +9,8 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 from absl.flags import FlagValues
-from jax.extend.core import Literal, Var
 
-from score_sde.array_types import Array, Keys, PyTree
+from score_sde.array_types import PyTree
 from score_sde.conditioning.grammar import ALL, chosen_class, chosen_rows, observation_of
 from score_sde.config import Config, check
 from score_sde.config.explanation import explained
@@ -20,7 +19,6 @@ from score_sde.inference.class_choice import with_any_name
 from score_sde.inference.conditional_samplers import Conditional, Conditions
 from score_sde.io import workdir
 from score_sde.io.workdir import stored_config
-from score_sde.randomness import sample_keys
 from score_sde.training.build import Classification, Experiment, parameter_counts, trainable
 from score_sde.training.memory_estimate import kept_bytes, state_bytes
 from score_sde.training.pieces import piece_arguments

@@ -83,9 +83,9 @@ class Checkpoints:
                 cleanup_tmp_directories=self._retention is not None,
             )
         except Exception as error:  # Orbax reads each step's metadata, which anybody may have written
+            reason = _reason(error).rstrip(".")
             raise UsageError(
-                f"Cannot open the checkpoints in {self.directory} ({_reason(error).rstrip('.')}); move what was put there "
-                "out of that folder."
+                f"Cannot open the checkpoints in {self.directory} ({reason}); remove what others have put there."
             ) from error
 
     def __enter__(self) -> "Checkpoints":

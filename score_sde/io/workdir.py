@@ -22,11 +22,7 @@ from pathlib import Path
 from typing import Any
 
 from score_sde import __version__
-<<<<<<< HEAD
-from score_sde.config import ALLOWED, FREE_KEYS, FREE_SECTIONS, INHERITED, SECTIONS, Config, completed
-=======
-from score_sde.config import ALLOWED, FREE_KEYS, FREE_SECTIONS, INHERITED, NEWER, Config, completed
->>>>>>> main
+from score_sde.config import ALLOWED, FREE_KEYS, FREE_SECTIONS, INHERITED, NEWER, SECTIONS, Config, completed
 from score_sde.errors import UsageError, one_of
 from score_sde.io import checkpoints, json_files
 from score_sde.io.atomic_files import replace
@@ -54,6 +50,8 @@ FORMS = {
         "data": {ANY: {"images": int}},
         "code": {ANY: {"path": str, "file": str, "digest": str}},
         "imported": {"step": int},
+        "class_names": list,
+        "place": {"path": str, "inode": int},
     },
 }
 PACKAGES = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "numpy")

@@ -8,12 +8,7 @@ from typing import Any
 import jax
 
 from score_sde.array_types import Keys, ModelImages, PyTree
-<<<<<<< HEAD
-from score_sde.errors import UsageError
 from score_sde.runtime.memory import enough_memory, program_bytes
-=======
-from score_sde.runtime.memory import program_bytes
->>>>>>> main
 from score_sde.runtime.sharding import all_agree, batch_axes, compiled, is_traced, split
 from score_sde.sampling.compaction import compacted
 from score_sde.sampling.solver import Solver, advance, solve
