@@ -33,14 +33,13 @@ def train(config, workdir, overrides=None, allowed=()):
     """
     configure()
     _start()
-    from pathlib import Path
-
     from score_sde.cli.command_line import name_or_set, names_first
     from score_sde.io.workdir import stored_config
     from score_sde.models import CLASSIFIERS
+    from score_sde.runtime.backend import expanded
     from score_sde.training.run import train
 
-    config = stored_config(Path(workdir)) if config is None else config
+    config = stored_config(expanded(workdir)) if config is None else config
     for key, value in names_first(overrides or {}):
         name_or_set(config, key, value)
     train(config, workdir, overrides, allowed)

@@ -57,6 +57,10 @@ def _template(written: dict[str, str | None], of_workdir: Callable[[Path], Confi
     elif of_workdir and workdir and Path(workdir, "config.json").exists():
         template = of_workdir(Path(workdir))
     else:
+        if workdir and written.get("mode") in ("sample", "eval", "train_dequantizer"):
+            from score_sde.io.workdir import no_run
+
+            raise UsageError(no_run(Path(workdir), "it has no config.json"))
         lacking = f", since {workdir} has no config.json" if of_workdir and workdir else ""
         raise UsageError(
             f"--config=NAME is missing{lacking}, for example --config=vp/cifar10_ddpmpp_continuous; --mode=describe "

@@ -19,6 +19,7 @@ from score_sde.inference.class_choice import with_any_name
 from score_sde.inference.conditional_samplers import Conditional, Conditions
 from score_sde.io import workdir
 from score_sde.io.workdir import stored_config
+from score_sde.runtime.backend import expanded
 from score_sde.training.build import Classification, Experiment, parameter_counts, trainable
 from score_sde.training.memory_estimate import kept_bytes, state_bytes
 from score_sde.training.pieces import piece_arguments
@@ -111,9 +112,9 @@ def _asked_for(experiment: Experiment) -> tuple[Conditional, Conditions, dict[st
     condition, guidance = experiment.config.sampling.condition, experiment.config.guidance
     networks: dict[str, Experiment | Classification] = {}
     if guidance.classifier:
-        networks["classifier"] = Classification(stored_config(Path(guidance.classifier)))
+        networks["classifier"] = Classification(stored_config(expanded(guidance.classifier)))
     if guidance.weak:
-        networks["weak"] = Experiment(stored_config(Path(guidance.weak)))
+        networks["weak"] = Experiment(stored_config(expanded(guidance.weak)))
     conditional, cond = Conditional(experiment, **networks), experiment.cond_in_turn(1)
     observe, chosen = observation_of(condition, experiment.image_shape), chosen_class(condition)
     if chosen is not None:

@@ -31,6 +31,7 @@ from score_sde.io.result_cache import Arrays, Keep
 from score_sde.models import CLASSIFIERS
 from score_sde.randomness import Stream, sample_keys, stream
 from score_sde.runtime import sharding
+from score_sde.runtime.backend import expanded
 from score_sde.runtime.progress import bar, reporter
 from score_sde.training.run import load_data
 from score_sde.training.source_checks import check_source
@@ -48,7 +49,7 @@ def evaluate(config: Config, directory: str | Path, folder: str = "eval", out: s
     default the workdir; with another one the workdir is only read. Raises `UsageError` when there is no checkpoint,
     or `config` describes another run.
     """
-    directory, written = Path(directory), Path(out or directory) / folder
+    directory, written = expanded(directory), expanded(out or directory) / folder
     config = class_choice.with_numbers(config, directory)
     steps = _steps_to_evaluate(config, workdir.checkpoint_steps(directory))
     sharding.check_divisible("eval.batch_size", config.eval.batch_size)
@@ -149,11 +150,12 @@ def sample(config: Config, directory: str | Path, out: str | Path | None = None)
     images: see `score_sde.evaluation.inverse_problems`; `sampling.start` for ones that begin at images with noise;
     `sampling.save` for files that other programs read: see `score_sde.evaluation.exports`.
     """
-    directory = Path(directory)
+    directory = expanded(directory)
     config = class_choice.with_numbers(config, directory)
     model = load(directory, config=config)
     sharding.check_divisible("eval.batch_size", config.eval.batch_size)
-    n, condition, folder = config.sampling.num_samples, config.sampling.condition, Path(out or directory) / "samples"
+    n, condition = config.sampling.num_samples, config.sampling.condition
+    folder = expanded(out or directory) / "samples"
     observe = observation_of(condition, model.experiment.image_shape)
     check_condition(model, configured_cond(model, np.arange(1)), observe and observe(1))
     check_forms(config.sampling.save, model.image_shape[-1])

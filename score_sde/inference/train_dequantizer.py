@@ -17,6 +17,7 @@ from score_sde.io import atomic_files, checkpoints, workdir
 from score_sde.io.checkpoints import Retention
 from score_sde.randomness import Stream, sample_keys, stream
 from score_sde.runtime import sharding
+from score_sde.runtime.backend import expanded
 from score_sde.runtime.memory import enough_memory
 from score_sde.training.build import Dequantizing
 from score_sde.training.loop import Training, fit
@@ -53,7 +54,7 @@ def train_dequantizer(config: Config, directory: str | Path) -> None:
     The score is that of the workdir's last checkpoint at the start. Writes the folder DEQUANTIZER there. Raises
     `UsageError` before anything is written, and when the bound is no longer finite.
     """
-    directory, options = Path(directory), config.dequantizer
+    directory, options = expanded(directory), config.dequantizer
     folder = directory / DEQUANTIZER
     sharding.check_divisible("dequantizer.batch_size", options.batch_size)
     stored = workdir.read(directory, f"{DEQUANTIZER}/config.json")

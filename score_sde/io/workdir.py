@@ -14,6 +14,7 @@ eval/           report.json, report.html, and a folder of rounds for each checkp
 dequantizer/    of variational dequantization: config.json, metrics.jsonl, checkpoints/
 """
 
+import difflib
 import importlib.metadata
 import json
 import platform
@@ -53,6 +54,7 @@ FORMS = {
         "class_names": list,
         "place": {"path": str, "inode": int},
     },
+    "report.json": {"config": dict, "checkpoints": list},
 }
 PACKAGES = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "numpy")
 
@@ -83,7 +85,7 @@ def stored_config(workdir: Path) -> Config:
     """The config of a workdir's last launch, completed with keys added since. Raises `UsageError` without one."""
     stored = read(workdir, "config.json")
     if not stored:
-        raise UsageError(f"{workdir} has no config.json; train first: --mode=train --config=FILE --workdir={workdir}.")
+        raise UsageError(no_run(workdir, "it has no config.json"))
     try:
         return Config(completed(stored)).lock()
     except UsageError as error:
@@ -104,8 +106,37 @@ def checkpoint_steps(workdir: Path) -> list[int]:
     """Steps with a checkpoint, ascending. Raises `UsageError` if there are none."""
     steps = saved_steps(workdir)
     if not steps or not read(workdir, "config.json"):
-        raise UsageError(f"No checkpoint in {workdir}; train first: --mode=train with the same --config and --workdir.")
+        near = nearest_run(workdir)
+        raise UsageError(
+            f"No checkpoint in {workdir}{near}; train first: --mode=train with the same --config and --workdir."
+        )
     return steps
+
+
+def no_run(workdir: Path, reason: str) -> str:
+    """The sentence on a folder in which nothing was trained."""
+    train = f"train first: --mode=train --config=NAME --workdir={workdir}"
+    if Path(workdir).is_file():
+        reason, train = "it is a file", "name the folder of a run"
+    elif not Path(workdir).exists():
+        reason = "there is no such folder"
+    return f"There is no run in {workdir}, since {reason}{nearest_run(workdir)}; {train}."
+
+
+def nearest_run(workdir: Path) -> str:
+    """The hint ` (did you mean ...?)` at the folder of a run: a parent, a folder inside, or one of a similar name."""
+    here = Path(workdir)
+    if here.parent != here and here.parent.name and (here.parent / "config.json").is_file():
+        return f" (did you mean '{here.parent}'?)"
+    try:
+        inside = [path.parent for path in sorted(here.glob("*/config.json"))][:1]
+        beside = [path.parent.name for path in sorted(here.parent.glob("*/config.json")) if path.parent != here]
+    except OSError:
+        return ""
+    if inside:
+        return f" (did you mean '{inside[0]}'?)"
+    similar = difflib.get_close_matches(here.name, beside, n=1, cutoff=0.5)
+    return f" (did you mean '{here.parent / similar[0]}'?)" if similar else ""
 
 
 def identity(config: Mapping[str, Any]) -> dict[str, Any]:

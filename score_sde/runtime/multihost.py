@@ -125,8 +125,8 @@ def _launched(environment: Mapping[str, str]) -> dict[str, Any] | None:
 
 
 # Variables by which JAX finds the processes of a launcher, with a number or text each.
-SLURM_SETS = {"SLURM_JOB_ID": math.inf, "SLURM_NTASKS": math.inf, "SLURM_LOCALID": math.inf, "SLURM_STEP_NODELIST": None}
-OMPI_SETS = {"OMPI_COMM_WORLD_RANK": math.inf, "OMPI_COMM_WORLD_LOCAL_RANK": math.inf}
+SLURM_SETS = dict.fromkeys(("SLURM_JOB_ID", "SLURM_NTASKS", "SLURM_LOCALID"), math.inf) | {"SLURM_STEP_NODELIST": None}
+OMPI_SETS = dict.fromkeys(("OMPI_COMM_WORLD_RANK", "OMPI_COMM_WORLD_LOCAL_RANK"), math.inf)
 SETS = {"slurm": ("SLURM", SLURM_SETS), "ompi": ("Open MPI", OMPI_SETS)}
 
 

@@ -19,7 +19,7 @@ from score_sde.io import atomic_files, workdir
 from score_sde.io.checkpoints import Retention
 from score_sde.randomness import Stream, sample_keys, stream
 from score_sde.runtime import sharding
-from score_sde.runtime.backend import program
+from score_sde.runtime.backend import expanded, program
 from score_sde.runtime.memory import enough_memory, tree_bytes
 from score_sde.runtime.preemption import Stopped
 from score_sde.runtime.progress import bar, reporter
@@ -100,7 +100,7 @@ def train(
     Raises `UsageError` before anything is written, when the loss or a gradient is no longer finite, and when the last
     checkpoint cannot be saved; `Stopped` after SIGTERM, SIGUSR1 or Ctrl-C, with a last checkpoint.
     """
-    directory = Path(directory)
+    directory = expanded(directory)
     atomic_files.check_writable(directory)
     check_overrides(config, overrides or {})
     if config.sampling.start or config.sampling.start_time != 1:
