@@ -89,7 +89,10 @@ def _plain(value: Any) -> Any:
     """A value in the form of configs: NumPy and JAX scalars as numbers, lists and arrays as tuples."""
     if isinstance(value, jax.core.Tracer):
         raise UsageError("Options of samplers are numbers that programs are made of, and cannot be traced by JAX.")
-    return plain(value)
+    value = plain(value)
+    if isinstance(value, dict | set):
+        raise UsageError(f"{value!r:.60} is no option of a sampler; options are numbers, texts, and lists of them.")
+    return value
 
 
 # The samples that a config describes.

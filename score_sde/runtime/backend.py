@@ -125,7 +125,12 @@ def program(fn: Callable, **options: Any) -> Callable:
 
 
 def expanded(path: str | Path) -> Path:
-    """The path with ~ replaced by the user's home folder; unchanged where there is none."""
+    """The path with ~ replaced by the user's home folder; unchanged where there is none.
+
+    Raises `UsageError` for a value that is no path.
+    """
+    if not isinstance(path, str | os.PathLike):
+        raise UsageError(f"{path!r:.60} is no path; give text or a pathlib.Path.")
     with contextlib.suppress(RuntimeError):
         return Path(path).expanduser()
     return Path(path)
