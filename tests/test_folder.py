@@ -11,8 +11,9 @@ from PIL import Image
 
 from score_sde import data
 from score_sde.cli.main import main
-from score_sde.data import folder, held_out
+from score_sde.data import held_out
 from score_sde.data.decoding import cropped, decode, resize
+from score_sde.data.directory import Directory
 from score_sde.errors import UsageError
 from score_sde.io import workdir
 from score_sde.training.run import train
@@ -265,7 +266,7 @@ def test_arrays_that_are_no_images_are_one_sentence(arrays, words, tmp_path):
 def test_a_loop_of_links_is_walked_once(tmp_path):
     save(tmp_path / "a" / "1.png", picture(8, 8))
     (tmp_path / "a" / "again").symlink_to(tmp_path)
-    assert folder._listing(tmp_path).images == ["a/1.png"]
+    assert [entry.path for entry in Directory(tmp_path).listing.images] == ["a/1.png"]
     (tmp_path / "a").rename(tmp_path / "train")
     (tmp_path / "valid").symlink_to("train")  # as a link of one split to the other is not
     assert [len(load(tmp_path, train=train)) for train in (True, False)] == [1, 1]

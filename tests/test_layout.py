@@ -23,8 +23,9 @@ ROOMS = {
     "io": """json_files digest downloads pytorch_files atomic_files result_cache metrics_log html_page checkpoints
              workdir""",
     "cond": "",
-    "data": """archives tfrecords digits ffhq readers preparers split_report decoding held_out label_files
-               sources arrays folder datasets records loading batches""",
+    "data": """archives tfrecords digits ffhq readers preparers split_report decoding held_out sources split_names
+               containers shards directory zip_files tar_files parquet_files label_files own_files arrays folder
+               datasets records loading batches""",
     "ema": "",
     "process": "",
     "sde": "",
@@ -65,6 +66,7 @@ DOORS = {
     "tensorflow_datasets": {"data"},
     "filelock": {"io.atomic_files", "data.records"},
     "google_crc32c": {"data.tfrecords"},
+    "pyarrow": {"data.parquet_files"},
     "wandb": {"io.metrics_log"},
     "matplotlib": {"io.html_page"},
     "jinja2": {"io.html_page"},

@@ -3,7 +3,6 @@
 import contextlib
 import dataclasses
 import io
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -70,9 +69,9 @@ class Form:
             image = decode(content, name, advice, upright=self.upright, **options)
         return resize(cropped(image, self.shape[:2], self.crop), self.shape[:2], self.filter)
 
-    def check_header(self, path: Path, name: str, advice: str = ADVICE) -> None:
-        """Raises those errors of `render` that a file's header already shows."""
-        with _named(name, advice), _opened(path) as file:
+    def check_header(self, content: Any, name: str, advice: str = ADVICE) -> None:
+        """Raises those errors of `render` that the header of a file, or of one at a path, already shows."""
+        with named(name, advice), _opened(content) as file:
             pixel_format = _channels(file, self.num_channels)
         _check_channels(pixel_format, name, self.num_channels, self.convert)
 
@@ -94,7 +93,7 @@ def decode(
     Raises `UnreadableError` with this `name` when the file is damaged, of another format, of several frames, or of more
     than `MAX_PIXELS` pixels, before any is decoded. Raises `UsageError` for other channels.
     """
-    with _named(name, advice), _opened(encoded) as file:
+    with named(name, advice), _opened(encoded) as file:
         pixel_format = _channels(file, channels)
         plain = channels is None or pixel_format == (channels, 8)
         if not plain:
@@ -106,7 +105,7 @@ def decode(
 
 
 @contextlib.contextmanager
-def _named(name: str, advice: str):
+def named(name: str, advice: str):
     """Turns the various errors that Pillow raises into an `UnreadableError` that names the picture."""
     try:
         yield

@@ -12,7 +12,7 @@ from score_sde.config import check_section, protocols
 from score_sde.config.import_paths import arguments, choose, is_import_path
 from score_sde.data import arrays, folder, records
 from score_sde.data.datasets import dataset
-from score_sde.data.decoding import Form, UnreadableError
+from score_sde.data.decoding import Form, UnreadableError, named
 from score_sde.data.sources import OnDisk, Pictures, Source, each, in_memory, tell_left_out
 from score_sde.data.split_report import counted
 from score_sde.errors import UsageError, shown
@@ -155,7 +155,8 @@ def _readable(files: folder.Files, form: Form, options: Options, split_name: str
 
     def check(i: int) -> None:
         try:
-            form.check_header(files.read([i])[0].content, files.name(i), files.advice)
+            with named(files.name(i), files.advice), files.opened(i) as file:
+                form.check_header(file, files.name(i), files.advice)
         except UnreadableError:
             if options.corrupt != "skip":
                 raise
