@@ -83,7 +83,10 @@ DATA = {
         takes_path=True,
     ),
     "path": Key(
-        "", "Where the user's own images are: a directory for folder, a .npz or .npy file for array", differs=MACHINE
+        "",
+        "Where the user's own images are: for folder a directory, a .zip, .tar or .parquet file, or a pattern of such files "
+        "as shards-{000..010}.tar; for array a .npz or .npy file",
+        differs=MACHINE,
     ),
     "data_dir": Key(
         "",
@@ -117,7 +120,7 @@ DATA = {
         "Whether images of other colours, with transparency or of 16 bits are converted, or refused",
         differs=ALLOWED,
     ),
-    "labels": Key("auto", "Source of the labels of a folder of images", "score_sde.data.folder:LABELS", LAUNCH),
+    "labels": Key("auto", "Source of the labels of the user's own images", "score_sde.data.folder:LABELS", LAUNCH),
     "array_range": Key(
         None,
         "Numbers that are black and white in an array that is not uint8, as -1,1; None: it is uint8",
