@@ -174,13 +174,15 @@ class Process(abc.ABC):
     def _check(self, **positive: float) -> None:
         self._store_plain()
         if self.num_scales < 2:
-            raise UsageError(f"sde.num_scales is {self.num_scales}; a chain needs at least 2 steps.")
+            raise UsageError(f"num_scales is {self.num_scales}; a chain needs at least 2 steps.")
         if not 0 < self.sampling_eps < 1:
             raise UsageError(f"sampling_eps is {self.sampling_eps}; samplers stop at a time in (0, 1).")
         if positive:
             (low_name, low), (high_name, high) = positive.items()
             if not 0 < low < high:
-                raise UsageError(f"sde.{low_name}={low} and sde.{high_name}={high}: need 0 < {low_name} < {high_name}.")
+                raise UsageError(
+                    f"{low_name}={low} and {high_name}={high}: a process needs 0 < {low_name} < {high_name}."
+                )
 
 
 RENAMED = {"mean_scale": "alpha", "std": "sigma", "drift_rate": "f", "diffusion": "g"}

@@ -36,7 +36,11 @@ RULES = (
         "steps of the chain; set model.embedding_type=positional.",
     ),
     Rule(
-        lambda config: config.training.continuous and config.model.name == "ncsn",
+        lambda config: config.model.name == "ncsn" and config.times.name not in ("", "chain"),
+        "NCSN has an embedding for each noise level; set times.name=chain.",
+    ),
+    Rule(
+        lambda config: config.training.continuous and config.model.name == "ncsn" and not config.times.name,
         "NCSN has an embedding for each noise level; set training.continuous=False.",
     ),
     Rule(

@@ -118,7 +118,7 @@ class Experiment(Trainable):
         """
         if self.objective.parameterization.noise_cond == "level_index":
             raise UsageError(
-                "All samplers but pc, and likelihoods, need a score at every time, and this VE network was trained at "
+                "All samplers but pc, and likelihoods, need a score at every time, and this network was trained at "
                 "discrete ones; set sampling.method=pc, and eval.enable_bpd and eval.enable_bound to False."
             )
         return self._model(params, cond, precision, process or self.process_of(params))
