@@ -89,7 +89,7 @@ def stored_config(workdir: Path) -> Config:
     try:
         return Config(completed(stored)).lock()
     except UsageError as error:
-        raise UsageError(f"{Path(workdir) / 'config.json'} cannot be used: {error}") from error
+        raise UsageError(f"{Path(workdir) / 'config.json'} cannot be used: {' '.join(str(error).split())}") from error
 
 
 def class_names(workdir: Path) -> tuple[str, ...]:
