@@ -56,13 +56,6 @@ def said(arguments: list[str], folder: Path, capsys) -> str:
     return error
 
 
-def replaced(key: str, value) -> bytes:
-    """A config.json with another value of a section or key."""
-    config = json.loads((ROOT / "tests" / "mistakes.json").read_text())
-    config[key] = value
-    return json.dumps(config).encode()
-
-
 FILES = [
     (b"", "is not valid JSON"),
     (b'{"seed": 4', "is not valid JSON"),
@@ -77,10 +70,11 @@ CONFIGS = [
     ({"data": [1]}, "'data' is a list, not an object"),
     ({"model": None}, "'model' is null, not an object"),
     ({"training": "x"}, "'training' is text, not an object"),
-    ({"model": {}}, "The config has no model.name"),
+    ({"model": {}}, "'model' has no 'name'"),
+    ({"sde": {"beta_max": 2.0}}, "'sde' has no 'name'"),
     ({"seed": "x"}, "cannot be used: seed='x' is not an integer"),
     ({"training": {"batch_size": {"a": 1}}}, "cannot be used: training.batch_size"),
-    ({"model": {"name": 3}}, "cannot be used: model.name=3 is not text"),
+    ({"model": {"name": 3}}, "'name' is a number, not text"),
 ]
 LAUNCHES = [
     ({"overrides": [1]}, "'overrides' is a list, not an object"),

@@ -61,8 +61,6 @@ def construct(section: str, values: Mapping[str, Any], choices: Mapping[str, Any
     names and arguments, and for arguments without a value.
     """
     key = f"{section}.name"
-    if "name" not in values:
-        raise UsageError(f"The config has no {key}; set it, or restore the config.")
     kind = KINDS[key]
     cls = choose(key, values["name"], kind.choices if choices is None else choices, kind.protocol)
     defaults = arguments(cls, kind.passed)
