@@ -234,7 +234,7 @@ def from_score(process: Process, score_fn: ScoreFn) -> Model:
 def score(process: Process, prediction: Prediction, t: Times) -> ModelImages:
     """The score -E[eps | x_t] / sigma(t) of p_t that a prediction implies.
 
-    It is infinite at t = 0, which is refused.
+    Raises `UsageError` for times without noise, where it is infinite, as t = 0 of most processes.
 
         import jax.numpy as jnp
         from score_sde.process import Prediction, score
@@ -243,7 +243,18 @@ def score(process: Process, prediction: Prediction, t: Times) -> ModelImages:
         x = jnp.ones((1, 8, 8, 3))
         s = score(VE(), Prediction(x0=0 * x, eps=x), jnp.ones(1))  # -1 / 50, the noise of VE at t = 1
     """
-    return -prediction.eps / expand(process.sigma(t), prediction.eps)
+    return -prediction.eps / expand(noisy(process, t), prediction.eps)
+
+
+def noisy(process: Process, t: Times) -> Scalars:
+    """sigma(t), to divide by it. Raises `UsageError` where it is 0, unless the times are traced."""
+    sigma = process.sigma(t)
+    if not isinstance(sigma, jax.core.Tracer) and getattr(sigma, "is_fully_addressable", True) and not np.all(sigma):
+        raise UsageError(
+            f"There is no noise at t = 0 of {type(process).__name__}, by whose deviation this divides; give times in "
+            "(0, 1]."
+        )
+    return sigma
 
 
 @check_arguments
