@@ -62,7 +62,8 @@ def check_methods(cls: type, interface: type) -> None:
     """
     for name, method in list(vars(cls).items()):
         of = vars(interface).get(name)
-        if inspect.isfunction(method) and inspect.isfunction(of) and not name.startswith("_"):
+        checked = getattr(method, "checks_arguments", False)
+        if inspect.isfunction(method) and inspect.isfunction(of) and not name.startswith("_") and not checked:
             setattr(cls, name, _checked(method, f"{cls.__name__}.{name}", annotated=of))
 
 
