@@ -44,6 +44,11 @@ RULES = (
         "training.likelihood_weighting=True is defined for continuous times; set training.continuous=True.",
     ),
     Rule(
+        lambda config: config.training.batch_size % config.training.accumulate != 0,
+        "training.batch_size={config.training.batch_size} must be a multiple of "
+        "training.accumulate={config.training.accumulate}, the number of its parts.",
+    ),
+    Rule(
         lambda config: config.optim.grad_clip == 0,
         "optim.grad_clip=0 clips every gradient to 0, so that no parameter moves; set the norm to clip to, or a "
         "negative number for no clipping.",
@@ -69,6 +74,7 @@ OWNERS: tuple[tuple[str, tuple[str, ...]], ...] = (
     ("score_sde.ema:check", ("ema.profiles", "optim.ema_rate", "optim.ema_schedule", "sampling.ema")),
     ("score_sde.likelihood:check_divergence", ("eval.hutchinson_type", "eval.num_probes")),
     ("score_sde.conditioning.grammar:check", ("sampling.condition",)),
+    ("score_sde.evaluation.exports:check_forms", ("sampling.save", "data.num_channels")),
 )
 
 
