@@ -3,7 +3,7 @@
 from collections.abc import Callable
 
 import numpy as np
-from jaxtyping import Array, Float, Int, Key, PyTree, Shaped, UInt8
+from jaxtyping import Array, Float, Int, Integer, Key, PyTree, Shaped, UInt8
 
 UnitImages = Float[Array, "b h w c"]  # data in [0, 1], as users give and get them
 ModelImages = Float[Array, "b h w c"]  # model range, see images.Scaling: x, x0, eps, scores, and what networks take
@@ -20,6 +20,7 @@ __all__ = [
     "FeatureMaps",
     "Float",
     "Int",
+    "Integer",
     "Key",
     "Keys",
     "Labels",

@@ -39,7 +39,7 @@ ROOMS = {
     "sampling": """derivatives solver brownian tabulated rows grids clipping predictors correctors tableaus
                    runge_kutta predictor_corrector adaptive probability_flow fast compaction runner""",
     "likelihood": "dequantization ode bound",
-    "conditioning": "operators guidance posterior particles grammar",
+    "conditioning": "observations operators guidance posterior particles grammar",
     "training": """state nan_guard loop pieces sampler_options recipe trainable classification build
                    own_code source_checks averages launch summary run""",
     "metrics": """protocol ends corruptions distances frechet kernels inception small features reference figures

@@ -30,7 +30,7 @@ from score_sde.cond import Cond, fitted, numbered, rows, with_labels
 from score_sde.conditioning import Operator
 from score_sde.config import Config
 from score_sde.errors import UsageError, renamed
-from score_sde.inference.conditional_samplers import Observed, finished, unused_option
+from score_sde.inference.conditional_samplers import UnitObservation, finished, unused_option
 from score_sde.inference.dequantizer import dequantize, dequantizer_params
 from score_sde.inference.sampling_plan import helpers_of, plan
 from score_sde.inference.snapshots import AnyTimes, Snapshot, available_step, config_of, for_each
@@ -207,7 +207,7 @@ def draw(
     *,
     cond: Cond | None = None,
     start: UnitImages | None = None,
-    observed: Observed | None = None,
+    observed: UnitObservation | None = None,
     **options: Any,
 ) -> Samples:
     """Draws one sample for each key, and counts the evaluations of networks that it took.
