@@ -19,7 +19,8 @@ import jax.numpy as jnp
 import numpy as np
 
 from score_sde.array_types import Array, Float, Integer, ModelImages, Times
-from score_sde.config.arguments import check_arguments, is_abstract
+from score_sde.config.arguments import check_arguments
+from score_sde.config.kinds import is_abstract
 from score_sde.errors import UsageError, renamed
 from score_sde.process import Model, Prediction, Process
 from score_sde.randomness import expand

@@ -14,7 +14,8 @@ import numpy as np
 
 from score_sde.array_types import Array, FeatureMaps, Float, PerSample, Shaped, UnitImages
 from score_sde.conditioning.observations import AnyImages, Observed, Operator, Variances, operator_class
-from score_sde.config.arguments import check_arguments, is_abstract
+from score_sde.config.arguments import check_arguments
+from score_sde.config.kinds import is_abstract
 from score_sde.errors import UsageError, moved_names
 from score_sde.randomness import expand
 

@@ -21,7 +21,7 @@ from score_sde.cond import NULL, Cond, Entries, check_names, fitted
 from score_sde.conditioning import Observation
 from score_sde.conditioning.observations import check_observed, checked_observation, for_images
 from score_sde.config import check
-from score_sde.config.arguments import is_abstract
+from score_sde.config.kinds import is_abstract
 from score_sde.errors import UsageError, moved_names
 from score_sde.process import Model
 from score_sde.sampling import FAST_SOLVERS, Solver
