@@ -9,14 +9,14 @@
 """
 
 import dataclasses
-from typing import Any, NamedTuple
+from typing import Annotated, Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
 from score_sde import conditioning
-from score_sde.array_types import Array, PyTree, UnitImages
+from score_sde.array_types import Array, Float, PyTree, UnitImages
 from score_sde.cond import NULL, Cond, Entries, check_names, fitted
 from score_sde.conditioning import Observation
 from score_sde.conditioning.observations import check_observed, checked_observation, for_images
@@ -28,7 +28,9 @@ from score_sde.sampling import FAST_SOLVERS, Solver
 from score_sde.training.build import Classification, Experiment
 from score_sde.training.sampler_options import Method, name_of, sampling_options
 
-UnitObservation = tuple[conditioning.Operator, Array, float]  # y of images in [0, 1], and the noise on it
+UnitObservation = tuple[
+    conditioning.Operator, Float[Array, "b ..."], Annotated[float, "[0, inf)"]
+]  # y of images in [0, 1], and the noise on it
 
 
 class Conditions(NamedTuple):
@@ -193,8 +195,8 @@ class Conditional:
         Raises `UsageError` if it does not fit, or if means of pixels are far from [0, 1].
         """
         check_observed(operator, y, self.experiment.image_shape)
-        scaling = self.experiment.scaling
-        if operator.of_pixels and not is_abstract(y):
+        y, scaling = operator.measured(y), self.experiment.scaling
+        if not is_abstract(y):
             _check_range(operator, np.asarray(y), noise)
         ones = operator.forward(jnp.ones((len(y), *self.experiment.image_shape), jnp.float32))
         levels = jnp.full(len(y), scaling.scale * noise, jnp.float32)
@@ -202,10 +204,12 @@ class Conditional:
 
 
 def _check_range(operator: conditioning.Operator, y: np.ndarray, noise: float) -> None:
-    """Raises `UsageError` for observations in another range, as 0..255 or [-1, 1]; noise moves numbers out of [0, 1]."""
-    known = np.asarray(operator.measured(y))
-    low, high = known.min(initial=0), known.max(initial=1)
-    room = 0.5 + 6 * noise
+    """Raises `UsageError` for observations of images in another range, as 0..255 or [-1, 1], and for NaN.
+
+    Means of pixels are in [0, 1], and noise moves them out of it by a few of its standard deviations.
+    """
+    low, high = y.min(initial=0), y.max(initial=1)
+    room = 0.5 + 6 * noise if operator.of_pixels else np.finfo(np.float32).max
     if not (low >= -room and high <= 1 + room):
         raise UsageError(
             f"Observations must be of images in [0, 1], and these go from {low:g} to {high:g}; bring the images into "
