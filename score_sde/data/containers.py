@@ -11,7 +11,7 @@ import zlib
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import Any, BinaryIO, NamedTuple
+from typing import Any, NamedTuple
 
 from score_sde.data import decoding
 from score_sde.data.split_report import counted
@@ -73,7 +73,7 @@ class Container(abc.ABC):
     listing: Listing
 
     @abc.abstractmethod
-    def open(self, place: Any) -> BinaryIO:
+    def open(self, place: Any) -> io.BufferedIOBase:
         """A picture or other file, to be closed. Threads may have different ones open."""
 
     @abc.abstractmethod
@@ -199,7 +199,7 @@ def suffixes(names: Iterable[str]) -> Counter[str]:
     return Counter(shown(Path(name).suffix.lower()) or "without a suffix" for name in names)
 
 
-def pieces(file: BinaryIO) -> tuple[int, int]:
+def pieces(file: io.BufferedIOBase) -> tuple[int, int]:
     """A file's size, and a checksum of its begin, middle and end, which is all of a small file.
 
     Compression lets most changes of a picture show there; reading all of every file takes as long as an epoch.

@@ -109,7 +109,7 @@ def _refuse_other(path: Path) -> None:
     suffix = _suffix(path)
     if suffix in ARRAYS:
         raise UsageError(
-            f"{shown(path)} holds arrays; set config.data.dataset=array, and config.data.path to this file."
+            f"{shown(path)} holds arrays; set config.data.dataset=array, which reads it by the same config.data.path."
         )
     if suffix in COMPRESSED:
         raise UsageError(

@@ -11,9 +11,9 @@ from collections import OrderedDict
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future
 from pathlib import Path
-from typing import Any, BinaryIO, NamedTuple
+from typing import Any, NamedTuple
 
-from score_sde.data.containers import Archive, Entry, Label, Listing, Shard, Window, check_size, pieces
+from score_sde.data.containers import Archive, Entry, Listing, Shard, Window, check_size, pieces
 from score_sde.errors import UsageError, shown
 
 CACHE_BYTES = 2**28  # of the groups that stay in memory; the newest stays in any case
@@ -71,7 +71,7 @@ class Parquet(Archive):
         names = first.class_names if labelled else None
         self.listing = Listing(images, others, self.split_folders(), 0, labelled, (), names)
 
-    def open(self, place: Place) -> BinaryIO:
+    def open(self, place: Place) -> io.BufferedIOBase:
         content, path = self._groups.of(place[:2])[place.row]
         if content is None:
             raise ValueError(f"it has no bytes, only the path {shown(path)}" if path else "it is empty")
@@ -272,7 +272,7 @@ def _extent(table: Table, group: int) -> tuple[int, int]:
     return min(page for page in pages if page is not None), column.total_compressed_size
 
 
-def _labels(path: Path, table: Table) -> list[Label | None] | None:
+def _labels(path: Path, table: Table) -> list[Any] | None:
     """The label of each row; None for those without one, which datasets has as -1, and None if there is no column."""
     if table.label is None:
         return None

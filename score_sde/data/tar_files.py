@@ -9,7 +9,7 @@ import json
 import tarfile
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import BinaryIO, NamedTuple
+from typing import NamedTuple
 
 from score_sde.data.containers import (
     Archive,
@@ -71,7 +71,7 @@ class Tar(Archive):
         labelled = f"by {' and '.join(sorted(source))}" if source else ""
         self.listing = Listing(sorted(images, key=lambda entry: entry[:2]), others, folders, hidden, labelled, unpaired)
 
-    def open(self, place: Place) -> BinaryIO:
+    def open(self, place: Place) -> io.BufferedIOBase:
         check_size(place.size)
         return io.BufferedReader(Window(self._path(place), place.offset, place.size))
 
@@ -159,9 +159,17 @@ def _pictures(path: Path, files: dict[str, Place]) -> dict[str, str]:
     return result
 
 
+def _of_cls(content: bytes) -> Label:
+    text = content.decode("utf-8-sig").strip()
+    try:
+        return int(text)
+    except ValueError:
+        return text
+
+
 def _of_json(content: bytes) -> Label | None:
     return json.loads(content).get("label") if b'"label"' in content else None
 
 
 # Files of labels beside KEY.png, in the order in which they count.
-LABELS = {".cls": lambda content: content.decode("utf-8-sig").strip(), ".json": _of_json}
+LABELS = {".cls": _of_cls, ".json": _of_json}

@@ -57,8 +57,9 @@ def load(
     `eval`. ema: the name of an average, "power:0.05"; True is that of config.sampling.ema, by default the run's first.
     Raises `UsageError` when there is no such checkpoint or average, or `config` describes another run.
     """
+    directory = backend.expanded(directory)
     step = available_step(directory, step)
-    return Pretrained.of_run(config_of(Path(directory), config), Path(directory), step, average=ema)
+    return Pretrained.of_run(config_of(directory, config), directory, step, average=ema)
 
 
 # Predictions for noisy images.

@@ -26,6 +26,7 @@ from score_sde.io import checkpoints, workdir
 from score_sde.io.digest import digest
 from score_sde.objective import Objective
 from score_sde.process import Process
+from score_sde.runtime.backend import expanded
 from score_sde.runtime.sharding import fully_sharded, mesh, on_host, place, pmap, split
 from score_sde.training import own_code
 from score_sde.training.build import Classification, Dequantizing, Experiment, parameter_counts
@@ -178,8 +179,9 @@ def load_classifier(
 
     `PretrainedClassifier` has an example of its use.
     """
+    directory = expanded(directory)
     step = available_step(directory, step)
-    return PretrainedClassifier.of_run(config_of(Path(directory), config), Path(directory), step)
+    return PretrainedClassifier.of_run(config_of(directory, config), directory, step)
 
 
 def logits(model: "PretrainedClassifier", x: ModelImages, t: AnyTimes) -> Float[Array, "b k"]:
