@@ -231,7 +231,7 @@ def _within(kind: Kind, interval: str) -> Kind:
 
     def convert(value: Any) -> Any:
         value = kind.convert(value)
-        if value is not None and not _is_abstract(value) and (array := np.asarray(value)).size:
+        if value is not None and not is_abstract(value) and (array := np.asarray(value)).size:
             try:
                 low, high = float(array.min()), float(array.max())
             except OverflowError:
@@ -243,7 +243,7 @@ def _within(kind: Kind, interval: str) -> Kind:
     return Kind(f"{kind.words} {phrase}", convert)
 
 
-def _is_abstract(value: Any) -> bool:
+def is_abstract(value: Any) -> bool:
     """Whether an array's numbers cannot be read here: it is traced, or partly on other hosts."""
     return isinstance(value, jax.core.Tracer) or not getattr(value, "is_fully_addressable", True)
 
