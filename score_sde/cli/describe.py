@@ -66,9 +66,8 @@ def describe(config: Config, explain: str | None = None, directory: Path | None 
     if isinstance(experiment, Experiment):
         nfe = planned_nfe(experiment)
         print("objective: " + ", ".join(f"{part} {row}" for part, row in vars(experiment.objective).items()))
-        print(
-            f"sampler: {_sampler(experiment, config.sampling.condition)}, {'adaptive' if nfe is None else nfe} network evaluations a sample"
-        )
+        evaluations = f"{'adaptive' if nfe is None else nfe} network evaluations a sample"
+        print(f"sampler: {_sampler(experiment, config.sampling.condition)}, {evaluations}")
     print(json.dumps({"trainable_parameters": learned, "total_parameters": total, "nfe": nfe}))
 
 
