@@ -58,6 +58,7 @@ IN_TEST_LONG = (
     "test_conditional.py::test_classifiers_and_weaker_networks_of_workdirs_guide",
     "test_benchmark.py::test_ours_and_a_peers_are_timed_in_turns",
     "test_chaos.py::test_a_life_is_the_undisturbed_run",
+    "test_writer.py::test_wandb_offline_keeps_team_group_and_pictures",
     "test_processes.py::test_two_processes_train_a_dequantizer_evaluate_and_sample_like_one",
     "test_processes.py::test_a_checkpoint_of_four_processes_goes_on_in_one",
     "test_parallel.py::test_devices_and_checkpoints_move_no_number",
