@@ -111,8 +111,8 @@ FLAGS = {
     ),
     "distances": Flag(
         "N",
-        "Prints the largest distance of two of N training images, which sde.sigma_max should be about; 0: of all. These N "
-        "images are always the same.",
+        "Prints the largest distance of two of N training images, which sde.sigma_max should be about; 0: of all. The "
+        "N images are always the same.",
         flags.DEFINE_integer,
     ),
     "explain": Flag(
