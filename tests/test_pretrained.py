@@ -285,7 +285,7 @@ def test_loading_a_run_of_this_version_traces_no_network(tiny_config, tmp_path, 
 # Derivatives of calls: for Gaussian data a sample is linear in the noisy image that it starts from.
 
 
-STARTS = np.full((2, *SHAPE), 0.3, np.float32)  # from which no sample leaves [0, 1], where its derivative is 0
+STARTS = np.full((2, *SHAPE), 0.5, np.float32)
 
 
 def slope_of_samples(t: float) -> float:
@@ -294,7 +294,7 @@ def slope_of_samples(t: float) -> float:
     return alpha * last / first * least * STD**2 / last**2
 
 
-NO_CLIP = dict(start_time=0.3, clip="none")
+NO_CLIP = dict(start_time=0.3, clip="none", temperature=0.5)  # no sample leaves [0, 1], where its derivative is 0
 
 
 def test_a_sample_is_derived_by_its_start_image_as_the_closed_form_says(model):
