@@ -49,6 +49,7 @@ from score_sde.runtime.sharding import is_traced
 
 Cond = dict[str, Any]  # arrays by entry, and `NULL`
 NULL, MASK = "null", "_mask"
+NAMED = 30  # classes that a message lists
 
 
 class Entry(NamedTuple):
@@ -121,6 +122,33 @@ def fitted(cond: Cond | None, entries: Entries, n: int) -> Cond | None:
         cond = {name: null if name == NULL else jnp.asarray(array) for name, array in cond.items()}
     check_cond(cond, entries, n)
     return restricted(cond, entries)
+
+
+def numbered(labels: Any, class_names: Sequence[str] = ()) -> Any:
+    """Labels as numbers: a name or a list with names becomes an array, int32; others are returned unchanged.
+
+    class_names: the name of each class. Raises `UsageError` for a name that is not among them.
+
+        numbered(["ship", 3], ("plane", "ship"))  # [1, 3]
+    """
+    if isinstance(labels, np.ndarray) and labels.dtype.kind in "UO":
+        labels = labels.tolist()
+    if isinstance(labels, str):
+        return np.int32(class_number(labels, class_names))
+    if isinstance(labels, Sequence) and any(isinstance(each, str) for each in labels):
+        return np.array([class_number(each, class_names) if isinstance(each, str) else each for each in labels])
+    return labels
+
+
+def class_number(name: str, class_names: Sequence[str]) -> int:
+    """The number of the class of this name. Raises `UsageError` with the nearest names if there is none."""
+    class_names = list(class_names)
+    if name in class_names:
+        return class_names.index(name)
+    if not class_names:
+        raise UsageError(f"No names of classes are kept with this model, so '{name}' has no number; ask by numbers.")
+    listed = ", ".join(class_names[:NAMED]) + f", ... ({len(class_names):,} classes)" * (len(class_names) > NAMED)
+    raise UsageError(f"Unknown class '{name}'{nearest(name, class_names)}; choose from: {listed}; or ask by number.")
 
 
 def with_labels(cond: Cond | None, labels: Array | np.ndarray | None) -> Cond | None:

@@ -25,14 +25,23 @@ def tell(message: str) -> None:
     _say(message)
 
 
+def show(lines: Iterable[str]) -> None:
+    """Prints lines on stderr as they are, without the program's name."""
+    print(_line_up() + "\n".join(lines), file=sys.stderr, flush=True)
+
+
 def shown(name: str | os.PathLike[str]) -> str:
     """A file's name as printable text; bytes that are not UTF-8 appear as \\udcNN."""
     return os.fspath(name).encode("utf-8", "backslashreplace").decode()
 
 
 def _say(message: str) -> None:
-    line_up = "\r\033[K" if sys.stderr.isatty() else ""  # over a progress bar
-    print(f"{line_up}score_sde: {message}", file=sys.stderr, flush=True)
+    print(f"{_line_up()}score_sde: {message}", file=sys.stderr, flush=True)
+
+
+def _line_up() -> str:
+    """Characters that let the next line begin over a progress bar."""
+    return "\r\033[K" if sys.stderr.isatty() else ""
 
 
 def one_of(kind: str, name: str, choices: Iterable[str]) -> str:

@@ -56,6 +56,8 @@ class Scaling(NamedTuple):
 
 CENTERED = Scaling(2.0, -1.0)  # [-1, 1]
 UNIT = Scaling(1.0, 0.0)  # [0, 1]
+COLUMNS = 20  # the most that have headings in a sheet of classes
+LETTER = 6  # pixels of a letter in a heading
 
 
 def to_unit(pixels: Pixels) -> UnitImages:
@@ -91,6 +93,11 @@ def grid(pixels: Pixels, columns: int | None = None, padding: int = 2) -> np.nda
     return sheet
 
 
+def magnification(pixels: Pixels) -> int:
+    """Factor on a sheet, of images of which the longer side would be below 64 pixels."""
+    return max(1, 64 // max(pixels.shape[1:3]))
+
+
 def headed(pixels: Pixels, headings: Sequence[str], magnify: int = 1) -> np.ndarray:
     """A sheet (H, W, 3) with a heading above each column; every pixel is `magnify` pixels wide."""
     sheet = grid(pixels, len(headings))
@@ -100,6 +107,17 @@ def headed(pixels: Pixels, headings: Sequence[str], magnify: int = 1) -> np.ndar
     for i, heading in enumerate(headings):
         draw.text((i * width + 2 * magnify, 2), heading, fill="white", font=ImageFont.load_default(size=11))
     return np.concatenate([np.asarray(band), sheet])
+
+
+def in_turn(pixels: Pixels, names: Sequence[str], magnify: int = 1) -> np.ndarray:
+    """A sheet (H, W, 3) of images of classes in turn, with a column and a heading for each; a square one without names.
+
+    Where there are more classes than images, or than `COLUMNS`, the sheet is square, too.
+    """
+    if not 1 < len(names) <= min(len(pixels), COLUMNS):
+        return np.repeat(np.repeat(grid(pixels), magnify, axis=0), magnify, axis=1)
+    longest = max(1, (pixels.shape[2] + 2) * magnify // LETTER)
+    return headed(pixels, [name[:longest] for name in names], magnify)
 
 
 def write_png(file: Path | BinaryIO | BytesIO, sheet: np.ndarray, magnify: int = 1) -> None:

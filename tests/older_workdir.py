@@ -16,6 +16,7 @@ ADDED = {
     "weight": "name reduction sigma_data gamma base features",
     "metrics": "features weights statistics dir split batch_size inception_splits nf dimension n_iters lr seed",
     "model": "num_classes",
+    "wandb": "entity group",
 }
 OTHERWISE = {"sampling.clip": "none", "optim.ema_schedule": "constant", "model.num_classes": 0}
 

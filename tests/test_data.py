@@ -102,9 +102,9 @@ def test_a_stock_data_set_prepared_as_array_record_is_read(tmp_path):
 
 
 def test_resizing_averages_and_keeps_constants():
-    assert np.unique(resize(np.full((32, 32, 3), 77, np.uint8), 12)).tolist() == [77]
+    assert np.unique(resize(np.full((32, 32, 3), 77, np.uint8), (12, 12))).tolist() == [77]
     checks = np.indices((32, 32)).sum(0) % 2 * 200
-    halved = resize(checks.astype(np.uint8)[..., None], 16)
+    halved = resize(checks.astype(np.uint8)[..., None], (16, 16))
     assert abs(int(halved[4:-4, 4:-4].mean()) - 100) <= 1
     assert np.ptp(halved[4:-4, 4:-4]) <= 2  # antialiased
 

@@ -11,8 +11,9 @@ from PIL import Image
 
 from score_sde import data
 from score_sde.cli.main import main
-from score_sde.data import folder, held_out
-from score_sde.data.decoding import decode, resize, square
+from score_sde.data import held_out
+from score_sde.data.decoding import cropped, decode, resize
+from score_sde.data.directory import Directory
 from score_sde.errors import UsageError
 from score_sde.io import workdir
 from score_sde.training.run import train
@@ -43,8 +44,8 @@ def test_images_of_mixed_sizes_and_formats_are_read_in_the_order_of_their_paths(
     (tmp_path / "notes.txt").write_text("no image")
     source = load(tmp_path, held_out=0)
     assert (len(source), source.labels) == (3, None)
-    np.testing.assert_array_equal(source.images[0], resize(tall[6:18], 8))
-    np.testing.assert_array_equal(source.images[1], resize(wide[:, 10:20], 8))
+    np.testing.assert_array_equal(source.images[0], resize(tall[6:18], (8, 8)))
+    np.testing.assert_array_equal(source.images[1], resize(wide[:, 10:20], (8, 8)))
     assert np.abs(source.images[2].astype(int) - 128).max() <= 1
     np.testing.assert_array_equal(load(tmp_path, train=False, held_out=0).images, source.images)
 
@@ -237,7 +238,7 @@ def test_an_npy_is_mapped(tmp_path):
     np.testing.assert_array_equal(source.take(np.arange(10)).images[..., 0], pixels)
     assert isinstance(source.pictures.read([3])[0].content, np.memmap)
     converted = load(tmp_path / "a.npy", dataset="array", size=3, held_out=0, convert=True)
-    np.testing.assert_array_equal(converted.images[3, ..., 1], resize(pixels[3, ..., None], 3)[..., 0])
+    np.testing.assert_array_equal(converted.images[3, ..., 1], resize(pixels[3, ..., None], (3, 3))[..., 0])
 
 
 @pytest.mark.parametrize(
@@ -265,14 +266,14 @@ def test_arrays_that_are_no_images_are_one_sentence(arrays, words, tmp_path):
 def test_a_loop_of_links_is_walked_once(tmp_path):
     save(tmp_path / "a" / "1.png", picture(8, 8))
     (tmp_path / "a" / "again").symlink_to(tmp_path)
-    assert folder._listing(tmp_path).images == ["a/1.png"]
+    assert [entry.path for entry in Directory(tmp_path).listing.images] == ["a/1.png"]
     (tmp_path / "a").rename(tmp_path / "train")
     (tmp_path / "valid").symlink_to("train")  # as a link of one split to the other is not
     assert [len(load(tmp_path, train=train)) for train in (True, False)] == [1, 1]
 
 
 def test_an_image_is_square_after_its_crop():
-    assert square(picture(9, 4)).shape == (4, 4, 3)
+    assert cropped(picture(9, 4), (8, 8)).shape == (4, 4, 3)
 
 
 @pytest.mark.parametrize(

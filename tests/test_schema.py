@@ -386,7 +386,7 @@ def test_every_nullable_key_is_set_to_none_and_back(config):
     assert {"sampling.eps", "guidance.weak_step", "process.num_scales"} <= set(nullable)
     for name in nullable:
         kind = config[name.partition(".")[0]].get_type(name.partition(".")[2])
-        text = {int: "3", float: "0.5", str: "mean"}[kind]
+        text = {int: "3", float: "0.5", str: "mean", tuple: "0.5,2.0"}[kind]
         config.update_from_flattened_dict({name: overridden(name, text)})
         assert type(config[name]) is kind
         config.update_from_flattened_dict({name: overridden(name, "None")})
@@ -470,6 +470,7 @@ def test_what_may_differ_is_as_it_was():
     assert {name.partition(".")[0] for name in by[Differs.LATER]} == set(FREE_SECTIONS)
     assert by[Differs.MACHINE] == {
         *(f"data.{key}" for key in ("path", "data_dir", "archives", "in_memory_gib", "num_workers", "corrupt")),
+        "data.array_range",
         "training.fsdp",
     }
     assert {name for name in by[Differs.ALLOWED] if name.startswith("optim.")} == {
@@ -479,7 +480,8 @@ def test_what_may_differ_is_as_it_was():
     assert identity == {
         "seed",
         *(f"training.{key}" for key in ("continuous", "likelihood_weighting", "reduce_mean")),
-        *(f"data.{key}" for key in ("image_size", "num_channels", "centered", "uniform_dequantization")),
+        *(f"data.{key}" for key in ("image_size", "image_width", "num_channels", "centered")),
+        "data.uniform_dequantization",
         *(f"optim.{key}" for key in ("optimizer", "ema_rate", "ema_schedule")),
         "ema.profiles",
     }

@@ -198,7 +198,7 @@ def test_another_programs_file_says_nothing(name, content, tmp_path):
         ("dataset.json", '{"labels": [["a", 0], ["a", 1]]}', "gives a two labels"),
         ("dataset.json", '{"labels": [["a", 0], ["b", "x"]]}', "integers and names as labels"),
         ("metadata.jsonl", '{"file_name": "a", "label": 0}\n{"file_name": "b"}', "gives b the label null"),
-        ("metadata.parquet", "PAR1", "metadata.parquet is not read; write it as metadata.csv"),
+        ("metadata.parquet", "PAR1", "Cannot read .*metadata.parquet"),
     ],
 )
 def test_a_file_of_labels_that_cannot_be_used_is_one_sentence(name, content, words, tmp_path):

@@ -129,8 +129,8 @@ BEGUN = {"train": begun, "eval": evaluating}
 
 
 def parts(run: Run) -> list[str]:
-    """Parts of the evaluation, as their progress bars begin."""
-    return re.findall(r"(loss|bits/dim|sampling)[^|\r\n]*\|[^|]*\|[^\[]*\[00:00<\?", _text(run.log("eval")))
+    """Parts of the evaluation, by the first lines of their progress."""
+    return re.findall(r"^(loss|bits/dim|sampling)[^:\n]*: 0 of ", _text(run.log("eval")), re.MULTILINE)
 
 
 def reached(run: Run) -> int:
@@ -195,9 +195,9 @@ def live(run: Run, aims: Sequence[Aim], rng: np.random.Generator) -> list[Kill]:
 
 
 def _restored(run: Run) -> int | None:
-    """The step that the last training process began at: the first count of its progress bar."""
-    count = re.search(r"training:[^|]*\|[^|]*\| *(\d+)/", _text(run.log("train")))
-    return int(count[1]) if count else None
+    """The step that the last training process began at: the first count of its progress."""
+    count = re.search(r"training: ([\d,]+) of ", _text(run.log("train")))
+    return int(count[1].replace(",", "")) if count else None
 
 
 def _where(run: Run, phase: str) -> str:

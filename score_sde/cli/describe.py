@@ -1,7 +1,7 @@
 """Description of a config before training: network, memory, sampler, NFE."""
 
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -9,21 +9,19 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 from absl.flags import FlagValues
-from jax.extend.core import Literal, Var
 
-from score_sde.array_types import Array, Keys, PyTree
-from score_sde.cond import fitted
-from score_sde.conditioning.grammar import chosen_class, chosen_rows, observation_of
+from score_sde.array_types import PyTree
+from score_sde.conditioning.grammar import ALL, chosen_class, chosen_rows, observation_of
 from score_sde.config import Config, check
 from score_sde.config.explanation import explained
 from score_sde.config.import_paths import is_import_path, lowered
+from score_sde.inference.class_choice import with_any_name
 from score_sde.inference.conditional_samplers import Conditional, Conditions
 from score_sde.io import workdir
 from score_sde.io.workdir import stored_config
-from score_sde.randomness import sample_keys
-from score_sde.runtime import sharding
-from score_sde.runtime.memory import tree_bytes
+from score_sde.runtime.backend import expanded
 from score_sde.training.build import Classification, Experiment, parameter_counts, trainable
+from score_sde.training.memory_estimate import kept_bytes, state_bytes
 from score_sde.training.pieces import piece_arguments
 from score_sde.training.recipe import replaced
 
@@ -32,19 +30,23 @@ MIB = 2**20
 
 def run(values: FlagValues) -> None:
     """Describes the config of a command line."""
-    describe(values.config, values.explain)
+    describe(values.config, values.explain, Path(values.workdir) if values.workdir else None)
 
 
-def describe(config: Config, explain: str | None = None) -> None:
+def describe(config: Config, explain: str | None = None, directory: Path | None = None) -> None:
     """Prints the resolved config, the network layer by layer, memory and sampler if any; the last line is JSON.
 
-    explain: a section or key, "" for all; then only these keys are printed, each with its explanation.
+    explain: a section or key, "" for all; then only these keys are printed, each with its explanation. directory: the
+    workdir of the config, if there is one.
     """
+    config = with_any_name(config, directory)
     if explain is not None:
         check(config)
         print("\n".join(explained(workdir.flatten(config.to_dict()), explain)))
         return
     experiment = trainable(config, traced=False)
+    if isinstance(experiment, Experiment):
+        _asked_for(experiment)
     layers, taken = _layers(experiment), replaced(config)
     for key, value in workdir.flatten(config.to_dict()).items():
         instead = taken.get(key) or taken.get(key.partition(".")[0])
@@ -52,13 +54,8 @@ def describe(config: Config, explain: str | None = None) -> None:
     print(layers)
 
     learned, total = parameter_counts(experiment.param_shapes)
-    shared = config.training.fsdp
-    state = sum(
-        tree_bytes(leaf) / (1 if sharding.split_dimension(leaf.shape, shared) is None else shared)
-        for leaf in jax.tree.leaves(experiment.state_shapes)
-    )
     batch, devices = config.training.batch_size, jax.device_count()
-    saved = kept_bytes(experiment)
+    state, saved = state_bytes(experiment), kept_bytes(experiment)
     print(f"parameters: {learned:,} trainable, {total:,} in all")
     average = "EMA" if len(experiment.profiles) == 1 else f"{len(experiment.profiles)} EMAs"
     print(f"training state (parameters, two Adam moments, {average}): {state / MIB:,.1f} MiB on each device")
@@ -97,58 +94,41 @@ def _layers(experiment: Experiment | Classification) -> str:
     return "\n".join(line.rstrip() for line in table.splitlines() if line.strip())
 
 
-def kept_bytes(experiment: Experiment | Classification) -> int:
-    """Bytes that training keeps of one image for the backward pass, before the compiler's savings."""
-
-    def kept(params: PyTree, x: Array, noise_cond: Array, keys: Keys, cond: tuple) -> PyTree:
-        dropout = {"dropout_keys": keys} if isinstance(experiment, Experiment) else {}  # classifiers have none
-
-        def network(params: PyTree, x: Array) -> Array:
-            compute = experiment.compute(training=True)
-            return compute.apply(experiment.network, {"params": params}, x, noise_cond, *cond, **dropout)
-
-        return jax.vjp(network, params, x)[1]
-
-    def variables(atoms: Sequence[Var | Literal]) -> list[Var]:
-        return [atom for atom in atoms if isinstance(atom, Var)]
-
-    x, noise_cond = jnp.zeros((1, *experiment.image_shape), jnp.float32), jnp.ones(1, jnp.float32)
-    of_image = x, noise_cond, sample_keys(jax.random.key(0), jnp.arange(1)), experiment.blank_cond(1)
-    jaxpr = jax.make_jaxpr(kept)(experiment.param_shapes, *of_image).jaxpr
-    # Arrays that no part of the image reaches, such as parameters, are kept once for a batch.
-    reached = set(jaxpr.invars[len(jax.tree.leaves(experiment.param_shapes)) :])
-    for equation in jaxpr.eqns:
-        if not reached.isdisjoint(variables(equation.invars)):
-            reached.update(equation.outvars)
-    return sum(tree_bytes(var.aval) for var in variables(jaxpr.outvars) if var in reached)
-
-
 def planned_nfe(experiment: Experiment) -> int | None:
     """Evaluations of a sample by the config's sampler, condition and guidance; None for adaptive samplers.
 
     For the networks that config.guidance names, only the configs are read.
     """
+    conditional, conditions, networks = _asked_for(experiment)
+    params = {name: network.param_shapes for name, network in (networks | {"score": experiment}).items()}
+    return conditional.sampler(params, conditions).nfe
+
+
+def _asked_for(experiment: Experiment) -> tuple[Conditional, Conditions, dict[str, Experiment | Classification]]:
+    """The samplers under the config's condition, the condition of one sample, and the networks that guide it.
+
+    Traces no network. Raises `UsageError` for a condition with which these networks cannot sample.
+    """
     condition, guidance = experiment.config.sampling.condition, experiment.config.guidance
     networks: dict[str, Experiment | Classification] = {}
     if guidance.classifier:
-        networks["classifier"] = Classification(stored_config(Path(guidance.classifier)))
+        networks["classifier"] = Classification(stored_config(expanded(guidance.classifier)))
     if guidance.weak:
-        networks["weak"] = Experiment(stored_config(Path(guidance.weak)))
-    conditional, conditions = Conditional(experiment, **networks), Conditions(experiment.cond_in_turn(1))
-    observe = observation_of(condition, experiment.image_shape)
-    if chosen_class(condition) is not None:
-        conditions = Conditions({"labels": jnp.zeros(1, jnp.int32)})
+        networks["weak"] = Experiment(stored_config(expanded(guidance.weak)))
+    conditional, cond = Conditional(experiment, **networks), experiment.cond_in_turn(1)
+    observe, chosen = observation_of(condition, experiment.image_shape), chosen_class(condition)
+    if chosen is not None:
+        cond = {"labels": jnp.full(1, 0 if chosen == ALL else chosen, jnp.int32)}
     elif (rows := chosen_rows(condition)) is not None:
-        conditions = Conditions(fitted({name: array[:1] for name, array in rows.items()}, conditional.cond_entries, 1))
+        cond = {name: array[:1] for name, array in rows.items()}
     elif observe:
-        conditions = Conditions()
+        cond = None
+    observed = None
     if observe:
         operator = observe(1)
-        y = operator.forward(jnp.zeros((1, *experiment.image_shape)))
-        conditions = conditions._replace(observation=conditional.observed(operator, y, 0.0))
-    conditional.check(conditions, lowered(experiment.config.sampling.method))
-    params = {name: network.param_shapes for name, network in (networks | {"score": experiment}).items()}
-    return conditional.sampler(params, conditions).nfe
+        observed = operator, operator.forward(jnp.zeros((1, *experiment.image_shape))), 0.0
+    method = lowered(experiment.config.sampling.method)
+    return conditional, conditional.conditions(cond, observed, 1, method), networks
 
 
 def _sampler(experiment: Experiment) -> str:

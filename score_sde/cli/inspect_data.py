@@ -1,5 +1,7 @@
 """Report on the data set of a config, before training: `score_sde --mode=data`."""
 
+import os
+import re
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -16,7 +18,7 @@ from score_sde.io import atomic_files
 from score_sde.training.run import load_data
 
 SHOWN = 100  # images on the sheet
-LARGEST = 128  # side of one there
+LARGEST = 128  # longer side of one there
 NAMED = 20  # classes
 
 
@@ -24,27 +26,30 @@ def run(values: FlagValues) -> None:
     """Prepares the data set if needed, reads both splits as a training does, and says what they are.
 
     It prints number, shape and size of the images, classes, whether they are in memory or decoded from disk, digest and
-    licence, and for your own images how the files were read. It writes a sheet of 100 training images. With --distances
-    it also prints the largest distance of two of them.
+    licence, and for your own images how the files were read. Where `--out` says, it writes a sheet of 100 training
+    images. With --distances it also prints the largest distance of two of them.
     """
     if values.distances is not None and (values.distances < 0 or values.distances == 1):
         raise UsageError(f"--distances={values.distances} is a number of images, 2 or more; 0 stands for all.")
     config = values.config
     name = config.data.dataset.lower()
+    path = _place(values.out, name) if values.out else None
     train, evaluation = load_data(config, train=True), load_data(config, train=False)
     print(f"{name}: {_terms(name, config.data.data_dir, config.data.path)}")
     if line := data.summary(config.data.path or config.data.dataset, train, evaluation):
         print(line)
     for title, source in (("training", train), ("evaluation", evaluation)):
         print("\n".join(_lines(title, source)))
-    path = Path(values.out or f"{name.replace('/', '_')}.png")
-    indices = data.batch_indices(len(train), min(SHOWN, len(train)), seed=config.seed, step=0)
-    sheet = images.grid(_at_most(train.take(indices).images))
-    magnify = max(1, 64 // config.data.image_size)
-    atomic_files.replace(path, lambda file: images.write_png(file, sheet, magnify), "--out")
-    print(f"{path}: {len(indices)} training images, at random")
     if values.distances is not None:
         print(_extent(config, train, values.distances or None))
+    if path is None:
+        print(f"--out=FILE.png draws a sheet of {SHOWN} training images")
+        return
+    indices = data.batch_indices(len(train), min(SHOWN, len(train)), seed=config.seed, step=0)
+    pixels = _at_most(train.take(indices).images)
+    sheet, magnify = images.grid(pixels), images.magnification(pixels)
+    atomic_files.replace(path, lambda file: images.write_png(file, sheet, magnify), "--out")
+    print(f"{path}: {len(indices)} training images, at random")
 
 
 def _extent(config: Config, train: data.Source, most: int | None) -> str:
@@ -62,6 +67,17 @@ def _extent(config: Config, train: data.Source, most: int | None) -> str:
     if "sigma_max" in config.sde:
         lines[-1] += f"; this config has {config.sde.sigma_max:g}"
     return "\n".join(lines)
+
+
+def _place(out: str, name: str) -> Path:
+    """The file of the sheet. Raises `UsageError` for one that is no PNG, or cannot be written."""
+    path = Path(out)
+    if path.is_dir() or out.endswith(os.sep):
+        path /= f"{re.sub('[^a-z0-9_.-]+', '_', name)}.png"
+    if path.suffix.lower() != ".png":
+        raise UsageError(f"--out={out} must end in .png, as the sheet is written, or be a folder.")
+    atomic_files.check_place(path, "--out")
+    return path
 
 
 def _terms(name: str, data_dir: str, path: str) -> str:
@@ -93,6 +109,8 @@ def _lines(title: str, source: data.Source) -> Iterator[str]:
 
 
 def _at_most(pixels: np.ndarray) -> np.ndarray:
-    if pixels.shape[1] <= LARGEST:
+    longer = max(pixels.shape[1:3])
+    if longer <= LARGEST:
         return pixels
-    return np.stack([resize(image, LARGEST) for image in pixels])
+    size = tuple(max(1, round(side * LARGEST / longer)) for side in pixels.shape[1:3])
+    return np.stack([resize(image, size) for image in pixels])

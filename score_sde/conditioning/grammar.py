@@ -4,7 +4,8 @@ A class or other conditions, and one observation of test images, can be asked fo
 
 | condition              | asks for samples                                                                            |
 |------------------------|---------------------------------------------------------------------------------------------|
-| `class=3`, `class=all` | of one class; of each in turn                                                               |
+| `class=3`, `class=all` | of one class, by its number; of each in turn                                                |
+| `class=ship`           | of one class, by its name, where the data set has names                                     |
 | `cond=FILE.npz`        | of the network's conditions: arrays by entry, whose rows are taken in turn                  |
 | `inpaint=WHERE`        | of hidden pixels: left_half, right_half, top_half, bottom_half, center; a fraction of the   |
 |                        | pixels, at random, as 0.9; or a PNG file of the images' size, black where they are hidden   |
@@ -15,13 +16,14 @@ A class or other conditions, and one observation of test images, can be asked fo
 """
 
 import dataclasses
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
+from score_sde.cond import class_number
 from score_sde.conditioning.operators import Average, Blur, Inpaint, Operator, Sense
 from score_sde.data.decoding import decode
 from score_sde.errors import UsageError, one_of
@@ -67,14 +69,51 @@ def parts(condition: str) -> dict[str, str]:
     return arguments
 
 
-def chosen_class(condition: str) -> int | str | None:
-    """The class in the condition: a number, ALL, or None without one. Raises `UsageError` for other words."""
+def check(condition: str) -> None:
+    """Raises `UsageError` for a condition that makes no sense with any network."""
+    if parts(condition).get("class") == "":
+        raise UsageError(f"sampling.condition={condition} must name a class: class=3, class=ship, or class={ALL}.")
+
+
+def chosen_class(condition: str, class_names: Sequence[str] = ()) -> int | str | None:
+    """The class in the condition: a number, ALL, or None without one.
+
+    class_names: names that may stand for numbers. A class whose name is a number is asked for by `class=#3`, the number
+    of the class, where this is not the class of that name. Raises `UsageError` for other words.
+    """
+    check(condition)
     argument = parts(condition).get("class")
-    if argument is None:
-        return None
-    if argument != ALL and not argument.isdecimal():
-        raise UsageError(f"sampling.condition=class={argument} must name a class by its number, or be class={ALL}.")
-    return argument if argument == ALL else int(argument)
+    if argument in (None, ALL):
+        return argument
+    digits = argument.removeprefix("#")
+    if not digits.isdecimal():
+        return class_number(argument, class_names)
+    named = class_number(digits, class_names) if digits in class_names else int(digits)
+    if digits == argument and named != int(digits):
+        raise UsageError(
+            f"sampling.condition=class={digits} is the name of class number {named} and the number of another; write "
+            f"class=#{named} for the former, or class=#{digits} for the latter."
+        )
+    return int(digits)
+
+
+def numbered(condition: str, class_names: Sequence[str]) -> str:
+    """The condition, in which a class is named by its number alone. Raises as `chosen_class`."""
+    chosen = chosen_class(condition, class_names)
+    return _replaced(condition, str(chosen)) if isinstance(chosen, int) else condition
+
+
+def worded(condition: str, class_names: Sequence[str]) -> str:
+    """A condition whose class is a number, in which its name takes the number's place, if it has one."""
+    argument = parts(condition).get("class", "")
+    named = argument.isdecimal() and int(argument) < len(class_names)
+    return _replaced(condition, class_names[int(argument)]) if named else condition
+
+
+def _replaced(condition: str, argument: str) -> str:
+    """The condition with another argument of `class`."""
+    entries = condition.split(";")
+    return ";".join(f"class={argument}" if entry.strip().startswith("class=") else entry for entry in entries)
 
 
 def chosen_rows(condition: str) -> dict[str, np.ndarray] | None:

@@ -25,6 +25,10 @@ from score_sde.errors import UsageError, one_of
 ABSENT: Any = object()  # the default of a key that only presets put into a config
 SAME: Any = object()  # an older workdir without the key means its default
 
+# NumPy's seeds are not negative, and JAX's have 64 bits with a sign, of which its default types use the last 32.
+# Evaluation adds 1.
+SEEDS = "[0, 9e18]"
+
 
 class Differs(enum.Enum):
     """Reasons why a key may have another value than at the start of a run, in words that follow "may differ"."""
@@ -59,6 +63,7 @@ class Key:
         older: The value in a workdir that is older than the key, `SAME` for the default.
         older_of: The names in the key's section to which `older` applies; () for all.
         inherited: Whether a run that goes on keeps its first value, whatever the default is by now.
+        newer: Whether None counts as no key in a run's identity, so that results of older runs keep their cache keys.
         replaces: Keys or sections that have no effect where this one is set.
         formerly: Names that the key had in the paper's code.
         name: "section.key", given by the table.
@@ -76,6 +81,7 @@ class Key:
     older: Any = SAME
     older_of: tuple[str, ...] = ()
     inherited: bool = False
+    newer: bool = False
     replaces: tuple[str, ...] = ()
     formerly: tuple[str, ...] = ()
     name: str = ""

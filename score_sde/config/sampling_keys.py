@@ -1,6 +1,6 @@
 """Keys for the use of a trained network: `sampling`, `guidance`, `eval`, `metrics`, `dequantizer` and `wandb`."""
 
-from score_sde.config.keys import Key
+from score_sde.config.keys import SEEDS, Key
 
 PRECISIONS = "score_sde.models:PRECISIONS"
 TABLEAUS = "score_sde.sampling.tableaus:TABLEAUS"
@@ -154,7 +154,7 @@ METRICS = {
     "dimension": Key(64, "Number of trained features", "[1, inf)"),
     "n_iters": Key(1000, "Updates of the trained features' network", "[1, inf)"),
     "lr": Key(1e-3, "Learning rate of the trained features' network", "(0, inf)"),
-    "seed": Key(0, "Seed of the trained features' network"),
+    "seed": Key(0, "Seed of the trained features' network", SEEDS),
 }
 
 DEQUANTIZER = {
@@ -173,5 +173,7 @@ DEQUANTIZER = {
 WANDB = {
     "mode": Key("disabled", "Mode of Weights & Biases", ("disabled", "offline", "online")),
     "project": Key("score_sde", "Project at Weights & Biases"),
-    "name": Key("", "Name of the run at Weights & Biases; empty: one that it makes up"),
+    "entity": Key("", "User or team at Weights & Biases that the project is of; empty: your default one"),
+    "group": Key("", "Group of runs at Weights & Biases; empty: none, but in a sweep its folder's name"),
+    "name": Key("", "Name of the run at Weights & Biases; empty: that of the workdir"),
 }

@@ -60,6 +60,7 @@ ALLOWED = _where(Differs.ALLOWED)  # keys that --allow_change may change during 
 OF_MACHINE = _where(Differs.MACHINE)  # keys that eval and sample may change besides the free sections
 PLACES = tuple(name for name, key in KEYS.items() if not key.moves_numbers)  # no number depends on these
 INHERITED = tuple(name for name, key in KEYS.items() if key.inherited)
+NEWER = tuple(name for name, key in KEYS.items() if key.newer)  # without effect, and not in an identity, if None
 REPLACED = {name: key.replaces for name, key in KEYS.items() if key.replaces}
 MOVED = {old: name for name, key in KEYS.items() for old in key.formerly}
 REMOVED = {

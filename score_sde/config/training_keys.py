@@ -1,11 +1,11 @@
 """Keys of a training: the run itself, `training`, `data`, `optim` and `ema`."""
 
-from score_sde.config.keys import Differs, Key
+from score_sde.config.keys import SEEDS, Differs, Key
 
 ALLOWED, LAUNCH, MACHINE = Differs.ALLOWED, Differs.LAUNCH, Differs.MACHINE
 
 RUN = {
-    "seed": Key(42, "Seed of every random number of the run"),
+    "seed": Key(42, "Seed of every random number of the run", SEEDS),
     "profile": Key(0, "Updates that are traced, to profile/ in the workdir", "[0, inf)", LAUNCH, moves_numbers=False),
 }
 
@@ -26,7 +26,9 @@ TRAINING = {
     ),
     "log_freq": Key(50, "Updates between lines of metrics.jsonl", "[1, inf)", LAUNCH),
     "eval_freq": Key(100, "Updates between losses of an evaluation batch", "[1, inf)", LAUNCH),
-    "snapshot_sampling": Key(True, "Whether a batch of samples is drawn at each snapshot", differs=LAUNCH),
+    "snapshot_sampling": Key(
+        True, "Whether a batch of samples is drawn at each snapshot and at the end", differs=LAUNCH
+    ),
     "precision": Key(
         "tf32",
         "Precision of the network's computation in training (score_sde/models/compute.py)",
@@ -116,7 +118,16 @@ DATA = {
         differs=ALLOWED,
     ),
     "labels": Key("auto", "Source of the labels of a folder of images", "score_sde.data.folder:LABELS", LAUNCH),
-    "image_size": Key(32, "Height and width of the images in pixels", "[1, inf)"),
+    "array_range": Key(
+        None,
+        "Numbers that are black and white in an array that is not uint8, as -1,1; None: it is uint8",
+        differs=MACHINE,
+        kind=tuple[float, ...],
+    ),
+    "image_size": Key(32, "Height of the images in pixels, and without data.image_width also their width", "[1, inf)"),
+    "image_width": Key(
+        None, "Width of images that are not square; None: data.image_size", "[1, inf)", kind=int, newer=True
+    ),
     "num_channels": Key(3, "Channels of the images: 1 is grey, 3 is RGB", "[1, inf)"),
     "centered": Key(False, "Whether the model's range is [-1, 1], or else [0, 1]"),
     "random_flip": Key(True, "Whether images are mirrored at random in training", differs=ALLOWED),

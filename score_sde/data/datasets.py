@@ -1,4 +1,4 @@
-"""The table of data sets: where to find each, and how its images become squares."""
+"""The table of data sets: where to find each, and how its images are cropped and resized."""
 
 import os
 from pathlib import Path
@@ -13,11 +13,11 @@ from score_sde.runtime.backend import expanded, in_home
 
 
 class Dataset(NamedTuple):
-    """Location of a data set, and how its images become squares.
+    """Location of a data set, and how its images are cropped and resized.
 
     builder: a TFDS name, "name/config", or "module:Class" of a builder of ours; "" for images at `config.data.path`.
     eval_split: default test, else validation, else a part of train that is held out.
-    crop: side of the central square that is kept before resizing by `filter`; None: as large as possible.
+    crop: shorter side of the central part that is kept before resizing by `filter`; None: as large as possible.
     stock: whether TFDS can prepare it.
     """
 

@@ -1,9 +1,8 @@
-"""Decoding: from a file's bytes to the pixels of a square, by colour conversion, cropping and resizing."""
+"""Decoding: from a file's bytes to pixels of one height and width, by colour conversion, cropping and resizing."""
 
 import contextlib
 import dataclasses
 import io
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -36,10 +35,11 @@ class UnreadableError(UsageError):
 
 @dataclasses.dataclass(frozen=True)
 class Form:
-    """The form that every picture is converted to: uint8 (image_size, image_size, num_channels).
+    """The form that every picture is converted to: uint8 `shape`, (image_size, image_width, num_channels).
 
-    crop, filter: see `datasets.Dataset`. convert: whether pictures of other colours are converted, not refused.
-    upright: whether pictures are turned as their EXIF orientation says, which TFDS and the paper's code do not do.
+    image_width: None for squares. crop, filter: see `datasets.Dataset`. convert: whether pictures of other colours are
+    converted, not refused. upright: whether pictures are turned as their EXIF orientation says, which TFDS and the
+    paper's code do not do.
     """
 
     image_size: int
@@ -48,6 +48,15 @@ class Form:
     filter: Image.Resampling = Image.Resampling.BILINEAR
     convert: bool = False
     upright: bool = False
+    image_width: int | None = dataclasses.field(default=None, repr=False)
+
+    def __str__(self) -> str:
+        """The form as digests of data contain it; a square's has no width, so that older digests stay."""
+        return repr(self) if self.image_width is None else f"{self!r} {self.image_width} wide"
+
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        return self.image_size, self.image_width or self.image_size, self.num_channels
 
     def render(self, content: Any, name: str, advice: str = ADVICE) -> np.ndarray:
         """The picture in this form; raises as `decode` does.
@@ -59,11 +68,11 @@ class Form:
             image = _recoloured(content, name, **options)
         else:
             image = decode(content, name, advice, upright=self.upright, **options)
-        return resize(square(image, self.crop), self.image_size, self.filter)
+        return resize(cropped(image, self.shape[:2], self.crop), self.shape[:2], self.filter)
 
-    def check_header(self, path: Path, name: str, advice: str = ADVICE) -> None:
-        """Raises those errors of `render` that a file's header already shows."""
-        with _named(name, advice), _opened(path) as file:
+    def check_header(self, content: Any, name: str, advice: str = ADVICE) -> None:
+        """Raises those errors of `render` that the header of a file, or of one at a path, already shows."""
+        with named(name, advice), _opened(content) as file:
             pixel_format = _channels(file, self.num_channels)
         _check_channels(pixel_format, name, self.num_channels, self.convert)
 
@@ -85,7 +94,7 @@ def decode(
     Raises `UnreadableError` with this `name` when the file is damaged, of another format, of several frames, or of more
     than `MAX_PIXELS` pixels, before any is decoded. Raises `UsageError` for other channels.
     """
-    with _named(name, advice), _opened(encoded) as file:
+    with named(name, advice), _opened(encoded) as file:
         pixel_format = _channels(file, channels)
         plain = channels is None or pixel_format == (channels, 8)
         if not plain:
@@ -97,7 +106,7 @@ def decode(
 
 
 @contextlib.contextmanager
-def _named(name: str, advice: str):
+def named(name: str, advice: str):
     """Turns the various errors that Pillow raises into an `UnreadableError` that names the picture."""
     try:
         yield
@@ -171,10 +180,13 @@ def _check_channels(pixel_format: tuple[int, int], name: str, required: int, con
     if pixel_format == (required, 8) or (convert and required in (1, 3)):
         return
     kind = f"{KINDS[channels]} of {bits} bits, {channels} channel(s)" if channels in KINDS else "in other colours"
-    other = f", or config.data.num_channels={channels}" if channels in (1, 3) and channels != required else ""
+    ways = ["config.data.convert=True to convert such images"] if required in (1, 3) else []
+    if channels in (1, 3) and bits == 8:
+        ways.append(f"config.data.num_channels={channels} if all are so")
+    advice = ", or ".join(ways) or "config.data.num_channels=3 and config.data.convert=True"
     raise UsageError(
         f"{name[:1].upper()}{name[1:]} is {kind}, where {KINDS.get(required, required)} of 8 bits is required; set "
-        f"config.data.convert=True to convert such images{other}."
+        f"{advice}."
     )
 
 
@@ -205,24 +217,33 @@ def _recoloured(pixels: np.ndarray, name: str, channels: int, convert: bool) -> 
     """Pixels (h, w, c) with the wanted number of channels, converted as by `decode`."""
     if pixels.shape[-1] == channels:
         return pixels
-    _check_channels((pixels.shape[-1], 8), name, channels, convert and pixels.shape[-1] in KINDS)
+    if pixels.shape[-1] not in KINDS:
+        raise UsageError(f"{name[:1].upper()}{name[1:]} has {pixels.shape[-1]} channels; leave it out, or save 1 or 3.")
+    _check_channels((pixels.shape[-1], 8), name, channels, convert)
     image = np.asarray(_converted(Image.fromarray(pixels[..., 0] if pixels.shape[-1] == 1 else pixels), channels))
     return image if image.ndim == 3 else image[..., None]
 
 
-def square(image: np.ndarray, side: int | None = None) -> np.ndarray:
-    """The central square of this side, which is at most, and by default, the shorter side of the image."""
-    height, width = image.shape[:2]
-    side = min(side or height, height, width)
-    top, left = (height - side) // 2, (width - side) // 2
-    return image[top : top + side, left : left + side]
+def cropped(image: np.ndarray, size: tuple[int, int], side: int | None = None) -> np.ndarray:
+    """The largest central part with the proportions of `size`, (height, width).
+
+    side: the most pixels of its shorter side; None: all that there are.
+    """
+    scale = min(of_image / of_part for of_image, of_part in zip(image.shape[:2], size, strict=True))
+    scale = min(scale, side / min(size)) if side else scale
+    height, width = (max(1, round(scale * of_part)) for of_part in size)
+    top, left = (image.shape[0] - height) // 2, (image.shape[1] - width) // 2
+    return image[top : top + height, left : left + width]
 
 
-def resize(image: np.ndarray, size: int, filter: Image.Resampling = Image.Resampling.BILINEAR) -> np.ndarray:
-    """The image as uint8 (size, size, c), antialiased."""
-    if image.shape[:2] == (size, size):
+def resize(
+    image: np.ndarray, size: tuple[int, int], filter: Image.Resampling = Image.Resampling.BILINEAR
+) -> np.ndarray:
+    """The image as uint8 (height, width, c) of this size, antialiased."""
+    if image.shape[:2] == tuple(size):
         return image
+    of_pillow = size[::-1]
     if image.shape[-1] == 3:  # the same as each channel separately, but quicker
-        return np.asarray(Image.fromarray(np.ascontiguousarray(image)).resize((size, size), filter))
-    planes = [Image.fromarray(plane).resize((size, size), filter) for plane in np.moveaxis(image, -1, 0)]
+        return np.asarray(Image.fromarray(np.ascontiguousarray(image)).resize(of_pillow, filter))
+    planes = [Image.fromarray(plane).resize(of_pillow, filter) for plane in np.moveaxis(image, -1, 0)]
     return np.stack([np.asarray(plane) for plane in planes], axis=-1)

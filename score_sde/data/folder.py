@@ -1,171 +1,88 @@
-"""A folder of images of any size, with all its subfolders: its splits, its labels, and the files left out.
+"""A user's own images, of any size, in a folder or in files: their splits, their labels, and what is left out.
 
 Folders `train` (or `training`) and `test` (`testing`; otherwise `val`, `valid`, `validation`, `eval`, `evaluation`,
 `dev`), in any case, are the splits; without them some images are held out for evaluation. Ambiguous folders raise.
 """
 
+import io
 import os
-import zlib
 from collections import Counter
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from score_sde.data import decoding, held_out, label_files
-from score_sde.data.label_files import Label
+from score_sde.data import held_out, label_files
+from score_sde.data.containers import KINDS, Archive, Container, Entry, Label, Listing, suffixes
+from score_sde.data.own_files import opened
 from score_sde.data.sources import Pictures, Stored, each
-from score_sde.data.split_report import SplitReport, counted
+from score_sde.data.split_names import SPLITS, TEST, TRAINING, VALIDATION
+from score_sde.data.split_report import SplitReport
 from score_sde.errors import UsageError, shown
-from score_sde.runtime.backend import expanded
 
-KINDS = ", ".join(decoding.FORMATS)
-SUFFIXES = tuple(suffix for suffixes in decoding.SUFFIXES.values() for suffix in suffixes)
-TRAINING, TEST, VALIDATION = "training", "test", "validation"
-SPLITS = {
-    **dict.fromkeys(("train", "training"), TRAINING),
-    **dict.fromkeys(("test", "testing"), TEST),
-    **dict.fromkeys(("val", "valid", "validation", "eval", "evaluation", "dev"), VALIDATION),
-}
 LABELS = ("auto", "folders", "none")  # values of `loading.Options.labels`
-PIECE = 2**14  # bytes that a file's checksum covers at each of three places
 THREADS = 16  # that read files, which mostly wait for the disk
 ADVICE = "remove or replace it, or leave such images out with config.data.corrupt=skip"
 
 
 class Files(Pictures):
-    """Image files of a folder, sorted by relative path.
+    """Pictures of a container, sorted by path.
 
-    labels, class_names: a number for each file, and the names of these numbers, or None. written: whether the labels
-    come from a file, and so not from the paths.
+    labels, class_names: a number for each picture, and the names of these numbers, or None. written: whether the labels
+    are stored, and so do not come from the paths. folder: the split's, which identities of pictures leave out.
     """
 
     advice = ADVICE
 
     def __init__(
         self,
-        root: Path,
-        paths: Sequence[str],
+        container: Container,
+        entries: Sequence[Entry],
         labels: Sequence[int] | None = None,
         class_names: Sequence[str] | None = None,
         *,
         written: bool = False,
         report: SplitReport | None = None,
+        folder: str = "",
     ):
-        self._root, self.paths, self._labels, self.class_names = root, list(paths), labels, class_names
-        self._written, self.report = written, report
+        self._container, self._entries, self._labels, self.class_names = container, list(entries), labels, class_names
+        self._written, self.report, self._folder = written, report, folder
 
     def __len__(self) -> int:
-        return len(self.paths)
+        return len(self._entries)
 
     def read(self, indices: Sequence[int]) -> list[Stored]:
-        return [Stored(self._root / self.paths[i], None if self._labels is None else self._labels[i]) for i in indices]
+        content, labels = self._container.content, self._labels
+        return [Stored(content(self._entries[i]), None if labels is None else labels[i]) for i in indices]
+
+    @contextmanager
+    def opened(self, index: int) -> Iterator[io.BufferedIOBase]:
+        """One picture as a file, of which not all has to be read."""
+        with self._container.open(self._entries[index].place) as file:
+            yield file
 
     def name(self, index: int) -> str:
-        return shown(self._root / self.paths[index])
+        return self._container.name(self._entries[index])
 
     def fingerprint(self) -> Any:
         identities: list[Any] = [None] * len(self)
 
         def look(i: int) -> None:
-            identities[i] = (_portable(self.paths[i]), *_pieces(self._root / self.paths[i]))
+            path, place, _ = self._entries[i]
+            identities[i] = (_portable(path.removeprefix(self._folder)), *self._container.identity(place))
 
         each(look, len(self), "comparing files", THREADS)
         return [identities, list(self._labels or ()), self.class_names] if self._written else identities
 
     def where(self, keep: Callable[[int], bool]) -> "Files":
-        """The files at the indices for which `keep` is true."""
+        """The pictures at the indices for which `keep` is true."""
         kept = [i for i in range(len(self)) if keep(i)]
         labels = None if self._labels is None else [self._labels[i] for i in kept]
-        paths = [self.paths[i] for i in kept]
-        return Files(self._root, paths, labels, self.class_names, written=self._written, report=self.report)
+        entries, options = [self._entries[i] for i in kept], dict(report=self.report, folder=self._folder)
+        return Files(self._container, entries, labels, self.class_names, written=self._written, **options)
 
-
-def _pieces(path: Path) -> tuple[int, int]:
-    """A file's size, and a checksum of its begin, middle and end, which is all of a small file.
-
-    Compression lets most changes of a picture show there; reading all of every file takes as long as an epoch.
-    """
-    with path.open("rb") as file:
-        size, checksum = file.seek(0, os.SEEK_END), 0
-        for start in (0, (size - PIECE) // 2, size - PIECE):
-            file.seek(max(0, start))
-            checksum = zlib.crc32(file.read(PIECE), checksum)
-    return size, checksum
-
-
-def open_split(name: str, options: Any, *, train: bool) -> Files:
-    """The training or evaluation images of the folder `options.path`.
-
-    Raises `UsageError` where there are none, where a class has none, and where it is not clear which folders are splits
-    and which are classes. name: not used. options: see `loading.Options`.
-    """
-    root = _root(options.path)
-    listing = _listing(root)
-    folders = _splits(root, listing, options.labels)
-    trees = [_tree(root, folder, listing, options.labels) for folder in folders]
-    left_out = _left_out(listing, trees)
-    tree = trees[0 if train else -1]
-    report = SplitReport(f"from {shown(tree.folder)}" if tree.folder else "", tree.source, left_out)
-    if len(trees) == 2:
-        return _files(root, tree, trees[0], report, beneath=True)
-    if not train:
-        report = report._replace(part="held out" if options.held_out else "")
-    kept = set(held_out.side(tree.paths, options.held_out, train=train, source=shown(root)).tolist())
-    return _files(root, tree, tree, report).where(kept.__contains__)
-
-
-def _root(path: str) -> Path:
-    if not path:
-        raise UsageError("data.dataset=folder needs config.data.path=DIR, the folder of the images.")
-    root = expanded(path)
-    if not root.is_dir():
-        raise UsageError(f"config.data.path={path} is no folder; give the one that holds the images.")
-    return root
-
-
-class _Listing(NamedTuple):
-    """Files beneath a folder, by paths relative to it: images, sorted; other files; folders at the top.
-
-    hidden: number of images and folders whose names begin with a dot, which are left out.
-    """
-
-    images: list[str]
-    others: list[str]
-    tops: list[str]
-    hidden: int
-
-
-def _listing(root: Path) -> _Listing:
-    images, others, tops, seen, hidden = [], [], [], set(), 0
-    try:
-        for folder, folders, names in os.walk(root, onerror=_cannot_list, followlinks=True):
-            relative = Path(folder).relative_to(root)
-            split = next((top for top in relative.parts[:1] if top.lower() in SPLITS), "")
-            here = split, os.path.realpath(folder)  # one split may be a link to the other
-            if here in seen or ("", here[1]) in seen:  # a link that leads back
-                folders.clear()
-                continue
-            hidden += sum(name.startswith(".") for name in (*folders, *filter(_is_image, names)))
-            folders[:] = [name for name in folders if not name.startswith(".")]
-            tops = tops if seen else sorted(folders)
-            seen.add(here)
-            for name in names:
-                if not name.startswith("."):
-                    (images if _is_image(name) else others).append((relative / name).as_posix())
-    except OSError as error:
-        raise UsageError(f"Cannot list {error.filename} ({error.strerror}); make it readable.") from error
-    if not images:
-        but = f", but {counted(_suffixes(others))}" if others else ""
-        raise UsageError(f"No images in {root} ({KINDS}){but}; give the folder that holds them as config.data.path.")
-    return _Listing(sorted(images, key=os.fsencode), others, tops, hidden)
-
-
-def _is_image(name: str) -> bool:
-    return name.lower().endswith(SUFFIXES)
-
-
-def _cannot_list(error: OSError) -> None:
-    raise error
+    def close(self) -> None:
+        self._container.close()
 
 
 def _portable(path: str) -> str:
@@ -173,13 +90,38 @@ def _portable(path: str) -> str:
     return os.fsencode(path).decode("utf-8", "surrogateescape")
 
 
-def _splits(root: Path, listing: _Listing, mode: str) -> tuple[str] | tuple[str, str]:
+def open_split(name: str, options: Any, *, train: bool) -> Files:
+    """The training or evaluation images of the folder or file `options.path`.
+
+    Raises `UsageError` where there are none, where a class has none, and where it is not clear which folders are splits
+    and which are classes. name: not used. options: see `loading.Options`.
+    """
+    container = opened(options.path, labels=options.labels == "auto")
+    if options.labels == "folders" and not container.classes_are_folders:
+        raise UsageError(
+            f"{container.root} has its labels in a column, not in folders; leave config.data.labels=folders out."
+        )
+    folders = _splits(container, options.labels)
+    trees = [_tree(container, folder, options.labels) for folder in folders]
+    tree = trees[0 if train else -1]
+    report = SplitReport(container.part(tree.folder), tree.source, _left_out(container, trees, options.corrupt))
+    if len(trees) == 2:
+        return _files(container, tree, trees[0], report, folder=tree.folder)
+    if not train:
+        report = report._replace(part="held out" if options.held_out else "")
+    names, source = [entry.path for entry in tree.entries], shown(container.root)
+    kept = set(held_out.side(names, options.held_out, train=train, source=source).tolist())
+    return _files(container, tree, tree, report).where(kept.__contains__)
+
+
+def _splits(container: Container, mode: str) -> tuple[str] | tuple[str, str]:
     """The folder for training, and the one for evaluation if it exists: `train/`, `test/`; "" for the whole folder.
 
     With data.labels=folders, one without a partner is a class, whatever its name.
     """
+    root, listing = container.root, container.listing
     kinds: dict[str, list[str]] = {}
-    for name in listing.tops:
+    for name in sorted(name for name in listing.folders if "/" not in name):
         kinds.setdefault(SPLITS.get(name.lower(), ""), []).append(name)
     train, evaluation = kinds.get(TRAINING, []), kinds.get(TEST) or kinds.get(VALIDATION, [])
     paired = train and evaluation
@@ -191,7 +133,7 @@ def _splits(root: Path, listing: _Listing, mode: str) -> tuple[str] | tuple[str,
             raise UsageError(f"{root} has folders {names}, the same split by their names; keep one of them.")
     if paired:
         return f"{train[0]}/", f"{evaluation[0]}/"
-    beside = [*kinds.get("", []), *(path for path in listing.images if "/" not in path)]
+    beside = [*kinds.get("", []), *(entry.path for entry in listing.images if "/" not in entry.path)]
     if train and not beside:
         return (f"{train[0]}/",)
     (name,), partner = train or evaluation, "test" if train else "train"
@@ -203,30 +145,37 @@ def _splits(root: Path, listing: _Listing, mode: str) -> tuple[str] | tuple[str,
 
 
 class _Tree(NamedTuple):
-    """The images of the whole folder, or of a split: paths relative to the root, and a number or name for each.
+    """The images of the whole container, or of a split, and a number or name for each.
 
-    source: where the labels come from, or why there are none. unmatched: rows of a file of labels that have no image.
+    source: where the labels come from, or why there are none. table: file of labels. stored: whether labels are stored,
+    in such a file or beside the images. unmatched: labels for images that are missing.
     """
 
     folder: str
-    paths: list[str]
+    entries: list[Entry]
     labels: list[Label] | None
     source: str = ""
     table: str = ""
-    unmatched: int = 0
+    stored: bool = False
+    unmatched: Sequence[str] = ()
 
 
-def _tree(root: Path, folder: str, listing: _Listing, mode: str) -> _Tree:
-    paths = [path for path in listing.images if path.startswith(folder)]
-    if not paths:
+def _tree(container: Container, folder: str, mode: str) -> _Tree:
+    root, listing = container.root, container.listing
+    entries = [entry for entry in listing.images if entry.path.startswith(folder)]
+    if not entries:
         raise UsageError(f"No images in {root / folder} ({KINDS}); put some there, or remove it.")
+    paths = [entry.path for entry in entries]
     _refuse_merged(root, folder, paths)
     if mode == "none":
-        return _Tree(folder, paths, None, "by data.labels=none")
+        return _Tree(folder, entries, None, "by data.labels=none")
+    if mode == "auto" and any(entry.label is not None for entry in entries):
+        return _of_entries(_Tree(folder, entries, None, listing.labelled, stored=True), container)
     for above in dict.fromkeys((folder, "")) if mode == "auto" else ():
-        if table := label_files.read(root / above):
-            return _of_table(_Tree(folder, paths, None, f"by {table.name}", above + table.name), root, listing, table)
-    return _Tree(folder, paths, _of_folders(root, folder, paths, mode))
+        if table := label_files.read(container, above):
+            tree = _Tree(folder, entries, None, f"by {table.name}", above + table.name, stored=True)
+            return _of_table(tree, root, listing, table)
+    return _Tree(folder, entries, _of_folders(container, folder, paths, mode))
 
 
 def _refuse_merged(root: Path, folder: str, paths: Sequence[str]) -> None:
@@ -245,27 +194,41 @@ def _refuse_merged(root: Path, folder: str, paths: Sequence[str]) -> None:
             )
 
 
-def _of_table(tree: _Tree, root: Path, listing: _Listing, table: label_files.Table) -> _Tree:
+def _of_entries(tree: _Tree, container: Container) -> _Tree:
+    """The tree with labels that are stored beside the images."""
+    where, unlabelled = shown(container.root), [entry for entry in tree.entries if entry.label is None]
+    if unlabelled:
+        raise UsageError(
+            f"{container.name(unlabelled[0])} has no label, as others of {where} do; add it, or set "
+            "config.data.labels=none."
+        )
+    rows = ((container.name(entry), entry.label) for entry in tree.entries)
+    labels = label_files.of_one_kind(where, rows)
+    return tree._replace(labels=labels, unmatched=container.listing.unpaired)
+
+
+def _of_table(tree: _Tree, root: Path, listing: Listing, table: label_files.Table) -> _Tree:
     """The tree with labels from a file."""
     if table.labels is None:
         return tree
     above = tree.table.removesuffix(table.name)
-    labels = [table.labels.get(path.removeprefix(above)) for path in tree.paths]
+    labels = [table.labels.get(entry.path.removeprefix(above)) for entry in tree.entries]
     if None in labels:
-        image = root / tree.paths[labels.index(None)]
+        image = root / tree.entries[labels.index(None)].path
         raise UsageError(f"{root / tree.table} has no label of {image}; add it, or set {label_files.OTHERWISE}.")
-    unmatched = {above + name for name in table.labels}.difference(listing.images)
-    return tree._replace(labels=labels, unmatched=len(unmatched))
+    images = {entry.path for entry in listing.images}
+    unmatched = [above + name for name in table.labels if above + name not in images]
+    return tree._replace(labels=labels, unmatched=unmatched)
 
 
-def _of_folders(root: Path, folder: str, paths: Sequence[str], mode: str) -> list[str] | None:
+def _of_folders(container: Container, folder: str, paths: Sequence[str], mode: str) -> list[str] | None:
     """The class folder of each image: CLASS/FILE, or deeper with data.labels=folders. None if no image is in one.
 
     Raises `UsageError` where some images are in class folders and others are not, and for a class without images.
     """
-    inside = [path[len(folder) :] for path in paths]
+    root, inside = container.root, [path[len(folder) :] for path in paths]
     depths = [path.count("/") for path in inside]
-    if mode == "auto" and 1 not in depths:
+    if not container.classes_are_folders or (mode == "auto" and 1 not in depths):
         return None
     for path, depth in zip(inside, depths, strict=True):
         if depth == 0:
@@ -275,51 +238,55 @@ def _of_folders(root: Path, folder: str, paths: Sequence[str], mode: str) -> lis
             advice = "set config.data.labels=folders, by which the topmost folders are classes, or none"
             raise UsageError(f"{root / folder / path} is deeper than other images in class folders; {advice}.")
     names = [path.partition("/")[0] for path in inside]
-    classes = set(names)
-    for path in sorted((root / folder).iterdir()):
-        if path.is_dir() and not path.name.startswith(".") and path.name not in classes:
-            raise UsageError(f"The class folder {path} has no images ({KINDS}); put some there, or remove it.")
+    tops = {name[len(folder) :].partition("/")[0] for name in container.listing.folders if name.startswith(folder)}
+    for empty in sorted(tops - {*names, ""}):
+        raise UsageError(
+            f"The class folder {root / folder / empty} has no images ({KINDS}); put some there, or remove it."
+        )
     return names
 
 
-def _files(root: Path, tree: _Tree, training: _Tree, report: SplitReport, *, beneath: bool = False) -> Files:
-    """The tree, with its labels numbered as in the training split.
-
-    beneath: paths are relative to the tree's folder.
-    """
-    base = root / tree.folder if beneath else root
-    paths = [path.removeprefix(tree.folder) for path in tree.paths] if beneath else tree.paths
+def _files(container: Container, tree: _Tree, training: _Tree, report: SplitReport, *, folder: str = "") -> Files:
+    """The tree, with its labels numbered as in the training split."""
+    options = dict(report=report, folder=folder)
     if tree.labels is None or training.labels is None:
-        return Files(base, paths, report=report)
+        return Files(container, tree.entries, **options)
     numbers = all(isinstance(label, int) for label in training.labels)
     classes = None if numbers else sorted(set(training.labels))
     places = {name: i for i, name in enumerate(classes or ())}
     for label in tree.labels:
         if not (isinstance(label, int) if numbers else label in places):
-            kind = "label" if tree.table else "class folder"
+            kind = "label" if tree.stored else "class folder"
             raise UsageError(
-                f"{base} has a {kind} {label} that {root / training.folder} has not; remove one or add the other."
+                f"{container.root / folder} has a {kind} {label} that {container.root / training.folder} has not; "
+                "remove one or add the other."
             )
     labels = list(tree.labels) if numbers else [places[label] for label in tree.labels]
-    names = None if numbers else [shown(name) for name in classes]
-    return Files(base, paths, labels, names, written=bool(tree.table), report=report)
+    names = container.listing.class_names if numbers else [shown(name) for name in classes]
+    return Files(container, tree.entries, labels, names, written=tree.stored, **options)
 
 
-def _left_out(listing: _Listing, trees: Sequence[_Tree]) -> dict[str, int]:
-    """Number of things of each kind that lie beneath the folder and are not read."""
+def _left_out(container: Container, trees: Sequence[_Tree], corrupt: str) -> dict[str, int]:
+    """Number of things of each kind that lie beneath the folder and are not read.
+
+    Raises `UsageError` for labels without an image in an archive, which is made at once; a folder may have lost some.
+    """
+    listing = container.listing
     used = {tree.table for tree in trees}
-    result = Counter(_suffixes(path for path in listing.others if path not in used))
+    result = Counter(suffixes(path for path in listing.others if path not in used))
     if all(tree.folder for tree in trees):
-        tops = (path.partition("/") for path in listing.images)
+        tops = (entry.path.partition("/") for entry in listing.images)
         outside = Counter(top + slash if slash else "" for top, slash, _ in tops)
         for folder, number in outside.items():
             if folder not in [tree.folder for tree in trees]:
                 result[f"in {shown(folder)}" if folder else "outside of these"] = number
     for tree in trees:
+        if tree.unmatched and isinstance(container, Archive) and corrupt != "skip":
+            source = shown(container.root / tree.table)
+            raise UsageError(
+                f"{source} has a label of {shown(tree.unmatched[0])}, an image that is missing there; make the file "
+                "again, or leave such labels out with config.data.corrupt=skip."
+            )
         if tree.unmatched:
-            result[f"of {tree.table} without an image"] = tree.unmatched
+            result[f"of {tree.table or 'labels'} without an image"] = len(tree.unmatched)
     return dict(result) | ({"hidden": listing.hidden} if listing.hidden else {})
-
-
-def _suffixes(paths: Iterable[str]) -> Counter[str]:
-    return Counter(shown(Path(path).suffix.lower()) or "without a suffix" for path in paths)

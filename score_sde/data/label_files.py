@@ -1,18 +1,20 @@
-"""Labels in a file beside the images: dataset.json of EDM and StyleGAN, metadata.jsonl or .csv of Hugging Face.
+"""Labels in a file beside the images: dataset.json of EDM and StyleGAN; metadata.jsonl, .csv, .parquet of Hugging Face.
 
 Where there is such a file, the folders of the images are shards, not classes.
 """
 
 import csv
+import io
 import json
 import re
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from score_sde.errors import UsageError
+from score_sde.data import parquet_files
+from score_sde.data.containers import Container, Label
+from score_sde.errors import UsageError, shown
 
-Label = int | str
 NUMBER = re.compile(r"-?\d{1,9}")
 OTHERWISE = "config.data.labels=folders, or none"
 
@@ -27,62 +29,87 @@ class Table(NamedTuple):
     labels: dict[str, Label] | None
 
 
-def read(folder: Path) -> Table | None:
-    """The table in a folder; None without one. Raises `UsageError` for one that cannot be read, and for two."""
+def read(container: Container, folder: str) -> Table | None:
+    """The table in a folder, "FOLDER/" or "" for the whole; None without one.
+
+    Raises `UsageError` for one that cannot be read, and for two.
+    """
     tables = []
     for name, rows_of in READERS.items():
-        path = folder / name
-        if not path.is_file():
+        place = container.listing.others.get(folder + name)
+        if place is None:
             continue
+        path = shown(container.root / (folder + name))
         try:
-            rows = rows_of(path)
+            rows = rows_of(container.read(place))
         except UsageError:
             raise
         except Exception as error:  # JSON, CSV and codecs raise various types
             raise UsageError(f"Cannot read {path} ({error}); mend it, or set {OTHERWISE}.") from error
         if rows is not None:
-            tables.append(Table(name, _labels(path, rows)))
+            tables.append(Table(name, _by_name(path, rows)))
     if len(tables) > 1:
         names = " and ".join(table.name for table in tables)
-        raise UsageError(f"{folder} has {names}; keep the one that holds the labels, or set {OTHERWISE}.")
+        where = shown(container.root / folder)
+        raise UsageError(f"{where} has {names}; keep the one that holds the labels, or set {OTHERWISE}.")
     return tables[0] if tables else None
 
 
-def _labels(path: Path, rows: Iterable[tuple[str, Any]]) -> dict[str, Label] | None:
-    """Labels by name of the image: integers, also where they are written as text, or names."""
-    labels: dict[str, Any] = {}
+def of_one_kind(where: str, rows: Iterable[tuple[str, Any]]) -> list[Label]:
+    """Labels of rows (name, label): integers, also where they are written as text, or names.
+
+    Raises `UsageError` for other types, and for integers beside names.
+    """
+    labels = []
     for name, label in rows:
         if isinstance(label, bool) or not isinstance(label, int | str) or label == "":
             raise UsageError(
-                f"{path} gives {name} the label {json.dumps(label)[:40]}, which is no integer or name; mend it, or set "
-                f"{OTHERWISE}."
+                f"{where} gives {name} the label {json.dumps(label, default=str)[:40]}, which is no integer or name; "
+                f"mend it, or set {OTHERWISE}."
             )
+        labels.append(label)
+    texts = [label for label in labels if isinstance(label, str)]
+    if all(NUMBER.fullmatch(text) for text in texts):
+        return [int(label) for label in labels]
+    if len(texts) < len(labels):
+        raise UsageError(f"{where} has integers and names as labels; use one of these, or set {OTHERWISE}.")
+    return labels
+
+
+def _by_name(path: str, rows: Iterable[tuple[str, Any]]) -> dict[str, Label] | None:
+    """Labels by name of the image; None if the file has none."""
+    labels: dict[str, Label] = {}
+    for name, label in rows:
         if labels.setdefault(name, label) != label:
             raise UsageError(f"{path} gives {name} two labels; remove one, or set {OTHERWISE}.")
-    texts = [label for label in labels.values() if isinstance(label, str)]
-    if all(NUMBER.fullmatch(text) for text in texts):
-        labels = {name: int(label) for name, label in labels.items()}
-    elif len(texts) < len(labels):
-        raise UsageError(f"{path} has integers and names as labels; use one of these, or set {OTHERWISE}.")
-    return labels or None
+    return dict(zip(labels, of_one_kind(path, labels.items()), strict=True)) or None
 
 
-def _dataset_json(path: Path) -> list[tuple[str, Any]] | None:
+def _dataset_json(content: bytes) -> list[tuple[str, Any]] | None:
     """Rows of {"labels": [["00000/img00000000.png", 6], ...]}, or null; None for another program's file."""
-    content = json.loads(path.read_text(encoding="utf-8-sig"))
-    if not isinstance(content, dict) or "labels" not in content:
+    fields = json.loads(content.decode("utf-8-sig"))
+    if not isinstance(fields, dict) or "labels" not in fields:
         return None
-    return [(_relative(name), label) for name, label in content["labels"] or ()]
+    return [(_relative(name), label) for name, label in fields["labels"] or ()]
 
 
-def _jsonl(path: Path) -> list[tuple[str, Any]] | None:
-    with path.open(encoding="utf-8-sig") as lines:
+def _jsonl(content: bytes) -> list[tuple[str, Any]] | None:
+    with _lines(content) as lines:
         return _of_rows([json.loads(line) for line in lines if line.strip()])
 
 
-def _csv(path: Path) -> list[tuple[str, Any]] | None:
-    with path.open(encoding="utf-8-sig", newline="") as file:
+def _csv(content: bytes) -> list[tuple[str, Any]] | None:
+    with _lines(content, newline="") as file:
         return _of_rows(list(csv.DictReader(file)))
+
+
+def _parquet(content: bytes) -> list[tuple[str, Any]] | None:
+    rows = parquet_files.rows(content, ("file_name", "label"))
+    return None if rows is None else _of_rows(rows)
+
+
+def _lines(content: bytes, **options: Any) -> io.TextIOWrapper:
+    return io.TextIOWrapper(io.BytesIO(content), encoding="utf-8-sig", **options)
 
 
 def _of_rows(rows: list[Mapping[str, Any]]) -> list[tuple[str, Any]] | None:
@@ -93,15 +120,11 @@ def _of_rows(rows: list[Mapping[str, Any]]) -> list[tuple[str, Any]] | None:
     return [(_relative(row["file_name"]), row.get("label")) for row in rows] if labelled else []
 
 
-def _parquet(path: Path) -> None:
-    raise UsageError(f"{path} is not read; write it as metadata.csv, or set {OTHERWISE}.")
-
-
 def _relative(name: str) -> str:
     return Path(name.replace("\\", "/")).as_posix()
 
 
-READERS: dict[str, Callable[[Path], list[tuple[str, Any]] | None]] = {
+READERS: dict[str, Callable[[bytes], list[tuple[str, Any]] | None]] = {
     "dataset.json": _dataset_json,
     "metadata.jsonl": _jsonl,
     "metadata.csv": _csv,

@@ -1,6 +1,7 @@
 """Loading: from a data set's name to its splits as sources."""
 
 import dataclasses
+import math
 import os
 from collections.abc import Callable
 from typing import Any
@@ -11,7 +12,7 @@ from score_sde.config import check_section, protocols
 from score_sde.config.import_paths import arguments, choose, is_import_path
 from score_sde.data import arrays, folder, records
 from score_sde.data.datasets import dataset
-from score_sde.data.decoding import Form, UnreadableError
+from score_sde.data.decoding import Form, UnreadableError, named
 from score_sde.data.sources import OnDisk, Pictures, Source, each, in_memory, tell_left_out
 from score_sde.data.split_report import counted
 from score_sde.errors import UsageError, shown
@@ -30,7 +31,8 @@ class Options:
     evaluation, where there is no split for it; 0: all images are in both splits. corrupt: "refuse" or "skip" images
     that cannot be read. convert: whether images of other colours are converted. labels: for `folder`: "none"; "folders"
     (the topmost are classes, whatever else is there); or "auto", which reads files of labels and otherwise CLASS/FILE,
-    and refuses ambiguous folders. num_workers: threads that decode; 0: one for each core.
+    and refuses ambiguous folders. array_range: for `array`, the numbers that are black and white; None: its images are
+    uint8. num_workers: threads that decode; 0: one for each core.
     """
 
     path: str = ""
@@ -41,6 +43,7 @@ class Options:
     corrupt: str = "refuse"
     convert: bool = False
     labels: str = "auto"
+    array_range: tuple[float, ...] | None = None
     num_workers: int = 0
 
     def check(self) -> None:
@@ -56,15 +59,18 @@ class Options:
 OPTIONS = tuple(field.name for field in dataclasses.fields(Options))
 
 
-def load(name: str, *, train: bool, image_size: int, num_channels: int, **options: Any) -> Source:
-    """The training or evaluation split of a data set, as uint8 images of the given size.
+def load(
+    name: str, *, train: bool, image_size: int, num_channels: int, image_width: int | None = None, **options: Any
+) -> Source:
+    """The training or evaluation split of a data set, as uint8 images of one size.
 
-    name: in `DATASETS`, of TFDS, or an import path. options: fields of `Options`; for a function at an import path also
-    its own arguments (`score_sde.config.protocols.DataSet`).
+    name: in `DATASETS`, of TFDS, or an import path. image_size: the height, and without `image_width` also the width.
+    options: fields of `Options`; for a function at an import path also its own arguments
+    (`score_sde.config.protocols.DataSet`).
 
-    Images are cropped to a square and resized as `DATASETS` says, with antialiasing, on 256 levels. The order is the
-    same in memory and on disk. Images that cannot be read are left out only with `corrupt="skip"`, and only those that
-    are found before training: for a source on disk by their headers, see `OnDisk` for the others.
+    Images are cropped to the proportions of this size and resized as `DATASETS` says, with antialiasing, on 256 levels.
+    The order is the same in memory and on disk. Images that cannot be read are left out only with `corrupt="skip"`, and
+    only those that are found before training: for a source on disk by their headers, see `OnDisk` for the others.
 
     Raises `UsageError` when the data set is missing, an image cannot be read, or its channels are not `num_channels`.
 
@@ -78,7 +84,7 @@ def load(name: str, *, train: bool, image_size: int, num_channels: int, **option
     read_options = Options(**{key: options[key] for key in OPTIONS if key in options})
     read_options.check()
     if is_import_path(name):
-        return _opened(name, options, train=train, image_size=image_size, num_channels=num_channels)
+        return _opened(name, options, (image_size, image_width, num_channels), train)
     if unknown := options.keys() - set(OPTIONS):
         raise UsageError(f"data.{min(unknown)} is an option of no data set of this package; leave it out.")
     entry, own = dataset(name, read_options.data_dir), name.lower()
@@ -86,10 +92,12 @@ def load(name: str, *, train: bool, image_size: int, num_channels: int, **option
         raise UsageError(f"data.num_channels={num_channels} is neither 1, greyscale, nor 3, RGB.")
     if own != "folder" and read_options.labels != "auto":
         raise UsageError(f"data.labels={read_options.labels} is for data.dataset=folder; leave it out.")
+    if own != "array" and read_options.array_range is not None:
+        raise UsageError("data.array_range is for data.dataset=array; leave it out.")
     pictures = OWN.get(own, records.open_split)(name, read_options, train=train)
-    form = Form(image_size, num_channels, entry.crop, entry.filter, read_options.convert, upright=own == "folder")
+    form = Form(image_size, num_channels, entry.crop, entry.filter, read_options.convert, own == "folder", image_width)
     split_name, skip = f"{name} ({'training' if train else 'evaluation'})", read_options.corrupt == "skip"
-    if len(pictures) * image_size * image_size * num_channels <= read_options.in_memory_gib * 2**30:
+    if len(pictures) * math.prod(form.shape) <= read_options.in_memory_gib * 2**30:
         return in_memory(OnDisk(pictures, form, workers=read_options.workers, skip=skip), split_name)
     if isinstance(pictures, folder.Files):
         pictures = _readable(pictures, form, read_options, split_name)
@@ -98,19 +106,20 @@ def load(name: str, *, train: bool, image_size: int, num_channels: int, **option
     return source
 
 
-def _opened(name: str, options: dict[str, Any], **of_all: Any) -> Source:
-    """The split that a function at an import path opens. Raises `UsageError` unless it holds images of this form."""
+def _opened(name: str, options: dict[str, Any], sizes: tuple[int, int | None, int], train: bool) -> Source:
+    """The split that a function at an import path opens. Raises `UsageError` unless it holds images of these sizes."""
     function = choose("data.dataset", name, {}, protocols.DataSet)
+    image_size, image_width, num_channels = sizes
+    options = options | {"image_width": image_width}
     chosen = {key: value for key, value in options.items() if key in arguments(function)}
-    source = function(**of_all, **chosen)
+    source = function(train=train, image_size=image_size, num_channels=num_channels, **chosen)
     if not isinstance(source, Source) or not len(source):
         raise UsageError(f"data.dataset={name} returns {type(source).__name__}; return a score_sde.data.Source.")
-    images, size = source.take(np.arange(1)).images, of_all["image_size"]
-    shape = (1, size, size, of_all["num_channels"])
+    images, shape = source.take(np.arange(1)).images, (1, image_size, image_width or image_size, num_channels)
     if images.shape != shape or images.dtype != np.uint8:
         raise UsageError(
             f"data.dataset={name} gives images of shape {images.shape} and type {images.dtype}, and this config asks "
-            f"for uint8 of {shape}: data.image_size and data.num_channels."
+            f"for uint8 of {shape}: data.image_size, data.image_width and data.num_channels."
         )
     return source
 
@@ -128,6 +137,7 @@ def summary(name: str, train: Source, evaluation: Source) -> str:
         line += f", {len(evaluation):,}{also} {evaluation.report.part} to evaluate on"
     else:
         line += ", which are evaluated on as well"
+    line += "".join(f"; {note}" for note in train.report.notes)
     return line + (f"; left out: {counted(train.report.left_out)}" if train.report.left_out else "")
 
 
@@ -146,7 +156,8 @@ def _readable(files: folder.Files, form: Form, options: Options, split_name: str
 
     def check(i: int) -> None:
         try:
-            form.check_header(files.read([i])[0].content, files.name(i), files.advice)
+            with named(files.name(i), files.advice), files.opened(i) as file:
+                form.check_header(file, files.name(i), files.advice)
         except UnreadableError:
             if options.corrupt != "skip":
                 raise

@@ -2,6 +2,7 @@
 
 import contextlib
 import importlib
+import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -87,7 +88,7 @@ def find(name: str, data_dir: str = "", archives: str = "") -> Any:
     original files, default downloads/manual in `data_dir`. Raises `UsageError` when there is no such set.
     """
     entry, directory = dataset(name, data_dir), directory_of(data_dir)
-    with first_goes_first():
+    with first_goes_first(), _without_bars():
         if not entry.ours and is_prepared(entry.builder, directory):
             return _read(entry.builder, directory)
         with _alone(directory, name):
@@ -96,6 +97,21 @@ def find(name: str, data_dir: str = "", archives: str = "") -> Any:
             if is_prepared(entry.builder, directory):  # by the run that held the lock
                 return _read(entry.builder, directory)
             return _prepare(entry.builder, directory, expanded(archives) if archives else None, entry.stock)
+
+
+@contextlib.contextmanager
+def _without_bars() -> Iterator[None]:
+    """Switches off TFDS's progress bars, which fill a log file; on a terminal and in a notebook they stay."""
+    import tensorflow_datasets as tfds
+
+    in_log = not sys.stderr.isatty() and "ipykernel" not in sys.modules
+    if in_log:
+        tfds.disable_progress_bar()
+    try:
+        yield
+    finally:
+        if in_log:
+            tfds.enable_progress_bar()
 
 
 @contextlib.contextmanager

@@ -12,13 +12,12 @@ from typing import Any, NamedTuple
 
 import jax
 import numpy as np
-from tqdm import tqdm
 
 from score_sde.cond import NULL, Cond, rows
-from score_sde.data.decoding import ADVICE, Form, UnreadableError
+from score_sde.data.decoding import ADVICE, Form, UnreadableError, named
 from score_sde.data.split_report import SplitReport
 from score_sde.errors import UsageError, warn
-from score_sde.runtime.sharding import is_first
+from score_sde.runtime.progress import bar
 
 CHUNK = 1024  # images that are read at once, but at most CHUNK_BYTES
 CHUNK_BYTES = 2**26
@@ -124,10 +123,10 @@ class InMemory(Source):
 class Stored(NamedTuple):
     """A stored picture and its label.
 
-    content: a path, an encoded file, or pixels, uint8 (h, w, c).
+    content: a path, an encoded file, a function that reads one, or pixels, uint8 (h, w, c).
     """
 
-    content: Path | bytes | np.ndarray
+    content: Path | bytes | Callable[[], bytes] | np.ndarray
     label: int | None
 
 
@@ -155,6 +154,9 @@ class Pictures(abc.ABC):
     def fingerprint(self) -> Any:
         """JSON-serialisable identity of these pictures."""
 
+    def close(self) -> None:  # noqa: B027
+        """Closes the files of these pictures."""
+
 
 class Subset(Pictures):
     """The pictures at some indices, in that order."""
@@ -174,6 +176,9 @@ class Subset(Pictures):
 
     def fingerprint(self) -> Any:
         return [self._pictures.fingerprint(), hashed([len(self)], self._indices)]
+
+    def close(self) -> None:
+        self._pictures.close()
 
 
 class OnDisk(Source):
@@ -222,14 +227,14 @@ class OnDisk(Source):
     def decode(self, indices: np.ndarray) -> tuple[np.ndarray, list[int | None], dict[int, UnreadableError]]:
         """(images, labels, errors by position); images that cannot be read are left undefined."""
         stored = self.pictures.read([int(i) for i in indices])
-        size, channels = self.form.image_size, self.form.num_channels
-        images, bad = np.empty((len(stored), size, size, channels), np.uint8), {}
+        advice = self.pictures.advice
+        images, bad = np.empty((len(stored), *self.form.shape), np.uint8), {}
 
         def render(positions: np.ndarray) -> None:
             for position in positions:
                 name = self.pictures.name(int(indices[position]))
                 try:
-                    images[position] = self.form.render(stored[position].content, name, self.pictures.advice)
+                    images[position] = self.form.render(self._content(stored[position], name), name, advice)
                 except UnreadableError as error:
                     if not self._skip:
                         raise
@@ -240,13 +245,20 @@ class OnDisk(Source):
         list(self._pool.map(render, tasks))
         return images, [s.label for s in stored], dict(sorted(bad.items()))
 
+    def _content(self, stored: Stored, name: str) -> Any:
+        if not callable(stored.content):
+            return stored.content
+        with named(name, self.pictures.advice):
+            return stored.content()
+
     @functools.cached_property
     def _pool(self) -> ThreadPoolExecutor:
         return ThreadPoolExecutor(self._workers, thread_name_prefix="score_sde-decode")
 
     def close(self) -> None:
-        """Ends the threads."""
+        """Ends the threads and closes the files."""
         self._pool.shutdown()
+        self.pictures.close()
 
     def _next(self, index: int) -> tuple[np.ndarray, int | None]:
         for step in range(1, len(self)):
@@ -271,7 +283,7 @@ def in_memory(source: OnDisk, split_name: str) -> InMemory:
     Raises `UsageError` if no image can be read, or for an unreadable one that is not skipped.
     """
     form, kept, labels, bad = source.form, 0, [], []
-    images = np.empty((len(source), form.image_size, form.image_size, form.num_channels), np.uint8)
+    images = np.empty((len(source), *form.shape), np.uint8)
     for indices in _chunks(len(source), f"reading {split_name}", images[:1].nbytes):
         part, part_labels, unreadable = source.decode(indices)
         good = [i for i in range(len(part)) if i not in unreadable]
@@ -301,7 +313,7 @@ def tell_left_out(bad: Sequence[str], total: int, split_name: str) -> None:
 def _chunks(n: int, description: str, bytes_each: int = 1) -> Iterator[np.ndarray]:
     """Indices 0..n-1 in pieces, with a progress bar if it takes long."""
     size = max(1, min(CHUNK, CHUNK_BYTES // bytes_each))
-    with tqdm(total=n, desc=description, unit="img", delay=1.0, disable=not is_first()) as progress:
+    with bar(description, n, "img", delay=1.0) as progress:
         for start in range(0, n, size):
             indices = np.arange(start, min(start + size, n))
             yield indices

@@ -10,12 +10,13 @@ class SplitReport(NamedTuple):
     """Report on how one split was read, for `loading.summary`.
 
     part: "from valid/", or "held out". labels: where the labels come from, or why there are none. left_out: number
-    of unread files of each kind.
+    of unread files of each kind. notes: other facts on how they were read.
     """
 
     part: str = ""
     labels: str = ""
     left_out: Mapping[str, int] = {}
+    notes: tuple[str, ...] = ()
 
 
 def counted(kinds: Mapping[str, int]) -> str:

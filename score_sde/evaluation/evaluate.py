@@ -17,12 +17,13 @@ from score_sde.evaluation import identities
 from score_sde.evaluation import report as page
 from score_sde.evaluation.exports import check_forms, export
 from score_sde.evaluation.figure_names import short_names
-from score_sde.evaluation.inverse_problems import ARRAYS, mean_nfe, reconstruct
+from score_sde.evaluation.inverse_problems import ARRAYS, mean_nfe, memory_of_samples, reconstruct
 from score_sde.evaluation.over_split import accuracy, bits_per_dim, bits_per_dim_bound, kept_rounds, loss, weights
 from score_sde.evaluation.sample_metrics import Measure, ends_of_data, measure, remedy
+from score_sde.inference import class_choice
 from score_sde.inference.dequantizer import DEQUANTIZER
 from score_sde.inference.pretrained import Pretrained, load
-from score_sde.inference.sampling_plan import check_condition, configured_cond, planned_nfe, samples_at_once
+from score_sde.inference.sampling_plan import check_condition, configured_cond, samples_at_once
 from score_sde.inference.snapshots import PretrainedClassifier, Snapshot, load_classifier
 from score_sde.inference.start_images import Starts, check_start, configured_start, sheet_of
 from score_sde.io import atomic_files, workdir
@@ -30,6 +31,7 @@ from score_sde.io.result_cache import Arrays, Keep
 from score_sde.models import CLASSIFIERS
 from score_sde.randomness import Stream, sample_keys, stream
 from score_sde.runtime import sharding
+from score_sde.runtime.backend import expanded
 from score_sde.runtime.progress import bar, reporter
 from score_sde.training.run import load_data
 from score_sde.training.source_checks import check_source
@@ -47,7 +49,8 @@ def evaluate(config: Config, directory: str | Path, folder: str = "eval", out: s
     default the workdir; with another one the workdir is only read. Raises `UsageError` when there is no checkpoint,
     or `config` describes another run.
     """
-    directory, written = Path(directory), Path(out or directory) / folder
+    directory, written = expanded(directory), expanded(out or directory) / folder
+    config = class_choice.with_numbers(config, directory)
     steps = _steps_to_evaluate(config, workdir.checkpoint_steps(directory))
     sharding.check_divisible("eval.batch_size", config.eval.batch_size)
     if config.model.name in CLASSIFIERS:
@@ -59,10 +62,11 @@ def evaluate(config: Config, directory: str | Path, folder: str = "eval", out: s
     report: dict[str, Any] = {"config": workdir.flatten(config.to_dict()), "versions": workdir.versions()}
     report["devices"] = [device.device_kind for device in jax.devices()]
     if (config.eval.enable_bpd or config.eval.enable_bound) and model.dequantizer_params:
-        report["dequantizer"] = workdir.read(directory / DEQUANTIZER, "config.json")
+        report["dequantizer"] = workdir.read(directory, f"{DEQUANTIZER}/config.json")
     report["checkpoints"] = []
     with atomic_files.locked(written, "eval", ELSEWHERE):
         if "sampling" in parts:
+            report["condition"] = class_choice.worded(config, directory)
             page.keep_real(written, config, config.eval.num_samples)
         for step in steps:
             model = model if step == model.step else model.at(step)
@@ -146,10 +150,12 @@ def sample(config: Config, directory: str | Path, out: str | Path | None = None)
     images: see `score_sde.evaluation.inverse_problems`; `sampling.start` for ones that begin at images with noise;
     `sampling.save` for files that other programs read: see `score_sde.evaluation.exports`.
     """
-    directory = Path(directory)
+    directory = expanded(directory)
+    config = class_choice.with_numbers(config, directory)
     model = load(directory, config=config)
     sharding.check_divisible("eval.batch_size", config.eval.batch_size)
-    n, condition, folder = config.sampling.num_samples, config.sampling.condition, Path(out or directory) / "samples"
+    n, condition = config.sampling.num_samples, config.sampling.condition
+    folder = expanded(out or directory) / "samples"
     observe = observation_of(condition, model.experiment.image_shape)
     check_condition(model, configured_cond(model, np.arange(1)), observe and observe(1))
     check_forms(config.sampling.save, model.image_shape[-1])
@@ -163,6 +169,7 @@ def sample(config: Config, directory: str | Path, out: str | Path | None = None)
     def keep(size: int) -> Keep:
         return kept_rounds(folder, stem, list(ARRAYS), model, lambda: of_samples | {"at_once": size})
 
+    identities.index(folder)  # whether it can be read is said before the samples are drawn
     with atomic_files.locked(folder, "sample", ELSEWHERE):
         if observe:
             result = reconstruct(model, source, observe, n, folder, stem, keep)
@@ -170,7 +177,8 @@ def sample(config: Config, directory: str | Path, out: str | Path | None = None)
             result = draw_samples(model, n, folder, stem, starts=starts)
         identities.enter(folder, stem, model, result)
     of_batch = f", {result['batch_nfe']:g} made for the batch" if "batch_nfe" in result else ""
-    _print(f"{result['num_samples']} samples, {result['nfe']:g} network evaluations each{of_batch}")
+    of_condition = f" given {class_choice.worded(config, directory)}" if condition else ""
+    _print(f"{result['num_samples']} samples{of_condition}, {result['nfe']:g} network evaluations each{of_batch}")
     for name, figure in result.items():
         if isinstance(figure, dict) and "mean" in figure:
             _print(f"{name.replace('_', ' ')} {page.text(figure)}")
@@ -214,7 +222,8 @@ def draw_samples(
                 numbers = np.arange(start, start + size)
                 keys, cond = sample_keys(key, jnp.asarray(numbers)), configured_cond(model, numbers)
                 x0 = None if starts is None else jnp.asarray(starts.take(numbers))
-                x, *counts = model.draw(keys, report=reporter(progress, valid, start), cond=cond, start=x0)
+                with memory_of_samples(size):
+                    x, *counts = model.draw(keys, report=reporter(progress, valid, start), cond=cond, start=x0)
                 own, of_batch = (np.asarray(count)[:valid] for count in counts)
                 return {"images": images.to_pixels(x)[:valid], "nfe": own, "batch_nfe": of_batch}
 
@@ -228,41 +237,21 @@ def draw_samples(
             batch_nfe.append(drawn["batch_nfe"])
             shares.append(metrics.at_the_ends(drawn["images"]))
             first = drawn["images"] if first is None else first
-    magnify = max(1, 64 // model.config.data.image_size)
-    sheet, magnify = (images.grid(first[:256]), magnify) if starts is None else (sheet_of(starts, first, magnify), 1)
-    atomic_files.replace(folder / f"{stem}.png", lambda file: images.write_png(file, sheet, magnify))
+    magnify = images.magnification(first)
+    if starts is None:
+        sheet = images.in_turn(first[:256], class_choice.names_in_turn(model.config, model.directory), magnify)
+    else:
+        sheet = sheet_of(starts, first, magnify)
+    atomic_files.replace(folder / f"{stem}.png", lambda file: images.write_png(file, sheet))
     result: dict[str, Any] = {"num_samples": n, **mean_nfe(np.concatenate(nfe), np.concatenate(batch_nfe))}
     advice = remedy(model.config.sampling)
     result["at_the_ends"] = metrics.compared(np.concatenate(shares), ends_of_data(model.config), advice)
     if measure:
         arrays = {key: np.concatenate([part[key] for part in features]) for key in features[0]}
-        result["metrics"] = measure(arrays, _protocol(model, n, starts))
+        result["metrics"] = measure(arrays, identities.protocol(model, n, starts))
     labels = (configured_cond(model, np.arange(n)) or {}).get("labels")
     saved = export(model.config.sampling.save, folder, stem, again, n, labels)
     return result | ({"saved": [str(path) for path in saved]} if saved else {})
-
-
-def _protocol(model: Pretrained, n: int, starts: Starts | None) -> dict[str, Any]:
-    """Protocol of the samples: what their distances depend on besides model, features and statistics."""
-    experiment, sampling = model.experiment, model.config.sampling
-    method, options = experiment.sampler_options()
-    if method == "pc":
-        options["num_scales"] = experiment.sampling_sde.num_scales
-    nfe = planned_nfe(model, configured_cond(model, np.arange(1)))
-    used = identities.of_samples(model, n)
-    unusual = {key: used[key] for key in ("guidance", "networks") if key in used}
-    unusual |= {"condition": sampling.condition} if sampling.condition else {}
-    unusual |= {} if starts is None else {"start": starts.digest}
-    unusual |= {"precision": sampling.precision} if sampling.precision != "tf32" else {}
-    return unusual | {
-        "num_samples": n,
-        "sampler": method,
-        "sampler_options": options | {"temperature": sampling.temperature},
-        "nfe": "adaptive" if nfe is None else nfe,
-        "ema": model.ema,
-        "image": list(experiment.image_shape),
-        "uniform_dequantization": model.config.data.uniform_dequantization,
-    }
 
 
 def _steps_to_evaluate(config: Config, available: list[int]) -> list[int]:

@@ -10,15 +10,16 @@ from pathlib import Path
 from typing import Any
 
 import jax
+import numpy as np
 
 from score_sde import data
 from score_sde.conditioning.grammar import Observe, chosen_class, identity_of, parts
 from score_sde.config import ARGUMENTS
 from score_sde.inference.pretrained import Pretrained
-from score_sde.inference.sampling_plan import helpers_of
+from score_sde.inference.sampling_plan import configured_cond, helpers_of, planned_nfe
 from score_sde.inference.snapshots import Snapshot
 from score_sde.inference.start_images import Starts
-from score_sde.io import workdir
+from score_sde.io import json_files, workdir
 from score_sde.io.digest import digest
 from score_sde.metrics import fingerprint
 from score_sde.training.pieces import code_of
@@ -67,6 +68,29 @@ def of_samples(
     return used | ({} if source is None else {"images": source.digest()})
 
 
+def protocol(model: Pretrained, n: int, starts: Starts | None = None) -> dict[str, Any]:
+    """Protocol of the samples: what their distances depend on besides model, features and statistics."""
+    experiment, sampling = model.experiment, model.config.sampling
+    method, options = experiment.sampler_options()
+    if method == "pc":
+        options["num_scales"] = experiment.sampling_sde.num_scales
+    nfe = planned_nfe(model, configured_cond(model, np.arange(1)))
+    used = of_samples(model, n)
+    unusual = {key: used[key] for key in ("guidance", "networks") if key in used}
+    unusual |= {"condition": sampling.condition} if sampling.condition else {}
+    unusual |= {} if starts is None else {"start": starts.digest}
+    unusual |= {"precision": sampling.precision} if sampling.precision != "tf32" else {}
+    return unusual | {
+        "num_samples": n,
+        "sampler": method,
+        "sampler_options": options | {"temperature": sampling.temperature},
+        "nfe": "adaptive" if nfe is None else nfe,
+        "ema": model.ema,
+        "image": list(experiment.image_shape),
+        "uniform_dequantization": model.config.data.uniform_dequantization,
+    }
+
+
 def of_likelihood(model: Pretrained, source: data.Source, repeats: int) -> dict[str, Any]:
     """Cache key of bits/dim and their bound besides the model's."""
     keys = ("bpd_dataset", "hutchinson_type", "num_probes", "dequantization", "bound_num_times")
@@ -113,4 +137,9 @@ def enter(folder: Path, name: str, model: Pretrained, result: dict[str, Any]) ->
     if "at_the_ends" in result:
         entry["at_the_ends"] = {of: share for of, share in result["at_the_ends"].items() if of != "warning"}
     entry["when"] = datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
-    workdir.write(folder, "index.json", workdir.read(folder, "index.json") | {name: entry})
+    workdir.write(folder, "index.json", index(folder) | {name: entry})
+
+
+def index(folder: Path) -> dict[str, Any]:
+    """The entries of a folder's index.json. Raises `UsageError` if it is another file."""
+    return json_files.read(folder / "index.json", advice="restore it, or remove it")

@@ -15,6 +15,7 @@ from score_sde.evaluation.figure_names import best_of, short_names
 from score_sde.io import atomic_files, html_page, workdir
 from score_sde.metrics.figures import ALL_PAIRS
 from score_sde.runtime.sharding import is_first
+from score_sde.training.trainable import shape_of
 
 LABELS = {
     "loss": "loss",
@@ -60,9 +61,7 @@ def write(folder: Path, report: Mapping[str, Any]) -> Path:
 def _samples(folder: Path, report: Mapping[str, Any]) -> list[html_page.Element]:
     """The samples of the last checkpoint beside real images, and those of earlier ones; nothing without samples."""
     entries = report["checkpoints"]
-    pictures = [
-        html_page.figure(_caption(entry, report["config"]), grid) for entry in entries if (grid := sheet(folder, entry))
-    ]
+    pictures = [html_page.figure(_caption(entry, report), grid) for entry in entries if (grid := sheet(folder, entry))]
     if not pictures:
         return []
     *earlier, last = pictures
@@ -75,9 +74,10 @@ def _samples(folder: Path, report: Mapping[str, Any]) -> list[html_page.Element]
     return body
 
 
-def _caption(entry: Mapping[str, Any], config: Mapping[str, Any]) -> str:
-    """Step, sampler and number of evaluations of a checkpoint's samples, as far as the report has them."""
-    parts = [f"Samples at step {entry['step']:,}"]
+def _caption(entry: Mapping[str, Any], report: Mapping[str, Any]) -> str:
+    """Step, condition, sampler and number of evaluations of a checkpoint's samples, as far as the report has them."""
+    parts, config = [f"Samples at step {entry['step']:,}"], report["config"]
+    parts += [f"given {report['condition']}"] if report.get("condition") else []
     parts += [str(config["sampling.method"])] if config.get("sampling.method") else []
     parts += [f"{entry['sampling']['nfe']:g} network evaluations"] if "nfe" in entry["sampling"] else []
     return ", ".join(parts)
@@ -260,14 +260,18 @@ def real_sheet(folder: Path) -> str:
 
 
 def square(pixels: Pixels, name: str) -> html_page.Element:
-    """A square sheet of the first images, enlarged to about `SIDE` pixels. name: of the images, in words."""
-    size, columns = pixels.shape[1], columns_of(pixels.shape[1], len(pixels))
+    """A sheet of the first images, with as many rows as columns, enlarged to about `SIDE` pixels.
+
+    name: of the images, in words.
+    """
+    size = max(pixels.shape[1:3])
+    columns = columns_of(size, len(pixels))
     alt = f"{columns**2} {name}, in {columns} rows of {columns}"
     return html_page.picture(images.grid(pixels[: columns**2], columns), alt, max(1, SIDE // (size * columns)))
 
 
 def columns_of(size: int, n: int) -> int:
-    """Number of columns of a square sheet of up to n images that are `size` pixels wide."""
+    """Number of columns of a square sheet of up to n images whose longer side is `size` pixels."""
     return min(10, max(1, SIDE // size), math.isqrt(n))
 
 
@@ -278,7 +282,7 @@ def keep_real(folder: Path, config: Config, n: int) -> None:
     available, or the samples are of one class only, none are kept.
     """
     path = folder / REAL
-    pixels = sample_metrics.real_images(config, columns_of(config.data.image_size, n) ** 2)
+    pixels = sample_metrics.real_images(config, columns_of(max(shape_of(config)[:2]), n) ** 2)
     if not is_first():
         return
     if pixels is None:

@@ -21,6 +21,7 @@ from score_sde.runtime.sharding import all_agree
 from score_sde.training.pieces import piece_arguments
 from score_sde.training.run import load_data
 from score_sde.training.sampler_options import clip_of
+from score_sde.training.trainable import shape_of
 
 Load = Callable[[bool], data.Source]  # the training split, or the one for evaluation
 
@@ -115,9 +116,8 @@ def _features(config: Config, load: Load) -> metrics.Features:
     if is_import_path(options.features):
         network = choose("metrics.features", options.features, {}, protocols.FeatureNetwork)
         network = network(**piece_arguments("metrics.features", options.features, options))
-        shape = (config.data.image_size, config.data.image_size, config.data.num_channels)
         _, code = source_digest("metrics.features", options.features)
-        return metrics.own_features(network, code, shape, options.batch_size)
+        return metrics.own_features(network, code, shape_of(config), options.batch_size)
     if one_of("metrics.features", options.features, ("inception", "trained")) == "inception":
         return metrics.inception_features(options.weights, folder(config), options.batch_size)
     small = metrics.Options(options.nf, options.dimension, options.n_iters, lr=options.lr, seed=options.seed)
@@ -144,7 +144,7 @@ def _statistics(config: Config, of: metrics.Features, load: Load) -> metrics.Sta
     about = {
         "data_set": config.data.dataset,
         "split": options.split,
-        "images": [len(source), config.data.image_size, config.data.image_size, config.data.num_channels],
+        "images": [len(source), *shape_of(config)],
         "data_digest": source.digest(),
         "features": of.name,
         "features_digest": of.digest,
@@ -161,7 +161,7 @@ def _baselines(
     config: Config, n: int, of: metrics.Features, statistics: metrics.Statistics, load: Load
 ) -> metrics.Baselines:
     """Baselines for n samples, computed now or by an earlier call."""
-    held_out, shape = _held_out(config, statistics, load), (config.data.image_size,) * 2 + (config.data.num_channels,)
+    held_out, shape = _held_out(config, statistics, load), shape_of(config)
     about = {
         "images": [n, *shape],
         "features_digest": of.digest,

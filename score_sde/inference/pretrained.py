@@ -26,13 +26,13 @@ import numpy as np
 
 from score_sde import images
 from score_sde.array_types import Array, Float, Key, Keys, ModelImages, PerSample, PyTree, Times, UnitImages
-from score_sde.cond import Cond, fitted, rows, with_labels
+from score_sde.cond import Cond, fitted, numbered, rows, with_labels
 from score_sde.conditioning import Operator
 from score_sde.config import Config
 from score_sde.errors import UsageError, renamed
 from score_sde.inference.conditional_samplers import Observed, finished, unused_option
 from score_sde.inference.dequantizer import dequantize, dequantizer_params
-from score_sde.inference.sampling_plan import plan
+from score_sde.inference.sampling_plan import helpers_of, plan
 from score_sde.inference.snapshots import AnyTimes, Snapshot, available_step, config_of, for_each
 from score_sde.inference.start_images import AnyStart, check_start, for_samples
 from score_sde.process import Prediction
@@ -45,7 +45,7 @@ from score_sde.sampling.solver import Counts
 from score_sde.training.sampler_options import Method, name_of
 
 Report = Callable[[float], None]
-AnyLabels = Sequence[int] | Array | np.ndarray | None
+AnyLabels = Sequence[int | str] | Array | np.ndarray | None
 
 
 def load(
@@ -57,8 +57,9 @@ def load(
     `eval`. ema: the name of an average, "power:0.05"; True is that of config.sampling.ema, by default the run's first.
     Raises `UsageError` when there is no such checkpoint or average, or `config` describes another run.
     """
+    directory = backend.expanded(directory)
     step = available_step(directory, step)
-    return Pretrained.of_run(config_of(Path(directory), config), Path(directory), step, average=ema)
+    return Pretrained.of_run(config_of(directory, config), directory, step, average=ema)
 
 
 # Predictions for noisy images.
@@ -111,6 +112,7 @@ def _applied(
     model: "Pretrained", name: str, x: ModelImages, t: AnyTimes, labels: AnyLabels, cond: Cond | None
 ) -> ModelImages | Prediction:
     """The result at x and t of the experiment's function of this name."""
+    labels = numbered(labels, model.class_names)
     experiment, labels = model.experiment, None if labels is None else jnp.asarray(labels)
     cond = fitted(with_labels(cond, labels), experiment.cond_entries, len(x))
 
@@ -150,7 +152,8 @@ def sample(
     default config.sampling.method.
     start: images, uint8 or in [0, 1], one for all or one for each, or a file of them; the samples begin at
     `start_time=0.5`, for example, from these with noise, and resemble them (SDEdit; Meng et al., 2022).
-    labels: classes 0, 1, ..., one for all, or one for each. cond: arrays of n rows, see `score_sde.cond`.
+    labels: classes by numbers 0, 1, ... or by names, one for all, or one for each. cond: arrays of n rows, see
+    `score_sde.cond`.
     options: values that replace those of config.sampling and config.guidance, as num_steps=10 or scale=2.0.
     Composes with `jit` and `grad`: samplers of fixed steps have derivatives by start images, conditions and parameters
     in both modes, `ode` and `adaptive` in forward mode (`jax.jvp`). Clipping to [0, 1] has the derivative 0 or 1.
@@ -162,7 +165,8 @@ def sample(
     n = _count(n)
     filled = n if key.ndim else pad_to_devices(n)
     if labels is not None:
-        labels = np.asarray(labels)
+        helper = helpers_of(model, plan(model, sampler, options).conditional.experiment.config).get("classifier")
+        labels = np.asarray(numbered(labels, (helper or model).class_names))
         if labels.shape not in ((), (n,)):
             raise UsageError(f"Labels of shape {labels.shape} for {n} images; give one for all, or one for each.")
         labels = np.broadcast_to(labels, (n,))

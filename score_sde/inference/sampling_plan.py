@@ -5,7 +5,6 @@ A plan is made once for each method and options, and holds the compiled programs
 
 import functools
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any, NamedTuple
 
 import jax
@@ -23,6 +22,7 @@ from score_sde.errors import UsageError, one_of, renaming
 from score_sde.inference.conditional_samplers import Conditional, Conditions, Observed
 from score_sde.inference.snapshots import Snapshot, available_step, config_of, load_classifier
 from score_sde.randomness import batch_keys
+from score_sde.runtime.backend import expanded
 from score_sde.runtime.memory import largest_batch
 from score_sde.runtime.sharding import check_divisible, pad_to_devices
 from score_sde.sampling.runner import Runner
@@ -64,7 +64,7 @@ def helpers_of(model: Snapshot, config: FrozenConfig) -> dict[str, Snapshot]:
     if classifier:
         named["classifier"] = model.experiment.once(("classifier", classifier), lambda: load_classifier(classifier))
     if weak:
-        folder = Path(weak)
+        folder = expanded(weak)
         named["weak"] = model.experiment.once(
             ("weak", weak, step),
             lambda: type(model).of_run(config_of(folder, None), folder, available_step(folder, step)),
@@ -89,7 +89,10 @@ def _plain(value: Any) -> Any:
     """A value in the form of configs: NumPy and JAX scalars as numbers, lists and arrays as tuples."""
     if isinstance(value, jax.core.Tracer):
         raise UsageError("Options of samplers are numbers that programs are made of, and cannot be traced by JAX.")
-    return plain(value)
+    value = plain(value)
+    if isinstance(value, dict | set):
+        raise UsageError(f"{value!r:.60} is no option of a sampler; options are numbers, texts, and lists of them.")
+    return value
 
 
 # The samples that a config describes.
@@ -100,7 +103,7 @@ def configured_cond(model: Snapshot, indices: np.ndarray) -> Cond | None:
     condition = model.config.sampling.condition
     if (rows := chosen_rows(condition)) is not None:
         return {name: array[indices % len(array)] for name, array in rows.items()}
-    chosen = chosen_class(condition)
+    chosen = chosen_class(condition)  # a number, by `class_choice.with_numbers`
     if chosen is None:
         return None
     if chosen == ALL:

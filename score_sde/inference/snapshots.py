@@ -26,6 +26,7 @@ from score_sde.io import checkpoints, workdir
 from score_sde.io.digest import digest
 from score_sde.objective import Objective
 from score_sde.process import Process
+from score_sde.runtime.backend import expanded
 from score_sde.runtime.sharding import fully_sharded, mesh, on_host, place, pmap, split
 from score_sde.training import own_code
 from score_sde.training.build import Classification, Dequantizing, Experiment, parameter_counts
@@ -47,6 +48,7 @@ class Snapshot:
     step, digest, directory: the update after which the weights were saved, their digest, and the workdir, if any.
     ema: whether the weights are averaged; where the run has several averages, the name of this one.
     experiment: objective and network as functions of parameters, made from the above and shared with other snapshots.
+    class_names: names of the classes, which may stand for their numbers in labels.
 
     Raises `UsageError` for parameters that do not fit the network.
     """
@@ -62,6 +64,7 @@ class Snapshot:
     directory: Path | None = None
     ema: bool | str = False
     experiment: Experiment | Classification | None = None
+    class_names: Sequence[str] = ()
     _experiment_class: ClassVar[type] = Experiment
 
     def __post_init__(self):
@@ -101,6 +104,7 @@ class Snapshot:
             experiment.param_shapes = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype), params)
         parts = {name: getattr(experiment, name) for name in ("objective", "network", "image_shape", "config")}
         parts |= dict(image_range=experiment.scaling, experiment=experiment)
+        parts |= dict(class_names=workdir.class_names(directory))
         return cls(**parts, params=params, step=step, digest=saved_digest, directory=directory, ema=name)
 
     def at(self, step: int | None = None, *, ema: bool | str | None = None) -> "Snapshot":
@@ -175,8 +179,9 @@ def load_classifier(
 
     `PretrainedClassifier` has an example of its use.
     """
+    directory = expanded(directory)
     step = available_step(directory, step)
-    return PretrainedClassifier.of_run(config_of(Path(directory), config), Path(directory), step)
+    return PretrainedClassifier.of_run(config_of(directory, config), directory, step)
 
 
 def logits(model: "PretrainedClassifier", x: ModelImages, t: AnyTimes) -> Float[Array, "b k"]:
@@ -323,7 +328,9 @@ def _weights(
 def _base(image_shape: tuple[int, int, int], image_range: images.Scaling) -> FrozenConfig:
     """The base config, for images of this shape and range."""
     config = base()
-    config.data.update(image_size=image_shape[0], num_channels=image_shape[-1])
+    height, width, num_channels = image_shape
+    config.data.update(image_size=height, num_channels=num_channels)
+    config.data.image_width = None if width == height else width
     config.data.centered = image_range != images.UNIT
     return FrozenConfig(config)
 

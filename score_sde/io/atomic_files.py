@@ -14,6 +14,7 @@ from filelock import FileLock, Timeout
 from score_sde.errors import UsageError, tell, warn
 from score_sde.runtime.sharding import all_agree, is_first
 
+WRITABLE = "choose a --workdir that can be written"
 NO_LOCKS = (errno.ENOSYS, errno.ENOLCK, errno.EOPNOTSUPP, errno.EINVAL)  # answers of file systems without locks
 
 
@@ -38,6 +39,22 @@ def replace(path: Path, write: Callable[[BinaryIO], object], flag: str = "--work
         raise UsageError(f"Cannot write {path} ({error.strerror}); free space, or choose another {flag}.") from error
 
 
+def check_place(path: Path, flag: str) -> None:
+    """Raises `UsageError` unless a file can be written there, before the work that makes its content.
+
+    Missing folders are no obstacle, since `replace` makes them. flag: as for `replace`.
+    """
+    above = next((folder for folder in path.absolute().parents if folder.exists()), path)
+    if path.is_dir():
+        problem = "it is a folder"
+    elif not above.is_dir():
+        problem = f"{above} is a file"
+    else:
+        problem = "" if os.access(above, os.W_OK | os.X_OK) else f"{above} cannot be written"
+    if problem:
+        raise UsageError(f"Cannot write {path}, since {problem}; choose another {flag}.")
+
+
 def read_arrays(path: Path) -> dict[str, np.ndarray] | None:
     """The arrays of an .npz file; None if it is missing or damaged (a zip file has checksums)."""
     try:
@@ -47,10 +64,23 @@ def read_arrays(path: Path) -> dict[str, np.ndarray] | None:
         return None
 
 
+def check_writable(folder: Path, advice: str = WRITABLE) -> None:
+    """Raises `UsageError` unless this process can write files in a folder, which may not exist yet. Writes nothing.
+
+    advice: for the message.
+    """
+    nearest = next(each for each in (folder.absolute(), *folder.absolute().parents) if os.path.lexists(each))
+    problem = None
+    if not nearest.is_dir():
+        problem = f"{nearest} is {'a file' if nearest.is_file() else 'no folder'}; {advice}."
+    elif is_first() and not os.access(nearest, os.R_OK | os.W_OK | os.X_OK):
+        problem = f"Cannot write in {nearest} (no permission, or a read-only disk); {advice}."
+    if not all_agree(problem is None):
+        raise UsageError(problem or f"The first process cannot write in {folder}; see what it says.")
+
+
 @contextlib.contextmanager
-def locked(
-    folder: Path, name: str, advice: str = "choose a --workdir that can be written", *, wait: bool = False
-) -> Iterator[None]:
+def locked(folder: Path, name: str, advice: str = WRITABLE, *, wait: bool = False) -> Iterator[None]:
     """Holds the lock `folder`/`name`.lock, which is released when the process ends in any way.
 
     advice: for the message on a folder that cannot be written. wait: whether to wait for another process that holds the

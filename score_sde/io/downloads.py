@@ -11,14 +11,14 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
 
-from tqdm import tqdm
-
 from score_sde.errors import UsageError
+from score_sde.runtime.progress import Bar, Lines, bar
 
 # Not pooch, which (1.9) replaces a file of other contents by a download, where here the user is asked; stores downloads
 # that only their owner can read, whatever the umask; receives without a bound; and reads the file again for its hash.
 
 CHUNK = 2**20  # bytes
+MEGABYTE = 10**6
 TIMEOUT = 60.0  # seconds without a byte
 
 
@@ -55,10 +55,10 @@ def _fault(download: Download, path: Path) -> str | None:
         size, digest = path.stat().st_size, hashlib.sha256()
         if size != download.size:
             return f"{size:,} bytes, not {download.size:,}"
-        with path.open("rb") as file, _bar("verifying", download) as bar:
+        with path.open("rb") as file, _bar("verifying", download) as progress:
             while chunk := file.read(CHUNK):
                 digest.update(chunk)
-                bar.update(len(chunk))
+                progress.update(len(chunk) / MEGABYTE)
     except OSError as error:
         return str(error)
     return _another(download, digest.hexdigest())
@@ -79,14 +79,14 @@ def _download(download: Download, path: Path, by_hand: str) -> None:
         path.parent.mkdir(parents=True, exist_ok=True)
         if (free := shutil.disk_usage(path.parent).free) < download.size:
             raise OSError(f"{free:,} bytes are free, {download.size:,} needed")
-        with partial.open("wb") as file, _bar("downloading", download) as bar:
+        with partial.open("wb") as file, _bar("downloading", download) as progress:
             for chunk in _received(download, by_hand):
                 size += len(chunk)
                 if size > download.size:
                     break
                 digest.update(chunk)
                 file.write(chunk)
-                bar.update(len(chunk))
+                progress.update(len(chunk) / MEGABYTE)
         sizes = None if size == download.size else f"{'more than ' if size > download.size else ''}{size:,} bytes"
         if fault := sizes or _another(download, digest.hexdigest()):
             recorded = f"the recorded {download.name} of {download.size:,} bytes"
@@ -115,5 +115,5 @@ def _direct(url: str) -> str:
     return url.replace(drive, "https://drive.usercontent.google.com/download?confirm=t&") if drive in url else url
 
 
-def _bar(verb: str, download: Download) -> tqdm:
-    return tqdm(total=download.size, desc=f"{verb} {download.name}", unit="B", unit_scale=True, delay=1.0)
+def _bar(verb: str, download: Download) -> Bar | Lines:
+    return bar(f"{verb} {download.name}", download.size / MEGABYTE, "MB", delay=1.0)

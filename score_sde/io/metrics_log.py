@@ -27,8 +27,8 @@ class Writer:
     Lines that cannot be written, for example on a full disk, are kept and written with later ones. Only the first
     process writes.
 
-    wandb: {"mode": "disabled" | "offline" | "online", "project": str, "name": str, "id": str}. An error of wandb does
-    not stop the run: it is printed once, and the mirror ends. Use as a context manager.
+    wandb: {"mode": "disabled" | "offline" | "online", "id": str} and the other keys of config.wandb. An error of wandb
+    does not stop the run: it is printed once, and the mirror ends. Use as a context manager.
     """
 
     def __init__(self, workdir: Path, start_step: int, wandb: dict[str, Any], config: dict[str, Any]):
@@ -52,6 +52,7 @@ class Writer:
 
         name = options["name"] or Path(workdir).absolute().name
         run = dict(mode=options["mode"], project=options["project"], id=options["id"], name=name, dir=str(workdir))
+        run |= {key: options[key] for key in ("entity", "group") if options.get(key)}
         self._wandb = wandb.init(**run, config=config, resume="allow", settings={"init_timeout": WANDB_SECONDS})
 
     def _try(self, action: Callable[[], object]) -> None:
@@ -131,21 +132,27 @@ class Writer:
 
 
 def read_lines(path: Path, last_step: float = math.inf, *, tail: int | None = None) -> list[dict[str, Any]]:
-    """The lines of metrics.jsonl up to a step, without one that is unfinished or that a kill has cut short.
+    """The lines of metrics.jsonl up to a step, without those that are not of a `Writer` or that a kill has cut short.
 
     tail: read only this many bytes at the end.
     """
-    if not path.exists():
+    try:
+        with path.open("rb") as file:
+            if tail is not None:
+                file.seek(max(0, path.stat().st_size - tail))
+            lines = file.read().splitlines()
+    except FileNotFoundError:
         return []
-    with path.open("rb") as file:
-        if tail is not None:
-            file.seek(max(0, path.stat().st_size - tail))
-        lines = file.read().splitlines()
     parsed = []
     for line in lines:
-        with contextlib.suppress(ValueError):
+        with contextlib.suppress(ValueError, RecursionError):
             parsed.append(json.loads(line))
-    return [line for line in parsed if isinstance(line, dict) and "step" in line and line["step"] <= last_step]
+    return [line for line in parsed if _is_ours(line) and line["step"] <= last_step]
+
+
+def _is_ours(line: Any) -> bool:
+    """Whether a line is an object with a step, in which all values are numbers."""
+    return isinstance(line, dict) and "step" in line and all(type(value) in (int, float) for value in line.values())
 
 
 def _encode(line: dict[str, Any]) -> bytes:

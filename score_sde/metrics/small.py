@@ -1,8 +1,9 @@
 """A small network trained on the data set at hand, whose features give a distance where Inception has no weights.
 
 It predicts the labels of a data set that has them, otherwise by how many quarter turns an image was rotated (Gidaris
-et al., 2018); and also how an image was corrupted. (Features of a network that has seen only data can place noise among
-the data, which raises precision.) Its distances compare models of one data set with each other only.
+et al., 2018), or half turns where images are not square; and also how an image was corrupted. (Features of a network
+that has seen only data can place noise among the data, which raises precision.) Its distances compare models of one
+data set with each other only.
 """
 
 from pathlib import Path
@@ -44,7 +45,7 @@ class Options(NamedTuple):
 
 
 class Network(nn.Module):
-    """Convolutions that halve the side until it is at most 4 pixels, then a layer of features and the outputs."""
+    """Convolutions that halve the sides until the height is at most 4 pixels, then layers of features and outputs."""
 
     nf: int
     dimension: int
@@ -67,7 +68,7 @@ class Network(nn.Module):
 class Task(NamedTuple):
     """The task of a feature network, besides corruptions.
 
-    labelled: whether it learns labels; otherwise it learns quarter turns.
+    labelled: whether it learns labels; otherwise it learns turns, which leave the shape as it is.
     """
 
     image_shape: tuple[int, int, int]
@@ -78,7 +79,8 @@ class Task(NamedTuple):
 def task_of(source: data.Source) -> Task:
     """The task for a data set: labels, where it has at least two."""
     shape, classes = source.take(np.arange(1)).images.shape[1:], source.num_classes
-    return Task(shape, *((classes, True) if classes > 1 else (TURNS, False)))
+    turns = TURNS if shape[0] == shape[1] else TURNS // 2
+    return Task(shape, *((classes, True) if classes > 1 else (turns, False)))
 
 
 def features(options: Options, task: Task, params: PyTree, pixels: Pixels) -> Float[Array, "b d"]:
@@ -141,5 +143,6 @@ def _examples(task: Task, batch: data.Batch, seed: int, step: int) -> tuple[np.n
     pixels, kinds = corrupted(rng, batch.images)
     if task.labelled:
         return pixels, batch.labels.astype(np.int32), kinds
-    turns = rng.integers(0, TURNS, len(pixels)).astype(np.int32)
-    return np.stack([np.rot90(image, n) for image, n in zip(pixels, turns, strict=True)]), turns, kinds
+    turns = rng.integers(0, task.num_classes, len(pixels)).astype(np.int32)
+    quarters = TURNS // task.num_classes * turns
+    return np.stack([np.rot90(image, n) for image, n in zip(pixels, quarters, strict=True)]), turns, kinds

@@ -76,9 +76,9 @@ class DDPM(nn.Module):
     resamp_with_conv: bool = True
     compute: Compute = Compute()
 
-    def check(self, image_size: int) -> None:
+    def check(self, image_size: int, image_width: int | None = None) -> None:
         """Raises `UsageError` for options this network does not have."""
-        check_unet(self, image_size)
+        check_unet(self, image_size, image_width)
         if self.nf < GROUPS or self.nf % GROUPS:
             raise UsageError(f"model.nf={self.nf} must be a positive multiple of {GROUPS}: DDPM has {GROUPS} groups.")
 

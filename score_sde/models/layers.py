@@ -245,7 +245,7 @@ def is_trainable(path: tuple[str, ...]) -> bool:
     return not any(name.startswith("GaussianFourierProjection") for name in path)
 
 
-def check_unet(network, image_size: int) -> None:
+def check_unet(network, image_size: int, image_width: int | None) -> None:
     """Raises `UsageError` for options that no U-Net here can have."""
     one_of("model.nonlinearity", network.nonlinearity, ACTIVATIONS)
     if not network.ch_mult or any(not isinstance(m, int) or m < 1 for m in network.ch_mult):
@@ -255,14 +255,28 @@ def check_unet(network, image_size: int) -> None:
     if network.num_res_blocks < 1:
         raise UsageError(f"model.num_res_blocks={network.num_res_blocks} must be at least 1.")
     halvings = len(network.ch_mult) - 1
-    check_halvings(image_size, halvings, f"the {halvings + 1} levels of model.ch_mult")
+    check_halvings(image_size, image_width, halvings, f"the {halvings + 1} levels of model.ch_mult")
     if not 0 <= network.dropout < 1:
         raise UsageError(f"model.dropout={network.dropout} must be in [0, 1).")
 
 
-def check_halvings(image_size: int, halvings: int, subject: str) -> None:
-    """Raises `UsageError` unless the image can be halved this many times."""
-    if image_size % 2**halvings:
-        raise UsageError(
-            f"data.image_size={image_size} is not divisible by {2**halvings}: {subject} halve it {halvings} time(s)."
-        )
+def check_halvings(image_size: int, image_width: int | None, halvings: int, subject: str) -> None:
+    """Raises `UsageError` unless height and width of the image can be halved this many times.
+
+    image_width: None for a square.
+    """
+    factor, sides = 2**halvings, {"image_size": image_size}
+    sides |= {} if image_width is None else {"image_width": image_width}
+    uneven = {key: side for key, side in sides.items() if side % factor}
+    if not uneven:
+        return
+    words = " and ".join(f"data.{key}={side}" for key, side in uneven.items())
+    ways = []
+    for key, side in uneven.items():
+        lower, upper = side // factor * factor, -(-side // factor) * factor
+        ways.append(f"data.{key} to {upper}" if lower == 0 else f"data.{key} to {lower} or {upper}")
+    are = "is" if len(uneven) == 1 else "are"
+    raise UsageError(
+        f"{words} {are} not divisible by {factor}: {subject} halve the image {halvings} time(s); set "
+        f"{' and '.join(ways)}."
+    )

@@ -243,14 +243,14 @@ class RefineNet(nn.Module):
 
     stages = SMALL
 
-    def check(self, image_size: int) -> None:
+    def check(self, image_size: int, image_width: int | None = None) -> None:
         """Raises `UsageError` for options that this network does not have."""
         one_of("model.nonlinearity", self.nonlinearity, ACTIVATIONS)
         one_of("model.interpolation", self.interpolation, INTERPOLATIONS)
         if self.nf < 1:
             raise UsageError(f"model.nf={self.nf} must be at least 1.")
         halvings = sum(stage.dilation == 1 for stage in self.stages[1:])
-        check_halvings(image_size, halvings, f"the undilated stages of {type(self).__name__}")
+        check_halvings(image_size, image_width, halvings, f"the undilated stages of {type(self).__name__}")
 
     def refine(self, x: ModelImages, level: Level, num_levels: int) -> ModelImages:
         """The whole network; call it inside a compact method."""

@@ -166,9 +166,9 @@ class NCSNpp(nn.Module):
         labels = {"labels": Entry(jnp.int32, below=self.num_classes)} if self.num_classes else {}
         return labels if self.encoder is None else labels | dict(self.encoder.cond_entries)
 
-    def check(self, image_size: int) -> None:
+    def check(self, image_size: int, image_width: int | None = None) -> None:
         """Raises `UsageError` for options that this network does not have."""
-        check_unet(self, image_size)
+        check_unet(self, image_size, image_width)
         one_of("model.embedding_type", self.embedding_type, ("fourier", "positional"))
         one_of("model.resblock_type", self.resblock_type, ("ddpm", "biggan"))
         one_of("model.progressive", self.progressive, ("none", "output_skip", "residual"))

@@ -91,9 +91,9 @@ class WideResnet(nn.Module):
     std: Sequence[float] = (1.0,)
     compute: Compute = Compute()
 
-    def check(self, image_size: int) -> None:
+    def check(self, image_size: int, image_width: int | None = None) -> None:
         """Raises `UsageError` for options that this network does not have."""
-        check_halvings(image_size, 2, "the groups of WideResnet")
+        check_halvings(image_size, image_width, 2, "the groups of WideResnet")
         for key in ("blocks_per_group", "channel_multiplier", "num_outputs"):
             if getattr(self, key) < 1:
                 raise UsageError(f"model.{key}={getattr(self, key)} must be at least 1.")

@@ -45,7 +45,8 @@ class Training(NamedTuple):
     loss, shown: the loss's name in metrics.jsonl, and its format beside the progress bar.
     skip: whether to go on after an update that is not finite, counting it; `update` then leaves the state as it was.
     evaluate: (state, step) -> the loss of evaluation images, also before each save if the best are kept.
-    finish: called after the last update. draw: called after each save, and when a run goes on from `step`.
+    begin: called with the number of updates made, before anything compiles. finish: called after the last update.
+    draw: called after each save, and when a run goes on from `step`.
     """
 
     name: str
@@ -62,6 +63,7 @@ class Training(NamedTuple):
     shown: str = "loss {:.4g}"
     skip: bool = False
     evaluate: Callable[[TrainState, int], float] | None = None
+    begin: Callable[[int], None] = lambda start: None
     finish: Callable[[TrainState, int], None] | None = None
     draw: Callable[[TrainState, int, Running], None] | None = None
 
@@ -89,8 +91,8 @@ def fit(
 
         # Restore: the last state that can be read, or a fresh one.
         checkpoints = enter(Checkpoints(folder / "checkpoints", retention) if retention else NoCheckpoints())
-        state = checkpoints.load_last(training.like) or training.init()
-        start, keeps_best = int(state.step), bool(retention and retention.best)
+        state, start = _restored(training, checkpoints)
+        keeps_best = bool(retention and retention.best)
 
         # Watch: notices to stop, losses, sums of parameters.
         notice = enter(Notice())
@@ -155,6 +157,14 @@ def fit(
         if retention and not checkpoints.wait():
             raise UsageError(f"The last checkpoint is not saved; free space in {folder} and start this again.")
         return state
+
+
+def _restored(training: Training, checkpoints: Checkpoints | NoCheckpoints) -> tuple[TrainState, int]:
+    """The last state that can be read, or a fresh one, and the number of its updates, which `begin` is told before."""
+    state = checkpoints.load_last(training.like)
+    start = int(state.step) if state else 0
+    training.begin(start)
+    return state or training.init(), start
 
 
 def _watched(training: Training, writer: Writer) -> Losses:

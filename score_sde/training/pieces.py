@@ -43,7 +43,7 @@ KINDS: dict[str, Kind] = {
     "sampling.method": Kind(
         SAMPLERS, protocols.Sampler, ("process", "model", "eps", "start_time", "noise_removal", "project")
     ),
-    "data.dataset": Kind(DATASETS, protocols.DataSet, ("train", "image_size", "num_channels")),
+    "data.dataset": Kind(DATASETS, protocols.DataSet, ("train", "image_size", "image_width", "num_channels")),
     "metrics.features": Kind({}, protocols.FeatureNetwork),
 }
 

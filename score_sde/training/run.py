@@ -1,6 +1,5 @@
 """Training of a score network or a classifier in a workdir: checks, data, and its part of the loop."""
 
-import secrets
 import shutil
 import signal
 from collections.abc import Callable, Collection, Mapping
@@ -15,19 +14,20 @@ from score_sde import data, ema, images
 from score_sde.array_types import Array, Keys, Pixels, PyTree
 from score_sde.cond import Cond, restricted
 from score_sde.config import Config
-from score_sde.errors import UsageError, tell, warn
+from score_sde.errors import UsageError, warn
 from score_sde.io import atomic_files, workdir
 from score_sde.io.checkpoints import Retention
 from score_sde.randomness import Stream, sample_keys, stream
 from score_sde.runtime import sharding
-from score_sde.runtime.backend import program
-from score_sde.runtime.memory import tree_bytes
+from score_sde.runtime.backend import expanded, program
+from score_sde.runtime.memory import enough_memory, tree_bytes
 from score_sde.runtime.preemption import Stopped
 from score_sde.runtime.progress import bar, reporter
 from score_sde.sampling.runner import Runner
-from score_sde.training import averages, own_code
+from score_sde.training import averages, launch, own_code, summary
 from score_sde.training.build import Classification, Experiment, trainable
 from score_sde.training.loop import Running, Training, fit
+from score_sde.training.memory_estimate import advice
 from score_sde.training.nan_guard import DivergenceError
 from score_sde.training.pieces import code_of, complete
 from score_sde.training.recipe import check_overrides
@@ -100,7 +100,8 @@ def train(
     Raises `UsageError` before anything is written, when the loss or a gradient is no longer finite, and when the last
     checkpoint cannot be saved; `Stopped` after SIGTERM, SIGUSR1 or Ctrl-C, with a last checkpoint.
     """
-    directory = Path(directory)
+    directory = expanded(directory)
+    atomic_files.check_writable(directory)
     check_overrides(config, overrides or {})
     if config.sampling.start or config.sampling.start_time != 1:
         raise UsageError(
@@ -119,30 +120,24 @@ def train(
     train_set, eval_set = load_data(config, train=True), load_data(config, train=False)
     check_source(experiment, train_set, all_of_them=True)
     check_source(experiment, eval_set)
-    if sharding.is_first() and (line := data.summary(config.data.path or config.data.dataset, train_set, eval_set)):
-        tell(line)
     with atomic_files.locked(directory, "train"):
         changed = workdir.check_same_run(directory, config.to_dict(), allowed)
         described = {"training": _described(train_set), "evaluation": _described(eval_set)}
         changed |= own_code.check_same(directory, code, allowed)
         changed |= workdir.check_same_data(directory, config.data.path, described, allowed)
-        last = max(workdir.saved_steps(directory), default=0)
-        if last < config.training.n_iters:
+        if max(workdir.saved_steps(directory), default=0) < config.training.n_iters:
             _check_space(directory, experiment)
-        earlier = workdir.read(directory, "launch.json")
-        launch = {"run_id": earlier.get("run_id", secrets.token_hex(4)), "overrides": dict(overrides or {})}
-        changes = [{"step": last, "key": key, "from": old, "to": new} for key, (old, new) in changed.items()]
-        history = earlier.get("changes", [])
-        launch |= {"data": described} | ({"code": code} if code else {})
-        launch |= {"changes": history + [each for each in changes if each not in history]}
-        kept = {key: earlier[key] for key in ("imported",) if key in earlier}
+        named = train_set.class_names
+        mirrored = config.wandb.mode != "disabled"
+        record = launch.record(directory, overrides or {}, described, code, changed, named, mirrored=mirrored)
         # The config is written last: after a kill between the two writes the same command finds the same changes.
-        workdir.write(directory, "launch.json", launch | {"versions": workdir.versions()} | kept)
+        workdir.write(directory, launch.NAME, record)
         workdir.write(directory, "config.json", config.to_dict())
-        imported = [kept["imported"]["step"]] if kept else []
+        imported = [record["imported"]["step"]] if "imported" in record else []
         options = config.training
         retention = Retention(options.keep_last, options.snapshot_freq, options.keep_best, tuple(imported))
-        _fit(experiment, directory, retention, launch["run_id"], train_set, eval_set)
+        with enough_memory(f"a training at training.batch_size={options.batch_size}", lambda: advice(experiment)):
+            _fit(experiment, directory, retention, record["run_id"], train_set, eval_set)
 
 
 def _check_schedule(config: Config) -> None:
@@ -186,8 +181,8 @@ def _fit(
     sample = _sampling(experiment) if training.snapshot_sampling and isinstance(experiment, Experiment) else None
 
     def draw(state: TrainState, step: int, run: Running) -> None:
-        """Draws the sheet of a snapshot, unless an earlier launch has finished it."""
-        if step % training.snapshot_freq:
+        """Draws the sheet of a snapshot or of the last step, unless an earlier launch has finished it."""
+        if step % training.snapshot_freq and step != training.n_iters:
             return
         if step == run.start and sharding.all_agree(_sheet(directory, step).exists()):
             return
@@ -196,7 +191,11 @@ def _fit(
         runner = sample if frozen is experiment else _sampling(frozen)
         _sample_sheet(experiment, runner, eval_set, params, step, directory, run)
 
-    fit(
+    def begin(start: int) -> None:
+        if sharding.is_first():
+            summary.at_start(experiment, directory, train_set, eval_set, start)
+
+    state = fit(
         Training(
             "training",
             init=program(experiment.init_state, out_shardings=placement),
@@ -210,6 +209,7 @@ def _fit(
             eval_freqs=(training.eval_freq,),
             skip=training.nonfinite == "skip",
             evaluate=evaluate,
+            begin=begin,
             finish=compare,
             draw=draw if sample else None,
         ),
@@ -219,6 +219,8 @@ def _fit(
         config=config.to_dict(),
         profile=config.profile,
     )
+    if sharding.is_first():
+        summary.at_end(experiment, directory, _sheet(directory, int(state.step)))
 
 
 def _evaluations(
@@ -327,7 +329,9 @@ def _sample_sheet(
         conditions = (_sheet_cond(experiment, source, len(keys)),)
         x, _ = sample(params, keys, experiment.prior(keys), tell, conditions=conditions)
     pixels = images.to_pixels(experiment.scaling.to_unit(x))
-    sheet, path = images.grid(pixels), _sheet(directory, step)
+    names = source.class_names if list(conditions[0] or ()) == ["labels"] else None
+    sheet = images.in_turn(pixels, names, max(1, 64 // pixels.shape[2])) if names else images.grid(pixels)
+    path = _sheet(directory, step)
     try:
         atomic_files.replace(path.with_suffix(".npz"), lambda file: np.savez(file, images=pixels))
         atomic_files.replace(path, lambda file: images.write_png(file, sheet))

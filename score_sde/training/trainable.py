@@ -4,6 +4,7 @@ import abc
 import copy
 import dataclasses
 import functools
+import inspect
 from collections.abc import Callable, Hashable
 from typing import Any
 
@@ -42,13 +43,11 @@ class Trainable(abc.ABC):
         scaling: images.Scaling | None = None,
     ):
         self.config = config
-        size = config.data.image_size
         self.scaling = scaling or (images.CENTERED if config.data.centered else images.UNIT)
-        self.image_shape = image_shape or (size, size, config.data.num_channels)
+        self.image_shape = image_shape or shape_of(config)
         self.objective, self.sde = objective, objective.process
         self.network = _network(config, choices, self.sde) if network is None else network
-        if hasattr(self.network, "check"):
-            self.network.check(self.image_shape[0])
+        _check_network(self.network, *self.image_shape[:2])
         check_computes(self.network, config.training.precision, remat=config.training.remat)
         self._programs: dict[Hashable, Any] = {}
 
@@ -179,6 +178,28 @@ class Trainable(abc.ABC):
         if not self.config.data.uniform_dequantization:
             return x
         return images.dequantize(stream(keys, Stream.DEQUANTIZE), x)
+
+
+def shape_of(config: Config) -> tuple[int, int, int]:
+    """Height, width and channels of a config's images."""
+    options = config.data
+    return options.image_size, options.image_width or options.image_size, options.num_channels
+
+
+def _check_network(network: Any, height: int, width: int) -> None:
+    """Calls the network's `check`, if it has one.
+
+    One of a user's own that takes one side checks both.
+    """
+    if not hasattr(network, "check"):
+        return
+    if height == width:
+        network.check(height)
+    elif "image_width" in inspect.signature(network.check).parameters:
+        network.check(height, width)
+    else:
+        network.check(height)
+        network.check(width)
 
 
 def _network(config: Config, choices: dict[str, Any], process: Process) -> Any:
