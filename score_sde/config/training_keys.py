@@ -142,11 +142,11 @@ DATA = {
 OPTIM = {
     "optimizer": Key("Adam", "Optimizer of the network's parameters", ("Adam",)),
     "lr": Key(2e-4, "Learning rate after the warmup", "(0, inf)", ALLOWED),
-    "beta1": Key(0.9, "Decay of Adam's first moment", differs=ALLOWED),
-    "eps": Key(1e-8, "Epsilon in Adam's denominator", differs=ALLOWED),
-    "weight_decay": Key(0.0, "Weight decay of AdamW, apart from the gradient", differs=ALLOWED),
-    "warmup": Key(5000, "Updates in which the learning rate rises from 0; 0: none", differs=ALLOWED),
-    "grad_clip": Key(1.0, "Norm to which gradients are clipped; negative: no clipping", differs=ALLOWED),
+    "beta1": Key(0.9, "Decay of Adam's first moment", "[0, 1)", ALLOWED),
+    "eps": Key(1e-8, "Epsilon in Adam's denominator, which float32 must hold", "[1e-30, inf)", ALLOWED),
+    "weight_decay": Key(0.0, "Weight decay of AdamW, apart from the gradient", "[0, inf)", ALLOWED),
+    "warmup": Key(5000, "Updates in which the learning rate rises from 0; 0: none", "[0, inf)", ALLOWED),
+    "grad_clip": Key(1.0, "Norm to which gradients are clipped, not 0; negative: no clipping", "(-inf, inf)", ALLOWED),
     "ema_rate": Key(
         0.999, "Rate of the moving average of the parameters; 0: no averaging", "[0, 1)", formerly=("model.ema_rate",)
     ),

@@ -19,7 +19,7 @@ from score_sde.config import Config, FrozenConfig
 from score_sde.config.import_paths import is_import_path
 from score_sde.config.keys import plain
 from score_sde.errors import UsageError, one_of, renaming
-from score_sde.inference.conditional_samplers import Conditional, Conditions, Observed
+from score_sde.inference.conditional_samplers import Conditional, Conditions, UnitObservation
 from score_sde.inference.snapshots import Snapshot, available_step, config_of, load_classifier
 from score_sde.randomness import batch_keys
 from score_sde.runtime.backend import expanded
@@ -126,7 +126,7 @@ def planned_nfe(model: Snapshot, cond: Cond | None) -> int | None:
     return conditional.sampler(params, Conditions(cond)).nfe
 
 
-def sampling_bytes(model: Snapshot, n: int, cond: Cond | None = None, observed: Observed | None = None) -> int:
+def sampling_bytes(model: Snapshot, n: int, cond: Cond | None = None, observed: UnitObservation | None = None) -> int:
     """Bytes that each device needs to draw n samples at once by the config's sampler, under this condition."""
     method, conditional, runner, params = plan(model)
     keys = batch_keys(jax.random.key(0), n)
