@@ -41,12 +41,11 @@ def describe(config: Config, explain: str | None = None, directory: Path | None 
     explain: a section or key, "" for all; then only these keys are printed, each with its explanation. directory: the
     workdir of the config, if there is one.
     """
-    config = with_any_name(config, directory)
     if explain is not None:
         check(config)
         print("\n".join(explained(workdir.flatten(config.to_dict()), explain)))
         return
-    experiment = trainable(config, traced=False)
+    experiment = trainable(with_any_name(config, directory), traced=False)
     if isinstance(experiment, Experiment):
         _asked_for(experiment)
         _evaluated(experiment)
@@ -70,7 +69,8 @@ def describe(config: Config, explain: str | None = None, directory: Path | None 
     if isinstance(experiment, Experiment):
         nfe = planned_nfe(experiment)
         print("objective: " + ", ".join(f"{part} {row}" for part, row in vars(experiment.objective).items()))
-        print(f"sampler: {_sampler(experiment)}, {'adaptive' if nfe is None else nfe} network evaluations a sample")
+        evaluations = f"{'adaptive' if nfe is None else nfe} network evaluations a sample"
+        print(f"sampler: {_sampler(experiment, config.sampling.condition)}, {evaluations}")
     print(json.dumps({"trainable_parameters": learned, "total_parameters": total, "nfe": nfe}))
 
 
@@ -145,8 +145,7 @@ def _evaluated(experiment: Experiment) -> None:
         experiment.frozen(params).bound(params)
 
 
-def _sampler(experiment: Experiment) -> str:
-    condition = experiment.config.sampling.condition
+def _sampler(experiment: Experiment, condition: str) -> str:
     return _unconditional(experiment) + (f", {condition}" if condition else "")
 
 

@@ -35,7 +35,7 @@ from score_sde.inference import inputs
 from score_sde.inference.conditional_samplers import UnitObservation, finished, unused_option
 from score_sde.inference.dequantizer import dequantize, dequantizer_params
 from score_sde.inference.inputs import AnyImages, AnyLabels, AnyTimes, Levels, NoisyTimes
-from score_sde.inference.sampling_plan import helpers_of, plan
+from score_sde.inference.sampling_plan import each_label, plan
 from score_sde.inference.snapshots import Snapshot, available_step, config_of
 from score_sde.inference.start_images import AnyStart, check_start, for_samples
 from score_sde.process import Prediction
@@ -180,14 +180,9 @@ def sample(
         like_x = model.sample(jax.random.key(1), 16, "dpmpp_2m", num_steps=10, start=x, start_time=0.5)
     """
     filled = n if key.ndim else pad_to_devices(n)
-    if labels is not None:
-        helper = helpers_of(model, plan(model, sampler, options).conditional.experiment.config).get("classifier")
-        labels = jnp.asarray(numbered(labels, (helper or model).class_names))
-        if labels.shape not in ((), (n,)):
-            raise UsageError(f"Labels of shape {labels.shape} for {n} images; give one for all, or one for each.")
-        labels = jnp.broadcast_to(labels, (n,))
     entries = plan(model, sampler, options).conditional.cond_entries
     numbers = np.minimum(np.arange(filled), n - 1)
+    labels = each_label(model, labels, n, sampler, options)
     cond = rows(fitted(with_labels(cond, labels), entries, n), numbers)
     start = None if start is None else for_samples(start, n, model.image_shape)[numbers]
     return draw(model, batch_keys(key, filled), sampler, cond=cond, start=start, **options).images[:n]
