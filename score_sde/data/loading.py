@@ -26,13 +26,13 @@ CORRUPT = ("refuse", "skip")
 class Options:
     """Location of a data set and how it is read; names and defaults are those of `config.data`.
 
-    path: for `folder` and `array`. data_dir, archives: see `records.find`. in_memory_gib: a split of at most this many
-    GiB of pixels is read into memory, a larger one is decoded when asked for. held_out: fraction of the images for
-    evaluation, where there is no split for it; 0: all images are in both splits. corrupt: "refuse" or "skip" images
-    that cannot be read. convert: whether images of other colours are converted. labels: for `folder`: "none"; "folders"
-    (the topmost are classes, whatever else is there); or "auto", which reads files of labels and otherwise CLASS/FILE,
-    and refuses ambiguous folders. array_range: for `array`, the numbers that are black and white; None: its images are
-    uint8. num_workers: threads that decode; 0: one for each core.
+    path: for `folder`, see `own_files.opened`, and `array`. data_dir, archives: see `records.find`. in_memory_gib: a
+    split of at most this many GiB of pixels is read into memory, a larger one is decoded when asked for. held_out:
+    fraction of the images for evaluation, where there is no split for it; 0: all images are in both splits. corrupt:
+    "refuse" or "skip" images that cannot be read. convert: whether images of other colours are converted. labels: for
+    `folder`: "none"; "folders" (the topmost are classes, whatever else is there); or "auto", which reads labels that
+    are stored with the images and otherwise CLASS/FILE, and refuses ambiguous folders. array_range: for `array`, the
+    numbers that are black and white; None: its images are uint8. num_workers: decoding threads; 0: one for each core.
     """
 
     path: str = ""
