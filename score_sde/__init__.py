@@ -2,6 +2,7 @@
 
 from score_sde.runtime import clone, moved
 from score_sde.runtime.backend import configure
+from score_sde.runtime.backend import start as _start
 
 __version__ = "0.7.0"
 
@@ -17,7 +18,7 @@ def train(config, workdir, overrides=None, allowed=()):
             None to go on with the workdir's own.
         workdir: the folder of the run.
         overrides: values of it that are set and kept with the run as those of a command line are,
-            {"training.n_iters": 2000}.
+            {"training.n_iters": 2000}; NumPy's and JAX's numbers and arrays are taken as well.
         allowed: keys that may differ from the workdir's, as of `--allow_change`.
 
     Returns the result of `load(workdir)`, for a classifier that of `load_classifier(workdir)`. Raises `UsageError` for
@@ -31,17 +32,24 @@ def train(config, workdir, overrides=None, allowed=()):
         model = score_sde.train(None, "runs/digits", {"training.n_iters": 2000})  # goes on
     """
     configure()
-    from pathlib import Path
-
-    from score_sde.cli.command_line import name_or_set, names_first
+    _start()
+    from score_sde.cli.command_line import name_or_set, names_first, value_of
+    from score_sde.config import Config
+    from score_sde.errors import UsageError
     from score_sde.io.workdir import stored_config
     from score_sde.models import CLASSIFIERS
+    from score_sde.runtime.backend import expanded
     from score_sde.training.run import train
 
-    config = stored_config(Path(workdir)) if config is None else config
+    config = stored_config(expanded(workdir)) if config is None else config
+    if not isinstance(config, Config):
+        raise UsageError(f"config={config!r:.60} is no config; get_config() of score_sde.configs.NAME makes one.")
+    if not isinstance(overrides or {}, dict):
+        raise UsageError(f"overrides={overrides!r:.60} is no dictionary of keys and values.")
     for key, value in names_first(overrides or {}):
         name_or_set(config, key, value)
-    train(config, workdir, overrides, allowed)
+    kept = {key: value_of(config, key) for key in overrides or {}}  # as plain values, which launch.json can hold
+    train(config, workdir, kept, allowed.split(",") if isinstance(allowed, str) else allowed)
     return (load_classifier if config.model.name in CLASSIFIERS else load)(workdir)
 
 
@@ -59,6 +67,7 @@ def load(workdir, step=None, *, ema=True):
         images = model.sample(jax.random.key(0), 4, "dpmpp_2m", num_steps=5)  # in [0, 1]
     """
     configure()
+    _start()
     from score_sde.inference.pretrained import load
 
     return load(workdir, step, ema=ema)
@@ -70,6 +79,7 @@ def load_classifier(workdir, step=None):
     step: of the checkpoint; default the last. Raises `UsageError` where there is none.
     """
     configure()
+    _start()
     from score_sde.inference.snapshots import load_classifier
 
     return load_classifier(workdir, step)

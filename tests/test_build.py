@@ -8,7 +8,6 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from score_sde.cli.describe import kept_bytes
 from score_sde.errors import UsageError
 from score_sde.objective import Objective
 from score_sde.parameterization import NOISE_CONDS, Noise
@@ -17,6 +16,7 @@ from score_sde.sampling import SAMPLERS, slerp, solve
 from score_sde.sde import VP
 from score_sde.times import Uniform
 from score_sde.training.build import Experiment
+from score_sde.training.memory_estimate import kept_bytes
 from score_sde.weights import NoiseWeight
 
 KEYS = sample_keys(jax.random.key(0), jnp.arange(3))

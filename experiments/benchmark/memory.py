@@ -10,9 +10,9 @@ from typing import Any
 
 from score_sde.configs.ve import celebahq_256_ncsnpp_continuous, celebahq_ncsnpp_continuous
 
-from score_sde.cli.describe import kept_bytes
 from score_sde.runtime.memory import USABLE, tree_bytes
 from score_sde.training.build import Experiment
+from score_sde.training.memory_estimate import kept_bytes
 
 NETWORKS = {
     "NCSN++ 256x256": celebahq_256_ncsnpp_continuous.get_config,

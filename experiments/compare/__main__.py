@@ -6,11 +6,12 @@ from pathlib import Path
 
 from score_sde.experiments.compare.run import compare
 
+from score_sde.runtime.backend import expanded
 from score_sde.runtime.preemption import exit_status
 
 parser = argparse.ArgumentParser(prog="score_sde --mode=experiment --name=compare", description=__doc__)
-parser.add_argument("directories", nargs="*", type=Path, metavar="DIR", help="workdirs, the first the reference")
-parser.add_argument("--out", type=Path, default=Path("compare.html"), help="the page")
+parser.add_argument("directories", nargs="*", type=expanded, metavar="DIR", help="workdirs, the first the reference")
+parser.add_argument("--out", type=expanded, default=Path("compare.html"), help="the page")
 parser.add_argument("--num_samples", type=int, default=16, help="of each run, from the same noise")
 parser.add_argument("--seed", type=int, default=0, help="of the noise")
 parser.add_argument("--no-samples", action="store_true", help="nothing is loaded and drawn")

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from score_sde.config import PLACES
-from score_sde.errors import UsageError
+from score_sde.errors import UsageError, warn
 from score_sde.io import workdir
 from score_sde.io.metrics_log import read_lines
 
@@ -57,9 +57,12 @@ def _read(directory: Path, name: str) -> Run:
 
 
 def _report(path: Path) -> dict[str, Any]:
-    """{} if it is none of an evaluation."""
-    report = workdir.read(path.parent, path.name)
-    return report if isinstance(report, dict) else {}
+    """{} if it is none of an evaluation, which a warning says."""
+    try:
+        return workdir.read(path.parent, path.name)
+    except UsageError as error:
+        warn(f"{error} The page leaves it out.")
+        return {}
 
 
 def names(directories: Sequence[Path]) -> list[str]:

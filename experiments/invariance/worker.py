@@ -18,6 +18,7 @@ from score_sde.likelihood import bits_per_dim
 from score_sde.oracles import Gaussian
 from score_sde.randomness import sample_keys
 from score_sde.runtime import backend, sharding
+from score_sde.runtime.backend import expanded
 from score_sde.runtime.multihost import together
 from score_sde.runtime.preemption import exit_status
 from score_sde.sampling.runner import Runner
@@ -105,11 +106,11 @@ def _rounds_of(runner: Runner, params: PyTree, keys: jax.Array, x: np.ndarray, b
 
 def main(argv: list[str]) -> None:
     parser = argparse.ArgumentParser(prog="python -m experiments.invariance.worker", description=__doc__)
-    parser.add_argument("--out", type=Path, required=True)
+    parser.add_argument("--out", type=expanded, required=True)
     parser.add_argument("--fsdp", type=int, default=1)
     parser.add_argument("--batch", type=int, default=SAMPLES)
-    parser.add_argument("--save", type=Path)
-    parser.add_argument("--restore", type=Path)
+    parser.add_argument("--save", type=expanded)
+    parser.add_argument("--restore", type=expanded)
     parser.add_argument("--coordinator")
     parser.add_argument("--num_processes", type=int)
     parser.add_argument("--process_id", type=int)

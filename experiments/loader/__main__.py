@@ -6,11 +6,12 @@ from pathlib import Path
 
 from score_sde.experiments.loader.run import run
 
+from score_sde.runtime.backend import expanded
 from score_sde.runtime.preemption import exit_status
 
 parser = argparse.ArgumentParser(prog="score_sde --mode=experiment --name=loader", description=__doc__)
 parser.add_argument(
-    "--config", type=Path, default=Path("configs/vp/cifar10_ddpmpp_continuous.py"), help="the network's"
+    "--config", type=expanded, default=Path("configs/vp/cifar10_ddpmpp_continuous.py"), help="the network's"
 )
 parser.add_argument("--batch", type=int, default=4, help="of a training step")
 parser.add_argument("--rounds", type=int, default=5, help="repetitions, taken in turns")

@@ -11,6 +11,7 @@ from absl import flags
 from ml_collections import ConfigDict, config_flags
 
 from score_sde.config import PIECES, check_name, is_nullable
+from score_sde.config.keys import plain
 from score_sde.errors import UsageError, nearest
 from score_sde.runtime import clone
 
@@ -57,7 +58,13 @@ def _template(written: dict[str, str | None], of_workdir: Callable[[Path], Confi
     elif of_workdir and workdir and Path(workdir, "config.json").exists():
         template = of_workdir(Path(workdir))
     else:
-        lacking = f", since {workdir} has no config.json" if of_workdir and workdir else ""
+        lacking = ""
+        if of_workdir and workdir:
+            from score_sde.io.workdir import nearest_run, no_run
+
+            if written.get("mode") != "train":
+                raise UsageError(no_run(Path(workdir), "it has no config.json"))
+            lacking = f", since {workdir} has no config.json{nearest_run(Path(workdir))}"
         raise UsageError(
             f"--config=NAME is missing{lacking}, for example --config=vp/cifar10_ddpmpp_continuous; --mode=describe "
             "alone lists all."
@@ -69,7 +76,12 @@ def _template(written: dict[str, str | None], of_workdir: Callable[[Path], Confi
 
 
 def names_first(values: Mapping[str, Any]) -> list[tuple[str, Any]]:
-    """The values of keys that name pieces, whose arguments come with them, and then the others."""
+    """The values of keys that name pieces, whose arguments come with them, and then the others.
+
+    Raises `UsageError` for a key that is not text.
+    """
+    if others := [key for key in values if not isinstance(key, str)]:
+        raise UsageError(f"The key {others[0]!r} of an override is not text, as 'training.n_iters' is.")
     return sorted(values.items(), key=lambda item: item[0] not in PIECES)
 
 
@@ -79,13 +91,18 @@ def name_or_set(config: ConfigDict, key: str, value: Any) -> None:
     Raises `UsageError` for a key that there is not, and for a value of another kind.
     """
     _check_override(config, key, None)
-    section, _, last = key.partition(".")
+    value, (section, _, last) = plain(value), key.partition(".")
     if key in PIECES and value != config[section][last]:
         from score_sde.training.pieces import rename
 
         rename(config, key, value)
     else:
-        config.update_from_flattened_dict({key: tuple(value) if isinstance(value, list) else value})
+        config.update_from_flattened_dict({key: value})
+
+
+def value_of(config: ConfigDict, key: str) -> Any:
+    """The value of a key, "training.n_iters"."""
+    return _section(config, key)[key.rpartition(".")[2]]
 
 
 def config_names() -> list[str]:

@@ -6,6 +6,7 @@ from absl.flags import FlagValues
 
 from score_sde.errors import UsageError
 from score_sde.evaluation import report, sample_metrics
+from score_sde.io import atomic_files
 
 
 def run(values: FlagValues) -> None:
@@ -15,6 +16,8 @@ def run(values: FlagValues) -> None:
     out = Path(values.out) if values.out else None
     if out and out.suffix != ".npz":
         raise UsageError(f"--out={out} must end in .npz, as statistics are written.")
+    if out:
+        atomic_files.check_place(out, "--out")
     measure = sample_metrics.measure(values.config)
     features, statistics = measure.features, measure.statistics
     if out:

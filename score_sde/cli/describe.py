@@ -1,7 +1,7 @@
 """Description of a config before training: network, memory, sampler, NFE."""
 
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -9,21 +9,21 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 from absl.flags import FlagValues
-from jax.extend.core import Literal, Var
 
-from score_sde.array_types import Array, Keys, PyTree
+from score_sde.array_types import PyTree
 from score_sde.conditioning.grammar import ALL, chosen_class, chosen_rows, observation_of
 from score_sde.config import Config, check
 from score_sde.config.explanation import explained
 from score_sde.config.import_paths import is_import_path, lowered
 from score_sde.inference.class_choice import with_any_name
 from score_sde.inference.conditional_samplers import Conditional, Conditions
+from score_sde.inference.snapshots import available_step
+from score_sde.inference.start_images import check_start
 from score_sde.io import workdir
 from score_sde.io.workdir import stored_config
-from score_sde.randomness import sample_keys
-from score_sde.runtime import sharding
-from score_sde.runtime.memory import tree_bytes
+from score_sde.runtime.backend import expanded
 from score_sde.training.build import Classification, Experiment, parameter_counts, trainable
+from score_sde.training.memory_estimate import kept_bytes, state_bytes
 from score_sde.training.pieces import piece_arguments
 from score_sde.training.recipe import replaced
 
@@ -41,14 +41,14 @@ def describe(config: Config, explain: str | None = None, directory: Path | None 
     explain: a section or key, "" for all; then only these keys are printed, each with its explanation. directory: the
     workdir of the config, if there is one.
     """
-    config = with_any_name(config, directory)
     if explain is not None:
         check(config)
         print("\n".join(explained(workdir.flatten(config.to_dict()), explain)))
         return
-    experiment = trainable(config, traced=False)
+    experiment = trainable(with_any_name(config, directory), traced=False)
     if isinstance(experiment, Experiment):
         _asked_for(experiment)
+        _evaluated(experiment)
     layers, taken = _layers(experiment), replaced(config)
     for key, value in workdir.flatten(config.to_dict()).items():
         instead = taken.get(key) or taken.get(key.partition(".")[0])
@@ -56,13 +56,8 @@ def describe(config: Config, explain: str | None = None, directory: Path | None 
     print(layers)
 
     learned, total = parameter_counts(experiment.param_shapes)
-    shared = config.training.fsdp
-    state = sum(
-        tree_bytes(leaf) / (1 if sharding.split_dimension(leaf.shape, shared) is None else shared)
-        for leaf in jax.tree.leaves(experiment.state_shapes)
-    )
     batch, devices = config.training.batch_size, jax.device_count()
-    saved = kept_bytes(experiment)
+    state, saved = state_bytes(experiment), kept_bytes(experiment)
     print(f"parameters: {learned:,} trainable, {total:,} in all")
     average = "EMA" if len(experiment.profiles) == 1 else f"{len(experiment.profiles)} EMAs"
     print(f"training state (parameters, two Adam moments, {average}): {state / MIB:,.1f} MiB on each device")
@@ -74,7 +69,8 @@ def describe(config: Config, explain: str | None = None, directory: Path | None 
     if isinstance(experiment, Experiment):
         nfe = planned_nfe(experiment)
         print("objective: " + ", ".join(f"{part} {row}" for part, row in vars(experiment.objective).items()))
-        print(f"sampler: {_sampler(experiment)}, {'adaptive' if nfe is None else nfe} network evaluations a sample")
+        evaluations = f"{'adaptive' if nfe is None else nfe} network evaluations a sample"
+        print(f"sampler: {_sampler(experiment, config.sampling.condition)}, {evaluations}")
     print(json.dumps({"trainable_parameters": learned, "total_parameters": total, "nfe": nfe}))
 
 
@@ -101,32 +97,6 @@ def _layers(experiment: Experiment | Classification) -> str:
     return "\n".join(line.rstrip() for line in table.splitlines() if line.strip())
 
 
-def kept_bytes(experiment: Experiment | Classification) -> int:
-    """Bytes that training keeps of one image for the backward pass, before the compiler's savings."""
-
-    def kept(params: PyTree, x: Array, noise_cond: Array, keys: Keys, cond: tuple) -> PyTree:
-        dropout = {"dropout_keys": keys} if isinstance(experiment, Experiment) else {}  # classifiers have none
-
-        def network(params: PyTree, x: Array) -> Array:
-            compute = experiment.compute(training=True)
-            return compute.apply(experiment.network, {"params": params}, x, noise_cond, *cond, **dropout)
-
-        return jax.vjp(network, params, x)[1]
-
-    def variables(atoms: Sequence[Var | Literal]) -> list[Var]:
-        return [atom for atom in atoms if isinstance(atom, Var)]
-
-    x, noise_cond = jnp.zeros((1, *experiment.image_shape), jnp.float32), jnp.ones(1, jnp.float32)
-    of_image = x, noise_cond, sample_keys(jax.random.key(0), jnp.arange(1)), experiment.blank_cond(1)
-    jaxpr = jax.make_jaxpr(kept)(experiment.param_shapes, *of_image).jaxpr
-    # Arrays that no part of the image reaches, such as parameters, are kept once for a batch.
-    reached = set(jaxpr.invars[len(jax.tree.leaves(experiment.param_shapes)) :])
-    for equation in jaxpr.eqns:
-        if not reached.isdisjoint(variables(equation.invars)):
-            reached.update(equation.outvars)
-    return sum(tree_bytes(var.aval) for var in variables(jaxpr.outvars) if var in reached)
-
-
 def planned_nfe(experiment: Experiment) -> int | None:
     """Evaluations of a sample by the config's sampler, condition and guidance; None for adaptive samplers.
 
@@ -145,9 +115,10 @@ def _asked_for(experiment: Experiment) -> tuple[Conditional, Conditions, dict[st
     condition, guidance = experiment.config.sampling.condition, experiment.config.guidance
     networks: dict[str, Experiment | Classification] = {}
     if guidance.classifier:
-        networks["classifier"] = Classification(stored_config(Path(guidance.classifier)))
+        networks["classifier"] = Classification(stored_config(expanded(guidance.classifier)))
     if guidance.weak:
-        networks["weak"] = Experiment(stored_config(Path(guidance.weak)))
+        networks["weak"] = Experiment(stored_config(weak := expanded(guidance.weak)))
+        available_step(weak, guidance.weak_step)
     conditional, cond = Conditional(experiment, **networks), experiment.cond_in_turn(1)
     observe, chosen = observation_of(condition, experiment.image_shape), chosen_class(condition)
     if chosen is not None:
@@ -156,16 +127,25 @@ def _asked_for(experiment: Experiment) -> tuple[Conditional, Conditions, dict[st
         cond = {name: array[:1] for name, array in rows.items()}
     elif observe:
         cond = None
-    observed = None
+    sampling, observed = experiment.config.sampling, None
+    check_start(sampling.start_time, started=bool(sampling.start), observed=bool(observe))
     if observe:
         operator = observe(1)
         observed = operator, operator.forward(jnp.zeros((1, *experiment.image_shape))), 0.0
-    method = lowered(experiment.config.sampling.method)
+    method = lowered(sampling.method)
     return conditional, conditional.conditions(cond, observed, 1, method), networks
 
 
-def _sampler(experiment: Experiment) -> str:
-    condition = experiment.config.sampling.condition
+def _evaluated(experiment: Experiment) -> None:
+    """Raises `UsageError` for figures of config.eval that this network cannot have."""
+    options, params = experiment.config.eval, experiment.objective.init_params(jax.random.key(0))
+    if options.enable_bpd:
+        experiment.frozen(params).bits_per_dim(params)
+    if options.enable_bound:
+        experiment.frozen(params).bound(params)
+
+
+def _sampler(experiment: Experiment, condition: str) -> str:
     return _unconditional(experiment) + (f", {condition}" if condition else "")
 
 

@@ -17,6 +17,7 @@ from score_sde.errors import UsageError
 from score_sde.inference.reference_checkpoints import Reference, leaf_shapes, read
 from score_sde.io import workdir
 from score_sde.io.checkpoints import Checkpoints, Retention
+from score_sde.runtime.backend import expanded
 from score_sde.sde import VE
 from score_sde.training.build import Classification, Experiment, parameter_counts, trainable
 from score_sde.training.state import TrainState
@@ -35,7 +36,7 @@ def import_checkpoint(
     Raises `UsageError` before anything is written if the file does not fit the config, leaf by leaf, or the workdir is
     not empty.
     """
-    source, directory = Path(source), Path(directory)
+    source, directory = expanded(source), expanded(directory)
     experiment = trainable(config)
     classifier = isinstance(experiment, Classification)
     if len(experiment.profiles) > 1:

@@ -1,5 +1,7 @@
 """Report on the data set of a config, before training: `score_sde --mode=data`."""
 
+import os
+import re
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -7,10 +9,11 @@ import numpy as np
 from absl.flags import FlagValues
 
 from score_sde import data, images
+from score_sde.config import Config
 from score_sde.data import records
 from score_sde.data.decoding import resize
 from score_sde.data.loading import OWN
-from score_sde.errors import shown
+from score_sde.errors import UsageError, shown
 from score_sde.io import atomic_files
 from score_sde.training.run import load_data
 
@@ -23,22 +26,58 @@ def run(values: FlagValues) -> None:
     """Prepares the data set if needed, reads both splits as a training does, and says what they are.
 
     It prints number, shape and size of the images, classes, whether they are in memory or decoded from disk, digest and
-    licence, and for your own images how the files were read. It writes a sheet of 100 training images.
+    licence, and for your own images how the files were read. Where `--out` says, it writes a sheet of 100 training
+    images. With --distances it also prints the largest distance of two of them.
     """
+    if values.distances is not None and (values.distances < 0 or values.distances == 1):
+        raise UsageError(f"--distances={values.distances} is a number of images, 2 or more; 0 stands for all.")
     config = values.config
     name = config.data.dataset.lower()
+    path = _place(values.out, name) if values.out else None
     train, evaluation = load_data(config, train=True), load_data(config, train=False)
     print(f"{name}: {_terms(name, config.data.data_dir, config.data.path)}")
     if line := data.summary(config.data.path or config.data.dataset, train, evaluation):
         print(line)
     for title, source in (("training", train), ("evaluation", evaluation)):
         print("\n".join(_lines(title, source)))
-    path = Path(values.out or f"{name.replace('/', '_')}.png")
+    if values.distances is not None:
+        print(_extent(config, train, values.distances or None))
+    if path is None:
+        print(f"--out=FILE.png draws a sheet of {SHOWN} training images")
+        return
     indices = data.batch_indices(len(train), min(SHOWN, len(train)), seed=config.seed, step=0)
     pixels = _at_most(train.take(indices).images)
     sheet, magnify = images.grid(pixels), images.magnification(pixels)
     atomic_files.replace(path, lambda file: images.write_png(file, sheet, magnify), "--out")
     print(f"{path}: {len(indices)} training images, at random")
+
+
+def _extent(config: Config, train: data.Source, most: int | None) -> str:
+    """The largest distance of two training images, from which `sde.sigma_max` is set."""
+    part, width = data.part_of(len(train), most), (images.CENTERED if config.data.centered else images.UNIT).scale
+    distance, pair, pairs = data.extent(train.take(part).images, width)
+    first, second = sorted(int(part[i]) for i in pair)
+    of_all = "all" if len(part) == len(train) else f"{len(part):,} of"
+    model_range = "[-1, 1]" if config.data.centered else "[0, 1]"
+    lines = [
+        f"largest distance in {model_range}: {distance:.1f}, of images {first} and {second}; "
+        f"{pairs:,} pairs of {of_all} {len(train):,} training images",
+        f"for VE and EDM: --config.sde.sigma_max={distance:.0f} (Song and Ermon, 2020)",
+    ]
+    if "sigma_max" in config.sde:
+        lines[-1] += f"; this config has {config.sde.sigma_max:g}"
+    return "\n".join(lines)
+
+
+def _place(out: str, name: str) -> Path:
+    """The file of the sheet. Raises `UsageError` for one that is no PNG, or cannot be written."""
+    path = Path(out)
+    if path.is_dir() or out.endswith(os.sep):
+        path /= f"{re.sub('[^a-z0-9_.-]+', '_', name)}.png"
+    if path.suffix.lower() != ".png":
+        raise UsageError(f"--out={out} must end in .png, as the sheet is written, or be a folder.")
+    atomic_files.check_place(path, "--out")
+    return path
 
 
 def _terms(name: str, data_dir: str, path: str) -> str:

@@ -8,6 +8,7 @@ from pathlib import Path
 from score_sde.cli import experiment, modes
 from score_sde.cli.command_line import arguments, config_names, overrides, parse, without
 from score_sde.config import Config
+from score_sde.runtime import backend
 from score_sde.runtime.preemption import exit_status
 
 HELP = ("--help", "-h", "--helpfull")
@@ -22,6 +23,7 @@ def _program(argv: list[str]) -> int | None:
     if not {"", os.getcwd()} & set(sys.path):  # `python -m` has it there; a user's own pieces are found in it
         sys.path.append(os.getcwd())
     argv = ["--explain=" if argument in ("--explain", "-explain") else argument for argument in argv]  # of every key
+    argv = [in_home(argument) for argument in argv]
     written, asks = dict(arguments(argv)), not set(HELP).isdisjoint(argv)
     if asks and "mode" not in written:
         return print(modes.overview())
@@ -36,7 +38,7 @@ def _program(argv: list[str]) -> int | None:
     values = parse(argv, lambda flag_values: modes.define(name, flag_values), _stored, mode.config)
 
     # These imports take seconds, and neither help nor a mistake in a flag waits for them.
-    from score_sde.runtime import backend, multihost
+    from score_sde.runtime import multihost
     from score_sde.training.recipe import check_overrides
 
     backend.keep_programs()
@@ -44,8 +46,19 @@ def _program(argv: list[str]) -> int | None:
         check_overrides(values.config, overrides(values))
     processes = [values[each].value for each in modes.PROCESSES] if mode.processes else (None, 1, None)
     with multihost.together(*processes):
+        backend.start()
         module, _, function = mode.run.partition(":")
         return getattr(importlib.import_module(f"score_sde.cli.{module}"), function)(values)
+
+
+def in_home(argument: str) -> str:
+    """A flag whose value is a path of the home folder, --workdir=~/runs/x, with that folder; others as they are.
+
+    A shell replaces a ~ that begins a word, and not one in the middle.
+    """
+    flag, equals, value = argument.partition("=")
+    is_path = flag.lstrip("-") == "config" or modes.FLAGS.get(flag.lstrip("-"), modes.NO_FLAG).value in modes.PATHS
+    return f"{flag}={backend.expanded(value)}" if is_path and equals and value.startswith("~") else argument
 
 
 def _stored(directory: Path) -> Config:

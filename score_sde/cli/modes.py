@@ -109,6 +109,12 @@ FLAGS = {
         flags.DEFINE_list,
         [],
     ),
+    "distances": Flag(
+        "N",
+        "Prints the largest distance of two of N training images, which sde.sigma_max should be about; 0: of all. "
+        "These N images are always the same.",
+        flags.DEFINE_integer,
+    ),
     "explain": Flag(
         "SECTION",
         "Prints each key of a section, with its meaning, its values, and when it may differ. --explain alone prints "
@@ -133,6 +139,8 @@ FLAGS = {
     ),
     "process_id": Flag("I", "Number of this process: 0, ..., N - 1.", flags.DEFINE_integer),
 }
+PATHS = ("DIR", "FILE", "PATH")  # values of flags that are paths
+NO_FLAG = Flag("", "")
 PROCESSES = ("coordinator", "num_processes", "process_id")
 
 MODES = {
@@ -221,14 +229,14 @@ MODES = {
     ),
     "data": Mode(
         "inspect_data:run",
-        ("workdir", "out"),
-        "Prints size, classes and terms of use of a data set, and draws a sheet of 100 of its images.",
+        ("workdir", "out", "distances"),
+        "Prints size, classes and terms of use of a data set, and draws a sheet of 100 of its images on request.",
         (
-            "--mode=data --config=vp/cifar10_ddpmpp_continuous",
+            "--mode=data --config=ve/cifar10_ncsnpp_continuous --distances=2000",
             "--mode=data --config=vp/own_images_ddpmpp_continuous --config.data.path=photos --out=photos.png",
         ),
         processes=False,
-        out="The file NAME.png of the picture; default DATASET.png in this folder.",
+        out="The file NAME.png of the sheet, or a folder, which gets DATASET.png; without it no sheet is drawn.",
     ),
     "experiment": Mode(
         "",  # its program is found by its name

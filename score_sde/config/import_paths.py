@@ -68,10 +68,10 @@ def load(key: str, path: str) -> Any:
         raise
     except Exception as error:  # whatever the module does
         raise UsageError(f"{key}={path}: importing {module_name} failed: {type(error).__name__}: {error}.") from error
-    value = module
+    value, where = module, getattr(module, "__file__", None) or module_name
     for part in attribute.split("."):
         if not hasattr(value, part):
-            raise UsageError(f"{key}={path}: {module.__file__} has no {attribute}{nearest(part, dir(value))}.")
+            raise UsageError(f"{key}={path}: {where} has no {attribute}{nearest(part, dir(value))}.")
         value = getattr(value, part)
     if not callable(value):
         raise UsageError(f"{key}={path} is neither a class nor a function.")
@@ -93,9 +93,18 @@ def arguments(of: Callable, apart: Iterable[str] = ()) -> dict[str, Any]:
 
 
 def source_digest(key: str, path: str) -> tuple[str, str]:
-    """The file that defines the object at an import path, and 16 hexadecimal digits of the file's SHA-256."""
+    """The file that defines the object at an import path, and 16 hexadecimal digits of the file's SHA-256.
+
+    Raises `UsageError` for an object that is defined in no file.
+    """
     piece = load(key, path)
     module = sys.modules.get(getattr(piece, "__module__", None) or "", None) or sys.modules[path.partition(":")[0]]
+    if not getattr(module, "__file__", None) or not Path(module.__file__).is_file():
+        name = path.partition(":")[2]
+        raise UsageError(
+            f"{key}={path} is defined in no file, but in a notebook or at a prompt, which no later program reads; "
+            f"write it to a file my_pieces.py beside it, and name my_pieces:{name}."
+        )
     file = Path(module.__file__).resolve()
     return str(file), hashlib.sha256(file.read_bytes()).hexdigest()[:16]
 

@@ -15,9 +15,9 @@ from score_sde.config import Config
 from score_sde.errors import UsageError, warn
 from score_sde.evaluation import identities
 from score_sde.evaluation import report as page
-from score_sde.evaluation.exports import check_forms, export
+from score_sde.evaluation.exports import export
 from score_sde.evaluation.figure_names import short_names
-from score_sde.evaluation.inverse_problems import ARRAYS, mean_nfe, reconstruct
+from score_sde.evaluation.inverse_problems import ARRAYS, mean_nfe, memory_of_samples, reconstruct
 from score_sde.evaluation.over_split import accuracy, bits_per_dim, bits_per_dim_bound, kept_rounds, loss, weights
 from score_sde.evaluation.sample_metrics import Measure, ends_of_data, measure, remedy
 from score_sde.inference import class_choice
@@ -31,6 +31,7 @@ from score_sde.io.result_cache import Arrays, Keep
 from score_sde.models import CLASSIFIERS
 from score_sde.randomness import Stream, sample_keys, stream
 from score_sde.runtime import sharding
+from score_sde.runtime.backend import expanded
 from score_sde.runtime.progress import bar, reporter
 from score_sde.training.run import load_data
 from score_sde.training.source_checks import check_source
@@ -48,7 +49,7 @@ def evaluate(config: Config, directory: str | Path, folder: str = "eval", out: s
     default the workdir; with another one the workdir is only read. Raises `UsageError` when there is no checkpoint,
     or `config` describes another run.
     """
-    directory, written = Path(directory), Path(out or directory) / folder
+    directory, written = expanded(directory), expanded(out or directory) / folder
     config = class_choice.with_numbers(config, directory)
     steps = _steps_to_evaluate(config, workdir.checkpoint_steps(directory))
     sharding.check_divisible("eval.batch_size", config.eval.batch_size)
@@ -61,7 +62,7 @@ def evaluate(config: Config, directory: str | Path, folder: str = "eval", out: s
     report: dict[str, Any] = {"config": workdir.flatten(config.to_dict()), "versions": workdir.versions()}
     report["devices"] = [device.device_kind for device in jax.devices()]
     if (config.eval.enable_bpd or config.eval.enable_bound) and model.dequantizer_params:
-        report["dequantizer"] = workdir.read(directory / DEQUANTIZER, "config.json")
+        report["dequantizer"] = workdir.read(directory, f"{DEQUANTIZER}/config.json")
     report["checkpoints"] = []
     with atomic_files.locked(written, "eval", ELSEWHERE):
         if "sampling" in parts:
@@ -76,7 +77,7 @@ def evaluate(config: Config, directory: str | Path, folder: str = "eval", out: s
             if sharding.is_first():
                 page.write(written, report)
             workdir.write(written, "report.json", report)
-            _print(f"step {step}: {_summary(entry)}")
+            _print("\n".join([f"step {step}: {_summary(entry)}", *page.parts(entry)]))
             for warning in page.warnings(entry) if sharding.is_first() else ():
                 warn(f"step {step}: {warning}")
     for line in page.lines(page.metrics_of(entry).get("baselines", {})):
@@ -113,7 +114,6 @@ def _parts(model: Pretrained) -> Parts:
                 f"sampling.condition={config.sampling.condition}, or with a class."
             )
         check_condition(model, configured_cond(model, np.arange(1)), None)
-        check_forms(config.sampling.save, model.image_shape[-1])
         drawing = dict(starts=configured_start(model), measure=measure(config))
         parts["sampling"] = lambda model, folder: draw_samples(model, options.num_samples, folder, **drawing)
     if not parts:
@@ -149,14 +149,14 @@ def sample(config: Config, directory: str | Path, out: str | Path | None = None)
     images: see `score_sde.evaluation.inverse_problems`; `sampling.start` for ones that begin at images with noise;
     `sampling.save` for files that other programs read: see `score_sde.evaluation.exports`.
     """
-    directory = Path(directory)
+    directory = expanded(directory)
     config = class_choice.with_numbers(config, directory)
     model = load(directory, config=config)
     sharding.check_divisible("eval.batch_size", config.eval.batch_size)
-    n, condition, folder = config.sampling.num_samples, config.sampling.condition, Path(out or directory) / "samples"
+    n, condition = config.sampling.num_samples, config.sampling.condition
+    folder = expanded(out or directory) / "samples"
     observe = observation_of(condition, model.experiment.image_shape)
     check_condition(model, configured_cond(model, np.arange(1)), observe and observe(1))
-    check_forms(config.sampling.save, model.image_shape[-1])
     starts = configured_start(model)
     if starts is not None:
         check_start(config.sampling.start_time, started=True, observed=bool(observe))
@@ -167,6 +167,7 @@ def sample(config: Config, directory: str | Path, out: str | Path | None = None)
     def keep(size: int) -> Keep:
         return kept_rounds(folder, stem, list(ARRAYS), model, lambda: of_samples | {"at_once": size})
 
+    identities.index(folder)  # whether it can be read is said before the samples are drawn
     with atomic_files.locked(folder, "sample", ELSEWHERE):
         if observe:
             result = reconstruct(model, source, observe, n, folder, stem, keep)
@@ -219,7 +220,8 @@ def draw_samples(
                 numbers = np.arange(start, start + size)
                 keys, cond = sample_keys(key, jnp.asarray(numbers)), configured_cond(model, numbers)
                 x0 = None if starts is None else jnp.asarray(starts.take(numbers))
-                x, *counts = model.draw(keys, report=reporter(progress, valid, start), cond=cond, start=x0)
+                with memory_of_samples(size):
+                    x, *counts = model.draw(keys, report=reporter(progress, valid, start), cond=cond, start=x0)
                 own, of_batch = (np.asarray(count)[:valid] for count in counts)
                 return {"images": images.to_pixels(x)[:valid], "nfe": own, "batch_nfe": of_batch}
 

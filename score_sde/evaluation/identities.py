@@ -19,7 +19,7 @@ from score_sde.inference.pretrained import Pretrained
 from score_sde.inference.sampling_plan import configured_cond, helpers_of, planned_nfe
 from score_sde.inference.snapshots import Snapshot
 from score_sde.inference.start_images import Starts
-from score_sde.io import workdir
+from score_sde.io import json_files, workdir
 from score_sde.io.digest import digest
 from score_sde.metrics import fingerprint
 from score_sde.training.pieces import code_of
@@ -137,4 +137,9 @@ def enter(folder: Path, name: str, model: Pretrained, result: dict[str, Any]) ->
     if "at_the_ends" in result:
         entry["at_the_ends"] = {of: share for of, share in result["at_the_ends"].items() if of != "warning"}
     entry["when"] = datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
-    workdir.write(folder, "index.json", workdir.read(folder, "index.json") | {name: entry})
+    workdir.write(folder, "index.json", index(folder) | {name: entry})
+
+
+def index(folder: Path) -> dict[str, Any]:
+    """The entries of a folder's index.json. Raises `UsageError` if it is another file."""
+    return json_files.read(folder / "index.json", advice="restore it, or remove it")

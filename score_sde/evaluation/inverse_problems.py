@@ -1,5 +1,6 @@
 """Samples given observations of test images, with their figures and a sheet of truth, observation and samples."""
 
+import contextlib
 import math
 from collections.abc import Callable
 from pathlib import Path
@@ -20,6 +21,7 @@ from score_sde.io import atomic_files, workdir
 from score_sde.io.result_cache import Arrays, Keep, mean_and_error
 from score_sde.randomness import Stream, normal, sample_keys, stream
 from score_sde.runtime import sharding
+from score_sde.runtime.memory import enough_memory
 from score_sde.runtime.progress import bar, reporter
 
 ROWS, SAMPLES = 12, 6  # the most in the sheet
@@ -60,7 +62,8 @@ def reconstruct(
                 y = observed(operator, truth, options.noise, sample_keys(observing, jnp.asarray(index)))
                 keys, report = sample_keys(key, jnp.asarray(number)), reporter(progress, valid, start)
                 conditions = {"cond": configured_cond(model, number), "observed": (operator, y, options.noise)}
-                x, nfe, batch_nfe = model.draw(keys, report=report, **conditions)
+                with memory_of_samples(size):
+                    x, nfe, batch_nfe = model.draw(keys, report=report, **conditions)
                 off = (operator.forward(x) - y) / math.sqrt(_measured(operator, y) / len(y))
                 arrays = {
                     "images": images.to_pixels(x),
@@ -83,6 +86,12 @@ def reconstruct(
         atomic_files.replace(folder / f"{stem}.png", lambda file: images.write_png(file, picture))
     saved = export(model.config.sampling.save, folder, stem, [lambda: arrays["images"]], n)
     return result | ({"saved": [str(path) for path in saved]} if saved else {})
+
+
+def memory_of_samples(size: int) -> contextlib.AbstractContextManager:
+    """The context of drawing so many samples at a time, which says what to do where there is no memory for them."""
+    advice = "lower sampling.batch_size, by default eval.batch_size, or set it to 0 to draw as many as fit"
+    return enough_memory(f"sampling at sampling.batch_size={size}", lambda: advice)
 
 
 ARRAYS = ("images", "truth", "observation", "index", "squares", "nfe", "batch_nfe")  # in a round

@@ -2,7 +2,8 @@
 
 `config.eval.max_images` limits all but the weights to that many images. Which ones depends on the number of images in
 the split alone, and the images of a smaller limit are among those of a larger one. They are not the first ones, which
-may be of one class; an image's figure is the same to the last bit or rounding whatever the limit is.
+may be of one class. An image's figure does not depend on the limit, because its random numbers are those of its place
+in the whole split.
 """
 
 import functools
@@ -21,6 +22,7 @@ from score_sde.inference.snapshots import PretrainedClassifier, Snapshot
 from score_sde.io.result_cache import Arrays, Keep, Rounds, compute_anew, mean_and_error
 from score_sde.process import LEAST_TIME
 from score_sde.randomness import Stream, sample_keys, stream
+from score_sde.runtime.memory import enough_memory
 from score_sde.runtime.progress import bar, reporter
 from score_sde.runtime.sharding import pad_to_devices
 from score_sde.sampling.grids import time_grid
@@ -172,7 +174,8 @@ def _over_split(rounds: Keep, name: str, part: np.ndarray, size: int, repeats: i
 
                 def compute(repeat: int = repeat, indices: np.ndarray = indices, valid: int = valid) -> Arrays:
                     report = reporter(progress, valid, repeat * n + int(indices[0]))
-                    return {key: value[:valid] for key, value in chunk(part[indices], repeat, report).items()}
+                    with enough_memory(f"{name} at eval.batch_size={size}", lambda: "lower eval.batch_size"):
+                        return {key: value[:valid] for key, value in chunk(part[indices], repeat, report).items()}
 
                 chunks.append(rounds(f"{repeat:02d}_{indices[0] // size:04d}", compute))
                 progress.update(done + valid - progress.n)

@@ -6,6 +6,7 @@ from score_sde.conditioning import grammar
 from score_sde.conditioning.grammar import ALL, chosen_class, parts
 from score_sde.config import Config
 from score_sde.io import workdir
+from score_sde.runtime.backend import expanded
 
 
 def class_names(config: Config, directory: Path | None) -> tuple[str, ...]:
@@ -14,7 +15,7 @@ def class_names(config: Config, directory: Path | None) -> tuple[str, ...]:
     () where these are not kept.
     """
     place = config.guidance.classifier or directory
-    return workdir.class_names(Path(place)) if place else ()
+    return workdir.class_names(expanded(place)) if place else ()
 
 
 def with_numbers(config: Config, directory: Path | None) -> Config:

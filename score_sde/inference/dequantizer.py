@@ -30,7 +30,7 @@ def dequantizer_params(model: Snapshot) -> PyTree:
         return {}
     folder = None if model.directory is None else model.directory / DEQUANTIZER / "checkpoints"
     steps = checkpoints.steps(folder) if folder else []
-    if not (steps and workdir.read(folder.parent, "config.json")):
+    if not (steps and workdir.read(model.directory, f"{DEQUANTIZER}/config.json")):
         raise UsageError(
             f"eval.dequantization=variational: no dequantizer in {model.directory}; run --mode=train_dequantizer."
         )
@@ -42,4 +42,4 @@ def dequantizer_params(model: Snapshot) -> PyTree:
 
 
 def _dequantizing(model: Snapshot) -> Dequantizing:
-    return Dequantizing(model.experiment, workdir.read(model.directory / DEQUANTIZER, "config.json"))
+    return Dequantizing(model.experiment, workdir.read(model.directory, f"{DEQUANTIZER}/config.json"))

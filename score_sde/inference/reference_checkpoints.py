@@ -21,6 +21,7 @@ from score_sde.array_types import PyTree
 from score_sde.errors import UsageError
 from score_sde.io import pytorch_files
 from score_sde.models import is_trainable
+from score_sde.runtime.backend import expanded
 
 Named = dict[str, np.ndarray]  # "Conv_0/kernel" -> array
 Shapes = dict[str, tuple[int, ...]]
@@ -55,7 +56,7 @@ def read(path: Path, shapes: Shapes, *, classifier: bool = False) -> Reference:
 
     Raises `UsageError` naming the first leaf that is missing, left over, of another shape, or not finite.
     """
-    path = Path(path)
+    path = expanded(path)
     if not path.is_file():
         raise UsageError(f"No file {path}; --from=FILE is a checkpoint of the paper's code, .pth or Flax.")
     try:

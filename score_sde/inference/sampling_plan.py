@@ -5,7 +5,6 @@ A plan is made once for each method and options, and holds the compiled programs
 
 import functools
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any, NamedTuple
 
 import jax
@@ -13,16 +12,17 @@ import jax.numpy as jnp
 import numpy as np
 
 from score_sde.array_types import PyTree
-from score_sde.cond import Cond
+from score_sde.cond import Cond, numbered
 from score_sde.conditioning import Operator
 from score_sde.conditioning.grammar import ALL, chosen_class, chosen_rows
 from score_sde.config import Config, FrozenConfig
 from score_sde.config.import_paths import is_import_path
 from score_sde.config.keys import plain
 from score_sde.errors import UsageError, one_of, renaming
-from score_sde.inference.conditional_samplers import Conditional, Conditions, Observed
+from score_sde.inference.conditional_samplers import Conditional, Conditions, UnitObservation
 from score_sde.inference.snapshots import Snapshot, available_step, config_of, load_classifier
 from score_sde.randomness import batch_keys
+from score_sde.runtime.backend import expanded
 from score_sde.runtime.memory import largest_batch
 from score_sde.runtime.sharding import check_divisible, pad_to_devices
 from score_sde.sampling.runner import Runner
@@ -57,6 +57,22 @@ def plan(model: Snapshot, sampler: Method | None = None, options: dict[str, Any]
     return Plan(method, conditional, runner, {"score": model.params} | {k: v.params for k, v in helpers.items()})
 
 
+def each_label(
+    model: Snapshot, labels: Any, n: int, sampler: Any = None, options: dict[str, Any] | None = None
+) -> np.ndarray | None:
+    """The number of the class of each of n samples, from numbers and names, one for all or one for each; None of None.
+
+    sampler, options: of the plan, whose classifier has names of its own. Raises `UsageError` for other labels.
+    """
+    if labels is None:
+        return None
+    helper = helpers_of(model, plan(model, sampler, options).conditional.experiment.config).get("classifier")
+    labels = np.asarray(numbered(labels, (helper or model).class_names))
+    if labels.shape not in ((), (n,)):
+        raise UsageError(f"Labels of shape {labels.shape} for {n} images; give one for all, or one for each.")
+    return np.broadcast_to(labels, (n,))
+
+
 def helpers_of(model: Snapshot, config: FrozenConfig) -> dict[str, Snapshot]:
     """The networks that config.guidance names, each loaded once."""
     named: dict[str, Snapshot] = {}
@@ -64,7 +80,7 @@ def helpers_of(model: Snapshot, config: FrozenConfig) -> dict[str, Snapshot]:
     if classifier:
         named["classifier"] = model.experiment.once(("classifier", classifier), lambda: load_classifier(classifier))
     if weak:
-        folder = Path(weak)
+        folder = expanded(weak)
         named["weak"] = model.experiment.once(
             ("weak", weak, step),
             lambda: type(model).of_run(config_of(folder, None), folder, available_step(folder, step)),
@@ -89,7 +105,10 @@ def _plain(value: Any) -> Any:
     """A value in the form of configs: NumPy and JAX scalars as numbers, lists and arrays as tuples."""
     if isinstance(value, jax.core.Tracer):
         raise UsageError("Options of samplers are numbers that programs are made of, and cannot be traced by JAX.")
-    return plain(value)
+    value = plain(value)
+    if isinstance(value, dict | set):
+        raise UsageError(f"{value!r:.60} is no option of a sampler; options are numbers, texts, and lists of them.")
+    return value
 
 
 # The samples that a config describes.
@@ -123,7 +142,7 @@ def planned_nfe(model: Snapshot, cond: Cond | None) -> int | None:
     return conditional.sampler(params, Conditions(cond)).nfe
 
 
-def sampling_bytes(model: Snapshot, n: int, cond: Cond | None = None, observed: Observed | None = None) -> int:
+def sampling_bytes(model: Snapshot, n: int, cond: Cond | None = None, observed: UnitObservation | None = None) -> int:
     """Bytes that each device needs to draw n samples at once by the config's sampler, under this condition."""
     method, conditional, runner, params = plan(model)
     keys = batch_keys(jax.random.key(0), n)

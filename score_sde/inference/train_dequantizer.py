@@ -17,6 +17,8 @@ from score_sde.io import atomic_files, checkpoints, workdir
 from score_sde.io.checkpoints import Retention
 from score_sde.randomness import Stream, sample_keys, stream
 from score_sde.runtime import sharding
+from score_sde.runtime.backend import expanded
+from score_sde.runtime.memory import enough_memory
 from score_sde.training.build import Dequantizing
 from score_sde.training.loop import Training, fit
 from score_sde.training.nan_guard import DivergenceError
@@ -52,10 +54,10 @@ def train_dequantizer(config: Config, directory: str | Path) -> None:
     The score is that of the workdir's last checkpoint at the start. Writes the folder DEQUANTIZER there. Raises
     `UsageError` before anything is written, and when the bound is no longer finite.
     """
-    directory, options = Path(directory), config.dequantizer
+    directory, options = expanded(directory), config.dequantizer
     folder = directory / DEQUANTIZER
     sharding.check_divisible("dequantizer.batch_size", options.batch_size)
-    stored = workdir.read(folder, "config.json")
+    stored = workdir.read(directory, f"{DEQUANTIZER}/config.json")
     start = max(checkpoints.steps(folder / "checkpoints"), default=0)
     _check_score(folder, stored, workdir.checkpoint_steps(directory), finished=start >= options.n_iters)
     model = load(directory, stored.get("score_step"), config)
@@ -91,7 +93,9 @@ def train_dequantizer(config: Config, directory: str | Path) -> None:
             loss="bits_per_dim_bound",
             shown="bound {:.4f} bits/dim",
         )
-        fit(training, folder, Retention(), config=identity)
+        size = options.batch_size
+        with enough_memory(f"a training at dequantizer.batch_size={size}", lambda: "lower dequantizer.batch_size"):
+            fit(training, folder, Retention(), config=identity)
     print(f"Dequantizer: {folder}; --config.eval.dequantization=variational evaluates with it.")
 
 

@@ -39,6 +39,22 @@ def replace(path: Path, write: Callable[[BinaryIO], object], flag: str = "--work
         raise UsageError(f"Cannot write {path} ({error.strerror}); free space, or choose another {flag}.") from error
 
 
+def check_place(path: Path, flag: str) -> None:
+    """Raises `UsageError` unless a file can be written there, before the work that makes its content.
+
+    Missing folders are no obstacle, since `replace` makes them. flag: as for `replace`.
+    """
+    above = next((folder for folder in path.absolute().parents if folder.exists()), path)
+    if path.is_dir():
+        problem = "it is a folder"
+    elif not above.is_dir():
+        problem = f"{above} is a file"
+    else:
+        problem = "" if os.access(above, os.W_OK | os.X_OK) else f"{above} cannot be written"
+    if problem:
+        raise UsageError(f"Cannot write {path}, since {problem}; choose another {flag}.")
+
+
 def read_arrays(path: Path) -> dict[str, np.ndarray] | None:
     """The arrays of an .npz file; None if it is missing or damaged (a zip file has checksums)."""
     try:

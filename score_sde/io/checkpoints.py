@@ -10,6 +10,7 @@ import functools
 import json
 import logging
 import operator
+import os
 import shutil
 import tempfile
 from collections.abc import Callable, Iterator
@@ -60,6 +61,8 @@ class Checkpoints:
 
     def _open(self) -> Any:
         """Orbax's checkpointer of the folder."""
+        if self.directory.exists() and not self.directory.is_dir():
+            raise UsageError(f"{self.directory} is a file, and checkpoints are to be in a folder there; remove it.")
         ocp = _orbax()
         policies = ocp.training.preservation_policies
         last, every, best, kept_steps = self._retention or Retention()
@@ -75,11 +78,17 @@ class Checkpoints:
                     keep_checkpoints_without_metrics=False,
                 )
             ]
-        return ocp.training.Checkpointer(
-            self._named,
-            preservation_policy=policies.AnyPreservationPolicy(kept),
-            cleanup_tmp_directories=self._retention is not None,
-        )
+        try:
+            return ocp.training.Checkpointer(
+                self._named,
+                preservation_policy=policies.AnyPreservationPolicy(kept),
+                cleanup_tmp_directories=self._retention is not None,
+            )
+        except Exception as error:  # Orbax reads each step's metadata, which anybody may have written
+            reason = _reason(error).rstrip(".")
+            raise UsageError(
+                f"Cannot open the checkpoints in {self.directory} ({reason}); remove what others have put there."
+            ) from error
 
     def __enter__(self) -> "Checkpoints":
         return self
@@ -291,10 +300,13 @@ def _named_in_utf8(directory: Path) -> Iterator[Path]:
 
 
 def steps(directory: Path) -> list[int]:
-    """Steps with a finished checkpoint, ascending; reads names only."""
-    if not Path(directory).is_dir():
+    """Steps with a finished checkpoint, ascending: folders named by a number as Python writes it; reads names only."""
+    try:
+        with os.scandir(directory) as entries:
+            names = [entry.name for entry in entries if entry.is_dir()]
+    except (FileNotFoundError, NotADirectoryError):
         return []
-    return sorted(int(path.name) for path in Path(directory).iterdir() if path.name.isdecimal())
+    return sorted(int(name) for name in names if name.isdecimal() and str(int(name)) == name)
 
 
 def on_host(tree: PyTree) -> PyTree:

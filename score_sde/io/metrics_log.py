@@ -132,21 +132,27 @@ class Writer:
 
 
 def read_lines(path: Path, last_step: float = math.inf, *, tail: int | None = None) -> list[dict[str, Any]]:
-    """The lines of metrics.jsonl up to a step, without one that is unfinished or that a kill has cut short.
+    """The lines of metrics.jsonl up to a step, without those that are not of a `Writer` or that a kill has cut short.
 
     tail: read only this many bytes at the end.
     """
-    if not path.exists():
+    try:
+        with path.open("rb") as file:
+            if tail is not None:
+                file.seek(max(0, path.stat().st_size - tail))
+            lines = file.read().splitlines()
+    except FileNotFoundError:
         return []
-    with path.open("rb") as file:
-        if tail is not None:
-            file.seek(max(0, path.stat().st_size - tail))
-        lines = file.read().splitlines()
     parsed = []
     for line in lines:
-        with contextlib.suppress(ValueError):
+        with contextlib.suppress(ValueError, RecursionError):
             parsed.append(json.loads(line))
-    return [line for line in parsed if isinstance(line, dict) and "step" in line and line["step"] <= last_step]
+    return [line for line in parsed if _is_ours(line) and line["step"] <= last_step]
+
+
+def _is_ours(line: Any) -> bool:
+    """Whether a line is an object with a step, in which all values are numbers."""
+    return isinstance(line, dict) and "step" in line and all(type(value) in (int, float) for value in line.values())
 
 
 def _encode(line: dict[str, Any]) -> bytes:

@@ -14,6 +14,7 @@ eval/           report.json, report.html, and a folder of rounds for each checkp
 dequantizer/    of variational dequantization: config.json, metrics.jsonl, checkpoints/
 """
 
+import difflib
 import importlib.metadata
 import json
 import platform
@@ -22,10 +23,21 @@ from pathlib import Path
 from typing import Any
 
 from score_sde import __version__
-from score_sde.config import ALLOWED, FREE_KEYS, FREE_SECTIONS, INHERITED, NEWER, Config, completed
+from score_sde.config import (
+    ALLOWED,
+    FREE_KEYS,
+    FREE_SECTIONS,
+    INHERITED,
+    NEWER,
+    OF_ONE_CLASS,
+    SECTIONS,
+    Config,
+    completed,
+)
 from score_sde.errors import UsageError, one_of
-from score_sde.io import checkpoints
+from score_sde.io import checkpoints, json_files
 from score_sde.io.atomic_files import replace
+from score_sde.io.json_files import ANY
 
 # Keys that --allow_change may change during a training, since the state means the same under either value. DATA stands
 # for other images, CODE for changed files that define import paths.
@@ -34,6 +46,27 @@ CHANGEABLE = (DATA, CODE, *ALLOWED)
 # Keys that best describe how two runs differ.
 TELLING = ("process.name", "sde.name", "parameterization.name", "data.dataset", "model.name")
 NAMED = 10  # differing keys in a message
+# Forms of the files, by which a file of another program is told apart.
+NEEDS = {  # in files of any version
+    "config.json": ("training", "data", "model", "optim"),
+    "dequantizer/config.json": ("nf", "num_res_blocks", "lr"),
+}
+FORMS = {
+    "config.json": dict.fromkeys((section for section in SECTIONS if section), dict)
+    | dict.fromkeys(OF_ONE_CLASS, {"name": str}),
+    "launch.json": {
+        "run_id": str,
+        "overrides": dict,
+        "versions": dict,
+        "changes": list,
+        "data": {ANY: {"images": int}},
+        "code": {ANY: {"path": str, "file": str, "digest": str}},
+        "imported": {"step": int},
+        "class_names": list,
+        "place": {"path": str, "inode": int},
+    },
+    "report.json": {"config": dict, "checkpoints": list},
+}
 PACKAGES = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "numpy")
 
 
@@ -49,14 +82,8 @@ def flatten(config: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
 
 
 def read(workdir: Path, name: str) -> dict[str, Any]:
-    """Reads a JSON file of the workdir; {} if it is missing. Raises `UsageError` if it cannot be parsed."""
-    path = Path(workdir) / name
-    if not path.exists():
-        return {}
-    try:
-        return json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise UsageError(f"{path} is not valid JSON ({error}); restore it, or start in a new --workdir.") from error
+    """Reads a JSON file of the workdir; {} if it is missing. Raises `UsageError` if it is cut short or another file."""
+    return json_files.read(Path(workdir) / name, FORMS.get(name), NEEDS.get(name, ()))
 
 
 def write(workdir: Path, name: str, content: Any) -> None:
@@ -69,8 +96,11 @@ def stored_config(workdir: Path) -> Config:
     """The config of a workdir's last launch, completed with keys added since. Raises `UsageError` without one."""
     stored = read(workdir, "config.json")
     if not stored:
-        raise UsageError(f"{workdir} has no config.json; train first: --mode=train --config=FILE --workdir={workdir}.")
-    return Config(completed(stored)).lock()
+        raise UsageError(no_run(workdir, "it has no config.json"))
+    try:
+        return Config(completed(stored)).lock()
+    except UsageError as error:
+        raise UsageError(f"{Path(workdir) / 'config.json'} cannot be used: {' '.join(str(error).split())}") from error
 
 
 def class_names(workdir: Path) -> tuple[str, ...]:
@@ -87,8 +117,37 @@ def checkpoint_steps(workdir: Path) -> list[int]:
     """Steps with a checkpoint, ascending. Raises `UsageError` if there are none."""
     steps = saved_steps(workdir)
     if not steps or not read(workdir, "config.json"):
-        raise UsageError(f"No checkpoint in {workdir}; train first: --mode=train with the same --config and --workdir.")
+        near = nearest_run(workdir)
+        raise UsageError(
+            f"No checkpoint in {workdir}{near}; train first: --mode=train with the same --config and --workdir."
+        )
     return steps
+
+
+def no_run(workdir: Path, reason: str) -> str:
+    """The sentence on a folder in which nothing was trained."""
+    train = f"train first: --mode=train --config=NAME --workdir={workdir}"
+    if Path(workdir).is_file():
+        reason, train = "it is a file", "name the folder of a run"
+    elif not Path(workdir).exists():
+        reason = "there is no such folder"
+    return f"There is no run in {workdir}, since {reason}{nearest_run(workdir)}; {train}."
+
+
+def nearest_run(workdir: Path) -> str:
+    """The hint ` (did you mean ...?)` at the folder of a run: a parent, a folder inside, or one of a similar name."""
+    here = Path(workdir)
+    if here.parent != here and here.parent.name and (here.parent / "config.json").is_file():
+        return f" (did you mean '{here.parent}'?)"
+    try:
+        inside = [path.parent for path in sorted(here.glob("*/config.json"))][:1]
+        beside = [path.parent.name for path in sorted(here.parent.glob("*/config.json")) if path.parent != here]
+    except OSError:
+        return ""
+    if inside:
+        return f" (did you mean '{inside[0]}'?)"
+    similar = difflib.get_close_matches(here.name, beside, n=1, cutoff=0.5)
+    return f" (did you mean '{here.parent / similar[0]}'?)" if similar else ""
 
 
 def identity(config: Mapping[str, Any]) -> dict[str, Any]:

@@ -21,6 +21,7 @@ from score_sde.io.result_cache import Arrays
 from score_sde.metrics import inception, small
 from score_sde.metrics.protocol import fingerprint
 from score_sde.runtime.backend import expanded
+from score_sde.runtime.memory import enough_memory
 from score_sde.runtime.sharding import all_agree, first_goes_first, is_first, pad_to_devices, place, pmap, split
 
 INCEPTION, TRAINED = "inception", "trained"
@@ -49,10 +50,11 @@ class Features(NamedTuple):
 
     def of(self, pixels: np.ndarray) -> Arrays:
         """The arrays of uint8 images (n, h, w, c), computed in batches."""
-        batches = [
-            {name: value[:valid] for name, value in self.apply(pixels[indices]).items()}
-            for indices, valid in data.padded_chunks(len(pixels), self.batch_size)
-        ]
+        with enough_memory(f"features at metrics.batch_size={self.batch_size}", lambda: "lower metrics.batch_size"):
+            batches = [
+                {name: value[:valid] for name, value in self.apply(pixels[indices]).items()}
+                for indices, valid in data.padded_chunks(len(pixels), self.batch_size)
+            ]
         return {name: np.concatenate([part[name] for part in batches]) for name in self.arrays}
 
     def by(self, network: Callable, params: PyTree) -> "Features":

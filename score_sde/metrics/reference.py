@@ -16,6 +16,7 @@ from score_sde.io.result_cache import Arrays
 from score_sde.metrics.distances import PAIRED
 from score_sde.metrics.features import Features
 from score_sde.metrics.frechet import Moments
+from score_sde.runtime.backend import expanded
 from score_sde.runtime.progress import bar
 
 
@@ -83,7 +84,7 @@ def load_features(path: Path) -> Arrays:
         reference = metrics.load_statistics(Path("data.npy"))
         figures = metrics.measure("my_features", metrics.load_features(Path("samples.npy")), reference)
     """
-    path = Path(path)
+    path = expanded(path)
     arrays = _arrays(path, "features")
     features = _features(path, arrays)
     if features is None:
@@ -97,7 +98,7 @@ def load_statistics(path: Path) -> Statistics:
 
     Raises `UsageError` for any other file.
     """
-    path = Path(path)
+    path = expanded(path)
     arrays = _arrays(path, "statistics")
     if {"mean", "covariance", "n", "about"} <= arrays.keys():
         about = json.loads(str(arrays["about"]))

@@ -5,6 +5,7 @@ This module imports nothing heavy.
 
 import contextlib
 import ctypes
+import logging
 import os
 import platform
 import sys
@@ -13,6 +14,9 @@ import zlib
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
+
+from score_sde.errors import UsageError
+from score_sde.runtime import failures
 
 # XLA:CPU of these versions passes single convolutions to a library that is 1.3 to 1.8 times slower on score networks
 # than its own code. XLA aborts at an unknown flag, so it is set only for versions where it was tried.
@@ -46,6 +50,19 @@ def prepare_cpu() -> None:
         if "JAX_CPU_ENABLE_ASYNC_DISPATCH" not in os.environ:
             _run_in_the_calling_thread()
         _keep_memory()
+
+
+def start() -> None:
+    """Starts JAX on its devices. Raises `UsageError` where a backend is missing that JAX_PLATFORMS asks for."""
+    import jax
+
+    log = logging.getLogger("jax._src.xla_bridge")
+    if not any(isinstance(each, failures.PluginFailures) for each in log.filters):
+        log.addFilter(failures.PluginFailures())
+    try:
+        jax.devices()
+    except (RuntimeError, AssertionError) as error:  # an assertion where JAX finds none of the devices asked for
+        raise UsageError(failures.missing_backend(error)) from error
 
 
 def _has_started() -> bool:
@@ -108,7 +125,12 @@ def program(fn: Callable, **options: Any) -> Callable:
 
 
 def expanded(path: str | Path) -> Path:
-    """The path with ~ replaced by the user's home folder; unchanged where there is none."""
+    """The path with ~ replaced by the user's home folder; unchanged where there is none.
+
+    Raises `UsageError` for a value that is no path.
+    """
+    if not isinstance(path, str | os.PathLike):
+        raise UsageError(f"{path!r:.60} is no path; give text or a pathlib.Path.")
     with contextlib.suppress(RuntimeError):
         return Path(path).expanduser()
     return Path(path)

@@ -1,13 +1,15 @@
 """Memory, in bytes: of arrays, of compiled programs, and the number of samples that fit on the devices at a time."""
 
+import contextlib
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import jax
 
 from score_sde.array_types import PyTree
 from score_sde.errors import UsageError
+from score_sde.runtime.failures import OutOfMemoryError, is_exhausted, out_of_memory
 from score_sde.runtime.sharding import pad_to_devices
 
 USABLE = 0.9  # fraction of a device's memory; the runtime and gaps between allocations take the rest
@@ -53,3 +55,25 @@ def largest_batch(bytes_of: Callable[[int], int], most: int, memory: int | None 
         f"A device has {room / 2**30:.1f} GiB to use, and {PROBES[0]} images need {small / 2**30:.1f}; use larger "
         "devices."
     )
+
+
+@contextlib.contextmanager
+def enough_memory(task: str, advice: Callable[[], str]) -> Iterator[None]:
+    """Context of a computation with a batch, which raises `OutOfMemoryError` where there is no memory for it.
+
+    task: the computation and its batch size. advice: the end of the sentence without a full stop, made where it is
+    needed. Of several contexts, one in another, the outermost says it, since it knows the key of the config.
+
+        with enough_memory("updates at training.batch_size=128", lambda: "lower training.batch_size"):
+            state, loss = update(state, batch)
+    """
+    try:
+        yield
+    except Exception as error:
+        if not (isinstance(error, OutOfMemoryError) or is_exhausted(error)):
+            raise
+        reason = error.__cause__ or error
+        size = (
+            f"{device_bytes() / 2**30:,.1f} GiB of {'a device' if jax.default_backend() != 'cpu' else 'this machine'}"
+        )
+        raise OutOfMemoryError(out_of_memory(reason, f"{task} in the {size}", advice())) from reason

@@ -10,6 +10,7 @@ import functools
 import importlib.util
 import ipaddress
 import json
+import math
 import os
 import re
 import socket
@@ -101,9 +102,10 @@ def _launched(environment: Mapping[str, str]) -> dict[str, Any] | None:
         value = environment.get(name, "")
         return int(value) if value.isdecimal() else 1
 
-    if number("SLURM_STEP_NUM_TASKS") > 1:
+    if (tasks := number("SLURM_STEP_NUM_TASKS")) > 1:
+        _check_environment("SLURM", environment, {"SLURM_PROCID": tasks})
         # JAX would take SLURM_NTASKS, which belongs to the job, not to the step.
-        process = dict(num_processes=number("SLURM_STEP_NUM_TASKS"), process_id=int(environment["SLURM_PROCID"]))
+        process = dict(num_processes=tasks, process_id=int(environment["SLURM_PROCID"]))
         return dict(cluster_detection_method="slurm") | process
     if number("OMPI_COMM_WORLD_SIZE") > 1 and "OMPI_MCA_orte_hnp_uri" in environment:
         return dict(cluster_detection_method="ompi")
@@ -122,11 +124,32 @@ def _launched(environment: Mapping[str, str]) -> dict[str, Any] | None:
     return None
 
 
+# Variables by which JAX finds the processes of a launcher, with a number or text each.
+SLURM_SETS = dict.fromkeys(("SLURM_JOB_ID", "SLURM_NTASKS", "SLURM_LOCALID"), math.inf) | {"SLURM_STEP_NODELIST": None}
+OMPI_SETS = dict.fromkeys(("OMPI_COMM_WORLD_RANK", "OMPI_COMM_WORLD_LOCAL_RANK"), math.inf)
+SETS = {"slurm": ("SLURM", SLURM_SETS), "ompi": ("Open MPI", OMPI_SETS)}
+
+
+def _check_environment(launcher: str, environment: Mapping[str, str], sets: Mapping[str, float | None]) -> None:
+    """Raises `UsageError` for a variable that the launcher sets and that is missing, or no number below a bound."""
+    for name, bound in sets.items():
+        value = environment.get(name, "")
+        if value and (bound is None or (value.isdecimal() and int(value) < bound)):
+            continue
+        state = f"{name}={value} is no number of a process" if value else f"{name} is missing"
+        raise UsageError(
+            f"The environment names several processes of {launcher}, but {state}; start them by its own launcher, or "
+            "give --coordinator, --num_processes and --process_id; --num_processes=1 runs this process by itself."
+        )
+
+
 def _installed(package: str) -> bool:
     return importlib.util.find_spec(package) is not None
 
 
 def _start(arguments: dict[str, Any]) -> None:
+    if method := SETS.get(arguments.get("cluster_detection_method", "")):
+        _check_environment(method[0], os.environ, method[1])
     where = arguments.get("coordinator_address", "the coordinator")
 
     def problem(reason: str) -> UsageError:

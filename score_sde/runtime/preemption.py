@@ -16,7 +16,7 @@ from types import FrameType
 from typing import TextIO
 
 from score_sde.errors import UsageError, tell
-from score_sde.runtime import backend
+from score_sde.runtime import backend, failures
 
 REQUEUE = 75  # EX_TEMPFAIL of sysexits.h: not a failure, try again
 INTERRUPTED = 128 + signal.SIGINT
@@ -95,8 +95,9 @@ def exit_status(program: Callable[[list[str]], int | None], argv: list[str] | No
     A program has a home folder and what a CPU needs before anything computes. It keeps compiled programs only if it
     says so (`backend.keep_programs`), because some measure how long compiling takes.
 
-    The status is what the program returns, None being 0; 2 for a mistake of the user, with its sentence on stderr;
-    REQUEUE or INTERRUPTED if it was stopped; UNREAD if nobody reads its output any more.
+    The status is what the program returns, None being 0; 2 for a mistake of the user or a failure of the machine
+    (`failures`), with its sentence on stderr; REQUEUE or INTERRUPTED if it was stopped; UNREAD if nobody reads its
+    output any more.
     """
     for stream in (sys.stdout, sys.stderr):  # a locale may lack ±, or the umlauts of a file name
         with contextlib.suppress(AttributeError):
@@ -119,6 +120,11 @@ def exit_status(program: Callable[[list[str]], int | None], argv: list[str] | No
             raise  # it was another pipe
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # for what Python flushes at its end
         return UNREAD
+    except (OSError, RuntimeError, MemoryError) as error:
+        if (sentence := failures.explained(error)) is None:
+            raise
+        tell(sentence)
+        return 2
 
 
 def _is_read(stream: TextIO) -> bool:

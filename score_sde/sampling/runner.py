@@ -8,7 +8,7 @@ from typing import Any
 import jax
 
 from score_sde.array_types import Keys, ModelImages, PyTree
-from score_sde.runtime.memory import program_bytes
+from score_sde.runtime.memory import enough_memory, program_bytes
 from score_sde.runtime.sharding import all_agree, batch_axes, compiled, is_traced, split
 from score_sde.sampling.compaction import compacted
 from score_sde.sampling.solver import Solver, advance, solve
@@ -44,7 +44,20 @@ class Runner:
             solver = self._make_solver(params, *conditions)
             return solve(solver.with_batch_nfe() if self._batch_nfe else solver, keys, x)
         n = len(x)
-        keys, x, conditions = split(keys, x, conditions)
+        with enough_memory(f"{n} images at a time", lambda: "take fewer at a time"):
+            state = self._run(params, *split(keys, x, conditions), report, compile_only)
+            return jax.tree.map(lambda a: a[:n], state)
+
+    def _run(
+        self,
+        params: PyTree,
+        keys: Keys,
+        x: ModelImages,
+        conditions: tuple,
+        report: Callable[[float], None],
+        compile_only: bool,
+    ) -> Any:
+        """The result for a batch that is split over the devices."""
         signature = (x.shape, jax.tree.structure(conditions))
         if signature not in self._programs:
             self._programs[signature] = self._compiled(
@@ -59,7 +72,7 @@ class Runner:
             report(float(fraction))
             if all_agree(time.monotonic() - started < SECONDS_A_CALL / 2):
                 steps *= 2
-        return jax.tree.map(lambda a: a[:n], result(params, conditions, state))
+        return result(params, conditions, state)
 
     def bytes(self, params: PyTree, keys: Keys, x: ModelImages, conditions: tuple = ()) -> int:
         """Bytes that each device needs for a call with these arguments; arrays may be shapes."""

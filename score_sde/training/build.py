@@ -310,7 +310,6 @@ class Dequantizing:
         experiment.model({})  # raises for a network trained at the levels of a chain
         self.experiment, self.options = experiment, options
         self.network = Dequantizer(nf=options["nf"], num_res_blocks=options["num_res_blocks"])
-        self.network.check()
         self.optimizer = adam(
             lr=options["lr"], beta1=0.9, eps=1e-8, weight_decay=0.0, warmup=100, grad_clip=1.0, trainable=True
         )

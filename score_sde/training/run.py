@@ -19,14 +19,15 @@ from score_sde.io import atomic_files, workdir
 from score_sde.io.checkpoints import Retention
 from score_sde.randomness import Stream, sample_keys, stream
 from score_sde.runtime import sharding
-from score_sde.runtime.backend import program
-from score_sde.runtime.memory import tree_bytes
+from score_sde.runtime.backend import expanded, program
+from score_sde.runtime.memory import enough_memory, tree_bytes
 from score_sde.runtime.preemption import Stopped
 from score_sde.runtime.progress import bar, reporter
 from score_sde.sampling.runner import Runner
 from score_sde.training import averages, launch, own_code, summary
 from score_sde.training.build import Classification, Experiment, trainable
 from score_sde.training.loop import Running, Training, fit
+from score_sde.training.memory_estimate import advice
 from score_sde.training.nan_guard import DivergenceError
 from score_sde.training.pieces import code_of, complete
 from score_sde.training.recipe import check_overrides
@@ -99,7 +100,7 @@ def train(
     Raises `UsageError` before anything is written, when the loss or a gradient is no longer finite, and when the last
     checkpoint cannot be saved; `Stopped` after SIGTERM, SIGUSR1 or Ctrl-C, with a last checkpoint.
     """
-    directory = Path(directory)
+    directory = expanded(directory)
     atomic_files.check_writable(directory)
     check_overrides(config, overrides or {})
     if config.sampling.start or config.sampling.start_time != 1:
@@ -135,7 +136,8 @@ def train(
         imported = [record["imported"]["step"]] if "imported" in record else []
         options = config.training
         retention = Retention(options.keep_last, options.snapshot_freq, options.keep_best, tuple(imported))
-        _fit(experiment, directory, retention, record["run_id"], train_set, eval_set)
+        with enough_memory(f"a training at training.batch_size={options.batch_size}", lambda: advice(experiment)):
+            _fit(experiment, directory, retention, record["run_id"], train_set, eval_set)
 
 
 def _check_schedule(config: Config) -> None:
