@@ -31,6 +31,13 @@ LONG += ("step", "labels")
 
 # Tests of `make test-long`: whole runs beside which quicker ones of their kind stay in `make test`.
 IN_TEST_LONG = (
+    "test_rectangular.py::test_a_network_of_transposed_weights_gives_the_transposed_image[ncsn]",
+    "test_rectangular.py::test_a_network_of_transposed_weights_gives_the_transposed_image[ncsnv2",
+    "test_rectangular.py::test_a_network_of_transposed_weights_gives_the_transposed_image[ddpm]",
+    "test_rectangular.py::test_a_network_of_transposed_weights_gives_the_transposed_image[ncsnpp",
+    "test_rectangular.py::test_a_network_of_transposed_weights_gives_the_transposed_image[wideresnet",
+    "test_rectangular.py::test_bits_per_dim_of_a_rectangle",
+    "test_rectangular.py::test_a_run_of_rectangles",
     "test_step.py::test_parts_of_a_batch_and_blocks_computed_twice",
     "test_configs.py::test_a_config_shrunk_trains_stops_goes_on_samples_and_evaluates[ve",
     "test_configs.py::test_a_config_shrunk_trains_stops_goes_on_samples_and_evaluates[subvp",
