@@ -44,7 +44,7 @@ class Runner:
             solver = self._make_solver(params, *conditions)
             return solve(solver.with_batch_nfe() if self._batch_nfe else solver, keys, x)
         n = len(x)
-        with enough_memory(f"{n} images at a time", lambda: "take fewer at a time"):
+        with enough_memory(f"{n} images at a time", lambda: "take fewer at a time", key=False):
             state = self._run(params, *split(keys, x, conditions), report, compile_only)
             return jax.tree.map(lambda a: a[:n], state)
 
