@@ -1,8 +1,10 @@
 """Arguments of public functions are checked and converted as their annotations say."""
 
 import dataclasses
+import functools
 from collections.abc import Callable, Sequence
-from typing import Annotated, Literal
+from pathlib import Path
+from typing import Annotated, Literal, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -10,7 +12,7 @@ import numpy as np
 import pytest
 
 from score_sde.array_types import Array, Key, ModelImages, Times
-from score_sde.config.arguments import check_arguments
+from score_sde.config.arguments import check_arguments, check_methods
 from score_sde.errors import UsageError
 
 X, T = np.zeros((2, 8, 8, 1), np.float32), [0.5, 1]
@@ -86,6 +88,66 @@ def test_what_does_not_fit_is_named_in_one_sentence(arguments, options, sentence
     with pytest.raises(UsageError, match=sentence) as error:
         everything(*arguments, **options)
     assert str(error.value).startswith("everything: ") and str(error.value).endswith(".")
+
+
+def test_a_function_is_called_with_as_many_arguments_as_its_annotation_has():
+    @check_arguments
+    def of_two(function: Callable[[int, int], int]):
+        return function
+
+    for fits in (lambda a, b: 0, lambda *a: 0, functools.partial(lambda a, b, c: 0, 1), int, max):
+        assert of_two(fits) is fits
+    for wrong in (lambda a: 0, lambda a, b, c: 0, len, 3):
+        with pytest.raises(UsageError, match="function must be a function"):
+            of_two(wrong)
+
+
+def test_fields_of_a_named_tuple_are_checked_where_it_is_taken():
+    class Pair(NamedTuple):
+        x: ModelImages
+        rate: Annotated[float, "[0, 1]"]
+
+    @check_arguments
+    def taken(pair: Pair, t: Times):
+        return pair
+
+    pair = taken(Pair(X, np.float32(0.5)), T)
+    assert isinstance(pair.x, jax.Array) and type(pair.rate) is float
+    assert taken(pair, T) is pair
+    for wrong, words in (
+        (Pair(X, 2), r"its rate must be a number in \[0, 1\], and is 2"),
+        (Pair(X[:1], 1), "a letter"),
+    ):
+        with pytest.raises(UsageError, match=words):
+            taken(wrong, T)
+
+
+def test_an_interface_checks_the_methods_of_those_who_implement_it():
+    class Law:
+        def __init_subclass__(cls):
+            check_methods(cls, Law)
+
+        def at(self, t: Annotated[Times, "(0, 1]"]) -> Times: ...
+
+    class Own(Law):
+        def at(self, t):
+            return 2 * t
+
+    assert Own().at([0.5]).tolist() == [1.0]
+    with pytest.raises(UsageError, match=r"Own\.at: t must be .* in \(0, 1\]"):
+        Own().at([0.0])
+
+
+def test_a_path_may_be_a_text_that_begins_at_home(monkeypatch):
+    @check_arguments
+    def opened(path: Path):
+        return path
+
+    monkeypatch.setenv("HOME", "/of/a/user")
+    assert opened("~/run") == Path("/of/a/user/run") and opened(Path("run")) == Path("run")
+    for wrong in (3, "a\0b", b"run", "~nobody-of-this-name/run"):
+        with pytest.raises(UsageError, match="path must be a path"):
+            opened(wrong)
 
 
 def test_a_seed_and_an_untyped_key_are_keys():

@@ -1,4 +1,4 @@
-"""Arrays of images: other numbers than uint8, channels as the second axis, and what is said of those that are neither."""
+"""Arrays of images: other numbers than uint8, channels as the second axis, and messages on those that are neither."""
 
 import re
 
@@ -81,7 +81,7 @@ def test_numbers_without_a_range_are_told_one_that_holds_them(array, advised, tm
         UsageError, match=f"{array.dtype} of shape .* from .* to .*set config.data.array_range="
     ) as first:
         load(path)
-    with pytest.raises(UsageError, match="numbers outside of data.array_range") as second:
+    with pytest.raises(UsageError, match=r"numbers outside of data\.array_range") as second:
         load(path, array_range=(-0.001, 0.001))
     for error in (first, second):
         source = followed(str(error.value), lambda **options: load(path, **options), held_out=0)
@@ -107,7 +107,7 @@ def test_a_range_is_two_numbers_the_smaller_first(limits, tmp_path):
 
 
 def test_a_range_is_for_arrays_alone(tmp_path):
-    with pytest.raises(UsageError, match="is for data.dataset=array"):
+    with pytest.raises(UsageError, match=r"is for data\.dataset=array"):
         data.load("folder", train=True, image_size=8, num_channels=3, path=str(tmp_path), array_range=(0, 1))
 
 

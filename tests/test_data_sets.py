@@ -16,6 +16,7 @@ from score_sde.data import preparers
 
 # They share compiled programs.
 pytestmark = pytest.mark.usefixtures("one_block", "compiled_once")
+FORMATS = Path(__file__).parent / "files" / "formats"
 CONFIG = Path(__file__).parent.parent / "configs/vp/cifar10_ddpmpp_continuous.py"
 SMALL = {
     "model.nf": 8,
@@ -75,6 +76,16 @@ def pictures(folder, monkeypatch) -> dict:
     return {"data.dataset": "folder", "data.path": folder / "pictures", "data.held_out": 0.3}
 
 
+def of_file(path: str):
+    """A set of tests/files/formats, with the classes of its pictures."""
+    shared = {"data.dataset": "folder", "data.path": FORMATS / path, "data.held_out": 0.3, "data.convert": True}
+    return lambda folder, monkeypatch: shared
+
+
+FILES = {"parquet": "parquet", "edm": "edm.zip", "zip": "digits.zip", "tar": "digits.tar", "json": "json.tar"}
+FILES |= {"webdataset": "webdataset", "pattern": "webdataset/digits-{train,test}-000000.tar"}
+
+
 class WithoutTensorFlow:
     """Finds all but that."""
 
@@ -88,7 +99,11 @@ class WithoutTensorFlow:
         return getattr(self.finder, name)
 
 
-@pytest.mark.parametrize("make", [cifar10, pictures, digits, fashion_mnist])
+MADE = [cifar10, pictures, digits, fashion_mnist]
+MADE += [pytest.param(of_file(path), id=name) for name, path in FILES.items()]
+
+
+@pytest.mark.parametrize("make", MADE)
 def test_a_data_set_trains_samples_and_evaluates_by_config_values_alone(make, tmp_path, monkeypatch, capsys):
     assert "tensorflow" not in sys.modules
     monkeypatch.setattr(sys, "meta_path", [WithoutTensorFlow(finder) for finder in sys.meta_path])

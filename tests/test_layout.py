@@ -16,8 +16,8 @@ ROOMS = {
     "array_types": "",
     "errors": "",
     "runtime": "clone moved failures backend preemption sharding memory profiling progress multihost",
-    "config": """keys arguments argument_keys sampling_keys training_keys table rules explanation import_paths tree
-                 protocols""",
+    "config": """keys kinds arguments argument_keys sampling_keys training_keys table rules explanation import_paths
+                 tree protocols""",
     "randomness": "",
     "images": "",
     "io": """json_files digest downloads pytorch_files atomic_files result_cache metrics_log html_page checkpoints
@@ -25,7 +25,7 @@ ROOMS = {
     "cond": "",
     "data": """archives tfrecords digits ffhq readers preparers split_report decoding held_out sources split_names
                containers shards directory zip_files tar_files parquet_files label_files own_files arrays folder
-               datasets records loading batches""",
+               datasets records loading batches extent""",
     "ema": "",
     "process": "",
     "sde": "",
@@ -40,12 +40,12 @@ ROOMS = {
     "sampling": """derivatives solver brownian tabulated rows grids clipping predictors correctors tableaus
                    runge_kutta predictor_corrector adaptive probability_flow fast compaction runner""",
     "likelihood": "dequantization ode bound",
-    "conditioning": "operators guidance posterior particles grammar",
+    "conditioning": "observations operators guidance posterior particles grammar",
     "training": """state nan_guard loop pieces sampler_options recipe trainable classification build memory_estimate
                    own_code source_checks averages launch summary run""",
     "metrics": """protocol ends corruptions distances frechet kernels inception small features reference figures
                   baselines""",
-    "inference": """reference_checkpoints class_choice snapshots start_images dequantizer conditional_samplers
+    "inference": """reference_checkpoints class_choice inputs snapshots start_images dequantizer conditional_samplers
                     sampling_plan pretrained train_dequantizer""",
     "evaluation": "sample_metrics identities figure_names report exports inverse_problems over_split evaluate",
     "cli": """command_line modes runs describe import_checkpoint dataset_statistics inspect_data measure

@@ -35,7 +35,7 @@ class _Finder(MetaPathFinder):
 
     def find_spec(self, fullname, path=None, target=None):
         package, _, rest = fullname.partition(".")
-        if package != self.package or rest.startswith(("configs", "experiments", "config.arguments")):
+        if package != self.package or rest.startswith(("configs", "experiments", "config.arguments", "config.kinds")):
             return None
         spec = PathFinder.find_spec(fullname, path, target)
         if spec is not None and isinstance(spec.loader, SourceFileLoader):

@@ -9,6 +9,7 @@ import numpy as np
 from absl.flags import FlagValues
 
 from score_sde import data, images
+from score_sde.config import Config
 from score_sde.data import records
 from score_sde.data.decoding import resize
 from score_sde.data.loading import OWN
@@ -26,8 +27,10 @@ def run(values: FlagValues) -> None:
 
     It prints number, shape and size of the images, classes, whether they are in memory or decoded from disk, digest and
     licence, and for your own images how the files were read. Where `--out` says, it writes a sheet of 100 training
-    images.
+    images. With --distances it also prints the largest distance of two of them.
     """
+    if values.distances is not None and (values.distances < 0 or values.distances == 1):
+        raise UsageError(f"--distances={values.distances} is a number of images, 2 or more; 0 stands for all.")
     config = values.config
     name = config.data.dataset.lower()
     path = _place(values.out, name) if values.out else None
@@ -37,6 +40,8 @@ def run(values: FlagValues) -> None:
         print(line)
     for title, source in (("training", train), ("evaluation", evaluation)):
         print("\n".join(_lines(title, source)))
+    if values.distances is not None:
+        print(_extent(config, train, values.distances or None))
     if path is None:
         print(f"--out=FILE.png draws a sheet of {SHOWN} training images")
         return
@@ -45,6 +50,23 @@ def run(values: FlagValues) -> None:
     sheet, magnify = images.grid(pixels), images.magnification(pixels)
     atomic_files.replace(path, lambda file: images.write_png(file, sheet, magnify), "--out")
     print(f"{path}: {len(indices)} training images, at random")
+
+
+def _extent(config: Config, train: data.Source, most: int | None) -> str:
+    """The largest distance of two training images, from which `sde.sigma_max` is set."""
+    part, width = data.part_of(len(train), most), (images.CENTERED if config.data.centered else images.UNIT).scale
+    distance, pair, pairs = data.extent(train.take(part).images, width)
+    first, second = sorted(int(part[i]) for i in pair)
+    of_all = "all" if len(part) == len(train) else f"{len(part):,} of"
+    model_range = "[-1, 1]" if config.data.centered else "[0, 1]"
+    lines = [
+        f"largest distance in {model_range}: {distance:.1f}, of images {first} and {second}; "
+        f"{pairs:,} pairs of {of_all} {len(train):,} training images",
+        f"for VE and EDM: --config.sde.sigma_max={distance:.0f} (Song and Ermon, 2020)",
+    ]
+    if "sigma_max" in config.sde:
+        lines[-1] += f"; this config has {config.sde.sigma_max:g}"
+    return "\n".join(lines)
 
 
 def _place(out: str, name: str) -> Path:

@@ -109,6 +109,12 @@ FLAGS = {
         flags.DEFINE_list,
         [],
     ),
+    "distances": Flag(
+        "N",
+        "Prints the largest distance of two of N training images, which sde.sigma_max should be about; 0: of all. "
+        "These N images are always the same.",
+        flags.DEFINE_integer,
+    ),
     "explain": Flag(
         "SECTION",
         "Prints each key of a section, with its meaning, its values, and when it may differ. --explain alone prints "
@@ -223,10 +229,10 @@ MODES = {
     ),
     "data": Mode(
         "inspect_data:run",
-        ("workdir", "out"),
+        ("workdir", "out", "distances"),
         "Prints size, classes and terms of use of a data set, and draws a sheet of 100 of its images on request.",
         (
-            "--mode=data --config=vp/cifar10_ddpmpp_continuous --out=cifar10.png",
+            "--mode=data --config=ve/cifar10_ncsnpp_continuous --distances=2000",
             "--mode=data --config=vp/own_images_ddpmpp_continuous --config.data.path=photos --out=photos.png",
         ),
         processes=False,

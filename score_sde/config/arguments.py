@@ -9,28 +9,26 @@
 | `Key[Array, "..."]`                      | typed keys; a seed, and `jax.random.PRNGKey(seed)`, become such           |
 | `np.ndarray`                             | arrays and lists                                                          |
 | `tuple[float, ...]`, `Sequence[int]`     | tuples, lists and 1-d arrays                                              |
-| classes, `Callable`, `Mapping`         | objects of this kind                                                      |
+| `Callable[[A, B], C]`                    | functions that can be called with as many arguments                       |
+| named tuples                             | tuples of this class, with each field as it is annotated                  |
+| `Path`                                   | also a text, in which ~ is the home folder                                |
+| `BinaryIO`                               | open files, and all that has `write` or `read`                            |
+| other classes, `Mapping`                 | objects of this kind                                                      |
 | `Any`, `PyTree`, protocols               | anything                                                                  |
 
 A letter of a shape stands for the same size in all arguments. Arrays that are traced by `jit` or `grad` have types and
 shapes but no numbers yet: their intervals are not checked.
 """
 
-import collections.abc
 import functools
 import inspect
-import operator
-import types
 import typing
 from collections.abc import Callable
-from typing import Annotated, Any, Literal, NamedTuple, TypeVar
+from typing import Any, TypeVar
 
-import jax
-import jax.numpy as jnp
-import numpy as np
-from jaxtyping import AbstractArray, jaxtyped
+from jaxtyping import jaxtyped
 
-from score_sde.config.keys import PLURALS, inside, interval_words, is_scalar, plain
+from score_sde.config.kinds import ANYTHING, fitted, kind_of
 from score_sde.errors import UsageError, nearest
 
 Decorated = TypeVar("Decorated", bound=Callable)
@@ -54,16 +52,29 @@ def check_arguments(of: Decorated) -> Decorated:
     if inspect.isclass(of):
         of.__init__ = _checked(of.__init__, of.__name__)
         return of
-    return _checked(of, of.__name__)
+    return _checked(of, of.__name__.lstrip("_"))
 
 
-def _checked(function: Callable, name: str) -> Callable:
+def check_methods(cls: type, interface: type) -> None:
+    """Checks the arguments of a class's own methods, as the methods of the same names of `interface` are annotated.
+
+    Called by `__init_subclass__` of the interface, so that it holds for classes of a user's own, too.
+    """
+    for name, method in list(vars(cls).items()):
+        of = vars(interface).get(name)
+        checked = getattr(method, "checks_arguments", False)
+        if inspect.isfunction(method) and inspect.isfunction(of) and not name.startswith("_") and not checked:
+            setattr(cls, name, _checked(method, f"{cls.__name__}.{name}", annotated=of))
+
+
+def _checked(function: Callable, name: str, annotated: Callable | None = None) -> Callable:
+    """The function with checks. annotated: the function whose annotations count, if it is another."""
     plan: list[Any] = []  # made at the first call, when all names in annotations are defined
 
     @functools.wraps(function)
     def call(*arguments: Any, **options: Any) -> Any:
         if not plan:
-            plan.extend((inspect.signature(function), _kinds(function)))
+            plan.extend((inspect.signature(function), _kinds(annotated or function)))
         signature, kinds = plan
         try:
             bound = signature.bind(*arguments, **options)
@@ -73,7 +84,10 @@ def _checked(function: Callable, name: str) -> Callable:
             for parameter, value in bound.arguments.items():
                 if parameter in kinds and value is not signature.parameters[parameter].default:
                     bound.arguments[parameter] = kinds[parameter](f"{name}: {parameter}", value)
-        return function(*bound.args, **bound.kwargs)
+        named = {option: bound.arguments.get(option, value) for option, value in options.items()}
+        return function(
+            *bound.args[: len(arguments)], **named
+        )  # as they came: flax's signatures have keywords in front
 
     call.checks_arguments = True
     return call
@@ -84,10 +98,10 @@ def _kinds(function: Callable) -> dict[str, Callable[[str, Any], Any]]:
     hints = typing.get_type_hints(function, include_extras=True)
     result = {}
     for name, parameter in inspect.signature(function).parameters.items():
-        kind = _kind(hints[name]) if name in hints else ANYTHING
+        kind = kind_of(hints[name]) if name in hints else ANYTHING
         if kind is ANYTHING:
             continue
-        check = functools.partial(_fitted, kind)
+        check = functools.partial(fitted, kind)
         if parameter.kind is parameter.VAR_POSITIONAL:
             result[name] = functools.partial(_each, check)
         elif parameter.kind is not parameter.VAR_KEYWORD:
@@ -104,286 +118,3 @@ def _misnamed(name: str, signature: inspect.Signature, options: dict[str, Any], 
     for option in options.keys() - set(taken):
         error = f"there is no '{option}'{nearest(option, taken)}"
     return f"{name}: {error}; it takes {', '.join(taken) or 'no argument'}."
-
-
-class MisfitError(Exception):
-    """Reason why a value is not of a kind; "" if there is no more to say than the kind's words."""
-
-
-class Kind(NamedTuple):
-    """A kind of value.
-
-    words: a noun for it. convert: the value as one of this kind, or `MisfitError`.
-    """
-
-    words: str
-    convert: Callable[[Any], Any]
-
-
-def _fitted(kind: Kind, name: str, value: Any) -> Any:
-    """The value as one of the kind. Raises `UsageError`."""
-    try:
-        return kind.convert(value)
-    except MisfitError as misfit:
-        reason = f"; {misfit}" if str(misfit) else ""
-        raise UsageError(f"{name} must be {kind.words}, and is {described(value)}{reason}.") from None
-
-
-def described(value: Any) -> str:
-    """A value in a few words: type and shape of an array, otherwise its beginning."""
-    if hasattr(value, "dtype") and getattr(value, "shape", ()):
-        return f"{value.dtype} of shape {tuple(value.shape)}"
-    text = repr(value)
-    return f"{type(value).__name__} {text[:60]}{'...' * (len(text) > 60)}" if not _is_plain(value) else text[:60]
-
-
-def _is_plain(value: Any) -> bool:
-    return value is None or isinstance(value, bool | int | float | str)
-
-
-ANYTHING = Kind("anything", lambda value: value)
-
-
-def _kind(annotation: Any) -> Kind:
-    """The kind that an annotation stands for."""
-    origin, inner = typing.get_origin(annotation), typing.get_args(annotation)
-    if origin is Annotated:
-        intervals = [extra for extra in inner[1:] if isinstance(extra, str)]
-        return functools.reduce(_within, intervals, _kind(inner[0]))
-    if origin in (typing.Union, types.UnionType):
-        return _one_of([_kind(each) for each in inner])
-    if origin is Literal:
-        return Kind(" or ".join(map(repr, inner)), lambda value: _needed(value, value in inner))
-    if origin is tuple or annotation is tuple:
-        return _tuple(inner)
-    if isinstance(origin, type) and issubclass(origin, collections.abc.Sequence):
-        return _sequence(_kind(inner[0]))
-    if annotation in SCALARS:
-        return SCALARS[annotation]
-    if isinstance(annotation, type) and issubclass(annotation, AbstractArray):
-        return _array(annotation)
-    if annotation is collections.abc.Callable or origin is collections.abc.Callable:
-        return Kind("a function", lambda value: _needed(value, callable(value)))
-    cls = origin if isinstance(origin, type) else annotation
-    if not isinstance(cls, type) or cls is object or _is_unchecked(cls):
-        return ANYTHING
-    return Kind(_name(cls), lambda value: _needed(value, isinstance(value, cls)))
-
-
-def _is_unchecked(cls: type) -> bool:
-    """Whether no object can be asked if it is of this type, as for most protocols and for jaxtyping's PyTree."""
-    protocol = getattr(cls, "_is_protocol", False) and not getattr(cls, "_is_runtime_protocol", False)
-    return protocol or cls.__module__.startswith("jaxtyping")
-
-
-def _name(cls: type) -> str:
-    return {dict: "a dictionary", collections.abc.Mapping: "a dictionary"}.get(cls, f"a {cls.__name__}")
-
-
-def _needed(value: Any, fits: bool) -> Any:
-    if not fits:
-        raise MisfitError
-    return value
-
-
-def _one_of(kinds: list[Kind]) -> Kind:
-    """A union: a value is left as it is if one of the kinds does so, and otherwise converted by the first that can."""
-    if any(kind is ANYTHING for kind in kinds):
-        return ANYTHING
-    words = list(dict.fromkeys(kind.words for kind in kinds))
-
-    def convert(value: Any) -> Any:
-        converted, reasons = [], []
-        for kind in kinds:
-            try:
-                converted.append(kind.convert(value))
-            except MisfitError as misfit:
-                reasons.append(str(misfit))
-                continue
-            if converted[-1] is value:
-                return value
-        if not converted:
-            raise MisfitError(next(filter(None, reasons), ""))
-        return converted[0]
-
-    return Kind(" or ".join(words), convert)
-
-
-# Numbers and texts.
-
-
-def _scalar(kind: type, words: str) -> Kind:
-    def convert(value: Any) -> Any:
-        if isinstance(value, jax.core.Tracer):
-            return _needed(value, kind is not str and value.ndim == 0)
-        number = plain(value) if getattr(value, "ndim", 0) == 0 else value
-        if not is_scalar(number, kind):
-            raise MisfitError
-        if kind is float and number != number:
-            raise MisfitError("NaN is no number to compute with")
-        try:
-            return number if type(number) is kind else kind(number)
-        except OverflowError:
-            raise MisfitError("it is too large") from None
-
-    return Kind(words, convert)
-
-
-def _index(value: Any) -> Any:
-    try:
-        return _needed(value, not isinstance(value, bool) and operator.index(value) is not None)
-    except TypeError:
-        raise MisfitError from None
-
-
-SCALARS: dict[Any, Kind] = {
-    bool: _scalar(bool, "True or False"),
-    int: _scalar(int, "an integer"),
-    float: _scalar(float, "a number"),
-    str: _scalar(str, "a text"),
-    typing.SupportsIndex: Kind("an integer", _index),
-    typing.SupportsFloat: _scalar(float, "a number"),
-    type(None): Kind("None", lambda value: _needed(value, value is None)),
-    np.ndarray: Kind("an array", lambda value: _numpy(value)),
-    jax.Array: Kind("an array", lambda value: _as_array(value, numpy=False, dtypes=())),
-}
-
-
-def _within(kind: Kind, interval: str) -> Kind:
-    """The values of a kind that are in an interval, or arrays of such."""
-    phrase = interval_words(interval).removeprefix("be ")
-    phrase = {"not be negative": "of 0 or more", "positive and finite": "above 0, finite"}.get(phrase, phrase)
-
-    def convert(value: Any) -> Any:
-        value = kind.convert(value)
-        if value is not None and not _is_abstract(value) and (array := np.asarray(value)).size:
-            try:
-                low, high = float(array.min()), float(array.max())
-            except OverflowError:
-                raise MisfitError("it is too large") from None
-            if not (inside(interval, low) and inside(interval, high)):
-                raise MisfitError(f"its numbers are from {low:g} to {high:g}" if array.ndim else "")
-        return value
-
-    return Kind(f"{kind.words} {phrase}", convert)
-
-
-def _is_abstract(value: Any) -> bool:
-    """Whether an array's numbers cannot be read here: it is traced, or partly on other hosts."""
-    return isinstance(value, jax.core.Tracer) or not getattr(value, "is_fully_addressable", True)
-
-
-# Arrays.
-
-
-def _array(annotation: Any) -> Kind:
-    shape = annotation.dim_str.strip()
-    dtypes = annotation.dtypes if isinstance(annotation.dtypes, tuple | list) else ()
-    kind = "keys" if "prng_key" in dtypes else _dtype_words(dtypes)
-    sizes = "of any shape" if shape in ("...", "") and shape else f"of shape ({', '.join(shape.split())})"
-    noun = f"{kind} {sizes}" if shape else f"one {kind}"
-    numpy = annotation.array_type is np.ndarray
-
-    def convert(value: Any) -> Any:
-        array = _keys(value) if kind == "keys" else _as_array(value, numpy=numpy, dtypes=dtypes)
-        if isinstance(array, annotation):
-            return array
-        if str(getattr(array, "dtype", "")) == "uint8" and "float32" in dtypes:
-            raise MisfitError("score_sde.images.to_unit brings pixels into [0, 1]")
-        if str(array.dtype) in dtypes and "..." not in shape and array.ndim == len(shape.split()):
-            raise MisfitError(f"its shape is {array.shape}, and a letter is of one size in all arguments")
-        raise MisfitError
-
-    return Kind(noun, convert)
-
-
-def _dtype_words(dtypes: tuple[str, ...]) -> str:
-    if not dtypes:
-        return "an array"
-    for name, words in (("float32", "a float array"), ("int32", "an int array"), ("bool", "a bool array")):
-        if name in dtypes:
-            return words if len(dtypes) > 1 or name == "bool" else words.replace(words.split()[1], name)
-    return f"a {dtypes[0]} array" if len(dtypes) == 1 else "an array"
-
-
-def _as_array(value: Any, *, numpy: bool, dtypes: tuple[str, ...]) -> Any:
-    if isinstance(value, jax.Array) and not numpy:
-        return value
-    array = _numpy(value)
-    if array.dtype.kind in "iu" and "float32" in dtypes and not hasattr(value, "dtype"):
-        array = array.astype(np.float32)  # of numbers as Python has them, 1 is 1.0
-    return array if numpy else jnp.asarray(array)
-
-
-def _numpy(value: Any) -> np.ndarray:
-    if isinstance(value, np.ndarray):
-        array = value
-    elif isinstance(value, jax.core.Tracer) or _is_key(value):
-        raise MisfitError
-    else:
-        try:
-            array = np.asarray(value)
-        except Exception:  # rows of several lengths, arrays on other hosts
-            raise MisfitError from None
-    if array.dtype.kind not in "biufV":  # V: bfloat16 and its like
-        raise MisfitError
-    return array
-
-
-def _is_key(value: Any) -> bool:
-    return isinstance(value, jax.Array) and jnp.issubdtype(value.dtype, jax.dtypes.prng_key)
-
-
-def _keys(value: Any) -> Any:
-    """Typed keys, of a seed or of the words of untyped keys too."""
-    if _is_key(value):
-        return value
-    seed = plain(value) if getattr(value, "ndim", 0) == 0 and not isinstance(value, jax.core.Tracer) else value
-    if is_scalar(seed, int):
-        if not 0 <= seed < 2**32:
-            raise MisfitError("a seed is in 0, ..., 2^32 - 1")
-        return jax.random.key(seed)
-    if getattr(value, "dtype", None) == np.uint32 and value.ndim and value.shape[-1] == 2:
-        return jax.random.wrap_key_data(jnp.asarray(value))
-    raise MisfitError("give jax.random.key(SEED), or the seed itself")
-
-
-# Tuples and sequences.
-
-
-def _tuple(inner: tuple) -> Kind:
-    if not inner:
-        return Kind("a tuple", lambda value: tuple(_items(value)))
-    if len(inner) == 2 and inner[1] is Ellipsis:
-        item = _kind(inner[0])
-        plural = PLURALS.get(inner[0], item.words)
-        return Kind(f"a tuple of {plural}", lambda value: tuple(item.convert(each) for each in _items(value)))
-    items = [_kind(each) for each in inner]
-
-    def convert(value: Any) -> tuple:
-        values = _items(value)
-        if len(values) != len(items):
-            raise MisfitError(f"it has {len(values)} items")
-        return tuple(item.convert(each) for item, each in zip(items, values, strict=True))
-
-    return Kind(f"a tuple of {len(items)} ({', '.join(item.words for item in items)})", convert)
-
-
-def _sequence(item: Kind) -> Kind:
-    def convert(value: Any) -> Any:
-        for each in _items(value):
-            item.convert(each)
-        return value
-
-    return Kind(f"a sequence, each {item.words}", convert)
-
-
-def _items(value: Any) -> list:
-    if isinstance(value, str | bytes | dict | jax.core.Tracer):
-        raise MisfitError
-    if getattr(value, "ndim", 1) != 1 and hasattr(value, "dtype"):
-        raise MisfitError
-    try:
-        return value.tolist() if isinstance(value, np.ndarray | jax.Array) and not _is_key(value) else list(value)
-    except TypeError:
-        raise MisfitError from None

@@ -2,6 +2,7 @@
 
 from score_sde.data.batches import batch_fn, batch_indices, batches, on_devices, padded_chunks, part_of, prefetched
 from score_sde.data.datasets import DATASETS, dataset
+from score_sde.data.extent import Extent, extent
 from score_sde.data.loading import OPTIONS, Options, load, summary
 from score_sde.data.sources import Batch, InMemory, OnDisk, Source
 
@@ -9,6 +10,7 @@ __all__ = [
     "DATASETS",
     "OPTIONS",
     "Batch",
+    "Extent",
     "InMemory",
     "OnDisk",
     "Options",
@@ -17,6 +19,7 @@ __all__ = [
     "batch_indices",
     "batches",
     "dataset",
+    "extent",
     "load",
     "on_devices",
     "padded_chunks",

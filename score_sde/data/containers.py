@@ -11,7 +11,7 @@ import zlib
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import Any, BinaryIO, NamedTuple
+from typing import Any, NamedTuple
 
 from score_sde.data import decoding
 from score_sde.data.split_report import counted
@@ -22,6 +22,7 @@ KINDS = ", ".join(decoding.FORMATS)
 SUFFIXES = tuple(suffix for suffixes in decoding.SUFFIXES.values() for suffix in suffixes)
 MAX_BYTES = 4 * decoding.MAX_PIXELS  # of one file in a container; the pixels of the largest picture take as many
 PIECE = 2**14  # bytes that a file's checksum covers at each of three places
+POINTER = b"version https://git-lfs"  # begin of a small text that a clone without Git LFS has in place of a file
 SYSTEM = "__MACOSX"  # folder that macOS adds to archives
 
 
@@ -73,7 +74,7 @@ class Container(abc.ABC):
     listing: Listing
 
     @abc.abstractmethod
-    def open(self, place: Any) -> BinaryIO:
+    def open(self, place: Any) -> io.BufferedIOBase:
         """A picture or other file, to be closed. Threads may have different ones open."""
 
     @abc.abstractmethod
@@ -141,6 +142,15 @@ class Archive(Container):
         return self.shards[self._number(place)].folder
 
 
+def unreadable(path: Path, error: Exception) -> UsageError:
+    """The error for a file that its library cannot read."""
+    with path.open("rb") as file:
+        if file.read(len(POINTER)) == POINTER:
+            return UsageError(f"{shown(path)} is a pointer of Git LFS, not the file; get the file by git lfs pull.")
+    reason = str(error).strip().partition("\n")[0] or type(error).__name__
+    return UsageError(f"Cannot read {shown(path)} ({reason}); put an undamaged one in its place.")
+
+
 def check_size(size: int) -> None:
     """Raises `ValueError` for a file of more bytes than any picture takes."""
     if size > MAX_BYTES:
@@ -199,7 +209,7 @@ def suffixes(names: Iterable[str]) -> Counter[str]:
     return Counter(shown(Path(name).suffix.lower()) or "without a suffix" for name in names)
 
 
-def pieces(file: BinaryIO) -> tuple[int, int]:
+def pieces(file: io.BufferedIOBase) -> tuple[int, int]:
     """A file's size, and a checksum of its begin, middle and end, which is all of a small file.
 
     Compression lets most changes of a picture show there; reading all of every file takes as long as an epoch.

@@ -37,8 +37,9 @@ class UnreadableError(UsageError):
 class Form:
     """The form that every picture is converted to: uint8 `shape`, (image_size, image_width, num_channels).
 
-    image_width: None for squares. crop, filter: see `datasets.Dataset`. convert: whether pictures of other colours are converted, not refused.
-    upright: whether pictures are turned as their EXIF orientation says, which TFDS and the paper's code do not do.
+    image_width: None for squares. crop, filter: see `datasets.Dataset`. convert: whether pictures of other colours are
+    converted, not refused. upright: whether pictures are turned as their EXIF orientation says, which TFDS and the
+    paper's code do not do.
     """
 
     image_size: int

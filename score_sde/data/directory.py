@@ -1,8 +1,9 @@
 """A folder of pictures as a container, with all its subfolders."""
 
+import io
 import os
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
 
 from score_sde.data.containers import Container, Entry, Listing, is_image, pieces
 from score_sde.data.split_names import SPLITS
@@ -15,7 +16,7 @@ class Directory(Container):
     def __init__(self, root: Path):
         self.root, self.listing = root, _listing(root)
 
-    def open(self, place: str) -> BinaryIO:
+    def open(self, place: str) -> io.BufferedIOBase:
         return (self.root / place).open("rb")
 
     def content(self, entry: Entry) -> Any:

@@ -4,12 +4,13 @@ Folders `train` (or `training`) and `test` (`testing`; otherwise `val`, `valid`,
 `dev`), in any case, are the splits; without them some images are held out for evaluation. Ambiguous folders raise.
 """
 
+import io
 import os
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, BinaryIO, NamedTuple
+from typing import Any, NamedTuple
 
 from score_sde.data import held_out, label_files
 from score_sde.data.containers import KINDS, Archive, Container, Entry, Label, Listing, suffixes
@@ -55,7 +56,7 @@ class Files(Pictures):
         return [Stored(content(self._entries[i]), None if labels is None else labels[i]) for i in indices]
 
     @contextmanager
-    def opened(self, index: int) -> Iterator[BinaryIO]:
+    def opened(self, index: int) -> Iterator[io.BufferedIOBase]:
         """One picture as a file, of which not all has to be read."""
         with self._container.open(self._entries[index].place) as file:
             yield file

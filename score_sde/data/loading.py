@@ -64,12 +64,13 @@ def load(
 ) -> Source:
     """The training or evaluation split of a data set, as uint8 images of one size.
 
-    name: in `DATASETS`, of TFDS, or an import path. image_size: the height, and without `image_width` also the width. options: fields of `Options`; for a function at an import path also
-    its own arguments (`score_sde.config.protocols.DataSet`).
+    name: in `DATASETS`, of TFDS, or an import path. image_size: the height, and without `image_width` also the width.
+    options: fields of `Options`; for a function at an import path also its own arguments
+    (`score_sde.config.protocols.DataSet`).
 
-    Images are cropped to this size's proportions and resized as `DATASETS` says, with antialiasing, on 256 levels. The order is the
-    same in memory and on disk. Images that cannot be read are left out only with `corrupt="skip"`, and only those that
-    are found before training: for a source on disk by their headers, see `OnDisk` for the others.
+    Images are cropped to the proportions of this size and resized as `DATASETS` says, with antialiasing, on 256 levels.
+    The order is the same in memory and on disk. Images that cannot be read are left out only with `corrupt="skip"`, and
+    only those that are found before training: for a source on disk by their headers, see `OnDisk` for the others.
 
     Raises `UsageError` when the data set is missing, an image cannot be read, or its channels are not `num_channels`.
 

@@ -1,8 +1,10 @@
 """Files that together hold one data set: a file, those of a folder, or those of a pattern; and their splits by name."""
 
 import itertools
+import math
+import os
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 from score_sde.data.containers import Shard
@@ -22,45 +24,26 @@ def of_pattern(pattern: str) -> list[Path]:
     """
     texts = BRACES.split(pattern)  # every second one is inside of braces
     choices = [_choices(text) if i % 2 else [text] for i, text in enumerate(texts)]
-    number = 1
-    for each in choices:
-        number *= len(each)
+    number = math.prod(map(len, choices))
     if number > MOST:
-        raise UsageError(f"config.data.path={pattern} is a pattern of {number:,} files; give at most {MOST:,}.")
+        raise UsageError(f"config.data.path={pattern} is a pattern of {number:,} files or more; give at most {MOST:,}.")
     paths = [Path("".join(parts)) for parts in itertools.product(*choices)]
     missing = [path for path in paths if not path.is_file()]
     if missing:
-        others = f" and {len(missing) - 1:,} more" if len(missing) > 1 else ""
-        verb = "are" if others else "is"
-        raise UsageError(
-            f"{missing[0]}{others} of config.data.path={pattern} {verb} missing; add, or mend the pattern."
-        )
+        more = f" and {len(missing) - 1:,} more" if len(missing) > 1 else ""
+        raise UsageError(f"Missing {missing[0]}{more}, by config.data.path={pattern}; add files, or mend the pattern.")
     return paths
 
 
-def _choices(braces: str) -> Sequence[str]:
-    if bounds := RANGE.fullmatch(braces):
-        first, last = bounds.groups()
-        width = len(first) if first.startswith("0") or last.startswith("0") else 0
-        return _Numbers(int(first), int(last), width)
-    return braces.split(",")
-
-
-class _Numbers(Sequence):
-    """The numbers of a range as text, made when they are asked for."""
-
-    def __init__(self, first: int, last: int, width: int):
-        step = 1 if first <= last else -1
-        self._range, self._width = range(first, last + step, step), width
-
-    def __len__(self) -> int:
-        return min(len(self._range), MOST + 1)
-
-    def __getitem__(self, i: int) -> str:
-        return str(self._range[i]).zfill(self._width)
-
-    def __iter__(self) -> Iterator[str]:
-        return (str(number).zfill(self._width) for number in self._range)
+def _choices(braces: str) -> list[str]:
+    """The texts that braces stand for; of a range at most one more than a pattern may have."""
+    if not (bounds := RANGE.fullmatch(braces)):
+        return braces.split(",")
+    first, last = bounds.groups()
+    width = len(first) if first.startswith("0") or last.startswith("0") else 0
+    step = 1 if int(first) <= int(last) else -1
+    numbers = itertools.islice(range(int(first), int(last) + step, step), MOST + 1)
+    return [str(number).zfill(width) for number in numbers]
 
 
 def of_folder(root: Path, files: Sequence[Path]) -> list[Shard]:
@@ -89,8 +72,9 @@ def of_folder(root: Path, files: Sequence[Path]) -> list[Shard]:
 
 
 def of_files(files: Sequence[Path]) -> list[Shard]:
-    """The files that a user names, with the split of each by its name; all of one split are the whole set."""
-    splits = [_split(Path(path.name)) for path in files]
+    """The files that a user names, each with its split by names of file and folders; one split alone is the whole."""
+    base = os.path.commonpath([path.parent for path in files])
+    splits = [_split(path.relative_to(base)) for path in files]
     if TRAINING not in splits or not {TEST, VALIDATION} & set(splits):
         return [Shard(path, "") for path in files]
     return _shards(files, splits)

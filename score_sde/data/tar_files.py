@@ -9,7 +9,7 @@ import json
 import tarfile
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import BinaryIO, NamedTuple
+from typing import NamedTuple
 
 from score_sde.data.containers import (
     Archive,
@@ -24,6 +24,7 @@ from score_sde.data.containers import (
     member_name,
     parents,
     pieces,
+    unreadable,
 )
 from score_sde.errors import UsageError, shown
 
@@ -65,13 +66,15 @@ class Tar(Archive):
             source |= used
             images += [Entry(shard.folder + name, files[name], beside[key][1]) for key, name in pictures.items()]
             of_labels = {key + suffix for key in pictures for suffix in used}
-            unpaired += [shard.folder + name for name in files if name.endswith(tuple(used)) and name not in of_labels]
+            if ".cls" in used:  # of which each has one, as not every .json is a label
+                lonely = {name for name in files if name.endswith(".cls")} - of_labels
+                unpaired += [shard.folder + name for name in sorted(lonely)]
             rest = files.keys() - set(pictures.values()) - of_labels
             others |= {shard.folder + name: files[name] for name in rest}
         labelled = f"by {' and '.join(sorted(source))}" if source else ""
         self.listing = Listing(sorted(images, key=lambda entry: entry[:2]), others, folders, hidden, labelled, unpaired)
 
-    def open(self, place: Place) -> BinaryIO:
+    def open(self, place: Place) -> io.BufferedIOBase:
         check_size(place.size)
         return io.BufferedReader(Window(self._path(place), place.offset, place.size))
 
@@ -137,7 +140,7 @@ def _headers(path: Path) -> Iterator[tarfile.TarInfo]:
     except UsageError:
         raise
     except Exception as error:  # various types for what is damaged
-        raise UsageError(f"Cannot read {shown(path)} ({error}); put an undamaged one in its place.") from error
+        raise unreadable(path, error) from error
 
 
 def _pictures(path: Path, files: dict[str, Place]) -> dict[str, str]:
@@ -159,9 +162,17 @@ def _pictures(path: Path, files: dict[str, Place]) -> dict[str, str]:
     return result
 
 
+def _of_cls(content: bytes) -> Label:
+    text = content.decode("utf-8-sig").strip()
+    try:
+        return int(text)
+    except ValueError:
+        return text
+
+
 def _of_json(content: bytes) -> Label | None:
     return json.loads(content).get("label") if b'"label"' in content else None
 
 
 # Files of labels beside KEY.png, in the order in which they count.
-LABELS = {".cls": lambda content: content.decode("utf-8-sig").strip(), ".json": _of_json}
+LABELS = {".cls": _of_cls, ".json": _of_json}

@@ -1,11 +1,13 @@
 """Pictures in zip files, as EDM's and StyleGAN's tools write them, and any other program."""
 
+import io
 import threading
+import weakref
 import zipfile
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
 
 from score_sde.data.containers import (
     Archive,
@@ -17,6 +19,7 @@ from score_sde.data.containers import (
     is_image,
     member_name,
     parents,
+    unreadable,
 )
 from score_sde.errors import UsageError, shown
 
@@ -41,7 +44,10 @@ class Zip(Archive):
             one, other = [shown(shard.path.name) for shard in shards if shard.folder == folder][:2]
             raise UsageError(f"{shown(root)} has zip files {one} and {other}; give one of them as config.data.path.")
         self._lock = threading.Lock()
-        self._archives = [_opened(shard.path) for shard in shards]
+        self._archives: list[zipfile.ZipFile] = []
+        # Sources are seldom closed, and a ZipFile warns when it goes away with its file open.
+        self.close = weakref.finalize(self, _close, self._archives)
+        self._archives += map(_opened, [shard.path for shard in shards])
         images, others, folders, hidden = [], {}, self.split_folders(), 0
         for i, (shard, archive) in enumerate(zip(shards, self._archives, strict=True)):
             names = _members(shard.path, archive)
@@ -54,17 +60,13 @@ class Zip(Archive):
                     others |= {} if is_image(name) else {name: place}
         self.listing = Listing(sorted(images), others, folders, hidden)
 
-    def open(self, place: tuple[int, zipfile.ZipInfo]) -> BinaryIO:
+    def open(self, place: tuple[int, zipfile.ZipInfo]) -> io.BufferedIOBase:
         check_size(place[1].file_size)  # of which no more is read than this
         with self._lock:  # the open members are counted without one
             return self._archives[place[0]].open(place[1])
 
     def identity(self, place: tuple[int, zipfile.ZipInfo]) -> tuple[int, int]:
         return place[1].file_size, place[1].CRC
-
-    def close(self) -> None:
-        for archive in self._archives:
-            archive.close()
 
     def _number(self, place: tuple[int, zipfile.ZipInfo]) -> int:
         return place[0]
@@ -74,7 +76,12 @@ def _opened(path: Path) -> zipfile.ZipFile:
     try:
         return zipfile.ZipFile(path)
     except Exception as error:  # various types for what is damaged
-        raise UsageError(f"Cannot read {shown(path)} ({error}); put an undamaged one in its place.") from error
+        raise unreadable(path, error) from error
+
+
+def _close(archives: list[zipfile.ZipFile]) -> None:
+    for archive in archives:
+        archive.close()
 
 
 def _members(path: Path, archive: zipfile.ZipFile) -> dict[str, zipfile.ZipInfo]:

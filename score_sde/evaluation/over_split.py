@@ -2,7 +2,8 @@
 
 `config.eval.max_images` limits all but the weights to that many images. Which ones depends on the number of images in
 the split alone, and the images of a smaller limit are among those of a larger one. They are not the first ones, which
-may be of one class; an image's figure is the same to the last bit or rounding whatever the limit is.
+may be of one class. An image's figure does not depend on the limit, because its random numbers are those of its place
+in the whole split.
 """
 
 import functools

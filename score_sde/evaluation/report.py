@@ -40,6 +40,7 @@ def write(folder: Path, report: Mapping[str, Any]) -> Path:
     ]
     body += _samples(folder, report)
     body += [html_page.heading("Figures"), *_figures(by_step, baselines(entries, apart=len(protocols) > 1))]
+    body += [html_page.note(line) for line in dict.fromkeys(line for entry in entries for line in parts(entry))]
     if len(entries) > 1:
         curves = [_curve(by_step, name, short[name]) for name in names]
         body += [html_page.heading("Over checkpoints"), html_page.division("grids", *curves)]
@@ -110,6 +111,12 @@ def figures(entry: Mapping[str, Any], *, apart: bool = False) -> dict[str, dict[
     measured = metrics_of(entry)
     suffix = f" ({measured['fingerprint']})" if apart and measured else ""
     return labelled | _means(measured, suffix)
+
+
+def parts(entry: Mapping[str, Any]) -> list[str]:
+    """Sentences on the figures of a checkpoint that were evaluated on a part of the split, by `eval.max_images`."""
+    of = {label: entry[name] for name, label in LABELS.items() if "of" in entry.get(name, {})}
+    return [f"{label}: on {each['images']:,} of {each['of']:,} images (eval.max_images)." for label, each in of.items()]
 
 
 def warnings(entry: Mapping[str, Any]) -> list[str]:
@@ -253,7 +260,10 @@ def real_sheet(folder: Path) -> str:
 
 
 def square(pixels: Pixels, name: str) -> html_page.Element:
-    """A sheet of as many rows as columns of the first images, enlarged to about `SIDE` pixels. name: of the images, in words."""
+    """A sheet of the first images, with as many rows as columns, enlarged to about `SIDE` pixels.
+
+    name: of the images, in words.
+    """
     size = max(pixels.shape[1:3])
     columns = columns_of(size, len(pixels))
     alt = f"{columns**2} {name}, in {columns} rows of {columns}"

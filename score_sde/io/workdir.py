@@ -23,7 +23,17 @@ from pathlib import Path
 from typing import Any
 
 from score_sde import __version__
-from score_sde.config import ALLOWED, FREE_KEYS, FREE_SECTIONS, INHERITED, NEWER, OF_ONE_CLASS, SECTIONS, Config, completed
+from score_sde.config import (
+    ALLOWED,
+    FREE_KEYS,
+    FREE_SECTIONS,
+    INHERITED,
+    NEWER,
+    OF_ONE_CLASS,
+    SECTIONS,
+    Config,
+    completed,
+)
 from score_sde.errors import UsageError, one_of
 from score_sde.io import checkpoints, json_files
 from score_sde.io.atomic_files import replace

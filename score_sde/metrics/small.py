@@ -1,8 +1,9 @@
 """A small network trained on the data set at hand, whose features give a distance where Inception has no weights.
 
 It predicts the labels of a data set that has them, otherwise by how many quarter turns an image was rotated (Gidaris
-et al., 2018), or half turns where images are not square; and also how an image was corrupted. (Features of a network that has seen only data can place noise among
-the data, which raises precision.) Its distances compare models of one data set with each other only.
+et al., 2018), or half turns where images are not square; and also how an image was corrupted. (Features of a network
+that has seen only data can place noise among the data, which raises precision.) Its distances compare models of one
+data set with each other only.
 """
 
 from pathlib import Path
@@ -44,7 +45,7 @@ class Options(NamedTuple):
 
 
 class Network(nn.Module):
-    """Convolutions that halve the sides until the height is at most 4 pixels, then a layer of features and the outputs."""
+    """Convolutions that halve the sides until the height is at most 4 pixels, then layers of features and outputs."""
 
     nf: int
     dimension: int
