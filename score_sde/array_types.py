@@ -4,7 +4,7 @@ from collections.abc import Callable
 from typing import Annotated
 
 import numpy as np
-from jaxtyping import Array, Float, Int, Integer, Key, PyTree, Shaped, UInt8
+from jaxtyping import Array, Bool, Float, Int, Integer, Key, PyTree, Real, Shaped, UInt8
 
 UnitImages = Float[Array, "b h w c"]  # data in [0, 1], as users give and get them
 ModelImages = Float[Array, "b h w c"]  # model range, see images.Scaling: x, x0, eps, scores, and what networks take
@@ -18,6 +18,7 @@ ScoreFn = Callable[[ModelImages, Times], ModelImages]
 
 __all__ = [
     "Array",
+    "Bool",
     "FeatureMaps",
     "Float",
     "Int",
@@ -29,6 +30,7 @@ __all__ = [
     "PerSample",
     "Pixels",
     "PyTree",
+    "Real",
     "ScoreFn",
     "Shaped",
     "Times",

@@ -183,8 +183,8 @@ class Process(abc.ABC):
     def _check_order(self, low: str, high: str) -> None:
         """Raises `UsageError` unless the field `low` is less than `high`."""
         if not getattr(self, low) < getattr(self, high):
-            values = f"sde.{low}={getattr(self, low)} and sde.{high}={getattr(self, high)}"
-            raise UsageError(f"{values}: need 0 < {low} < {high}.")
+            values = f"{low}={getattr(self, low)} and {high}={getattr(self, high)}"
+            raise UsageError(f"{values}: a process needs {low} < {high}.")
 
 
 check_methods(Process, Process)

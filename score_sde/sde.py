@@ -171,7 +171,9 @@ class SubVP(LinearBeta):
         return self.f(t) / n, self.g(t) / n**0.5
 
     def chain_marginal(self, t: Scalars) -> tuple[Scalars, Scalars]:
-        raise UsageError("Sub-VP has no discrete noise levels; set training.continuous=True.")
+        raise UsageError(
+            "Sub-VP has no discrete noise levels; leave times.name=chain out, and set training.continuous=True."
+        )
 
     def ancestral(self, t: Scalars, t_next: Scalars | None = None) -> tuple[Scalars, Scalars, Scalars]:
         raise UsageError(
@@ -312,7 +314,8 @@ def _ddpm_chain(sde: VP) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     if betas[-1] >= 1:
         raise UsageError(
             f"The DDPM chain has beta_max / num_scales = {sde.beta_max:g} / {n}, and a step needs less than 1; "
-            f"raise num_scales above {sde.beta_max:g}, or use sampling.predictor=euler_maruyama with no corrector."
+            f"raise num_scales above {sde.beta_max:g}, or set sampling.predictor=euler_maruyama and "
+            "sampling.corrector=none."
         )
     alphas_cumprod = np.cumprod(1 - betas)
     return betas, np.sqrt(alphas_cumprod), np.sqrt(1 - alphas_cumprod)

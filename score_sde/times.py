@@ -160,8 +160,9 @@ class Levels(Process):
     def __post_init__(self):
         if not isinstance(self.process, Chain):
             raise UsageError(
-                f"{type(self.process).__name__} has no chain, whose points times.name=chain, or "
-                "training.continuous=False, trains on; set times.name=uniform."
+                f"{type(self.process).__name__} has no chain, whose points times.name=chain and "
+                "training.continuous=False train on; leave times.name=chain out, and set "
+                "training.continuous=True."
             )
         jax.eval_shape(lambda: self.process.chain_marginal(jnp.ones(1)))  # raises for sub-VP, whose chain has no levels
 
@@ -177,8 +178,8 @@ class Levels(Process):
 
     def rates(self, t: Scalars) -> tuple[Scalars, Scalars]:
         raise UsageError(
-            "The levels of a chain have no velocity and no g, which this parameterization or weight needs; set "
-            "training.continuous=True, or times.name=uniform."
+            "The levels of a chain have no velocity and no g, which this parameterization or weight needs; leave "
+            "times.name=chain out, and set training.continuous=True."
         )
 
     def g(self, t: Scalars) -> Scalars:

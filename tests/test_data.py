@@ -272,3 +272,13 @@ def test_of_runs_that_start_together_one_prepares_the_data_set(tmp_path, monkeyp
     for thread in threads:
         thread.join()
     assert most == [1, 1, 1]
+
+
+def test_the_extent_of_a_set_is_its_largest_distance(monkeypatch):
+    """All of the random images are nearer to each other than the two that were put among them."""
+    monkeypatch.setattr(sys.modules["score_sde.data.extent"], "BLOCK", 7)
+    pixels = np.random.default_rng(0).integers(100, 150, (30, 4, 4, 3)).astype(np.uint8)
+    pixels[5], pixels[23] = 10, 210
+    assert data.extent(pixels, 2.0) == (pytest.approx(2 * 200 / 255 * np.sqrt(48), rel=1e-12), (5, 23), 30 * 29 // 2)
+    with pytest.raises(UsageError, match="two or more"):
+        data.extent(pixels[:1])

@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from score_sde.data import InMemory
+from score_sde.data import InMemory, part_of
+from score_sde.evaluation import report
 from score_sde.evaluation.evaluate import bits_per_dim
 from score_sde.images import UNIT
 from score_sde.inference.pretrained import Pretrained
@@ -73,3 +74,45 @@ def replications() -> tuple[np.ndarray, np.ndarray]:
         assert (report["images"], report["repeats"]) == (IMAGES, REPEATS)
         results.append((report["mean"], report["standard_error"]))
     return tuple(np.array(results).T)
+
+
+# A part of a split, by eval.max_images.
+
+
+def part(n: int, most: int, monkeypatch) -> dict:
+    pixels = np.floor(256 * np.random.default_rng(1).normal(0.5, 0.03, (n, *SHAPE))).astype(np.uint8)
+    monkeypatch.setattr(
+        OracleModel,
+        "config",
+        SimpleNamespace(seed=3, eval=SimpleNamespace(batch_size=8, max_images=most)),
+    )
+    return bits_per_dim(OracleModel(3), InMemory(pixels, None), 1)
+
+
+def test_a_part_of_a_split_is_named_and_its_images_have_the_figures_that_they_have_in_the_whole(monkeypatch):
+    asked, likelihoods = [], OracleModel.likelihoods
+
+    def noted(self, keys, x, report):
+        bits, nfe = likelihoods(self, keys, x, report)
+        asked.extend((image.tobytes(), float(own)) for image, own in zip(np.asarray(x), bits, strict=True))
+        return bits, nfe
+
+    monkeypatch.setattr(OracleModel, "likelihoods", noted)
+    whole = part(IMAGES, None, monkeypatch)
+    of_whole = dict(asked)
+    asked.clear()
+    few = part(IMAGES, 10, monkeypatch)
+    assert len(set(asked)) == 10 and set(asked) <= set(of_whole.items())
+    assert (few["images"], few["of"]) == (10, IMAGES) and few["standard_error"] > whole["standard_error"]
+    np.testing.assert_allclose(few["mean"], np.mean([bits for _, bits in dict(asked).items()]), rtol=1e-6)
+    assert "of" not in whole and part(IMAGES, IMAGES + 5, monkeypatch) == whole
+    assert report.parts({"bits_per_dim": few}) == ["bits/dim: on 10 of 60 images (eval.max_images)."]
+
+
+def test_a_part_is_of_no_class_and_smaller_ones_are_in_larger_ones():
+    """Of a set that is sorted by class, a tenth has each class as often as a random choice has."""
+    labels, chosen = np.repeat(np.arange(10), 1000), part_of(10_000, 1000)
+    assert len(set(chosen.tolist())) == 1000 and np.all(np.diff(chosen) > 0)
+    assert np.abs(np.bincount(labels[chosen]) - 100).max() < 4 * np.sqrt(90)
+    assert set(part_of(10_000, 100)) < set(chosen)
+    assert part_of(10_000, 5).tolist() == [1926, 5820, 7552, 9232, 9334]  # the same for ever

@@ -425,7 +425,7 @@ def test_a_group_of_rows_is_no_bomb(tmp_path, monkeypatch):
     path = parquet(tmp_path / "a.parquet", once)
     assert len(load(path, held_out=0)) == 100
     monkeypatch.setattr(parquet_files, "GROUP_BYTES", 100_000)
-    with pytest.raises(UsageError, match=r"Cannot read row .*its group of rows holds more than 100,000 bytes"):
+    with pytest.raises(UsageError, match=r"Cannot read row .*in its group of rows: there are more than 100,000 bytes"):
         load(path, held_out=0)
     parquet(path, {"image": [png(i) + bytes(20_000) for i in range(10)]}, compression="none")
     with pytest.raises(UsageError, match=r"a.parquet has a group of rows of 20\d,\d+ bytes, .*row_group_size=100"):

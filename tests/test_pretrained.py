@@ -1,6 +1,7 @@
 """A trained model is frozen data, made of a workdir or by hand, and does what closed forms of Gaussian data say."""
 
 import dataclasses
+import functools
 import pickle
 import sys
 from pathlib import Path
@@ -174,8 +175,8 @@ def test_numbers_of_any_kind_are_options(model):
         (2, dict(num_steps=2.5), r"sampling\.num_steps=2\.5 is not an integer"),
         (2, dict(eta="half"), "sampling.eta='half' is not a number"),
         (2, dict(num_steps=[3]), r"num_steps=\(3,\)"),
-        (0, {}, "n=0 is no number of images"),
-        (jnp.float32(2), {}, "n=2.0 is no number of images"),
+        (0, {}, "n must be an integer"),
+        (jnp.float32(2), {}, "n must be an integer"),
         (3, dict(labels=[1, 2]), r"Labels of shape \(2,\) for 3 images"),
     ],
 )
@@ -279,3 +280,54 @@ def test_loading_a_run_of_this_version_traces_no_network(tiny_config, tmp_path, 
     workdir.write(folder, "launch.json", {"versions": {"score_sde": "0.1.0"}})
     with pytest.raises(UsageError, match="do not fit the network"):
         score_sde.load(folder)
+
+
+# Derivatives of calls: for Gaussian data a sample is linear in the noisy image that it starts from.
+
+
+STARTS = np.full((2, *SHAPE), 0.5, np.float32)
+
+
+def slope_of_samples(t: float) -> float:
+    """The derivative of a sample by its start image: alpha, the ODE's factor, and that of the last denoising."""
+    (alpha, first), (least, last) = spread(t), spread(VP().sampling_eps)
+    return alpha * last / first * least * STD**2 / last**2
+
+
+NO_CLIP = dict(start_time=0.3, clip="none", temperature=0.5)  # no sample leaves [0, 1], where its derivative is 0
+
+
+def test_a_sample_is_derived_by_its_start_image_as_the_closed_form_says(model):
+    def total(start, **options):
+        return jnp.sum(model.sample(KEY, 2, start=start, **NO_CLIP, **options))
+
+    fixed = functools.partial(total, sampler="dpmpp_2m", num_steps=40)
+    slopes = jax.jit(jax.grad(fixed))(STARTS)
+    np.testing.assert_allclose(slopes, slope_of_samples(0.3), rtol=2e-3)
+    differences = (fixed(STARTS + 0.01) - fixed(STARTS - 0.01)) / 0.02
+    np.testing.assert_allclose(differences, jnp.sum(slopes), rtol=1e-3)
+
+
+def test_an_adaptive_sampler_is_derived_forwards_and_says_so_backwards(model):
+    def drawn(start):
+        return model.sample(KEY, 2, "ode", start=start, rtol=1e-5, atol=1e-5, noise_removal=False, **NO_CLIP)
+
+    _, along = jax.jvp(drawn, (STARTS,), (np.ones_like(STARTS),))
+    (alpha, first), (_, last) = spread(0.3), spread(VP().sampling_eps)
+    np.testing.assert_allclose(along, alpha * last / first, rtol=1e-3)
+    with pytest.raises(UsageError, match="no derivative in reverse mode"):
+        jax.grad(lambda start: jnp.sum(drawn(start)))(STARTS)
+
+
+def test_samples_and_denoised_images_are_derived_by_the_parameters(model):
+    def of_mean(mean):
+        return dataclasses.replace(model, params=model.params | {"mean": mean})
+
+    def total(mean):
+        return jnp.sum(2 * of_mean(mean).sample(KEY, 2, "dpmpp_2m", num_steps=40, start=STARTS, **NO_CLIP)) / 2
+
+    slopes = jax.grad(total)(PARAMS["mean"])  # each mean is that of a pixel of both images; samples are in [0, 1]
+    np.testing.assert_allclose(slopes, 1 - slope_of_samples(0.3), rtol=2e-3)
+    noisy, sigma = jax.random.normal(KEY, (2, *SHAPE)), 0.5
+    slopes = jax.grad(lambda x: jnp.sum(model.denoise(x, sigma)))(noisy)
+    np.testing.assert_allclose(slopes, STD**2 / (STD**2 + sigma**2), rtol=1e-3)

@@ -24,6 +24,7 @@ from score_sde.data.containers import (
     member_name,
     parents,
     pieces,
+    unreadable,
 )
 from score_sde.errors import UsageError, shown
 
@@ -65,7 +66,9 @@ class Tar(Archive):
             source |= used
             images += [Entry(shard.folder + name, files[name], beside[key][1]) for key, name in pictures.items()]
             of_labels = {key + suffix for key in pictures for suffix in used}
-            unpaired += [shard.folder + name for name in files if name.endswith(tuple(used)) and name not in of_labels]
+            if ".cls" in used:  # of which each has one, as not every .json is a label
+                lonely = {name for name in files if name.endswith(".cls")} - of_labels
+                unpaired += [shard.folder + name for name in sorted(lonely)]
             rest = files.keys() - set(pictures.values()) - of_labels
             others |= {shard.folder + name: files[name] for name in rest}
         labelled = f"by {' and '.join(sorted(source))}" if source else ""
@@ -137,7 +140,7 @@ def _headers(path: Path) -> Iterator[tarfile.TarInfo]:
     except UsageError:
         raise
     except Exception as error:  # various types for what is damaged
-        raise UsageError(f"Cannot read {shown(path)} ({error}); put an undamaged one in its place.") from error
+        raise unreadable(path, error) from error
 
 
 def _pictures(path: Path, files: dict[str, Place]) -> dict[str, str]:

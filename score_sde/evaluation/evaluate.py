@@ -15,7 +15,7 @@ from score_sde.config import Config
 from score_sde.errors import UsageError, warn
 from score_sde.evaluation import identities
 from score_sde.evaluation import report as page
-from score_sde.evaluation.exports import check_forms, export
+from score_sde.evaluation.exports import export
 from score_sde.evaluation.figure_names import short_names
 from score_sde.evaluation.inverse_problems import ARRAYS, mean_nfe, memory_of_samples, reconstruct
 from score_sde.evaluation.over_split import accuracy, bits_per_dim, bits_per_dim_bound, kept_rounds, loss, weights
@@ -114,7 +114,6 @@ def _parts(model: Pretrained) -> Parts:
                 f"sampling.condition={config.sampling.condition}, or with a class."
             )
         check_condition(model, configured_cond(model, np.arange(1)), None)
-        check_forms(config.sampling.save, model.image_shape[-1])
         drawing = dict(starts=configured_start(model), measure=measure(config))
         parts["sampling"] = lambda model, folder: draw_samples(model, options.num_samples, folder, **drawing)
     if not parts:
@@ -158,7 +157,6 @@ def sample(config: Config, directory: str | Path, out: str | Path | None = None)
     folder = expanded(out or directory) / "samples"
     observe = observation_of(condition, model.experiment.image_shape)
     check_condition(model, configured_cond(model, np.arange(1)), observe and observe(1))
-    check_forms(config.sampling.save, model.image_shape[-1])
     starts = configured_start(model)
     if starts is not None:
         check_start(config.sampling.start_time, started=True, observed=bool(observe))

@@ -12,14 +12,14 @@ import jax.numpy as jnp
 import numpy as np
 
 from score_sde.array_types import PyTree
-from score_sde.cond import Cond
+from score_sde.cond import Cond, numbered
 from score_sde.conditioning import Operator
 from score_sde.conditioning.grammar import ALL, chosen_class, chosen_rows
 from score_sde.config import Config, FrozenConfig
 from score_sde.config.import_paths import is_import_path
 from score_sde.config.keys import plain
 from score_sde.errors import UsageError, one_of, renaming
-from score_sde.inference.conditional_samplers import Conditional, Conditions, Observed
+from score_sde.inference.conditional_samplers import Conditional, Conditions, UnitObservation
 from score_sde.inference.snapshots import Snapshot, available_step, config_of, load_classifier
 from score_sde.randomness import batch_keys
 from score_sde.runtime.backend import expanded
@@ -55,6 +55,22 @@ def plan(model: Snapshot, sampler: Method | None = None, options: dict[str, Any]
     conditional, runner = experiment.once(("sampler", method, *sorted(options.items())), make)
     helpers = helpers_of(model, conditional.experiment.config)
     return Plan(method, conditional, runner, {"score": model.params} | {k: v.params for k, v in helpers.items()})
+
+
+def each_label(
+    model: Snapshot, labels: Any, n: int, sampler: Any = None, options: dict[str, Any] | None = None
+) -> np.ndarray | None:
+    """The number of the class of each of n samples, from numbers and names, one for all or one for each; None of None.
+
+    sampler, options: of the plan, whose classifier has names of its own. Raises `UsageError` for other labels.
+    """
+    if labels is None:
+        return None
+    helper = helpers_of(model, plan(model, sampler, options).conditional.experiment.config).get("classifier")
+    labels = np.asarray(numbered(labels, (helper or model).class_names))
+    if labels.shape not in ((), (n,)):
+        raise UsageError(f"Labels of shape {labels.shape} for {n} images; give one for all, or one for each.")
+    return np.broadcast_to(labels, (n,))
 
 
 def helpers_of(model: Snapshot, config: FrozenConfig) -> dict[str, Snapshot]:
@@ -126,7 +142,7 @@ def planned_nfe(model: Snapshot, cond: Cond | None) -> int | None:
     return conditional.sampler(params, Conditions(cond)).nfe
 
 
-def sampling_bytes(model: Snapshot, n: int, cond: Cond | None = None, observed: Observed | None = None) -> int:
+def sampling_bytes(model: Snapshot, n: int, cond: Cond | None = None, observed: UnitObservation | None = None) -> int:
     """Bytes that each device needs to draw n samples at once by the config's sampler, under this condition."""
     method, conditional, runner, params = plan(model)
     keys = batch_keys(jax.random.key(0), n)

@@ -11,12 +11,15 @@ import numpy as np
 from jax import lax
 
 from score_sde.array_types import Array, FeatureMaps, Float
+from score_sde.config.arguments import check_arguments
+from score_sde.errors import UsageError
 
 Taps = Sequence[float]
 SPATIAL = (1, 2)
 LAYOUT = ("NHWC", "HWIO", "NHWC")
 
 
+@check_arguments
 def nearest_upsample(x: FeatureMaps) -> FeatureMaps:
     """Nearest-neighbour upsampling: every pixel becomes a 2x2 block.
 
@@ -27,6 +30,7 @@ def nearest_upsample(x: FeatureMaps) -> FeatureMaps:
     return jnp.stack([x, x], axis=3).reshape(b, 2 * h, 2 * w, c)
 
 
+@check_arguments
 def nearest_upsample_conv(x: FeatureMaps, weight: Float[Array, "3 3 c_in c_out"]) -> FeatureMaps:
     """The 3x3 convolution of `nearest_upsample(x)`, with 4/9 of its operations.
 
@@ -51,32 +55,39 @@ def _folded(weight: Array, axis: int) -> tuple[Array, Array]:
     return jnp.concatenate([first, middle + last], axis), jnp.concatenate([first + middle, last], axis)
 
 
+@check_arguments
 def mean_downsample(x: FeatureMaps) -> FeatureMaps:
     """Mean over 2x2 blocks, written as sums of slices, which XLA fuses."""
     b, h, w, c = x.shape
+    if h % 2 or w % 2:
+        raise UsageError(f"mean_downsample: blocks of 2x2 pixels do not fill {h}x{w} pixels; give even sizes.")
     x = x.reshape(b, h // 2, 2, w, c)
     x = (x[:, :, 0] + x[:, :, 1]).reshape(b, h // 2, w // 2, 2, c)
     return (x[:, :, :, 0] + x[:, :, :, 1]) / 4
 
 
+@check_arguments
 def fir_downsample(x: FeatureMaps, taps: Taps) -> FeatureMaps:
     """FIR filter, then every second pixel, so that height and width halve."""
     excess = len(taps) - 2
     return filter2d(x, taps, gain=1, down=2, pad=((excess + 1) // 2, excess // 2))
 
 
+@check_arguments
 def fir_upsample(x: FeatureMaps, taps: Taps) -> FeatureMaps:
     """Zero insertion, then a FIR filter of gain 4, so that height and width double."""
     excess = len(taps) - 2
     return filter2d(x, taps, gain=2, up=2, pad=((excess + 1) // 2 + 1, excess // 2))
 
 
+@check_arguments
 def fir_conv_downsample(x: FeatureMaps, weight: Float[Array, "k k c_in c_out"], taps: Taps) -> FeatureMaps:
     """FIR filter, then a strided convolution without padding, so that borders see no zeros but the filter's."""
     excess = (len(taps) - 2) + (weight.shape[0] - 1)
     return _conv(filter2d(x, taps, gain=1, pad=((excess + 1) // 2, excess // 2)), weight, stride=2)
 
 
+@check_arguments
 def fir_conv_upsample(x: FeatureMaps, weight: Float[Array, "k k c_in c_out"], taps: Taps) -> FeatureMaps:
     """Transposed convolution of stride 2, then the FIR filter of gain 4."""
     edge = weight.shape[0] - 1
@@ -85,6 +96,7 @@ def fir_conv_upsample(x: FeatureMaps, weight: Float[Array, "k k c_in c_out"], ta
     return filter2d(y, taps, gain=2, pad=((excess + 1) // 2 + 1, excess // 2 + 1))
 
 
+@check_arguments
 def filter2d(
     x: FeatureMaps, taps: Taps, *, gain: float, up: int = 1, down: int = 1, pad: tuple[int, int]
 ) -> FeatureMaps:
