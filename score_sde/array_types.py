@@ -31,6 +31,7 @@ __all__ = [
     "Pixels",
     "PyTree",
     "Real",
+    "Real",
     "ScoreFn",
     "Shaped",
     "Times",
