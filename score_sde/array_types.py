@@ -31,7 +31,6 @@ __all__ = [
     "Pixels",
     "PyTree",
     "Real",
-    "Real",
     "ScoreFn",
     "Shaped",
     "Times",
