@@ -126,7 +126,7 @@ def has_nan(value: Any) -> bool:
 
 def _is_nan(leaf: Any) -> bool:
     try:
-        return bool(np.isnan(np.asarray(leaf, np.complex128)).any())
+        return leaf is not None and bool(np.isnan(np.asarray(leaf, np.complex128)).any())
     except (TypeError, ValueError, OverflowError):
         return False
 
