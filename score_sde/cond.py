@@ -143,7 +143,7 @@ def _as_array(name: str, values: Any, dtype: Any) -> Array:
 
 
 @check_arguments
-def numbered(labels: Any, class_names: Sequence[str] = ()) -> Any:
+def numbered(labels: Any, class_names: tuple[str, ...] = ()) -> Any:
     """Labels as numbers: a name or a list with names becomes an array, int32; others are returned unchanged.
 
     class_names: the name of each class. Raises `UsageError` for a name that is not among them.
@@ -160,7 +160,7 @@ def numbered(labels: Any, class_names: Sequence[str] = ()) -> Any:
 
 
 @check_arguments
-def class_number(name: str, class_names: Sequence[str]) -> int:
+def class_number(name: str, class_names: tuple[str, ...]) -> int:
     """The number of the class of this name. Raises `UsageError` with the nearest names if there is none."""
     class_names = list(class_names)
     if name in class_names:

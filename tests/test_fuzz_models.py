@@ -140,7 +140,6 @@ CONDITIONS = {
     "with_labels": (cond.with_labels, dict(cond=None, labels=LABELS)),
     "numbered": (cond.numbered, dict(labels="ship", class_names=("plane", "ship"))),
     "class_number": (cond.class_number, dict(name="ship", class_names=("plane", "ship"))),
-    "Entry": (cond.Entry, dict(dtype=jnp.float32, shape=(), below=None)),
 }
 GRAMMAR = {
     "parts": (grammar.parts, dict(condition="class=3;inpaint=center")),
@@ -190,8 +189,8 @@ OPERATORS = {
     "Sense": (Sense, dict(fraction=0.5, seed=3)),
     "Linear": (Linear, dict(fn=lambda x: x[:, ::2], shape=SHAPE, iterations=3)),
     "conjugate_gradients": (
-        operators.conjugate_gradients,
-        dict(matrix=lambda u: 2 * u, b=np.ones((2, 3), np.float32), iterations=3),
+        lambda **given: operators.conjugate_gradients(lambda u: 2 * u, **given),
+        dict(b=np.ones((2, 3), np.float32), iterations=3),
     ),
     "check_observed": (observations.check_observed, dict(operator=Average(2), y=SMALL, image_shape=SHAPE)),
     "checked_observation": (
@@ -226,6 +225,52 @@ ALL = {
     **PRETRAINED, **SNAPSHOTS, **{f"cond {name}": row for name, row in CONDITIONS.items()},
     **{f"grammar {name}": row for name, row in GRAMMAR.items()}, **GUIDANCE, **OPERATORS, **NETWORKS,
 }  # fmt: skip
+
+
+MODULES = (
+    *("score_sde.cond", "score_sde.conditioning", "score_sde.inference.pretrained", "score_sde.inference.snapshots"),
+    *("score_sde.inference.inputs", "score_sde.inference.conditional_samplers", "score_sde.inference.dequantizer"),
+    *(f"score_sde.conditioning.{name}" for name in ("grammar", "guidance", "observations", "operators", "posterior")),
+    *("score_sde.conditioning.particles", "score_sde.models", "score_sde.models.encoders"),
+    *("score_sde.models.dequantizer", "score_sde.models.group_norm", "score_sde.models.resampling"),
+)
+CHECKED = "is called by the doors, after their check"
+TRACED = "is called inside a sampler's step, with what the sampler has made"
+RESULT = "is what functions return"
+NETWORK_CLASS = "is a flax module, rebuilt by flax; the table of keys and its `check` check what a config sets"
+EXCEPTIONS = {
+    **dict.fromkeys(("Samples", "Likelihoods", "Projection", "Conditions", "Observe"), RESULT),
+    **dict.fromkeys(("for_each", "unit_images", "of_shape", "check_taken", "check_finite"), CHECKED),
+    **dict.fromkeys(("names", "read", "restricted", "rows", "Conditional", "finished", "unused_option"), CHECKED),
+    **dict.fromkeys(("config_of", "restore_state", "saved_weights", "dequantize", "dequantizer_params"), CHECKED),
+    **dict.fromkeys(("for_images", "residual", "operator_class", "check_computes", "is_trainable"), CHECKED),
+    **dict.fromkeys(("nudged", "reach_of_gradient", "inside", "isotropic_solve", "within_reach", "denoised"), TRACED),
+    **dict.fromkeys(("State",), TRACED),
+    **dict.fromkeys(("DDPM", "NCSNpp", "NCSNv2", "WideResnet", "Dequantizer", "VectorEncoder"), NETWORK_CLASS),
+    "check_guidance": "checks the values of `config.guidance`, after the table of keys",
+    "Compute": "is options of a network, chosen by name in PRECISIONS",
+    "Entry": "is declared by a network",
+    "Snapshot": "is the base of Pretrained and PretrainedClassifier, which check their arguments",
+    "Operator": "is a base class",
+    "Observation": "is a pytree, checked by the functions that take it",
+}
+
+
+def public(module):
+    """The names of a module's own functions and classes; of a room, those of its `__all__`."""
+    if hasattr(module, "__path__"):
+        return [name for name in module.__all__ if callable(getattr(module, name))]
+    own = (value for value in vars(module).values() if getattr(value, "__module__", None) == module.__name__)
+    kinds = (inspect.isfunction, inspect.isclass)
+    return [each.__name__ for each in own if any(kind(each) for kind in kinds) and not each.__name__.startswith("_")]
+
+
+def test_every_public_name_is_called_here_or_has_a_reason_why_not():
+    rows = {name.rpartition(" ")[2] if name.startswith(("cond ", "grammar ")) else name for name in ALL} | set(SLOW)
+    rows |= {"observation_of", "__getattr__"}
+    names = {name for module in MODULES for name in public(importlib.import_module(module))}
+    assert names - rows - set(EXCEPTIONS) == set()
+    assert set(EXCEPTIONS) - names == set(), "reasons of names that are gone"
 
 
 def small(function):

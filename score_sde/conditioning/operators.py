@@ -260,9 +260,8 @@ class Linear(Operator):
             jax.eval_shape(lambda y: jax.linear_transpose(self.fn, x)(y), y)
             rows = y.shape[0]
         except Exception as error:  # whatever the function raises
-            raise UsageError(
-                f"Linear: fn must be a linear function of images of shape {x.shape}; {str(error).split(chr(10))[0].rstrip('.')}."
-            ) from error
+            reason = str(error).partition("\n")[0].rstrip(".")
+            raise UsageError(f"Linear: fn must be linear and take images of shape {x.shape}; {reason}.") from error
         if rows != 1:
             raise UsageError(f"Linear: fn must return a row for each image, and returns {y.shape} of one image.")
 

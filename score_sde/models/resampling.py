@@ -49,7 +49,7 @@ def nearest_upsample_conv(x: Maps, weight: Float[Array, "3 3 c_in c_out"]) -> Fe
             for part, pad_column in zip(_folded(row, 1), before_after, strict=True)
         ]
         rows.append(jnp.stack(columns, axis=3))
-    return jnp.stack(rows, axis=2).reshape(b, 2 * h, 2 * w, -1)
+    return jnp.stack(rows, axis=2).reshape(b, 2 * h, 2 * w, weight.shape[-1])
 
 
 def _folded(weight: Array, axis: int) -> tuple[Array, Array]:
