@@ -258,8 +258,12 @@ class Linear(Operator):
         try:
             y = jax.eval_shape(self.fn, x)
             jax.eval_shape(lambda y: jax.linear_transpose(self.fn, x)(y), y)
+            rows = y.shape[0]
         except Exception as error:  # whatever the function raises
-            raise UsageError(f"Linear: fn must be a linear function of images of shape {x.shape}; {error}.") from error
+            reason = str(error).partition("\n")[0].rstrip(".")
+            raise UsageError(f"Linear: fn must be linear and take images of shape {x.shape}; {reason}.") from error
+        if rows != 1:
+            raise UsageError(f"Linear: fn must return a row for each image, and returns {y.shape} of one image.")
 
     def forward(self, x: AnyImages) -> Observed:
         if x.shape[1:] != self.shape:
@@ -267,7 +271,10 @@ class Linear(Operator):
         return self.fn(x)
 
     def adjoint(self, y: Observed) -> AnyImages:
-        (x,) = jax.linear_transpose(self.fn, jax.ShapeDtypeStruct((len(y), *self.shape), y.dtype))(y)
+        like_x = jax.ShapeDtypeStruct((len(y), *self.shape), y.dtype)
+        if y.shape != (shape := jax.eval_shape(self.fn, like_x).shape):
+            raise UsageError(f"Observations of shape {y.shape}: Linear makes {shape} of {len(y)} images.")
+        (x,) = jax.linear_transpose(self.fn, like_x)(y)
         return x
 
     def solve(self, y: Observed, variance: Variances) -> Observed:
