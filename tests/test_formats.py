@@ -2,12 +2,14 @@
 
 import io
 import json
+import os
 import shutil
 import tarfile
 import tracemalloc
 import zipfile
 import zlib
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -88,6 +90,23 @@ def test_a_container_read_on_disk_by_threads_gives_the_batches_of_memory(name):
     ):
         np.testing.assert_array_equal(one.images, other.images)
         np.testing.assert_array_equal(one.labels, other.labels)
+    disk.close()
+    assert not [link for link in links() if link == path or path in link.parents]
+
+
+def links() -> list[Path]:
+    """The files that this process has open, where the system tells."""
+    return [Path(os.path.realpath(link)) for link in Path("/proc/self/fd").glob("*")]
+
+
+@pytest.mark.parametrize("name", ["zip", "tar", "parquet"])
+def test_many_threads_read_a_container_at_once(name):
+    path = FORMATS / SETS[name][0]
+    memory, disk = load(path), load(path, in_memory_gib=0, num_workers=8)
+    orders = [np.random.default_rng(i).permutation(18) for i in range(40)]
+    with ThreadPoolExecutor(8) as pool:
+        for order, batch in zip(orders, pool.map(disk.take, orders), strict=True):
+            np.testing.assert_array_equal(batch.images, memory.images[order])
     disk.close()
 
 
