@@ -1,11 +1,13 @@
 """Times how fast data reach the device, against how fast a network trains on them."""
 
 import argparse
+import functools
 import sys
 from pathlib import Path
 
 from score_sde.experiments.loader.run import run
 
+from score_sde.cli.experiment import count
 from score_sde.runtime.backend import expanded
 from score_sde.runtime.preemption import exit_status
 
@@ -13,9 +15,11 @@ parser = argparse.ArgumentParser(prog="score_sde --mode=experiment --name=loader
 parser.add_argument(
     "--config", type=expanded, default=Path("configs/vp/cifar10_ddpmpp_continuous.py"), help="the network's"
 )
-parser.add_argument("--batch", type=int, default=4, help="of a training step")
-parser.add_argument("--rounds", type=int, default=5, help="repetitions, taken in turns")
-parser.add_argument("--workers", type=int, default=0, help="threads that decode; 0: one for each core")
+parser.add_argument("--batch", type=count, default=4, help="of a training step")
+parser.add_argument("--rounds", type=count, default=5, help="repetitions, taken in turns")
+parser.add_argument(
+    "--workers", type=functools.partial(count, least=0), default=0, help="threads that decode; 0: one for each core"
+)
 parser.add_argument("--data_only", action="store_true", help="without the network")
 
 

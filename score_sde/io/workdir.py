@@ -67,6 +67,7 @@ FORMS = {
     },
     "report.json": {"config": dict, "checkpoints": list},
 }
+TAKEN = ("checkpoints", "samples", "dequantizer", "profile", ".", "..")  # names of folders that hold other files
 PACKAGES = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "numpy")
 
 

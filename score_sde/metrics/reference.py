@@ -101,11 +101,17 @@ def load_statistics(path: Path) -> Statistics:
     path = expanded(path)
     arrays = _arrays(path, "statistics")
     if {"mean", "covariance", "n", "about"} <= arrays.keys():
-        about = json.loads(str(arrays["about"]))
-        return Statistics(int(arrays["n"]), arrays["mean"], arrays["covariance"], arrays.get("features"), about)
+        try:
+            about = json.loads(str(arrays["about"]))
+            n, features = int(arrays["n"]), arrays.get("features")
+        except (TypeError, ValueError) as error:
+            raise UsageError(f"Cannot read the statistics {path} ({error}); compute them again.") from error
+        if not isinstance(about, dict):
+            raise UsageError(f"Cannot read the statistics {path}: `about` is no object; compute them again.")
+        return Statistics(n, *_moments(path, arrays["mean"], arrays["covariance"]), features, about)
     about = {"file": path.name}
     if {"mu", "sigma"} <= arrays.keys():
-        mean, covariance = (arrays[key].astype(np.float64) for key in ("mu", "sigma"))
+        mean, covariance = _moments(path, arrays["mu"], arrays["sigma"])
         return Statistics(0, mean, covariance, None, about)
     features = _features(path, arrays)
     if features is None:
@@ -130,13 +136,26 @@ def _arrays(path: Path, kind: str) -> Arrays:
     raise UsageError(f"Cannot read the {kind} {path}: it is no whole .npz or .npy file; compute them again.")
 
 
+def _moments(path: Path, mean: np.ndarray, covariance: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Mean (d,) and covariance (d, d), float64. Raises `UsageError` for others."""
+    numbers = all(np.issubdtype(array.dtype, np.floating) for array in (mean, covariance))
+    if not numbers or mean.ndim != 1 or not mean.size or covariance.shape != (mean.size, mean.size):
+        raise UsageError(
+            f"{path} holds mu of shape {mean.shape} and sigma of shape {covariance.shape}; they are floating-point "
+            "numbers (d,) and (d, d)."
+        )
+    if not (np.isfinite(mean).all() and np.isfinite(covariance).all()):
+        raise UsageError(f"{path} holds statistics that are not finite; compute them again.")
+    return mean.astype(np.float64), covariance.astype(np.float64)
+
+
 def _features(path: Path, arrays: Arrays) -> np.ndarray | None:
     """The features among the arrays, float32 (n, d); None if there are none."""
     features = arrays.get("features", arrays.get("pool_3"))
     if features is None:
         return None
-    features = features.reshape(len(features), -1) if features.ndim > 1 else features
-    if features.ndim != 2 or len(features) < 2 or not np.issubdtype(features.dtype, np.floating):
+    features = features.reshape(len(features), -1) if features.ndim > 1 and features.size else features
+    if features.ndim != 2 or not features.size or len(features) < 2 or not np.issubdtype(features.dtype, np.floating):
         raise UsageError(
             f"{path} holds features of shape {features.shape} and type {features.dtype}; they are floating-point "
             "numbers (n, d) of at least two images."
