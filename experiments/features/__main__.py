@@ -20,9 +20,7 @@ parser.add_argument("--other", default="", help="another data set, in data_dir t
 parser.add_argument("--archives", default="", help="of the other data set, as config.data.archives")
 parser.add_argument("--n_iters", type=count, default=1000)
 parser.add_argument("--turns", action="store_true", help="as if the data set had no labels")
-parser.add_argument(
-    "--images", type=functools.partial(count, least=2), default=2000, help="that are measured of each kind"
-)
+parser.add_argument("--images", type=functools.partial(count, least=2), default=2000, help="measured, of each kind")
 parser.add_argument("--dir", type=expanded, default=Path("runs/features"), help="where features are kept")
 
 

@@ -76,12 +76,7 @@ def _template(written: dict[str, str | None], of_workdir: Callable[[Path], Confi
 
 
 def names_first(values: Mapping[str, Any]) -> list[tuple[str, Any]]:
-    """The values of keys that name pieces, whose arguments come with them, and then the others.
-
-    Raises `UsageError` for a key that is not text.
-    """
-    if others := [key for key in values if not isinstance(key, str)]:
-        raise UsageError(f"The key {others[0]!r} of an override is not text, as 'training.n_iters' is.")
+    """The values of keys that name pieces, whose arguments come with them, and then the others."""
     return sorted(values.items(), key=lambda item: item[0] not in PIECES)
 
 
