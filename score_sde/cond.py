@@ -148,7 +148,9 @@ def numbered(labels: Any, class_names: tuple[str, ...] = ()) -> Any:
 
     class_names: the name of each class. Raises `UsageError` for a name that is not among them.
 
-        numbered(["ship", 3], ("plane", "ship"))  # [1, 3]
+        from score_sde.cond import numbered
+
+        labels = numbered(["ship", 0], ("plane", "ship"))  # [1, 0]
     """
     if isinstance(labels, np.ndarray) and labels.dtype.kind in "UO":
         labels = labels.tolist()
