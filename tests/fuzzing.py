@@ -133,7 +133,11 @@ def _is_nan(leaf: Any) -> bool:
 
 
 def _shown(value: Any) -> str:
-    return f"{value.dtype}{list(value.shape)}" if hasattr(value, "dtype") else " ".join(repr(value)[:80].split())
+    return (
+        f"{value.dtype}{list(value.shape)}"
+        if hasattr(value, "shape") and hasattr(value, "dtype")
+        else " ".join(repr(value)[:80].split())
+    )
 
 
 quick = hypothesis.settings(
