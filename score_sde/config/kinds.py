@@ -368,9 +368,10 @@ def _named_tuple(cls: type) -> Kind:
 
 def _sequence(item: Kind) -> Kind:
     def convert(value: Any) -> Any:
-        for each in _items(value):
-            item.convert(each)
-        return value
+        items = _items(value)
+        converted = [item.convert(each) for each in items]
+        same = all(a is b for a, b in zip(items, converted, strict=True))
+        return value if same and isinstance(value, collections.abc.Sequence) else converted
 
     return Kind(f"a sequence, each {item.words}", convert)
 
