@@ -263,4 +263,4 @@ def test_a_config_of_any_values_is_refused_or_builds(data):
     changed = any(dict(values[section]) != dict(tiny()[section]) for section in ("model", "encoder"))
     with contextlib.suppress(UsageError):
         config.check(values)
-        trainable(values, traced=changed)
+        trainable(config.Config(values), traced=changed)
