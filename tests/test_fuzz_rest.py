@@ -6,6 +6,7 @@ that users call. Each has valid arguments in `CALLS`, which the fuzz changes, or
 
 import contextlib
 import functools
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -19,6 +20,7 @@ from ml_collections import ConfigDict
 from score_sde.configs import presets
 
 from score_sde import config, data, metrics
+from score_sde.cli.describe import describe
 from score_sde.errors import UsageError
 from score_sde.evaluation import evaluate
 from score_sde.io import html_page
@@ -230,7 +232,7 @@ def test_every_public_name_is_called_or_has_a_reason():
 @given(strategies.data())
 def test_arguments_that_do_not_fit_are_named(name, data):
     function, valid = CALLS[name]()
-    survives(function, valid, data, 8)
+    survives(function, valid, data, 5)
 
 
 VALUES = {
@@ -252,9 +254,7 @@ def drawn(key, data):
     )
 
 
-@hypothesis.settings(quick, max_examples=150)
-@given(strategies.data())
-def test_a_config_of_any_values_is_refused_or_builds(data):
+def refused_or_built(data):
     values = ConfigDict(tiny().to_dict())
     names = [name for name in config.KEYS if name != "data.dataset"]
     for name in data.draw(strategies.lists(strategies.sampled_from(names), min_size=1, max_size=3)):
@@ -264,3 +264,34 @@ def test_a_config_of_any_values_is_refused_or_builds(data):
     with contextlib.suppress(UsageError):
         config.check(values)
         trainable(config.Config(values), traced=changed)
+
+
+@hypothesis.settings(quick, max_examples=20)
+@given(strategies.data())
+def test_a_config_of_any_values_is_refused_or_builds(data):
+    refused_or_built(data)
+
+
+@hypothesis.settings(quick, max_examples=500)
+@given(strategies.data())
+def test_configs_of_any_values_are_refused_or_build(data):
+    refused_or_built(data)
+
+
+@pytest.mark.parametrize(
+    ("values", "words"),
+    [
+        ({"eval.enable_bound": True, "eval.dequantization": "truncated_normal"}, "set eval.dequantization"),
+        ({"sampling.start_time": 0.5}, "leave sampling.start_time at 1"),
+        ({"sampling.save": ("png", "png_1000")}, "choose one"),
+        ({"training.accumulate": 3}, "a multiple of training.accumulate=3"),
+        ({"guidance.scale": -3.0}, "guidance.scale=-3.0 must not be negative"),
+        ({"sampling.condition": "nonsense"}, "Unknown sampling.condition"),
+        ({"optim.grad_clip": 0.0}, "no parameter moves"),
+    ],
+)
+def test_a_description_refuses_what_sampling_training_and_evaluation_refuse(values, words):
+    changed = tiny()
+    changed.update_from_flattened_dict(values)
+    with pytest.raises(UsageError, match=re.escape(words)):
+        describe(changed)

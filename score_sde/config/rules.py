@@ -100,7 +100,11 @@ def check(config: Any) -> None:
 
 def check_section(section: Any, values: Any) -> None:
     """Raises `UsageError` for a value of a section that is of another kind or out of range."""
-    one_of("section of the config", str(section), [name for name in SECTIONS if name])
+    one_of(
+        "section of the config",
+        section if isinstance(section, str) else type(section).__name__,
+        [name for name in SECTIONS if name],
+    )
     if not isinstance(values, Mapping | ConfigDict):
         raise UsageError(f"The values of config.{section} are a dictionary, and this is a {type(values).__name__}.")
     checked(KEYS, {f"{section}.{name}": value for name, value in values.items()})
