@@ -124,7 +124,7 @@ def test_what_is_no_file_or_a_link_to_none_is_named(run):
 
 
 def test_lines_of_others_are_left_out_of_the_metrics(tmp_path):
-    lines = ['{"step": 1, "loss": 2.0}', '[1]', '{"step": "x"}', '{"step": null}', '{"step": 2, "time": "x"}', '3']
+    lines = ['{"step": 1, "loss": 2.0}', "[1]", '{"step": "x"}', '{"step": null}', '{"step": 2, "time": "x"}', "3"]
     (tmp_path / "metrics.jsonl").write_bytes("\n".join([*lines, '{"step": 3, "loss": NaN}', '{"st']).encode() + b"\xff")
     assert [line["step"] for line in read_lines(tmp_path / "metrics.jsonl")] == [1, 3]
     wandb = {"mode": "disabled", "project": "p", "name": "", "id": "1"}
