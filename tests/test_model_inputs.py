@@ -19,7 +19,7 @@ STEPS = dict(sampler="ddim", num_steps=2, inverse="pigdm")
 def test_uint8_observations_are_pixels():
     y = np.full((N, 2, 2, 1), 51, np.uint8)
     of_pixels, of_unit = (MODEL.posterior(KEY, Average(2), seen, **STEPS) for seen in (y, y / np.float32(255)))
-    np.testing.assert_array_equal(of_pixels, of_unit)
+    np.testing.assert_allclose(of_pixels, of_unit, atol=1e-6)
     np.testing.assert_allclose(Average(2).forward(of_pixels), 0.2, atol=1e-6)
 
 
@@ -41,11 +41,13 @@ def test_one_time_and_one_label_are_for_all_images():
         (dict(x=PIXELS), "image_range"),
         (dict(t=0), r"in \(0, 1\]"),
         (dict(t=[0.5, 0.0]), r"numbers are from 0 to 0\.5"),
-        (dict(t=np.full(3, 0.5)), "for 2 images"),
+        (dict(t=np.full(3, 0.5)), "one size in all arguments"),
         (dict(labels=3.7), "labels must be"),
         (dict(labels=[0, 3]), r"labels 0 to 2, not \[3\]"),
         (dict(labels=[0, 1, 2]), "one row for each image"),
-        (dict(x=np.zeros((N, 1, 4, 3), np.float32)), "does not take others|channels"),
+        (dict(x=X[0]), r"shape \(b, h, w, c\)"),
+        (dict(x=X[:0], t=0.5, labels=None, cond=None), "give at least one"),
+        (dict(x=np.zeros((N, 1, 4, 4), np.float32)), "channels-last"),
     ],
 )
 def test_what_a_score_does_not_take_is_named(change, words):
