@@ -32,7 +32,7 @@ from score_sde.config import Config
 from score_sde.errors import UsageError, renamed
 from score_sde.inference.conditional_samplers import Observed, finished, unused_option
 from score_sde.inference.dequantizer import dequantize, dequantizer_params
-from score_sde.inference.sampling_plan import helpers_of, plan
+from score_sde.inference.sampling_plan import labels_of, plan
 from score_sde.inference.snapshots import AnyTimes, Snapshot, available_step, config_of, for_each
 from score_sde.inference.start_images import AnyStart, check_start, for_samples
 from score_sde.process import Prediction
@@ -164,15 +164,9 @@ def sample(
     """
     n = _count(n)
     filled = n if key.ndim else pad_to_devices(n)
-    if labels is not None:
-        helper = helpers_of(model, plan(model, sampler, options).conditional.experiment.config).get("classifier")
-        labels = np.asarray(numbered(labels, (helper or model).class_names))
-        if labels.shape not in ((), (n,)):
-            raise UsageError(f"Labels of shape {labels.shape} for {n} images; give one for all, or one for each.")
-        labels = np.broadcast_to(labels, (n,))
-    entries = plan(model, sampler, options).conditional.cond_entries
-    numbers = np.minimum(np.arange(filled), n - 1)
-    cond = rows(fitted(with_labels(cond, labels), entries, n), numbers)
+    chosen, numbers = plan(model, sampler, options).conditional, np.minimum(np.arange(filled), n - 1)
+    cond = with_labels(cond, None if labels is None else labels_of(model, chosen, labels, n))
+    cond = rows(fitted(cond, chosen.cond_entries, n), numbers)
     start = None if start is None else for_samples(start, n, model.image_shape)[numbers]
     return draw(model, batch_keys(key, filled), sampler, cond=cond, start=start, **options).images[:n]
 

@@ -11,8 +11,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from score_sde.array_types import PyTree
-from score_sde.cond import Cond
+from score_sde.array_types import Array, PyTree
+from score_sde.cond import Cond, numbered
 from score_sde.conditioning import Operator
 from score_sde.conditioning.grammar import ALL, chosen_class, chosen_rows
 from score_sde.config import Config, FrozenConfig
@@ -70,6 +70,19 @@ def helpers_of(model: Snapshot, config: FrozenConfig) -> dict[str, Snapshot]:
             lambda: type(model).of_run(config_of(folder, None), folder, available_step(folder, step)),
         )
     return named
+
+
+def labels_of(model: Snapshot, conditional: Conditional, labels: Any, n: int) -> Array | np.ndarray:
+    """The numbers of n samples' classes, from one number or name for all, or one for each.
+
+    Raises `UsageError` for another number of them, and for a name that the network does not know.
+    """
+    helper = helpers_of(model, conditional.experiment.config).get("classifier")
+    labels = numbered(labels, (helper or model).class_names)
+    labels = labels if isinstance(labels, jax.Array) else np.asarray(labels)  # which may be traced
+    if labels.shape not in ((), (n,)):
+        raise UsageError(f"Labels of shape {labels.shape} for {n} images; give one for all, or one for each.")
+    return jnp.broadcast_to(labels, (n,)) if isinstance(labels, jax.Array) else np.broadcast_to(labels, (n,))
 
 
 def _changed(config: FrozenConfig, method: Method, options: dict[str, Any]) -> FrozenConfig:
