@@ -1,15 +1,16 @@
 """Array types: shapes, spelled once, and checked at run time only under pytest."""
 
 from collections.abc import Callable
+from typing import Annotated
 
 import numpy as np
-from jaxtyping import Array, Float, Int, Key, PyTree, Shaped, UInt8
+from jaxtyping import Array, Bool, Float, Int, Integer, Key, PyTree, Real, Shaped, UInt8
 
 UnitImages = Float[Array, "b h w c"]  # data in [0, 1], as users give and get them
 ModelImages = Float[Array, "b h w c"]  # model range, see images.Scaling: x, x0, eps, scores, and what networks take
 Pixels = UInt8[Array, "b h w c"] | UInt8[np.ndarray, "b h w c"]  # 0..255, as stored and as written
 FeatureMaps = Float[Array, "b _ _ _"]  # inside a network, where sizes change
-Times = Float[Array, " b"]  # in (0, 1]
+Times = Annotated[Float[Array, " b"], "[0, 1]"]  # 0 is a time of chains, and elsewhere of data without noise
 PerSample = Float[Array, " b"]
 Labels = Int[Array, " b"]  # classes 0, 1, ...
 Keys = Key[Array, " b"]  # one typed PRNG key per sample
@@ -17,9 +18,11 @@ ScoreFn = Callable[[ModelImages, Times], ModelImages]
 
 __all__ = [
     "Array",
+    "Bool",
     "FeatureMaps",
     "Float",
     "Int",
+    "Integer",
     "Key",
     "Keys",
     "Labels",
@@ -27,6 +30,7 @@ __all__ = [
     "PerSample",
     "Pixels",
     "PyTree",
+    "Real",
     "ScoreFn",
     "Shaped",
     "Times",

@@ -36,16 +36,17 @@ An entry called `NAME_mask` beside `NAME` is its mask: both come together, and t
 
 import zlib
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import Annotated, Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
 from score_sde.array_types import Array, Keys, Shaped
+from score_sde.config.arguments import check_arguments
+from score_sde.config.kinds import is_abstract
 from score_sde.errors import UsageError, nearest
 from score_sde.randomness import Stream, stream, uniform
-from score_sde.runtime.sharding import is_traced
 
 Cond = dict[str, Any]  # arrays by entry, and `NULL`
 NULL, MASK = "null", "_mask"
@@ -64,6 +65,7 @@ class Entry(NamedTuple):
 
 
 Entries = Mapping[str, Entry]
+Number = Annotated[int, "[0, inf)"]  # of samples
 
 
 def names(entries: Iterable[str]) -> list[str]:
@@ -72,7 +74,8 @@ def names(entries: Iterable[str]) -> list[str]:
     return [name for name in listed if name != NULL and not (name.endswith(MASK) and name[: -len(MASK)] in listed)]
 
 
-def blank(entries: Entries, n: int) -> Cond:
+@check_arguments
+def blank(entries: Entries, n: Number) -> Cond:
     """The condition of n samples whose entries are zeros, with length 1 where any length will do."""
     return {name: _zeros(entry, n) for name, entry in entries.items()}
 
@@ -88,7 +91,8 @@ def read(cond: Cond | None, entries: Entries, name: str, n: int) -> tuple[Array,
     return jnp.asarray(cond[name]), jnp.asarray(cond.get(NULL, {}).get(of_entry, np.zeros(n, bool)))
 
 
-def dropped(cond: Cond, keys: Keys, rate: float, each: Sequence[str] = ()) -> Cond:
+@check_arguments
+def dropped(cond: Cond, keys: Keys, rate: Annotated[float, "[0, 1]"], each: Sequence[str] = ()) -> Cond:
     """The condition in training, null with probability `rate`, drawn from each sample's own key.
 
     each: entries that are dropped independently of one another, while others are never dropped; default: the whole
@@ -112,19 +116,34 @@ def restricted(cond: Cond | None, entries: Entries) -> Cond | None:
     return (arrays | ({NULL: null} if null else {})) or None
 
 
-def fitted(cond: Cond | None, entries: Entries, n: int) -> Cond | None:
+@check_arguments
+def fitted(cond: Cond | None, entries: Entries, n: Number) -> Cond | None:
     """The checked condition of n samples, in the types of the entries that a network takes.
 
     Raises `UsageError` for an entry that it does not know, and for arrays of other shapes, types or ranges.
     """
+    check_names(cond, entries)
     if cond is not None:
-        null = {name: jnp.asarray(rows) for name, rows in cond.get(NULL, {}).items()}
-        cond = {name: null if name == NULL else jnp.asarray(array) for name, array in cond.items()}
+        null = {name: _as_array(name, rows, jnp.bool_) for name, rows in cond.get(NULL, {}).items()}
+        arrays = {name: array for name, array in cond.items() if name != NULL}
+        cond = {name: _as_array(name, array, entries[name].dtype) for name, array in arrays.items()}
+        cond |= {NULL: null} if null else {}
     check_cond(cond, entries, n)
     return restricted(cond, entries)
 
 
-def numbered(labels: Any, class_names: Sequence[str] = ()) -> Any:
+def _as_array(name: str, values: Any, dtype: Any) -> Array:
+    """The values as an array; whole numbers of a list may be floats. Raises `UsageError` for no numbers."""
+    try:
+        array = jnp.asarray(values)
+    except (TypeError, ValueError, OverflowError) as error:
+        raise UsageError(f"cond['{name}'] must be an array, and is a {type(values).__name__}.") from error
+    whole = not hasattr(values, "dtype") and jnp.issubdtype(array.dtype, jnp.integer)
+    return array.astype(dtype) if whole and jnp.issubdtype(dtype, jnp.floating) else array
+
+
+@check_arguments
+def numbered(labels: Any, class_names: tuple[str, ...] = ()) -> Any:
     """Labels as numbers: a name or a list with names becomes an array, int32; others are returned unchanged.
 
     class_names: the name of each class. Raises `UsageError` for a name that is not among them.
@@ -140,7 +159,8 @@ def numbered(labels: Any, class_names: Sequence[str] = ()) -> Any:
     return labels
 
 
-def class_number(name: str, class_names: Sequence[str]) -> int:
+@check_arguments
+def class_number(name: str, class_names: tuple[str, ...]) -> int:
     """The number of the class of this name. Raises `UsageError` with the nearest names if there is none."""
     class_names = list(class_names)
     if name in class_names:
@@ -151,6 +171,7 @@ def class_number(name: str, class_names: Sequence[str]) -> int:
     raise UsageError(f"Unknown class '{name}'{nearest(name, class_names)}; choose from: {listed}; or ask by number.")
 
 
+@check_arguments
 def with_labels(cond: Cond | None, labels: Array | np.ndarray | None) -> Cond | None:
     """The condition with these labels added. Raises `UsageError` if it has labels already."""
     if labels is None:
@@ -165,9 +186,12 @@ def rows(cond: Cond | None, indices: np.ndarray) -> Cond | None:
     return jax.tree.map(lambda array: array[indices], cond)
 
 
+@check_arguments
 def check_names(cond: Cond | None, entries: Entries) -> None:
     """Raises `UsageError` for an entry that a network with these entries does not know, or a mask that is missing."""
     for name in cond or {}:
+        if not isinstance(name, str) or (name == NULL and not isinstance(cond[name], Mapping)):
+            raise UsageError(f"A condition is a dictionary of arrays by entry, and of booleans in '{NULL}'.")
         if name != NULL and name not in entries:
             advice = f"; it takes {', '.join(entries) or 'none'}"
             if name == "labels":
@@ -182,7 +206,8 @@ def check_names(cond: Cond | None, entries: Entries) -> None:
             )
 
 
-def check_cond(cond: Cond | None, entries: Entries, n: int) -> None:
+@check_arguments
+def check_cond(cond: Cond | None, entries: Entries, n: Number) -> None:
     """Raises `UsageError` unless a condition fits n samples of a network: names, shapes, types and ranges."""
     check_names(cond, entries)
     for name, rows in (cond or {}).get(NULL, {}).items():
@@ -196,9 +221,11 @@ def check_cond(cond: Cond | None, entries: Entries, n: int) -> None:
 
 
 def _check_array(name: str, array: Any, entry: Entry, n: int) -> None:
+    if not hasattr(array, "dtype"):
+        raise UsageError(f"cond['{name}'] must be an array, and is a {type(array).__name__}.")
     shape = (n, *entry.shape)
     fits = len(array.shape) == len(shape) and all(b in (None, a) for a, b in zip(array.shape, shape, strict=True))
-    kind = next(kind for kind in (jnp.bool_, jnp.integer, jnp.inexact) if jnp.issubdtype(entry.dtype, kind))
+    kind = next(kind for kind in (jnp.bool_, jnp.integer, jnp.floating) if jnp.issubdtype(entry.dtype, kind))
     if not (fits and jnp.issubdtype(array.dtype, kind)):
         sizes = ", ".join("any" if size is None else str(size) for size in shape)
         raise UsageError(
@@ -208,7 +235,7 @@ def _check_array(name: str, array: Any, entry: Entry, n: int) -> None:
 
 
 def _check_range(name: str, array: Any, entry: Entry) -> None:
-    if entry.below is None or is_traced():
+    if entry.below is None or is_abstract(array):
         return
     outside = np.unique(np.asarray(array)[(np.asarray(array) < 0) | (np.asarray(array) >= entry.below)])
     if len(outside):

@@ -47,6 +47,8 @@ def _line_up() -> str:
 def one_of(kind: str, name: str, choices: Iterable[str]) -> str:
     """The `name`, if it is among `choices`; otherwise raises `UsageError` naming the nearest."""
     choices = list(choices)
+    if not isinstance(name, str):
+        raise UsageError(f"A {kind} is a text, not {type(name).__name__}; choose from: {', '.join(choices)}.")
     if name in choices:
         return name
     raise UsageError(f"Unknown {kind} '{name}'{nearest(name, choices)}; choose from: {', '.join(choices)}.")

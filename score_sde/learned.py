@@ -12,18 +12,22 @@ the gradient of the squared loss, as there, and those of the network have that o
 
 import dataclasses
 import math
-from collections.abc import Callable
-from typing import Any
+from collections.abc import Callable, Mapping
+from typing import Annotated, Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
 from score_sde.array_types import Array, Key, PerSample, PyTree
+from score_sde.config.arguments import check_arguments
 from score_sde.errors import UsageError
-from score_sde.process import Process, Scalars, library_of
+from score_sde.process import Eps, Process, Scalars, Steps, library_of
+
+NoiseLevel = Annotated[float, "(0, 1e18)"]  # whose square float32 holds
 
 
+@check_arguments
 @dataclasses.dataclass(frozen=True)
 class Learned(Process):
     """Learned process: alpha^2 + sigma^2 = 1, with log noise level learned between log noise_min and log noise_max.
@@ -34,8 +38,8 @@ class Learned(Process):
 
     noise_min, noise_max: sigma / alpha at t = 0 and 1. The defaults are log-SNRs of 13.3, as in VDM, and of
     -10, as in VP.
-    Raises `UsageError` unless 0 < noise_min < noise_max and pieces >= 1, and for NumPy times while the parameters
-    are traced.
+    Raises `UsageError` unless 0 < noise_min < noise_max and pieces >= 1, for parameters of another form, and for NumPy
+    times while the parameters are traced.
 
         import jax
         import jax.numpy as jnp
@@ -46,20 +50,21 @@ class Learned(Process):
         k = process.noise_level(jnp.array([0.5]))  # 1.0: log k is linear in t before training
     """
 
-    noise_min: float = 0.0013
-    noise_max: float = 150.0
-    pieces: int = 32
-    num_scales: int = 1000
-    sampling_eps: float = 1e-3
+    noise_min: NoiseLevel = 0.0013
+    noise_max: NoiseLevel = 150.0
+    pieces: Annotated[int, "[1, 65536]"] = 32
+    num_scales: Steps = 1000
+    sampling_eps: Eps = 1e-3
     params: PyTree = dataclasses.field(default=None, compare=False, repr=False)
 
     learned = True
     begins_in_noise = False
 
     def __post_init__(self):
-        self._check(noise_min=self.noise_min, noise_max=self.noise_max)
-        if self.pieces < 1:
-            raise UsageError(f"process.pieces={self.pieces} must be at least 1; 32 are the default.")
+        self._check_order("noise_min", "noise_max")
+        rates = self.params["log_rates"] if isinstance(self.params, Mapping) and "log_rates" in self.params else None
+        if self.params is not None and np.shape(rates) != (self.pieces + 1,):
+            raise UsageError(f'Parameters of a learned schedule are {{"log_rates": an array ({self.pieces + 1},)}}.')
 
     def noise_level(self, t: Scalars) -> Scalars:
         return library_of(t).exp(math.log(self.noise_min) + self._span * self._way(t)[0])
@@ -121,6 +126,7 @@ class Learned(Process):
         return rate * (self.pieces / total), xp.concatenate([xp.zeros_like(covered[:1]), covered])
 
 
+@check_arguments
 def with_gradient_of_squares(loss: Callable[[PyTree], PerSample], params: dict[str, PyTree]) -> PerSample:
     """The loss of each image at `params`, whose gradient by params["process"] is the gradient of the squared loss.
 

@@ -24,15 +24,17 @@ import jax
 import jax.numpy as jnp
 
 from score_sde.array_types import Array, Key, Keys, ModelImages, PerSample, PyTree, Times
+from score_sde.config.arguments import check_arguments
 from score_sde.parameterization import Network, Parameterization
 from score_sde.process import Model, Process, before_noise
-from score_sde.randomness import Stream, expand, normal, stream
+from score_sde.randomness import Size, Stream, expand, normal, stream
 from score_sde.times import TimeLaw
 from score_sde.weights import Weight
 
 OWNERS = ("process", "weight")  # names in a tree of parameters that are not the network's
 
 
+@check_arguments
 @dataclasses.dataclass(frozen=True)
 class Objective:
     """A training objective: draws times and noise, perturbs images, and gives the loss of a network's outputs, eq. (1).
@@ -67,7 +69,8 @@ class Objective:
         """The process whose alpha and sigma are used in training: the process itself, or the levels of its chain."""
         return self.times.levels(self.process)
 
-    def draw(self, keys: Keys, shape: tuple[int, ...]) -> tuple[Times, ModelImages]:
+    @check_arguments
+    def draw(self, keys: Keys, shape: tuple[Size, ...]) -> tuple[Times, ModelImages]:
         """A time and standard normal noise for each key.
 
         keys: one for each image. shape: of one image, (h, w, c).
@@ -75,11 +78,13 @@ class Objective:
         t = before_noise(self.levels, self.times.sample(self.process, stream(keys, Stream.TIME)))
         return t, normal(stream(keys, Stream.NOISE), shape)
 
+    @check_arguments
     def perturb(self, x0: ModelImages, t: Times, eps: ModelImages) -> ModelImages:
         """Perturbed images x_t = alpha x_0 + sigma eps."""
         levels = self.levels
         return expand(levels.alpha(t), x0) * x0 + expand(levels.sigma(t), eps) * eps
 
+    @check_arguments
     def model(self, network: Network, *, centered: bool = True) -> Model:
         """The model of a network under the process, at any time in (0, 1].
 
@@ -87,6 +92,7 @@ class Objective:
         """
         return self.parameterization.model(network, self.process, centered=centered)
 
+    @check_arguments
     def loss(self, output: ModelImages, x0: ModelImages, t: Times, eps: ModelImages) -> PerSample:
         """The loss of each image, eq. (1), of shape (b,).
 
@@ -105,11 +111,13 @@ class Objective:
         levels = self.levels
         return self.weight.on_noise(levels, t) * jnp.square(self.parameterization.noise_error(levels, t))
 
+    @check_arguments
     def init_params(self, key: Key[Array, ""]) -> dict[str, PyTree]:
         """Initial parameters of process and weight, under the names in `OWNERS`; an owner without any has no entry."""
         owned = {"process": self.process.init_params(key), "weight": self.weight.init_params()}
         return {name: params for name, params in owned.items() if jax.tree.leaves(params)}
 
+    @check_arguments
     def with_params(self, params: Mapping[str, PyTree]) -> "Objective":
         """A copy whose process and weight take their parameters from this tree, which also holds the network's."""
         if not any(name in params for name in OWNERS):
@@ -121,6 +129,7 @@ class Objective:
         )
 
 
+@check_arguments
 def network_params(params: Mapping[str, PyTree]) -> dict[str, PyTree]:
     """The network's own parameters: the tree without those of process and weight."""
     return {name: leaves for name, leaves in params.items() if name not in OWNERS}

@@ -41,12 +41,14 @@ Data in [0, 1] enter a network as 2x - 1, data in [-1, 1] as they are; under `ed
 import abc
 import dataclasses
 from collections.abc import Callable
+from typing import Annotated, Any
 
 import jax.numpy as jnp
 
 from score_sde.array_types import Array, ModelImages, PerSample, Times
+from score_sde.config.arguments import check_arguments, check_methods
 from score_sde.errors import UsageError, one_of
-from score_sde.process import Model, Prediction, Process, before_noise, check_scalar
+from score_sde.process import Model, Prediction, Process, before_noise, check_scalar, noisy
 from score_sde.randomness import expand
 
 Network = Callable[[ModelImages, PerSample], ModelImages]  # (image, noise_cond) -> F
@@ -60,7 +62,11 @@ class Parameterization(abc.ABC):
     """
 
     noise_cond: str = "time"
-    time_scale: float = 999.0
+    time_scale: Annotated[float, "(-inf, inf)"] = 999.0
+
+    def __init_subclass__(cls, **options: Any) -> None:
+        super().__init_subclass__(**options)
+        check_methods(cls, Parameterization)
 
     def __post_init__(self):
         one_of("parameterization.noise_cond", self.noise_cond, NOISE_CONDS)
@@ -120,6 +126,9 @@ class Parameterization(abc.ABC):
         return t
 
 
+check_methods(Parameterization, Parameterization)
+
+
 class OfNoise(Parameterization):
     """Base of rows whose target is eps alone, which does not determine x_0 where alpha is 0.
 
@@ -134,6 +143,7 @@ class OfNoise(Parameterization):
         return Prediction((x - sigma * eps) / alpha, eps)
 
 
+@check_arguments
 @dataclasses.dataclass(frozen=True)
 class Noise(OfNoise):
     """Noise prediction, F = eps (Ho et al., 2020): the paper's VP and sub-VP networks."""
@@ -148,6 +158,7 @@ class Noise(OfNoise):
         return jnp.ones_like(t)
 
 
+@check_arguments
 @dataclasses.dataclass(frozen=True)
 class ScaledScore(OfNoise):
     """Scaled score, F = sigma score = -eps: the paper's VE networks, whose output is divided by sigma."""
@@ -164,6 +175,7 @@ class ScaledScore(OfNoise):
         return -jnp.ones_like(t)
 
 
+@check_arguments
 @dataclasses.dataclass(frozen=True)
 class Score(OfNoise):
     """Plain score, F = -eps / sigma: VE networks that do not scale their output, as NCSN (Song and Ermon, 2019)."""
@@ -171,7 +183,7 @@ class Score(OfNoise):
     noise_cond: str = "sigma"
 
     def target(self, process: Process, x0: ModelImages, eps: ModelImages, t: Times) -> ModelImages:
-        return -eps / expand(process.sigma(t), eps)
+        return -eps / expand(noisy(process, t), eps)
 
     def predict(self, process: Process, x: ModelImages, output: ModelImages, t: Times) -> Prediction:
         return self._prediction(process, x, -expand(process.sigma(t), x) * output, t)
@@ -180,6 +192,7 @@ class Score(OfNoise):
         return -process.sigma(t)
 
 
+@check_arguments
 @dataclasses.dataclass(frozen=True)
 class X0(Parameterization):
     """Data prediction, F = x_0: networks that return the posterior mean of the data."""
@@ -189,12 +202,14 @@ class X0(Parameterization):
 
     def predict(self, process: Process, x: ModelImages, output: ModelImages, t: Times) -> Prediction:
         alpha, sigma = _scales(process, x, t)
+        noisy(process, t)
         return Prediction(output, (x - alpha * output) / sigma)
 
     def noise_error(self, process: Process, t: Times) -> PerSample:
         return -process.alpha(t) / process.sigma(t)
 
 
+@check_arguments
 @dataclasses.dataclass(frozen=True)
 class V(Parameterization):
     """v-prediction, F = alpha eps - sigma x_0 (Salimans and Ho, 2022)."""
@@ -213,6 +228,7 @@ class V(Parameterization):
         return alpha / (jnp.square(alpha) + jnp.square(sigma))
 
 
+@check_arguments
 @dataclasses.dataclass(frozen=True)
 class Velocity(Parameterization):
     """Velocity prediction, F = dx_t/dt = alpha' x_0 + sigma' eps: flow matching (Lipman et al., 2023, eq. 14)."""
@@ -231,6 +247,7 @@ class Velocity(Parameterization):
         return alpha / (alpha * d_sigma - process.sigma(t) * d_alpha)
 
 
+@check_arguments
 @dataclasses.dataclass(frozen=True)
 class KarrasF(Parameterization):
     """EDM's F (Karras et al., 2022, eq. 7), applied to x / alpha with noise level sigma / alpha.
@@ -239,12 +256,7 @@ class KarrasF(Parameterization):
     """
 
     noise_cond: str = "log_noise_level"
-    sigma_data: float = 0.5
-
-    def __post_init__(self):
-        super().__post_init__()
-        if not self.sigma_data > 0:
-            raise UsageError(f"parameterization.sigma_data={self.sigma_data} is a standard deviation: it is positive.")
+    sigma_data: Annotated[float, "(0, 1e9)"] = 0.5
 
     def target(self, process: Process, x0: ModelImages, eps: ModelImages, t: Times) -> ModelImages:
         alpha, sigma = _scales(process, eps, t)

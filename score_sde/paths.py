@@ -12,9 +12,11 @@ samplers and likelihoods; at t = 0 they are pure data, sigma = 0. None has a dis
 
 import dataclasses
 import math
+from typing import Annotated
 
+from score_sde.config.arguments import check_arguments
 from score_sde.learned import Learned
-from score_sde.process import Process, Scalars, library_of
+from score_sde.process import Eps, Process, Scalars, Steps, library_of
 from score_sde.sde import EDM, SDES
 
 
@@ -22,13 +24,11 @@ from score_sde.sde import EDM, SDES
 class Path(Process):
     """Base of these paths: the number of steps of predictor-corrector samplers, and the time at which samplers stop."""
 
-    num_scales: int = 1000
-    sampling_eps: float = 1e-3
-
-    def __post_init__(self):
-        self._check()
+    num_scales: Steps = 1000
+    sampling_eps: Eps = 1e-3
 
 
+@check_arguments
 @dataclasses.dataclass(frozen=True)
 class Linear(Path):
     """Straight path, alpha = 1 - t, sigma = t: flow matching and rectified flow.
@@ -50,6 +50,7 @@ class Linear(Path):
         return 1 / (1 + 1 / noise_level)
 
 
+@check_arguments
 @dataclasses.dataclass(frozen=True)
 class Trigonometric(Path):
     """Circular path, alpha = cos(pi t / 2), sigma = sin(pi t / 2) (Albergo and Vanden-Eijnden, 2023; SiT's "GVP")."""
@@ -67,6 +68,7 @@ class Trigonometric(Path):
         return 2 / math.pi * library_of(noise_level).arctan(noise_level)
 
 
+@check_arguments
 @dataclasses.dataclass(frozen=True)
 class Cosine(Path):
     """Cosine schedule: alpha = cos(phi(t)) / cos(phi(0)), alpha^2 + sigma^2 = 1 (Nichol and Dhariwal, 2021, eq. 17).
@@ -75,7 +77,7 @@ class Cosine(Path):
     s: offset that keeps the first noise levels from being too small; 0.008 as published.
     """
 
-    s: float = 0.008
+    s: Annotated[float, "[0, 10]"] = 0.008
 
     def alpha(self, t: Scalars) -> Scalars:
         return library_of(t).sin(self._slope * (1 - t)) / math.cos(self._slope * self.s)

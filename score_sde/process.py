@@ -28,18 +28,23 @@ import dataclasses
 import math
 from collections.abc import Callable
 from types import ModuleType
-from typing import Any, NamedTuple
+from typing import Annotated, Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
 from score_sde.array_types import Array, Float, Key, Keys, ModelImages, PerSample, PyTree, ScoreFn, Times
+from score_sde.config.arguments import check_arguments, check_methods
 from score_sde.config.keys import plain
 from score_sde.errors import UsageError
 from score_sde.randomness import expand, normal
 
 Scalars = Float[Array, "..."] | Float[np.ndarray, "..."] | np.floating  # one number a time, or (*times, h, w, c)
+
+Instants = Annotated[Scalars, "[0, 1]"]
+Steps = Annotated[int, "[2, 16777216]"]  # float32 numbers no more steps
+Eps = Annotated[float, "(0, 1)"]  # a time near the data
 
 LEAST_TIME = 1e-5  # stands for 0 in training and likelihoods, where scores would be infinite (paper, appendix C)
 LOST = 22026.0  # noise level of a log-SNR of -20, above which nothing of the data is left in float32
@@ -64,33 +69,37 @@ class Process(abc.ABC):
     scalar: bool = True  # whether all pixels have one schedule
     learned: bool = False  # whether it owns parameters
 
+    def __init_subclass__(cls, **options: Any) -> None:
+        super().__init_subclass__(**options)
+        check_methods(cls, Process)
+
     @abc.abstractmethod
-    def alpha(self, t: Scalars) -> Scalars:
+    def alpha(self, t: Instants) -> Scalars:
         """Factor on x_0 in x_t (eq. 29 of the paper)."""
 
     @abc.abstractmethod
-    def sigma(self, t: Scalars) -> Scalars:
+    def sigma(self, t: Instants) -> Scalars:
         """Standard deviation of x_t given x_0 (eq. 29)."""
 
-    def rates(self, t: Scalars) -> tuple[Scalars, Scalars]:
+    def rates(self, t: Instants) -> tuple[Scalars, Scalars]:
         """Derivatives (alpha', sigma') by t."""
         return _derivative(self.alpha, t), _derivative(self.sigma, t)
 
-    def f(self, t: Scalars) -> Scalars:
+    def f(self, t: Instants) -> Scalars:
         """Drift rate f(t) of eq. (2), which is infinite where alpha is 0."""
         return self.rates(t)[0] / self.alpha(t)
 
-    def g(self, t: Scalars) -> Scalars:
+    def g(self, t: Instants) -> Scalars:
         """Diffusion g(t) of eq. (2), which is infinite where alpha is 0."""
         sigma, (d_alpha, d_sigma) = self.sigma(t), self.rates(t)
         return library_of(t).sqrt(2 * sigma * (d_sigma - d_alpha / self.alpha(t) * sigma))
 
-    def noise_level(self, t: Scalars) -> Scalars:
+    def noise_level(self, t: Instants) -> Scalars:
         """Noise level sigma(t) / alpha(t), increasing in t: noise relative to signal. Its logarithm is -1/2 log-SNR."""
         with np.errstate(divide="ignore"):  # infinite where alpha is 0
             return self.sigma(t) / self.alpha(t)
 
-    def time(self, noise_level: Scalars) -> Scalars:
+    def time(self, noise_level: Annotated[Scalars, "(0, inf)"]) -> Scalars:
         """The time t of a noise level: the inverse of `noise_level`, here by bisection, to the last bits of t."""
         check_scalar(self, "A time of a noise level", "set times.name=uniform, or give times in place of noise levels")
         xp = library_of(noise_level)
@@ -138,11 +147,11 @@ class Process(abc.ABC):
         energy = jnp.sum(jnp.square(x / self.prior_std), axis=tuple(range(1, x.ndim)))
         return -0.5 * energy - d * (0.5 * math.log(2 * math.pi) + math.log(self.prior_std))
 
-    def steps_a_unit(self, t: Scalars, t_next: Scalars | None = None) -> Scalars | int:
+    def steps_a_unit(self, t: Instants, t_next: Instants | None = None) -> Scalars | int:
         """Number of steps in a unit of time: N, or the number of steps as long as the one from t to t_next."""
         return self.num_scales if t_next is None else 1 / (t - t_next)
 
-    def with_num_scales(self, num_scales: int) -> "Process":
+    def with_num_scales(self, num_scales: Steps) -> "Process":
         """A copy of the process with another number of steps N."""
         other = copy.copy(self)
         object.__setattr__(other, "num_scales", num_scales)  # it is frozen
@@ -171,17 +180,14 @@ class Process(abc.ABC):
             if isinstance(value, np.generic | np.ndarray | jax.Array) and not isinstance(value, jax.core.Tracer):
                 object.__setattr__(self, field.name, plain(value))  # it is frozen
 
-    def _check(self, **positive: float) -> None:
-        self._store_plain()
-        if self.num_scales < 2:
-            raise UsageError(f"sde.num_scales is {self.num_scales}; a chain needs at least 2 steps.")
-        if not 0 < self.sampling_eps < 1:
-            raise UsageError(f"sampling_eps is {self.sampling_eps}; samplers stop at a time in (0, 1).")
-        if positive:
-            (low_name, low), (high_name, high) = positive.items()
-            if not 0 < low < high:
-                raise UsageError(f"sde.{low_name}={low} and sde.{high_name}={high}: need 0 < {low_name} < {high_name}.")
+    def _check_order(self, low: str, high: str) -> None:
+        """Raises `UsageError` unless the field `low` is less than `high`."""
+        if not getattr(self, low) < getattr(self, high):
+            values = f"{low}={getattr(self, low)} and {high}={getattr(self, high)}"
+            raise UsageError(f"{values}: a process needs {low} < {high}.")
 
+
+check_methods(Process, Process)
 
 RENAMED = {"mean_scale": "alpha", "std": "sigma", "drift_rate": "f", "diffusion": "g"}
 
@@ -196,6 +202,7 @@ class Prediction(NamedTuple):
 Model = Callable[[ModelImages, Times], Prediction]  # of x_t, shape (b, h, w, c), and a time in (0, 1] for each image
 
 
+@check_arguments
 def from_score(process: Process, score_fn: ScoreFn) -> Model:
     """Turns a score function (x, t) -> grad log p_t(x) into a model, by Tweedie's formula.
 
@@ -223,10 +230,11 @@ def from_score(process: Process, score_fn: ScoreFn) -> Model:
     return model
 
 
+@check_arguments
 def score(process: Process, prediction: Prediction, t: Times) -> ModelImages:
     """The score -E[eps | x_t] / sigma(t) of p_t that a prediction implies.
 
-    It is infinite at t = 0.
+    Raises `UsageError` for times without noise, where it is infinite, as t = 0 of most processes.
 
         import jax.numpy as jnp
         from score_sde.process import Prediction, score
@@ -235,9 +243,21 @@ def score(process: Process, prediction: Prediction, t: Times) -> ModelImages:
         x = jnp.ones((1, 8, 8, 3))
         s = score(VE(), Prediction(x0=0 * x, eps=x), jnp.ones(1))  # -1 / 50, the noise of VE at t = 1
     """
-    return -prediction.eps / expand(process.sigma(t), prediction.eps)
+    return -prediction.eps / expand(noisy(process, t), prediction.eps)
 
 
+def noisy(process: Process, t: Times) -> Scalars:
+    """sigma(t), to divide by it. Raises `UsageError` where it is 0, unless the times are traced."""
+    sigma = process.sigma(t)
+    if not isinstance(sigma, jax.core.Tracer) and getattr(sigma, "is_fully_addressable", True) and not np.all(sigma):
+        raise UsageError(
+            f"There is no noise at t = 0 of {type(process).__name__}, by whose deviation this divides; give times in "
+            "(0, 1]."
+        )
+    return sigma
+
+
+@check_arguments
 def velocity(process: Process, prediction: Prediction, t: Times) -> ModelImages:
     """The velocity dx/dt of the probability-flow ODE, eq. (3), that a prediction implies.
 
@@ -254,11 +274,13 @@ def velocity(process: Process, prediction: Prediction, t: Times) -> ModelImages:
     return d_alpha * prediction.x0 + d_sigma * prediction.eps
 
 
-def before_noise(process: Process, t: Scalars) -> Scalars:
+@check_arguments
+def before_noise(process: Process, t: Instants) -> Scalars:
     """Times t, capped at the process's noisiest time if alpha(1) = 0, so that all noise levels are finite."""
     return library_of(t).minimum(t, process.noisiest_time) if process.begins_in_noise else t
 
 
+@check_arguments
 def check_scalar(process: Process, subject: str, advice: str) -> None:
     """Raises `UsageError` for a process whose schedule differs from pixel to pixel.
 
@@ -275,6 +297,7 @@ def library_of(x: Scalars) -> ModuleType:
     return np if isinstance(x, np.ndarray | np.generic) else jnp
 
 
+@check_arguments
 def in_float64(function: Callable[[Scalars], Scalars], t: np.ndarray) -> np.ndarray:
     """Values of a function at NumPy times, computed now and in float64, even while JAX traces a program."""
     with jax.ensure_compile_time_eval(), jax.enable_x64(True):

@@ -15,13 +15,15 @@ import abc
 import dataclasses
 import functools
 import math
+from typing import Annotated, Any
 
 import jax.numpy as jnp
 import numpy as np
 
 from score_sde.array_types import Array, Int
+from score_sde.config.arguments import check_arguments, check_methods
 from score_sde.errors import UsageError, moved_names
-from score_sde.process import Process, Scalars
+from score_sde.process import Eps, Instants, Process, Scalars, Steps
 from score_sde.process import library_of as _numpy
 
 # t (N - 1) is an integer up to float32 rounding wherever t is a point of the chain; this keeps the floor on the right
@@ -33,58 +35,71 @@ ROUNDING = 2.5e-4
 class Chain(Process):
     """A process with a discrete chain of `num_scales` steps, whose ancestral and Langevin steps samplers may take."""
 
+    def __init_subclass__(cls, **options: Any) -> None:
+        super().__init_subclass__(**options)
+        check_methods(cls, Chain)
+
     def rates(self, t: Scalars) -> tuple[Scalars, Scalars]:
         """(alpha', sigma') from f and g, which have closed forms here."""
         f, sigma = self.f(t), self.sigma(t)
         return f * self.alpha(t), f * sigma + self.g(t) ** 2 / (2 * sigma)
 
     @abc.abstractmethod
-    def chain(self, t: Scalars, t_next: Scalars | None = None) -> tuple[Scalars, Scalars]:
+    def chain(self, t: Instants, t_next: Instants | None = None) -> tuple[Scalars, Scalars]:
         """(f_k, G_k) of the chain's step x + f_k x + G_k z at t; with t_next, of a chain that visits t_next and t."""
 
     @abc.abstractmethod
-    def chain_marginal(self, t: Scalars) -> tuple[Scalars, Scalars]:
+    def chain_marginal(self, t: Instants) -> tuple[Scalars, Scalars]:
         """(alpha, sigma) of the chain's state after step k, given x_0: the noise levels of discrete training."""
 
     @abc.abstractmethod
-    def ancestral(self, t: Scalars, t_next: Scalars | None = None) -> tuple[Scalars, Scalars, Scalars]:
+    def ancestral(self, t: Instants, t_next: Instants | None = None) -> tuple[Scalars, Scalars, Scalars]:
         """(a, b, c) of the ancestral step x_mean = a x + b score, x = x_mean + c z (appendix F).
 
         With t_next, the step goes from t to t_next, as in `chain`.
         """
 
     @abc.abstractmethod
-    def langevin_scale(self, t: Scalars) -> Scalars:
+    def langevin_scale(self, t: Instants) -> Scalars:
         """Factor alpha in the Langevin step size 2 alpha (snr |z| / |score|)^2 (appendix G, algorithms 4 and 5)."""
 
-    def chain_index(self, t: Scalars) -> Int[Array, "*b"]:
+    def chain_index(self, t: Instants) -> Int[Array, "*b"]:
         """k = floor(t (N - 1)), the position of t in the chain, 0..N-1."""
         return jnp.floor(t * (self.num_scales - 1) + ROUNDING).astype(jnp.int32)
+
+
+check_methods(Chain, Chain)
+
+Rate = Annotated[float, "(0, 300]"]  # of noise; with more, alpha(1) is 0 in float32
+Std = Annotated[float, "(0, 1e18)"]  # whose square float32 holds
 
 
 @dataclasses.dataclass(frozen=True)
 class LinearBeta(Chain):
     """Base of VP and sub-VP: f = -beta(t)/2 with beta(t) linear in t, and a standard normal prior (eq. 11)."""
 
-    beta_min: float = 0.1
-    beta_max: float = 20.0
-    num_scales: int = 1000
-    sampling_eps: float = 1e-3
+    beta_min: Rate = 0.1
+    beta_max: Rate = 20.0
+    num_scales: Steps = 1000
+    sampling_eps: Eps = 1e-3
 
     def __post_init__(self):
-        self._check(beta_min=self.beta_min, beta_max=self.beta_max)
+        self._check_order("beta_min", "beta_max")
 
-    def beta(self, t: Scalars) -> Scalars:
+    @check_arguments
+    def beta(self, t: Instants) -> Scalars:
         return self.beta_min + t * (self.beta_max - self.beta_min)
 
-    def integrated_beta(self, t: Scalars) -> Scalars:
+    @check_arguments
+    def integrated_beta(self, t: Instants) -> Scalars:
         """B(t), the integral of beta from 0 to t."""
         return t * (self.beta_min + 0.5 * t * (self.beta_max - self.beta_min))
 
     def f(self, t: Scalars) -> Scalars:
         return -0.5 * self.beta(t)
 
-    def time_of_integral(self, integral: Scalars) -> Scalars:
+    @check_arguments
+    def time_of_integral(self, integral: Annotated[Scalars, "[0, inf)"]) -> Scalars:
         """The t at which B(t) has this value."""
         root = _numpy(integral).sqrt(self.beta_min**2 + 2 * (self.beta_max - self.beta_min) * integral)
         return 2 * integral / (self.beta_min + root)
@@ -97,6 +112,7 @@ class LinearBeta(Chain):
         return 1.0
 
 
+@check_arguments
 @dataclasses.dataclass(frozen=True)
 class VP(LinearBeta):
     """Variance-preserving SDE: g = sqrt(beta(t)), alpha^2 + sigma^2 = 1 (eq. 11); the limit of DDPM."""
@@ -135,6 +151,7 @@ class VP(LinearBeta):
         return -_numpy(t).expm1(self.integrated_beta(t_next) - self.integrated_beta(t))
 
 
+@check_arguments
 @dataclasses.dataclass(frozen=True)
 class SubVP(LinearBeta):
     """Sub-VP SDE: g = sqrt(beta(t) (1 - exp(-2 B(t)))), so that sigma = 1 - exp(-B(t)) (eqs. 12 and 29)."""
@@ -154,7 +171,9 @@ class SubVP(LinearBeta):
         return self.f(t) / n, self.g(t) / n**0.5
 
     def chain_marginal(self, t: Scalars) -> tuple[Scalars, Scalars]:
-        raise UsageError("Sub-VP has no discrete noise levels; set training.continuous=True.")
+        raise UsageError(
+            "Sub-VP has no discrete noise levels; leave times.name=chain out, and set training.continuous=True."
+        )
 
     def ancestral(self, t: Scalars, t_next: Scalars | None = None) -> tuple[Scalars, Scalars, Scalars]:
         raise UsageError(
@@ -175,11 +194,11 @@ class SubVP(LinearBeta):
 class Exploding(Chain):
     """Base of VE and EDM: no drift, and a chain through the noise levels of N equidistant times (SMLD)."""
 
-    sigma_min: float
-    sigma_max: float
+    sigma_min: Std
+    sigma_max: Std
 
     def __post_init__(self):
-        self._check(sigma_min=self.sigma_min, sigma_max=self.sigma_max)
+        self._check_order("sigma_min", "sigma_max")
 
     @abc.abstractmethod
     def chain_stds(self) -> np.ndarray:
@@ -221,6 +240,7 @@ class Exploding(Chain):
         return _lookup(sigmas, k, t), jnp.where(k > 0, _lookup(sigmas, k - 1, t), 0.0)
 
 
+@check_arguments
 @dataclasses.dataclass(frozen=True)
 class VE(Exploding):
     """Variance-exploding SDE: sigma(t) = sigma_min (sigma_max / sigma_min)^t (eq. 9); the limit of SMLD.
@@ -228,10 +248,10 @@ class VE(Exploding):
     The kernel's variance is sigma(t)^2, as in the paper's code, not sigma(t)^2 - sigma(0)^2.
     """
 
-    sigma_min: float = 0.01
-    sigma_max: float = 50.0
-    num_scales: int = 1000
-    sampling_eps: float = 1e-5
+    sigma_min: Std = 0.01
+    sigma_max: Std = 50.0
+    num_scales: Steps = 1000
+    sampling_eps: Eps = 1e-5
 
     def rates(self, t: Scalars) -> tuple[Scalars, Scalars]:
         return _numpy(t).zeros_like(t), self._log_ratio * self.sigma(t)
@@ -254,6 +274,7 @@ class VE(Exploding):
         return np.geomspace(self.sigma_min, self.sigma_max, self.num_scales)
 
 
+@check_arguments
 @dataclasses.dataclass(frozen=True)
 class EDM(Exploding):
     """The process of Karras et al. (2022): sigma proportional to time, with time in units of sigma_max.
@@ -261,9 +282,9 @@ class EDM(Exploding):
     Samplers stop at sigma = sigma_min. The paper trains no network under this process, so it is not in `SDES`.
     """
 
-    sigma_min: float = 0.002
-    sigma_max: float = 80.0
-    num_scales: int = 1000
+    sigma_min: Std = 0.002
+    sigma_max: Std = 80.0
+    num_scales: Steps = 1000
 
     @property
     def sampling_eps(self) -> float:
@@ -293,7 +314,8 @@ def _ddpm_chain(sde: VP) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     if betas[-1] >= 1:
         raise UsageError(
             f"The DDPM chain has beta_max / num_scales = {sde.beta_max:g} / {n}, and a step needs less than 1; "
-            f"raise num_scales above {sde.beta_max:g}, or use sampling.predictor=euler_maruyama with no corrector."
+            f"raise num_scales above {sde.beta_max:g}, or set sampling.predictor=euler_maruyama and "
+            "sampling.corrector=none."
         )
     alphas_cumprod = np.cumprod(1 - betas)
     return betas, np.sqrt(alphas_cumprod), np.sqrt(1 - alphas_cumprod)
@@ -312,6 +334,7 @@ def _lookup(table: np.ndarray, k: Int[Array, "*b"], t: Scalars) -> Scalars:
 SDES: dict[str, type[Chain]] = {"vpsde": VP, "subvpsde": SubVP, "vesde": VE}
 
 
+@check_arguments
 def chain_of(process: Process, need: str) -> Chain:
     """The process itself, if it has a discrete chain.
 

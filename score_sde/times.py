@@ -14,13 +14,15 @@ Each is a row of `TIMES`; an `Objective` draws from it.
 import abc
 import dataclasses
 import math
+from typing import Annotated, Any
 
 import jax
 import jax.numpy as jnp
 
 from score_sde.array_types import Array, Float, Keys, PerSample, Times
+from score_sde.config.arguments import check_arguments, check_methods
 from score_sde.errors import UsageError
-from score_sde.process import LEAST_TIME, Process, Scalars, before_noise
+from score_sde.process import LEAST_TIME, Eps, Process, Scalars, before_noise
 from score_sde.randomness import normal, uniform
 from score_sde.sde import Chain
 
@@ -28,6 +30,10 @@ from score_sde.sde import Chain
 @dataclasses.dataclass(frozen=True)
 class TimeLaw(abc.ABC):
     """Base class: a distribution of training times in (0, 1]."""
+
+    def __init_subclass__(cls, **options: Any) -> None:
+        super().__init_subclass__(**options)
+        check_methods(cls, TimeLaw)
 
     @abc.abstractmethod
     def sample(self, process: Process, keys: Keys) -> Times:
@@ -42,14 +48,15 @@ class TimeLaw(abc.ABC):
         return process
 
 
+check_methods(TimeLaw, TimeLaw)
+
+
+@check_arguments
 @dataclasses.dataclass(frozen=True)
 class Uniform(TimeLaw):
     """Uniform law: t uniform in [eps, 1] (paper, appendix C)."""
 
-    eps: float = LEAST_TIME
-
-    def __post_init__(self):
-        _check_eps(self.eps)
+    eps: Eps = LEAST_TIME
 
     def sample(self, process: Process, keys: Keys) -> Times:
         return self.eps + (1 - self.eps) * uniform(keys)
@@ -58,6 +65,7 @@ class Uniform(TimeLaw):
         return jnp.full_like(t, 1 / (1 - self.eps))
 
 
+@check_arguments
 @dataclasses.dataclass(frozen=True)
 class OnChain(TimeLaw):
     """Chain law: t uniform on the N points k / (N - 1) of the process's chain, and its levels: SMLD (VE), DDPM (VP)."""
@@ -73,15 +81,13 @@ class OnChain(TimeLaw):
         return Levels(process)
 
 
+@check_arguments
 @dataclasses.dataclass(frozen=True)
 class LogNormal(TimeLaw):
     """Log-normal law: log(sigma / alpha) ~ N(P_mean, P_std^2) (Karras et al., 2022, table 1)."""
 
-    P_mean: float = -1.2
-    P_std: float = 1.2
-
-    def __post_init__(self):
-        _check_std("P_std", self.P_std)
+    P_mean: Annotated[float, "[-40, 40]"] = -1.2
+    P_std: Annotated[float, "(0, 100]"] = 1.2
 
     def sample(self, process: Process, keys: Keys) -> Times:
         return _within(process.time(jnp.exp(self.P_mean + self.P_std * normal(keys, ()))))
@@ -92,6 +98,7 @@ class LogNormal(TimeLaw):
         return _bell(z) / self.P_std * log_noise_rate(process, t)
 
 
+@check_arguments
 @dataclasses.dataclass(frozen=True)
 class LogitNormal(TimeLaw):
     """Logit-normal law: log(t / (1 - t)) ~ N(mean, std^2) (Esser et al., 2024, section 3.1).
@@ -99,11 +106,8 @@ class LogitNormal(TimeLaw):
     The defaults are those of Stable Diffusion 3.
     """
 
-    mean: float = 0.0
-    std: float = 1.0
-
-    def __post_init__(self):
-        _check_std("std", self.std)
+    mean: Annotated[float, "(-inf, inf)"] = 0.0
+    std: Annotated[float, "(0, inf)"] = 1.0
 
     def sample(self, process: Process, keys: Keys) -> Times:
         return _within(jax.nn.sigmoid(self.mean + self.std * normal(keys, ())))
@@ -113,6 +117,7 @@ class LogitNormal(TimeLaw):
         return _bell(z) / (self.std * t * (1 - t))
 
 
+@check_arguments
 @dataclasses.dataclass(frozen=True)
 class Importance(TimeLaw):
     """Importance sampling: density proportional to g^2 / sigma^2, so that log(sigma / alpha) is uniform.
@@ -121,10 +126,7 @@ class Importance(TimeLaw):
     likelihood training of score-based diffusion models", section 3.3). eps: the least time.
     """
 
-    eps: float = LEAST_TIME
-
-    def __post_init__(self):
-        _check_eps(self.eps)
+    eps: Eps = LEAST_TIME
 
     def sample(self, process: Process, keys: Keys) -> Times:
         low, high = self._ends(process)
@@ -148,16 +150,7 @@ def _bell(z: PerSample) -> PerSample:
     return jnp.exp(-0.5 * jnp.square(z)) / math.sqrt(2 * math.pi)
 
 
-def _check_eps(eps: float) -> None:
-    if not 0 < eps < 1:
-        raise UsageError(f"times.eps={eps} must be in (0, 1); the paper's is 1e-5.")
-
-
-def _check_std(name: str, std: float) -> None:
-    if not 0 < std < math.inf:
-        raise UsageError(f"times.{name}={std} is a standard deviation: it must be positive and finite.")
-
-
+@check_arguments
 @dataclasses.dataclass(frozen=True)
 class Levels(Process):
     """Process of the discrete noise levels of a chain, as discrete training uses them: alpha and sigma step with t."""
@@ -167,8 +160,9 @@ class Levels(Process):
     def __post_init__(self):
         if not isinstance(self.process, Chain):
             raise UsageError(
-                f"{type(self.process).__name__} has no chain, whose points times.name=chain, or "
-                "training.continuous=False, trains on; set times.name=uniform."
+                f"{type(self.process).__name__} has no chain, whose points times.name=chain and "
+                "training.continuous=False train on; leave times.name=chain out, and set "
+                "training.continuous=True."
             )
         jax.eval_shape(lambda: self.process.chain_marginal(jnp.ones(1)))  # raises for sub-VP, whose chain has no levels
 
@@ -184,8 +178,8 @@ class Levels(Process):
 
     def rates(self, t: Scalars) -> tuple[Scalars, Scalars]:
         raise UsageError(
-            "The levels of a chain have no velocity and no g, which this parameterization or weight needs; set "
-            "training.continuous=True, or times.name=uniform."
+            "The levels of a chain have no velocity and no g, which this parameterization or weight needs; leave "
+            "times.name=chain out, and set training.continuous=True."
         )
 
     def g(self, t: Scalars) -> Scalars:
@@ -196,6 +190,7 @@ class Levels(Process):
         return False
 
 
+@check_arguments
 def log_noise_rate(process: Process, t: Times) -> PerSample:
     """Derivative of log(sigma / alpha) by t, which is half of g^2 / sigma^2."""
     d_alpha, d_sigma = process.rates(t)

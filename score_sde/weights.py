@@ -22,13 +22,16 @@ L = d log k / dt,
 import abc
 import dataclasses
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from statistics import NormalDist
+from typing import Annotated, Any
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 
 from score_sde.array_types import Array, Float, ModelImages, PerSample, PyTree, Times
+from score_sde.config.arguments import check_arguments, check_methods
 from score_sde.errors import UsageError, one_of
 from score_sde.process import Process, check_scalar
 from score_sde.times import log_noise_rate
@@ -48,6 +51,10 @@ class Weight(abc.ABC):
     """
 
     reduction: str = "mean"
+
+    def __init_subclass__(cls, **options: Any) -> None:
+        super().__init_subclass__(**options)
+        check_methods(cls, Weight)
 
     def __post_init__(self):
         one_of("weight.reduction", self.reduction, REDUCTIONS)
@@ -77,6 +84,13 @@ class Weight(abc.ABC):
         return self
 
 
+check_methods(Weight, Weight)
+
+Std = Annotated[float, "(0, 1e9)"]
+Ratio = Annotated[float, "(0, inf)"]
+
+
+@check_arguments
 @dataclasses.dataclass(frozen=True)
 class NoiseWeight(Weight):
     """Simple weight, 1 on the error of eps: DDPM's simple loss, and the paper's lambda(t) = sigma^2 on the score's."""
@@ -85,6 +99,7 @@ class NoiseWeight(Weight):
         return jnp.ones_like(t)
 
 
+@check_arguments
 @dataclasses.dataclass(frozen=True)
 class LikelihoodWeight(Weight):
     """Likelihood weight g^2 / sigma^2: half of the sum over pixels bounds -log p (Song et al., 2021; VDM)."""
@@ -93,6 +108,7 @@ class LikelihoodWeight(Weight):
         return jnp.square(process.g(t) / process.sigma(t))
 
 
+@check_arguments
 @dataclasses.dataclass(frozen=True)
 class KarrasWeight(Weight):
     """EDM's weight (k^2 + s^2) / (k s)^2 on the error of x_0 (Karras et al., 2022, table 1).
@@ -100,27 +116,24 @@ class KarrasWeight(Weight):
     k = sigma / alpha, s = sigma_data.
     """
 
-    sigma_data: float = 0.5
+    sigma_data: Std = 0.5
 
     def on_noise(self, process: Process, t: Times) -> PerSample:
         return jnp.square(process.noise_level(t) / self.sigma_data) + 1
 
 
+@check_arguments
 @dataclasses.dataclass(frozen=True)
 class MinSNR(Weight):
     """Min-SNR weight: min(SNR, gamma) on the error of x_0, SNR = (alpha / sigma)^2 (Hang et al., 2023)."""
 
-    gamma: float = 5.0
-
-    def __post_init__(self):
-        super().__post_init__()
-        if not self.gamma > 0:
-            raise UsageError(f"weight.gamma={self.gamma} must be positive; 5 as published.")
+    gamma: Ratio = 5.0
 
     def on_noise(self, process: Process, t: Times) -> PerSample:
         return jnp.minimum(1.0, self.gamma * jnp.square(process.noise_level(t)))
 
 
+@check_arguments
 @dataclasses.dataclass(frozen=True)
 class VelocityWeight(Weight):
     """Velocity weight: 1 on the error of the velocity alpha' x_0 + sigma' eps, flow matching's loss."""
@@ -129,6 +142,7 @@ class VelocityWeight(Weight):
         return jnp.square(process.sigma(t) * log_noise_rate(process, t))
 
 
+@check_arguments
 @dataclasses.dataclass(frozen=True)
 class Uncertainty(Weight):
     """Learned weight: w / e^u |error|^2 + u, with a learned u of the noise level (Karras et al., 2024, EDM2, eq. 14).
@@ -141,16 +155,18 @@ class Uncertainty(Weight):
     """
 
     base: str = "edm"
-    sigma_data: float = 0.5
-    gamma: float = 5.0
-    features: int = 64
+    sigma_data: Std = 0.5
+    gamma: Ratio = 5.0
+    features: Annotated[int, "[1, 65536]"] = 64
     params: PyTree = dataclasses.field(default=None, compare=False)
 
     def __post_init__(self):
         super().__post_init__()
         one_of("weight.base", self.base, [name for name in WEIGHTS if name != "uncertainty"])
-        if self.features < 1:
-            raise UsageError(f"weight.features={self.features} must be at least 1; 64 are the default.")
+        shapes = {"bias": (), "kernel": (2 * self.features,)}
+        params = dict(self.params) if isinstance(self.params, Mapping) else self.params
+        if params is not None and jax.tree.map(np.shape, params) != shapes:
+            raise UsageError(f"Parameters of the weight uncertainty are arrays of the shapes {shapes}.")
 
     def on_noise(self, process: Process, t: Times) -> PerSample:
         check_scalar(process, "weight.name=uncertainty", f"set weight.name={self.base}")
@@ -162,11 +178,13 @@ class Uncertainty(Weight):
         u = self.u(process, t)
         return loss * jnp.exp(-u) + number * u
 
+    @check_arguments
     def u(self, process: Process, t: Times) -> PerSample:
         """The learned logarithm of the expected weighted error."""
         params = self.init_params() if self.params is None else self.params
         return params["bias"] + jnp.sum(self.waves(process, t) * params["kernel"], axis=1)
 
+    @check_arguments
     def waves(self, process: Process, t: Times) -> Float[Array, "b n"]:
         """Fourier features of the noise level, n = 2 `features`."""
         angle = jnp.log(process.noise_level(t))[:, None] / 4 * jnp.asarray(self._frequencies(), jnp.float32)

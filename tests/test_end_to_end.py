@@ -376,19 +376,29 @@ def test_a_diverging_run_stops_and_names_the_last_checkpoint(tiny_config, tmp_pa
     assert np.isfinite(score_sde.load(tmp_path).params["Dense_0"]["kernel"]).all()
 
 
-def test_snapshots_come_with_samples_which_a_run_that_goes_on_draws_where_they_are_missing(tiny_config, tmp_path):
+def test_snapshots_and_the_end_come_with_samples_which_are_drawn_where_they_are_missing(tiny_config, tmp_path, capsys):
     config = tiny_config()
-    config.training.update(n_iters=2, snapshot_sampling=True)
+    config.training.update(n_iters=3, snapshot_sampling=True)  # with snapshots at every second step
     train(config, tmp_path)
-    sheet = tmp_path / "samples/snapshots/step_00000002.npz"
-    drawn = np.load(sheet)["images"]
+    second, last = (tmp_path / f"samples/snapshots/step_0000000{step}.npz" for step in (2, 3))
+    drawn = np.load(last)["images"]
     assert drawn.shape == (16, 8, 8, 1)
-    sheet.unlink()
+    said, place = capsys.readouterr().err, last.with_suffix(".png")
+    assert said.count("Training in") == said.count("Trained: 3 updates in") == 1
+    assert f"  samples      {place}\n  draw more    score_sde --mode=sample --workdir={tmp_path}\n" in said
+    assert f"  evaluate     score_sde --mode=eval --workdir={tmp_path}\n" in said
+    last.unlink()
     train(config, tmp_path)
-    assert not sheet.exists()  # its picture, written after it, says that it was whole
-    sheet.with_suffix(".png").unlink()
+    assert not last.exists()  # its picture, written after it, says that it was whole
+    place.unlink()
     train(config, tmp_path)
-    np.testing.assert_array_equal(np.load(sheet)["images"], drawn)
+    np.testing.assert_array_equal(np.load(last)["images"], drawn)
+    for sheet in (second, last):
+        sheet.write_bytes(b"as it was")
+    config.training.n_iters = 4
+    train(config, tmp_path)  # leaves the sheet of the shorter run, whose step is no snapshot
+    assert [sheet.read_bytes() for sheet in (second, last)] == [b"as it was"] * 2
+    assert [path.stem[-1] for path in sorted(last.parent.glob("*.png"))] == ["2", "3", "4"]
 
 
 def test_cifar10_trains_resumes_samples_and_evaluates_from_the_command_line(tmp_path, monkeypatch, capsys):

@@ -40,12 +40,12 @@ ROOMS = {
     "sampling": """derivatives solver brownian tabulated rows grids clipping predictors correctors tableaus
                    runge_kutta predictor_corrector adaptive probability_flow fast compaction runner""",
     "likelihood": "dequantization ode bound",
-    "conditioning": "operators guidance posterior particles grammar",
+    "conditioning": "observations operators guidance posterior particles grammar",
     "training": """state nan_guard loop pieces sampler_options recipe trainable classification build memory_estimate
                    own_code source_checks averages launch summary run""",
     "metrics": """protocol ends corruptions distances frechet kernels inception small features reference figures
                   baselines""",
-    "inference": """reference_checkpoints class_choice snapshots start_images dequantizer conditional_samplers
+    "inference": """reference_checkpoints class_choice inputs snapshots start_images dequantizer conditional_samplers
                     sampling_plan pretrained train_dequantizer""",
     "evaluation": "sample_metrics identities figure_names report exports inverse_problems over_split evaluate",
     "cli": """command_line modes runs describe import_checkpoint dataset_statistics inspect_data measure

@@ -142,7 +142,7 @@ def test_classes_are_one_leaf_more_and_told_by_it():
         (dict(ch_mult=(0, 2)), 8, "ch_mult"),
         (dict(nf=10), 8, "multiple of 4"),
         (dict(dropout=1.0), 8, "dropout"),
-        (dict(num_classes=-1), 8, "num_classes=-1"),
+        (dict(num_classes=-1), 8, "num_classes must be an integer of 0 or more, and is -1"),
         (dict(num_classes=3, conditional=False), 8, r"model\.conditional=True"),
     ],
 )

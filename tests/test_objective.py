@@ -260,10 +260,10 @@ def test_losses_are_finite_at_the_last_time_where_alpha_is_0(process, row):
     [
         (lambda: OnChain().levels(SubVP()), "continuous=True"),
         (lambda: Objective(VP(), Noise(), OnChain(), LikelihoodWeight()), "no velocity and no g"),
-        (lambda: Uniform(eps=0.0), "times.eps=0.0"),
-        (lambda: LogNormal(P_std=0.0), "times.P_std"),
+        (lambda: Uniform(eps=0.0), r"eps must be a number in \(0, 1\)"),
+        (lambda: LogNormal(P_std=0.0), "P_std must be"),
         (lambda: NoiseWeight("average"), "weight.reduction"),
-        (lambda: MinSNR(gamma=-1.0), "weight.gamma"),
+        (lambda: MinSNR(gamma=-1.0), "gamma must be a number above 0, finite, and is -1.0"),
         (lambda: Uncertainty(base="uncertainty"), "weight.base"),
         (lambda: Noise(noise_cond="seconds"), "noise_cond"),
         (lambda: KarrasF(sigma_data=0.0), "sigma_data"),

@@ -7,7 +7,8 @@ import pytest
 
 from score_sde.conditioning import Average, Blur, Inpaint, Linear, Observation, Sense
 from score_sde.conditioning.grammar import ALL, chosen_class, observation_of, parts
-from score_sde.conditioning.operators import check_observed, conjugate_gradients
+from score_sde.conditioning.observations import check_observed
+from score_sde.conditioning.operators import conjugate_gradients
 from score_sde.errors import UsageError
 from score_sde.images import write_png
 

@@ -13,6 +13,7 @@ from pathlib import Path
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from ml_collections import ConfigDict
 from older_workdir import ADDED, OTHERWISE, older
 from score_sde.configs.presets import compose, ddpmpp, digits, small, vp
 
@@ -24,7 +25,7 @@ from score_sde.conditioning.posterior import METHODS
 from score_sde.config import ARGUMENTS, FREE_SECTIONS, KEYS, Config, FrozenConfig, base, check, completed, is_nullable
 from score_sde.config.explanation import explained, page
 from score_sde.config.keys import Differs, Key
-from score_sde.config.table import MOVED, REMOVED
+from score_sde.config.table import MOVED, REMOVED, SECTIONS
 from score_sde.data import DATASETS, dataset
 from score_sde.errors import UsageError
 from score_sde.io.workdir import flatten
@@ -175,6 +176,11 @@ def test_every_choice_with_a_dictionary_is_tested():
     assert {key.name for key in KEYS.values() if key.choices} - {name for name, _ in NAMED} == {
         "model.nonlinearity",
         "model.interpolation",
+        "model.embedding_type",
+        "model.resblock_type",
+        "model.progressive",
+        "model.progressive_input",
+        "model.progressive_combine",
         "sampling.save",  # of which any number may be chosen: tests/test_exports.py
     }
 
@@ -338,8 +344,6 @@ def test_a_value_of_another_kind_is_one_sentence_as_it_is_set(key, given, words,
 
 
 def test_a_config_of_ones_own_is_checked_at_the_latest_when_it_is_used(config):
-    from ml_collections import ConfigDict
-
     plain = ConfigDict(config.to_dict())
     check(plain)
     plain.training.batch_size = None
@@ -427,7 +431,8 @@ def test_the_text_of_an_override_has_the_kind_of_its_key(key, text, value):
         ("sampling.num_scales", 1, "sampling.num_scales=1 must be at least 2."),
         ("guidance.particles", 1, "guidance.particles=1 must be at least 2."),
         ("eval.precision", "bfloat16", "Likelihoods need more than the three digits"),
-        ("guidance.scale", -1.0, "guidance.scale=-1.0 must be 0 or more"),
+        ("guidance.scale", -1.0, "guidance.scale=-1.0 must not be negative"),
+        ("guidance.scale", float("inf"), "guidance.scale=inf must be finite"),
         ("data.held_out", 1.0, "data.held_out=1.0 must be in [0, 1)"),
     ],
 )
@@ -436,6 +441,77 @@ def test_a_value_out_of_range_is_one_sentence(key, value, words, config):
     with pytest.raises(UsageError) as error:
         check(config)
     assert str(error.value).startswith(words)
+
+
+# Keys whose values are any of their kind, with the reason.
+FREE = {
+    "training.cond_dropout": "names of the network's entries, which are compared as it is built",
+    "ema.profiles": "score_sde.ema:check",
+    "sampling.ema": "score_sde.ema:check",
+    "sampling.condition": "score_sde.conditioning.grammar:check",
+    "data.array_range": "score_sde.data.arrays:check_range",
+    "encoder.entry": "a name of the data set's",
+    **dict.fromkeys(("sampling.start", "guidance.classifier", "guidance.weak"), "a place, opened as it is used"),
+    **dict.fromkeys(("data.path", "data.data_dir", "data.archives"), "a place, opened as it is used"),
+    **dict.fromkeys(("metrics.weights", "metrics.statistics", "metrics.dir"), "a place, opened as it is used"),
+    **dict.fromkeys(("wandb.project", "wandb.entity", "wandb.group", "wandb.name"), "a name at Weights & Biases"),
+}
+
+
+def test_every_key_has_a_range_or_a_reason_for_none():
+    mathematics = ("process", "sde", "parameterization", "times", "weight")
+    keys = {name: key for name, key in KEYS.items() if name.partition(".")[0] not in mathematics}
+    without = {name for name, key in keys.items() if not key.range and key.kind is not bool}
+    assert without == set(FREE)
+
+
+def test_classes_agree_on_the_range_of_an_argument():
+    for key in KEYS.values():
+        assert len(set(key._annotations)) <= 1, key.name
+
+
+def just_outside(key: Key) -> list:
+    """Values of the key's kind next to its interval, and those of other kinds."""
+    values = [object(), 1j, b"", {}, [None], "nonsense" if key.kind is not str else 3]
+    values += [] if key.nullable else [None]
+    item = key._items or key.kind
+    values += [True, 1 + 2j] if item in (int, float) else []
+    if interval := key.interval:
+        low, high = (float(end) for end in interval[1:-1].split(","))
+        if item is int:
+            below, above = (int(end) if abs(end) < np.inf else None for end in (low, high))
+            outside = [] if below is None else [below - (interval[0] == "[")]
+            outside += [] if above is None else [above + (interval[-1] == "]")]
+        else:
+            below = low if interval[0] == "(" else np.nextafter(low, -np.inf)
+            above = high if interval[-1] == ")" else np.nextafter(high, np.inf)
+            outside = [float("nan"), below, *([above] if above != high or interval[-1] == ")" else [])]
+        values += [[each] for each in outside] if key._items else outside
+    return values
+
+
+def test_values_just_outside_a_range_and_of_other_kinds_are_refused_with_the_keys_name():
+    for name, key in KEYS.items():
+        for value in just_outside(key):
+            with pytest.raises(UsageError, match=name.replace(".", r"\.")):
+                key.check(value)
+
+
+@pytest.mark.parametrize("section", SECTIONS)
+def test_the_check_of_a_config_looks_at_every_section(section, config):
+    plain = ConfigDict(config.to_dict())
+    name = next(name for name in KEYS if name.rpartition(".")[0] == section)
+    (plain[section] if section else plain)._fields[name.rpartition(".")[2]] = just_outside(KEYS[name])[-1]
+    with pytest.raises(UsageError, match=name):
+        check(plain)
+
+
+def test_a_norm_of_0_to_clip_gradients_to_is_refused(config):
+    config.optim.grad_clip = 0
+    with pytest.raises(UsageError, match=r"no parameter moves; .* negative number for no clipping"):
+        check(config)
+    config.optim.grad_clip = -1
+    check(config)
 
 
 def test_two_ways_of_guidance_make_no_sense_together(config):

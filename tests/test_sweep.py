@@ -145,6 +145,19 @@ def test_a_misspelt_key_is_refused_before_anything_runs(tmp_path, point, said):
     assert list(tmp_path.iterdir()) == []
 
 
+def test_runs_of_a_sweep_are_a_group_at_weights_and_biases(tmp_path):
+    space = grid({"optim.lr": (1e-3, 1e-4)})
+    silent, mirrored, named = (
+        plan(sweep(space, common={"wandb.mode": mode} | more), tmp_path / "rates")
+        for mode, more in (("disabled", {}), ("offline", {}), ("offline", {"wandb.group": "mine"}))
+    )
+    for runs_made, group in ((silent, ""), (mirrored, "rates"), (named, "mine")):
+        assert [run.config.wandb.group for run in runs_made] == [group] * 2
+        words = {word for run in runs_made for job in run.jobs for word in job.command if "wandb.group" in word}
+        assert words == ({f"--config.wandb.group={group}"} if group else set())
+        assert [run.workdir for run in runs_made] == [run.workdir for run in silent]
+
+
 def test_values_reach_the_config_as_they_are(tmp_path):
     point = {"model.ch_mult": (1, 2, 2), "model.attn_resolutions": [4], "training.continuous": True, "optim.eps": 1e-12}
     config = resolve(sweep(grid({"seed": (1,)})), point, tmp_path).config

@@ -6,6 +6,7 @@ import types
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from score_sde.io import metrics_log as module
 from score_sde.io.metrics_log import Writer
@@ -59,6 +60,34 @@ def test_wandb_is_given_every_scalar(tmp_path, monkeypatch):
         writer.scalars(5, loss=2.0)
     assert logged[0]["config"] == {"seed": 1}
     assert logged[1:] == [(5, {"loss": 2.0}), "end"]
+
+
+def test_wandb_offline_keeps_team_group_and_pictures(tmp_path):
+    """The real package, which needs no network in this mode."""
+    pytest.importorskip("wandb")
+    options = DISABLED | {"mode": "offline", "id": "abc", "entity": "team", "group": "rates"}
+    with Writer(tmp_path, 0, options, {"seed": 1}) as writer:
+        writer.scalars(1, loss=1.0)
+        writer.image(2, "samples", np.zeros((20, 20, 3), np.uint8))
+        run = writer._wandb
+        assert (run.entity, run.group, run.name, run.id) == ("team", "rates", tmp_path.name, "abc")
+    (folder,) = (tmp_path / "wandb").glob("offline-run-*-abc")
+    (picture,) = (folder / "files/media/images").glob("samples_*.png")
+    with Image.open(picture) as image:
+        assert image.size == (20, 20)
+    assert b"rates" in (folder / "run-abc.wandb").read_bytes()
+
+
+def test_wandb_is_asked_for_no_team_or_group_where_none_is_set(tmp_path, monkeypatch):
+    asked = []
+    run = types.SimpleNamespace(log=lambda *_, **__: None, finish=lambda: None)
+    monkeypatch.setitem(
+        sys.modules, "wandb", types.SimpleNamespace(init=lambda **options: asked.append(options) or run)
+    )
+    for more in ({}, {"entity": "", "group": ""}):
+        with Writer(tmp_path, 0, DISABLED | {"mode": "offline"} | more, {}):
+            pass
+    assert len(asked) == 2 and not any({"entity", "group"} & options.keys() for options in asked)
 
 
 def test_a_wandb_that_never_finishes_does_not_hold_the_run(tmp_path, monkeypatch, capsys):

@@ -17,6 +17,8 @@ from score_sde.config.explanation import explained
 from score_sde.config.import_paths import is_import_path, lowered
 from score_sde.inference.class_choice import with_any_name
 from score_sde.inference.conditional_samplers import Conditional, Conditions
+from score_sde.inference.snapshots import available_step
+from score_sde.inference.start_images import check_start
 from score_sde.io import workdir
 from score_sde.io.workdir import stored_config
 from score_sde.runtime.backend import expanded
@@ -39,14 +41,14 @@ def describe(config: Config, explain: str | None = None, directory: Path | None 
     explain: a section or key, "" for all; then only these keys are printed, each with its explanation. directory: the
     workdir of the config, if there is one.
     """
-    config = with_any_name(config, directory)
     if explain is not None:
         check(config)
         print("\n".join(explained(workdir.flatten(config.to_dict()), explain)))
         return
-    experiment = trainable(config, traced=False)
+    experiment = trainable(with_any_name(config, directory), traced=False)
     if isinstance(experiment, Experiment):
         _asked_for(experiment)
+        _evaluated(experiment)
     layers, taken = _layers(experiment), replaced(config)
     for key, value in workdir.flatten(config.to_dict()).items():
         instead = taken.get(key) or taken.get(key.partition(".")[0])
@@ -67,7 +69,8 @@ def describe(config: Config, explain: str | None = None, directory: Path | None 
     if isinstance(experiment, Experiment):
         nfe = planned_nfe(experiment)
         print("objective: " + ", ".join(f"{part} {row}" for part, row in vars(experiment.objective).items()))
-        print(f"sampler: {_sampler(experiment)}, {'adaptive' if nfe is None else nfe} network evaluations a sample")
+        evaluations = f"{'adaptive' if nfe is None else nfe} network evaluations a sample"
+        print(f"sampler: {_sampler(experiment, config.sampling.condition)}, {evaluations}")
     print(json.dumps({"trainable_parameters": learned, "total_parameters": total, "nfe": nfe}))
 
 
@@ -114,7 +117,8 @@ def _asked_for(experiment: Experiment) -> tuple[Conditional, Conditions, dict[st
     if guidance.classifier:
         networks["classifier"] = Classification(stored_config(expanded(guidance.classifier)))
     if guidance.weak:
-        networks["weak"] = Experiment(stored_config(expanded(guidance.weak)))
+        networks["weak"] = Experiment(stored_config(weak := expanded(guidance.weak)))
+        available_step(weak, guidance.weak_step)
     conditional, cond = Conditional(experiment, **networks), experiment.cond_in_turn(1)
     observe, chosen = observation_of(condition, experiment.image_shape), chosen_class(condition)
     if chosen is not None:
@@ -123,16 +127,25 @@ def _asked_for(experiment: Experiment) -> tuple[Conditional, Conditions, dict[st
         cond = {name: array[:1] for name, array in rows.items()}
     elif observe:
         cond = None
-    observed = None
+    sampling, observed = experiment.config.sampling, None
+    check_start(sampling.start_time, started=bool(sampling.start), observed=bool(observe))
     if observe:
         operator = observe(1)
         observed = operator, operator.forward(jnp.zeros((1, *experiment.image_shape))), 0.0
-    method = lowered(experiment.config.sampling.method)
+    method = lowered(sampling.method)
     return conditional, conditional.conditions(cond, observed, 1, method), networks
 
 
-def _sampler(experiment: Experiment) -> str:
-    condition = experiment.config.sampling.condition
+def _evaluated(experiment: Experiment) -> None:
+    """Raises `UsageError` for figures of config.eval that this network cannot have."""
+    options, params = experiment.config.eval, experiment.objective.init_params(jax.random.key(0))
+    if options.enable_bpd:
+        experiment.frozen(params).bits_per_dim(params)
+    if options.enable_bound:
+        experiment.frozen(params).bound(params)
+
+
+def _sampler(experiment: Experiment, condition: str) -> str:
     return _unconditional(experiment) + (f", {condition}" if condition else "")
 
 

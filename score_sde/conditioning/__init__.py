@@ -1,7 +1,8 @@
 """Controllable generation: samples given a class or an observation, from one score (paper, section 5, appendix I)."""
 
 from score_sde.conditioning.guidance import check_guidance, classifier_guidance, extrapolation
-from score_sde.conditioning.operators import Average, Blur, Inpaint, Linear, Observation, Operator, Sense
+from score_sde.conditioning.observations import Observation, Operator
+from score_sde.conditioning.operators import Average, Blur, Inpaint, Linear, Sense
 from score_sde.conditioning.particles import particles
 from score_sde.conditioning.posterior import GUIDES, METHODS, Options, check_observable, dps, pigdm, projection, tmpd
 

@@ -16,8 +16,9 @@ A class or other conditions, and one observation of test images, can be asked fo
 """
 
 import dataclasses
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from pathlib import Path
+from typing import Annotated
 
 import jax
 import jax.numpy as jnp
@@ -25,13 +26,15 @@ import numpy as np
 
 from score_sde.cond import class_number
 from score_sde.conditioning.operators import Average, Blur, Inpaint, Operator, Sense
+from score_sde.config.arguments import check_arguments
 from score_sde.data.decoding import decode
 from score_sde.errors import UsageError, one_of
 from score_sde.io.atomic_files import read_arrays
 from score_sde.io.digest import digest
 from score_sde.runtime.backend import expanded
 
-Shape = tuple[int, int, int]
+Size = Annotated[int, "[1, inf)"]
+Shape = tuple[Size, Size, Size]
 Operators = Callable[[int], Operator]  # number of images -> operator of a batch
 ALL = "all"
 
@@ -50,6 +53,7 @@ class Observe:
         return self.operators(n)
 
 
+@check_arguments
 def parts(condition: str) -> dict[str, str]:
     """The argument of each kind in the condition, "" where it has none.
 
@@ -69,13 +73,15 @@ def parts(condition: str) -> dict[str, str]:
     return arguments
 
 
+@check_arguments
 def check(condition: str) -> None:
     """Raises `UsageError` for a condition that makes no sense with any network."""
     if parts(condition).get("class") == "":
         raise UsageError(f"sampling.condition={condition} must name a class: class=3, class=ship, or class={ALL}.")
 
 
-def chosen_class(condition: str, class_names: Sequence[str] = ()) -> int | str | None:
+@check_arguments
+def chosen_class(condition: str, class_names: tuple[str, ...] = ()) -> int | str | None:
     """The class in the condition: a number, ALL, or None without one.
 
     class_names: names that may stand for numbers. A class whose name is a number is asked for by `class=#3`, the number
@@ -97,13 +103,15 @@ def chosen_class(condition: str, class_names: Sequence[str] = ()) -> int | str |
     return int(digits)
 
 
-def numbered(condition: str, class_names: Sequence[str]) -> str:
+@check_arguments
+def numbered(condition: str, class_names: tuple[str, ...]) -> str:
     """The condition, in which a class is named by its number alone. Raises as `chosen_class`."""
     chosen = chosen_class(condition, class_names)
     return _replaced(condition, str(chosen)) if isinstance(chosen, int) else condition
 
 
-def worded(condition: str, class_names: Sequence[str]) -> str:
+@check_arguments
+def worded(condition: str, class_names: tuple[str, ...]) -> str:
     """A condition whose class is a number, in which its name takes the number's place, if it has one."""
     argument = parts(condition).get("class", "")
     named = argument.isdecimal() and int(argument) < len(class_names)
@@ -116,6 +124,7 @@ def _replaced(condition: str, argument: str) -> str:
     return ";".join(f"class={argument}" if entry.strip().startswith("class=") else entry for entry in entries)
 
 
+@check_arguments
 def chosen_rows(condition: str) -> dict[str, np.ndarray] | None:
     """The arrays of the file that `cond` names, by entry; None without `cond`. Raises `UsageError` for other files."""
     argument = parts(condition).get("cond")
@@ -131,6 +140,7 @@ def chosen_rows(condition: str) -> dict[str, np.ndarray] | None:
     return arrays
 
 
+@check_arguments
 def identity_of(condition: str) -> str:
     """The condition, in which the name of a file of rows is replaced by its digest."""
     rows = chosen_rows(condition)
@@ -140,6 +150,7 @@ def identity_of(condition: str) -> str:
     return ";".join(f"{kind}={argument}" for kind, argument in arguments.items())
 
 
+@check_arguments
 def observation_of(condition: str, image_shape: Shape) -> Observe | None:
     """The constructor of the operator in the condition; None without one.
 

@@ -12,12 +12,15 @@ a network counts as an evaluation: two inside the interval, one outside.
 
 import functools
 from collections.abc import Callable
+from typing import Annotated
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from score_sde.array_types import Array, Float, Labels, ModelImages, Times
+from score_sde.array_types import Array, Float, Integer, ModelImages, Times
+from score_sde.config.arguments import check_arguments
+from score_sde.config.kinds import is_abstract
 from score_sde.errors import UsageError, renamed
 from score_sde.process import Model, Prediction, Process
 from score_sde.randomness import expand
@@ -30,13 +33,14 @@ Evaluations = Callable[[Times | Float[np.ndarray, " b"]], Counts]
 
 
 @renamed("classes", "labels")
+@check_arguments
 def classifier_guidance(
     process: Process,
     model: Model,
     logits_fn: Callable[[ModelImages, Times], Float[Array, "b k"]],
-    labels: Labels,
+    labels: Annotated[Integer[Array, " b"], "[0, inf)"],
     *,
-    scale: float = 1.0,
+    scale: Annotated[float, "[0, inf)"] = 1.0,
     interval: Interval = ALWAYS,
 ) -> Model:
     """The model guided towards `labels` by a classifier of x_t, one more evaluation at times where it is used.
@@ -62,6 +66,8 @@ def classifier_guidance(
 
     def log_probability(x: ModelImages, t: Times) -> Array:
         each = jax.nn.log_softmax(logits_fn(x, t))
+        if not is_abstract(labels) and np.max(np.asarray(labels), initial=0) >= each.shape[1]:
+            raise UsageError(f"There are labels 0 to {each.shape[1] - 1}, not {np.max(np.asarray(labels))}.")
         return jnp.sum(jnp.take_along_axis(each, labels[:, None], axis=1))
 
     def guided(prediction: Prediction, x: ModelImages, t: Times) -> Prediction:
@@ -86,7 +92,10 @@ def reach_of_gradient(process: Process, t: Times) -> Array:
     return jnp.where(alpha > 0, jnp.square(process.sigma(t)) / jnp.where(alpha > 0, alpha, 1), 0)
 
 
-def extrapolation(main: Model, reference: Model, *, scale: float = 1.0, interval: Interval = ALWAYS) -> Model:
+@check_arguments
+def extrapolation(
+    main: Model, reference: Model, *, scale: Annotated[float, "[0, inf)"] = 1.0, interval: Interval = ALWAYS
+) -> Model:
     """The model reference + w (main - reference): classifier-free guidance, or autoguidance.
 
     scale: w, 0 or more; 1 is `main`, 0 is `reference`. interval: times outside which w is 1. Raises `UsageError` for

@@ -1,209 +1,178 @@
-r"""Linear observations y = A x_0 + n of images, n ~ N(0, noise^2 I), on which samples are conditioned.
+r"""Operators A of linear observations y = A x_0 + n of images, on which samples are conditioned.
 
-An operator is A, its transpose, and (A A^T + v I)^{-1}, the three functions that the methods of
-`score_sde.conditioning.posterior` need. All act on each image of a batch separately. The operators here have the
-inverse in closed form; `Linear` makes an operator of any linear function. Operators are pytrees: their arrays, like
-those of a batch, have one row for each image.
+The operators here have the inverse (A A^T + v I)^{-1} in closed form; `Linear` makes an operator of any linear
+function. Their functions raise `UsageError` for images and observations that do not fit, such as pixels 0..255.
 """
 
-import abc
-import dataclasses
 import functools
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import Annotated, ClassVar
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from score_sde.array_types import Array, Float, ModelImages, PerSample, UnitImages
-from score_sde.errors import UsageError
+from score_sde.array_types import Array, FeatureMaps, Float, PerSample, Shaped, UnitImages
+from score_sde.conditioning.observations import AnyImages, Observed, Operator, Variances, operator_class
+from score_sde.config.arguments import check_arguments
+from score_sde.config.kinds import is_abstract
+from score_sde.errors import UsageError, moved_names
 from score_sde.randomness import expand
 
-AnyImages = UnitImages | ModelImages  # A is linear in both; `Observation` is in model range
-Observed = Float[Array, "b ..."]
 LOST = 1e-3  # smaller factors of a blur are set to 0, because float32 cannot undo them
 
 
-class Operator(abc.ABC):
-    """Base class: a linear map A of images (b, h, w, c) to observations (b, ...).
+@operator_class("mask")
+class Inpaint(Operator):
+    """Inpainting: the pixels where `mask` is true are known (paper, appendix I.2).
 
-    `solve` and the functions that use it give the observed part of an image:
+    mask: booleans, or numbers 0 and 1: (h, w) or (h, w, 1) for all images, (b, h, w), (b, h, w, 1) or (b, h, w, c) for
+    each. It is stored with all four axes. Raises `UsageError` for other masks.
 
         import jax.numpy as jnp
-        from score_sde.conditioning import Average
+        from score_sde.conditioning import Inpaint
 
-        half = Average(2)
-        y = half.forward(jnp.ones((1, 8, 8, 3)))  # (1, 4, 4, 3)
-        x = half.impose(jnp.zeros((1, 8, 8, 3)), y)  # the image nearest to 0 whose means are y
+        left = Inpaint(jnp.arange(8) < jnp.full((8, 1), 4))  # (h, w)
+        y = left.forward(jnp.ones((2, 8, 8, 3)))  # 0 on the right
     """
 
-    @abc.abstractmethod
-    def forward(self, x: AnyImages) -> Observed:
-        """The observation A x."""
+    of_pixels: ClassVar[bool] = True
+    mask: Shaped[Array, "..."]
 
-    @abc.abstractmethod
-    def adjoint(self, y: Observed) -> AnyImages:
-        """The adjoint A^T y."""
-
-    @abc.abstractmethod
-    def solve(self, y: Observed, variance: PerSample) -> Observed:
-        """The solution (A A^T + variance I)^{-1} y for y in the range of A; at variance 0 the pseudo-inverse."""
-
-    def function(self, f: Callable[[Array], Array], y: Observed) -> Observed | None:
-        """The product f(A A^T) y; None where the eigenvalues of A A^T are not known.
-
-        f: takes the eigenvalues in an array that broadcasts with y, or with a transform of y.
-        """
-        return None
-
-    def least_squares(self, y: Observed) -> AnyImages:
-        """The smallest x with A x = y: A^T (A A^T)^{-1} y."""
-        return self.adjoint(self.solve(y, jnp.zeros(len(y), y.dtype)))
-
-    def impose(self, x: AnyImages, y: Observed) -> AnyImages:
-        """The image nearest to x with A x = y."""
-        return x + self.least_squares(y - self.forward(x))
-
-    def limit(self, x: UnitImages, y: Observed) -> UnitImages:
-        """Images with A x = y, moved into [0, 1]."""
-        return jnp.clip(x, 0, 1)
-
-    def measured(self, y: Observed) -> Observed:
-        """The observation y, with 0 where nothing was measured."""
-        return y
-
-    def picture(self, y: Observed) -> UnitImages:
-        """A picture of y in [0, 1], of the images' shape."""
-        return jnp.clip(self.least_squares(y), 0, 1)
-
-
-class Observation(NamedTuple):
-    """An observation y = A x_0 + n.
-
-    noise: standard deviation of n, 0 or more, in the range of x_0, (b,).
-    """
-
-    operator: Operator
-    y: Observed
-    noise: PerSample
-
-    def repeated(self, n: int) -> "Observation":
-        """A copy in which each row stands n times in succession."""
-        return jax.tree.map(lambda leaf: jnp.repeat(leaf, n, axis=0), self)
-
-
-def _operator(*arrays: str) -> Callable[[type], type]:
-    """Class decorator: a frozen dataclass and pytree with these fields as its leaves."""
-
-    def decorate(cls: type) -> type:
-        cls = dataclasses.dataclass(frozen=True)(cls)
-        names = [field.name for field in dataclasses.fields(cls)]
-        constants = [name for name in names if name not in arrays]
-        return jax.tree_util.register_dataclass(cls, data_fields=list(arrays), meta_fields=constants)
-
-    return decorate
-
-
-@_operator("mask")
-class Inpaint(Operator):
-    """Inpainting: the pixels where `mask`, booleans (b, h, w, 1) or (b, h, w, c), is true (paper, appendix I.2)."""
-
-    mask: Any
+    def __post_init__(self):
+        object.__setattr__(self, "mask", _mask(self.mask))
 
     def forward(self, x: AnyImages) -> Observed:
-        return jnp.where(self.mask, x, 0.0)
+        return jnp.where(self._known(x), x, 0.0)
 
-    def adjoint(self, y: Observed) -> AnyImages:
-        return jnp.where(self.mask, y, 0.0)
+    def adjoint(self, y: AnyImages) -> AnyImages:
+        return jnp.where(self._known(y), y, 0.0)
 
-    def solve(self, y: Observed, variance: PerSample) -> Observed:
+    def solve(self, y: AnyImages, variance: Variances) -> Observed:
         return y / expand(1 + variance, y)
 
-    def function(self, f: Callable[[Array], Array], y: Observed) -> Observed:
+    def function(self, f: Callable[[Array], Array], y: AnyImages) -> Observed:
         return f(jnp.ones_like(y)) * y
 
-    def impose(self, x: AnyImages, y: Observed) -> AnyImages:
+    def impose(self, x: AnyImages, y: AnyImages) -> AnyImages:
         """The image x with the pixels of y; exact to the last bit, unlike adding a difference."""
-        return jnp.where(self.mask, y, x)
+        return jnp.where(self._known(x), y, x)
 
-    def measured(self, y: Observed) -> Observed:
+    def measured(self, y: AnyImages) -> Observed:
         return self.adjoint(y)
 
-    def picture(self, y: Observed) -> UnitImages:
+    def picture(self, y: AnyImages) -> UnitImages:
         """A picture of y that is grey where nothing is known."""
-        return jnp.clip(jnp.where(self.mask, y, 0.5), 0, 1)
+        return jnp.clip(jnp.where(self._known(y), y, 0.5), 0, 1)
+
+    def _known(self, x: Array) -> Array:
+        """The mask. Raises `UsageError` if it is for images of another shape."""
+        (rows, *sizes), (n, *shape) = self.mask.shape, x.shape
+        if (rows != n and 1 not in (rows, n)) or any(a not in (1, b) for a, b in zip(sizes, shape, strict=True)):
+            raise UsageError(
+                f"Inpaint's mask is for images of {tuple(sizes[:2])} pixels, of shape {self.mask.shape}, and the "
+                f"images are {x.shape}."
+            )
+        return self.mask
 
 
-@_operator()
+def _mask(mask: Array) -> Array:
+    """The mask as booleans with four axes. Raises `UsageError` for other numbers than 0 and 1."""
+    if mask.dtype != bool:
+        if not is_abstract(mask) and not np.isin(numbers := np.asarray(mask, np.float64), (0, 1)).all():
+            raise UsageError(
+                f"Inpaint: mask must be True or 1 where a pixel is known, and False or 0 elsewhere; its numbers are "
+                f"from {numbers.min():g} to {numbers.max():g}, so compare them, as mask > {numbers.max() / 2:g}."
+            )
+        mask = mask != 0
+    if mask.ndim == 2 or (mask.ndim == 3 and mask.shape[2] == 1):
+        return mask.reshape(1, *mask.shape[:2], 1)
+    if mask.ndim not in (3, 4):
+        raise UsageError(
+            f"Inpaint: mask must be of shape (h, w), (b, h, w), (b, h, w, 1) or (b, h, w, c), and is {mask.shape}."
+        )
+    return mask[..., None] if mask.ndim == 3 else mask
+
+
+@operator_class()
 class Average(Operator):
-    """Means over blocks of `factor` x `factor` pixels, and over all channels if `grey`.
+    """Means over blocks of `factor` x `factor` pixels, and over all three channels if `grey`.
 
     Colouring starts from a grey image (paper, appendix I.3), super-resolution from a smaller one:
     `Average(grey=True)`, `Average(4)`.
     """
 
-    factor: int = 1
+    of_pixels: ClassVar[bool] = True
+    factor: Annotated[int, "[1, inf)"] = 1
     grey: bool = False
 
-    def forward(self, x: AnyImages) -> Observed:
+    def forward(self, x: AnyImages) -> FeatureMaps:
         return self._reduced(jnp.mean, x)
 
-    def adjoint(self, y: Observed) -> AnyImages:
+    def adjoint(self, y: FeatureMaps) -> AnyImages:
         return self._spread(y) / self._block(y)
 
-    def solve(self, y: Observed, variance: PerSample) -> Observed:
+    def solve(self, y: FeatureMaps, variance: Variances) -> FeatureMaps:
         return y / expand(1 / self._block(y) + variance, y)
 
-    def function(self, f: Callable[[Array], Array], y: Observed) -> Observed:
+    def function(self, f: Callable[[Array], Array], y: FeatureMaps) -> FeatureMaps:
         return f(jnp.full_like(y, 1 / self._block(y))) * y
 
-    def limit(self, x: UnitImages, y: Observed) -> UnitImages:
+    def limit(self, x: UnitImages, y: FeatureMaps) -> UnitImages:
         """Images moved towards the mean of each block, which stays the same, until every number is in [0, 1]."""
         mean = jnp.clip(self._spread(y), 0, 1)
+        if mean.shape != x.shape:
+            raise UsageError(f"Observations of shape {y.shape} are not of images of shape {x.shape} by {self}.")
         difference = x - mean
         room = jnp.where(difference > 0, 1 - mean, mean)
         fits = room / jnp.maximum(jnp.abs(difference), 1e-12)
         fits = self._spread(self._reduced(jnp.min, fits))
         return jnp.clip(mean + jnp.minimum(fits, 1.0) * difference, 0, 1)
 
-    def _reduced(self, reduce: Callable, x: AnyImages) -> Observed:
+    def _reduced(self, reduce: Callable, x: AnyImages) -> FeatureMaps:
         """The reduction of each block to one number."""
         b, h, w, c = x.shape
+        if h % self.factor or w % self.factor:
+            raise UsageError(f"Average: factor {self.factor} must divide the size of the images, {h}x{w} pixels.")
+        if self.grey and c != 3:
+            raise UsageError(f"Average(grey=True) is for images in colour; these have {c} channel(s).")
         blocks = x.reshape(b, h // self.factor, self.factor, w // self.factor, self.factor, c)
         return reduce(blocks, (2, 4, 5), keepdims=True)[:, :, 0, :, 0] if self.grey else reduce(blocks, (2, 4))
 
-    def _spread(self, y: Observed) -> AnyImages:
+    def _spread(self, y: FeatureMaps) -> AnyImages:
         """An image in which each number fills its block."""
+        if self.grey and y.shape[3] != 1:
+            raise UsageError(f"Observations of shape {y.shape}: Average(grey=True) makes images of one channel.")
         y = jnp.repeat(jnp.repeat(y, self.factor, axis=1), self.factor, axis=2)
         return jnp.repeat(y, 3, axis=3) if self.grey else y
 
-    def _block(self, y: Observed) -> int:
+    def _block(self, y: FeatureMaps) -> int:
         return self.factor**2 * (3 if self.grey else 1)
 
 
-@_operator()
+@operator_class()
 class Blur(Operator):
     """Gaussian blur: standard deviation `sigma` pixels, wrapping around the edges, so diagonal in Fourier space."""
 
-    sigma: float
+    of_pixels: ClassVar[bool] = True
+    sigma: Annotated[float, "(0, inf)"]
 
     def forward(self, x: AnyImages) -> Observed:
         return self._filter(x, self._factors(x))
 
-    def adjoint(self, y: Observed) -> AnyImages:
+    def adjoint(self, y: AnyImages) -> AnyImages:
         return self._filter(y, self._factors(y))
 
-    def solve(self, y: Observed, variance: PerSample) -> Observed:
+    def solve(self, y: AnyImages, variance: Variances) -> Observed:
         squares = jnp.square(self._factors(y))[None, :, :, None]
         power = squares + expand(variance, y)
         return self._filter(y, jnp.where(squares > 0, 1 / jnp.where(squares > 0, power, 1.0), 0.0))
 
-    def function(self, f: Callable[[Array], Array], y: Observed) -> Observed:
+    def function(self, f: Callable[[Array], Array], y: AnyImages) -> Observed:
         squares = jnp.tile(jnp.square(self._factors(y))[None, :, :, None], (len(y), 1, 1, 1))
         return self._filter(y, jnp.where(squares > 0, f(jnp.where(squares > 0, squares, 1.0)), 0.0))
 
-    def picture(self, y: Observed) -> UnitImages:
+    def picture(self, y: AnyImages) -> UnitImages:
         return jnp.clip(y, 0, 1)
 
     def _factors(self, x: Array) -> Float[Array, "h w2"]:
@@ -223,31 +192,31 @@ def _gaussian_spectrum(size: int, sigma: float) -> np.ndarray:
     return np.fft.fft(kernel / kernel.sum()).real
 
 
-@_operator()
+@operator_class()
 class Sense(Operator):
     """Compressed sensing: a fraction of the cosine coefficients of the image with signs flipped at random.
 
     `seed` fixes the choice of coefficients and signs. The rows of A are orthonormal; y is 0 where nothing is measured.
     """
 
-    fraction: float
-    seed: int = 0
+    fraction: Annotated[float, "(0, 1]"]
+    seed: Annotated[int, "[0, inf)"] = 0
 
     def forward(self, x: AnyImages) -> Observed:
         measured, signs = self._choice(x)
         return measured * jax.scipy.fft.dctn(signs * x, axes=(1, 2), norm="ortho")
 
-    def adjoint(self, y: Observed) -> AnyImages:
+    def adjoint(self, y: AnyImages) -> AnyImages:
         measured, signs = self._choice(y)
         return signs * jax.scipy.fft.idctn(measured * y, axes=(1, 2), norm="ortho")
 
-    def solve(self, y: Observed, variance: PerSample) -> Observed:
+    def solve(self, y: AnyImages, variance: Variances) -> Observed:
         return y / expand(1 + variance, y)
 
-    def function(self, f: Callable[[Array], Array], y: Observed) -> Observed:
+    def function(self, f: Callable[[Array], Array], y: AnyImages) -> Observed:
         return f(jnp.ones_like(y)) * y
 
-    def measured(self, y: Observed) -> Observed:
+    def measured(self, y: AnyImages) -> Observed:
         return self._choice(y)[0] * y
 
     def _choice(self, x: Array) -> tuple[Array, Array]:
@@ -264,11 +233,12 @@ def _random_measurement(shape: tuple[int, ...], fraction: float, seed: int) -> t
     return measured.reshape(shape), generator.choice([-1.0, 1.0], shape)
 
 
-@_operator()
+@operator_class()
 class Linear(Operator):
     """Any linear function of images (b, h, w, c), written in JAX; it must act on each image separately.
 
-    shape: (h, w, c). The transpose is JAX's; the inverse takes `iterations` steps of conjugate gradients.
+    shape: (h, w, c). The transpose is JAX's; the inverse takes `iterations` steps of conjugate gradients. Raises
+    `UsageError` for a function that does not take such images, or is not linear.
 
         import jax.numpy as jnp
         from score_sde.conditioning import Blur, Inpaint, Linear, Sense
@@ -281,22 +251,42 @@ class Linear(Operator):
 
     fn: Callable[[AnyImages], Observed]
     shape: tuple[int, int, int]
-    iterations: int = 100
+    iterations: Annotated[int, "[1, inf)"] = 100
+
+    def __post_init__(self):
+        x = jax.ShapeDtypeStruct((1, *self.shape), jnp.float32)
+        try:
+            y = jax.eval_shape(self.fn, x)
+            jax.eval_shape(lambda y: jax.linear_transpose(self.fn, x)(y), y)
+            rows = y.shape[0]
+        except Exception as error:  # whatever the function raises
+            reason = str(error).partition("\n")[0].rstrip(".")
+            raise UsageError(f"Linear: fn must be linear and take images of shape {x.shape}; {reason}.") from error
+        if rows != 1:
+            raise UsageError(f"Linear: fn must return a row for each image, and returns {y.shape} of one image.")
 
     def forward(self, x: AnyImages) -> Observed:
+        if x.shape[1:] != self.shape:
+            raise UsageError(f"Linear does not take images of shape {x.shape[1:]}: its function is of {self.shape}.")
         return self.fn(x)
 
     def adjoint(self, y: Observed) -> AnyImages:
-        (x,) = jax.linear_transpose(self.fn, jax.ShapeDtypeStruct((len(y), *self.shape), y.dtype))(y)
+        like_x = jax.ShapeDtypeStruct((len(y), *self.shape), y.dtype)
+        if y.shape != (shape := jax.eval_shape(self.fn, like_x).shape):
+            raise UsageError(f"Observations of shape {y.shape}: Linear makes {shape} of {len(y)} images.")
+        (x,) = jax.linear_transpose(self.fn, like_x)(y)
         return x
 
-    def solve(self, y: Observed, variance: PerSample) -> Observed:
+    def solve(self, y: Observed, variance: Variances) -> Observed:
         return conjugate_gradients(
             lambda u: self.forward(self.adjoint(u)) + expand(variance, u) * u, y, iterations=self.iterations
         )
 
 
-def conjugate_gradients(matrix: Callable[[Observed], Observed], b: Observed, *, iterations: int) -> Observed:
+@check_arguments
+def conjugate_gradients(
+    matrix: Callable[[Observed], Observed], b: Observed, *, iterations: Annotated[int, "[1, inf)"]
+) -> Observed:
     """The solution x of `matrix` x = b by conjugate gradients, for a symmetric positive definite matrix of each row.
 
     A row stops when it is solved to 1e-6, or when the matrix has negative curvature along its direction, as matrices
@@ -324,14 +314,10 @@ def conjugate_gradients(matrix: Callable[[Observed], Observed], b: Observed, *, 
     return jax.lax.fori_loop(0, iterations, step, (jnp.zeros_like(b), b, b, dot(b, b)))[0]
 
 
-def check_observed(operator: Operator, y: Observed, image_shape: tuple[int, int, int]) -> None:
-    """Raises `UsageError` unless the operator maps images of this shape to observations of y's shape."""
-    x = jax.ShapeDtypeStruct((len(y), *image_shape), jnp.float32)
-    try:
-        shape = jax.eval_shape(type(operator).forward, operator, x).shape
-    except (TypeError, ValueError) as error:
-        raise UsageError(f"{type(operator).__name__} does not take images of shape {image_shape}: {error}.") from error
-    if shape != y.shape:
-        raise UsageError(
-            f"Observations of shape {y.shape}: {type(operator).__name__} makes {shape} of {len(y)} images."
-        )
+__getattr__ = moved_names(
+    __name__,
+    {
+        name: f"score_sde.conditioning.observations.{name.replace('_operator', 'operator_class')}"
+        for name in ("Observation", "_operator", "check_observed")
+    },
+)

@@ -12,15 +12,16 @@ they are drawn anew (systematic resampling); at the end one is drawn by its weig
 the sampler itself. The particles of a sample are not independent; samples are.
 """
 
-from typing import NamedTuple
+from typing import Annotated, NamedTuple
 
 import jax
 import jax.numpy as jnp
 
 from score_sde.array_types import Array, Float, Int, Key, Keys, ModelImages, PerSample
 from score_sde.conditioning.guidance import nudged
-from score_sde.conditioning.operators import Observation
+from score_sde.conditioning.observations import Observation, checked_observation, residual
 from score_sde.conditioning.posterior import Options, check_observable, denoised, isotropic_solve, within_reach
+from score_sde.config.arguments import check_arguments
 from score_sde.errors import UsageError, one_of
 from score_sde.process import Model, Prediction, Process
 from score_sde.randomness import Stream, expand, normal, stream, uniform
@@ -45,6 +46,7 @@ class State(NamedTuple):
     nfe: Int[Array, " b"]
 
 
+@check_arguments
 def particles(
     process: Process,
     model: Model,
@@ -53,7 +55,7 @@ def particles(
     *,
     num_particles: int = 64,
     predictor: str = "reverse_diffusion",
-    eps: float | None = None,
+    eps: Annotated[float, "(0, 1)"] | None = None,
     noise_removal: bool = True,
 ) -> Solver:
     """A solver from x_T ~ p_1 to samples; its result is (x, nfe), nfe of all particles of a sample.
@@ -75,6 +77,7 @@ def particles(
         x, nfe = solve(solver, jax.random.key(0), jnp.zeros((1, 4, 4, 1)))  # nfe: 8 times 50
     """
     check_observable(process)
+    observation = checked_observation(*observation)
     step_of = PREDICTORS[one_of("sampling.predictor", predictor, PREDICTORS)]
     if step_of is None:
         raise UsageError("Particles are moved by a predictor, and sampling.predictor is 'none'.")
@@ -83,6 +86,8 @@ def particles(
     grid = time_steps(process, eps, exact=step_of is exponential)
     jax.eval_shape(lambda: step_of(process, *grid.at(0, jnp.ones(1)), 1.0))  # raises now for a process without it
     n, k = len(grid.t), num_particles
+    if len(observation.y) % k:
+        raise UsageError(f"The observation must have {k} rows for each sample, as of observation.repeated({k}).")
 
     def flat(cloud: Array) -> Array:
         return cloud.reshape(-1, *cloud.shape[2:])
@@ -107,8 +112,8 @@ def particles(
         t, t_next = grid.at(state.i, x)
         prediction, pull_back = denoised(model, x, t)
         weighted = isotropic_solve(process, observation, options, prediction.x0, t)
-        residual = observation.y - observation.operator.forward(prediction.x0)
-        twist = clouds(-0.5 * jnp.sum(residual * weighted, axis=tuple(range(1, residual.ndim))))
+        difference = residual(observation.operator, observation.y, prediction.x0)
+        twist = clouds(-0.5 * jnp.sum(difference * weighted, axis=tuple(range(1, difference.ndim))))
         gradient = within_reach(process, options, pull_back(observation.operator.adjoint(weighted)), t)
 
         log_w = state.log_w + state.change + twist

@@ -21,9 +21,10 @@ uses the whole matrix, because conjugate gradients need only products with it (R
 keeps the diagonal. None of these is exact for other data; `score_sde.conditioning.particles` is, in the limit of many.
 """
 
+import dataclasses
 import functools
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import Annotated, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -31,39 +32,44 @@ import numpy as np
 
 from score_sde.array_types import Array, Keys, ModelImages, PerSample, Times
 from score_sde.conditioning.guidance import nudged, reach_of_gradient
-from score_sde.conditioning.operators import Observation, Observed, conjugate_gradients
+from score_sde.conditioning.observations import Observation, Observed, checked_observation, residual
+from score_sde.conditioning.operators import conjugate_gradients
+from score_sde.config.arguments import check_arguments
 from score_sde.process import Model, Prediction, Process, check_scalar
 from score_sde.randomness import expand, normal
 from score_sde.sampling import Project
 from score_sde.sampling.solver import CountedModel, evaluations, predict
 
 
-class Options(NamedTuple):
+@check_arguments
+@dataclasses.dataclass(frozen=True)
+class Options:
     """Options of all methods; each method reads those that concern it.
 
     data_variance: v of pigdm, the variance of a number of x_0 in model range: 1 as published, for data in [-1, 1].
     step: zeta of dps, the length of one of the sampler's N steps. num_steps: this N; None for the N of the SDE's chain.
     iterations: steps of tmpd's conjugate gradients, each one derivative of the network. reach: limit on how far
     guidance moves a number of xhat. Data of a bounded range never need more than the width of that range, and near t =
-    1 a network's errors, divided by m, would exceed it.
+    1 a network's errors, divided by m, would exceed it. Raises `UsageError` for values out of range.
     """
 
-    data_variance: float = 1.0
-    step: float = 1.0
-    iterations: int = 5
-    reach: float = np.inf
-    num_steps: int | None = None
+    data_variance: Annotated[float, "(0, inf)"] = 1.0
+    step: Annotated[float, "(0, inf)"] = 1.0
+    iterations: Annotated[int, "[1, inf)"] = 5
+    reach: Annotated[float, "(0, inf]"] = np.inf
+    num_steps: Annotated[int, "[1, inf)"] | None = None
 
 
 Guide = Callable[[Process, Model, Observation, Options], Model]  # the observation in model range -> the guided model
 
 
+@check_arguments
 def dps(process: Process, model: Model, observation: Observation, options: Options) -> Model:
     """Diffusion posterior sampling: each of N steps moves x by -zeta grad_x |y - A xhat|, whatever the noise.
 
     zeta is `options.step`. N is `options.num_steps`, the number of steps of the sampler that takes this model; adaptive
     samplers have none (Chung et al., 2023, algorithm 1). Raises `UsageError` for a process with a schedule for each
-    pixel.
+    pixel, and for an observation of negative noise.
 
         import jax.numpy as jnp
         from score_sde.conditioning import Average, Observation, Options, dps
@@ -74,20 +80,21 @@ def dps(process: Process, model: Model, observation: Observation, options: Optio
         model = dps(process, from_score(process, lambda x, t: -x), observation, Options(num_steps=20))
         x0, eps = model(jnp.zeros((1, 4, 4, 1)), jnp.array([0.5]))  # x0 > 0: towards means of 1
     """
-    check_observable(process)
+    observation = _checked(process, observation)
     steps = process.num_scales if options.num_steps is None else options.num_steps
 
     def guided(x: ModelImages, t: Times) -> Prediction:
         prediction, pull_back = denoised(model, x, t)
-        residual = observation.y - observation.operator.forward(prediction.x0)
-        length = jnp.sqrt(jnp.sum(jnp.square(residual), axis=tuple(range(1, residual.ndim))))
-        direction = residual / expand(jnp.maximum(length, 1e-12), residual)
+        difference = residual(observation.operator, observation.y, prediction.x0)
+        length = jnp.sqrt(jnp.sum(jnp.square(difference), axis=tuple(range(1, difference.ndim))))
+        direction = difference / expand(jnp.maximum(length, 1e-12), difference)
         size = options.step * steps / jnp.square(process.g(t))
         return nudged(process, prediction, expand(size, x) * pull_back(observation.operator.adjoint(direction)), t)
 
     return _counted_as(model, guided)
 
 
+@check_arguments
 def pigdm(process: Process, model: Model, observation: Observation, options: Options) -> Model:
     """Pseudoinverse-guided diffusion: x_0 given x_t has the same variance in all directions.
 
@@ -103,7 +110,7 @@ def pigdm(process: Process, model: Model, observation: Observation, options: Opt
         model = pigdm(process, from_score(process, lambda x, t: -x), observation, Options())
         x0, eps = model(jnp.zeros((1, 4, 4, 1)), jnp.array([0.5]))  # x0 > 0: towards means of 1
     """
-    check_observable(process)
+    observation = _checked(process, observation)
 
     def guided(x: ModelImages, t: Times) -> Prediction:
         prediction, pull_back = denoised(model, x, t)
@@ -120,11 +127,12 @@ def isotropic_solve(
     """The solution (r^2 A A^T + noise^2 I)^{-1} (y - A xhat), with r^2 the variance of `pigdm`."""
     sigma2, data2 = jnp.square(process.sigma(t)), jnp.square(process.alpha(t)) * options.data_variance
     spread = sigma2 * options.data_variance / (sigma2 + data2)
-    residual = observation.y - observation.operator.forward(xhat)
+    difference = residual(observation.operator, observation.y, xhat)
     variance = jnp.square(observation.noise) / spread
-    return observation.operator.solve(residual, variance) / expand(spread, residual)
+    return observation.operator.solve(difference, variance) / expand(spread, difference)
 
 
+@check_arguments
 def tmpd(process: Process, model: Model, observation: Observation, options: Options) -> Model:
     """Tweedie moment projection: the covariance is the one that the score's own derivative gives.
 
@@ -140,7 +148,7 @@ def tmpd(process: Process, model: Model, observation: Observation, options: Opti
         model = tmpd(process, from_score(process, lambda x, t: -x), observation, Options(iterations=3))
         x0, eps = model(jnp.zeros((1, 4, 4, 1)), jnp.array([0.5]))  # x0 > 0: towards means of 1
     """
-    check_observable(process)
+    observation = _checked(process, observation)
     operator = observation.operator
 
     def guided(x: ModelImages, t: Times) -> Prediction:
@@ -152,17 +160,24 @@ def tmpd(process: Process, model: Model, observation: Observation, options: Opti
             moved = operator.forward(expand(spread, x) * pull_back(operator.adjoint(u)))
             return moved + expand(jnp.square(observation.noise), u) * u
 
-        residual = observation.y - operator.forward(prediction.x0)
-        weights = conjugate_gradients(covariance, residual, iterations=options.iterations)
+        difference = residual(operator, observation.y, prediction.x0)
+        weights = conjugate_gradients(covariance, difference, iterations=options.iterations)
         gradient = within_reach(process, options, pull_back(operator.adjoint(weights)), t)
         return nudged(process, prediction, gradient, t)
 
     return _counted_as(model, guided)
 
 
+@check_arguments
 def check_observable(process: Process) -> None:
     """Raises `UsageError` for a process with a schedule for each pixel: guidance needs one noise level at a time."""
     check_scalar(process, "Guidance by an observation", "sample without one, or under a process with one schedule")
+
+
+def _checked(process: Process, observation: Observation) -> Observation:
+    """The observation, checked, under a process by which it can guide."""
+    check_observable(process)
+    return checked_observation(*observation)
 
 
 def _counted_as(model: Model, guided: Model) -> Model:
@@ -195,6 +210,7 @@ class Projection(NamedTuple):
     project: Project
 
 
+@check_arguments
 def projection(process: Process, observation: Observation) -> Projection:
     """Replaces the observed part of x_t, after each update, by the observation perturbed to the noise level of t.
 
@@ -217,14 +233,14 @@ def projection(process: Process, observation: Observation) -> Projection:
         solver = fast_solver(process, from_score(process, lambda x, t: -x), num_steps=5, project=held.project)
         x, nfe = solve(solver, jax.random.key(0), held.start(jnp.zeros((1, 4, 4, 1))))  # means of blocks: nearly y
     """
-    check_observable(process)
+    observation = _checked(process, observation)
     operator, y = observation.operator, observation.y
     spectral = operator.function(jnp.ones_like, y) is not None
 
     def pull(x: ModelImages, target: Observed, std: PerSample, noise: PerSample) -> ModelImages:
         imposed = operator.impose(x, target)
         if spectral:
-            change = operator.function(lambda g: (left(g, std, noise) >= 0) / g, target - operator.forward(x))
+            change = operator.function(lambda g: (left(g, std, noise) >= 0) / g, residual(operator, target, x))
             return jnp.where(expand(noise == 0, x), imposed, x + operator.adjoint(change))
         strength = expand(jnp.square(std) / (jnp.square(std) + jnp.square(noise)), x)
         return jnp.where(strength == 1, imposed, x + strength * (imposed - x))

@@ -3,6 +3,8 @@
 Each field of each class of the package has a row. `process`, `parameterization`, `times` and `weight` hold the
 arguments of all classes in their dictionary, None being a class's own default; `sde` and `model` hold those of the
 chosen class, as presets set them. A class at an import path has its own arguments, without rows here.
+
+The values of an argument are those that the classes' annotations say: `width: Annotated[int, "[1, inf)"]`.
 """
 
 import dataclasses
@@ -16,6 +18,14 @@ Ints, Floats = tuple[int, ...], tuple[float, ...]
 def _argument(kind: Any, sentence: str, values: str = "") -> Key:
     """An argument for which None stands for the class's own default."""
     return Key(None, sentence, values, kind=kind)
+
+
+def _annotated(choices: str, keys: dict[str, Key]) -> dict[str, Key]:
+    """The same keys with values by the annotations of the classes in `choices`, where they say none themselves."""
+    return {
+        name: key if key.values or key.kind is bool else dataclasses.replace(key, values=f"{choices}.{name}")
+        for name, key in keys.items()
+    }
 
 
 def _required(keys: dict[str, Key]) -> dict[str, Key]:
@@ -127,3 +137,11 @@ MODEL = {
     ),
 }
 MODEL["num_classes"] = dataclasses.replace(MODEL["num_classes"], older=0, older_of=("ncsnpp",))
+
+PROCESS = _annotated("score_sde.paths:PROCESSES", PROCESS)
+PARAMETERIZATION = _annotated("score_sde.parameterization:PARAMETERIZATIONS", PARAMETERIZATION)
+TIMES = _annotated("score_sde.times:TIMES", TIMES)
+WEIGHT = _annotated("score_sde.weights:WEIGHTS", WEIGHT)
+ENCODER = _annotated("score_sde.models:ENCODERS", ENCODER)
+SDE = _annotated("score_sde.sde:SDES", SDE)
+MODEL = _annotated("score_sde.models:MODELS+CLASSIFIERS", MODEL)

@@ -62,7 +62,8 @@ def check_methods(cls: type, interface: type) -> None:
     """
     for name, method in list(vars(cls).items()):
         of = vars(interface).get(name)
-        if inspect.isfunction(method) and inspect.isfunction(of) and not name.startswith("_"):
+        checked = getattr(method, "checks_arguments", False)
+        if inspect.isfunction(method) and inspect.isfunction(of) and not name.startswith("_") and not checked:
             setattr(cls, name, _checked(method, f"{cls.__name__}.{name}", annotated=of))
 
 
@@ -83,7 +84,10 @@ def _checked(function: Callable, name: str, annotated: Callable | None = None) -
             for parameter, value in bound.arguments.items():
                 if parameter in kinds and value is not signature.parameters[parameter].default:
                     bound.arguments[parameter] = kinds[parameter](f"{name}: {parameter}", value)
-        return function(*bound.args, **bound.kwargs)
+        named = {option: bound.arguments.get(option, value) for option, value in options.items()}
+        return function(
+            *bound.args[: len(arguments)], **named
+        )  # as they came: flax's signatures have keywords in front
 
     call.checks_arguments = True
     return call

@@ -102,8 +102,8 @@ def source_digest(key: str, path: str) -> tuple[str, str]:
     if not getattr(module, "__file__", None) or not Path(module.__file__).is_file():
         name = path.partition(":")[2]
         raise UsageError(
-            f"{key}={path} is defined in no file, but in a notebook or at a prompt, where later programs do not find "
-            f"it; write it to a file my_pieces.py beside it, and name my_pieces:{name}."
+            f"{key}={path} is defined in no file, but in a notebook or at a prompt, which no later program reads; "
+            f"write it to a file my_pieces.py beside it, and name my_pieces:{name}."
         )
     file = Path(module.__file__).resolve()
     return str(file), hashlib.sha256(file.read_bytes()).hexdigest()[:16]

@@ -17,7 +17,7 @@ import importlib
 import math
 import os
 import typing
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 from score_sde.errors import UsageError, one_of
@@ -108,52 +108,113 @@ class Key:
         value = plain(value)
         if value is None and self.nullable:
             return None
-        if self._items is None:
-            if self.kind is str and isinstance(value, os.PathLike):
-                return os.fspath(value)
-            if not is_scalar(value, self.kind):
-                raise UsageError(f"{self.name}={value!r} is not {NOUNS[self.kind]}.")
-            return self.kind(value)
-        if not isinstance(value, tuple) or not all(is_scalar(item, self._items) for item in value):
-            raise UsageError(f"{self.name}={value!r} is not a list or tuple of {PLURALS[self._items]}.")
+        if self.kind is str and isinstance(value, os.PathLike):
+            value = os.fspath(value)
+        kind, items = self._items or self.kind, value if self._items else (value,)
+        if not isinstance(items, tuple) or not all(is_scalar(item, kind) for item in items):
+            noun = f"a list or tuple of {PLURALS[kind]}" if self._items else NOUNS[kind]
+            raise UsageError(f"{self.name}={value!r} is not {noun}.")
         if self._items is str and self.values:  # choices, which have no commas, as a command line gives them: a,b
             return tuple(name.strip() for item in value for name in item.strip("()").split(",") if name.strip())
-        return value
+        items = tuple(self._stored(kind, item) for item in items)
+        return items if self._items else items[0]
+
+    def _stored(self, kind: type, item: Any) -> Any:
+        """A value, or an item of a tuple, as one of the kind that files and arrays can hold."""
+        if kind is str and "\0" in item:
+            raise UsageError(f"{self.name}={item!r} holds a NUL character, which no name can have.")
+        if kind is int and not -(2**63) <= item < 2**63:
+            raise UsageError(f"{self.name} must be an integer of at most 64 bits.")
+        try:
+            return kind(item)
+        except OverflowError:  # an integer beyond the range of floats
+            raise UsageError(f"{self.name} is too large a number.") from None
 
     def check(self, value: Any) -> None:
         """Raises `UsageError` unless the value is of the key's kind and among its `values`."""
         value = self.plain(value)
         if not self.values or value is None or value == self.default:
             return
-        if isinstance(self.values, str) and self.values[0] in "[(":
-            if not inside(self.values, value):
-                raise UsageError(f"{self.name}={value} must {interval_words(self.values)}.")
-        elif not (self.others or (self.takes_path and ":" in value)):
-            for item in value if self._items else (value,):
-                one_of(self.name, item.lower() if self.any_case else item, self.choices)
+        items = value if self._items else (value,)
+        if interval := self.interval:
+            if outside := [number for number in items if not inside(interval, number)]:
+                words = "be finite" if math.inf in outside else interval_words(interval)
+                raise UsageError(f"{self.name}={value}{': each' * bool(self._items)} must {words}.")
+        elif (choices := self.choices) and not (self.others or (self.takes_path and ":" in value)):
+            for item in items:
+                one_of(self.name, item.lower() if self.any_case else item, choices)
+
+    @property
+    def interval(self) -> str:
+        """The interval of the key's numbers; "" for choices, and where any value of the kind is one."""
+        if isinstance(self.values, str) and self.values.startswith(("[", "(")):
+            return self.values
+        return next((extra for extra in self._annotations if isinstance(extra, str)), "")
 
     @property
     def choices(self) -> tuple[str, ...]:
-        """The names that the key can have; () for an interval, or without choices."""
-        if isinstance(self.values, tuple) or not self.values or self.values[0] in "[(":
-            return self.values if isinstance(self.values, tuple) else ()
-        module, _, names = self.values.partition(":")
-        return tuple(name for table in names.split("+") for name in getattr(importlib.import_module(module), table))
+        """The names that the key can have; () for an interval, and where any value of the kind is one."""
+        if isinstance(self.values, tuple):
+            return self.values
+        tables, argument = self._tables
+        if argument:
+            return next((extra for extra in self._annotations if isinstance(extra, tuple)), ())
+        return tuple(name for table in tables for name in table)
 
     @property
     def range(self) -> str:
-        """The values in words: "at least 1", "stop, skip"; "" where the code that uses the key checks them."""
-        if not self.values:
+        """The values in words: "at least 1", "stop, skip"; "" where any value of the kind is one."""
+        if interval := self.interval:
+            words = interval_words(interval).removeprefix("be ").replace("not be negative", "0 or more")
+            return f"each {words}" if self._items else words
+        if not self.choices:
             return ""
-        if self.choices:
-            also = ["an import path"] * self.takes_path + ["others"] * self.others
-            return ", ".join((*self.choices, *also))
-        return interval_words(self.values).removeprefix("be ").replace("not be negative", "0 or more")
+        also = ["an import path"] * self.takes_path + ["others"] * self.others
+        return ", ".join((*self.choices, *also))
+
+    @property
+    def _tables(self) -> tuple[list[Any], str]:
+        """The dictionaries, and the argument or "", that `values` names."""
+        if not isinstance(self.values, str) or ":" not in self.values:
+            return [], ""
+        module, _, names = self.values.partition(":")
+        names, _, argument = names.partition(".")
+        return [getattr(importlib.import_module(module), name) for name in names.split("+")], argument
+
+    @property
+    def _annotations(self) -> list[Any]:
+        """Intervals, and tuples of choices, by which classes annotate the argument that `values` names."""
+        tables, argument = self._tables
+        if not argument:
+            return []
+        return [extra for table in tables for cls in table.values() for extra in extras_of(cls).get(argument, ())]
 
     @functools.cached_property
     def _items(self) -> type | None:
         """The kind of a tuple's items; None for other kinds."""
         return typing.get_args(self.kind)[0] if typing.get_origin(self.kind) is tuple else None
+
+
+@functools.cache
+def extras_of(cls: Any) -> dict[str, tuple[Any, ...]]:
+    """Intervals, as "[0, 1)", and choices, as tuples, in the annotations of each field or argument.
+
+    {"rate": ("[0, 1)",), "kind": (("a", "b"),)} for rate: Annotated[float, "[0, 1)"] and kind: Literal["a", "b"].
+    """
+    hints = typing.get_type_hints(cls, include_extras=True)
+    return {name: tuple(_extras(hint)) for name, hint in hints.items()}
+
+
+def _extras(hint: Any) -> Iterator[Any]:
+    parts = typing.get_args(hint)
+    if typing.get_origin(hint) is typing.Literal:
+        yield parts
+        return
+    for part in parts:
+        if isinstance(part, str):
+            yield part
+        else:
+            yield from _extras(part)
 
 
 def plain(value: Any) -> Any:

@@ -90,7 +90,7 @@ def kind_of(annotation: Any) -> Kind:
     if isinstance(annotation, type) and issubclass(annotation, tuple) and hasattr(annotation, "_fields"):
         return _named_tuple(annotation)
     cls = origin if isinstance(origin, type) else annotation
-    if not isinstance(cls, type) or cls is object or _is_unchecked(cls):
+    if not isinstance(cls, type) or cls in (Any, object) or _is_unchecked(cls):
         return ANYTHING
     return Kind(_name(cls), lambda value: _needed(value, isinstance(value, cls)))
 

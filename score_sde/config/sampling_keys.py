@@ -15,12 +15,12 @@ SAMPLING = {
     ),
     "predictor": Key("euler_maruyama", "Predictor of pc", "score_sde.sampling:PREDICTORS", any_case=True),
     "corrector": Key("none", "Corrector of pc", "score_sde.sampling:CORRECTORS", any_case=True),
-    "snr": Key(0.16, "Signal-to-noise ratio r of the corrector's steps (algorithms 4 and 5 of the paper)"),
-    "n_steps_each": Key(1, "Steps of the corrector at each time"),
+    "snr": Key(0.16, "Signal-to-noise ratio r of the corrector's steps (algorithms 4 and 5 of the paper)", "(0, inf)"),
+    "n_steps_each": Key(1, "Steps of the corrector at each time", "[1, inf)"),
     "noise_removal": Key(True, "Whether the last step adds no noise"),
     "probability_flow": Key(False, "Whether the predictor of pc solves the probability-flow ODE"),
     "num_scales": Key(None, "Steps N of pc; None: those of the process", "[2, inf)", kind=int),
-    "eps": Key(None, "Time at which sampling ends; None: 1e-3 (VP, sub-VP) or 1e-5 (VE)", kind=float),
+    "eps": Key(None, "Time at which sampling ends; None: 1e-3 (VP, sub-VP) or 1e-5 (VE)", "(0, 1)", kind=float),
     "temperature": Key(1.0, "Factor on x_T, a sample of the prior", "(0, inf)"),
     "start": Key(
         "",
@@ -36,19 +36,21 @@ SAMPLING = {
         kind=tuple[str, ...],
         moves_numbers=False,
     ),
-    "rtol": Key(1e-5, "Relative tolerance of the ODE, at least 1e-7 in float32"),
-    "atol": Key(1e-5, "Absolute tolerance of the ODE, positive"),
+    "rtol": Key(1e-5, "Relative tolerance of the ODE, at least 1e-7 in float32", "[1e-7, inf)"),
+    "atol": Key(1e-5, "Absolute tolerance of the ODE", "(0, inf)"),
     "ode_method": Key("dopri5", "Runge-Kutta pair that solves the ODE, also of encode and decode", TABLEAUS),
-    "sde_rtol": Key(0.02, "Relative tolerance of the adaptive reverse SDE"),
-    "sde_atol": Key(None, "Absolute tolerance of the adaptive reverse SDE; None: one of 256 levels", kind=float),
-    "num_steps": Key(20, "Steps of the fast solvers"),
+    "sde_rtol": Key(0.02, "Relative tolerance of the adaptive reverse SDE", "(0, inf)"),
+    "sde_atol": Key(
+        None, "Absolute tolerance of the adaptive reverse SDE; None: one of 256 levels", "(0, inf)", kind=float
+    ),
+    "num_steps": Key(20, "Steps of the fast solvers", "[1, inf)"),
     "grid": Key("log_snr", "Spacing of the fast solvers' times", "score_sde.sampling:GRIDS"),
-    "rho": Key(7.0, "Exponent of the karras grid (Karras et al., 2022)"),
-    "eta": Key(0.0, "Noise of ddim, in [0, 1]: 0 is deterministic, 1 ancestral"),
-    "s_churn": Key(40.0, "Churn S_churn of edm_stochastic (Karras et al., 2022, table 5)"),
-    "s_min": Key(0.05, "Least noise level S_min with churn"),
-    "s_max": Key(50.0, "Largest noise level S_max with churn"),
-    "s_noise": Key(1.003, "Factor S_noise on the noise of churn"),
+    "rho": Key(7.0, "Exponent of the karras grid (Karras et al., 2022)", "(0, inf)"),
+    "eta": Key(0.0, "Noise of ddim: 0 is deterministic, 1 ancestral", "[0, 1]"),
+    "s_churn": Key(40.0, "Churn S_churn of edm_stochastic (Karras et al., 2022, table 5)", "[0, inf)"),
+    "s_min": Key(0.05, "Least noise level S_min with churn", "[0, inf)"),
+    "s_max": Key(50.0, "Largest noise level S_max with churn", "[0, inf]"),
+    "s_noise": Key(1.003, "Factor S_noise on the noise of churn", "(0, inf)"),
     "precision": Key("tf32", "Precision of the network's computation in sampling", PRECISIONS),
     "clip": Key(
         "",
@@ -57,8 +59,8 @@ SAMPLING = {
         any_case=True,
         older="none",
     ),
-    "clip_quantile": Key(0.995, "Share of an image's numbers that sets its range under dynamic clipping, in (0, 1]"),
-    "diffusion": Key(1.0, "Noise w of pc, adaptive and dpmpp_2m_sde, of variance w g^2 dt; 0 is the ODE"),
+    "clip_quantile": Key(0.995, "Share of an image's numbers that sets its range under dynamic clipping", "(0, 1]"),
+    "diffusion": Key(1.0, "Noise w of pc, adaptive and dpmpp_2m_sde, of variance w g^2 dt; 0 is the ODE", "[0, inf)"),
     "num_samples": Key(64, "Samples that --mode=sample draws", "[1, inf)"),
     "batch_size": Key(
         None,
@@ -75,11 +77,11 @@ SAMPLING = {
 }
 
 GUIDANCE = {
-    "scale": Key(1.0, "Scale of guidance towards the condition, 0 or more: 1 is Bayes' rule, 0 none"),
-    "interval": Key((0.0, 1.0), "Times between which there is guidance, 0 <= low < high <= 1", kind=tuple[float, ...]),
+    "scale": Key(1.0, "Scale of guidance towards the condition: 1 is Bayes' rule, 0 none", "[0, inf)"),
+    "interval": Key((0.0, 1.0), "Times between which there is guidance, low < high", "[0, 1]", kind=tuple[float, ...]),
     "classifier": Key("", "Workdir of a noise-conditional classifier, for networks that take no classes"),
     "weak": Key("", "Workdir of a weaker network, for autoguidance"),
-    "weak_step": Key(None, "Step of the weaker network's checkpoint; None: the last", kind=int),
+    "weak_step": Key(None, "Step of the weaker network's checkpoint; None: the last", "[0, inf)", kind=int),
     "inverse": Key(
         "projection", "Method by which samples meet an observation", "score_sde.conditioning.posterior:METHODS"
     ),
@@ -100,8 +102,10 @@ EVAL = {
         "[1, inf)",
         kind=int,
     ),
-    "begin_ckpt": Key(9, "First snapshot that is evaluated, counted in training.snapshot_freq; -1: the last one alone"),
-    "end_ckpt": Key(26, "Last snapshot that is evaluated, counted in training.snapshot_freq"),
+    "begin_ckpt": Key(
+        9, "First snapshot that is evaluated, counted in training.snapshot_freq; -1: the last one alone", "[-1, inf)"
+    ),
+    "end_ckpt": Key(26, "Last snapshot that is evaluated, counted in training.snapshot_freq", "[-1, inf)"),
     "enable_loss": Key(True, "Whether the loss is evaluated"),
     "enable_bpd": Key(False, "Whether bits/dim are evaluated, by the probability-flow ODE"),
     "enable_sampling": Key(False, "Whether samples are drawn and measured"),
@@ -113,7 +117,7 @@ EVAL = {
     "hutchinson_type": Key(
         "rademacher", "Estimate of the divergence in bits/dim", "score_sde.likelihood:DIVERGENCES", any_case=True
     ),
-    "num_probes": Key(1, "Probes of that estimate; hutch++ needs at least 3"),
+    "num_probes": Key(1, "Probes of that estimate; hutch++ needs at least 3", "[1, inf)"),
     "dequantization": Key(
         "uniform",
         "Dequantization of bits/dim; --mode=train_dequantizer trains the variational one",
@@ -126,8 +130,8 @@ EVAL = {
     "bound_num_times": Key(
         16, "Times that are drawn for each image of that bound, which evaluates the network once more", "[1, inf)"
     ),
-    "rtol": Key(1e-5, "Relative tolerance of the likelihood's ODE, at least 1e-7 in float32"),
-    "atol": Key(1e-5, "Absolute tolerance of the likelihood's ODE, positive"),
+    "rtol": Key(1e-5, "Relative tolerance of the likelihood's ODE, at least 1e-7 in float32", "[1e-7, inf)"),
+    "atol": Key(1e-5, "Absolute tolerance of the likelihood's ODE", "(0, inf)"),
     "ode_method": Key("dopri5", "Runge-Kutta pair that solves the likelihood's ODE", TABLEAUS),
 }
 
@@ -158,8 +162,8 @@ METRICS = {
 }
 
 DEQUANTIZER = {
-    "nf": Key(32, "Channels of the dequantizer's network"),
-    "num_res_blocks": Key(2, "Residual blocks of the dequantizer's network"),
+    "nf": Key(32, "Channels of the dequantizer's network", "[1, inf)"),
+    "num_res_blocks": Key(2, "Residual blocks of the dequantizer's network", "[0, inf)"),
     "batch_size": Key(128, "Images in an update of the dequantizer", "[1, inf)"),
     "n_iters": Key(10_000, "Updates after which the dequantizer's training ends", "[1, inf)"),
     "lr": Key(1e-3, "Learning rate of the dequantizer", "(0, inf)"),

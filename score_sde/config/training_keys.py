@@ -83,7 +83,10 @@ DATA = {
         takes_path=True,
     ),
     "path": Key(
-        "", "Where the user's own images are: a directory for folder, a .npz or .npy file for array", differs=MACHINE
+        "",
+        "Where the user's own images are: for folder a directory, a .zip, .tar or .parquet file, or a pattern of such files "
+        "as shards-{000..010}.tar; for array a .npz or .npy file",
+        differs=MACHINE,
     ),
     "data_dir": Key(
         "",
@@ -117,7 +120,7 @@ DATA = {
         "Whether images of other colours, with transparency or of 16 bits are converted, or refused",
         differs=ALLOWED,
     ),
-    "labels": Key("auto", "Source of the labels of a folder of images", "score_sde.data.folder:LABELS", LAUNCH),
+    "labels": Key("auto", "Source of the labels of the user's own images", "score_sde.data.folder:LABELS", LAUNCH),
     "array_range": Key(
         None,
         "Numbers that are black and white in an array that is not uint8, as -1,1; None: it is uint8",
@@ -139,11 +142,11 @@ DATA = {
 OPTIM = {
     "optimizer": Key("Adam", "Optimizer of the network's parameters", ("Adam",)),
     "lr": Key(2e-4, "Learning rate after the warmup", "(0, inf)", ALLOWED),
-    "beta1": Key(0.9, "Decay of Adam's first moment", differs=ALLOWED),
-    "eps": Key(1e-8, "Epsilon in Adam's denominator", differs=ALLOWED),
-    "weight_decay": Key(0.0, "Weight decay of AdamW, apart from the gradient", differs=ALLOWED),
-    "warmup": Key(5000, "Updates in which the learning rate rises from 0; 0: none", differs=ALLOWED),
-    "grad_clip": Key(1.0, "Norm to which gradients are clipped; negative: no clipping", differs=ALLOWED),
+    "beta1": Key(0.9, "Decay of Adam's first moment", "[0, 1)", ALLOWED),
+    "eps": Key(1e-8, "Epsilon in Adam's denominator, which float32 must hold", "[1e-30, inf)", ALLOWED),
+    "weight_decay": Key(0.0, "Weight decay of AdamW, apart from the gradient", "[0, inf)", ALLOWED),
+    "warmup": Key(5000, "Updates in which the learning rate rises from 0; 0: none", "[0, inf)", ALLOWED),
+    "grad_clip": Key(1.0, "Norm to which gradients are clipped, not 0; negative: no clipping", "(-inf, inf)", ALLOWED),
     "ema_rate": Key(
         0.999, "Rate of the moving average of the parameters; 0: no averaging", "[0, 1)", formerly=("model.ema_rate",)
     ),

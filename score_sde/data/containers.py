@@ -22,6 +22,7 @@ KINDS = ", ".join(decoding.FORMATS)
 SUFFIXES = tuple(suffix for suffixes in decoding.SUFFIXES.values() for suffix in suffixes)
 MAX_BYTES = 4 * decoding.MAX_PIXELS  # of one file in a container; the pixels of the largest picture take as many
 PIECE = 2**14  # bytes that a file's checksum covers at each of three places
+POINTER = b"version https://git-lfs"  # begin of a small text that a clone without Git LFS has in place of a file
 SYSTEM = "__MACOSX"  # folder that macOS adds to archives
 
 
@@ -139,6 +140,15 @@ class Archive(Container):
 
     def _folder(self, place: Any) -> str:
         return self.shards[self._number(place)].folder
+
+
+def unreadable(path: Path, error: Exception) -> UsageError:
+    """The error for a file that its library cannot read."""
+    with path.open("rb") as file:
+        if file.read(len(POINTER)) == POINTER:
+            return UsageError(f"{shown(path)} is a pointer of Git LFS, not the file; get the file by git lfs pull.")
+    reason = str(error).strip().partition("\n")[0] or type(error).__name__
+    return UsageError(f"Cannot read {shown(path)} ({reason}); put an undamaged one in its place.")
 
 
 def check_size(size: int) -> None:

@@ -45,7 +45,8 @@ def read(container: Container, folder: str) -> Table | None:
         except UsageError:
             raise
         except Exception as error:  # JSON, CSV and codecs raise various types
-            raise UsageError(f"Cannot read {path} ({error}); mend it, or set {OTHERWISE}.") from error
+            reason = str(error).strip().partition("\n")[0]
+            raise UsageError(f"Cannot read {path} ({reason}); mend it, or set {OTHERWISE}.") from error
         if rows is not None:
             tables.append(Table(name, _by_name(path, rows)))
     if len(tables) > 1:

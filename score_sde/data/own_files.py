@@ -56,10 +56,10 @@ def _of_folder(root: Path, labels: bool) -> Container:
         raise UsageError(
             f"{shown(root)} has {shown(one)} and {shown(other)}, of different kinds; give one as config.data.path."
         )
-    archive = _archive(root, shards.of_folder(root, [root / name for name in names]), labels)
+    archive = _without_wrapper(_archive(root, shards.of_folder(root, [root / name for name in names]), labels))
     unread = {name: None for name in others if name not in names}
     archive.listing = archive.listing._replace(others=unread | archive.listing.others)
-    return _without_wrapper(archive)
+    return archive
 
 
 def _of_folder_inside(root: Path, path: str, labels: bool) -> Container:

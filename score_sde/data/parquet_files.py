@@ -13,7 +13,7 @@ from concurrent.futures import Future
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from score_sde.data.containers import Archive, Entry, Listing, Shard, Window, check_size, pieces
+from score_sde.data.containers import Archive, Entry, Listing, Shard, Window, check_size, pieces, unreadable
 from score_sde.errors import UsageError, shown
 
 CACHE_BYTES = 2**28  # of the groups that stay in memory; the newest stays in any case
@@ -56,12 +56,13 @@ class Parquet(Archive):
     def __init__(self, root: Path, shards: Sequence[Shard], *, labels: bool = True):
         super().__init__(root, shards)
         self._tables = [_table(shard.path, labels) for shard in shards]
-        first = self._tables[0]
+        i = next((i for i, table in enumerate(self._tables) if table.label), 0)
+        first = self._tables[i]
         for table, shard in zip(self._tables, shards, strict=True):
-            if table[1:4] != first[1:4]:
+            if table.image != first.image or (table.label and table[2:4] != first[2:4]):
                 raise UsageError(
                     f"{shown(shard.path)} has other columns of images and labels, or other classes, than "
-                    f"{shown(shards[0].path)}; give the files of one table as config.data.path."
+                    f"{shown(shards[i].path)}; give the files of one table as config.data.path."
                 )
         self._groups = _Groups(self._group)
         self._identities: dict[tuple[int, int], tuple[int, int]] = {}
@@ -108,12 +109,18 @@ class Parquet(Archive):
         shard, group = key
         table, size = self._tables[shard], 0
         result: Pictures = []
-        for value in _values(self.shards[shard].path, table.image, table.metadata, [group]):
-            pair = (value.get("bytes"), value.get("path")) if isinstance(value, Mapping) else (value, None)
-            size += len(pair[0] or b"")
-            if size > GROUP_BYTES:
-                raise ValueError(f"its group of rows holds more than {GROUP_BYTES:,} bytes")
-            result.append(pair)
+        try:
+            for value in _values(self.shards[shard].path, table.image, table.metadata, [group]):
+                pair = (value.get("bytes"), value.get("path")) if isinstance(value, Mapping) else (value, None)
+                size += len(pair[0] or b"")
+                if size > GROUP_BYTES:
+                    raise ValueError(f"there are more than {GROUP_BYTES:,} bytes")
+                result.append(pair)
+            if len(result) != table.metadata.row_group(group).num_rows:
+                raise ValueError("rows are missing")
+        except Exception as error:  # various types for what is damaged
+            reason = str(error).partition("\n")[0]
+            raise ValueError(f"in its group of rows: {reason}") from error
         return result
 
 
@@ -182,7 +189,7 @@ def _table(path: Path, labels: bool) -> Table:
         metadata = pq.read_metadata(path)
         schema = metadata.schema.to_arrow_schema()
     except Exception as error:  # various types for what is damaged
-        raise UsageError(f"Cannot read {shown(path)} ({error}); put an undamaged one in its place.") from error
+        raise unreadable(path, error) from error
     if metadata.num_rows > path.stat().st_size:
         raise UsageError(f"{shown(path)} claims {metadata.num_rows:,} rows, more than its bytes; make it again.")
     features = _features(schema)
@@ -278,8 +285,10 @@ def _labels(path: Path, table: Table) -> list[Any] | None:
         return None
     try:
         labels = list(_values(path, table.label, table.metadata, range(table.metadata.num_row_groups)))
+        if len(labels) != table.metadata.num_rows:
+            raise ValueError(f"{table.metadata.num_rows:,} rows have {len(labels):,} labels")
     except Exception as error:  # various types for what is damaged
-        raise UsageError(f"Cannot read {shown(path)} ({error}); put an undamaged one in its place.") from error
+        raise unreadable(path, error) from error
     if table.class_names is not None:
         labels = [None if label == -1 else label for label in labels]
         for row, label in enumerate(labels):

@@ -2,6 +2,7 @@
 
 import itertools
 import math
+import os
 import re
 from collections.abc import Sequence
 from pathlib import Path
@@ -71,8 +72,9 @@ def of_folder(root: Path, files: Sequence[Path]) -> list[Shard]:
 
 
 def of_files(files: Sequence[Path]) -> list[Shard]:
-    """The files that a user names, with the split of each by its name; all of one split are the whole set."""
-    splits = [_split(Path(path.name)) for path in files]
+    """The files that a user names, each with its split by names of file and folders; one split alone is the whole."""
+    base = os.path.commonpath([path.parent for path in files])
+    splits = [_split(path.relative_to(base)) for path in files]
     if TRAINING not in splits or not {TEST, VALIDATION} & set(splits):
         return [Shard(path, "") for path in files]
     return _shards(files, splits)

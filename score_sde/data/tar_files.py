@@ -24,6 +24,7 @@ from score_sde.data.containers import (
     member_name,
     parents,
     pieces,
+    unreadable,
 )
 from score_sde.errors import UsageError, shown
 
@@ -60,12 +61,15 @@ class Tar(Archive):
             folders |= set(parents(shard.folder + name for name in visible))
             files = {name: place for name, place in visible.items() if place is not None}
             pictures = _pictures(shard.path, files)
-            beside = {key: self._label(key, files) if labels else ("", None) for key in pictures}
+            with shard.path.open("rb") as file:
+                beside = {key: _label(shard.path, key, files, file) if labels else ("", None) for key in pictures}
             used = {suffix for suffix, _ in beside.values() if suffix}
             source |= used
             images += [Entry(shard.folder + name, files[name], beside[key][1]) for key, name in pictures.items()]
             of_labels = {key + suffix for key in pictures for suffix in used}
-            unpaired += [shard.folder + name for name in files if name.endswith(tuple(used)) and name not in of_labels]
+            if ".cls" in used:  # of which each has one, as not every .json is a label
+                lonely = {name for name in files if name.endswith(".cls")} - of_labels
+                unpaired += [shard.folder + name for name in sorted(lonely)]
             rest = files.keys() - set(pictures.values()) - of_labels
             others |= {shard.folder + name: files[name] for name in rest}
         labelled = f"by {' and '.join(sorted(source))}" if source else ""
@@ -82,22 +86,24 @@ class Tar(Archive):
     def _number(self, place: Place) -> int:
         return place.shard
 
-    def _label(self, key: str, files: dict[str, Place]) -> tuple[str, Label | None]:
-        """(suffix, label) of a picture; ("", None) without one."""
-        for suffix, read in LABELS.items():
-            place = files.get(key + suffix)
-            if place is None:
-                continue
-            try:
-                if place.size > LABEL_BYTES:
-                    raise ValueError(f"its {place.size:,} bytes are too many for a label")
-                label = read(self.read(place))
-            except Exception as error:  # JSON and codecs raise various types
-                where = shown(self._path(place) / (key + suffix))
-                raise UsageError(f"Cannot read {where} ({error}); mend it, or set config.data.labels=none.") from error
-            if label is not None:
-                return suffix, label
-        return "", None
+
+def _label(path: Path, key: str, files: dict[str, Place], file: io.BufferedIOBase) -> tuple[str, Label | None]:
+    """(suffix, label) of a picture; ("", None) without one. file: the open tar."""
+    for suffix, read in LABELS.items():
+        place = files.get(key + suffix)
+        if place is None:
+            continue
+        try:
+            if place.size > LABEL_BYTES:
+                raise ValueError(f"its {place.size:,} bytes are too many for a label")
+            file.seek(place.offset)
+            label = read(file.read(place.size))
+        except Exception as error:  # JSON and codecs raise various types
+            where = shown(path / (key + suffix))
+            raise UsageError(f"Cannot read {where} ({error}); mend it, or set config.data.labels=none.") from error
+        if label is not None:
+            return suffix, label
+    return "", None
 
 
 def _members(path: Path, number: int) -> dict[str, Place | None]:
@@ -137,7 +143,7 @@ def _headers(path: Path) -> Iterator[tarfile.TarInfo]:
     except UsageError:
         raise
     except Exception as error:  # various types for what is damaged
-        raise UsageError(f"Cannot read {shown(path)} ({error}); put an undamaged one in its place.") from error
+        raise unreadable(path, error) from error
 
 
 def _pictures(path: Path, files: dict[str, Place]) -> dict[str, str]:

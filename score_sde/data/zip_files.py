@@ -19,6 +19,7 @@ from score_sde.data.containers import (
     is_image,
     member_name,
     parents,
+    unreadable,
 )
 from score_sde.errors import UsageError, shown
 
@@ -75,7 +76,7 @@ def _opened(path: Path) -> zipfile.ZipFile:
     try:
         return zipfile.ZipFile(path)
     except Exception as error:  # various types for what is damaged
-        raise UsageError(f"Cannot read {shown(path)} ({error}); put an undamaged one in its place.") from error
+        raise unreadable(path, error) from error
 
 
 def _close(archives: list[zipfile.ZipFile]) -> None:

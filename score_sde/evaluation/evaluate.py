@@ -15,7 +15,7 @@ from score_sde.config import Config
 from score_sde.errors import UsageError, warn
 from score_sde.evaluation import identities
 from score_sde.evaluation import report as page
-from score_sde.evaluation.exports import check_forms, export
+from score_sde.evaluation.exports import export
 from score_sde.evaluation.figure_names import short_names
 from score_sde.evaluation.inverse_problems import ARRAYS, mean_nfe, memory_of_samples, reconstruct
 from score_sde.evaluation.over_split import accuracy, bits_per_dim, bits_per_dim_bound, kept_rounds, loss, weights
@@ -114,7 +114,6 @@ def _parts(model: Pretrained) -> Parts:
                 f"sampling.condition={config.sampling.condition}, or with a class."
             )
         check_condition(model, configured_cond(model, np.arange(1)), None)
-        check_forms(config.sampling.save, model.image_shape[-1])
         drawing = dict(starts=configured_start(model), measure=measure(config))
         parts["sampling"] = lambda model, folder: draw_samples(model, options.num_samples, folder, **drawing)
     if not parts:
@@ -158,7 +157,6 @@ def sample(config: Config, directory: str | Path, out: str | Path | None = None)
     folder = expanded(out or directory) / "samples"
     observe = observation_of(condition, model.experiment.image_shape)
     check_condition(model, configured_cond(model, np.arange(1)), observe and observe(1))
-    check_forms(config.sampling.save, model.image_shape[-1])
     starts = configured_start(model)
     if starts is not None:
         check_start(config.sampling.start_time, started=True, observed=bool(observe))
@@ -214,7 +212,7 @@ def draw_samples(
         of_features = of_samples | {"weights": measure.features.digest}
         feature_rounds = kept_rounds(folder, "features", list(measure.features.arrays), model, lambda: of_features)
     nfe, batch_nfe, shares, features, again, first = [], [], [], [], [], None
-    with bar(f"sampling ({model.config.sampling.method})", n, "img") as progress:
+    with memory_of_samples(size), bar(f"sampling ({model.config.sampling.method})", n, "img") as progress:
         for start in range(0, n, size):
             valid = min(size, n - start)
 
@@ -222,8 +220,7 @@ def draw_samples(
                 numbers = np.arange(start, start + size)
                 keys, cond = sample_keys(key, jnp.asarray(numbers)), configured_cond(model, numbers)
                 x0 = None if starts is None else jnp.asarray(starts.take(numbers))
-                with memory_of_samples(size):
-                    x, *counts = model.draw(keys, report=reporter(progress, valid, start), cond=cond, start=x0)
+                x, *counts = model.draw(keys, report=reporter(progress, valid, start), cond=cond, start=x0)
                 own, of_batch = (np.asarray(count)[:valid] for count in counts)
                 return {"images": images.to_pixels(x)[:valid], "nfe": own, "batch_nfe": of_batch}
 

@@ -8,25 +8,29 @@
 | an observation | any network                               | `inverse`: `score_sde.conditioning.posterior.METHODS` |
 """
 
-from typing import Any, NamedTuple
+import dataclasses
+from typing import Annotated, Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
 from score_sde import conditioning
-from score_sde.array_types import Array, PyTree, UnitImages
+from score_sde.array_types import Array, Float, PyTree, UnitImages
 from score_sde.cond import NULL, Cond, Entries, check_names, fitted
 from score_sde.conditioning import Observation
-from score_sde.conditioning.operators import check_observed
+from score_sde.conditioning.observations import check_observed, checked_observation, for_images
 from score_sde.config import check
-from score_sde.errors import UsageError
+from score_sde.config.kinds import is_abstract
+from score_sde.errors import UsageError, moved_names
 from score_sde.process import Model
 from score_sde.sampling import FAST_SOLVERS, Solver
 from score_sde.training.build import Classification, Experiment
 from score_sde.training.sampler_options import Method, name_of, sampling_options
 
-Observed = tuple[conditioning.Operator, Array, float]  # y of images in [0, 1], and the noise on it
+UnitObservation = tuple[
+    conditioning.Operator, Float[Array, "b ..."], Annotated[float, "[0, inf)"]
+]  # y of images in [0, 1], and the noise on it
 
 
 class Conditions(NamedTuple):
@@ -128,7 +132,7 @@ class Conditional:
                     f"sampling.condition=class=N (or class=all), or leave guidance.{name} at {without!r}."
                 )
 
-    def conditions(self, cond: Cond | None, observed: Observed | None, n: int, method: Method) -> Conditions:
+    def conditions(self, cond: Cond | None, observed: UnitObservation | None, n: int, method: Method) -> Conditions:
         """The checked condition and observation of n samples. Raises `UsageError` if the method cannot sample so."""
         observation = None if observed is None else self.observed(*observed)
         self.check(Conditions(cond, observation), method)
@@ -153,7 +157,7 @@ class Conditional:
             return solver._replace(init=lambda keys, x: solver.init(keys, held.start(x)))
         if observation is not None:
             num_steps = options.get("num_steps")  # None for pc: its SDE has them
-            of_guide = self._inverse_options._replace(num_steps=num_steps)
+            of_guide = dataclasses.replace(self._inverse_options, num_steps=num_steps)
             model = conditioning.GUIDES[inverse](sde, model, observation, of_guide)
         return experiment.sampler_of(params["score"], model, method)()
 
@@ -186,12 +190,31 @@ class Conditional:
         return conditioning.Options((scale / 2) ** 2, options.step, options.iterations, reach=scale)
 
     def observed(self, operator: conditioning.Operator, y: Array, noise: float) -> Observation:
-        """An observation of images in [0, 1], converted to model range. Raises `UsageError` if it does not fit."""
+        """An observation of images in [0, 1], converted to model range.
+
+        Raises `UsageError` if it does not fit, or if means of pixels are far from [0, 1].
+        """
         check_observed(operator, y, self.experiment.image_shape)
-        scaling = self.experiment.scaling
+        y, scaling = operator.measured(y), self.experiment.scaling
+        if not is_abstract(y):
+            _check_range(operator, np.asarray(y), noise)
         ones = operator.forward(jnp.ones((len(y), *self.experiment.image_shape), jnp.float32))
         levels = jnp.full(len(y), scaling.scale * noise, jnp.float32)
-        return Observation(operator, scaling.scale * y + scaling.shift * ones, levels)
+        return checked_observation(for_images(operator, len(y)), scaling.scale * y + scaling.shift * ones, levels)
+
+
+def _check_range(operator: conditioning.Operator, y: np.ndarray, noise: float) -> None:
+    """Raises `UsageError` for observations of images in another range, as 0..255 or [-1, 1], and for NaN.
+
+    Means of pixels are in [0, 1], and noise moves them out of it by a few of its standard deviations.
+    """
+    low, high = y.min(initial=0), y.max(initial=1)
+    room = 0.5 + 6 * noise if operator.of_pixels else np.finfo(np.float32).max
+    if not (low >= -room and high <= 1 + room):
+        raise UsageError(
+            f"Observations must be of images in [0, 1], and these go from {low:g} to {high:g}; bring the images into "
+            f"[0, 1] before {type(operator).__name__}.forward."
+        )
 
 
 # Options of a single `guidance.inverse`.
@@ -214,3 +237,6 @@ def finished(x: UnitImages | np.ndarray, operator: conditioning.Operator, y: Arr
     """Samples clipped to [0, 1]; noiseless observations are met exactly, as far as [0, 1] permits."""
     x = jnp.asarray(x)
     return operator.limit(operator.impose(x, y), y) if noise == 0 else jnp.clip(x, 0, 1)
+
+
+__getattr__ = moved_names(__name__, {"Observed": f"{__name__}.UnitObservation"})

@@ -15,25 +15,28 @@ The functions take images in [0, 1] or uint8, NHWC; x and latents are in model r
 
 import dataclasses
 import functools
-import operator as operators
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any, NamedTuple, SupportsFloat, SupportsIndex
+from typing import Annotated, Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
 from score_sde import images
-from score_sde.array_types import Array, Float, Key, Keys, ModelImages, PerSample, PyTree, Times, UnitImages
+from score_sde.array_types import Array, Float, Key, Keys, ModelImages, PerSample, PyTree, Real, Times, UnitImages
 from score_sde.cond import Cond, fitted, numbered, rows, with_labels
 from score_sde.conditioning import Operator
 from score_sde.config import Config
+from score_sde.config.arguments import check_arguments
+from score_sde.config.kinds import is_abstract
 from score_sde.errors import UsageError, renamed
-from score_sde.inference.conditional_samplers import Observed, finished, unused_option
+from score_sde.inference import inputs
+from score_sde.inference.conditional_samplers import UnitObservation, finished, unused_option
 from score_sde.inference.dequantizer import dequantize, dequantizer_params
-from score_sde.inference.sampling_plan import labels_of, plan
-from score_sde.inference.snapshots import AnyTimes, Snapshot, available_step, config_of, for_each
+from score_sde.inference.inputs import AnyImages, AnyLabels, AnyTimes, Levels, NoisyTimes
+from score_sde.inference.sampling_plan import each_label, plan
+from score_sde.inference.snapshots import Snapshot, available_step, config_of
 from score_sde.inference.start_images import AnyStart, check_start, for_samples
 from score_sde.process import Prediction
 from score_sde.randomness import batch_keys, expand
@@ -45,11 +48,11 @@ from score_sde.sampling.solver import Counts
 from score_sde.training.sampler_options import Method, name_of
 
 Report = Callable[[float], None]
-AnyLabels = Sequence[int | str] | Array | np.ndarray | None
 
 
+@check_arguments
 def load(
-    directory: str | Path, step: int | None = None, config: Config | None = None, *, ema: bool | str = True
+    directory: Path, step: int | None = None, config: Config | None = None, *, ema: bool | str = True
 ) -> "Pretrained":
     """The model trained in a workdir, with averaged weights, or the raw ones where `ema` is False.
 
@@ -66,14 +69,15 @@ def load(
 
 
 @renamed("classes", "labels")
+@check_arguments
 def score(
-    model: "Pretrained", x: ModelImages, t: AnyTimes, labels: AnyLabels = None, cond: Cond | None = None
+    model: "Pretrained", x: ModelImages, t: NoisyTimes, labels: AnyLabels = None, cond: Cond | None = None
 ) -> ModelImages:
     """The score of p_t at x, of x's shape: -E[eps | x_t = x] / sigma(t).
 
-    x: images in model range, float32. t: a time in (0, 1] for each image, or one for all. labels: int (b,), short for
-    cond={"labels": labels}. cond: arrays of b rows, see `score_sde.cond`; default the null condition.
-    Composes with `jit`, `grad`, `scan`, `vmap`. Raises `UsageError` for conditions that the network does not take.
+    x: images in model range, float32. t: a time in (0, 1] for each image, or one for all. labels: numbers or names of
+    classes, short for cond={"labels": labels}. cond: arrays of b rows, see `score_sde.cond`; default the null
+    condition. Composes with `jit`, `grad`, `scan`, `vmap`. Raises `UsageError` for other arguments, as uint8 images.
 
         s = model.score(jnp.zeros((2, *model.image_shape)), 0.5)
     """
@@ -81,6 +85,7 @@ def score(
 
 
 @renamed("classes", "labels")
+@check_arguments
 def predict(
     model: "Pretrained", x: ModelImages, t: AnyTimes, labels: AnyLabels = None, cond: Cond | None = None
 ) -> Prediction:
@@ -94,8 +99,9 @@ def predict(
 
 
 @renamed("classes", "labels")
+@check_arguments
 def denoise(
-    model: "Pretrained", x: ModelImages, sigma: AnyTimes, labels: AnyLabels = None, cond: Cond | None = None
+    model: "Pretrained", x: ModelImages, sigma: Levels, labels: AnyLabels = None, cond: Cond | None = None
 ) -> ModelImages:
     """The posterior mean E[x_0 | x] of x = x_0 + sigma eps, in model range, whatever process the network has learned.
 
@@ -103,8 +109,14 @@ def denoise(
 
         x0 = model.denoise(jnp.zeros((2, *model.image_shape)), 0.3)
     """
-    process = model.sde
-    t = jnp.clip(process.time(for_each(sigma, len(x))), 0.0, 1.0)
+    process, end = model.sde, np.ones(1, np.float32)
+    with np.errstate(divide="ignore"):
+        largest = np.max(np.asarray(process.sigma(end)) / np.asarray(process.alpha(end)))
+    if not is_abstract(sigma) and np.max(np.asarray(sigma), initial=0) > largest * (1 + 1e-5):
+        raise UsageError(
+            f"denoise: sigma must be at most {largest:g}, the noise level of this model's process at t = 1."
+        )
+    t = jnp.clip(process.time(inputs.for_each(sigma, len(x))), 0.0, 1.0)
     return predict(model, expand(process.alpha(t), x) * x, t, labels, cond).x0
 
 
@@ -112,15 +124,19 @@ def _applied(
     model: "Pretrained", name: str, x: ModelImages, t: AnyTimes, labels: AnyLabels, cond: Cond | None
 ) -> ModelImages | Prediction:
     """The result at x and t of the experiment's function of this name."""
-    labels = numbered(labels, model.class_names)
-    experiment, labels = model.experiment, None if labels is None else jnp.asarray(labels)
+    experiment, labels = model.experiment, numbered(labels, model.class_names)
+    if labels is not None:
+        labels = jnp.asarray(labels)
+        labels = jnp.broadcast_to(labels, (len(x),)) if labels.ndim == 0 else labels
     cond = fitted(with_labels(cond, labels), experiment.cond_entries, len(x))
 
     def applied(params: PyTree, x: ModelImages, t: Times, cond: Cond | None) -> ModelImages | Prediction:
         return getattr(experiment, name)(params, cond=cond)(x, t)
 
+    t = inputs.for_each(t, len(x))
+    inputs.check_taken(applied, model.image_shape, model.params, x, t, cond)
     program = experiment.once(name, lambda: pmap(applied, in_axes=(None, 0, 0, 0), out_axes=None))
-    return jax.tree.map(lambda rows: rows[: len(x)], program(model.params, *split(x, for_each(t, len(x)), cond)))
+    return jax.tree.map(lambda rows: rows[: len(x)], program(model.params, *split(x, t, cond)))
 
 
 # Samples.
@@ -134,14 +150,15 @@ class Samples(NamedTuple):
     batch_nfe: Counts
 
 
+@check_arguments
 def sample(
     model: "Pretrained",
     key: Key[Array, "..."],
-    n: SupportsIndex,
+    n: Annotated[int, "[1, inf)"],
     sampler: Method | None = None,
     *,
     start: AnyStart = None,
-    labels: SupportsIndex | AnyLabels = None,
+    labels: AnyLabels = None,
     cond: Cond | None = None,
     **options: Any,
 ) -> UnitImages:
@@ -162,37 +179,39 @@ def sample(
         x = model.sample(jax.random.key(0), 16, "dpmpp_2m", num_steps=10)
         like_x = model.sample(jax.random.key(1), 16, "dpmpp_2m", num_steps=10, start=x, start_time=0.5)
     """
-    n = _count(n)
     filled = n if key.ndim else pad_to_devices(n)
-    chosen, numbers = plan(model, sampler, options).conditional, np.minimum(np.arange(filled), n - 1)
-    cond = with_labels(cond, None if labels is None else labels_of(model, chosen, labels, n))
-    cond = rows(fitted(cond, chosen.cond_entries, n), numbers)
+    entries = plan(model, sampler, options).conditional.cond_entries
+    numbers = np.minimum(np.arange(filled), n - 1)
+    labels = each_label(model, labels, n, sampler, options)
+    cond = rows(fitted(with_labels(cond, labels), entries, n), numbers)
     start = None if start is None else for_samples(start, n, model.image_shape)[numbers]
     return draw(model, batch_keys(key, filled), sampler, cond=cond, start=start, **options).images[:n]
 
 
+@check_arguments
 def posterior(
     model: "Pretrained",
     key: Key[Array, "..."],
     operator: Operator,
-    y: Array | np.ndarray,
-    noise: SupportsFloat = 0.0,
+    y: Real[Array, "b ..."],
+    noise: Annotated[float, "[0, inf)"] = 0.0,
     sampler: Method | None = None,
     **options: Any,
 ) -> UnitImages:
     """Draws an image in [0, 1] for each row of y, from p(x_0 | y) for y = A x_0 + n.
 
-    operator: A, see `score_sde.conditioning`. y: of images in [0, 1]. noise: the standard deviation of n there; at 0
-    the operator maps the images to y exactly. options: as for `sample`; inverse="pigdm" is another method. Raises
-    `UsageError` for observations and options that do not fit.
+    operator: A, see `score_sde.conditioning`. y: of images in [0, 1], or uint8. noise: the standard deviation of n, 0
+    or more; at 0 the operator maps the images to y exactly. options: as for `sample`; inverse="pigdm" is another
+    method. Raises `UsageError` for observations and options that do not fit.
 
         small = Average(2)  # of score_sde.conditioning
         x = model.posterior(jax.random.key(0), small, small.forward(images), 0.1, "dpmpp_2m", num_steps=10)
     """
-    observed = operator, jnp.asarray(y, jnp.float32), float(noise)
-    return draw(model, batch_keys(key, len(y)), sampler, observed=observed, **options).images
+    y = images.to_unit(y) if y.dtype == jnp.uint8 else y.astype(jnp.float32)
+    return draw(model, batch_keys(key, len(y)), sampler, observed=(operator, y, noise), **options).images
 
 
+@check_arguments
 def draw(
     model: "Pretrained",
     keys: Keys,
@@ -202,7 +221,7 @@ def draw(
     *,
     cond: Cond | None = None,
     start: UnitImages | None = None,
-    observed: Observed | None = None,
+    observed: UnitObservation | None = None,
     **options: Any,
 ) -> Samples:
     """Draws one sample for each key, and counts the evaluations of networks that it took.
@@ -223,7 +242,7 @@ def draw(
     x, nfe, batch_nfe = runner(params, keys, experiment.prior(keys, start), report, compile_only, (conditions,))
     alone = experiment.once("ended", lambda: backend.program(_ended, static_argnames="clip"))
     x, finite = (_ended if is_traced() else alone)(x, experiment.scaling, clip=observed is None)
-    _check_finite(finite, f"A sample of {name_of(method)}")
+    inputs.check_finite(finite, f"A sample of {name_of(method)}")
     return Samples(x if observed is None else finished(x if is_traced() else np.asarray(x), *observed), nfe, batch_nfe)
 
 
@@ -231,16 +250,6 @@ def _ended(x: ModelImages, scaling: images.Scaling, *, clip: bool) -> tuple[Unit
     """Samples in [0, 1], and whether all are finite, in one program. scaling: numbers, so that none is folded."""
     unit = scaling.to_unit(x)
     return jnp.clip(unit, 0, 1) if clip else unit, jnp.all(jnp.isfinite(x))
-
-
-def _count(n: SupportsIndex) -> int:
-    try:
-        number = operators.index(n)
-    except TypeError:
-        number = 0
-    if number < 1:
-        raise UsageError(f"n={n} is no number of images; give 1 or more.")
-    return number
 
 
 # Likelihoods.
@@ -253,7 +262,8 @@ class Likelihoods(NamedTuple):
     nfe: Counts
 
 
-def bits_per_dim(model: "Pretrained", key: Key[Array, "..."], pixels: Array | np.ndarray) -> PerSample:
+@check_arguments
+def bits_per_dim(model: "Pretrained", key: Key[Array, "..."], pixels: AnyImages) -> PerSample:
     """Bits/dim of each image, shape (n,), under the probability-flow ODE (paper, section 4.3).
 
     pixels: images, uint8 or in [0, 1] on 256 levels; they are dequantized first, as config.eval says, with noise from
@@ -261,26 +271,32 @@ def bits_per_dim(model: "Pretrained", key: Key[Array, "..."], pixels: Array | np
 
         bits = model.bits_per_dim(jax.random.key(0), np.zeros((2, *model.image_shape), np.uint8))
     """
-    return likelihoods(model, batch_keys(key, len(pixels)), _in_unit_range(model, pixels)).bits_per_dim
+    x = inputs.unit_images(pixels, model.image_shape)
+    return likelihoods(model, batch_keys(key, len(x)), x).bits_per_dim
 
 
-def likelihoods(model: "Pretrained", keys: Keys, x: UnitImages, report: Report = lambda _: None) -> Likelihoods:
+@check_arguments
+def likelihoods(
+    model: "Pretrained", keys: Keys, x: Annotated[UnitImages, "[0, 1]"], report: Report = lambda _: None
+) -> Likelihoods:
     """Bits/dim and evaluations of each image in [0, 1]; all randomness is from the image's own key."""
-    y, log_q = dequantize(model, keys, x)
+    y, log_q = dequantize(model, keys, inputs.of_shape(x, model.image_shape))
     runner = model.experiment.once("bits_per_dim", lambda: Runner(model.experiment.bits_per_dim))
     bits, _, nfe = runner(model.params, keys, y, report)
-    _check_finite(jnp.all(jnp.isfinite(bits)), "A likelihood")
+    inputs.check_finite(jnp.all(jnp.isfinite(bits)), "A likelihood")
     return Likelihoods(bits + log_q, nfe)
 
 
-def bound(model: "Pretrained", key: Key[Array, "..."], pixels: Array | np.ndarray) -> PerSample:
+@check_arguments
+def bound(model: "Pretrained", key: Key[Array, "..."], pixels: AnyImages) -> PerSample:
     """An upper bound on the bits/dim of each image under the reverse SDE, estimated with noise from `key`.
 
     pixels: as for `bits_per_dim`. Composes with `jit`. See `score_sde.likelihood.bound`.
 
         above = model.bound(jax.random.key(0), np.zeros((2, *model.image_shape), np.uint8))
     """
-    experiment, keys, x = model.experiment, batch_keys(key, len(pixels)), _in_unit_range(model, pixels)
+    experiment, x = model.experiment, inputs.unit_images(pixels, model.image_shape)
+    keys = batch_keys(key, len(x))
     y, log_q = dequantize(model, keys, x)
 
     def bounded(params: PyTree, keys: Keys, y: ModelImages) -> PerSample:
@@ -288,36 +304,39 @@ def bound(model: "Pretrained", key: Key[Array, "..."], pixels: Array | np.ndarra
 
     program = experiment.once("bound", lambda: pmap(bounded, in_axes=(None, 0, 0), out_axes=None))
     bits = program(model.params, *split(keys, y))[: len(x)] + log_q
-    _check_finite(jnp.all(jnp.isfinite(bits)), "A bound on bits/dim")
+    inputs.check_finite(jnp.all(jnp.isfinite(bits)), "A bound on bits/dim")
     return bits
 
 
 # Latents.
 
 
-def encode(model: "Pretrained", pixels: Array | np.ndarray) -> ModelImages:
+@check_arguments
+def encode(model: "Pretrained", pixels: AnyImages) -> ModelImages:
     """Latents x_1 of images, by the probability-flow ODE from t = 1e-5.
 
     pixels: images, uint8 or in [0, 1].
 
         z = model.encode(np.zeros((2, *model.image_shape), np.uint8))
     """
-    return _transported(model, model.image_range.to_model(_in_unit_range(model, pixels)), encode=True)
+    return _transported(model, model.image_range.to_model(inputs.unit_images(pixels, model.image_shape)), encode=True)
 
 
-def decode(model: "Pretrained", z: Array | np.ndarray) -> UnitImages:
+@check_arguments
+def decode(model: "Pretrained", z: ModelImages) -> UnitImages:
     """Images in [0, 1] of latents: the inverse of `encode`, without a denoising step.
 
     z: latents, of the images' shape, in model range.
 
         decoded = model.decode(np.zeros((2, *model.image_shape), np.float32))
     """
-    x = _transported(model, _checked(model, jnp.asarray(z, jnp.float32)), encode=False)
+    x = _transported(model, inputs.of_shape(z, model.image_shape).astype(jnp.float32), encode=False)
     return jnp.clip(model.image_range.to_unit(x), 0, 1)
 
 
+@check_arguments
 def interpolate(
-    model: "Pretrained", first: Array | np.ndarray, last: Array | np.ndarray, n: SupportsIndex
+    model: "Pretrained", first: AnyImages, last: AnyImages, n: Annotated[int, "[2, inf)"]
 ) -> Float[Array, "n b h w c"]:
     """Images (n, b, h, w, c) from each of `first` to each of `last`, by `slerp` of their latents.
 
@@ -325,9 +344,9 @@ def interpolate(
 
         path = model.interpolate(images[:2], images[2:4], 3)
     """
-    n = _count(n)
-    if n < 2 or len(first) != len(last):
-        raise UsageError(f"Interpolating {len(first)} and {len(last)} images, n={n}; give pairs of images, and n >= 2.")
+    first, last = (inputs.unit_images(ends, model.image_shape) for ends in (first, last))
+    if len(first) != len(last):
+        raise UsageError(f"Interpolating {len(first)} and {len(last)} images; give pairs of images.")
     z0, z1 = encode(model, first), encode(model, last)
     z = jnp.concatenate([slerp(z0, z1, i / (n - 1)) for i in range(n)])
     return decode(model, z).reshape(n, *z0.shape)
@@ -337,32 +356,11 @@ def _transported(model: "Pretrained", x: ModelImages, *, encode: bool) -> ModelI
     transport = functools.partial(model.experiment.transport, encode=encode)
     runner = model.experiment.once(("transport", encode), lambda: Runner(transport))
     y, _ = runner(model.params, batch_keys(jax.random.key(0), len(x)), x)  # an ODE draws nothing
-    _check_finite(jnp.all(jnp.isfinite(y)), "A solution of the probability-flow ODE")
+    inputs.check_finite(jnp.all(jnp.isfinite(y)), "A solution of the probability-flow ODE")
     return y
 
 
-def _in_unit_range(model: "Pretrained", pixels: Array | np.ndarray) -> UnitImages:
-    pixels = _checked(model, jnp.asarray(pixels))
-    if pixels.dtype == jnp.uint8:
-        return images.to_unit(pixels)
-    if not is_traced() and not bool(jnp.all((pixels >= 0) & (pixels <= 1))):
-        raise UsageError("Images must be uint8, or floats in [0, 1]; these leave that range or are NaN.")
-    return pixels.astype(jnp.float32)
-
-
-def _checked(model: "Pretrained", x: Array) -> Array:
-    if x.ndim != 4 or x.shape[1:] != model.image_shape:
-        raise UsageError(f"Images of shape {x.shape}: this model takes (n, {model.image_shape}).")
-    return x
-
-
-def _check_finite(finite: Array, name: str) -> None:
-    if not is_traced() and not bool(finite):
-        raise UsageError(
-            f"{name} is not finite: the solver failed; try another checkpoint, looser tolerances, or more steps."
-        )
-
-
+@check_arguments
 @dataclasses.dataclass(frozen=True, eq=False, repr=False)
 class Pretrained(Snapshot):
     """A score network with the weights of a checkpoint, or with your own: see `Snapshot` for its fields.

@@ -11,7 +11,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from score_sde.array_types import Array, PyTree
+from score_sde.array_types import PyTree
 from score_sde.cond import Cond, numbered
 from score_sde.conditioning import Operator
 from score_sde.conditioning.grammar import ALL, chosen_class, chosen_rows
@@ -19,7 +19,7 @@ from score_sde.config import Config, FrozenConfig
 from score_sde.config.import_paths import is_import_path
 from score_sde.config.keys import plain
 from score_sde.errors import UsageError, one_of, renaming
-from score_sde.inference.conditional_samplers import Conditional, Conditions, Observed
+from score_sde.inference.conditional_samplers import Conditional, Conditions, UnitObservation
 from score_sde.inference.snapshots import Snapshot, available_step, config_of, load_classifier
 from score_sde.randomness import batch_keys
 from score_sde.runtime.backend import expanded
@@ -57,6 +57,22 @@ def plan(model: Snapshot, sampler: Method | None = None, options: dict[str, Any]
     return Plan(method, conditional, runner, {"score": model.params} | {k: v.params for k, v in helpers.items()})
 
 
+def each_label(
+    model: Snapshot, labels: Any, n: int, sampler: Any = None, options: dict[str, Any] | None = None
+) -> np.ndarray | None:
+    """The number of the class of each of n samples, from numbers and names, one for all or one for each; None of None.
+
+    sampler, options: of the plan, whose classifier has names of its own. Raises `UsageError` for other labels.
+    """
+    if labels is None:
+        return None
+    helper = helpers_of(model, plan(model, sampler, options).conditional.experiment.config).get("classifier")
+    labels = np.asarray(numbered(labels, (helper or model).class_names))
+    if labels.shape not in ((), (n,)):
+        raise UsageError(f"Labels of shape {labels.shape} for {n} images; give one for all, or one for each.")
+    return np.broadcast_to(labels, (n,))
+
+
 def helpers_of(model: Snapshot, config: FrozenConfig) -> dict[str, Snapshot]:
     """The networks that config.guidance names, each loaded once."""
     named: dict[str, Snapshot] = {}
@@ -70,19 +86,6 @@ def helpers_of(model: Snapshot, config: FrozenConfig) -> dict[str, Snapshot]:
             lambda: type(model).of_run(config_of(folder, None), folder, available_step(folder, step)),
         )
     return named
-
-
-def labels_of(model: Snapshot, conditional: Conditional, labels: Any, n: int) -> Array | np.ndarray:
-    """The numbers of n samples' classes, from one number or name for all, or one for each.
-
-    Raises `UsageError` for another number of them, and for a name that the network does not know.
-    """
-    helper = helpers_of(model, conditional.experiment.config).get("classifier")
-    labels = numbered(labels, (helper or model).class_names)
-    labels = labels if isinstance(labels, jax.Array) else np.asarray(labels)  # which may be traced
-    if labels.shape not in ((), (n,)):
-        raise UsageError(f"Labels of shape {labels.shape} for {n} images; give one for all, or one for each.")
-    return jnp.broadcast_to(labels, (n,)) if isinstance(labels, jax.Array) else np.broadcast_to(labels, (n,))
 
 
 def _changed(config: FrozenConfig, method: Method, options: dict[str, Any]) -> FrozenConfig:
@@ -139,7 +142,7 @@ def planned_nfe(model: Snapshot, cond: Cond | None) -> int | None:
     return conditional.sampler(params, Conditions(cond)).nfe
 
 
-def sampling_bytes(model: Snapshot, n: int, cond: Cond | None = None, observed: Observed | None = None) -> int:
+def sampling_bytes(model: Snapshot, n: int, cond: Cond | None = None, observed: UnitObservation | None = None) -> int:
     """Bytes that each device needs to draw n samples at once by the config's sampler, under this condition."""
     method, conditional, runner, params = plan(model)
     keys = batch_keys(jax.random.key(0), n)

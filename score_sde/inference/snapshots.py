@@ -10,18 +10,19 @@ import functools
 import math
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any, ClassVar, SupportsFloat
+from typing import Annotated, Any, ClassVar
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 
 from score_sde import ema, images
-from score_sde.array_types import Array, Float, Keys, ModelImages, PerSample, Pixels, PyTree, Times
+from score_sde.array_types import Array, Float, Integer, Keys, ModelImages, PerSample, Pixels, PyTree, Times, UInt8
 from score_sde.cond import Cond, restricted
 from score_sde.config import Config, FrozenConfig, base
+from score_sde.config.arguments import check_arguments
 from score_sde.ema import Profile
 from score_sde.errors import UsageError
+from score_sde.inference.inputs import NoisyTimes, check_taken, for_each, of_shape
 from score_sde.io import checkpoints, workdir
 from score_sde.io.digest import digest
 from score_sde.objective import Objective
@@ -32,7 +33,8 @@ from score_sde.training import own_code
 from score_sde.training.build import Classification, Dequantizing, Experiment, parameter_counts
 from score_sde.training.state import TrainState
 
-AnyTimes = Times | np.ndarray | Sequence[float] | SupportsFloat  # one for each image, or one for all
+Size = Annotated[int, "[1, inf)"]
+Finite = Annotated[float, "(-inf, inf)"]
 
 
 @dataclasses.dataclass(frozen=True, eq=False, repr=False)
@@ -56,10 +58,10 @@ class Snapshot:
     objective: Objective
     network: Any
     params: PyTree
-    image_shape: tuple[int, ...]
-    image_range: images.Scaling | tuple[float, float] = images.CENTERED
+    image_shape: tuple[Size, Size, Size]
+    image_range: images.Scaling | tuple[Finite, Finite] = images.CENTERED
     config: Config | FrozenConfig | None = None
-    step: int = 0
+    step: Annotated[int, "[0, inf)"] = 0
     digest: str = ""
     directory: Path | None = None
     ema: bool | str = False
@@ -68,6 +70,8 @@ class Snapshot:
     _experiment_class: ClassVar[type] = Experiment
 
     def __post_init__(self):
+        if isinstance(self.network, type) or not (hasattr(self.network, "init") and hasattr(self.network, "apply")):
+            raise UsageError(f"network={self.network!r:.60} is no flax module, as Denoiser() of a class Denoiser is.")
         if not isinstance(self.image_range, images.Scaling):
             low, high = self.image_range
             if not low < high:
@@ -172,9 +176,8 @@ class Snapshot:
         return {"raw": other, "averaged": self.params} if self.ema else {"raw": self.params, "averaged": other}
 
 
-def load_classifier(
-    directory: str | Path, step: int | None = None, config: Config | None = None
-) -> "PretrainedClassifier":
+@check_arguments
+def load_classifier(directory: Path, step: int | None = None, config: Config | None = None) -> "PretrainedClassifier":
     """The noise-conditional classifier of a workdir, with averaged weights. Arguments and errors as for `load`.
 
     `PretrainedClassifier` has an example of its use.
@@ -184,7 +187,8 @@ def load_classifier(
     return PretrainedClassifier.of_run(config_of(directory, config), directory, step)
 
 
-def logits(model: "PretrainedClassifier", x: ModelImages, t: AnyTimes) -> Float[Array, "b k"]:
+@check_arguments
+def logits(model: "PretrainedClassifier", x: ModelImages, t: NoisyTimes) -> Float[Array, "b k"]:
     """Logits of p(class | x_t) at x, of shape (b, classes).
 
     x: images in model range, float32. t: a time in (0, 1] for each image, or one for all. Composes with `jit`, `grad`,
@@ -197,20 +201,31 @@ def logits(model: "PretrainedClassifier", x: ModelImages, t: AnyTimes) -> Float[
     def of(params: PyTree, x: ModelImages, t: Times) -> Float[Array, "b k"]:
         return experiment.logits_fn(params)(x, t)
 
+    t = for_each(t, len(x))
+    check_taken(of, model.image_shape, model.params, x, t)
     program = experiment.once("logits", lambda: pmap(of, in_axes=(None, 0, 0), out_axes=None))
-    return program(model.params, *split(x, for_each(t, len(x))))[: len(x)]
+    return program(model.params, *split(x, t))[: len(x)]
 
 
-def hits(model: "PretrainedClassifier", keys: Keys, pixels: Pixels, labels: np.ndarray, t: SupportsFloat) -> PerSample:
+@check_arguments
+def hits(
+    model: "PretrainedClassifier",
+    keys: Keys,
+    pixels: UInt8[Array, "b h w c"],
+    labels: Annotated[Integer[Array, " b"], "[0, inf)"],
+    t: Annotated[float, "(0, 1]"],
+) -> PerSample:
     """Indicator for each image, over all devices: 1 if its label is the likeliest class at x_t, else 0.
 
     keys: of the noise on each image. pixels: uint8. labels: int (b,). t: one time for all.
     """
-    experiment, times = model.experiment, np.full(len(pixels), float(t), np.float32)
+    experiment, times = model.experiment, np.full(len(pixels), t, np.float32)
+    of_shape(pixels, model.image_shape)
     program = experiment.once("hits", lambda: pmap(experiment.hits, in_axes=(None, 0, 0, 0, 0), out_axes=None))
     return program(model.params, *split(keys, pixels, labels.astype(np.int32), times))[: len(pixels)]
 
 
+@check_arguments
 @dataclasses.dataclass(frozen=True, eq=False, repr=False)
 class PretrainedClassifier(Snapshot):
     """A noise-conditional classifier with the weights of a checkpoint, or with your own: see `Snapshot`.
@@ -246,13 +261,8 @@ class PretrainedClassifier(Snapshot):
     hits = hits
 
 
-def for_each(values: AnyTimes, n: int) -> Array:
-    """Times or noise levels of n images, float32 (n,), from one number for all or one for each."""
-    values = jnp.asarray(values, jnp.float32)
-    return jnp.broadcast_to(values, (n,)) if values.ndim == 0 else values
-
-
-def available_step(directory: str | Path, step: int | None) -> int:
+@check_arguments
+def available_step(directory: Path, step: int | None) -> int:
     """The step `step`, default the last. Raises `UsageError` if it has no checkpoint."""
     available = workdir.checkpoint_steps(Path(directory))
     step = available[-1] if step is None else step
@@ -343,7 +353,7 @@ def _is_placed(leaf: jax.Array) -> bool:
 def _check_fit(params: PyTree, shapes: PyTree) -> None:
     """Raises `UsageError` unless the parameters have the names and shapes of the network's."""
     own, expected = (
-        {jax.tree_util.keystr(path): leaf.shape for path, leaf in jax.tree_util.tree_leaves_with_path(tree)}
+        {jax.tree_util.keystr(path): np.shape(leaf) for path, leaf in jax.tree_util.tree_leaves_with_path(tree)}
         for tree in (params, shapes)
     )
     for name in sorted(own.keys() | expected.keys()):

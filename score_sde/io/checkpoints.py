@@ -61,6 +61,8 @@ class Checkpoints:
 
     def _open(self) -> Any:
         """Orbax's checkpointer of the folder."""
+        if self.directory.exists() and not self.directory.is_dir():
+            raise UsageError(f"{self.directory} is a file, and checkpoints are to be in a folder there; remove it.")
         ocp = _orbax()
         policies = ocp.training.preservation_policies
         last, every, best, kept_steps = self._retention or Retention()

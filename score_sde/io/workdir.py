@@ -23,7 +23,17 @@ from pathlib import Path
 from typing import Any
 
 from score_sde import __version__
-from score_sde.config import ALLOWED, FREE_KEYS, FREE_SECTIONS, INHERITED, NEWER, SECTIONS, Config, completed
+from score_sde.config import (
+    ALLOWED,
+    FREE_KEYS,
+    FREE_SECTIONS,
+    INHERITED,
+    NEWER,
+    OF_ONE_CLASS,
+    SECTIONS,
+    Config,
+    completed,
+)
 from score_sde.errors import UsageError, one_of
 from score_sde.io import checkpoints, json_files
 from score_sde.io.atomic_files import replace
@@ -42,7 +52,8 @@ NEEDS = {  # in files of any version
     "dequantizer/config.json": ("nf", "num_res_blocks", "lr"),
 }
 FORMS = {
-    "config.json": dict.fromkeys((section for section in SECTIONS if section), dict),
+    "config.json": dict.fromkeys((section for section in SECTIONS if section), dict)
+    | dict.fromkeys(OF_ONE_CLASS, {"name": str}),
     "launch.json": {
         "run_id": str,
         "overrides": dict,
@@ -89,7 +100,7 @@ def stored_config(workdir: Path) -> Config:
     try:
         return Config(completed(stored)).lock()
     except UsageError as error:
-        raise UsageError(f"{Path(workdir) / 'config.json'} cannot be used: {error}") from error
+        raise UsageError(f"{Path(workdir) / 'config.json'} cannot be used: {' '.join(str(error).split())}") from error
 
 
 def class_names(workdir: Path) -> tuple[str, ...]:

@@ -4,12 +4,14 @@ NCSN++ extends it. It has no FIR filters, pyramids or rescaled skips; positional
 """
 
 from collections.abc import Callable, Sequence
+from typing import Annotated
 
 import flax.linen as nn
 import jax.numpy as jnp
 
 from score_sde.array_types import Array, FeatureMaps, Float, Keys, ModelImages, PerSample
 from score_sde.cond import Cond
+from score_sde.config.arguments import check_arguments
 from score_sde.errors import UsageError
 from score_sde.models.compute import Compute
 from score_sde.models.layers import (
@@ -58,6 +60,7 @@ class ResnetBlockDDPM(nn.Module):
         return h + (x if x.shape[-1] == self.features else NIN(self.features)(x))
 
 
+@check_arguments
 class DDPM(nn.Module):
     """The U-Net of DDPM, with a positional embedding of `noise_cond`.
 
@@ -66,11 +69,11 @@ class DDPM(nn.Module):
     each image, in training.
     """
 
-    nf: int = 128
-    ch_mult: Sequence[int] = (1, 2, 2, 2)
-    num_res_blocks: int = 2
-    attn_resolutions: Sequence[int] = (16,)
-    dropout: float = 0.1
+    nf: Annotated[int, "[1, inf)"] = 128
+    ch_mult: Sequence[Annotated[int, "[1, inf)"]] = (1, 2, 2, 2)
+    num_res_blocks: Annotated[int, "[1, inf)"] = 2
+    attn_resolutions: Sequence[Annotated[int, "[1, inf)"]] = (16,)
+    dropout: Annotated[float, "[0, 1)"] = 0.1
     nonlinearity: str = "swish"
     conditional: bool = True
     resamp_with_conv: bool = True
@@ -79,7 +82,7 @@ class DDPM(nn.Module):
     def check(self, image_size: int, image_width: int | None = None) -> None:
         """Raises `UsageError` for options this network does not have."""
         check_unet(self, image_size, image_width)
-        if self.nf < GROUPS or self.nf % GROUPS:
+        if self.nf % GROUPS:
             raise UsageError(f"model.nf={self.nf} must be a positive multiple of {GROUPS}: DDPM has {GROUPS} groups.")
 
     @nn.compact

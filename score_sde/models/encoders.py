@@ -3,15 +3,18 @@
 A network with a field `encoder` takes any of them, by `encoder.name` in a config: `score_sde.config.protocols.Encoder`.
 """
 
+from typing import Annotated
+
 import flax.linen as nn
 import jax.numpy as jnp
 
 from score_sde.array_types import Array, Float
 from score_sde.cond import Cond, Entry, read
-from score_sde.errors import UsageError
+from score_sde.config.arguments import check_arguments
 from score_sde.models.layers import dense
 
 
+@check_arguments
 class VectorEncoder(nn.Module):
     """Two dense layers that embed a vector of numbers of each image, such as attributes or measurements.
 
@@ -26,20 +29,14 @@ class VectorEncoder(nn.Module):
         embedded, _ = encoder.init_with_output(jax.random.key(0), {"vector": jnp.ones((2, 5))}, 2)  # (2, 16)
     """
 
-    size: int
+    size: Annotated[int, "[1, inf)"]
     entry: str = "vector"
-    features: int = 128
+    features: Annotated[int, "[1, inf)"] = 128
 
     @property
     def cond_entries(self) -> dict[str, Entry]:
         """The single entry that this encoder takes."""
         return {self.entry: Entry(jnp.float32, (self.size,))}
-
-    def check(self) -> None:
-        """Raises `UsageError` for sizes that are not positive."""
-        for name in ("size", "features"):
-            if getattr(self, name) < 1:
-                raise UsageError(f"encoder.{name}={getattr(self, name)} must be at least 1.")
 
     @nn.compact
     def __call__(self, cond: Cond | None, n: int) -> Float[Array, "n d"]:

@@ -12,25 +12,37 @@ On CPUs means over groups are products, which XLA compiles to fast loops: see `_
 """
 
 from collections.abc import Callable
+from typing import Annotated
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
 from score_sde.array_types import Array, FeatureMaps, Float
+from score_sde.config.arguments import check_arguments
+from score_sde.errors import UsageError
 
 Channels = Float[Array, " c"] | Float[np.ndarray, " c"]
 PerChannel = Float[Array, "b c"]
 Activation = Callable[[Array], Array]
 
 
+@check_arguments
 def group_norm(
-    x: FeatureMaps, scale: Channels, bias: Channels, groups: int, epsilon: float, act: Activation
+    x: Float[Array, "b _ _ c"],
+    scale: Channels,
+    bias: Channels,
+    groups: Annotated[int, "[1, inf)"],
+    epsilon: Annotated[float, "(0, inf)"],
+    act: Activation,
 ) -> FeatureMaps:
     """Group normalisation y of contiguous groups of channels, in float32 inside, whatever the type of x.
 
-    Statistics are reduced over pixels first and then over the channels of a group, which avoids a reshape of x.
+    Statistics are reduced over pixels first and then over the channels of a group, which avoids a reshape of x. Raises
+    `UsageError` for a number of groups that does not divide the channels.
     """
+    if x.shape[-1] % groups:
+        raise UsageError(f"group_norm: groups={groups} must divide the {x.shape[-1]} channels.")
     return _forward(x, scale, bias, groups, epsilon, act)[0]
 
 

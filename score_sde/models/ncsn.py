@@ -6,7 +6,7 @@ the noise level at all; its parameterization divides the output by sigma.
 """
 
 from collections.abc import Callable, Sequence
-from typing import NamedTuple
+from typing import Annotated, NamedTuple
 
 import flax.linen as nn
 import jax
@@ -15,7 +15,8 @@ import numpy as np
 
 from score_sde.array_types import Array, FeatureMaps, Int, Keys, ModelImages, PerSample
 from score_sde.cond import Cond
-from score_sde.errors import UsageError, one_of
+from score_sde.config.arguments import check_arguments
+from score_sde.errors import one_of
 from score_sde.models.compute import Compute, Conv
 from score_sde.models.layers import ACTIVATIONS, check_halvings
 from score_sde.models.resampling import mean_downsample
@@ -233,10 +234,11 @@ MEDIUM = (Stage(1, 1), Stage(2, 1), Stage(2, 2), Stage(4, 2, dilation=2), Stage(
 LARGE = (Stage(1, 1), Stage(2, 1), Stage(2, 2), Stage(2, 2), Stage(4, 2, dilation=2), Stage(4, 4, dilation=4))
 
 
+@check_arguments
 class RefineNet(nn.Module):
     """Base of NCSN and the three NCSNv2; none has dropout. nf: channels at full resolution."""
 
-    nf: int = 128
+    nf: Annotated[int, "[1, inf)"] = 128
     nonlinearity: str = "elu"
     interpolation: str = "bilinear"
     compute: Compute = Compute()
@@ -247,8 +249,6 @@ class RefineNet(nn.Module):
         """Raises `UsageError` for options that this network does not have."""
         one_of("model.nonlinearity", self.nonlinearity, ACTIVATIONS)
         one_of("model.interpolation", self.interpolation, INTERPOLATIONS)
-        if self.nf < 1:
-            raise UsageError(f"model.nf={self.nf} must be at least 1.")
         halvings = sum(stage.dilation == 1 for stage in self.stages[1:])
         check_halvings(image_size, image_width, halvings, f"the undilated stages of {type(self).__name__}")
 
@@ -275,6 +275,7 @@ class RefineNet(nn.Module):
         return conv(act(normalize(h, level, num_levels)).astype(x.dtype), x.shape[-1])
 
 
+@check_arguments
 class NCSNv2(RefineNet):
     """NCSNv2 for images below 96 pixels. It ignores `noise_cond`."""
 
@@ -285,22 +286,25 @@ class NCSNv2(RefineNet):
         return self.refine(x, None, 0)
 
 
+@check_arguments
 class NCSNv2_128(NCSNv2):  # noqa: N801 (the paper's name)
     """NCSNv2 for images of 96 to 128 pixels."""
 
     stages = MEDIUM
 
 
+@check_arguments
 class NCSNv2_256(NCSNv2):  # noqa: N801
     """NCSNv2 for images of 129 to 256 pixels."""
 
     stages = LARGE
 
 
+@check_arguments
 class NCSN(RefineNet):
     """NCSN; `noise_cond` is the index of one of `num_levels` noise levels, 0 the highest."""
 
-    num_levels: int = 10
+    num_levels: Annotated[int, "[1, inf)"] = 10
 
     @nn.compact
     def __call__(

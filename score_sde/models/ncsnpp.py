@@ -5,13 +5,15 @@ residual input pyramid, and under the continuous VE SDE a random Fourier embeddi
 """
 
 from collections.abc import Callable, Sequence
+from typing import Annotated, Literal
 
 import flax.linen as nn
 import jax.numpy as jnp
 
 from score_sde.array_types import Array, FeatureMaps, Float, Keys, Labels, ModelImages, PerSample
 from score_sde.cond import Cond, Entry, read
-from score_sde.errors import UsageError, one_of
+from score_sde.config.arguments import check_arguments
+from score_sde.errors import UsageError
 from score_sde.models import resampling
 from score_sde.models.compute import Compute
 from score_sde.models.layers import (
@@ -120,6 +122,7 @@ class Combine(nn.Module):
         return jnp.concatenate([p, h], axis=-1) if self.method == "cat" else p + h
 
 
+@check_arguments
 class NCSNpp(nn.Module):
     """The U-Net of NCSN++ and DDPM++. `noise_cond`: sigma for "fourier" embeddings, a scaled time for "positional".
 
@@ -138,25 +141,25 @@ class NCSNpp(nn.Module):
         shapes = jax.eval_shape(network.init, jax.random.key(0), *arguments)["params"]
     """
 
-    nf: int = 128
-    ch_mult: Sequence[int] = (1, 2, 2, 2)
-    num_res_blocks: int = 4
-    attn_resolutions: Sequence[int] = (16,)
-    dropout: float = 0.1
+    nf: Annotated[int, "[1, inf)"] = 128
+    ch_mult: Sequence[Annotated[int, "[1, inf)"]] = (1, 2, 2, 2)
+    num_res_blocks: Annotated[int, "[1, inf)"] = 4
+    attn_resolutions: Sequence[Annotated[int, "[1, inf)"]] = (16,)
+    dropout: Annotated[float, "[0, 1)"] = 0.1
     nonlinearity: str = "swish"
     conditional: bool = True
-    embedding_type: str = "fourier"
-    fourier_scale: float = 16.0
-    resblock_type: str = "biggan"
+    embedding_type: Literal["fourier", "positional"] = "fourier"
+    fourier_scale: Annotated[float, "(0, inf)"] = 16.0
+    resblock_type: Literal["ddpm", "biggan"] = "biggan"
     resamp_with_conv: bool = True
     fir: bool = True
-    fir_kernel: Sequence[float] = (1, 3, 3, 1)
+    fir_kernel: Sequence[Annotated[float, "(-inf, inf)"]] = (1, 3, 3, 1)
     skip_rescale: bool = True
-    progressive: str = "none"
-    progressive_input: str = "none"
-    progressive_combine: str = "sum"
-    init_scale: float = 0.0
-    num_classes: int = 0
+    progressive: Literal["none", "output_skip", "residual"] = "none"
+    progressive_input: Literal["none", "input_skip", "residual"] = "none"
+    progressive_combine: Literal["sum", "cat"] = "sum"
+    init_scale: Annotated[float, "[0, inf)"] = 0.0
+    num_classes: Annotated[int, "[0, inf)"] = 0
     encoder: nn.Module | None = None
     compute: Compute = Compute()
 
@@ -169,17 +172,10 @@ class NCSNpp(nn.Module):
     def check(self, image_size: int, image_width: int | None = None) -> None:
         """Raises `UsageError` for options that this network does not have."""
         check_unet(self, image_size, image_width)
-        one_of("model.embedding_type", self.embedding_type, ("fourier", "positional"))
-        one_of("model.resblock_type", self.resblock_type, ("ddpm", "biggan"))
-        one_of("model.progressive", self.progressive, ("none", "output_skip", "residual"))
-        one_of("model.progressive_input", self.progressive_input, ("none", "input_skip", "residual"))
-        one_of("model.progressive_combine", self.progressive_combine, ("sum", "cat"))
         if self.fir and (len(self.fir_kernel) < 2 or not sum(self.fir_kernel) > 0):
             raise UsageError(f"model.fir_kernel={tuple(self.fir_kernel)} needs two taps or more with a positive sum.")
-        if self.nf < 4 or self.nf % 4:
+        if self.nf % 4:
             raise UsageError(f"model.nf={self.nf} must be a positive multiple of 4 (a channel group holds at least 4).")
-        if self.num_classes < 0:
-            raise UsageError(f"model.num_classes={self.num_classes} must not be negative; 0 is none.")
         if self.num_classes and not self.conditional:
             raise UsageError(
                 f"model.num_classes={self.num_classes}: labels enter with the noise level; set model.conditional=True."

@@ -6,6 +6,7 @@ named "bn" are group normalisations, for historical reasons.
 
 import math
 from collections.abc import Sequence
+from typing import Annotated
 
 import flax.linen as nn
 import jax
@@ -13,6 +14,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from score_sde.array_types import Array, FeatureMaps, Float, PerSample, UnitImages
+from score_sde.config.arguments import check_arguments
 from score_sde.errors import UsageError
 from score_sde.models.compute import Compute, Conv
 from score_sde.models.layers import GaussianFourierProjection, GroupNorm, check_halvings
@@ -77,6 +79,7 @@ class WideResnetGroup(nn.Module):
         return x
 
 
+@check_arguments
 class WideResnet(nn.Module):
     """Logits of images in [0, 1] plus noise of standard deviation `sigma`, both per sample.
 
@@ -84,21 +87,16 @@ class WideResnet(nn.Module):
     mean, std: of each channel of the data; the input is standardised by them, and each image by its own after that.
     """
 
-    blocks_per_group: int = 4
-    channel_multiplier: int = 10
-    num_outputs: int = 10
-    mean: Sequence[float] = (0.0,)
-    std: Sequence[float] = (1.0,)
+    blocks_per_group: Annotated[int, "[1, inf)"] = 4
+    channel_multiplier: Annotated[int, "[1, inf)"] = 10
+    num_outputs: Annotated[int, "[1, inf)"] = 10
+    mean: Sequence[Annotated[float, "(-inf, inf)"]] = (0.0,)
+    std: Sequence[Annotated[float, "(0, inf)"]] = (1.0,)
     compute: Compute = Compute()
 
     def check(self, image_size: int, image_width: int | None = None) -> None:
         """Raises `UsageError` for options that this network does not have."""
         check_halvings(image_size, image_width, 2, "the groups of WideResnet")
-        for key in ("blocks_per_group", "channel_multiplier", "num_outputs"):
-            if getattr(self, key) < 1:
-                raise UsageError(f"model.{key}={getattr(self, key)} must be at least 1.")
-        if not self.std or min(self.std) <= 0:
-            raise UsageError(f"model.std={tuple(self.std)} must be positive.")
 
     @nn.compact
     def __call__(self, x: UnitImages, sigma: PerSample) -> Float[Array, "b k"]:

@@ -4,6 +4,7 @@ The rate leaves out the first update, because that one waits for programs to com
 time left before the second.
 """
 
+import contextlib
 import math
 import os
 import sys
@@ -14,7 +15,7 @@ from tqdm import tqdm
 
 from score_sde.runtime.sharding import is_first
 
-FORMAT = "{desc}: {percentage:3.0f}%|{bar:24}| {n:.0f}/{total:.0f} [{elapsed}<{left}, {pace}]{postfix}"
+FORMAT = "{desc}: {percentage:3.0f}%|{bar}| {n:.0f}/{total:.0f} [{elapsed}<{left}, {pace}]{postfix}"
 SOON, LATER = 5.0, 60.0  # seconds between the first update and its line in a log file, and between later lines
 MEMORY = 30.0  # seconds over which a rate is averaged
 MANY = {"step": "steps", "img": "images"}
@@ -49,7 +50,7 @@ class Bar(tqdm):
     def __init__(self, description: str, total: float, unit: str, initial: float, delay: float, *, shown: bool):
         self._pace = Pace()
         options = dict(mininterval=0.2, bar_format=FORMAT, disable=not shown, delay=delay)
-        if shown and not all(os.get_terminal_size(sys.stderr.fileno())):  # of a terminal without a window
+        if shown and not _has_window():
             options |= dict(ncols=80, nrows=24)
         super().__init__(total=total, desc=description, unit=unit, initial=initial, **options)
         self._time = time.monotonic  # the wall clock can be set back, which would stop the bar
@@ -128,6 +129,13 @@ def bar(description: str, total: float, unit: str, initial: float = 0, delay: fl
 def reporter(progress: Bar | Lines, total: int, done: int = 0) -> Callable[[float], None]:
     """A function that moves a bar to `done` plus a fraction of `total`."""
     return lambda fraction: progress.update(done + fraction * total - progress.n)
+
+
+def _has_window() -> bool:
+    """Whether the terminal of stderr has a size; tqdm shows nothing on one without, such as that of `script`."""
+    with contextlib.suppress(OSError, ValueError):  # of a stream without a file
+        return all(os.get_terminal_size(sys.stderr.fileno()))
+    return False
 
 
 def _left(amount: float, rate: float | None) -> str:

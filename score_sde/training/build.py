@@ -118,7 +118,7 @@ class Experiment(Trainable):
         """
         if self.objective.parameterization.noise_cond == "level_index":
             raise UsageError(
-                "All samplers but pc, and likelihoods, need a score at every time, and this VE network was trained at "
+                "All samplers but pc, and likelihoods, need a score at every time, and this network was trained at "
                 "discrete ones; set sampling.method=pc, and eval.enable_bpd and eval.enable_bound to False."
             )
         return self._model(params, cond, precision, process or self.process_of(params))
@@ -310,7 +310,6 @@ class Dequantizing:
         experiment.model({})  # raises for a network trained at the levels of a chain
         self.experiment, self.options = experiment, options
         self.network = Dequantizer(nf=options["nf"], num_res_blocks=options["num_res_blocks"])
-        self.network.check()
         self.optimizer = adam(
             lr=options["lr"], beta1=0.9, eps=1e-8, weight_decay=0.0, warmup=100, grad_clip=1.0, trainable=True
         )

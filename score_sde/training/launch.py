@@ -46,7 +46,8 @@ def record(
 
 def place(directory: Path) -> dict[str, Any]:
     """The identity of a workdir: its path, and the number of its folder in the file system (inode)."""
-    return {"path": str(directory.absolute()), "inode": directory.stat().st_ino}
+    inode = directory.stat().st_ino if directory.exists() else 0  # the disk of another process may lack it
+    return {"path": str(directory.absolute()), "inode": inode}
 
 
 def is_copy(before: Mapping[str, Any] | None, now: Mapping[str, Any]) -> bool:

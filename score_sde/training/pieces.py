@@ -8,7 +8,7 @@ from collections import ChainMap
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
-from score_sde.config import ARGUMENTS, KEYS, OF_ONE_CLASS, Config, placeholder, protocols
+from score_sde.config import ARGUMENTS, KEYS, OF_ONE_CLASS, REPLACED, Config, placeholder, protocols
 from score_sde.config.import_paths import REQUIRED, arguments, choose, is_import_path, source_digest
 from score_sde.data import DATASETS
 from score_sde.errors import UsageError, moved_names
@@ -21,6 +21,7 @@ from score_sde.times import TIMES
 from score_sde.weights import WEIGHTS
 
 MODULE = ("name", "parent", "compute", "encoder")  # fields of a flax module that the package sets
+SWITCHES = {"training.continuous", "training.likelihood_weighting"}  # they say, of a section that is empty, which row
 KEPT = {"model": ("scale_by_sigma",)}  # keys of a section that are not arguments
 
 
@@ -97,7 +98,8 @@ def rename(config: Config, key: str, name: str) -> None:
     """Puts another piece's name into its section, with the arguments of that piece at their defaults.
 
     In a section of arguments only, they replace the previous ones; in `sde` and `model` the values of arguments that
-    both rows have stay. Raises `UsageError` for an unknown name.
+    both rows have stay. `SWITCHES` that the section replaces go back to their defaults. Raises `UsageError` for an
+    unknown name.
     """
     section, _, last = key.partition(".")
     own, before = is_import_path(name), config[section]
@@ -115,6 +117,8 @@ def rename(config: Config, key: str, name: str) -> None:
         values |= dict(before)
     with config.unlocked():
         config[section] = values | {last: name}
+        for switch in SWITCHES.intersection(REPLACED.get(key, ())):
+            config.update_from_flattened_dict({switch: KEYS[switch].default})
 
 
 def complete(config: Config) -> None:

@@ -12,7 +12,7 @@ from score_sde.errors import UsageError
 from score_sde.objective import Objective
 from score_sde.parameterization import PARAMETERIZATIONS, Parameterization
 from score_sde.process import Process
-from score_sde.sde import VE, LinearBeta
+from score_sde.sde import VE, Chain, LinearBeta
 from score_sde.times import TIMES, OnChain, TimeLaw
 from score_sde.training.pieces import construct, named
 from score_sde.weights import WEIGHTS, Weight
@@ -21,6 +21,11 @@ from score_sde.weights import WEIGHTS, Weight
 def objective_of(config: Config) -> Objective:
     """The objective of a config. Raises `UsageError` for settings that are made twice or do not go together."""
     process, times = process_of(config), times_of(config)
+    if config.model.name == "ncsn" and not isinstance(process, Chain):
+        raise UsageError(
+            f"NCSN has an embedding for each level of a chain, and {type(process).__name__} has none; choose another "
+            "model.name, or process.name=ve."
+        )
     parameterization, weight = named(config, "parameterization"), _weight(config)
     if process.learned and (type(times), type(weight)) != (TIMES["uniform"], WEIGHTS["likelihood"]):
         raise UsageError(
@@ -37,7 +42,10 @@ def objective_of(config: Config) -> Objective:
             "not always positive; set model.embedding_type=positional."
         )
     if model.name == "ncsn" and noise_cond != "level_index":
-        raise UsageError("NCSN has an embedding for each noise level; set parameterization.noise_cond=level_index.")
+        name = "" if config.parameterization.name else "parameterization.name=noise and "
+        raise UsageError(
+            f"NCSN has an embedding for each noise level; set {name}parameterization.noise_cond=level_index."
+        )
     return Objective(process, parameterization, times, weight)
 
 
@@ -50,7 +58,10 @@ def times_of(config: Config) -> TimeLaw:
     """The law of times in section `times`, or of the paper's `training.continuous`."""
     times, continuous = named(config, "times"), config.training.continuous
     if times is not None and not continuous:
-        raise UsageError("training.continuous=False is times.name=chain; set one of the two.")
+        raise UsageError(
+            f"training.continuous=False is times.name=chain, and times.name={config.times.name}; set "
+            "training.continuous=True, so that times.name alone counts."
+        )
     return times or TIMES["uniform" if continuous else "chain"]()
 
 
@@ -71,7 +82,10 @@ def _weight(config: Config) -> Weight:
     """The weight in section `weight`, or of the paper's `training.likelihood_weighting` and `reduce_mean`."""
     training = config.training
     if config.weight.name and training.likelihood_weighting:
-        raise UsageError("training.likelihood_weighting=True is weight.name=likelihood; set one of the two.")
+        raise UsageError(
+            "training.likelihood_weighting=True is weight.name=likelihood; set training.likelihood_weighting=False, so "
+            "that weight.name alone counts."
+        )
     reduction = config.weight.reduction or ("mean" if training.reduce_mean else "half_sum")
     weight = named(config, "weight", reduction=reduction)
     return weight or WEIGHTS["likelihood" if training.likelihood_weighting else "noise"](reduction)
@@ -85,9 +99,9 @@ def _of_paper(process: Process, times: TimeLaw, *, scale_by_sigma: bool) -> Para
         return row("level_index" if discrete else "sigma")
     if not isinstance(process, LinearBeta):
         raise UsageError(
-            f"The paper trains no network under {type(process).__name__}; say what it learns by parameterization.name: "
-            f"{', '.join(PARAMETERIZATIONS)}."
+            f"The paper trains no network under {type(process).__name__}; set what it learns by parameterization.name: "
+            f"{', or '.join(PARAMETERIZATIONS)}."
         )
     if scale_by_sigma:
-        raise UsageError("model.scale_by_sigma=True belongs to the VE SDE; set it to False for VP and sub-VP.")
+        raise UsageError("model.scale_by_sigma=True belongs to the VE SDE; set model.scale_by_sigma=False for others.")
     return PARAMETERIZATIONS["noise"]("chain_index" if discrete else "time")

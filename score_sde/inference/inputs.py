@@ -1,0 +1,97 @@
+"""Inputs of a trained model's functions: images and times, checked and brought to one form."""
+
+from collections.abc import Callable
+from typing import Annotated, Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from score_sde import images
+from score_sde.array_types import Array, Bool, Float, Integer, Real, Times, UnitImages
+from score_sde.config.kinds import is_abstract
+from score_sde.errors import UsageError
+
+Number = float | Float[Array, ""]  # also one that is traced
+AnyTimes = Annotated[Number, "[0, 1]"] | Annotated[Times, "[0, 1]"]  # one for all images, or one for each
+NoisyTimes = Annotated[Number, "(0, 1]"] | Annotated[Times, "(0, 1]"]
+Levels = Annotated[Number, "(0, inf)"] | Annotated[Times, "(0, inf)"]
+AnyImages = Real[Array, "..."] | Bool[Array, "..."]  # uint8, or numbers in [0, 1]
+AnyLabels = (
+    Annotated[int, "[0, 2147483647]"] | str | Integer[Array, "..."] | tuple[int | str, ...] | None
+)  # numbers or names
+Shape = tuple[int, ...]
+
+
+def for_each(values: AnyTimes | Levels, n: int) -> Times:
+    """Times or noise levels of n images, float32 (n,), from one number for all or one for each.
+
+    Raises `UsageError` for another number of them.
+    """
+    values = jnp.asarray(values, jnp.float32)
+    if values.shape not in ((), (n,)):
+        raise UsageError(
+            f"Times or noise levels of shape {values.shape} for {n} images; give one for all, or for each."
+        )
+    return jnp.broadcast_to(values, (n,)) if values.ndim == 0 else values
+
+
+def unit_images(pixels: AnyImages, image_shape: Shape) -> UnitImages:
+    """Images in [0, 1] of uint8 or numbers in [0, 1]. Raises `UsageError` for others, and for another shape."""
+    pixels = of_shape(pixels, image_shape)
+    if pixels.dtype == jnp.uint8:
+        return images.to_unit(pixels)
+    if not is_abstract(pixels):
+        numbers = np.asarray(pixels)
+        if not (numbers.min() >= 0 and numbers.max() <= 1):  # NaN fails as well
+            ends = f"go from {numbers.min():g} to {numbers.max():g}"
+            raise UsageError(
+                f"Images must be uint8, or floats in [0, 1]; these leave that range or are NaN: they {ends}."
+            )
+    return pixels.astype(jnp.float32)
+
+
+def of_shape(x: Array, image_shape: Shape) -> Array:
+    """The images x, if they are of a model's shape. Raises `UsageError` for others."""
+    _check_channels_last(x, image_shape)
+    if x.shape[1:] != image_shape or not len(x):
+        raise UsageError(f"Images of shape {x.shape}: this model takes (n, {image_shape}), with n at least 1.")
+    return x
+
+
+def check_taken(program: Callable, image_shape: Shape, params: Any, x: Array, *others: Any) -> None:
+    """Raises `UsageError` for images of another shape that the program does not take.
+
+    Convolutions take images of other sizes than those of training.
+    """
+    if x.shape[1:] == image_shape and len(x):
+        return
+    _check_channels_last(x, image_shape)
+    if not x.size:
+        raise UsageError(f"Images of shape {x.shape} are none; give at least one.")
+    try:
+        jax.eval_shape(program, params, x, *others)
+    except Exception as error:  # whatever the network raises
+        raise UsageError(
+            f"Images of shape {x.shape}: this model is of {image_shape}, and its network does not take others "
+            f"({_first_line(error)})."
+        ) from error
+
+
+def _first_line(error: Exception) -> str:
+    return str(error).strip().partition("\n")[0].rstrip(".")
+
+
+def _check_channels_last(x: Array, image_shape: Shape) -> None:
+    h, w, c = image_shape
+    if x.ndim == 4 and x.shape[1:] == (c, h, w) != image_shape:
+        advice = "call x.transpose(0, 2, 3, 1)"
+        raise UsageError(f"Images are channels-last, (n, {h}, {w}, {c}), and these are {x.shape}; {advice}.")
+
+
+def check_finite(finite: Array, name: str) -> None:
+    """Raises `UsageError` for a result that is not finite. finite: a boolean, which is not read while it is traced."""
+    if not is_abstract(finite) and not bool(finite):
+        raise UsageError(
+            f"{name} is not finite: the solver failed; try another checkpoint, looser tolerances, or more steps."
+        )
