@@ -122,7 +122,8 @@ def read_images(path: str | Path, image_shape: tuple[int, ...]) -> Images:
         files = [file] if file.is_file() else []
     if not files:
         raise UsageError(
-            f"sampling.start={path} has no pictures; give a picture, a folder of pictures, or an .npy or .npz file."
+            f"sampling.start={path} {'has no pictures' if file.is_dir() else 'is no file'}; give a picture, a folder "
+            "of pictures, or an .npy or .npz file."
         )
     return np.stack([form.render(each, shown(each), ADVICE) for each in files])
 
