@@ -212,7 +212,7 @@ def draw_samples(
         of_features = of_samples | {"weights": measure.features.digest}
         feature_rounds = kept_rounds(folder, "features", list(measure.features.arrays), model, lambda: of_features)
     nfe, batch_nfe, shares, features, again, first = [], [], [], [], [], None
-    with bar(f"sampling ({model.config.sampling.method})", n, "img") as progress:
+    with memory_of_samples(size), bar(f"sampling ({model.config.sampling.method})", n, "img") as progress:
         for start in range(0, n, size):
             valid = min(size, n - start)
 
@@ -220,8 +220,7 @@ def draw_samples(
                 numbers = np.arange(start, start + size)
                 keys, cond = sample_keys(key, jnp.asarray(numbers)), configured_cond(model, numbers)
                 x0 = None if starts is None else jnp.asarray(starts.take(numbers))
-                with memory_of_samples(size):
-                    x, *counts = model.draw(keys, report=reporter(progress, valid, start), cond=cond, start=x0)
+                x, *counts = model.draw(keys, report=reporter(progress, valid, start), cond=cond, start=x0)
                 own, of_batch = (np.asarray(count)[:valid] for count in counts)
                 return {"images": images.to_pixels(x)[:valid], "nfe": own, "batch_nfe": of_batch}
 

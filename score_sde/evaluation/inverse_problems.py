@@ -50,7 +50,7 @@ def reconstruct(
     size = samples_at_once(model, n, conditions_of)
     rounds = keep(size)
     parts: list[Arrays] = []
-    with bar(f"sampling ({model.config.sampling.condition})", n, "img") as progress:
+    with memory_of_samples(size), bar(f"sampling ({model.config.sampling.condition})", n, "img") as progress:
         for start in range(0, n, size):
             valid = min(size, n - start)
 
@@ -62,8 +62,7 @@ def reconstruct(
                 y = observed(operator, truth, options.noise, sample_keys(observing, jnp.asarray(index)))
                 keys, report = sample_keys(key, jnp.asarray(number)), reporter(progress, valid, start)
                 conditions = {"cond": configured_cond(model, number), "observed": (operator, y, options.noise)}
-                with memory_of_samples(size):
-                    x, nfe, batch_nfe = model.draw(keys, report=report, **conditions)
+                x, nfe, batch_nfe = model.draw(keys, report=report, **conditions)
                 off = (operator.forward(x) - y) / math.sqrt(_measured(operator, y) / len(y))
                 arrays = {
                     "images": images.to_pixels(x),

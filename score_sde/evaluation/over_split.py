@@ -167,15 +167,15 @@ def _over_split(rounds: Keep, name: str, part: np.ndarray, size: int, repeats: i
     """Arrays (repeats, n) of the results of `chunk(indices, repeat, report)` for the images of a part of a split."""
     chunks: list[Arrays] = []
     n = len(part)
-    with bar(name, n * repeats, "img") as progress:
+    memory = enough_memory(f"{name} at eval.batch_size={size}", lambda: "lower eval.batch_size")
+    with memory, bar(name, n * repeats, "img") as progress:
         for repeat in range(repeats):
             for indices, valid in data.padded_chunks(n, size):
                 done = repeat * n + int(indices[0])
 
                 def compute(repeat: int = repeat, indices: np.ndarray = indices, valid: int = valid) -> Arrays:
                     report = reporter(progress, valid, repeat * n + int(indices[0]))
-                    with enough_memory(f"{name} at eval.batch_size={size}", lambda: "lower eval.batch_size"):
-                        return {key: value[:valid] for key, value in chunk(part[indices], repeat, report).items()}
+                    return {key: value[:valid] for key, value in chunk(part[indices], repeat, report).items()}
 
                 chunks.append(rounds(f"{repeat:02d}_{indices[0] // size:04d}", compute))
                 progress.update(done + valid - progress.n)

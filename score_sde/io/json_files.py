@@ -24,7 +24,7 @@ def read(
     """
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
+    except (FileNotFoundError, NotADirectoryError):
         if path.is_symlink():
             raise UsageError(f"{shown(path)} is a link to a file that is gone; {advice}.") from None
         return {}

@@ -35,7 +35,11 @@ EXTRAS = {"cuda": "cuda12", "gpu": "cuda12", "tpu": "tpu"}  # of jax's packages,
 
 
 class OutOfMemoryError(UsageError):
-    """A device or the host has no memory for a computation, in one sentence."""
+    """A device or the host has no memory for a computation, in one sentence. key: whether it names a config's key."""
+
+    def __init__(self, sentence: str, *, key: bool = True):
+        super().__init__(sentence)
+        self.key = key
 
 
 def explained(error: BaseException) -> str | None:

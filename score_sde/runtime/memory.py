@@ -58,11 +58,11 @@ def largest_batch(bytes_of: Callable[[int], int], most: int, memory: int | None 
 
 
 @contextlib.contextmanager
-def enough_memory(task: str, advice: Callable[[], str]) -> Iterator[None]:
+def enough_memory(task: str, advice: Callable[[], str], *, key: bool = True) -> Iterator[None]:
     """Context of a computation with a batch, which raises `OutOfMemoryError` where there is no memory for it.
 
     task: the computation and its batch size. advice: the end of the sentence without a full stop, made where it is
-    needed. Of several contexts, one in another, the outermost says it, since it knows the key of the config.
+    needed. key: whether they name a key of the config; a context around one that does not says it instead.
 
         with enough_memory("updates at training.batch_size=128", lambda: "lower training.batch_size"):
             state, loss = update(state, batch)
@@ -70,10 +70,10 @@ def enough_memory(task: str, advice: Callable[[], str]) -> Iterator[None]:
     try:
         yield
     except Exception as error:
-        if not (isinstance(error, OutOfMemoryError) or is_exhausted(error)):
+        if not (is_exhausted(error) or (isinstance(error, OutOfMemoryError) and not error.key)):
             raise
         reason = error.__cause__ or error
         size = (
             f"{device_bytes() / 2**30:,.1f} GiB of {'a device' if jax.default_backend() != 'cpu' else 'this machine'}"
         )
-        raise OutOfMemoryError(out_of_memory(reason, f"{task} in the {size}", advice())) from reason
+        raise OutOfMemoryError(out_of_memory(reason, f"{task} in the {size}", advice()), key=key) from reason

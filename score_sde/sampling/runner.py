@@ -44,35 +44,22 @@ class Runner:
             solver = self._make_solver(params, *conditions)
             return solve(solver.with_batch_nfe() if self._batch_nfe else solver, keys, x)
         n = len(x)
-        with enough_memory(f"{n} images at a time", lambda: "take fewer at a time"):
-            state = self._run(params, *split(keys, x, conditions), report, compile_only)
-            return jax.tree.map(lambda a: a[:n], state)
-
-    def _run(
-        self,
-        params: PyTree,
-        keys: Keys,
-        x: ModelImages,
-        conditions: tuple,
-        report: Callable[[float], None],
-        compile_only: bool,
-    ) -> Any:
-        """The result for a batch that is split over the devices."""
-        signature = (x.shape, jax.tree.structure(conditions))
-        if signature not in self._programs:
-            self._programs[signature] = self._compiled(
-                jax.eval_shape(self._init, params, conditions, keys, x), conditions
-            )
-        init, step, result = self._programs[signature]
-        state, fraction = step(params, conditions, init(params, conditions, keys, x), 0)
-        steps = 1
-        while float(fraction) < 1 and not compile_only:  # on the host: `<` on devices is a program of its own
-            started = time.monotonic()
-            state, fraction = step(params, conditions, state, steps)
-            report(float(fraction))
-            if all_agree(time.monotonic() - started < SECONDS_A_CALL / 2):
-                steps *= 2
-        return result(params, conditions, state)
+        with enough_memory(f"{n} images at a time", lambda: "take fewer at a time", key=False):
+            keys, x, conditions = split(keys, x, conditions)
+            signature = (x.shape, jax.tree.structure(conditions))
+            if signature not in self._programs:
+                shapes = jax.eval_shape(self._init, params, conditions, keys, x)
+                self._programs[signature] = self._compiled(shapes, conditions)
+            init, step, result = self._programs[signature]
+            state, fraction = step(params, conditions, init(params, conditions, keys, x), 0)
+            steps = 1
+            while float(fraction) < 1 and not compile_only:  # on the host: `<` on devices is a program of its own
+                started = time.monotonic()
+                state, fraction = step(params, conditions, state, steps)
+                report(float(fraction))
+                if all_agree(time.monotonic() - started < SECONDS_A_CALL / 2):
+                    steps *= 2
+            return jax.tree.map(lambda a: a[:n], result(params, conditions, state))
 
     def bytes(self, params: PyTree, keys: Keys, x: ModelImages, conditions: tuple = ()) -> int:
         """Bytes that each device needs for a call with these arguments; arrays may be shapes."""

@@ -60,7 +60,7 @@ def advice(experiment: Experiment | Classification) -> str:
             f"--mode=describe estimates {state_bytes(experiment) / GIB:,.1f} GiB of state and {kept / GIB:,.1f} GiB "
             "for the backward pass on each device, before the compiler's savings; "
         )
-    ways = [f"lower training.batch_size={training.batch_size}"]
+    ways = ["lower training.batch_size"]
     if jax.default_backend() != "cpu":  # where both save nothing
         ways += [f"compute it in parts by training.accumulate={2 * training.accumulate}"]
         ways += [] if training.remat else ["set training.remat=True"]
