@@ -142,7 +142,8 @@ def _as_array(name: str, values: Any, dtype: Any) -> Array:
     return array.astype(dtype) if whole and jnp.issubdtype(dtype, jnp.floating) else array
 
 
-def numbered(labels: Any, class_names: Sequence[str] = ()) -> Any:
+@check_arguments
+def numbered(labels: Any, class_names: tuple[str, ...] = ()) -> Any:
     """Labels as numbers: a name or a list with names becomes an array, int32; others are returned unchanged.
 
     class_names: the name of each class. Raises `UsageError` for a name that is not among them.
@@ -158,7 +159,8 @@ def numbered(labels: Any, class_names: Sequence[str] = ()) -> Any:
     return labels
 
 
-def class_number(name: str, class_names: Sequence[str]) -> int:
+@check_arguments
+def class_number(name: str, class_names: tuple[str, ...]) -> int:
     """The number of the class of this name. Raises `UsageError` with the nearest names if there is none."""
     class_names = list(class_names)
     if name in class_names:
@@ -169,6 +171,7 @@ def class_number(name: str, class_names: Sequence[str]) -> int:
     raise UsageError(f"Unknown class '{name}'{nearest(name, class_names)}; choose from: {listed}; or ask by number.")
 
 
+@check_arguments
 def with_labels(cond: Cond | None, labels: Array | np.ndarray | None) -> Cond | None:
     """The condition with these labels added. Raises `UsageError` if it has labels already."""
     if labels is None:
@@ -183,6 +186,7 @@ def rows(cond: Cond | None, indices: np.ndarray) -> Cond | None:
     return jax.tree.map(lambda array: array[indices], cond)
 
 
+@check_arguments
 def check_names(cond: Cond | None, entries: Entries) -> None:
     """Raises `UsageError` for an entry that a network with these entries does not know, or a mask that is missing."""
     for name in cond or {}:

@@ -22,20 +22,29 @@ import abc
 import dataclasses
 import math
 from collections.abc import Sequence
-from typing import Any
+from typing import Annotated, Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from score_sde.array_types import Array, Int, PyTree
+from score_sde.array_types import Array, Float, Int, PyTree
+from score_sde.config.arguments import check_arguments, check_methods
 from score_sde.errors import UsageError, one_of
+
+Updates = Annotated[Float[Array, "..."] | Float[np.ndarray, "..."] | np.floating, "[1, inf)"]  # 1, 2, ...
+Rate = Annotated[float, "[0, 1)"]
+Width = Annotated[float, "[0.0001, 0.2886]"]  # below, no average; at 1 / sqrt(12) all updates weigh the same
 
 
 class Profile(abc.ABC):
     """Base class: the rate of an average, a dataclass of the numbers in its name. form: their form, for messages."""
 
     form: str
+
+    def __init_subclass__(cls, **options: Any) -> None:
+        super().__init_subclass__(**options)
+        check_methods(cls, Profile)
 
     @property
     def name(self) -> str:
@@ -44,31 +53,26 @@ class Profile(abc.ABC):
         return f"{kind}:{','.join(f'{value:.12g}' for value in dataclasses.astuple(self))}"
 
     @abc.abstractmethod
-    def shares(self, n: Any) -> tuple[Any, Any]:
+    def shares(self, n: Updates) -> tuple[Any, Any]:
         """Shares beta_n of the average and 1 - beta_n of the new weights, each to the precision of n.
 
         n: number of the update from 1, a float array of NumPy or JAX. Each share has n's shape and type, or is a float.
         """
 
-    @abc.abstractmethod
-    def check(self) -> bool:
-        """Whether the numbers are in their ranges."""
 
-
+@check_arguments
 @dataclasses.dataclass(frozen=True)
 class Constant(Profile):
     """A constant rate, in [0, 1); 0 is no averaging."""
 
-    rate: float
+    rate: Rate
     form = "RATE with RATE in [0, 1)"
-
-    def check(self) -> bool:
-        return 0 <= self.rate < 1
 
     def shares(self, n: Any) -> tuple[Any, Any]:
         return self.rate, 1 - self.rate
 
 
+@check_arguments
 @dataclasses.dataclass(frozen=True)
 class Ramp(Constant):
     """A rate that rises to a constant one, so that the first weights are forgotten, however short the run."""
@@ -78,6 +82,7 @@ class Ramp(Constant):
         return kept, 1 - kept
 
 
+@check_arguments
 @dataclasses.dataclass(frozen=True)
 class HalfLife(Profile):
     """The number of updates after which a weight has halved: `updates`, or `ramp` times the updates so far if less.
@@ -85,12 +90,9 @@ class HalfLife(Profile):
     EDM counts images: a half-life of 500,000 of these at batch size 512 is one of 977 updates.
     """
 
-    updates: float
-    ramp: float = 0.05
+    updates: Annotated[float, "(0, inf)"]
+    ramp: Annotated[float, "(0, inf]"] = 0.05
     form = "UPDATES[,RAMP] with both positive"
-
-    def check(self) -> bool:
-        return 0 < self.updates < math.inf and self.ramp > 0
 
     def shares(self, n: Any) -> tuple[Any, Any]:
         xp = n.__array_namespace__()
@@ -98,6 +100,7 @@ class HalfLife(Profile):
         return 1 - new, new
 
 
+@check_arguments
 @dataclasses.dataclass(frozen=True)
 class Power(Profile):
     """A power-function average: after T updates, the weight of update s is (s^(g+1) - (s-1)^(g+1)) / T^(g+1).
@@ -105,11 +108,8 @@ class Power(Profile):
     g is `gamma(sigma_rel)`, so that the width of the average grows with the run (Karras et al. 2024, section 3.1).
     """
 
-    sigma_rel: float
+    sigma_rel: Width
     form = "SIGMA_REL with SIGMA_REL in [0.0001, 0.2886]"
-
-    def check(self) -> bool:
-        return 1e-4 <= self.sigma_rel <= 0.2886  # below, no average; at 1 / sqrt(12) all updates weigh the same
 
     def shares(self, n: Any) -> tuple[Any, Any]:
         xp = n.__array_namespace__()
@@ -118,7 +118,8 @@ class Power(Profile):
         return 1 - new, new
 
 
-def gamma(sigma_rel: float) -> float:
+@check_arguments
+def gamma(sigma_rel: Annotated[float, "(0, 0.288675134]"]) -> float:
     """The exponent of a power-function average whose standard deviation is the fraction `sigma_rel` of the run.
 
     It is the positive root of g^3 + 7 g^2 + (16 - s^-2) g + (12 - s^-2) = 0, s = sigma_rel in (0, 1 / sqrt(12)); Karras
@@ -128,7 +129,8 @@ def gamma(sigma_rel: float) -> float:
     return float(np.roots([1, 7, 16 - inverse, 12 - inverse]).real.max())
 
 
-def weights(profile: Profile, updates: int) -> np.ndarray:
+@check_arguments
+def weights(profile: Profile, updates: Annotated[int, "[1, 1e8]"]) -> np.ndarray:
     """Weights in the average after `updates` >= 1 updates, float64 (updates + 1,), which add up to 1.
 
     The first belongs to the initial parameters, the others to the parameters after each update.
@@ -142,20 +144,18 @@ def weights(profile: Profile, updates: int) -> np.ndarray:
 Profiles = tuple[Profile, ...]
 
 
+@check_arguments
 def parse(text: str) -> Profile:
     """The profile that a string like `power:0.05` names. Raises `UsageError` for other strings."""
     kind, _, numbers = text.partition(":")
     cls = PROFILES[one_of("profile of an average (ema.profiles)", kind, PROFILES)]
     try:
-        profile = cls(*(float(number) for number in numbers.split(",")))
-        valid = profile.check()
-    except (TypeError, ValueError):  # too many numbers, or none
-        valid = False
-    if not valid:
-        raise UsageError(f"The average '{text}' cannot be read; write {kind}:{cls.form}.")
-    return profile
+        return cls(*(float(number) for number in numbers.split(",")))
+    except ValueError:  # also a UsageError: too many numbers, none, or one that is out of range
+        raise UsageError(f"The average '{text}' cannot be read; write {kind}:{cls.form}.") from None
 
 
+@check_arguments
 def profiles_of(names: Sequence[Any], rate: float, schedule: str) -> Profiles:
     """The profiles of a run; the first of them is the default everywhere.
 
@@ -163,7 +163,7 @@ def profiles_of(names: Sequence[Any], rate: float, schedule: str) -> Profiles:
     is used where there are no names. Raises `UsageError`.
     """
     if not names:
-        return (SHORTHAND[schedule](rate),)
+        return (SHORTHAND[one_of("optim.ema_schedule", schedule, SHORTHAND)](rate),)
     profiles = tuple(parse(str(name)) for name in names)
     for i, profile in enumerate(profiles):
         if profile in profiles[:i]:
@@ -171,6 +171,7 @@ def profiles_of(names: Sequence[Any], rate: float, schedule: str) -> Profiles:
     return profiles
 
 
+@check_arguments
 def chosen(profiles: Profiles, name: str = "") -> Profile:
     """The profile with this name, by default the first. Raises `UsageError` if there is none."""
     if not name:
@@ -181,17 +182,20 @@ def chosen(profiles: Profiles, name: str = "") -> Profile:
     raise UsageError(f"There is no average '{name}'; this run has {', '.join(p.name for p in profiles)}.")
 
 
+@check_arguments
 def check(names: Sequence[Any], rate: float, schedule: str, name: str) -> None:
     """Raises `UsageError` unless the arguments of `profiles_of` are valid, and `name` is "" or one of the profiles."""
     chosen(profiles_of(names, rate, schedule), name)
 
 
+@check_arguments
 def initial(profiles: Profiles, params: PyTree) -> PyTree:
     """The averages before the first update: copies of the initial parameters, because a step donates all buffers."""
     trees = {profile.name: jax.tree.map(jnp.copy, params) for profile in profiles}
     return trees if len(profiles) > 1 else trees[profiles[0].name]
 
 
+@check_arguments
 def updated(profiles: Profiles, averages: PyTree, params: PyTree, n: Int[Array, ""]) -> PyTree:
     """The averages after update n = 1, 2, ..., which made `params`."""
 
@@ -205,6 +209,7 @@ def updated(profiles: Profiles, averages: PyTree, params: PyTree, n: Int[Array, 
     return trees if len(profiles) > 1 else trees[profiles[0].name]
 
 
+@check_arguments
 def average(profiles: Profiles, averages: PyTree, profile: Profile) -> PyTree:
     """The average of one profile, a tree of parameters."""
     return averages[profile.name] if len(profiles) > 1 else averages

@@ -14,16 +14,20 @@ sheet = images.grid(images.to_pixels(x), columns=4)  # (32, 42, 3) with the line
 
 import math
 from collections.abc import Sequence
-from io import BytesIO
 from pathlib import Path
-from typing import BinaryIO, NamedTuple
+from typing import Annotated, BinaryIO, NamedTuple
 
 import jax.numpy as jnp
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
-from score_sde.array_types import Array, Keys, ModelImages, Pixels, UnitImages
+from score_sde.array_types import Array, Float, Keys, ModelImages, Pixels, UInt8, UnitImages
+from score_sde.config.arguments import check_arguments
+from score_sde.errors import UsageError, shown
 from score_sde.randomness import expand, uniform
+
+Count = Annotated[int, "[1, 10000]"]
+Magnification = Annotated[int, "[1, 1000]"]
 
 
 class Scaling(NamedTuple):
@@ -37,13 +41,15 @@ class Scaling(NamedTuple):
         x = CENTERED.to_model(jnp.full((1, 8, 8, 3), 0.5))  # 0.0, the middle of [-1, 1]
     """
 
-    scale: float
-    shift: float
+    scale: Annotated[float, "(0, 1e9)"]
+    shift: Annotated[float, "(-1e9, 1e9)"]
 
+    @check_arguments
     def to_model(self, x: UnitImages) -> ModelImages:
         """Images in [0, 1] moved to model range."""
         return self.scale * x + self.shift
 
+    @check_arguments
     def to_unit(self, x: ModelImages) -> UnitImages:
         """Images in model range moved to [0, 1]; samples may leave it."""
         return (x - self.shift) / self.scale
@@ -60,30 +66,40 @@ COLUMNS = 20  # the most that have headings in a sheet of classes
 LETTER = 6  # pixels of a letter in a heading
 
 
+@check_arguments
 def to_unit(pixels: Pixels) -> UnitImages:
     """Pixels 0..255 as numbers in [0, 1]."""
     return pixels.astype(jnp.float32) / 255
 
 
+@check_arguments
 def random_flip(keys: Keys, x: UnitImages) -> UnitImages:
     """Mirrors each image left to right with probability 1/2."""
     return jnp.where(expand(uniform(keys) < 0.5, x), x[:, :, ::-1], x)
 
 
+@check_arguments
 def dequantize(keys: Keys, x: UnitImages) -> UnitImages:
     """(u + 255 x) / 256 with u ~ U[0, 1): spreads each of the 256 levels over its cell. x in [0, 1]."""
     return (uniform(keys, x.shape[1:]) + 255 * x) / 256
 
 
-def to_pixels(x: Array | np.ndarray) -> np.ndarray:
-    """Numbers in [0, 1] as uint8, clipped and rounded down, as the paper's code does before computing metrics."""
-    return np.floor(np.clip(np.asarray(x), 0, 1) * 255).astype(np.uint8)
+@check_arguments
+def to_pixels(x: Float[Array, "..."] | Float[np.ndarray, "..."]) -> np.ndarray:
+    """Numbers in [0, 1] as uint8, clipped and rounded down, as the paper's code does before computing metrics.
+
+    NaN is black.
+    """
+    return np.nan_to_num(np.floor(np.clip(np.asarray(x), 0, 1) * 255)).astype(np.uint8)
 
 
-def grid(pixels: Pixels, columns: int | None = None, padding: int = 2) -> np.ndarray:
+@check_arguments
+def grid(pixels: Pixels, columns: Count | None = None, padding: Annotated[int, "[0, 1000]"] = 2) -> np.ndarray:
     """A sheet (H, W, 3) of all images, row by row, with `padding` black pixels between them; square by default."""
     pixels = np.asarray(pixels)
     n, h, w, c = pixels.shape
+    if not pixels.size:
+        raise UsageError(f"A sheet is of one or more images, and here are pixels of shape {pixels.shape}.")
     columns = columns or math.ceil(math.sqrt(n))
     rows = math.ceil(n / columns)
     sheet = np.zeros((rows * (h + padding) + padding, columns * (w + padding) + padding, 3), np.uint8)
@@ -93,12 +109,14 @@ def grid(pixels: Pixels, columns: int | None = None, padding: int = 2) -> np.nda
     return sheet
 
 
+@check_arguments
 def magnification(pixels: Pixels) -> int:
     """Factor on a sheet, of images of which the longer side would be below 64 pixels."""
-    return max(1, 64 // max(pixels.shape[1:3]))
+    return max(1, 64 // max(1, *pixels.shape[1:3]))
 
 
-def headed(pixels: Pixels, headings: Sequence[str], magnify: int = 1) -> np.ndarray:
+@check_arguments
+def headed(pixels: Pixels, headings: Sequence[str], magnify: Magnification = 1) -> np.ndarray:
     """A sheet (H, W, 3) with a heading above each column; every pixel is `magnify` pixels wide."""
     sheet = grid(pixels, len(headings))
     sheet = np.repeat(np.repeat(sheet, magnify, axis=0), magnify, axis=1)
@@ -109,7 +127,8 @@ def headed(pixels: Pixels, headings: Sequence[str], magnify: int = 1) -> np.ndar
     return np.concatenate([np.asarray(band), sheet])
 
 
-def in_turn(pixels: Pixels, names: Sequence[str], magnify: int = 1) -> np.ndarray:
+@check_arguments
+def in_turn(pixels: Pixels, names: Sequence[str], magnify: Magnification = 1) -> np.ndarray:
     """A sheet (H, W, 3) of images of classes in turn, with a column and a heading for each; a square one without names.
 
     Where there are more classes than images, or than `COLUMNS`, the sheet is square, too.
@@ -120,9 +139,21 @@ def in_turn(pixels: Pixels, names: Sequence[str], magnify: int = 1) -> np.ndarra
     return headed(pixels, [name[:longest] for name in names], magnify)
 
 
-def write_png(file: Path | BinaryIO | BytesIO, sheet: np.ndarray, magnify: int = 1) -> None:
-    """Writes uint8 (H, W, 3) as a PNG to a path or an open file, every pixel `magnify` pixels wide."""
+@check_arguments
+def write_png(
+    file: Path | BinaryIO,
+    sheet: UInt8[np.ndarray, "H W 3"] | UInt8[np.ndarray, "H W"],
+    magnify: Magnification = 1,
+) -> None:
+    """Writes uint8 (H, W, 3) as a PNG to a path or an open file, every pixel `magnify` pixels wide.
+
+    Raises `UsageError` for a file that cannot be written.
+    """
     picture = Image.fromarray(sheet)
-    picture.resize((picture.width * magnify, picture.height * magnify), Image.Resampling.NEAREST).save(
-        file, format="png"
-    )
+    picture = picture.resize((picture.width * magnify, picture.height * magnify), Image.Resampling.NEAREST)
+    try:
+        picture.save(file, format="png")
+    except OSError as error:
+        if not isinstance(file, Path):
+            raise
+        raise UsageError(f"The picture '{shown(file)}' cannot be written: {error.strerror}.") from None

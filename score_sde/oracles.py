@@ -14,16 +14,20 @@ Gaussian given a linear observation y = A x_0 + n is a Gaussian, that of a mixtu
 import abc
 import math
 from collections.abc import Sequence
-from typing import Any
+from typing import Annotated, Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
 from score_sde.array_types import Array, Float, Keys, ModelImages, PerSample, ScoreFn, Times
+from score_sde.config.arguments import check_arguments, check_methods
 from score_sde.errors import UsageError
-from score_sde.process import LEAST_TIME, Model, Prediction, Process
+from score_sde.process import LEAST_TIME, Eps, Model, Prediction, Process, noisy
 from score_sde.randomness import expand, normal, stream, uniform
+
+Finite = Annotated[np.ndarray, "(-inf, inf)"]
+Deviation = Annotated[float, "[0, inf)"]  # of the noise of an observation
 
 HIGHEST = jax.lax.Precision.HIGHEST  # float32 products on accelerators too
 
@@ -45,6 +49,10 @@ class Oracle(abc.ABC):
     """
 
     shape: tuple[int, int, int]
+
+    def __init_subclass__(cls, **options: Any) -> None:
+        super().__init_subclass__(**options)
+        check_methods(cls, Oracle)
 
     @abc.abstractmethod
     def sample(self, keys: Keys) -> ModelImages:
@@ -79,11 +87,19 @@ class Oracle(abc.ABC):
         x0 = self.sample(stream(keys, 0))
         return expand(sde.alpha(t), x0) * x0 + expand(sde.sigma(t), x0) * normal(stream(keys, 1), self.shape)
 
+    def _fits(self, x: ModelImages) -> None:
+        if x.shape[1:] != self.shape:
+            raise UsageError(f"Images are of shape {x.shape[1:]}, and those of the data of shape {self.shape}.")
+
     def __getattr__(self, name: str) -> Any:
         own = type(self).__name__
         raise AttributeError(f"{own}.given is now {own}.posterior." if name == "given" else f"{own} has no {name!r}.")
 
 
+check_methods(Oracle, Oracle)
+
+
+@check_arguments
 class Gaussian(Oracle):
     """The Gaussian N(mean, covariance).
 
@@ -98,12 +114,12 @@ class Gaussian(Oracle):
         score = Gaussian(np.zeros((1, 1, 1)), 4.0).score(VE(), jnp.ones((1, 1, 1, 1)), jnp.array([0.5]))
     """
 
-    def __init__(self, mean: np.ndarray, covariance: float | np.ndarray):
+    def __init__(self, mean: Finite, covariance: Finite):
         self.mean = np.asarray(mean, np.float64)
         self.shape = self.mean.shape
         covariance = np.asarray(covariance, np.float64)
         d = self.mean.size
-        if self.mean.ndim != 3 or covariance.shape not in ((), self.shape, (d, d)):
+        if self.mean.ndim != 3 or not d or covariance.shape not in ((), self.shape, (d, d)):
             raise UsageError(
                 f"A Gaussian with mean of shape {self.shape} and covariance of shape {covariance.shape}: give a mean "
                 "(h, w, c), and a variance, variances (h, w, c), or a matrix (h w c, h w c)."
@@ -140,7 +156,8 @@ class Gaussian(Oracle):
         """The covariance matrix (D, D), in float64."""
         return np.diag(self.variances) if self.axes is None else (self.axes * self.variances) @ self.axes.T
 
-    def posterior(self, matrix: np.ndarray, y: np.ndarray, noise: float) -> "Gaussian":
+    @check_arguments
+    def posterior(self, matrix: Finite, y: Finite, noise: Deviation) -> "Gaussian":
         """The posterior of x_0, given that `matrix` (m, D) x_0 + noise n is y (m,), with n ~ N(0, I) and noise >= 0."""
         gain, innovation, _ = self._observed(matrix, y, noise)
         unexplained = np.eye(self.mean.size) - gain @ matrix
@@ -148,7 +165,8 @@ class Gaussian(Oracle):
         covariance = unexplained @ self.covariance @ unexplained.T + noise**2 * gain @ gain.T
         return Gaussian(self.mean + (gain @ innovation).reshape(self.shape), covariance)
 
-    def log_evidence(self, matrix: np.ndarray, y: np.ndarray, noise: float) -> float:
+    @check_arguments
+    def log_evidence(self, matrix: Finite, y: Finite, noise: Deviation) -> float:
         """log p(y) of the observation of `posterior`, in nats; without noise, of its linearly independent part."""
         _, innovation, spread = self._observed(matrix, y, noise)
         values, vectors = np.linalg.eigh(spread)
@@ -158,18 +176,25 @@ class Gaussian(Oracle):
 
     def _observed(self, matrix: np.ndarray, y: np.ndarray, noise: float) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """Kalman gain (D, m), residual of y from its mean (m,), and the covariance of y (m, m)."""
+        if matrix.shape != (*y.shape, self.mean.size) or not y.size:
+            raise UsageError(
+                f"An observation of shape {y.shape} by a matrix of shape {matrix.shape}: give y (m,) and a matrix (m, "
+                f"{self.mean.size})."
+            )
         covariance = self.covariance
         spread = matrix @ covariance @ matrix.T + noise**2 * np.eye(len(matrix))
         gain = covariance @ matrix.T @ np.linalg.pinv(spread, rcond=1e-10, hermitian=True)
         return gain, y - matrix @ self.mean.ravel(), spread
 
+    @check_arguments
     def flow(self, sde: Process, x: ModelImages, t0: Times, t1: Times) -> ModelImages:
         """Exact solution at t1 of the probability-flow ODE that passes through x at t0."""
         y, _, before = self._along_axes(sde, x, t0)
         _, scale, after = self._along_axes(sde, x, t1)
         return self._back(jnp.sqrt(after / before) * y) + expand(scale[:, 0], x) * _like(x, self.mean)
 
-    def bits_per_dim(self, sde: Process, x: ModelImages, eps: float = LEAST_TIME) -> PerSample:
+    @check_arguments
+    def bits_per_dim(self, sde: Process, x: ModelImages, eps: Eps = LEAST_TIME) -> PerSample:
         """Bits/dim of images x in model range under the probability-flow model with this exact score, at the time eps.
 
         They differ from -log2 p_eps / D because the model starts from the process's prior at t = 1 instead of p_1.
@@ -182,6 +207,7 @@ class Gaussian(Oracle):
 
     def _along_axes(self, sde: Process, x: ModelImages, t: Times) -> tuple[Array, Array, Array]:
         """x - m mu along the principal axes (b, D), the scale m (b, 1), and the variances of p_t (b, D)."""
+        self._fits(x)
         scale, std = sde.alpha(t)[:, None], sde.sigma(t)[:, None]
         y = (x - expand(scale[:, 0], x) * _like(x, self.mean)).reshape(len(x), -1)
         y = y if self.axes is None else jnp.matmul(y, _like(x, self.axes), precision=HIGHEST)
@@ -192,6 +218,7 @@ class Gaussian(Oracle):
         return y.reshape(-1, *self.shape)
 
 
+@check_arguments
 class Mixture(Oracle):
     """A mixture of oracles that have the same image shape.
 
@@ -207,9 +234,9 @@ class Mixture(Oracle):
 
     def __init__(self, weights: Sequence[float] | np.ndarray, components: Sequence[Oracle]):
         weights = np.asarray(weights, np.float64)
-        if len(weights) != len(components) or not np.all(weights > 0):
+        if weights.shape != (len(components),) or not np.all(weights > 0) or not np.all(np.isfinite(weights)):
             raise UsageError("A mixture needs one positive weight for each component.")
-        if len({component.shape for component in components}) != 1:
+        if not components or len({component.shape for component in components}) != 1:
             raise UsageError("All components of a mixture have images of one shape.")
         self.weights, self.components = weights / weights.sum(), tuple(components)
         self.shape = components[0].shape
@@ -229,7 +256,8 @@ class Mixture(Oracle):
     def posterior_mean(self, sde: Process, x: ModelImages, t: Times) -> ModelImages:
         return self._average(sde, x, t, [component.posterior_mean(sde, x, t) for component in self.components])
 
-    def posterior(self, matrix: np.ndarray, y: np.ndarray, noise: float) -> "Mixture":
+    @check_arguments
+    def posterior(self, matrix: Finite, y: Finite, noise: Deviation) -> "Mixture":
         """The posterior of a mixture of Gaussians; the evidence of each component reweights it.
 
         See `Gaussian.posterior`.
@@ -238,6 +266,7 @@ class Mixture(Oracle):
         weights = np.maximum(self.weights * np.exp(evidence - evidence.max()), 1e-300)
         return Mixture(weights, [component.posterior(matrix, y, noise) for component in self.components])
 
+    @check_arguments
     def log_joint(self, sde: Process, x: ModelImages, t: Times) -> Float[Array, "k b"]:
         """Joint log-density of component and x, log p_t(component, x), in nats."""
         densities = [component.log_density(sde, x, t) for component in self.components]
@@ -249,6 +278,7 @@ class Mixture(Oracle):
         return jnp.einsum("kb,kb...->b...", weights, jnp.stack(values), precision=HIGHEST)
 
 
+@check_arguments
 class Empirical(Oracle):
     """The empirical distribution of n images: equal weight on each, as if a network had memorised them.
 
@@ -263,13 +293,10 @@ class Empirical(Oracle):
         x0, eps = data.model(VP())(jnp.zeros((1, 2, 2, 1)), jnp.array([0.01]))  # x0: the nearest image, nearly
     """
 
-    def __init__(self, data: np.ndarray):
-        self.data = np.asarray(data)
-        if self.data.ndim != 4 or not len(data) or not np.issubdtype(self.data.dtype, np.floating):
-            raise UsageError(
-                f"Data of shape {self.data.shape} and type {self.data.dtype}: give images (n, h, w, c), n >= 1, "
-                "as floats in model range."
-            )
+    def __init__(self, data: Annotated[Float[np.ndarray, "n h w c"], "(-inf, inf)"]):
+        if not data.size:
+            raise UsageError(f"Data of shape {data.shape}: give one image or more.")
+        self.data = data
         self.shape = self.data.shape[1:]
 
     def sample(self, keys: Keys) -> ModelImages:
@@ -295,6 +322,8 @@ class Empirical(Oracle):
         def distances(x: Float[Array, "h w c"], scale: Float[Array, ""]) -> Float[Array, " n"]:
             return jnp.sum(jnp.square(x - scale * _like(x, self.data)), axis=(1, 2, 3))
 
+        self._fits(x)
+        noisy(sde, t)
         squares = jax.lax.map(lambda pair: distances(*pair), (x, sde.alpha(t)))
         return -squares / (2 * jnp.square(sde.sigma(t))[:, None])
 

@@ -31,6 +31,13 @@ LONG += ("step", "labels")
 
 # Tests of `make test-long`: whole runs beside which quicker ones of their kind stay in `make test`.
 IN_TEST_LONG = (
+    "test_rectangular.py::test_a_network_of_transposed_weights_gives_the_transposed_image[ncsn]",
+    "test_rectangular.py::test_a_network_of_transposed_weights_gives_the_transposed_image[ncsnv2",
+    "test_rectangular.py::test_a_network_of_transposed_weights_gives_the_transposed_image[ddpm]",
+    "test_rectangular.py::test_a_network_of_transposed_weights_gives_the_transposed_image[ncsnpp",
+    "test_rectangular.py::test_a_network_of_transposed_weights_gives_the_transposed_image[wideresnet",
+    "test_rectangular.py::test_bits_per_dim_of_a_rectangle",
+    "test_rectangular.py::test_a_run_of_rectangles",
     "test_step.py::test_parts_of_a_batch_and_blocks_computed_twice",
     "test_configs.py::test_a_config_shrunk_trains_stops_goes_on_samples_and_evaluates[ve",
     "test_configs.py::test_a_config_shrunk_trains_stops_goes_on_samples_and_evaluates[subvp",
@@ -54,6 +61,7 @@ IN_TEST_LONG = (
     "test_end_to_end.py::test_discrete_noise_levels_train_and_sample[ve",
     "test_end_to_end.py::test_a_training_goes_on_the_same_with_64_bit_types",
     "test_end_to_end.py::test_an_images_bits_are_the_same_to_the_last_bit",
+    "test_formats.py::test_the_program_says_how_a_container_was_read",
     "test_folder.py::test_a_folder_of_two_images_trains_from_disk",
     "test_conditional.py::test_classifiers_and_weaker_networks_of_workdirs_guide",
     "test_benchmark.py::test_ours_and_a_peers_are_timed_in_turns",

@@ -126,13 +126,17 @@ def has_nan(value: Any) -> bool:
 
 def _is_nan(leaf: Any) -> bool:
     try:
-        return bool(np.isnan(np.asarray(leaf, np.complex128)).any())
+        return leaf is not None and bool(np.isnan(np.asarray(leaf, np.complex128)).any())
     except (TypeError, ValueError, OverflowError):
         return False
 
 
 def _shown(value: Any) -> str:
-    return f"{value.dtype}{list(value.shape)}" if hasattr(value, "dtype") else " ".join(repr(value)[:80].split())
+    return (
+        f"{value.dtype}{list(value.shape)}"
+        if hasattr(value, "shape") and hasattr(value, "dtype")
+        else " ".join(repr(value)[:80].split())
+    )
 
 
 quick = hypothesis.settings(

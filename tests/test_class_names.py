@@ -134,7 +134,7 @@ def test_samples_by_name_are_those_by_number_and_are_shown_by_name(config, tmp_p
         ({"sampling.condition": "nonsense"}, r"Unknown sampling.condition 'nonsense' \(did you mean 'sense'\?\)"),
         ({"sampling.condition": "class=99"}, r"There are labels 0 to 2, not \[99\]"),
         ({"sampling.condition": "class=shp"}, "did you mean 'ship'"),
-        ({"guidance.scale": -3.0}, "guidance.scale=-3.0 must be 0 or more"),
+        ({"guidance.scale": -3.0}, "guidance.scale=-3.0 must not be negative"),
     ],
 )
 def test_describe_refuses_what_cannot_be_sampled_before_it_prints(config, values, said, tmp_path, capsys):

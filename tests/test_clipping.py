@@ -109,7 +109,7 @@ def test_dynamic_thresholds_divide_by_the_quantile_of_a_samples_size(limits):
 def test_clippings_that_are_none_are_refused():
     model = INSIDE.model(VP())
     assert clipped(VP(), model, "none", LIMITS) is model
-    for name, quantile, words in (("rnge", 0.995, "did you mean 'range'"), ("dynamic", 0.0, "clip_quantile=0.0")):
+    for name, quantile, words in (("rnge", 0.995, "did you mean 'range'"), ("dynamic", 0.0, "quantile must")):
         with pytest.raises(UsageError, match=words):
             clipped(VP(), model, name, LIMITS, quantile=quantile)
     assert set(CLIPPINGS) == {"none", "range", "dynamic"}

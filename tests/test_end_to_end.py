@@ -175,7 +175,7 @@ def test_variational_dequantization_trains_and_evaluates(trained, tmp_path, caps
     config.eval.update(enable_bound=True, enable_loss=False)
     train_dequantizer(config, run)
     assert [line["step"] for line in metrics(run / "dequantizer")] == [1, 2, 3, 4]
-    stored = wd.read(run / "dequantizer", "config.json")
+    stored = wd.read(run, "dequantizer/config.json")
     config.dequantizer.nf = 8
     with pytest.raises(UsageError, match=r"dequantizer\.nf=4, not 8"):
         train_dequantizer(config, run)

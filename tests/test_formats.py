@@ -338,6 +338,12 @@ DAMAGED = {
         lambda folder: parquet(folder / "a.parquet", {"image": pa.array([], pa.struct(IMAGE))}),
         r"No images in .*a.parquet",
     ),
+    "a pointer of Git LFS": (
+        lambda folder: edited(
+            folder, PART, lambda content: b"version https://git-lfs.github.com/spec/v1\noid sha256:0\n"
+        ),
+        r"train-00000-of-00003.parquet is a pointer of Git LFS, not the file; get the file by git lfs pull",
+    ),
     "an array": (
         lambda folder: edited(folder, "edm.zip", bytes).rename(folder / "a.npz"),
         r"a.npz holds arrays; set config.data.dataset=array, which reads it",
@@ -385,18 +391,18 @@ def of_size(content: bytes, size: int) -> bytes:
 
 
 def bomb(folder: Path, claimed: int) -> Path:
-    """A zip of a member of 30 kB that expands to 30 MB."""
+    """A zip of a member of 10 kB that expands to 10 MB."""
     path = folder / "bomb.zip"
     with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
         archive.writestr("0.png", png())
-        archive.writestr("1.png", bytes(30_000_000))
+        archive.writestr("1.png", bytes(10_000_000))
     path.write_bytes(of_size(path.read_bytes(), claimed))
     return path
 
 
 @pytest.mark.parametrize(
     ("claimed", "reason"),
-    [(2**31, "its 2,147,483,648 bytes or more are over the limit"), (100, "Bad CRC-32"), (30_000_000, "none of PNG")],
+    [(2**31, "its 2,147,483,648 bytes or more are over the limit"), (100, "Bad CRC-32"), (10_000_000, "none of PNG")],
 )
 def test_no_more_of_a_zip_is_expanded_than_a_picture_may_take(claimed, reason, tmp_path, capsys):
     path = bomb(tmp_path, claimed)
@@ -407,7 +413,7 @@ def test_no_more_of_a_zip_is_expanded_than_a_picture_may_take(claimed, reason, t
         load(path, held_out=0, in_memory_gib=0, num_workers=1)  # which looks at the beginning of each picture
     most = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
-    assert most < 5_000_000
+    assert most < 3_000_000
 
 
 def test_a_picture_of_too_many_pixels_is_refused_before_it_is_decoded(tmp_path):
@@ -529,6 +535,17 @@ def test_splits_may_be_folders_of_files(tmp_path):
     with pytest.raises(UsageError, match=r"in folders that are no splits; give config.data.path=.*default to read one"):
         load(tmp_path)
     assert len(load(tmp_path / "default")) == 6
+
+
+def test_files_of_one_table_have_its_classes_or_no_labels(tmp_path):
+    shutil.copy(FORMATS / PART, tmp_path / "train.parquet")
+    parquet(tmp_path / "test.parquet", {"image": pictures()}, {"image": {"_type": "Image"}})
+    assert ", 3 without classes from test.parquet to evaluate on" in line(tmp_path)
+    parquet(tmp_path / "test.parquet", {"image": pictures(), "label": [0, 1, 0]}, ONE)
+    with pytest.raises(
+        UsageError, match=r"train.parquet has other columns of images and labels, or other classes, than"
+    ):
+        load(tmp_path)
 
 
 def test_a_pattern_names_its_files(tmp_path):

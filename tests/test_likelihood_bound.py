@@ -63,7 +63,7 @@ def test_an_images_bound_depends_on_its_own_key_only():
     np.testing.assert_allclose(np.asarray(bound(KEYS[:2], x))[1:], bound(KEYS[1:2], x[1:]), rtol=1e-5)
 
 
-@pytest.mark.parametrize(("options", "words"), [({"num_times": 0}, "num_times=0"), ({"eps": 1.0}, "eps=1.0")])
+@pytest.mark.parametrize(("options", "words"), [({"num_times": 0}, "num_times must"), ({"eps": 1.0}, "eps must")])
 def test_no_times_and_no_integral_are_refused(options, words):
     with pytest.raises(UsageError, match=words):
         likelihood_bound(VP(), DATA.model(VP()), **options)

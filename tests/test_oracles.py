@@ -185,7 +185,7 @@ def test_near_the_data_the_posterior_is_the_nearest_point():
         (lambda: Mixture([1], [GAUSSIAN, GAUSSIAN]), "one positive weight"),
         (lambda: Mixture([1, 1], [GAUSSIAN, Gaussian(np.zeros((1, 1, 1)), 1.0)]), "one shape"),
         (lambda: Empirical(np.zeros((3, 4))), "n, h, w, c"),
-        (lambda: Empirical(np.zeros((3, 2, 2, 1), np.uint8)), "as floats"),
+        (lambda: Empirical(np.zeros((3, 2, 2, 1), np.uint8)), "to_unit"),
     ],
 )
 def test_what_is_no_distribution_is_refused(build, words):

@@ -35,9 +35,7 @@ def test_a_start_says_devices_data_network_updates_and_where_checkpoints_go(said
     assert lines[0] == f"Training in {tmp_path}"
     rows = {line[2:14].strip(): line[15:] for line in lines[1:]}
     assert rows["devices"] == "cpu, precision tf32, which is float32 here"
-    assert rows["data"].startswith(
-        "digits, 40 images of 8x8x1 in 2 classes (ant, bee), which the network does not take"
-    )
+    assert rows["data"].startswith("digits, 40 images of 8x8x1 in 2 classes (ant, bee), not used by the network")
     assert rows["data"].endswith("; 40 to evaluate on")
     assert rows["updates"] == "10 of 16 images each, a new run"
     every = "every 2 updates (the last 2 are kept) and every 8 updates (kept for ever)"

@@ -16,7 +16,7 @@ A class or other conditions, and one observation of test images, can be asked fo
 """
 
 import dataclasses
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated
 
@@ -81,7 +81,7 @@ def check(condition: str) -> None:
 
 
 @check_arguments
-def chosen_class(condition: str, class_names: Sequence[str] = ()) -> int | str | None:
+def chosen_class(condition: str, class_names: tuple[str, ...] = ()) -> int | str | None:
     """The class in the condition: a number, ALL, or None without one.
 
     class_names: names that may stand for numbers. A class whose name is a number is asked for by `class=#3`, the number
@@ -104,14 +104,14 @@ def chosen_class(condition: str, class_names: Sequence[str] = ()) -> int | str |
 
 
 @check_arguments
-def numbered(condition: str, class_names: Sequence[str]) -> str:
+def numbered(condition: str, class_names: tuple[str, ...]) -> str:
     """The condition, in which a class is named by its number alone. Raises as `chosen_class`."""
     chosen = chosen_class(condition, class_names)
     return _replaced(condition, str(chosen)) if isinstance(chosen, int) else condition
 
 
 @check_arguments
-def worded(condition: str, class_names: Sequence[str]) -> str:
+def worded(condition: str, class_names: tuple[str, ...]) -> str:
     """A condition whose class is a number, in which its name takes the number's place, if it has one."""
     argument = parts(condition).get("class", "")
     named = argument.isdecimal() and int(argument) < len(class_names)

@@ -43,10 +43,10 @@ class Inpaint(Operator):
         object.__setattr__(self, "mask", _mask(self.mask))
 
     def forward(self, x: AnyImages) -> Observed:
-        return jnp.where(self._known(x), x, 0.0)
+        return jnp.where(self._measured_of(x), x, 0.0)
 
     def adjoint(self, y: AnyImages) -> AnyImages:
-        return jnp.where(self._known(y), y, 0.0)
+        return jnp.where(self._measured_of(y), y, 0.0)
 
     def solve(self, y: AnyImages, variance: Variances) -> Observed:
         return y / expand(1 + variance, y)
@@ -56,16 +56,16 @@ class Inpaint(Operator):
 
     def impose(self, x: AnyImages, y: AnyImages) -> AnyImages:
         """The image x with the pixels of y; exact to the last bit, unlike adding a difference."""
-        return jnp.where(self._known(x), y, x)
+        return jnp.where(self._measured_of(x), y, x)
 
     def measured(self, y: AnyImages) -> Observed:
         return self.adjoint(y)
 
     def picture(self, y: AnyImages) -> UnitImages:
         """A picture of y that is grey where nothing is known."""
-        return jnp.clip(jnp.where(self._known(y), y, 0.5), 0, 1)
+        return jnp.clip(jnp.where(self._measured_of(y), y, 0.5), 0, 1)
 
-    def _known(self, x: Array) -> Array:
+    def _measured_of(self, x: Array) -> Array:
         """The mask. Raises `UsageError` if it is for images of another shape."""
         (rows, *sizes), (n, *shape) = self.mask.shape, x.shape
         if (rows != n and 1 not in (rows, n)) or any(a not in (1, b) for a, b in zip(sizes, shape, strict=True)):
@@ -258,8 +258,12 @@ class Linear(Operator):
         try:
             y = jax.eval_shape(self.fn, x)
             jax.eval_shape(lambda y: jax.linear_transpose(self.fn, x)(y), y)
+            rows = y.shape[0]
         except Exception as error:  # whatever the function raises
-            raise UsageError(f"Linear: fn must be a linear function of images of shape {x.shape}; {error}.") from error
+            reason = str(error).partition("\n")[0].rstrip(".")
+            raise UsageError(f"Linear: fn must be linear and take images of shape {x.shape}; {reason}.") from error
+        if rows != 1:
+            raise UsageError(f"Linear: fn must return a row for each image, and returns {y.shape} of one image.")
 
     def forward(self, x: AnyImages) -> Observed:
         if x.shape[1:] != self.shape:
@@ -267,7 +271,10 @@ class Linear(Operator):
         return self.fn(x)
 
     def adjoint(self, y: Observed) -> AnyImages:
-        (x,) = jax.linear_transpose(self.fn, jax.ShapeDtypeStruct((len(y), *self.shape), y.dtype))(y)
+        like_x = jax.ShapeDtypeStruct((len(y), *self.shape), y.dtype)
+        if y.shape != (shape := jax.eval_shape(self.fn, like_x).shape):
+            raise UsageError(f"Observations of shape {y.shape}: Linear makes {shape} of {len(y)} images.")
+        (x,) = jax.linear_transpose(self.fn, like_x)(y)
         return x
 
     def solve(self, y: Observed, variance: Variances) -> Observed:

@@ -14,16 +14,24 @@ import itertools
 from collections import deque
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
+from typing import Annotated
 
 import jax
 import numpy as np
 
+from score_sde.array_types import Integer
 from score_sde.cond import Cond, Entries, restricted
+from score_sde.config.arguments import check_arguments
+from score_sde.config.keys import SEEDS
 from score_sde.data.sources import Batch, Source
 from score_sde.runtime import sharding
 
 NO_ENTRIES: Entries = {}
 AHEAD = 4  # batches that are on the devices before they are needed
+
+Number = Annotated[int, "[1, 1e9]"]  # of images, whose indices fit in memory
+Seed = Annotated[int, SEEDS]
+Step = Annotated[int, "[0, 1e9]"]
 
 
 @functools.lru_cache(maxsize=4)
@@ -31,7 +39,8 @@ def _permutation(n: int, seed: int, epoch: int) -> np.ndarray:
     return np.random.default_rng([seed, epoch]).permutation(n)
 
 
-def batch_indices(n: int, batch_size: int, *, seed: int, step: int) -> np.ndarray:
+@check_arguments
+def batch_indices(n: Number, batch_size: Number, *, seed: Seed, step: Step) -> np.ndarray:
     """Indices of batch `step` into n examples: one endless sequence of epochs, each in its own random order."""
     epochs, positions = np.divmod(step * batch_size + np.arange(batch_size), n)
     indices = np.empty(batch_size, np.int64)
@@ -40,14 +49,16 @@ def batch_indices(n: int, batch_size: int, *, seed: int, step: int) -> np.ndarra
     return indices
 
 
-def batches(source: Source, batch_size: int, *, seed: int, start_step: int = 0) -> Iterator[tuple[int, Batch]]:
+@check_arguments
+def batches(source: Source, batch_size: Number, *, seed: Seed, start_step: Step = 0) -> Iterator[tuple[int, Batch]]:
     """Pairs (step, batch) without end, from `start_step`."""
     for step in itertools.count(start_step):
         yield step, source.take(batch_indices(len(source), batch_size, seed=seed, step=step))
 
 
+@check_arguments
 def batch_fn(
-    source: Source, batch_size: int, *, seed: int, entries: Entries = NO_ENTRIES
+    source: Source, batch_size: Number, *, seed: Seed, entries: Entries = NO_ENTRIES
 ) -> Callable[[int], tuple[jax.Array, Cond | None]]:
     """A function step -> (images, cond): the batch of that step in `batches`, on the devices.
 
@@ -60,6 +71,7 @@ def batch_fn(
     return batch
 
 
+@check_arguments
 @contextlib.contextmanager
 def prefetched(batch: Callable[[int], tuple], steps: range) -> Iterator[Iterator[tuple]]:
     """Tuples (step, *batch(step)) for these steps; one thread keeps a few of them ready.
@@ -84,7 +96,10 @@ def prefetched(batch: Callable[[int], tuple], steps: range) -> Iterator[Iterator
         thread.shutdown(cancel_futures=True)
 
 
-def on_devices(source: Source, indices: np.ndarray, entries: Entries = NO_ENTRIES) -> tuple[jax.Array, Cond | None]:
+@check_arguments
+def on_devices(
+    source: Source, indices: Integer[np.ndarray, " b"], entries: Entries = NO_ENTRIES
+) -> tuple[jax.Array, Cond | None]:
     """The images of one batch, and these entries of its condition (None without any), on the devices of all processes.
 
     They are split over the devices, and each process reads only the rows of its own devices.
@@ -104,7 +119,8 @@ def _spread(own: np.ndarray, rows: np.ndarray, n: int) -> np.ndarray:
     return whole
 
 
-def part_of(n: int, most: int | None) -> np.ndarray:
+@check_arguments
+def part_of(n: Annotated[int, "[0, 1e9]"], most: Annotated[int, "[0, inf)"] | None) -> np.ndarray:
     """Indices of `most` of n images in ascending order, or of all where `most` is None or not less than n.
 
     The choice is as good as random, the same in every program, and independent of the order of the images: the first
@@ -120,7 +136,8 @@ def part_of(n: int, most: int | None) -> np.ndarray:
     return np.sort(np.argsort(np.random.Philox(key=0).random_raw(n), kind="stable")[:most])
 
 
-def padded_chunks(n: int, size: int) -> Iterator[tuple[np.ndarray, int]]:
+@check_arguments
+def padded_chunks(n: Annotated[int, "[0, 1e9]"], size: Number) -> Iterator[tuple[np.ndarray, int]]:
     """Pairs (indices, valid): 0..n-1 in order, in chunks of exactly `size`; n - 1 is repeated to fill the last one."""
     for start in range(0, n, size):
         indices = np.arange(start, start + size)

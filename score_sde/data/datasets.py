@@ -7,6 +7,7 @@ from typing import NamedTuple
 from PIL import Image
 
 from score_sde.config import protocols
+from score_sde.config.arguments import check_arguments
 from score_sde.config.import_paths import choose, is_import_path
 from score_sde.errors import nearest, one_of
 from score_sde.runtime.backend import expanded, in_home
@@ -70,6 +71,7 @@ DATASETS: dict[str, Dataset] = {
 }
 
 
+@check_arguments
 def dataset(name: str, data_dir: str = "") -> Dataset:
     """The data set of this name: an entry of `DATASETS` (upper or lower case), an import path, or any other TFDS name.
 

@@ -4,11 +4,12 @@ import dataclasses
 import math
 import os
 from collections.abc import Callable
-from typing import Any
+from typing import Annotated, Any
 
 import numpy as np
 
 from score_sde.config import check_section, protocols
+from score_sde.config.arguments import check_arguments
 from score_sde.config.import_paths import arguments, choose, is_import_path
 from score_sde.data import arrays, folder, records
 from score_sde.data.datasets import dataset
@@ -20,19 +21,20 @@ from score_sde.errors import UsageError, shown
 MOST_WORKERS = 32
 NAMED = 5  # classes that the summary names
 CORRUPT = ("refuse", "skip")
+Side = Annotated[int, "[1, inf)"]
 
 
 @dataclasses.dataclass(frozen=True)
 class Options:
     """Location of a data set and how it is read; names and defaults are those of `config.data`.
 
-    path: for `folder` and `array`. data_dir, archives: see `records.find`. in_memory_gib: a split of at most this many
-    GiB of pixels is read into memory, a larger one is decoded when asked for. held_out: fraction of the images for
-    evaluation, where there is no split for it; 0: all images are in both splits. corrupt: "refuse" or "skip" images
-    that cannot be read. convert: whether images of other colours are converted. labels: for `folder`: "none"; "folders"
-    (the topmost are classes, whatever else is there); or "auto", which reads files of labels and otherwise CLASS/FILE,
-    and refuses ambiguous folders. array_range: for `array`, the numbers that are black and white; None: its images are
-    uint8. num_workers: threads that decode; 0: one for each core.
+    path: for `folder`, see `own_files.opened`, and `array`. data_dir, archives: see `records.find`. in_memory_gib: a
+    split of at most this many GiB of pixels is read into memory, a larger one is decoded when asked for. held_out:
+    fraction of the images for evaluation, where there is no split for it; 0: all images are in both splits. corrupt:
+    "refuse" or "skip" images that cannot be read. convert: whether images of other colours are converted. labels: for
+    `folder`: "none"; "folders" (the topmost are classes, whatever else is there); or "auto", which reads labels that
+    are stored with the images and otherwise CLASS/FILE, and refuses ambiguous folders. array_range: for `array`, the
+    numbers that are black and white; None: its images are uint8. num_workers: decoding threads; 0: one for each core.
     """
 
     path: str = ""
@@ -59,8 +61,9 @@ class Options:
 OPTIONS = tuple(field.name for field in dataclasses.fields(Options))
 
 
+@check_arguments
 def load(
-    name: str, *, train: bool, image_size: int, num_channels: int, image_width: int | None = None, **options: Any
+    name: str, *, train: bool, image_size: Side, num_channels: Side, image_width: Side | None = None, **options: Any
 ) -> Source:
     """The training or evaluation split of a data set, as uint8 images of one size.
 
@@ -124,6 +127,7 @@ def _opened(name: str, options: dict[str, Any], sizes: tuple[int, int | None, in
     return source
 
 
+@check_arguments
 def summary(name: str, train: Source, evaluation: Source) -> str:
     """One line on how a user's own files were read and which were left out.
 

@@ -56,12 +56,13 @@ class Parquet(Archive):
     def __init__(self, root: Path, shards: Sequence[Shard], *, labels: bool = True):
         super().__init__(root, shards)
         self._tables = [_table(shard.path, labels) for shard in shards]
-        first = next((table for table in self._tables if table.label), self._tables[0])
+        i = next((i for i, table in enumerate(self._tables) if table.label), 0)
+        first = self._tables[i]
         for table, shard in zip(self._tables, shards, strict=True):
             if table.image != first.image or (table.label and table[2:4] != first[2:4]):
                 raise UsageError(
                     f"{shown(shard.path)} has other columns of images and labels, or other classes, than "
-                    f"{shown(shards[0].path)}; give the files of one table as config.data.path."
+                    f"{shown(shards[i].path)}; give the files of one table as config.data.path."
                 )
         self._groups = _Groups(self._group)
         self._identities: dict[tuple[int, int], tuple[int, int]] = {}

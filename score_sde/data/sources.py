@@ -13,7 +13,9 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
+from score_sde.array_types import Integer, UInt8
 from score_sde.cond import NULL, Cond, rows
+from score_sde.config.arguments import check_arguments, check_methods
 from score_sde.data.decoding import ADVICE, Form, UnreadableError, named
 from score_sde.data.split_report import SplitReport
 from score_sde.errors import UsageError, warn
@@ -56,13 +58,14 @@ class Source(abc.ABC):
         super().__init_subclass__(**options)
         if "classes" in vars(cls):
             _formerly_classes(cls)
+        check_methods(cls, Source)
 
     @abc.abstractmethod
     def __len__(self) -> int: ...
 
     @abc.abstractmethod
-    def take(self, indices: np.ndarray) -> Batch:
-        """Images and conditions at these indices. Raises `UsageError` naming an image that cannot be read."""
+    def take(self, indices: Integer[np.ndarray, " b"]) -> Batch:
+        """Images and conditions at these indices, 0..n-1. Raises `UsageError` naming an image that cannot be read."""
 
     @abc.abstractmethod
     def digest(self) -> str:
@@ -97,7 +100,13 @@ class InMemory(Source):
 
     digested = "InMemory"
 
-    def __init__(self, images: np.ndarray, labels: np.ndarray | None = None, **entries: Any):
+    @check_arguments
+    def __init__(
+        self, images: UInt8[np.ndarray, "n h w c"], labels: Integer[np.ndarray, " n"] | None = None, **entries: Any
+    ):
+        for name, entry in entries.items():
+            if any(np.shape(leaf)[:1] != (len(images),) for leaf in jax.tree.leaves(entry)):
+                raise UsageError(f"The entry {name} of the condition must have a row for each of {len(images)} images.")
         self.images, self.labels = images, labels
         self.cond = (entries if labels is None else {"labels": labels} | entries) or None
 
@@ -105,6 +114,7 @@ class InMemory(Source):
         return len(self.images)
 
     def take(self, indices: np.ndarray) -> Batch:
+        check_inside(indices, len(self))
         return Batch(self.images[indices], rows(self.cond, indices))
 
     def digest(self) -> str:
@@ -200,6 +210,7 @@ class OnDisk(Source):
         return len(self.pictures)
 
     def take(self, indices: np.ndarray) -> Batch:
+        check_inside(indices, len(self))
         images, labels, bad = self.decode(indices)
         for position in bad:
             index = int(indices[position])
@@ -275,6 +286,12 @@ class OnDisk(Source):
         if new and number <= NAMED:
             more = "; further ones are not named" if number == NAMED else ""
             warn(f"{str(error).partition(';')[0]}; the next one takes its place{more}.")
+
+
+def check_inside(indices: np.ndarray, n: int) -> None:
+    """Raises `UsageError` for indices that none of n images has."""
+    if len(indices) and not 0 <= indices.min() <= indices.max() < n:
+        raise UsageError(f"Images are numbered 0..{n - 1}, and not from {indices.min()} to {indices.max()}.")
 
 
 def in_memory(source: OnDisk, split_name: str) -> InMemory:

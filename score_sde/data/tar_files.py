@@ -61,7 +61,8 @@ class Tar(Archive):
             folders |= set(parents(shard.folder + name for name in visible))
             files = {name: place for name, place in visible.items() if place is not None}
             pictures = _pictures(shard.path, files)
-            beside = {key: self._label(key, files) if labels else ("", None) for key in pictures}
+            with shard.path.open("rb") as file:
+                beside = {key: _label(shard.path, key, files, file) if labels else ("", None) for key in pictures}
             used = {suffix for suffix, _ in beside.values() if suffix}
             source |= used
             images += [Entry(shard.folder + name, files[name], beside[key][1]) for key, name in pictures.items()]
@@ -85,22 +86,24 @@ class Tar(Archive):
     def _number(self, place: Place) -> int:
         return place.shard
 
-    def _label(self, key: str, files: dict[str, Place]) -> tuple[str, Label | None]:
-        """(suffix, label) of a picture; ("", None) without one."""
-        for suffix, read in LABELS.items():
-            place = files.get(key + suffix)
-            if place is None:
-                continue
-            try:
-                if place.size > LABEL_BYTES:
-                    raise ValueError(f"its {place.size:,} bytes are too many for a label")
-                label = read(self.read(place))
-            except Exception as error:  # JSON and codecs raise various types
-                where = shown(self._path(place) / (key + suffix))
-                raise UsageError(f"Cannot read {where} ({error}); mend it, or set config.data.labels=none.") from error
-            if label is not None:
-                return suffix, label
-        return "", None
+
+def _label(path: Path, key: str, files: dict[str, Place], file: io.BufferedIOBase) -> tuple[str, Label | None]:
+    """(suffix, label) of a picture; ("", None) without one. file: the open tar."""
+    for suffix, read in LABELS.items():
+        place = files.get(key + suffix)
+        if place is None:
+            continue
+        try:
+            if place.size > LABEL_BYTES:
+                raise ValueError(f"its {place.size:,} bytes are too many for a label")
+            file.seek(place.offset)
+            label = read(file.read(place.size))
+        except Exception as error:  # JSON and codecs raise various types
+            where = shown(path / (key + suffix))
+            raise UsageError(f"Cannot read {where} ({error}); mend it, or set config.data.labels=none.") from error
+        if label is not None:
+            return suffix, label
+    return "", None
 
 
 def _members(path: Path, number: int) -> dict[str, Place | None]:

@@ -17,7 +17,9 @@ AnyTimes = Annotated[Number, "[0, 1]"] | Annotated[Times, "[0, 1]"]  # one for a
 NoisyTimes = Annotated[Number, "(0, 1]"] | Annotated[Times, "(0, 1]"]
 Levels = Annotated[Number, "(0, inf)"] | Annotated[Times, "(0, inf)"]
 AnyImages = Real[Array, "..."] | Bool[Array, "..."]  # uint8, or numbers in [0, 1]
-AnyLabels = int | str | Integer[Array, "..."] | tuple[int | str, ...] | None  # numbers or names
+AnyLabels = (
+    Annotated[int, "[0, 2147483647]"] | str | Integer[Array, "..."] | tuple[int | str, ...] | None
+)  # numbers or names
 Shape = tuple[int, ...]
 
 

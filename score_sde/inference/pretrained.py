@@ -271,7 +271,8 @@ def bits_per_dim(model: "Pretrained", key: Key[Array, "..."], pixels: AnyImages)
 
         bits = model.bits_per_dim(jax.random.key(0), np.zeros((2, *model.image_shape), np.uint8))
     """
-    return likelihoods(model, batch_keys(key, len(pixels)), inputs.unit_images(pixels, model.image_shape)).bits_per_dim
+    x = inputs.unit_images(pixels, model.image_shape)
+    return likelihoods(model, batch_keys(key, len(x)), x).bits_per_dim
 
 
 @check_arguments
@@ -294,7 +295,8 @@ def bound(model: "Pretrained", key: Key[Array, "..."], pixels: AnyImages) -> Per
 
         above = model.bound(jax.random.key(0), np.zeros((2, *model.image_shape), np.uint8))
     """
-    experiment, keys, x = model.experiment, batch_keys(key, len(pixels)), inputs.unit_images(pixels, model.image_shape)
+    experiment, x = model.experiment, inputs.unit_images(pixels, model.image_shape)
+    keys = batch_keys(key, len(x))
     y, log_q = dequantize(model, keys, x)
 
     def bounded(params: PyTree, keys: Keys, y: ModelImages) -> PerSample:
@@ -342,6 +344,7 @@ def interpolate(
 
         path = model.interpolate(images[:2], images[2:4], 3)
     """
+    first, last = (inputs.unit_images(ends, model.image_shape) for ends in (first, last))
     if len(first) != len(last):
         raise UsageError(f"Interpolating {len(first)} and {len(last)} images; give pairs of images.")
     z0, z1 = encode(model, first), encode(model, last)

@@ -70,6 +70,8 @@ class Snapshot:
     _experiment_class: ClassVar[type] = Experiment
 
     def __post_init__(self):
+        if isinstance(self.network, type) or not (hasattr(self.network, "init") and hasattr(self.network, "apply")):
+            raise UsageError(f"network={self.network!r:.60} is no flax module, as Denoiser() of a class Denoiser is.")
         if not isinstance(self.image_range, images.Scaling):
             low, high = self.image_range
             if not low < high:
@@ -175,9 +177,7 @@ class Snapshot:
 
 
 @check_arguments
-def load_classifier(
-    directory: str | Path, step: int | None = None, config: Config | None = None
-) -> "PretrainedClassifier":
+def load_classifier(directory: Path, step: int | None = None, config: Config | None = None) -> "PretrainedClassifier":
     """The noise-conditional classifier of a workdir, with averaged weights. Arguments and errors as for `load`.
 
     `PretrainedClassifier` has an example of its use.
@@ -261,7 +261,8 @@ class PretrainedClassifier(Snapshot):
     hits = hits
 
 
-def available_step(directory: str | Path, step: int | None) -> int:
+@check_arguments
+def available_step(directory: Path, step: int | None) -> int:
     """The step `step`, default the last. Raises `UsageError` if it has no checkpoint."""
     available = workdir.checkpoint_steps(Path(directory))
     step = available[-1] if step is None else step

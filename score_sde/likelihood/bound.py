@@ -22,21 +22,25 @@ Images of 256 levels must be dequantized (`score_sde.likelihood.dequantization`)
 
 import math
 from collections.abc import Callable
+from typing import Annotated
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
 from score_sde.array_types import Keys, ModelImages, PerSample, Times
-from score_sde.errors import UsageError
-from score_sde.process import LEAST_TIME, Model, Process, check_scalar
+from score_sde.config.arguments import check_arguments
+from score_sde.process import LEAST_TIME, Eps, Model, Process, check_scalar
 from score_sde.randomness import Stream, expand, normal, stream, uniform
 from score_sde.sampling.solver import predict
 
 Bound = Callable[[Keys, ModelImages], PerSample]
 
 
-def likelihood_bound(process: Process, model: Model, *, num_times: int = 1, eps: float = LEAST_TIME) -> Bound:
+@check_arguments
+def likelihood_bound(
+    process: Process, model: Model, *, num_times: Annotated[int, "[1, 16777216]"] = 1, eps: Eps = LEAST_TIME
+) -> Bound:
     """A function (keys, images in model range) -> bits/dim (b,); their mean over keys is at least -log2 p(x) / D.
 
     num_times: times drawn for each image, one in each of that many equal slices of log noise_level. Each takes one
@@ -52,10 +56,6 @@ def likelihood_bound(process: Process, model: Model, *, num_times: int = 1, eps:
         data, process, keys = Gaussian(np.zeros((2, 2, 1)), 0.25), VP(), jax.random.split(jax.random.key(0), 2)
         bits = likelihood_bound(process, data.model(process), num_times=4)(keys, data.sample(keys))
     """
-    if num_times < 1:
-        raise UsageError(f"num_times={num_times}: the bound needs at least one time.")
-    if not 0 < eps < 1:
-        raise UsageError(f"eps={eps}: the bound's integral starts at a time in (0, 1).")
     check_scalar(process, "The bound, which draws times by their noise level,", "compute bits/dim by the ODE")
     last = process.noisiest_time
     low, high = (np.log(process.noise_level(np.array([t]))).item() for t in (eps, last))
@@ -71,6 +71,7 @@ def likelihood_bound(process: Process, model: Model, *, num_times: int = 1, eps:
         share = (1 + jnp.square(process.noise_level(t)) / _mean_square(x)) ** -2.0
         return x[0].size * (_mean_square(r) - share * (_mean_square(z) - 1))
 
+    @check_arguments
     def bound(keys: Keys, x: ModelImages) -> PerSample:
         d = x[0].size
         offsets, steps = uniform(stream(keys, Stream.TIME)), stream(keys, Stream.STEPS)

@@ -11,7 +11,7 @@ of 7 or 8 bits/dim that the paper's code adds is log2 q / D of the uniform choic
 
 import math
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import Annotated, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -19,6 +19,7 @@ import numpy as np
 
 from score_sde import images
 from score_sde.array_types import Array, FeatureMaps, Keys, ModelImages, PerSample, UnitImages
+from score_sde.config.arguments import check_arguments
 from score_sde.images import Scaling
 from score_sde.process import LEAST_TIME, Process
 from score_sde.randomness import uniform as uniform_noise
@@ -33,6 +34,7 @@ class Dequantization(NamedTuple):
     eps: float = LEAST_TIME  # the time at which y lives: p of eq. (1) is the model's density there
 
 
+@check_arguments
 def uniform(scaling: Scaling) -> Dequantization:
     """Uniform dequantization: y uniform in the cell (k + u) / 256, u in [0, 1) (Theis et al., 2016; the paper's).
 
@@ -47,13 +49,17 @@ def uniform(scaling: Scaling) -> Dequantization:
         y, log_q = uniform(CENTERED).sample(keys, x)  # points in [-1, 1], and bits/dim of q there: 7
     """
 
+    @check_arguments
     def sample(keys: Keys, x: UnitImages) -> tuple[ModelImages, PerSample]:
         return scaling.to_model(images.dequantize(keys, x)), jnp.full(len(x), scaling.offset_bits, x.dtype)
 
     return Dequantization(sample)
 
 
-def truncated_normal(sde: Process, scaling: Scaling, *, dequantized: bool, tau: float = 3.0) -> Dequantization:
+@check_arguments
+def truncated_normal(
+    sde: Process, scaling: Scaling, *, dequantized: bool, tau: Annotated[float, "[0.1, 10]"] = 3.0
+) -> Dequantization:
     """Truncated-normal dequantization: y = m c + s z at eps, z normal in [-tau, tau] (i-DODE, Zheng et al., 2023).
 
     c is the middle of the cell, m and s are alpha and sigma at eps, chosen such that the cell's half-width h is tau s /
@@ -79,6 +85,7 @@ def truncated_normal(sde: Process, scaling: Scaling, *, dequantized: bool, tau: 
     m, s, tau = (value.item() for value in (sde.alpha(eps), sde.sigma(eps), half_width / sde.noise_level(eps)))
     log_normalizer = math.log(s * math.sqrt(2 * math.pi) * math.erf(tau / math.sqrt(2)))
 
+    @check_arguments
     def sample(keys: Keys, x: UnitImages) -> tuple[ModelImages, PerSample]:
         draw = jax.vmap(lambda key: jax.random.truncated_normal(key, -tau, tau, x.shape[1:], x.dtype))
         z = draw(keys)
@@ -88,11 +95,13 @@ def truncated_normal(sde: Process, scaling: Scaling, *, dequantized: bool, tau: 
     return Dequantization(sample, eps=eps.item())
 
 
+@check_arguments
 def unlearned(x: FeatureMaps) -> tuple[FeatureMaps, FeatureMaps]:
     """The network with which `variational` equals `uniform`."""
     return jnp.zeros_like(x), jnp.zeros_like(x)
 
 
+@check_arguments
 def variational(scaling: Scaling, network: Callable[[FeatureMaps], tuple[FeatureMaps, FeatureMaps]]) -> Dequantization:
     r"""Variational: y = (k + u) / 256, u = sigmoid(mu(x) + e^{s(x)} logit(v)), v uniform (Flow++, Ho et al., 2019).
 
@@ -108,6 +117,7 @@ def variational(scaling: Scaling, network: Callable[[FeatureMaps], tuple[Feature
         y, log_q = q.sample(keys, jnp.zeros((2, 8, 8, 1)))  # as uniform: log_q is 7
     """
 
+    @check_arguments
     def sample(keys: Keys, x: UnitImages) -> tuple[ModelImages, PerSample]:
         mu, s = network(2 * x - 1)
         # Half a unit of float32 inside both ends, where the logit is finite.

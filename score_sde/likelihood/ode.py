@@ -21,24 +21,26 @@ Images of 256 levels must be dequantized (`score_sde.likelihood.dequantization`)
 import functools
 import math
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import Annotated, NamedTuple
 
 import jax
 import jax.numpy as jnp
 
 from score_sde.array_types import Array, Float, Keys, ModelImages, PerSample
+from score_sde.config.arguments import check_arguments
 from score_sde.errors import UsageError, one_of
-from score_sde.process import LEAST_TIME, Model, Process
+from score_sde.process import LEAST_TIME, Eps, Model, Process
 from score_sde.randomness import Noise, Stream, normal, rademacher, stream
-from score_sde.sampling.probability_flow import check_tolerances, drift
+from score_sde.sampling.probability_flow import RelativeTolerance, drift
 from score_sde.sampling.runge_kutta import State as OdeState
 from score_sde.sampling.runge_kutta import runge_kutta
-from score_sde.sampling.solver import Solver, check_times, evaluations
+from score_sde.sampling.solver import Solver, Tolerance, evaluations
 
 VectorField = Callable[[ModelImages], ModelImages]
 
 
 Probes = Float[Array, "b n h w c"]  # n for each sample
+Number = Annotated[int, "[0, 65536]"]
 
 
 class State(NamedTuple):
@@ -48,12 +50,14 @@ class State(NamedTuple):
     probes: Probes
 
 
+@check_arguments
 def hutchinson(field: VectorField, x: ModelImages, probes: Probes) -> tuple[ModelImages, PerSample]:
     """The field, and Hutchinson's estimate of its divergence: a mean over n probes, one forward derivative each."""
     value, derivatives = _derivatives(field, x, probes)
     return value, jnp.mean(jnp.sum(probes * derivatives, axis=(2, 3, 4)), axis=1)
 
 
+@check_arguments
 def hutch_plus_plus(field: VectorField, x: ModelImages, probes: Probes) -> tuple[ModelImages, PerSample]:
     """The field, and its divergence by Hutch++ (Meyer, Musco, Musco and Woodruff, 2021, algorithm 1), n derivatives.
 
@@ -78,6 +82,7 @@ def hutch_plus_plus(field: VectorField, x: ModelImages, probes: Probes) -> tuple
     return value, jnp.sum(captured, axis=1) + jnp.mean(estimates, axis=1)
 
 
+@check_arguments
 def exact(field: VectorField, x: ModelImages, probes: Probes) -> tuple[ModelImages, PerSample]:
     """The field, and its exact divergence: one derivative for each of the D numbers of a sample."""
 
@@ -110,7 +115,8 @@ DIVERGENCES = {
 }
 
 
-def check_divergence(name: str, num_probes: int) -> Divergence:
+@check_arguments
+def check_divergence(name: str, num_probes: Number) -> Divergence:
     """The estimator with this name. Raises `UsageError` for an unknown name, or too few probes for it."""
     divergence = DIVERGENCES[one_of("divergence", name.lower(), DIVERGENCES)]
     if num_probes < divergence.least:
@@ -118,17 +124,18 @@ def check_divergence(name: str, num_probes: int) -> Divergence:
     return divergence
 
 
+@check_arguments
 def bits_per_dim(
     process: Process,
     model: Model,
     *,
-    offset_bits: float,
+    offset_bits: Annotated[float, "(-inf, inf)"],
     divergence: str = "rademacher",
-    num_probes: int = 1,
-    rtol: float = 1e-5,
-    atol: float = 1e-5,
+    num_probes: Number = 1,
+    rtol: RelativeTolerance = 1e-5,
+    atol: Tolerance = 1e-5,
     ode_method: str = "dopri5",
-    eps: float = LEAST_TIME,
+    eps: Eps = LEAST_TIME,
 ) -> Solver:
     """A solver from images in model range to (bits/dim (b,), latents x_1, nfe (b,)), eq. (1).
 
@@ -153,8 +160,6 @@ def bits_per_dim(
         solver = bits_per_dim(process, data.model(process), offset_bits=0.0, divergence="exact")
         bits, latents, nfe = solve(solver, jax.random.key(1), x)
     """
-    check_tolerances(rtol, atol)
-    check_times(eps)
     draw, with_divergence, _ = check_divergence(divergence, num_probes)
     velocity = drift(process, model)
 

@@ -5,16 +5,17 @@ import functools
 import json
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Annotated, Any, NamedTuple
 
 import numpy as np
 
 from score_sde import data, images
 from score_sde.array_types import Pixels
+from score_sde.config.arguments import check_arguments
 from score_sde.io import atomic_files
 from score_sde.io.result_cache import Arrays
 from score_sde.metrics.distances import PAIRED
-from score_sde.metrics.features import Features
+from score_sde.metrics.features import Features, ImageShape
 from score_sde.metrics.figures import measure
 from score_sde.metrics.frechet import Frechet, Moments
 from score_sde.metrics.reference import Statistics
@@ -70,6 +71,7 @@ class Baselines(NamedTuple):
         return None
 
 
+@check_arguments
 def load_baselines(path: Path, about: Mapping[str, Any]) -> Baselines | None:
     """The baselines that `save` has kept with the same `about`; None without any, or if the file is damaged."""
     arrays = atomic_files.read_arrays(path)
@@ -81,13 +83,14 @@ def load_baselines(path: Path, about: Mapping[str, Any]) -> Baselines | None:
     return Baselines(content["rows"], {name: tuple(arrays[f"{part} of {name}"] for part in PARTS) for name in NOISES})
 
 
+@check_arguments
 def baselines_of(
-    n: int,
-    image_shape: tuple[int, ...],
+    n: Annotated[int, "[1, inf)"],
+    image_shape: ImageShape,
     held_out: data.Source | None,
     of: Features,
     reference: Statistics,
-    inception_splits: int = 1,
+    inception_splits: Annotated[int, "[1, inf)"] = 1,
 ) -> Baselines:
     """Figures of n images, or of as many as there are, measured like n samples.
 

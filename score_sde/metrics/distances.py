@@ -6,20 +6,24 @@ Features are (n, d). The distances by moments and by kernels are in `frechet` an
 import functools
 import math
 from collections.abc import Iterator, Sequence
-from typing import NamedTuple
+from typing import Annotated, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from scipy import special
 
-from score_sde.array_types import Array
-from score_sde.errors import moved_names
+from score_sde.array_types import Array, Real
+from score_sde.config.arguments import check_arguments
+from score_sde.errors import UsageError, moved_names
 
 GROUPS = 10  # of the jackknife
 BLOCK = 1000  # images whose distances to others are computed at a time
 NEIGHBOURS = 3  # a neighbourhood reaches to this nearest neighbour
 PAIRED = 10_000  # images of either set, at most, whose pairwise distances are computed
+
+Rows = Annotated[Real[np.ndarray, "n d"], "(-inf, inf)"]  # features of n images
+OtherRows = Annotated[Real[np.ndarray, "m d"], "(-inf, inf)"]
 
 
 class Estimate(NamedTuple):
@@ -50,7 +54,8 @@ class _Labels(NamedTuple):
         return math.exp(self.negative_entropy / self.n - special.xlogy(marginal, marginal).sum())
 
 
-def inception_score(logits: np.ndarray, splits: int = 1) -> Estimate:
+@check_arguments
+def inception_score(logits: Rows, splits: Annotated[int, "[1, inf)"] = 1) -> Estimate:
     """The Inception score exp E KL(p(label | image) || p(label)), Salimans et al. (2016).
 
     splits: parts in the images' order whose scores are averaged; each has its own p(label). With 1, as in the paper's
@@ -63,6 +68,7 @@ def inception_score(logits: np.ndarray, splits: int = 1) -> Estimate:
 
         score, error = inception_score(10 * np.eye(5)[np.arange(200) % 5], splits=10)  # of five certain labels: 5
     """
+    check_number(1, logits=logits)
     log_p = special.log_softmax(logits.astype(np.float64), axis=1)
     if splits == 1:
         parts = [_Labels.of(log_p[group]) for group in groups(len(log_p))]
@@ -73,11 +79,14 @@ def inception_score(logits: np.ndarray, splits: int = 1) -> Estimate:
     return Estimate(float(np.mean(scores)), error)
 
 
-def precision_recall(features: np.ndarray, reference: np.ndarray) -> tuple[float, float]:
+@check_arguments
+def precision_recall(features: Rows, reference: OtherRows) -> tuple[float, float]:
     """Precision and recall: the share of samples within the reference's neighbourhoods, and the reverse.
 
-    Kynkaanniemi et al. (2019), with 3 neighbours, for the first 10,000 of each.
+    Kynkaanniemi et al. (2019), with 3 neighbours, for the first 10,000 of each. Raises `UsageError` for fewer than 4
+    images of either, which have no third neighbour.
     """
+    check_number(NEIGHBOURS + 1, features=features, reference=reference)
     origin = reference.mean(axis=0)
     fake, real = (jnp.asarray(x[:PAIRED] - origin, jnp.float32) for x in (features, reference))
     return float(_covered(fake, real)), float(_covered(real, fake))
@@ -105,6 +114,15 @@ def _inside(points: Array, centres: Array, radii: Array) -> Array:
 def _squared_distances(x: Array, y: Array) -> Array:
     product = jnp.matmul(x, y.T, precision=jax.lax.Precision.HIGHEST)
     return (x**2).sum(axis=1)[:, None] + (y**2).sum(axis=1) - 2 * product
+
+
+def check_number(least: int, **sets: np.ndarray) -> None:
+    """Raises `UsageError` for a set of features, by its name, with fewer images than `least`, or without features."""
+    for name, features in sets.items():
+        if len(features) < least:
+            raise UsageError(f"{name} are of {len(features)} images, and this figure needs {least} or more.")
+        if not features.shape[1]:
+            raise UsageError(f"{name} are an array of shape {features.shape}; each image has a feature or more.")
 
 
 def groups(n: int) -> Iterator[np.ndarray]:

@@ -5,25 +5,32 @@ This happens with a barely trained network: its error in eps, times sigma / alph
 """
 
 import math
-from typing import Any
+from typing import Annotated, Any
 
 import numpy as np
 
-from score_sde.array_types import Float, Pixels
+from score_sde.array_types import Float, UInt8
+from score_sde.config.arguments import check_arguments
+from score_sde.errors import UsageError
 
 IMAGES = 512  # of the data for which shares are measured; the mean is then within a hundredth
 LEAST = 0.05  # difference of shares from which on pictures look different
 ERRORS = 3  # standard errors that the difference must exceed
 
 
-def at_the_ends(pixels: Pixels) -> Float[np.ndarray, " n"]:
+@check_arguments
+def at_the_ends(pixels: UInt8[np.ndarray, "n h w c"]) -> Float[np.ndarray, " n"]:
     """The share of each image's numbers that are 0 or 255."""
-    pixels = np.asarray(pixels)
+    if not math.prod(pixels.shape[1:]):
+        raise UsageError(f"Images of shape {pixels.shape[1:]} have no pixels.")
     return ((pixels == 0) | (pixels == 255)).mean(axis=tuple(range(1, pixels.ndim)))
 
 
+@check_arguments
 def compared(
-    samples: Float[np.ndarray, " n"], data: Float[np.ndarray, " m"] | None, remedy: str = "train longer"
+    samples: Annotated[Float[np.ndarray, " n"], "[0, 1]"],
+    data: Annotated[Float[np.ndarray, " m"], "[0, 1]"] | None,
+    remedy: str = "train longer",
 ) -> dict[str, Any]:
     """The mean shares of samples and data, with a "warning" where the samples' is larger beyond doubt.
 
@@ -37,6 +44,8 @@ def compared(
         black, grey = np.zeros((8, 4, 4, 1), np.uint8), np.full((8, 4, 4, 1), 128, np.uint8)
         shares = compared(at_the_ends(black), at_the_ends(grey))  # samples: 1.0, data: 0.0, and a warning
     """
+    if not len(samples) or (data is not None and not len(data)):
+        raise UsageError("Shares are compared of one image or more, of samples and of data.")
     shares: dict[str, Any] = {
         "samples": float(np.mean(samples)),
         "data": None if data is None else float(np.mean(data)),

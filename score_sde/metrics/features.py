@@ -5,14 +5,17 @@ import re
 import shutil
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Annotated, Any, NamedTuple
 
 import jax.numpy as jnp
 import numpy as np
 from flax import traverse_util
 
 from score_sde import data
-from score_sde.array_types import Array, PyTree
+from score_sde.array_types import Array, PyTree, UInt8
+from score_sde.config import protocols
+from score_sde.config.arguments import check_arguments
+from score_sde.config.import_paths import missing
 from score_sde.errors import UsageError, warn
 from score_sde.io import atomic_files
 from score_sde.io.digest import digest
@@ -25,6 +28,8 @@ from score_sde.runtime.memory import enough_memory
 from score_sde.runtime.sharding import all_agree, first_goes_first, is_first, pad_to_devices, place, pmap, split
 
 INCEPTION, TRAINED = "inception", "trained"
+Side = Annotated[int, "[1, inf)"]
+ImageShape = tuple[Side, Side, Side]
 WEIGHTS = Download(
     "pt_inception-2015-12-05-6726825d.pth",
     "https://github.com/mseitzer/pytorch-fid/releases/download/fid_weights/pt_inception-2015-12-05-6726825d.pth",
@@ -48,8 +53,11 @@ class Features(NamedTuple):
     batch_size: int
     apply: Callable[[np.ndarray], Arrays] | None = None
 
-    def of(self, pixels: np.ndarray) -> Arrays:
-        """The arrays of uint8 images (n, h, w, c), computed in batches."""
+    @check_arguments
+    def of(self, pixels: UInt8[np.ndarray, "n h w c"]) -> Arrays:
+        """The arrays of one image or more, computed in batches. Raises `UsageError` for images of another size."""
+        if not len(pixels):
+            raise UsageError("Features are of one image or more, and there is none.")
         with enough_memory(f"features at metrics.batch_size={self.batch_size}", lambda: "lower metrics.batch_size"):
             batches = [
                 {name: value[:valid] for name, value in self.apply(pixels[indices]).items()}
@@ -72,7 +80,8 @@ def kind(name: str) -> str:
     return re.sub(r"-[0-9a-f]{8}$", "", name)
 
 
-def inception_features(weights: str | Path, folder: Path, batch_size: int) -> Features:
+@check_arguments
+def inception_features(weights: str | Path, folder: Path, batch_size: Annotated[int, "[1, inf)"]) -> Features:
     """Inception-v3's features, by which FID is defined.
 
     weights: their PyTorch file; "" to look for it in `folder`, and download it there. Raises `UsageError` if the file
@@ -97,11 +106,14 @@ def inception_features(weights: str | Path, folder: Path, batch_size: int) -> Fe
     return about.by(inception.inception, inception.load(path))
 
 
-def own_features(network: Any, code: str, image_shape: tuple[int, int, int], batch_size: int) -> Features:
+@check_arguments
+def own_features(network: Any, code: str, image_shape: ImageShape, batch_size: Annotated[int, "[1, inf)"]) -> Features:
     """Features of a user's `score_sde.config.protocols.FeatureNetwork`. code: digest of the file that defines it.
 
     Raises `UsageError` unless the network gives `dimension` finite numbers for an image.
     """
+    if lacks := missing(type(network), protocols.FeatureNetwork):
+        raise UsageError(f"{type(network).__name__} is no FeatureNetwork: it lacks {', '.join(lacks)}.")
     params, name = network.init(image_shape), type(network).__name__
 
     def apply(params: PyTree, pixels: Array) -> dict[str, Array]:
@@ -118,7 +130,10 @@ def own_features(network: Any, code: str, image_shape: tuple[int, int, int], bat
     return about.by(apply, params)
 
 
-def trained_features(source: data.Source, options: small.Options, folder: Path, batch_size: int) -> Features:
+@check_arguments
+def trained_features(
+    source: data.Source, options: small.Options, folder: Path, batch_size: Annotated[int, "[1, inf)"]
+) -> Features:
     """Features of a small network trained on the data set, now or by an earlier call; it is kept in `folder`.
 
     A training that is stopped goes on with the next call. If two calls run at once, one trains and the other waits.

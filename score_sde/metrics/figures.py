@@ -12,9 +12,13 @@ reference = metrics.statistics_of(data, features, {})
 figures = metrics.measure(features.name, features.of(data.images[:32]), reference)  # name -> mean and error
 """
 
-from typing import Any
+from collections.abc import Mapping
+from typing import Annotated, Any
 
-from score_sde.io.result_cache import Arrays
+import numpy as np
+
+from score_sde.config.arguments import check_arguments
+from score_sde.errors import UsageError
 from score_sde.metrics.distances import PAIRED, Estimate, inception_score, precision_recall
 from score_sde.metrics.features import INCEPTION, TRAINED, kind
 from score_sde.metrics.frechet import Frechet
@@ -25,17 +29,23 @@ ALL_PAIRS = "all pairs"
 VERSION = 2  # of what the figures are; since 2 the kernel distance is over all pairs
 
 
+@check_arguments
 def measure(
-    features_name: str, arrays: Arrays, reference: Statistics, inception_splits: int = 1
+    features_name: str,
+    arrays: Mapping[str, Any],
+    reference: Statistics,
+    inception_splits: Annotated[int, "[1, inf)"] = 1,
 ) -> dict[str, dict[str, Any]]:
     """All metrics that the samples' features, and logits if these are Inception's, allow: name -> mean and error.
 
     Only distances by Inception's features are called fid, fid_infinity and kid; others carry their features' name, and
     CMMD is of features that are neither Inception's nor trained here. inception_splits: parts whose Inception scores
     are averaged, which the score's name says if there are several. A distance by a kernel says whether it is "over" all
-    pairs or blocks.
+    pairs or blocks. arrays: "features" (n, d), of two images or more, and "logits". Raises `UsageError` for others.
     """
-    samples = arrays["features"]
+    if "features" not in arrays:
+        raise UsageError(f"There are no features among the arrays {', '.join(map(str, arrays)) or '(none)'}.")
+    samples = np.asarray(arrays["features"])
     of = "" if features_name == INCEPTION else f"[features={features_name}]"
     frechet, kernel = ("fid", "kid") if features_name == INCEPTION else ("frechet_distance", "kernel_distance")
     distance = Frechet(reference.mean, reference.covariance)

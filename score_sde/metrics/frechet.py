@@ -9,15 +9,21 @@ import functools
 import os
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from typing import NamedTuple
+from typing import Annotated, NamedTuple
 
 import numpy as np
 from scipy.linalg import lapack
 from threadpoolctl import ThreadpoolController
 
-from score_sde.metrics.distances import Estimate, groups, jackknife
+from score_sde.array_types import Real
+from score_sde.config.arguments import check_arguments
+from score_sde.errors import UsageError
+from score_sde.metrics.distances import Estimate, Rows, check_number, groups, jackknife
 
 SIZES = 15  # of the sets from which the distance of infinitely many samples is extrapolated
+
+Mean = Annotated[Real[np.ndarray, " d"], "(-inf, inf)"]
+Covariance = Annotated[Real[np.ndarray, "d d"], "(-inf, inf)"]
 
 
 class Moments(NamedTuple):
@@ -45,7 +51,8 @@ class Moments(NamedTuple):
         return (self.products - np.outer(self.total, self.mean)) / (self.n - 1)
 
 
-def frechet_distance(mean1: np.ndarray, cov1: np.ndarray, mean2: np.ndarray, cov2: np.ndarray) -> float:
+@check_arguments
+def frechet_distance(mean1: Mean, cov1: Covariance, mean2: Mean, cov2: Covariance) -> float:
     """The Frechet distance of two Gaussians, Heusel et al. (2017), eq. 6.
 
         |mean1 - mean2|^2 + tr(cov1 + cov2 - 2 (cov2^1/2 cov1 cov2^1/2)^1/2)
@@ -57,12 +64,13 @@ def frechet_distance(mean1: np.ndarray, cov1: np.ndarray, mean2: np.ndarray, cov
 
         distance = frechet_distance(np.zeros(2), np.eye(2), np.ones(2), 4 * np.eye(2))  # 2 + 2
     """
-    lower = factor(cov2)
+    lower = factor(np.asarray(cov2, np.float64))
     product = lower.T @ cov1 @ lower
     with _each_on_one_thread():
         return _distance(np.subtract(mean1, mean2), np.trace(cov1), np.trace(cov2), product)
 
 
+@check_arguments
 class Frechet:
     """Frechet distances of sets of features to a reference, whose covariance is factorised once.
 
@@ -70,31 +78,46 @@ class Frechet:
     the centred features of n images. The latter is n x n, and taken if there are no more images than features.
     """
 
-    def __init__(self, mean: np.ndarray, covariance: np.ndarray):
+    def __init__(self, mean: Mean, covariance: Covariance):
         self.mean, self.covariance = mean, covariance
+
+    def _check(self, features: np.ndarray) -> None:
+        """Raises `UsageError` for too few images, and for features of another kind than the reference's."""
+        check_number(2, features=features)
+        if features.shape[1] != len(self.mean):
+            raise UsageError(
+                f"The samples have {features.shape[1]} features and the reference has {len(self.mean)}; compute both by "
+                "one network."
+            )
 
     @functools.cached_property
     def factor(self) -> np.ndarray:
-        return factor(self.covariance)
+        return factor(np.asarray(self.covariance, np.float64))
 
-    def __call__(self, features: np.ndarray) -> Estimate:
+    @check_arguments
+    def __call__(self, features: Rows) -> Estimate:
         """The distance, and its error by the jackknife over groups of the features, each distance of which is exact."""
+        self._check(features)
         parts = list(groups(len(features)))
         numbers = range(len(parts))
         without = [[i for i in numbers if i != left_out] for left_out in numbers if len(parts) > 2]
         value, *others = self._of_unions(features, parts, [list(numbers), *without])
         return jackknife(len(features), value, others)
 
-    def value(self, features: np.ndarray) -> float:
+    @check_arguments
+    def value(self, features: Rows) -> float:
         """The distance alone."""
+        self._check(features)
         return self._of_unions(features, [np.arange(len(features))], [[0]])[0]
 
-    def of_infinitely_many(self, features: np.ndarray) -> float:
+    @check_arguments
+    def of_infinitely_many(self, features: Rows) -> float:
         """The distance extrapolated to infinitely many samples, without its bias of order 1/n.
 
         "FID infinity" of Chong and Forsyth (2020): a line through the distances of `SIZES` sets against 1/n. The sets
         are the first n samples in one random order, the same for any features; the smallest has a tenth of all.
         """
+        self._check(features)
         n = len(features)
         sizes = np.unique(np.linspace(max(2, n // 10), n, SIZES).astype(int))
         parts = np.split(np.random.default_rng(0).permutation(n), sizes[:-1])

@@ -11,14 +11,16 @@ from typing import NamedTuple
 
 import numpy as np
 
-from score_sde.metrics.distances import BLOCK, GROUPS, PAIRED, Estimate
+from score_sde.config.arguments import check_arguments
+from score_sde.metrics.distances import BLOCK, GROUPS, PAIRED, Estimate, OtherRows, Rows, check_number
 
 SIGMA, SCALE = 10.0, 1000.0  # of CMMD, as published
 LEAST = 4  # images of a set that have an error
 Kernel = Callable[[np.ndarray, np.ndarray], np.ndarray]  # (n, d), (m, d) -> (n, m)
 
 
-def kernel_distance(features1: np.ndarray, features2: np.ndarray) -> Estimate:
+@check_arguments
+def kernel_distance(features1: Rows, features2: OtherRows) -> Estimate:
     """The kernel distance, MMD^2 with the kernel (x.y / d + 1)^3, Binkowski et al. (2018).
 
     Up to 10,000 images it is the mean over all pairs. Of more it is the mean over blocks of about 1,000 images of the
@@ -30,10 +32,12 @@ def kernel_distance(features1: np.ndarray, features2: np.ndarray) -> Estimate:
         features = np.random.default_rng(0).normal(size=(2, 100, 8))
         value, error = kernel_distance(features[0], features[1] + 1)
     """
+    check_number(2, features1=features1, features2=features2)
     return discrepancy(_cubic, features1.astype(np.float64), features2.astype(np.float64))
 
 
-def cmmd(features1: np.ndarray, features2: np.ndarray) -> Estimate:
+@check_arguments
+def cmmd(features1: Rows, features2: OtherRows) -> Estimate:
     """The CMMD of Jayasumana et al. (2024): 1,000 MMD^2 with the kernel exp(-|x - y|^2 / (2 10^2)) of unit vectors.
 
     Published figures are of CLIP's embeddings, which are divided by their length, as any features are here. Their code
@@ -46,6 +50,7 @@ def cmmd(features1: np.ndarray, features2: np.ndarray) -> Estimate:
         features = np.random.default_rng(0).normal(size=(2, 100, 8))
         value, error = cmmd(features[0], features[1] + 1)
     """
+    check_number(2, features1=features1, features2=features2)
     value, error = discrepancy(_gaussian, _unit(features1), _unit(features2))
     return Estimate(SCALE * value, None if error is None else SCALE * error)
 

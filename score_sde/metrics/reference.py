@@ -10,13 +10,13 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from score_sde import data
+from score_sde.config.arguments import check_arguments
 from score_sde.errors import UsageError
 from score_sde.io import atomic_files
 from score_sde.io.result_cache import Arrays
 from score_sde.metrics.distances import PAIRED
 from score_sde.metrics.features import Features
 from score_sde.metrics.frechet import Moments
-from score_sde.runtime.backend import expanded
 from score_sde.runtime.progress import bar
 
 
@@ -48,9 +48,12 @@ class Statistics(NamedTuple):
         atomic_files.replace(path, lambda file: np.savez(file, **arrays, **some), flag)
 
 
+@check_arguments
 def statistics_of(source: data.Source, features: Features, about: Mapping[str, Any]) -> Statistics:
     """Statistics of every image of a source."""
     n, size = len(source), features.batch_size
+    if n < 2:
+        raise UsageError(f"Statistics of {n} images: a distance needs at least two images of the data set.")
     chosen = np.zeros(n, bool)
     chosen[np.random.default_rng(0).permutation(n)[:PAIRED]] = True
     moments, origin, some = None, None, []
@@ -63,11 +66,10 @@ def statistics_of(source: data.Source, features: Features, about: Mapping[str, A
             moments = part if moments is None else moments.plus(part)
             some.append(of_batch[chosen[indices]])
             progress.update(valid)
-    if n < 2:
-        raise UsageError("Statistics of one image: a distance needs at least two images of the data set.")
     return Statistics(n, moments.mean + origin, moments.covariance, np.concatenate(some), dict(about))
 
 
+@check_arguments
 def load_features(path: Path) -> Arrays:
     """Features (n, d) that were computed anywhere, to be measured: from an .npz file with `features`, or an .npy file.
 
@@ -84,7 +86,6 @@ def load_features(path: Path) -> Arrays:
         reference = metrics.load_statistics(Path("data.npy"))
         figures = metrics.measure("my_features", metrics.load_features(Path("samples.npy")), reference)
     """
-    path = expanded(path)
     arrays = _arrays(path, "features")
     features = _features(path, arrays)
     if features is None:
@@ -93,26 +94,25 @@ def load_features(path: Path) -> Arrays:
     return {"features": features, **logits}
 
 
+@check_arguments
 def load_statistics(path: Path) -> Statistics:
     """Statistics from a file: ours, `mu` and `sigma` (pytorch-fid, EDM), or those of features as in `load_features`.
 
     Raises `UsageError` for any other file.
     """
-    path = expanded(path)
     arrays = _arrays(path, "statistics")
     if {"mean", "covariance", "n", "about"} <= arrays.keys():
         try:
-            about = json.loads(str(arrays["about"]))
-            n, features = int(arrays["n"]), arrays.get("features")
+            n, about = int(arrays["n"]), json.loads(str(arrays["about"]))
         except (TypeError, ValueError) as error:
             raise UsageError(f"Cannot read the statistics {path} ({error}); compute them again.") from error
         if not isinstance(about, dict):
             raise UsageError(f"Cannot read the statistics {path}: `about` is no object; compute them again.")
-        return Statistics(n, *_moments(path, arrays["mean"], arrays["covariance"]), features, about)
+        moments = _moments(path, arrays, "mean", "covariance")
+        return Statistics(n, *moments, arrays.get("features"), about)
     about = {"file": path.name}
     if {"mu", "sigma"} <= arrays.keys():
-        mean, covariance = _moments(path, arrays["mu"], arrays["sigma"])
-        return Statistics(0, mean, covariance, None, about)
+        return Statistics(0, *_moments(path, arrays, "mu", "sigma"), None, about)
     features = _features(path, arrays)
     if features is None:
         raise UsageError(
@@ -136,17 +136,16 @@ def _arrays(path: Path, kind: str) -> Arrays:
     raise UsageError(f"Cannot read the {kind} {path}: it is no whole .npz or .npy file; compute them again.")
 
 
-def _moments(path: Path, mean: np.ndarray, covariance: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Mean (d,) and covariance (d, d), float64. Raises `UsageError` for others."""
-    numbers = all(np.issubdtype(array.dtype, np.floating) for array in (mean, covariance))
-    if not numbers or mean.ndim != 1 or not mean.size or covariance.shape != (mean.size, mean.size):
+def _moments(path: Path, arrays: Arrays, *names: str) -> list[np.ndarray]:
+    """Mean (d,) and covariance (d, d) among the arrays, float64. Raises `UsageError` for others."""
+    mean, covariance = (arrays[name] for name in names)
+    fit = mean.ndim == 1 and mean.size and covariance.shape == 2 * mean.shape
+    if not fit or not all(each.dtype.kind in "fiu" and np.isfinite(each).all() for each in (mean, covariance)):
         raise UsageError(
-            f"{path} holds mu of shape {mean.shape} and sigma of shape {covariance.shape}; they are floating-point "
-            "numbers (d,) and (d, d)."
+            f"{path} holds {' and '.join(names)} of shapes {mean.shape} and {covariance.shape}; they are finite, and "
+            "of shapes (d,) and (d, d); compute them again."
         )
-    if not (np.isfinite(mean).all() and np.isfinite(covariance).all()):
-        raise UsageError(f"{path} holds statistics that are not finite; compute them again.")
-    return mean.astype(np.float64), covariance.astype(np.float64)
+    return [mean.astype(np.float64), covariance.astype(np.float64)]
 
 
 def _features(path: Path, arrays: Arrays) -> np.ndarray | None:

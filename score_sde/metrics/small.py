@@ -7,7 +7,7 @@ data set with each other only.
 """
 
 from pathlib import Path
-from typing import NamedTuple
+from typing import Annotated, NamedTuple
 
 import flax.linen as nn
 import jax
@@ -17,6 +17,7 @@ import optax
 
 from score_sde import data, images
 from score_sde.array_types import Array, Float, Pixels, PyTree
+from score_sde.config.keys import SEEDS
 from score_sde.errors import UsageError
 from score_sde.io.checkpoints import Retention
 from score_sde.metrics.corruptions import CORRUPTIONS, corrupted
@@ -36,12 +37,12 @@ VERSION = 2  # of the features; it changes whenever their numbers do
 class Options(NamedTuple):
     """Options of the network and its training. dimension: number of features."""
 
-    nf: int = 32
-    dimension: int = 64
-    n_iters: int = 1000
-    batch_size: int = 128
-    lr: float = 1e-3
-    seed: int = 0
+    nf: Annotated[int, "[1, inf)"] = 32
+    dimension: Annotated[int, "[1, inf)"] = 64
+    n_iters: Annotated[int, "[1, inf)"] = 1000
+    batch_size: Annotated[int, "[1, inf)"] = 128
+    lr: Annotated[float, "(0, inf)"] = 1e-3
+    seed: Annotated[int, SEEDS] = 0
 
 
 class Network(nn.Module):

@@ -29,7 +29,7 @@ Activation = Callable[[Array], Array]
 
 @check_arguments
 def group_norm(
-    x: FeatureMaps,
+    x: Float[Array, "b _ _ c"],
     scale: Channels,
     bias: Channels,
     groups: Annotated[int, "[1, inf)"],

@@ -5,6 +5,7 @@ while a depthwise convolution is slow on CPU.
 """
 
 from collections.abc import Sequence
+from typing import Annotated
 
 import jax.numpy as jnp
 import numpy as np
@@ -14,7 +15,9 @@ from score_sde.array_types import Array, FeatureMaps, Float
 from score_sde.config.arguments import check_arguments
 from score_sde.errors import UsageError
 
-Taps = Sequence[float]
+Factor = Annotated[int, "[1, inf)"]
+Taps = tuple[float, ...]
+Maps = Float[Array, "b _ _ c_in"]
 SPATIAL = (1, 2)
 LAYOUT = ("NHWC", "HWIO", "NHWC")
 
@@ -31,7 +34,7 @@ def nearest_upsample(x: FeatureMaps) -> FeatureMaps:
 
 
 @check_arguments
-def nearest_upsample_conv(x: FeatureMaps, weight: Float[Array, "3 3 c_in c_out"]) -> FeatureMaps:
+def nearest_upsample_conv(x: Maps, weight: Float[Array, "3 3 c_in c_out"]) -> FeatureMaps:
     """The 3x3 convolution of `nearest_upsample(x)`, with 4/9 of its operations.
 
     Output pixel (2i + p, 2j + q) sees 2x2 pixels of x: rows i - 1 and i for p = 0, i and i + 1 for p = 1, the same for
@@ -46,7 +49,7 @@ def nearest_upsample_conv(x: FeatureMaps, weight: Float[Array, "3 3 c_in c_out"]
             for part, pad_column in zip(_folded(row, 1), before_after, strict=True)
         ]
         rows.append(jnp.stack(columns, axis=3))
-    return jnp.stack(rows, axis=2).reshape(b, 2 * h, 2 * w, -1)
+    return jnp.stack(rows, axis=2).reshape(b, 2 * h, 2 * w, weight.shape[-1])
 
 
 def _folded(weight: Array, axis: int) -> tuple[Array, Array]:
@@ -81,14 +84,14 @@ def fir_upsample(x: FeatureMaps, taps: Taps) -> FeatureMaps:
 
 
 @check_arguments
-def fir_conv_downsample(x: FeatureMaps, weight: Float[Array, "k k c_in c_out"], taps: Taps) -> FeatureMaps:
+def fir_conv_downsample(x: Maps, weight: Float[Array, "k k c_in c_out"], taps: Taps) -> FeatureMaps:
     """FIR filter, then a strided convolution without padding, so that borders see no zeros but the filter's."""
     excess = (len(taps) - 2) + (weight.shape[0] - 1)
     return _conv(filter2d(x, taps, gain=1, pad=((excess + 1) // 2, excess // 2)), weight, stride=2)
 
 
 @check_arguments
-def fir_conv_upsample(x: FeatureMaps, weight: Float[Array, "k k c_in c_out"], taps: Taps) -> FeatureMaps:
+def fir_conv_upsample(x: Maps, weight: Float[Array, "k k c_in c_out"], taps: Taps) -> FeatureMaps:
     """Transposed convolution of stride 2, then the FIR filter of gain 4."""
     edge = weight.shape[0] - 1
     y = _conv(x, weight, dilation=2, pad=edge)
@@ -98,9 +101,26 @@ def fir_conv_upsample(x: FeatureMaps, weight: Float[Array, "k k c_in c_out"], ta
 
 @check_arguments
 def filter2d(
-    x: FeatureMaps, taps: Taps, *, gain: float, up: int = 1, down: int = 1, pad: tuple[int, int]
+    x: FeatureMaps,
+    taps: Taps,
+    *,
+    gain: Annotated[float, "(-inf, inf)"],
+    up: Factor = 1,
+    down: Factor = 1,
+    pad: tuple[Annotated[int, "[0, inf)"], Annotated[int, "[0, inf)"]],
 ) -> FeatureMaps:
-    """The separable filter outer(taps, taps), normalised to sum 1, with `gain` along each axis."""
+    """The separable filter outer(taps, taps), normalised to sum 1, with `gain` along each axis.
+
+    Raises `UsageError` for taps of sum 0, and for images that are smaller than the filter.
+    """
+    if not 0 < abs(np.sum(taps)) < np.inf:
+        raise UsageError(f"The taps {taps} of a filter must have a sum that is finite and not 0.")
+    for size in x.shape[1:3]:
+        length = (size * up + sum(pad) - len(taps)) // down + 1
+        if length < 1 or (up > 1 and (down > 1 or length % up)):
+            raise UsageError(
+                f"A filter of {len(taps)} taps, up={up}, down={down} and pad={pad} does not fit {size} pixels."
+            )
     h = gain * np.asarray(taps, np.float32) / np.sum(taps)
     weights = h[::-1].tolist()  # Python's numbers leave the type of x as it is
     for axis in SPATIAL:
@@ -119,7 +139,6 @@ def _filter(x: FeatureMaps, h: Sequence[float], axis: int, up: int, down: int, p
             weight * lax.slice_in_dim(x, j, j + (length - 1) * down + 1, down, axis) for j, weight in enumerate(h)
         )
     # Output n = i up + r sees only the taps j for which n + j - pad is a multiple of `up`: one sum for each phase r.
-    assert down == 1 and length % up == 0
     rows = length // up
     reach = len(h) // up + 1
     widths = [(0, 0)] * x.ndim

@@ -12,12 +12,13 @@ import jax
 import jax.numpy as jnp
 
 from score_sde.array_types import Array, Int, Keys, ModelImages, PerSample, Times
+from score_sde.config.arguments import check_arguments
 from score_sde.errors import UsageError
-from score_sde.process import Model, Process, score
+from score_sde.process import Eps, Model, Process, score
 from score_sde.randomness import Stream, expand, stream
 from score_sde.sampling.brownian import brownian
-from score_sde.sampling.predictors import Diffusion, check_diffusion, diffusion_at
-from score_sde.sampling.solver import Solver, check_times, evaluations, predict
+from score_sde.sampling.predictors import Diffusion, diffusion_at
+from score_sde.sampling.solver import Solver, StartTime, Tolerance, check_times, evaluations, predict
 
 FIRST_STEP, SAFETY, EXPONENT = 0.01, 0.9, 0.9  # h_init, theta and r of the algorithm
 
@@ -35,14 +36,15 @@ class State(NamedTuple):
     made: Int[Array, " b"]  # evaluations that contained the row, also while it waited
 
 
+@check_arguments
 def adaptive(
     process: Process,
     model: Model,
     *,
-    rtol: float = 0.02,
-    atol: float = 2 / 256,
-    eps: float | None = None,
-    start_time: float = 1.0,
+    rtol: Tolerance = 0.02,
+    atol: Tolerance = 2 / 256,
+    eps: Eps | None = None,
+    start_time: StartTime = 1.0,
     diffusion: Diffusion = 1.0,
     noise_removal: bool = True,
 ) -> Solver:
@@ -66,10 +68,13 @@ def adaptive(
         x = process.prior_sample(jax.random.split(jax.random.key(0), 8), data.shape)
         samples, nfe = solve(adaptive(process, data.model(process)), jax.random.key(1), x)
     """
-    check_diffusion(diffusion)
     eps = process.sampling_eps if eps is None else eps
     check_times(eps, start_time)
-    _check(process, rtol, atol, start_time)
+    if start_time == 1 and process.begins_in_noise:
+        raise UsageError(
+            f"The adaptive SDE needs f and g, which are infinite at t = 1 of {type(process).__name__}; set "
+            "sampling.method=ode, or another."
+        )
 
     def drift(x: ModelImages, t: Times) -> ModelImages:
         """Drift of the reverse SDE, per unit of time running down."""
@@ -133,17 +138,6 @@ def adaptive(
         return jnp.min(progress(state))
 
     return Solver(init, step, fraction, lambda state: state.x, result, batch_nfe=batch_nfe, progress=progress)
-
-
-def _check(process: Process, rtol: float, atol: float, start_time: float) -> None:
-    """Raises `UsageError` for tolerances that are not positive, and processes without f and g at the start."""
-    if not (rtol > 0 and atol > 0):
-        raise UsageError(f"sampling.sde_rtol={rtol} and sampling.sde_atol={atol} must be positive; try 0.02 and 1/256.")
-    if start_time == 1 and process.begins_in_noise:
-        raise UsageError(
-            f"The adaptive SDE needs f and g, which are infinite at t = 1 of {type(process).__name__}; set "
-            "sampling.method=ode, or another."
-        )
 
 
 def _error(euler: ModelImages, heun: ModelImages, previous: ModelImages, *, rtol: float, atol: float) -> PerSample:

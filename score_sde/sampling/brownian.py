@@ -3,8 +3,9 @@
 import jax
 import jax.numpy as jnp
 
-from score_sde.array_types import Array, Float, Keys, PerSample
-from score_sde.randomness import expand, normal, stream
+from score_sde.array_types import Array, Float, Keys, Times
+from score_sde.config.arguments import check_arguments
+from score_sde.randomness import Size, expand, normal, stream
 
 # Not diffrax.VirtualBrownianTree: the same construction with other numbers, so that all samples of the adaptive solver
 # would be others, for a dependency of four packages.
@@ -12,7 +13,8 @@ from score_sde.randomness import expand, normal, stream
 LEVELS = 22  # bisections of [0, 1]: cells of 2.4e-7, about the spacing of float32 numbers near 1
 
 
-def brownian(keys: Keys, shape: tuple[int, ...], s: PerSample) -> Float[Array, "b ..."]:
+@check_arguments
+def brownian(keys: Keys, shape: tuple[Size, ...], s: Times) -> Float[Array, "b ..."]:
     """W(s) of shape (b, *shape) for s in [0, 1], each row from its own key; W(0) = 0.
 
     It uses Levy's construction: the interval around s is halved again and again, and W at each midpoint is drawn given

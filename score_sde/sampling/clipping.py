@@ -14,24 +14,32 @@ A prediction inside the range is unchanged to the last bit.
 """
 
 from collections.abc import Callable
+from typing import Annotated
 
 import jax.numpy as jnp
 
 from score_sde.array_types import ModelImages, Times
+from score_sde.config.arguments import check_arguments
 from score_sde.errors import UsageError, one_of
 from score_sde.process import Model, Prediction, Process
 from score_sde.randomness import expand
 from score_sde.sampling.solver import CountedModel, evaluations, predict
 
-Range = tuple[float, float]  # of the data, in model range: (-1, 1) or (0, 1)
+Finite = Annotated[float, "(-1e9, 1e9)"]
+Range = tuple[Finite, Finite]  # of the data, in model range: (-1, 1) or (0, 1)
+Quantile = Annotated[float, "(0, 1]"]
 Clip = Callable[[ModelImages, Range, float], ModelImages]
 
 
-def _to_range(x0: ModelImages, limits: Range, quantile: float) -> ModelImages:
+@check_arguments
+def _to_range(x0: ModelImages, limits: Range, quantile: Quantile) -> ModelImages:
+    _check_limits(limits)
     return jnp.clip(x0, *limits)
 
 
-def _dynamic(x0: ModelImages, limits: Range, quantile: float) -> ModelImages:
+@check_arguments
+def _dynamic(x0: ModelImages, limits: Range, quantile: Quantile) -> ModelImages:
+    _check_limits(limits)
     low, high = limits
     middle, half = (low + high) / 2, (high - low) / 2
     relative = (x0 - middle) / half
@@ -41,15 +49,21 @@ def _dynamic(x0: ModelImages, limits: Range, quantile: float) -> ModelImages:
     return jnp.where(leaves, middle + half * jnp.clip(relative / s, -1, 1), x0)
 
 
+def _check_limits(limits: Range) -> None:
+    if not limits[0] < limits[1]:
+        raise UsageError(f"The limits {limits} of a range are a number and a larger one.")
+
+
 CLIPPINGS: dict[str, Clip | None] = {"none": None, "range": _to_range, "dynamic": _dynamic}
 
 
-def clipped(process: Process, model: Model, name: str, limits: Range, *, quantile: float = 0.995) -> Model:
+@check_arguments
+def clipped(process: Process, model: Model, name: str, limits: Range, *, quantile: Quantile = 0.995) -> Model:
     """A model whose x_0 is clipped as `CLIPPINGS` says; evaluations are counted as those of `model`.
 
     name: "none", "range" or "dynamic". limits: (low, high) of the data in model range. quantile: of "dynamic" clipping,
-    in (0, 1].
-    Raises `UsageError` for an unknown name or a quantile out of range.
+    in (0, 1]; 0.995 in Saharia et al.
+    Raises `UsageError` for an unknown name and for limits or a quantile out of range.
 
         import jax.numpy as jnp
         from score_sde.process import from_score
@@ -60,8 +74,7 @@ def clipped(process: Process, model: Model, name: str, limits: Range, *, quantil
         x0, eps = clipped(VP(), model, "range", (-1, 1))(jnp.full((1, 8, 8, 3), 9.0), jnp.array([0.1]))  # x0 = 1
     """
     clip = CLIPPINGS[one_of("sampling.clip", name, CLIPPINGS)]
-    if not 0 < quantile <= 1:
-        raise UsageError(f"sampling.clip_quantile={quantile} must be in (0, 1]; Saharia et al. take 0.995.")
+    _check_limits(limits)
     if clip is None:
         return model
 

@@ -10,6 +10,8 @@ import jax
 from jax.sharding import PartitionSpec
 
 from score_sde.array_types import PyTree
+from score_sde.config.arguments import check_arguments
+from score_sde.randomness import Size
 from score_sde.runtime.sharding import AXIS, mesh
 from score_sde.sampling.solver import Solver
 
@@ -19,6 +21,7 @@ from score_sde.sampling.solver import Solver
 PARTS, LEAST_ROWS, LEAST_ROWS_OF_ACCELERATORS = 4, 16, 128
 
 
+@check_arguments
 def compacted(whole: Solver, make_solver: Callable[..., Solver], conditions: tuple) -> Solver:
     """The solver with steps of a part of the rows on each device; no row leaves its device.
 
@@ -53,7 +56,8 @@ def compacted(whole: Solver, make_solver: Callable[..., Solver], conditions: tup
     return whole._replace(step=step)
 
 
-def part_size(rows: int) -> int:
+@check_arguments
+def part_size(rows: Size) -> int:
     """Number of rows, of a device's, that take a step together: a quarter, but not so few that a pass is slow."""
     least = LEAST_ROWS if jax.default_backend() == "cpu" else LEAST_ROWS_OF_ACCELERATORS
     return min(rows, max(rows // PARTS, least))

@@ -11,17 +11,21 @@ A corrector moves x to x + e score + sqrt(2 e) z with its step size e.
 """
 
 from collections.abc import Callable
+from typing import Annotated
 
 import jax.numpy as jnp
 
 from score_sde.array_types import ModelImages, PerSample, Times
+from score_sde.config.arguments import check_arguments
 from score_sde.process import Process
 from score_sde.sde import chain_of
 
+SNR = Annotated[float, "(0, 1000]"]
 Corrector = Callable[[Process, Times, float, ModelImages, ModelImages], PerSample]
 
 
-def langevin(process: Process, t: Times, snr: float, score: ModelImages, z: ModelImages) -> PerSample:
+@check_arguments
+def langevin(process: Process, t: Times, snr: SNR, score: ModelImages, z: ModelImages) -> PerSample:
     """Step size 2 alpha (snr |z| / |score|)^2, with norms averaged over the whole batch, on all devices.
 
     This is the rule of the paper's code; a sample therefore depends on the rest of its batch.
@@ -29,7 +33,8 @@ def langevin(process: Process, t: Times, snr: float, score: ModelImages, z: Mode
     return 2 * _scale(process, t) * jnp.square(snr * jnp.mean(_norms(z)) / jnp.mean(_norms(score)))
 
 
-def langevin_per_sample(process: Process, t: Times, snr: float, score: ModelImages, z: ModelImages) -> PerSample:
+@check_arguments
+def langevin_per_sample(process: Process, t: Times, snr: SNR, score: ModelImages, z: ModelImages) -> PerSample:
     """Step size 2 alpha snr^2 D / |score|^2: `langevin` with each sample's own norm, and sqrt(D) for |z| (appendix G).
 
     A sample does not depend on its batch. The step size depends on its position, which biases the result by order 1/D:
@@ -38,7 +43,8 @@ def langevin_per_sample(process: Process, t: Times, snr: float, score: ModelImag
     return 2 * _scale(process, t) * jnp.square(snr / _norms(score)) * z[0].size
 
 
-def ald(process: Process, t: Times, snr: float, score: ModelImages, z: ModelImages) -> PerSample:
+@check_arguments
+def ald(process: Process, t: Times, snr: SNR, score: ModelImages, z: ModelImages) -> PerSample:
     """Step size 2 alpha (snr sigma(t))^2: the annealed Langevin dynamics of NCSN."""
     return 2 * _scale(process, t) * jnp.square(snr * process.sigma(t))
 

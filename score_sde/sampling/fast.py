@@ -26,32 +26,34 @@ lost in noise at t = 1, the error of their first steps, of order 2 for deis and 
 """
 
 from collections.abc import Callable, Sequence
-from typing import NamedTuple
+from typing import Annotated, NamedTuple
 
 import numpy as np
 
-from score_sde.config.keys import plain
+from score_sde.config.arguments import check_arguments
 from score_sde.errors import UsageError, one_of
-from score_sde.process import Model, Process, in_float64
+from score_sde.process import Eps, Model, Process, in_float64
 from score_sde.randomness import Noise, normal
-from score_sde.sampling.grids import time_grid
-from score_sde.sampling.predictors import check_diffusion
+from score_sde.sampling.grids import NumSteps, Rho, time_grid
 from score_sde.sampling.rows import KEEP, Grid, Rows, first_step
-from score_sde.sampling.solver import Project, Solver, check_times
+from score_sde.sampling.solver import Project, Solver, StartTime, check_times
 from score_sde.sampling.tabulated import Table, tabulated
 
 NODES, WEIGHTS = np.polynomial.legendre.leggauss(32)  # quadrature on [-1, 1]
 
 
+Share, Churn, Level = (Annotated[float, interval] for interval in ("[0, 1]", "[0, inf)", "[0, inf]"))
+
+
 class Options(NamedTuple):
     """Options of single fast solvers, under the names of their keys in `config.sampling`."""
 
-    eta: float = 0.0  # ddim
-    s_churn: float = 40.0  # edm_stochastic
-    s_min: float = 0.05
-    s_max: float = 50.0
-    s_noise: float = 1.003
-    diffusion: float = 1.0  # dpmpp_2m_sde: w
+    eta: Share = 0.0  # ddim
+    s_churn: Churn = 40.0  # edm_stochastic
+    s_min: Level = 0.05
+    s_max: Level = 50.0
+    s_noise: Annotated[float, "(0, 1000]"] = 1.003
+    diffusion: Annotated[float, "[0, 1e6]"] = 1.0  # dpmpp_2m_sde: w
 
 
 THIRD = 0.72  # longest step in l, about half of the noise, at which third order beats second (experiments/truth_table)
@@ -64,6 +66,10 @@ def _ddim(grid: Grid, options: Options) -> Table:
         c = options.eta * k1 * np.sqrt(1 - np.square(k1 / k))
         rows.add(t, [1, np.sqrt(k1**2 - c**2) - k], noise=c)
     return rows.table(grid)
+
+
+def _dpm_solver_1(grid: Grid, options: Options) -> Table:
+    return _ddim(grid, options._replace(eta=0.0))
 
 
 def _velocity(grid: Grid) -> tuple[np.ndarray, np.ndarray]:
@@ -264,13 +270,13 @@ def _ipndm(grid: Grid, options: Options) -> Table:
     return rows.table(grid)
 
 
-FAST_SOLVERS: dict[str, Callable[[Grid, Options], Table]] = {
+_TABLES: dict[str, Callable[[Grid, Options], Table]] = {
     "ddim": _ddim,
     "euler": _euler,
     "heun": _heun,
     "edm": _edm,
     "edm_stochastic": _edm_stochastic,
-    "dpm_solver_1": lambda grid, options: _ddim(grid, Options()),
+    "dpm_solver_1": _dpm_solver_1,
     "dpm_solver_2": _dpm_solver_2,
     "dpm_solver_3": _dpm_solver_3,
     "dpmpp_2s": _dpmpp_2s,
@@ -284,22 +290,29 @@ FAST_SOLVERS: dict[str, Callable[[Grid, Options], Table]] = {
     "deis_3": _deis(3),
     "ipndm": _ipndm,
 }
+FAST_SOLVERS = {name: check_arguments(table) for name, table in _TABLES.items()}
 
 
+@check_arguments
 def fast_solver(
     process: Process,
     model: Model,
     *,
     name: str = "dpmpp_2m",
-    num_steps: int = 20,
+    num_steps: NumSteps = 20,
     grid: str = "log_snr",
-    rho: float = 7.0,
-    eps: float | None = None,
-    start_time: float = 1.0,
+    rho: Rho = 7.0,
+    eps: Eps | None = None,
+    start_time: StartTime = 1.0,
     noise_removal: bool = True,
     project: Project | None = None,
     noise: Noise = normal,
-    **options: float,
+    eta: Share = 0.0,
+    s_churn: Churn = 40.0,
+    s_min: Level = 0.05,
+    s_max: Level = 50.0,
+    s_noise: Annotated[float, "(0, 1000]"] = 1.003,
+    diffusion: Annotated[float, "[0, 1e6]"] = 1.0,
 ) -> Solver:
     """A solver from x_T ~ p_1 to samples; its result is (x, nfe), nfe of shape (b,) the exact evaluations per sample.
 
@@ -308,9 +321,9 @@ def fast_solver(
     eps: last time, default `process.sampling_eps`. start_time: first time, in (eps, 1], at which the solver takes x.
     noise_removal: return the posterior mean of the data at eps (Tweedie), for 1 more evaluation.
     project: see `score_sde.sampling.tabulated`. noise: source of z for stochastic solvers, (keys, shape) -> z.
-    options: eta in [0, 1] (ddim: 0 is deterministic, 1 ancestral); diffusion >= 0 (dpmpp_2m_sde: w of the noise's
-    variance w g^2 dt); s_churn, s_min, s_max, s_noise (edm_stochastic; s_min and s_max are noise levels sigma / alpha
-    in model range, the defaults are for data in [-1, 1]).
+    Options of single solvers: eta in [0, 1] (ddim: 0 is deterministic, 1 ancestral); diffusion in [0, 1e6]
+    (dpmpp_2m_sde: w of the noise's variance w g^2 dt); s_churn, s_min, s_max, s_noise (edm_stochastic; s_min and s_max
+    are noise levels sigma / alpha in model range, the defaults are for data in [-1, 1]).
     Where alpha(1) = 0 the first step is x <- alpha x0 + sigma eps, with one evaluation, whatever the solver.
     Raises `UsageError` for unknown names, options out of range, and schedules that differ from pixel to pixel.
 
@@ -328,15 +341,9 @@ def fast_solver(
     build = FAST_SOLVERS[one_of("sampling.method", name, FAST_SOLVERS)]
     eps = process.sampling_eps if eps is None else eps
     check_times(eps, start_time)
-    for option in options:
-        one_of("option of a fast solver", option, Options._fields)
-    num_steps, rho = plain(num_steps), plain(rho)
-    chosen = Options(**{option: plain(value) for option, value in options.items()})
-    if not 0 <= chosen.eta <= 1:
-        raise UsageError(f"sampling.eta={chosen.eta} must be in [0, 1]: 0 is deterministic, 1 ancestral.")
-    if not (chosen.s_churn >= 0 and 0 <= chosen.s_min <= chosen.s_max and chosen.s_noise > 0):
-        raise UsageError("Churn needs sampling.s_churn >= 0, 0 <= s_min <= s_max and s_noise > 0.")
-    check_diffusion(chosen.diffusion)
+    chosen = Options(eta, s_churn, s_min, s_max, s_noise, diffusion)
+    if not s_min <= s_max:
+        raise UsageError(f"sampling.s_min={s_min} must be at most sampling.s_max={s_max}.")
     t = time_grid(process, grid, num_steps, eps=eps, rho=rho, start_time=start_time)
     if start_time == 1 and process.begins_in_noise:
         later = build(Grid(process, t[1:], noise_removal), chosen) if num_steps > 1 else None

@@ -13,22 +13,32 @@ equidistant from there.
 """
 
 from collections.abc import Callable
+from typing import Annotated
 
 import numpy as np
 
-from score_sde.errors import UsageError, one_of
-from score_sde.process import Process, check_scalar, in_float64
+from score_sde.config.arguments import check_arguments
+from score_sde.errors import one_of
+from score_sde.process import Eps, Process, check_scalar, in_float64
+from score_sde.sampling.solver import StartTime
 
 FAINT = np.exp(5.0)  # the noise level of a log-SNR of -10
 
 
+NumSteps = Annotated[int, "[1, 16777216]"]  # float32 numbers no more
+Rho = Annotated[float, "[0.1, 100]"]
+Fractions = Annotated[np.ndarray, "[0, 1]"]
+
+
+@check_arguments
 def time_grid(
-    process: Process, name: str, num_steps: int, *, eps: float, rho: float = 7.0, start_time: float = 1.0
+    process: Process, name: str, num_steps: NumSteps, *, eps: Eps, rho: Rho = 7.0, start_time: StartTime = 1.0
 ) -> np.ndarray:
     """Times t_0 = start_time > ... > t_n = eps in float64, for n = `num_steps` >= 1 steps.
 
-    name: spacing of the times, a name in `GRIDS`. rho: exponent of "karras" only, > 0. start_time: in (eps, 1].
-    Raises `UsageError` for an unknown name, no steps, rho <= 0, or a schedule that differs from pixel to pixel.
+    name: spacing of the times, a name in `GRIDS`. rho: exponent of "karras" only, in [0.1, 100]; 7 in Karras et al.
+    start_time: in (eps, 1].
+    Raises `UsageError` for an unknown name, numbers out of range, or a schedule that differs from pixel to pixel.
 
         from score_sde.sampling.grids import time_grid
         from score_sde.sde import VP
@@ -36,10 +46,6 @@ def time_grid(
         t = time_grid(VP(), "log_snr", 10, eps=1e-3)
     """
     spacing = GRIDS[one_of("sampling.grid", name, GRIDS)]
-    if num_steps < 1:
-        raise UsageError(f"sampling.num_steps={num_steps} must be at least 1.")
-    if not 0 < rho < np.inf:
-        raise UsageError(f"sampling.rho={rho} must be positive and finite; Karras et al. take 7.")
     check_scalar(process, "A time grid", "set sampling.method to ode, or to pc with sampling.predictor=exponential")
     if start_time == 1 and process.begins_in_noise and spacing in (_log_snr, _karras):
         if num_steps == 1:
@@ -55,20 +61,24 @@ def time_grid(
 Spacing = Callable[[Process, np.ndarray, float, float, float], np.ndarray]  # fractions 0..1 -> times from first to eps
 
 
-def _uniform(process: Process, fraction: np.ndarray, first: float, eps: float, rho: float) -> np.ndarray:
+@check_arguments
+def _uniform(process: Process, fraction: Fractions, first: StartTime, eps: Eps, rho: Rho) -> np.ndarray:
     return first + fraction * (eps - first)
 
 
-def _quadratic(process: Process, fraction: np.ndarray, first: float, eps: float, rho: float) -> np.ndarray:
+@check_arguments
+def _quadratic(process: Process, fraction: Fractions, first: StartTime, eps: Eps, rho: Rho) -> np.ndarray:
     return np.square(np.sqrt(first) + fraction * (np.sqrt(eps) - np.sqrt(first)))
 
 
-def _log_snr(process: Process, fraction: np.ndarray, first: float, eps: float, rho: float) -> np.ndarray:
+@check_arguments
+def _log_snr(process: Process, fraction: Fractions, first: StartTime, eps: Eps, rho: Rho) -> np.ndarray:
     high, low = np.log(in_float64(process.noise_level, np.array([first, eps])))
     return in_float64(process.time, np.exp(high + fraction * (low - high)))
 
 
-def _karras(process: Process, fraction: np.ndarray, first: float, eps: float, rho: float) -> np.ndarray:
+@check_arguments
+def _karras(process: Process, fraction: Fractions, first: StartTime, eps: Eps, rho: Rho) -> np.ndarray:
     high, low = in_float64(process.noise_level, np.array([first, eps])) ** (1 / rho)
     return in_float64(process.time, (high + fraction * (low - high)) ** rho)
 

@@ -4,15 +4,16 @@ At each time t_i of the grid a step runs the corrector, then the predictor. This
 paper's algorithm 1 has them the other way round.
 """
 
-from typing import NamedTuple
+from typing import Annotated, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
 from score_sde.array_types import Array, Float, Int, Keys, ModelImages, Times
+from score_sde.config.arguments import check_arguments
 from score_sde.errors import UsageError, one_of
-from score_sde.process import Model, Process, score
+from score_sde.process import Eps, Model, Process, score
 from score_sde.randomness import Noise, Stream, expand, normal, stream
 from score_sde.sampling.correctors import CORRECTORS, Corrector
 from score_sde.sampling.predictors import (
@@ -20,10 +21,18 @@ from score_sde.sampling.predictors import (
     Diffusion,
     Predictor,
     ancestral_sampling,
-    check_diffusion,
     exponential,
 )
-from score_sde.sampling.solver import Project, Solver, check_times, evaluations, fraction_of, planned, predict
+from score_sde.sampling.solver import (
+    Project,
+    Solver,
+    StartTime,
+    check_times,
+    evaluations,
+    fraction_of,
+    planned,
+    predict,
+)
 
 
 class State(NamedTuple):
@@ -36,19 +45,20 @@ class State(NamedTuple):
     nfe: Int[Array, " b"]
 
 
+@check_arguments
 def predictor_corrector(
     process: Process,
     model: Model,
     *,
     predictor: str = "euler_maruyama",
     corrector: str = "none",
-    snr: float = 0.16,
-    n_steps_each: int = 1,
+    snr: Annotated[float, "[0, 1000]"] = 0.16,
+    n_steps_each: Annotated[int, "[1, 10000]"] = 1,
     probability_flow: bool = False,
     diffusion: Diffusion = 1.0,
     noise_removal: bool = True,
-    eps: float | None = None,
-    start_time: float = 1.0,
+    eps: Eps | None = None,
+    start_time: StartTime = 1.0,
     project: Project | None = None,
     noise: Noise = normal,
 ) -> Solver:
@@ -77,7 +87,7 @@ def predictor_corrector(
         samples, nfe = solve(sampler, jax.random.key(1), x)  # nfe = 200: a predictor and a corrector in each step
     """
     w = 0.0 if probability_flow else diffusion
-    step_of, correct = _rows(predictor, corrector, w, snr, n_steps_each)
+    step_of, correct = _rows(predictor, corrector, w)
     exact = step_of is exponential
     grid = time_steps(process, eps, predicts=step_of is not None, exact=exact, start_time=start_time)
     _check_defined(process, step_of, correct, grid, w=w, snr=snr)
@@ -142,9 +152,7 @@ def predictor_corrector(
     )
 
 
-def _rows(
-    predictor: str, corrector: str, w: Diffusion, snr: float, n_steps_each: int
-) -> tuple[Predictor | None, Corrector | None]:
+def _rows(predictor: str, corrector: str, w: Diffusion) -> tuple[Predictor | None, Corrector | None]:
     """The predictor and the corrector with these names; None for "none".
 
     Raises `UsageError` for unknown names, and for options with which they are not defined.
@@ -153,17 +161,10 @@ def _rows(
     correct = CORRECTORS[one_of("sampling.corrector", corrector, CORRECTORS)]
     if step_of is None and correct is None:
         raise UsageError("sampling.predictor and sampling.corrector are both 'none': nothing would be sampled.")
-    check_diffusion(w)
     if step_of is ancestral_sampling and w != 1:
         raise UsageError(
             "Ancestral sampling has no probability flow and one diffusion only; set sampling.predictor to "
             "reverse_diffusion, euler_maruyama or exponential."
-        )
-    if correct is not None and not snr > 0:
-        raise UsageError(f"sampling.snr={snr} must be positive, as a corrector's steps are proportional to its square.")
-    if n_steps_each < 1:
-        raise UsageError(
-            f"sampling.n_steps_each={n_steps_each} must be at least 1; set sampling.corrector=none for none."
         )
     return step_of, correct
 
@@ -196,8 +197,9 @@ class TimeSteps(NamedTuple):
         return t, t_next
 
 
+@check_arguments
 def time_steps(
-    process: Process, eps: float | None, *, predicts: bool = True, exact: bool = False, start_time: float = 1.0
+    process: Process, eps: Eps | None, *, predicts: bool = True, exact: bool = False, start_time: StartTime = 1.0
 ) -> TimeSteps:
     """The steps from start_time to eps, N in a unit of time. Raises `UsageError` for times out of order or range.
 

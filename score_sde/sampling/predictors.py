@@ -21,19 +21,19 @@ step of the chain, wherever it ends.
     x_mean = step.mean(jnp.ones((1, 8, 8, 3)), Prediction(jnp.zeros((1, 8, 8, 3)), jnp.ones((1, 8, 8, 3))))
 """
 
-import math
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import Annotated, NamedTuple
 
 import jax.numpy as jnp
 
 from score_sde.array_types import Array, ModelImages, PerSample, Times
+from score_sde.config.arguments import check_arguments
 from score_sde.errors import UsageError
 from score_sde.process import Prediction, Process
 from score_sde.randomness import expand
 from score_sde.sde import chain_of
 
-Diffusion = float | Callable[[Times], Times]  # w, or w(t)
+Diffusion = Annotated[float, "[0, 1e6]"] | Callable[[Times], Times]  # w, or w(t)
 
 
 class Step(NamedTuple):
@@ -53,6 +53,7 @@ class Step(NamedTuple):
 Predictor = Callable[[Process, Times, Times | None, Diffusion], Step]
 
 
+@check_arguments
 def euler_maruyama(process: Process, t: Times, t_next: Times | None = None, w: Diffusion = 1.0) -> Step:
     """Euler-Maruyama step of eq. (1). Raises `UsageError` for processes whose f and g are infinite at t = 1."""
     if process.begins_in_noise:
@@ -64,6 +65,7 @@ def euler_maruyama(process: Process, t: Times, t_next: Times | None = None, w: D
     return _of_score(process, t, 1 - process.f(t) / n, (1 + w) / 2 * jnp.square(g) / n, w**0.5 * g / n**0.5)
 
 
+@check_arguments
 def reverse_diffusion(process: Process, t: Times, t_next: Times | None = None, w: Diffusion = 1.0) -> Step:
     """Reverse-diffusion step: eq. (1) discretised like the chain (eq. 46). Raises `UsageError` without a chain."""
     f, g = chain_of(process, "The reverse-diffusion predictor needs").chain(t, t_next)
@@ -71,6 +73,7 @@ def reverse_diffusion(process: Process, t: Times, t_next: Times | None = None, w
     return _of_score(process, t, 1 - f, (1 + w) / 2 * jnp.square(g), w**0.5 * g)
 
 
+@check_arguments
 def ancestral_sampling(process: Process, t: Times, t_next: Times | None = None, w: Diffusion = 1.0) -> Step:
     """Ancestral sampling: DDPM's for VP (eq. 4), SMLD's for VE (eq. 47).
 
@@ -80,6 +83,7 @@ def ancestral_sampling(process: Process, t: Times, t_next: Times | None = None, 
     return _of_score(process, t, a, b, c)
 
 
+@check_arguments
 def exponential(process: Process, t: Times, t_next: Times, w: Diffusion = 1.0) -> Step:
     """Exponential step of eq. (1): its linear part is exact, x_0 is held constant. DDIM at w = 0, on any process.
 
@@ -97,15 +101,10 @@ def _of_score(process: Process, t: Times, a: PerSample, b: PerSample, c: PerSamp
     return Step(a, None, -b / process.sigma(t), c)
 
 
+@check_arguments
 def diffusion_at(w: Diffusion, t: Times) -> Times | float:
     """The diffusion w at times t, if it is a function of time."""
     return w(t) if callable(w) else w
-
-
-def check_diffusion(w: Diffusion) -> None:
-    """Raises `UsageError` for a number w that is negative or not finite."""
-    if not callable(w) and not 0 <= w < math.inf:
-        raise UsageError(f"sampling.diffusion={w} must be 0 or more, and finite; 1 is the paper's reverse SDE.")
 
 
 PREDICTORS: dict[str, Predictor | None] = {

@@ -6,34 +6,39 @@ solved from 1 to eps for samples, and from eps to 1 for latents; from or to anot
 
 import functools
 from collections.abc import Callable
+from typing import Annotated
 
 import jax
 import jax.numpy as jnp
 
 from score_sde.array_types import Array, Keys, ModelImages, Times
-from score_sde.errors import UsageError
-from score_sde.process import Model, Process, velocity
+from score_sde.config.arguments import check_arguments
+from score_sde.process import Eps, Model, Process, velocity
 from score_sde.randomness import expand
 from score_sde.sampling.predictors import reverse_diffusion
 from score_sde.sampling.runge_kutta import State, runge_kutta
-from score_sde.sampling.solver import Solver, check_times, evaluations, predict
+from score_sde.sampling.solver import Solver, StartTime, Tolerance, check_times, evaluations, predict
 from score_sde.sde import Chain
 
+RelativeTolerance = Annotated[float, "[1e-7, inf)"]  # less is below rounding in float32
 
+
+@check_arguments
 def drift(process: Process, model: Model) -> Callable[[Times, ModelImages], ModelImages]:
     """The velocity field (t, x) -> dx/dt of the ODE."""
     return lambda t, x: velocity(process, predict(model, x, t), t)
 
 
+@check_arguments
 def probability_flow(
     process: Process,
     model: Model,
     *,
-    rtol: float = 1e-5,
-    atol: float = 1e-5,
+    rtol: RelativeTolerance = 1e-5,
+    atol: Tolerance = 1e-5,
     ode_method: str = "dopri5",
-    eps: float | None = None,
-    start_time: float = 1.0,
+    eps: Eps | None = None,
+    start_time: StartTime = 1.0,
     noise_removal: bool = True,
     encode: bool = False,
 ) -> Solver:
@@ -58,7 +63,6 @@ def probability_flow(
         encoder = probability_flow(process, data.model(process), encode=True)
         latents, nfe = solve(encoder, jax.random.key(0), images)
     """
-    check_tolerances(rtol, atol)
     eps = process.sampling_eps if eps is None else eps
     check_times(eps, start_time)
     t0, t1 = (eps, start_time) if encode else (start_time, eps)
@@ -91,7 +95,8 @@ def probability_flow(
     )
 
 
-def slerp(z0: ModelImages, z1: ModelImages, fraction: float) -> ModelImages:
+@check_arguments
+def slerp(z0: ModelImages, z1: ModelImages, fraction: Annotated[float, "[0, 1]"]) -> ModelImages:
     """Spherical interpolation between latents: the direction turns at constant speed, the length changes linearly.
 
     A straight line would leave the sphere near which almost all of a Gaussian's mass lies. fraction: in [0, 1]; 0 gives
@@ -111,9 +116,3 @@ def slerp(z0: ModelImages, z1: ModelImages, fraction: float) -> ModelImages:
     weight0 = length / length0 * jnp.sin((1 - fraction) * angle) / jnp.sin(angle)
     weight1 = length / length1 * jnp.sin(fraction * angle) / jnp.sin(angle)
     return expand(weight0, z0) * z0 + expand(weight1, z1) * z1
-
-
-def check_tolerances(rtol: float, atol: float) -> None:
-    """Raises `UsageError` for tolerances that float32 cannot meet."""
-    if not (rtol >= 1e-7 and atol > 0):
-        raise UsageError(f"ODE tolerances rtol={rtol}, atol={atol}: in float32 use rtol >= 1e-7 and atol > 0.")

@@ -3,20 +3,28 @@
 import dataclasses
 import functools
 from collections.abc import Sequence
+from typing import Annotated
 
 import numpy as np
 
+from score_sde.config.arguments import check_arguments
+from score_sde.errors import UsageError
 from score_sde.process import Process, in_float64
 from score_sde.sampling.tabulated import Table
 
 
+@check_arguments
 @dataclasses.dataclass(frozen=True)
 class Grid:
     """Times t_0 > ... > t_n with their noise levels, in float64."""
 
     process: Process
-    t: np.ndarray
+    t: Annotated[np.ndarray, "(0, 1]"]
     denoises: bool = True  # whether one more step, to level 0, follows
+
+    def __post_init__(self):
+        if self.t.ndim != 1 or len(self.t) < 2 or not np.all(np.diff(self.t) < 0):
+            raise UsageError("A grid is of two or more times, each less than the one before.")
 
     @functools.cached_property
     def k(self) -> np.ndarray:

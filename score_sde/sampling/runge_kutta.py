@@ -6,16 +6,17 @@ takes the same steps for a whole batch.) The other tableaus have the same step c
 """
 
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import Annotated, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
 from score_sde.array_types import Array, Float, Int, PerSample, PyTree, Times
-from score_sde.errors import moved_names, one_of
+from score_sde.config.arguments import check_arguments
+from score_sde.errors import UsageError, moved_names, one_of
 from score_sde.randomness import expand
-from score_sde.sampling.solver import Counts
+from score_sde.sampling.solver import Counts, Tolerance
 from score_sde.sampling.tableaus import ORDER, TABLEAUS, Tableau
 
 # Not diffrax. Measured beside 0.7.2 on a batch of 16: its steps are not SciPy's, it compiles for twice as long, and
@@ -62,14 +63,15 @@ def _one(t: Times) -> Counts:
     return np.ones(len(t), np.int32)
 
 
+@check_arguments
 def runge_kutta(
     rhs: RightHandSide,
-    t0: float,
-    t1: float,
+    t0: Annotated[float, "(-1e18, 1e18)"],
+    t1: Annotated[float, "(-1e18, 1e18)"],
     *,
     method: str = "dopri5",
-    rtol: float,
-    atol: float,
+    rtol: Tolerance,
+    atol: Tolerance,
     evaluations: Callable[[Times], Counts] = _one,
 ) -> Integrator:
     """Integrates dy/dt = rhs(t, y, args) from t0 to t1 (either direction) for a pytree y of arrays (b, ...).
@@ -87,6 +89,8 @@ def runge_kutta(
         y, nfe = end.y, end.nfe  # exp(-1), and the evaluations of each sample
     """
     tableau = TABLEAUS[one_of("ode_method", method, TABLEAUS)]
+    if t0 == t1:
+        raise UsageError(f"An integral begins and ends at two times, and here both are {t0:g}.")
     direction, span = float(np.sign(t1 - t0)), abs(t1 - t0)
 
     def init(y: PyTree, args: PyTree = None) -> State:

@@ -15,13 +15,14 @@ NFE counts all passes from its start to its end, those of a part of its rows as 
 
 import dataclasses
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import Annotated, Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
 from score_sde.array_types import Array, Float, Int, Key, Keys, ModelImages, PerSample, PyTree, Times
+from score_sde.config.arguments import check_arguments
 from score_sde.errors import UsageError
 from score_sde.process import Model, Prediction
 from score_sde.randomness import batch_keys
@@ -29,9 +30,12 @@ from score_sde.sampling.derivatives import forward_only
 
 # A hook that imposes known content on (x, x_mean) at time t after each update: inpainting, colouring.
 Project = Callable[[Keys, Times, ModelImages, ModelImages], tuple[ModelImages, ModelImages]]
+StartTime = Annotated[float, "(0, 1]"]
+Tolerance = Annotated[float, "(0, inf)"]
 Counts = Int[Array, " b"] | Int[np.ndarray, " b"]
 
 
+@check_arguments
 @dataclasses.dataclass(frozen=True)
 class CountedModel:
     """A model together with its count of network passes: how many a prediction takes at each of an array of times."""
@@ -43,6 +47,7 @@ class CountedModel:
         return self.model(x, t)
 
 
+@check_arguments
 def predict(model: Model, x: ModelImages, t: Times) -> Prediction:
     """The model's prediction at x_t.
 
@@ -57,12 +62,14 @@ def predict(model: Model, x: ModelImages, t: Times) -> Prediction:
     return prediction
 
 
+@check_arguments
 def evaluations(model: Model, t: Times | Float[np.ndarray, " b"]) -> Counts:
     """Network passes that a prediction takes at each time: 1, or the model's own count."""
     count = getattr(model, "evaluations", None)
     return np.ones(len(t), np.int32) if count is None else count(t)
 
 
+@check_arguments
 def planned(model: Model, times: np.ndarray) -> int:
     """Evaluations of a sample if the model predicts at these times, counted at float32 times as in the run."""
     return int(np.sum(evaluations(model, times.astype(np.float32))))
@@ -102,6 +109,7 @@ def fraction_of(steps: int, i: Int[Array, ""]) -> Float[Array, ""]:
     return jnp.where(i < steps, i / steps, 1.0)
 
 
+@check_arguments
 def check_times(eps: float, start_time: float = 1.0) -> None:
     """Raises `UsageError` for a last time outside (0, 1), and for a first time that is not in (eps, 1]."""
     if not 0 < eps < 1:
@@ -112,7 +120,8 @@ def check_times(eps: float, start_time: float = 1.0) -> None:
         )
 
 
-def advance(solver: Solver, state: PyTree, max_steps: int | Int[Array, ""]) -> PyTree:
+@check_arguments
+def advance(solver: Solver, state: PyTree, max_steps: Annotated[int, "[0, 2147483648)"] | Int[Array, ""]) -> PyTree:
     """The state after `max_steps` more steps, or fewer if the solver finishes first."""
 
     def unfinished(carry):
@@ -122,6 +131,7 @@ def advance(solver: Solver, state: PyTree, max_steps: int | Int[Array, ""]) -> P
     return jax.lax.while_loop(unfinished, lambda carry: (carry[0] + 1, solver.step(carry[1])), (jnp.int32(0), state))[1]
 
 
+@check_arguments
 def solve(solver: Solver, key: Key[Array, "..."], x: ModelImages) -> Any:
     """The solver's result from start images `x`, compiled as one program.
 

@@ -26,7 +26,8 @@ import jax.numpy as jnp
 import numpy as np
 
 from score_sde.array_types import Array, Int, Keys, ModelImages, Times
-from score_sde.process import Model
+from score_sde.config.arguments import check_arguments
+from score_sde.process import Eps, Model
 from score_sde.randomness import Noise, Stream, normal, stream
 from score_sde.sampling.solver import Project, Solver, evaluations, fraction_of, planned, predict
 
@@ -53,11 +54,12 @@ class State(NamedTuple):
     nfe: Int[Array, " b"]
 
 
+@check_arguments
 def tabulated(
     model: Model,
     table: Table,
     *,
-    eps: float,
+    eps: Eps,
     noise_removal: bool = True,
     project: Project | None = None,
     noise: Noise = normal,

@@ -69,7 +69,7 @@ def _data(experiment: Experiment | Classification, train_set: data.Source, eval_
         return line
     shape, names = "x".join(map(str, experiment.image_shape)), train_set.class_names
     classes = f" in {len(names):,} classes ({_some(names)})" if names else ""
-    unused = ", which the network does not take" if names and "labels" not in experiment.cond_entries else ""
+    unused = ", not used by the network" if names and "labels" not in experiment.cond_entries else ""
     images = f"{len(train_set):,} images of {shape}{classes}{unused}"
     return f"{config.data.dataset}, {images}; {len(eval_set):,} to evaluate on"
 
