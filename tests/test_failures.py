@@ -15,6 +15,7 @@ import numpy as np
 import pytest
 
 import score_sde
+from score_sde.cli.command_line import parse
 from score_sde.cli.main import main
 from score_sde.config import Config
 from score_sde.config.import_paths import source_digest
@@ -407,3 +408,25 @@ def test_help_that_nobody_reads_to_its_end_is_no_error():
         process.stdout.close()
         assert process.stderr.read() == ""
     assert process.returncode == UNREAD
+
+
+@pytest.mark.parametrize(
+    ("written", "key", "expected"),
+    [
+        (["--config.training.cond_dropout=labels,tokens"], "cond_dropout", ("labels", "tokens")),
+        (["--config.training.cond_dropout", "labels, tokens"], "cond_dropout", ("labels", "tokens")),
+        (["--config.training.cond_dropout=(labels,tokens)"], "cond_dropout", ("labels", "tokens")),
+        (["--config.training.cond_dropout=('labels','tokens')"], "cond_dropout", ("labels", "tokens")),
+        (["--config.training.cond_dropout=labels"], "cond_dropout", ("labels",)),
+        (["--config.training.cond_dropout="], "cond_dropout", ()),
+        (["--config.ema.profiles=half_life:9,0.1,power:0.2"], "profiles", ("half_life:9,0.1", "power:0.2")),
+        (
+            ["--config.ema.profiles=power:0.1", "--config.ema.profiles=power:0.2"],
+            "profiles",
+            ("power:0.1", "power:0.2"),
+        ),
+    ],
+)
+def test_several_texts_are_parted_by_commas(written, key, expected):
+    config = parse(["score_sde", "--config=vp/digits_ddpmpp_continuous", *written]).config
+    assert (config.training if key == "cond_dropout" else config.ema)[key] == expected
