@@ -77,6 +77,14 @@ def load_classifier(workdir, step=None):
     """The noise-conditional classifier in `workdir`: a `score_sde.inference.snapshots.PretrainedClassifier`.
 
     step: of the checkpoint; default the last. Raises `UsageError` where there is none.
+
+        import jax
+        import jax.numpy as jnp
+        import score_sde
+
+        classifier = score_sde.load_classifier("runs/digits/classifier")
+        x = jnp.zeros((2, *classifier.image_shape))
+        p = jax.nn.softmax(classifier.logits(x, 0.5))  # of each class at x_t
     """
     configure()
     _start()

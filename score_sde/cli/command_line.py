@@ -16,7 +16,6 @@ from score_sde.config.keys import plain
 from score_sde.errors import UsageError, nearest
 from score_sde.runtime import clone
 
-
 TEXTS = [name for name, key in KEYS.items() if key.kind == tuple[str, ...]]  # keys whose values are several texts
 
 

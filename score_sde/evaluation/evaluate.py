@@ -12,6 +12,7 @@ import numpy as np
 from score_sde import images, metrics
 from score_sde.conditioning.grammar import observation_of
 from score_sde.config import Config
+from score_sde.config.arguments import check_arguments
 from score_sde.errors import UsageError, warn
 from score_sde.evaluation import identities
 from score_sde.evaluation import report as page
@@ -41,6 +42,7 @@ Parts = dict[str, Callable[[Snapshot, Path], dict[str, Any]]]  # parts of a repo
 ELSEWHERE = "name a folder to write to by --out=DIR"
 
 
+@check_arguments
 def evaluate(config: Config, directory: str | Path, folder: str = "eval", out: str | Path | None = None) -> None:
     """Evaluates snapshots `eval.begin_ckpt`..`eval.end_ckpt`; if there are none or begin is -1, the last checkpoint.
 
@@ -147,6 +149,7 @@ def _parts_of_classifier(model: PretrainedClassifier) -> Parts:
     }
 
 
+@check_arguments
 def sample(config: Config, directory: str | Path, out: str | Path | None = None) -> None:
     """Writes `sampling.num_samples` samples of the last checkpoint to samples/, as .npz and as a sheet.
 

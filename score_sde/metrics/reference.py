@@ -103,13 +103,13 @@ def load_statistics(path: Path) -> Statistics:
     arrays = _arrays(path, "statistics")
     if {"mean", "covariance", "n", "about"} <= arrays.keys():
         try:
-            n, about = int(arrays["n"]), json.loads(str(arrays["about"]))
+            about = json.loads(str(arrays["about"]))
+            n, features = int(arrays["n"]), arrays.get("features")
         except (TypeError, ValueError) as error:
             raise UsageError(f"Cannot read the statistics {path} ({error}); compute them again.") from error
         if not isinstance(about, dict):
             raise UsageError(f"Cannot read the statistics {path}: `about` is no object; compute them again.")
-        moments = _moments(path, arrays, "mean", "covariance")
-        return Statistics(n, *moments, arrays.get("features"), about)
+        return Statistics(n, *_moments(path, arrays, "mean", "covariance"), features, about)
     about = {"file": path.name}
     if {"mu", "sigma"} <= arrays.keys():
         return Statistics(0, *_moments(path, arrays, "mu", "sigma"), None, about)
