@@ -38,6 +38,7 @@ IN_TEST_LONG = (
     "test_rectangular.py::test_a_network_of_transposed_weights_gives_the_transposed_image[wideresnet",
     "test_rectangular.py::test_bits_per_dim_of_a_rectangle",
     "test_rectangular.py::test_a_run_of_rectangles",
+    "test_mistakes.py::test_memory_that_is_used_up_names_the_batch_its_key_and_the_estimate",
     "test_step.py::test_parts_of_a_batch_and_blocks_computed_twice",
     "test_configs.py::test_a_config_shrunk_trains_stops_goes_on_samples_and_evaluates[ve",
     "test_configs.py::test_a_config_shrunk_trains_stops_goes_on_samples_and_evaluates[subvp",
