@@ -147,10 +147,7 @@ EXCEPTIONS: dict[str, str] = {}
 
 def test_every_public_name_is_called_or_has_a_reason():
     public = {
-        f"{room}.{name}"
-        for room, module in ROOMS.items()
-        for name in module.__all__
-        if callable(getattr(module, name))
+        f"{room}.{name}" for room, module in ROOMS.items() for name in module.__all__ if callable(getattr(module, name))
     }
     assert public - CALLS.keys() == EXCEPTIONS.keys()
 
