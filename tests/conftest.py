@@ -98,6 +98,7 @@ IN_TEST_LONG = (
     "test_wheel.py::test_nothing_of_it_is_importable",
     "test_wheel.py::test_every_config_is_described",
     "test_wheel.py::test_it_trains",
+    "test_fuzz_rest.py::test_configs_of_any_values",
     "test_gallery.py::test_the_mixture_is_drawn",
     "test_gallery.py::test_the_errors_of_the_plot",
     "test_wheel.py::test_its_experiments",

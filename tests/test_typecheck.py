@@ -19,7 +19,7 @@ X, T = jnp.zeros((2, 4, 4, 1)), jnp.ones(2)
 def test_functions_of_the_package_refuse_other_shapes_traced_or_not():
     with pytest.raises(TypeError, match=r"_error: euler is float32\[2\]"):
         _error(T, X, X, rtol=0.1, atol=0.1)
-    with pytest.raises(TypeError, match=r"heun is float32\[1,4,4,1\]"):  # one b
+    with pytest.raises(TypeError, match=r"heun is float32\[1, 4, 4, 1\]"):  # one b
         jax.eval_shape(lambda x: _error(x, x[:1], x, rtol=0.1, atol=0.1), X)
 
 

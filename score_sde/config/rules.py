@@ -7,8 +7,8 @@ from typing import Any, NamedTuple
 from ml_collections import ConfigDict
 
 from score_sde.config.keys import checked
-from score_sde.config.table import ARGUMENTS, KEYS
-from score_sde.errors import UsageError
+from score_sde.config.table import ARGUMENTS, KEYS, SECTIONS
+from score_sde.errors import UsageError, one_of
 
 
 class Rule(NamedTuple):
@@ -82,8 +82,12 @@ OWNERS: tuple[tuple[str, tuple[str, ...]], ...] = (
 )
 
 
-def check(config: ConfigDict) -> None:
+def check(config: Any) -> None:
     """Raises `UsageError` for a value of another kind or out of range, and for values that make no sense together."""
+    if not isinstance(config, ConfigDict):  # the decorator of other functions imports JAX, and the config must not
+        raise UsageError(f"A config is a score_sde.config.Config, and this is a {type(config).__name__}.")
+    if lacks := [section for section in SECTIONS if section and not isinstance(config.get(section), ConfigDict)]:
+        raise UsageError(f"This config has no section {', '.join(lacks)}; begin with score_sde.config.base().")
     values = {name: config[name] for name in KEYS if name.rpartition(".")[2] in _section(config, name)}
     checked({name: key for name, key in KEYS.items() if not _is_of_own_class(config, name)}, values)
     for owner, names in OWNERS:
@@ -94,8 +98,15 @@ def check(config: ConfigDict) -> None:
             raise UsageError(rule.sentence.format(config=config))
 
 
-def check_section(section: str, values: Mapping[str, Any]) -> None:
+def check_section(section: Any, values: Any) -> None:
     """Raises `UsageError` for a value of a section that is of another kind or out of range."""
+    one_of(
+        "section of the config",
+        section if isinstance(section, str) else type(section).__name__,
+        [name for name in SECTIONS if name],
+    )
+    if not isinstance(values, Mapping | ConfigDict):
+        raise UsageError(f"The values of config.{section} are a dictionary, and this is a {type(values).__name__}.")
     checked(KEYS, {f"{section}.{name}": value for name, value in values.items()})
 
 

@@ -8,7 +8,7 @@ from typing import Annotated, Any
 
 import numpy as np
 
-from score_sde.config import check_section, protocols
+from score_sde.config import KEYS, check_section, protocols
 from score_sde.config.arguments import check_arguments
 from score_sde.config.import_paths import arguments, choose, is_import_path
 from score_sde.data import arrays, folder, records
@@ -48,10 +48,6 @@ class Options:
     array_range: tuple[float, ...] | None = None
     num_workers: int = 0
 
-    def check(self) -> None:
-        """Raises `UsageError` for values that make no sense."""
-        check_section("data", dataclasses.asdict(self))
-
     @property
     def workers(self) -> int:
         mine = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
@@ -84,8 +80,9 @@ def load(
         source = data.load("array", train=True, image_size=8, num_channels=3, path="images.npy", held_out=0)
         images = source.take(np.array([0, 3])).images  # uint8 (2, 8, 8, 3)
     """
-    read_options = Options(**{key: options[key] for key in OPTIONS if key in options})
-    read_options.check()
+    own_options = {key: options[key] for key in OPTIONS if key in options}
+    check_section("data", own_options)
+    read_options = Options(**{key: KEYS[f"data.{key}"].plain(value) for key, value in own_options.items()})
     if is_import_path(name):
         return _opened(name, options, (image_size, image_width, num_channels), train)
     if unknown := options.keys() - set(OPTIONS):

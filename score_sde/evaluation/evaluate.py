@@ -12,6 +12,7 @@ import numpy as np
 from score_sde import images, metrics
 from score_sde.conditioning.grammar import observation_of
 from score_sde.config import Config
+from score_sde.config.arguments import check_arguments
 from score_sde.errors import UsageError, warn
 from score_sde.evaluation import identities
 from score_sde.evaluation import report as page
@@ -41,6 +42,7 @@ Parts = dict[str, Callable[[Snapshot, Path], dict[str, Any]]]  # parts of a repo
 ELSEWHERE = "name a folder to write to by --out=DIR"
 
 
+@check_arguments
 def evaluate(config: Config, directory: str | Path, folder: str = "eval", out: str | Path | None = None) -> None:
     """Evaluates snapshots `eval.begin_ckpt`..`eval.end_ckpt`; if there are none or begin is -1, the last checkpoint.
 
@@ -50,6 +52,8 @@ def evaluate(config: Config, directory: str | Path, folder: str = "eval", out: s
     or `config` describes another run.
     """
     directory, written = expanded(directory), expanded(out or directory) / folder
+    if not folder or Path(folder).name != folder or folder in workdir.TAKEN:
+        raise UsageError(f"--eval_folder={folder} must name a new folder in the workdir, as eval or few_steps.")
     config = class_choice.with_numbers(config, directory)
     steps = _steps_to_evaluate(config, workdir.checkpoint_steps(directory))
     sharding.check_divisible("eval.batch_size", config.eval.batch_size)
@@ -114,6 +118,11 @@ def _parts(model: Pretrained) -> Parts:
                 f"sampling.condition={config.sampling.condition}, or with a class."
             )
         check_condition(model, configured_cond(model, np.arange(1)), None)
+        if options.num_samples < 2 and config.metrics.features != "none":
+            raise UsageError(
+                f"eval.num_samples={options.num_samples} has no covariance, by which features are compared; set it "
+                "to 2 or more, or metrics.features=none."
+            )
         drawing = dict(starts=configured_start(model), measure=measure(config))
         parts["sampling"] = lambda model, folder: draw_samples(model, options.num_samples, folder, **drawing)
     if not parts:
@@ -140,6 +149,7 @@ def _parts_of_classifier(model: PretrainedClassifier) -> Parts:
     }
 
 
+@check_arguments
 def sample(config: Config, directory: str | Path, out: str | Path | None = None) -> None:
     """Writes `sampling.num_samples` samples of the last checkpoint to samples/, as .npz and as a sheet.
 

@@ -12,13 +12,16 @@ import itertools
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any, Literal
 
 import numpy as np
 from jinja2 import Environment, StrictUndefined
 from markupsafe import Markup as Element
 
 from score_sde import images
+from score_sde.array_types import UInt8
+from score_sde.config.arguments import check_arguments
+from score_sde.errors import UsageError
 from score_sde.io import atomic_files
 
 COLOURS = ["#0b559f", "#c2410c", "#15803d", "#7e22ce", "#b91c1c", "#0f766e", "#a16207", "#444444"]
@@ -32,6 +35,7 @@ WIDE = 3  # times as wide as high: a picture that takes the whole width of a pag
 EVEN = 4  # screen pixels an image's pixel from which on these need no smoothing to look equally large
 COLUMNS = 10  # of a table at most, before it is set in smaller letters
 LONGEST_WORD = 24  # characters of a table's words that are not broken
+Inches = Annotated[float, "[1, 100]"]
 Curve = tuple[Sequence[float], Sequence[float], Sequence[float] | None]  # x, y, standard errors if known
 
 template = functools.cache(Environment(autoescape=True, undefined=StrictUndefined).from_string)
@@ -42,11 +46,14 @@ def element(source: str, **values: Any) -> Element:
     return Element(template(source).render(values))
 
 
-def picture(sheet: np.ndarray, alt: str, magnify: int = 4) -> Element:
+@check_arguments
+def picture(sheet: UInt8[np.ndarray, "h w 3"], alt: str, magnify: Annotated[int, "[1, 64]"] = 4) -> Element:
     """An image element of uint8 (H, W, 3).
 
     alt: the sentence for who does not see it. magnify: pixels of the file that each pixel of the sheet is wide.
     """
+    if not sheet.size:
+        raise UsageError(f"A picture of shape {sheet.shape} has no pixels.")
     buffer = io.BytesIO()
     images.write_png(buffer, sheet, magnify)
     height, width = (magnify * side for side in sheet.shape[:2])
@@ -55,28 +62,33 @@ def picture(sheet: np.ndarray, alt: str, magnify: int = 4) -> Element:
     return element(PICTURE, data=data, alt=alt, width=width, height=height, styles=" ".join(styles))
 
 
-def figure(caption: str, shown: str) -> Element:
+@check_arguments
+def figure(caption: Element | str, shown: Element | str) -> Element:
     """An element with its caption beneath."""
     return element("<figure>{{ shown }}<figcaption>{{ caption }}</figcaption></figure>", shown=shown, caption=caption)
 
 
-def heading(text: str, level: int = 2) -> Element:
+@check_arguments
+def heading(text: Element | str, level: Literal[1, 2, 3, 4, 5, 6] = 2) -> Element:
     """A heading of a part (2), or of a piece of one (3)."""
     return element("<h{{ level }}>{{ text }}</h{{ level }}>", text=text, level=level)
 
 
-def division(style: str, *elements: str) -> Element:
+@check_arguments
+def division(style: str, *elements: Element | str) -> Element:
     """Elements laid out by a class of `STYLE`: `grids` beside one another, `pair` as two large ones, `small`."""
     source = '<div class="{{ style }}">{% for each in elements %}{{ each }}{% endfor %}</div>'
     return element(source, style=style, elements=elements)
 
 
-def folded(summary: str, *elements: str) -> Element:
+@check_arguments
+def folded(summary: Element | str, *elements: Element | str) -> Element:
     """Elements that the reader unfolds: configs, versions, commands, and whatever is looked up rather than read."""
     source = "<details><summary>{{ summary }}</summary>{% for each in elements %}{{ each }}{% endfor %}</details>"
     return element(source, summary=summary, elements=elements)
 
 
+@check_arguments
 def chart(
     curves: Mapping[str, Curve],
     x_label: str,
@@ -84,12 +96,15 @@ def chart(
     *,
     log: bool = False,
     log_x: bool = False,
-    size: tuple[float, float] = CHART,
+    size: tuple[Inches, Inches] = CHART,
 ) -> Element:
     """An SVG element of named curves, with bars of two standard errors where these are known.
 
-    A curve without points is not drawn; the others keep their colours. size: in inches of 96 pixels.
+    A curve without points is not drawn; the others keep their colours. size: in inches of 96 pixels. Raises
+    `UsageError` for curves that are not as many numbers x as y and, if known, errors.
     """
+    for label, curve in curves.items():
+        _check_curve(str(label), curve)
     import matplotlib
 
     matplotlib.use("Agg")
@@ -113,6 +128,17 @@ def chart(
     axes.grid(color=LINE, linewidth=0.6)
     axes.set_axisbelow(True)
     return svg(drawing, f"Chart: {y_label} against {x_label}; curves: {', '.join(curves)}")
+
+
+def _check_curve(label: str, curve: Any) -> None:
+    """Raises `UsageError` unless a curve is x, y and the errors of y, or None, of one length."""
+    try:
+        x, y, errors = (None if each is None else np.asarray(each, np.float64) for each in curve)
+        fits = all(each is None or each.shape == (len(x),) for each in (x, y, errors)) and y is not None
+    except (TypeError, ValueError):
+        fits = False
+    if not fits:
+        raise UsageError(f"The curve {label} must be (x, y, standard errors or None), each as many numbers.")
 
 
 def svg(drawing: Any, alt: str) -> Element:
@@ -142,6 +168,7 @@ def _as_it_is(label: str) -> str:
     return (" " if label.startswith("_") else "") + label.replace("$", r"\$")
 
 
+@check_arguments
 def table(
     head: Sequence[str],
     rows: Sequence[Sequence[str]],
@@ -159,6 +186,9 @@ def table(
 
         text = table(["run", "loss"], [["a", "0.21"], ["b", "0.25"]], marks={(0, None): "best"}, order=(1, "ascending"))
     """
+
+    if any(len(row) != len(head) for row in rows):
+        raise UsageError(f"Each row of a table needs a cell for each of its {len(head)} columns.")
 
     def attributes(row: int, column: int | None, cell: str = "") -> Element:
         classes = [mark] if (mark := (marks or {}).get((row, column))) else []
@@ -179,31 +209,37 @@ def table(
     )
 
 
-def abbreviated(short: str, whole: str) -> Element:
+@check_arguments
+def abbreviated(short: Element | str, whole: Element | str) -> Element:
     """A short text that shows the whole one under the mouse."""
     return element('<abbr title="{{ whole }}">{{ short }}</abbr>', short=short, whole=whole)
 
 
-def note(text: str) -> Element:
+@check_arguments
+def note(text: Element | str) -> Element:
     """A paragraph about what stands above or beneath it."""
     return element('<p class="note">{{ text }}</p>', text=text)
 
 
-def warning(text: str) -> Element:
+@check_arguments
+def warning(text: Element | str) -> Element:
     """A paragraph that nobody should miss."""
     return element('<p class="warning">{{ text }}</p>', text=text)
 
 
+@check_arguments
 def listing(values: Mapping[str, object]) -> Element:
     """A list with a line for each value."""
     return verbatim(f"{key} = {value}" for key, value in values.items())
 
 
-def verbatim(lines: Iterable[str]) -> Element:
+@check_arguments
+def verbatim(lines: Iterable[object]) -> Element:
     """Lines as they are: values, or commands to copy."""
-    return element("<pre>{{ text }}</pre>", text="\n".join(lines))
+    return element("<pre>{{ text }}</pre>", text="\n".join(map(str, lines)))
 
 
+@check_arguments
 def write(path: Path, title: str, body: Sequence[str], flag: str = "--workdir") -> None:
     """Replaces the page as a whole. body: elements as above. flag: the flag, for messages, that chooses another path.
 

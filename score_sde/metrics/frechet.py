@@ -86,8 +86,8 @@ class Frechet:
         check_number(2, features=features)
         if features.shape[1] != len(self.mean):
             raise UsageError(
-                f"The samples have {features.shape[1]} features and the reference has {len(self.mean)}; compute both by "
-                "one network."
+                f"The samples have {features.shape[1]} features and the reference has {len(self.mean)}; compute both "
+                "by one network."
             )
 
     @functools.cached_property

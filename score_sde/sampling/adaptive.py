@@ -137,7 +137,7 @@ def adaptive(
 
 
 def _check(process: Process, start_time: float) -> None:
-    """Raises `UsageError` for processes without f and g at the start."""
+    """Raises `UsageError` for a process without f and g where the solver starts."""
     if start_time == 1 and process.begins_in_noise:
         raise UsageError(
             f"The adaptive SDE needs f and g, which are infinite at t = 1 of {type(process).__name__}; set "

@@ -2,7 +2,7 @@
 
 import shutil
 import signal
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +14,7 @@ from score_sde import data, ema, images
 from score_sde.array_types import Array, Keys, Pixels, PyTree
 from score_sde.cond import Cond, restricted
 from score_sde.config import Config
+from score_sde.config.arguments import check_arguments
 from score_sde.errors import UsageError, warn
 from score_sde.io import atomic_files, workdir
 from score_sde.io.checkpoints import Retention
@@ -88,8 +89,9 @@ def accumulated(fn: Callable[..., PyTree], parts: int) -> Callable[..., PyTree]:
     return mean
 
 
+@check_arguments
 def train(
-    config: Config, directory: str | Path, overrides: Mapping[str, Any] | None = None, allowed: Collection[str] = ()
+    config: Config, directory: str | Path, overrides: Mapping[str, Any] | None = None, allowed: Sequence[str] = ()
 ) -> None:
     """Trains until `n_iters` updates are made, from the last checkpoint that can be read, if there is one.
 

@@ -1,6 +1,6 @@
 """The training state and its update. The state consists of arrays only, and is exactly what a checkpoint holds."""
 
-from typing import NamedTuple
+from typing import Annotated, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -8,6 +8,8 @@ import optax
 
 from score_sde import ema
 from score_sde.array_types import Array, Int, PyTree
+from score_sde.config.arguments import check_arguments
+from score_sde.errors import UsageError
 
 
 class TrainState(NamedTuple):
@@ -29,15 +31,25 @@ def initial_state(
     return TrainState(jnp.int32(0), params, optimizer.init(params), ema.initial(profiles, params))
 
 
+@check_arguments
 def adam(
-    *, lr: float, beta1: float, eps: float, weight_decay: float, warmup: int, grad_clip: float, trainable: PyTree
+    *,
+    lr: Annotated[float, "(0, inf)"],
+    beta1: Annotated[float, "[0, 1)"],
+    eps: Annotated[float, "[1e-30, inf)"],
+    weight_decay: Annotated[float, "[0, inf)"],
+    warmup: Annotated[int, "[0, inf)"],
+    grad_clip: Annotated[float, "(-inf, inf)"],
+    trainable: PyTree,
 ) -> optax.GradientTransformation:
     """The paper's optimizer: clip by global norm, Adam (beta2 0.999), decoupled weight decay, linear warm-up.
 
     The rate is lr min(step / warmup, 1), where step counts the updates before, so the first update has rate 0.
     grad_clip < 0 turns clipping off; the parameters of `process` are clipped separately. trainable: tree of booleans,
-    the parameters to which weight decay applies.
+    the parameters to which weight decay applies. Raises `UsageError` for numbers out of range, and for grad_clip=0.
     """
+    if grad_clip == 0:
+        raise UsageError("adam: grad_clip=0 clips every gradient to 0; a negative number turns clipping off.")
 
     # Not optax.linear_schedule, which is lr - lr (1 - step / warmup): 43 % of the rates of a warm-up of 5,000 updates
     # differ in their bits, the first by 1e-4 of itself.
