@@ -31,6 +31,8 @@ LONG += ("step", "labels")
 
 # Tests of `make test-long`: whole runs beside which quicker ones of their kind stay in `make test`.
 IN_TEST_LONG = (
+    "test_fuzz_mathematics.py::test_valid_arguments_are_valid",
+    "test_fuzz_mathematics.py::test_many_arguments_that_do_not_fit_are_refused_in_words",
     "test_rectangular.py::test_a_network_of_transposed_weights_gives_the_transposed_image[ncsn]",
     "test_rectangular.py::test_a_network_of_transposed_weights_gives_the_transposed_image[ncsnv2",
     "test_rectangular.py::test_a_network_of_transposed_weights_gives_the_transposed_image[ddpm]",
