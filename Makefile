@@ -23,6 +23,7 @@ NEXT_TESTS := $(addprefix tests/, \
   test_parallel.py::test_a_loaded_model_takes_batches_that_eight_devices_do_not_divide \
   test_phases.py::test_a_profile_is_a_trace_that_opens_in_a_browser \
   test_composition.py::test_a_models_score_and_a_classifiers_logits_are_parts_of_any_program \
+  test_pretrained.py::test_an_adaptive_sampler_is_derived_forwards_and_says_so_backwards \
   test_processes.py::test_a_mistake_is_said_once_by_all \
   test_benchmark.py::test_ours_and_a_peers_are_timed_in_turns test_compaction.py \
   $(addprefix test_configs.py::test_an_update_the_sampler_and_the_evaluation_of_a_config_can_be_traced, \

@@ -274,7 +274,7 @@ def small(config: Config) -> None:
 
 
 def ve(sigma_max: float, num_scales: int = 1000, *, scale_by_sigma: bool = True) -> Piece:
-    """VE SDE. sigma_max: about the largest distance between two training images (in [0, 1])."""
+    """VE SDE. sigma_max: about the largest distance of two training images in [0, 1], by --mode=data --distances=N."""
 
     def piece(config: Config) -> None:
         _replace(config, "sde", name="vesde", sigma_min=0.01, sigma_max=float(sigma_max), num_scales=num_scales)

@@ -43,9 +43,9 @@ def train(config, workdir, overrides=None, allowed=()):
 
     config = stored_config(expanded(workdir)) if config is None else config
     if not isinstance(config, Config):
-        raise UsageError(f"config={config!r:.60} is no config; get_config() of score_sde.configs.NAME makes one.")
-    if not isinstance(overrides or {}, dict):
-        raise UsageError(f"overrides={overrides!r:.60} is no dictionary of keys and values.")
+        raise UsageError(f"config={config!s:.60} is no config; get_config() of score_sde.configs.NAME makes one.")
+    if not isinstance(overrides or {}, dict) or not all(isinstance(key, str) for key in overrides or {}):
+        raise UsageError(f"overrides={overrides!s:.60} is no dictionary of keys, as 'training.n_iters', and values.")
     for key, value in names_first(overrides or {}):
         name_or_set(config, key, value)
     kept = {key: value_of(config, key) for key in overrides or {}}  # as plain values, which launch.json can hold
@@ -77,6 +77,14 @@ def load_classifier(workdir, step=None):
     """The noise-conditional classifier in `workdir`: a `score_sde.inference.snapshots.PretrainedClassifier`.
 
     step: of the checkpoint; default the last. Raises `UsageError` where there is none.
+
+        import jax
+        import jax.numpy as jnp
+        import score_sde
+
+        classifier = score_sde.load_classifier("runs/digits/classifier")
+        x = jnp.zeros((2, *classifier.image_shape))
+        p = jax.nn.softmax(classifier.logits(x, 0.5))  # of each class at x_t
     """
     configure()
     _start()

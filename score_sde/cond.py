@@ -135,9 +135,12 @@ def fitted(cond: Cond | None, entries: Entries, n: Number) -> Cond | None:
 def _as_array(name: str, values: Any, dtype: Any) -> Array:
     """The values as an array; whole numbers of a list may be floats. Raises `UsageError` for no numbers."""
     try:
-        array = jnp.asarray(values)
-    except (TypeError, ValueError, OverflowError) as error:
-        raise UsageError(f"cond['{name}'] must be an array, and is a {type(values).__name__}.") from error
+        array = values if isinstance(values, jax.Array) else np.asarray(values)
+    except ValueError:  # rows of several lengths
+        array = np.array(None)
+    if array.dtype.kind not in "biufV":
+        raise UsageError(f"cond['{name}'] must be an array of numbers, and is a {type(values).__name__}.")
+    array = jnp.asarray(array)
     whole = not hasattr(values, "dtype") and jnp.issubdtype(array.dtype, jnp.integer)
     return array.astype(dtype) if whole and jnp.issubdtype(dtype, jnp.floating) else array
 
@@ -148,7 +151,9 @@ def numbered(labels: Any, class_names: tuple[str, ...] = ()) -> Any:
 
     class_names: the name of each class. Raises `UsageError` for a name that is not among them.
 
-        numbered(["ship", 3], ("plane", "ship"))  # [1, 3]
+        from score_sde.cond import numbered
+
+        labels = numbered(["ship", 0], ("plane", "ship"))  # [1, 0]
     """
     if isinstance(labels, np.ndarray) and labels.dtype.kind in "UO":
         labels = labels.tolist()

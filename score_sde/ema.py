@@ -174,12 +174,12 @@ def profiles_of(names: Sequence[Any], rate: float, schedule: str) -> Profiles:
 @check_arguments
 def chosen(profiles: Profiles, name: str = "") -> Profile:
     """The profile with this name, by default the first. Raises `UsageError` if there is none."""
-    if not name:
+    if not name and profiles:
         return profiles[0]
     for profile in profiles:
         if name == profile.name or (name.partition(":")[0] in PROFILES and parse(name) == profile):
             return profile
-    raise UsageError(f"There is no average '{name}'; this run has {', '.join(p.name for p in profiles)}.")
+    raise UsageError(f"There is no average '{name}'; this run has {', '.join(p.name for p in profiles) or 'none'}.")
 
 
 @check_arguments
@@ -191,12 +191,11 @@ def check(names: Sequence[Any], rate: float, schedule: str, name: str) -> None:
 @check_arguments
 def initial(profiles: Profiles, params: PyTree) -> PyTree:
     """The averages before the first update: copies of the initial parameters, because a step donates all buffers."""
-    trees = {profile.name: jax.tree.map(jnp.copy, params) for profile in profiles}
-    return trees if len(profiles) > 1 else trees[profiles[0].name]
+    return _kept([(profile.name, jax.tree.map(jnp.copy, params)) for profile in profiles])
 
 
 @check_arguments
-def updated(profiles: Profiles, averages: PyTree, params: PyTree, n: Int[Array, ""]) -> PyTree:
+def updated(profiles: Profiles, averages: PyTree, params: PyTree, n: Annotated[Int[Array, ""], "[1, inf)"]) -> PyTree:
     """The averages after update n = 1, 2, ..., which made `params`."""
 
     def one(profile: Profile) -> PyTree:
@@ -205,8 +204,14 @@ def updated(profiles: Profiles, averages: PyTree, params: PyTree, n: Int[Array, 
         # average would have another last bit.
         return jax.tree.map(lambda ema, p: kept * ema + new * p, average(profiles, averages, profile), params)
 
-    trees = {profile.name: one(profile) for profile in profiles}
-    return trees if len(profiles) > 1 else trees[profiles[0].name]
+    return _kept([(profile.name, one(profile)) for profile in profiles])
+
+
+def _kept(trees: list[tuple[str, PyTree]]) -> PyTree:
+    """The trees by name, or the only one as it is."""
+    if not trees:
+        raise UsageError("There is no profile of an average; a run has one or more.")
+    return dict(trees) if len(trees) > 1 else trees[0][1]
 
 
 @check_arguments

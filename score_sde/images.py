@@ -14,6 +14,7 @@ sheet = images.grid(images.to_pixels(x), columns=4)  # (32, 42, 3) with the line
 
 import math
 from collections.abc import Sequence
+from io import BytesIO
 from pathlib import Path
 from typing import Annotated, BinaryIO, NamedTuple
 
@@ -67,7 +68,7 @@ LETTER = 6  # pixels of a letter in a heading
 
 
 @check_arguments
-def to_unit(pixels: Pixels) -> UnitImages:
+def to_unit(pixels: Pixels) -> UnitImages | Float[np.ndarray, "b h w c"]:
     """Pixels 0..255 as numbers in [0, 1]."""
     return pixels.astype(jnp.float32) / 255
 
@@ -90,7 +91,7 @@ def to_pixels(x: Float[Array, "..."] | Float[np.ndarray, "..."]) -> np.ndarray:
 
     NaN is black.
     """
-    return np.nan_to_num(np.floor(np.clip(np.asarray(x), 0, 1) * 255)).astype(np.uint8)
+    return np.asarray(np.nan_to_num(np.floor(np.clip(np.asarray(x), 0, 1) * 255)), np.uint8)
 
 
 @check_arguments
@@ -141,7 +142,7 @@ def in_turn(pixels: Pixels, names: Sequence[str], magnify: Magnification = 1) ->
 
 @check_arguments
 def write_png(
-    file: Path | BinaryIO,
+    file: Path | BinaryIO | BytesIO,
     sheet: UInt8[np.ndarray, "H W 3"] | UInt8[np.ndarray, "H W"],
     magnify: Magnification = 1,
 ) -> None:

@@ -70,7 +70,7 @@ class Objective:
         return self.times.levels(self.process)
 
     @check_arguments
-    def draw(self, keys: Keys, shape: tuple[Size, ...]) -> tuple[Times, ModelImages]:
+    def draw(self, keys: Keys, shape: tuple[Size, Size, Size]) -> tuple[Times, ModelImages]:
         """A time and standard normal noise for each key.
 
         keys: one for each image. shape: of one image, (h, w, c).

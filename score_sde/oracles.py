@@ -309,7 +309,9 @@ class Empirical(Oracle):
         return (scale * self.posterior_mean(sde, x, t) - x) / jnp.square(std)
 
     def log_density(self, sde: Process, x: ModelImages, t: Times) -> PerSample:
-        normaliser = math.log(len(self.data)) + x[0].size * (jnp.log(sde.sigma(t)) + 0.5 * math.log(2 * math.pi))
+        normaliser = math.log(len(self.data)) + math.prod(x.shape[1:]) * (
+            jnp.log(sde.sigma(t)) + 0.5 * math.log(2 * math.pi)
+        )
         return jax.nn.logsumexp(self._exponents(sde, x, t), axis=1) - normaliser
 
     def posterior_mean(self, sde: Process, x: ModelImages, t: Times) -> ModelImages:

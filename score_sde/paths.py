@@ -16,7 +16,7 @@ from typing import Annotated
 
 from score_sde.config.arguments import check_arguments
 from score_sde.learned import Learned
-from score_sde.process import Eps, Process, Scalars, Steps, library_of
+from score_sde.process import Eps, Process, Scalars, Steps, library_of, noisy
 from score_sde.sde import EDM, SDES
 
 
@@ -89,7 +89,7 @@ class Cosine(Path):
 
     def rates(self, t: Scalars) -> tuple[Scalars, Scalars]:
         d_alpha = -self._slope * library_of(t).cos(self._slope * (1 - t)) / math.cos(self._slope * self.s)
-        return d_alpha, -self.alpha(t) * d_alpha / self.sigma(t)
+        return d_alpha, -self.alpha(t) * d_alpha / noisy(self, t)
 
     def time(self, noise_level: Scalars) -> Scalars:
         xp = library_of(noise_level)

@@ -37,12 +37,14 @@ import numpy as np
 from score_sde.array_types import Array, Float, Key, Keys, ModelImages, PerSample, PyTree, ScoreFn, Times
 from score_sde.config.arguments import check_arguments, check_methods
 from score_sde.config.keys import plain
+from score_sde.config.kinds import is_abstract
 from score_sde.errors import UsageError
 from score_sde.randomness import expand, normal
 
 Scalars = Float[Array, "..."] | Float[np.ndarray, "..."] | np.floating  # one number a time, or (*times, h, w, c)
 
-Instants = Annotated[Scalars, "[0, 1]"]
+# Times of one call, which are of one shape, or of shapes that fit together.
+Instants = Annotated[Float[Array, "*#b"] | Float[np.ndarray, "*#b"] | np.floating, "[0, 1]"]
 Steps = Annotated[int, "[2, 16777216]"]  # float32 numbers no more steps
 Eps = Annotated[float, "(0, 1)"]  # a time near the data
 
@@ -143,12 +145,13 @@ class Process(abc.ABC):
 
     def prior_logp(self, x: ModelImages) -> PerSample:
         """Log-density of the prior, log p_1(x), in nats."""
-        d = x[0].size
+        d = math.prod(x.shape[1:])
         energy = jnp.sum(jnp.square(x / self.prior_std), axis=tuple(range(1, x.ndim)))
         return -0.5 * energy - d * (0.5 * math.log(2 * math.pi) + math.log(self.prior_std))
 
     def steps_a_unit(self, t: Instants, t_next: Instants | None = None) -> Scalars | int:
         """Number of steps in a unit of time: N, or the number of steps as long as the one from t to t_next."""
+        check_backwards(t, t_next)
         return self.num_scales if t_next is None else 1 / (t - t_next)
 
     def with_num_scales(self, num_scales: Steps) -> "Process":
@@ -246,10 +249,18 @@ def score(process: Process, prediction: Prediction, t: Times) -> ModelImages:
     return -prediction.eps / expand(noisy(process, t), prediction.eps)
 
 
-def noisy(process: Process, t: Times) -> Scalars:
+@check_arguments
+def check_backwards(t: Instants, t_next: Instants | None) -> None:
+    """Raises `UsageError` for steps that do not end at an earlier time, unless the times are traced."""
+    if t_next is not None and not is_abstract(t) and not is_abstract(t_next) and np.any(np.asarray(t_next) > t):
+        raise UsageError("A step of a sampler ends at an earlier time: t_next is at most t.")
+
+
+@check_arguments
+def noisy(process: Process, t: Instants) -> Scalars:
     """sigma(t), to divide by it. Raises `UsageError` where it is 0, unless the times are traced."""
     sigma = process.sigma(t)
-    if not isinstance(sigma, jax.core.Tracer) and getattr(sigma, "is_fully_addressable", True) and not np.all(sigma):
+    if not is_abstract(sigma) and not np.all(sigma):
         raise UsageError(
             f"There is no noise at t = 0 of {type(process).__name__}, by whose deviation this divides; give times in "
             "(0, 1]."

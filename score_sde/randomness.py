@@ -68,7 +68,7 @@ def sample_keys(key: Key[Array, ""], indices: Indices) -> Keys:
 
 
 @check_arguments
-def batch_keys(key: Key[Array, "..."], batch_size: Size) -> Keys:
+def batch_keys(key: Key[Array, "..."], batch_size: Annotated[int, "[0, 16777216]"]) -> Keys:
     """Keys of samples 0..batch_size-1, from a single key; an array of batch_size keys is returned unchanged.
 
     Raises `UsageError` for keys of another number.

@@ -23,7 +23,7 @@ import numpy as np
 from score_sde.array_types import Array, Int
 from score_sde.config.arguments import check_arguments, check_methods
 from score_sde.errors import UsageError, moved_names
-from score_sde.process import Eps, Instants, Process, Scalars, Steps
+from score_sde.process import Eps, Instants, Process, Scalars, Steps, check_backwards, noisy
 from score_sde.process import library_of as _numpy
 
 # t (N - 1) is an integer up to float32 rounding wherever t is a point of the chain; this keeps the floor on the right
@@ -41,7 +41,7 @@ class Chain(Process):
 
     def rates(self, t: Scalars) -> tuple[Scalars, Scalars]:
         """(alpha', sigma') from f and g, which have closed forms here."""
-        f, sigma = self.f(t), self.sigma(t)
+        f, sigma = self.f(t), noisy(self, t)
         return f * self.alpha(t), f * sigma + self.g(t) ** 2 / (2 * sigma)
 
     @abc.abstractmethod
@@ -146,6 +146,7 @@ class VP(LinearBeta):
 
     def _variance_of_step(self, t: Scalars, t_next: Scalars | None = None) -> Scalars:
         """beta_k of the chain; with t_next, beta of a step between the two times, 1 - beta = (m(t) / m(t_next))^2."""
+        check_backwards(t, t_next)
         if t_next is None:
             return _lookup(_ddpm_chain(self)[0], self.chain_index(t), t)
         return -_numpy(t).expm1(self.integrated_beta(t_next) - self.integrated_beta(t))
@@ -234,6 +235,7 @@ class Exploding(Chain):
 
     def _steps(self, t: Scalars, t_next: Scalars | None = None) -> tuple[Scalars, Scalars]:
         """sigma_k and sigma_{k-1}, with sigma_{-1} = 0; with t_next, sigma at the two times."""
+        check_backwards(t, t_next)
         if t_next is not None:
             return self.sigma(t), self.sigma(t_next)
         sigmas, k = _smld_chain(self), self.chain_index(t)

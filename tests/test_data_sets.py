@@ -2,7 +2,9 @@
 
 import hashlib
 import json
+import shutil
 import sys
+import zipfile
 from pathlib import Path
 
 import numpy as np
@@ -136,3 +138,22 @@ def test_a_run_whose_data_have_changed_is_not_gone_on_with(tmp_path, monkeypatch
     assert (tmp_path / "run/launch.json").read_bytes() == before
     (tmp_path / "data/pictures/1/new.png").unlink()
     assert main(run) == 0
+
+
+def test_a_run_whose_zip_has_changed_is_not_gone_on_with(tmp_path, capsys):
+    """Also one that is read from the disk, by the checksums in it."""
+    shutil.copy(FORMATS / "edm.zip", tmp_path / "own.zip")
+    values = SMALL | {"data.dataset": "folder", "data.path": tmp_path / "own.zip", "data.convert": True}
+    values |= {"data.in_memory_gib": 0}
+    run = ["score_sde", f"--config={CONFIG}", f"--workdir={tmp_path / 'run'}", "--mode=train"]
+    run += [f"--config.{key}={value}" for key, value in values.items()]
+    assert main(run) == 0
+    with zipfile.ZipFile(FORMATS / "edm.zip") as old, zipfile.ZipFile(tmp_path / "own.zip", "w") as new:
+        first, second, *_ = names = old.namelist()
+        for name in names:
+            new.writestr(name, old.read({first: second, second: first}.get(name, name)))
+    capsys.readouterr()
+    assert main([*run, "--config.training.n_iters=4"]) == 2
+    assert "data have changed since" in capsys.readouterr().err
+    shutil.copy(FORMATS / "edm.zip", tmp_path / "moved.zip")
+    assert main([*run, f"--config.data.path={tmp_path / 'moved.zip'}", "--config.training.n_iters=4"]) == 0

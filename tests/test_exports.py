@@ -144,7 +144,8 @@ def test_start_images_are_read_from_pictures_folders_and_arrays(tmp_path):
         Image.new("RGB", (30, 20), colour).save(tmp_path / ("deep" if i else ".") / f"{i}.png")
     expected = np.stack([np.full((8, 8, 3), colour, np.uint8) for colour in (*colours[1:], colours[0])])
     np.testing.assert_array_equal(read_images(tmp_path, (8, 8, 3)), expected[[2, 0, 1]])
-    assert read_images(tmp_path / "0.png", (8, 8, 1)).shape == (1, 8, 8, 1)
+    for shape in ((8, 8, 1), (8, 12, 3)):
+        assert read_images(tmp_path / "0.png", shape).shape == (1, *shape)
     np.savez(tmp_path / "a.npz", images=expected / np.float32(255))
     np.testing.assert_allclose(read_images(tmp_path / "a.npz", (8, 8, 3)), expected / 255, atol=1e-7)
     for content, words in (

@@ -2,12 +2,14 @@
 
 import io
 import json
+import os
 import shutil
 import tarfile
 import tracemalloc
 import zipfile
 import zlib
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -88,6 +90,23 @@ def test_a_container_read_on_disk_by_threads_gives_the_batches_of_memory(name):
     ):
         np.testing.assert_array_equal(one.images, other.images)
         np.testing.assert_array_equal(one.labels, other.labels)
+    disk.close()
+    assert not [link for link in links() if link == path or path in link.parents]
+
+
+def links() -> list[Path]:
+    """The files that this process has open, where the system tells."""
+    return [Path(os.path.realpath(link)) for link in Path("/proc/self/fd").glob("*")]
+
+
+@pytest.mark.parametrize("name", ["zip", "tar", "parquet"])
+def test_many_threads_read_a_container_at_once(name):
+    path = FORMATS / SETS[name][0]
+    memory, disk = load(path), load(path, in_memory_gib=0, num_workers=8)
+    orders = [np.random.default_rng(i).permutation(18) for i in range(40)]
+    with ThreadPoolExecutor(8) as pool:
+        for order, batch in zip(orders, pool.map(disk.take, orders), strict=True):
+            np.testing.assert_array_equal(batch.images, memory.images[order])
     disk.close()
 
 
@@ -535,6 +554,14 @@ def test_splits_may_be_folders_of_files(tmp_path):
     with pytest.raises(UsageError, match=r"in folders that are no splits; give config.data.path=.*default to read one"):
         load(tmp_path)
     assert len(load(tmp_path / "default")) == 6
+
+
+def test_captions_are_left_out_and_said(tmp_path):
+    path = parquet(tmp_path / "a.parquet", {"img": pictures(), "text": ["x"] * 3, "labels": ["b", "a", "b"]})
+    source = load(path, held_out=0)
+    assert (source.labels.tolist(), source.class_names) == ([1, 0, 1], ["a", "b"])
+    assert line(path, held_out=0).endswith("; left out: 1 column text")
+    assert line(FORMATS / "webdataset").endswith("; left out: 24 .txt")
 
 
 def test_files_of_one_table_have_its_classes_or_no_labels(tmp_path):

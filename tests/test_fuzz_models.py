@@ -5,6 +5,9 @@ modules below, each entry of their dictionaries of choices, and each method of `
 the operators.
 """
 
+import importlib
+import inspect
+
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
@@ -200,9 +203,9 @@ OPERATORS = {
 }
 NETWORKS = {
     "group_norm": (
-        group_norm.group_norm,
+        lambda **given: group_norm.group_norm(**given, act=nn.swish),
         dict(
-            x=FEATURES, scale=np.ones(2, np.float32), bias=np.zeros(2, np.float32), groups=2, epsilon=1e-6, act=nn.swish
+            x=FEATURES, scale=np.ones(2, np.float32), bias=np.zeros(2, np.float32), groups=2, epsilon=1e-6
         ),
     ),
     "nearest_upsample": (resampling.nearest_upsample, dict(x=FEATURES)),

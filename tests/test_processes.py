@@ -194,6 +194,8 @@ def test_a_notice_to_one_leaves_a_checkpoint_of_all(stopped, folder):
     assert (folder / "many" / "checkpoints" / str(step)).is_dir()
     told = f"Stopped by SIGTERM after step {step}, which is saved; the same command goes on from there."
     assert "".join(stopped.said()).count(told) == 1
+    assert [said.count("Training in ") for said in stopped.said()] == [1, 0]
+    assert [said.count("training: 0 of ") for said in stopped.said()] == [1, 0]
 
 
 def test_all_end_soon_when_one_is_killed(killed):

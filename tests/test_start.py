@@ -138,7 +138,7 @@ def test_one_start_is_for_all_samples_and_files_are_taken_in_turn(model, tmp_pat
         (dict(start=IMAGES[:2], start_time=0.5), r"shape \(2, 8, 8, 1\); give one of shape \(8, 8, 1\)"),
         (dict(start=IMAGES[:, :4], start_time=0.5), r"shape \(3, 4, 8, 1\)"),
         (dict(start=IMAGES.astype(np.float32), start_time=0.5), r"floats in \[0, 1\]"),
-        (dict(start="no.png", start_time=0.5), "has no pictures"),
+        (dict(start="no.png", start_time=0.5), "is no file; give a picture, a folder"),
     ],
 )
 def test_a_start_that_does_not_fit_is_one_sentence(options, words, model):

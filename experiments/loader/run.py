@@ -1,6 +1,5 @@
 """Images a second that each kind of source puts on the devices, and that training takes from there, in turns."""
 
-import importlib.util
 import json
 import os
 import statistics
@@ -16,6 +15,8 @@ import numpy as np
 from score_sde.experiments.loader.pictures import LARGE, SMALL, sources
 
 from score_sde import data
+from score_sde.cli.command_line import read_config
+from score_sde.config import Config
 from score_sde.errors import UsageError
 from score_sde.runtime import sharding
 from score_sde.runtime.progress import bar
@@ -31,11 +32,12 @@ NETWORK = "training takes"
 def run(config: Path | None, batch: int, rounds: int, workers: int) -> int:
     """Prints medians and ranges of `rounds` rounds after one that warms up, and all of them as JSON."""
     try:
+        network = read_config(str(config)) if config else None
         with tempfile.TemporaryDirectory() as folder:
             kinds = sources(Path(folder), workers, IMAGES)
             cases = {name: _delivery(source, BATCHES[name]) for name, source in kinds.items()}
-            if config:
-                cases[NETWORK] = _consumption(config, batch)
+            if network:
+                cases[NETWORK] = _consumption(network, batch)
             rates = _in_turns(cases, rounds)
     except UsageError as error:
         print(f"loader: {error}", file=sys.stderr)
@@ -80,12 +82,9 @@ def _delivery(source: data.Source, batches: int) -> Callable[[], int]:
     return take
 
 
-def _consumption(path: Path, batch: int) -> Callable[[], int]:
+def _consumption(config: Config, batch: int) -> Callable[[], int]:
     """Makes one update of the config's network, of full size."""
-    specification = importlib.util.spec_from_file_location("config_of_the_network", path)
-    module = importlib.util.module_from_spec(specification)
-    specification.loader.exec_module(module)
-    experiment = Experiment(module.get_config())
+    experiment = Experiment(config)
     update = sharding.pmap(train_step(experiment), in_axes=(None, 0), out_axes=(None, None), donate_argnums=(0,))
     state = sharding.pmap(experiment.init_state, in_axes=(), out_axes=None)()  # as an update gives it: one compilation
     (pixels,) = sharding.split(np.zeros((batch, *experiment.image_shape), np.uint8))

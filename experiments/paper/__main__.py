@@ -8,6 +8,7 @@ from score_sde.experiments.paper.run import table
 from score_sde.experiments.paper.tables import SCALES, TABLES
 from score_sde.experiments.sweep.run import LAUNCHERS, launcher, named
 
+from score_sde.cli.experiment import count
 from score_sde.errors import UsageError
 from score_sde.runtime.backend import expanded
 from score_sde.runtime.preemption import exit_status
@@ -20,8 +21,8 @@ parser.add_argument("--folder", type=expanded, help="of the runs; default runs/p
 parser.add_argument("--seeds", type=int, default=0, help="trainings of each network, with seeds 0, 1, ...")
 parser.add_argument("--best", action="store_true", help="of all snapshots the least distance counts, as in the paper")
 parser.add_argument("--launcher", choices=LAUNCHERS[:2], default="local")
-parser.add_argument("--slots", type=int, help="as of experiments.sweep, like the next three")
-parser.add_argument("--devices", type=int)
+parser.add_argument("--slots", type=count, help="as of experiments.sweep, like the next three")
+parser.add_argument("--devices", type=count)
 parser.add_argument("--retries", type=int, default=1)
 parser.add_argument("--slurm", action="append", default=[], metavar="NAME=VALUE")
 

@@ -54,7 +54,7 @@ def _template(written: dict[str, str | None], of_workdir: Callable[[Path], Confi
     """The config before overrides, with the arguments of the pieces that the overrides name."""
     path, workdir = written.get("config"), written.get("workdir")
     if path:
-        template = _read(path)
+        template = read_config(path)
     elif of_workdir and workdir and Path(workdir, "config.json").exists():
         template = of_workdir(Path(workdir))
     else:
@@ -76,12 +76,7 @@ def _template(written: dict[str, str | None], of_workdir: Callable[[Path], Confi
 
 
 def names_first(values: Mapping[str, Any]) -> list[tuple[str, Any]]:
-    """The values of keys that name pieces, whose arguments come with them, and then the others.
-
-    Raises `UsageError` for a key that is not text.
-    """
-    if others := [key for key in values if not isinstance(key, str)]:
-        raise UsageError(f"The key {others[0]!r} of an override is not text, as 'training.n_iters' is.")
+    """The values of keys that name pieces, whose arguments come with them, and then the others."""
     return sorted(values.items(), key=lambda item: item[0] not in PIECES)
 
 
@@ -112,8 +107,8 @@ def config_names() -> list[str]:
     return sorted(file.with_suffix("").as_posix() for file in files if len(file.parts) > 1)
 
 
-def _read(path: str) -> ConfigDict:
-    """The result of get_config() of a config, by its name or file."""
+def read_config(path: str) -> ConfigDict:
+    """The result of get_config() of a config, by its name or file. Raises `UsageError` if it cannot be had."""
     file, argument = _file_and_argument(path)
     if not file.is_file():
         raise UsageError(

@@ -1,7 +1,10 @@
 """Experiments of the package by their names: `score_sde --mode=experiment --name=digits`."""
 
+import argparse
 import ast
+import contextlib
 import importlib
+import math
 from pathlib import Path
 
 from score_sde.errors import UsageError, one_of
@@ -19,6 +22,21 @@ def run(argv: list[str], name: str | None) -> int | None:
         raise UsageError("This installation has no experiments; install score_sde from a clone or a wheel.")
     module = importlib.import_module(f"score_sde.experiments.{one_of('experiment', name, programs)}.__main__")
     return module.program(argv)
+
+
+def count(text: str, least: int = 1) -> int:
+    """The number of a flag of an experiment, `least` or more, for argparse."""
+    if not text.isdecimal() or int(text) < least:
+        raise argparse.ArgumentTypeError(f"{text} is no whole number of {least} or more")
+    return int(text)
+
+
+def positive(text: str) -> float:
+    """The positive number of a flag of an experiment, for argparse."""
+    with contextlib.suppress(ValueError):
+        if 0 < float(text) < math.inf:
+            return float(text)
+    raise argparse.ArgumentTypeError(f"{text} is no positive number")
 
 
 def _first_sentence(path: Path) -> str:

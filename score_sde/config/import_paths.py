@@ -141,8 +141,11 @@ def _lacking(function: Callable, member: Callable) -> list[str]:
 
     Positional ones are counted, the others compared by name.
     """
-    theirs = inspect.signature(function).parameters.values()
     ours = [each for each in inspect.signature(member).parameters.values() if each.name != "self"]
+    try:
+        theirs = inspect.signature(function).parameters.values()
+    except ValueError:  # of a class like int, and of some functions in C
+        return [each.name for each in ours]
     own = [each for each in theirs if each.name != "self"]
     positional = [each for each in ours if each.kind is each.POSITIONAL_OR_KEYWORD]
     room = sum(each.kind in (each.POSITIONAL_ONLY, each.POSITIONAL_OR_KEYWORD) for each in own)

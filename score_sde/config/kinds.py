@@ -256,7 +256,11 @@ def _array(annotation: Any) -> Kind:
     dtypes = annotation.dtypes if isinstance(annotation.dtypes, tuple | list) else ()
     kind = "keys" if "prng_key" in dtypes else _dtype_words(dtypes)
     sizes = "of any shape" if shape in ("...", "") and shape else f"of shape ({', '.join(shape.split())})"
-    noun = f"{kind} {sizes}" if shape else f"one {kind}"
+    noun = (
+        f"{kind} {sizes}"
+        if shape
+        else {"a float array": "a number", "an int array": "an integer"}.get(kind, f"one {kind}")
+    )
     numpy = annotation.array_type is np.ndarray
 
     def convert(value: Any) -> Any:
@@ -264,7 +268,9 @@ def _array(annotation: Any) -> Kind:
         if isinstance(array, annotation):
             return array
         if str(getattr(array, "dtype", "")) == "uint8" and "float32" in dtypes:
-            raise MisfitError("score_sde.images.to_unit brings pixels into [0, 1]")
+            raise MisfitError(
+                "score_sde.images.to_unit brings pixels into [0, 1], and image_range.to_model of a model these into its own"
+            )
         if str(array.dtype) in dtypes and "..." not in shape and array.ndim == len(shape.split()):
             raise MisfitError(f"its shape is {array.shape}, and a letter is of one size in all arguments")
         raise MisfitError
@@ -368,9 +374,10 @@ def _named_tuple(cls: type) -> Kind:
 
 def _sequence(item: Kind) -> Kind:
     def convert(value: Any) -> Any:
-        for each in _items(value):
-            item.convert(each)
-        return value
+        items = _items(value)
+        converted = [item.convert(each) for each in items]
+        same = all(a is b for a, b in zip(items, converted, strict=True))
+        return value if same and isinstance(value, collections.abc.Sequence) else converted
 
     return Kind(f"a sequence, each {item.words}", convert)
 

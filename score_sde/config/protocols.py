@@ -149,7 +149,8 @@ class Network(Piece, Protocol):
 
     cond: see `score_sde.cond`; None is the null condition. dropout_keys: one for each image, in training. A network may
     have a property `cond_entries`, the entries that it takes; a field `encoder`, for `encoder.name`; a field `compute`,
-    for precisions (`score_sde.models.compute`); and a method `check(image_size)` that raises `UsageError`.
+    for precisions (`score_sde.models.compute`); and a method `check` that raises `UsageError`, of a side or of
+    (image_size, image_width), which images have that are not square.
 
         import flax.linen as nn
 
@@ -232,7 +233,8 @@ class DataSet(Piece, Protocol):
     """A function that opens a split: train or not, image_size and num_channels to a `score_sde.data.Source`.
 
     Images are uint8 (n, image_size, image_size, num_channels); conditions come with them as arrays of n rows. Further
-    keyword arguments are keys of `data`, such as `path`.
+    keyword arguments are keys of `data`, such as `path`. With an argument `image_width`, None for squares, it can have
+    images of that width.
 
         import numpy as np
 

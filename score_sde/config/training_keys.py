@@ -84,8 +84,8 @@ DATA = {
     ),
     "path": Key(
         "",
-        "Where the user's own images are: for folder a directory, a .zip, .tar or .parquet file, or a pattern of such files "
-        "as shards-{000..010}.tar; for array a .npz or .npy file",
+        "Where the user's own images are: for folder a directory, a .zip, .tar or .parquet file, or a pattern of such "
+        "files as shards-{000..010}.tar; for array a .npz or .npy file",
         differs=MACHINE,
     ),
     "data_dir": Key(

@@ -44,7 +44,7 @@ class Listing(NamedTuple):
     images: sorted by path. others: other files, and their places. folders: all of them, also empty ones. hidden: number
     of images and folders whose names begin with a dot, which are left out. labelled: where labels of the images
     come from that are stored beside them; "" where there are none. unpaired: names of such labels without an image.
-    class_names: names that are stored with such labels.
+    class_names: names that are stored with such labels. unread: other things that are left out, in words.
     """
 
     images: list[Entry]
@@ -54,6 +54,7 @@ class Listing(NamedTuple):
     labelled: str = ""
     unpaired: Sequence[str] = ()
     class_names: Sequence[str] | None = None
+    unread: Sequence[str] = ()
 
 
 class Shard(NamedTuple):

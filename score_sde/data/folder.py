@@ -273,7 +273,7 @@ def _left_out(container: Container, trees: Sequence[_Tree], corrupt: str) -> dic
     """
     listing = container.listing
     used = {tree.table for tree in trees}
-    result = Counter(suffixes(path for path in listing.others if path not in used))
+    result = suffixes(path for path in listing.others if path not in used) + Counter(listing.unread)
     if all(tree.folder for tree in trees):
         tops = (entry.path.partition("/") for entry in listing.images)
         outside = Counter(top + slash if slash else "" for top, slash, _ in tops)

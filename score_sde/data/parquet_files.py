@@ -68,9 +68,9 @@ class Parquet(Archive):
         self._identities: dict[tuple[int, int], tuple[int, int]] = {}
         images = [entry for i, shard in enumerate(shards) for entry in self._entries(i, shard)]
         labelled = f"by column {first.label}" if any(entry.label is not None for entry in images) else ""
-        others = {f"column {name}": None for name in first.unread}
+        unread = [f"column {shown(name)}" for name in first.unread]
         names = first.class_names if labelled else None
-        self.listing = Listing(images, others, self.split_folders(), 0, labelled, (), names)
+        self.listing = Listing(images, {}, self.split_folders(), 0, labelled, (), names, unread)
 
     def open(self, place: Place) -> io.BufferedIOBase:
         content, path = self._groups.of(place[:2])[place.row]

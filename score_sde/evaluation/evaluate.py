@@ -52,6 +52,8 @@ def evaluate(config: Config, directory: str | Path, folder: str = "eval", out: s
     or `config` describes another run.
     """
     directory, written = expanded(directory), expanded(out or directory) / folder
+    if not folder or Path(folder).name != folder or folder in workdir.TAKEN:
+        raise UsageError(f"--eval_folder={folder} must name a new folder in the workdir, as eval or few_steps.")
     config = class_choice.with_numbers(config, directory)
     steps = _steps_to_evaluate(config, workdir.checkpoint_steps(directory))
     sharding.check_divisible("eval.batch_size", config.eval.batch_size)
@@ -116,6 +118,11 @@ def _parts(model: Pretrained) -> Parts:
                 f"sampling.condition={config.sampling.condition}, or with a class."
             )
         check_condition(model, configured_cond(model, np.arange(1)), None)
+        if options.num_samples < 2 and config.metrics.features != "none":
+            raise UsageError(
+                f"eval.num_samples={options.num_samples} has no covariance, by which features are compared; set it "
+                "to 2 or more, or metrics.features=none."
+            )
         drawing = dict(starts=configured_start(model), measure=measure(config))
         parts["sampling"] = lambda model, folder: draw_samples(model, options.num_samples, folder, **drawing)
     if not parts:

@@ -8,14 +8,14 @@ import jax.numpy as jnp
 import numpy as np
 
 from score_sde import images
-from score_sde.array_types import Array, Bool, Float, Integer, Real, Times, UnitImages
+from score_sde.array_types import Array, Bool, Float, Integer, PerSample, Real, Times, UnitImages
 from score_sde.config.kinds import is_abstract
 from score_sde.errors import UsageError
 
 Number = float | Float[Array, ""]  # also one that is traced
-AnyTimes = Annotated[Number, "[0, 1]"] | Annotated[Times, "[0, 1]"]  # one for all images, or one for each
-NoisyTimes = Annotated[Number, "(0, 1]"] | Annotated[Times, "(0, 1]"]
-Levels = Annotated[Number, "(0, inf)"] | Annotated[Times, "(0, inf)"]
+AnyTimes = Annotated[Number, "[0, 1]"] | Times  # one for all images, or one for each
+NoisyTimes = Annotated[Number, "(0, 1]"] | Annotated[PerSample, "(0, 1]"]
+Levels = Annotated[Number, "(0, inf)"] | Annotated[PerSample, "(0, inf)"]
 AnyImages = Real[Array, "..."] | Bool[Array, "..."]  # uint8, or numbers in [0, 1]
 AnyLabels = (
     Annotated[int, "[0, 2147483647]"] | str | Integer[Array, "..."] | tuple[int | str, ...] | None
@@ -23,7 +23,7 @@ AnyLabels = (
 Shape = tuple[int, ...]
 
 
-def for_each(values: AnyTimes | Levels, n: int) -> Times:
+def for_each(values: AnyTimes | Levels, n: int) -> PerSample:
     """Times or noise levels of n images, float32 (n,), from one number for all or one for each.
 
     Raises `UsageError` for another number of them.

@@ -107,7 +107,7 @@ def _plain(value: Any) -> Any:
         raise UsageError("Options of samplers are numbers that programs are made of, and cannot be traced by JAX.")
     value = plain(value)
     if isinstance(value, dict | set):
-        raise UsageError(f"{value!r:.60} is no option of a sampler; options are numbers, texts, and lists of them.")
+        raise UsageError(f"{value!s:.60} is no option of a sampler; options are numbers, texts, and lists of them.")
     return value
 
 

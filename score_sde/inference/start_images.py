@@ -7,7 +7,6 @@ import jax.numpy as jnp
 import numpy as np
 
 from score_sde.array_types import Array, Float, Pixels, UInt8, UnitImages
-from score_sde.data.arrays import NAMES
 from score_sde.data.decoding import SUFFIXES, Form
 from score_sde.errors import UsageError, shown
 from score_sde.images import headed, to_pixels, to_unit
@@ -17,6 +16,7 @@ from score_sde.runtime.backend import expanded
 from score_sde.runtime.sharding import is_traced
 
 ROWS, SAMPLES = 12, 9  # the most in a sheet: rows, and samples of one start image
+NAMES = ("images", "arr_0")  # of arrays in an .npz file, ours and ADM's
 ADVICE = "give another picture as sampling.start"
 AnyStart = Array | np.ndarray | str | Path | None  # one image for all samples, one for each, or a file of them
 Images = UInt8[np.ndarray, "n h w c"] | Float[np.ndarray, "n h w c"]
@@ -106,7 +106,8 @@ def read_images(path: str | Path, image_shape: tuple[int, ...]) -> Images:
         np.save("starts.npy", np.full((2, 16, 16, 3), 200, np.uint8))
         images = read_images("starts.npy", (8, 8, 1))  # uint8 (2, 8, 8, 1): smaller, and grey
     """
-    file, form = expanded(path), Form(image_shape[0], image_shape[-1], convert=True, upright=True)
+    (height, width, channels), file = image_shape, expanded(path)
+    form = Form(height, channels, convert=True, upright=True, image_width=None if width == height else width)
     if file.suffix in (".npy", ".npz") and file.is_file():
         return _of_array(_loaded(file), shown(file), form)
     endings = tuple(suffix for suffixes in SUFFIXES.values() for suffix in suffixes)
@@ -121,7 +122,8 @@ def read_images(path: str | Path, image_shape: tuple[int, ...]) -> Images:
         files = [file] if file.is_file() else []
     if not files:
         raise UsageError(
-            f"sampling.start={path} has no pictures; give a picture, a folder of pictures, or an .npy or .npz file."
+            f"sampling.start={path} {'has no pictures' if file.is_dir() else 'is no file'}; give a picture, a folder "
+            "of pictures, or an .npy or .npz file."
         )
     return np.stack([form.render(each, shown(each), ADVICE) for each in files])
 
@@ -132,8 +134,7 @@ def _loaded(file: Path) -> np.ndarray:
         if isinstance(stored, np.ndarray):
             return stored
         with stored:
-            name = next((name for name, _ in NAMES if name in stored), None)
-            array = None if name is None else stored[name]
+            array = next((stored[name] for name in NAMES if name in stored), None)
     except Exception as error:  # NumPy and zipfile raise various types for what is damaged, or holds objects
         reason = str(error).strip().partition("\n")[0]
         raise UsageError(f"Cannot read {file} ({reason}); save it again with np.save or np.savez.") from error
@@ -146,11 +147,10 @@ def _of_array(array: np.ndarray, name: str, form: Form) -> Images:
     array = array[None] if array.ndim == 3 else array
     if array.ndim == 4 and len(array) and array.dtype == np.uint8:
         return np.stack([form.render(image, f"image number {i} of {name}", ADVICE) for i, image in enumerate(array)])
-    shape = (form.image_size, form.image_size, form.num_channels)
-    fits = array.ndim == 4 and len(array) and array.shape[1:] == shape and np.issubdtype(array.dtype, np.floating)
+    fits = array.ndim == 4 and len(array) and array.shape[1:] == form.shape and np.issubdtype(array.dtype, np.floating)
     if not fits or not np.all((array >= 0) & (array <= 1)):
         raise UsageError(
             f"{name} holds {array.dtype} of shape {array.shape}; start images are uint8 of shape (n, height, width, "
-            f"channels), or floats in [0, 1] of shape (n, {', '.join(map(str, shape))})."
+            f"channels), or floats in [0, 1] of shape (n, {', '.join(map(str, form.shape))})."
         )
     return array.astype(np.float32)

@@ -53,7 +53,7 @@ NEEDS = {  # in files of any version
 }
 FORMS = {
     "config.json": dict.fromkeys((section for section in SECTIONS if section), dict)
-    | dict.fromkeys(OF_ONE_CLASS, {"name": str}),
+    | {section: {"name": str} for section in OF_ONE_CLASS},
     "launch.json": {
         "run_id": str,
         "overrides": dict,
@@ -67,6 +67,7 @@ FORMS = {
     },
     "report.json": {"config": dict, "checkpoints": list},
 }
+TAKEN = ("checkpoints", "samples", "dequantizer", "profile", ".", "..")  # names of folders that hold other files
 PACKAGES = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "numpy")
 
 

@@ -69,11 +69,11 @@ def likelihood_bound(
         x_t = expand(process.alpha(t), x) * x + expand(process.sigma(t), x) * z
         r = z - predict(model, x_t, t).eps
         share = (1 + jnp.square(process.noise_level(t)) / _mean_square(x)) ** -2.0
-        return x[0].size * (_mean_square(r) - share * (_mean_square(z) - 1))
+        return math.prod(x.shape[1:]) * (_mean_square(r) - share * (_mean_square(z) - 1))
 
     @check_arguments
     def bound(keys: Keys, x: ModelImages) -> PerSample:
-        d = x[0].size
+        d = math.prod(x.shape[1:])
         offsets, steps = uniform(stream(keys, Stream.TIME)), stream(keys, Stream.STEPS)
 
         def slice_residual(number):
@@ -92,7 +92,7 @@ def _prior_divergence(process: Process, x: ModelImages) -> PerSample:
     """KL(N(alpha x, sigma^2) || N(0, prior_std^2)) at the process's noisiest time, in nats."""
     at = np.full(1, process.noisiest_time)
     m, s = (f(at).item() / process.prior_std for f in (process.alpha, process.sigma))
-    return 0.5 * x[0].size * (s**2 + m**2 * _mean_square(x) - 1 - 2 * math.log(s))
+    return 0.5 * math.prod(x.shape[1:]) * (s**2 + m**2 * _mean_square(x) - 1 - 2 * math.log(s))
 
 
 def _mean_square(x: ModelImages) -> PerSample:

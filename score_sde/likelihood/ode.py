@@ -90,7 +90,7 @@ def exact(field: VectorField, x: ModelImages, probes: Probes) -> tuple[ModelImag
         derivative = jax.jvp(field, (x,), (jnp.broadcast_to(direction, x.shape),))[1]
         return jnp.sum(derivative * direction, axis=tuple(range(1, x.ndim)))
 
-    basis = jnp.eye(x[0].size, dtype=x.dtype).reshape(-1, *x.shape[1:])
+    basis = jnp.eye(math.prod(x.shape[1:]), dtype=x.dtype).reshape(-1, *x.shape[1:])
     return field(x), jnp.sum(jax.lax.map(diagonal, basis), axis=0)
 
 
@@ -176,7 +176,7 @@ def bits_per_dim(
     def result(state: State) -> tuple[PerSample, ModelImages, Array]:
         z, log_det = state.ode.y
         nats = -(process.prior_logp(z) + log_det)
-        return nats / (math.log(2) * z[0].size) + offset_bits, z, state.ode.nfe
+        return nats / (math.log(2) * math.prod(z.shape[1:])) + offset_bits, z, state.ode.nfe
 
     return Solver(
         init=init,

@@ -1,5 +1,6 @@
 """Baselines: the figures of noise, and of held-out images of the data set, beside which those of samples stand."""
 
+import contextlib
 import functools
 import json
 from collections.abc import Callable, Mapping
@@ -74,8 +75,10 @@ class Baselines(NamedTuple):
 def load_baselines(path: Path, about: Mapping[str, Any]) -> Baselines | None:
     """The baselines that `save` has kept with the same `about`; None without any, or if the file is damaged."""
     arrays = atomic_files.read_arrays(path)
-    content = json.loads(str(arrays["text"])) if arrays and "text" in arrays else {}
-    if content.get("about") != dict(about):
+    content = {}
+    with contextlib.suppress(ValueError):
+        content = json.loads(str(arrays["text"])) if arrays and "text" in arrays else {}
+    if not isinstance(content, dict) or content.get("about") != dict(about):
         return None
     return Baselines(content["rows"], {name: tuple(arrays[f"{part} of {name}"] for part in PARTS) for name in NOISES})
 

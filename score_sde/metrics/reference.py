@@ -102,9 +102,14 @@ def load_statistics(path: Path) -> Statistics:
     """
     arrays = _arrays(path, "statistics")
     if {"mean", "covariance", "n", "about"} <= arrays.keys():
-        about = json.loads(str(arrays["about"]))
-        moments = _moments(path, arrays, "mean", "covariance")
-        return Statistics(int(arrays["n"]), *moments, arrays.get("features"), about)
+        try:
+            about = json.loads(str(arrays["about"]))
+            n, features = int(arrays["n"]), arrays.get("features")
+        except (TypeError, ValueError) as error:
+            raise UsageError(f"Cannot read the statistics {path} ({error}); compute them again.") from error
+        if not isinstance(about, dict):
+            raise UsageError(f"Cannot read the statistics {path}: `about` is no object; compute them again.")
+        return Statistics(n, *_moments(path, arrays, "mean", "covariance"), features, about)
     about = {"file": path.name}
     if {"mu", "sigma"} <= arrays.keys():
         return Statistics(0, *_moments(path, arrays, "mu", "sigma"), None, about)
@@ -148,8 +153,8 @@ def _features(path: Path, arrays: Arrays) -> np.ndarray | None:
     features = arrays.get("features", arrays.get("pool_3"))
     if features is None:
         return None
-    features = features.reshape(len(features), -1) if features.ndim > 1 else features
-    if features.ndim != 2 or len(features) < 2 or not np.issubdtype(features.dtype, np.floating):
+    features = features.reshape(len(features), -1) if features.ndim > 1 and features.size else features
+    if features.ndim != 2 or not features.size or len(features) < 2 or not np.issubdtype(features.dtype, np.floating):
         raise UsageError(
             f"{path} holds features of shape {features.shape} and type {features.dtype}; they are floating-point "
             "numbers (n, d) of at least two images."

@@ -130,7 +130,7 @@ def expanded(path: str | Path) -> Path:
     Raises `UsageError` for a value that is no path.
     """
     if not isinstance(path, str | os.PathLike):
-        raise UsageError(f"{path!r:.60} is no path; give text or a pathlib.Path.")
+        raise UsageError(f"{path!s:.60} is no path; give text or a pathlib.Path.")
     with contextlib.suppress(RuntimeError):
         return Path(path).expanduser()
     return Path(path)

@@ -70,11 +70,7 @@ def adaptive(
     """
     eps = process.sampling_eps if eps is None else eps
     check_times(eps, start_time)
-    if start_time == 1 and process.begins_in_noise:
-        raise UsageError(
-            f"The adaptive SDE needs f and g, which are infinite at t = 1 of {type(process).__name__}; set "
-            "sampling.method=ode, or another."
-        )
+    _check(process, start_time)
 
     def drift(x: ModelImages, t: Times) -> ModelImages:
         """Drift of the reverse SDE, per unit of time running down."""
@@ -138,6 +134,15 @@ def adaptive(
         return jnp.min(progress(state))
 
     return Solver(init, step, fraction, lambda state: state.x, result, batch_nfe=batch_nfe, progress=progress)
+
+
+def _check(process: Process, start_time: float) -> None:
+    """Raises `UsageError` for a process without f and g where the solver starts."""
+    if start_time == 1 and process.begins_in_noise:
+        raise UsageError(
+            f"The adaptive SDE needs f and g, which are infinite at t = 1 of {type(process).__name__}; set "
+            "sampling.method=ode, or another."
+        )
 
 
 def _error(euler: ModelImages, heun: ModelImages, previous: ModelImages, *, rtol: float, atol: float) -> PerSample:

@@ -10,6 +10,7 @@ A corrector moves x to x + e score + sqrt(2 e) z with its step size e.
     step_size = CORRECTORS["ald"](VE(), jnp.array([0.5]), 0.16, score, z)  # 2 (0.16 sigma)^2
 """
 
+import math
 from collections.abc import Callable
 from typing import Annotated
 
@@ -40,7 +41,7 @@ def langevin_per_sample(process: Process, t: Times, snr: SNR, score: ModelImages
     A sample does not depend on its batch. The step size depends on its position, which biases the result by order 1/D:
     little for images, much in a few dimensions.
     """
-    return 2 * _scale(process, t) * jnp.square(snr / _norms(score)) * z[0].size
+    return 2 * _scale(process, t) * jnp.square(snr / _norms(score)) * math.prod(z.shape[1:])
 
 
 @check_arguments

@@ -17,6 +17,7 @@ from typing import Annotated
 
 import numpy as np
 
+from score_sde.array_types import Float
 from score_sde.config.arguments import check_arguments
 from score_sde.errors import one_of
 from score_sde.process import Eps, Process, check_scalar, in_float64
@@ -27,7 +28,7 @@ FAINT = np.exp(5.0)  # the noise level of a log-SNR of -10
 
 NumSteps = Annotated[int, "[1, 16777216]"]  # float32 numbers no more
 Rho = Annotated[float, "[0.1, 100]"]
-Fractions = Annotated[np.ndarray, "[0, 1]"]
+Fractions = Annotated[Float[np.ndarray, " n"], "[0, 1]"]
 
 
 @check_arguments

@@ -29,7 +29,7 @@ import jax.numpy as jnp
 from score_sde.array_types import Array, ModelImages, PerSample, Times
 from score_sde.config.arguments import check_arguments
 from score_sde.errors import UsageError
-from score_sde.process import Prediction, Process
+from score_sde.process import Prediction, Process, check_backwards
 from score_sde.randomness import expand
 from score_sde.sde import chain_of
 
@@ -90,6 +90,7 @@ def exponential(process: Process, t: Times, t_next: Times, w: Diffusion = 1.0) -
     With r the ratio of the noise levels at t_next and t, x_next = alpha x0 + sigma (r^w eps + sqrt(1 - r^(2 w)) z) at
     t_next. It is finite where alpha(1) = 0, so that r is 0.
     """
+    check_backwards(t, t_next)
     alpha, sigma, w = process.alpha(t_next), process.sigma(t_next), diffusion_at(w, t)
     ratio = sigma * process.alpha(t) / (alpha * process.sigma(t))
     kept = ratio**w

@@ -8,6 +8,7 @@ from typing import Any
 import jax
 
 from score_sde.array_types import Keys, ModelImages, PyTree
+from score_sde.config.arguments import check_arguments
 from score_sde.runtime.memory import enough_memory, program_bytes
 from score_sde.runtime.sharding import all_agree, batch_axes, compiled, is_traced, split
 from score_sde.sampling.compaction import compacted
@@ -16,6 +17,7 @@ from score_sde.sampling.solver import Solver, advance, solve
 SECONDS_A_CALL = 0.5
 
 
+@check_arguments
 class Runner:
     """A solver that runs on all devices, in programs of about half a second, so that progress can be shown.
 
