@@ -504,6 +504,11 @@ def test_the_check_of_a_config_looks_at_every_section(section, config):
         check(plain)
 
 
+def test_ints_in_a_tuple_of_floats_stay_as_digests_of_older_workdirs_have_them(config):
+    config.model.fir_kernel = (1, 3, 3, 1)
+    assert json.dumps(config.model.fir_kernel) == "[1, 3, 3, 1]"
+
+
 def test_a_norm_of_0_to_clip_gradients_to_is_refused(config):
     config.optim.grad_clip = 0
     with pytest.raises(UsageError, match=r"no parameter moves; .* negative number for no clipping"):

@@ -117,8 +117,8 @@ class Key:
             raise UsageError(f"{self.name}={value!r} is not {noun}.")
         if self._items is str and self.values:  # choices, which have no commas, as a command line gives them: a,b
             return tuple(name.strip() for item in value for name in item.strip("()").split(",") if name.strip())
-        items = tuple(self._stored(kind, item) for item in items)
-        return items if self._items else items[0]
+        stored = [self._stored(kind, item) for item in items]
+        return value if self._items else stored[0]  # ints among floats stay, as digests of older workdirs have them
 
     def _stored(self, kind: type, item: Any) -> Any:
         """A value, or an item of a tuple, as one of the kind that files and arrays can hold."""
