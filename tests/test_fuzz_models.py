@@ -204,9 +204,7 @@ OPERATORS = {
 NETWORKS = {
     "group_norm": (
         lambda **given: group_norm.group_norm(**given, act=nn.swish),
-        dict(
-            x=FEATURES, scale=np.ones(2, np.float32), bias=np.zeros(2, np.float32), groups=2, epsilon=1e-6
-        ),
+        dict(x=FEATURES, scale=np.ones(2, np.float32), bias=np.zeros(2, np.float32), groups=2, epsilon=1e-6),
     ),
     "nearest_upsample": (resampling.nearest_upsample, dict(x=FEATURES)),
     "nearest_upsample_conv": (resampling.nearest_upsample_conv, dict(x=FEATURES, weight=WEIGHT)),
@@ -297,11 +295,18 @@ def test_valid_arguments_are_taken(name):
 
 
 @pytest.mark.parametrize("name", ALL)
-@quick
+@settings(quick, max_examples=1)
 @given(data=strategies.data())
 def test_arguments_that_do_not_fit_are_named(name, data):
     function, valid = ALL[name]
-    survives(small(function), valid, data, repeated=6)
+    survives(small(function), valid, data, repeated=8)
+
+
+@quick
+@given(data=strategies.data())
+def test_many_arguments_that_do_not_fit_are_named(data):
+    for function, valid in (ALL | SLOW).values():
+        survives(small(function), valid, data, repeated=20)
 
 
 @pytest.mark.parametrize("name", EXAMPLES)
@@ -322,7 +327,7 @@ def test_images_and_observations_that_do_not_fit_an_operator_are_named(name, dat
         picture=dict(y=y),
     )
     for method, valid in arguments.items():
-        survives(getattr(operator, method), valid, data, repeated=4)
+        survives(getattr(operator, method), valid, data, repeated=2)
 
 
 @pytest.mark.parametrize("name", SLOW)
