@@ -77,6 +77,7 @@ IN_TEST_LONG = (
     "test_parallel.py::test_a_bound_that_is_missed_is_named",
     "test_parallel.py::test_sharded_parameters_take_a_part_of_the_memory",
     "test_processes.py::test_processes_started_again_give_the_numbers",
+    "test_fuzz_models.py::test_many_arguments_that_do_not_fit_are_named",
     "test_loop.py::test_a_classifier_goes_on_to_the_same_bits",
     "test_launch.py::test_a_jobset_starts_a_process_of_one_run_in_each_pod",
     "test_learned.py::test_a_run_learns_its_schedule",

@@ -295,11 +295,18 @@ def test_valid_arguments_are_taken(name):
 
 
 @pytest.mark.parametrize("name", ALL)
-@quick
+@settings(quick, max_examples=1)
 @given(data=strategies.data())
 def test_arguments_that_do_not_fit_are_named(name, data):
     function, valid = ALL[name]
-    survives(small(function), valid, data, repeated=6)
+    survives(small(function), valid, data, repeated=8)
+
+
+@quick
+@given(data=strategies.data())
+def test_many_arguments_that_do_not_fit_are_named(data):
+    for function, valid in (ALL | SLOW).values():
+        survives(small(function), valid, data, repeated=20)
 
 
 @pytest.mark.parametrize("name", EXAMPLES)
@@ -320,7 +327,7 @@ def test_images_and_observations_that_do_not_fit_an_operator_are_named(name, dat
         picture=dict(y=y),
     )
     for method, valid in arguments.items():
-        survives(getattr(operator, method), valid, data, repeated=4)
+        survives(getattr(operator, method), valid, data, repeated=2)
 
 
 @pytest.mark.parametrize("name", SLOW)

@@ -32,6 +32,7 @@ from score_sde.array_types import (
 from score_sde.cond import Cond, restricted
 from score_sde.config import Config, FrozenConfig, base
 from score_sde.config.arguments import check_arguments
+from score_sde.config.kinds import described
 from score_sde.ema import Profile
 from score_sde.errors import UsageError
 from score_sde.inference.inputs import NoisyTimes, check_taken, for_each, of_shape
@@ -80,7 +81,9 @@ class Snapshot:
 
     def __post_init__(self):
         if isinstance(self.network, type) or not (hasattr(self.network, "init") and hasattr(self.network, "apply")):
-            raise UsageError(f"network={self.network!r:.60} is no flax module, as Denoiser() of a class Denoiser is.")
+            raise UsageError(
+                f"network must be a flax module, as Denoiser() of a class Denoiser, and is {described(self.network)}."
+            )
         if not isinstance(self.image_range, images.Scaling):
             low, high = self.image_range
             if not -np.inf < low < high < np.inf:
