@@ -31,6 +31,8 @@ LONG += ("step", "labels")
 
 # Tests of `make test-long`: whole runs beside which quicker ones of their kind stay in `make test`.
 IN_TEST_LONG = (
+    "test_fuzz_mathematics.py::test_valid_arguments_are_valid",
+    "test_fuzz_mathematics.py::test_many_arguments_that_do_not_fit_are_refused_in_words",
     "test_rectangular.py::test_a_network_of_transposed_weights_gives_the_transposed_image[ncsn]",
     "test_rectangular.py::test_a_network_of_transposed_weights_gives_the_transposed_image[ncsnv2",
     "test_rectangular.py::test_a_network_of_transposed_weights_gives_the_transposed_image[ddpm]",
@@ -83,7 +85,10 @@ IN_TEST_LONG = (
     "test_import_checkpoint.py::test_every_family_in_the_pytorch_layout_gives_the_papers_score[ddpmpp_subvp",
     "test_documents.py::test_the_code_of_a_page_runs",
     "test_english.py::test_an_example_of_a_docstring_runs[metrics/figures:]",
+    "test_exports.py::test_an_evaluation_writes_its_samples_too_and_those_of_another_sampler_replace_them",
     "test_start.py::test_samples_have_the_law_that_the_start_image_implies[ve-",
+    "test_start.py::test_samples_have_the_law_that_the_start_image_implies[vp-pc-exponential",
+    "test_start.py::test_samples_have_the_law_that_the_start_image_implies[vp-dpmpp_2m-",
     "test_start.py::test_samples_have_the_law_that_the_start_image_implies[vp-adaptive",
     "test_start.py::test_samples_have_the_law_that_the_start_image_implies[vp-ode",
     "test_start.py::test_samples_have_the_law_that_the_start_image_implies[vp-pc-reverse",

@@ -481,14 +481,23 @@ def test_valid_arguments_are_valid(name):
     function(**valid)
 
 
-@pytest.mark.parametrize("name", CALLS)
-def test_arguments_that_do_not_fit_are_refused_in_words(name, tmp_path, monkeypatch):
-    (tmp_path / "in").mkdir()
-    monkeypatch.chdir(tmp_path / "in")
+def fuzzed(name, folder, monkeypatch, repeated):
+    (folder / "in").mkdir()
+    monkeypatch.chdir(folder / "in")  # a picture may be written to "../x"
 
     @hypothesis.settings(quick, max_examples=1)
     @given(strategies.data())
     def some(data):
-        survives(*CALLS[name], data, repeated=30)
+        survives(*CALLS[name], data, repeated=repeated)
 
     some()
+
+
+@pytest.mark.parametrize("name", CALLS)
+def test_arguments_that_do_not_fit_are_refused_in_words(name, tmp_path, monkeypatch):
+    fuzzed(name, tmp_path, monkeypatch, repeated=2)
+
+
+@pytest.mark.parametrize("name", CALLS)
+def test_many_arguments_that_do_not_fit_are_refused_in_words(name, tmp_path, monkeypatch):
+    fuzzed(name, tmp_path, monkeypatch, repeated=40)

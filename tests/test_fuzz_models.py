@@ -204,9 +204,7 @@ OPERATORS = {
 NETWORKS = {
     "group_norm": (
         lambda **given: group_norm.group_norm(**given, act=nn.swish),
-        dict(
-            x=FEATURES, scale=np.ones(2, np.float32), bias=np.zeros(2, np.float32), groups=2, epsilon=1e-6
-        ),
+        dict(x=FEATURES, scale=np.ones(2, np.float32), bias=np.zeros(2, np.float32), groups=2, epsilon=1e-6),
     ),
     "nearest_upsample": (resampling.nearest_upsample, dict(x=FEATURES)),
     "nearest_upsample_conv": (resampling.nearest_upsample_conv, dict(x=FEATURES, weight=WEIGHT)),

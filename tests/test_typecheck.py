@@ -10,18 +10,17 @@ from typecheck import checked
 
 from score_sde import array_types
 from score_sde.array_types import Float, ModelImages, PerSample, Pixels, Times
-from score_sde.oracles import Gaussian
-from score_sde.sde import VP
+from score_sde.config.keys import Key
+from score_sde.sampling.adaptive import _error
 
 X, T = jnp.zeros((2, 4, 4, 1)), jnp.ones(2)
 
 
 def test_functions_of_the_package_refuse_other_shapes_traced_or_not():
-    with pytest.raises(TypeError, match=r"prior_sample: keys is float32\[2\]"):
-        VP().prior_sample(T, (4, 4, 1))
-    score = Gaussian(np.zeros((4, 4, 1)), 1.0).score_fn(VP())
-    with pytest.raises(TypeError, match=r"t is float32\[3\]"):  # one b
-        jax.eval_shape(score, X, jnp.ones(3))
+    with pytest.raises(TypeError, match=r"_error: euler is float32\[2\]"):
+        _error(T, X, X, rtol=0.1, atol=0.1)
+    with pytest.raises(TypeError, match=r"heun is float32\[1, 4, 4, 1\]"):  # one b
+        jax.eval_shape(lambda x: _error(x, x[:1], x, rtol=0.1, atol=0.1), X)
 
 
 def test_an_argument_is_refused_by_its_position_or_its_name_and_so_is_a_result():
@@ -55,10 +54,10 @@ def test_each_call_has_its_own_sizes():
 
 
 def test_dataclasses_are_checked_as_they_are_made():
-    with pytest.raises(TypeError, match="num_scales is 'many'"):
-        VP(num_scales="many")
-    with pytest.raises(TypeError, match="num_scales is 'many'"):
-        dataclasses.replace(VP(), num_scales="many")
+    with pytest.raises(TypeError, match="others is 'many'"):
+        Key(0.1, "Rate", others="many")
+    with pytest.raises(TypeError, match="others is 'many'"):
+        dataclasses.replace(Key(0.1, "Rate"), others="many")
 
 
 def test_the_old_name_of_images_is_answered_with_the_two_types():
