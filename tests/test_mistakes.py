@@ -430,3 +430,19 @@ def test_help_that_nobody_reads_to_its_end_is_no_error():
 def test_several_texts_are_parted_by_commas(written, key, expected):
     config = parse(["score_sde", "--config=vp/digits_ddpmpp_continuous", *written]).config
     assert (config.training if key == "cond_dropout" else config.ema)[key] == expected
+
+
+@pytest.mark.parametrize(
+    ("flags", "words"),
+    [
+        ("host_loop --batch=0", "0 is no whole number of 1 or more"),
+        ("host_loop --tolerance=nan", "nan is no positive number"),
+        ("features --images=1", "1 is no whole number of 2 or more"),
+        ("digits --workdir={}", "is a file; name a folder"),
+        ("benchmark --out={}", "is a file; name a folder"),
+    ],
+)
+def test_flags_of_experiments_are_checked_before_anything_runs(flags, words, capsys):
+    with pytest.raises(SystemExit) as ended:
+        main(["score_sde", "--mode=experiment", *f"--name={flags}".format(__file__).split()])
+    assert ended.value.code == 2 and words in capsys.readouterr().err

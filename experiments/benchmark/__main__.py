@@ -4,8 +4,7 @@ import argparse
 import sys
 from pathlib import Path
 
-from score_sde.cli.experiment import count, positive
-from score_sde.runtime.backend import expanded
+from score_sde.cli.experiment import count, folder, positive
 from score_sde.runtime.preemption import exit_status
 
 parser = argparse.ArgumentParser(prog="score_sde --mode=experiment --name=benchmark", description=__doc__)
@@ -16,7 +15,7 @@ parser.add_argument("--precisions", default="", help="default: tf32 on a CPU, el
 parser.add_argument("--peer", default="", help="command of another implementation's runner (see peer.py)")
 parser.add_argument("--rounds", type=count, default=7)
 parser.add_argument("--batch", type=count, help="default: the case's own")
-parser.add_argument("--workdir", "--out", type=expanded, default=Path("runs/benchmark"))
+parser.add_argument("--workdir", "--out", type=folder, default=Path("runs/benchmark"))
 parser.add_argument("--minutes", type=positive, default=9.0, help="of gpu, from start to end")
 parser.add_argument("--toy", action="store_true", help="gpu with tiny networks, on any device")
 

@@ -6,11 +6,11 @@ from pathlib import Path
 
 from score_sde.experiments.digits.run import run
 
-from score_sde.runtime.backend import expanded
+from score_sde.cli.experiment import folder
 from score_sde.runtime.preemption import exit_status
 
 parser = argparse.ArgumentParser(prog="score_sde --mode=experiment --name=digits", description=__doc__)
-parser.add_argument("--workdir", type=expanded, default=Path("runs/digits"))
+parser.add_argument("--workdir", type=folder, default=Path("runs/digits"))
 
 
 def program(argv: list[str]) -> int | None:

@@ -7,8 +7,7 @@ from pathlib import Path
 
 from score_sde.experiments.features.run import run
 
-from score_sde.cli.experiment import count
-from score_sde.runtime.backend import expanded
+from score_sde.cli.experiment import count, folder
 from score_sde.runtime.preemption import exit_status
 
 parser = argparse.ArgumentParser(prog="score_sde --mode=experiment --name=features", description=__doc__)
@@ -21,7 +20,7 @@ parser.add_argument("--archives", default="", help="of the other data set, as co
 parser.add_argument("--n_iters", type=count, default=1000)
 parser.add_argument("--turns", action="store_true", help="as if the data set had no labels")
 parser.add_argument("--images", type=functools.partial(count, least=2), default=2000, help="measured, of each kind")
-parser.add_argument("--dir", type=expanded, default=Path("runs/features"), help="where features are kept")
+parser.add_argument("--dir", type=folder, default=Path("runs/features"), help="where features are kept")
 
 
 def program(argv: list[str]) -> int | None:

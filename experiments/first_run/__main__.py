@@ -7,11 +7,11 @@ from pathlib import Path
 from score_sde.experiments.first_run.config import CONFIGS
 from score_sde.experiments.first_run.run import run
 
-from score_sde.runtime.backend import expanded
+from score_sde.cli.experiment import folder
 from score_sde.runtime.preemption import exit_status
 
 parser = argparse.ArgumentParser(prog="score_sde --mode=experiment --name=first_run", description=__doc__)
-parser.add_argument("--workdir", type=expanded, default=Path("runs/first"))
+parser.add_argument("--workdir", type=folder, default=Path("runs/first"))
 parser.add_argument("--sde", choices=CONFIGS, default="vp", help="DDPM++ under VP, or NCSN++ under VE")
 parser.add_argument("--data_dir", default="", help="of tensorflow-datasets; default: its own")
 

@@ -6,16 +6,17 @@ from pathlib import Path
 
 from score_sde.experiments.gallery.run import Runs, make
 
+from score_sde.cli.experiment import folder
 from score_sde.runtime.backend import expanded
 from score_sde.runtime.preemption import exit_status
 
 parser = argparse.ArgumentParser(prog="score_sde --mode=experiment --name=gallery", description=__doc__)
-parser.add_argument("--workdir", type=expanded, default=Path("runs/first"), help="a run on colour images, of first_run")
+parser.add_argument("--workdir", type=folder, default=Path("runs/first"), help="a run on colour images, of first_run")
 parser.add_argument(
     "--digits", type=expanded, default=Path("runs/classes"), help="digits with classes, made if missing"
 )
-parser.add_argument("--own", type=expanded, default=Path("runs/photos"), help="a run on a folder of pictures")
-parser.add_argument("--screenshots", type=expanded, default=Path("runs/screenshots"), help="a browser's pictures")
+parser.add_argument("--own", type=folder, default=Path("runs/photos"), help="a run on a folder of pictures")
+parser.add_argument("--screenshots", type=folder, default=Path("runs/screenshots"), help="a browser's pictures")
 parser.add_argument("--out", type=expanded, default=Path("docs/images"), help="the folder of the pictures")
 parser.add_argument("--only", default="", help="names of pictures, as orders,mixture; default all")
 

@@ -6,12 +6,11 @@ from pathlib import Path
 
 from score_sde.experiments.host_loop.run import run
 
-from score_sde.cli.experiment import count, positive
-from score_sde.runtime.backend import expanded
+from score_sde.cli.experiment import count, folder, positive
 from score_sde.runtime.preemption import exit_status
 
 parser = argparse.ArgumentParser(prog="score_sde --mode=experiment --name=host_loop", description=__doc__)
-parser.add_argument("--workdir", type=expanded, default=Path("runs/digits"), help="of a trained model")
+parser.add_argument("--workdir", type=folder, default=Path("runs/digits"), help="of a trained model")
 parser.add_argument("--batch", type=count, default=64)
 parser.add_argument("--rounds", type=count, default=3, help="repetitions, taken in turns")
 parser.add_argument("--tolerance", type=positive, default=1e-4, help="rtol = atol")

@@ -8,16 +8,15 @@ from score_sde.experiments.paper.run import table
 from score_sde.experiments.paper.tables import SCALES, TABLES
 from score_sde.experiments.sweep.run import LAUNCHERS, launcher, named
 
-from score_sde.cli.experiment import count
+from score_sde.cli.experiment import count, folder
 from score_sde.errors import UsageError
-from score_sde.runtime.backend import expanded
 from score_sde.runtime.preemption import exit_status
 
 parser = argparse.ArgumentParser(prog="score_sde --mode=experiment --name=paper", description=__doc__)
 parser.add_argument("table", choices=TABLES)
 parser.add_argument("--scale", choices=SCALES, default="paper", help="toy: 8x8 digits, minutes on a CPU")
 parser.add_argument("--run", action="store_true", help="makes the runs that there are not")
-parser.add_argument("--folder", type=expanded, help="of the runs; default runs/paper or runs/paper-toy")
+parser.add_argument("--folder", type=folder, help="of the runs; default runs/paper or runs/paper-toy")
 parser.add_argument("--seeds", type=int, default=0, help="trainings of each network, with seeds 0, 1, ...")
 parser.add_argument("--best", action="store_true", help="of all snapshots the least distance counts, as in the paper")
 parser.add_argument("--launcher", choices=LAUNCHERS[:2], default="local")

@@ -8,7 +8,7 @@ from score_sde.experiments.sweep import run, runs
 from score_sde.experiments.sweep.definition import read
 from score_sde.experiments.sweep.weights_and_biases import export
 
-from score_sde.cli.experiment import count
+from score_sde.cli.experiment import count, folder
 from score_sde.errors import UsageError
 from score_sde.runtime.backend import expanded
 from score_sde.runtime.preemption import exit_status
@@ -16,7 +16,7 @@ from score_sde.runtime.preemption import exit_status
 parser = argparse.ArgumentParser(prog="score_sde --mode=experiment --name=sweep", description=__doc__)
 parser.add_argument("file", type=lambda name: str(expanded(name)), metavar="SWEEP.py")
 parser.add_argument("--launcher", default="local", choices=run.LAUNCHERS)
-parser.add_argument("--folder", type=expanded, help="of runs and table; default runs/sweeps/ and the file's name")
+parser.add_argument("--folder", type=folder, help="of runs and table; default runs/sweeps/ and the file's name")
 parser.add_argument("--slots", type=count, help="jobs at a time; default one for each group of GPUs, and 1 on a CPU")
 parser.add_argument("--devices", type=count, help="GPUs of a job, or on a CPU the devices that JAX is to see")
 parser.add_argument("--retries", type=int, default=1, help="of a job that crashes")

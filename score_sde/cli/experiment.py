@@ -9,6 +9,7 @@ from pathlib import Path
 
 from score_sde.errors import UsageError, one_of
 from score_sde.runtime import clone
+from score_sde.runtime.backend import expanded
 
 
 def run(argv: list[str], name: str | None) -> int | None:
@@ -29,6 +30,14 @@ def count(text: str, least: int = 1) -> int:
     if not text.isdecimal() or int(text) < least:
         raise argparse.ArgumentTypeError(f"{text} is no whole number of {least} or more")
     return int(text)
+
+
+def folder(text: str) -> Path:
+    """The folder of a flag of an experiment, which may not be there yet, for argparse."""
+    path = expanded(text)
+    if path.is_file():
+        raise argparse.ArgumentTypeError(f"{path} is a file; name a folder")
+    return path
 
 
 def positive(text: str) -> float:

@@ -129,7 +129,7 @@ def expanded(path: str | Path) -> Path:
 
     Raises `UsageError` for a value that is no path.
     """
-    if not isinstance(path, str | os.PathLike):
+    if not isinstance(path, str | os.PathLike) or "\0" in os.fspath(path):
         raise UsageError(f"{path!s:.60} is no path; give text or a pathlib.Path.")
     with contextlib.suppress(RuntimeError):
         return Path(path).expanduser()
