@@ -14,6 +14,7 @@ Times = Annotated[Float[Array, " b"], "[0, 1]"]  # 0 is a time of chains, and el
 PerSample = Float[Array, " b"]
 Labels = Int[Array, " b"]  # classes 0, 1, ...
 Keys = Key[Array, " b"]  # one typed PRNG key per sample
+ImageShape = tuple[Annotated[int, "[1, inf)"], Annotated[int, "[1, inf)"], Annotated[int, "[1, inf)"]]  # h, w, c
 ScoreFn = Callable[[ModelImages, Times], ModelImages]
 
 __all__ = [
@@ -21,6 +22,7 @@ __all__ = [
     "Bool",
     "FeatureMaps",
     "Float",
+    "ImageShape",
     "Int",
     "Integer",
     "Key",

@@ -165,7 +165,7 @@ def config(tiny_config):
         ({"weight.name": "edm"}, "weight.name=likelihood and times.name=uniform"),
         ({"times.name": "importance"}, "weight.name=likelihood and times.name=uniform"),
         ({"process.noise_max": 1e-4}, "noise_min < noise_max"),
-        ({"process.pieces": 0}, "process.pieces=0"),
+        ({"process.pieces": 0}, r"process\.pieces=0 must be in \[1, 65536\]"),
     ],
 )
 def test_what_does_not_go_with_a_learned_schedule_is_one_sentence(config, values, words):

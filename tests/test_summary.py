@@ -101,7 +101,7 @@ def test_a_workdir_without_permission_is_refused_before_anything_is_written(tmp_
     assert not list(tmp_path.iterdir())
 
 
-@pytest.mark.parametrize(("key", "value"), [("seed", -1), ("seed", 10**19), ("metrics.seed", -1)])
+@pytest.mark.parametrize(("key", "value"), [("seed", -1), ("seed", 2**63 - 1), ("metrics.seed", -1)])
 def test_a_seed_that_no_generator_takes_is_refused(tiny_config, key, value):
     config = tiny_config()
     config.update_from_flattened_dict({key: value})

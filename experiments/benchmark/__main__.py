@@ -4,6 +4,7 @@ import argparse
 import sys
 from pathlib import Path
 
+from score_sde.cli.experiment import count, positive
 from score_sde.runtime.backend import expanded
 from score_sde.runtime.preemption import exit_status
 
@@ -13,10 +14,10 @@ parser.add_argument("--networks", default="", help="names, separated by ;  defau
 parser.add_argument("--tasks", default="", help="default: all; of gpu train,sample,likelihood")
 parser.add_argument("--precisions", default="", help="default: tf32 on a CPU, else tf32,bfloat16")
 parser.add_argument("--peer", default="", help="command of another implementation's runner (see peer.py)")
-parser.add_argument("--rounds", type=int, default=7)
-parser.add_argument("--batch", type=int, help="default: the case's own")
+parser.add_argument("--rounds", type=count, default=7)
+parser.add_argument("--batch", type=count, help="default: the case's own")
 parser.add_argument("--workdir", "--out", type=expanded, default=Path("runs/benchmark"))
-parser.add_argument("--minutes", type=float, default=9.0, help="of gpu, from start to end")
+parser.add_argument("--minutes", type=positive, default=9.0, help="of gpu, from start to end")
 parser.add_argument("--toy", action="store_true", help="gpu with tiny networks, on any device")
 
 

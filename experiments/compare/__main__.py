@@ -1,11 +1,13 @@
 """Compares runs: configs, metrics, evaluations, and samples from the same noise."""
 
 import argparse
+import functools
 import sys
 from pathlib import Path
 
 from score_sde.experiments.compare.run import compare
 
+from score_sde.cli.experiment import count
 from score_sde.runtime.backend import expanded
 from score_sde.runtime.preemption import exit_status
 
@@ -13,7 +15,7 @@ parser = argparse.ArgumentParser(prog="score_sde --mode=experiment --name=compar
 parser.add_argument("directories", nargs="*", type=expanded, metavar="DIR", help="workdirs, the first the reference")
 parser.add_argument("--out", type=expanded, default=Path("compare.html"), help="the page")
 parser.add_argument("--num_samples", type=int, default=16, help="of each run, from the same noise")
-parser.add_argument("--seed", type=int, default=0, help="of the noise")
+parser.add_argument("--seed", type=functools.partial(count, least=0), default=0, help="of the noise")
 parser.add_argument("--no-samples", action="store_true", help="nothing is loaded and drawn")
 
 

@@ -15,7 +15,7 @@ from score_sde.models import CLASSIFIERS
 
 LOSS, BITS_PER_DIM, BOUND = (LABELS[name] for name in ("loss", "bits_per_dim", "bits_per_dim_bound"))
 OBJECTIVE = ("training.continuous", "training.likelihood_weighting", "training.reduce_mean")
-DATA = ("data.dataset", "data.path", "data.image_size", "data.num_channels", "data.held_out")
+DATA = ("data.dataset", "data.path", "data.image_size", "data.image_width", "data.num_channels", "data.held_out")
 LIKELIHOOD = ("eval.bpd_dataset", "eval.dequantization")
 Figures = dict[str, dict[str, Any]]
 

@@ -3,6 +3,7 @@
 import importlib.machinery
 import importlib.util
 import itertools
+import re
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -10,10 +11,12 @@ from typing import Any
 from absl import flags
 from ml_collections import ConfigDict, config_flags
 
-from score_sde.config import PIECES, check_name, is_nullable
+from score_sde.config import KEYS, PIECES, check_name, is_nullable
 from score_sde.config.keys import plain
 from score_sde.errors import UsageError, nearest
 from score_sde.runtime import clone
+
+TEXTS = [name for name, key in KEYS.items() if key.kind == tuple[str, ...]]  # keys whose values are several texts
 
 
 def parse(
@@ -34,6 +37,7 @@ def parse(
     for key, value in _overridden(written):
         _check_override(template, key, value)
     nones = [key for key, value in _overridden(written) if value and value.lower() == "none" and is_nullable(key)]
+    argv = [argv[0], *_listed(argv)]
     rest = [argv[0], *without(argv, ["config", *(f"config.{key}" for key in nones)])]
     try:
         values = flags.FlagValues()
@@ -154,6 +158,23 @@ def without(argv: list[str], names: list[str]) -> Iterator[str]:
     for previous, argument in itertools.pairwise(argv):
         if argument.partition("=")[0] not in alone and previous not in alone:
             yield argument
+
+
+def _listed(argv: list[str]) -> Iterator[str]:
+    """The arguments after the program's name; several texts, as labels,tokens, become the tuple that Python writes.
+
+    A comma before a number belongs to a text: half_life:977,0.05.
+    """
+    for previous, argument in itertools.pairwise(argv):
+        flag, equals, value = argument.partition("=") if argument.startswith("-") else (previous, "", argument)
+        if flag.lstrip("-").removeprefix("config.") in TEXTS and (equals or argument == value):
+            inside = value.strip().removeprefix("(").removesuffix(")").removesuffix(",")
+            texts = tuple(text.strip() for text in re.split(r",(?=\s*[A-Za-z])", inside))
+            quoted = any(quote in value for quote in "'\"[")
+            several = len(texts) > 1 or value.strip() != inside or re.search(r"\d,\d", inside)
+            if not quoted and (several or not inside):
+                argument = f"{flag}={texts if inside else ()}" if equals else str(texts if inside else ())
+        yield argument
 
 
 def _overridden(written: list[tuple[str, str | None]]) -> Iterator[tuple[str, str | None]]:

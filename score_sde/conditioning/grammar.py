@@ -18,12 +18,12 @@ A class or other conditions, and one observation of test images, can be asked fo
 import dataclasses
 from collections.abc import Callable
 from pathlib import Path
-from typing import Annotated
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
+from score_sde.array_types import ImageShape
 from score_sde.cond import class_number
 from score_sde.conditioning.operators import Average, Blur, Inpaint, Operator, Sense
 from score_sde.config.arguments import check_arguments
@@ -33,8 +33,7 @@ from score_sde.io.atomic_files import read_arrays
 from score_sde.io.digest import digest
 from score_sde.runtime.backend import expanded
 
-Size = Annotated[int, "[1, inf)"]
-Shape = tuple[Size, Size, Size]
+Shape = ImageShape
 Operators = Callable[[int], Operator]  # number of images -> operator of a batch
 ALL = "all"
 

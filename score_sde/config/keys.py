@@ -6,7 +6,8 @@ are stored as plain Python values, which JSON can hold.
 | kind                                | a default  | values on a command line              |
 |-------------------------------------|------------|---------------------------------------|
 | `bool`, `int`, `float`, `str`       | False, 128 | True, 128, 1e-3, tf32                 |
-| `tuple[int, ...]`, float, str       | (1, 2, 2)  | (1,2,2) or 1,2,2                      |
+| `tuple[int, ...]`, float            | (1, 2, 2)  | (1,2,2) or 1,2,2                      |
+| `tuple[str, ...]`                   | ("labels",)| labels,tokens                         |
 | any of these, and None: "nullable"  | None       | None                                  |
 """
 

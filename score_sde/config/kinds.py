@@ -269,8 +269,7 @@ def _array(annotation: Any) -> Kind:
             return array
         if str(getattr(array, "dtype", "")) == "uint8" and "float32" in dtypes:
             raise MisfitError(
-                "score_sde.images.to_unit brings pixels into [0, 1], and image_range.to_model of a model these into "
-                "its own"
+                "score_sde.images.to_unit brings pixels into [0, 1], and image_range.to_model of a model into its range"
             )
         if str(array.dtype) in dtypes and "..." not in shape and array.ndim == len(shape.split()):
             raise MisfitError(f"its shape is {array.shape}, and a letter is of one size in all arguments")

@@ -100,11 +100,8 @@ def check(config: Any) -> None:
 
 def check_section(section: Any, values: Any) -> None:
     """Raises `UsageError` for a value of a section that is of another kind or out of range."""
-    one_of(
-        "section of the config",
-        section if isinstance(section, str) else type(section).__name__,
-        [name for name in SECTIONS if name],
-    )
+    name = section if isinstance(section, str) else type(section).__name__
+    one_of("section of the config", name, filter(None, SECTIONS))
     if not isinstance(values, Mapping | ConfigDict):
         raise UsageError(f"The values of config.{section} are a dictionary, and this is a {type(values).__name__}.")
     checked(KEYS, {f"{section}.{name}": value for name, value in values.items()})

@@ -131,8 +131,8 @@ def _statistics(config: Config, of: metrics.Features, load: Load) -> metrics.Sta
         statistics = metrics.load_statistics(expanded(options.statistics))
         if statistics.about.get("features_digest", of.digest) != of.digest:
             raise UsageError(
-                f"{options.statistics} holds statistics of the features {statistics.about.get('features')}, and these are "
-                f"{of.name}; set config.metrics.features, or compute them: score_sde --mode=statistics."
+                f"{options.statistics} holds statistics of the features {statistics.about.get('features')}, and these "
+                f"are {of.name}; set config.metrics.features, or compute them: score_sde --mode=statistics."
             )
         if statistics.covariance.shape != (of.dimension, of.dimension) or statistics.mean.shape != (of.dimension,):
             raise UsageError(

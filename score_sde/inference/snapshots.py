@@ -16,7 +16,19 @@ import jax
 import numpy as np
 
 from score_sde import ema, images
-from score_sde.array_types import Array, Float, Integer, Keys, ModelImages, PerSample, Pixels, PyTree, Times, UInt8
+from score_sde.array_types import (
+    Array,
+    Float,
+    ImageShape,
+    Integer,
+    Keys,
+    ModelImages,
+    PerSample,
+    Pixels,
+    PyTree,
+    Times,
+    UInt8,
+)
 from score_sde.cond import Cond, restricted
 from score_sde.config import Config, FrozenConfig, base
 from score_sde.config.arguments import check_arguments
@@ -32,9 +44,6 @@ from score_sde.runtime.sharding import fully_sharded, mesh, on_host, place, pmap
 from score_sde.training import own_code
 from score_sde.training.build import Classification, Dequantizing, Experiment, parameter_counts
 from score_sde.training.state import TrainState
-
-Size = Annotated[int, "[1, inf)"]
-Finite = Annotated[float, "(-inf, inf)"]
 
 
 @dataclasses.dataclass(frozen=True, eq=False, repr=False)
@@ -58,8 +67,8 @@ class Snapshot:
     objective: Objective
     network: Any
     params: PyTree
-    image_shape: tuple[Size, Size, Size]
-    image_range: images.Scaling | tuple[Finite, Finite] = images.CENTERED
+    image_shape: ImageShape
+    image_range: images.Scaling | tuple[float, float] = images.CENTERED
     config: Config | FrozenConfig | None = None
     step: Annotated[int, "[0, inf)"] = 0
     digest: str = ""
@@ -74,7 +83,7 @@ class Snapshot:
             raise UsageError(f"network={self.network!r:.60} is no flax module, as Denoiser() of a class Denoiser is.")
         if not isinstance(self.image_range, images.Scaling):
             low, high = self.image_range
-            if not low < high:
+            if not -np.inf < low < high < np.inf:
                 raise UsageError(f"image_range={self.image_range} must be (low, high) with low < high.")
             self._set("image_range", images.Scaling(float(high - low), float(low)))
         self._set("image_shape", tuple(self.image_shape))

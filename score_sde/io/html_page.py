@@ -10,7 +10,7 @@ import hashlib
 import io
 import itertools
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -230,11 +230,11 @@ def warning(text: Element | str) -> Element:
 @check_arguments
 def listing(values: Mapping[str, object]) -> Element:
     """A list with a line for each value."""
-    return verbatim(f"{key} = {value}" for key, value in values.items())
+    return verbatim([f"{key} = {value}" for key, value in values.items()])
 
 
 @check_arguments
-def verbatim(lines: Iterable[object]) -> Element:
+def verbatim(lines: Sequence[object]) -> Element:
     """Lines as they are: values, or commands to copy."""
     return element("<pre>{{ text }}</pre>", text="\n".join(map(str, lines)))
 
