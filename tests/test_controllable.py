@@ -225,7 +225,7 @@ def test_within_an_interval_guidance_is_by_each_samples_own_time():
 
 @pytest.mark.parametrize(("scale", "interval"), [(-1.0, (0, 1)), (np.nan, (0, 1)), (1.0, (0.5, 0.5)), (1.0, (0.1, 2))])
 def test_guidance_that_means_nothing_is_refused(scale, interval):
-    with pytest.raises(UsageError, match="scale|interval"):
+    with pytest.raises(UsageError, match=r"scale|interval"):
         extrapolation(MIXTURE.model(VP()), MIXTURE.model(VP()), scale=scale, interval=interval)
 
 
