@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from PIL import Image, ImageOps, ImagePalette, UnidentifiedImageError, features
 
-from score_sde.errors import UsageError
+from score_sde.errors import UsageError, moved_names
 
 # The image formats that are opened, with their suffixes. Pillow can be built without AVIF.
 SUFFIXES = {
@@ -247,3 +247,6 @@ def resize(
         return np.asarray(Image.fromarray(np.ascontiguousarray(image)).resize(of_pillow, filter))
     planes = [Image.fromarray(plane).resize(of_pillow, filter) for plane in np.moveaxis(image, -1, 0)]
     return np.stack([np.asarray(plane) for plane in planes], axis=-1)
+
+
+__getattr__ = moved_names(__name__, {"square": "score_sde.data.decoding.cropped"})

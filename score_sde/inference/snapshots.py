@@ -34,7 +34,7 @@ from score_sde.config import Config, FrozenConfig, base
 from score_sde.config.arguments import check_arguments
 from score_sde.config.kinds import described
 from score_sde.ema import Profile
-from score_sde.errors import UsageError
+from score_sde.errors import UsageError, moved_names
 from score_sde.inference.inputs import NoisyTimes, check_taken, for_each, of_shape
 from score_sde.io import checkpoints, workdir
 from score_sde.io.digest import digest
@@ -374,3 +374,6 @@ def _check_fit(params: PyTree, shapes: PyTree) -> None:
                 f"The parameters do not fit the network: {name} has the shape {own.get(name)}, and the network's "
                 f'{expected.get(name)}; give params=network.init(...)["params"], trained.'
             )
+
+
+__getattr__ = moved_names(__name__, {"AnyTimes": "score_sde.inference.inputs.AnyTimes"})
