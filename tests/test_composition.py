@@ -124,13 +124,13 @@ def test_samplers_of_a_known_number_of_steps_are_derived_mapped_and_scanned(name
     np.testing.assert_allclose(jax.lax.scan(lambda c, _: (c, sample(c)), x, None, 2)[1][1], value, rtol=1e-4, atol=1e-5)
 
 
-def test_a_bound_is_a_part_of_a_program_and_what_runs_programs_of_its_own_says_that_it_is_none(model):
+def test_likelihoods_latents_and_samples_are_parts_of_a_program(model):
     pixels = jax.random.uniform(KEY, (2, 8, 8, 1))
     # A difference in the last bits of a level: within what one of a thousandth of them makes.
     np.testing.assert_allclose(jax.jit(model.bound)(KEY, pixels), model.bound(KEY, pixels), rtol=1e-4)
-    for run in (model.bits_per_dim, lambda key, x: model.encode(x), lambda key, x: model.sample(key, 2, "ddim")):
-        with pytest.raises(UsageError, match="cannot be a part of another"):
-            jax.jit(run)(KEY, pixels)
+    of_ode = (model.bits_per_dim, lambda key, x: model.encode(x))
+    for run in (*of_ode, lambda key, x: model.sample(key, 2, "ddim", num_steps=3, start=x, start_time=0.5)):
+        np.testing.assert_allclose(jax.jit(run)(KEY, pixels), run(KEY, pixels), rtol=1e-3, atol=1e-4)
 
 
 def test_rows_that_do_not_belong_together_are_refused(model):
@@ -151,7 +151,7 @@ def test_rows_that_do_not_belong_together_are_refused(model):
     [
         ("heun", dict(snr=0.3), "snr=0.3 would change nothing: the sampler heun"),
         ("pc", dict(snr=0.3), "the sampler pc, as it is set, takes"),
-        ("ode", dict(num_steps=7), "takes eps, noise_removal, temperature, precision, clip, rtol, atol, ode_method"),
+        ("ode", dict(num_steps=7), "takes eps, start_time, noise_removal, temperature, precision, clip, rtol, atol, ode_method"),
         ("ddim", dict(rho=5.0), "num_steps, grid, eta"),
         ("ddim", dict(method="heun"), "method='heun' would change nothing"),
         ("ddim", dict(inverse="dps"), "given an observation"),
