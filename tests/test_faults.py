@@ -222,10 +222,10 @@ def test_lines_that_find_no_space_are_written_later(small_disk, capsys):
 
 def test_a_workdir_that_cannot_be_written_is_one_sentence(small_disk, tiny_config):
     (small_disk / "file").touch()
-    with pytest.raises(UsageError, match=r"Cannot write .* choose a --workdir that can be written"):
+    with pytest.raises(UsageError, match=r"file is a file; choose a --workdir that can be written"):
         train(tiny_config(), small_disk / "file" / "run")
     subprocess.run(["mount", "-o", "remount,ro", str(small_disk)], check=True)
-    with pytest.raises(UsageError, match=r"Cannot write .*Read-only.* choose a --workdir that can be written"):
+    with pytest.raises(UsageError, match=r"Cannot write in .*read-only disk.*choose a --workdir that can be written"):
         train(tiny_config(), small_disk / "run")
 
 

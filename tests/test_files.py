@@ -371,7 +371,7 @@ def test_what_a_locale_has_no_letters_for_is_printed_all_the_same(tmp_path, monk
     assert exit_status(lambda _: print(f"1.0 ± 0.1 {NOT_TEXT}"), []) == 0
     ascii_only.flush()
     assert ascii_only.buffer.getvalue() == rb"1.0 \xb1 0.1 r\udcfcn" + b"\n"
-    html_page.write(tmp_path / "page.html", f"± {NOT_TEXT}", "")
+    html_page.write(tmp_path / "page.html", f"± {NOT_TEXT}", [])
     assert r"± r\udcfcn" in (tmp_path / "page.html").read_text(encoding="utf-8")
 
 

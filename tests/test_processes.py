@@ -258,7 +258,8 @@ def test_a_mistake_is_said_once_by_all(tmp_path, data_dir):
     assert not (tmp_path / "run").exists()
 
 
-FAILING = """
+FAILING = f"""
+{SHARING}
 import sys
 import jax
 from score_sde.cli import main

@@ -16,7 +16,7 @@ import numpy as np
 
 def tar_members(path: Path) -> Iterator[tuple[str, bytes]]:
     """(name, content) of the files in a tar in their order, one at a time in memory."""
-    with tarfile.open(path) as archive:
+    with tarfile.open(path, encoding="utf-8") as archive:
         while (member := archive.next()) is not None:
             archive.members.clear()  # else it remembers each of millions
             name = _visible(member.name)

@@ -133,7 +133,7 @@ def _headers(path: Path) -> Iterator[tarfile.TarInfo]:
                     f"{shown(path)} is compressed, so that no picture can be read alone; decompress it to a .tar."
                 )
             file.seek(0)
-            with tarfile.open(fileobj=file, mode="r:") as archive:
+            with tarfile.open(fileobj=file, mode="r:", encoding="utf-8") as archive:
                 while (member := archive.next()) is not None:
                     archive.members.clear()  # else it remembers each of millions
                     yield member

@@ -103,7 +103,6 @@ def train(
     checkpoint cannot be saved; `Stopped` after SIGTERM, SIGUSR1 or Ctrl-C, with a last checkpoint.
     """
     directory = expanded(directory)
-    atomic_files.check_writable(directory)
     check_overrides(config, overrides or {})
     if config.sampling.start or config.sampling.start_time != 1:
         raise UsageError(
@@ -119,6 +118,7 @@ def train(
     workdir.check_same_run(directory, config.to_dict(), allowed)
     own_code.check_same(directory, code, allowed)
     _check_schedule(config)
+    atomic_files.check_writable(directory)
     train_set, eval_set = load_data(config, train=True), load_data(config, train=False)
     check_source(experiment, train_set, all_of_them=True)
     check_source(experiment, eval_set)
@@ -197,7 +197,7 @@ def _fit(
         if sharding.is_first():
             summary.at_start(experiment, directory, train_set, eval_set, start)
 
-    state = fit(
+    fit(
         Training(
             "training",
             init=program(experiment.init_state, out_shardings=placement),
@@ -222,7 +222,7 @@ def _fit(
         profile=config.profile,
     )
     if sharding.is_first():
-        summary.at_end(experiment, directory, _sheet(directory, int(state.step)))
+        summary.at_end(experiment, directory, _sheet(directory, max(workdir.saved_steps(directory))))
 
 
 def _evaluations(
