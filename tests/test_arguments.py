@@ -150,6 +150,27 @@ def test_a_path_may_be_a_text_that_begins_at_home(monkeypatch):
             opened(wrong)
 
 
+def test_rounding_at_an_end_of_an_interval_is_no_mistake():
+    everything(X, np.float32([0.5, 1 + 1e-7]))
+    for outside in (1 + 1e-4, -1e-9, 0.0):
+        with pytest.raises(UsageError, match="t must be"):
+            everything(X, [0.5, outside])
+    with pytest.raises(UsageError, match="n must be"):
+        everything(X, T, n=0)
+
+
+class Marked(str):
+    """A text of a class of its own."""
+
+
+def test_a_text_of_a_class_of_its_own_stays_one():
+    @check_arguments
+    def same(text: str):
+        return text
+
+    assert type(same(Marked("a"))) is Marked
+
+
 def test_a_seed_and_an_untyped_key_are_keys():
     for key in (3, np.int64(3), jnp.int32(3), jax.random.PRNGKey(3), jax.random.key(3)):
         assert (jax.random.key_data(keyed(key)) == jax.random.key_data(jax.random.key(3))).all()

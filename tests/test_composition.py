@@ -151,7 +151,11 @@ def test_rows_that_do_not_belong_together_are_refused(model):
     [
         ("heun", dict(snr=0.3), "snr=0.3 would change nothing: the sampler heun"),
         ("pc", dict(snr=0.3), "the sampler pc, as it is set, takes"),
-        ("ode", dict(num_steps=7), "takes eps, start_time, noise_removal, temperature, precision, clip, rtol, atol, ode_method"),
+        (
+            "ode",
+            dict(num_steps=7),
+            "takes eps, start_time, noise_removal, temperature, precision, clip, rtol, atol, ode_method",
+        ),
         ("ddim", dict(rho=5.0), "num_steps, grid, eta"),
         ("ddim", dict(method="heun"), "method='heun' would change nothing"),
         ("ddim", dict(inverse="dps"), "given an observation"),

@@ -167,7 +167,7 @@ def test_the_evaluations_foretold_count_every_network_that_is_asked(model, fast)
 
 
 def test_what_a_batch_makes_beside_its_samples_is_said(model, fast, monkeypatch, capsys):
-    def counted(self, keys, report, cond):
+    def counted(self, keys, report, cond, start):
         return jnp.zeros((len(keys), 8, 8, 1)), jnp.arange(len(keys)), jnp.full(len(keys), 40)
 
     config = fast(num_samples=4)

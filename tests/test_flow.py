@@ -314,7 +314,7 @@ def test_what_a_path_does_not_have_is_refused_by_name():
         (dict(predictor="ancestral_sampling"), "Linear has none"),
         (dict(predictor="exponential", corrector="langevin"), "Linear has none"),
         (dict(predictor="euler_maruyama"), "infinite at t = 1 of Linear"),
-        (dict(predictor="exponential", diffusion=-1.0), "diffusion=-1"),
+        (dict(predictor="exponential", diffusion=-1.0), "diffusion must be .* and is -1"),
     ):
         with pytest.raises(UsageError, match=words):
             predictor_corrector(Linear(), model, **options)

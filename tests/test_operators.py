@@ -193,7 +193,7 @@ def test_conditions_are_read():
         ("deblur=-1", "between 0 and 8"),
         ("sense=0", "between 0 and 1"),
         ("colorize=blue", "takes no argument"),
-        ("class=three", "by its number"),
+        ("class=three", "ask by numbers"),
         ("class=3;inpait=center", "did you mean 'inpaint'"),
         ("class=3;class=4", "names class twice"),
         ("deblur=1.0;colorize", "deblur and colorize; choose one"),

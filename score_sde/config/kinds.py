@@ -29,6 +29,9 @@ from score_sde.config.keys import PLURALS, inside, interval_words, is_scalar, pl
 from score_sde.errors import UsageError
 
 
+ROUNDING = 1e-6
+
+
 class MisfitError(Exception):
     """Reason why a value is not of a kind; "" if there is no more to say than the kind's words."""
 
@@ -184,7 +187,7 @@ def _scalar(kind: type, words: str) -> Kind:
         if kind is float and number != number:
             raise MisfitError("NaN is no number to compute with")
         try:
-            return number if type(number) is kind else kind(number)
+            return number if isinstance(number, kind) else kind(number)  # a subclass, as of marked-up text, stays
         except OverflowError:
             raise MisfitError("it is too large") from None
 
@@ -236,11 +239,19 @@ def _within(kind: Kind, interval: str) -> Kind:
                 low, high = float(array.min()), float(array.max())
             except OverflowError:
                 raise MisfitError("it is too large") from None
-            if not (inside(interval, low) and inside(interval, high)):
+            if not (_inside(interval, low) and _inside(interval, high)):
                 raise MisfitError(f"its numbers are from {low:g} to {high:g}" if array.ndim else "")
         return value
 
     return Kind(f"{kind.words} {phrase}", convert)
+
+
+def _inside(interval: str, number: float) -> bool:
+    """Whether a number is in an interval, up to the rounding of sums and products that should end at an end of it."""
+    ends = (float(end) for end in interval[1:-1].split(","))
+    return inside(interval, number) or any(
+        inside(interval, end) and abs(number - end) <= ROUNDING * abs(end) and number != int(number) for end in ends
+    )
 
 
 def is_abstract(value: Any) -> bool:
