@@ -346,7 +346,6 @@ def test_weights_and_biases_chooses_the_same_points(file, tmp_path, capsys):
             [],
             "a has no values, so there is nothing to run",
         ),
-        (FILE, ["--slots=0"], "--slots=0 must be at least 1."),
         (FILE, ["--slurm=partition=gpu"], "--slurm=NAME=VALUE belongs to --launcher=slurm."),
         (FILE, ["--point=12"], "--point=12: the sweep has points 0 to 11; and no flags go with it."),
     ],
@@ -358,6 +357,12 @@ def test_a_mistake_is_one_sentence(tmp_path, text, arguments, said):
     with pytest.raises(UsageError) as error:
         program(["sweep", str(path), f"--folder={tmp_path / 'runs'}", *arguments])
     assert said in str(error.value) and "\n" not in str(error.value)
+
+
+def test_a_number_of_jobs_is_one_or_more(capsys):
+    with pytest.raises(SystemExit, match="2"):
+        program(["sweep", "file.py", "--slots=0"])
+    assert "--slots: 0 is no whole number of 1 or more" in capsys.readouterr().err
 
 
 def test_two_launchers_do_not_share_a_folder(file, tmp_path):

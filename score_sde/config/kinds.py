@@ -28,7 +28,6 @@ from jaxtyping import AbstractArray
 from score_sde.config.keys import PLURALS, inside, interval_words, is_scalar, plain
 from score_sde.errors import UsageError
 
-
 ROUNDING = 1e-6
 
 

@@ -47,7 +47,7 @@ def element(source: str, **values: Any) -> Element:
 
 
 @check_arguments
-def picture(sheet: UInt8[np.ndarray, "h w 3"], alt: str, magnify: Annotated[int, "[1, 64]"] = 4) -> Element:
+def picture(sheet: UInt8[np.ndarray, "h w 3"], alt: str, magnify: Annotated[int, "[1, 1024]"] = 4) -> Element:
     """An image element of uint8 (H, W, 3).
 
     alt: the sentence for who does not see it. magnify: pixels of the file that each pixel of the sheet is wide.
