@@ -103,7 +103,17 @@ def _tell_unused(config: Config, overrides: dict) -> None:
     """Warns of options on the command line that have no effect on samples."""
     check(config)
     method, observed = lowered(config.sampling.method), not KINDS.keys().isdisjoint(parts(config.sampling.condition))
-    read = ("method", "num_samples", "batch_size", "condition", "ema", "samples_each", "noise")  # by the program itself
+    read = (
+        "method",
+        "num_samples",
+        "batch_size",
+        "condition",
+        "ema",
+        "save",
+        "start",
+        "samples_each",
+        "noise",
+    )  # by the program itself
     for key, value in overrides.items():
         section, _, name = key.partition(".")
         if section in ("sampling", "guidance") and name not in read and is_first():
