@@ -55,7 +55,8 @@ def of_shape(x: Array, image_shape: Shape) -> Array:
     """The images x, if they are of a model's shape. Raises `UsageError` for others."""
     _check_channels_last(x, image_shape)
     if x.shape[1:] != image_shape or not len(x):
-        raise UsageError(f"Images of shape {x.shape}: this model takes (n, {image_shape}), with n at least 1.")
+        shape = ", ".join(map(str, image_shape))
+        raise UsageError(f"Images of shape {x.shape}: this model takes (n, {shape}), with n at least 1.")
     return x
 
 
