@@ -310,7 +310,7 @@ def test_a_folder_of_two_images_trains_from_disk(tiny_config, tmp_path, capsys):
     config.training.update(n_iters=2, snapshot_sampling=False)
     config.data.update(dataset="folder", path=str(tmp_path / "images"), in_memory_gib=0.0)
     train(config, tmp_path / "run")
-    said = f"score_sde: {tmp_path / 'images'}: 1 image without classes, 1 held out to evaluate on"
+    said = f"  data         {tmp_path / 'images'}: 1 image without classes, 1 held out to evaluate on"
     assert [line for line in capsys.readouterr().err.splitlines() if "classes" in line] == [said]
     assert (tmp_path / "run" / "checkpoints" / "2").is_dir()
     config.data.update(num_workers=2, in_memory_gib=1.0, corrupt="skip", labels="none")

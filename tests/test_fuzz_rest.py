@@ -299,7 +299,7 @@ def refused_or_built(data):
     for name in data.draw(strategies.lists(strategies.sampled_from(names), min_size=1, max_size=3)):
         section, _, last = name.rpartition(".")
         (values[section] if section else values)._fields[last] = drawn(config.KEYS[name], data)
-    changed = any(dict(values[section]) != dict(tiny()[section]) for section in ("model", "encoder"))
+    changed = any(repr(values[section]) != repr(tiny()[section]) for section in ("model", "encoder"))
     with contextlib.suppress(UsageError):
         config.check(values)
         trainable(config.Config(values), traced=changed)

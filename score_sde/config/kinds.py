@@ -28,7 +28,7 @@ from jaxtyping import AbstractArray
 from score_sde.config.keys import PLURALS, inside, interval_words, is_scalar, plain
 from score_sde.errors import UsageError
 
-ROUNDING = 1e-6
+ROUNDING = 1e-6  # relative, by which a number may pass an end of an interval
 
 
 class MisfitError(Exception):
@@ -59,11 +59,8 @@ def described(value: Any) -> str:
     if hasattr(value, "dtype") and getattr(value, "shape", ()):
         return f"{value.dtype} of shape {tuple(value.shape)}"
     text = " ".join(repr(value).split())
-    return f"{type(value).__name__} {text[:60]}{'...' * (len(text) > 60)}" if not _is_plain(value) else text[:60]
-
-
-def _is_plain(value: Any) -> bool:
-    return value is None or isinstance(value, bool | int | float | str)
+    kind = "" if value is None or isinstance(value, bool | int | float | str) else f"{type(value).__name__} "
+    return kind + text[:60] + "..." * (len(text) > 60)
 
 
 ANYTHING = Kind("anything", lambda value: value)

@@ -10,12 +10,12 @@ from typing import Annotated, Any, NamedTuple
 import numpy as np
 
 from score_sde import data, images
-from score_sde.array_types import Pixels
+from score_sde.array_types import ImageShape, Pixels
 from score_sde.config.arguments import check_arguments
 from score_sde.io import atomic_files
 from score_sde.io.result_cache import Arrays
 from score_sde.metrics.distances import PAIRED
-from score_sde.metrics.features import Features, ImageShape
+from score_sde.metrics.features import Features
 from score_sde.metrics.figures import measure
 from score_sde.metrics.frechet import Frechet, Moments
 from score_sde.metrics.reference import Statistics

@@ -12,7 +12,7 @@ import numpy as np
 from flax import traverse_util
 
 from score_sde import data
-from score_sde.array_types import Array, PyTree, UInt8
+from score_sde.array_types import Array, ImageShape, PyTree, UInt8
 from score_sde.config import protocols
 from score_sde.config.arguments import check_arguments
 from score_sde.config.import_paths import missing
@@ -28,8 +28,6 @@ from score_sde.runtime.memory import enough_memory
 from score_sde.runtime.sharding import all_agree, first_goes_first, is_first, pad_to_devices, place, pmap, split
 
 INCEPTION, TRAINED = "inception", "trained"
-Side = Annotated[int, "[1, inf)"]
-ImageShape = tuple[Side, Side, Side]
 WEIGHTS = Download(
     "pt_inception-2015-12-05-6726825d.pth",
     "https://github.com/mseitzer/pytorch-fid/releases/download/fid_weights/pt_inception-2015-12-05-6726825d.pth",
