@@ -1,5 +1,6 @@
 """Score-based generative modelling through stochastic differential equations, in JAX."""
 
+from score_sde.errors import takes_its_arguments
 from score_sde.runtime import clone, moved
 from score_sde.runtime.backend import configure
 from score_sde.runtime.backend import start as _start
@@ -10,6 +11,7 @@ clone.register()
 moved.register()
 
 
+@takes_its_arguments
 def train(config, workdir, overrides=None, allowed=()):
     """Trains in `workdir` as `--mode=train` does, from its last checkpoint if it has one, and returns the model.
 
@@ -53,6 +55,7 @@ def train(config, workdir, overrides=None, allowed=()):
     return (load_classifier if config.model.name in CLASSIFIERS else load)(workdir)
 
 
+@takes_its_arguments
 def load(workdir, step=None, *, ema=True):
     """The model trained in `workdir`: a `score_sde.inference.pretrained.Pretrained`.
 
@@ -73,6 +76,7 @@ def load(workdir, step=None, *, ema=True):
     return load(workdir, step, ema=ema)
 
 
+@takes_its_arguments
 def load_classifier(workdir, step=None):
     """The noise-conditional classifier in `workdir`: a `score_sde.inference.snapshots.PretrainedClassifier`.
 

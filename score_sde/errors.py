@@ -5,6 +5,7 @@ A message is a sentence that says what to do.
 
 import difflib
 import functools
+import inspect
 import os
 import sys
 from collections.abc import Callable, Iterable, Mapping
@@ -73,6 +74,29 @@ def renamed(old: str, new: str) -> Callable[[Callable], Callable]:
         return call
 
     return decorate
+
+
+def misnamed(name: str, signature: inspect.Signature, options: Iterable[str], error: TypeError | str) -> str:
+    """The sentence on a call of the function `name` with options that it does not take, or without what it needs."""
+    taken = [parameter for parameter in signature.parameters if parameter != "self"]
+    for option in sorted(set(options) - set(taken)):
+        error = f"there is no '{option}'{nearest(option, taken)}"
+    return f"{name}: {error}; it takes {', '.join(taken) or 'no argument'}."
+
+
+def takes_its_arguments(function: Callable) -> Callable:
+    """Decorator: a call with other arguments than the function has raises `UsageError`."""
+    signature = inspect.signature(function)
+
+    @functools.wraps(function)
+    def call(*arguments, **options):
+        try:
+            signature.bind(*arguments, **options)
+        except TypeError as error:
+            raise UsageError(misnamed(function.__name__, signature, options, error)) from None
+        return function(*arguments, **options)
+
+    return call
 
 
 def moved_names(module: str, moved: Mapping[str, str]) -> Callable[[str], NoReturn]:

@@ -11,6 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+import score_sde
 from score_sde.array_types import Array, Key, ModelImages, Times
 from score_sde.config.arguments import check_arguments, check_methods
 from score_sde.errors import UsageError
@@ -195,3 +196,11 @@ def test_a_dataclass_is_checked_where_it_is_made():
             Piece(**wrong)
     with pytest.raises(UsageError, match="width"):
         dataclasses.replace(Piece(), width=0)
+
+
+def test_the_packages_three_calls_name_an_argument_that_they_do_not_take():
+    for call in (score_sde.load, score_sde.load_classifier, score_sde.train):
+        with pytest.raises(UsageError, match=r"there is no 'stepp'.*it takes .*workdir"):
+            call("runs", stepp=3)
+        with pytest.raises(UsageError, match="missing a required argument"):
+            call()

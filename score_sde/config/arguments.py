@@ -29,7 +29,7 @@ from typing import Any, TypeVar
 from jaxtyping import jaxtyped
 
 from score_sde.config.kinds import ANYTHING, fitted, kind_of
-from score_sde.errors import UsageError, nearest
+from score_sde.errors import UsageError, misnamed
 
 Decorated = TypeVar("Decorated", bound=Callable)
 
@@ -79,7 +79,7 @@ def _checked(function: Callable, name: str, annotated: Callable | None = None) -
         try:
             bound = signature.bind(*arguments, **options)
         except TypeError as error:
-            raise UsageError(_misnamed(name, signature, options, error)) from None
+            raise UsageError(misnamed(name, signature, options, error)) from None
         with jaxtyped("context"):  # in which a letter has one size
             for parameter, value in bound.arguments.items():
                 if parameter in kinds and value is not signature.parameters[parameter].default:
@@ -111,10 +111,3 @@ def _kinds(function: Callable) -> dict[str, Callable[[str, Any], Any]]:
 
 def _each(check: Callable[[str, Any], Any], name: str, values: tuple) -> tuple:
     return tuple(check(name, value) for value in values)
-
-
-def _misnamed(name: str, signature: inspect.Signature, options: dict[str, Any], error: TypeError | str) -> str:
-    taken = [parameter for parameter in signature.parameters if parameter != "self"]
-    for option in options.keys() - set(taken):
-        error = f"there is no '{option}'{nearest(option, taken)}"
-    return f"{name}: {error}; it takes {', '.join(taken) or 'no argument'}."
