@@ -45,7 +45,7 @@ def extent(pixels: UInt8[np.ndarray, "n h w c"], width: Annotated[float, "(0, in
     with bar("distances", len(blocks), "block") as progress:
         for i, j in blocks:
             first, second = (flat[start : start + BLOCK].astype(np.float32) - 127.5 for start in (i, j))
-            squares = [np.einsum("nd,nd->n", rows, rows) for rows in (first, second)]
+            squares = [np.einsum("ij,ij->i", rows, rows) for rows in (first, second)]
             distances = squares[0][:, None] + squares[1] - 2 * first @ second.T
             a, b = np.unravel_index(np.argmax(distances), distances.shape)
             exact = int(np.sum(np.square(flat[i + a].astype(np.int64) - flat[j + b])))  # not rounded, as products are
