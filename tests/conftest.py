@@ -107,6 +107,10 @@ IN_TEST_LONG = (
     "test_gallery.py::test_the_mixture_is_drawn",
     "test_gallery.py::test_the_errors_of_the_plot",
     "test_wheel.py::test_its_experiments",
+    "test_step.py::test_gradients_through_bfloat16_features_are_float32_and_near",
+    "test_sweep.py::test_halving_trains_the_best_third_on_and_goes_on_where_they_were",
+    "test_slurm.py::test_a_job_that_slurm_refuses_is_said_and_the_rest_goes_on",
+    "test_pretrained.py::test_an_adaptive_sampler_is_derived_forwards_and_says_so_backwards",
     "test_notebooks.py::test_a_notebook_runs_without_a_warning_and_draws",
 )
 

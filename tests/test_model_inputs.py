@@ -61,7 +61,7 @@ def test_what_a_score_does_not_take_is_named(change, words):
         (255 * X, r"uint8, or floats in \[0, 1\].* from [\d.]+ to 2\d\d"),
         (2 * X - 1, "leave that range"),
         (X * np.nan, "are NaN"),
-        (X[0], r"this model takes \(n, \(4, 4, 1\)\)"),
+        (X[0], r"this model takes \(n, 4, 4, 1\), with n at least 1"),
         (PIXELS.transpose(0, 3, 1, 2), r"channels-last, \(n, 4, 4, 1\).*transpose\(0, 2, 3, 1\)"),
         (X[:0], "n at least 1"),
     ],
