@@ -96,7 +96,7 @@ def open_split(name: str, options: Any, *, train: bool) -> Pictures:
     """
     check_range(options.array_range)
     path = _path(options.path)
-    images, labels, separate, unread = _load(path, train)
+    images, labels, separate, unread = read_arrays(path, train)
     layout = Layout(_check_shape(path, images), options.array_range)
     notes = ("channels are the second axis",) * layout.channels_first + _check_numbers(path, images, layout.limits)
     labels = _check_labels(path, labels, len(images))
@@ -140,10 +140,10 @@ def _path(path: str) -> Path:
     return file
 
 
-def _load(path: Path, train: bool) -> tuple[np.ndarray, np.ndarray | None, str, list[str]]:
-    """Images, labels, the images' name if they are a split of their own, and names of the unread arrays.
+def read_arrays(path: Path, train: bool = True) -> tuple[np.ndarray, np.ndarray | None, str, list[str]]:
+    """Images, labels, the images' name if they are a split of their own, and names of the unread arrays of a file.
 
-    A .npy is mapped, not read.
+    A .npy is mapped, not read. Raises `UsageError` for a file that cannot be read, or has no images.
     """
     try:
         if path.suffix.lower() == ".npy":

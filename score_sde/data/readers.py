@@ -46,7 +46,7 @@ def reader(read: Callable[..., Examples]) -> Callable[..., Examples]:
 
 
 def png(image: np.ndarray) -> bytes:
-    """An image, uint8 (h, w, 1) or (h, w, 3), as a PNG file."""
+    """An image, uint8 (h, w, c) with 1 (grey), 3 or 4 channels, as a PNG file."""
     file = io.BytesIO()
     image = np.ascontiguousarray(image[..., 0] if image.shape[-1] == 1 else image)
     Image.fromarray(image).save(file, format="png")

@@ -13,14 +13,13 @@ and one that exists is not written again.
 
 import zipfile
 from collections.abc import Callable, Sequence
-from io import BytesIO
 from pathlib import Path
 from typing import BinaryIO
 
 import numpy as np
-from PIL import Image
 
 from score_sde.array_types import Int, Pixels
+from score_sde.data.readers import png
 from score_sde.errors import UsageError
 from score_sde.io import atomic_files
 from score_sde.runtime.progress import bar
@@ -86,13 +85,6 @@ def _pictures(folder: Path, place: Place, rounds: Sequence[Callable[[], Pixels]]
                     atomic_files.replace(path, lambda file, image=image: file.write(png(image)))
                 number += 1
                 progress.update(1)
-
-
-def png(image: np.ndarray) -> bytes:
-    """The bytes of a PNG of pixels, uint8 (h, w, c); one channel is grey."""
-    file = BytesIO()
-    Image.fromarray(image[..., 0] if image.shape[-1] == 1 else image).save(file, format="png")
-    return file.getvalue()
 
 
 def _arrays(file: BinaryIO, rounds: Sequence[Callable[[], Pixels]], n: int, labels: np.ndarray | None) -> None:

@@ -7,7 +7,9 @@ import jax.numpy as jnp
 import numpy as np
 
 from score_sde.array_types import Array, Float, Pixels, UInt8, UnitImages
-from score_sde.data.decoding import SUFFIXES, Form
+from score_sde.data import arrays
+from score_sde.data.decoding import Form
+from score_sde.data.directory import Directory
 from score_sde.errors import UsageError, shown
 from score_sde.images import headed, to_pixels, to_unit
 from score_sde.inference.snapshots import Snapshot
@@ -16,7 +18,6 @@ from score_sde.runtime.backend import expanded
 from score_sde.runtime.sharding import is_traced
 
 ROWS, SAMPLES = 12, 9  # the most in a sheet: rows, and samples of one start image
-NAMES = ("images", "arr_0")  # of arrays in an .npz file, ours and ADM's
 ADVICE = "give another picture as sampling.start"
 AnyStart = Array | np.ndarray | str | Path | None  # one image for all samples, one for each, or a file of them
 Images = UInt8[np.ndarray, "n h w c"] | Float[np.ndarray, "n h w c"]
@@ -109,15 +110,9 @@ def read_images(path: str | Path, image_shape: tuple[int, ...]) -> Images:
     (height, width, channels), file = image_shape, expanded(path)
     form = Form(height, channels, convert=True, upright=True, image_width=None if width == height else width)
     if file.suffix in (".npy", ".npz") and file.is_file():
-        return _of_array(_loaded(file), shown(file), form)
-    endings = tuple(suffix for suffixes in SUFFIXES.values() for suffix in suffixes)
+        return _of_array(arrays.read_arrays(file)[0], shown(file), form)
     if file.is_dir():
-        files = sorted(
-            each
-            for each in file.rglob("*")
-            if each.name.lower().endswith(endings)
-            and not any(part.startswith(".") for part in each.relative_to(file).parts)
-        )
+        files = [file / entry.path for entry in Directory(file).listing.images]
     else:
         files = [file] if file.is_file() else []
     if not files:
@@ -126,21 +121,6 @@ def read_images(path: str | Path, image_shape: tuple[int, ...]) -> Images:
             "of pictures, or an .npy or .npz file."
         )
     return np.stack([form.render(each, shown(each), ADVICE) for each in files])
-
-
-def _loaded(file: Path) -> np.ndarray:
-    try:
-        stored = np.load(file, allow_pickle=False)
-        if isinstance(stored, np.ndarray):
-            return stored
-        with stored:
-            array = next((stored[name] for name in NAMES if name in stored), None)
-    except Exception as error:  # NumPy and zipfile raise various types for what is damaged, or holds objects
-        reason = str(error).strip().partition("\n")[0]
-        raise UsageError(f"Cannot read {file} ({reason}); save it again with np.save or np.savez.") from error
-    if array is None:
-        raise UsageError(f"{file} has no array 'images' or 'arr_0'; save the images under one of these names.")
-    return array
 
 
 def _of_array(array: np.ndarray, name: str, form: Form) -> Images:
