@@ -36,7 +36,7 @@ def train(config, workdir, overrides=None, allowed=()):
     configure()
     _start()
     from score_sde.cli.command_line import name_or_set, names_first, value_of
-    from score_sde.config import Config
+    from score_sde.config import AnyConfig, Config
     from score_sde.errors import UsageError
     from score_sde.io.workdir import stored_config
     from score_sde.models import CLASSIFIERS
@@ -44,8 +44,9 @@ def train(config, workdir, overrides=None, allowed=()):
     from score_sde.training.run import train
 
     config = stored_config(expanded(workdir)) if config is None else config
-    if not isinstance(config, Config):
+    if not isinstance(config, AnyConfig):
         raise UsageError(f"config={config!s:.60} is no config; get_config() of score_sde.configs.NAME makes one.")
+    config = config if isinstance(config, Config) else Config(config)
     if not isinstance(overrides or {}, dict) or not all(isinstance(key, str) for key in overrides or {}):
         raise UsageError(f"overrides={overrides!s:.60} is no dictionary of keys, as 'training.n_iters', and values.")
     for key, value in names_first(overrides or {}):

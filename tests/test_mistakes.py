@@ -13,6 +13,7 @@ from pathlib import Path
 import jax
 import numpy as np
 import pytest
+from ml_collections import ConfigDict
 
 import score_sde
 from score_sde.cli.command_line import parse
@@ -446,3 +447,10 @@ def test_flags_of_experiments_are_checked_before_anything_runs(flags, words, cap
     with pytest.raises(SystemExit) as ended:
         main(["score_sde", "--mode=experiment", *f"--name={flags}".format(__file__).split()])
     assert ended.value.code == 2 and words in capsys.readouterr().err
+
+
+def test_a_plain_config_of_ml_collections_is_a_config(tiny_config, tmp_path):
+    plain = ConfigDict(tiny_config().to_dict())
+    plain.optim.grad_clip = 0.0
+    with pytest.raises(UsageError, match="no parameter moves"):
+        score_sde.train(plain, tmp_path / "run")

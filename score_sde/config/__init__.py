@@ -29,7 +29,7 @@ from score_sde.config.table import (
     completed,
     is_nullable,
 )
-from score_sde.config.tree import Config, FrozenConfig, base, placeholder
+from score_sde.config.tree import AnyConfig, Config, FrozenConfig, base, placeholder
 
 __all__ = [
     "ALLOWED",
@@ -45,6 +45,7 @@ __all__ = [
     "PLACES",
     "REPLACED",
     "SECTIONS",
+    "AnyConfig",
     "Config",
     "FrozenConfig",
     "base",

@@ -77,6 +77,9 @@ class FrozenConfig(FrozenConfigDict, Config):
     """A config that can no longer be changed."""
 
 
+AnyConfig = ConfigDict  # a `Config`, or a plain one with its sections and keys, which `check` compares
+
+
 def base() -> Config:
     """A config with every key at its default.
 

@@ -11,7 +11,7 @@ import numpy as np
 
 from score_sde import images, metrics
 from score_sde.conditioning.grammar import observation_of
-from score_sde.config import Config
+from score_sde.config import AnyConfig, Config
 from score_sde.config.arguments import check_arguments
 from score_sde.errors import UsageError, warn
 from score_sde.evaluation import identities
@@ -43,7 +43,7 @@ ELSEWHERE = "name a folder to write to by --out=DIR"
 
 
 @check_arguments
-def evaluate(config: Config, directory: str | Path, folder: str = "eval", out: str | Path | None = None) -> None:
+def evaluate(config: AnyConfig, directory: str | Path, folder: str = "eval", out: str | Path | None = None) -> None:
     """Evaluates snapshots `eval.begin_ckpt`..`eval.end_ckpt`; if there are none or begin is -1, the last checkpoint.
 
     Writes `folder`/report.json and report.html again after each checkpoint, and every round beneath it, so that the
@@ -150,7 +150,7 @@ def _parts_of_classifier(model: PretrainedClassifier) -> Parts:
 
 
 @check_arguments
-def sample(config: Config, directory: str | Path, out: str | Path | None = None) -> None:
+def sample(config: AnyConfig, directory: str | Path, out: str | Path | None = None) -> None:
     """Writes `sampling.num_samples` samples of the last checkpoint to samples/, as .npz and as a sheet.
 
     File names end in a digest of all that the samples depend on, so that other settings write other files, and the same

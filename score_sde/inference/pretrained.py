@@ -27,7 +27,7 @@ from score_sde import images
 from score_sde.array_types import Array, Float, Key, Keys, ModelImages, PerSample, PyTree, Real, Times, UnitImages
 from score_sde.cond import Cond, fitted, numbered, rows, with_labels
 from score_sde.conditioning import Operator
-from score_sde.config import Config
+from score_sde.config import AnyConfig
 from score_sde.config.arguments import check_arguments
 from score_sde.config.kinds import is_abstract
 from score_sde.errors import UsageError, renamed
@@ -52,7 +52,7 @@ Report = Callable[[float], None]
 
 @check_arguments
 def load(
-    directory: Path, step: int | None = None, config: Config | None = None, *, ema: bool | str = True
+    directory: Path, step: int | None = None, config: AnyConfig | None = None, *, ema: bool | str = True
 ) -> "Pretrained":
     """The model trained in a workdir, with averaged weights, or the raw ones where `ema` is False.
 

@@ -30,7 +30,7 @@ from score_sde.array_types import (
     UInt8,
 )
 from score_sde.cond import Cond, restricted
-from score_sde.config import Config, FrozenConfig, base
+from score_sde.config import AnyConfig, Config, FrozenConfig, base
 from score_sde.config.arguments import check_arguments
 from score_sde.config.kinds import described
 from score_sde.ema import Profile
@@ -70,7 +70,7 @@ class Snapshot:
     params: PyTree
     image_shape: ImageShape
     image_range: images.Scaling | tuple[float, float] = images.CENTERED
-    config: Config | FrozenConfig | None = None
+    config: AnyConfig | None = None
     step: Annotated[int, "[0, inf)"] = 0
     digest: str = ""
     directory: Path | None = None
@@ -189,7 +189,9 @@ class Snapshot:
 
 
 @check_arguments
-def load_classifier(directory: Path, step: int | None = None, config: Config | None = None) -> "PretrainedClassifier":
+def load_classifier(
+    directory: Path, step: int | None = None, config: AnyConfig | None = None
+) -> "PretrainedClassifier":
     """The noise-conditional classifier of a workdir, with averaged weights. Arguments and errors as for `load`.
 
     `PretrainedClassifier` has an example of its use.

@@ -13,7 +13,7 @@ import numpy as np
 from score_sde import data, ema, images
 from score_sde.array_types import Array, Keys, Pixels, PyTree
 from score_sde.cond import Cond, restricted
-from score_sde.config import Config
+from score_sde.config import AnyConfig, Config
 from score_sde.config.arguments import check_arguments
 from score_sde.errors import UsageError, warn
 from score_sde.io import atomic_files, workdir
@@ -91,7 +91,7 @@ def accumulated(fn: Callable[..., PyTree], parts: int) -> Callable[..., PyTree]:
 
 @check_arguments
 def train(
-    config: Config, directory: str | Path, overrides: Mapping[str, Any] | None = None, allowed: Sequence[str] = ()
+    config: AnyConfig, directory: str | Path, overrides: Mapping[str, Any] | None = None, allowed: Sequence[str] = ()
 ) -> None:
     """Trains until `n_iters` updates are made, from the last checkpoint that can be read, if there is one.
 
