@@ -229,6 +229,7 @@ EXCEPTIONS: dict[str, str] = {
     "config.completed": "called with a workdir's config, which io.json_files reads",
     "config.is_nullable": "called with the name of a key",
     "config.placeholder": "of ml_collections",
+    "config.AnyConfig": "of ml_collections",
     "data.Batch": "a result",
     "data.Extent": "a result",
     "data.OnDisk": "made by data.load",
