@@ -147,7 +147,10 @@ MODEL = _annotated(
                 "dropout": _argument(float, "Probability of dropout in residual blocks"),
                 "nonlinearity": _argument(str, "Activation between layers", "score_sde.models.layers:ACTIVATIONS"),
                 "conditional": _argument(bool, "Whether the network takes the noise level"),
-                "embedding_type": _argument(str, "Embedding of the noise level: fourier or positional"),
+                "embedding_type": _argument(
+                    str,
+                    "Embedding of the noise condition: fourier takes its logarithm, fourier_linear and positional itself",
+                ),
                 "fourier_scale": _argument(float, "Standard deviation of the frequencies of the Fourier embedding"),
                 "resblock_type": _argument(str, "Residual block: ddpm or biggan"),
                 "resamp_with_conv": _argument(bool, "Whether resampling has a convolution"),
@@ -159,6 +162,13 @@ MODEL = _annotated(
                 "progressive_combine": _argument(str, "How the input pyramid joins the features: sum or cat"),
                 "init_scale": _argument(float, "Scale at which the last convolution of each block starts"),
                 "num_classes": _argument(int, "Number of classes that NCSN++ and DDPM++ take; 0: none"),
+                "label_embedding": _argument(
+                    str, "How classes enter: by a table, whose last row is null, or linear, where null is zero"
+                ),
+                "augment_dim": _argument(int, "Number of labels that tell the network an augmentation; 0: none"),
+                "learned_variance": _argument(
+                    bool, "Whether the last convolution also gives variances, which are left out"
+                ),
                 "interpolation": _argument(str, "Interpolation of RefineNets", "score_sde.models.ncsn:INTERPOLATIONS"),
                 "blocks_per_group": _argument(int, "Blocks n in each of three groups, for a depth of 6 n + 4"),
                 "channel_multiplier": _argument(int, "Factor on the 16, 32 and 64 channels of the groups"),
