@@ -261,8 +261,8 @@ class Downsample(nn.Module):
 
 
 def is_trainable(path: tuple[str, ...]) -> bool:
-    """Whether a parameter is trained; the fixed frequencies of the Fourier embedding are stored with the parameters."""
-    return not any(name.startswith("GaussianFourierProjection") for name in path)
+    """Whether a parameter is trained; the fixed frequencies of Fourier embeddings are stored with the parameters."""
+    return not any(name.startswith("GaussianFourierProjection") or name == "emb_fourier" for name in path)
 
 
 def check_unet(network, image_size: int, image_width: int | None) -> None:
