@@ -183,6 +183,13 @@ def chosen(profiles: Profiles, name: str = "") -> Profile:
 
 
 @check_arguments
+def is_after_the_fact(names: Sequence[Any], name: str) -> bool:
+    """Whether the average `name` is not one of `ema.profiles`, names, and is to be made of these."""
+    profiles = tuple(parse(str(each)) for each in names)
+    return bool(name) and bool(profiles) and wanted(profiles, name) not in profiles
+
+
+@check_arguments
 def check(names: Sequence[Any], rate: float, schedule: str, name: str) -> None:
     """Raises `UsageError` unless the arguments of `profiles_of` are valid, and `wanted` takes the name."""
     wanted(profiles_of(names, rate, schedule), name)
