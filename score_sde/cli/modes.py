@@ -128,6 +128,7 @@ FLAGS = {
     ),
     "samples": Flag("FILE", "The samples' features, (n, d): an .npy file, or an .npz file with `features`."),
     "reference": Flag("FILE", "The data's features in the same form, or a file of their statistics, mu and sigma."),
+    "n": Flag("N", "Number of pairs; those that the folder holds already count.", flags.DEFINE_integer),
     "name": Flag("NAME", "Name of the experiment; without it, all are listed."),
     "coordinator": Flag(
         "HOST:PORT",
@@ -192,6 +193,18 @@ MODES = {
             "--mode=train_dequantizer --workdir=runs/cifar10 --config.dequantizer.n_iters=2000",
         ),
         needs=("workdir",),
+    ),
+    "pairs": Mode(
+        "reflow:run",
+        ("workdir", "out", "n"),
+        "Draws pairs of noise and image by the ODE of the last checkpoint, on which a reflow trains straighter paths.",
+        (
+            "--mode=pairs --workdir=runs/flow --out=runs/pairs --n=10000 --config.sampling.method=ode",
+            "--mode=train --config=flow/digits_ddpmpp_reflow --workdir=runs/reflow --config.training.pairs=runs/pairs",
+        ),
+        processes=False,
+        out="The folder of the pairs.",
+        needs=("workdir", "out", "n"),
     ),
     "import": Mode(
         "import_checkpoint:run",
