@@ -9,6 +9,7 @@ from score_sde.models.adm import ADM
 from score_sde.models.compute import PRECISIONS, Compute, check_computes
 from score_sde.models.ddpm import DDPM
 from score_sde.models.dequantizer import Dequantizer
+from score_sde.models.edm2 import EDM2UNet
 from score_sde.models.encoders import ENCODERS
 from score_sde.models.layers import is_trainable
 from score_sde.models.ncsn import NCSN, NCSNv2, NCSNv2_128, NCSNv2_256
@@ -23,6 +24,7 @@ MODELS = {
     "ncsnv2_128": NCSNv2_128,
     "ncsnv2_256": NCSNv2_256,
     "ncsn": NCSN,
+    "edm2": EDM2UNet,
 }
 CLASSIFIERS = {"wideresnet": WideResnet}
 
@@ -35,6 +37,7 @@ __all__ = [
     "PRECISIONS",
     "Compute",
     "Dequantizer",
+    "EDM2UNet",
     "NCSNpp",
     "NCSNv2",
     "WideResnet",

@@ -73,9 +73,9 @@ def conv1x1(features: int, then: Callable[[FeatureMaps], FeatureMaps] = lambda h
     return Conv(features, (1, 1), kernel_init=default_init(), conv_general_dilated=convolve)
 
 
-def dense(features: int) -> nn.Dense:
+def dense(features: int, *, use_bias: bool = True, name: str | None = None) -> nn.Dense:
     """A linear layer, initialised as the paper's."""
-    return Dense(features, kernel_init=default_init())
+    return Dense(features, use_bias, kernel_init=default_init(), name=name)
 
 
 class NIN(Layer):
@@ -160,15 +160,22 @@ def attention(h: FeatureMaps, init_scale: float, compute: Compute) -> FeatureMap
 
 
 class GaussianFourierProjection(nn.Module):
-    """Random Fourier embedding of a noise level, [sin, cos](2 pi W log(noise_cond)), W ~ N(0, scale^2) fixed."""
+    """Random Fourier embedding of a noise level, [sin, cos](2 pi W log(noise_cond)), W ~ N(0, scale^2) fixed.
+
+    takes_log: whether it takes the logarithm; otherwise the embedding is that of noise_cond itself.
+    """
 
     embedding_size: int
     scale: float
+    takes_log: bool = True
 
     @nn.compact
     def __call__(self, noise_cond: PerSample) -> Features:
         w = self.param("W", nn.initializers.normal(self.scale), (self.embedding_size,), jnp.float32)
-        angles = jnp.log(noise_cond)[:, None] * jax.lax.stop_gradient(w)[None, :] * 2 * jnp.pi
+        if self.takes_log:
+            angles = jnp.log(noise_cond)[:, None] * jax.lax.stop_gradient(w)[None, :] * 2 * jnp.pi
+        else:  # rounded as in EDM's networks
+            angles = noise_cond[:, None] * (2 * jnp.pi * jax.lax.stop_gradient(w))[None, :]
         return jnp.concatenate([jnp.sin(angles), jnp.cos(angles)], axis=-1)
 
 
@@ -254,8 +261,8 @@ class Downsample(nn.Module):
 
 
 def is_trainable(path: tuple[str, ...]) -> bool:
-    """Whether a parameter is trained; the fixed frequencies of the Fourier embedding are stored with the parameters."""
-    return not any(name.startswith("GaussianFourierProjection") for name in path)
+    """Whether a parameter is trained; the fixed frequencies of Fourier embeddings are stored with the parameters."""
+    return not any(name.startswith("GaussianFourierProjection") or name == "emb_fourier" for name in path)
 
 
 def check_unet(network, image_size: int, image_width: int | None) -> None:
