@@ -138,6 +138,7 @@ FLAGS = {
         "The update after which the averages end; default that of the last snapshot of averages.",
         flags.DEFINE_integer,
     ),
+    "n": Flag("N", "Number of pairs; those that the folder holds already count.", flags.DEFINE_integer),
     "name": Flag("NAME", "Name of the experiment; without it, all are listed."),
     "coordinator": Flag(
         "HOST:PORT",
@@ -214,6 +215,18 @@ MODES = {
         processes=False,
         needs=("workdir", "sigma_rel"),
         config=False,
+    ),
+    "pairs": Mode(
+        "reflow:run",
+        ("workdir", "out", "n"),
+        "Draws pairs of noise and image by the ODE of the last checkpoint, on which a reflow trains straighter paths.",
+        (
+            "--mode=pairs --workdir=runs/flow --out=runs/pairs --n=10000 --config.sampling.method=ode",
+            "--mode=train --config=flow/digits_ddpmpp_reflow --workdir=runs/reflow --config.training.pairs=runs/pairs",
+        ),
+        processes=False,
+        out="The folder of the pairs.",
+        needs=("workdir", "out", "n"),
     ),
     "import": Mode(
         "import_checkpoint:run",

@@ -53,6 +53,26 @@ RULES = (
         "training.accumulate={config.training.accumulate}, the number of its parts.",
     ),
     Rule(
+        lambda config: (
+            config.training.coupling == "optimal" and config.training.batch_size % config.training.coupling_block != 0
+        ),
+        "training.batch_size={config.training.batch_size} must be a multiple of "
+        "training.coupling_block={config.training.coupling_block}, the rows that are coupled with one another.",
+    ),
+    Rule(
+        lambda config: config.training.coupling != "pairs" and config.training.pairs,
+        "training.pairs has no effect with training.coupling={config.training.coupling}; set training.coupling=pairs.",
+    ),
+    Rule(
+        lambda config: config.training.coupling == "pairs" and config.data.random_flip,
+        "A mirrored image is no longer the one that the noise of its pair leads to; set data.random_flip=False.",
+    ),
+    Rule(
+        lambda config: config.training.coupling != "independent" and config.training.keep_best > 0,
+        "The evaluation loss is one of independent noise, and tells nothing about which checkpoint of a training with "
+        "training.coupling={config.training.coupling} is the best; set training.keep_best=0.",
+    ),
+    Rule(
         lambda config: config.optim.grad_clip == 0,
         "optim.grad_clip=0 clips every gradient to 0, so that no parameter moves; set the norm to clip to, or a "
         "negative number for no clipping.",

@@ -112,6 +112,7 @@ def denoise(
 
         x0 = model.denoise(jnp.zeros((2, *model.image_shape)), 0.3)
     """
+    model.experiment.check_score("A denoiser of noise that is added to an image")
     process, end = model.sde, np.ones(1, np.float32)
     with np.errstate(divide="ignore"):
         largest = np.max(np.asarray(process.sigma(end)) / np.asarray(process.alpha(end)))
