@@ -86,6 +86,13 @@ RULES = (
         "guidance.interval={config.guidance.interval} must be two times 0 <= low < high <= 1.",
     ),
     Rule(
+        lambda config: (
+            config.ema.snapshot_freq and not any(str(name).startswith("power:") for name in config.ema.profiles)
+        ),
+        "ema.snapshot_freq={config.ema.snapshot_freq} saves power averages, and ema.profiles={config.ema.profiles} has "
+        "none; add power:0.05 and power:0.1, say.",
+    ),
+    Rule(
         lambda config: config.guidance.classifier and config.guidance.weak,
         "guidance.classifier and guidance.weak are two ways of guidance; set one of them.",
     ),

@@ -176,4 +176,10 @@ EMA = {
         kind=tuple[str, ...],
         replaces=("optim.ema_rate", "optim.ema_schedule"),
     ),
+    "snapshot_freq": Key(
+        0,
+        "Updates between snapshots of the power averages, from which `--mode=ema` makes others; 0: none",
+        "[0, inf)",
+        LAUNCH,
+    ),
 }

@@ -37,10 +37,10 @@ def objective_of(config: Config) -> Objective:
         scaled = config.model.get("scale_by_sigma", False)
         parameterization = _of_paper(process, times, scale_by_sigma=scaled)
     noise_cond, model = parameterization.noise_cond, config.model
-    if model.get("embedding_type") == "fourier" and noise_cond in ("log_noise_level", "chain_index", "level_index"):
+    if model.get("embedding_type") == "fourier" and noise_cond not in ("time", "sigma"):
         raise UsageError(
             f"A Fourier embedding takes the logarithm of its input, and parameterization.noise_cond={noise_cond} is "
-            "not always positive; set model.embedding_type=positional."
+            "not always positive; set model.embedding_type=positional, or fourier_linear."
         )
     if model.name == "ncsn" and noise_cond != "level_index":
         name = "" if config.parameterization.name else "parameterization.name=noise and "

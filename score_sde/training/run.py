@@ -21,15 +21,16 @@ from score_sde.io.checkpoints import Retention
 from score_sde.randomness import Stream, sample_keys, stream
 from score_sde.runtime import sharding
 from score_sde.runtime.backend import expanded, program
-from score_sde.runtime.memory import enough_memory, tree_bytes
+from score_sde.runtime.memory import enough_memory
 from score_sde.runtime.preemption import Stopped
 from score_sde.runtime.progress import bar, reporter
 from score_sde.sampling.runner import Runner
 from score_sde.training import averages, launch, own_code, summary
+from score_sde.training.average_snapshots import schedule
 from score_sde.training.build import Classification, Experiment, trainable
 from score_sde.training.coupling import coupling_of, update_key
 from score_sde.training.loop import Running, Training, fit
-from score_sde.training.memory_estimate import advice
+from score_sde.training.memory_estimate import advice, disk_use
 from score_sde.training.nan_guard import DivergenceError
 from score_sde.training.pieces import code_of, complete
 from score_sde.training.recipe import check_overrides
@@ -116,6 +117,7 @@ def train(
         )
     complete(config)
     experiment, code = trainable(config), code_of(config)
+    ema.chosen(experiment.profiles, config.sampling.ema)
     sharding.check_divisible("training.batch_size", config.training.batch_size, config.training.accumulate)
     sharding.check_groups(config.training.fsdp)
     workdir.check_allowed(allowed)
@@ -221,6 +223,7 @@ def _fit(
             begin=begin,
             finish=compare,
             draw=draw if sample else None,
+            averages=schedule(experiment.profiles, config.ema.snapshot_freq),
         ),
         directory,
         retention,
@@ -272,12 +275,13 @@ def _evaluations(
 
 
 def _check_space(directory: Path, experiment: Experiment | Classification) -> None:
-    """Raises `UsageError` if there is not enough disk space for even one checkpoint."""
-    needed = tree_bytes(experiment.state_shapes)
+    """Raises `UsageError` if there is not enough disk space for even one checkpoint and one snapshot of averages."""
+    disk = disk_use(experiment)
+    needed = disk.checkpoint_bytes + disk.averages_bytes * bool(disk.averages)
     free = shutil.disk_usage(directory).free
     if free < needed:
         raise UsageError(
-            f"A checkpoint takes {needed / 1e6:.0f} MB and {directory} has {free / 1e6:.0f} MB free; free space, or "
+            f"A checkpoint{' with its averages' * bool(disk.averages)} takes {needed / 1e6:.0f} MB and {directory} has {free / 1e6:.0f} MB free; free space, or "
             "choose another --workdir."
         )
 
