@@ -20,8 +20,8 @@ ROOMS = {
                  tree protocols""",
     "randomness": "",
     "images": "",
-    "io": """json_files digest downloads pytorch_files atomic_files result_cache metrics_log html_page checkpoints
-             workdir""",
+    "io": """json_files digest downloads unpickler pytorch_files persistent_pickles safetensors_files atomic_files
+             result_cache metrics_log html_page checkpoints workdir""",
     "cond": "",
     "data": """archives tfrecords digits ffhq readers preparers split_report decoding held_out sources split_names
                containers shards directory zip_files tar_files parquet_files label_files own_files arrays folder
