@@ -45,7 +45,7 @@ ROOMS = {
                    own_code source_checks averages launch summary run""",
     "metrics": """protocol ends corruptions distances frechet kernels inception small features reference figures
                   baselines""",
-    "inference": """reference_checkpoints class_choice inputs snapshots start_images dequantizer conditional_samplers
+    "inference": """reference_checkpoints diffusers_layout class_choice inputs snapshots start_images dequantizer conditional_samplers
                     sampling_plan pretrained train_dequantizer""",
     "evaluation": "sample_metrics identities figure_names report exports inverse_problems over_split evaluate",
     "cli": """command_line modes runs describe import_checkpoint dataset_statistics inspect_data measure
