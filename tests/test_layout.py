@@ -25,7 +25,7 @@ ROOMS = {
     "cond": "",
     "data": """archives tfrecords digits ffhq readers preparers split_report decoding held_out sources split_names
                containers shards directory zip_files tar_files parquet_files label_files own_files arrays folder
-               datasets records loading batches extent""",
+               datasets records loading pairs batches extent""",
     "ema": "",
     "process": "",
     "sde": "",
@@ -41,14 +41,14 @@ ROOMS = {
                    runge_kutta predictor_corrector adaptive probability_flow fast compaction runner""",
     "likelihood": "dequantization ode bound",
     "conditioning": "observations operators guidance posterior particles grammar",
-    "training": """state nan_guard loop pieces sampler_options recipe trainable classification build memory_estimate
-                   own_code source_checks averages launch summary run""",
+    "training": """state nan_guard loop pieces sampler_options recipe trainable classification build coupling
+                   memory_estimate own_code source_checks averages launch summary run""",
     "metrics": """protocol ends corruptions distances frechet kernels inception small features reference figures
                   baselines""",
     "inference": """reference_checkpoints class_choice inputs snapshots start_images dequantizer conditional_samplers
-                    sampling_plan pretrained train_dequantizer""",
+                    sampling_plan pretrained train_dequantizer reflow""",
     "evaluation": "sample_metrics identities figure_names report exports inverse_problems over_split evaluate",
-    "cli": """command_line modes runs describe import_checkpoint dataset_statistics inspect_data measure
+    "cli": """command_line modes runs reflow describe import_checkpoint dataset_statistics inspect_data measure
               experiment main""",
     "__init__": "",
     "__main__": "",  # programs, of whatever folder

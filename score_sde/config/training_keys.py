@@ -58,6 +58,15 @@ TRAINING = {
     ),
     "likelihood_weighting": Key(False, "Whether the loss is weighted by g^2, which bounds the likelihood"),
     "reduce_mean": Key(False, "Whether the loss is the mean over an image's numbers, or else half of their sum"),
+    "coupling": Key(
+        "independent",
+        "Noise that an image is joined with: its own, the nearest within a block, or that of a teacher's pair",
+        "score_sde.training.coupling:COUPLINGS",
+    ),
+    "coupling_block": Key(128, "Consecutive rows of a batch whose noise coupling=optimal permutes", "[1, inf)"),
+    "pairs": Key(
+        "", "Folder of the teacher's pairs, from --mode=pairs, for coupling=pairs", differs=MACHINE, moves_numbers=False
+    ),
     "label_dropout": Key(
         0.1,
         "Probability that an image's condition (class, tokens, ...) is dropped in training; 0: never",
@@ -166,5 +175,11 @@ EMA = {
         "(score_sde.ema); (): the one of optim.ema_rate and ema_schedule",
         kind=tuple[str, ...],
         replaces=("optim.ema_rate", "optim.ema_schedule"),
+    ),
+    "snapshot_freq": Key(
+        0,
+        "Updates between snapshots of the power averages, from which `--mode=ema` makes others; 0: none",
+        "[0, inf)",
+        LAUNCH,
     ),
 }

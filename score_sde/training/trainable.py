@@ -164,9 +164,9 @@ class Trainable(abc.ABC):
             return PRECISIONS[self.config.eval.precision]
         return PRECISIONS[options.precision]._replace(remat=options.remat, fused=True)
 
-    def draw(self, keys: Keys, x0: ModelImages) -> tuple[Times, ModelImages]:
-        """A time and standard normal noise for each image."""
-        return self.objective.draw(keys, x0.shape[1:])
+    def draw(self, keys: Keys, x0: ModelImages, noise_keys: Keys | None = None) -> tuple[Times, ModelImages]:
+        """A time and standard normal noise for each image. noise_keys: those of the noise, default `keys`."""
+        return self.objective.draw(keys, x0.shape[1:], noise_keys)
 
     def augment(self, keys: Keys, x: UnitImages) -> UnitImages:
         """Images in [0, 1] as training takes them: flipped and dequantized, if the config says so."""
