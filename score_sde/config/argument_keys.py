@@ -144,6 +144,7 @@ MODEL = _annotated(
                 ),
                 "num_res_blocks": _argument(int, "Residual blocks of each level"),
                 "attn_resolutions": _argument(Ints, "Heights, in pixels, of feature maps with attention"),
+                "channels_per_head": _argument(int, "Least number of channels in a head of attention"),
                 "dropout": _argument(float, "Probability of dropout in residual blocks"),
                 "nonlinearity": _argument(str, "Activation between layers", "score_sde.models.layers:ACTIVATIONS"),
                 "conditional": _argument(bool, "Whether the network takes the noise level"),
@@ -160,15 +161,23 @@ MODEL = _annotated(
                 "progressive": _argument(str, "Image pyramid at the output: none, output_skip or residual"),
                 "progressive_input": _argument(str, "Image pyramid at the input: none, input_skip or residual"),
                 "progressive_combine": _argument(str, "How the input pyramid joins the features: sum or cat"),
+                "attention_up": _argument(
+                    str, "Blocks that attention follows on the way up of DDPM: the last of a level, or each"
+                ),
                 "init_scale": _argument(float, "Scale at which the last convolution of each block starts"),
-                "num_classes": _argument(int, "Number of classes that NCSN++ and DDPM++ take; 0: none"),
+                "num_classes": _argument(int, "Number of classes that the network takes; 0: none"),
                 "label_embedding": _argument(
                     str, "How classes enter: by a table, whose last row is null, or linear, where null is zero"
                 ),
-                "augment_dim": _argument(int, "Number of labels that tell the network an augmentation; 0: none"),
+                "num_heads": _argument(int, "Heads of attention; 0: one for each head_channels channels"),
+                "head_channels": _argument(int, "Channels of a head of attention"),
+                "scale_shift": _argument(bool, "Whether the embedding scales and shifts features, or only shifts them"),
+                "num_groups": _argument(int, "Groups of normalisations; 0: one for each 4 channels, at most 32"),
+                "embedding_size": _argument(int, "Features of the noise level's positional embedding; 0: nf"),
                 "learned_variance": _argument(
-                    bool, "Whether the last convolution also gives variances, which are left out"
+                    bool, "Whether the network also has outputs of a variance, which are left out"
                 ),
+                "augment_dim": _argument(int, "Number of labels that tell the network an augmentation; 0: none"),
                 "interpolation": _argument(str, "Interpolation of RefineNets", "score_sde.models.ncsn:INTERPOLATIONS"),
                 "blocks_per_group": _argument(int, "Blocks n in each of three groups, for a depth of 6 n + 4"),
                 "channel_multiplier": _argument(int, "Factor on the 16, 32 and 64 channels of the groups"),

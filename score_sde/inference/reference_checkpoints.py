@@ -174,7 +174,7 @@ def _torch_shape(path: str, shape: tuple[int, ...]) -> tuple[int, ...]:
 
 
 def _to_flax(path: str, value: np.ndarray) -> np.ndarray:
-    return np.ascontiguousarray(value.transpose(np.argsort(_torch_axes(path, value.ndim))))
+    return np.asarray(value.transpose(np.argsort(_torch_axes(path, value.ndim))), order="C")
 
 
 def _tree(leaves: Mapping[str, Any], shapes: Shapes, where: str) -> PyTree:

@@ -5,9 +5,11 @@ dequantizer. A score network declares the entries of `cond` that it takes by a p
 `score_sde.cond`.
 """
 
+from score_sde.models.adm import ADM
 from score_sde.models.compute import PRECISIONS, Compute, check_computes
 from score_sde.models.ddpm import DDPM
 from score_sde.models.dequantizer import Dequantizer
+from score_sde.models.edm2 import EDM2UNet
 from score_sde.models.encoders import ENCODERS
 from score_sde.models.layers import is_trainable
 from score_sde.models.ncsn import NCSN, NCSNv2, NCSNv2_128, NCSNv2_256
@@ -17,14 +19,17 @@ from score_sde.models.wide_resnet import WideResnet
 MODELS = {
     "ncsnpp": NCSNpp,
     "ddpm": DDPM,
+    "adm": ADM,
     "ncsnv2_64": NCSNv2,
     "ncsnv2_128": NCSNv2_128,
     "ncsnv2_256": NCSNv2_256,
     "ncsn": NCSN,
+    "edm2": EDM2UNet,
 }
 CLASSIFIERS = {"wideresnet": WideResnet}
 
 __all__ = [
+    "ADM",
     "CLASSIFIERS",
     "DDPM",
     "ENCODERS",
@@ -32,6 +37,7 @@ __all__ = [
     "PRECISIONS",
     "Compute",
     "Dequantizer",
+    "EDM2UNet",
     "NCSNpp",
     "NCSNv2",
     "WideResnet",

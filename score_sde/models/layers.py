@@ -33,18 +33,31 @@ def default_init(scale: float = 1.0) -> Callable:
     return nn.initializers.variance_scaling(scale or 1e-10, "fan_avg", "uniform")
 
 
+def pytorch_init(fan_in: int) -> dict[str, Callable]:
+    """Initialisers of kernel and bias, both uniform within 1 / sqrt(fan_in), as in PyTorch."""
+    bound = 1 / np.sqrt(fan_in)
+
+    def init(key, shape, dtype=jnp.float32):
+        return jax.random.uniform(key, shape, dtype, -bound, bound)
+
+    return dict(kernel_init=init, bias_init=init)
+
+
 def conv3x3(features: int, *, stride: int = 1, init_scale: float = 1.0) -> nn.Conv:
     """3x3 convolution; with stride 2, SAME padding adds a row below and a column on the right."""
     return Conv(features, (3, 3), (stride, stride), padding="SAME", kernel_init=default_init(init_scale))
 
 
-def upsampled_conv3x3(features: int) -> nn.Conv:
-    """A 3x3 convolution of the nearest-neighbour upsampling of its input, computed in one step."""
+def upsampled_conv3x3(features: int, **init: Callable) -> nn.Conv:
+    """A 3x3 convolution of the nearest-neighbour upsampling of its input, computed in one step.
+
+    init: initialisers of kernel and bias; default: as in the paper.
+    """
 
     def convolve(x, kernel, *_, **__):
         return resampling.nearest_upsample_conv(x, kernel)
 
-    return Conv(features, (3, 3), kernel_init=default_init(), conv_general_dilated=convolve)
+    return Conv(features, (3, 3), conv_general_dilated=convolve, **({"kernel_init": default_init()} | init))
 
 
 def conv1x1(features: int, then: Callable[[FeatureMaps], FeatureMaps] = lambda h: h) -> nn.Conv:
@@ -143,7 +156,7 @@ def attention(h: FeatureMaps, init_scale: float, compute: Compute) -> FeatureMap
     with jax.default_matmul_precision("highest"):
         to_query, to_output = (w_q @ w_k.T, w_k @ b_q), (w_v @ w_o, b_v @ w_o + b_o)
     h = h.reshape(b, height * width, c)
-    return affine(compute.attend(affine(h, *to_query), h), *to_output).reshape(b, height, width, c)
+    return affine(compute.attend(affine(h, *to_query), h, h), *to_output).reshape(b, height, width, c)
 
 
 class GaussianFourierProjection(nn.Module):
@@ -248,8 +261,8 @@ class Downsample(nn.Module):
 
 
 def is_trainable(path: tuple[str, ...]) -> bool:
-    """Whether a parameter is trained; the fixed frequencies of the Fourier embedding are stored with the parameters."""
-    return not any(name.startswith("GaussianFourierProjection") for name in path)
+    """Whether a parameter is trained; the fixed frequencies of Fourier embeddings are stored with the parameters."""
+    return not any(name.startswith("GaussianFourierProjection") or name == "emb_fourier" for name in path)
 
 
 def check_unet(network, image_size: int, image_width: int | None) -> None:
