@@ -40,6 +40,8 @@ def spread(source: Source, most: Annotated[int, "[1, inf)"] | None = None) -> Sp
     part = part_of(len(source), most)
     counts = np.zeros(256, np.int64)
     for pixels in _chunks(source, part):
+        if pixels.dtype != np.uint8:
+            raise UsageError("The standard deviation is of pixels of 256 levels, and these images are other numbers.")
         counts += np.bincount(pixels.reshape(-1), minlength=256)
     n, total, squares = (int((counts * LEVELS**power).sum()) for power in (0, 1, 2))
     variance = n * squares - total * total  # of n times the levels; exact, as Python's integers are

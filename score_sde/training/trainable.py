@@ -180,10 +180,9 @@ class Trainable(abc.ABC):
 
     def augment_labels(self, keys: Keys) -> dict[str, Array]:
         """The argument `augment` of the loss of images from `augment` with these keys; {} without the pipe."""
-        options = self.config.data
-        return (
-            {"augment": augmentation.labels(self._drawn(keys), options.augment_transforms)} if options.augment_p else {}
-        )
+        if not self.config.data.augment_p:
+            return {}
+        return {"augment": augmentation.labels(self._drawn(keys), self.config.data.augment_transforms)}
 
     def _drawn(self, keys: Keys) -> augmentation.Drawn:
         options = self.config.data
