@@ -290,8 +290,8 @@ def _check_space(directory: Path, experiment: Experiment | Classification) -> No
     free = shutil.disk_usage(directory).free
     if free < needed:
         raise UsageError(
-            f"A checkpoint{' with its averages' * bool(disk.averages)} takes {needed / 1e6:.0f} MB and {directory} has {free / 1e6:.0f} MB free; free space, or "
-            "choose another --workdir."
+            f"A checkpoint{' with its averages' * bool(disk.averages)} takes {needed / 1e6:.0f} MB and {directory} has "
+            f"{free / 1e6:.0f} MB free; free space, or choose another --workdir."
         )
 
 
