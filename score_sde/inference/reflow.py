@@ -23,7 +23,7 @@ from score_sde.errors import UsageError
 from score_sde.inference.pretrained import Pretrained
 from score_sde.inference.sampling_plan import configured_cond, plan
 from score_sde.io import atomic_files, workdir
-from score_sde.process import Process, check_scalar, in_float64
+from score_sde.process import LEAST_TIME, Process, check_scalar, in_float64
 from score_sde.randomness import Stream, batch_keys, normal, stream
 from score_sde.runtime.progress import bar, reporter
 from score_sde.runtime.sharding import check_divisible, pad_to_devices, pmap, split
@@ -80,8 +80,12 @@ def _description(model: Pretrained) -> dict[str, Any]:
     number = int(model.digest[:8] or "0", 16)
     size = config.eval.batch_size
     return {
-        **{"seed": config.seed, "number": number, "shape": list(model.image_shape), "size": size},
-        **{"teacher": teacher | {"versions": workdir.versions()}, "shards": []},
+        "seed": config.seed,
+        "number": number,
+        "shape": list(model.image_shape),
+        "size": size,
+        "teacher": teacher | {"versions": workdir.versions()},
+        "shards": [],
     }
 
 
@@ -186,7 +190,7 @@ def _grid(process: Process, num_steps: int) -> np.ndarray:
         alpha, sigma = (in_float64(part, np.array([t])).item() for part in (process.alpha, process.sigma))
         return sigma / (alpha + sigma)
 
-    first, last = share(1.0), share(process.sampling_eps)
+    first, last = share(1.0), share(LEAST_TIME)
     h = (first - last) / num_steps
     s = first - h * np.arange(num_steps)
     rows = [np.full(num_steps, h)]

@@ -22,7 +22,6 @@ from collections.abc import Callable
 from typing import NamedTuple
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 from scipy.optimize import linear_sum_assignment
 
@@ -88,6 +87,7 @@ def _optimal(experiment: Experiment) -> Coupling:
         return of_noise
 
     return Coupling(numbers)
+
 
 def _pairs(experiment: Experiment) -> Coupling:
     """The coupling of a teacher's pairs, whose images are trained on in the place of the data set's."""
