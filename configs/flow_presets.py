@@ -38,7 +38,7 @@ def reflow(config: Config) -> None:
 
 
 def adm(config: Config) -> None:
-    """The U-Net of flow_matching's CIFAR-10: OpenAI's, with one head of attention and resampling without convolutions."""
+    """The U-Net of flow_matching's CIFAR-10: OpenAI's, one head of attention, resampling without convolutions."""
     options = dict(dropout=0.3, num_heads=1, resblock_type="ddpm", resamp_with_conv=False)
     network("adm", nf=128, ch_mult=(2, 2, 2), num_res_blocks=4, attn_resolutions=(16,), **options)(config)
 

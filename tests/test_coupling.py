@@ -119,7 +119,7 @@ def gaussian(x, t):
     return Prediction(M + S * eps, eps)
 
 
-DETERMINISTIC = sorted(set(FAST_SOLVERS) - {"dpmpp_2m_sde", "edm_stochastic"}) + ["ode"]
+DETERMINISTIC = [*sorted(set(FAST_SOLVERS) - {"dpmpp_2m_sde", "edm_stochastic"}), "ode"]
 KEYS = sample_keys(jax.random.key(0), jnp.arange(2000))
 
 

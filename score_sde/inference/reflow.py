@@ -69,8 +69,8 @@ def _description(model: Pretrained) -> dict[str, Any]:
     sampling = config.sampling
     if not solves_ode(sampling, method):
         raise UsageError(
-            f"The sampler {name_of(method)}, as it is set, draws noise on its way, so that no noise leads to one image; "
-            "set sampling.method=ode, or a deterministic fast solver as dpmpp_2m."
+            f"The sampler {name_of(method)}, as it is set, draws noise on its way, so that its images are no "
+            "function of the first noise; set sampling.method=ode, or a deterministic fast solver as dpmpp_2m."
         )
     if sampling.temperature != 1 or sampling.start_time != 1:
         raise UsageError("Pairs begin in the prior; set sampling.temperature=1 and sampling.start_time=1.")
@@ -146,8 +146,8 @@ def straightness(
     sigma) makes the paths of any process those of flow matching, and the ends cancel: S is the variance of v along
     a path. It is computed by the midpoint rule.
 
-    key: one key, or one for each of n paths. cond: arrays of n rows, see `score_sde.cond`. num_steps: of two evaluations
-    each. Raises `UsageError` for processes with a schedule for each pixel.
+    key: one key, or one for each of n paths. cond: arrays of n rows, see `score_sde.cond`. num_steps: of two
+    evaluations each. Raises `UsageError` for processes with a schedule for each pixel.
 
         import jax
         from score_sde.inference.reflow import straightness
@@ -184,7 +184,7 @@ def straightness(
 
 
 def _grid(process: Process, num_steps: int) -> np.ndarray:
-    """Rows (h, t, alpha + sigma at t, t and alpha + sigma at the middle) of even steps in s = sigma / (alpha + sigma)."""
+    """Rows (h, t, alpha + sigma; t, alpha + sigma of the middle) of even steps in s = sigma / (alpha + sigma)."""
 
     def share(t: float) -> float:
         alpha, sigma = (in_float64(part, np.array([t])).item() for part in (process.alpha, process.sigma))
