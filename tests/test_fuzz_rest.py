@@ -21,8 +21,8 @@ from score_sde.configs import presets
 
 from score_sde import config, data, metrics
 from score_sde.cli.describe import describe
-from score_sde.errors import UsageError
 from score_sde.data import pairs
+from score_sde.errors import UsageError
 from score_sde.evaluation import evaluate
 from score_sde.io import html_page
 from score_sde.metrics import distances, frechet, kernels
