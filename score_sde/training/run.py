@@ -52,7 +52,7 @@ def train_step(experiment: Experiment | Classification) -> Callable[..., tuple[T
         keys = sample_keys(stream(key, Stream.SAMPLE), jnp.arange(len(pixels)))
         batch = keys, pixels, cond
         loss, grads = accumulated(jax.value_and_grad(mean_loss), config.training.accumulate)(state.params, *batch)
-        return apply_gradients(state, loss, grads, experiment.optimizer, experiment.profiles)
+        return apply_gradients(state, loss, grads, experiment.optimizer, experiment.profiles, experiment.normalized)
 
     return step
 
