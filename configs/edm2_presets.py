@@ -31,11 +31,11 @@ UPDATES_512 = {
 
 def edm2(config: Config) -> None:
     """EDM2's network in size S, objective and optimizer, for data of standard deviation 0.5 in [-1, 1]."""
-    edm(config)
-    config.weight.update(name="uncertainty", reduction="sum")
     channels = dict(nf=192, ch_mult=(1, 2, 3, 4), channels_per_head=64)
     options = dict(num_res_blocks=3, attn_resolutions=(16, 8), dropout=0.0, num_classes=0)
     network("edm2", **channels, **options)(config)
+    edm(config)
+    config.weight.update(name="uncertainty", reduction="sum")
     config.data.random_flip = False
     config.optim.update(beta2=0.99, grad_clip=-1.0, nan_gradients="zero")
     config.ema.profiles = ("power:0.05", "power:0.1")
