@@ -61,7 +61,8 @@ def load(workdir, step=None, *, ema=True):
     """The model trained in `workdir`: a `score_sde.inference.pretrained.Pretrained`.
 
     step: of the checkpoint; default the last. ema: True for averaged weights, False for the raw ones; the name of an
-    average, where a run has several; see `score_sde.ema`.
+    average, where a run has several; see `score_sde.ema`. A number, as 0.075, is the width of a power average, which is
+    made after the fact if the run did not keep it.
     Raises `UsageError` where there is no such checkpoint or average.
 
         import jax

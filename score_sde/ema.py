@@ -87,7 +87,8 @@ class Ramp(Constant):
 class HalfLife(Profile):
     """The number of updates after which a weight has halved: `updates`, or `ramp` times the updates so far if less.
 
-    EDM counts images: a half-life of 500,000 of these at batch size 512 is one of 977 updates.
+    EDM counts images: a half-life of 500,000 at batch size 512 is one of 976.5625 updates. In the ramp it takes the
+    rate of the update before, so that its first average is the first weights.
     """
 
     updates: Annotated[float, "(0, inf)"]
@@ -183,9 +184,27 @@ def chosen(profiles: Profiles, name: str = "") -> Profile:
 
 
 @check_arguments
+def is_after_the_fact(names: Sequence[Any], name: str) -> bool:
+    """Whether the average `name` is not one of `ema.profiles`, names, and is to be made of these."""
+    profiles = tuple(parse(str(each)) for each in names)
+    return bool(name) and bool(profiles) and wanted(profiles, name) not in profiles
+
+
+@check_arguments
 def check(names: Sequence[Any], rate: float, schedule: str, name: str) -> None:
-    """Raises `UsageError` unless the arguments of `profiles_of` are valid, and `name` is "" or one of the profiles."""
-    chosen(profiles_of(names, rate, schedule), name)
+    """Raises `UsageError` unless the arguments of `profiles_of` are valid, and `wanted` takes the name."""
+    wanted(profiles_of(names, rate, schedule), name)
+
+
+@check_arguments
+def wanted(profiles: Profiles, name: str = "") -> Profile:
+    """The profile with this name: one of the run's, or a power one that can be made of the run's after the fact.
+
+    Raises `UsageError` if there is neither.
+    """
+    if name.partition(":")[0] == "power" and any(isinstance(profile, Power) for profile in profiles):
+        return next((profile for profile in profiles if profile == parse(name)), parse(name))
+    return chosen(profiles, name)
 
 
 @check_arguments

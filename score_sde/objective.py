@@ -70,13 +70,15 @@ class Objective:
         return self.times.levels(self.process)
 
     @check_arguments
-    def draw(self, keys: Keys, shape: tuple[Size, Size, Size]) -> tuple[Times, ModelImages]:
+    def draw(
+        self, keys: Keys, shape: tuple[Size, Size, Size], noise_keys: Keys | None = None
+    ) -> tuple[Times, ModelImages]:
         """A time and standard normal noise for each key.
 
-        keys: one for each image. shape: of one image, (h, w, c).
+        keys: one for each image. shape: of one image, (h, w, c). noise_keys: those of the noise, default `keys`.
         """
         t = before_noise(self.levels, self.times.sample(self.process, stream(keys, Stream.TIME)))
-        return t, normal(stream(keys, Stream.NOISE), shape)
+        return t, normal(stream(keys if noise_keys is None else noise_keys, Stream.NOISE), shape)
 
     @check_arguments
     def perturb(self, x0: ModelImages, t: Times, eps: ModelImages) -> ModelImages:

@@ -23,7 +23,8 @@ with s = sigma_data and r = sqrt(sigma^2 + alpha^2 s^2). `v` is from Salimans an
 matching (Lipman et al., 2023), `edm` is the F of Karras et al. (2022, table 1) applied to x / alpha. Each class writes
 (2) out, so that no digits are lost. The paper's own networks are `noise` (VP, sub-VP), `scaled_score` (VE) and `score`
 (VE networks without `scale_by_sigma`). Networks trained at the levels of a chain get other noise conditions:
-`chain_index` under VP, `level_index` under VE (`NOISE_CONDS`).
+`chain_index` under VP, `level_index` under VE, `cosine_index` for iDDPM's (`NOISE_CONDS`). EDM's VE networks have data
+in [-1, 1] and `log_half_noise_level`, ln(sigma / (2 alpha)), the logarithm of the noise level for data in [0, 1].
 
 Data in [0, 1] enter a network as 2x - 1, data in [-1, 1] as they are; under `edm` as x / r, which has unit variance.
 
@@ -40,16 +41,21 @@ Data in [0, 1] enter a network as 2x - 1, data in [-1, 1] as they are; under `ed
 
 import abc
 import dataclasses
+import functools
+import math
 from collections.abc import Callable
 from typing import Annotated, Any
 
 import jax.numpy as jnp
+import numpy as np
 
 from score_sde.array_types import Array, ModelImages, PerSample, Times
 from score_sde.config.arguments import check_arguments, check_methods
 from score_sde.errors import UsageError, one_of
 from score_sde.process import Model, Prediction, Process, before_noise, check_scalar, noisy
 from score_sde.randomness import expand
+
+STEPS = 1000  # of iDDPM's chain
 
 Network = Callable[[ModelImages, PerSample], ModelImages]  # (image, noise_cond) -> F
 
@@ -89,7 +95,7 @@ class Parameterization(abc.ABC):
         centered: whether data are in [-1, 1]; otherwise they are in [0, 1].
         Raises `UsageError` where the network needs one noise level and each pixel has its own.
         """
-        if self.noise_cond in ("sigma", "log_noise_level"):
+        if self.noise_cond in ("sigma", "log_noise_level", "log_half_noise_level", "cosine_index"):
             check_scalar(process, f"noise_cond={self.noise_cond}", "set parameterization.noise_cond=time")
         noise_cond = NOISE_CONDS[self.noise_cond]
         return lambda x, t: network(self._input(process, x, t, centered), noise_cond(self, process, t))
@@ -293,13 +299,37 @@ def _scales(process: Process, x: ModelImages, t: Times) -> tuple[Array, Array]:
     return expand(process.alpha(t), x), expand(process.sigma(t), x)
 
 
+@functools.cache
+def cosine_levels() -> np.ndarray:
+    """Noise levels of iDDPM's chain of 1,000 steps, ascending from 0, in float64 (Nichol and Dhariwal, 2021, eq. 17).
+
+    Step k = 1, 2, ... multiplies 1 + sigma^2 by 1 / (1 - beta_k), of which beta_k is at most 0.999.
+    """
+    phi = math.pi / 2 * (np.arange(STEPS + 1) / STEPS + 0.008) / 1.008
+    kept = np.square(np.sin(math.pi / 2 - phi))  # cos^2, which in floating point is not 0 at the end
+    return np.sqrt(np.expm1(np.cumsum(np.append(0.0, -np.log(np.maximum(kept[1:] / kept[:-1], 1e-3))))))
+
+
+def _cosine_index(row: Parameterization, process: Process, t: Times) -> PerSample:
+    """The step, 0 .. 999, of iDDPM's chain after which its noise level is nearest to that at t; -1 before the first."""
+    levels = cosine_levels()
+    between = jnp.asarray((levels[1:] + levels[:-1]) / 2, jnp.float32)
+    return jnp.searchsorted(between, process.noise_level(before_noise(process, t))).astype(jnp.float32) - 1.0
+
+
+def _log_noise_level(process: Process, t: Times) -> PerSample:
+    return jnp.log(process.noise_level(before_noise(process, t)))
+
+
 # Noise conditions, by which a network knows the time: (row, process, t) -> one number for each image.
 NOISE_CONDS: dict[str, Callable[[Parameterization, Process, Times], PerSample]] = {
     "time": lambda row, process, t: row.time_scale * t,  # 999 t whatever `num_scales` is
     "chain_index": lambda row, process, t: t * (process.num_scales - 1.0),  # between the points of a chain not rounded
     "level_index": lambda row, process, t: jnp.round((1 - t) * (process.num_scales - 1.0)),  # 0 is sigma_max
+    "cosine_index": _cosine_index,  # of iDDPM's chain, whatever the process is
     "sigma": lambda row, process, t: process.sigma(t),
-    "log_noise_level": lambda row, process, t: jnp.log(process.noise_level(before_noise(process, t))) / 4,
+    "log_noise_level": lambda row, process, t: _log_noise_level(process, t) / 4,
+    "log_half_noise_level": lambda row, process, t: _log_noise_level(process, t) - math.log(2),
 }
 
 PARAMETERIZATIONS: dict[str, type[Parameterization]] = {

@@ -23,7 +23,7 @@ from score_sde.io import workdir
 from score_sde.io.workdir import stored_config
 from score_sde.runtime.backend import expanded
 from score_sde.training.build import Classification, Experiment, parameter_counts, trainable
-from score_sde.training.memory_estimate import kept_bytes, state_bytes
+from score_sde.training.memory_estimate import Disk, disk_use, kept_bytes, state_bytes
 from score_sde.training.pieces import piece_arguments
 from score_sde.training.recipe import replaced
 
@@ -65,6 +65,7 @@ def describe(config: Config, explain: str | None = None, directory: Path | None 
         f"kept for the backward pass, before the compiler's savings: {saved / MIB:,.1f} MiB an image, "
         f"{saved * batch / MIB / devices:,.0f} MiB on each of {devices} device(s) at batch size {batch}"
     )
+    print(_disk(disk_use(experiment)))
     nfe = None
     if isinstance(experiment, Experiment):
         nfe = planned_nfe(experiment)
@@ -72,6 +73,14 @@ def describe(config: Config, explain: str | None = None, directory: Path | None 
         evaluations = f"{'adaptive' if nfe is None else nfe} network evaluations a sample"
         print(f"sampler: {_sampler(experiment, config.sampling.condition)}, {evaluations}")
     print(json.dumps({"trainable_parameters": learned, "total_parameters": total, "nfe": nfe}))
+
+
+def _disk(disk: Disk) -> str:
+    """The disk that checkpoints and snapshots of averages use."""
+    parts = [f"up to {disk.checkpoints:,} checkpoints of {disk.checkpoint_bytes / MIB:,.1f} MiB"]
+    if disk.averages:
+        parts += [f"{disk.averages:,} snapshots of averages of {disk.averages_bytes / MIB:,.1f} MiB"]
+    return f"disk: {' and '.join(parts)}, {disk.bytes / MIB:,.1f} MiB in all"
 
 
 def _layers(experiment: Experiment | Classification) -> str:

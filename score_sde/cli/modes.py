@@ -128,6 +128,17 @@ FLAGS = {
     ),
     "samples": Flag("FILE", "The samples' features, (n, d): an .npy file, or an .npz file with `features`."),
     "reference": Flag("FILE", "The data's features in the same form, or a file of their statistics, mu and sigma."),
+    "sigma_rel": Flag(
+        "WIDTH,...",
+        "Widths of the averages, as shares of the run: 0.075 is the average power:0.075.",
+        flags.DEFINE_list,
+    ),
+    "step": Flag(
+        "N",
+        "The update after which the averages end; default that of the last snapshot of averages.",
+        flags.DEFINE_integer,
+    ),
+    "n": Flag("N", "Number of pairs; those that the folder holds already count.", flags.DEFINE_integer),
     "name": Flag("NAME", "Name of the experiment; without it, all are listed."),
     "coordinator": Flag(
         "HOST:PORT",
@@ -192,6 +203,30 @@ MODES = {
             "--mode=train_dequantizer --workdir=runs/cifar10 --config.dequantizer.n_iters=2000",
         ),
         needs=("workdir",),
+    ),
+    "ema": Mode(
+        "make_averages:run",
+        ("workdir", "sigma_rel", "step"),
+        "Makes averages of the weights after the fact, of any widths, from the run's snapshots of its power averages.",
+        (
+            "--mode=ema --workdir=runs/cifar10 --sigma_rel=0.075",
+            "--mode=ema --workdir=runs/cifar10 --sigma_rel=0.06,0.075,0.125,0.15 --step=200000",
+        ),
+        processes=False,
+        needs=("workdir", "sigma_rel"),
+        config=False,
+    ),
+    "pairs": Mode(
+        "reflow:run",
+        ("workdir", "out", "n"),
+        "Draws pairs of noise and image by the ODE of the last checkpoint, on which a reflow trains straighter paths.",
+        (
+            "--mode=pairs --workdir=runs/flow --out=runs/pairs --n=10000 --config.sampling.method=ode",
+            "--mode=train --config=flow/digits_ddpmpp_reflow --workdir=runs/reflow --config.training.pairs=runs/pairs",
+        ),
+        processes=False,
+        out="The folder of the pairs.",
+        needs=("workdir", "out", "n"),
     ),
     "import": Mode(
         "import_checkpoint:run",

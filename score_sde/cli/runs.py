@@ -47,6 +47,11 @@ def train_dequantizer(values: FlagValues) -> None:
     fit_dequantizer(config, values.workdir)
 
 
+def of_workdir(values: FlagValues) -> Config:
+    """The config of a command line whose workdir has been trained. Raises `UsageError` if it describes another run."""
+    return _of_workdir(Path(values.workdir), values.config, overrides(values))
+
+
 def _of_workdir(directory: Path, config: Config, overrides: dict) -> Config:
     """The workdir's config, with `sampling`, `eval` and `wandb` from the command line.
 

@@ -148,7 +148,10 @@ MODEL = _annotated(
                 "dropout": _argument(float, "Probability of dropout in residual blocks"),
                 "nonlinearity": _argument(str, "Activation between layers", "score_sde.models.layers:ACTIVATIONS"),
                 "conditional": _argument(bool, "Whether the network takes the noise level"),
-                "embedding_type": _argument(str, "Embedding of the noise level: fourier or positional"),
+                "embedding_type": _argument(
+                    str,
+                    "Embedding of the noise condition: fourier takes its logarithm, fourier_linear and positional itself",
+                ),
                 "fourier_scale": _argument(float, "Standard deviation of the frequencies of the Fourier embedding"),
                 "resblock_type": _argument(str, "Residual block: ddpm or biggan"),
                 "resamp_with_conv": _argument(bool, "Whether resampling has a convolution"),
@@ -158,8 +161,23 @@ MODEL = _annotated(
                 "progressive": _argument(str, "Image pyramid at the output: none, output_skip or residual"),
                 "progressive_input": _argument(str, "Image pyramid at the input: none, input_skip or residual"),
                 "progressive_combine": _argument(str, "How the input pyramid joins the features: sum or cat"),
+                "attention_up": _argument(
+                    str, "Blocks that attention follows on the way up of DDPM: the last of a level, or each"
+                ),
                 "init_scale": _argument(float, "Scale at which the last convolution of each block starts"),
-                "num_classes": _argument(int, "Number of classes that NCSN++ and DDPM++ take; 0: none"),
+                "num_classes": _argument(int, "Number of classes that the network takes; 0: none"),
+                "label_embedding": _argument(
+                    str, "How classes enter: by a table, whose last row is null, or linear, where null is zero"
+                ),
+                "num_heads": _argument(int, "Heads of attention; 0: one for each head_channels channels"),
+                "head_channels": _argument(int, "Channels of a head of attention"),
+                "scale_shift": _argument(bool, "Whether the embedding scales and shifts features, or only shifts them"),
+                "num_groups": _argument(int, "Groups of normalisations; 0: one for each 4 channels, at most 32"),
+                "embedding_size": _argument(int, "Features of the noise level's positional embedding; 0: nf"),
+                "learned_variance": _argument(
+                    bool, "Whether the network also has outputs of a variance, which are left out"
+                ),
+                "augment_dim": _argument(int, "Number of labels that tell the network an augmentation; 0: none"),
                 "interpolation": _argument(str, "Interpolation of RefineNets", "score_sde.models.ncsn:INTERPOLATIONS"),
                 "blocks_per_group": _argument(int, "Blocks n in each of three groups, for a depth of 6 n + 4"),
                 "channel_multiplier": _argument(int, "Factor on the 16, 32 and 64 channels of the groups"),

@@ -53,6 +53,26 @@ RULES = (
         "training.accumulate={config.training.accumulate}, the number of its parts.",
     ),
     Rule(
+        lambda config: (
+            config.training.coupling == "optimal" and config.training.batch_size % config.training.coupling_block != 0
+        ),
+        "training.batch_size={config.training.batch_size} must be a multiple of "
+        "training.coupling_block={config.training.coupling_block}, the rows that are coupled with one another.",
+    ),
+    Rule(
+        lambda config: config.training.coupling != "pairs" and config.training.pairs,
+        "training.pairs has no effect with training.coupling={config.training.coupling}; set training.coupling=pairs.",
+    ),
+    Rule(
+        lambda config: config.training.coupling == "pairs" and config.data.random_flip,
+        "A mirrored image is no longer the one that the noise of its pair leads to; set data.random_flip=False.",
+    ),
+    Rule(
+        lambda config: config.training.coupling != "independent" and config.training.keep_best > 0,
+        "The evaluation loss is one of independent noise, and tells nothing about which checkpoint of a training with "
+        "training.coupling={config.training.coupling} is the best; set training.keep_best=0.",
+    ),
+    Rule(
         lambda config: config.optim.grad_clip == 0,
         "optim.grad_clip=0 clips every gradient to 0, so that no parameter moves; set the norm to clip to, or a "
         "negative number for no clipping.",
@@ -64,6 +84,13 @@ RULES = (
     Rule(
         lambda config: len(interval := config.guidance.interval) != 2 or interval[0] >= interval[1],
         "guidance.interval={config.guidance.interval} must be two times 0 <= low < high <= 1.",
+    ),
+    Rule(
+        lambda config: (
+            config.ema.snapshot_freq and not any(str(name).startswith("power:") for name in config.ema.profiles)
+        ),
+        "ema.snapshot_freq={config.ema.snapshot_freq} saves power averages, and ema.profiles={config.ema.profiles} has "
+        "none; add power:0.05 and power:0.1, say.",
     ),
     Rule(
         lambda config: config.guidance.classifier and config.guidance.weak,

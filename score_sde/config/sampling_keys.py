@@ -73,7 +73,11 @@ SAMPLING = {
         "Condition of the samples: a class (class=3, class=all) or rows of other conditions (cond=FILE.npz), an "
         'observation (inpaint=right_half, colorize, superresolve=4, deblur=2.0, sense=0.3), or both, joined by ";"',
     ),
-    "ema": Key("", "Average of ema.profiles that snapshots, eval and sample use; empty: the first"),
+    "ema": Key(
+        "",
+        "Average of ema.profiles that snapshots, eval and sample use; empty: the first. eval and sample also take one "
+        "that is made after the fact, power:SIGMA_REL",
+    ),
 }
 
 GUIDANCE = {

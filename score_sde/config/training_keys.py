@@ -58,6 +58,15 @@ TRAINING = {
     ),
     "likelihood_weighting": Key(False, "Whether the loss is weighted by g^2, which bounds the likelihood"),
     "reduce_mean": Key(False, "Whether the loss is the mean over an image's numbers, or else half of their sum"),
+    "coupling": Key(
+        "independent",
+        "Noise that an image is joined with: its own, the nearest within a block, or that of a teacher's pair",
+        "score_sde.training.coupling:COUPLINGS",
+    ),
+    "coupling_block": Key(128, "Consecutive rows of a batch whose noise coupling=optimal permutes", "[1, inf)"),
+    "pairs": Key(
+        "", "Folder of the teacher's pairs, from --mode=pairs, for coupling=pairs", differs=MACHINE, moves_numbers=False
+    ),
     "label_dropout": Key(
         0.1,
         "Probability that an image's condition (class, tokens, ...) is dropped in training; 0: never",
@@ -143,9 +152,33 @@ OPTIM = {
     "optimizer": Key("Adam", "Optimizer of the network's parameters", ("Adam",)),
     "lr": Key(2e-4, "Learning rate after the warmup", "(0, inf)", ALLOWED),
     "beta1": Key(0.9, "Decay of Adam's first moment", "[0, 1)", ALLOWED),
+    "beta2": Key(0.999, "Decay of Adam's second moment", "[0, 1)", ALLOWED, newer=True),
     "eps": Key(1e-8, "Epsilon in Adam's denominator, which float32 must hold", "[1e-30, inf)", ALLOWED),
     "weight_decay": Key(0.0, "Weight decay of AdamW, apart from the gradient", "[0, inf)", ALLOWED),
     "warmup": Key(5000, "Updates in which the learning rate rises from 0; 0: none", "[0, inf)", ALLOWED),
+    "warmup_images": Key(
+        0,
+        "Images in which the learning rate rises from 0, whatever the batch size; 0: the updates of optim.warmup",
+        "[0, inf)",
+        ALLOWED,
+        newer=True,
+        replaces=("optim.warmup",),
+    ),
+    "decay_after": Key(
+        0,
+        "Updates T after which update t + 1 has the rate lr sqrt(T / t); 0: a constant rate",
+        "[0, inf)",
+        ALLOWED,
+        newer=True,
+    ),
+    "nan_gradients": Key(
+        "nonfinite",
+        "Answer to gradients that are not finite: nonfinite is that of training.nonfinite, replace takes 0 for NaN and "
+        "1e5 for infinity, zero takes 0 for both; a loss that is not finite is always left to training.nonfinite",
+        "score_sde.training.state:NAN_GRADIENTS",
+        ALLOWED,
+        newer=True,
+    ),
     "grad_clip": Key(1.0, "Norm to which gradients are clipped, not 0; negative: no clipping", "(-inf, inf)", ALLOWED),
     "ema_rate": Key(
         0.999, "Rate of the moving average of the parameters; 0: no averaging", "[0, 1)", formerly=("model.ema_rate",)
@@ -166,5 +199,11 @@ EMA = {
         "(score_sde.ema); (): the one of optim.ema_rate and ema_schedule",
         kind=tuple[str, ...],
         replaces=("optim.ema_rate", "optim.ema_schedule"),
+    ),
+    "snapshot_freq": Key(
+        0,
+        "Updates between snapshots of the power averages, from which `--mode=ema` makes others; 0: none",
+        "[0, inf)",
+        LAUNCH,
     ),
 }

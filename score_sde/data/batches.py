@@ -58,15 +58,22 @@ def batches(source: Source, batch_size: Number, *, seed: Seed, start_step: Step 
 
 @check_arguments
 def batch_fn(
-    source: Source, batch_size: Number, *, seed: Seed, entries: Entries = NO_ENTRIES
-) -> Callable[[int], tuple[jax.Array, Cond | None]]:
+    source: Source,
+    batch_size: Number,
+    *,
+    seed: Seed,
+    entries: Entries = NO_ENTRIES,
+    numbers: Callable[[int, np.ndarray, np.ndarray, Batch], np.ndarray] | None = None,
+) -> Callable[[int], tuple]:
     """A function step -> (images, cond): the batch of that step in `batches`, on the devices.
 
-    entries: the entries of the condition that the network takes.
+    entries: the entries of the condition that the network takes. numbers: (step, rows, indices, batch) -> a number for
+    each row, which then comes third; of the rows of this process, with the indices of their images.
     """
 
-    def batch(step: int) -> tuple[jax.Array, Cond | None]:
-        return on_devices(source, batch_indices(len(source), batch_size, seed=seed, step=step), entries)
+    def batch(step: int) -> tuple:
+        indices = batch_indices(len(source), batch_size, seed=seed, step=step)
+        return on_devices(source, indices, entries, numbers and functools.partial(numbers, step))
 
     return batch
 
@@ -98,15 +105,20 @@ def prefetched(batch: Callable[[int], tuple], steps: range) -> Iterator[Iterator
 
 @check_arguments
 def on_devices(
-    source: Source, indices: Integer[np.ndarray, " b"], entries: Entries = NO_ENTRIES
-) -> tuple[jax.Array, Cond | None]:
+    source: Source,
+    indices: Integer[np.ndarray, " b"],
+    entries: Entries = NO_ENTRIES,
+    numbers: Callable[[np.ndarray, np.ndarray, Batch], np.ndarray] | None = None,
+) -> tuple[jax.Array, Cond | None] | tuple[jax.Array, Cond | None, jax.Array]:
     """The images of one batch, and these entries of its condition (None without any), on the devices of all processes.
 
-    They are split over the devices, and each process reads only the rows of its own devices.
+    They are split over the devices, and each process reads only the rows of its own devices. numbers: as for
+    `batch_fn`, without the step.
     """
     rows = sharding.local_rows(len(indices))
     batch = source.take(indices[rows])
-    own = batch.images, restricted(batch.cond, entries)
+    batch = Batch(batch.images, restricted(batch.cond, entries))
+    own = (*batch, *([] if numbers is None else [numbers(rows, indices[rows], batch)]))
     return sharding.split(*jax.tree.map(lambda part: _spread(part, rows, len(indices)), own))
 
 

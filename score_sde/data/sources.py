@@ -27,7 +27,10 @@ NAMED = 3  # unreadable images that messages name
 
 
 class Batch(NamedTuple):
-    """A batch of images, uint8 (b, h, w, c), and their condition, see `score_sde.cond`; None without any."""
+    """A batch of images, uint8 (b, h, w, c), and their condition, see `score_sde.cond`; None without any.
+
+    Those of `score_sde.data.pairs` are float32, in [0, 1].
+    """
 
     images: np.ndarray
     cond: Cond | None

@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from score_sde import images, metrics
+from score_sde import ema, images, metrics
 from score_sde.conditioning.grammar import observation_of
 from score_sde.config import AnyConfig, Config
 from score_sde.config.arguments import check_arguments
@@ -21,7 +21,7 @@ from score_sde.evaluation.figure_names import short_names
 from score_sde.evaluation.inverse_problems import ARRAYS, mean_nfe, memory_of_samples, reconstruct
 from score_sde.evaluation.over_split import accuracy, bits_per_dim, bits_per_dim_bound, kept_rounds, loss, weights
 from score_sde.evaluation.sample_metrics import Measure, ends_of_data, measure, remedy
-from score_sde.inference import class_choice
+from score_sde.inference import class_choice, posthoc_weights
 from score_sde.inference.dequantizer import DEQUANTIZER
 from score_sde.inference.pretrained import Pretrained, load
 from score_sde.inference.sampling_plan import check_condition, configured_cond, samples_at_once
@@ -55,7 +55,7 @@ def evaluate(config: AnyConfig, directory: str | Path, folder: str = "eval", out
     if not folder or Path(folder).name != folder or folder in workdir.TAKEN:
         raise UsageError(f"--eval_folder={folder} must name a new folder in the workdir, as eval or few_steps.")
     config = class_choice.with_numbers(config, directory)
-    steps = _steps_to_evaluate(config, workdir.checkpoint_steps(directory))
+    steps = _steps_to_evaluate(config, _available(config, directory))
     sharding.check_divisible("eval.batch_size", config.eval.batch_size)
     if config.model.name in CLASSIFIERS:
         model = load_classifier(directory, steps[0], config)
@@ -259,6 +259,20 @@ def draw_samples(
     labels = (configured_cond(model, np.arange(n)) or {}).get("labels")
     saved = export(model.config.sampling.save, folder, stem, again, n, labels)
     return result | ({"saved": [str(path) for path in saved]} if saved else {})
+
+
+def _available(config: Config, directory: Path) -> list[int]:
+    """Steps with a checkpoint; for an average after the fact, those up to the last snapshot of averages."""
+    steps = workdir.checkpoint_steps(directory)
+    if not ema.is_after_the_fact(config.ema.profiles, config.sampling.ema):
+        return steps
+    last = posthoc_weights.last_step(directory)
+    if before := [step for step in steps if step <= last]:
+        return before
+    raise UsageError(
+        f"The last snapshot of the averages in {directory} is of step {last}, and no checkpoint is of that step or "
+        f"before it; there are: {', '.join(map(str, steps))}."
+    )
 
 
 def _steps_to_evaluate(config: Config, available: list[int]) -> list[int]:

@@ -56,6 +56,9 @@ class Conditional:
         self.experiment, self.classifier, self.weak = experiment, classifier, weak
         self.options = experiment.config.guidance
         check(experiment.config)
+        if classifier is not None or weak is not None or self.options.scale != 1:
+            for model in filter(None, (experiment, weak)):
+                model.check_score("Guidance (guidance.scale, guidance.classifier, guidance.weak)")
         for name, other in (("classifier", classifier), ("weak", weak)):
             if other is not None and (other.image_shape, other.scaling) != (experiment.image_shape, experiment.scaling):
                 raise UsageError(
@@ -109,6 +112,7 @@ class Conditional:
             )
         if conditions.observation is None:
             return
+        self.experiment.check_score("Sampling given an observation")
         conditioning.check_observable(self.experiment.sde)
         inverse = self.options.inverse
         if inverse in ("projection", "dps") and method not in ("pc", *FAST_SOLVERS):

@@ -36,8 +36,9 @@ from score_sde.inference.conditional_samplers import UnitObservation, finished, 
 from score_sde.inference.dequantizer import dequantize, dequantizer_params
 from score_sde.inference.inputs import AnyImages, AnyLabels, AnyTimes, Levels, NoisyTimes
 from score_sde.inference.sampling_plan import each_label, plan
-from score_sde.inference.snapshots import Snapshot, available_step, config_of
+from score_sde.inference.snapshots import Snapshot, config_of
 from score_sde.inference.start_images import AnyStart, check_start, for_samples
+from score_sde.io import workdir
 from score_sde.process import Prediction
 from score_sde.randomness import batch_keys, expand
 from score_sde.runtime import backend
@@ -52,16 +53,18 @@ Report = Callable[[float], None]
 
 @check_arguments
 def load(
-    directory: Path, step: int | None = None, config: AnyConfig | None = None, *, ema: bool | str = True
+    directory: Path, step: int | None = None, config: AnyConfig | None = None, *, ema: bool | str | float = True
 ) -> "Pretrained":
     """The model trained in a workdir, with averaged weights, or the raw ones where `ema` is False.
 
     step: of the checkpoint; default the last. config: default the workdir's; another may differ in `sampling` and
     `eval`. ema: the name of an average, "power:0.05"; True is that of config.sampling.ema, by default the run's first.
-    Raises `UsageError` when there is no such checkpoint or average, or `config` describes another run.
+    A number 0.075 is the width of a power average, and "power:0.075" in short: if the run did not keep this one, it is
+    made after the fact, of its snapshots of averages, and `step` is by default the last of these. Raises `UsageError`
+    when there is no such checkpoint or average, or `config` describes another run.
     """
     directory = backend.expanded(directory)
-    step = available_step(directory, step)
+    workdir.checkpoint_steps(directory)
     return Pretrained.of_run(config_of(directory, config), directory, step, average=ema)
 
 
@@ -109,6 +112,7 @@ def denoise(
 
         x0 = model.denoise(jnp.zeros((2, *model.image_shape)), 0.3)
     """
+    model.experiment.check_score("A denoiser of noise that is added to an image")
     process, end = model.sde, np.ones(1, np.float32)
     with np.errstate(divide="ignore"):
         largest = np.max(np.asarray(process.sigma(end)) / np.asarray(process.alpha(end)))

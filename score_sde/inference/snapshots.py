@@ -35,6 +35,7 @@ from score_sde.config.arguments import check_arguments
 from score_sde.config.kinds import described
 from score_sde.ema import Profile
 from score_sde.errors import UsageError, moved_names
+from score_sde.inference import posthoc_weights
 from score_sde.inference.inputs import NoisyTimes, check_taken, for_each, of_shape
 from score_sde.io import checkpoints, workdir
 from score_sde.io.digest import digest
@@ -58,7 +59,8 @@ class Snapshot:
     (-1, 1); with `images.UNIT`, which is (0, 1), the network gets 2x - 1.
     config: its sections `sampling`, `guidance` and `eval` are the defaults of the functions; default the base config.
     step, digest, directory: the update after which the weights were saved, their digest, and the workdir, if any.
-    ema: whether the weights are averaged; where the run has several averages, the name of this one.
+    ema: whether the weights are averaged; the name of the average where the run has several, or it was made after the
+    fact.
     experiment: objective and network as functions of parameters, made from the above and shared with other snapshots.
     class_names: names of the classes, which may stand for their numbers in labels.
 
@@ -111,10 +113,13 @@ class Snapshot:
         return same and (experiment.image_shape, experiment.scaling) == (self.image_shape, self.image_range)
 
     @classmethod
-    def of_run(cls, config: FrozenConfig, directory: Path, step: int, *, average: bool | str = True) -> "Snapshot":
+    def of_run(
+        cls, config: FrozenConfig, directory: Path, step: int | None, *, average: bool | str | float = True
+    ) -> "Snapshot":
         """The network of a workdir with the weights of a checkpoint, or an average of them. Arguments as for `load`."""
         experiment = cls._experiment_class(config)
         _, name = _average(experiment, average)
+        step = _step(experiment, directory, step, name)
         params, saved_digest = _weights(experiment, directory, step, name)
         if own_code.is_as_launched(directory, config):
             experiment.param_shapes = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype), params)
@@ -123,7 +128,7 @@ class Snapshot:
         parts |= dict(class_names=workdir.class_names(directory))
         return cls(**parts, params=params, step=step, digest=saved_digest, directory=directory, ema=name)
 
-    def at(self, step: int | None = None, *, ema: bool | str | None = None) -> "Snapshot":
+    def at(self, step: int | None = None, *, ema: bool | str | float | None = None) -> "Snapshot":
         """The same network with the weights of another checkpoint or average of its run; nothing compiles again.
 
         step: default this one's. ema: as for `load`; default as these weights. A learned schedule changes with the
@@ -133,8 +138,8 @@ class Snapshot:
         """
         if self.directory is None:
             raise UsageError("This model was made from parameters, and has no workdir with other checkpoints.")
-        step = available_step(self.directory, self.step if step is None else step)
         _, name = _average(self.experiment, self.ema if ema is None else ema)
+        step = _step(self.experiment, self.directory, self.step if step is None else step, name)
         params, saved_digest = _weights(self.experiment, self.directory, step, name)
         return dataclasses.replace(self, params=params, step=step, digest=saved_digest, ema=name)
 
@@ -197,8 +202,7 @@ def load_classifier(
     `PretrainedClassifier` has an example of its use.
     """
     directory = expanded(directory)
-    step = available_step(directory, step)
-    return PretrainedClassifier.of_run(config_of(directory, config), directory, step)
+    return PretrainedClassifier.of_run(config_of(directory, config), directory, available_step(directory, step))
 
 
 @check_arguments
@@ -332,20 +336,33 @@ def _readable(folder: Path, step: int) -> Iterator[checkpoints.Checkpoints]:
             ) from error
 
 
-def _average(experiment: Experiment | Classification, average: bool | str) -> tuple[Profile, bool | str]:
-    """The average of this name, and the name as `Snapshot.ema` has it: a bool where the run has one average only."""
-    profiles = experiment.profiles
-    name = average if isinstance(average, str) else experiment.config.sampling.ema
-    profile = ema.chosen(profiles, name)
-    return profile, profile.name if average and len(profiles) > 1 else bool(average)
+def _average(experiment: Experiment | Classification, average: bool | str | float) -> tuple[Profile, bool | str]:
+    """The average that is asked for, and its name as `Snapshot.ema` has it: a bool for the run's only one, or none."""
+    profiles, name = experiment.profiles, experiment.config.sampling.ema
+    if not isinstance(average, bool):
+        name = average if isinstance(average, str) else ema.Power(float(average)).name
+    profile = ema.wanted(profiles, name)
+    named = len(profiles) > 1 or profile not in profiles
+    return profile, profile.name if average and named else bool(average)
+
+
+def _step(experiment: Experiment | Classification, directory: Path, step: int | None, average: bool | str) -> int:
+    """The step `step`, by default the last, that has this average. Raises `UsageError` if it has none."""
+    profile = _average(experiment, average)[0]
+    if average and profile not in experiment.profiles:
+        return posthoc_weights.last_step(directory) if step is None else step
+    return available_step(directory, step)
 
 
 def _weights(
     experiment: Experiment | Classification, directory: Path, step: int, average: bool | str
 ) -> tuple[PyTree, str]:
-    """Raw or averaged weights of a checkpoint, and its digest."""
-    profile = _average(experiment, average)[0]
-    averaged = f"ema_params/{profile.name}" if len(experiment.profiles) > 1 else "ema_params"
+    """Raw or averaged weights of a step, and the digest of its checkpoint, or of weights made after the fact."""
+    profile, profiles = _average(experiment, average)[0], experiment.profiles
+    if average and profile not in profiles:
+        made = posthoc_weights.made(directory, profiles, profile, step)
+        return made.params, made.digest
+    averaged = f"ema_params/{profile.name}" if len(profiles) > 1 else "ema_params"
     return saved_weights(experiment, directory / "checkpoints", step, averaged if average else "params")
 
 

@@ -50,6 +50,8 @@ class Checkpoints:
     tell from a save in progress.
     """
 
+    kind = "checkpoint"  # the word of messages
+
     def __init__(self, directory: Path, retention: Retention | None = None):
         self.directory = Path(directory).absolute()
         self._retention = retention
@@ -100,16 +102,18 @@ class Checkpoints:
         self._checkpointer.close()
         self._link.close()
 
-    def save(self, step: int, state: PyTree, loss: float | None = None) -> None:
+    def save(self, step: int, state: PyTree, loss: float | None = None, *, overwrite: bool = False) -> None:
         """Copies the state now and writes it in the background; a failure, such as a full disk, is a warning.
 
-        loss: the number that `Retention.best` compares.
+        loss: the number that `Retention.best` compares. overwrite: whether there is one of this step, to be replaced.
         """
         self.wait()
         metadata, metrics = _metadata(state), None if loss is None else {"loss": loss}
         self._pending = step
         try:
-            self._checkpointer.save_async(step, state, force=True, metrics=metrics, custom_metadata=metadata)
+            self._checkpointer.save_async(
+                step, state, force=True, overwrite=overwrite, metrics=metrics, custom_metadata=metadata
+            )
         except Exception as error:
             self._problem = error  # the next wait reports it in all processes
 
@@ -139,7 +143,7 @@ class Checkpoints:
         last = f"the last one is of step {saved[-1]}" if saved else "there is none yet"
         if is_first() or problem is not None:
             warn(
-                f"The checkpoint of step {self._pending} could not be saved ({_reason(problem)}); {last}. Free space "
+                f"The {self.kind} of step {self._pending} could not be saved ({_reason(problem)}); {last}. Free space "
                 f"in {self.directory}: the next save tries again."
             )
         self._pending = None
@@ -204,7 +208,7 @@ class Checkpoints:
         return result
 
     def _named_step(self, step: int) -> str:
-        return f"the checkpoint of step {step} in {self.directory}"
+        return f"the {self.kind} of step {step} in {self.directory}"
 
     def load_last(self, like: PyTree) -> PyTree | None:
         """The last state that can be read; None if no step has a checkpoint.
@@ -241,6 +245,14 @@ class Checkpoints:
     def digest(self, step: int) -> str | None:
         """The digest of the state saved at `step`; None if it was saved without one."""
         return self._saved_with(step).get("digest")
+
+    def holds(self, step: int, state: PyTree) -> bool:
+        """Whether the state saved at `step` has the digest of this one."""
+        own = digest(state)
+        try:
+            return self.digest(step) == own
+        except (OSError, ValueError):  # its file of metadata is damaged
+            return False
 
     def _saved_with(self, step: int) -> dict[str, Any]:
         """The result of `_metadata` for the state saved at `step`; {} if it was saved without."""

@@ -6,6 +6,8 @@ launch.json     overrides, versions, data and names of classes of its last launc
                 and after it; the place of the workdir, by which a copy is known
 metrics.jsonl   one JSON object a line, each with its step
 checkpoints/    one folder a step
+averages/       snapshots of the power averages by `ema.snapshot_freq`, one folder a step
+ema/            averages made of these after the fact by --mode=ema, one file each
 weights.json    at the end of training: the averaged weights against the raw ones
 diverged.json   of a training that was stopped by a loss or gradient that is not finite: the step and its batch
 samples/        samples as .npz and .png, and index.json, which lists them
@@ -67,7 +69,7 @@ FORMS = {
     },
     "report.json": {"config": dict, "checkpoints": list},
 }
-TAKEN = ("checkpoints", "samples", "dequantizer", "profile", ".", "..")  # names of folders that hold other files
+TAKEN = ("checkpoints", "averages", "ema", "samples", "dequantizer", "profile", ".", "..")  # names of folders that hold other files
 PACKAGES = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "numpy")
 
 
@@ -154,7 +156,7 @@ def nearest_run(workdir: Path) -> str:
 def identity(config: Mapping[str, Any]) -> dict[str, Any]:
     """The flattened config without keys that may change between launches, and without new keys that have no effect."""
     flat = flatten(config)
-    left_out = {*FREE_KEYS, *(key for key in NEWER if flat.get(key) is None)}
+    left_out = {*FREE_KEYS, *(key for key, default in NEWER.items() if flat.get(key, default) == default)}
     return {key: flat[key] for key in flat if key not in left_out and key.split(".")[0] not in FREE_SECTIONS}
 
 

@@ -5,6 +5,7 @@ dequantizer. A score network declares the entries of `cond` that it takes by a p
 `score_sde.cond`.
 """
 
+from score_sde.models.adm import ADM
 from score_sde.models.compute import PRECISIONS, Compute, check_computes
 from score_sde.models.ddpm import DDPM
 from score_sde.models.dequantizer import Dequantizer
@@ -18,6 +19,7 @@ from score_sde.models.wide_resnet import WideResnet
 MODELS = {
     "ncsnpp": NCSNpp,
     "ddpm": DDPM,
+    "adm": ADM,
     "ncsnv2_64": NCSNv2,
     "ncsnv2_128": NCSNv2_128,
     "ncsnv2_256": NCSNv2_256,
@@ -27,6 +29,7 @@ MODELS = {
 CLASSIFIERS = {"wideresnet": WideResnet}
 
 __all__ = [
+    "ADM",
     "CLASSIFIERS",
     "DDPM",
     "ENCODERS",

@@ -40,13 +40,13 @@ class Compute(NamedTuple):
         """The class of a block, or a class that computes the block again in the backward pass."""
         return _again(block) if self.remat else block
 
-    def attend(self, q: Tokens, h: Tokens) -> Tokens:
-        """Attention softmax(q h^T / sqrt(c)) h, with the softmax in float32."""
+    def attend(self, q: Tokens, k: Tokens, v: Tokens) -> Tokens:
+        """Attention softmax(q k^T / sqrt(c)) v, with the softmax in float32."""
         if self.fused and q.dtype == jnp.bfloat16 and _cudnn_takes(q.shape[1:]):
-            q, h = q[:, :, None], h[:, :, None]
-            return jax.nn.dot_product_attention(q, h, h, implementation="cudnn")[:, :, 0]
-        logits = jnp.einsum("bnc,bmc->bnm", q, h, preferred_element_type=jnp.float32) / math.sqrt(q.shape[-1])
-        return jnp.einsum("bnm,bmc->bnc", jax.nn.softmax(logits).astype(h.dtype), h)
+            q, k, v = q[:, :, None], k[:, :, None], v[:, :, None]
+            return jax.nn.dot_product_attention(q, k, v, implementation="cudnn")[:, :, 0]
+        logits = jnp.einsum("bnc,bmc->bnm", q, k, preferred_element_type=jnp.float32) / math.sqrt(q.shape[-1])
+        return jnp.einsum("bnm,bmc->bnc", jax.nn.softmax(logits).astype(v.dtype), v)
 
     def apply(self, network: nn.Module, *args: Any, **kwargs: Any) -> Array:
         """The result of `network.apply`, computed in this way."""

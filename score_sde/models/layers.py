@@ -33,18 +33,31 @@ def default_init(scale: float = 1.0) -> Callable:
     return nn.initializers.variance_scaling(scale or 1e-10, "fan_avg", "uniform")
 
 
+def pytorch_init(fan_in: int) -> dict[str, Callable]:
+    """Initialisers of kernel and bias, both uniform within 1 / sqrt(fan_in), as in PyTorch."""
+    bound = 1 / np.sqrt(fan_in)
+
+    def init(key, shape, dtype=jnp.float32):
+        return jax.random.uniform(key, shape, dtype, -bound, bound)
+
+    return dict(kernel_init=init, bias_init=init)
+
+
 def conv3x3(features: int, *, stride: int = 1, init_scale: float = 1.0) -> nn.Conv:
     """3x3 convolution; with stride 2, SAME padding adds a row below and a column on the right."""
     return Conv(features, (3, 3), (stride, stride), padding="SAME", kernel_init=default_init(init_scale))
 
 
-def upsampled_conv3x3(features: int) -> nn.Conv:
-    """A 3x3 convolution of the nearest-neighbour upsampling of its input, computed in one step."""
+def upsampled_conv3x3(features: int, **init: Callable) -> nn.Conv:
+    """A 3x3 convolution of the nearest-neighbour upsampling of its input, computed in one step.
+
+    init: initialisers of kernel and bias; default: as in the paper.
+    """
 
     def convolve(x, kernel, *_, **__):
         return resampling.nearest_upsample_conv(x, kernel)
 
-    return Conv(features, (3, 3), kernel_init=default_init(), conv_general_dilated=convolve)
+    return Conv(features, (3, 3), conv_general_dilated=convolve, **({"kernel_init": default_init()} | init))
 
 
 def conv1x1(features: int, then: Callable[[FeatureMaps], FeatureMaps] = lambda h: h) -> nn.Conv:
@@ -60,9 +73,9 @@ def conv1x1(features: int, then: Callable[[FeatureMaps], FeatureMaps] = lambda h
     return Conv(features, (1, 1), kernel_init=default_init(), conv_general_dilated=convolve)
 
 
-def dense(features: int) -> nn.Dense:
+def dense(features: int, *, use_bias: bool = True, name: str | None = None) -> nn.Dense:
     """A linear layer, initialised as the paper's."""
-    return Dense(features, kernel_init=default_init())
+    return Dense(features, use_bias, kernel_init=default_init(), name=name)
 
 
 class NIN(Layer):
@@ -143,19 +156,26 @@ def attention(h: FeatureMaps, init_scale: float, compute: Compute) -> FeatureMap
     with jax.default_matmul_precision("highest"):
         to_query, to_output = (w_q @ w_k.T, w_k @ b_q), (w_v @ w_o, b_v @ w_o + b_o)
     h = h.reshape(b, height * width, c)
-    return affine(compute.attend(affine(h, *to_query), h), *to_output).reshape(b, height, width, c)
+    return affine(compute.attend(affine(h, *to_query), h, h), *to_output).reshape(b, height, width, c)
 
 
 class GaussianFourierProjection(nn.Module):
-    """Random Fourier embedding of a noise level, [sin, cos](2 pi W log(noise_cond)), W ~ N(0, scale^2) fixed."""
+    """Random Fourier embedding of a noise level, [sin, cos](2 pi W log(noise_cond)), W ~ N(0, scale^2) fixed.
+
+    takes_log: whether it takes the logarithm; otherwise the embedding is that of noise_cond itself.
+    """
 
     embedding_size: int
     scale: float
+    takes_log: bool = True
 
     @nn.compact
     def __call__(self, noise_cond: PerSample) -> Features:
         w = self.param("W", nn.initializers.normal(self.scale), (self.embedding_size,), jnp.float32)
-        angles = jnp.log(noise_cond)[:, None] * jax.lax.stop_gradient(w)[None, :] * 2 * jnp.pi
+        if self.takes_log:
+            angles = jnp.log(noise_cond)[:, None] * jax.lax.stop_gradient(w)[None, :] * 2 * jnp.pi
+        else:  # rounded as in EDM's networks
+            angles = noise_cond[:, None] * (2 * jnp.pi * jax.lax.stop_gradient(w))[None, :]
         return jnp.concatenate([jnp.sin(angles), jnp.cos(angles)], axis=-1)
 
 

@@ -18,7 +18,7 @@ from score_sde.cond import Cond
 from score_sde.config.arguments import check_arguments
 from score_sde.errors import one_of
 from score_sde.models.compute import Compute, Conv
-from score_sde.models.layers import ACTIVATIONS, check_halvings
+from score_sde.models.layers import ACTIVATIONS, check_halvings, pytorch_init
 from score_sde.models.resampling import mean_downsample
 
 Level = Int[Array, " b"] | None  # index of the noise level, None in NCSNv2
@@ -30,14 +30,8 @@ def conv(x: FeatureMaps, features: int, *, kernel: int = 3, dilation: int = 1, u
 
     Call it inside a compact method.
     """
-    bound = 1 / np.sqrt(kernel * kernel * x.shape[-1])
-
-    def init(key, shape, dtype=jnp.float32):
-        return jax.random.uniform(key, shape, dtype, -bound, bound)
-
-    size = (kernel, kernel)
-    layer = Conv(features, size, kernel_dilation=dilation, use_bias=use_bias, kernel_init=init, bias_init=init)
-    return layer(x)
+    init = pytorch_init(kernel * kernel * x.shape[-1])
+    return Conv(features, (kernel, kernel), kernel_dilation=dilation, use_bias=use_bias, **init)(x)
 
 
 def _near_one(key, shape, dtype=jnp.float32):

@@ -2,12 +2,18 @@
 
 DDPM++ has positional embeddings, nearest / box resampling and no progressive branches; NCSN++ has FIR resampling and a
 residual input pyramid, and under the continuous VE SDE a random Fourier embedding of log sigma.
+
+EDM's DDPM++ and NCSN++ (Karras et al., 2022, appendix F) are the same networks on two or three levels, in which classes
+and the labels of augmentations enter linearly, before the layers that embed the noise condition: `label_embedding`,
+`augment_dim`, and `embedding_type="fourier_linear"` for a noise condition that is a logarithm already.
 """
 
+import math
 from collections.abc import Callable, Sequence
 from typing import Annotated, Literal
 
 import flax.linen as nn
+import jax
 import jax.numpy as jnp
 
 from score_sde.array_types import Array, FeatureMaps, Float, Keys, Labels, ModelImages, PerSample
@@ -29,6 +35,7 @@ from score_sde.models.layers import (
     check_unet,
     conv1x1,
     conv3x3,
+    dense,
     embedding_mlp,
     rescaled,
     sinusoidal_embedding,
@@ -36,6 +43,7 @@ from score_sde.models.layers import (
 )
 
 Embedding = Float[Array, "b d"]
+Augment = Float[Array, "b a"]  # labels of augmentations
 
 
 class AttnBlockpp(nn.Module):
@@ -128,8 +136,11 @@ class NCSNpp(nn.Module):
 
     nf: channels of the first level; ch_mult: factors on it, one per level; attn_resolutions: heights with attention.
     Height and width of the images must be divisible by 2 ** (len(ch_mult) - 1). num_classes: number of classes in the
-    condition's `labels`, or 0; the last row of their table is the null embedding. encoder: of other entries of the
-    condition (`score_sde.models.encoders`). dropout_keys: one for each image, in training.
+    condition's `labels`, or 0. label_embedding: "table", whose last row is the null embedding, or "linear", where
+    null is the zero vector. augment_dim: length of the labels of augmentations, `augment`, which come in training only;
+    0: none. learned_variance: the last convolution also gives a variance for each number, which is left out.
+    encoder: of other entries of the condition (`score_sde.models.encoders`). dropout_keys: one for each image, in
+    training.
 
         import jax
         import jax.numpy as jnp
@@ -148,7 +159,7 @@ class NCSNpp(nn.Module):
     dropout: Annotated[float, "[0, 1)"] = 0.1
     nonlinearity: str = "swish"
     conditional: bool = True
-    embedding_type: Literal["fourier", "positional"] = "fourier"
+    embedding_type: Literal["fourier", "fourier_linear", "positional"] = "fourier"
     fourier_scale: Annotated[float, "(0, inf)"] = 16.0
     resblock_type: Literal["ddpm", "biggan"] = "biggan"
     resamp_with_conv: bool = True
@@ -160,6 +171,9 @@ class NCSNpp(nn.Module):
     progressive_combine: Literal["sum", "cat"] = "sum"
     init_scale: Annotated[float, "[0, inf)"] = 0.0
     num_classes: Annotated[int, "[0, inf)"] = 0
+    label_embedding: Literal["table", "linear"] = "table"
+    augment_dim: Annotated[int, "[0, inf)"] = 0
+    learned_variance: bool = False
     encoder: nn.Module | None = None
     compute: Compute = Compute()
 
@@ -180,17 +194,29 @@ class NCSNpp(nn.Module):
             raise UsageError(
                 f"model.num_classes={self.num_classes}: labels enter with the noise level; set model.conditional=True."
             )
+        if self.augment_dim and not self.conditional:
+            raise UsageError(
+                f"model.augment_dim={self.augment_dim}: labels of augmentations enter with the noise level; set "
+                "model.conditional=True."
+            )
         if self.encoder is not None and not self.conditional:
             raise UsageError("The encoder's output enters with the noise level; set model.conditional=True.")
 
     @nn.compact
     def __call__(
-        self, x: ModelImages, noise_cond: PerSample, cond: Cond | None = None, *, dropout_keys: Keys | None = None
+        self,
+        x: ModelImages,
+        noise_cond: PerSample,
+        cond: Cond | None = None,
+        *,
+        dropout_keys: Keys | None = None,
+        augment: Augment | None = None,
     ) -> ModelImages:
         act, compute, of = ACTIVATIONS[self.nonlinearity], self.compute, self.compute.block
         channels, levels = x.shape[-1], len(self.ch_mult)
-        temb = self._embed(noise_cond, act)
-        if self.num_classes:
+        outputs = 2 * channels if self.learned_variance else channels
+        temb = self._embed(noise_cond, act, cond, augment)
+        if self.num_classes and self.label_embedding == "table":
             temb = temb + nn.Embed(self.num_classes + 1, temb.shape[-1])(self._classes(cond, len(x)))
         if self.encoder is not None:
             temb = temb + nn.Dense(temb.shape[-1], name="of_encoder")(self.encoder(cond, len(x)))
@@ -251,10 +277,10 @@ class NCSNpp(nn.Module):
                 h = attention(h)
             if self.progressive == "output_skip":
                 if pyramid is None:
-                    pyramid = to_image(h, channels, self.init_scale)
+                    pyramid = to_image(h, outputs, self.init_scale)
                 else:
                     pyramid = resample(Upsample)(pyramid)
-                    pyramid = pyramid + to_image(h, channels, self.init_scale)
+                    pyramid = pyramid + to_image(h, outputs, self.init_scale)
             elif self.progressive == "residual":
                 if pyramid is None:
                     pyramid = compute.features(to_image(h, h.shape[-1], 1.0))
@@ -268,20 +294,32 @@ class NCSNpp(nn.Module):
                     else block(h, h.shape[-1], up=True)
                 )
         assert not skips
-        return pyramid if self.progressive == "output_skip" else to_image(h, channels, self.init_scale)
+        output = pyramid if self.progressive == "output_skip" else to_image(h, outputs, self.init_scale)
+        return output[..., :channels] if self.learned_variance else output
 
     def _classes(self, cond: Cond | None, n: int) -> Labels:
-        """Rows of the table of classes, one for each sample; the table's last row is the null embedding."""
+        """The class of each sample; null is `num_classes`, a row of its own in a table."""
         labels, null = read(cond, self.cond_entries, "labels", n)
         return jnp.where(null, self.num_classes, labels)
 
-    def _embed(self, noise_cond: PerSample, act: Callable) -> Embedding | None:
-        """Embedding of noise level and condition.
+    def _embed(
+        self, noise_cond: PerSample, act: Callable, cond: Cond | None = None, augment: Augment | None = None
+    ) -> Embedding | None:
+        """Embedding of noise level, and of what enters with it linearly: classes, and labels of augmentations.
 
         Called inside the compact method, so that its layers are numbered first.
         """
-        if self.embedding_type == "fourier":
-            temb = GaussianFourierProjection(self.nf, self.fourier_scale)(noise_cond)
-        else:
+        if self.embedding_type == "positional":
             temb = sinusoidal_embedding(noise_cond, self.nf)
+        else:
+            takes_log = self.embedding_type == "fourier"
+            temb = GaussianFourierProjection(self.nf, self.fourier_scale, takes_log)(noise_cond)
+        if self.num_classes and self.label_embedding == "linear":
+            one_hot = jax.nn.one_hot(self._classes(cond, len(temb)), self.num_classes)  # null is zero
+            temb = temb + dense(temb.shape[-1], name="of_labels")(math.sqrt(self.num_classes) * one_hot)
+        if self.augment_dim:
+            augment = jnp.zeros((len(temb), self.augment_dim)) if augment is None else augment
+            temb = temb + dense(temb.shape[-1], use_bias=False, name="of_augment")(augment)
+        elif augment is not None:
+            raise UsageError("The network takes no labels of augmentations; set model.augment_dim to their number.")
         return embedding_mlp(temb, self.nf, act) if self.conditional else None

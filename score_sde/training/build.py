@@ -35,7 +35,9 @@ from score_sde.training.sampler_options import (
     clip_of,
     constructor_options,
     method_named,
+    name_of,
     sampler_named,
+    solves_ode,
 )
 from score_sde.training.state import TrainState, adam, initial_state
 from score_sde.training.trainable import Trainable
@@ -91,6 +93,21 @@ class Experiment(Trainable):
             f"with training.cond_dropout={tuple(names(self.cond_entries))}."
         )
 
+    @property
+    def coupled(self) -> bool:
+        """Whether training joined images with noise that depends on them, so that the network is no score."""
+        return self.config.training.coupling != "independent"
+
+    def check_score(self, subject: str) -> None:
+        """Raises `UsageError` where `subject` would take the network for a score, and it is none."""
+        if self.coupled:
+            raise UsageError(
+                f"{subject} needs E[eps | x_t] of noise that is independent of the image, and this network was trained "
+                f"with training.coupling={self.config.training.coupling}: it has a velocity, and no score. Its ODE "
+                "draws samples (sampling.method=ode, or a deterministic fast solver) and gives likelihoods "
+                "(eval.enable_bpd)."
+            )
+
     def _never_without(self, cond: Cond | None) -> list[str]:
         """The entries that `cond` lacks although training never dropped them."""
         every, options = names(self.cond_entries), self.config.training
@@ -125,6 +142,7 @@ class Experiment(Trainable):
 
     def score_fn(self, params: PyTree, *, cond: Cond | None = None, precision: str | None = None) -> ScoreFn:
         """The score in model range as it was trained: at the levels of a chain, if it was trained at these."""
+        self.check_score("A score")
         levels = self.objective.with_params(params).levels
         model = self._model(params, cond, precision, levels)
         return lambda x, t: score(levels, model(x, t), t)
@@ -156,14 +174,22 @@ class Experiment(Trainable):
         return network
 
     def loss(
-        self, params: PyTree, keys: Keys, x: UnitImages, cond: Cond | None = None, *, training: bool = False
+        self,
+        params: PyTree,
+        keys: Keys,
+        x: UnitImages,
+        cond: Cond | None = None,
+        *,
+        training: bool = False,
+        noise_keys: Keys | None = None,
     ) -> PerSample:
         """Denoising score matching loss of images in [0, 1], each perturbed by its own key.
 
         training: with dropout, of the condition too, by `training.label_dropout` and `training.cond_dropout`.
+        noise_keys: keys of the noise, default `keys`; see `score_sde.training.coupling`.
         """
         x0 = self.scaling.to_model(x)
-        t, eps = self.draw(keys, x0)
+        t, eps = self.draw(keys, x0, noise_keys)
 
         def of(params: PyTree) -> PerSample:
             output, _ = self._outputs(params, keys, x0, t, eps, cond, training)
@@ -246,6 +272,10 @@ class Experiment(Trainable):
         """The method, default config.sampling's, and its options in config.sampling."""
         sampling = self.config.sampling
         method = method_named(method or sampling.method)
+        if not solves_ode(sampling, method):
+            self.check_score(f"The sampler {name_of(method)}, as it is set,")
+        if sampling.start_time != 1:
+            self.check_score("Sampling from start images (sampling.start_time)")
         return method, constructor_options(sampling, method, level=self.scaling.scale / 256)
 
     def clipped(self, process: Process, model: Model, method: Method) -> Model:
@@ -267,6 +297,7 @@ class Experiment(Trainable):
 
     def bound(self, params: PyTree) -> Bound:
         """The upper bound on bits/dim of the density in model range."""
+        self.check_score("The bound (eval.enable_bound)")
         if self.dequantization_name == "truncated_normal":
             raise UsageError(
                 "The bound is on a density at time 0, and truncated-normal dequantization gives points at a later "
@@ -308,6 +339,7 @@ class Dequantizing:
     def __init__(self, experiment: Experiment, options: Mapping[str, Any]):
         check_section("dequantizer", options)
         experiment.model({})  # raises for a network trained at the levels of a chain
+        experiment.check_score("A variational dequantizer, which is fitted to the bound,")
         self.experiment, self.options = experiment, options
         self.network = Dequantizer(nf=options["nf"], num_res_blocks=options["num_res_blocks"])
         self.optimizer = adam(

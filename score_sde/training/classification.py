@@ -32,6 +32,8 @@ class Classification(Trainable):
             raise UsageError("A classifier is trained at all times; set training.continuous=True.")
         if config.training.likelihood_weighting:
             raise UsageError("A classifier's loss has no weights; set training.likelihood_weighting=False.")
+        if config.training.coupling != "independent":
+            raise UsageError("A classifier sees images with noise of their own; set training.coupling=independent.")
         for section in ("parameterization", "weight"):
             if config[section].name:
                 raise UsageError(f"A classifier's loss is its own and has no {section}; unset {section}.name.")

@@ -19,6 +19,7 @@ from score_sde.runtime.backend import program
 from score_sde.runtime.preemption import Notice, Stopped
 from score_sde.runtime.profiling import Profile
 from score_sde.runtime.progress import bar
+from score_sde.training.average_snapshots import FOLDER, AverageSnapshots, NoSnapshots, Schedule
 from score_sde.training.nan_guard import DivergenceError, Losses, check_finite
 from score_sde.training.state import TrainState
 
@@ -47,6 +48,7 @@ class Training(NamedTuple):
     evaluate: (state, step) -> the loss of evaluation images, also before each save if the best are kept.
     begin: called with the number of updates made, before anything compiles. finish: called after the last update.
     draw: called after each save, and when a run goes on from `step`.
+    averages: the schedule of snapshots of averages; None saves none.
     """
 
     name: str
@@ -66,6 +68,7 @@ class Training(NamedTuple):
     begin: Callable[[int], None] = lambda start: None
     finish: Callable[[TrainState, int], None] | None = None
     draw: Callable[[TrainState, int, Running], None] | None = None
+    averages: Schedule | None = None
 
 
 def fit(
@@ -79,7 +82,7 @@ def fit(
 ) -> TrainState:
     """Trains until `training.n_iters` updates are made, from the last checkpoint that can be read; returns the state.
 
-    folder: of checkpoints/, metrics.jsonl and profile/; the caller has its lock. retention: the checkpoints to keep;
+    folder: of checkpoints/, averages/, metrics.jsonl and profile/; the caller has its lock. retention: the checkpoints to keep;
     None saves nothing. wandb, config: see `Writer`. profile: number of updates that are traced.
 
     Losses are read a few updates late, so that the host never waits for the devices. Raises `training.diverged`'s error
@@ -92,6 +95,8 @@ def fit(
         # Restore: the last state that can be read, or a fresh one.
         checkpoints = enter(Checkpoints(folder / "checkpoints", retention) if retention else NoCheckpoints())
         state, start = _restored(training, checkpoints)
+        averages = enter(_snapshots(training, folder) if retention and training.averages else NoSnapshots())
+        averages.go_on(start, state)
         keeps_best = bool(retention and retention.best)
 
         # Watch: notices to stop, losses, sums of parameters.
@@ -138,11 +143,16 @@ def fit(
 
                 # Save, but never a state that is not finite.
                 stop = largest(notice.number)
-                if saves or stop:
+                saves, keeps = saves or bool(stop), averages.is_due(step)
+                if saves or keeps:
                     losses.last()
                     check_finite(float(total(state.params)), step)
+                if saves:
                     writer.sync()
+                    averages.wait()  # a run that goes on from here does not make the earlier ones again
                     checkpoints.save(step, state, eval_loss if keeps_best else None)
+                if keeps:
+                    averages.keep(step, state)
             except DivergenceError as problem:
                 checkpoints.wait()  # so that the message names the last one
                 raise training.diverged(problem) from None
@@ -165,6 +175,10 @@ def _restored(training: Training, checkpoints: Checkpoints | NoCheckpoints) -> t
     start = int(state.step) if state else 0
     training.begin(start)
     return state or training.init(), start
+
+
+def _snapshots(training: Training, folder: Path) -> AverageSnapshots:
+    return AverageSnapshots(folder / FOLDER, training.averages, training.n_iters)
 
 
 def _watched(training: Training, writer: Writer) -> Losses:

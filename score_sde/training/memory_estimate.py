@@ -1,7 +1,8 @@
-"""Memory that a training needs, estimated before it starts, as `--mode=describe` prints it."""
+"""Memory and disk that a training needs, estimated before it starts, as `--mode=describe` prints them."""
 
 import contextlib
 from collections.abc import Sequence
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -11,6 +12,7 @@ from score_sde.array_types import Array, Keys, PyTree
 from score_sde.randomness import sample_keys
 from score_sde.runtime.memory import tree_bytes
 from score_sde.runtime.sharding import split_dimension
+from score_sde.training.average_snapshots import power_profiles
 from score_sde.training.build import Classification, Experiment
 
 GIB = 2**30
@@ -23,6 +25,33 @@ def state_bytes(experiment: Experiment | Classification) -> float:
         tree_bytes(leaf) / (1 if split_dimension(leaf.shape, shared) is None else shared)
         for leaf in jax.tree.leaves(experiment.state_shapes)
     )
+
+
+class Disk(NamedTuple):
+    """Disk that a run uses: numbers, at most, of checkpoints and of snapshots of averages, and bytes of one of each."""
+
+    checkpoints: int
+    checkpoint_bytes: int
+    averages: int
+    averages_bytes: int
+
+    @property
+    def bytes(self) -> int:
+        return self.checkpoints * self.checkpoint_bytes + self.averages * self.averages_bytes
+
+
+def disk_use(experiment: Experiment | Classification) -> Disk:
+    """The disk that checkpoints and snapshots of averages use in all, at the end of the training."""
+    options, every = experiment.config.training, experiment.config.ema.snapshot_freq
+    for_ever, to_resume = (
+        range(freq, options.n_iters + 1, freq) for freq in (options.snapshot_freq, options.snapshot_freq_for_preemption)
+    )
+    saved = {*for_ever, *to_resume, options.n_iters}
+    kept = {*for_ever, *sorted(saved)[-options.keep_last :]}
+    checkpoints = min(len(kept) + options.keep_best, len(saved))
+    averages = -(-options.n_iters // every) if every else 0
+    each = len(power_profiles(experiment.profiles)) * tree_bytes(experiment.param_shapes)
+    return Disk(checkpoints, tree_bytes(experiment.state_shapes), averages, each)
 
 
 def kept_bytes(experiment: Experiment | Classification) -> int:

@@ -32,14 +32,15 @@ def objective_of(config: Config) -> Objective:
             f"process.name={config.process.name} learns the schedule that makes the loss vary the least, and needs "
             "a loss whose mean does not depend on it; set weight.name=likelihood and times.name=uniform."
         )
+    _check_coupling(config, process)
     if parameterization is None:
         scaled = config.model.get("scale_by_sigma", False)
         parameterization = _of_paper(process, times, scale_by_sigma=scaled)
     noise_cond, model = parameterization.noise_cond, config.model
-    if model.get("embedding_type") == "fourier" and noise_cond in ("log_noise_level", "chain_index", "level_index"):
+    if model.get("embedding_type") == "fourier" and noise_cond not in ("time", "sigma"):
         raise UsageError(
             f"A Fourier embedding takes the logarithm of its input, and parameterization.noise_cond={noise_cond} is "
-            "not always positive; set model.embedding_type=positional."
+            "not always positive; set model.embedding_type=positional, or fourier_linear."
         )
     if model.name == "ncsn" and noise_cond != "level_index":
         name = "" if config.parameterization.name else "parameterization.name=noise and "
@@ -47,6 +48,24 @@ def objective_of(config: Config) -> Objective:
             f"NCSN has an embedding for each noise level; set {name}parameterization.noise_cond=level_index."
         )
     return Objective(process, parameterization, times, weight)
+
+
+def _check_coupling(config: Config, process: Process) -> None:
+    """Raises `UsageError` where training.coupling would not leave the prior, or the loss, its meaning."""
+    coupling = config.training.coupling
+    if coupling == "independent":
+        return
+    if not process.begins_in_noise:
+        raise UsageError(
+            f"Under {type(process).__name__} x_1 holds a part of the image, which training.coupling={coupling} ties to "
+            "the noise, so that x_1 is not of the law that samplers begin with; set process.name to linear, cosine or "
+            "trigonometric, or training.coupling=independent."
+        )
+    if config.training.likelihood_weighting or "likelihood" in (config.weight.name, config.weight.get("base")):
+        raise UsageError(
+            f"The likelihood weight makes the loss of a score a bound, and training.coupling={coupling} trains no "
+            "score; set weight.name=velocity, say, or training.coupling=independent."
+        )
 
 
 def process_of(config: Config) -> Process:

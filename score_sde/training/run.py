@@ -11,7 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from score_sde import data, ema, images
-from score_sde.array_types import Array, Keys, Pixels, PyTree
+from score_sde.array_types import Array, Keys, PyTree
 from score_sde.cond import Cond, restricted
 from score_sde.config import AnyConfig, Config
 from score_sde.config.arguments import check_arguments
@@ -21,37 +21,44 @@ from score_sde.io.checkpoints import Retention
 from score_sde.randomness import Stream, sample_keys, stream
 from score_sde.runtime import sharding
 from score_sde.runtime.backend import expanded, program
-from score_sde.runtime.memory import enough_memory, tree_bytes
+from score_sde.runtime.memory import enough_memory
 from score_sde.runtime.preemption import Stopped
 from score_sde.runtime.progress import bar, reporter
 from score_sde.sampling.runner import Runner
 from score_sde.training import averages, launch, own_code, summary
+from score_sde.training.average_snapshots import schedule
 from score_sde.training.build import Classification, Experiment, trainable
+from score_sde.training.coupling import coupling_of, update_key
 from score_sde.training.loop import Running, Training, fit
-from score_sde.training.memory_estimate import advice
+from score_sde.training.memory_estimate import advice, disk_use
 from score_sde.training.nan_guard import DivergenceError
 from score_sde.training.pieces import code_of, complete
 from score_sde.training.recipe import check_overrides
 from score_sde.training.source_checks import check_source
-from score_sde.training.state import TrainState, apply_gradients
+from score_sde.training.state import NAN_GRADIENTS, TrainState, apply_gradients
+from score_sde.training.trainable import warmup_of
 
 
 def train_step(experiment: Experiment | Classification) -> Callable[..., tuple[TrainState, Array]]:
-    """Update (state, pixels, cond=None) -> (state, mean loss or NaN).
+    """Update (state, pixels, cond=None, numbers=None) -> (state, mean loss or NaN).
 
-    Its randomness depends on seed, the state's step and the batch only.
+    Its randomness depends on seed, the state's step and the batch only. numbers: those of the noise, of a coupling.
     """
-    config = experiment.config
+    config, coupling = experiment.config, coupling_of(experiment)
 
-    def mean_loss(params: PyTree, keys: Keys, pixels: Pixels, cond: Cond | None) -> Array:
-        x = experiment.augment(keys, images.to_unit(pixels))
-        return experiment.loss(params, keys, x, cond, training=True).mean()
+    def mean_loss(params: PyTree, keys: Keys, x: Array, cond: Cond | None, noise_keys: Keys | None) -> Array:
+        if x.dtype == jnp.uint8:  # images of pairs are as the teacher drew them
+            x = experiment.augment(keys, images.to_unit(x))
+        coupled = {} if noise_keys is None else {"noise_keys": noise_keys}
+        return experiment.loss(params, keys, x, cond, training=True, **coupled).mean()
 
-    def step(state: TrainState, pixels: Pixels, cond: Cond | None = None) -> tuple[TrainState, Array]:
-        key = stream(stream(jax.random.key(config.seed), Stream.TRAIN), state.step)
-        keys = sample_keys(stream(key, Stream.SAMPLE), jnp.arange(len(pixels)))
-        batch = keys, pixels, cond
+    def step(
+        state: TrainState, pixels: Array, cond: Cond | None = None, numbers: Array | None = None
+    ) -> tuple[TrainState, Array]:
+        keys = sample_keys(update_key(config.seed, state.step), jnp.arange(len(pixels)))
+        batch = keys, pixels, cond, None if numbers is None else coupling.keys(keys, numbers)
         loss, grads = accumulated(jax.value_and_grad(mean_loss), config.training.accumulate)(state.params, *batch)
+        grads = NAN_GRADIENTS[config.optim.nan_gradients](grads)
         return apply_gradients(state, loss, grads, experiment.optimizer, experiment.profiles, experiment.normalized)
 
     return step
@@ -61,8 +68,9 @@ def compiled_step(
     experiment: Experiment | Classification, placement: PyTree
 ) -> Callable[..., tuple[TrainState, Array]]:
     """The update `train_step`, compiled over all devices; the state, with the shardings `placement`, is donated."""
+    of_batch = (0, 0) if coupling_of(experiment).numbers is None else (0, 0, 0)
     return sharding.pmap(
-        train_step(experiment), in_axes=(placement, 0, 0), out_axes=(placement, None), donate_argnums=(0,)
+        train_step(experiment), in_axes=(placement, *of_batch), out_axes=(placement, None), donate_argnums=(0,)
     )
 
 
@@ -111,6 +119,7 @@ def train(
         )
     complete(config)
     experiment, code = trainable(config), code_of(config)
+    ema.chosen(experiment.profiles, config.sampling.ema)
     sharding.check_divisible("training.batch_size", config.training.batch_size, config.training.accumulate)
     sharding.check_groups(config.training.fsdp)
     workdir.check_allowed(allowed)
@@ -119,7 +128,8 @@ def train(
     own_code.check_same(directory, code, allowed)
     _check_schedule(config)
     atomic_files.check_writable(directory)
-    train_set, eval_set = load_data(config, train=True), load_data(config, train=False)
+    train_set = coupling_of(experiment).source or load_data(config, train=True)
+    eval_set = load_data(config, train=False)
     check_source(experiment, train_set, all_of_them=True)
     check_source(experiment, eval_set)
     with atomic_files.locked(directory, "train"):
@@ -144,10 +154,12 @@ def train(
 
 def _check_schedule(config: Config) -> None:
     """Warns of a run that ends before its learning rate has reached its full value."""
-    warmup, updates = config.optim.warmup, config.training.n_iters
+    warmup, updates = warmup_of(config), config.training.n_iters
     if warmup >= updates and sharding.is_first():
+        images = config.optim.warmup_images
+        key = f"optim.warmup_images={images:,}, {warmup:,.0f} updates," if images else f"optim.warmup={warmup:,}"
         warn(
-            f"optim.warmup={warmup:,} is no shorter than the run of {updates:,} updates, whose learning rate never "
+            f"{key} is no shorter than the run of {updates:,} updates, whose learning rate never "
             f"reaches optim.lr={config.optim.lr:g}; set it to a tenth of the run, say."
         )
 
@@ -163,6 +175,7 @@ def _fit(
     """Runs the training loop for the experiment."""
     config, training = experiment.config, experiment.config.training
     shapes, entries, n = experiment.state_shapes, experiment.cond_entries, training.batch_size
+    coupling = coupling_of(experiment)
     placement = sharding.fully_sharded(shapes, training.fsdp)
     profile = ema.chosen(experiment.profiles, config.sampling.ema)
 
@@ -202,7 +215,7 @@ def _fit(
             "training",
             init=program(experiment.init_state, out_shardings=placement),
             like=sharding.like(shapes, placement),
-            batch=data.batch_fn(train_set, n, seed=config.seed, entries=entries),
+            batch=data.batch_fn(train_set, n, seed=config.seed, entries=entries, numbers=coupling.numbers),
             update=compiled_step(experiment, placement),
             diverged=diverged,
             n_iters=training.n_iters,
@@ -214,6 +227,7 @@ def _fit(
             begin=begin,
             finish=compare,
             draw=draw if sample else None,
+            averages=schedule(experiment.profiles, config.ema.snapshot_freq),
         ),
         directory,
         retention,
@@ -265,12 +279,13 @@ def _evaluations(
 
 
 def _check_space(directory: Path, experiment: Experiment | Classification) -> None:
-    """Raises `UsageError` if there is not enough disk space for even one checkpoint."""
-    needed = tree_bytes(experiment.state_shapes)
+    """Raises `UsageError` if there is not enough disk space for even one checkpoint and one snapshot of averages."""
+    disk = disk_use(experiment)
+    needed = disk.checkpoint_bytes + disk.averages_bytes * bool(disk.averages)
     free = shutil.disk_usage(directory).free
     if free < needed:
         raise UsageError(
-            f"A checkpoint takes {needed / 1e6:.0f} MB and {directory} has {free / 1e6:.0f} MB free; free space, or "
+            f"A checkpoint{' with its averages' * bool(disk.averages)} takes {needed / 1e6:.0f} MB and {directory} has {free / 1e6:.0f} MB free; free space, or "
             "choose another --workdir."
         )
 

@@ -96,6 +96,26 @@ def constructor_options(sampling: Any, method: Method, level: float) -> dict[str
     return options | common
 
 
+def solves_ode(sampling: Any, method: Method) -> bool:
+    """Whether a method, as config.sampling sets it, solves the probability-flow ODE and adds no noise on the way.
+
+    Such a sampler needs only the velocity, which is right for every coupling of images and noise. One of the user's own
+    says so by an attribute `solves_ode = True`.
+    """
+    if is_own(method):
+        return bool(getattr(sampler_named(method), "solves_ode", False))
+    if method == "pc":
+        predicts = sampling["predictor"].lower() != "none" and sampling["corrector"].lower() == "none"
+        return predicts and (sampling["probability_flow"] or sampling["diffusion"] == 0)
+    option = {
+        "adaptive": "diffusion",
+        "ddim": "eta",
+        "dpmpp_2m_sde": "diffusion",
+        "edm_stochastic": "s_churn",
+    }.get(method)
+    return option is None or sampling[option] == 0
+
+
 def clip_of(sampling: Any, method: Method) -> str:
     """The name in `CLIPPINGS` of the clipping for this method.
 

@@ -26,6 +26,7 @@ def at_start(
         ("network", _network(experiment)),
         ("updates", _updates(config.training, start)),
         ("checkpoints", _checkpoints(config.training, directory, start)),
+        *_averages(config, directory),
         ("log", f"{directory / 'metrics.jsonl'}, {_every(config.training.log_freq)}"),
     ]
     if start < config.training.n_iters:
@@ -44,6 +45,11 @@ def at_end(experiment: Experiment | Classification, directory: Path, sheet: Path
         rows.append(("guide", f"samples of a score network by --config.guidance.classifier={place}"))
     rows.append(("evaluate", f"score_sde --mode=eval --workdir={place}"))
     show([f"Trained: {last:,} update{'s' * (last > 1)} in {directory}", *_table(rows)])
+
+
+def _averages(config: Config, directory: Path) -> list[tuple[str, str]]:
+    every = config.ema.snapshot_freq
+    return [("averages", f"{directory / 'averages'}, {_every(every)}; --mode=ema makes others")] if every else []
 
 
 def _table(rows: Sequence[tuple[str, str]]) -> list[str]:

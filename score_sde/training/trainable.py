@@ -182,9 +182,9 @@ class Trainable(abc.ABC):
             return PRECISIONS[self.config.eval.precision]
         return PRECISIONS[options.precision]._replace(remat=options.remat, fused=True)
 
-    def draw(self, keys: Keys, x0: ModelImages) -> tuple[Times, ModelImages]:
-        """A time and standard normal noise for each image."""
-        return self.objective.draw(keys, x0.shape[1:])
+    def draw(self, keys: Keys, x0: ModelImages, noise_keys: Keys | None = None) -> tuple[Times, ModelImages]:
+        """A time and standard normal noise for each image. noise_keys: those of the noise, default `keys`."""
+        return self.objective.draw(keys, x0.shape[1:], noise_keys)
 
     def augment(self, keys: Keys, x: UnitImages) -> UnitImages:
         """Images in [0, 1] as training takes them: flipped and dequantized, if the config says so."""
@@ -233,5 +233,11 @@ def _network(config: Config, choices: dict[str, Any], process: Process) -> Any:
 def _optimizer(config: Config, param_shapes: PyTree) -> optax.GradientTransformation:
     optim = config.optim
     mask = traverse_util.path_aware_map(lambda path, _: is_trainable(path), param_shapes)
-    options = {key: optim[key] for key in ("lr", "beta1", "eps", "weight_decay", "warmup", "grad_clip")}
-    return adam(**options, trainable=mask)
+    options = {key: optim[key] for key in ("lr", "beta1", "beta2", "eps", "weight_decay", "decay_after", "grad_clip")}
+    return adam(**options, warmup=warmup_of(config), trainable=mask)
+
+
+def warmup_of(config: Config) -> float:
+    """Number of updates in which a config's learning rate rises; it need not be whole."""
+    optim = config.optim
+    return optim.warmup_images / config.training.batch_size if optim.warmup_images else optim.warmup
