@@ -31,7 +31,7 @@ UPDATES_512 = {
 
 def edm2(config: Config) -> None:
     """EDM2's network in size S, objective and optimizer, for data of standard deviation 0.5 in [-1, 1]."""
-    channels = dict(nf=192, ch_mult=(1, 2, 3, 4), channels_per_head=64)
+    channels = dict(nf=192, ch_mult=(1, 2, 3, 4), head_channels=64)
     options = dict(num_res_blocks=3, attn_resolutions=(16, 8), dropout=0.0, num_classes=0)
     network("edm2", **channels, **options)(config)
     edm(config)
@@ -89,6 +89,6 @@ def cifar10_size(config: Config) -> None:
 def digits_size(config: Config) -> None:
     """A network and a schedule for the 8x8 digits that are ours, of minutes on two CPU cores."""
     small(config)
-    config.model.channels_per_head = 16
+    config.model.head_channels = 16
     config.times.update(P_mean=-1.2, P_std=1.2)
     config.optim.update(lr=0.01, decay_after=300)

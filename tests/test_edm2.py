@@ -28,7 +28,7 @@ from score_sde.training.run import train_step
 from score_sde.training.state import TrainState, apply_gradients
 from score_sde.weights import Uncertainty
 
-TINY = EDM2UNet(nf=8, ch_mult=(1, 2), num_res_blocks=1, attn_resolutions=(8,), channels_per_head=4, num_classes=3)
+TINY = EDM2UNet(nf=8, ch_mult=(1, 2), num_res_blocks=1, attn_resolutions=(8,), head_channels=4, num_classes=3)
 
 
 def shapes_of(network, shape):
@@ -42,9 +42,9 @@ def random_params(network, shape):
 # The published network's outputs, and its denoised images, from the weights of golden_weights.py.
 PUBLISHED = {
     "small": (TINY, (8, 8, 1)),
-    "classes": (EDM2UNet(nf=16, channels_per_head=16, num_classes=10), (32, 32, 3)),
-    "no_classes": (EDM2UNet(nf=16, channels_per_head=16), (32, 32, 3)),
-    "latents": (EDM2UNet(nf=8, channels_per_head=8, num_classes=10), (64, 64, 4)),
+    "classes": (EDM2UNet(nf=16, head_channels=16, num_classes=10), (32, 32, 3)),
+    "no_classes": (EDM2UNet(nf=16, head_channels=16), (32, 32, 3)),
+    "latents": (EDM2UNet(nf=8, head_channels=8, num_classes=10), (64, 64, 4)),
 }
 SIGMA = np.array([0.002, 0.5, 80.0], np.float32)
 
@@ -135,7 +135,7 @@ def test_a_concatenation_has_the_shares_of_its_balance():
 
 def test_weights_of_the_encoder_are_scale_free_and_activations_stay_at_their_size():
     """Twice the weights give the same output, up to the epsilon of normalisations; a fresh network's blocks give 1."""
-    network = EDM2UNet(nf=32, ch_mult=(1, 2), num_res_blocks=2, attn_resolutions=(8,), channels_per_head=16)
+    network = EDM2UNet(nf=32, ch_mult=(1, 2), num_res_blocks=2, attn_resolutions=(8,), head_channels=16)
     x, noise_cond = normal(4, 8, 8, 3), jnp.zeros(4)
     params = jax.jit(network.init)(jax.random.key(0), x, noise_cond)["params"] | {"out_gain": jnp.float32(1)}
     doubled = traverse_util.path_aware_map(lambda path, leaf: 2 * leaf if path[-1] == "weight" else leaf, params)
@@ -200,7 +200,7 @@ def rows_norms(params):
 
 def test_every_weight_row_has_the_norm_of_its_length_at_first_and_after_an_update(tiny_config):
     config = tiny_config("edm2/digits")
-    config.model.update(ch_mult=(1,), attn_resolutions=(), channels_per_head=8)
+    config.model.update(ch_mult=(1,), attn_resolutions=(), head_channels=8)
     config.optim.update(lr=0.1, warmup=0)
     experiment = Experiment(config)
     state = jax.jit(experiment.init_state)()
@@ -271,7 +271,7 @@ def test_a_fresh_network_gives_zeros_and_learns_its_output_gain_first():
 
 
 def test_dropout_is_drawn_from_each_images_own_key_and_in_training_only():
-    network = EDM2UNet(nf=8, ch_mult=(1,), num_res_blocks=1, attn_resolutions=(), channels_per_head=8, dropout=0.5)
+    network = EDM2UNet(nf=8, ch_mult=(1,), num_res_blocks=1, attn_resolutions=(), head_channels=8, dropout=0.5)
     x, params = normal(2, 4, 4, 1), {"params": random_params(network, (4, 4, 1))}
     apply = jax.jit(lambda x, keys: network.apply(params, x, jnp.zeros(2), dropout_keys=keys))
     keys = batch_keys(jax.random.key(0), 3)
@@ -296,7 +296,7 @@ def test_the_null_label_is_the_vector_of_zeros_and_no_condition_is_null():
     ("options", "words"),
     [
         (dict(nf=32), "32 channels of level 0 do not split"),
-        (dict(nf=100, channels_per_head=30), "100 channels"),
+        (dict(nf=100, head_channels=30), "100 channels"),
         (dict(ch_mult=()), "one positive integer a level"),
         (dict(ch_mult=(1, 1, 1, 1, 1)), "data.image_size=8 is not divisible by 16"),
     ],

@@ -24,7 +24,7 @@ ARGUMENTS = {
     "channel_mult": "model.ch_mult",
     "num_blocks": "model.num_res_blocks",
     "attn_resolutions": "model.attn_resolutions",
-    "channels_per_head": "model.channels_per_head",
+    "channels_per_head": "model.head_channels",
     "dropout": "model.dropout",
     "label_dim": "model.num_classes",
     "img_resolution": "data.image_size",
