@@ -13,9 +13,10 @@ which needs no scaling of the loss.
 
 import math
 
-from score_sde.config import Config
 from score_sde.configs import presets
 from score_sde.configs.presets import Piece, cifar10, compose, digits, edm, network, small
+
+from score_sde.config import Config
 
 __all__ = ["adm", "afhqv2", "augmented", "cifar10", "classes", "compose", "ddpmpp", "digits", "ffhq", "imagenet"]
 __all__ += ["images64", "ncsnpp", "small", "training"]

@@ -9,7 +9,7 @@ al., 2022, appendix F.2; 2020, "Training generative adversarial networks with li
 | `xflip`     | w = 0 or 1, always                          | w                |
 | `yflip`     | w = 0 or 1                                  | w                |
 | `scale`     | w ~ N(0, 1): by 2^(0.2 w)                   | w                |
-| `rotate`    | w ~ U(-pi, pi): by w                        | cos w - 1, sin w |
+| `rotate`    | w ~ U(-pi, pi): by w, counter-clockwise     | cos w - 1, sin w |
 | `aniso`     | w ~ N(0, 1), r ~ U(-pi, pi) or 0, each half | w cos r, w sin r |
 |             | of the time: by 2^(0.2 w) along direction r |                  |
 | `translate` | w ~ N(0, 1)^2: by w / 8 of width and height | w                |
@@ -85,30 +85,27 @@ def draw(keys: Keys, p: Probability, transforms: Sequence[str] | None = None) ->
     names of those that are drawn; default all. The parameters of one do not depend on which others are drawn. Raises
     `UsageError` for an unknown name.
     """
-    names, chosen = list(TRANSFORMS), in_order(transforms)
-    u = uniform(stream(keys, 0), (len(names), 2))  # whether each is drawn; and its numbers
-    z = normal(stream(keys, 1), (len(names), 2))
+    chosen = in_order(transforms)
+    limits = np.array([(float(p > 0) if name == "xflip" else p) * (name in chosen) for name in TRANSFORMS], np.float32)
+    u = uniform(stream(keys, 0), (len(limits), 2))
+    z = dict(zip(TRANSFORMS, normal(stream(keys, 1), (len(limits), 2)).transpose(1, 2, 0), strict=True))
+    is_drawn = dict(zip(TRANSFORMS, (u[..., 0] < limits).T, strict=True))
+    part = dict(zip(TRANSFORMS, u[..., 1].T, strict=True))
 
-    def drawn(name: str, values: Array) -> Array:
-        """The values where the transform is drawn, (n, b)."""
-        if name not in chosen:
-            return jnp.zeros_like(values)
-        return jnp.where(u[:, names.index(name), 0] < (p if name != "xflip" else float(p > 0)), values, 0)
+    def drawn(name: str, values: PerSample) -> PerSample:
+        return jnp.where(is_drawn[name], values, 0)
 
-    def turn(values: PerSample) -> PerSample:
-        return (2 * values - 1) * math.pi
-
-    of_u, of_z = (dict(zip(names, values.transpose(1, 2, 0), strict=True)) for values in (u, z))
-    aniso = drawn("aniso", of_z["aniso"][:1])[0]
+    aniso = drawn("aniso", z["aniso"][0])
     tilted = (aniso != 0) & (uniform(stream(keys, 2)) < 0.5)
     return Drawn(
-        drawn("xflip", jnp.floor(2 * of_u["xflip"][1:]))[0],
-        drawn("yflip", jnp.floor(2 * of_u["yflip"][1:]))[0],
-        drawn("scale", of_z["scale"][:1])[0],
-        drawn("rotate", turn(of_u["rotate"][1:]))[0],
+        drawn("xflip", jnp.floor(2 * part["xflip"])),
+        drawn("yflip", jnp.floor(2 * part["yflip"])),
+        drawn("scale", z["scale"][0]),
+        drawn("rotate", (2 * part["rotate"] - 1) * math.pi),
         aniso,
-        jnp.where(tilted, turn(of_u["aniso"][1]), 0),
-        *drawn("translate", of_z["translate"]),
+        jnp.where(tilted, (2 * part["aniso"] - 1) * math.pi, 0),
+        drawn("translate", z["translate"][0]),
+        drawn("translate", z["translate"][1]),
     )
 
 
