@@ -49,7 +49,7 @@ ROOMS = {
                     class_choice inputs snapshots start_images dequantizer conditional_samplers sampling_plan
                     pretrained posthoc_weights train_dequantizer reflow""",
     "evaluation": "sample_metrics identities figure_names report exports inverse_problems over_split evaluate",
-    "cli": """command_line modes runs reflow describe import_checkpoint dataset_statistics inspect_data measure
+    "cli": """command_line modes runs reflow describe fitting_config import_checkpoint dataset_statistics inspect_data measure
               experiment main""",
     "__init__": "",
     "__main__": "",  # programs, of whatever folder
