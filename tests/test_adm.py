@@ -133,7 +133,7 @@ def test_options_that_no_network_has_are_named(options, message):
 
 def test_labels_of_augmentations_need_a_network_that_takes_them():
     network, x = ADM(**SMALL), np.zeros((1, 8, 8, 3), np.float32)
-    with pytest.raises(UsageError, match="set model.augment_dim"):
+    with pytest.raises(UsageError, match=r"set model\.augment_dim"):
         jax.eval_shape(lambda: network.init(jax.random.key(0), x, np.ones(1), augment=jnp.zeros((1, 9))))
 
 
@@ -182,5 +182,5 @@ def test_edms_filters_must_be_the_mean_of_four_pixels_and_its_noise_levels_are_l
     name = "model.enc.4x4_down.conv0.resample_filter"
     whole = adm_layout.params_of(tensors | {name: np.full((1, 1, 2, 2), 0.25, np.float32)}, network, (8, 8, 3))
     assert names(whole) == names(shapes_of(network))
-    with pytest.raises(UsageError, match="enc.4x4_down.conv0.resample_filter is no mean of 2x2 pixels"):
+    with pytest.raises(UsageError, match=r"enc\.4x4_down\.conv0\.resample_filter is no mean of 2x2 pixels"):
         adm_layout.params_of(tensors | {name: np.ones((1, 1, 4, 4), np.float32)}, network, (8, 8, 3))
