@@ -4,16 +4,18 @@ import json
 from typing import Any
 
 from score_sde.cli.command_line import config_names, name_or_set, names_first, read_config, value_of
-from score_sde.config import Config, base
+from score_sde.config import OF_ONE_CLASS, Config, base
 from score_sde.errors import UsageError
 from score_sde.inference.checkpoint_formats import Published
 from score_sde.inference.reference_checkpoints import Shapes, _torch_shape, leaf_shapes, torch_names
 from score_sde.models import CLASSIFIERS
 from score_sde.training.build import Experiment
+from score_sde.training.pieces import arguments_of
 
 # What a file need not say: the objective of the paper's VP networks, and an average for a training that goes on.
 DEFAULTS = {
     "sde.name": "vpsde",
+    "model.scale_by_sigma": False,
     "data.centered": True,
     "training.reduce_mean": True,
     "optim.ema_rate": 0.9999,
@@ -25,9 +27,13 @@ FREE = ("model.dropout", "data.dataset", "model.augment_dim")
 
 def built(values: dict[str, Any]) -> Config:
     """The config with these values on top of the defaults. Raises `UsageError` for values that make no sense."""
-    config = base()
-    for key, value in names_first(DEFAULTS | values):
-        name_or_set(config, key, value)
+    config, values = base(), DEFAULTS | values
+    for section in OF_ONE_CLASS:
+        own = {key.removeprefix(f"{section}."): values[key] for key in values if key.startswith(f"{section}.")}
+        config[section] = arguments_of(f"{section}.name", own["name"]) | own
+    for key, value in names_first(values):
+        if key.split(".")[0] not in OF_ONE_CLASS:
+            name_or_set(config, key, value)
     return config.lock()
 
 
