@@ -87,7 +87,8 @@ class Ramp(Constant):
 class HalfLife(Profile):
     """The number of updates after which a weight has halved: `updates`, or `ramp` times the updates so far if less.
 
-    EDM counts images: a half-life of 500,000 of these at batch size 512 is one of 977 updates.
+    EDM counts images: a half-life of 500,000 at batch size 512 is one of 976.5625 updates. In the ramp it takes the
+    rate of the update before, so that its first average is the first weights.
     """
 
     updates: Annotated[float, "(0, inf)"]

@@ -31,6 +31,14 @@ LONG += ("step", "labels")
 
 # Tests of `make test-long`: whole runs beside which quicker ones of their kind stay in `make test`.
 IN_TEST_LONG = (
+    "test_adm.py::test_a_network_computes_what_its_publishers_does_from_the_same_tensors[edm_small_",
+    "test_adm.py::test_a_network_computes_what_its_publishers_does_from_the_same_tensors[edm_i",
+    "test_adm.py::test_a_network_computes_what_its_publishers_does_from_the_same_tensors[o",
+    "test_adm.py::test_a_network_computes_what_its_publishers_does_from_the_same_tensors[f",
+    "test_adm.py::test_published_networks_have_their_publishers_number_of_parameters",
+    "test_adm.py::test_the_network_starts_as_in_pytorch",
+    "test_adm.py::test_a_run_",
+    "test_rectangular.py::test_a_network_of_transposed_weights_gives_the_transposed_image[adm",
     "test_fuzz_mathematics.py::test_valid_arguments_are_valid",
     "test_fuzz_mathematics.py::test_many_arguments_that_do_not_fit_are_refused_in_words",
     "test_rectangular.py::test_a_network_of_transposed_weights_gives_the_transposed_image[ncsn]",

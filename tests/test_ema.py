@@ -74,6 +74,22 @@ def test_the_weights_of_an_average_add_up_to_one(profile):
     assert w.sum() == pytest.approx(1, abs=1e-12)
 
 
+def test_the_half_life_of_edm_is_that_of_its_images_one_update_later():
+    """EDM's beta is 0.5^(B / max(min(H, r N), 1e-8)) with the N images seen before the update of B, so 0 at the first.
+
+    A profile counts the update itself. In the ramp, of 10 million images, a rate is that of one update later.
+    """
+    half_life, ratio, batch = 500_000, 0.05, 512
+    n = np.arange(1.0, 30_000.0)
+    kept, new = HalfLife(half_life / batch, ratio).shares(n)
+    theirs = 0.5 ** (batch / np.maximum(np.minimum(half_life, ratio * batch * n), 1e-8))  # at update n + 1
+    np.testing.assert_allclose(kept, theirs, rtol=1e-12)
+    np.testing.assert_allclose(new, 1 - theirs, rtol=1e-8)
+    before = 0.5 ** (batch / np.maximum(np.minimum(half_life, ratio * batch * (n - 1)), 1e-8))
+    assert before[0] == 0 and kept[0] == 2.0**-20
+    assert np.abs(kept - before).max() < 0.04 and np.abs(kept - before)[19_532:].max() == 0
+
+
 def test_a_half_life_halves_what_is_there_and_begins_as_a_part_of_the_run():
     w = weights(HalfLife(20, 0.1), 400)
     assert w[360] / w[380] == pytest.approx(0.5)

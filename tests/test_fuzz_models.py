@@ -247,7 +247,7 @@ EXCEPTIONS = {
     **dict.fromkeys(("for_images", "residual", "operator_class", "check_computes", "is_trainable"), CHECKED),
     **dict.fromkeys(("nudged", "reach_of_gradient", "inside", "isotropic_solve", "within_reach", "denoised"), TRACED),
     **dict.fromkeys(("State",), TRACED),
-    **dict.fromkeys(("DDPM", "NCSNpp", "NCSNv2", "WideResnet", "Dequantizer", "VectorEncoder"), NETWORK_CLASS),
+    **dict.fromkeys(("ADM", "DDPM", "NCSNpp", "NCSNv2", "WideResnet", "Dequantizer", "VectorEncoder"), NETWORK_CLASS),
     "check_guidance": "checks the values of `config.guidance`, after the table of keys",
     "Compute": "is options of a network, chosen by name in PRECISIONS",
     "Entry": "is declared by a network",

@@ -179,7 +179,8 @@ CALLS: dict[str, Callable[[], tuple[Callable, dict[str, Any]]]] = {
     ),
     "training.state.adam": lambda: (
         state.adam,
-        dict(lr=1.0, beta1=0.9, eps=1e-8, weight_decay=0.0, warmup=3, grad_clip=1.0, trainable=True),
+        dict(lr=1.0, beta1=0.9, eps=1e-8, weight_decay=0.0, warmup=3.5, grad_clip=1.0, trainable=True)
+        | dict(beta2=0.99, decay_after=100.0),
     ),
     "evaluation.evaluate.evaluate": lambda: (
         evaluate.evaluate,  # there is no checkpoint in the folder

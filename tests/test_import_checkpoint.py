@@ -33,7 +33,7 @@ from score_sde.evaluation.evaluate import evaluate, sample
 from score_sde.inference.pretrained import Pretrained
 from score_sde.inference.reference_checkpoints import leaf_shapes, torch_names
 from score_sde.inference.snapshots import PretrainedClassifier, restore_state
-from score_sde.io import pytorch_files
+from score_sde.io import pytorch_files, unpickler
 from score_sde.io.checkpoints import steps
 from score_sde.models import MODELS, is_trainable
 from score_sde.sde import VE
@@ -409,7 +409,7 @@ def test_a_pickle_cannot_change_this_program(tmp_path):
     setting = REBUILD + b"N}X\x0c\0\0\0__defaults__K\x07\x85s\x86b0N"
     pickled(tmp_path / "file.pth", setting)
     assert pytorch_files.read(tmp_path / "file.pth") is None
-    assert pytorch_files._tensor.__defaults__ is None
+    assert unpickler.tensor.__defaults__ is None
 
 
 def test_parts_that_are_compressed_are_refused(tmp_path):
@@ -420,9 +420,9 @@ def test_parts_that_are_compressed_are_refused(tmp_path):
 
 def test_tensors_that_reach_beyond_their_storage_are_refused():
     storage = np.arange(6, dtype=np.float32)
-    np.testing.assert_array_equal(pytorch_files._tensor(storage, 0, (2, 3), (3, 1)), storage.reshape(2, 3))
-    np.testing.assert_array_equal(pytorch_files._tensor(storage, 0, (3, 2), (1, 3)), storage.reshape(2, 3).T)
-    assert pytorch_files._tensor(storage, 5, (), ()) == 5
+    np.testing.assert_array_equal(unpickler.tensor(storage, 0, (2, 3), (3, 1)), storage.reshape(2, 3))
+    np.testing.assert_array_equal(unpickler.tensor(storage, 0, (3, 2), (1, 3)), storage.reshape(2, 3).T)
+    assert unpickler.tensor(storage, 5, (), ()) == 5
     for offset, shape, strides in (
         (1, (2, 3), (3, 1)),
         (0, (7,), (1,)),
@@ -432,7 +432,7 @@ def test_tensors_that_reach_beyond_their_storage_are_refused():
         (0, (10**10,), (0,)),
     ):
         with pytest.raises(UsageError, match="beyond"):
-            pytorch_files._tensor(storage, offset, shape, strides)
+            unpickler.tensor(storage, offset, shape, strides)
 
 
 def test_files_from_before_pytorch_1_6_are_read(tmp_path):

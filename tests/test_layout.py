@@ -20,8 +20,8 @@ ROOMS = {
                  tree protocols""",
     "randomness": "",
     "images": "",
-    "io": """json_files digest downloads pytorch_files atomic_files result_cache metrics_log html_page checkpoints
-             workdir""",
+    "io": """json_files digest downloads unpickler pytorch_files persistent_pickles safetensors_files atomic_files
+             result_cache metrics_log html_page checkpoints workdir""",
     "cond": "",
     "data": """archives tfrecords digits ffhq readers preparers split_report decoding held_out sources split_names
                containers shards directory zip_files tar_files parquet_files label_files own_files arrays folder
@@ -45,8 +45,9 @@ ROOMS = {
                    memory_estimate own_code source_checks averages launch summary run""",
     "metrics": """protocol ends corruptions distances frechet kernels inception small features reference figures
                   baselines""",
-    "inference": """reference_checkpoints class_choice inputs snapshots start_images dequantizer conditional_samplers
-                    sampling_plan pretrained train_dequantizer reflow""",
+    "inference": """reference_checkpoints diffusers_layout edm_layout adm_layout edm2_layout checkpoint_formats
+                    class_choice inputs snapshots start_images dequantizer conditional_samplers sampling_plan
+                    pretrained posthoc_weights train_dequantizer reflow""",
     "evaluation": "sample_metrics identities figure_names report exports inverse_problems over_split evaluate",
     "cli": """command_line modes runs reflow describe import_checkpoint dataset_statistics inspect_data measure
               experiment main""",

@@ -51,6 +51,7 @@ NETWORKS = {
     "ncsnpp": FIR,
     "ddpmpp": dataclasses.replace(NEAREST, embedding_type="positional"),
     "ddpm": MODELS["ddpm"](nf=32, ch_mult=(1, 2), num_res_blocks=1, attn_resolutions=(4,)),
+    "adm": MODELS["adm"](nf=8, ch_mult=(1, 2), num_res_blocks=1, attn_resolutions=(4,), num_heads=2),
     "ncsnv2_64": MODELS["ncsnv2_64"](nf=8),
     "ncsnv2_128": MODELS["ncsnv2_128"](nf=8),
     "ncsn": NCSN(nf=8, num_levels=10),

@@ -17,7 +17,7 @@ from score_sde.data import records
 from score_sde.data.decoding import MAX_PIXELS, decode
 from score_sde.data.sources import Stored
 from score_sde.errors import UsageError
-from score_sde.io import html_page, pytorch_files
+from score_sde.io import html_page, unpickler
 
 PACKAGE = Path(__file__).parent.parent / "score_sde"
 FILES = sorted(PACKAGE.rglob("*.py"))
@@ -44,7 +44,7 @@ def unsafe(tree: ast.AST) -> list[str]:
 
 @pytest.mark.parametrize("path", FILES, ids=lambda path: str(path.relative_to(PACKAGE)))
 def test_nothing_that_is_read_is_run(path):
-    restricted = ["pickle"] if path.name == "pytorch_files.py" else []  # see below, and test_import_checkpoint.py
+    restricted = ["pickle"] if path.name == "unpickler.py" else []  # see below, and test_import_checkpoint.py
     assert unsafe(ast.parse(path.read_text())) == restricted
 
 
@@ -66,9 +66,9 @@ def test_the_search_finds_what_it_is_for(source):
 
 def test_pickle_is_used_only_to_be_restricted():
     """Its one use is a base class that answers every name and reference of a file itself."""
-    tree = ast.parse(Path(pytorch_files.__file__).read_text())
+    tree = ast.parse(Path(unpickler.__file__).read_text())
     uses = [node for node in ast.walk(tree) if isinstance(node, ast.Name) and node.id == "pickle"]
-    (reader,) = [node for node in tree.body if isinstance(node, ast.ClassDef) and node.name == "_Unpickler"]
+    (reader,) = [node for node in tree.body if isinstance(node, ast.ClassDef) and node.name == "Unpickler"]
     assert [ast.unparse(base) for base in reader.bases] == ["pickle.Unpickler"] and len(uses) == 1
     assert {"find_class", "persistent_load"} <= {node.name for node in reader.body if isinstance(node, ast.FunctionDef)}
 

@@ -553,7 +553,8 @@ def test_what_may_differ_is_as_it_was():
         "training.fsdp",
     }
     assert {name for name in by[Differs.ALLOWED] if name.startswith("optim.")} == {
-        f"optim.{key}" for key in ("lr", "beta1", "eps", "weight_decay", "warmup", "grad_clip")
+        *(f"optim.{key}" for key in ("lr", "beta1", "eps", "weight_decay", "warmup", "grad_clip")),
+        *(f"optim.{key}" for key in ("beta2", "warmup_images", "decay_after", "nan_gradients")),
     }
     identity = {name for name in by[Differs.NEVER] if name.partition(".")[0] not in ARGUMENTS}
     assert identity == {

@@ -79,7 +79,7 @@ def equations(jaxpr):
                 yield from equations(inner)
 
 
-@pytest.mark.parametrize("model", ["ncsnpp", "pyramid", "ddpm", "ncsnv2_64", "wideresnet"])
+@pytest.mark.parametrize("model", ["ncsnpp", "pyramid", "ddpm", "adm", "ncsnv2_64", "wideresnet"])
 def test_only_what_sees_or_gives_an_image_is_computed_in_float32_among_bfloat16_features(model):
     network = {
         "ncsnpp": NCSNpp(nf=8, ch_mult=(1, 2), num_res_blocks=1, progressive_input="residual"),
@@ -87,6 +87,7 @@ def test_only_what_sees_or_gives_an_image_is_computed_in_float32_among_bfloat16_
             nf=8, ch_mult=(1, 2), num_res_blocks=1, progressive="output_skip", progressive_input="input_skip"
         ),
         "ddpm": DDPM(nf=32, ch_mult=(1, 2), num_res_blocks=1),
+        "adm": ADM(nf=8, ch_mult=(1, 2), num_res_blocks=1, attn_resolutions=(8,), num_heads=2),
         "ncsnv2_64": NCSNv2(nf=8),
         "wideresnet": WideResnet(blocks_per_group=1, channel_multiplier=1),
     }[model]

@@ -14,27 +14,33 @@ from score_sde.errors import UsageError
 from score_sde.io.checkpoints import Checkpoints, steps
 
 OWN = ("launch.json",)  # holds a number drawn for each run
+SAVED = ("checkpoints", "averages")  # folders of trees
 WORKING = ("*.tmp", "*.lock")  # of a process at work
 _one_at_a_time = threading.Lock()
 
 
 class Contents(NamedTuple):
-    """Digests of each file and of each array of each checkpoint, and the lines of metrics.jsonl without their times."""
+    """Digests of each file, of each array of each checkpoint and snapshot of averages, and the lines of metrics.jsonl.
+
+    The lines are without their times.
+    """
 
     digests: dict[str, str]
     metrics: list[str]
 
 
-def contents(workdir: Path, like: PyTree) -> Contents:
-    """The contents of a run's workdir; `like` is the tree of its state, of numpy arrays."""
+def contents(workdir: Path, like: PyTree, averages: PyTree = None) -> Contents:
+    """The contents of a run's workdir; `like` is the tree of its state, of numpy arrays, `averages` of a snapshot's."""
     files = (path for path in sorted(workdir.rglob("*")) if path.is_file())
     digests = {}
     for path in files:
         name = path.relative_to(workdir)
-        elsewhere = name.parts[0] == "checkpoints" or str(name) == "metrics.jsonl"
+        elsewhere = name.parts[0] in SAVED or str(name) == "metrics.jsonl"
         if not (elsewhere or str(name) in OWN or any(name.match(pattern) for pattern in WORKING)):
             digests[str(name)] = _digest(path.read_bytes())
-    return Contents(digests | _checkpoints(workdir / "checkpoints", like), _metrics(workdir / "metrics.jsonl"))
+    for folder, tree in zip(SAVED, (like, averages), strict=True):
+        digests |= _checkpoints(workdir / folder, tree)
+    return Contents(digests, _metrics(workdir / "metrics.jsonl"))
 
 
 def differences(expected: Contents, actual: Contents) -> list[str]:
@@ -80,8 +86,8 @@ def _checkpoints(folder: Path, like: PyTree) -> dict[str, str]:
             try:
                 state = checkpoints.load(step, like)
             except UsageError as error:
-                digests[f"checkpoints/{step}"] = str(error)
+                digests[f"{folder.name}/{step}"] = str(error)
                 continue
             for path, leaf in jax.tree_util.tree_leaves_with_path(state):
-                digests[f"checkpoints/{step} {jax.tree_util.keystr(path)}"] = _digest(leaf.tobytes())
+                digests[f"{folder.name}/{step} {jax.tree_util.keystr(path)}"] = _digest(leaf.tobytes())
     return digests

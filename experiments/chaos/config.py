@@ -1,4 +1,4 @@
-"""The digits with a network of seconds, and a save, a line and a sheet of samples every few steps."""
+"""The digits with a network of seconds, and a save, a line, averages and a sheet of samples every few steps."""
 
 from score_sde.configs.presets import compose, ddpmpp, digits, small, vp
 
@@ -15,6 +15,7 @@ def tiny(config):
         eval_freq=2,
         snapshot_sampling=True,
     )
+    config.ema.update(profiles=("power:0.1", "power:0.2"), snapshot_freq=4)  # each third one beside a checkpoint
     config.eval.update(
         batch_size=64, begin_ckpt=2, enable_sampling=True, num_samples=128, rtol=5e-2, atol=5e-2
     )  # rounds: 5 of loss and of bits/dim, 2 of samples

@@ -96,7 +96,16 @@ class Kill(NamedTuple):
 
 def saving(run: Run) -> int:
     """The step of an unfinished save, 0 if there is none."""
-    names = [path.name for path in (run.workdir / "checkpoints").glob("*orbax-checkpoint-tmp*")]
+    return _unfinished(run.workdir / "checkpoints")
+
+
+def averaging(run: Run) -> int:
+    """The step of an unfinished snapshot of averages, 0 if there is none."""
+    return _unfinished(run.workdir / "averages")
+
+
+def _unfinished(folder: Path) -> int:
+    names = [path.name for path in folder.glob("*orbax-checkpoint-tmp*")]
     return max((int(name.split(".")[0]) for name in names if name.split(".")[0].isdecimal()), default=0)
 
 
@@ -207,6 +216,8 @@ def _where(run: Run, phase: str) -> str:
     where = [f"step {reached(run)} reached, {max(steps(run.workdir / 'checkpoints'), default='nothing')} saved"]
     if saving(run):
         where.append(f"in the save of {saving(run)}")
+    if averaging(run):
+        where.append(f"in the averages of {averaging(run)}")
     step = drawing(run)
     if step and not (run.workdir / f"samples/snapshots/step_{step:08d}.png").exists():
         where.append(f"in the samples of {step}")

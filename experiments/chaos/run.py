@@ -20,6 +20,7 @@ from score_sde.experiments.chaos.life import (
     Aim,
     Kill,
     Run,
+    averaging,
     begun,
     drawing,
     evaluating,
@@ -37,6 +38,7 @@ from score_sde.errors import UsageError
 from score_sde.io import workdir
 from score_sde.io.checkpoints import on_host
 from score_sde.runtime.progress import bar
+from score_sde.training.average_snapshots import schedule
 from score_sde.training.build import Experiment
 
 COLUMNS = ("life", "phase", "aimed at", "hit", "went on from", "lost", "equal")
@@ -84,8 +86,11 @@ def _run(folder: Path, kills: int, seed: int, workers: int, overrides: Sequence[
     interval = config.training.snapshot_freq_for_preemption
     with bar("chaos", 2 * kills, "kill") as progress:
         progress.set_postfix_str("undisturbed, twice", refresh=True)
-        like = on_host(jax.eval_shape(Experiment(config).init_state))
-        expected, seconds = _undisturbed(first, like)
+        experiment = Experiment(config)
+        like = on_host(jax.eval_shape(experiment.init_state))
+        planned = schedule(experiment.profiles, config.ema.snapshot_freq)
+        trees = like, planned.of(like) if planned else None
+        expected, seconds = _undisturbed(first, trees)
         shots = aims(first, config, seconds)
 
         def one(number: int) -> Life:
@@ -93,7 +98,7 @@ def _run(folder: Path, kills: int, seed: int, workers: int, overrides: Sequence[
             run = first._replace(folder=first.folder.with_name(f"life_{number:03d}"))
             kills = live(run, shots, np.random.default_rng([seed, number]))
             said = [kill.problem for kill in kills if kill.problem]
-            said = said or differences(expected, contents(run.workdir, like))
+            said = said or differences(expected, contents(run.workdir, *trees))
             if (lost := most_lost(kills)) > 2 * interval:
                 said.append(f"training lost {lost} steps")
             if not said:
@@ -119,7 +124,7 @@ def _config(run: Run) -> ConfigDict:
     return parse(["chaos", *run.arguments("train")], functools.partial(define, "train")).config
 
 
-def _undisturbed(run: Run, like: PyTree) -> tuple[Contents, dict[str, float]]:
+def _undisturbed(run: Run, trees: tuple[PyTree, PyTree]) -> tuple[Contents, dict[str, float]]:
     """Contents of an undisturbed run and seconds of each phase; two runs, the first of which compiles, must agree."""
     outcomes, seconds = [], {}
     for _ in range(2):
@@ -128,7 +133,7 @@ def _undisturbed(run: Run, like: PyTree) -> tuple[Contents, dict[str, float]]:
             problem, seconds[phase] = finish(run, phase)
             if problem:
                 raise UsageError(f"The undisturbed {problem}; look at {run.log(phase)}.")
-        outcomes.append(contents(run.workdir, like))
+        outcomes.append(contents(run.workdir, *trees))
     if said := differences(*outcomes):
         raise UsageError(f"Two undisturbed runs differ, so kills cannot be judged on this machine: {said[0]}.")
     return outcomes[0], seconds
@@ -139,10 +144,12 @@ def aims(run: Run, config: ConfigDict, seconds: dict[str, float]) -> list[Aim]:
     training = config.training
     saves = range(training.snapshot_freq_for_preemption, training.n_iters + 1, training.snapshot_freq_for_preemption)
     sheets = range(training.snapshot_freq, training.n_iters + 1, training.snapshot_freq)
+    averages = range(config.ema.snapshot_freq, training.n_iters + 1, config.ema.snapshot_freq)
     return [
         Aim("any time", "train", begun, [1], seconds["train"], weight=2.0),
         Aim("a save's start", "train", saving, saves, 0.05),
         Aim("a save", "train", saving, saves, 0.7),
+        Aim("a save of averages", "train", averaging, averages, 0.3),
         Aim("a snapshot's samples", "train", drawing, sheets, 1.0),
         Aim("a picture's writing", "train", pictures, range(1, pictures(run) + 1), 0.02),
         Aim("any time", "eval", evaluating, [1], seconds["eval"], weight=2.0),

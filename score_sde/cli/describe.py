@@ -80,7 +80,7 @@ def _disk(disk: Disk) -> str:
     parts = [f"up to {disk.checkpoints:,} checkpoints of {disk.checkpoint_bytes / MIB:,.1f} MiB"]
     if disk.averages:
         parts += [f"{disk.averages:,} snapshots of averages of {disk.averages_bytes / MIB:,.1f} MiB"]
-    return f"disk: {' and '.join(parts)}, {disk.bytes / 2**30:,.2f} GiB in all"
+    return f"disk: {' and '.join(parts)}, {disk.bytes / MIB:,.1f} MiB in all"
 
 
 def _layers(experiment: Experiment | Classification) -> str:

@@ -161,6 +161,9 @@ MODEL = _annotated(
                 "progressive": _argument(str, "Image pyramid at the output: none, output_skip or residual"),
                 "progressive_input": _argument(str, "Image pyramid at the input: none, input_skip or residual"),
                 "progressive_combine": _argument(str, "How the input pyramid joins the features: sum or cat"),
+                "attention_up": _argument(
+                    str, "Blocks that attention follows on the way up of DDPM: the last of a level, or each"
+                ),
                 "init_scale": _argument(float, "Scale at which the last convolution of each block starts"),
                 "num_classes": _argument(int, "Number of classes that the network takes; 0: none"),
                 "label_embedding": _argument(

@@ -64,7 +64,8 @@ class Key:
         older: The value in a workdir that is older than the key, `SAME` for the default.
         older_of: The names in the key's section to which `older` applies; () for all.
         inherited: Whether a run that goes on keeps its first value, whatever the default is by now.
-        newer: Whether None counts as no key in a run's identity, so that results of older runs keep their cache keys.
+        newer: Whether the default counts as no key in a run's identity, so that results of older runs keep their cache
+            keys.
         replaces: Keys or sections that have no effect where this one is set.
         formerly: Names that the key had in the paper's code.
         name: "section.key", given by the table.

@@ -152,9 +152,33 @@ OPTIM = {
     "optimizer": Key("Adam", "Optimizer of the network's parameters", ("Adam",)),
     "lr": Key(2e-4, "Learning rate after the warmup", "(0, inf)", ALLOWED),
     "beta1": Key(0.9, "Decay of Adam's first moment", "[0, 1)", ALLOWED),
+    "beta2": Key(0.999, "Decay of Adam's second moment", "[0, 1)", ALLOWED, newer=True),
     "eps": Key(1e-8, "Epsilon in Adam's denominator, which float32 must hold", "[1e-30, inf)", ALLOWED),
     "weight_decay": Key(0.0, "Weight decay of AdamW, apart from the gradient", "[0, inf)", ALLOWED),
     "warmup": Key(5000, "Updates in which the learning rate rises from 0; 0: none", "[0, inf)", ALLOWED),
+    "warmup_images": Key(
+        0,
+        "Images in which the learning rate rises from 0, whatever the batch size; 0: the updates of optim.warmup",
+        "[0, inf)",
+        ALLOWED,
+        newer=True,
+        replaces=("optim.warmup",),
+    ),
+    "decay_after": Key(
+        0,
+        "Updates T after which update t + 1 has the rate lr sqrt(T / t); 0: a constant rate",
+        "[0, inf)",
+        ALLOWED,
+        newer=True,
+    ),
+    "nan_gradients": Key(
+        "nonfinite",
+        "Answer to gradients that are not finite: nonfinite is that of training.nonfinite, replace takes 0 for NaN and "
+        "1e5 for infinity, zero takes 0 for both; a loss that is not finite is always left to training.nonfinite",
+        "score_sde.training.state:NAN_GRADIENTS",
+        ALLOWED,
+        newer=True,
+    ),
     "grad_clip": Key(1.0, "Norm to which gradients are clipped, not 0; negative: no clipping", "(-inf, inf)", ALLOWED),
     "ema_rate": Key(
         0.999, "Rate of the moving average of the parameters; 0: no averaging", "[0, 1)", formerly=("model.ema_rate",)

@@ -13,7 +13,6 @@ EDM's files say all options of their network. OpenAI's hold tensors alone: `valu
 shapes what they say, and names what must be given.
 """
 
-import math
 from collections.abc import Iterator, Mapping
 from typing import Any, Literal, NamedTuple
 
@@ -81,6 +80,7 @@ EDM = Publisher(
         output="out_conv",
     ),
 )
+PUBLISHERS = {"openai": OPENAI, "edm": EDM}
 
 
 class Stage(NamedTuple):
@@ -109,35 +109,52 @@ def params_of(
         order of attention where it matters.
     """
     tensors = _unwrapped(tensors)
-    publisher = EDM if "map_layer0.weight" in tensors else OPENAI
-    shapes = leaf_shapes(lambda: _init(network, image_shape))
-    names = names_of(publisher, network, image_shape[0], shapes)
-    expected = {names[path]: _published_shape(publisher, path, shape) for path, shape in shapes.items()}
-    _compare(tensors, expected, publisher.title)
-    order = "edm" if publisher is EDM else attention_order
+    by = "edm" if "map_layer0.weight" in tensors else "openai"
+    publisher, shapes = PUBLISHERS[by], _shapes(network, image_shape)
+    names = _names(publisher, network, image_shape)
+    _compare(tensors, published_shapes(network, image_shape, by), publisher.title)
     leaves = {}
     for path, shape in shapes.items():
         value = _finite(tensors[names[path]], f"{publisher.title}: {names[path]}")
-        if _is_qkv(path):
-            value = _in_our_order(value, network.heads(value.shape[0] // 3), order)
+        if path.startswith(ATTENTION) and "/Dense_0/" in path:
+            value = _in_our_order(value, network.heads(len(value) // 3), "edm" if by == "edm" else attention_order)
         leaves[path] = _ours(publisher, path, value, shape)
     return _unflatten(leaves)
 
 
 @check_arguments
-def names_of(publisher: Publisher, network: ADM, height: int, shapes: Mapping[str, tuple[int, ...]]) -> dict[str, str]:
-    """Published names by our leaf, {"Conv_0/kernel": "input_blocks.0.0.weight", ...}, for images of this height."""
+def published_shapes(network: ADM, image_shape: ImageShape, publisher: Literal["openai", "edm"]) -> Shapes:
+    """The shape of each tensor of a published network with these options, {"out.2.bias": (3,), ...}.
+
+    Raises `UsageError` for options that the publisher's networks do not have.
+
+        from score_sde.inference.adm_layout import published_shapes
+        from score_sde.models import ADM
+
+        network = ADM(nf=32, ch_mult=(1, 2), num_res_blocks=1, attn_resolutions=(), head_channels=32)
+        shapes = published_shapes(network, (8, 8, 3), "openai")
+    """
+    row, shapes = PUBLISHERS[publisher], _shapes(network, image_shape)
+    names = _names(row, network, image_shape)
+    return {names[path]: _published_shape(row, path, shape) for path, shape in shapes.items()}
+
+
+def _names(publisher: Publisher, network: ADM, image_shape: ImageShape) -> dict[str, str]:
+    """Published names by our leaf, {"Conv_0/kernel": "input_blocks.0.0.weight", ...}."""
     modules, counts = {}, dict.fromkeys(("Conv", BLOCK, ATTENTION), 0)
     prefixes = _openai_prefixes if publisher is OPENAI else _edm_prefixes
-    for kind, prefix in prefixes(network, height):
-        of_kind = {"block": publisher.block, "attention": publisher.attention, "conv": {"": ""}}[kind]
-        ours = {"block": BLOCK, "attention": ATTENTION, "conv": "Conv"}[kind]
-        for layer, name in of_kind.items():
+    for kind, prefix in prefixes(network, image_shape[0]):
+        ours, layers = {
+            "block": (BLOCK, publisher.block),
+            "attention": (ATTENTION, publisher.attention),
+            "conv": ("Conv", {"": ""}),
+        }[kind]
+        for layer, name in layers.items():
             modules[f"{ours}_{counts[ours]}/{layer}".rstrip("/")] = f"{prefix}.{name}".rstrip(".")
         counts[ours] += 1
     modules |= publisher.outside | {f"Conv_{counts['Conv']}": publisher.outside["output"]}
     names = {}
-    for path in shapes:
+    for path in _shapes(network, image_shape):
         module, _, leaf = path.rpartition("/")
         if module not in modules:
             raise UsageError(f"{publisher.title} has no place for {path} of the config's network.")
@@ -197,8 +214,9 @@ def _openai_prefixes(network: ADM, height: int) -> Iterator[tuple[str, str]]:
                 yield kind, prefix + suffix * (kind == "conv")
 
 
-def _init(network: ADM, image_shape: ImageShape) -> PyTree:
-    return network.init(jax.random.key(0), jnp.zeros((1, *image_shape)), jnp.ones(1))["params"]
+def _shapes(network: ADM, image_shape: ImageShape) -> Shapes:
+    x, noise_cond = jnp.zeros((1, *image_shape)), jnp.ones(1)
+    return leaf_shapes(lambda: network.init(jax.random.key(0), x, noise_cond)["params"])
 
 
 def _unwrapped(tensors: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
@@ -209,10 +227,6 @@ def _unwrapped(tensors: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
         if name.endswith(".resample_filter") and not (np.shape(value) == (1, 1, 2, 2) and np.all(value == 0.25)):
             raise UsageError(f"EDM's file: {name} is no mean of 2x2 pixels, and this network resamples by means.")
     return {name: value for name, value in names.items() if not name.endswith(".resample_filter")}
-
-
-def _is_qkv(path: str) -> bool:
-    return path.startswith(ATTENTION) and path.split("/")[1] == "Dense_0"
 
 
 def _published_shape(publisher: Publisher, path: str, shape: tuple[int, ...]) -> tuple[int, ...]:

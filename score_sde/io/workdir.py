@@ -156,7 +156,7 @@ def nearest_run(workdir: Path) -> str:
 def identity(config: Mapping[str, Any]) -> dict[str, Any]:
     """The flattened config without keys that may change between launches, and without new keys that have no effect."""
     flat = flatten(config)
-    left_out = {*FREE_KEYS, *(key for key in NEWER if flat.get(key) is None)}
+    left_out = {*FREE_KEYS, *(key for key, default in NEWER.items() if flat.get(key, default) == default)}
     return {key: flat[key] for key in flat if key not in left_out and key.split(".")[0] not in FREE_SECTIONS}
 
 

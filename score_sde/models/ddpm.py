@@ -1,10 +1,10 @@
-"""The U-Net of DDPM (Ho et al., 2020), in the paper's form: attention once per level on the way up.
+"""The U-Net of DDPM (Ho et al., 2020); in the paper's form, with attention once per level on the way up.
 
 NCSN++ extends it. It has no FIR filters, pyramids or rescaled skips; positional embeddings; always 32 channel groups.
 """
 
 from collections.abc import Callable, Sequence
-from typing import Annotated
+from typing import Annotated, Literal
 
 import flax.linen as nn
 import jax.numpy as jnp
@@ -65,8 +65,9 @@ class DDPM(nn.Module):
     """The U-Net of DDPM, with a positional embedding of `noise_cond`.
 
     nf: channels of the first level, a multiple of 32; ch_mult: factors on it, one per level; attn_resolutions: heights
-    with attention. Height and width of the images must be divisible by 2 ** (len(ch_mult) - 1). dropout_keys: one for
-    each image, in training.
+    with attention. attention_up: blocks of such a level that attention follows on the way up: the last, as in the paper,
+    or each, as in Ho et al. (2020). Height and width of the images must be divisible by 2 ** (len(ch_mult) - 1).
+    dropout_keys: one for each image, in training.
     """
 
     nf: Annotated[int, "[1, inf)"] = 128
@@ -77,6 +78,7 @@ class DDPM(nn.Module):
     nonlinearity: str = "swish"
     conditional: bool = True
     resamp_with_conv: bool = True
+    attention_up: Literal["last", "each"] = "last"
     compute: Compute = Compute()
 
     def check(self, image_size: int, image_width: int | None = None) -> None:
@@ -108,10 +110,11 @@ class DDPM(nn.Module):
         h = block(h, h.shape[-1])
 
         for level, multiple in reversed(list(enumerate(self.ch_mult))):
-            for _ in range(self.num_res_blocks + 1):
+            for i in range(self.num_res_blocks + 1):
                 h = block(jnp.concatenate([h, skips.pop()], axis=-1), self.nf * multiple)
-            if h.shape[1] in self.attn_resolutions:
-                h = of(AttnBlock)(compute)(h)
+                last = i == self.num_res_blocks
+                if h.shape[1] in self.attn_resolutions and (last or self.attention_up == "each"):
+                    h = of(AttnBlock)(compute)(h)
             if level != 0:
                 h = Upsample(with_conv=self.resamp_with_conv)(h)
         return conv3x3(x.shape[-1], init_scale=0.0)(GroupNorm(compute, act, GROUPS)(h).astype(x.dtype))

@@ -43,9 +43,12 @@ class Disk(NamedTuple):
 def disk_use(experiment: Experiment | Classification) -> Disk:
     """The disk that checkpoints and snapshots of averages use in all, at the end of the training."""
     options, every = experiment.config.training, experiment.config.ema.snapshot_freq
-    to_resume = options.keep_last if options.snapshot_freq_for_preemption % options.snapshot_freq else 0
-    ends_between = bool(options.n_iters % options.snapshot_freq)
-    checkpoints = options.n_iters // options.snapshot_freq + max(to_resume, ends_between) + options.keep_best
+    for_ever, to_resume = (
+        range(freq, options.n_iters + 1, freq) for freq in (options.snapshot_freq, options.snapshot_freq_for_preemption)
+    )
+    saved = {*for_ever, *to_resume, options.n_iters}
+    kept = {*for_ever, *sorted(saved)[-options.keep_last :]}
+    checkpoints = min(len(kept) + options.keep_best, len(saved))
     averages = -(-options.n_iters // every) if every else 0
     each = len(power_profiles(experiment.profiles)) * tree_bytes(experiment.param_shapes)
     return Disk(checkpoints, tree_bytes(experiment.state_shapes), averages, each)

@@ -35,7 +35,8 @@ from score_sde.training.nan_guard import DivergenceError
 from score_sde.training.pieces import code_of, complete
 from score_sde.training.recipe import check_overrides
 from score_sde.training.source_checks import check_source
-from score_sde.training.state import TrainState, apply_gradients
+from score_sde.training.state import NAN_GRADIENTS, TrainState, apply_gradients
+from score_sde.training.trainable import warmup_of
 
 
 def train_step(experiment: Experiment | Classification) -> Callable[..., tuple[TrainState, Array]]:
@@ -57,6 +58,7 @@ def train_step(experiment: Experiment | Classification) -> Callable[..., tuple[T
         keys = sample_keys(update_key(config.seed, state.step), jnp.arange(len(pixels)))
         batch = keys, pixels, cond, None if numbers is None else coupling.keys(keys, numbers)
         loss, grads = accumulated(jax.value_and_grad(mean_loss), config.training.accumulate)(state.params, *batch)
+        grads = NAN_GRADIENTS[config.optim.nan_gradients](grads)
         return apply_gradients(state, loss, grads, experiment.optimizer, experiment.profiles)
 
     return step
@@ -152,10 +154,12 @@ def train(
 
 def _check_schedule(config: Config) -> None:
     """Warns of a run that ends before its learning rate has reached its full value."""
-    warmup, updates = config.optim.warmup, config.training.n_iters
+    warmup, updates = warmup_of(config), config.training.n_iters
     if warmup >= updates and sharding.is_first():
+        images = config.optim.warmup_images
+        key = f"optim.warmup_images={images:,}, {warmup:,.0f} updates," if images else f"optim.warmup={warmup:,}"
         warn(
-            f"optim.warmup={warmup:,} is no shorter than the run of {updates:,} updates, whose learning rate never "
+            f"{key} is no shorter than the run of {updates:,} updates, whose learning rate never "
             f"reaches optim.lr={config.optim.lr:g}; set it to a tenth of the run, say."
         )
 

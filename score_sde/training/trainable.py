@@ -215,5 +215,11 @@ def _network(config: Config, choices: dict[str, Any], process: Process) -> Any:
 def _optimizer(config: Config, param_shapes: PyTree) -> optax.GradientTransformation:
     optim = config.optim
     mask = traverse_util.path_aware_map(lambda path, _: is_trainable(path), param_shapes)
-    options = {key: optim[key] for key in ("lr", "beta1", "eps", "weight_decay", "warmup", "grad_clip")}
-    return adam(**options, trainable=mask)
+    options = {key: optim[key] for key in ("lr", "beta1", "beta2", "eps", "weight_decay", "decay_after", "grad_clip")}
+    return adam(**options, warmup=warmup_of(config), trainable=mask)
+
+
+def warmup_of(config: Config) -> float:
+    """Number of updates in which a config's learning rate rises; it need not be whole."""
+    optim = config.optim
+    return optim.warmup_images / config.training.batch_size if optim.warmup_images else optim.warmup
