@@ -4,6 +4,7 @@ import argparse
 import sys
 from pathlib import Path
 
+from score_sde.experiments.recipes.config import RECIPES
 from score_sde.experiments.recipes.run import run
 from score_sde.experiments.sweep.run import LAUNCHERS, launcher, named
 
@@ -13,6 +14,7 @@ from score_sde.runtime.preemption import exit_status
 
 parser = argparse.ArgumentParser(prog="score_sde --mode=experiment --name=recipes", description=__doc__)
 parser.add_argument("--folder", type=folder, default=Path("runs/recipes"), help="of the runs; default runs/recipes")
+parser.add_argument("--recipes", default=",".join(RECIPES), help="to compare; default all")
 parser.add_argument("--seeds", type=count, default=3, help="trainings of each recipe, with seeds 0, 1, ...")
 parser.add_argument("--report", action="store_true", help="only reports what there is, and runs nothing")
 parser.add_argument("--launcher", choices=LAUNCHERS[:2], default="local")
@@ -34,6 +36,7 @@ def program(argv: list[str]) -> int:
     return run(
         options.folder,
         None if options.report else start,
+        recipes=options.recipes.split(","),
         seeds=options.seeds,
         common=common,
         retries=options.retries,

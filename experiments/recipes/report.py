@@ -184,7 +184,9 @@ def _drawing(result: Result) -> str:
         for recipe, row in of_figure.items():
             y, values = recipes.index(recipe), row["values"]
             each = results.over_seeds([{"mean": value, "standard_error": None} for value in values])
-            panel.errorbar(each.mean, y, xerr=each.half, color=html_page.COLOURS[0], marker="|", capsize=3, markersize=9)
+            panel.errorbar(
+                each.mean, y, xerr=each.half, color=html_page.COLOURS[0], marker="|", capsize=3, markersize=9
+            )
             panel.plot(values, [y] * len(values), "o", color=html_page.COLOURS[1], markersize=3.5, linestyle="")
         if figure != BITS:
             panel.set_xscale("log")
@@ -202,7 +204,9 @@ def _samples(planned: "Runs") -> list[html_page.Element]:
     body: list[html_page.Element] = []
     for figure, of_figure in planned.items():
         first = {recipe: of_recipe[0] for recipe, of_recipe in of_figure.items() if figure != BITS}
-        sheets = [html_page.figure(name(recipe), sheet) for recipe, run in first.items() if (sheet := results.samples(run))]
+        sheets = [
+            html_page.figure(name(recipe), sheet) for recipe, run in first.items() if (sheet := results.samples(run))
+        ]
         if sheets:
             body.append(html_page.folded(f"Samples: {figure}", html_page.division("grids", *sheets)))
     return [html_page.heading("Samples"), *body] if body else []

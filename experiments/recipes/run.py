@@ -16,7 +16,7 @@ from score_sde.experiments.sweep.run import commands, drive
 from score_sde.experiments.sweep.runs import Job, Run
 from score_sde.experiments.sweep.space import Point
 
-from score_sde.errors import UsageError
+from score_sde.errors import UsageError, one_of
 from score_sde.io import workdir
 
 RESULTS = "results.json"
@@ -24,13 +24,21 @@ Runs = dict[str, dict[str, list[Run]]]  # of a figure and a recipe, one for each
 PROGRAM = sweep.sweep.program
 
 
-def run(folder: Path, start: Any, *, seeds: int = 3, common: Point | None = None, retries: int = 1) -> int:
+def run(
+    folder: Path,
+    start: Any,
+    *,
+    recipes: Sequence[str] = tuple(RECIPES),
+    seeds: int = 3,
+    common: Point | None = None,
+    retries: int = 1,
+) -> int:
     """Makes what there is not, by a launcher, and compares what there is; 0, or 1 if a run has failed.
 
-    start: None makes nothing. common: config values of all runs. Raises `UsageError` where there are no figures, or
-    distances that do not compare.
+    start: None makes nothing. common: config values of all runs. Raises `UsageError` for a recipe that there is not,
+    where there are no figures, and for distances that do not compare.
     """
-    planned = _planned(folder, seeds, common or {})
+    planned = _planned(folder, [one_of("recipe", recipe, RECIPES) for recipe in recipes], seeds, common or {})
     all_runs = [each for of_figure in planned.values() for of_recipe in of_figure.values() for each in of_recipe]
     failures: dict[str, str] = {}
     if start is not None:
@@ -43,12 +51,12 @@ def run(folder: Path, start: Any, *, seeds: int = 3, common: Point | None = None
     return 1 if failures else 0
 
 
-def _planned(folder: Path, seeds: int, common: Point) -> Runs:
+def _planned(folder: Path, recipes: Sequence[str], seeds: int, common: Point) -> Runs:
     every = Sweep(space=sweep.sweep.space, seeds=tuple(range(seeds)), common=common, program=PROGRAM)
     return {
         figure: {
             recipe: runs.plan(every, folder, [point | {"seed": seed, "config": file} for seed in every.seeds])
-            for recipe, file in ((recipe, sweep.file_of(recipe)) for recipe in RECIPES)
+            for recipe, file in ((recipe, sweep.file_of(recipe)) for recipe in recipes)
         }
         for figure, point in sweep.FIGURES.items()
     }
