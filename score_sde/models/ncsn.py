@@ -11,7 +11,6 @@ from typing import Annotated, NamedTuple
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
-import numpy as np
 
 from score_sde.array_types import Array, FeatureMaps, Int, Keys, ModelImages, PerSample
 from score_sde.cond import Cond
