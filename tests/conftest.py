@@ -31,6 +31,7 @@ LONG += ("step", "labels")
 
 # Tests of `make test-long`: whole runs beside which quicker ones of their kind stay in `make test`.
 IN_TEST_LONG = (
+    "test_sigma_data.py::test_a_run_measures_its_data_once_and_records_the_number",
     "test_adm.py::test_a_network_computes_what_its_publishers_does_from_the_same_tensors[edm_small_",
     "test_adm.py::test_a_network_computes_what_its_publishers_does_from_the_same_tensors[edm_i",
     "test_adm.py::test_a_network_computes_what_its_publishers_does_from_the_same_tensors[o",

@@ -54,7 +54,7 @@ def test_a_run_that_goes_on_takes_the_recorded_number(tiny_config, tmp_path, mon
     monkeypatch.setattr(workdir, "saved_steps", lambda folder: [1])
     sigma_data.inherit(tmp_path, config)
     assert config.weight.sigma_data == config.parameterization.sigma_data == 0.7
-    assert not sigma_data.measure(config, None)
+    assert not sigma_data.measure(config, InMemory(np.zeros((1, 8, 8, 1), np.uint8)))
 
 
 def test_numbers_that_are_set_are_not_measured(tiny_config, capsys):
