@@ -34,6 +34,7 @@ from score_sde.models import CLASSIFIERS, ENCODERS, MODELS, PRECISIONS
 from score_sde.parameterization import NOISE_CONDS, PARAMETERIZATIONS
 from score_sde.sampling.tableaus import TABLEAUS
 from score_sde.training import augmentation, build, recipe
+from score_sde.training.coupling import COUPLINGS
 from score_sde.training.pieces import arguments_of, construct
 from score_sde.training.state import NAN_GRADIENTS
 
@@ -137,6 +138,7 @@ NAMED = [
     ("sampling.precision", PRECISIONS),
     ("training.precision", PRECISIONS),
     ("training.nonfinite", ("stop", "skip")),
+    ("training.coupling", COUPLINGS),
     ("eval.precision", ("float32", "tf32")),
     ("eval.ode_method", TABLEAUS),
     ("eval.hutchinson_type", likelihood.DIVERGENCES),
@@ -456,6 +458,7 @@ FREE = {
     "encoder.entry": "a name of the data set's",
     **dict.fromkeys(("sampling.start", "guidance.classifier", "guidance.weak"), "a place, opened as it is used"),
     **dict.fromkeys(("data.path", "data.data_dir", "data.archives"), "a place, opened as it is used"),
+    "training.pairs": "a place, opened as it is used",
     **dict.fromkeys(("metrics.weights", "metrics.statistics", "metrics.dir"), "a place, opened as it is used"),
     **dict.fromkeys(("wandb.project", "wandb.entity", "wandb.group", "wandb.name"), "a name at Weights & Biases"),
 }

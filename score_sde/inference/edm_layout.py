@@ -32,15 +32,15 @@ WHERE = "The network of EDM"
 WEIGHTS = ("kernel", "scale", "weight", "W")  # names of a layer's first leaf here; the other is its bias
 
 BLOCK = {"norm0": "GroupNorm_0", "conv0": "Conv_0", "affine": "Dense_0", "norm1": "GroupNorm_1", "conv1": "Conv_1"}
-ATTENTION = {"norm2": "GroupNorm_0", "qkv": "NIN_0", "proj": "NIN_3"}
 
 
 class Origin(NamedTuple):
-    """The tensor that holds one of our leaves: its outputs `first`, `first + step`, ..."""
+    """The tensor that holds one of our leaves, in its outputs `first`, `first + step`, ...; and the leaf's shape."""
 
     tensor: str
     first: int = 0
     step: int = 1
+    shape: tuple[int, ...] = ()
 
 
 @check_arguments
@@ -51,54 +51,59 @@ def params_of(tensors: Mapping[str, np.ndarray], network: NCSNpp, image_shape: t
     Raises `UsageError` naming the first tensor that is missing, left over, of another shape or not finite, and for a
     filter or a chain that is not the network's.
 
-        from score_sde.inference.edm_layout import origins
+        import numpy as np
+
+        from score_sde.inference.edm_layout import origins, params_of, published_shapes
         from score_sde.models import NCSNpp
 
         network = NCSNpp(nf=8, ch_mult=(2,), num_res_blocks=1, label_embedding="linear", num_classes=3)
-        names = {origin.tensor for origin in origins(network, (8, 8, 1)).values()}  # of the tensors that it needs
+        shapes = published_shapes(origins(network, (8, 8, 1)))
+        params = params_of({name: np.zeros(shape, np.float32) for name, shape in shapes.items()}, network, (8, 8, 1))
     """
     if all(name.startswith("model.") for name in tensors.keys() - {"u"}):
         tensors = {name.removeprefix("model."): value for name, value in tensors.items()}
-    shapes, sources = _shapes(network, image_shape), origins(network, image_shape)
+    sources = origins(network, image_shape)
     constants = {name: tensors[name] for name in tensors if name == "u" or name.endswith(".resample_filter")}
     weights = {name: tensors[name] for name in tensors if name not in constants}
-    _compare(weights, published_shapes(network, image_shape), WHERE)
+    _compare(weights, published_shapes(sources), WHERE)
     _check_constants(constants, network)
     finite = {name: _finite(value, f"{WHERE}: {name}") for name, value in weights.items()}
-    return _unflatten(
-        {path: _ours(path, finite[at.tensor][at.first :: at.step], shapes[path]) for path, at in sources.items()}
-    )
+    return _unflatten({path: _ours(finite[at.tensor][at.first :: at.step], at.shape) for path, at in sources.items()})
 
 
-def published_shapes(network: NCSNpp, image_shape: tuple[int, int, int]) -> Shapes:
-    """The shape of each tensor of EDM's network, {"map_layer0.weight": (512, 128), ...}, without constants."""
-    shapes, published = _shapes(network, image_shape), {}
-    for path, at in origins(network, image_shape).items():
-        outputs, *rest = (shapes[path][axis] for axis in _their_axes(len(shapes[path])))
-        published[at.tensor] = (outputs * at.step, *rest, *((1, 1) if path.endswith("/W") and rest else ()))
-    return published
-
-
+@check_arguments
 def origins(network: NCSNpp, image_shape: tuple[int, int, int]) -> dict[str, Origin]:
-    """The tensor that holds each of our leaves, {"Dense_0/kernel": ("map_layer0.weight", 0, 1), ...}.
+    """The tensor that holds each of our leaves, {"Dense_0/kernel": Origin("map_layer0.weight", 0, 1, (8, 32)), ...}.
 
     Raises `UsageError` for options that EDM's network has not.
     """
-    modules: dict[str, Origin] = dict(_modules(network, image_shape))
-    sources = {}
-    for path in _shapes(network, image_shape):
+    x, noise_cond = jnp.zeros((1, *image_shape)), jnp.ones(1)
+    shapes = leaf_shapes(lambda: network.init(jax.random.key(0), x, noise_cond)["params"])
+    modules, sources = dict(_modules(network, image_shape)), {}
+    for path, shape in shapes.items():
         module, _, leaf = path.rpartition("/")
-        if module not in modules:
-            raise UsageError(f"EDM's networks have no {path}; import the file with a config of model options as theirs.")
-        name, first, step = modules[module]
+        if module not in modules or image_shape[0] != image_shape[1]:
+            raise UsageError(
+                f"EDM's networks have no {path} at {image_shape[0]}x{image_shape[1]} pixels; import the file under a "
+                "config with their options of the model."
+            )
+        name, first, step, _ = modules[module]
         last = "freqs" if name == "map_noise" else "weight" if leaf in WEIGHTS else "bias"
-        sources[path] = Origin(f"{name}.{last}", first, step)
+        sources[path] = Origin(f"{name}.{last}", first, step, shape)
     return sources
 
 
-def _shapes(network: NCSNpp, image_shape: tuple[int, int, int]) -> Shapes:
-    x, noise_cond = jnp.zeros((1, *image_shape)), jnp.ones(1)
-    return leaf_shapes(lambda: network.init(jax.random.key(0), x, noise_cond)["params"])
+@check_arguments
+def published_shapes(sources: Mapping[str, Origin]) -> Shapes:
+    """The shape of each tensor of EDM's network, {"map_layer0.weight": (512, 128), ...}, without constants.
+
+    sources: by `origins`.
+    """
+    published = {}
+    for path, at in sources.items():
+        outputs, *rest = (at.shape[axis] for axis in _their_axes(len(at.shape)))
+        published[at.tensor] = (outputs * at.step, *rest, *((1, 1) if path.endswith("/W") and rest else ()))
+    return published
 
 
 def _modules(network: NCSNpp, image_shape: tuple[int, int, int]) -> Iterator[tuple[str, Origin]]:
@@ -156,8 +161,8 @@ def _their_axes(ndim: int) -> tuple[int, ...]:
     return {1: (0,), 2: (1, 0), 4: (3, 2, 0, 1)}[ndim]
 
 
-def _ours(path: str, value: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
-    value = value.reshape([*value.shape[: len(shape)]]) if path.endswith("/W") else value  # of 1x1 convolutions
+def _ours(value: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
+    value = value.reshape(value.shape[: len(shape)])  # the maps of attention are 1x1 convolutions there
     return np.ascontiguousarray(value.transpose(np.argsort(_their_axes(len(shape)))))
 
 

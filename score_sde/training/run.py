@@ -60,7 +60,7 @@ def train_step(experiment: Experiment | Classification) -> Callable[..., tuple[T
         batch = keys, pixels, cond, None if numbers is None else coupling.keys(keys, numbers)
         loss, grads = accumulated(jax.value_and_grad(mean_loss), config.training.accumulate)(state.params, *batch)
         grads = NAN_GRADIENTS[config.optim.nan_gradients](grads)
-        return apply_gradients(state, loss, grads, experiment.optimizer, experiment.profiles)
+        return apply_gradients(state, loss, grads, experiment.optimizer, experiment.profiles, experiment.normalized)
 
     return step
 
@@ -290,8 +290,8 @@ def _check_space(directory: Path, experiment: Experiment | Classification) -> No
     free = shutil.disk_usage(directory).free
     if free < needed:
         raise UsageError(
-            f"A checkpoint{' with its averages' * bool(disk.averages)} takes {needed / 1e6:.0f} MB and {directory} has {free / 1e6:.0f} MB free; free space, or "
-            "choose another --workdir."
+            f"A checkpoint{' with its averages' * bool(disk.averages)} takes {needed / 1e6:.0f} MB and {directory} has "
+            f"{free / 1e6:.0f} MB free; free space, or choose another --workdir."
         )
 
 

@@ -18,8 +18,9 @@ from score_sde import ema, images
 from score_sde.array_types import Array, Keys, ModelImages, PerSample, Pixels, PyTree, Times, UnitImages
 from score_sde.cond import Cond, Entries, blank
 from score_sde.config import Config
+from score_sde.errors import UsageError
 from score_sde.models import PRECISIONS, Compute, check_computes, is_trainable
-from score_sde.objective import Objective
+from score_sde.objective import Objective, network_params
 from score_sde.process import Process
 from score_sde.randomness import Stream, sample_keys, stream
 from score_sde.runtime.sharding import on_host
@@ -80,7 +81,24 @@ class Trainable(abc.ABC):
         x, noise_cond = jnp.zeros((1, *self.image_shape), jnp.float32), jnp.ones(1, jnp.float32)
         key = stream(jax.random.key(self.config.seed), Stream.INIT)
         layers = self.network.init(key, x, noise_cond, *self.blank_cond(1)).get("params", {})
-        return layers | self.objective.init_params(stream(key, 1))
+        return self.normalized(layers) | self.objective.init_params(stream(key, 1))
+
+    def normalized(self, params: PyTree) -> PyTree:
+        """The parameters as the network's own `normalized` returns them, for networks with forced normalisation.
+
+        Those of process and weight stay. Raises `UsageError` if that changes names, shapes or types.
+        """
+        if not hasattr(self.network, "normalized"):
+            return params
+        before = network_params(params)
+        after = self.network.normalized(before)
+        like = [jax.tree.map(lambda leaf: (jnp.shape(leaf), jnp.result_type(leaf)), tree) for tree in (before, after)]
+        if like[0] != like[1]:
+            raise UsageError(
+                f"{type(self.network).__name__}.normalized returns parameters of other names, shapes or types than it "
+                "gets; it may change values alone."
+            )
+        return params | after
 
     def frozen(self, params: PyTree) -> "Trainable":
         """A copy with the learned schedule of these parameters, as NumPy numbers; itself if none is learned.
