@@ -31,6 +31,7 @@ LONG += ("step", "labels")
 
 # Tests of `make test-long`: whole runs beside which quicker ones of their kind stay in `make test`.
 IN_TEST_LONG = (
+    "test_sigma_data.py::test_a_run_measures_its_data_once_and_records_the_number",
     *(f"test_edm_networks.py::test_a_network_of_edms_denoises_as_theirs[{row}" for row in ("edm_d", "edm_n", "edm_s")),
     *(f"test_edm_networks.py::test_a_network_of_edms_denoises_as_theirs[{row}" for row in ("edm_p", "vp", "ve", "id")),
     *(
