@@ -21,12 +21,13 @@ from score_sde.configs import presets
 
 from score_sde import config, data, metrics
 from score_sde.cli.describe import describe
+from score_sde.data import pairs
 from score_sde.ema import Power
 from score_sde.errors import UsageError
 from score_sde.evaluation import evaluate
 from score_sde.io import html_page
 from score_sde.metrics import distances, frechet, kernels
-from score_sde.training import posthoc, state
+from score_sde.training import coupling, posthoc, state
 from score_sde.training.build import trainable
 from score_sde.training.run import train
 
@@ -69,6 +70,8 @@ def own() -> metrics.Features:
 
 # name -> (function, its valid arguments), made when it is called.
 CALLS: dict[str, Callable[[], tuple[Callable, dict[str, Any]]]] = {
+    "data.pairs.pair_keys": lambda: (pairs.pair_keys, dict(seed=0, number=0, indices=np.arange(3, dtype=np.uint32))),
+    "training.coupling.optimal_assignment": lambda: (coupling.optimal_assignment, dict(x0=F1[:5], eps=F1[5:10])),
     "metrics.at_the_ends": lambda: (metrics.at_the_ends, dict(pixels=IMAGES)),
     "metrics.baselines_of": lambda: (
         metrics.baselines_of,
@@ -206,7 +209,7 @@ ROOMS = {"config": config, "data": data, "metrics": metrics}
 WITHOUT = {
     "a command line, whose mistakes tests/test_main.py and test_modes.py have": """
         cli.command_line cli.dataset_statistics cli.describe cli.experiment cli.import_checkpoint cli.inspect_data
-        cli.main cli.make_averages cli.measure cli.modes cli.runs""",
+        cli.main cli.make_averages cli.measure cli.modes cli.reflow cli.runs""",
     "must not import JAX, as the check of arguments does; called with names and rows of the table": """
         config.argument_keys config.explanation config.import_paths config.keys config.sampling_keys
         config.training_keys""",

@@ -50,8 +50,8 @@ ROOMS = {
                     class_choice inputs posthoc_weights snapshots start_images dequantizer conditional_samplers
                     sampling_plan pretrained train_dequantizer reflow""",
     "evaluation": "sample_metrics identities figure_names report exports inverse_problems over_split evaluate",
-    "cli": """command_line modes runs reflow describe make_averages import_checkpoint dataset_statistics
-              inspect_data measure experiment main""",
+    "cli": """command_line modes runs reflow describe make_averages fitting_config import_checkpoint
+              dataset_statistics inspect_data measure experiment main""",
     "__init__": "",
     "__main__": "",  # programs, of whatever folder
 }
