@@ -72,6 +72,7 @@ def _imagenet(size: str, updates: dict[str, int], P_mean: float, P_std: float, d
             snapshot_freq=2**16,
             snapshot_freq_for_preemption=2**12,
         )
+        config.ema.snapshot_freq = 2**12  # 8 Mi images
         config.eval.update(enable_sampling=True, begin_ckpt=-1)
 
     return piece
@@ -84,6 +85,7 @@ def cifar10_size(config: Config) -> None:
     config.times.update(P_mean=-1.2, P_std=1.2)  # EDM's, for the same images
     config.optim.update(lr=0.01, warmup_images=2_000_000, decay_after=20_000)
     config.training.update(batch_size=512, n_iters=100_000, snapshot_freq=20_000, snapshot_freq_for_preemption=4000)
+    config.ema.snapshot_freq = 2000
 
 
 def digits_size(config: Config) -> None:
@@ -92,3 +94,4 @@ def digits_size(config: Config) -> None:
     config.model.head_channels = 16
     config.times.update(P_mean=-1.2, P_std=1.2)
     config.optim.update(lr=0.01, decay_after=300)
+    config.ema.snapshot_freq = 100

@@ -31,6 +31,7 @@ OURS = ["vp/digits_ddpmpp_continuous", "subvp/digits_ddpmpp_continuous", "ve/dig
 OURS += ["vp/own_images_ddpmpp_continuous", "vp/own_images_small"]
 LATER = ["flow/digits_ddpmpp_velocity", "edm/digits_ddpmpp"]  # recipes, in test_recipe.py
 LATER = ["flow/digits_ddpmpp_velocity", "edm/digits_ddpmpp"]  # than the paper
+LATER += ["edm2/digits", "edm2/cifar10", *(f"edm2/imagenet64_{size}" for size in ("xs", "s", "m", "l", "xl"))]
 CLASSIFIERS = {  # all but the last 128 are trainable
     **{f"{sde}/cifar10_wideresnet": 38_913_242 for sde in ("vp", "subvp", "ve")},
     **{f"{sde}/digits_wideresnet": 801_946 for sde in ("vp", "subvp", "ve")},
