@@ -149,7 +149,7 @@ MODEL = _annotated(
                 "conditional": _argument(bool, "Whether the network takes the noise level"),
                 "embedding_type": _argument(
                     str,
-                    "Embedding of the noise condition: fourier takes its logarithm, fourier_linear and positional itself",
+                    "Embedding of the noise condition: fourier (of its logarithm), fourier_linear or positional",
                 ),
                 "fourier_scale": _argument(float, "Standard deviation of the frequencies of the Fourier embedding"),
                 "resblock_type": _argument(str, "Residual block: ddpm or biggan"),

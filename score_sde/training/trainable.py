@@ -24,6 +24,7 @@ from score_sde.objective import Objective, network_params
 from score_sde.process import Process
 from score_sde.randomness import Stream, sample_keys, stream
 from score_sde.runtime.sharding import on_host
+from score_sde.training import augmentation
 from score_sde.training.pieces import construct, named
 from score_sde.training.state import TrainState, adam, initial_state
 
@@ -49,6 +50,7 @@ class Trainable(abc.ABC):
         self.objective, self.sde = objective, objective.process
         self.network = _network(config, choices, self.sde) if network is None else network
         _check_network(self.network, *self.image_shape[:2])
+        augmentation.check(self.network, config.data.augment_p, config.data.augment_transforms)
         check_computes(self.network, config.training.precision, remat=config.training.remat)
         self._programs: dict[Hashable, Any] = {}
 
@@ -187,10 +189,22 @@ class Trainable(abc.ABC):
         return self.objective.draw(keys, x0.shape[1:], noise_keys)
 
     def augment(self, keys: Keys, x: UnitImages) -> UnitImages:
-        """Images in [0, 1] as training takes them: flipped and dequantized, if the config says so."""
+        """Images in [0, 1] as training takes them: flipped, transformed and dequantized, if the config says so."""
         if self.config.data.random_flip:
             x = images.random_flip(stream(keys, Stream.FLIP), x)
+        if self.config.data.augment_p:
+            x = augmentation.transformed(self._drawn(keys), x, middle=0.5)
         return self._dequantize(keys, x)
+
+    def augment_labels(self, keys: Keys) -> dict[str, Array]:
+        """The argument `augment` of the loss of images from `augment` with these keys; {} without the pipe."""
+        if not self.config.data.augment_p:
+            return {}
+        return {"augment": augmentation.labels(self._drawn(keys), self.config.data.augment_transforms)}
+
+    def _drawn(self, keys: Keys) -> augmentation.Drawn:
+        options = self.config.data
+        return augmentation.draw(stream(keys, Stream.AUGMENT), options.augment_p, options.augment_transforms)
 
     def _dequantize(self, keys: Keys, x: UnitImages) -> UnitImages:
         if not self.config.data.uniform_dequantization:
