@@ -13,7 +13,6 @@ from golden_weights import GOLDEN, names, relative, seeded
 from score_sde.configs.edm2_presets import CHANNELS, UPDATES_64, UPDATES_512, compose, imagenet64, imagenet512
 from test_configs import config_of
 
-from score_sde import cond
 from score_sde.ema import Constant
 from score_sde.errors import UsageError
 from score_sde.inference import edm2_layout
@@ -245,7 +244,7 @@ class Shrinking(nn.Module):
 
 
 def test_a_network_of_ones_own_is_told_when_its_normalisation_loses_parameters(tiny_config):
-    with pytest.raises(UsageError, match="Shrinking.normalized returns parameters of other names"):
+    with pytest.raises(UsageError, match=r"Shrinking\.normalized returns parameters of other names"):
         jax.eval_shape(Experiment(tiny_config(), network=Shrinking()).init_params)
 
 
@@ -366,7 +365,11 @@ def test_published_tensors_become_our_parameters_and_their_uncertainty_is_left_o
     params, expected = edm2_layout.params_of(tensors, TINY, (8, 8, 1)), random_params(TINY, (8, 8, 1))
     jax.tree.map(np.testing.assert_array_equal, params, expected)
     halves = {name.removeprefix("unet."): value.astype(np.float16) for name, value in tensors.items()}
-    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-3, atol=1e-6), edm2_layout.params_of(halves, TINY, (8, 8, 1)), expected)
+    jax.tree.map(
+        lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-3, atol=1e-6),
+        edm2_layout.params_of(halves, TINY, (8, 8, 1)),
+        expected,
+    )
 
 
 @pytest.mark.parametrize(
