@@ -45,6 +45,8 @@ IN_TEST_LONG = (
     "test_adm.py::test_a_network_computes_what_its_publishers_does_from_the_same_tensors[f",
     "test_adm.py::test_published_networks_have_their_publishers_number_of_parameters",
     "test_adm.py::test_the_network_starts_as_in_pytorch",
+    "test_adm.py::test_names_and_shapes_of_openais_tensors_say_all_flags_but_the_heads_and_the_objective[flags1",
+    "test_adm.py::test_names_and_shapes_of_openais_tensors_say_all_flags_but_the_heads_and_the_objective[flags2",
     "test_adm.py::test_a_run_",
     "test_rectangular.py::test_a_network_of_transposed_weights_gives_the_transposed_image[adm",
     "test_fuzz_mathematics.py::test_valid_arguments_are_valid",

@@ -144,7 +144,6 @@ MODEL = _annotated(
                 ),
                 "num_res_blocks": _argument(int, "Residual blocks of each level"),
                 "attn_resolutions": _argument(Ints, "Heights, in pixels, of feature maps with attention"),
-                "channels_per_head": _argument(int, "Least number of channels in a head of attention"),
                 "dropout": _argument(float, "Probability of dropout in residual blocks"),
                 "nonlinearity": _argument(str, "Activation between layers", "score_sde.models.layers:ACTIVATIONS"),
                 "conditional": _argument(bool, "Whether the network takes the noise level"),

@@ -125,8 +125,9 @@ def params_of(
     tensors = _unwrapped(tensors)
     by = "edm" if "map_layer0.weight" in tensors else "openai"
     publisher, shapes = PUBLISHERS[by], _shapes(network, image_shape)
-    names = _names(publisher, network, image_shape)
-    _compare(tensors, published_shapes(network, image_shape, by), publisher.title)
+    names = _names(publisher, network, image_shape[0], shapes)
+    expected = {names[path]: _published_shape(publisher, path, shape) for path, shape in shapes.items()}
+    _compare(tensors, expected, publisher.title)
     leaves = {}
     for path, shape in shapes.items():
         value = _finite(tensors[names[path]], f"{publisher.title}: {names[path]}")
@@ -149,15 +150,15 @@ def published_shapes(network: ADM, image_shape: ImageShape, publisher: Literal["
         shapes = published_shapes(network, (8, 8, 3), "openai")
     """
     row, shapes = PUBLISHERS[publisher], _shapes(network, image_shape)
-    names = _names(row, network, image_shape)
+    names = _names(row, network, image_shape[0], shapes)
     return {names[path]: _published_shape(row, path, shape) for path, shape in shapes.items()}
 
 
-def _names(publisher: Publisher, network: ADM, image_shape: ImageShape) -> dict[str, str]:
-    """Published names by our leaf, {"Conv_0/kernel": "input_blocks.0.0.weight", ...}."""
+def _names(publisher: Publisher, network: ADM, height: int, shapes: Shapes) -> dict[str, str]:
+    """Published names by our leaf, {"Conv_0/kernel": "input_blocks.0.0.weight", ...}, for images of this height."""
     modules, counts = {}, dict.fromkeys(("Conv", BLOCK, ATTENTION), 0)
     prefixes = _openai_prefixes if publisher is OPENAI else _edm_prefixes
-    for kind, prefix in prefixes(network, image_shape[0]):
+    for kind, prefix in prefixes(network, height):
         ours, layers = {
             "block": (BLOCK, publisher.block),
             "attention": (ATTENTION, publisher.attention),
@@ -168,7 +169,7 @@ def _names(publisher: Publisher, network: ADM, image_shape: ImageShape) -> dict[
         counts[ours] += 1
     modules |= publisher.outside | {f"Conv_{counts['Conv']}": publisher.outside["output"]}
     names = {}
-    for path in _shapes(network, image_shape):
+    for path in shapes:
         module, _, leaf = path.rpartition("/")
         if module not in modules:
             raise UsageError(f"{publisher.title} has no place for {path} of the config's network.")
