@@ -1,7 +1,8 @@
 """The pieces of flow matching besides `presets.flow`: laws of times, couplings, and a sampler that solves the ODE."""
 
+from score_sde.configs.presets import Piece, network
+
 from score_sde.config import Config
-from score_sde.configs.presets import Piece
 
 
 def uniform_times(config: Config) -> None:
@@ -34,6 +35,12 @@ def reflow(config: Config) -> None:
     config.training.coupling = "pairs"
     config.data.random_flip = False
     config.sampling.method = "dpmpp_2m"
+
+
+def adm(config: Config) -> None:
+    """The U-Net of flow_matching's CIFAR-10: OpenAI's, one head of attention, resampling without convolutions."""
+    options = dict(dropout=0.3, num_heads=1, resblock_type="ddpm", resamp_with_conv=False)
+    network("adm", nf=128, ch_mult=(2, 2, 2), num_res_blocks=4, attn_resolutions=(16,), **options)(config)
 
 
 def flow_matching(config: Config) -> None:

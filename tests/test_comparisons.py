@@ -31,7 +31,7 @@ def finish(run, **parts):
     folder = run.workdir / run.jobs[-1].folder
     of_step = folder / f"step_{STEP:08d}"
     of_step.mkdir(parents=True)
-    whole = {"config": {}, "checkpoints": [{"step": STEP, **parts}], "devices": ["fake"], "complete": True}
+    whole = {"config": {}, "versions": {}, "checkpoints": [{"step": STEP, **parts}], "devices": ["fake"], "complete": True}
     (folder / "report.json").write_text(json.dumps(whole))
     return of_step
 
@@ -176,7 +176,7 @@ def test_a_missing_run_leaves_its_recipe_out_of_the_comparisons(finished, capsys
 
 def test_without_runs_there_is_nothing_to_report(tmp_path):
     with pytest.raises(UsageError, match="No run of the recipes is complete"):
-        recipes_program(["recipes", "--report", f"--folder={tmp_path}"])
+        recipes_program(["recipes", "--report", "--recipes=vp", "--seeds=1", f"--folder={tmp_path}"])
     with pytest.raises(UsageError, match="did you mean 'vp'"):
         recipes_program(["recipes", "--report", "--recipes=vpp", f"--folder={tmp_path}"])
 

@@ -19,6 +19,8 @@ from score_sde.data import DATASETS
 from score_sde.evaluation.evaluate import evaluate, sample
 from score_sde.io import workdir
 from score_sde.models import MODELS, ncsn
+from score_sde.paths import Linear
+from score_sde.randomness import normal
 from score_sde.sampling import solve
 from score_sde.sde import SDES
 from score_sde.training.build import Classification, Experiment, parameter_counts
@@ -31,6 +33,13 @@ OURS = ["vp/digits_ddpmpp_continuous", "subvp/digits_ddpmpp_continuous", "ve/dig
 OURS += ["vp/own_images_ddpmpp_continuous", "vp/own_images_small"]
 LATER = ["flow/digits_ddpmpp_velocity", "edm/digits_ddpmpp"]  # recipes, in test_recipe.py
 LATER = ["flow/digits_ddpmpp_velocity", "edm/digits_ddpmpp"]  # than the paper
+FLOW = {
+    "cifar10_adm_velocity": 55_676_419,
+    "cifar10_ddpmpp_velocity": 61_804_419,
+    "cifar10_ddpmpp_optimal": 61_804_419,
+    **dict.fromkeys(("digits_ddpmpp_uniform", "digits_ddpmpp_optimal", "digits_ddpmpp_reflow"), 748_737),
+}
+LATER += [f"flow/{name}" for name in FLOW]
 CLASSIFIERS = {  # all but the last 128 are trainable
     **{f"{sde}/cifar10_wideresnet": 38_913_242 for sde in ("vp", "subvp", "ve")},
     **{f"{sde}/digits_wideresnet": 801_946 for sde in ("vp", "subvp", "ve")},
@@ -139,6 +148,22 @@ def test_own_images_need_a_path_only_and_are_not_flipped():
         assert 10 * updates <= training.n_iters
     assert training.n_iters % training.snapshot_freq == 0
     assert (config.eval.begin_ckpt, config.metrics.features) == (-1, "trained")
+
+
+@pytest.mark.parametrize("name", FLOW)
+def test_configs_of_flow_matching_have_their_parameters_and_paths(name):
+    experiment = Experiment(config_of(f"flow/{name}"))
+    assert parameter_counts(experiment.param_shapes) == (FLOW[name], FLOW[name])
+    assert (experiment.objective.process, experiment.coupled) == (Linear(), name.endswith(("optimal", "reflow")))
+
+
+def test_skewed_times_are_edms_noise_levels():
+    """t = 1 - 1 / (1 + sigma), log(sigma) ~ N(-1.2, 1.2^2); 25 steps of Heun's method are 50 evaluations."""
+    experiment, keys = Experiment(config_of("flow/cifar10_adm_velocity")), jax.random.split(jax.random.key(0), 8)
+    sigma = jnp.exp(-1.2 + 1.2 * normal(keys, ()))
+    t = experiment.objective.times.sample(Linear(), keys)
+    np.testing.assert_allclose(t, 1 - 1 / (1 + sigma), rtol=1e-5)
+    assert experiment.sampler({}).nfe == 50
 
 
 @pytest.mark.parametrize("name", CLASSIFIERS)

@@ -33,8 +33,10 @@ from score_sde.likelihood import dequantization
 from score_sde.models import CLASSIFIERS, ENCODERS, MODELS, PRECISIONS
 from score_sde.parameterization import NOISE_CONDS, PARAMETERIZATIONS
 from score_sde.sampling.tableaus import TABLEAUS
-from score_sde.training import build, recipe
+from score_sde.training import augmentation, build, recipe
+from score_sde.training.coupling import COUPLINGS
 from score_sde.training.pieces import arguments_of, construct
+from score_sde.training.state import NAN_GRADIENTS
 
 ROOT = Path(__file__).parent.parent
 CONFIG = "configs/vp/digits_ddpmpp_continuous.py"
@@ -136,6 +138,7 @@ NAMED = [
     ("sampling.precision", PRECISIONS),
     ("training.precision", PRECISIONS),
     ("training.nonfinite", ("stop", "skip")),
+    ("training.coupling", COUPLINGS),
     ("eval.precision", ("float32", "tf32")),
     ("eval.ode_method", TABLEAUS),
     ("eval.hutchinson_type", likelihood.DIVERGENCES),
@@ -145,6 +148,8 @@ NAMED = [
     ("metrics.features", ("inception", "trained", "none")),
     ("metrics.split", ("train", "test")),
     ("optim.optimizer", ("Adam",)),
+    ("optim.nan_gradients", NAN_GRADIENTS),
+    ("data.augment_transforms", augmentation.TRANSFORMS),
     ("optim.ema_schedule", ema.SHORTHAND),
     ("data.dataset", DATASETS),
     ("data.corrupt", ("refuse", "skip")),
@@ -453,6 +458,7 @@ FREE = {
     "encoder.entry": "a name of the data set's",
     **dict.fromkeys(("sampling.start", "guidance.classifier", "guidance.weak"), "a place, opened as it is used"),
     **dict.fromkeys(("data.path", "data.data_dir", "data.archives"), "a place, opened as it is used"),
+    "training.pairs": "a place, opened as it is used",
     **dict.fromkeys(("metrics.weights", "metrics.statistics", "metrics.dir"), "a place, opened as it is used"),
     **dict.fromkeys(("wandb.project", "wandb.entity", "wandb.group", "wandb.name"), "a name at Weights & Biases"),
 }

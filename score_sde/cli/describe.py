@@ -70,6 +70,9 @@ def describe(config: Config, explain: str | None = None, directory: Path | None 
     if isinstance(experiment, Experiment):
         nfe = planned_nfe(experiment)
         print("objective: " + ", ".join(f"{part} {row}" for part, row in vars(experiment.objective).items()))
+        if experiment.coupled:
+            blocks = f" of blocks of {config.training.coupling_block} rows" * (config.training.coupling == "optimal")
+            print(f"coupling: {config.training.coupling}{blocks}; the network has a velocity, and no score")
         evaluations = f"{'adaptive' if nfe is None else nfe} network evaluations a sample"
         print(f"sampler: {_sampler(experiment, config.sampling.condition)}, {evaluations}")
     print(json.dumps({"trainable_parameters": learned, "total_parameters": total, "nfe": nfe}))

@@ -31,9 +31,7 @@ ADVICE = "make the pairs again by score_sde --mode=pairs, in another folder"
 
 
 @check_arguments
-def pair_keys(
-    seed: Annotated[int, SEEDS], number: Annotated[int, "[0, 4294967296)"], indices: Indices
-) -> Keys:
+def pair_keys(seed: Annotated[int, SEEDS], number: Annotated[int, "[0, 4294967296)"], indices: Indices) -> Keys:
     """Keys of the noise of pairs, one for each index; `Stream.NOISE` of a key draws it.
 
     number: tells the teachers of one seed apart.

@@ -23,7 +23,7 @@ from score_sde.errors import UsageError
 from score_sde.inference.pretrained import Pretrained
 from score_sde.inference.sampling_plan import configured_cond, plan
 from score_sde.io import atomic_files, workdir
-from score_sde.process import Process, check_scalar, in_float64
+from score_sde.process import LEAST_TIME, Process, check_scalar, in_float64
 from score_sde.randomness import Stream, batch_keys, normal, stream
 from score_sde.runtime.progress import bar, reporter
 from score_sde.runtime.sharding import check_divisible, pad_to_devices, pmap, split
@@ -69,8 +69,8 @@ def _description(model: Pretrained) -> dict[str, Any]:
     sampling = config.sampling
     if not solves_ode(sampling, method):
         raise UsageError(
-            f"The sampler {name_of(method)}, as it is set, draws noise on its way, so that no noise leads to one image; "
-            "set sampling.method=ode, or a deterministic fast solver as dpmpp_2m."
+            f"The sampler {name_of(method)}, as it is set, draws noise on its way, so that its images are no "
+            "function of the first noise; set sampling.method=ode, or a deterministic fast solver as dpmpp_2m."
         )
     if sampling.temperature != 1 or sampling.start_time != 1:
         raise UsageError("Pairs begin in the prior; set sampling.temperature=1 and sampling.start_time=1.")
@@ -80,8 +80,12 @@ def _description(model: Pretrained) -> dict[str, Any]:
     number = int(model.digest[:8] or "0", 16)
     size = config.eval.batch_size
     return {
-        **{"seed": config.seed, "number": number, "shape": list(model.image_shape), "size": size},
-        **{"teacher": teacher | {"versions": workdir.versions()}, "shards": []},
+        "seed": config.seed,
+        "number": number,
+        "shape": list(model.image_shape),
+        "size": size,
+        "teacher": teacher | {"versions": workdir.versions()},
+        "shards": [],
     }
 
 
@@ -142,8 +146,8 @@ def straightness(
     sigma) makes the paths of any process those of flow matching, and the ends cancel: S is the variance of v along
     a path. It is computed by the midpoint rule.
 
-    key: one key, or one for each of n paths. cond: arrays of n rows, see `score_sde.cond`. num_steps: of two evaluations
-    each. Raises `UsageError` for processes with a schedule for each pixel.
+    key: one key, or one for each of n paths. cond: arrays of n rows, see `score_sde.cond`. num_steps: of two
+    evaluations each. Raises `UsageError` for processes with a schedule for each pixel.
 
         import jax
         from score_sde.inference.reflow import straightness
@@ -180,13 +184,13 @@ def straightness(
 
 
 def _grid(process: Process, num_steps: int) -> np.ndarray:
-    """Rows (h, t, alpha + sigma at t, t and alpha + sigma at the middle) of even steps in s = sigma / (alpha + sigma)."""
+    """Rows (h, t, alpha + sigma; t, alpha + sigma of the middle) of even steps in s = sigma / (alpha + sigma)."""
 
     def share(t: float) -> float:
         alpha, sigma = (in_float64(part, np.array([t])).item() for part in (process.alpha, process.sigma))
         return sigma / (alpha + sigma)
 
-    first, last = share(1.0), share(process.sampling_eps)
+    first, last = share(1.0), share(LEAST_TIME)
     h = (first - last) / num_steps
     s = first - h * np.arange(num_steps)
     rows = [np.full(num_steps, h)]

@@ -1,7 +1,7 @@
 r"""Couplings: which noise an image meets in training.
 
-Flow matching joins noise and data by straight lines, and learns the mean velocity of the lines through each point. Which
-noise is joined to which image is free, as long as all noise together stays standard normal:
+Flow matching joins noise and data by straight lines, and learns the mean velocity of the lines through each point.
+Which noise is joined to which image is free, as long as all noise together stays standard normal:
 
 | `training.coupling` | the noise of an image                                     | reference                        |
 |---------------------|-----------------------------------------------------------|----------------------------------|
@@ -22,7 +22,6 @@ from collections.abc import Callable
 from typing import NamedTuple
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 from scipy.optimize import linear_sum_assignment
 
@@ -44,7 +43,7 @@ class Coupling(NamedTuple):
 
     numbers: (step, rows, indices, batch) -> the number of the noise of each row, int32, computed on the host; None
     where every row has its own. rows: those of this process, in the whole batch. indices: those of the images. keys:
-    (keys of the rows, numbers) -> keys of their noise. source: the images to train on, where they are not config.data's.
+    (keys of the rows, numbers) -> keys of their noise. source: the images to train on, if not those of config.data.
     """
 
     numbers: Callable[[int, np.ndarray, np.ndarray, Batch], np.ndarray] | None = None
@@ -88,6 +87,7 @@ def _optimal(experiment: Experiment) -> Coupling:
         return of_noise
 
     return Coupling(numbers)
+
 
 def _pairs(experiment: Experiment) -> Coupling:
     """The coupling of a teacher's pairs, whose images are trained on in the place of the data set's."""
