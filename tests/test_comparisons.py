@@ -127,13 +127,14 @@ def test_samplers_make_as_many_evaluations_as_their_column_says(figure, nfe, tmp
 def finished(tmp_path):
     """A folder with all runs of three recipes: VP's distances are three times flow's, EDM's are as flow's."""
     planned = recipes._planned(tmp_path, ["vp", "edm", "flow"], 3, {"training.n_iters": STEP})
-    of_image = RNG.normal(0, 0.4, 50)
+    rng = np.random.default_rng(1)
+    of_image = rng.normal(0, 0.4, 50)
     for figure, of_figure in planned.items():
         for recipe, of_recipe in of_figure.items():
             for run in of_recipe:
-                noise, lift = RNG.normal(0, 0.02), {"vp": 1.0, "edm": 0.0, "flow": 0.0}[recipe]
+                noise, lift = rng.normal(0, 0.02), {"vp": 1.0, "edm": 0.0, "flow": 0.0}[recipe]
                 if figure == sweep.BITS:
-                    bits = 4.5 + 0.3 * lift + of_image + noise + RNG.normal(0, 0.02, 50)
+                    bits = 4.5 + 0.3 * lift + of_image + noise + rng.normal(0, 0.02, 50)
                     parts = {"bits_per_dim": {"mean": bits.mean(), "standard_error": bits.std() / 50**0.5}}
                     folder = finish(run, **parts)
                     np.savez(folder / "bits_per_dim.00_0000.npz", bits_per_dim=bits[:30])
@@ -237,7 +238,9 @@ def test_edms_samples_are_three_sets_of_50000_by_35_evaluations(tmp_path):
     for name in edm.PUBLISHED:
         run = edm._planned(tmp_path, name, {})
         experiment = Experiment(run.config)
-        assert experiment.sampler(experiment.param_shapes).nfe == 35
+        cond = {"labels": np.zeros(1, np.int32)} if run.config.model.num_classes else None
+        assert experiment.sampler(experiment.param_shapes, cond=cond).nfe == 35
+        assert run.config.sampling.condition == ("class=all" if cond else "")
         assert run.config.eval.num_samples == 150_000 and run.config.metrics.features == "inception"
         assert run.config.metrics.split == "train"
 

@@ -74,8 +74,10 @@ def run(folder: Path, start: Any, *, networks: Sequence[str], common: Point | No
 
 
 def _planned(folder: Path, name: str, common: Point) -> Run:
-    sweep = Sweep(space=Space((SAMPLES,)), config=name, common=common, program=PROGRAM)
-    return runs.resolve(sweep, {**SAMPLES, **common}, folder)
+    """The run of a network; one with classes is asked for each class in turn."""
+    of_classes = {"sampling.condition": "class=all"} if name.endswith("_classes") else {}
+    sweep = Sweep(space=Space(({},)), config=name, common=SAMPLES | of_classes | common, program=PROGRAM)
+    return runs.resolve(sweep, {}, folder)
 
 
 def _measured(run: Run, before: Mapping[str, Any], why: str) -> dict[str, Any]:
