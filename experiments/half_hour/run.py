@@ -70,9 +70,9 @@ def run(
 
 def _planned(folder: Path, cell: str, all_images: bool, common: Point) -> dict[str, Run]:
     part = {} if all_images else {"eval.max_images": IMAGES}
-    points = {BITS_PER_DIM: LIKELIHOOD | part} | {name: SAMPLES | sampler for name, sampler in SAMPLERS.items()}
+    points = {BITS_PER_DIM: LIKELIHOOD} | {name: SAMPLES | sampler for name, sampler in SAMPLERS.items()}
     file = f"experiments/half_hour/config.py:{cell}"
-    sweep = Sweep(space=Space(tuple(points.values())), config=file, common=common, program=PROGRAM)
+    sweep = Sweep(space=Space(tuple(points.values())), config=file, common=part | common, program=PROGRAM)
     return dict(zip(points, runs.plan(sweep, folder), strict=True))
 
 
