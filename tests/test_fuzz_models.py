@@ -36,7 +36,7 @@ from score_sde.errors import UsageError
 from score_sde.inference import edm_layout, pretrained, snapshots
 from score_sde.inference.pretrained import Pretrained
 from score_sde.inference.snapshots import PretrainedClassifier
-from score_sde.models import group_norm, resampling
+from score_sde.models import group_norm, magnitude, resampling
 from score_sde.objective import Objective
 from score_sde.parameterization import Noise
 from score_sde.process import from_score
@@ -217,6 +217,10 @@ NETWORKS = {
     "values_of": (edm_layout.values_of, dict(kwargs=SONG)),
     "objective_values": (edm_layout.objective_values, dict(kwargs=SONG)),
     "network_arguments": (edm_layout.network_arguments, dict(kwargs=SONG, defaults=edm_layout.NETWORK)),
+    "silu": (magnitude.silu, dict(x=FEATURES)),
+    "add": (magnitude.add, dict(a=FEATURES, b=FEATURES, balance=0.3)),
+    "concatenate": (magnitude.concatenate, dict(a=FEATURES, b=FEATURES[..., :1], balance=0.3)),
+    "forced": (magnitude.forced, dict(params={"weight": WEIGHT})),
     "filter2d": (resampling.filter2d, dict(x=FEATURES, taps=TAPS, gain=1.0, up=1, down=1, pad=(1, 1))),
 }
 EXAMPLES = {
@@ -239,6 +243,7 @@ MODULES = (
     *("score_sde.conditioning.particles", "score_sde.models", "score_sde.models.encoders"),
     *("score_sde.models.dequantizer", "score_sde.models.group_norm", "score_sde.models.resampling"),
     "score_sde.inference.edm_layout",
+    "score_sde.models.magnitude",
 )
 CHECKED = "is called by the doors, after their check"
 TRACED = "is called inside a sampler's step, with what the sampler has made"
@@ -252,6 +257,8 @@ EXCEPTIONS = {
     **dict.fromkeys(("for_images", "residual", "operator_class", "check_computes", "is_trainable"), CHECKED),
     **dict.fromkeys(("nudged", "reach_of_gradient", "inside", "isotropic_solve", "within_reach", "denoised"), TRACED),
     **dict.fromkeys(("State",), TRACED),
+    **dict.fromkeys(("magnitude", "normalize"), "is called inside networks, with features that they made"),
+    **dict.fromkeys(("EDM2UNet", "MPLinear", "MPFourier"), NETWORK_CLASS),
     **dict.fromkeys(("ADM", "DDPM", "NCSNpp", "NCSNv2", "WideResnet", "Dequantizer", "VectorEncoder"), NETWORK_CLASS),
     **dict.fromkeys(
         ("params_of", "origins", "published_shapes", "Origin"), "is called by the import: tests/test_edm_networks.py"
