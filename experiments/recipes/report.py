@@ -25,7 +25,7 @@ Result = Mapping[str, Any]
 def text(result: Result) -> str:
     """The table and the sentences, for a terminal."""
     parts = [settings(result), *(f"Failed: {why}" for why in dict.fromkeys(result["failed"].values()))]
-    return "\n".join([*parts, "", aligned([head(result), *rows(result)]), "", *notes(result), "", *sentences(result)])
+    return "\n".join([*parts, "", aligned(head(result), rows(result)), "", *notes(result), "", *sentences(result)])
 
 
 def markdown(result: Result) -> str:
@@ -93,9 +93,9 @@ def notes(result: Result) -> list[str]:
         "evaluations of the adaptive ODE. Distances are Fréchet distances on features that were trained on the digits, "
         "the same ones for all recipes; they are not FID. The rows beneath the recipes are of noise and of held-out "
         "images, with one standard error.",
-        f"A difference is significant if its p value, corrected by Holm for all pairs in one figure, is at most {LEVEL}. "
-        "Seeds are blocks: the error of a difference is that of the residuals of all recipes and seeds. For bits/dim the "
-        "error over test images is added; distances are compared by their logarithms.",
+        f"A difference is significant if its p value, corrected by Holm for all pairs in one figure, is at most "
+        f"{LEVEL}. Seeds are blocks: the error of a difference is that of the residuals of all recipes and seeds. For "
+        "bits/dim the error over test images is added; distances are compared by their logarithms.",
     ]
 
 
@@ -127,8 +127,8 @@ def _sentence(result: Result, figure: str) -> str:
     spread = result["unequal"][figure]
     if spread is not None and spread < LEVEL:
         parts.append(
-            f"The spreads over seeds differ between recipes (Bartlett, p {spread:.1g}), so that errors are too small for "
-            "the recipes with the larger spreads, and too large for the others."
+            f"The spreads over seeds differ between recipes (Bartlett, p {spread:.1g}), so that errors are too small "
+            "for the recipes with the larger spreads, and too large for the others."
         )
     return " ".join(parts)
 
@@ -208,7 +208,8 @@ def _samples(planned: "Runs") -> list[html_page.Element]:
             html_page.figure(name(recipe), sheet) for recipe, run in first.items() if (sheet := results.samples(run))
         ]
         if sheets:
-            body.append(html_page.folded(f"Samples: {figure}", html_page.division("grids", *sheets)))
+            figures = [html_page.figure(of, sheet) for of, sheet in sheets.items()]
+            body.append(html_page.folded(f"Samples: {figure}", html_page.division("grids", *figures)))
     return [html_page.heading("Samples"), *body] if body else []
 
 
