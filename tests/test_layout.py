@@ -42,7 +42,7 @@ ROOMS = {
     "likelihood": "dequantization ode bound",
     "conditioning": "observations operators guidance posterior particles grammar",
     "training": """state nan_guard loop pieces sampler_options recipe trainable classification build coupling
-                   memory_estimate own_code source_checks averages launch summary run""",
+                   memory_estimate own_code source_checks averages launch summary start run""",
     "metrics": """protocol ends corruptions distances frechet kernels inception small features reference figures
                   baselines""",
     "inference": """reference_checkpoints diffusers_layout edm_layout adm_layout edm2_layout checkpoint_formats
