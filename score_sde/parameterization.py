@@ -23,8 +23,9 @@ with s = sigma_data and r = sqrt(sigma^2 + alpha^2 s^2). `v` is from Salimans an
 matching (Lipman et al., 2023), `edm` is the F of Karras et al. (2022, table 1) applied to x / alpha. Each class writes
 (2) out, so that no digits are lost. The paper's own networks are `noise` (VP, sub-VP), `scaled_score` (VE) and `score`
 (VE networks without `scale_by_sigma`). Networks trained at the levels of a chain get other noise conditions:
-`chain_index` under VP, `level_index` under VE, `cosine_index` for iDDPM's (`NOISE_CONDS`). EDM's VE networks have data
-in [-1, 1] and `log_half_noise_level`, ln(sigma / (2 alpha)), the logarithm of the noise level for data in [0, 1].
+`chain_index` under VP, `level_index` under VE, and under any process `cosine_index` of iDDPM's chain and `linear_index`
+of DDPM's (`NOISE_CONDS`). EDM's VE networks have data in [-1, 1] and `log_half_noise_level`, ln(sigma / (2 alpha)), the
+logarithm of the noise level for data in [0, 1].
 
 Data in [0, 1] enter a network as 2x - 1, data in [-1, 1] as they are; under `edm` as x / r, which has unit variance.
 
@@ -55,7 +56,7 @@ from score_sde.errors import UsageError, one_of
 from score_sde.process import Model, Prediction, Process, before_noise, check_scalar, noisy
 from score_sde.randomness import expand
 
-STEPS = 1000  # of iDDPM's chain
+STEPS = 1000  # of DDPM's and iDDPM's chains
 
 Network = Callable[[ModelImages, PerSample], ModelImages]  # (image, noise_cond) -> F
 
@@ -95,7 +96,7 @@ class Parameterization(abc.ABC):
         centered: whether data are in [-1, 1]; otherwise they are in [0, 1].
         Raises `UsageError` where the network needs one noise level and each pixel has its own.
         """
-        if self.noise_cond in ("sigma", "log_noise_level", "log_half_noise_level", "cosine_index"):
+        if self.noise_cond in ("sigma", "log_noise_level", "log_half_noise_level", "cosine_index", "linear_index"):
             check_scalar(process, f"noise_cond={self.noise_cond}", "set parameterization.noise_cond=time")
         noise_cond = NOISE_CONDS[self.noise_cond]
         return lambda x, t: network(self._input(process, x, t, centered), noise_cond(self, process, t))
@@ -310,9 +311,14 @@ def cosine_levels() -> np.ndarray:
     return np.sqrt(np.expm1(np.cumsum(np.append(0.0, -np.log(np.maximum(kept[1:] / kept[:-1], 1e-3))))))
 
 
-def _cosine_index(row: Parameterization, process: Process, t: Times) -> PerSample:
-    """The step, 0 .. 999, of iDDPM's chain after which its noise level is nearest to that at t; -1 before the first."""
-    levels = cosine_levels()
+@functools.cache
+def linear_levels() -> np.ndarray:
+    """Noise levels of DDPM's chain of 1,000 steps, ascending from 0, in float64 (Ho et al., 2020, section 4)."""
+    return np.sqrt(np.expm1(np.cumsum(np.append(0.0, -np.log1p(-np.linspace(1e-4, 0.02, STEPS))))))
+
+
+def _nearest_step(levels: np.ndarray, process: Process, t: Times) -> PerSample:
+    """The step, 0 .. 999, of a chain after which its noise level is nearest to that at t; -1 before the first."""
     between = jnp.asarray((levels[1:] + levels[:-1]) / 2, jnp.float32)
     return jnp.searchsorted(between, process.noise_level(before_noise(process, t))).astype(jnp.float32) - 1.0
 
@@ -326,7 +332,8 @@ NOISE_CONDS: dict[str, Callable[[Parameterization, Process, Times], PerSample]] 
     "time": lambda row, process, t: row.time_scale * t,  # 999 t whatever `num_scales` is
     "chain_index": lambda row, process, t: t * (process.num_scales - 1.0),  # between the points of a chain not rounded
     "level_index": lambda row, process, t: jnp.round((1 - t) * (process.num_scales - 1.0)),  # 0 is sigma_max
-    "cosine_index": _cosine_index,  # of iDDPM's chain, whatever the process is
+    "cosine_index": lambda row, process, t: _nearest_step(cosine_levels(), process, t),  # of EDM's form of iDDPM
+    "linear_index": lambda row, process, t: jnp.maximum(_nearest_step(linear_levels(), process, t), 0.0),
     "sigma": lambda row, process, t: process.sigma(t),
     "log_noise_level": lambda row, process, t: _log_noise_level(process, t) / 4,
     "log_half_noise_level": lambda row, process, t: _log_noise_level(process, t) - math.log(2),

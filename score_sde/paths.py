@@ -92,8 +92,13 @@ class Cosine(Path):
         return d_alpha, -self.alpha(t) * d_alpha / noisy(self, t)
 
     def time(self, noise_level: Scalars) -> Scalars:
-        xp = library_of(noise_level)
-        return 1 - xp.arcsin(math.cos(self._slope * self.s) / xp.hypot(1.0, noise_level)) / self._slope
+        # tan(phi(t) - phi(0)) for low levels, where the other form cancels in float32
+        xp, phi0, low = library_of(noise_level), self._slope * self.s, noise_level < 1
+        k = xp.where(low, noise_level, 1.0)
+        root = xp.hypot(k, math.sin(phi0))
+        sine, cosine = math.cos(phi0) * k**2 / (root + math.sin(phi0)), math.cos(phi0) ** 2 + math.sin(phi0) * root
+        high = 1 - xp.arcsin(math.cos(phi0) / xp.hypot(1.0, noise_level)) / self._slope
+        return xp.where(low, xp.arctan2(sine, cosine) / self._slope, high)
 
     @property
     def _slope(self) -> float:

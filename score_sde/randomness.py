@@ -48,6 +48,7 @@ class Stream(enum.IntEnum):
     COND = 16
     PARTICLES = 17
     OBSERVE = 18
+    AUGMENT = 19
 
 
 Indices = Annotated[Integer[Array, " b"] | Integer[np.ndarray, " b"], "[0, 4294967296)"]

@@ -31,12 +31,22 @@ LONG += ("step", "labels")
 
 # Tests of `make test-long`: whole runs beside which quicker ones of their kind stay in `make test`.
 IN_TEST_LONG = (
+    *(f"test_edm_networks.py::test_a_network_of_edms_denoises_as_theirs[{row}" for row in ("edm_d", "edm_n", "edm_s")),
+    *(f"test_edm_networks.py::test_a_network_of_edms_denoises_as_theirs[{row}" for row in ("edm_p", "vp", "ve", "id")),
+    *(
+        f"test_edm_networks.py::test_edms_published_networks_have_their_numbers_of_parameters[arch{i}"
+        for i in (1, 2, 4, 5)
+    ),
+    "test_edm_networks.py::test_the_method_denoise_of_a_network_of_edms",
+    "test_edm_networks.py::test_edms_sampler_draws_their_samples_at_published_depth",
     "test_adm.py::test_a_network_computes_what_its_publishers_does_from_the_same_tensors[edm_small_",
     "test_adm.py::test_a_network_computes_what_its_publishers_does_from_the_same_tensors[edm_i",
     "test_adm.py::test_a_network_computes_what_its_publishers_does_from_the_same_tensors[o",
     "test_adm.py::test_a_network_computes_what_its_publishers_does_from_the_same_tensors[f",
     "test_adm.py::test_published_networks_have_their_publishers_number_of_parameters",
     "test_adm.py::test_the_network_starts_as_in_pytorch",
+    "test_adm.py::test_names_and_shapes_of_openais_tensors_say_all_flags_but_the_heads_and_the_objective[flags1",
+    "test_adm.py::test_names_and_shapes_of_openais_tensors_say_all_flags_but_the_heads_and_the_objective[flags2",
     "test_adm.py::test_a_run_",
     "test_rectangular.py::test_a_network_of_transposed_weights_gives_the_transposed_image[adm",
     "test_fuzz_mathematics.py::test_valid_arguments_are_valid",

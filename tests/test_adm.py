@@ -1,5 +1,6 @@
 """ADM's U-Net computes what its two publishers' code computes, from tensors under their names."""
 
+import functools
 import hashlib
 import json
 import zlib
@@ -13,6 +14,7 @@ from golden_weights import GOLDEN, load_json, names, relative
 
 from score_sde.errors import UsageError
 from score_sde.inference import adm_layout
+from score_sde.inference.openai_flags import RELEASED, flags_of
 from score_sde.models import ADM, PRECISIONS
 
 CASES = load_json("adm.json")
@@ -34,6 +36,19 @@ def tensor(name: str, shape: tuple[int, ...]) -> np.ndarray:
 def tensors_of(case: dict) -> dict[str, np.ndarray]:
     shapes = adm_layout.published_shapes(network_of(case), tuple(case["image_shape"]), case["publisher"])
     return {name: tensor(name, shape) for name, shape in shapes.items()}
+
+
+@functools.cache
+def tensors_of_openai() -> dict[str, np.ndarray]:
+    """The tensors of OpenAI's network with the options of SMALL."""
+    shapes = adm_layout.published_shapes(ADM(**SMALL), (8, 8, 3), "openai")
+    return {name: tensor(name, shape) for name, shape in shapes.items()}
+
+
+def changed(tensors: dict, **changes) -> dict:
+    """The tensors with some of them replaced, or removed by None; __ stands for a dot."""
+    tensors = tensors | {name.replace("__", "."): value for name, value in changes.items()}
+    return {name: value for name, value in tensors.items() if value is not None}
 
 
 def inputs(name: str, case: dict) -> tuple:
@@ -70,20 +85,24 @@ def test_a_network_computes_what_its_publishers_does_from_the_same_tensors(name)
         assert relative(sample, golden) < 1e-5
 
 
-LARGE = dict(nf=256, num_res_blocks=2, learned_variance=True)
-PUBLISHED = {  # options, height, parameters of the publishers' code
-    "EDM 64": (dict(num_classes=1000), 64, 295_899_267),
-    "EDM 64, augmented": (dict(num_classes=1000, augment_dim=9), 64, 295_900_995),
-    "OpenAI 64": (dict(num_classes=1000, learned_variance=True), 64, 295_904_454),
-    "OpenAI 128": (LARGE | dict(ch_mult=(1, 1, 2, 3, 4), num_heads=4, num_classes=1000), 128, 421_529_606),
-    "OpenAI 256": (LARGE | dict(ch_mult=(1, 1, 2, 2, 4, 4), num_classes=1000), 256, 553_838_086),
-    "OpenAI 256, unconditional": (LARGE | dict(ch_mult=(1, 1, 2, 2, 4, 4)), 256, 552_814_086),
-    "OpenAI 512": (
-        LARGE | dict(nf=128, ch_mult=(1, 2, 2, 4, 4, 8, 8), embedding_size=256, num_classes=1000),
-        512,
-        558_997_638,
+PUBLISHED = {  # arguments and parameters of the publishers' code
+    "EDM 64": (dict(class_name="EDMPrecond", img_resolution=64, img_channels=3, label_dim=1000), 295_899_267),
+    "EDM 64, augmented": (
+        dict(class_name="EDMPrecond", img_resolution=64, img_channels=3, label_dim=1000, augment_dim=9),
+        295_900_995,
     ),
+    "OpenAI 64": (RELEASED["64x64_diffusion"], 295_904_454),
+    "OpenAI 128": (RELEASED["128x128_diffusion"], 421_529_606),
+    "OpenAI 256": (RELEASED["256x256_diffusion"], 553_838_086),
+    "OpenAI 256, unconditional": (RELEASED["256x256_diffusion_uncond"], 552_814_086),
+    "OpenAI 512": (RELEASED["512x512_diffusion"], 558_997_638),
 }
+
+
+def built(values: dict) -> ADM:
+    """The network of a config's values."""
+    options = {name.removeprefix("model."): value for name, value in values.items() if name.startswith("model.")}
+    return ADM(**{name: value for name, value in options.items() if name not in ("name", "scale_by_sigma")})
 
 
 def shapes_of(network: ADM, size: int = 8, channels: int = 3):
@@ -93,10 +112,80 @@ def shapes_of(network: ADM, size: int = 8, channels: int = 3):
 
 @pytest.mark.parametrize("name", PUBLISHED)
 def test_published_networks_have_their_publishers_number_of_parameters(name):
-    options, size, parameters = PUBLISHED[name]
-    network = ADM(**options)
+    arguments, parameters = PUBLISHED[name]
+    values = adm_layout.values_of(arguments)
+    network, size = built(values), values["data.image_size"]
     network.check(size)
     assert sum(leaf.size for leaf in jax.tree.leaves(shapes_of(network, size))) == parameters
+
+
+def test_published_arguments_say_the_objective():
+    def part(arguments):
+        values = adm_layout.values_of(arguments)
+        keys = ("process.name", "parameterization.name", "parameterization.noise_cond", "model.learned_variance")
+        return tuple(values.get(key) for key in keys)
+
+    images = dict(img_resolution=64, img_channels=3)
+    assert part(images | dict(class_name="EDMPrecond")) == ("edm", "edm", None, False)
+    assert part(images | dict(class_name="iDDPMPrecond")) == ("cosine", "noise", "cosine_index", True)
+    assert part(RELEASED["64x64_diffusion"]) == ("cosine", "noise", "cosine_index", True)
+    assert part(RELEASED["lsun_cat"]) == ("vp", "noise", "linear_index", True)
+    assert part(dict(predict_xstart="True", learn_sigma="False")) == ("vp", "x0", "linear_index", False)
+    wide = adm_layout.values_of(RELEASED["512x512_diffusion"])
+    assert wide["model.nf"] == 128 and wide["model.embedding_size"] == 256
+    assert wide["model.ch_mult"] == (1, 2, 2, 4, 4, 8, 8)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (dict(img_resolution=64), "OpenAI's programs have no flag img_resolution"),
+        (dict(class_name="EDMPrecond", img_channels=3), "img_resolution"),
+        (
+            dict(class_name="EDMPrecond", img_resolution=64, img_channels=3, model_type="SongUNet"),
+            "EDM's file is a SongUNet",
+        ),
+        (dict(class_name="EDMPrecond", img_resolution=64, img_channels=3, resample_filter=[1, 3]), "resample_filter"),
+        (dict(class_name="EDMPrecond", img_resolution=64, img_channels=3, channel_mult_emb=2), "channel_mult_emb=2"),
+        (dict(noise_schedule="sigmoid"), "--noise_schedule sigmoid"),
+        (dict(diffusion_steps=4000), "--diffusion_steps 4000"),
+        (dict(num_heads_upsample=8), "--num_heads_upsample 8"),
+        (dict(class_cond="maybe"), "'maybe', and must be True or False"),
+        (dict(image_size=32), "OpenAI's networks of 32x32 pixels have no factors"),
+        (dict(image_size="large"), "no number where one must be"),
+    ],
+)
+def test_published_arguments_that_cannot_be_read_are_named(arguments, message):
+    with pytest.raises(UsageError, match=message):
+        adm_layout.values_of(arguments)
+
+
+@pytest.mark.parametrize(
+    "flags",
+    [
+        dict(learn_sigma=True, class_cond=True, num_classes=7, resblock_updown=True, channel_mult="0.5,1"),
+        dict(use_scale_shift_norm=False, channel_mult="1,2,2", num_res_blocks=1, attention_resolutions="2"),
+        dict(conv_resample=False, channel_mult="2,1", attention_resolutions="8,4", num_channels_of_images=1),
+    ],
+)
+def test_names_and_shapes_of_openais_tensors_say_all_flags_but_the_heads_and_the_objective(flags):
+    flags = dict(image_size=8, num_channels=64, num_head_channels=32, attention_resolutions="4") | flags
+    values = adm_layout.values_of(flags)
+    image_shape = (8, 8, values["data.num_channels"])
+    shapes = adm_layout.published_shapes(built(values), image_shape, "openai")
+    read = flags_of({name: np.empty(shape, np.float32) for name, shape in shapes.items()}, 8)
+    again = adm_layout.values_of(read | dict(num_head_channels=32))
+    unused = {"model.resamp_with_conv"} if values["model.resblock_type"] == "biggan" else set()
+    assert {key for key in values if values[key] != again[key]} <= unused
+
+
+def test_openais_classifiers_and_upsamplers_are_refused():
+    tensors = tensors_of_openai()
+    with pytest.raises(UsageError, match="upsample"):
+        flags_of(changed(tensors, input_blocks__0__0__weight=np.empty((32, 6, 3, 3))), 8)
+    encoder = {name: value for name, value in tensors.items() if not name.startswith("output_blocks")}
+    with pytest.raises(UsageError, match="classifiers are not read"):
+        flags_of(encoder, 8)
 
 
 def test_the_network_starts_as_in_pytorch_and_returns_zeros():
@@ -132,37 +221,28 @@ def test_options_that_no_network_has_are_named(options, message):
 
 
 def test_labels_of_augmentations_need_a_network_that_takes_them():
-    network, x = ADM(**SMALL), np.zeros((1, 8, 8, 3), np.float32)
-    with pytest.raises(UsageError, match="set model.augment_dim"):
-        jax.eval_shape(lambda: network.init(jax.random.key(0), x, np.ones(1), augment=jnp.zeros((1, 9))))
-
-
-def changed(tensors: dict, **changes) -> dict:
-    """The tensors with some of them replaced, or removed by None; __ stands for a dot."""
-    tensors = tensors | {name.replace("__", "."): value for name, value in changes.items()}
-    return {name: value for name, value in tensors.items() if value is not None}
+    network, x = ADM(**SMALL), jnp.zeros((1, 8, 8, 3))
+    with pytest.raises(UsageError, match=r"set model\.augment_dim"):
+        jax.eval_shape(lambda: network.init(jax.random.key(0), x, jnp.ones(1), augment=jnp.zeros((1, 9))))
 
 
 def test_tensors_that_do_not_fit_are_named():
-    network = ADM(**SMALL)
-    shapes = adm_layout.published_shapes(network, (8, 8, 3), "openai")
-    tensors = {name: tensor(name, shape) for name, shape in shapes.items()}
+    network, tensors = ADM(**SMALL), tensors_of_openai()
     for wrong, words in (
         (changed(tensors, out__2__bias=None), "has no out.2.bias"),
         (changed(tensors, out__3__bias=np.ones(3, np.float32)), "has out.3.bias"),
         (changed(tensors, out__2__bias=np.ones(4, np.float32)), r"out.2.bias has shape \(4,\)"),
         (changed(tensors, out__2__bias=np.full(3, np.nan, np.float32)), "out.2.bias holds a number that is not finite"),
-        (tensors, "give attention_order=new if"),
         ({}, "has no time_embed.0.weight"),
     ):
         with pytest.raises(UsageError, match=words):
-            adm_layout.params_of(wrong, network, (8, 8, 3))
+            adm_layout.params_of(wrong, network, (8, 8, 3), "new")
+    with pytest.raises(UsageError, match="give attention_order=new if"):
+        adm_layout.params_of(tensors, network, (8, 8, 3))
 
 
 def test_only_the_order_of_queries_keys_and_values_differs_between_the_two_attentions_of_openai():
-    network = ADM(**SMALL)
-    shapes = adm_layout.published_shapes(network, (8, 8, 3), "openai")
-    tensors = {name: tensor(name, shape) for name, shape in shapes.items()}
+    network, tensors = ADM(**SMALL), tensors_of_openai()
     new, legacy = (
         traverse_util.flatten_dict(adm_layout.params_of(tensors, network, (8, 8, 3), order), sep="/")
         for order in ("new", "legacy")
@@ -182,5 +262,5 @@ def test_edms_filters_must_be_the_mean_of_four_pixels_and_its_noise_levels_are_l
     name = "model.enc.4x4_down.conv0.resample_filter"
     whole = adm_layout.params_of(tensors | {name: np.full((1, 1, 2, 2), 0.25, np.float32)}, network, (8, 8, 3))
     assert names(whole) == names(shapes_of(network))
-    with pytest.raises(UsageError, match="enc.4x4_down.conv0.resample_filter is no mean of 2x2 pixels"):
+    with pytest.raises(UsageError, match=r"enc\.4x4_down\.conv0\.resample_filter is no mean of 2x2 pixels"):
         adm_layout.params_of(tensors | {name: np.ones((1, 1, 4, 4), np.float32)}, network, (8, 8, 3))

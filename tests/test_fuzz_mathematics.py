@@ -184,6 +184,8 @@ CALLS = {
     "ema.parse": (ema.parse, dict(text="power:0.1")),
     "ema.profiles_of": (ema.profiles_of, dict(names=["power:0.1"], rate=0.9, schedule="ramp")),
     "ema.chosen": (ema.chosen, dict(profiles=PROFILES, name="power:0.1")),
+    "ema.wanted": (ema.wanted, dict(profiles=PROFILES, name="power:0.2")),
+    "ema.is_after_the_fact": (ema.is_after_the_fact, dict(names=["power:0.1"], name="power:0.2")),
     "ema.check": (ema.check, dict(names=["power:0.1"], rate=0.9, schedule="ramp", name="power:0.1")),
     "ema.initial": (functools.partial(ema.initial, params=PARAMS), dict(profiles=PROFILES)),
     "ema.updated": (functools.partial(ema.updated, PROFILES, AVERAGES, PARAMS), dict(n=2)),

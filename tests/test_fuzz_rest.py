@@ -22,11 +22,12 @@ from score_sde.configs import presets
 from score_sde import config, data, metrics
 from score_sde.cli.describe import describe
 from score_sde.data import pairs
+from score_sde.ema import Power
 from score_sde.errors import UsageError
 from score_sde.evaluation import evaluate
 from score_sde.io import html_page
 from score_sde.metrics import distances, frechet, kernels
-from score_sde.training import coupling, state
+from score_sde.training import coupling, posthoc, state
 from score_sde.training.build import trainable
 from score_sde.training.run import train
 
@@ -180,6 +181,15 @@ CALLS: dict[str, Callable[[], tuple[Callable, dict[str, Any]]]] = {
         train,  # refused after all arguments have been looked at
         dict(config=tiny(start_time=0.5), directory=folder() / "run", overrides={}, allowed=()),
     ),
+    "training.posthoc.combination": lambda: (
+        posthoc.combination,
+        dict(tracked=[Power(0.1)], steps=[10, 20], target=Power(0.1), step=20),
+    ),
+    "training.posthoc.nearest": lambda: (
+        posthoc.nearest,
+        dict(tracked=[Power(0.1)], steps=[10, 20], target=Power(0.2), step=20),
+    ),
+    "training.posthoc.used_steps": lambda: (posthoc.used_steps, dict(steps=[10, 20], step=15)),
     "training.state.adam": lambda: (
         state.adam,
         dict(lr=1.0, beta1=0.9, eps=1e-8, weight_decay=0.0, warmup=3.5, grad_clip=1.0, trainable=True)
@@ -199,7 +209,7 @@ ROOMS = {"config": config, "data": data, "metrics": metrics}
 WITHOUT = {
     "a command line, whose mistakes tests/test_main.py and test_modes.py have": """
         cli.command_line cli.dataset_statistics cli.describe cli.experiment cli.import_checkpoint cli.inspect_data
-        cli.main cli.measure cli.modes cli.reflow cli.runs""",
+        cli.main cli.make_averages cli.measure cli.modes cli.reflow cli.runs""",
     "must not import JAX, as the check of arguments does; called with names and rows of the table": """
         config.argument_keys config.explanation config.import_paths config.keys config.sampling_keys
         config.training_keys""",
@@ -214,8 +224,8 @@ WITHOUT = {
         evaluation.exports evaluation.figure_names evaluation.identities evaluation.inverse_problems
         evaluation.over_split evaluation.report evaluation.sample_metrics""",
     "called by train, and by Pretrained, with a config that config.check has looked at": """
-        training.averages training.build training.classification training.launch training.loop
-        training.memory_estimate training.nan_guard training.own_code training.pieces training.recipe
+        training.average_snapshots training.averages training.build training.classification training.launch
+        training.loop training.memory_estimate training.nan_guard training.own_code training.pieces training.recipe
         training.sampler_options training.source_checks training.start training.summary training.trainable""",
     "called with paths that doors have expanded, and arrays of states": """
         io.atomic_files io.checkpoints io.digest io.downloads io.json_files io.metrics_log io.pytorch_files

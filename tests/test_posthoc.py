@@ -326,7 +326,7 @@ def test_evaluations_and_caches_tell_made_averages_apart(run, tmp_path):
 def test_a_training_draws_with_an_average_that_it_keeps(run, tmp_path):
     _, config = run
     config.sampling.ema = "power:0.15"
-    with pytest.raises(UsageError, match="There is no average 'power:0.15'; this run has power:0.1, power:0.2"):
+    with pytest.raises(UsageError, match=r"There is no average .power:0\.15.; this run has power:0\.1, power:0\.2"):
         train(config, tmp_path / "run")
     assert not (tmp_path / "run").exists()
 

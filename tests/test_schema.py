@@ -33,9 +33,10 @@ from score_sde.likelihood import dequantization
 from score_sde.models import CLASSIFIERS, ENCODERS, MODELS, PRECISIONS
 from score_sde.parameterization import NOISE_CONDS, PARAMETERIZATIONS
 from score_sde.sampling.tableaus import TABLEAUS
-from score_sde.training import build, recipe
+from score_sde.training import augmentation, build, recipe
 from score_sde.training.coupling import COUPLINGS
 from score_sde.training.pieces import arguments_of, construct
+from score_sde.training.state import NAN_GRADIENTS
 
 ROOT = Path(__file__).parent.parent
 CONFIG = "configs/vp/digits_ddpmpp_continuous.py"
@@ -147,6 +148,8 @@ NAMED = [
     ("metrics.features", ("inception", "trained", "none")),
     ("metrics.split", ("train", "test")),
     ("optim.optimizer", ("Adam",)),
+    ("optim.nan_gradients", NAN_GRADIENTS),
+    ("data.augment_transforms", augmentation.TRANSFORMS),
     ("optim.ema_schedule", ema.SHORTHAND),
     ("data.dataset", DATASETS),
     ("data.corrupt", ("refuse", "skip")),

@@ -11,7 +11,7 @@ import pytest
 from score_sde.configs.vp.digits_ddpmpp_continuous import get_config
 
 from score_sde.errors import UsageError
-from score_sde.models import DDPM, PRECISIONS, NCSNpp, NCSNv2, WideResnet
+from score_sde.models import ADM, DDPM, PRECISIONS, NCSNpp, NCSNv2, WideResnet
 from score_sde.models.layers import GroupNorm
 from score_sde.randomness import batch_keys, keep_mask
 from score_sde.training import run as training

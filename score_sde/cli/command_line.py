@@ -24,16 +24,18 @@ def parse(
     define: Callable[[flags.FlagValues], None] = lambda _: None,
     of_workdir: Callable[[Path], ConfigDict] | None = None,
     has_config: bool = True,
+    of_flags: Callable[[dict[str, str | None]], ConfigDict] | None = None,
 ) -> flags.FlagValues:
     """Values of the flags of a command line: `config` and those of `define`. Raises `UsageError`.
 
     argv[0] is the program. define: defines flags besides the config's. of_workdir: reads the config of the run in
     --workdir, used where there is no --config. has_config: whether there is a config at all; without, it is empty.
+    of_flags: makes the config of the other flags instead, where there is no --config.
     """
     written = list(arguments(argv))
     if not has_config and "config" in dict(written):
         raise UsageError(f"--mode={dict(written).get('mode')} takes no --config.")
-    template = _template(dict(written), of_workdir) if has_config else ConfigDict()
+    template = _template(dict(written), of_workdir, of_flags) if has_config else ConfigDict()
     for key, value in _overridden(written):
         _check_override(template, key, value)
     nones = [key for key, value in _overridden(written) if value and value.lower() == "none" and is_nullable(key)]
@@ -54,11 +56,15 @@ def parse(
     return values
 
 
-def _template(written: dict[str, str | None], of_workdir: Callable[[Path], ConfigDict] | None) -> ConfigDict:
+def _template(
+    written: dict[str, str | None], of_workdir: Callable[[Path], ConfigDict] | None, of_flags: Callable | None
+) -> ConfigDict:
     """The config before overrides, with the arguments of the pieces that the overrides name."""
     path, workdir = written.get("config"), written.get("workdir")
     if path:
         template = read_config(path)
+    elif of_flags:
+        template = of_flags(written)
     elif of_workdir and workdir and Path(workdir, "config.json").exists():
         template = of_workdir(Path(workdir))
     else:

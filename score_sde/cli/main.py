@@ -1,8 +1,10 @@
 """The command line of the package: `score_sde --mode=...`, or `python -m score_sde --mode=...`; see README.md."""
 
+import functools
 import importlib
 import os
 import sys
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 from score_sde.cli import experiment, modes
@@ -35,7 +37,8 @@ def _program(argv: list[str]) -> int | None:
     modes.check_flags(name, written)
     if name == "describe" and written.keys().isdisjoint(("config", "workdir")):
         return print("\n".join(config_names()))
-    values = parse(argv, lambda flag_values: modes.define(name, flag_values), _stored, mode.config)
+    of_flags = functools.partial(_config_of, mode.config_of) if mode.config_of else None
+    values = parse(argv, lambda flag_values: modes.define(name, flag_values), _stored, mode.config, of_flags)
 
     # These imports take seconds, and neither help nor a mistake in a flag waits for them.
     from score_sde.runtime import multihost
@@ -47,8 +50,7 @@ def _program(argv: list[str]) -> int | None:
     processes = [values[each].value for each in modes.PROCESSES] if mode.processes else (None, 1, None)
     with multihost.together(*processes):
         backend.start()
-        module, _, function = mode.run.partition(":")
-        return getattr(importlib.import_module(f"score_sde.cli.{module}"), function)(values)
+        return _function(mode.run)(values)
 
 
 def in_home(argument: str) -> str:
@@ -59,6 +61,18 @@ def in_home(argument: str) -> str:
     flag, equals, value = argument.partition("=")
     is_path = flag.lstrip("-") == "config" or modes.FLAGS.get(flag.lstrip("-"), modes.NO_FLAG).value in modes.PATHS
     return f"{flag}={backend.expanded(value)}" if is_path and equals and value.startswith("~") else argument
+
+
+def _function(path: str) -> Callable:
+    """The function of `cli/` at "module:function"."""
+    module, _, function = path.partition(":")
+    return getattr(importlib.import_module(f"score_sde.cli.{module}"), function)
+
+
+def _config_of(path: str, written: Mapping[str, str | None]) -> Config:
+    """The config that a mode's function makes of the flags."""
+    backend.keep_programs()
+    return _function(path)(written)
 
 
 def _stored(directory: Path) -> Config:

@@ -59,4 +59,6 @@ def _number(text: str) -> float:
     try:
         return float(text)
     except ValueError:
-        raise UsageError(f"--sigma_rel={text} is no number; write --sigma_rel=0.075 or --sigma_rel=0.05,0.075.") from None
+        raise UsageError(
+            f"--sigma_rel={text} is no number; write --sigma_rel=0.075 or --sigma_rel=0.05,0.075."
+        ) from None

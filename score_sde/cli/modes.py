@@ -24,7 +24,8 @@ class Mode(NamedTuple):
     """A mode: the module and function of `cli/` that run it, its flags besides the config's, a sentence, two examples.
 
     processes: whether several processes may run it as one program. out: its own meaning of `--out`. needs: flags
-    without which there is nothing to do. config: whether it is about a config.
+    without which there is nothing to do. config: whether it is about a config. config_of: the function that makes the
+    config of a command line without --config, where its flags say it.
     """
 
     run: str
@@ -35,6 +36,7 @@ class Mode(NamedTuple):
     out: str = ""
     needs: tuple[str, ...] = ()
     config: bool = True
+    config_of: str = ""
 
 
 def mode_of(name: str | None) -> Mode:
@@ -122,9 +124,17 @@ FLAGS = {
     ),
     "from": Flag(
         "FILE",
-        "The checkpoint: PyTorch (.pth) or Flax (no extension), of a score network or of the noise-conditional "
-        "classifier. Nothing in it is executed, and PyTorch is not needed. The file does not say which SDE the network "
-        "was trained under, so --config must.",
+        "The checkpoint: the paper's (PyTorch .pth, or Flax without extension; of a score network or of the "
+        "noise-conditional classifier), EDM's or EDM2's (.pkl), OpenAI's of ADM (.pt), a folder of diffusers with "
+        "config.json, or a state dict (.pth, .safetensors). Nothing in it is executed, and PyTorch is not needed. EDM's "
+        "and diffusers' say their network and objective, and then --config is not needed; the paper's do not say the "
+        "SDE, nor OpenAI's the objective, so --config must.",
+    ),
+    "attention_order": Flag(
+        "new|legacy",
+        "Order of queries, keys and values in OpenAI's networks with several heads, which their files do not say: new "
+        "if the network had --use_new_attention_order True, otherwise legacy.",
+        default="",
     ),
     "samples": Flag("FILE", "The samples' features, (n, d): an .npy file, or an .npz file with `features`."),
     "reference": Flag("FILE", "The data's features in the same form, or a file of their statistics, mu and sigma."),
@@ -230,14 +240,15 @@ MODES = {
     ),
     "import": Mode(
         "import_checkpoint:run",
-        ("from", "workdir"),
-        "Makes a workdir from a checkpoint that the paper's authors released.",
+        ("from", "workdir", "attention_order"),
+        "Makes a workdir from a published checkpoint: the paper's, EDM's, EDM2's, OpenAI's or diffusers'.",
         (
             "--mode=import --from=checkpoint_8.pth --config=vp/cifar10_ddpmpp_deep_continuous --workdir=runs/paper",
-            "--mode=import --from=checkpoint_26 --config=ve/cifar10_ncsnpp_continuous --workdir=runs/flax",
+            "--mode=import --from=edm-cifar10-32x32-cond-vp.pkl --workdir=runs/edm",
         ),
         processes=False,
         needs=("from", "workdir"),
+        config_of="import_checkpoint:config_of_file",
     ),
     "statistics": Mode(
         "dataset_statistics:run",

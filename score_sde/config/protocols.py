@@ -149,8 +149,9 @@ class Network(Piece, Protocol):
 
     cond: see `score_sde.cond`; None is the null condition. dropout_keys: one for each image, in training. A network may
     have a property `cond_entries`, the entries that it takes; a field `encoder`, for `encoder.name`; a field `compute`,
-    for precisions (`score_sde.models.compute`); and a method `check` that raises `UsageError`, of a side or of
-    (image_size, image_width), which images have that are not square.
+    for precisions (`score_sde.models.compute`); a method `check` that raises `UsageError`, of a side or of
+    (image_size, image_width), which images have that are not square; and a method `normalized` from parameters to
+    parameters, which training applies to fresh ones and after each update, as EDM2's network has.
 
         import flax.linen as nn
 

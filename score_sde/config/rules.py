@@ -78,6 +78,13 @@ RULES = (
         "negative number for no clipping.",
     ),
     Rule(
+        lambda config: (
+            config.data.augment_p > 0 and config.data.random_flip and "xflip" in config.data.augment_transforms
+        ),
+        "data.random_flip=True shows mirrored images as data, and data.augment_p={config.data.augment_p} with a label "
+        "that says so; set data.random_flip=False, as EDM does, or leave xflip out of data.augment_transforms.",
+    ),
+    Rule(
         lambda config: config.sampling.s_min > config.sampling.s_max,
         "sampling.s_min={config.sampling.s_min} is above sampling.s_max={config.sampling.s_max}; no churn is between.",
     ),

@@ -60,7 +60,10 @@ ALLOWED = _where(Differs.ALLOWED)  # keys that --allow_change may change during 
 OF_MACHINE = _where(Differs.MACHINE)  # keys that eval and sample may change besides the free sections
 PLACES = tuple(name for name, key in KEYS.items() if not key.moves_numbers)  # no number depends on these
 INHERITED = tuple(name for name, key in KEYS.items() if key.inherited)
-NEWER = {name: key.default for name, key in KEYS.items() if key.newer}  # values without effect, in no identity
+# Values without effect, which are in no identity; as JSON has them.
+NEWER = {
+    name: list(key.default) if key.python_type is tuple else key.default for name, key in KEYS.items() if key.newer
+}
 REPLACED = {name: key.replaces for name, key in KEYS.items() if key.replaces}
 MOVED = {old: name for name, key in KEYS.items() for old in key.formerly}
 REMOVED = {

@@ -146,6 +146,29 @@ DATA = {
     "num_channels": Key(3, "Channels of the images: 1 is grey, 3 is RGB", "[1, inf)"),
     "centered": Key(False, "Whether the model's range is [-1, 1], or else [0, 1]"),
     "random_flip": Key(True, "Whether images are mirrored at random in training", differs=ALLOWED),
+    "augment_p": Key(
+        0.0,
+        "Probability of each transform of EDM's augmentation pipe, whose labels the network is told; 0: no pipe. "
+        "EDM has 0.12 for CIFAR-10 and 0.15 for FFHQ and AFHQ",
+        "[0, 1]",
+        ALLOWED,
+        newer=True,
+    ),
+    "augment_transforms": Key(
+        ("xflip", "yflip", "scale", "rotate", "aniso", "translate"),
+        "Transforms of that pipe; xflip is drawn for every image, with a probability of 1/2",
+        "score_sde.training.augmentation:TRANSFORMS",
+        ALLOWED,
+        kind=tuple[str, ...],
+        newer=True,
+    ),
+    "sigma_images": Key(
+        0,
+        "Training images, at most, whose standard deviation becomes the sigma_data of parameterization and weight that "
+        "is not set, measured at the start of a run and recorded; 0: none",
+        "[0, inf)",
+        LAUNCH,
+    ),
     "uniform_dequantization": Key(
         False, "Whether uniform noise of one level is added in training; bits/dim are always dequantized"
     ),

@@ -5,6 +5,7 @@ from score_sde.data.datasets import DATASETS, dataset
 from score_sde.data.extent import Extent, extent
 from score_sde.data.loading import OPTIONS, Options, load, summary
 from score_sde.data.sources import Batch, InMemory, OnDisk, Source
+from score_sde.data.spread import Spread, spread
 
 __all__ = [
     "DATASETS",
@@ -15,6 +16,7 @@ __all__ = [
     "OnDisk",
     "Options",
     "Source",
+    "Spread",
     "batch_fn",
     "batch_indices",
     "batches",
@@ -25,5 +27,6 @@ __all__ = [
     "padded_chunks",
     "part_of",
     "prefetched",
+    "spread",
     "summary",
 ]

@@ -9,8 +9,9 @@ makes queries, keys and values of H heads of d channels; its outputs stand in on
 | OpenAI's otherwise, the "legacy" order            | (H, 3, d) |
 | EDM's                                             | (H, d, 3) |
 
-EDM's files say all options of their network. OpenAI's hold tensors alone: `values_of_tensors` reads from names and
-shapes what they say, and names what must be given.
+EDM's files say all options of their network and its objective, which is iDDPM's or EDM's. OpenAI's hold tensors alone:
+the options and the objective are those of the flags of its programs (`score_sde.inference.openai_flags`). Its networks
+predict the noise at the 1,000 levels of a chain, and a variance, which is left out here.
 """
 
 from collections.abc import Iterator, Mapping
@@ -23,6 +24,9 @@ import numpy as np
 from score_sde.array_types import ImageShape, PyTree
 from score_sde.config.arguments import check_arguments
 from score_sde.errors import UsageError
+from score_sde.inference import openai_flags
+from score_sde.inference.edm_layout import network_arguments, objective_values
+from score_sde.inference.openai_flags import integers, model_values
 from score_sde.inference.reference_checkpoints import Shapes, _compare, _finite, _unflatten, leaf_shapes
 from score_sde.models import ADM
 
@@ -81,6 +85,16 @@ EDM = Publisher(
     ),
 )
 PUBLISHERS = {"openai": OPENAI, "edm": EDM}
+DHARIWAL = dict(  # defaults of EDM's network
+    augment_dim=0,
+    model_channels=192,
+    channel_mult=(1, 2, 3, 4),
+    channel_mult_emb=4,
+    num_blocks=3,
+    attn_resolutions=(32, 16, 8),
+    dropout=0.1,
+    label_dropout=0,
+)
 
 
 class Stage(NamedTuple):
@@ -111,8 +125,9 @@ def params_of(
     tensors = _unwrapped(tensors)
     by = "edm" if "map_layer0.weight" in tensors else "openai"
     publisher, shapes = PUBLISHERS[by], _shapes(network, image_shape)
-    names = _names(publisher, network, image_shape)
-    _compare(tensors, published_shapes(network, image_shape, by), publisher.title)
+    names = _names(publisher, network, image_shape[0], shapes)
+    expected = {names[path]: _published_shape(publisher, path, shape) for path, shape in shapes.items()}
+    _compare(tensors, expected, publisher.title)
     leaves = {}
     for path, shape in shapes.items():
         value = _finite(tensors[names[path]], f"{publisher.title}: {names[path]}")
@@ -135,15 +150,15 @@ def published_shapes(network: ADM, image_shape: ImageShape, publisher: Literal["
         shapes = published_shapes(network, (8, 8, 3), "openai")
     """
     row, shapes = PUBLISHERS[publisher], _shapes(network, image_shape)
-    names = _names(row, network, image_shape)
+    names = _names(row, network, image_shape[0], shapes)
     return {names[path]: _published_shape(row, path, shape) for path, shape in shapes.items()}
 
 
-def _names(publisher: Publisher, network: ADM, image_shape: ImageShape) -> dict[str, str]:
-    """Published names by our leaf, {"Conv_0/kernel": "input_blocks.0.0.weight", ...}."""
+def _names(publisher: Publisher, network: ADM, height: int, shapes: Shapes) -> dict[str, str]:
+    """Published names by our leaf, {"Conv_0/kernel": "input_blocks.0.0.weight", ...}, for images of this height."""
     modules, counts = {}, dict.fromkeys(("Conv", BLOCK, ATTENTION), 0)
     prefixes = _openai_prefixes if publisher is OPENAI else _edm_prefixes
-    for kind, prefix in prefixes(network, image_shape[0]):
+    for kind, prefix in prefixes(network, height):
         ours, layers = {
             "block": (BLOCK, publisher.block),
             "attention": (ATTENTION, publisher.attention),
@@ -154,12 +169,53 @@ def _names(publisher: Publisher, network: ADM, image_shape: ImageShape) -> dict[
         counts[ours] += 1
     modules |= publisher.outside | {f"Conv_{counts['Conv']}": publisher.outside["output"]}
     names = {}
-    for path in _shapes(network, image_shape):
+    for path in shapes:
         module, _, leaf = path.rpartition("/")
         if module not in modules:
             raise UsageError(f"{publisher.title} has no place for {path} of the config's network.")
         names[path] = f"{modules[module]}.{LEAVES[leaf]}"
     return names
+
+
+@check_arguments
+def values_of(kwargs: Mapping[str, Any]) -> dict[str, Any]:
+    """Values of our config by key, from the arguments of a published network.
+
+    kwargs: of EDM's, the arguments of the preconditioning, with its name as `class_name`; of OpenAI's, the flags of its
+    programs, as texts or values, and optionally `num_classes` and `num_channels_of_images`, which its programs do not
+    have. Those that are absent have the publisher's defaults.
+    Raises `UsageError` for arguments that no network here has.
+
+        from score_sde.inference.adm_layout import values_of
+
+        values = values_of(dict(image_size="64", noise_schedule="cosine", num_head_channels="32"))
+        values = values_of(dict(class_name="EDMPrecond", img_resolution=64, img_channels=3, label_dim=1000))
+    """
+    try:
+        return _values_of_edm(kwargs) if "class_name" in kwargs else openai_flags.values_of(kwargs)
+    except UsageError:
+        raise
+    except (TypeError, ValueError) as error:
+        raise UsageError(f"An argument of the published network is no number where one must be ({error}).") from error
+
+
+def _values_of_edm(kwargs: Mapping[str, Any]) -> dict[str, Any]:
+    values, model = objective_values(kwargs), network_arguments(kwargs, DHARIWAL)
+    if (model_type := model["model_type"]) != "DhariwalUNet":
+        raise UsageError(f"EDM's file is a {model_type}, and this layout is that of DhariwalUNet.")
+    if model["channel_mult_emb"] != 4:
+        raise UsageError(f"EDM's file has channel_mult_emb={model['channel_mult_emb']}; only 4 can be read.")
+    network = dict(
+        nf=int(model["model_channels"]),
+        ch_mult=integers(model["channel_mult"]),
+        num_res_blocks=int(model["num_blocks"]),
+        attn_resolutions=integers(model["attn_resolutions"]),
+        dropout=float(model["dropout"]),
+        learned_variance=str(kwargs["class_name"]).endswith("iDDPMPrecond"),
+        num_classes=int(model["label_dim"]),
+        augment_dim=int(model["augment_dim"]),
+    )
+    return values | model_values(network) | {"training.label_dropout": float(model["label_dropout"])}
 
 
 def _stages(network: ADM, height: int) -> Iterator[Stage]:
@@ -196,7 +252,7 @@ def _openai_prefixes(network: ADM, height: int) -> Iterator[tuple[str, str]]:
 
     "input_blocks.1.0" is a block and "input_blocks.1.1" its attention; upsampling is the last layer of a stage.
     """
-    entered = left = middle = 0
+    entered = left = middle = last = 0
     for stage in _stages(network, height):
         if stage.part == "enc":
             prefixes = [f"input_blocks.{entered}.{number}" for number in range(2)]
@@ -205,13 +261,14 @@ def _openai_prefixes(network: ADM, height: int) -> Iterator[tuple[str, str]]:
             prefixes = [f"middle_block.{middle + number}" for number in range(2)]
             middle, suffix = middle + len(stage.kinds), ""
         elif stage.role == "up":
-            prefixes, suffix = [f"output_blocks.{left - 1}.{last}"], ".conv"
+            prefixes, suffix = [f"output_blocks.{left - 1}.{last + 1}"], ".conv"
         else:
             prefixes = [f"output_blocks.{left}.{number}" for number in range(2)]
-            left, suffix, last = left + 1, "", len(stage.kinds)
+            left, suffix = left + 1, ""
         for kind, prefix in zip(stage.kinds, prefixes, strict=False):
             if kind != "pool":
                 yield kind, prefix + suffix * (kind == "conv")
+        last = len(stage.kinds) - 1
 
 
 def _shapes(network: ADM, image_shape: ImageShape) -> Shapes:

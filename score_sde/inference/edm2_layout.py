@@ -24,7 +24,7 @@ ARGUMENTS = {
     "channel_mult": "model.ch_mult",
     "num_blocks": "model.num_res_blocks",
     "attn_resolutions": "model.attn_resolutions",
-    "channels_per_head": "model.channels_per_head",
+    "channels_per_head": "model.head_channels",
     "dropout": "model.dropout",
     "label_dim": "model.num_classes",
     "img_resolution": "data.image_size",
@@ -89,12 +89,12 @@ def params_of(tensors: Mapping[str, np.ndarray], network: edm2.EDM2UNet, image_s
     tensors = {name.removeprefix("unet."): value for name, value in tensors.items() if not name.startswith("logvar_")}
     x, noise_cond = jnp.zeros((1, *image_shape)), jnp.zeros(1)
     shapes = leaf_shapes(lambda: network.init(jax.random.key(0), x, noise_cond)["params"])
-    names = {path: _published(path, image_shape[0]) for path in shapes}
+    names = {path: published_name(path, image_shape[0]) for path in shapes}
     _compare(tensors, {names[path]: _torch_shape(path, shape) for path, shape in shapes.items()}, "the file")
     return _unflatten({path: _to_flax(path, _finite(tensors[name], name)) for path, name in names.items()})
 
 
-def _published(path: str, height: int) -> str:
+def published_name(path: str, height: int) -> str:
     """The published name of our leaf, enc.32x32_block0.conv_res0.weight for enc1_block0/conv_res0/weight."""
 
     def sized(match: re.Match) -> str:

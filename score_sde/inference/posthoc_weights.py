@@ -98,9 +98,7 @@ def write(directory: Path, profile: ema.Power, step: int, average: Posthoc) -> P
     return path
 
 
-def _summed(
-    directory: Path, powers: Sequence[ema.Power], profile: ema.Power, step: int, plan: Combination
-) -> Posthoc:
+def _summed(directory: Path, powers: Sequence[ema.Power], profile: ema.Power, step: int, plan: Combination) -> Posthoc:
     """The weights of a combination."""
     used = used_steps(saved_steps(directory), step)
     coefficients, error = plan

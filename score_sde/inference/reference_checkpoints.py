@@ -1,9 +1,10 @@
-"""Reader of the checkpoints that the paper's authors released, in either of their formats.
+"""Layouts of the checkpoints that the paper's authors released, in either of their formats.
 
 PyTorch (.pth): {"model", "ema", "optimizer", "step"}. `model` names its tensors module.all_modules.<i>.<...>, where i
 counts the layers in their order of creation, which is the same here; `ema` is a list in that order, without the
-fixed Fourier frequencies. Flax (no extension, msgpack): {"optimizer", "params_ema", "step", ...}, whose leaves have our
-names. A noise-conditional classifier is a bare tree of parameters, in Flax's format.
+fixed Fourier frequencies. Files of one's own may lack `optimizer` and `step`, and one of `model` and `ema`, or be the
+bare state dict. Flax (no extension, msgpack): {"optimizer", "params_ema", "step", ...}, whose leaves have our names. A
+noise-conditional classifier is a bare tree of parameters, in Flax's format.
 
 Names and shapes are all compared; nothing is skipped and nothing is filled in.
 """
@@ -19,9 +20,7 @@ from flax import serialization, traverse_util
 
 from score_sde.array_types import PyTree
 from score_sde.errors import UsageError
-from score_sde.io import pytorch_files
 from score_sde.models import is_trainable
-from score_sde.runtime.backend import expanded
 
 Named = dict[str, np.ndarray]  # "Conv_0/kernel" -> array
 Shapes = dict[str, tuple[int, ...]]
@@ -51,39 +50,44 @@ def leaf_shapes(init_params) -> Shapes:
     return shapes
 
 
-def read(path: Path, shapes: Shapes, *, classifier: bool = False) -> Reference:
-    """The checkpoint in a file, for a network with these leaves.
+def restored(content: Any, shapes: Shapes, *, flax: bool, classifier: bool = False) -> Reference:
+    """The checkpoint in the content of a file, for a network with these leaves.
 
-    Raises `UsageError` naming the first leaf that is missing, left over, of another shape, or not finite.
+    flax: whether the file is Flax's. Raises `UsageError` naming the first leaf that is missing, left over, of another
+    shape, or not finite.
     """
-    path = expanded(path)
-    if not path.is_file():
-        raise UsageError(f"No file {path}; --from=FILE is a checkpoint of the paper's code, .pth or Flax.")
-    try:
-        if not pytorch_files.is_pytorch(path):
-            content, convert = _read_msgpack(path), _from_bare_flax if classifier else _from_flax
-        elif classifier:
-            raise UsageError(f"{path} is a PyTorch file; the paper's classifier exists in Flax's format only.")
-        else:
-            content, convert = pytorch_files.read(path), _from_pytorch
-    except OSError as error:
-        raise UsageError(f"Cannot read {path} ({error.strerror or error}).") from error
+    if classifier and not flax:
+        raise UsageError("This is a PyTorch file; the paper's classifier exists in Flax's format only.")
+    convert = (_from_bare_flax if classifier else _from_flax) if flax else _from_pytorch
     try:
         return convert(content, shapes)
     except UsageError:
         raise
     except (AttributeError, IndexError, KeyError, OverflowError, TypeError, ValueError) as error:
         reason = f"{type(error).__name__}: {error}"
-        raise UsageError(f"{path} is not laid out as a checkpoint of the paper's code ({reason}).") from error
+        raise UsageError(f"The file is not laid out as a checkpoint of the paper's code ({reason}).") from error
 
 
-def _read_msgpack(path: Path) -> Any:
+def read_msgpack(path: Path) -> Any:
+    """The content of a Flax checkpoint. Raises `UsageError` if it is none, and `OSError` if it cannot be read."""
     content = path.read_bytes()
     try:
         return serialization.msgpack_restore(content)
     except Exception as error:
         reason = f"{type(error).__name__}: {error}"
         raise UsageError(f"{path} is neither a PyTorch file nor a whole Flax checkpoint ({reason}).") from error
+
+
+def published_names(content: Any, *, flax: bool) -> Shapes:
+    """Shapes by name of the network's tensors in a file, the names as in `torch_names` or, of Flax, as ours.
+
+    {} where the file has none.
+    """
+    try:
+        named = _flat(_section(content, "params_ema")) if flax else _state_dict(content) or {}
+    except (AttributeError, TypeError, UsageError):  # `restored` says what is wrong
+        return {}
+    return {name: _shape(value) for name, value in named.items() if _shape(value) is not None and name != "sigmas"}
 
 
 def _from_flax(content: Any, shapes: Shapes) -> Reference:
@@ -107,26 +111,31 @@ def _from_bare_flax(content: Any, shapes: Shapes) -> Reference:
 
 
 def _from_pytorch(content: Any, shapes: Shapes) -> Reference:
-    model = _section(content, "model")
-    if all(name.startswith("module.") for name in model):  # from DataParallel
-        model = {name.removeprefix("module."): value for name, value in model.items()}
-    sigmas = model.pop("sigmas", None)
-    names = torch_names(shapes)
-    params = _from_torch(model, names, shapes, "model")
-
+    model, names = _state_dict(content), torch_names(shapes)
     averaged = [path for path in shapes if is_trainable(tuple(path.split("/")))]
+    has_average = isinstance(content, Mapping) and "ema" in content
+    if model is None and not has_average:
+        raise UsageError("The file has no model and no ema; it is not a checkpoint of the paper's code.")
+    if model is None and len(averaged) < len(shapes):
+        raise UsageError("The file has no model, which alone holds the fixed frequencies of the Fourier embedding.")
+    model = model or {}
+    sigmas = model.pop("sigmas", None)
+    params = _from_torch(model, names, shapes, "model") if model else {}
     fixed = {path: value for path, value in params.items() if path not in averaged}
-    shadow = _section(_section(content, "ema"), "shadow_params", "ema.")
-    if len(shadow) != len(averaged):
-        raise UsageError(f"ema.shadow_params has {len(shadow)} tensors, and the config's network {len(averaged)}.")
-    ema = {names[path]: value for path, value in zip(averaged, shadow, strict=True)}
     ema_names = {path: names[path] for path in averaged}
-    ema_params = _from_torch(ema, ema_names, shapes, "ema.shadow_params") | fixed
+    ema_params = params
+    if has_average:
+        shadow = _section(_section(content, "ema"), "shadow_params", "ema.")
+        if len(shadow) != len(averaged):
+            raise UsageError(f"ema.shadow_params has {len(shadow)} tensors, and the config's network {len(averaged)}.")
+        ema = {names[path]: value for path, value in zip(averaged, shadow, strict=True)}
+        ema_params = _from_torch(ema, ema_names, shapes, "ema.shadow_params") | fixed
 
     if sigmas is not None and not (isinstance(sigmas, np.ndarray) and sigmas.ndim == 1 and sigmas.size):
         raise UsageError("model: sigmas is no list of noise levels.")
+    is_whole = isinstance(content, Mapping) and "optimizer" in content
     # The optimizer, which files made for sampling lack, numbers all parameters, also the fixed ones without a state.
-    states = content.get("optimizer", {}).get("state", {})
+    states = content["optimizer"].get("state", {}) if is_whole else {}
     numbers = {path: number for number, path in enumerate(shapes)}
     moments = None
     if states:
@@ -141,7 +150,24 @@ def _from_pytorch(content: Any, shapes: Shapes) -> Reference:
 
         count = _number(states[numbers[averaged[0]]], "step", "optimizer.")
         moments = _moments(count, moment("exp_avg"), moment("exp_avg_sq"))
-    return Reference("PyTorch", _number(content, "step"), _unflatten(params), _unflatten(ema_params), moments, sigmas)
+    step = _number(content, "step") if is_whole or "step" in content else 0
+    trees = [_unflatten(tree) for tree in (params or ema_params, ema_params)]
+    return Reference("PyTorch", step, *trees, moments, sigmas)
+
+
+def _state_dict(content: Any) -> dict[str, Any] | None:
+    """The tensors of the network by name, without the prefix of DataParallel; None where the file has none."""
+    if not isinstance(content, Mapping):
+        raise UsageError("The file holds no checkpoint of the paper's code.")
+    model = content["model"] if "model" in content else content if _is_bare(content) else None
+    if model is None or not all(name.startswith("module.") for name in model):
+        return None if model is None else dict(model)
+    return {name.removeprefix("module."): value for name, value in model.items()}
+
+
+def _is_bare(content: Mapping) -> bool:
+    """Whether this is a state dict itself."""
+    return bool(content) and all(isinstance(value, np.ndarray) for value in content.values())
 
 
 def torch_names(shapes: Shapes) -> dict[str, str]:

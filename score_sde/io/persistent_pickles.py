@@ -79,6 +79,7 @@ NAMES = _Names(
         "numpy.ndarray": PlainDict,  # an argument of the line above
     }
 )
+KINDS = (Record, ArrayRecord)  # of objects in a content besides plain ones
 
 
 def is_persistent(path: Path) -> bool:
@@ -98,16 +99,35 @@ def read(path: Path) -> dict[str, Any]:
     """
     try:
         content = Unpickler(io.BytesIO(Path(path).read_bytes()), NAMES).load()
-        check_plain(content, (Record, ArrayRecord))
-        if type(content) not in (dict, PlainDict) or any(type(key) is not str for key in content):
+        check_plain(content, KINDS)
+        if type(content) not in (dict, PlainDict):
             raise UsageError("it is no dictionary of networks.")
-        return {key: _module(value) if _is_module(value) else value for key, value in content.items()}
+        return _with_modules(content)
     except UsageError as error:
         raise UsageError(f"Refused {path}: {error}") from None
     except OSError:
         raise
     except Exception as error:
         raise UsageError(f"{path} is not a whole pickle ({type(error).__name__}: {error}).") from error
+
+
+def read_torch(path: Path) -> Any:
+    """The object in a file by `torch.save`, as `pytorch_files.read` gives it; networks of EDM's training states too.
+
+    Raises `UsageError` as `read` does, and `OSError`.
+    """
+    content = pytorch_files.read(path, NAMES, KINDS)
+    try:
+        return _with_modules(content) if type(content) in (dict, PlainDict) else content
+    except UsageError as error:
+        raise UsageError(f"Refused {path}: {error}") from None
+    except (AttributeError, TypeError, ValueError, RecursionError) as error:
+        raise UsageError(f"{path} is not a whole file of EDM's code ({type(error).__name__}: {error}).") from error
+
+
+def _with_modules(content: dict[str, Any]) -> dict[str, Any]:
+    """The dictionary with its networks as `PickledModule`s."""
+    return {key: _module(value) if _is_module(value) else value for key, value in content.items()}
 
 
 def _is_module(value: Any) -> bool:

@@ -222,7 +222,11 @@ class ADM(nn.Module):
             c = h.shape[-1]
             if self.resblock_type == "biggan":
                 return block(h, c, up=True)
-            return upsampled_conv3x3(c, **pytorch_init(9 * c))(h) if self.resamp_with_conv else resampling.nearest_upsample(h)
+            return (
+                upsampled_conv3x3(c, **pytorch_init(9 * c))(h)
+                if self.resamp_with_conv
+                else resampling.nearest_upsample(h)
+            )
 
         skips = [compute.features(conv(x, self.nf * self.ch_mult[0]))]
         for level, multiple in enumerate(self.ch_mult):
@@ -262,4 +266,3 @@ class ADM(nn.Module):
         if self.encoder is not None:
             temb = temb + nn.Dense(4 * size, name="of_encoder")(self.encoder(cond, n))
         return act(temb)
-

@@ -82,7 +82,7 @@ class EDM2UNet(nn.Module):
     """EDM2's magnitude-preserving U-Net. `noise_cond`: log(sigma) / 4, of the parameterization `edm`.
 
     nf: channels of the first level; ch_mult: factors on it, one per level; attn_resolutions: heights with attention,
-    besides the lowest level. channels_per_head: least channels of a head. num_classes: number of classes in the
+    besides the lowest level. head_channels: channels of each head. num_classes: number of classes in the
     condition's `labels`, or 0; the null label is the zero vector in the place of a one-hot one. Height and width of the
     images must be divisible by 2 ** (len(ch_mult) - 1). dropout_keys: one for each image, in training.
 
@@ -102,7 +102,7 @@ class EDM2UNet(nn.Module):
     ch_mult: Sequence[Annotated[int, "[1, inf)"]] = (1, 2, 3, 4)
     num_res_blocks: Annotated[int, "[1, inf)"] = 3
     attn_resolutions: Sequence[Annotated[int, "[1, inf)"]] = (16, 8)
-    channels_per_head: Annotated[int, "[1, inf)"] = 64
+    head_channels: Annotated[int, "[1, inf)"] = 64
     dropout: Annotated[float, "[0, 1)"] = 0.0
     num_classes: Annotated[int, "[0, inf)"] = 0
     compute: Compute = Compute()
@@ -119,12 +119,11 @@ class EDM2UNet(nn.Module):
         halvings = len(self.ch_mult) - 1
         check_halvings(image_size, image_width, halvings, f"the {halvings + 1} levels of model.ch_mult")
         for level, multiple in enumerate(self.ch_mult):
-            channels, least = self.nf * multiple, self.channels_per_head
             attends = level == halvings or image_size >> level in self.attn_resolutions
-            if attends and (channels < least or channels % (channels // least)):
+            if attends and self.nf * multiple % self.head_channels:
                 raise UsageError(
-                    f"The {channels} channels of level {level} do not split into heads of model.channels_per_head="
-                    f"{least} or more; set model.nf to a multiple of it, or model.channels_per_head lower."
+                    f"The {self.nf * multiple} channels of level {level} do not split into heads of model.head_channels="
+                    f"{self.head_channels}; set model.head_channels to a divisor of them."
                 )
 
     def normalized(self, params: PyTree) -> PyTree:
@@ -146,7 +145,7 @@ class EDM2UNet(nn.Module):
             if attends is None:
                 attends = x.shape[1] >> level in self.attn_resolutions
             channels = h.shape[-1] if resample else self.nf * self.ch_mult[level]
-            heads = channels // self.channels_per_head if attends else 0
+            heads = channels // self.head_channels if attends else 0
             made = cls(channels, name.startswith("enc"), heads, self.dropout, resample, name=name)
             return made(h, embedding, dropout_keys)
 

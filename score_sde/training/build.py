@@ -13,7 +13,7 @@ import jax.numpy as jnp
 from flax import traverse_util
 
 from score_sde import likelihood
-from score_sde.array_types import Keys, ModelImages, PerSample, PyTree, ScoreFn, Times, UnitImages
+from score_sde.array_types import Array, Keys, ModelImages, PerSample, PyTree, ScoreFn, Times, UnitImages
 from score_sde.cond import Cond, blank, check_names, dropped, names
 from score_sde.config import Config, check, check_section
 from score_sde.errors import UsageError, moved_names, one_of
@@ -158,18 +158,19 @@ class Experiment(Trainable):
         cond: Cond | None = None,
         dropout_keys: Keys | None = None,
         precision: str | None = None,
+        augment: Array | None = None,
     ) -> Network:
         """The network as a function of image and noise condition, under a condition; None is the null condition.
 
         dropout_keys: given in training, one for each image. precision: default `eval.precision`, in training that of
-        config.training.
+        config.training. augment: labels of transforms of the images, in training.
         """
         self.check_cond(cond)
         compute = PRECISIONS[precision] if precision else self.compute(training=dropout_keys is not None)
-        variables = {"params": network_params(params)}
+        variables, options = {"params": network_params(params)}, {} if augment is None else {"augment": augment}
 
         def network(x: ModelImages, noise_cond: PerSample) -> ModelImages:
-            return compute.apply(self.network, variables, x, noise_cond, cond, dropout_keys=dropout_keys)
+            return compute.apply(self.network, variables, x, noise_cond, cond, dropout_keys=dropout_keys, **options)
 
         return network
 
@@ -182,30 +183,40 @@ class Experiment(Trainable):
         *,
         training: bool = False,
         noise_keys: Keys | None = None,
+        augment: Array | None = None,
     ) -> PerSample:
         """Denoising score matching loss of images in [0, 1], each perturbed by its own key.
 
         training: with dropout, of the condition too, by `training.label_dropout` and `training.cond_dropout`.
-        noise_keys: keys of the noise, default `keys`; see `score_sde.training.coupling`.
+        noise_keys: keys of the noise, default `keys`; see `score_sde.training.coupling`. augment: labels of transforms.
         """
         x0 = self.scaling.to_model(x)
         t, eps = self.draw(keys, x0, noise_keys)
 
         def of(params: PyTree) -> PerSample:
-            output, _ = self._outputs(params, keys, x0, t, eps, cond, training)
+            output, _ = self._outputs(params, keys, x0, t, eps, cond, training, augment)
             return self.objective.with_params(params).loss(output, x0, t, eps)
 
         return with_gradient_of_squares(of, params) if training and "process" in params else of(params)
 
     def _outputs(
-        self, params: PyTree, keys: Keys, x0: ModelImages, t: Times, eps: ModelImages, cond: Cond | None, training: bool
+        self,
+        params: PyTree,
+        keys: Keys,
+        x0: ModelImages,
+        t: Times,
+        eps: ModelImages,
+        cond: Cond | None,
+        training: bool,
+        augment: Array | None = None,
     ) -> tuple[ModelImages, ModelImages]:
         """The network's output at x_t, and x_t."""
         if cond is not None and training:
             cond = dropped(cond, keys, self.config.training.label_dropout, self.config.training.cond_dropout)
         dropout_keys = stream(keys, Stream.DROPOUT) if training else None
         objective = self.objective.with_params(params)
-        network, x = self.network_fn(params, cond=cond, dropout_keys=dropout_keys), objective.perturb(x0, t, eps)
+        network = self.network_fn(params, cond=cond, dropout_keys=dropout_keys, augment=augment)
+        x = objective.perturb(x0, t, eps)
         outputs = objective.parameterization.outputs(network, objective.levels, centered=self.centered)
         return outputs(x, t), x
 

@@ -82,8 +82,8 @@ def fit(
 ) -> TrainState:
     """Trains until `training.n_iters` updates are made, from the last checkpoint that can be read; returns the state.
 
-    folder: of checkpoints/, averages/, metrics.jsonl and profile/; the caller has its lock. retention: the checkpoints to keep;
-    None saves nothing. wandb, config: see `Writer`. profile: number of updates that are traced.
+    folder: of checkpoints/, averages/, metrics.jsonl and profile/; the caller has its lock. retention: the checkpoints
+    to keep; None saves nothing. wandb, config: see `Writer`. profile: number of updates that are traced.
 
     Losses are read a few updates late, so that the host never waits for the devices. Raises `training.diverged`'s error
     where one is not finite, before such a state is saved; `UsageError` where the last checkpoint

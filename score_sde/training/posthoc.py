@@ -28,7 +28,7 @@ from score_sde.errors import UsageError
 
 LARGEST_ERROR = 0.1  # of a profile: at most 5 % of an average's weights are at other updates than they should be
 
-Step = Annotated[int, "[1, 1e8]"]
+Step = Annotated[int, "[1, 2e7]"]
 Exponents = tuple[float, ...]
 
 

@@ -25,7 +25,7 @@ from score_sde.runtime.memory import enough_memory
 from score_sde.runtime.preemption import Stopped
 from score_sde.runtime.progress import bar, reporter
 from score_sde.sampling.runner import Runner
-from score_sde.training import averages, launch, own_code, summary
+from score_sde.training import averages, launch, own_code, sigma_data, summary
 from score_sde.training.average_snapshots import schedule
 from score_sde.training.build import Classification, Experiment, trainable
 from score_sde.training.coupling import coupling_of, update_key
@@ -48,10 +48,11 @@ def train_step(experiment: Experiment | Classification) -> Callable[..., tuple[T
     config, coupling = experiment.config, coupling_of(experiment)
 
     def mean_loss(params: PyTree, keys: Keys, x: Array, cond: Cond | None, noise_keys: Keys | None) -> Array:
+        options = {} if noise_keys is None else {"noise_keys": noise_keys}
         if x.dtype == jnp.uint8:  # images of pairs are as the teacher drew them
             x = experiment.augment(keys, images.to_unit(x))
-        coupled = {} if noise_keys is None else {"noise_keys": noise_keys}
-        return experiment.loss(params, keys, x, cond, training=True, **coupled).mean()
+            options |= experiment.augment_labels(keys)
+        return experiment.loss(params, keys, x, cond, training=True, **options).mean()
 
     def step(
         state: TrainState, pixels: Array, cond: Cond | None = None, numbers: Array | None = None
@@ -60,7 +61,7 @@ def train_step(experiment: Experiment | Classification) -> Callable[..., tuple[T
         batch = keys, pixels, cond, None if numbers is None else coupling.keys(keys, numbers)
         loss, grads = accumulated(jax.value_and_grad(mean_loss), config.training.accumulate)(state.params, *batch)
         grads = NAN_GRADIENTS[config.optim.nan_gradients](grads)
-        return apply_gradients(state, loss, grads, experiment.optimizer, experiment.profiles)
+        return apply_gradients(state, loss, grads, experiment.optimizer, experiment.profiles, experiment.normalized)
 
     return step
 
@@ -119,6 +120,8 @@ def train(
             "whose sheets show samples from noise."
         )
     complete(config)
+    sigma_data.inherit(directory, config)
+    sigma_data.check(config)
     experiment, code = trainable(config), code_of(config)
     ema.chosen(experiment.profiles, config.sampling.ema)
     sharding.check_divisible("training.batch_size", config.training.batch_size, config.training.accumulate)
@@ -133,6 +136,8 @@ def train(
     eval_set = load_data(config, train=False)
     check_source(experiment, train_set, all_of_them=True)
     check_source(experiment, eval_set)
+    if sigma_data.measure(config, train_set):
+        experiment = trainable(config)
     init = beginning(experiment, directory, sharding.fully_sharded(experiment.state_shapes, config.training.fsdp))
     with atomic_files.locked(directory, "train"):
         changed = workdir.check_same_run(directory, config.to_dict(), allowed)
@@ -288,12 +293,13 @@ def _check_space(directory: Path, experiment: Experiment | Classification) -> No
     free = shutil.disk_usage(directory).free
     if free < needed:
         raise UsageError(
-            f"A checkpoint{' with its averages' * bool(disk.averages)} takes {needed / 1e6:.0f} MB and {directory} has {free / 1e6:.0f} MB free; free space, or "
-            "choose another --workdir."
+            f"A checkpoint{' with its averages' * bool(disk.averages)} takes {needed / 1e6:.0f} MB and {directory} has "
+            f"{free / 1e6:.0f} MB free; free space, or choose another --workdir."
         )
 
 
 NOT_OF_FILES = ("dataset", "centered", "random_flip", "uniform_dequantization")
+NOT_OF_FILES += ("augment_p", "augment_transforms", "sigma_images")
 
 
 def load_data(config: Config, *, train: bool) -> data.Source:

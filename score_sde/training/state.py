@@ -103,15 +103,22 @@ def global_norm(tree: PyTree) -> Array:
 
 
 def apply_gradients(
-    state: TrainState, loss: Array, grads: PyTree, optimizer: optax.GradientTransformation, profiles: ema.Profiles
+    state: TrainState,
+    loss: Array,
+    grads: PyTree,
+    optimizer: optax.GradientTransformation,
+    profiles: ema.Profiles,
+    normalized: Callable[[PyTree], PyTree] = lambda params: params,
 ) -> tuple[TrainState, Array]:
     """The state after one update of the parameters and then of the average of each profile; and the loss.
 
-    Where the loss or the gradients are not finite, only the step is counted, and the loss is NaN.
+    normalized: applied to the parameters after the update, before the averages see them: `Trainable.normalized`. Where
+    the loss or the gradients are not finite, only the step is counted, and the loss is NaN.
     """
     # Not optax.apply_if_finite: it sees neither the loss nor the averages, which would still move; after some in a
     # row that are not finite it makes one, where `nan_guard` stops; and its counts would be new leaves of the state.
     params, opt_state = updated(state.params, state.opt_state, grads, optimizer)
+    params = normalized(params)
     ema_params = ema.updated(profiles, state.ema_params, params, state.step + 1)
     advanced = TrainState(state.step + 1, params, opt_state, ema_params)
     finite = jnp.isfinite(loss) & jnp.isfinite(global_norm(grads))

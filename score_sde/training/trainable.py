@@ -18,11 +18,13 @@ from score_sde import ema, images
 from score_sde.array_types import Array, Keys, ModelImages, PerSample, Pixels, PyTree, Times, UnitImages
 from score_sde.cond import Cond, Entries, blank
 from score_sde.config import Config
+from score_sde.errors import UsageError
 from score_sde.models import PRECISIONS, Compute, check_computes, is_trainable
-from score_sde.objective import Objective
+from score_sde.objective import Objective, network_params
 from score_sde.process import Process
 from score_sde.randomness import Stream, sample_keys, stream
 from score_sde.runtime.sharding import on_host
+from score_sde.training import augmentation
 from score_sde.training.pieces import construct, named
 from score_sde.training.state import TrainState, adam, initial_state
 
@@ -48,6 +50,7 @@ class Trainable(abc.ABC):
         self.objective, self.sde = objective, objective.process
         self.network = _network(config, choices, self.sde) if network is None else network
         _check_network(self.network, *self.image_shape[:2])
+        augmentation.check(self.network, config.data.augment_p, config.data.augment_transforms)
         check_computes(self.network, config.training.precision, remat=config.training.remat)
         self._programs: dict[Hashable, Any] = {}
 
@@ -78,7 +81,24 @@ class Trainable(abc.ABC):
         x, noise_cond = jnp.zeros((1, *self.image_shape), jnp.float32), jnp.ones(1, jnp.float32)
         key = stream(jax.random.key(self.config.seed), Stream.INIT)
         layers = self.network.init(key, x, noise_cond, *self.blank_cond(1)).get("params", {})
-        return layers | self.objective.init_params(stream(key, 1))
+        return self.normalized(layers) | self.objective.init_params(stream(key, 1))
+
+    def normalized(self, params: PyTree) -> PyTree:
+        """The parameters as the network's own `normalized` returns them, for networks with forced normalisation.
+
+        Those of process and weight stay. Raises `UsageError` if that changes names, shapes or types.
+        """
+        if not hasattr(self.network, "normalized"):
+            return params
+        before = network_params(params)
+        after = self.network.normalized(before)
+        like = [jax.tree.map(lambda leaf: (jnp.shape(leaf), jnp.result_type(leaf)), tree) for tree in (before, after)]
+        if like[0] != like[1]:
+            raise UsageError(
+                f"{type(self.network).__name__}.normalized returns parameters of other names, shapes or types than it "
+                "gets; it may change values alone."
+            )
+        return params | after
 
     def frozen(self, params: PyTree) -> "Trainable":
         """A copy with the learned schedule of these parameters, as NumPy numbers; itself if none is learned.
@@ -169,10 +189,22 @@ class Trainable(abc.ABC):
         return self.objective.draw(keys, x0.shape[1:], noise_keys)
 
     def augment(self, keys: Keys, x: UnitImages) -> UnitImages:
-        """Images in [0, 1] as training takes them: flipped and dequantized, if the config says so."""
+        """Images in [0, 1] as training takes them: flipped, transformed and dequantized, if the config says so."""
         if self.config.data.random_flip:
             x = images.random_flip(stream(keys, Stream.FLIP), x)
+        if self.config.data.augment_p:
+            x = augmentation.transformed(self._drawn(keys), x, middle=0.5)
         return self._dequantize(keys, x)
+
+    def augment_labels(self, keys: Keys) -> dict[str, Array]:
+        """The argument `augment` of the loss of images from `augment` with these keys; {} without the pipe."""
+        if not self.config.data.augment_p:
+            return {}
+        return {"augment": augmentation.labels(self._drawn(keys), self.config.data.augment_transforms)}
+
+    def _drawn(self, keys: Keys) -> augmentation.Drawn:
+        options = self.config.data
+        return augmentation.draw(stream(keys, Stream.AUGMENT), options.augment_p, options.augment_transforms)
 
     def _dequantize(self, keys: Keys, x: UnitImages) -> UnitImages:
         if not self.config.data.uniform_dequantization:
