@@ -150,6 +150,8 @@ IN_TEST_LONG = (
     "test_slurm.py::test_a_job_that_slurm_refuses_is_said_and_the_rest_goes_on",
     "test_pretrained.py::test_an_adaptive_sampler_is_derived_forwards_and_says_so_backwards",
     "test_notebooks.py::test_a_notebook_runs_without_a_warning_and_draws",
+    "test_reflow.py::test_a_student_begins_with_the_averaged_weights_of_its_teacher",
+    "test_reflow.py::test_weights_that_do_not_fit_are_refused_before_anything_is_written",
 )
 
 

@@ -44,7 +44,7 @@ ROOMS = {
     "conditioning": "observations operators guidance posterior particles grammar",
     "training": """state average_snapshots posthoc nan_guard loop pieces sampler_options recipe trainable
                    classification build coupling memory_estimate own_code source_checks averages launch summary
-                   run""",
+                   start run""",
     "metrics": """protocol ends corruptions distances frechet kernels inception small features reference figures
                   baselines""",
     "inference": """reference_checkpoints diffusers_layout edm_layout openai_flags adm_layout edm2_layout
