@@ -20,7 +20,14 @@ import numpy as np
 
 from score_sde.array_types import ImageShape, PyTree
 from score_sde.errors import UsageError
-from score_sde.inference import adm_layout, diffusers_layout, edm2_layout, edm_layout, openai_flags, reference_checkpoints
+from score_sde.inference import (
+    adm_layout,
+    diffusers_layout,
+    edm2_layout,
+    edm_layout,
+    openai_flags,
+    reference_checkpoints,
+)
 from score_sde.inference.reference_checkpoints import Reference, Shapes
 from score_sde.io import json_files, persistent_pickles, pytorch_files, safetensors_files
 from score_sde.io.persistent_pickles import PickledModule
@@ -136,8 +143,9 @@ NEVER_DROPPED = {"training.label_dropout": 0.0}  # unless the file says otherwis
 LARGE = 40  # steps of EDM's networks of more than 32 pixels
 
 
-def _holds_modules(content: Any, _: Source) -> bool:
-    return isinstance(content, Mapping) and any(isinstance(value, PickledModule) for value in content.values())
+def _holds_modules(content: Any, source: Source) -> bool:
+    modules = isinstance(content, Mapping) and any(isinstance(value, PickledModule) for value in content.values())
+    return modules or persistent_pickles.is_persistent(source.weights)
 
 
 def _of_edm(content: Mapping[str, Any], source: Source, container: str, _: str) -> Published:
