@@ -31,6 +31,9 @@ LONG += ("step", "labels")
 
 # Tests of `make test-long`: whole runs beside which quicker ones of their kind stay in `make test`.
 IN_TEST_LONG = (
+    "test_published_checkpoints.py::test_networks_of_diffusers_compute_what_diffusers_does[ncsnpp",
+    "test_published_checkpoints.py::test_a_folder_of_diffusers_becomes_a_workdir",
+    "test_published_checkpoints.py::test_the_one_config_whose_network_fits_is_taken",
     *(f"test_edm_networks.py::test_a_network_of_edms_denoises_as_theirs[{row}" for row in ("edm_d", "edm_n", "edm_s")),
     *(f"test_edm_networks.py::test_a_network_of_edms_denoises_as_theirs[{row}" for row in ("edm_p", "vp", "ve", "id")),
     *(
