@@ -12,6 +12,7 @@ says what the file does about the network and its objective, as values of our co
 """
 
 import re
+import types
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -57,8 +58,8 @@ class Published(NamedTuple):
     kind: str
     restore: Restore
     values: dict[str, Any] | None = None
-    assumed: dict[str, Any] = {}
-    facts: dict[str, str] = {}
+    assumed: Mapping[str, Any] = types.MappingProxyType({})
+    facts: Mapping[str, str] = types.MappingProxyType({})
     unknown: tuple[str, ...] = ()
     networks: tuple[str, ...] = ()
     names: Shapes | None = None
@@ -87,10 +88,8 @@ def read(path: Path, model_flags: str = "") -> Published:
     """
     source = located(path)
     try:
-        for container, row in CONTAINERS.items():
-            if row.fits(source.weights):
-                content = row.read(source.weights)
-                break
+        container = next(name for name, row in CONTAINERS.items() if row.fits(source.weights))
+        content = CONTAINERS[container].read(source.weights)
     except OSError as error:
         raise UsageError(f"Cannot read {source.weights} ({error.strerror or error}).") from error
     family = next(row for row in FAMILIES.values() if row.fits(content, source))
