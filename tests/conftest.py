@@ -51,6 +51,9 @@ IN_TEST_LONG = (
     "test_comparisons.py::test_every_cell_is_a_run_with_samples_and_bits_of_1000_images",
     "test_comparisons.py::test_edms_samples_are_three_sets_of_50000_by_35_evaluations",
     "test_comparisons.py::test_a_short_",
+    "test_published_checkpoints.py::test_networks_of_diffusers_compute_what_diffusers_does[ncsnpp",
+    "test_published_checkpoints.py::test_a_folder_of_diffusers_becomes_a_workdir",
+    "test_published_checkpoints.py::test_the_one_config_whose_network_fits_is_taken",
     *(f"test_edm_networks.py::test_a_network_of_edms_denoises_as_theirs[{row}" for row in ("edm_d", "edm_n", "edm_s")),
     *(f"test_edm_networks.py::test_a_network_of_edms_denoises_as_theirs[{row}" for row in ("edm_p", "vp", "ve", "id")),
     *(
