@@ -31,7 +31,13 @@ def finish(run, **parts):
     folder = run.workdir / run.jobs[-1].folder
     of_step = folder / f"step_{STEP:08d}"
     of_step.mkdir(parents=True)
-    whole = {"config": {}, "versions": {}, "checkpoints": [{"step": STEP, **parts}], "devices": ["fake"], "complete": True}
+    whole = {
+        "config": {},
+        "versions": {},
+        "checkpoints": [{"step": STEP, **parts}],
+        "devices": ["fake"],
+        "complete": True,
+    }
     (folder / "report.json").write_text(json.dumps(whole))
     return of_step
 

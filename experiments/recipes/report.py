@@ -86,7 +86,7 @@ def rows(result: Result) -> list[list[str]]:
 
 
 def notes(result: Result) -> list[str]:
-    """How to read the table."""
+    """Two paragraphs on how to read the table."""
     return [
         "± is half the width of a 95 % interval over seeds, by Student's t. In brackets is half the width of the mean "
         "95 % interval of one training: over test images for bits/dim, over samples for distances. NFE are "
@@ -100,7 +100,7 @@ def notes(result: Result) -> list[str]:
 
 
 def sentences(result: Result) -> list[str]:
-    """For each figure which differences are significant and which are not."""
+    """A paragraph for each figure on which differences are significant and which are not."""
     return [_sentence(result, figure) for figure in result["figures"]]
 
 
