@@ -11,7 +11,7 @@ ADDED = {
     "guidance": "scale interval classifier weak weak_step inverse noise samples_each step iterations particles",
     "eval": "precision dequantization num_probes enable_bound bound_num_times ode_method max_images",
     "optim": "ema_schedule beta2 warmup_images decay_after nan_gradients",
-    "ema": "profiles",
+    "ema": "profiles snapshot_freq",
     "process": "name beta_min beta_max sigma_min sigma_max s noise_min noise_max pieces num_scales",
     "parameterization": "name noise_cond time_scale sigma_data",
     "times": "name eps P_mean P_std mean std",

@@ -33,6 +33,7 @@ OURS = ["vp/digits_ddpmpp_continuous", "subvp/digits_ddpmpp_continuous", "ve/dig
 OURS += ["vp/own_images_ddpmpp_continuous", "vp/own_images_small"]
 LATER = ["flow/digits_ddpmpp_velocity", "edm/digits_ddpmpp"]  # recipes, in test_recipe.py
 LATER = ["flow/digits_ddpmpp_velocity", "edm/digits_ddpmpp"]  # than the paper
+LATER += ["edm2/digits", "edm2/cifar10", *(f"edm2/imagenet64_{size}" for size in ("xs", "s", "m", "l", "xl"))]
 FLOW = {
     "cifar10_adm_velocity": 55_676_419,
     "cifar10_ddpmpp_velocity": 61_804_419,

@@ -31,7 +31,8 @@ ROOMS = {
     "sde": "",
     "learned": "",
     "paths": "",
-    "models": "compute resampling group_norm layers encoders dequantizer wide_resnet ddpm ncsn ncsnpp",
+    "models": """compute resampling group_norm layers magnitude encoders dequantizer wide_resnet ddpm ncsn ncsnpp
+                 edm2""",
     "parameterization": "",
     "times": "",
     "weights": "",

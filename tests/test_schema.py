@@ -182,6 +182,7 @@ def test_every_choice_with_a_dictionary_is_tested():
         "model.nonlinearity",
         "model.interpolation",
         "model.embedding_type",
+        "model.label_embedding",
         "model.resblock_type",
         "model.progressive",
         "model.progressive_input",

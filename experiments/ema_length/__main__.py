@@ -1,4 +1,4 @@
-"""Draws loss and Fréchet distance of a run against the width of its average, by averages made after the fact."""
+"""Draws a run's loss and Fréchet distance against the width of its average, made after the fact."""
 
 import argparse
 import sys

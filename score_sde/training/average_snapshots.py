@@ -64,11 +64,6 @@ class AverageSnapshots(Checkpoints):
         if not (there and all_agree(self.holds(step, averages))):
             self.save(step, averages, overwrite=there)
 
-    def go_on(self, step: int, state: TrainState) -> None:
-        """Saves the averages of the state that a run goes on from, if a kill came between its checkpoint and them."""
-        if step and self.is_due(step):
-            self.keep(step, state)
-
 
 class NoSnapshots(NoCheckpoints, AverageSnapshots):
     """Snapshots of a run that saves none: nothing is due."""
