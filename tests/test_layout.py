@@ -25,7 +25,7 @@ ROOMS = {
     "cond": "",
     "data": """archives tfrecords digits ffhq readers preparers split_report decoding held_out sources split_names
                containers shards directory zip_files tar_files parquet_files label_files own_files arrays folder
-               datasets records loading pairs batches extent""",
+               datasets records loading pairs batches extent spread""",
     "ema": "",
     "process": "",
     "sde": "",
@@ -42,7 +42,7 @@ ROOMS = {
                    runge_kutta predictor_corrector adaptive probability_flow fast compaction runner""",
     "likelihood": "dequantization ode bound",
     "conditioning": "observations operators guidance posterior particles grammar",
-    "training": """state average_snapshots posthoc nan_guard loop pieces sampler_options recipe trainable
+    "training": """state average_snapshots posthoc nan_guard loop pieces sigma_data sampler_options recipe augmentation trainable
                    classification build coupling memory_estimate own_code source_checks averages launch summary
                    start run""",
     "metrics": """protocol ends corruptions distances frechet kernels inception small features reference figures
