@@ -16,9 +16,7 @@ from score_sde.training.build import Classification, Experiment
 from score_sde.training.state import TrainState, initial_state
 
 
-def beginning(
-    experiment: Experiment | Classification, directory: Path, placement: PyTree
-) -> Callable[[], TrainState]:
+def beginning(experiment: Experiment | Classification, directory: Path, placement: PyTree) -> Callable[[], TrainState]:
     """The function that makes the state before the first update, by training.start_from.
 
     directory: workdir of the training. placement: shardings of the state. Raises `UsageError`, unless the training
