@@ -129,6 +129,9 @@ IN_TEST_LONG = (
     "test_sweep.py::test_halving_trains_the_best_third_on_and_goes_on_where_they_were",
     "test_slurm.py::test_a_job_that_slurm_refuses_is_said_and_the_rest_goes_on",
     "test_pretrained.py::test_an_adaptive_sampler_is_derived_forwards_and_says_so_backwards",
+    "test_posthoc.py::test_evaluations_and_caches_tell_made_averages_apart",
+    "test_posthoc.py::test_a_file_that_is_damaged_or_of_other_snapshots_is_not_used",
+    "test_posthoc.py::test_the_predicted_errors_are_those_of_another_program",
     "test_notebooks.py::test_a_notebook_runs_without_a_warning_and_draws",
 )
 
