@@ -25,9 +25,9 @@ SAID = ("model", "process", "sde", "parameterization", "data")  # sections in wh
 FREE = ("model.dropout", "data.dataset", "model.augment_dim")
 
 
-def built(values: dict[str, Any]) -> Config:
-    """The config with these values on top of the defaults. Raises `UsageError` for values that make no sense."""
-    config, values = base(), DEFAULTS | values
+def built(published: Published) -> Config:
+    """The config with what a file says, and defaults for the rest. Raises `UsageError` for values without sense."""
+    config, values = base(), DEFAULTS | dict(published.assumed) | (published.values or {})
     for section in OF_ONE_CLASS:
         own = {key.removeprefix(f"{section}."): values[key] for key in values if key.startswith(f"{section}.")}
         config[section] = arguments_of(f"{section}.name", own["name"]) | own
@@ -46,7 +46,7 @@ def compare(config: Config, published: Published) -> None:
         )
     if published.values is None:
         return
-    expected = built(published.values)
+    expected = built(published)
     for key in published.values:
         if key.split(".")[0] not in SAID or key in FREE:
             continue

@@ -37,13 +37,13 @@ from score_sde.training.state import TrainState
 
 def run(values: FlagValues) -> None:
     """Imports the checkpoint of a command line."""
-    source, order = values["from"].value, values["attention_order"].value
-    import_checkpoint(values.config, source, values.workdir, overrides(values), attention_order=order)
+    source, model_flags = values["from"].value, values["model_flags"].value
+    import_checkpoint(values.config, source, values.workdir, overrides(values), model_flags=model_flags)
 
 
 def config_of_file(written: dict[str, str | None]) -> Config:
     """The config of a command line without --config, from the file in --from."""
-    return _config_of(_read(expanded(written["from"]), written.get("attention_order") or ""))
+    return _config_of(_read(expanded(written["from"]), written.get("model_flags") or ""))
 
 
 def import_checkpoint(
@@ -52,17 +52,18 @@ def import_checkpoint(
     directory: str | Path,
     overrides: dict[str, Any] | None = None,
     *,
-    attention_order: str = "",
+    model_flags: str = "",
 ) -> None:
     """Makes `directory` the workdir of a run that stopped at the checkpoint `source`, and prints a summary.
 
-    config: None makes it from the file. attention_order: of OpenAI's networks, "new" or "legacy". Raises `UsageError`
-    before anything is written if the file does not fit the config, leaf by leaf, or the workdir is not empty.
+    config: None makes it from the file. model_flags: of OpenAI's networks, see `checkpoint_formats.read`. Raises
+    `UsageError` before anything is written if the file does not fit the config, leaf by leaf, or the workdir is not
+    empty.
     """
     source, directory = expanded(source), expanded(directory)
     if directory.exists() and (not directory.is_dir() or any(directory.iterdir())):
         raise UsageError(f"{directory} is not an empty folder; import into a --workdir of its own.")
-    published = _read(source, attention_order)
+    published = _read(source, model_flags)
     config = _config_of(published) if config is None else config
     compare(config, published)
     experiment = trainable(config)
@@ -91,7 +92,7 @@ def import_checkpoint(
     learned, total = parameter_counts(experiment.param_shapes)
     print(f"{source}: {published.kind}, step {reference.step}")
     print(f"SHA-256 {digest}")
-    for name, fact in (published.facts | _facts_of(experiment)).items():
+    for name, fact in (dict(published.facts) | _facts_of(experiment)).items():
         print(f"{name[0].upper()}{name[1:]}: {fact}")
     print(f"{len(jax.tree.leaves(experiment.param_shapes))} leaves, {total:,} parameters, {learned:,} trainable")
     print(f"EMA weights: {_averages(reference)}; Adam's moments: {_moments(reference)}")
@@ -101,22 +102,22 @@ def import_checkpoint(
 
 
 @functools.lru_cache(maxsize=1)
-def _read_once(source: Path, attention_order: str, _: tuple) -> Published:
-    return checkpoint_formats.read(source, attention_order)
+def _read_once(source: Path, model_flags: str, _: tuple) -> Published:
+    return checkpoint_formats.read(source, model_flags)
 
 
-def _read(source: Path, attention_order: str) -> Published:
+def _read(source: Path, model_flags: str) -> Published:
     """The checkpoint in a file, which is read once for its config and its weights."""
     try:
         weights = located(source).weights.stat()
     except OSError as error:
         raise UsageError(f"Cannot read {source} ({error.strerror or error}).") from error
-    return _read_once(source, attention_order, (weights.st_mtime_ns, weights.st_size))
+    return _read_once(source, model_flags, (weights.st_mtime_ns, weights.st_size))
 
 
 def _config_of(published: Published) -> Config:
     """The config that a file says, or the package's one whose network it fits."""
-    return fitting(published) if published.values is None else built(published.values)
+    return fitting(published) if published.values is None else built(published)
 
 
 def _facts_of(experiment: Experiment | Classification) -> dict[str, str]:

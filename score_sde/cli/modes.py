@@ -126,14 +126,14 @@ FLAGS = {
         "FILE",
         "The checkpoint: the paper's (PyTorch .pth, or Flax without extension; of a score network or of the "
         "noise-conditional classifier), EDM's or EDM2's (.pkl), OpenAI's of ADM (.pt), a folder of diffusers with "
-        "config.json, or a state dict (.pth, .safetensors). Nothing in it is executed, and PyTorch is not needed. EDM's "
-        "and diffusers' say their network and objective, and then --config is not needed; the paper's do not say the "
-        "SDE, nor OpenAI's the objective, so --config must.",
+        "config.json, or a state dict (.pth, .safetensors). Nothing in it is executed, and PyTorch is not needed. "
+        "EDM's and diffusers' say their network and objective, and need no --config; the paper's do not say the SDE, "
+        "so --config must.",
     ),
-    "attention_order": Flag(
-        "new|legacy",
-        "Order of queries, keys and values in OpenAI's networks with several heads, which their files do not say: new "
-        "if the network had --use_new_attention_order True, otherwise legacy.",
+    "model_flags": Flag(
+        "FLAGS",
+        "Flags that an OpenAI network was trained with, as MODEL_FLAGS of its page, which its file does not say. Files "
+        "with the names of the released ones need none.",
         default="",
     ),
     "samples": Flag("FILE", "The samples' features, (n, d): an .npy file, or an .npz file with `features`."),
@@ -240,7 +240,7 @@ MODES = {
     ),
     "import": Mode(
         "import_checkpoint:run",
-        ("from", "workdir", "attention_order"),
+        ("from", "workdir", "model_flags"),
         "Makes a workdir from a published checkpoint: the paper's, EDM's, EDM2's, OpenAI's or diffusers'.",
         (
             "--mode=import --from=checkpoint_8.pth --config=vp/cifar10_ddpmpp_deep_continuous --workdir=runs/paper",

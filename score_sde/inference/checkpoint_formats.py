@@ -12,6 +12,7 @@ says what the file does about the network and its objective, as values of our co
 """
 
 import re
+import types
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -20,7 +21,14 @@ import numpy as np
 
 from score_sde.array_types import ImageShape, PyTree
 from score_sde.errors import UsageError
-from score_sde.inference import adm_layout, diffusers_layout, edm2_layout, edm_layout, reference_checkpoints
+from score_sde.inference import (
+    adm_layout,
+    diffusers_layout,
+    edm2_layout,
+    edm_layout,
+    openai_flags,
+    reference_checkpoints,
+)
 from score_sde.inference.reference_checkpoints import Reference, Shapes
 from score_sde.io import json_files, persistent_pickles, pytorch_files, safetensors_files
 from score_sde.io.persistent_pickles import PickledModule
@@ -40,16 +48,18 @@ class Source(NamedTuple):
 class Published(NamedTuple):
     """A checkpoint that was read.
 
-    kind: its format. facts: what the file says besides, by name. values: values of our config, by key, that it says;
-    None if it says none. unknown: sentences on what it does not say. network: names of model.name that it may be of.
-    restore: (network, image shape, leaf shapes) -> the checkpoint as parameters of ours. names: shapes by published
-    name, and whether these are Flax's, of the paper's networks, which say nothing else.
+    kind: its format. restore: (network, image shape, leaf shapes) -> the checkpoint as parameters of ours. values:
+    values of our config, by key, that it says; None if it says none. assumed: further values, for what it does not say.
+    facts: what it says besides, by name. unknown: sentences on what it does not say. networks: names of model.name
+    that it may be of. names: shapes by published name, and whether these are Flax's, of the paper's networks, which say
+    nothing else.
     """
 
     kind: str
     restore: Restore
     values: dict[str, Any] | None = None
-    facts: dict[str, str] = {}
+    assumed: Mapping[str, Any] = types.MappingProxyType({})
+    facts: Mapping[str, str] = types.MappingProxyType({})
     unknown: tuple[str, ...] = ()
     networks: tuple[str, ...] = ()
     names: Shapes | None = None
@@ -70,22 +80,20 @@ class Family(NamedTuple):
     published: Callable[[Any, Source, str, str], Published]
 
 
-def read(path: Path, attention_order: str = "") -> Published:
+def read(path: Path, model_flags: str = "") -> Published:
     """The checkpoint in a file, or in a folder of diffusers.
 
-    attention_order: of OpenAI's networks, which do not say it: "new" or "legacy". Raises `UsageError` for a file that
-    is damaged, or of none of the formats.
+    model_flags: of OpenAI's networks, whose files do not say them, "--image_size 64 --num_head_channels 64 ...". Raises
+    `UsageError` for a file that is damaged, or of none of the formats.
     """
     source = located(path)
     try:
-        for container, row in CONTAINERS.items():
-            if row.fits(source.weights):
-                content = row.read(source.weights)
-                break
+        container = next(name for name, row in CONTAINERS.items() if row.fits(source.weights))
+        content = CONTAINERS[container].read(source.weights)
     except OSError as error:
         raise UsageError(f"Cannot read {source.weights} ({error.strerror or error}).") from error
     family = next(row for row in FAMILIES.values() if row.fits(content, source))
-    return family.published(content, source, container, attention_order)
+    return family.published(content, source, container, model_flags)
 
 
 def located(path: Path) -> Source:
@@ -130,11 +138,13 @@ LAYOUTS = {"SongUNet": edm_layout, "DhariwalUNet": adm_layout, "Precond": edm2_l
 NETWORKS = {"SongUNet": "ncsnpp", "DhariwalUNet": "adm", "Precond": "edm2"}
 SAMPLER = {"sampling.method": "edm", "sampling.grid": "karras", "sampling.rho": 7.0, "sampling.clip": "none"}
 STEPS = {"SongUNet": 18, "DhariwalUNet": 40, "Precond": 32}  # as published, with the last one to noise level 0
+NEVER_DROPPED = {"training.label_dropout": 0.0}  # unless the file says otherwise
 LARGE = 40  # steps of EDM's networks of more than 32 pixels
 
 
-def _holds_modules(content: Any, _: Source) -> bool:
-    return isinstance(content, Mapping) and any(isinstance(value, PickledModule) for value in content.values())
+def _holds_modules(content: Any, source: Source) -> bool:
+    modules = isinstance(content, Mapping) and any(isinstance(value, PickledModule) for value in content.values())
+    return modules or persistent_pickles.is_persistent(source.weights)
 
 
 def _of_edm(content: Mapping[str, Any], source: Source, container: str, _: str) -> Published:
@@ -164,7 +174,9 @@ def _of_edm(content: Mapping[str, Any], source: Source, container: str, _: str) 
     return Published(
         f"{publisher}'s {'snapshot' if key == 'ema' else 'training state'} ({container})",
         _by_layout(layout.params_of, module.tensors),
-        values | SAMPLER | {"sampling.num_steps": steps - 1} | data,  # our last one, to noise level 0, is another option
+        values,
+        # Our last step, to noise level 0, is an option of its own.
+        SAMPLER | {"sampling.num_steps": steps - 1} | NEVER_DROPPED | data,
         facts,
         unknown,
         (NETWORKS[network],),
@@ -257,36 +269,65 @@ def _of_diffusers(content: Any, source: Source, container: str, _: str) -> Publi
     if source.config is None:
         raise UsageError("This is a network of diffusers; put its config.json beside it, which says its arguments.")
     values = diffusers_layout.values_of(source.config, source.scheduler)
-    unknown = [DATA]
+    is_ddpm, unknown = values["model.name"] == "ddpm", (DATA,)
+    assumed = SAMPLERS["ddpm" if is_ddpm else "ncsnpp"] | {"data.dataset": "folder"}
     if source.scheduler is None:
-        unknown.append(
-            "There is no scheduler_config.json: the process is that of the paper's network by default; import with "
-            "--config.sde.KEY=VALUE for another."
+        process = {key: values.pop(key) for key in list(values) if key.startswith("sde.")}
+        assumed, unknown = assumed | process, (DATA, SCHEDULER)
+    facts = {"network": f"UNet2DModel in the form of {'DDPM' if is_ddpm else 'NCSN++'}"} | _facts_of_weights(averaged)
+    restore = _by_layout(diffusers_layout.params_of, raw, averaged)
+    return Published(f"diffusers ({container})", restore, values, assumed, facts, unknown, ("ddpm", "ncsnpp"))
+
+
+SCHEDULER = (
+    "There is no scheduler_config.json: the process has the defaults of diffusers' scheduler; import with "
+    "--config.sde.KEY=VALUE for another."
+)
+SAMPLERS = {
+    "ddpm": {"sampling.predictor": "ancestral_sampling", "sampling.corrector": "none"},
+    "ncsnpp": {"sampling.predictor": "reverse_diffusion", "sampling.corrector": "langevin"},
+    "adm": {"sampling.method": "ddim", "sampling.num_steps": 99},
+}
+
+
+def _of_openai(content: Any, source: Source, container: str, model_flags: str) -> Published:
+    """A state dict of OpenAI's, whose flags are those of the released file of this name, or come with it."""
+    raw, averaged = _weights(content)
+    own = _flags(model_flags) if model_flags else openai_flags.RELEASED.get(source.weights.stem)
+    if own is None:
+        raise UsageError(
+            f"The file is OpenAI's, and {source.weights.name} is the name of none of its released ones; give the flags "
+            "that it was trained with, as --model_flags='--image_size 64 --num_head_channels 64 ...'."
         )
-    facts = {"network": f"UNet2DModel in the form of {'DDPM' if values['model.name'] == 'ddpm' else 'NCSN++'}"}
+    if "image_size" not in own:
+        raise UsageError("The flags of OpenAI's file need --image_size; no tensor says it.")
+    flags = openai_flags.flags_of(raw, int(own["image_size"])) | own
+    order = openai_flags.attention_order(flags)
+
+    def params_of(tensors: Tensors, network: Any, image_shape: ImageShape) -> PyTree:
+        return adm_layout.params_of(tensors, network, image_shape, order)
+
+    match = re.search(r"(\d{6,})\.pt$", source.weights.name)
+    step = int(match[1]) if match else 0
+    facts = {"network": "UNetModel of OpenAI"} | ({"updates": f"{step:,}, by the file's name"} if match else {})
     return Published(
-        f"diffusers ({container})",
-        _by_layout(diffusers_layout.params_of, raw, averaged),
-        values | {"data.dataset": "folder"},
+        f"OpenAI's state dict ({container})",
+        _by_layout(params_of, raw, averaged, step),
+        adm_layout.values_of(flags),
+        SAMPLERS["adm"] | NEVER_DROPPED | {"data.dataset": "folder"},
         facts | _facts_of_weights(averaged),
-        tuple(unknown),
-        ("ddpm", "ncsnpp"),
+        (DATA,),
+        ("adm",),
     )
 
 
-def _of_openai(content: Any, source: Source, container: str, attention_order: str) -> Published:
-    """A state dict of OpenAI's: names and shapes say most of the network, and nothing of its objective."""
-    raw, averaged = _weights(content)
-
-    def params_of(tensors: Tensors, network: Any, image_shape: ImageShape) -> PyTree:
-        return adm_layout.params_of(tensors, network, image_shape, attention_order)
-
-    match = re.search(r"(\d{3,})\.pt$", source.weights.name)
-    step = int(match[1]) if match else 0
-    facts = {"network": "UNetModel of OpenAI"} | ({"updates": f"{step:,}, by the file's name"} if match else {})
-    facts |= _facts_of_weights(averaged)
-    restore = _by_layout(params_of, raw, averaged, step)
-    return Published(f"OpenAI's state dict ({container})", restore, None, facts, (DATA,), ("adm",))
+def _flags(text: str) -> dict[str, str]:
+    """Flags as on a command line, "--image_size 64 --learn_sigma=True", by name."""
+    words = re.split(r"[\s=]+", text.strip())
+    names, values = words[::2], words[1::2]
+    if len(names) != len(values) or not all(name.startswith("--") for name in names):
+        raise UsageError(f"--model_flags={text!r} must be flags with their values, as '--image_size 64 --dropout 0.1'.")
+    return {name.removeprefix("--"): value for name, value in zip(names, values, strict=True)}
 
 
 def _of_bare_edm(content: Any, source: Source, container: str, _: str) -> Published:
@@ -299,7 +340,7 @@ def _of_bare_edm(content: Any, source: Source, container: str, _: str) -> Publis
         return layout.params_of(tensors, network, image_shape)
 
     restore, facts = _by_layout(params_of, raw, averaged), _facts_of_weights(averaged)
-    return Published(f"EDM's state dict ({container})", restore, None, facts, (DATA,), ("ncsnpp", "adm", "edm2"))
+    return Published(f"EDM's state dict ({container})", restore, facts=facts, networks=("ncsnpp", "adm", "edm2"))
 
 
 # The paper's own.

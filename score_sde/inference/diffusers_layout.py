@@ -24,7 +24,7 @@ import numpy as np
 from score_sde.array_types import ImageShape, PyTree
 from score_sde.config.arguments import check_arguments
 from score_sde.errors import UsageError
-from score_sde.inference.reference_checkpoints import Shapes, _compare, _finite, _unflatten, leaf_shapes
+from score_sde.inference.reference_checkpoints import _compare, _finite, _unflatten, leaf_shapes
 from score_sde.models import DDPM, NCSNpp
 
 SQRT_2 = 1.41421356237
@@ -202,14 +202,13 @@ def _ddpm(scheduler: Mapping[str, Any]) -> dict[str, Any]:
 
 def _ncsnpp(scheduler: Mapping[str, Any]) -> dict[str, Any]:
     """The objective of networks that get the noise level of VE, by which diffusers divides their output."""
-    values = {
+    return {
         "sde.name": "vesde",
         "sde.sigma_min": scheduler.get("sigma_min", 0.01),
         "sde.sigma_max": scheduler.get("sigma_max", 1348.0),
         "sde.num_scales": scheduler.get("num_train_timesteps", 2000),
         "model.scale_by_sigma": True,
     }
-    return values | {"sampling.predictor": "reverse_diffusion", "sampling.corrector": "langevin"}
 
 
 @check_arguments
