@@ -14,10 +14,11 @@ At 512 pixels the networks see latents of 64x64x4, which this package neither ma
 importing and describing them.
 """
 
-from score_sde.config import Config
 from score_sde.configs.presets import Piece, cifar10, compose, digits, edm, network, small
 
-__all__ = ["cifar10", "cifar10_size", "compose", "digits", "digits_size", "edm2", "imagenet512", "imagenet64"]
+from score_sde.config import Config
+
+__all__ = ["cifar10", "cifar10_size", "compose", "digits", "digits_size", "edm2", "imagenet64", "imagenet512"]
 
 CHANNELS = dict(xxs=64, xs=128, s=192, m=256, l=320, xl=384, xxl=448)
 RATES = dict(xxs=0.0170, xs=0.0120, s=0.0100, m=0.0090, l=0.0080, xl=0.0070, xxl=0.0065)
@@ -44,25 +45,25 @@ def edm2(config: Config) -> None:
 
 def imagenet64(size: str) -> Piece:
     """ImageNet at 64x64 with its classes, from a folder or .zip file of your own, config.data.path."""
-    return _imagenet(size, UPDATES_64, P_mean=-0.8, P_std=1.6, decay_after=35_000)
+    return _imagenet(size, UPDATES_64, times=dict(P_mean=-0.8, P_std=1.6), decay_after=35_000)
 
 
 def imagenet512(size: str) -> Piece:
     """The latents of ImageNet at 512x512, of shape 64x64x4, with its classes."""
 
     def piece(config: Config) -> None:
-        _imagenet(size, UPDATES_512, P_mean=-0.4, P_std=1.0, decay_after=70_000)(config)
+        _imagenet(size, UPDATES_512, times=dict(P_mean=-0.4, P_std=1.0), decay_after=70_000)(config)
         config.data.num_channels = 4
 
     return piece
 
 
-def _imagenet(size: str, updates: dict[str, int], P_mean: float, P_std: float, decay_after: int) -> Piece:
+def _imagenet(size: str, updates: dict[str, int], times: dict[str, float], decay_after: int) -> Piece:
     def piece(config: Config) -> None:
         edm2(config)
         config.data.update(dataset="folder", image_size=64, held_out=0.0)
         config.model.update(nf=CHANNELS[size], dropout=0.0 if size in WITHOUT_DROPOUT else 0.1, num_classes=1000)
-        config.times.update(P_mean=P_mean, P_std=P_std)
+        config.times.update(**times)
         config.optim.update(lr=RATES[size], warmup_images=10_000_000, decay_after=decay_after)
         config.training.update(
             batch_size=BATCH,
@@ -72,6 +73,7 @@ def _imagenet(size: str, updates: dict[str, int], P_mean: float, P_std: float, d
             snapshot_freq=2**16,
             snapshot_freq_for_preemption=2**12,
         )
+        config.ema.snapshot_freq = 2**12  # 8 Mi images
         config.eval.update(enable_sampling=True, begin_ckpt=-1)
 
     return piece
@@ -84,11 +86,14 @@ def cifar10_size(config: Config) -> None:
     config.times.update(P_mean=-1.2, P_std=1.2)  # EDM's, for the same images
     config.optim.update(lr=0.01, warmup_images=2_000_000, decay_after=20_000)
     config.training.update(batch_size=512, n_iters=100_000, snapshot_freq=20_000, snapshot_freq_for_preemption=4000)
+    config.ema.snapshot_freq = 2000
 
 
 def digits_size(config: Config) -> None:
     """A network and a schedule for the 8x8 digits that are ours, of minutes on two CPU cores."""
     small(config)
     config.model.head_channels = 16
+    config.data.sigma_images = 50_000  # all of them: activations have unit size at the data's own sigma_data
     config.times.update(P_mean=-1.2, P_std=1.2)
     config.optim.update(lr=0.01, decay_after=300)
+    config.ema.snapshot_freq = 100

@@ -31,6 +31,26 @@ LONG += ("step", "labels")
 
 # Tests of `make test-long`: whole runs beside which quicker ones of their kind stay in `make test`.
 IN_TEST_LONG = (
+    "test_sigma_data.py::test_a_run_measures_its_data_once_and_records_the_number",
+    "test_edm2.py::test_the_network_and_its_preconditioning_compute_what_the_published_ones_do[classes",
+    "test_edm2.py::test_the_network_and_its_preconditioning_compute_what_the_published_ones_do[no_classes",
+    "test_edm2.py::test_the_network_and_its_preconditioning_compute_what_the_published_ones_do[latents",
+    "test_edm2.py::test_networks_have_the_published_numbers_of_parameters[64-",
+    "test_edm2.py::test_networks_have_the_published_numbers_of_parameters[512-",
+    "test_edm2.py::test_weights_of_the_encoder_are_scale_free_and_activations_stay_at_their_size",
+    "test_edm2.py::test_the_forward_derivative_is_the_transpose_of_the_backward_one",
+    "test_edm2.py::test_every_weight_row_has_the_norm_of_its_length_at_first_and_after_an_update",
+    "test_edm2.py::test_a_fresh_network_gives_zeros_and_learns_its_output_gain_first",
+    "test_edm2.py::test_dropout_is_drawn_from_each_images_own_key_and_in_training_only",
+    "test_edm2.py::test_the_null_label_is_the_vector_of_zeros_and_no_condition_is_null",
+    "test_edm2.py::test_a_run_of_edm2_goes_on_bit_for_bit_and_samples",
+    "test_comparisons.py::test_the_recipes_that_differ_are_named_and_the_others_too",
+    "test_comparisons.py::test_a_missing_run_leaves_its_recipe_out_of_the_comparisons",
+    "test_comparisons.py::test_distances_on_several_features_are_not_compared",
+    "test_comparisons.py::test_samplers_make_as_many_evaluations_as_their_column_says",
+    "test_comparisons.py::test_every_cell_is_a_run_with_samples_and_bits_of_1000_images",
+    "test_comparisons.py::test_edms_samples_are_three_sets_of_50000_by_35_evaluations",
+    "test_comparisons.py::test_a_short_",
     "test_published_checkpoints.py::test_networks_of_diffusers_compute_what_diffusers_does[ncsnpp",
     "test_published_checkpoints.py::test_a_folder_of_diffusers_becomes_a_workdir",
     "test_published_checkpoints.py::test_the_one_config_whose_network_fits_is_taken",
@@ -133,6 +153,8 @@ IN_TEST_LONG = (
     "test_slurm.py::test_a_job_that_slurm_refuses_is_said_and_the_rest_goes_on",
     "test_pretrained.py::test_an_adaptive_sampler_is_derived_forwards_and_says_so_backwards",
     "test_notebooks.py::test_a_notebook_runs_without_a_warning_and_draws",
+    "test_reflow.py::test_a_student_begins_with_the_averaged_weights_of_its_teacher",
+    "test_reflow.py::test_weights_that_do_not_fit_are_refused_before_anything_is_written",
 )
 
 

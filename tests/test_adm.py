@@ -12,10 +12,12 @@ import pytest
 from flax import traverse_util
 from golden_weights import GOLDEN, load_json, names, relative
 
+import score_sde
 from score_sde.errors import UsageError
 from score_sde.inference import adm_layout
 from score_sde.inference.openai_flags import RELEASED, flags_of
 from score_sde.models import ADM, PRECISIONS
+from score_sde.training.run import train
 
 CASES = load_json("adm.json")
 SMALL = dict(nf=32, ch_mult=(1, 2), num_res_blocks=1, attn_resolutions=(4,), head_channels=32, dropout=0.5)
@@ -264,3 +266,20 @@ def test_edms_filters_must_be_the_mean_of_four_pixels_and_its_noise_levels_are_l
     assert names(whole) == names(shapes_of(network))
     with pytest.raises(UsageError, match=r"enc\.4x4_down\.conv0\.resample_filter is no mean of 2x2 pixels"):
         adm_layout.params_of(tensors | {name: np.ones((1, 1, 4, 4), np.float32)}, network, (8, 8, 3))
+
+
+def test_a_run_with_this_network_trains_samples_evaluates_and_has_forward_derivatives(tiny_config, tmp_path):
+    config = tiny_config()
+    with config.unlocked():
+        config.model = dict(SMALL, name="adm", scale_by_sigma=False, num_classes=10)
+    config.training.n_iters = 2
+    train(config, tmp_path)
+    model = score_sde.load(tmp_path)
+    samples = model.sample(jax.random.key(0), 2, labels=[3, 7])
+    assert np.isfinite(samples).all()
+    assert np.isfinite(model.bits_per_dim(jax.random.key(1), np.zeros((1, 8, 8, 1), np.uint8))).all()
+    x, t = jnp.asarray(samples), jnp.full(2, 0.5)
+    change, step = jnp.ones_like(x), 1e-2
+    _, along = jax.jvp(lambda x: model.score(x, t), (x,), (change,))
+    secant = (model.score(x + step * change, t) - model.score(x - step * change, t)) / (2 * step)
+    assert relative(along, secant) < 1e-2

@@ -2,6 +2,7 @@
 
 import zlib
 
+import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -10,7 +11,6 @@ from golden_weights import GOLDEN
 from scipy import ndimage
 
 from score_sde.errors import UsageError
-from score_sde.models import NCSNpp
 from score_sde.randomness import sample_keys
 from score_sde.training import augmentation
 from score_sde.training.augmentation import SYM6, TRANSFORMS, Drawn, draw, labels, transformed
@@ -91,15 +91,15 @@ def test_flips_and_whole_pixels_are_exact():
     ids=lambda of: "-".join(of),
 )
 def test_each_transform_is_scipys_of_the_same_map(of):
-    """Bilinear reading at half a pixel errs by max |f''| / 32 an axis, 4 times as much at twice the frequency."""
-    errors = []
+    """Bilinear reading of twice the pixels errs by max |f''| / 32 an axis: 4 times as much at twice the frequency."""
+    errors, size = [], 64
     for cycles in (1, 2):
-        x, size = waves(64, cycles), 64
+        x = waves(size, cycles)
         theirs = ndimage.affine_transform(np.float64(x), *inverse(size, **of), order=5, mode="mirror")
         ours = np.asarray(apply(drawn(**of), x[None, ..., None]))[0, ..., 0]
         inner = slice(16, 48)  # scipy's reflection at an edge is not smooth, and a spline of order 5 rings there
         errors.append(np.abs(ours - theirs)[inner, inner].max())
-        assert errors[-1] < 2 * (2 * np.pi * cycles / size / 2 ** (0.2 * min(0, of.get("scale", 0)))) ** 2 / 32 * 2
+        assert errors[-1] < 2 * 1.5 * (2 * np.pi * cycles / size) ** 2 / 32  # half as much again for the reduction
     assert errors[1] > 2 * errors[0]
 
 
@@ -109,7 +109,9 @@ def inverse(size, *, scale=0.0, rotate=0.0, aniso=0.0, aniso_angle=0.0, translat
     stretch = axes @ np.diag([2 ** (0.2 * aniso), 2 ** (-0.2 * aniso)]) @ axes.T
     forward = 2 ** (0.2 * scale) * stretch @ counter_clockwise(rotate)  # of (column, row); the shift comes last
     matrix = np.linalg.inv(forward)[::-1, ::-1]
-    center, shift = np.full(2, (size - 1) / 2), np.array([translate_y, translate_x]) * size / 8
+    # The middle that the maps leave in place is 0.05 pixels off the image's: the filter's centre is no whole tap.
+    off = (np.arange(12) @ np.array(SYM6) / np.sqrt(2) - 5) / 2
+    center, shift = np.full(2, (size - 1) / 2 - off), np.array([translate_y, translate_x]) * size / 8
     return matrix, center - matrix @ (center + shift)
 
 
@@ -119,11 +121,11 @@ def counter_clockwise(angle):
 
 
 def test_an_image_depends_on_its_own_key_alone():
-    x = jax.random.uniform(jax.random.key(2), (40, 8, 8, 1))
-    whole = apply(draw(KEYS[:40], 0.5), x)
-    parts = [apply(draw(KEYS[part], 0.5), x[part]) for part in (slice(0, 7), slice(7, 40))]
-    np.testing.assert_allclose(whole, np.concatenate(parts), atol=1e-6)
-    np.testing.assert_array_equal(labels(draw(KEYS[:40], 0.5))[3], labels(draw(KEYS[3:4], 0.5))[0])
+    x = jax.random.uniform(jax.random.key(2), (400, 8, 8, 3), minval=-1.0)
+    of = draw(KEYS, 0.5)
+    others = jnp.where((jnp.arange(400) % 2 == 0)[:, None, None, None], x, 0)
+    np.testing.assert_allclose(apply(of, x)[::2], apply(of, others)[::2], atol=1e-6)
+    np.testing.assert_array_equal(labels(of)[300:], labels(draw(KEYS[300:], 0.5)))
 
 
 def test_parameters_have_their_laws():
@@ -160,22 +162,22 @@ def config_with_pipe(tiny_config, **of_data):
     return config
 
 
-class Told(NCSNpp):
-    """Not a network: its output is the first label of each image, in every pixel."""
+class Told(nn.Module):
+    """Not a network: its output is a weighted image and the first label of each image, in every pixel."""
 
-    @property
-    def cond_entries(self):
-        return {}
+    augment_dim: int = 1
 
+    @nn.compact
     def __call__(self, x, noise_cond, cond=None, *, dropout_keys=None, augment=None):
-        self.param("w", lambda key: jnp.ones(()))
-        return jnp.zeros_like(x) if augment is None else jnp.zeros_like(x) + augment[:, :1, None, None]
+        labels = jnp.zeros((len(x), self.augment_dim)) if augment is None else augment
+        weights = self.param("w", nn.initializers.ones, (self.augment_dim,))
+        return 0.5 * x + (labels @ weights)[:, None, None, None]
 
 
 def test_training_tells_the_network_what_evaluation_never_has(tiny_config):
     config = config_with_pipe(tiny_config, augment_transforms=("yflip",), uniform_dequantization=False)
     config.model.augment_dim = 1
-    experiment = Experiment(config, network=Told(augment_dim=1, nf=8))
+    experiment = Experiment(config, network=Told())
     keys, x = KEYS[:64], jax.random.uniform(jax.random.key(3), (64, 8, 8, 1))
     seen, of = experiment.augment(keys, x), experiment.augment_labels(keys)["augment"][:, 0]
     np.testing.assert_array_equal(seen, np.where(of[:, None, None, None] == 1, x[:, ::-1], x))
@@ -184,11 +186,11 @@ def test_training_tells_the_network_what_evaluation_never_has(tiny_config):
     without = experiment.loss(params, keys, seen, training=True)
     assert np.array_equal(with_labels != without, of == 1) and 0 < of.sum() < 64
     off = config_with_pipe(tiny_config, augment_p=0.0, uniform_dequantization=False)
-    plain = Experiment(off, network=Told(augment_dim=1, nf=8))
+    plain = Experiment(off, network=Told())
     np.testing.assert_array_equal(plain.augment(keys, x), x)
     assert plain.augment_labels(keys) == {}
-    pixels = np.uint8(255 * np.asarray(x))
-    of_both = (each.evaluation(params, pixels, 0, np.arange(64))["loss"] for each in (experiment, plain))
+    pixels = jnp.uint8(255 * x)
+    of_both = (each.evaluation(params, pixels, 0, jnp.arange(64))["loss"] for each in (experiment, plain))
     np.testing.assert_array_equal(*of_both)
 
 
@@ -198,14 +200,13 @@ def test_an_update_does_not_depend_on_the_parts_of_a_batch(tiny_config):
     for accumulate in (1, 2):
         config = config_with_pipe(tiny_config)
         config.training.accumulate = accumulate
-        config.optim.warmup = 0
-        experiment = Experiment(config)
+        experiment = Experiment(config, network=Told(9))
         state, loss = jax.jit(train_step(experiment))(experiment.init_state(), pixels)
-        states.append(state.opt_state[1][0].mu)
+        states.append(state.opt_state[1][0].mu["w"])
         losses.append(loss)
     np.testing.assert_allclose(*losses, rtol=1e-5)
-    assert any(np.abs(leaf).max() > 0 for leaf in jax.tree.leaves(states[0]["of_augment"]))
-    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-3, atol=1e-6), *states)
+    np.testing.assert_allclose(*states, rtol=1e-4, atol=1e-6)
+    assert np.abs(states[0]).min() > 0
 
 
 @pytest.mark.parametrize(
@@ -229,6 +230,6 @@ def test_a_leak_and_other_mistakes_are_refused(tiny_config, of_data, of_model, w
 def test_networks_without_such_labels_are_refused(tiny_config):
     config = tiny_config("vp/digits_wideresnet")
     config.data.augment_p = 0.1
-    with pytest.raises(UsageError, match="ncsnpp and adm take them, or set data.augment_p=0"):
+    with pytest.raises(UsageError, match=r"ncsnpp and adm take them, or set data.augment_p=0"):
         trainable(config)
-    augmentation.check(object(), 0.0, TRANSFORMS)
+    augmentation.check(object(), 0.0, tuple(TRANSFORMS))

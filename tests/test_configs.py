@@ -25,20 +25,30 @@ from score_sde.sampling import solve
 from score_sde.sde import SDES
 from score_sde.training.build import Classification, Experiment, parameter_counts
 from score_sde.training.run import load_data, train, train_step
+from score_sde.training.trainable import warmup_of
 
 ROOT = Path(__file__).parent.parent / "configs"
 GOLDEN = load_json("configs.json")
 PAPER = sorted(GOLDEN["configs"])
 OURS = ["vp/digits_ddpmpp_continuous", "subvp/digits_ddpmpp_continuous", "ve/digits_ncsnpp_continuous"]
 OURS += ["vp/own_images_ddpmpp_continuous", "vp/own_images_small"]
-LATER = ["flow/digits_ddpmpp_velocity", "edm/digits_ddpmpp"]  # recipes, in test_recipe.py
 LATER = ["flow/digits_ddpmpp_velocity", "edm/digits_ddpmpp"]  # than the paper
+LATER += ["edm2/digits", "edm2/cifar10", *(f"edm2/imagenet64_{size}" for size in ("xs", "s", "m", "l", "xl"))]
 FLOW = {
     "cifar10_adm_velocity": 55_676_419,
     "cifar10_ddpmpp_velocity": 61_804_419,
     "cifar10_ddpmpp_optimal": 61_804_419,
     **dict.fromkeys(("digits_ddpmpp_uniform", "digits_ddpmpp_optimal", "digits_ddpmpp_reflow"), 748_737),
 }
+EDM = {  # parameters of the published networks; NCSN++'s 128 frequencies more do not train
+    **{f"edm/cifar10_{arch}": count for arch, count in (("ddpmpp", 55_733_891), ("ncsnpp", 56_397_827))},
+    **{f"edm/cifar10_{arch}_classes": count for arch, count in (("ddpmpp", 55_735_299), ("ncsnpp", 56_400_643))},
+    **{f"edm/{data}_ddpmpp": 61_805_571 for data in ("ffhq64", "afhqv2_64")},
+    **{f"edm/{data}_ncsnpp": 62_761_091 for data in ("ffhq64", "afhqv2_64")},
+    "edm/imagenet64_adm": 295_899_267,
+    "edm/digits_augmented": 749_025,
+}
+LATER += list(EDM)
 LATER += [f"flow/{name}" for name in FLOW]
 CLASSIFIERS = {  # all but the last 128 are trainable
     **{f"{sde}/cifar10_wideresnet": 38_913_242 for sde in ("vp", "subvp", "ve")},
@@ -111,6 +121,23 @@ def test_a_config_holds_the_papers_values(name):
     assert not {
         key for key in expected.keys() - found.keys() if key in options or key.split(".")[0] not in ("model", "sde")
     }
+
+
+@pytest.mark.parametrize("name", EDM)
+def test_edms_configs_are_the_published_training(name):
+    config = config_of(name)
+    experiment = Experiment(config)
+    assert parameter_counts(experiment.param_shapes)[0] == EDM[name]
+    if name == "edm/digits_augmented":
+        return
+    images, ema = config.training.n_iters * config.training.batch_size, config.ema.profiles[0]
+    published = {"cifar10": (200, 1e-3, 0.12, 0.5), "imagenet64": (2500, 1e-4, 0.0, 50)}
+    millions, lr, p, half_life = published.get(name.split("/")[1].split("_")[0], (200, 2e-4, 0.15, 0.5))
+    assert 0 <= images - millions * 1e6 < config.training.batch_size
+    assert float(ema.removeprefix("half_life:")) * config.training.batch_size == half_life * 1e6
+    assert (config.optim.lr, config.data.augment_p) == (lr, p)
+    assert warmup_of(config) * config.training.batch_size == 10e6
+    assert config.weight.reduction == "sum" and not config.data.random_flip
 
 
 def grouped(names, key) -> list:

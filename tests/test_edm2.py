@@ -1,5 +1,6 @@
 """EDM2: its network against the published one's numbers, and its closed forms (Karras et al., 2024)."""
 
+import functools
 import math
 
 import flax.linen as nn
@@ -13,10 +14,11 @@ from golden_weights import GOLDEN, names, relative, seeded
 from score_sde.configs.edm2_presets import CHANNELS, UPDATES_64, UPDATES_512, compose, imagenet64, imagenet512
 from test_configs import config_of
 
-from score_sde import cond
+import score_sde
 from score_sde.ema import Constant
 from score_sde.errors import UsageError
 from score_sde.inference import edm2_layout
+from score_sde.inference.snapshots import restore_state
 from score_sde.models import EDM2UNet, is_trainable, magnitude
 from score_sde.objective import Objective
 from score_sde.parameterization import KarrasF
@@ -24,13 +26,16 @@ from score_sde.randomness import batch_keys
 from score_sde.sde import EDM
 from score_sde.times import LogNormal
 from score_sde.training.build import Experiment, parameter_counts
-from score_sde.training.run import train_step
+from score_sde.training.run import train, train_step
 from score_sde.training.state import TrainState, apply_gradients
 from score_sde.weights import Uncertainty
 
 TINY = EDM2UNet(nf=8, ch_mult=(1, 2), num_res_blocks=1, attn_resolutions=(8,), head_channels=4, num_classes=3)
 
+ONE = EDM2UNet(nf=8, ch_mult=(1,), num_res_blocks=1, attn_resolutions=(), head_channels=8, num_classes=3, dropout=0.5)
 
+
+@functools.cache
 def shapes_of(network, shape):
     return jax.eval_shape(network.init, jax.random.key(0), jnp.zeros((1, *shape)), jnp.zeros(1))["params"]
 
@@ -245,35 +250,34 @@ class Shrinking(nn.Module):
 
 
 def test_a_network_of_ones_own_is_told_when_its_normalisation_loses_parameters(tiny_config):
-    with pytest.raises(UsageError, match="Shrinking.normalized returns parameters of other names"):
+    with pytest.raises(UsageError, match=r"Shrinking\.normalized returns parameters of other names"):
         jax.eval_shape(Experiment(tiny_config(), network=Shrinking()).init_params)
 
 
 def test_every_parameter_gets_a_gradient_but_the_fixed_frequencies_and_phases():
-    x, noise_cond = normal(2, 8, 8, 1), jnp.zeros(2)
+    x, noise_cond = normal(2, 4, 4, 1), jnp.zeros(2)
     labels = {"labels": jnp.array([1, 2])}
 
     def loss(params):
-        return jnp.sum(jnp.square(TINY.apply({"params": params}, x, noise_cond, labels) - 1))
+        return jnp.sum(jnp.square(ONE.apply({"params": params}, x, noise_cond, labels) - 1))
 
-    gradients = jax.jit(jax.grad(loss))(random_params(TINY, (8, 8, 1)))
+    gradients = jax.jit(jax.grad(loss))(random_params(ONE, (4, 4, 1)))
     for path, gradient in traverse_util.flatten_dict(gradients).items():
         assert np.all(np.isfinite(gradient)), path
         assert np.any(gradient) == is_trainable(path), path
 
 
 def test_a_fresh_network_gives_zeros_and_learns_its_output_gain_first():
-    x = normal(1, 8, 8, 1)
-    params = jax.jit(TINY.init)(jax.random.key(0), x, jnp.zeros(1))["params"]
-    y, gradients = jax.jit(jax.value_and_grad(lambda p: jnp.sum(TINY.apply({"params": p}, x, jnp.zeros(1)))))(params)
+    x = normal(1, 4, 4, 1)
+    params = jax.jit(ONE.init)(jax.random.key(0), x, jnp.zeros(1))["params"]
+    y, gradients = jax.jit(jax.value_and_grad(lambda p: jnp.sum(ONE.apply({"params": p}, x, jnp.zeros(1)))))(params)
     assert y == 0
     assert {path for path, g in traverse_util.flatten_dict(gradients).items() if np.any(g)} == {("out_gain",)}
 
 
 def test_dropout_is_drawn_from_each_images_own_key_and_in_training_only():
-    network = EDM2UNet(nf=8, ch_mult=(1,), num_res_blocks=1, attn_resolutions=(), head_channels=8, dropout=0.5)
-    x, params = normal(2, 4, 4, 1), {"params": random_params(network, (4, 4, 1))}
-    apply = jax.jit(lambda x, keys: network.apply(params, x, jnp.zeros(2), dropout_keys=keys))
+    x, params = normal(2, 4, 4, 1), {"params": random_params(ONE, (4, 4, 1))}
+    apply = jax.jit(lambda x, keys: ONE.apply(params, x, jnp.zeros(2), dropout_keys=keys))
     keys = batch_keys(jax.random.key(0), 3)
     first = apply(x, keys[:2])
     assert not np.array_equal(first, apply(x, keys[1:])) and not np.array_equal(first, apply(x, None))
@@ -281,15 +285,49 @@ def test_dropout_is_drawn_from_each_images_own_key_and_in_training_only():
 
 
 def test_the_null_label_is_the_vector_of_zeros_and_no_condition_is_null():
-    x, noise_cond = normal(2, 8, 8, 1), jnp.zeros(2)
-    params = random_params(TINY, (8, 8, 1))
-    apply = jax.jit(lambda params, cond: TINY.apply({"params": params}, x, noise_cond, cond))
+    x, noise_cond = normal(2, 4, 4, 1), jnp.zeros(2)
+    params = random_params(ONE, (4, 4, 1))
+    apply = jax.jit(lambda params, cond: ONE.apply({"params": params}, x, noise_cond, cond))
     labels = {"labels": jnp.array([1, 2])}
     null = apply(params, labels | {"null": {"labels": jnp.array([True, True])}})
     np.testing.assert_array_equal(null, apply(params, None))
     without = params | {"emb_label": jax.tree.map(jnp.zeros_like, params["emb_label"])}
     np.testing.assert_allclose(null, apply(without, labels), rtol=1e-5, atol=1e-6)
     assert not np.array_equal(null, apply(params, labels))
+
+
+def test_the_forward_derivative_is_the_transpose_of_the_backward_one():
+    x, v, u = (normal(2, 4, 4, 1, seed=seed) for seed in range(3))
+    params = {"params": random_params(ONE, (4, 4, 1))}
+
+    @jax.jit
+    def products(x):
+        def run(x):
+            return ONE.apply(params, x, jnp.zeros(2))
+
+        return jnp.sum(u * jax.jvp(run, (x,), (v,))[1]), jnp.sum(v * jax.vjp(run, x)[1](u)[0])
+
+    forward, backward = products(x)
+    assert abs(forward - backward) < 1e-5 * abs(forward)
+
+
+def test_a_run_of_edm2_goes_on_bit_for_bit_and_samples(compiled_once, tiny_config, tmp_path):
+    config = tiny_config("edm2/digits")
+    config.model.update(ch_mult=(1,), attn_resolutions=(), head_channels=8)
+    config.optim.update(lr=0.1, warmup=0)
+    config.ema.snapshot_freq = 2
+    train(config, tmp_path / "whole")
+    config.training.n_iters = 2
+    train(config, tmp_path / "stopped")
+    config.training.n_iters = 4
+    train(config, tmp_path / "stopped")
+    experiment = Experiment(config)
+    states = [restore_state(experiment, tmp_path / name / "checkpoints", 4)[0] for name in ("whole", "stopped")]
+    jax.tree.map(np.testing.assert_array_equal, *states)
+    model = score_sde.load(tmp_path / "stopped")
+    np.testing.assert_allclose(rows_norms(states[0].params), 1, rtol=1e-6)
+    images = model.sample(jax.random.key(0), 2, "ddim", num_steps=2)
+    assert images.shape == (2, 8, 8, 1) and np.all(np.isfinite(images))
 
 
 @pytest.mark.parametrize(
@@ -366,7 +404,11 @@ def test_published_tensors_become_our_parameters_and_their_uncertainty_is_left_o
     params, expected = edm2_layout.params_of(tensors, TINY, (8, 8, 1)), random_params(TINY, (8, 8, 1))
     jax.tree.map(np.testing.assert_array_equal, params, expected)
     halves = {name.removeprefix("unet."): value.astype(np.float16) for name, value in tensors.items()}
-    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-3, atol=1e-6), edm2_layout.params_of(halves, TINY, (8, 8, 1)), expected)
+    jax.tree.map(
+        lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-3, atol=1e-6),
+        edm2_layout.params_of(halves, TINY, (8, 8, 1)),
+        expected,
+    )
 
 
 @pytest.mark.parametrize(

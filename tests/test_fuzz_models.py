@@ -33,10 +33,10 @@ from score_sde.conditioning import (
     posterior,
 )
 from score_sde.errors import UsageError
-from score_sde.inference import pretrained, snapshots
+from score_sde.inference import edm_layout, pretrained, snapshots
 from score_sde.inference.pretrained import Pretrained
 from score_sde.inference.snapshots import PretrainedClassifier
-from score_sde.models import group_norm, resampling
+from score_sde.models import group_norm, magnitude, resampling
 from score_sde.objective import Objective
 from score_sde.parameterization import Noise
 from score_sde.process import from_score
@@ -201,6 +201,7 @@ OPERATORS = {
         dict(operator=Average(2), y=SMALL, noise=np.zeros(2, np.float32)),
     ),
 }
+SONG = dict(class_name="EDMPrecond", model_type="SongUNet", img_resolution=32, img_channels=3)
 NETWORKS = {
     "group_norm": (
         lambda **given: group_norm.group_norm(**given, act=nn.swish),
@@ -213,6 +214,13 @@ NETWORKS = {
     "fir_upsample": (resampling.fir_upsample, dict(x=FEATURES, taps=TAPS)),
     "fir_conv_downsample": (resampling.fir_conv_downsample, dict(x=FEATURES, weight=WEIGHT, taps=TAPS)),
     "fir_conv_upsample": (resampling.fir_conv_upsample, dict(x=FEATURES, weight=WEIGHT, taps=TAPS)),
+    "values_of": (edm_layout.values_of, dict(kwargs=SONG)),
+    "objective_values": (edm_layout.objective_values, dict(kwargs=SONG)),
+    "network_arguments": (edm_layout.network_arguments, dict(kwargs=SONG, defaults=edm_layout.NETWORK)),
+    "silu": (magnitude.silu, dict(x=FEATURES)),
+    "add": (magnitude.add, dict(a=FEATURES, b=FEATURES, balance=0.3)),
+    "concatenate": (magnitude.concatenate, dict(a=FEATURES, b=FEATURES[..., :1], balance=0.3)),
+    "forced": (magnitude.forced, dict(params={"weight": WEIGHT})),
     "filter2d": (resampling.filter2d, dict(x=FEATURES, taps=TAPS, gain=1.0, up=1, down=1, pad=(1, 1))),
 }
 EXAMPLES = {
@@ -234,6 +242,8 @@ MODULES = (
     *(f"score_sde.conditioning.{name}" for name in ("grammar", "guidance", "observations", "operators", "posterior")),
     *("score_sde.conditioning.particles", "score_sde.models", "score_sde.models.encoders"),
     *("score_sde.models.dequantizer", "score_sde.models.group_norm", "score_sde.models.resampling"),
+    "score_sde.inference.edm_layout",
+    "score_sde.models.magnitude",
 )
 CHECKED = "is called by the doors, after their check"
 TRACED = "is called inside a sampler's step, with what the sampler has made"
@@ -247,7 +257,12 @@ EXCEPTIONS = {
     **dict.fromkeys(("for_images", "residual", "operator_class", "check_computes", "is_trainable"), CHECKED),
     **dict.fromkeys(("nudged", "reach_of_gradient", "inside", "isotropic_solve", "within_reach", "denoised"), TRACED),
     **dict.fromkeys(("State",), TRACED),
+    **dict.fromkeys(("magnitude", "normalize"), "is called inside networks, with features that they made"),
+    **dict.fromkeys(("EDM2UNet", "MPLinear", "MPFourier"), NETWORK_CLASS),
     **dict.fromkeys(("ADM", "DDPM", "NCSNpp", "NCSNv2", "WideResnet", "Dequantizer", "VectorEncoder"), NETWORK_CLASS),
+    **dict.fromkeys(
+        ("params_of", "origins", "published_shapes", "Origin"), "is called by the import: tests/test_edm_networks.py"
+    ),
     "check_guidance": "checks the values of `config.guidance`, after the table of keys",
     "Compute": "is options of a network, chosen by name in PRECISIONS",
     "Entry": "is declared by a network",

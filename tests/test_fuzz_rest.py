@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import hypothesis
+import jax
 import numpy as np
 import pytest
 from fuzzing import HOSTILE, quick, survives
@@ -27,7 +28,7 @@ from score_sde.errors import UsageError
 from score_sde.evaluation import evaluate
 from score_sde.io import html_page
 from score_sde.metrics import distances, frechet, kernels
-from score_sde.training import coupling, posthoc, state
+from score_sde.training import augmentation, coupling, posthoc, state
 from score_sde.training.build import trainable
 from score_sde.training.run import train
 
@@ -154,6 +155,7 @@ CALLS: dict[str, Callable[[], tuple[Callable, dict[str, Any]]]] = {
     "data.padded_chunks": lambda: (data.padded_chunks, dict(n=6, size=4)),
     "data.part_of": lambda: (data.part_of, dict(n=6, most=4)),
     "data.prefetched": lambda: (data.prefetched, dict(batch=lambda step: (step,), steps=range(3))),
+    "data.spread": lambda: (data.spread, dict(source=SOURCE, most=4)),
     "data.summary": lambda: (data.summary, dict(name="array", train=SOURCE, evaluation=SOURCE)),
     "config.check": lambda: (config.check, dict(config=tiny())),
     "config.check_section": lambda: (config.check_section, dict(section="optim", values={"lr": 1.0})),
@@ -190,6 +192,19 @@ CALLS: dict[str, Callable[[], tuple[Callable, dict[str, Any]]]] = {
         dict(tracked=[Power(0.1)], steps=[10, 20], target=Power(0.2), step=20),
     ),
     "training.posthoc.used_steps": lambda: (posthoc.used_steps, dict(steps=[10, 20], step=15)),
+    "training.augmentation.draw": lambda: (
+        augmentation.draw,
+        dict(keys=jax.random.split(jax.random.key(0), 3), p=0.5, transforms=("xflip", "scale")),
+    ),
+    "training.augmentation.labels": lambda: (
+        augmentation.labels,
+        dict(drawn=augmentation.UNCHANGED, transforms=("xflip", "scale")),
+    ),
+    "training.augmentation.transformed": lambda: (
+        augmentation.transformed,
+        dict(drawn=augmentation.UNCHANGED, x=np.zeros((1, 4, 4, 1), np.float32), middle=0.5),
+    ),
+    "training.augmentation.in_order": lambda: (augmentation.in_order, dict(transforms=("xflip", "scale"))),
     "training.state.adam": lambda: (
         state.adam,
         dict(lr=1.0, beta1=0.9, eps=1e-8, weight_decay=0.0, warmup=3.5, grad_clip=1.0, trainable=True)
@@ -226,7 +241,8 @@ WITHOUT = {
     "called by train, and by Pretrained, with a config that config.check has looked at": """
         training.average_snapshots training.averages training.build training.classification training.launch
         training.loop training.memory_estimate training.nan_guard training.own_code training.pieces training.recipe
-        training.sampler_options training.source_checks training.summary training.trainable""",
+         training.sampler_options training.sigma_data training.source_checks training.start training.summary
+         training.trainable""",
     "called by the importer, with files whose mistakes tests/test_published_checkpoints.py has": """
         inference.checkpoint_formats io.persistent_pickles io.safetensors_files io.unpickler""",
     "called with paths that doors have expanded, and arrays of states": """
@@ -248,6 +264,7 @@ EXCEPTIONS: dict[str, str] = {
     "config.AnyConfig": "of ml_collections",
     "data.Batch": "a result",
     "data.Extent": "a result",
+    "data.Spread": "a result",
     "data.OnDisk": "made by data.load",
     "data.Options": "made by data.load, which checks them",
     "data.Source": "an interface, whose methods are checked where a class defines them",

@@ -6,11 +6,19 @@ import pytest
 from score_sde.errors import UsageError
 from score_sde.objective import Objective
 from score_sde.oracles import Gaussian
-from score_sde.parameterization import PARAMETERIZATIONS, KarrasF, Velocity
+from score_sde.parameterization import (
+    NOISE_CONDS,
+    PARAMETERIZATIONS,
+    KarrasF,
+    Noise,
+    ScaledScore,
+    Velocity,
+    cosine_levels,
+)
 from score_sde.paths import PROCESSES, Linear
 from score_sde.process import LEAST_TIME, score
 from score_sde.randomness import expand
-from score_sde.sde import VE, VP, SubVP
+from score_sde.sde import EDM, VE, VP, SubVP
 from score_sde.times import OnChain, Uniform
 from score_sde.training.recipe import _of_paper
 from score_sde.weights import NoiseWeight
@@ -148,3 +156,50 @@ def test_under_karras_row_input_and_target_have_variance_1(process):
         np.testing.assert_allclose(p**2 * 0.49 + q**2, 1, rtol=1e-12)
         np.testing.assert_allclose(p * alpha * 0.49 + q * sigma, 0, atol=1e-12)  # so x_t tells nothing of it
     assert np.all(np.isfinite(seen[0][1]))
+
+
+@pytest.mark.parametrize(
+    ("process", "row", "c_in", "c_out", "c_noise"),
+    [
+        (VP(), Noise(), lambda s: 1 / jnp.sqrt(s**2 + 1), lambda s: -s, lambda s: 999 * vp_time(s)),
+        (EDM(0.02, 100.0), ScaledScore("log_half_noise_level"), jnp.ones_like, lambda s: s, lambda s: jnp.log(s / 2)),
+        (VE(0.02, 100.0), ScaledScore("log_half_noise_level"), jnp.ones_like, lambda s: s, lambda s: jnp.log(s / 2)),
+    ],
+    ids=["VPPrecond", "VEPrecond under edm", "VEPrecond"],
+)
+def test_the_preconditionings_of_karras_give_the_same_score_as_ours(process, row, c_in, c_out, c_noise):
+    """A denoiser D = x + c_out F(c_in x, c_noise) (Karras et al., 2022, table 1) has the score (D - x) / s^2 at x."""
+
+    def network(x, noise_cond):
+        return jnp.sin(3 * x) + jnp.cos(expand(noise_cond, x) / 50)
+
+    with jax.enable_x64(True):
+        s, x = jnp.array([0.03, 0.9, 70.0]), jnp.asarray(np.asarray(X), float)
+        noise_cond = c_noise(s)
+        denoised = x + expand(c_out(s), x) * network(expand(c_in(s), x) * x, noise_cond)
+        t = process.time(s)
+        alpha = expand(process.alpha(t), x)
+        ours = score(process, row.model(network, process)(alpha * x, t), t)
+        np.testing.assert_allclose(alpha * ours, (denoised - x) / expand(s, x) ** 2, rtol=1e-9, atol=1e-12)
+
+
+def vp_time(s):
+    return (jnp.sqrt(0.01 + 39.8 * jnp.log1p(s**2)) - 0.1) / 19.9
+
+
+def test_the_network_of_edms_ve_sees_the_logarithm_of_songs_sigma():
+    """Data in [0, 1] have half of the noise level; the network's input, 2x - 1, is the same."""
+    ours, theirs = VE(0.01, 50.0), VE(0.02, 100.0)
+    np.testing.assert_allclose(
+        NOISE_CONDS["log_half_noise_level"](ScaledScore(), theirs, T), jnp.log(ours.sigma(T)), rtol=1e-5, atol=1e-6
+    )
+
+
+def test_the_index_of_iddpms_chain_is_that_of_the_nearest_level():
+    levels, index = cosine_levels(), NOISE_CONDS["cosine_index"]
+    steps = np.array([1, 2, 17, 500, 998])
+    for shift in (-0.49, 0.0, 0.49):  # of the way to a neighbour
+        k = levels[steps] + shift * np.diff(levels)[steps - (shift < 0)]
+        np.testing.assert_array_equal(index(Noise(), EDM(1e-4, 1e4), jnp.asarray(k / 1e4, jnp.float32)), steps - 1)
+    assert index(Noise(), EDM(1e-4, 1e4), jnp.array([1e-7]))[0] == -1
+    assert index(Noise(), PROCESSES["cosine"](), jnp.ones(1))[0] == 999

@@ -4,8 +4,8 @@ from ml_collections import ConfigDict
 from score_sde.configs.vp.digits_ddpmpp_continuous import get_config as digits
 
 SCHEDULE = {
-    "training.n_iters": 600,
-    "training.snapshot_freq": 600,
+    "training.n_iters": 300,
+    "training.snapshot_freq": 300,
     "training.snapshot_sampling": False,
     "optim.lr": 6e-3,
     "optim.warmup": 50,

@@ -6,7 +6,8 @@ objective, and with it how the network is told the noise level.
 """
 
 from ml_collections import ConfigDict
-from score_sde.configs.presets import compose, ddpmpp, digits, edm, flow, network, small, subvp, ve, vp
+from score_sde.configs import edm2_presets
+from score_sde.configs.presets import compose, ddpmpp, digits, edm, flow, small, subvp, ve, vp
 
 from score_sde.errors import one_of
 
@@ -47,10 +48,19 @@ def scaled_edm(config: ConfigDict) -> None:
 
 
 def edm2(config: ConfigDict) -> None:
-    """EDM2 (Karras et al., 2024): EDM with its magnitude-preserving network and the uncertainty that it learns."""
-    scaled_edm(config)
-    config.weight.name = "uncertainty"
-    network("edm2", nf=16, ch_mult=(1, 2), num_res_blocks=1, attn_resolutions=(4,), channels_per_head=16)(config)
+    """EDM2 (Karras et al., 2024): its network and optimizer, and EDM's objective with learned uncertainty."""
+    edm2_presets.edm2(config)
+    config.parameterization.sigma_data = SIGMA_DATA
+    config.weight.sigma_data = SIGMA_DATA
+    config.ema.profiles = ()  # the average of the others
+    config.sampling.clip = ""
+
+
+def edm2_size(config: ConfigDict) -> None:
+    """A network of EDM2 with nearly as many parameters, and its schedule."""
+    edm2_presets.digits_size(config)
+    config.model.nf = 16
+    config.optim.warmup = 50
 
 
 def of_equal_size(config: ConfigDict) -> None:
@@ -73,8 +83,6 @@ RECIPES = {
 
 def get_config(name: str) -> ConfigDict:
     recipe = RECIPES[one_of("recipe", name, RECIPES)]
-    config = compose(ddpmpp, recipe, digits, *([] if recipe is edm2 else [of_equal_size]))
-    if recipe is edm2:
-        config.optim.update(lr=1e-2, warmup=50)
+    config = compose(ddpmpp, recipe, digits, edm2_size if name == "edm2" else of_equal_size)
     config.update_from_flattened_dict(EQUAL)
     return config

@@ -25,7 +25,7 @@ Result = Mapping[str, Any]
 def text(result: Result) -> str:
     """The table and the sentences, for a terminal."""
     parts = [settings(result), *(f"Failed: {why}" for why in dict.fromkeys(result["failed"].values()))]
-    return "\n".join([*parts, "", aligned([head(result), *rows(result)]), "", *notes(result), "", *sentences(result)])
+    return "\n".join([*parts, "", aligned(head(result), rows(result)), "", *notes(result), "", *sentences(result)])
 
 
 def markdown(result: Result) -> str:
@@ -86,21 +86,22 @@ def rows(result: Result) -> list[list[str]]:
 
 
 def notes(result: Result) -> list[str]:
-    """How to read the table."""
+    """Two paragraphs on how to read the table."""
     return [
         "± is half the width of a 95 % interval over seeds, by Student's t. In brackets is half the width of the mean "
         "95 % interval of one training: over test images for bits/dim, over samples for distances. NFE are "
         "evaluations of the adaptive ODE. Distances are Fréchet distances on features that were trained on the digits, "
         "the same ones for all recipes; they are not FID. The rows beneath the recipes are of noise and of held-out "
         "images, with one standard error.",
-        f"A difference is significant if its p value, corrected by Holm for all pairs in one figure, is at most {LEVEL}. "
-        "Seeds are blocks: the error of a difference is that of the residuals of all recipes and seeds. For bits/dim the "
-        "error over test images is added; distances are compared by their logarithms.",
+        f"A difference is significant if its p value, corrected by Holm for all pairs in one figure, is at most "
+        f"{LEVEL}. Seeds are blocks: the error of a difference is that of the residuals of all recipes and seeds. For "
+        "bits/dim the error over test images is added; distances are compared by their logarithms. Intervals of "
+        "differences are of each alone, at 95 %.",
     ]
 
 
 def sentences(result: Result) -> list[str]:
-    """For each figure which differences are significant and which are not."""
+    """A paragraph for each figure on which differences are significant and which are not."""
     return [_sentence(result, figure) for figure in result["figures"]]
 
 
@@ -117,30 +118,29 @@ def _sentence(result: Result, figure: str) -> str:
     title = "Bits/dim" if figure == BITS else f"Distance, {figure}"
     if not pairs:
         return f"{title}: differences are not tested, as that needs two recipes with two seeds each."
-    significant = sorted((each for each in pairs if each.significant), key=lambda each: each.p)
-    rest = sorted((each for each in pairs if not each.significant), key=lambda each: each.p)
+    significant, rest = ([each for each in pairs if each.significant is wanted] for wanted in (True, False))
     parts = [f"{title}: {len(significant)} of {len(pairs)} differences are significant."]
     if significant:
-        parts.append(f"Significant: {'; '.join(_ordered(figure, each) for each in significant)}.")
+        parts.append(f"{_below(significant)}.")
     if rest:
         parts.append(f"Not significant: {'; '.join(f'{name(each.first)} and {name(each.second)}' for each in rest)}.")
     spread = result["unequal"][figure]
     if spread is not None and spread < LEVEL:
         parts.append(
-            f"The spreads over seeds differ between recipes (Bartlett, p {spread:.1g}), so that errors are too small for "
-            "the recipes with the larger spreads, and too large for the others."
+            f"The spreads over seeds differ between recipes (Bartlett, p {spread:.1g}), so that errors are too small "
+            "for the recipes with the larger spreads, and too large for the others."
         )
     return " ".join(parts)
 
 
-def _ordered(figure: str, each: Comparison) -> str:
-    """A significant difference, the better recipe first."""
-    better, worse = (each.first, each.second) if each.difference < 0 else (each.second, each.first)
-    size, half = abs(each.difference), each.half
-    if figure == BITS:
-        return f"{name(better)} below {name(worse)} by {size:.3f} ± {half:.3f}"
-    low, high = np.exp(-size - half), np.exp(-size + half)
-    return f"{name(better)} at {np.exp(-size):.2g} of {name(worse)} ({low:.2g} to {high:.2g})"
+def _below(significant: Sequence[Comparison]) -> str:
+    """The recipes that each recipe is below, those that are below most first."""
+    below: dict[str, list[str]] = {}
+    for each in significant:
+        better, worse = (each.first, each.second) if each.difference < 0 else (each.second, each.first)
+        below.setdefault(name(better), []).append(name(worse))
+    by_number = sorted(below.items(), key=lambda item: -len(item[1]))
+    return "; ".join(f"{better} is below {', '.join(worse)}" for better, worse in by_number)
 
 
 def _difference(figure: str) -> str:
@@ -174,6 +174,7 @@ def _drawing(result: Result) -> str:
 
     matplotlib.use("Agg")
     from matplotlib import pyplot as plt
+    from matplotlib.ticker import LogLocator, NullFormatter
 
     figures = {figure: of for figure, of in result["figures"].items() if of}
     recipes = list(dict.fromkeys(recipe for of_figure in figures.values() for recipe in of_figure))[::-1]
@@ -190,6 +191,9 @@ def _drawing(result: Result) -> str:
             panel.plot(values, [y] * len(values), "o", color=html_page.COLOURS[1], markersize=3.5, linestyle="")
         if figure != BITS:
             panel.set_xscale("log")
+            panel.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+            panel.xaxis.set_major_formatter("{x:g}")
+            panel.xaxis.set_minor_formatter(NullFormatter())
         panel.set_title(figure, fontsize=9)
         panel.set_yticks(range(len(recipes)), [name(recipe) for recipe in recipes], fontsize=9)
         panel.tick_params(axis="x", labelsize=8)
@@ -208,7 +212,8 @@ def _samples(planned: "Runs") -> list[html_page.Element]:
             html_page.figure(name(recipe), sheet) for recipe, run in first.items() if (sheet := results.samples(run))
         ]
         if sheets:
-            body.append(html_page.folded(f"Samples: {figure}", html_page.division("grids", *sheets)))
+            figures = [html_page.figure(of, sheet) for of, sheet in sheets.items()]
+            body.append(html_page.folded(f"Samples: {figure}", html_page.division("grids", *figures)))
     return [html_page.heading("Samples"), *body] if body else []
 
 

@@ -76,7 +76,8 @@ def collected(planned: Runs, failures: Mapping[str, str]) -> dict[str, Any]:
     """The figures of the runs that are complete, and comparisons of the recipes that have all of their seeds."""
     finished = [run for of in planned.values() for of_recipe in of.values() for run in of_recipe if run.report]
     if not finished:
-        raise UsageError("No run of the recipes is complete, so there is nothing to report; run without --report.")
+        why = next(iter(failures.values()), "run without --report")
+        raise UsageError(f"No run of the recipes is complete, so there is nothing to report: {why.rstrip('.')}.")
     if len(bases := {results.basis(run) for run in finished} - {""}) > 1:
         raise UsageError(
             f"The distances are by {len(bases)} kinds of features or statistics and do not compare; use a new --folder "

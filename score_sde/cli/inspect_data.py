@@ -20,6 +20,7 @@ from score_sde.training.run import load_data
 SHOWN = 100  # images on the sheet
 LARGEST = 128  # longer side of one there
 NAMED = 20  # classes
+MEASURED = 10_000  # images whose standard deviation is printed
 
 
 def run(values: FlagValues) -> None:
@@ -40,6 +41,7 @@ def run(values: FlagValues) -> None:
         print(line)
     for title, source in (("training", train), ("evaluation", evaluation)):
         print("\n".join(_lines(title, source)))
+    print(_spread(config, train))
     if values.distances is not None:
         print(_extent(config, train, values.distances or None))
     if path is None:
@@ -52,13 +54,28 @@ def run(values: FlagValues) -> None:
     print(f"{path}: {len(indices)} training images, at random")
 
 
+def _spread(config: Config, train: data.Source) -> str:
+    """The standard deviation of training images, which is EDM's sigma_data."""
+    mean, std, images_read = data.spread(train, MEASURED)
+    scaling, model_range = _range(config)
+    of = "all" if images_read == len(train) else f"{images_read:,} of {len(train):,}"
+    return (
+        f"standard deviation of the training pixels in {model_range}: {scaling.scale * std:.4f}, mean "
+        f"{scaling.scale * mean + scaling.shift:.4f}, of {of} images; EDM's sigma_data, by "
+        f"--config.data.sigma_images={len(train)}"
+    )
+
+
+def _range(config: Config) -> tuple[images.Scaling, str]:
+    return (images.CENTERED, "[-1, 1]") if config.data.centered else (images.UNIT, "[0, 1]")
+
+
 def _extent(config: Config, train: data.Source, most: int | None) -> str:
     """The largest distance of two training images, from which `sde.sigma_max` is set."""
-    part, width = data.part_of(len(train), most), (images.CENTERED if config.data.centered else images.UNIT).scale
-    distance, pair, pairs = data.extent(train.take(part).images, width)
+    part, (scaling, model_range) = data.part_of(len(train), most), _range(config)
+    distance, pair, pairs = data.extent(train.take(part).images, scaling.scale)
     first, second = sorted(int(part[i]) for i in pair)
     of_all = "all" if len(part) == len(train) else f"{len(part):,} of"
-    model_range = "[-1, 1]" if config.data.centered else "[0, 1]"
     lines = [
         f"largest distance in {model_range}: {distance:.1f}, of images {first} and {second}; "
         f"{pairs:,} pairs of {of_all} {len(train):,} training images",

@@ -21,8 +21,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from score_sde.array_types import PyTree
+from score_sde.array_types import ImageShape, PyTree
 from score_sde.config.arguments import check_arguments
+from score_sde.config.keys import is_scalar, plain
 from score_sde.errors import UsageError
 from score_sde.inference.reference_checkpoints import Shapes, _compare, _finite, _unflatten, leaf_shapes
 from score_sde.models import NCSNpp
@@ -44,7 +45,7 @@ class Origin(NamedTuple):
 
 
 @check_arguments
-def params_of(tensors: Mapping[str, np.ndarray], network: NCSNpp, image_shape: tuple[int, int, int]) -> PyTree:
+def params_of(tensors: Mapping[str, np.ndarray], network: NCSNpp, image_shape: ImageShape) -> PyTree:
     """Our parameters of a network, from the tensors of EDM's, of which all names and shapes are compared.
 
     tensors: {"enc.32x32_block0.conv0.weight": array, ...}. image_shape: (h, w, c).
@@ -72,7 +73,7 @@ def params_of(tensors: Mapping[str, np.ndarray], network: NCSNpp, image_shape: t
 
 
 @check_arguments
-def origins(network: NCSNpp, image_shape: tuple[int, int, int]) -> dict[str, Origin]:
+def origins(network: NCSNpp, image_shape: ImageShape) -> dict[str, Origin]:
     """The tensor that holds each of our leaves, {"Dense_0/kernel": Origin("map_layer0.weight", 0, 1, (8, 32)), ...}.
 
     Raises `UsageError` for options that EDM's network has not.
@@ -106,7 +107,7 @@ def published_shapes(sources: Mapping[str, Origin]) -> Shapes:
     return published
 
 
-def _modules(network: NCSNpp, image_shape: tuple[int, int, int]) -> Iterator[tuple[str, Origin]]:
+def _modules(network: NCSNpp, image_shape: ImageShape) -> Iterator[tuple[str, Origin]]:
     """Our modules by path, each with that of theirs, in the order in which theirs are created."""
     counts = dict.fromkeys(("ResnetBlockBigGANpp", "AttnBlockpp", "Downsample", "Combine", "GroupNorm", "Conv"), 0)
     last = len(network.ch_mult) - 1
@@ -194,19 +195,19 @@ NETWORK: dict[str, Any] = dict(
     num_blocks=4,
     attn_resolutions=(16,),
     dropout=0.1,
-    label_dropout=0,
+    label_dropout=0.0,
     embedding_type="positional",
     channel_mult_noise=1,
     encoder_type="standard",
     decoder_type="standard",
-    resample_filter=(1, 1),
+    resample_filter=(1.0, 1.0),
 )
-SHARED: dict[str, Any] = dict(label_dim=0, use_fp16=False)
+SHARED: dict[str, Any] = dict(img_resolution=0, img_channels=0, label_dim=0, use_fp16=False)
 PRECONDITIONINGS: dict[str, dict[str, Any]] = {
     "VPPrecond": dict(beta_d=19.9, beta_min=0.1, M=1000, epsilon_t=1e-5, model_type="SongUNet"),
-    "VEPrecond": dict(sigma_min=0.02, sigma_max=100, model_type="SongUNet"),
+    "VEPrecond": dict(sigma_min=0.02, sigma_max=100.0, model_type="SongUNet"),
     "iDDPMPrecond": dict(C_1=0.001, C_2=0.008, M=1000, model_type="DhariwalUNet"),
-    "EDMPrecond": dict(sigma_min=0, sigma_max=float("inf"), sigma_data=0.5, model_type="DhariwalUNet"),
+    "EDMPrecond": dict(sigma_min=0.0, sigma_max=float("inf"), sigma_data=0.5, model_type="DhariwalUNet"),
 }
 
 
@@ -225,7 +226,7 @@ def values_of(kwargs: Mapping[str, Any]) -> dict[str, Any]:
     values, model = objective_values(kwargs), network_arguments(kwargs, NETWORK)
     if (model_type := model["model_type"]) != "SongUNet":
         raise UsageError(f"{WHERE} is a {model_type}, and this layout is that of SongUNet.")
-    taps = tuple(float(tap) for tap in model["resample_filter"])
+    taps = model["resample_filter"]
     embedding, mult_noise = _choice(model, "embedding_type", EMBEDDINGS)
     for name, only in (("channel_mult_emb", 4), ("channel_mult_noise", mult_noise)):
         if model[name] != only:
@@ -234,11 +235,11 @@ def values_of(kwargs: Mapping[str, Any]) -> dict[str, Any]:
     network = dict(
         name="ncsnpp",
         scale_by_sigma=False,
-        nf=int(model["model_channels"]),
-        ch_mult=tuple(int(factor) for factor in model["channel_mult"]),
-        num_res_blocks=int(model["num_blocks"]),
-        attn_resolutions=tuple(int(size) for size in model["attn_resolutions"]),
-        dropout=float(model["dropout"]),
+        nf=model["model_channels"],
+        ch_mult=model["channel_mult"],
+        num_res_blocks=model["num_blocks"],
+        attn_resolutions=model["attn_resolutions"],
+        dropout=model["dropout"],
         nonlinearity="swish",
         conditional=True,
         embedding_type=embedding,
@@ -252,13 +253,13 @@ def values_of(kwargs: Mapping[str, Any]) -> dict[str, Any]:
         progressive_input=progressive_input,
         progressive_combine="sum",
         init_scale=0.0,
-        num_classes=int(model["label_dim"]),
+        num_classes=model["label_dim"],
         label_embedding="linear",
-        augment_dim=int(model["augment_dim"]),
+        augment_dim=model["augment_dim"],
         learned_variance=_class_name(kwargs) == "iDDPMPrecond",
     )
     values |= {f"model.{name}": value for name, value in network.items()}
-    return values | {"training.label_dropout": float(model["label_dropout"])}
+    return values | {"training.label_dropout": model["label_dropout"]}
 
 
 @check_arguments
@@ -268,24 +269,24 @@ def objective_values(kwargs: Mapping[str, Any]) -> dict[str, Any]:
     for name in ("img_resolution", "img_channels"):
         if name not in kwargs:
             raise UsageError(f"{WHERE} has no argument {name}, by which to build it.")
-    theirs = PRECONDITIONINGS[row] | {name: kwargs[name] for name in PRECONDITIONINGS[row] if name in kwargs}
+    theirs = _typed(kwargs, SHARED | PRECONDITIONINGS[row])
     values: dict[str, Any] = {
-        "data.image_size": int(kwargs["img_resolution"]),
-        "data.num_channels": int(kwargs["img_channels"]),
+        "data.image_size": theirs["img_resolution"],
+        "data.num_channels": theirs["img_channels"],
         "data.centered": True,
     }
     if row == "EDMPrecond":
-        sigma_data = float(theirs["sigma_data"])
+        sigma_data = theirs["sigma_data"]
         values |= {"process.name": "edm", "parameterization.name": "edm", "parameterization.sigma_data": sigma_data}
         return values | {"times.name": "lognormal", "weight.name": "edm", "weight.sigma_data": sigma_data}
     values |= {"times.name": "uniform", "weight.name": "noise"}
     if row == "VPPrecond":
-        low, high = float(theirs["beta_min"]), float(theirs["beta_min"] + theirs["beta_d"])
+        low, high = theirs["beta_min"], theirs["beta_min"] + theirs["beta_d"]
         values |= {"process.name": "vp", "process.beta_min": low, "process.beta_max": high}
-        values |= {"times.eps": float(theirs["epsilon_t"]), "parameterization.time_scale": theirs["M"] - 1.0}
+        values |= {"times.eps": theirs["epsilon_t"], "parameterization.time_scale": theirs["M"] - 1.0}
         return values | {"parameterization.name": "noise", "parameterization.noise_cond": "time"}
     if row == "VEPrecond":
-        low, high = float(theirs["sigma_min"]), float(theirs["sigma_max"])
+        low, high = theirs["sigma_min"], theirs["sigma_max"]
         values |= {"process.name": "ve", "process.sigma_min": low, "process.sigma_max": high}
         return values | {"parameterization.name": "scaled_score", "parameterization.noise_cond": "log_half_noise_level"}
     for name, only in (("M", 1000), ("C_1", 0.001), ("C_2", 0.008)):
@@ -295,16 +296,28 @@ def objective_values(kwargs: Mapping[str, Any]) -> dict[str, Any]:
     return values | {"parameterization.name": "noise", "parameterization.noise_cond": "cosine_index"}
 
 
+@check_arguments
 def network_arguments(kwargs: Mapping[str, Any], defaults: Mapping[str, Any]) -> dict[str, Any]:
-    """Arguments of a network inside a preconditioning, those that are absent at their defaults.
+    """Arguments of a network and its preconditioning, those that are absent at their defaults.
 
-    Raises `UsageError` for arguments that neither of them has.
+    defaults: of the network. Raises `UsageError` for arguments that neither has, and for values of other types.
     """
-    row = PRECONDITIONINGS[_class_name(kwargs)]
-    known_names = {*SHARED, *row, *defaults, "class_name", "img_resolution", "img_channels"}
-    if unknown := sorted(kwargs.keys() - known_names):
-        raise UsageError(f"{WHERE} has the argument {unknown[0]}={kwargs[unknown[0]]!r}, which no network here has.")
-    return {**SHARED, **defaults, "model_type": row["model_type"], **kwargs}
+    defaults = SHARED | PRECONDITIONINGS[_class_name(kwargs)] | dict(defaults)
+    if unknown := sorted(str(name) for name in kwargs.keys() - defaults.keys() - {"class_name"}):
+        raise UsageError(f"{WHERE} has the argument {unknown[0]}, which no network here has.")
+    return _typed(kwargs, defaults)
+
+
+def _typed(kwargs: Mapping[str, Any], defaults: Mapping[str, Any]) -> dict[str, Any]:
+    """The arguments in `defaults`, each of the type of its default."""
+    values = {}
+    for name, default in defaults.items():
+        items = plain(kwargs.get(name, default)) if isinstance(default, tuple) else (plain(kwargs.get(name, default)),)
+        kind = type(default[0] if isinstance(default, tuple) else default)
+        if not isinstance(items, tuple) or not all(is_scalar(item, kind) for item in items):
+            raise UsageError(f"{WHERE} has {name}={kwargs[name]!r}, and a value like {default!r} can be read.")
+        values[name] = tuple(map(kind, items)) if isinstance(default, tuple) else kind(items[0])
+    return values
 
 
 def _class_name(kwargs: Mapping[str, Any]) -> str:

@@ -122,8 +122,8 @@ class EDM2UNet(nn.Module):
             attends = level == halvings or image_size >> level in self.attn_resolutions
             if attends and self.nf * multiple % self.head_channels:
                 raise UsageError(
-                    f"The {self.nf * multiple} channels of level {level} do not split into heads of model.head_channels="
-                    f"{self.head_channels}; set model.head_channels to a divisor of them."
+                    f"The {self.nf * multiple} channels of level {level} do not split into heads of "
+                    f"model.head_channels={self.head_channels}; set that to a divisor of them."
                 )
 
     def normalized(self, params: PyTree) -> PyTree:

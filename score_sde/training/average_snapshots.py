@@ -43,13 +43,16 @@ def schedule(profiles: ema.Profiles, every: int) -> Schedule | None:
 
 
 class AverageSnapshots(Checkpoints):
-    """The snapshots of averages under one folder, numbered by step."""
+    """The snapshots of averages under one folder, numbered by step.
+
+    directory: averages/ of a workdir. planned, n_iters: the schedule and the updates of the run that saves here.
+    """
 
     kind = "snapshot of the averages"
     _planned: Schedule | None = None
 
     def __init__(self, directory: Path, planned: Schedule | None = None, n_iters: int = 0):
-        """directory: averages/ of a workdir. planned, n_iters: those of the run that saves here."""
+        """Opens the folder."""
         super().__init__(directory, EVERY_ONE if planned else None)
         self._planned, self._n_iters = planned, n_iters
 
@@ -63,11 +66,6 @@ class AverageSnapshots(Checkpoints):
         there = all_agree(step in steps(self.directory))
         if not (there and all_agree(self.holds(step, averages))):
             self.save(step, averages, overwrite=there)
-
-    def go_on(self, step: int, state: TrainState) -> None:
-        """Saves the averages of the state that a run goes on from, if a kill came between its checkpoint and them."""
-        if step and self.is_due(step):
-            self.keep(step, state)
 
 
 class NoSnapshots(NoCheckpoints, AverageSnapshots):

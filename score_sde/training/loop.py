@@ -86,17 +86,16 @@ def fit(
     to keep; None saves nothing. wandb, config: see `Writer`. profile: number of updates that are traced.
 
     Losses are read a few updates late, so that the host never waits for the devices. Raises `training.diverged`'s error
-    where one is not finite, before such a state is saved; `UsageError` where the last checkpoint
-    cannot be saved; `Stopped` after SIGTERM, SIGUSR1 or Ctrl-C, with a last checkpoint.
+    where one is not finite, before such a state is saved; `UsageError` where the last checkpoint cannot be saved;
+    `Stopped` after SIGTERM, SIGUSR1 or Ctrl-C, with a last checkpoint.
     """
     with contextlib.ExitStack() as stack:
         enter = stack.enter_context
 
         # Restore: the last state that can be read, or a fresh one.
         checkpoints = enter(Checkpoints(folder / "checkpoints", retention) if retention else NoCheckpoints())
-        state, start = _restored(training, checkpoints)
-        averages = enter(_snapshots(training, folder) if retention and training.averages else NoSnapshots())
-        averages.go_on(start, state)
+        averages = enter(_snapshots(training, folder, retention))
+        state, start = _restored(training, checkpoints, averages)
         keeps_best = bool(retention and retention.best)
 
         # Watch: notices to stop, losses, sums of parameters.
@@ -127,9 +126,7 @@ def fit(
 
                 # Log.
                 if ends or _due(step, training.log_freqs):
-                    if math.isfinite(losses.last()):
-                        writer.scalars(step, **{training.loss: losses.last()})
-                        progress.set_postfix_str(training.shown.format(losses.last()), refresh=False)
+                    _log(training, losses.last(), step, writer, progress)
                     checkpoints.poll()
 
                 # Evaluate.
@@ -143,16 +140,12 @@ def fit(
 
                 # Save, but never a state that is not finite.
                 stop = largest(notice.number)
-                saves, keeps = saves or bool(stop), averages.is_due(step)
-                if saves or keeps:
+                saves = saves or bool(stop)
+                if saves or averages.is_due(step):
                     losses.last()
                     check_finite(float(total(state.params)), step)
-                if saves:
                     writer.sync()
-                    averages.wait()  # a run that goes on from here does not make the earlier ones again
-                    checkpoints.save(step, state, eval_loss if keeps_best else None)
-                if keeps:
-                    averages.keep(step, state)
+                    _save(checkpoints if saves else None, averages, step, state, eval_loss if keeps_best else None)
             except DivergenceError as problem:
                 checkpoints.wait()  # so that the message names the last one
                 raise training.diverged(problem) from None
@@ -169,16 +162,44 @@ def fit(
         return state
 
 
-def _restored(training: Training, checkpoints: Checkpoints | NoCheckpoints) -> tuple[TrainState, int]:
+def _restored(
+    training: Training, checkpoints: Checkpoints | NoCheckpoints, averages: AverageSnapshots
+) -> tuple[TrainState, int]:
     """The last state that can be read, or a fresh one, and the number of its updates, which `begin` is told before."""
     state = checkpoints.load_last(training.like)
     start = int(state.step) if state else 0
     training.begin(start)
+    if state and averages.is_due(start):  # a kill may have come between this checkpoint and its averages
+        averages.keep(start, state)
     return state or training.init(), start
 
 
-def _snapshots(training: Training, folder: Path) -> AverageSnapshots:
-    return AverageSnapshots(folder / FOLDER, training.averages, training.n_iters)
+def _snapshots(training: Training, folder: Path, retention: Retention | None) -> AverageSnapshots:
+    """The snapshots of averages under the folder, or none where none are planned, or nothing is saved."""
+    if retention and training.averages:
+        return AverageSnapshots(folder / FOLDER, training.averages, training.n_iters)
+    return NoSnapshots()
+
+
+def _log(training: Training, loss: float, step: int, writer: Writer, progress: Any) -> None:
+    """Writes a finite loss to metrics.jsonl, and beside the progress bar."""
+    if math.isfinite(loss):
+        writer.scalars(step, **{training.loss: loss})
+        progress.set_postfix_str(training.shown.format(loss), refresh=False)
+
+
+def _save(
+    checkpoints: Checkpoints | None, averages: AverageSnapshots, step: int, state: TrainState, loss: float | None
+) -> None:
+    """Begins to save the state, unless `checkpoints` is None, and its averages, if they are due.
+
+    A run that goes on from a checkpoint does not make earlier averages again, so these are waited for.
+    """
+    if checkpoints is not None:
+        averages.wait()
+        checkpoints.save(step, state, loss)
+    if averages.is_due(step):
+        averages.keep(step, state)
 
 
 def _watched(training: Training, writer: Writer) -> Losses:
