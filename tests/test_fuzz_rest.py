@@ -244,7 +244,7 @@ WITHOUT = {
          training.sampler_options training.sigma_data training.source_checks training.start training.summary
          training.trainable""",
     "called by the importer, with files whose mistakes tests/test_published_checkpoints.py has": """
-        inference.checkpoint_formats io.persistent_pickles io.safetensors_files io.unpickler""",
+        io.persistent_pickles io.safetensors_files io.unpickler""",
     "called with paths that doors have expanded, and arrays of states": """
         io.atomic_files io.checkpoints io.digest io.downloads io.json_files io.metrics_log io.pytorch_files
         io.result_cache io.workdir""",
