@@ -223,8 +223,8 @@ ROOMS = {"config": config, "data": data, "metrics": metrics}
 # Modules that no user calls, by the reason for which their arguments fit.
 WITHOUT = {
     "a command line, whose mistakes tests/test_main.py and test_modes.py have": """
-        cli.command_line cli.dataset_statistics cli.describe cli.experiment cli.import_checkpoint cli.inspect_data
-        cli.main cli.make_averages cli.measure cli.modes cli.reflow cli.runs""",
+        cli.command_line cli.dataset_statistics cli.describe cli.experiment cli.fitting_config cli.import_checkpoint
+        cli.inspect_data cli.main cli.make_averages cli.measure cli.modes cli.reflow cli.runs""",
     "must not import JAX, as the check of arguments does; called with names and rows of the table": """
         config.argument_keys config.explanation config.import_paths config.keys config.sampling_keys
         config.training_keys""",
@@ -243,6 +243,8 @@ WITHOUT = {
         training.loop training.memory_estimate training.nan_guard training.own_code training.pieces training.recipe
          training.sampler_options training.sigma_data training.source_checks training.start training.summary
          training.trainable""",
+    "called by the importer, with files whose mistakes tests/test_published_checkpoints.py has": """
+        io.persistent_pickles io.safetensors_files io.unpickler""",
     "called with paths that doors have expanded, and arrays of states": """
         io.atomic_files io.checkpoints io.digest io.downloads io.json_files io.metrics_log io.pytorch_files
         io.result_cache io.workdir""",

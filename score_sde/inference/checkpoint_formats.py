@@ -184,7 +184,7 @@ def _of_edm(content: Mapping[str, Any], source: Source, container: str, _: str) 
 
 
 def _facts_of_name(name: str) -> dict[str, str]:
-    """What the name of a snapshot says: thousands of images that were seen, and the length of an average."""
+    """Thousands of images that were seen, and the length of an average, where the name of a snapshot has them."""
     facts = {}
     if match := re.search(r"-(\d{6,})(?:-(\d\.\d+))?\.(?:pkl|pt)$", name):
         facts["images seen"] = f"{int(match[1]):,} thousand, by the file's name"
