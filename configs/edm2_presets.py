@@ -93,6 +93,7 @@ def digits_size(config: Config) -> None:
     """A network and a schedule for the 8x8 digits that are ours, of minutes on two CPU cores."""
     small(config)
     config.model.head_channels = 16
+    config.data.sigma_images = 50_000  # all of them: activations have unit size at the data's own sigma_data
     config.times.update(P_mean=-1.2, P_std=1.2)
     config.optim.update(lr=0.01, decay_after=300)
     config.ema.snapshot_freq = 100

@@ -54,6 +54,9 @@ IN_TEST_LONG = (
     "test_comparisons.py::test_every_cell_is_a_run_with_samples_and_bits_of_1000_images",
     "test_comparisons.py::test_edms_samples_are_three_sets_of_50000_by_35_evaluations",
     "test_comparisons.py::test_a_short_",
+    "test_published_checkpoints.py::test_networks_of_diffusers_compute_what_diffusers_does[ncsnpp",
+    "test_published_checkpoints.py::test_a_folder_of_diffusers_becomes_a_workdir",
+    "test_published_checkpoints.py::test_the_one_config_whose_network_fits_is_taken",
     *(f"test_edm_networks.py::test_a_network_of_edms_denoises_as_theirs[{row}" for row in ("edm_d", "edm_n", "edm_s")),
     *(f"test_edm_networks.py::test_a_network_of_edms_denoises_as_theirs[{row}" for row in ("edm_p", "vp", "ve", "id")),
     *(
@@ -153,6 +156,8 @@ IN_TEST_LONG = (
     "test_slurm.py::test_a_job_that_slurm_refuses_is_said_and_the_rest_goes_on",
     "test_pretrained.py::test_an_adaptive_sampler_is_derived_forwards_and_says_so_backwards",
     "test_notebooks.py::test_a_notebook_runs_without_a_warning_and_draws",
+    "test_reflow.py::test_a_student_begins_with_the_averaged_weights_of_its_teacher",
+    "test_reflow.py::test_weights_that_do_not_fit_are_refused_before_anything_is_written",
 )
 
 

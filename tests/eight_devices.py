@@ -3,6 +3,7 @@
 import json
 from typing import Any
 
+import coupled
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -105,6 +106,12 @@ def parts_of_batches(*_: Any) -> dict:
     }
 
 
+def coupling(*_: Any) -> dict:
+    """The noise of rows that an optimal coupling chooses, and the distances that updates see."""
+    parts = coupled.experiment()
+    return {"numbers": np.asarray(coupled.batches(parts)(0)[2]).tolist(), "losses": coupled.losses(parts, 2)}
+
+
 def largest_difference(a: PyTree, b: PyTree) -> float:
     differences = jax.tree.map(lambda a, b: np.abs(np.asarray(a) - np.asarray(b)).max(), a, b)
     return float(max(jax.tree.leaves(differences)))
@@ -113,4 +120,4 @@ def largest_difference(a: PyTree, b: PyTree) -> float:
 one_block.use()
 made = experiment()
 weights = jax.jit(made.init_params)()
-print(json.dumps({what.__name__: what(made, weights) for what in (literal_pmap, library, parts_of_batches)}))
+print(json.dumps({what.__name__: what(made, weights) for what in (literal_pmap, library, parts_of_batches, coupling)}))

@@ -5,7 +5,7 @@ ADDED = {
     "data": "path archives in_memory_gib num_workers held_out corrupt convert labels "
     "augment_p augment_transforms sigma_images",
     "training": "precision accumulate remat fsdp keep_last keep_best nonfinite label_dropout cond_dropout "
-    "coupling coupling_block pairs",
+    "coupling coupling_block pairs start_from",
     "sampling": "precision batch_size temperature clip clip_quantile diffusion ode_method sde_rtol sde_atol num_steps "
     "grid rho eta s_churn s_min s_max s_noise condition ema start start_time save",
     "guidance": "scale interval classifier weak weak_step inverse noise samples_each step iterations particles",

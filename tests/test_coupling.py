@@ -157,6 +157,7 @@ def of(**values):
         (dict(training__coupling_block=96), "must be a multiple of training.coupling_block=96"),
         (dict(training__pairs="pairs"), "set training.coupling=pairs"),
         (dict(training__keep_best=1), "set training.keep_best=0"),
+        (dict(data__augment_p=0.1), "set data.augment_p=0"),
         (dict(training__coupling="pairs", data__random_flip=True), "set data.random_flip=False"),
         (dict(training__coupling="optimum"), "did you mean 'optimal'"),
     ],

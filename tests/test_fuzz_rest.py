@@ -241,7 +241,8 @@ WITHOUT = {
     "called by train, and by Pretrained, with a config that config.check has looked at": """
         training.average_snapshots training.averages training.build training.classification training.launch
         training.loop training.memory_estimate training.nan_guard training.own_code training.pieces training.recipe
-        training.sampler_options training.sigma_data training.source_checks training.summary training.trainable""",
+         training.sampler_options training.sigma_data training.source_checks training.start training.summary
+         training.trainable""",
     "called with paths that doors have expanded, and arrays of states": """
         io.atomic_files io.checkpoints io.digest io.downloads io.json_files io.metrics_log io.pytorch_files
         io.result_cache io.workdir""",

@@ -333,19 +333,22 @@ def test_a_pytorch_file_that_does_not_fit_is_refused_by_name(change, words, tmp_
     assert not (tmp_path / "run").exists()
 
 
+class Evil:
+    """An object whose pickle calls a function."""
+
+    def __init__(self, function, *args):
+        self.call = function, args
+
+    def __reduce__(self):
+        return self.call
+
+
 @pytest.mark.usefixtures("built_once")
 def test_no_code_of_a_file_is_run(tmp_path, capsys, monkeypatch):
     """A file whose loading would call os.system, written by `torch.save`; and other callables, nested and reduced."""
     monkeypatch.chdir(GOLDEN.parent.parent)
     assert run(GOLDEN / "malicious.pth", tmp_path / "run") == 2
     assert "posix.system" in capsys.readouterr().err
-
-    class Evil:
-        def __init__(self, function, *args):
-            self.call = function, args
-
-        def __reduce__(self):
-            return self.call
 
     target = tmp_path / "pwned"
     for function, args in (

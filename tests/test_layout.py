@@ -32,7 +32,7 @@ ROOMS = {
     "learned": "",
     "paths": "",
     "models": """compute resampling group_norm layers magnitude encoders dequantizer wide_resnet ddpm ncsn ncsnpp
-                 edm2""",
+                 edm2 adm""",
     "parameterization": "",
     "times": "",
     "weights": "",
@@ -44,11 +44,11 @@ ROOMS = {
     "conditioning": "observations operators guidance posterior particles grammar",
     "training": """state average_snapshots posthoc nan_guard loop pieces sigma_data sampler_options recipe augmentation trainable
                    classification build coupling memory_estimate own_code source_checks averages launch summary
-                   run""",
+                   start run""",
     "metrics": """protocol ends corruptions distances frechet kernels inception small features reference figures
                   baselines""",
-    "inference": """reference_checkpoints diffusers_layout edm_layout adm_layout edm2_layout checkpoint_formats
-                    class_choice inputs posthoc_weights snapshots start_images dequantizer conditional_samplers
+    "inference": """reference_checkpoints diffusers_layout edm_layout openai_flags adm_layout edm2_layout
+                    checkpoint_formats class_choice inputs posthoc_weights snapshots start_images dequantizer conditional_samplers
                     sampling_plan pretrained train_dequantizer reflow""",
     "evaluation": "sample_metrics identities figure_names report exports inverse_problems over_split evaluate",
     "cli": """command_line modes runs reflow describe make_averages fitting_config import_checkpoint

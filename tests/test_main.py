@@ -68,6 +68,11 @@ CONFIG = str(ROOT / "configs/vp/digits_ddpmpp_continuous.py")
         (["--config=configs/ve/ncsn/cifar10.py", "--config.training.continuous=True"], "continuous=False"),
         (["--config=configs/ve/ncsn/cifar10.py", "--config.data.image_size=9"], "not divisible by 2"),
         (["--config=configs/vp/ddpm/cifar10.py", "--config.model.nf=16"], "multiple of 32"),
+        (
+            ["--config=configs/vp/ddpm/cifar10.py", "--config.model.augment_dim=9"],
+            "Unknown config key 'model.augment_dim'",
+        ),
+        (["--config.model.label_embedding=lin"], "did you mean 'linear'"),
         (["--mode=trian"], "trian"),
         (["--mode=eval"], "No checkpoint in"),
         (["--mode=sample"], "No checkpoint in"),
@@ -87,6 +92,12 @@ def test_mistakes_are_one_sentence_and_nothing_is_written(arguments, words, tmp_
     assert words in error
     assert error.count("\n") == 1
     assert list(tmp_path.iterdir()) == []
+
+
+def test_an_option_that_a_config_leaves_at_its_default_can_be_set():
+    values = parse(["score_sde", f"--config={CONFIG}", "--config.model.label_embedding=linear"])
+    assert values.config.model.label_embedding == "linear"
+    assert "augment_dim" not in values.config.model
 
 
 @pytest.mark.parametrize("missing", ["--config", "--mode", "--workdir"])

@@ -144,8 +144,33 @@ def test_classes_are_one_leaf_more_and_told_by_it():
         (dict(dropout=1.0), 8, "dropout"),
         (dict(num_classes=-1), 8, "num_classes must be an integer of 0 or more, and is -1"),
         (dict(num_classes=3, conditional=False), 8, r"model\.conditional=True"),
+        (dict(augment_dim=9, conditional=False), 8, r"model\.conditional=True"),
+        (dict(label_embedding="tables"), 8, "label_embedding must be"),
     ],
 )
 def test_impossible_options_are_refused(options, image_size, words):
     with pytest.raises(UsageError, match=words):
         NCSNpp(**options).check(image_size)
+
+
+def test_labels_of_augmentations_are_for_networks_that_take_them():
+    network = NCSNpp(nf=8, ch_mult=(1,), num_res_blocks=1, attn_resolutions=())
+    with pytest.raises(UsageError, match=r"set model\.augment_dim"):
+        jax.eval_shape(
+            lambda: network.init(jax.random.key(0), jnp.zeros((1, 4, 4, 1)), jnp.ones(1), augment=jnp.zeros((1, 9)))
+        )
+
+
+def test_a_linear_embedding_begins_as_the_other_layers_of_the_embedding():
+    """Uniform with the variance 2 / (k + d) of k classes and d features, as EDM's begins; no bias for augmentations."""
+    network = NCSNpp(nf=8, ch_mult=(1,), num_res_blocks=1, num_classes=3, label_embedding="linear", augment_dim=9)
+
+    def embeddings():
+        params = network.init(jax.random.key(0), jnp.zeros((1, 4, 4, 1)), jnp.ones(1))["params"]
+        return params["of_labels"], params["of_augment"]
+
+    of_labels, of_augment = jax.jit(embeddings)()
+    assert set(of_augment) == {"kernel"} and not of_labels["bias"].any()
+    for kernel in (of_labels["kernel"], of_augment["kernel"]):
+        bound = np.sqrt(6 / sum(kernel.shape))
+        assert 0.9 * bound < np.abs(kernel).max() <= bound

@@ -6,6 +6,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import coupled
 import numpy as np
 import pytest
 from score_sde.experiments.invariance.cases import CASES, REFERENCE, difference, missed, run
@@ -93,3 +94,9 @@ def test_rows_that_step_by_parts_stay_on_their_device(on_eight_devices):
     assert result["difference"] < 1e-2  # both within the tolerance
     assert mean <= batch < slowest
     assert result["bytes"] < 64  # whether all are done, and how far; an image's row has 16 bytes, a batch of them 4096
+
+
+def test_an_optimal_coupling_is_the_same_on_eight_devices(on_eight_devices):
+    result, parts = on_eight_devices["coupling"], coupled.experiment()
+    assert result["numbers"] == np.asarray(coupled.batches(parts)(0)[2]).tolist() != list(range(coupled.ROWS))
+    np.testing.assert_allclose(result["losses"], coupled.losses(parts, 2), rtol=1e-5)

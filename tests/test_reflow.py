@@ -10,12 +10,13 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from scipy.special import ndtr
+from score_sde.configs.flow.digits_ddpmpp_uniform import get_config
 
 from score_sde.config import base
 from score_sde.data import batch_indices, pairs
 from score_sde.data.pairs import Pairs, pair_keys
 from score_sde.errors import UsageError
-from score_sde.inference.pretrained import Pretrained
+from score_sde.inference.pretrained import Pretrained, load
 from score_sde.inference.reflow import straightness, write_pairs
 from score_sde.objective import Objective
 from score_sde.oracles import Gaussian, Mixture
@@ -23,9 +24,13 @@ from score_sde.parameterization import Velocity
 from score_sde.paths import PROCESSES, Linear
 from score_sde.process import Prediction, velocity
 from score_sde.randomness import Stream, normal, stream
+from score_sde.runtime.sharding import fully_sharded
 from score_sde.times import Uniform
+from score_sde.training.build import Experiment
 from score_sde.training.coupling import coupling_of
+from score_sde.training.run import train
 from score_sde.training.source_checks import check_source
+from score_sde.training.start import beginning
 from score_sde.weights import VelocityWeight
 
 SHAPE = (1, 1, 1)
@@ -234,3 +239,46 @@ def test_pairs_that_do_not_fit_the_student_are_refused(folder, place, classes, s
     parts.image_shape = (size, size, 1)
     with pytest.raises(UsageError, match=words):
         coupling_of(parts)
+
+
+# The weights that a student begins with.
+
+
+@pytest.fixture(scope="module")
+def trained(one_block, tmp_path_factory, data_dir):
+    """A workdir after an update, and a config of such a run."""
+
+    def config_of(**training):
+        config = get_config()
+        config.model.update(nf=8, num_res_blocks=1, ch_mult=(1,))
+        config.data.data_dir = data_dir
+        config.optim.update(warmup=0, ema_rate=0.5)
+        config.training.update(dict(batch_size=16, n_iters=1, snapshot_sampling=False) | training)
+        return config
+
+    path = tmp_path_factory.mktemp("trained")
+    train(config_of(), path)
+    return path, config_of
+
+
+def test_a_student_begins_with_the_averaged_weights_of_its_teacher(trained, tmp_path):
+    path, config_of = trained
+    parts = Experiment(config_of(start_from=str(path)))
+    placement = fully_sharded(parts.state_shapes, 1)
+    state = beginning(parts, tmp_path, placement)()
+    expected = load(path).params
+    for tree in (state.params, state.ema_params):
+        jax.tree.map(np.testing.assert_array_equal, tree, expected)
+    assert int(state.step) == 0 and not any(np.any(leaf) for leaf in jax.tree.leaves(state.opt_state))
+    fresh = beginning(parts, path, placement)()  # a training that goes on does not begin anew
+    jax.tree.map(np.testing.assert_array_equal, fresh.params, parts.init_params())
+
+
+def test_weights_that_do_not_fit_are_refused_before_anything_is_written(trained, tmp_path):
+    path, config_of = trained
+    other = config_of(start_from=str(path))
+    other.model.nf = 16
+    for config, words in ((other, "do not fit this network"), (config_of(start_from="nowhere"), "No checkpoint in")):
+        with pytest.raises(UsageError, match=words):
+            train(config, tmp_path / "student")
+        assert not (tmp_path / "student").exists()

@@ -23,9 +23,9 @@ parser.add_argument(
     "--workdir", type=folder, default=Path("runs/ema_length"), help="of the figures, and of its own run"
 )
 parser.add_argument("--run", type=folder, help="a workdir with snapshots of averages; default: train on the digits")
-parser.add_argument("--sigma_rel", type=widths, default=(0.03, 0.04, 0.05, 0.06, 0.075, 0.1, 0.125, 0.15, 0.175, 0.2))
+parser.add_argument("--sigma_rel", type=widths, default=(0.03, 0.05, 0.075, 0.1, 0.125, 0.15, 0.2))
 parser.add_argument("--seeds", type=count, default=3, help="sets of samples for each width")
-parser.add_argument("--num_samples", type=count, default=500, help="in each set")
+parser.add_argument("--num_samples", type=count, default=250, help="in each set")
 
 
 def program(argv: list[str]) -> int | None:

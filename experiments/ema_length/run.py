@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 
 import jax
 import numpy as np
+from scipy import stats
 from score_sde.experiments.ema_length.config import SCHEDULE, get_config
 
 from score_sde import images
@@ -111,16 +112,17 @@ def text_table(rows: Sequence[Row]) -> str:
 
 
 def about(rows: Sequence[Row], best: Row) -> str:
-    """Words on which other widths are worse by more than two standard errors of the difference, over sampling seeds."""
-    if len(best.distances) < 2:
+    """Words on which other widths are worse, by Student's t of the differences over sampling seeds."""
+    n = len(best.distances)
+    if n < 2:
         return "one set of samples gives no interval"
     apart, close = [], []
     for row in rows:
         difference = np.subtract(row.distances, best.distances)  # of the same noise
-        error = difference.std(ddof=1) / np.sqrt(len(difference))
+        half = stats.t.ppf(0.975, n - 1) * difference.std(ddof=1) / np.sqrt(n)
         if row is not best:
-            (apart if difference.mean() > 2 * error else close).append(f"{row.width:g}")
-    return f"worse by more than two standard errors: {', '.join(apart) or 'none'}; not: {', '.join(close) or 'none'}"
+            (apart if difference.mean() > half else close).append(f"{row.width:g}")
+    return f"worse, with 95 % confidence: {', '.join(apart) or 'none'}; not: {', '.join(close) or 'none'}"
 
 
 def write(folder: Path, rows: Sequence[Row], facts: dict[str, Any]) -> None:

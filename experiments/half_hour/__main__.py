@@ -1,4 +1,4 @@
-"""Trains VP, EDM and flow on Fashion-MNIST and CIFAR-10, for 25 minutes each on two CPU cores, and evaluates them."""
+"""Trains VP, EDM and flow on Fashion-MNIST and CIFAR-10, 25 minutes each on two CPU cores."""
 
 import argparse
 import sys

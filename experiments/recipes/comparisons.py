@@ -33,7 +33,7 @@ class Comparison(NamedTuple):
 
     @property
     def significant(self) -> bool:
-        return self.holm <= LEVEL
+        return bool(self.holm <= LEVEL)
 
     @property
     def half(self) -> float:

@@ -48,7 +48,7 @@ def scaled_edm(config: ConfigDict) -> None:
 
 
 def edm2(config: ConfigDict) -> None:
-    """EDM2 (Karras et al., 2024): its network and optimizer, and EDM's objective with the uncertainty that it learns."""
+    """EDM2 (Karras et al., 2024): its network and optimizer, and EDM's objective with learned uncertainty."""
     edm2_presets.edm2(config)
     config.parameterization.sigma_data = SIGMA_DATA
     config.weight.sigma_data = SIGMA_DATA

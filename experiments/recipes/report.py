@@ -86,7 +86,7 @@ def rows(result: Result) -> list[list[str]]:
 
 
 def notes(result: Result) -> list[str]:
-    """How to read the table."""
+    """Two paragraphs on how to read the table."""
     return [
         "± is half the width of a 95 % interval over seeds, by Student's t. In brackets is half the width of the mean "
         "95 % interval of one training: over test images for bits/dim, over samples for distances. NFE are "
@@ -95,12 +95,13 @@ def notes(result: Result) -> list[str]:
         "images, with one standard error.",
         f"A difference is significant if its p value, corrected by Holm for all pairs in one figure, is at most "
         f"{LEVEL}. Seeds are blocks: the error of a difference is that of the residuals of all recipes and seeds. For "
-        "bits/dim the error over test images is added; distances are compared by their logarithms.",
+        "bits/dim the error over test images is added; distances are compared by their logarithms. Intervals of "
+        "differences are of each alone, at 95 %.",
     ]
 
 
 def sentences(result: Result) -> list[str]:
-    """For each figure which differences are significant and which are not."""
+    """A paragraph for each figure on which differences are significant and which are not."""
     return [_sentence(result, figure) for figure in result["figures"]]
 
 
@@ -117,11 +118,10 @@ def _sentence(result: Result, figure: str) -> str:
     title = "Bits/dim" if figure == BITS else f"Distance, {figure}"
     if not pairs:
         return f"{title}: differences are not tested, as that needs two recipes with two seeds each."
-    significant = sorted((each for each in pairs if each.significant), key=lambda each: each.p)
-    rest = sorted((each for each in pairs if not each.significant), key=lambda each: each.p)
+    significant, rest = ([each for each in pairs if each.significant is wanted] for wanted in (True, False))
     parts = [f"{title}: {len(significant)} of {len(pairs)} differences are significant."]
     if significant:
-        parts.append(f"Significant: {'; '.join(_ordered(figure, each) for each in significant)}.")
+        parts.append(f"{_below(significant)}.")
     if rest:
         parts.append(f"Not significant: {'; '.join(f'{name(each.first)} and {name(each.second)}' for each in rest)}.")
     spread = result["unequal"][figure]
@@ -133,14 +133,14 @@ def _sentence(result: Result, figure: str) -> str:
     return " ".join(parts)
 
 
-def _ordered(figure: str, each: Comparison) -> str:
-    """A significant difference, the better recipe first."""
-    better, worse = (each.first, each.second) if each.difference < 0 else (each.second, each.first)
-    size, half = abs(each.difference), each.half
-    if figure == BITS:
-        return f"{name(better)} below {name(worse)} by {size:.3f} ± {half:.3f}"
-    low, high = np.exp(-size - half), np.exp(-size + half)
-    return f"{name(better)} at {np.exp(-size):.2g} of {name(worse)} ({low:.2g} to {high:.2g})"
+def _below(significant: Sequence[Comparison]) -> str:
+    """The recipes that each recipe is below, those that are below most first."""
+    below: dict[str, list[str]] = {}
+    for each in significant:
+        better, worse = (each.first, each.second) if each.difference < 0 else (each.second, each.first)
+        below.setdefault(name(better), []).append(name(worse))
+    by_number = sorted(below.items(), key=lambda item: -len(item[1]))
+    return "; ".join(f"{better} is below {', '.join(worse)}" for better, worse in by_number)
 
 
 def _difference(figure: str) -> str:
@@ -174,6 +174,7 @@ def _drawing(result: Result) -> str:
 
     matplotlib.use("Agg")
     from matplotlib import pyplot as plt
+    from matplotlib.ticker import LogLocator, NullFormatter
 
     figures = {figure: of for figure, of in result["figures"].items() if of}
     recipes = list(dict.fromkeys(recipe for of_figure in figures.values() for recipe in of_figure))[::-1]
@@ -190,6 +191,9 @@ def _drawing(result: Result) -> str:
             panel.plot(values, [y] * len(values), "o", color=html_page.COLOURS[1], markersize=3.5, linestyle="")
         if figure != BITS:
             panel.set_xscale("log")
+            panel.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+            panel.xaxis.set_major_formatter("{x:g}")
+            panel.xaxis.set_minor_formatter(NullFormatter())
         panel.set_title(figure, fontsize=9)
         panel.set_yticks(range(len(recipes)), [name(recipe) for recipe in recipes], fontsize=9)
         panel.tick_params(axis="x", labelsize=8)

@@ -11,7 +11,7 @@ from typing import Any
 from absl import flags
 from ml_collections import ConfigDict, config_flags
 
-from score_sde.config import KEYS, PIECES, check_name, is_nullable
+from score_sde.config import KEYS, OF_ONE_CLASS, PIECES, check_name, is_nullable
 from score_sde.config.keys import plain
 from score_sde.errors import UsageError, nearest
 from score_sde.runtime import clone
@@ -196,7 +196,20 @@ def arguments(argv: list[str]) -> Iterator[tuple[str, str | None]]:
             yield name.removeprefix("no") if name.startswith("noconfig.") else name, value if equals else following
 
 
+def _add_argument(config: ConfigDict, key: str) -> None:
+    """Adds an argument of the network, or of the SDE, that a config leaves at its default."""
+    section, _, last = key.partition(".")
+    if key in KEYS and section in OF_ONE_CLASS and section in config and last not in config[section]:
+        from score_sde.training.pieces import arguments_of
+
+        defaults = arguments_of(f"{section}.name", config[section].name)
+        if last in defaults:
+            with config.unlocked():
+                config[section][last] = defaults[last]
+
+
 def _check_override(template: ConfigDict, key: str, value: str | None) -> None:
+    _add_argument(template, key)
     keys = list(_leaves(template))
     if key not in keys:
         check_name(key)

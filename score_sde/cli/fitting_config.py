@@ -27,7 +27,7 @@ FREE = ("model.dropout", "data.dataset", "model.augment_dim")
 
 def built(published: Published) -> Config:
     """The config with what a file says, and defaults for the rest. Raises `UsageError` for values without sense."""
-    config, values = base(), DEFAULTS | published.assumed | (published.values or {})
+    config, values = base(), DEFAULTS | dict(published.assumed) | (published.values or {})
     for section in OF_ONE_CLASS:
         own = {key.removeprefix(f"{section}."): values[key] for key in values if key.startswith(f"{section}.")}
         config[section] = arguments_of(f"{section}.name", own["name"]) | own

@@ -92,7 +92,7 @@ def import_checkpoint(
     learned, total = parameter_counts(experiment.param_shapes)
     print(f"{source}: {published.kind}, step {reference.step}")
     print(f"SHA-256 {digest}")
-    for name, fact in (published.facts | _facts_of(experiment)).items():
+    for name, fact in (dict(published.facts) | _facts_of(experiment)).items():
         print(f"{name[0].upper()}{name[1:]}: {fact}")
     print(f"{len(jax.tree.leaves(experiment.param_shapes))} leaves, {total:,} parameters, {learned:,} trainable")
     print(f"EMA weights: {_averages(reference)}; Adam's moments: {_moments(reference)}")

@@ -126,9 +126,9 @@ FLAGS = {
         "FILE",
         "The checkpoint: the paper's (PyTorch .pth, or Flax without extension; of a score network or of the "
         "noise-conditional classifier), EDM's or EDM2's (.pkl), OpenAI's of ADM (.pt), a folder of diffusers with "
-        "config.json, or a state dict (.pth, .safetensors). Nothing in it is executed, and PyTorch is not needed. EDM's "
-        "and diffusers' say their network and objective, and need no --config; the paper's do not say the SDE, so --config "
-        "must.",
+        "config.json, or a state dict (.pth, .safetensors). Nothing in it is executed, and PyTorch is not needed. "
+        "EDM's and diffusers' say their network and objective, and need no --config; the paper's do not say the SDE, "
+        "so --config must.",
     ),
     "model_flags": Flag(
         "FLAGS",

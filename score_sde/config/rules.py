@@ -68,6 +68,11 @@ RULES = (
         "A mirrored image is no longer the one that the noise of its pair leads to; set data.random_flip=False.",
     ),
     Rule(
+        lambda config: config.training.coupling != "independent" and config.data.augment_p > 0,
+        "The network is told an augmentation, which training.coupling={config.training.coupling} would tie to the "
+        "noise; set data.augment_p=0.",
+    ),
+    Rule(
         lambda config: config.training.coupling != "independent" and config.training.keep_best > 0,
         "The evaluation loss is one of independent noise, and tells nothing about which checkpoint of a training with "
         "training.coupling={config.training.coupling} is the best; set training.keep_best=0.",

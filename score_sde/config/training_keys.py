@@ -67,6 +67,9 @@ TRAINING = {
     "pairs": Key(
         "", "Folder of the teacher's pairs, from --mode=pairs, for coupling=pairs", differs=MACHINE, moves_numbers=False
     ),
+    "start_from": Key(
+        "", "Workdir of a run whose averaged weights the training begins with; empty: fresh ones", differs=LAUNCH
+    ),
     "label_dropout": Key(
         0.1,
         "Probability that an image's condition (class, tokens, ...) is dropped in training; 0: never",

@@ -12,6 +12,7 @@ says what the file does about the network and its objective, as values of our co
 """
 
 import re
+import types
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -20,7 +21,14 @@ import numpy as np
 
 from score_sde.array_types import ImageShape, PyTree
 from score_sde.errors import UsageError
-from score_sde.inference import adm_layout, diffusers_layout, edm2_layout, edm_layout, openai_flags, reference_checkpoints
+from score_sde.inference import (
+    adm_layout,
+    diffusers_layout,
+    edm2_layout,
+    edm_layout,
+    openai_flags,
+    reference_checkpoints,
+)
 from score_sde.inference.reference_checkpoints import Reference, Shapes
 from score_sde.io import json_files, persistent_pickles, pytorch_files, safetensors_files
 from score_sde.io.persistent_pickles import PickledModule
@@ -50,8 +58,8 @@ class Published(NamedTuple):
     kind: str
     restore: Restore
     values: dict[str, Any] | None = None
-    assumed: dict[str, Any] = {}
-    facts: dict[str, str] = {}
+    assumed: Mapping[str, Any] = types.MappingProxyType({})
+    facts: Mapping[str, str] = types.MappingProxyType({})
     unknown: tuple[str, ...] = ()
     networks: tuple[str, ...] = ()
     names: Shapes | None = None
@@ -80,10 +88,8 @@ def read(path: Path, model_flags: str = "") -> Published:
     """
     source = located(path)
     try:
-        for container, row in CONTAINERS.items():
-            if row.fits(source.weights):
-                content = row.read(source.weights)
-                break
+        container = next(name for name, row in CONTAINERS.items() if row.fits(source.weights))
+        content = CONTAINERS[container].read(source.weights)
     except OSError as error:
         raise UsageError(f"Cannot read {source.weights} ({error.strerror or error}).") from error
     family = next(row for row in FAMILIES.values() if row.fits(content, source))
@@ -136,8 +142,9 @@ NEVER_DROPPED = {"training.label_dropout": 0.0}  # unless the file says otherwis
 LARGE = 40  # steps of EDM's networks of more than 32 pixels
 
 
-def _holds_modules(content: Any, _: Source) -> bool:
-    return isinstance(content, Mapping) and any(isinstance(value, PickledModule) for value in content.values())
+def _holds_modules(content: Any, source: Source) -> bool:
+    modules = isinstance(content, Mapping) and any(isinstance(value, PickledModule) for value in content.values())
+    return modules or persistent_pickles.is_persistent(source.weights)
 
 
 def _of_edm(content: Mapping[str, Any], source: Source, container: str, _: str) -> Published:

@@ -24,7 +24,7 @@ import numpy as np
 from score_sde.array_types import ImageShape, PyTree
 from score_sde.config.arguments import check_arguments
 from score_sde.errors import UsageError
-from score_sde.inference.reference_checkpoints import Shapes, _compare, _finite, _unflatten, leaf_shapes
+from score_sde.inference.reference_checkpoints import _compare, _finite, _unflatten, leaf_shapes
 from score_sde.models import DDPM, NCSNpp
 
 SQRT_2 = 1.41421356237

@@ -40,10 +40,7 @@ def write_pairs(model: Pretrained, n: Annotated[int, "[1, 1e9]"], folder: Path) 
     after a kill goes on with the next shard of `eval.batch_size` pairs, and with a larger n it adds to the folder.
     Raises `UsageError` for a sampler that draws noise on its way, and for a folder of other pairs.
 
-        from pathlib import Path
-        from score_sde.inference.reflow import write_pairs
-
-        write_pairs(model, 4, Path(folder) / "pairs")
+        write_pairs(model, 10_000, Path("runs/pairs"))
     """
     description = _description(model)
     check_divisible("eval.batch_size", description["size"])
@@ -95,7 +92,7 @@ def _plain(values: dict[str, Any]) -> dict[str, Any]:
 
 
 def _resumed(folder: Path, description: dict[str, Any], n: int) -> dict[str, Any]:
-    """What a folder holds of these n pairs: full shards, and others only if no pair is to be added.
+    """The part of n pairs that a folder holds: full shards, and others only if no pair is to be added.
 
     Raises `UsageError` if it holds other pairs.
     """
@@ -138,7 +135,7 @@ def straightness(
     *,
     num_steps: Annotated[int, "[1, 16777216]"] = 50,
 ) -> float:
-    r"""How far the model's paths are from straight lines, 0 if they are straight (Liu et al., 2023, section 2.2).
+    r"""The mean distance of the model's paths from straight lines, 0 if they are straight (Liu et al., 2023).
 
         S = \int_0^1 E |(eps - x_0) - v(z_s, s)|^2 ds,     z_s = (1 - s) x_0 + s eps,     v = E[eps - x_0 | z_s]
 
@@ -149,10 +146,7 @@ def straightness(
     key: one key, or one for each of n paths. cond: arrays of n rows, see `score_sde.cond`. num_steps: of two
     evaluations each. Raises `UsageError` for processes with a schedule for each pixel.
 
-        import jax
-        from score_sde.inference.reflow import straightness
-
-        s = straightness(model, jax.random.key(0), 16, num_steps=10)
+        s = straightness(model, jax.random.key(0), 64)
     """
     experiment = model.experiment
     check_scalar(experiment.sde, "Straightness", "measure it under another process")

@@ -20,7 +20,9 @@ from score_sde.io.unpickler import TENSORS, ArrayRecord, PlainDict, Record, Unpi
 
 REBUILD = "torch_utils.persistence._reconstruct_persistent_obj"
 FIELDS = {"type", "version", "module_src", "class_name", "state"}  # of an object with its source text
-LAYERS = re.compile(r"torch\.nn\.modules\.\w+\.\w+")  # PyTorch's own classes, of which only the tensors are kept
+LAYERS = re.compile(
+    r"torch\.nn\.modules\.[a-z_]+\.[A-Z]\w*"
+)  # PyTorch's own classes, of which only the tensors are kept
 PLAIN = (str, int, float, bool, type(None), list, tuple)
 
 

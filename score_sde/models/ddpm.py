@@ -65,8 +65,8 @@ class DDPM(nn.Module):
     """The U-Net of DDPM, with a positional embedding of `noise_cond`.
 
     nf: channels of the first level, a multiple of 32; ch_mult: factors on it, one per level; attn_resolutions: heights
-    with attention. attention_up: blocks of such a level that attention follows on the way up: the last, as in the paper,
-    or each, as in Ho et al. (2020). Height and width of the images must be divisible by 2 ** (len(ch_mult) - 1).
+    with attention. attention_up: blocks of such a level that attention follows on the way up: the last, as in the
+    paper, or each, as in Ho et al. (2020). Height and width of the images must be divisible by 2 ** (len(ch_mult) - 1).
     dropout_keys: one for each image, in training.
     """
 

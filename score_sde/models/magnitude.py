@@ -11,12 +11,11 @@ so that its outputs have unit variance where its inputs are uncorrelated and hav
 
 import math
 from collections.abc import Callable, Sequence
-from typing import Annotated
+from typing import Annotated, Any
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
-from flax import traverse_util
 
 from score_sde.array_types import Array, FeatureMaps, Float, PerSample, PyTree
 from score_sde.config.arguments import check_arguments
@@ -84,10 +83,13 @@ def forced(params: PyTree) -> PyTree:
         params = forced({"weight": jnp.array([[3.0], [4.0]])})  # 0.6 sqrt(2), 0.8 sqrt(2)
     """
 
-    def one(path: tuple[str, ...], leaf: Array) -> Array:
-        return leaf / magnitude(leaf, range(leaf.ndim - 1)) if path[-1] == WEIGHT else leaf
+    def one(path: tuple[Any, ...], leaf: Any) -> Any:
+        if not path or getattr(path[-1], "key", None) != WEIGHT:
+            return leaf
+        leaf = jnp.asarray(leaf)
+        return leaf / magnitude(leaf, range(leaf.ndim - 1))
 
-    return traverse_util.path_aware_map(one, params)
+    return jax.tree.map_with_path(one, params)
 
 
 class MPLinear(Layer):

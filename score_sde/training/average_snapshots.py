@@ -43,13 +43,16 @@ def schedule(profiles: ema.Profiles, every: int) -> Schedule | None:
 
 
 class AverageSnapshots(Checkpoints):
-    """The snapshots of averages under one folder, numbered by step."""
+    """The snapshots of averages under one folder, numbered by step.
+
+    directory: averages/ of a workdir. planned, n_iters: the schedule and the updates of the run that saves here.
+    """
 
     kind = "snapshot of the averages"
     _planned: Schedule | None = None
 
     def __init__(self, directory: Path, planned: Schedule | None = None, n_iters: int = 0):
-        """directory: averages/ of a workdir. planned, n_iters: those of the run that saves here."""
+        """Opens the folder."""
         super().__init__(directory, EVERY_ONE if planned else None)
         self._planned, self._n_iters = planned, n_iters
 

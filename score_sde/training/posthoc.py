@@ -133,7 +133,7 @@ def _fit(columns: np.ndarray, goal: np.ndarray) -> np.ndarray:
 def _intervals(
     exponents: Exponents, steps: Sequence[int], wanted: float, step: int
 ) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-    """For the updates of each interval: weights of each tracked average at its end, (n, profiles), and the target's."""
+    """Weights of the updates of each interval: of each tracked average at its end, (n, profiles), and of the target."""
     for before, end in itertools.pairwise([0, *steps]):
         s = np.arange(before + 1, end + 1, dtype=np.float64)
         columns = np.stack([_weights(s, a, end) for a in exponents], axis=1)
@@ -141,6 +141,6 @@ def _intervals(
 
 
 def _weights(s: np.ndarray, a: float, total: int) -> np.ndarray:
-    """w(s; a, total), without a difference of two large powers."""
+    """The weights w(s; a, total), without a difference of two large powers."""
     with np.errstate(divide="ignore", over="ignore"):  # log(1 - 1/s) at s = 1; powers of updates after the last
         return np.exp(a * np.log(s / total)) * -np.expm1(a * np.log1p(-1 / s))

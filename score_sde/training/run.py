@@ -20,7 +20,7 @@ from score_sde.io import atomic_files, workdir
 from score_sde.io.checkpoints import Retention
 from score_sde.randomness import Stream, sample_keys, stream
 from score_sde.runtime import sharding
-from score_sde.runtime.backend import expanded, program
+from score_sde.runtime.backend import expanded
 from score_sde.runtime.memory import enough_memory
 from score_sde.runtime.preemption import Stopped
 from score_sde.runtime.progress import bar, reporter
@@ -35,6 +35,7 @@ from score_sde.training.nan_guard import DivergenceError
 from score_sde.training.pieces import code_of, complete
 from score_sde.training.recipe import check_overrides
 from score_sde.training.source_checks import check_source
+from score_sde.training.start import beginning
 from score_sde.training.state import NAN_GRADIENTS, TrainState, apply_gradients
 from score_sde.training.trainable import warmup_of
 
@@ -137,6 +138,7 @@ def train(
     check_source(experiment, eval_set)
     if sigma_data.measure(config, train_set):
         experiment = trainable(config)
+    init = beginning(experiment, directory, sharding.fully_sharded(experiment.state_shapes, config.training.fsdp))
     with atomic_files.locked(directory, "train"):
         changed = workdir.check_same_run(directory, config.to_dict(), allowed)
         described = {"training": _described(train_set), "evaluation": _described(eval_set)}
@@ -154,7 +156,7 @@ def train(
         options = config.training
         retention = Retention(options.keep_last, options.snapshot_freq, options.keep_best, tuple(imported))
         with enough_memory(f"a training at training.batch_size={options.batch_size}", lambda: advice(experiment)):
-            _fit(experiment, directory, retention, record["run_id"], train_set, eval_set)
+            _fit(experiment, directory, retention, record["run_id"], train_set, eval_set, init)
 
 
 def _check_schedule(config: Config) -> None:
@@ -176,8 +178,9 @@ def _fit(
     run_id: str,
     train_set: data.Source,
     eval_set: data.Source,
+    init: Callable[[], TrainState],
 ) -> None:
-    """Runs the training loop for the experiment."""
+    """Runs the training loop for the experiment. init: makes the state before the first update."""
     config, training = experiment.config, experiment.config.training
     shapes, entries, n = experiment.state_shapes, experiment.cond_entries, training.batch_size
     coupling = coupling_of(experiment)
@@ -218,7 +221,7 @@ def _fit(
     fit(
         Training(
             "training",
-            init=program(experiment.init_state, out_shardings=placement),
+            init=init,
             like=sharding.like(shapes, placement),
             batch=data.batch_fn(train_set, n, seed=config.seed, entries=entries, numbers=coupling.numbers),
             update=compiled_step(experiment, placement),
