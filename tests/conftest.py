@@ -31,6 +31,9 @@ LONG += ("step", "labels")
 
 # Tests of `make test-long`: whole runs beside which quicker ones of their kind stay in `make test`.
 IN_TEST_LONG = (
+    *(f"test_configs.py::test_edms_configs_are_the_published_training[edm/{name}" for name in "iaf"),
+    "test_configs.py::test_edms_configs_are_the_published_training[edm/cifar10_n",
+    "test_configs.py::test_edms_configs_are_the_published_training[edm/cifar10_ddpmpp_classes",
     "test_sigma_data.py::test_a_run_measures_its_data_once_and_records_the_number",
     "test_edm2.py::test_the_network_and_its_preconditioning_compute_what_the_published_ones_do[classes",
     "test_edm2.py::test_the_network_and_its_preconditioning_compute_what_the_published_ones_do[no_classes",
