@@ -42,14 +42,14 @@ ROOMS = {
                    runge_kutta predictor_corrector adaptive probability_flow fast compaction runner""",
     "likelihood": "dequantization ode bound",
     "conditioning": "observations operators guidance posterior particles grammar",
-    "training": """state average_snapshots posthoc nan_guard loop pieces sigma_data sampler_options recipe augmentation trainable
-                   classification build coupling memory_estimate own_code source_checks averages launch summary
-                   start run""",
+    "training": """state average_snapshots posthoc nan_guard loop pieces sigma_data sampler_options recipe
+                   augmentation trainable classification build coupling memory_estimate own_code source_checks
+                   averages launch summary start run""",
     "metrics": """protocol ends corruptions distances frechet kernels inception small features reference figures
                   baselines""",
     "inference": """reference_checkpoints diffusers_layout edm_layout openai_flags adm_layout edm2_layout
-                    checkpoint_formats class_choice inputs posthoc_weights snapshots start_images dequantizer conditional_samplers
-                    sampling_plan pretrained train_dequantizer reflow""",
+                    checkpoint_formats class_choice inputs posthoc_weights snapshots start_images dequantizer
+                    conditional_samplers sampling_plan pretrained train_dequantizer reflow""",
     "evaluation": "sample_metrics identities figure_names report exports inverse_problems over_split evaluate",
     "cli": """command_line modes runs reflow describe make_averages fitting_config import_checkpoint
               dataset_statistics inspect_data measure experiment main""",
