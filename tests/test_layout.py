@@ -42,9 +42,9 @@ ROOMS = {
                    runge_kutta predictor_corrector adaptive probability_flow fast compaction runner""",
     "likelihood": "dequantization ode bound",
     "conditioning": "observations operators guidance posterior particles grammar",
-    "training": """state average_snapshots posthoc nan_guard loop pieces sigma_data sampler_options recipe augmentation trainable
-                   classification build coupling memory_estimate own_code source_checks averages launch summary
-                   start run""",
+    "training": """state average_snapshots posthoc nan_guard loop pieces sigma_data sampler_options recipe
+                   augmentation trainable classification build coupling memory_estimate own_code source_checks
+                   averages launch summary start run""",
     "metrics": """protocol ends corruptions distances frechet kernels inception small features reference figures
                   baselines""",
     "inference": """reference_checkpoints diffusers_layout edm_layout openai_flags adm_layout edm2_layout

@@ -27,7 +27,9 @@ from score_sde.ema import Power, gamma, weights
 from score_sde.training.posthoc import combination, nearest
 
 score_sde.configure()  # makes JAX fast on a CPU and keeps compiled programs on disk
-plt.rcParams.update({"axes.spines.top": False, "axes.spines.right": False, "axes.prop_cycle": plt.cycler(color="bgrcm")})
+plt.rcParams.update(
+    {"axes.spines.top": False, "axes.spines.right": False, "axes.prop_cycle": plt.cycler(color="bgrcm")}
+)
 TRACKED = Power(0.05), Power(0.1)
 
 # %% [markdown]
@@ -37,8 +39,8 @@ TRACKED = Power(0.05), Power(0.1)
 #
 # $$w(s; T) = \frac{s^{\gamma+1} - (s-1)^{\gamma+1}}{T^{\gamma+1}}.$$
 #
-# The width is the standard deviation of these shares, divided by $T$, and it does not change with $T$. Training computes
-# the average by a recursion with the rate $(1 - 1/n)^{\gamma+1}$. Both are the same numbers.
+# The width is the standard deviation of these shares, divided by $T$, and it does not change with $T$. Training
+# computes the average by a recursion with the rate $(1 - 1/n)^{\gamma+1}$. Both are the same numbers.
 
 # %%
 updates, s = 2000, np.arange(2001)
@@ -54,10 +56,11 @@ for profile in TRACKED:
 # %% [markdown]
 # ## Another width, as a sum of saved averages
 #
-# Sixteen snapshots of two averages are saved, evenly in time. `combination` finds the coefficients that bring the shares
-# of their sum nearest to those of `power:0.075`. The sum of the absolute differences is the *predicted profile error*.
+# Sixteen snapshots of two averages are saved, evenly in time. `combination` finds the coefficients that bring the
+# shares of their sum nearest to those of `power:0.075`. The sum of the absolute differences is the *predicted profile
+# error*.
 
-# %% mystnb={"image": {"alt": "Shares of two saved averages, of a third one, and the difference of a sum of saved ones from it"}}
+# %% mystnb={"image": {"alt": "Shares of three averages, and the error of one made of the others"}}
 steps, target = range(125, 2001, 125), Power(0.075)
 made = combination(TRACKED, steps, target, updates)
 saved = np.stack([[np.pad(weights(p, step)[1:], (0, updates - step)) for p in TRACKED] for step in steps])
@@ -89,7 +92,9 @@ difference = abs(of_sum @ worst - weights(target, updates)[1:] @ worst)
 print(f"the worst path is {difference:.6f} away, as predicted: {made.error:.6f}")
 assert abs(difference - made.error) < 1e-12
 own = combination(TRACKED, steps, TRACKED[1], updates).coefficients
-print(f"coefficient of power:0.1 in itself {own[-1, 1]:.12f}, largest of the others {np.abs(own.ravel()[:-1]).max():.0e}")
+print(
+    f"coefficient of power:0.1 in itself {own[-1, 1]:.12f}, largest of the others {np.abs(own.ravel()[:-1]).max():.0e}"
+)
 assert abs(own[-1, 1] - 1) < 1e-12 and np.abs(own.ravel()[:-1]).max() < 1e-12
 numbers = (8, 16, 32, 64)
 errors = [nearest(TRACKED, range(6400 // n, 6401, 6400 // n), target, 6400).error for n in numbers]
@@ -99,11 +104,12 @@ np.testing.assert_allclose(np.divide(errors[1:-1], errors[2:]), 4, rtol=0.1)
 # %% [markdown]
 # ## The best length of an average
 #
-# A noisy gradient descent on a quadratic: $\theta_s = \theta_{s-1} - \eta\,(\theta_{s-1} - 1 + z_s)$, with $\theta_0 = 0$ and
-# standard normal $z_s$. A short average keeps much noise. A long one remembers the start. The expected squared error of an
-# average is a sum of the two:
+# A noisy gradient descent on a quadratic: $\theta_s = \theta_{s-1} - \eta\,(\theta_{s-1} - 1 + z_s)$, with $\theta_0
+# = 0$ and standard normal $z_s$. A short average keeps much noise. A long one remembers the start. The expected
+# squared error of an average is a sum of the two:
 #
-# $$E(\bar\theta - 1)^2 = \Big(\sum_s w_s (1-\eta)^s\Big)^2 + \eta^2 \sum_k \Big(\sum_{s \ge k} w_s (1-\eta)^{s-k}\Big)^2.$$
+# $$E(\bar\theta - 1)^2 = \Big(\sum_s w_s (1-\eta)^s\Big)^2
+# + \eta^2 \sum_k \Big(\sum_{s \ge k} w_s (1-\eta)^{s-k}\Big)^2.$$
 #
 # 5,000 parameters are trained so, with $\eta$ = 0.003. Two averages are tracked, and only their snapshots are kept.
 
@@ -134,8 +140,8 @@ def expected(width):
 
 
 # %% [markdown]
-# From the snapshots we make the average of each width, measure its squared error, and compare it with the average that
-# was tracked from the start, and with the formula.
+# From the snapshots we make the average of each width, measure its squared error, and compare it with the average
+# that was tracked from the start, and with the formula.
 
 # %% mystnb={"image": {"alt": "The squared error of an average against its width, by the formula and measured"}}
 measured, bars = [], []
@@ -146,7 +152,7 @@ for width in widths:
     squares = (average - 1) ** 2
     measured.append(squares.mean())
     bars.append(squares.std() / np.sqrt(COUNT))
-    print(f"width {width}: predicted error {plan.error:.1e}, at most {away:.1e} off; squared error {measured[-1]:.6f}")
+    print(f"width {width}: predicted error {plan.error:.1e}, {away:.1e} off; squared error {measured[-1]:.6f}")
     assert away <= plan.error * np.abs(theta).max() * 1.5  # parameters are within about +-1.5
 theory = np.array([expected(width) for width in widths])
 assert np.all(np.abs(measured - theory) < 5 * np.array(bars) + 0.01 * theory)
