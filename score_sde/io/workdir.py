@@ -69,7 +69,16 @@ FORMS = {
     },
     "report.json": {"config": dict, "checkpoints": list},
 }
-TAKEN = ("checkpoints", "averages", "ema", "samples", "dequantizer", "profile", ".", "..")  # names of folders that hold other files
+TAKEN = (
+    "checkpoints",
+    "averages",
+    "ema",
+    "samples",
+    "dequantizer",
+    "profile",
+    ".",
+    "..",
+)  # names of folders that hold other files
 PACKAGES = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "numpy")
 
 
