@@ -219,9 +219,17 @@ def updated(profiles: Profiles, averages: PyTree, params: PyTree, n: Annotated[I
 
     def one(profile: Profile) -> PyTree:
         kept, new = profile.shares(n.astype(jnp.float32))
-        # Not optax.incremental_update, which takes 1 - new for kept: a quarter of the numbers of a constant or ramped
-        # average would have another last bit.
-        return jax.tree.map(lambda ema, p: kept * ema + new * p, average(profiles, averages, profile), params)
+
+        # The paper's sum, whose shares add up to 1 but for rounding: at a rate of 0.9999 a weight that stays the same
+        # has an average that is 1.7e-4 smaller.
+        def as_in_the_paper(ema: Array, p: Array) -> Array:
+            return kept * ema + new * p
+
+        def exact(ema: Array, p: Array) -> Array:
+            return ema + new * (p - ema)
+
+        combined = as_in_the_paper if isinstance(profile, Constant) else exact
+        return jax.tree.map(combined, average(profiles, averages, profile), params)
 
     return _kept([(profile.name, one(profile)) for profile in profiles])
 

@@ -112,6 +112,18 @@ def test_the_papers_averages_are_what_they_were_to_the_last_bit():
             np.testing.assert_array_equal(ema.updated((profile,), before, params, jnp.int32(n)), expected)
 
 
+def test_a_weight_that_stays_the_same_stays_the_same_in_karras_averages_however_long_the_run():
+    profiles = (ema.Power(0.05), ema.HalfLife(2000.0))
+    params = {"w": jnp.float32([0.1, 16.7, -3.3])}
+
+    def step(averages, n):
+        return ema.updated(profiles, averages, params, n), None
+
+    averages, _ = jax.lax.scan(step, ema.initial(profiles, params), jnp.arange(1, 200_001))
+    for profile in profiles:
+        np.testing.assert_array_equal(ema.average(profiles, averages, profile)["w"], params["w"])
+
+
 def test_a_profile_is_named_as_it_is_written_with_all_its_numbers():
     for text in ("constant:0.999", "ramp:0.9999", "half_life:2000,0.05", "half_life:2000,inf", "power:0.05"):
         assert ema.parse(text).name == text
