@@ -12,7 +12,7 @@ RUN = {
     "model.attn_resolutions": (8,),
     "model.dropout": 0.0,
     "data.uniform_dequantization": True,
-    "training.batch_size": 64,
+    "training.batch_size": 32,
     "training.n_iters": 2500,
     "training.snapshot_freq": 2500,
     "training.snapshot_freq_for_preemption": 250,
@@ -24,6 +24,7 @@ RUN = {
     "eval.enable_loss": False,
     "eval.batch_size": 250,
     "eval.num_samples": 1000,
+    "eval.bpd_num_repeats": 1,
     "eval.rtol": 1e-3,
     "eval.atol": 1e-3,
     "metrics.features": "trained",
@@ -33,15 +34,19 @@ FASHION_MNIST = {
     "data.image_size": 28,
     "data.num_channels": 1,
     "data.random_flip": False,
+    "training.n_iters": 3000,
+    "training.snapshot_freq": 3000,
     "model.attn_resolutions": (7,),
 }
+MEASURED = {"data.sigma_images": 60_000}  # sigma_data is that of the training images
 DATA = {"fashion_mnist": FASHION_MNIST, "cifar10": {}}
 RECIPES = {"vp": vp, "edm": edm, "flow": flow}
+OF_RECIPE = {"edm": MEASURED}
 CELLS = tuple(f"{data}_{recipe}" for data in DATA for recipe in RECIPES)
 
 
 def get_config(name: str) -> ConfigDict:
     data, recipe = one_of("cell", name, CELLS).rsplit("_", 1)
     config = compose(cifar10, ddpmpp, RECIPES[recipe])
-    config.update_from_flattened_dict(RUN | DATA[data])
+    config.update_from_flattened_dict(RUN | DATA[data] | OF_RECIPE.get(recipe, {}))
     return config
