@@ -33,7 +33,7 @@ from score_sde.likelihood import dequantization
 from score_sde.models import CLASSIFIERS, ENCODERS, MODELS, PRECISIONS
 from score_sde.parameterization import NOISE_CONDS, PARAMETERIZATIONS
 from score_sde.sampling.tableaus import TABLEAUS
-from score_sde.training import augmentation, build, recipe
+from score_sde.training import build, recipe
 from score_sde.training.coupling import COUPLINGS
 from score_sde.training.pieces import arguments_of, construct
 from score_sde.training.state import NAN_GRADIENTS
@@ -149,7 +149,6 @@ NAMED = [
     ("metrics.split", ("train", "test")),
     ("optim.optimizer", ("Adam",)),
     ("optim.nan_gradients", NAN_GRADIENTS),
-    ("data.augment_transforms", augmentation.TRANSFORMS),
     ("optim.ema_schedule", ema.SHORTHAND),
     ("data.dataset", DATASETS),
     ("data.corrupt", ("refuse", "skip")),
@@ -181,6 +180,7 @@ def test_every_choice_with_a_dictionary_is_tested():
     assert {key.name for key in KEYS.values() if key.choices} - {name for name, _ in NAMED} == {
         "model.nonlinearity",
         "model.interpolation",
+        "model.attention_up",
         "model.embedding_type",
         "model.label_embedding",
         "model.resblock_type",
@@ -188,6 +188,7 @@ def test_every_choice_with_a_dictionary_is_tested():
         "model.progressive_input",
         "model.progressive_combine",
         "sampling.save",  # of which any number may be chosen: tests/test_exports.py
+        "data.augment_transforms",  # the same: tests/test_augmentation.py
     }
 
 
@@ -557,6 +558,7 @@ def test_what_may_differ_is_as_it_was():
     assert by[Differs.MACHINE] == {
         *(f"data.{key}" for key in ("path", "data_dir", "archives", "in_memory_gib", "num_workers", "corrupt")),
         "data.array_range",
+        "training.pairs",
         "training.fsdp",
     }
     assert {name for name in by[Differs.ALLOWED] if name.startswith("optim.")} == {
@@ -566,7 +568,8 @@ def test_what_may_differ_is_as_it_was():
     identity = {name for name in by[Differs.NEVER] if name.partition(".")[0] not in ARGUMENTS}
     assert identity == {
         "seed",
-        *(f"training.{key}" for key in ("continuous", "likelihood_weighting", "reduce_mean")),
+        *(f"training.{key}" for key in ("continuous", "likelihood_weighting", "reduce_mean", "coupling")),
+        "training.coupling_block",
         *(f"data.{key}" for key in ("image_size", "image_width", "num_channels", "centered")),
         "data.uniform_dequantization",
         *(f"optim.{key}" for key in ("optimizer", "ema_rate", "ema_schedule")),
