@@ -10,7 +10,6 @@ import pytest
 import score_sde
 from score_sde import ema
 from score_sde.cli.describe import describe
-from score_sde.cli.import_checkpoint import import_checkpoint
 from score_sde.cli.main import main
 from score_sde.cli.runs import _of_workdir
 from score_sde.ema import Constant, HalfLife, Power, Ramp, weights
@@ -175,13 +174,6 @@ def test_two_ways_to_say_one_thing_and_an_average_that_there_is_not_are_refused(
     assert main(["score_sde", PRESET, f"--workdir={tmp_path / 'run'}", "--mode=train", *flags]) == 2
     assert words in capsys.readouterr().err
     assert not (tmp_path / "run").exists()
-
-
-def test_an_authors_checkpoint_is_imported_with_one_average(tiny_config, tmp_path):
-    config = tiny_config()
-    config.ema.profiles = TWO
-    with pytest.raises(UsageError, match="has one average"):
-        import_checkpoint(config, tmp_path / "file.pth", tmp_path / "run")
 
 
 @pytest.fixture(scope="module")

@@ -189,6 +189,14 @@ def test_a_genuine_pytorch_file_gives_the_papers_score(official):
 
 
 @pytest.mark.usefixtures("built_once")
+def test_a_file_of_one_average_is_not_imported_as_two(tmp_path, capsys):
+    two = ["--config.ema.profiles=power:0.05", "--config.ema.profiles=power:0.1"]
+    assert run(GOLDEN / "official_layout.pth", tmp_path / "run", overrides=[*NF4, *two]) == 2
+    assert "has raw weights and one average; import it with one of ema.profiles." in capsys.readouterr().err
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.usefixtures("built_once")
 def test_a_flax_file_gives_the_same_state(official, tmp_path):
     assert run(GOLDEN / "official_layout_flax", tmp_path / "run") == 0
     experiment = built(small(CONFIG, nf=4))
@@ -538,7 +546,7 @@ def test_the_classifiers_file_gives_the_papers_logits(tmp_path, capsys):
     assert relative(logits, golden["wideresnet/output"]) < 1e-4  # sigma is its own logarithm's exponential here
     with pytest.raises(UsageError, match="is a classifier"):
         score_sde.load(tmp_path / "run")
-    with pytest.raises(UsageError, match="No checkpoint in"):
+    with pytest.raises(UsageError, match="There is no run in"):
         score_sde.load_classifier(tmp_path / "nothing")
     content = serialization.msgpack_restore(content)
     edit(content, "init_conv/kernel", None)

@@ -96,7 +96,8 @@ def import_checkpoint(
         print(f"{name[0].upper()}{name[1:]}: {fact}")
     print(f"{len(jax.tree.leaves(experiment.param_shapes))} leaves, {total:,} parameters, {learned:,} trainable")
     print(f"EMA weights: {_averages(reference)}; Adam's moments: {_moments(reference)}")
-    for sentence in (*anew, *published.unknown):
+    says = {"data.dataset", "data.path"} & (overrides or {}).keys()
+    for sentence in (*anew, *(each for each in published.unknown if not (says and each == checkpoint_formats.DATA))):
         print(sentence)
     print(f"Workdir: {directory}")
 
