@@ -222,7 +222,7 @@ def test_a_cell_has_its_figures_and_the_distance_of_test_images(tmp_path, capsys
     assert half_hour_program(["half_hour", "--report", f"--folder={tmp_path}", SHORT]) == 0
     told = capsys.readouterr().out
     assert re.search(
-        r"cifar10_edm +4 +1.0 +4 +4.250 ± 0.020 \(1,000 images\) +dpmpp_2m_sde.* 12.50 ± 0.50 +5.0 ± 1.3", told
+        r"cifar10_edm +4 +1.0 +2 +4.250 ± 0.020 \(1,000 images\) +dpmpp_2m_sde.* 12.50 ± 0.50 +5.0 ± 1.3", told
     )
 
 

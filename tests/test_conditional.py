@@ -279,7 +279,7 @@ def test_hidden_halves_are_filled_in_as_the_class_that_is_asked_for(model, fast,
         (["--config.guidance.interval=(0.5,0.2)"], "guidance.interval=(0.5, 0.2)"),
         (["--config.guidance.noise=-1"], "guidance.noise=-1"),
         (["--config.guidance.particles=1"], "guidance.particles=1"),
-        (["--config.guidance.classifier=missing"], "No checkpoint in missing"),
+        (["--config.guidance.classifier=missing"], "There is no run in missing"),
         (["--config.sampling.method=ode", "--config.sampling.condition=inpaint=center"], "pigdm or tmpd"),
         (
             ["--config.guidance.inverse=dps", "--config.sampling.method=ode", "--config.sampling.condition=sense=0.5"],

@@ -211,7 +211,7 @@ def test_names_of_a_preconditioned_network_and_its_constants_are_read_too(monkey
         (dict(model_type="DhariwalUNet"), "is a DhariwalUNet"),
         (dict(channel_mult_noise=1), "channel_mult_noise=1"),
         (dict(encoder_type="deep"), "not one of standard, skip, residual"),
-        (dict(sigma_scale=2), "argument sigma_scale=2"),
+        (dict(sigma_scale=2), "argument sigma_scale, which no network here has"),
         (dict(class_name="iDDPMPrecond", M=4000), "M=4000"),
     ],
 )

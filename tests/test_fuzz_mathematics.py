@@ -444,7 +444,6 @@ EXCEPTIONS = {
         STATE,
     ),
     "randomness.Stream": "an enumeration",
-    "parameterization.cosine_levels": "without arguments",
     "process.library_of": "asks an object that has been checked for its library, many times in a trace",
     "learned.with_gradient_of_squares": "a part of a training's loss, of trees that the training makes",
     "derivatives.forward_only": "the last operation of `solve`",

@@ -14,6 +14,7 @@ from score_sde.parameterization import (
     ScaledScore,
     Velocity,
     cosine_levels,
+    linear_levels,
 )
 from score_sde.paths import PROCESSES, Linear
 from score_sde.process import LEAST_TIME, score
@@ -203,3 +204,12 @@ def test_the_index_of_iddpms_chain_is_that_of_the_nearest_level():
         np.testing.assert_array_equal(index(Noise(), EDM(1e-4, 1e4), jnp.asarray(k / 1e4, jnp.float32)), steps - 1)
     assert index(Noise(), EDM(1e-4, 1e4), jnp.array([1e-7]))[0] == -1
     assert index(Noise(), PROCESSES["cosine"](), jnp.ones(1))[0] == 999
+
+
+def test_the_index_of_ddpms_chain_is_that_of_the_nearest_level():
+    kept = np.cumprod(1 - np.linspace(1e-4, 0.02, 1000))
+    levels = np.sqrt((1 - kept) / kept)
+    np.testing.assert_allclose(linear_levels()[1:], levels, rtol=1e-9)
+    k = jnp.asarray(levels[[0, 1, 16, 499, 999]] / 1e4, jnp.float32)
+    np.testing.assert_array_equal(NOISE_CONDS["linear_index"](Noise(), EDM(1e-4, 1e4), k), [0, 1, 16, 499, 999])
+    assert NOISE_CONDS["linear_index"](Noise(), EDM(1e-4, 1e4), jnp.array([1e-7]))[0] == 0

@@ -215,7 +215,7 @@ def _attended(compute: Compute, q: Array, h: Array, g: Array) -> tuple[tuple[Arr
     """The output of attention and its gradient along g, and the text of the compiled program."""
 
     def both(q, h, g):
-        output, back = jax.vjp(compute.attend, q, h)
+        output, back = jax.vjp(lambda q, h: compute.attend(q, h, h), q, h)
         return output, back(g)
 
     with jax.default_matmul_precision(compute.products):

@@ -61,6 +61,7 @@ def edm2_size(config: ConfigDict) -> None:
     edm2_presets.digits_size(config)
     config.model.nf = 16
     config.optim.warmup = 50
+    config.ema.snapshot_freq = 0
 
 
 def of_equal_size(config: ConfigDict) -> None:

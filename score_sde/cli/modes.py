@@ -232,7 +232,7 @@ MODES = {
         "Draws pairs of noise and image by the ODE of the last checkpoint, on which a reflow trains straighter paths.",
         (
             "--mode=pairs --workdir=runs/flow --out=runs/pairs --n=10000 --config.sampling.method=ode",
-            "--mode=train --config=flow/digits_ddpmpp_reflow --workdir=runs/reflow --config.training.pairs=runs/pairs",
+            "--mode=pairs --workdir=runs/classes --out=runs/pairs --n=10000 --config.sampling.condition=class=all",
         ),
         processes=False,
         out="The folder of the pairs.",

@@ -237,6 +237,7 @@ def _factors(channel_mult: Any, size: int) -> tuple[float, ...]:
 
 
 def integers(values: Any) -> tuple[int, ...]:
+    """Integers of a flag, which has them as a sequence or as text, "1,2,3"."""
     return tuple(int(value) for value in _items(values))
 
 

@@ -45,6 +45,7 @@ from score_sde.runtime.backend import expanded
 from score_sde.runtime.sharding import fully_sharded, mesh, on_host, place, pmap, split
 from score_sde.training import own_code
 from score_sde.training.build import Classification, Dequantizing, Experiment, parameter_counts
+from score_sde.training.pieces import complete
 from score_sde.training.state import TrainState
 
 
@@ -292,6 +293,7 @@ def available_step(directory: Path, step: int | None) -> int:
 def config_of(directory: Path, other: Config | None) -> FrozenConfig:
     """The workdir's config, or another config that describes the same run."""
     if other is not None:
+        complete(other := Config(other))
         workdir.check_same_run(directory, other.to_dict())
     config = workdir.stored_config(directory) if other is None else other
     own_code.check_code(directory, config)
