@@ -6,10 +6,10 @@ from pathlib import Path
 
 from score_sde.experiments.half_hour.config import CELLS
 from score_sde.experiments.half_hour.run import run
+from score_sde.experiments.sweep.flags import parsed
 from score_sde.experiments.sweep.run import launcher
 
 from score_sde.cli.experiment import count, folder
-from score_sde.errors import UsageError
 from score_sde.runtime.preemption import exit_status
 
 parser = argparse.ArgumentParser(prog="score_sde --mode=experiment --name=half_hour", description=__doc__)
@@ -24,13 +24,7 @@ parser.add_argument("--retries", type=int, default=1)
 
 
 def program(argv: list[str]) -> int:
-    options, rest = parser.parse_known_args(argv[1:])
-    for argument in rest:
-        if not argument.startswith("--config.") or "=" not in argument:
-            raise UsageError(f"Unknown argument {argument}; --help shows those there are, besides --config.KEY=VALUE.")
-    if options.retries < 0:
-        raise UsageError(f"--retries={options.retries} must not be negative.")
-    common = dict(argument.removeprefix("--config.").split("=", 1) for argument in rest)
+    options, common = parsed(parser, argv)
     places = {"data.data_dir": options.data_dir, "data.archives": options.archives}
     start = launcher("local", options.folder, options.slots, None, {})
     return run(

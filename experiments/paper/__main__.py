@@ -6,9 +6,9 @@ from pathlib import Path
 
 from score_sde.experiments.paper.run import table
 from score_sde.experiments.paper.tables import SCALES, TABLES
-from score_sde.experiments.sweep.run import LAUNCHERS, launcher, named
+from score_sde.experiments.sweep.flags import add_launcher, parsed, start_of
 
-from score_sde.cli.experiment import count, folder
+from score_sde.cli.experiment import folder
 from score_sde.errors import UsageError
 from score_sde.runtime.preemption import exit_status
 
@@ -19,23 +19,15 @@ parser.add_argument("--run", action="store_true", help="makes the runs that ther
 parser.add_argument("--folder", type=folder, help="of the runs; default runs/paper or runs/paper-toy")
 parser.add_argument("--seeds", type=int, default=0, help="trainings of each network, with seeds 0, 1, ...")
 parser.add_argument("--best", action="store_true", help="of all snapshots the least distance counts, as in the paper")
-parser.add_argument("--launcher", choices=LAUNCHERS[:2], default="local")
-parser.add_argument("--slots", type=count, help="as of experiments.sweep, like the next three")
-parser.add_argument("--devices", type=count)
-parser.add_argument("--retries", type=int, default=1)
-parser.add_argument("--slurm", action="append", default=[], metavar="NAME=VALUE")
+add_launcher(parser)
 
 
 def program(argv: list[str]) -> int:
-    options, rest = parser.parse_known_args(argv[1:])
-    for argument in rest:
-        if not argument.startswith("--config.") or "=" not in argument:
-            raise UsageError(f"Unknown argument {argument}; --help shows those there are, besides --config.KEY=VALUE.")
-    common = dict(argument.removeprefix("--config.").split("=", 1) for argument in rest)
+    options, common = parsed(parser, argv)
     folder = options.folder or Path("runs/paper" if options.scale == "paper" else "runs/paper-toy")
-    if options.seeds < 0 or options.retries < 0:
-        raise UsageError("--seeds and --retries must not be negative.")
-    start = launcher(options.launcher, folder, options.slots, options.devices, named(options.slurm))
+    if options.seeds < 0:
+        raise UsageError(f"--seeds={options.seeds} must not be negative.")
+    start = start_of(options, folder)
     return table(
         options.table,
         options.scale,
