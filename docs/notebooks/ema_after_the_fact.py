@@ -108,8 +108,8 @@ np.testing.assert_allclose(np.divide(errors[1:-1], errors[2:]), 4, rtol=0.1)
 # = 0$ and standard normal $z_s$. A short average keeps much noise. A long one remembers the start. The expected
 # squared error of an average is a sum of the two:
 #
-# $$E(\bar\theta - 1)^2 = \Big(\sum_s w_s (1-\eta)^s\Big)^2
-# + \eta^2 \sum_k \Big(\sum_{s \ge k} w_s (1-\eta)^{s-k}\Big)^2.$$
+# $$E(\bar\theta - 1)^2 = \left(\sum_s w_s (1-\eta)^s\right)^2
+# + \eta^2 \sum_k \left(\sum_{s \ge k} w_s (1-\eta)^{s-k}\right)^2.$$
 #
 # 5,000 parameters are trained so, with $\eta$ = 0.003. Two averages are tracked, and only their snapshots are kept.
 

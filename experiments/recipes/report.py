@@ -212,8 +212,7 @@ def _samples(planned: "Runs") -> list[html_page.Element]:
             html_page.figure(name(recipe), sheet) for recipe, run in first.items() if (sheet := results.samples(run))
         ]
         if sheets:
-            figures = [html_page.figure(of, sheet) for of, sheet in sheets.items()]
-            body.append(html_page.folded(f"Samples: {figure}", html_page.division("grids", *figures)))
+            body.append(html_page.folded(f"Samples: {figure}", html_page.division("grids", *sheets)))
     return [html_page.heading("Samples"), *body] if body else []
 
 

@@ -17,7 +17,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from score_sde.array_types import Array, FeatureMaps, Float, PerSample, PyTree
+from score_sde.array_types import Array, Float, PerSample, PyTree
 from score_sde.config.arguments import check_arguments
 from score_sde.models.compute import Layer
 from score_sde.models.resampling import LAYOUT
@@ -52,13 +52,13 @@ def silu(x: Numbers) -> Numbers:
 
 
 @check_arguments
-def add(a: Numbers, b: Numbers, balance: Balance) -> Numbers:
+def add(a: Float[Array, "*n"], b: Float[Array, "*n"], balance: Balance) -> Float[Array, "*n"]:
     """Magnitude-preserving sum (1 - t) a + t b over sqrt((1 - t)^2 + t^2), t = balance (EDM2, eq. 88)."""
     return (a + balance * (b - a)) / math.sqrt((1 - balance) ** 2 + balance**2)
 
 
 @check_arguments
-def concatenate(a: FeatureMaps, b: FeatureMaps, balance: Balance) -> FeatureMaps:
+def concatenate(a: Float[Array, "b h w _"], b: Float[Array, "b h w _"], balance: Balance) -> Float[Array, "b h w _"]:
     """Magnitude-preserving concatenation of channels (EDM2, eq. 103).
 
     The shares of a and b in the mean square of the result are as (1 - t)^2 to t^2, t = balance, whatever their numbers
