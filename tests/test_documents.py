@@ -163,6 +163,8 @@ def check_experiment(written: dict) -> None:
         return
     assert (ROOT / "experiments" / written["name"] / "__main__.py").exists(), f"no experiment {written['name']}"
     source = (ROOT / "experiments" / written["name"] / "__main__.py").read_text()
+    if "add_launcher(" in source:
+        source += (ROOT / "experiments" / "sweep" / "flags.py").read_text()
     calls = re.findall(r"add_argument\(([^)]*)", source)  # importing all of them takes seconds
     flags = {flag for call in calls for flag in re.findall(r'"--([\w-]+)"', call)} | {"mode", "name"}
     unknown = {flag for flag in written if flag not in flags and not flag.startswith("config.")}
