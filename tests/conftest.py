@@ -31,6 +31,11 @@ LONG += ("step", "labels")
 
 # Tests of `make test-long`: whole runs beside which quicker ones of their kind stay in `make test`.
 IN_TEST_LONG = (
+    "test_augmentation.py::test_an_update_does_not_depend_on_the_parts_of_a_batch",
+    "test_posthoc.py::test_a_run_killed_between_a_checkpoint_and_its_averages_goes_on_with_all_of_them",
+    "test_coupling.py::test_a_batch_in_parts_sees_the_same_noise",
+    "test_edm2.py::test_every_parameter_gets_a_gradient_but_the_fixed_frequencies_and_phases",
+    "test_edm_networks.py::test_edms_published_networks_have_their_numbers_of_parameters[arch3-32-10",
     *(f"test_configs.py::test_edms_configs_are_the_published_training[edm/{name}" for name in "iaf"),
     "test_configs.py::test_edms_configs_are_the_published_training[edm/cifar10_n",
     "test_configs.py::test_edms_configs_are_the_published_training[edm/cifar10_ddpmpp_classes",
