@@ -257,7 +257,10 @@ EXCEPTIONS = {
     **dict.fromkeys(("for_images", "residual", "operator_class", "check_computes", "is_trainable"), CHECKED),
     **dict.fromkeys(("nudged", "reach_of_gradient", "inside", "isotropic_solve", "within_reach", "denoised"), TRACED),
     **dict.fromkeys(("State",), TRACED),
-    **dict.fromkeys(("magnitude", "normalize"), "is called inside networks, with features that they made"),
+    **dict.fromkeys(
+        ("magnitude", "normalize", "taken_entries", "augment_labels"),
+        "is called inside networks, with features that they made",
+    ),
     **dict.fromkeys(("EDM2UNet", "MPLinear", "MPFourier"), NETWORK_CLASS),
     **dict.fromkeys(("ADM", "DDPM", "NCSNpp", "NCSNv2", "WideResnet", "Dequantizer", "VectorEncoder"), NETWORK_CLASS),
     **dict.fromkeys(

@@ -31,7 +31,8 @@ from score_sde.config import FrozenConfig
 from score_sde.errors import UsageError
 from score_sde.evaluation.evaluate import evaluate, sample
 from score_sde.inference.pretrained import Pretrained
-from score_sde.inference.reference_checkpoints import leaf_shapes, torch_names
+from score_sde.inference.published_tensors import leaf_shapes
+from score_sde.inference.reference_checkpoints import torch_names
 from score_sde.inference.snapshots import PretrainedClassifier, restore_state
 from score_sde.io import pytorch_files, unpickler
 from score_sde.io.checkpoints import steps

@@ -29,7 +29,8 @@ from score_sde.cli import fitting_config
 from score_sde.cli.main import main
 from score_sde.errors import UsageError
 from score_sde.inference import checkpoint_formats, diffusers_layout, edm_layout
-from score_sde.inference.reference_checkpoints import leaf_shapes, restored, torch_names
+from score_sde.inference.published_tensors import leaf_shapes
+from score_sde.inference.reference_checkpoints import restored, torch_names
 from score_sde.io import persistent_pickles, pytorch_files, safetensors_files
 from score_sde.models import DDPM, NCSNpp
 from score_sde.training.build import Experiment

@@ -7,7 +7,8 @@ from score_sde.cli.command_line import config_names, name_or_set, names_first, r
 from score_sde.config import OF_ONE_CLASS, Config, base
 from score_sde.errors import UsageError
 from score_sde.inference.checkpoint_formats import Published
-from score_sde.inference.reference_checkpoints import Shapes, _torch_shape, leaf_shapes, torch_names
+from score_sde.inference.published_tensors import Shapes, leaf_shapes
+from score_sde.inference.reference_checkpoints import torch_names, torch_shape
 from score_sde.models import CLASSIFIERS
 from score_sde.training.build import Experiment
 from score_sde.training.pieces import arguments_of
@@ -105,4 +106,4 @@ def _expected(config: Config, is_flax: bool) -> Shapes:
     shapes = leaf_shapes(Experiment(config).init_params)
     if is_flax:
         return shapes
-    return {name: _torch_shape(path, shapes[path]) for path, name in torch_names(shapes).items()}
+    return {name: torch_shape(path, shapes[path]) for path, name in torch_names(shapes).items()}

@@ -17,22 +17,25 @@ import optax
 from absl.flags import FlagValues
 
 from score_sde import ema
-from score_sde.array_types import PyTree
 from score_sde.cli.command_line import overrides
 from score_sde.cli.fitting_config import built, compare, fitting
 from score_sde.config import Config
 from score_sde.errors import UsageError
 from score_sde.inference import checkpoint_formats
 from score_sde.inference.checkpoint_formats import Published, located
-from score_sde.inference.reference_checkpoints import Reference, leaf_shapes
+from score_sde.inference.published_tensors import leaf_shapes
+from score_sde.inference.reference_checkpoints import Reference
 from score_sde.io import workdir
 from score_sde.io.checkpoints import Checkpoints, Retention
-from score_sde.objective import OWNERS
-from score_sde.randomness import Stream, stream
 from score_sde.runtime.backend import expanded
 from score_sde.sde import VE
 from score_sde.training.build import Classification, Experiment, parameter_counts, trainable
 from score_sde.training.state import TrainState
+
+WITHOUT_IMAGES = (
+    "The file does not hold its images: --mode=train and --mode=eval need them; import with "
+    "--config.data.dataset=NAME, or --config.data.path=FOLDER."
+)
 
 
 def run(values: FlagValues) -> None:
@@ -96,8 +99,7 @@ def import_checkpoint(
         print(f"{name[0].upper()}{name[1:]}: {fact}")
     print(f"{len(jax.tree.leaves(experiment.param_shapes))} leaves, {total:,} parameters, {learned:,} trainable")
     print(f"EMA weights: {_averages(reference)}; Adam's moments: {_moments(reference)}")
-    says = {"data.dataset", "data.path"} & (overrides or {}).keys()
-    for sentence in (*anew, *(each for each in published.unknown if not (says and each == checkpoint_formats.DATA))):
+    for sentence in (*anew, *published.unknown, *([WITHOUT_IMAGES] if _lacks_images(config) else [])):
         print(sentence)
     print(f"Workdir: {directory}")
 
@@ -140,6 +142,11 @@ def _facts_of(experiment: Experiment | Classification) -> dict[str, str]:
     return facts
 
 
+def _lacks_images(config: Config) -> bool:
+    """Whether neither the file nor the command line says where the images are."""
+    return config.data.dataset == "folder" and not config.data.path
+
+
 def _averages(reference: Reference) -> str:
     return "the same" if reference.params is reference.ema_params else "in the file"
 
@@ -169,7 +176,7 @@ def _state(experiment: Experiment | Classification, reference: Reference) -> tup
     """The state of a training that stopped there, and sentences on parts of it that are not in the file."""
     profiles, owned, anew = experiment.profiles, {}, []
     if not isinstance(experiment, Classification):
-        owned = {name: tree for name, tree in _owned(experiment).items() if name not in reference.params}
+        owned = {name: tree for name, tree in experiment.init_owned().items() if name not in reference.params}
     if owned:
         anew.append(f"Learned parameters of {' and '.join(owned)} are not in the file; training starts them anew.")
     params, averaged = (dict(tree) | owned for tree in (reference.params, reference.ema_params))
@@ -181,11 +188,3 @@ def _state(experiment: Experiment | Classification, reference: Reference) -> tup
         opt_state = optax.tree_utils.tree_set(opt_state, count=jnp.int32(count), mu=mu, nu=nu)
     averages = ema.initial(profiles, averaged)
     return TrainState(jnp.int32(reference.step), params, opt_state, averages), anew
-
-
-def _owned(experiment: Experiment) -> dict[str, PyTree]:
-    """Fresh parameters of the objective, as training starts them."""
-    if not any(name in experiment.param_shapes for name in OWNERS):
-        return {}
-    key = stream(jax.random.key(experiment.config.seed), Stream.INIT)
-    return experiment.objective.init_params(stream(key, 1))

@@ -11,6 +11,7 @@ from score_sde.inference import posthoc_weights
 from score_sde.inference.snapshots import config_of
 from score_sde.io import atomic_files, metrics_log, workdir
 from score_sde.runtime.backend import expanded
+from score_sde.training.trainable import profiles_of
 
 
 def run(values: FlagValues) -> None:
@@ -27,7 +28,7 @@ def make_averages(directory: str | Path, widths: Sequence[float], step: int | No
     directory = expanded(directory)
     workdir.checkpoint_steps(directory)
     config = config_of(directory, None)
-    profiles = ema.profiles_of(config.ema.profiles, config.optim.ema_rate, config.optim.ema_schedule)
+    profiles = profiles_of(config)
     tracked = ", ".join(each.name for each in posthoc_weights.tracked(directory, profiles))
     wanted = [ema.Power(width) for width in widths]
     step = posthoc_weights.last_step(directory) if step is None else step

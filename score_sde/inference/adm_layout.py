@@ -27,7 +27,15 @@ from score_sde.errors import UsageError
 from score_sde.inference import openai_flags
 from score_sde.inference.edm_layout import network_arguments, objective_values
 from score_sde.inference.openai_flags import integers, model_values
-from score_sde.inference.reference_checkpoints import Shapes, _compare, _finite, _unflatten, leaf_shapes
+from score_sde.inference.published_tensors import (
+    Shapes,
+    check_shapes,
+    finite,
+    kernel,
+    kernel_shape,
+    leaf_shapes,
+    unflatten,
+)
 from score_sde.models import ADM
 
 BLOCK, ATTENTION = "ResnetBlockADM", "AttnBlockADM"
@@ -127,14 +135,14 @@ def params_of(
     publisher, shapes = PUBLISHERS[by], _shapes(network, image_shape)
     names = _names(publisher, network, image_shape[0], shapes)
     expected = {names[path]: _published_shape(publisher, path, shape) for path, shape in shapes.items()}
-    _compare(tensors, expected, publisher.title)
+    check_shapes(tensors, expected, publisher.title)
     leaves = {}
     for path, shape in shapes.items():
-        value = _finite(tensors[names[path]], f"{publisher.title}: {names[path]}")
+        value = finite(tensors[names[path]], f"{publisher.title}: {names[path]}")
         if path.startswith(ATTENTION) and "/Dense_0/" in path:
             value = _in_our_order(value, network.heads(len(value) // 3), "edm" if by == "edm" else attention_order)
         leaves[path] = _ours(publisher, path, value, shape)
-    return _unflatten(leaves)
+    return unflatten(leaves)
 
 
 @check_arguments
@@ -289,20 +297,14 @@ def _unwrapped(tensors: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
 def _published_shape(publisher: Publisher, path: str, shape: tuple[int, ...]) -> tuple[int, ...]:
     if path == "Embed_0/embedding":
         return shape if publisher is OPENAI else shape[::-1]  # EDM's is a map of one-hot vectors
-    if len(shape) == 4:
-        return (shape[3], shape[2], *shape[:2])
-    if len(shape) == 2:
-        ones = publisher.kernel - 2 if path.startswith(ATTENTION) else 0
-        return (*shape[::-1], *(1,) * ones)
-    return shape
+    ones = publisher.kernel - 2 if len(shape) == 2 and path.startswith(ATTENTION) else 0
+    return (*kernel_shape(shape), *(1,) * ones)
 
 
 def _ours(publisher: Publisher, path: str, value: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
-    if value.ndim == 4 and len(shape) == 4:
-        return np.ascontiguousarray(value.transpose(2, 3, 1, 0))
-    if len(shape) == 2 and not (path == "Embed_0/embedding" and publisher is OPENAI):
-        return np.ascontiguousarray(value.reshape(shape[::-1]).T)
-    return value
+    if path == "Embed_0/embedding" and publisher is OPENAI:
+        return value
+    return kernel(value.reshape(kernel_shape(shape)))  # the maps of attention are convolutions of size 1
 
 
 def _in_our_order(value: np.ndarray, heads: int, order: str) -> np.ndarray:

@@ -29,7 +29,8 @@ from score_sde.inference import (
     openai_flags,
     reference_checkpoints,
 )
-from score_sde.inference.reference_checkpoints import Reference, Shapes
+from score_sde.inference.published_tensors import Shapes
+from score_sde.inference.reference_checkpoints import Reference
 from score_sde.io import json_files, persistent_pickles, pytorch_files, safetensors_files
 from score_sde.io.persistent_pickles import PickledModule
 
@@ -169,7 +170,7 @@ def _of_edm(content: Mapping[str, Any], source: Source, container: str, _: str) 
         "weights": "averages" if key == "ema" else "raw weights of a training state; they stand for averages too",
     }
     facts |= _facts_of_name(source.weights.name) | _facts_of_data(content.get("dataset_kwargs"))
-    data, unknown = _data(values, content.get("dataset_kwargs"), source.weights.name)
+    data = _data(values, content.get("dataset_kwargs"), source.weights.name)
     publisher = "EDM2" if row == "Precond" else "EDM"
     return Published(
         f"{publisher}'s {'snapshot' if key == 'ema' else 'training state'} ({container})",
@@ -178,8 +179,7 @@ def _of_edm(content: Mapping[str, Any], source: Source, container: str, _: str) 
         # Our last step, to noise level 0, is an option of its own.
         SAMPLER | {"sampling.num_steps": steps - 1} | NEVER_DROPPED | data,
         facts,
-        unknown,
-        (NETWORKS[network],),
+        networks=(NETWORKS[network],),
     )
 
 
@@ -198,18 +198,11 @@ def _facts_of_data(data: Any) -> dict[str, str]:
     return {"data": path} if isinstance(path, str) else {}
 
 
-def _data(values: Mapping[str, Any], data: Any, name: str) -> tuple[dict[str, Any], tuple[str, ...]]:
-    """The data set, if the file or its name says CIFAR-10, and otherwise what is not known of it."""
+def _data(values: Mapping[str, Any], data: Any, name: str) -> dict[str, Any]:
+    """The data set: CIFAR-10, if the file or its name says so, and otherwise a folder of the user's."""
     texts = (name, *_facts_of_data(data).values())
-    if values["data.image_size"] == 32 and any("cifar10" in Path(text).name for text in texts):
-        return {"data.dataset": "cifar10"}, ()
-    return {"data.dataset": "folder"}, (DATA,)
-
-
-DATA = (
-    "The file does not hold its images: --mode=train and --mode=eval need them; import with "
-    "--config.data.dataset=NAME, or --config.data.path=FOLDER."
-)
+    is_cifar10 = values["data.image_size"] == 32 and any("cifar10" in Path(text).name for text in texts)
+    return {"data.dataset": "cifar10" if is_cifar10 else "folder"}
 
 
 def _by_layout(params_of: Callable[..., PyTree], raw: Tensors, averaged: Tensors | None = None, step: int = 0):
@@ -269,11 +262,11 @@ def _of_diffusers(content: Any, source: Source, container: str, _: str) -> Publi
     if source.config is None:
         raise UsageError("This is a network of diffusers; put its config.json beside it, which says its arguments.")
     values = diffusers_layout.values_of(source.config, source.scheduler)
-    is_ddpm, unknown = values["model.name"] == "ddpm", (DATA,)
+    is_ddpm, unknown = values["model.name"] == "ddpm", ()
     assumed = SAMPLERS["ddpm" if is_ddpm else "ncsnpp"] | {"data.dataset": "folder"}
     if source.scheduler is None:
         process = {key: values.pop(key) for key in list(values) if key.startswith("sde.")}
-        assumed, unknown = assumed | process, (DATA, SCHEDULER)
+        assumed, unknown = assumed | process, (SCHEDULER,)
     facts = {"network": f"UNet2DModel in the form of {'DDPM' if is_ddpm else 'NCSN++'}"} | _facts_of_weights(averaged)
     restore = _by_layout(diffusers_layout.params_of, raw, averaged)
     return Published(f"diffusers ({container})", restore, values, assumed, facts, unknown, ("ddpm", "ncsnpp"))
@@ -316,8 +309,7 @@ def _of_openai(content: Any, source: Source, container: str, model_flags: str) -
         adm_layout.values_of(flags),
         SAMPLERS["adm"] | NEVER_DROPPED | {"data.dataset": "folder"},
         facts | _facts_of_weights(averaged),
-        (DATA,),
-        ("adm",),
+        networks=("adm",),
     )
 
 

@@ -24,7 +24,7 @@ import numpy as np
 from score_sde.array_types import ImageShape, PyTree
 from score_sde.config.arguments import check_arguments
 from score_sde.errors import UsageError
-from score_sde.inference.reference_checkpoints import _compare, _finite, _unflatten, leaf_shapes
+from score_sde.inference.published_tensors import check_shapes, finite, kernel, kernel_shape, leaf_shapes, unflatten
 from score_sde.models import DDPM, NCSNpp
 
 SQRT_2 = 1.41421356237
@@ -223,8 +223,8 @@ def params_of(tensors: Mapping[str, np.ndarray], network: DDPM | NCSNpp, image_s
     shapes = leaf_shapes(lambda: network.init(jax.random.key(0), x, noise_cond)["params"])
     names = names_of(network, image_shape[0], shapes)
     expected = {name: _published_shape(path, shapes[path]) for path, name in names.items()}
-    _compare(tensors, expected, "the file")
-    return _unflatten({path: _ours(path, _finite(tensors[names[path]], names[path])) for path in shapes})
+    check_shapes(tensors, expected, "the file")
+    return unflatten({path: _ours(path, finite(tensors[names[path]], names[path])) for path in shapes})
 
 
 @check_arguments
@@ -283,18 +283,13 @@ def _renamed(name: str) -> str:
 def _published_shape(path: str, shape: tuple[int, ...]) -> tuple[int, ...]:
     """The shape of a tensor in PyTorch's order of axes; a shortcut's map of channels is a convolution of size 1."""
     leaf = path.rsplit("/", 1)[-1]
-    if leaf == "kernel" and len(shape) == 4:
-        return (shape[3], shape[2], *shape[:2])
-    if leaf in ("kernel", "W") and len(shape) == 2:
-        shortcut = path.startswith("Resnet") and leaf == "W"
-        return (*shape[::-1], 1, 1) if shortcut else shape[::-1]
-    return shape
+    if leaf == "W" and len(shape) == 2 and path.startswith("Resnet"):
+        return (*kernel_shape(shape), 1, 1)
+    return kernel_shape(shape) if leaf in ("kernel", "W") else shape
 
 
 def _ours(path: str, value: np.ndarray) -> np.ndarray:
     leaf = path.rsplit("/", 1)[-1]
     if leaf == "W" and value.ndim > 1:
-        return np.ascontiguousarray(value.reshape(value.shape[:2]).T)
-    if leaf == "kernel":
-        return np.ascontiguousarray(value.transpose(2, 3, 1, 0) if value.ndim == 4 else value.T)
-    return value
+        return kernel(value.reshape(value.shape[:2]))
+    return kernel(value) if leaf == "kernel" else value

@@ -16,7 +16,8 @@ import numpy as np
 from score_sde.array_types import ImageShape, PyTree
 from score_sde.config.arguments import check_arguments
 from score_sde.errors import UsageError
-from score_sde.inference.reference_checkpoints import _compare, _finite, _to_flax, _torch_shape, _unflatten, leaf_shapes
+from score_sde.inference.published_tensors import check_shapes, finite, leaf_shapes, unflatten
+from score_sde.inference.reference_checkpoints import to_flax, torch_shape
 from score_sde.models import edm2
 
 ARGUMENTS = {
@@ -90,8 +91,8 @@ def params_of(tensors: Mapping[str, np.ndarray], network: edm2.EDM2UNet, image_s
     x, noise_cond = jnp.zeros((1, *image_shape)), jnp.zeros(1)
     shapes = leaf_shapes(lambda: network.init(jax.random.key(0), x, noise_cond)["params"])
     names = {path: published_name(path, image_shape[0]) for path in shapes}
-    _compare(tensors, {names[path]: _torch_shape(path, shape) for path, shape in shapes.items()}, "the file")
-    return _unflatten({path: _to_flax(path, _finite(tensors[name], name)) for path, name in names.items()})
+    check_shapes(tensors, {names[path]: torch_shape(path, shape) for path, shape in shapes.items()}, "the file")
+    return unflatten({path: to_flax(path, finite(tensors[name], name)) for path, name in names.items()})
 
 
 def published_name(path: str, height: int) -> str:

@@ -25,7 +25,15 @@ from score_sde.array_types import ImageShape, PyTree
 from score_sde.config.arguments import check_arguments
 from score_sde.config.keys import is_scalar, plain
 from score_sde.errors import UsageError
-from score_sde.inference.reference_checkpoints import Shapes, _compare, _finite, _unflatten, leaf_shapes
+from score_sde.inference.published_tensors import (
+    Shapes,
+    check_shapes,
+    finite,
+    kernel,
+    kernel_shape,
+    leaf_shapes,
+    unflatten,
+)
 from score_sde.models import NCSNpp
 from score_sde.parameterization import cosine_levels
 
@@ -66,10 +74,10 @@ def params_of(tensors: Mapping[str, np.ndarray], network: NCSNpp, image_shape: I
     sources = origins(network, image_shape)
     constants = {name: tensors[name] for name in tensors if name == "u" or name.endswith(".resample_filter")}
     weights = {name: tensors[name] for name in tensors if name not in constants}
-    _compare(weights, published_shapes(sources), WHERE)
+    check_shapes(weights, published_shapes(sources), WHERE)
     _check_constants(constants, network)
-    finite = {name: _finite(value, f"{WHERE}: {name}") for name, value in weights.items()}
-    return _unflatten({path: _ours(finite[at.tensor][at.first :: at.step], at.shape) for path, at in sources.items()})
+    checked = {name: finite(value, f"{WHERE}: {name}") for name, value in weights.items()}
+    return unflatten({path: _ours(checked[at.tensor][at.first :: at.step], at.shape) for path, at in sources.items()})
 
 
 @check_arguments
@@ -102,7 +110,7 @@ def published_shapes(sources: Mapping[str, Origin]) -> Shapes:
     """
     published = {}
     for path, at in sources.items():
-        outputs, *rest = (at.shape[axis] for axis in _their_axes(len(at.shape)))
+        outputs, *rest = kernel_shape(at.shape)
         published[at.tensor] = (outputs * at.step, *rest, *((1, 1) if path.endswith("/W") and rest else ()))
     return published
 
@@ -157,14 +165,9 @@ def _modules(network: NCSNpp, image_shape: ImageShape) -> Iterator[tuple[str, Or
             yield count("Conv"), Origin(f"dec.{size}_aux_conv")
 
 
-def _their_axes(ndim: int) -> tuple[int, ...]:
-    """Our axes in their order: outputs, inputs, height, width."""
-    return {1: (0,), 2: (1, 0), 4: (3, 2, 0, 1)}[ndim]
-
-
 def _ours(value: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
     value = value.reshape(value.shape[: len(shape)])  # the maps of attention are 1x1 convolutions there
-    return np.ascontiguousarray(value.transpose(np.argsort(_their_axes(len(shape)))))
+    return kernel(value)
 
 
 def _check_constants(constants: Mapping[str, np.ndarray], network: NCSNpp) -> None:

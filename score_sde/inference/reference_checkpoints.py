@@ -14,16 +14,21 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 from flax import serialization, traverse_util
 
 from score_sde.array_types import PyTree
-from score_sde.errors import UsageError
+from score_sde.errors import UsageError, moved_names
+from score_sde.inference.published_tensors import (
+    Named,
+    Shapes,
+    check_shapes,
+    finite,
+    kernel,
+    kernel_shape,
+    unflatten,
+)
 from score_sde.models import is_trainable
-
-Named = dict[str, np.ndarray]  # "Conv_0/kernel" -> array
-Shapes = dict[str, tuple[int, ...]]
 
 
 class Reference(NamedTuple):
@@ -35,19 +40,6 @@ class Reference(NamedTuple):
     ema_params: PyTree
     moments: tuple[int, PyTree, PyTree] | None  # Adam's count, mean and mean of squares
     sigmas: np.ndarray | None  # the noise levels the network was built with, descending
-
-
-def leaf_shapes(init_params) -> Shapes:
-    """Shapes by leaf, {"Conv_0/kernel": shape}, in the order in which the network creates its parameters."""
-    shapes: Shapes = {}
-
-    def init():
-        params = init_params()
-        shapes.update({"/".join(p): leaf.shape for p, leaf in traverse_util.flatten_dict(params).items()})
-        return params
-
-    jax.eval_shape(init)
-    return shapes
 
 
 def restored(content: Any, shapes: Shapes, *, flax: bool, classifier: bool = False) -> Reference:
@@ -146,12 +138,12 @@ def _from_pytorch(content: Any, shapes: Shapes) -> Reference:
         def moment(key: str) -> PyTree:
             tensors = {names[path]: _section(states[numbers[path]], key, "optimizer.") for path in averaged}
             zeros = {path: np.zeros_like(value) for path, value in fixed.items()}
-            return _unflatten(_from_torch(tensors, ema_names, shapes, f"optimizer, {key}") | zeros)
+            return unflatten(_from_torch(tensors, ema_names, shapes, f"optimizer, {key}") | zeros)
 
         count = _number(states[numbers[averaged[0]]], "step", "optimizer.")
         moments = _moments(count, moment("exp_avg"), moment("exp_avg_sq"))
     step = _number(content, "step") if is_whole or "step" in content else 0
-    trees = [_unflatten(tree) for tree in (params or ema_params, ema_params)]
+    trees = [unflatten(tree) for tree in (params or ema_params, ema_params)]
     return Reference("PyTorch", step, *trees, moments, sigmas)
 
 
@@ -183,24 +175,24 @@ def torch_names(shapes: Shapes) -> dict[str, str]:
 
 def _from_torch(tensors: Mapping[str, Any], names: dict[str, str], shapes: Shapes, where: str) -> Named:
     """Arrays under Flax's names, with axes in Flax's order."""
-    expected = {names[path]: _torch_shape(path, shapes[path]) for path in names}
-    _compare(tensors, expected, where)
-    return {path: _to_flax(path, _finite(tensors[name], f"{where}: {name}")) for path, name in names.items()}
+    expected = {names[path]: torch_shape(path, shapes[path]) for path in names}
+    check_shapes(tensors, expected, where)
+    return {path: to_flax(path, finite(tensors[name], f"{where}: {name}")) for path, name in names.items()}
 
 
-def _torch_axes(path: str, ndim: int) -> tuple[int, ...]:
-    """Axes of a Flax leaf in PyTorch's order: (out, in, ...) for (..., in, out)."""
-    if path.rsplit("/")[-1] in ("kernel", "weight") and ndim in (2, 4):
-        return (3, 2, 0, 1) if ndim == 4 else (1, 0)
-    return tuple(range(ndim))
+def torch_shape(path: str, shape: tuple[int, ...]) -> tuple[int, ...]:
+    """PyTorch's shape of a leaf."""
+    return kernel_shape(shape) if _is_kernel(path) else shape
 
 
-def _torch_shape(path: str, shape: tuple[int, ...]) -> tuple[int, ...]:
-    return tuple(shape[axis] for axis in _torch_axes(path, len(shape)))
+def to_flax(path: str, value: np.ndarray) -> np.ndarray:
+    """A tensor of PyTorch's as the leaf of this path."""
+    return kernel(value) if _is_kernel(path) else value
 
 
-def _to_flax(path: str, value: np.ndarray) -> np.ndarray:
-    return np.asarray(value.transpose(np.argsort(_torch_axes(path, value.ndim))), order="C")
+def _is_kernel(path: str) -> bool:
+    """Whether a leaf's axes are in another order in PyTorch's files."""
+    return path.rsplit("/")[-1] in ("kernel", "weight")
 
 
 def _tree(leaves: Mapping[str, Any], shapes: Shapes, where: str) -> PyTree:
@@ -209,33 +201,12 @@ def _tree(leaves: Mapping[str, Any], shapes: Shapes, where: str) -> PyTree:
         path: value.reshape(shapes[path]) if path in shapes and _shape(value) == (1, 1, 1, *shapes[path]) else value
         for path, value in leaves.items()
     }
-    _compare(leaves, shapes, where)
-    return _unflatten({path: _finite(leaves[path], f"{where}: {path}") for path in shapes})
+    check_shapes(leaves, shapes, where)
+    return unflatten({path: finite(leaves[path], f"{where}: {path}") for path in shapes})
 
 
 def _shape(value: Any) -> tuple[int, ...] | None:
     return value.shape if isinstance(value, np.ndarray) else None
-
-
-def _compare(leaves: Mapping[str, Any], expected: Shapes, where: str) -> None:
-    for name in expected:
-        if name not in leaves:
-            raise UsageError(f"{where} has no {name}, which the config's network has; is it the file's config?")
-    for name, value in leaves.items():
-        if name not in expected:
-            raise UsageError(f"{where} has {name}, which the config's network lacks; is it the file's config?")
-        if _shape(value) is None or value.dtype.kind != "f":
-            raise UsageError(f"{where}: {name} is no floating-point array.")
-        if value.shape != tuple(expected[name]):
-            raise UsageError(f"{where}: {name} has shape {value.shape}, and in the config {tuple(expected[name])}.")
-
-
-def _finite(value: np.ndarray, name: str) -> np.ndarray:
-    with np.errstate(over="ignore"):
-        value = value.astype(np.float32)
-    if not np.isfinite(value).all():
-        raise UsageError(f"{name} holds a number that is not finite; the file is damaged or its training diverged.")
-    return value
 
 
 def _section(content: Any, name: str, prefix: str = "") -> Any:
@@ -277,5 +248,4 @@ def _split(leaves: Named, lasts: tuple[str, ...]) -> list[Named]:
     return list(parts.values())
 
 
-def _unflatten(named: Named) -> PyTree:
-    return traverse_util.unflatten_dict({tuple(path.split("/")): jnp.asarray(v) for path, v in named.items()})
+__getattr__ = moved_names(__name__, {"leaf_shapes": "score_sde.inference.published_tensors.leaf_shapes"})

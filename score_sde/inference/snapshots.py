@@ -46,7 +46,7 @@ from score_sde.runtime.sharding import fully_sharded, mesh, on_host, place, pmap
 from score_sde.training import own_code
 from score_sde.training.build import Classification, Dequantizing, Experiment, parameter_counts
 from score_sde.training.pieces import complete
-from score_sde.training.state import TrainState
+from score_sde.training.state import TrainState, average_part, misfit
 
 
 @dataclasses.dataclass(frozen=True, eq=False, repr=False)
@@ -364,7 +364,7 @@ def _weights(
     if average and profile not in profiles:
         made = posthoc_weights.made(directory, profiles, profile, step)
         return made.params, made.digest
-    averaged = f"ema_params/{profile.name}" if len(profiles) > 1 else "ema_params"
+    averaged = average_part(profiles, profile)
     return saved_weights(experiment, directory / "checkpoints", step, averaged if average else "params")
 
 
@@ -385,16 +385,12 @@ def _is_placed(leaf: jax.Array) -> bool:
 
 def _check_fit(params: PyTree, shapes: PyTree) -> None:
     """Raises `UsageError` unless the parameters have the names and shapes of the network's."""
-    own, expected = (
-        {jax.tree_util.keystr(path): np.shape(leaf) for path, leaf in jax.tree_util.tree_leaves_with_path(tree)}
-        for tree in (params, shapes)
-    )
-    for name in sorted(own.keys() | expected.keys()):
-        if own.get(name) != expected.get(name):
-            raise UsageError(
-                f"The parameters do not fit the network: {name} has the shape {own.get(name)}, and the network's "
-                f'{expected.get(name)}; give params=network.init(...)["params"], trained.'
-            )
+    if problem := misfit(params, shapes):
+        name, own, expected = problem
+        raise UsageError(
+            f"The parameters do not fit the network: {name} has the shape {own}, and the network's {expected}; give "
+            'params=network.init(...)["params"], trained.'
+        )
 
 
 __getattr__ = moved_names(__name__, {"AnyTimes": "score_sde.inference.inputs.AnyTimes"})

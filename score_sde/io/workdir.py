@@ -69,16 +69,8 @@ FORMS = {
     },
     "report.json": {"config": dict, "checkpoints": list},
 }
-TAKEN = (
-    "checkpoints",
-    "averages",
-    "ema",
-    "samples",
-    "dequantizer",
-    "profile",
-    ".",
-    "..",
-)  # names of folders that hold other files
+# Names of folders that hold other files.
+TAKEN = ("checkpoints", "averages", "ema", "samples", "dequantizer", "profile", ".", "..")
 PACKAGES = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "numpy")
 
 

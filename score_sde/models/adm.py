@@ -24,6 +24,7 @@ from score_sde.config.arguments import check_arguments
 from score_sde.errors import UsageError
 from score_sde.models import resampling
 from score_sde.models.compute import Compute, Conv, Dense, as_input
+from score_sde.models.encoders import augment_labels, taken_entries
 from score_sde.models.layers import ACTIVATIONS, Dropout, GroupNorm, check_unet, pytorch_init, upsampled_conv3x3
 
 Embedding = Float[Array, "b d"]
@@ -160,8 +161,7 @@ class ADM(nn.Module):
     @property
     def cond_entries(self) -> dict[str, Entry]:
         """The entries of a condition that this network takes."""
-        labels = {"labels": Entry(jnp.int32, below=self.num_classes)} if self.num_classes else {}
-        return labels if self.encoder is None else labels | dict(self.encoder.cond_entries)
+        return taken_entries(self.num_classes, self.encoder)
 
     def heads(self, channels: int) -> int:
         """Number of heads of attention over so many channels. Raises `UsageError` unless they divide the channels."""
@@ -253,11 +253,9 @@ class ADM(nn.Module):
         """Embedding of noise level, augmentation and class; called inside the compact method."""
         size, n = self.embedding_size or self.nf, len(noise_cond)
         temb = positional_embedding(noise_cond, size)
-        if self.augment_dim:
-            augment = jnp.zeros((n, self.augment_dim)) if augment is None else augment
+        augment = augment_labels(augment, self.augment_dim, n)
+        if augment is not None:
             temb = temb + nn.Dense(size, use_bias=False, kernel_init=ZERO["kernel_init"], name="of_augment")(augment)
-        elif augment is not None:
-            raise UsageError("This network takes no labels of an augmentation; set model.augment_dim to their number.")
         temb = linear(act(linear(temb, 4 * size)), 4 * size)
         if self.num_classes:
             labels, null = read(cond, self.cond_entries, "labels", n)

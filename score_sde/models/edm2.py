@@ -17,6 +17,7 @@ from score_sde.config.arguments import check_arguments
 from score_sde.errors import UsageError
 from score_sde.models import magnitude
 from score_sde.models.compute import Compute
+from score_sde.models.encoders import taken_entries
 from score_sde.models.layers import Dropout, check_halvings
 from score_sde.models.magnitude import MPFourier, MPLinear
 from score_sde.models.resampling import mean_downsample, nearest_upsample
@@ -110,7 +111,7 @@ class EDM2UNet(nn.Module):
     @property
     def cond_entries(self) -> dict[str, Entry]:
         """The entries of a condition that this network takes."""
-        return {"labels": Entry(jnp.int32, below=self.num_classes)} if self.num_classes else {}
+        return taken_entries(self.num_classes)
 
     def check(self, image_size: int, image_width: int | None = None) -> None:
         """Raises `UsageError` for options that this network does not have."""

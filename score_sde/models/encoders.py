@@ -11,7 +11,26 @@ import jax.numpy as jnp
 from score_sde.array_types import Array, Float
 from score_sde.cond import Cond, Entry, read
 from score_sde.config.arguments import check_arguments
+from score_sde.errors import UsageError
 from score_sde.models.layers import dense
+
+
+def taken_entries(num_classes: int, encoder: nn.Module | None = None) -> dict[str, Entry]:
+    """The entries of a condition that a network with so many classes and this encoder takes."""
+    labels = {"labels": Entry(jnp.int32, below=num_classes)} if num_classes else {}
+    return labels if encoder is None else labels | dict(encoder.cond_entries)
+
+
+def augment_labels(augment: Float[Array, "n a"] | None, augment_dim: int, n: int) -> Float[Array, "n a"] | None:
+    """The labels of the augmentations of n images, of which None are zeros; None for a network that takes none.
+
+    Raises `UsageError` for labels that the network does not take.
+    """
+    if augment_dim:
+        return jnp.zeros((n, augment_dim)) if augment is None else augment
+    if augment is not None:
+        raise UsageError("The network takes no labels of augmentations; set model.augment_dim to their number.")
+    return None
 
 
 @check_arguments

@@ -22,6 +22,7 @@ from score_sde.config.arguments import check_arguments
 from score_sde.errors import UsageError
 from score_sde.models import resampling
 from score_sde.models.compute import Compute
+from score_sde.models.encoders import augment_labels, taken_entries
 from score_sde.models.layers import (
     ACTIVATIONS,
     NIN,
@@ -180,8 +181,7 @@ class NCSNpp(nn.Module):
     @property
     def cond_entries(self) -> dict[str, Entry]:
         """The entries of a condition that this network takes."""
-        labels = {"labels": Entry(jnp.int32, below=self.num_classes)} if self.num_classes else {}
-        return labels if self.encoder is None else labels | dict(self.encoder.cond_entries)
+        return taken_entries(self.num_classes, self.encoder)
 
     def check(self, image_size: int, image_width: int | None = None) -> None:
         """Raises `UsageError` for options that this network does not have."""
@@ -317,9 +317,7 @@ class NCSNpp(nn.Module):
         if self.num_classes and self.label_embedding == "linear":
             one_hot = jax.nn.one_hot(self._classes(cond, len(temb)), self.num_classes)  # null is zero
             temb = temb + dense(temb.shape[-1], name="of_labels")(math.sqrt(self.num_classes) * one_hot)
-        if self.augment_dim:
-            augment = jnp.zeros((len(temb), self.augment_dim)) if augment is None else augment
+        augment = augment_labels(augment, self.augment_dim, len(temb))
+        if augment is not None:
             temb = temb + dense(temb.shape[-1], use_bias=False, name="of_augment")(augment)
-        elif augment is not None:
-            raise UsageError("The network takes no labels of augmentations; set model.augment_dim to their number.")
         return embedding_mlp(temb, self.nf, act) if self.conditional else None

@@ -298,8 +298,8 @@ def _check_space(directory: Path, experiment: Experiment | Classification) -> No
         )
 
 
-NOT_OF_FILES = ("dataset", "centered", "random_flip", "uniform_dequantization")
-NOT_OF_FILES += ("augment_p", "augment_transforms", "sigma_images")
+OF_TRAINING = ("random_flip", "uniform_dequantization", "augment_p", "augment_transforms", "sigma_images")
+NOT_OF_FILES = ("dataset", "centered", *OF_TRAINING)
 
 
 def load_data(config: Config, *, train: bool) -> data.Source:

@@ -2,10 +2,11 @@
 
 import functools
 from collections.abc import Callable
-from typing import Annotated, NamedTuple
+from typing import Annotated, Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
 
 from score_sde import ema
@@ -31,6 +32,26 @@ def initial_state(
 ) -> TrainState:
     """The state before the first update; the average of each profile starts at the initial parameters."""
     return TrainState(jnp.int32(0), params, optimizer.init(params), ema.initial(profiles, params))
+
+
+def average_part(profiles: ema.Profiles, profile: ema.Profile) -> str:
+    """The name of an average among the parts of a saved state: "ema_params", or "ema_params/NAME" of several."""
+    return f"ema_params/{profile.name}" if len(profiles) > 1 else "ema_params"
+
+
+def misfit(params: PyTree, shapes: PyTree) -> tuple[str, Any, Any] | None:
+    """The first leaf whose shape is another in `shapes`, with both shapes, None where there is no such leaf.
+
+    None if all fit. params: arrays; shapes: arrays or shapes of them.
+    """
+    own, expected = (
+        {jax.tree_util.keystr(path): np.shape(leaf) for path, leaf in jax.tree_util.tree_leaves_with_path(tree)}
+        for tree in (params, shapes)
+    )
+    for name in sorted(own.keys() | expected.keys()):
+        if own.get(name) != expected.get(name):
+            return name, own.get(name), expected.get(name)
+    return None
 
 
 @check_arguments

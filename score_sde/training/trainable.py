@@ -81,7 +81,11 @@ class Trainable(abc.ABC):
         x, noise_cond = jnp.zeros((1, *self.image_shape), jnp.float32), jnp.ones(1, jnp.float32)
         key = stream(jax.random.key(self.config.seed), Stream.INIT)
         layers = self.network.init(key, x, noise_cond, *self.blank_cond(1)).get("params", {})
-        return self.normalized(layers) | self.objective.init_params(stream(key, 1))
+        return self.normalized(layers) | self.init_owned()
+
+    def init_owned(self) -> dict[str, PyTree]:
+        """Fresh parameters of the process and the weight, which are part of `init_params`; {} if they learn none."""
+        return self.objective.init_params(stream(stream(jax.random.key(self.config.seed), Stream.INIT), 1))
 
     def normalized(self, params: PyTree) -> PyTree:
         """The parameters as the network's own `normalized` returns them, for networks with forced normalisation.
@@ -137,7 +141,7 @@ class Trainable(abc.ABC):
     @property
     def profiles(self) -> ema.Profiles:
         """Profiles of the averages that are kept, by the current config: training inherits values from its workdir."""
-        return ema.profiles_of(self.config.ema.profiles, self.config.optim.ema_rate, self.config.optim.ema_schedule)
+        return profiles_of(self.config)
 
     @property
     def cond_entries(self) -> Entries:
@@ -249,6 +253,11 @@ def _optimizer(config: Config, param_shapes: PyTree) -> optax.GradientTransforma
     mask = traverse_util.path_aware_map(lambda path, _: is_trainable(path), param_shapes)
     options = {key: optim[key] for key in ("lr", "beta1", "beta2", "eps", "weight_decay", "decay_after", "grad_clip")}
     return adam(**options, warmup=warmup_of(config), trainable=mask)
+
+
+def profiles_of(config: Config) -> ema.Profiles:
+    """Profiles of the averages that a config's run keeps."""
+    return ema.profiles_of(config.ema.profiles, config.optim.ema_rate, config.optim.ema_schedule)
 
 
 def warmup_of(config: Config) -> float:
