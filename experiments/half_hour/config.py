@@ -13,8 +13,8 @@ RUN = {
     "model.dropout": 0.0,
     "data.uniform_dequantization": True,
     "training.batch_size": 32,
-    "training.n_iters": 2500,
-    "training.snapshot_freq": 2500,
+    "training.n_iters": 4500,
+    "training.snapshot_freq": 4500,
     "training.snapshot_freq_for_preemption": 250,
     "training.snapshot_sampling": False,
     "optim.lr": 1e-3,
@@ -34,8 +34,8 @@ FASHION_MNIST = {
     "data.image_size": 28,
     "data.num_channels": 1,
     "data.random_flip": False,
-    "training.n_iters": 3000,
-    "training.snapshot_freq": 3000,
+    "training.n_iters": 6000,
+    "training.snapshot_freq": 6000,
     "model.attn_resolutions": (7,),
 }
 MEASURED = {"data.sigma_images": 60_000}  # sigma_data is that of the training images
