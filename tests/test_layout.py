@@ -31,8 +31,8 @@ ROOMS = {
     "sde": "",
     "learned": "",
     "paths": "",
-    "models": """compute resampling group_norm layers magnitude encoders dequantizer wide_resnet ddpm ncsn ncsnpp
-                 edm2 adm""",
+    "models": """compute resampling group_norm layers transformer magnitude encoders dequantizer wide_resnet ddpm ncsn
+                 ncsnpp edm2 adm""",
     "parameterization": "",
     "times": "",
     "weights": "",

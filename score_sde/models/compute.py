@@ -14,10 +14,11 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from score_sde.array_types import Array, FeatureMaps, Float
+from score_sde.array_types import Array, Bool, FeatureMaps, Float
 from score_sde.errors import UsageError
 
 Tokens = Float[Array, "b n c"]
+Heads = Float[Array, "b n h d"]
 
 
 class Compute(NamedTuple):
@@ -42,11 +43,22 @@ class Compute(NamedTuple):
 
     def attend(self, q: Tokens, k: Tokens, v: Tokens) -> Tokens:
         """Attention softmax(q k^T / sqrt(c)) v, with the softmax in float32."""
-        if self.fused and q.dtype == jnp.bfloat16 and _cudnn_takes(q.shape[1:]):
+        if self._by_cudnn(q[:, :, None]):
             q, k, v = q[:, :, None], k[:, :, None], v[:, :, None]
             return jax.nn.dot_product_attention(q, k, v, implementation="cudnn")[:, :, 0]
         logits = jnp.einsum("bnc,bmc->bnm", q, k, preferred_element_type=jnp.float32) / math.sqrt(q.shape[-1])
         return jnp.einsum("bnm,bmc->bnc", jax.nn.softmax(logits).astype(v.dtype), v)
+
+    def attend_heads(
+        self, q: Heads, k: Heads, v: Heads, mask: Bool[Array, "b 1 #n m"] | None = None, *, causal: bool = False
+    ) -> Heads:
+        """Attention of several heads, with the softmax in float32. mask: True where a query may see a key."""
+        by_cudnn = mask is None and self._by_cudnn(q)
+        implementation = "cudnn" if by_cudnn else "xla"
+        return jax.nn.dot_product_attention(q, k, v, mask=mask, is_causal=causal, implementation=implementation)
+
+    def _by_cudnn(self, q: Heads) -> bool:
+        return self.fused and q.dtype == jnp.bfloat16 and _cudnn_takes(q.shape[1:])
 
     def apply(self, network: nn.Module, *args: Any, **kwargs: Any) -> Array:
         """The result of `network.apply`, computed in this way."""
@@ -121,7 +133,7 @@ def _cudnn_takes(shape: tuple[int, ...]) -> bool:
     def total(q, h):
         return jax.nn.dot_product_attention(q, h, h, implementation="cudnn").astype(jnp.float32).sum()
 
-    tokens = jax.ShapeDtypeStruct((1, shape[0], 1, shape[1]), jnp.bfloat16)
+    tokens = jax.ShapeDtypeStruct((1, *shape), jnp.bfloat16)
     try:
         jax.jit(jax.grad(total, argnums=(0, 1))).lower(tokens, tokens).compile()
     except Exception:  # whatever the reason is

@@ -1,0 +1,112 @@
+"""Layers of transformers: patches of images, positions, attention of several heads, and the layers between.
+
+import jax.numpy as jnp
+from score_sde.models.transformer import image_of, patches_of
+
+x = jnp.arange(2 * 8 * 8 * 3.0).reshape(2, 8, 8, 3)
+patches = patches_of(x, 2)  # (2, 16, 12)
+assert (image_of(patches, 2, (8, 8, 3)) == x).all()
+"""
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+import flax.linen as nn
+import jax.numpy as jnp
+import numpy as np
+
+from score_sde.array_types import Array, Bool, Float, Keys, ModelImages, PerSample
+from score_sde.errors import UsageError
+from score_sde.models.compute import Compute, Dense, as_input
+from score_sde.models.layers import Dropout
+
+Patches = Float[Array, "b n _"]
+Sequence = Float[Array, "b n c"]
+Mask = Bool[Array, "b m"]  # True where there is a token
+
+
+class Linears(NamedTuple):
+    """Initialisers of a network's linear maps."""
+
+    kernel_init: Callable = nn.initializers.lecun_normal()
+    bias_init: Callable = nn.initializers.zeros
+
+    def __call__(self, features: int, *, use_bias: bool = True, name: str | None = None) -> Dense:
+        """A linear map in the type of its input."""
+        init = dict(kernel_init=self.kernel_init, bias_init=self.bias_init)
+        return Dense(features, use_bias, promote_dtype=as_input, name=name, **init)
+
+
+def patches_of(x: ModelImages, size: int) -> Patches:
+    """Patches of size x size pixels, row by row; the numbers of a patch are in the order row, column, channel."""
+    b, h, w, c = x.shape
+    grid = x.reshape(b, h // size, size, w // size, size, c).swapaxes(2, 3)
+    return grid.reshape(b, (h // size) * (w // size), size * size * c)
+
+
+def image_of(patches: Patches, size: int, shape: tuple[int, int, int]) -> ModelImages:
+    """The images (b, *shape) of these patches: the inverse of `patches_of`."""
+    h, w, c = shape
+    grid = patches.reshape(-1, h // size, w // size, size, size, c).swapaxes(2, 3)
+    return grid.reshape(-1, h, w, c)
+
+
+def check_transformer(width: int, num_heads: int, patch_size: int, image_size: int, image_width: int | None) -> None:
+    """Raises `UsageError` unless patches tile the image, and heads divide the width."""
+    for side, key in ((image_size, "image_size"), (image_width or image_size, "image_width")):
+        if side % patch_size:
+            raise UsageError(
+                f"Patches of model.patch_size={patch_size} do not tile data.{key}={side}; choose a divisor of {side}."
+            )
+    if width % num_heads:
+        raise UsageError(
+            f"model.num_heads={num_heads} does not divide model.width={width}; choose a divisor, such as one that "
+            "leaves 64 numbers for each head."
+        )
+
+
+def timestep_embedding(noise_cond: PerSample, dim: int) -> Float[Array, "b d"]:
+    """[cos, sin](noise_cond f_j), f_j = 10000^(-2j / dim), zero-padded if `dim` is odd."""
+    half = dim // 2
+    frequencies = np.exp(np.float32(-np.log(10000)) * np.arange(half, dtype=np.float32) / np.float32(half))
+    angles = noise_cond[:, None] * jnp.asarray(frequencies)[None, :]
+    return jnp.pad(jnp.concatenate([jnp.cos(angles), jnp.sin(angles)], axis=-1), ((0, 0), (0, dim % 2)))
+
+
+class SelfAttention(nn.Module):
+    """Self-attention of several heads: softmax(q k^T / sqrt(d)) v, and a linear map of the heads side by side.
+
+    One linear map makes queries, keys and values, in this order, each split into heads of consecutive channels.
+    mask: tokens that may be attended to. causal: whether a token attends to itself and to earlier ones alone.
+    """
+
+    num_heads: int
+    linear: Linears = Linears()
+    qkv_bias: bool = True
+    causal: bool = False
+    compute: Compute = Compute()
+
+    @nn.compact
+    def __call__(self, x: Sequence, mask: Mask | None = None) -> Sequence:
+        b, n, c = x.shape
+        maps = self.linear(3 * c, use_bias=self.qkv_bias, name="qkv")(x)
+        q, k, v = jnp.moveaxis(maps.reshape(b, n, 3, self.num_heads, c // self.num_heads), 2, 0)
+        mask = None if mask is None else mask[:, None, None, :]
+        h = self.compute.attend_heads(q, k, v, mask, causal=self.causal)
+        return self.linear(c, name="proj")(h.reshape(b, n, c))
+
+
+class MLP(nn.Module):
+    """Two linear maps with an activation between them. ratio: width of the inner layer over that of x."""
+
+    act: Callable
+    ratio: float = 4.0
+    linear: Linears = Linears()
+    dropout: float = 0.0
+
+    @nn.compact
+    def __call__(self, x: Sequence, dropout_keys: Keys | None = None) -> Sequence:
+        c = x.shape[-1]
+        h = self.act(self.linear(int(self.ratio * c), name="fc1")(x))
+        h = Dropout(self.dropout)(h, dropout_keys)
+        return self.linear(c, name="fc2")(h)
