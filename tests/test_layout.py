@@ -32,7 +32,7 @@ ROOMS = {
     "learned": "",
     "paths": "",
     "models": """compute resampling group_norm layers transformer magnitude encoders dequantizer wide_resnet ddpm ncsn
-                 ncsnpp edm2 adm""",
+                 ncsnpp edm2 adm uvit dit""",
     "parameterization": "",
     "times": "",
     "weights": "",

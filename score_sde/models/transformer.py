@@ -16,12 +16,14 @@ import jax.numpy as jnp
 import numpy as np
 
 from score_sde.array_types import Array, Bool, Float, Keys, ModelImages, PerSample
+from score_sde.cond import Cond, Entries, read
 from score_sde.errors import UsageError
-from score_sde.models.compute import Compute, Dense, as_input
+from score_sde.models.compute import Compute, Dense, Layer, as_input
 from score_sde.models.layers import Dropout
 
 Patches = Float[Array, "b n _"]
 Sequence = Float[Array, "b n c"]
+PerRow = Float[Array, "b c"]
 Mask = Bool[Array, "b m"]  # True where there is a token
 
 
@@ -71,6 +73,29 @@ def timestep_embedding(noise_cond: PerSample, dim: int) -> Float[Array, "b d"]:
     frequencies = np.exp(np.float32(-np.log(10000)) * np.arange(half, dtype=np.float32) / np.float32(half))
     angles = noise_cond[:, None] * jnp.asarray(frequencies)[None, :]
     return jnp.pad(jnp.concatenate([jnp.cos(angles), jnp.sin(angles)], axis=-1), ((0, 0), (0, dim % 2)))
+
+
+def label_rows(cond: Cond | None, entries: Entries, n: int, features: int, init: Callable, name: str) -> PerRow:
+    """A learned row for the class of each of n samples, with a last row for null; call it inside a compact method."""
+    labels, null = read(cond, entries, "labels", n)
+    num_classes = entries["labels"].below
+    rows = nn.Embed(num_classes + 1, features, embedding_init=init, name=name)
+    return rows(jnp.where(null, num_classes, labels))
+
+
+def seen(mask: Mask | None, n: int) -> Mask | None:
+    """The mask of the first tokens of a sequence, followed by tokens that are all seen, up to length n."""
+    return None if mask is None else jnp.pad(mask, ((0, 0), (0, n - mask.shape[1])), constant_values=True)
+
+
+class Normalization(Layer, nn.LayerNorm):
+    """Normalisation of each token's features, in float32, with the result in the type of its input."""
+
+
+def normalized(x: Sequence, epsilon: float, *, learned: bool, name: str | None = None) -> Sequence:
+    """Tokens with features of mean 0 and variance 1, scaled and shifted if learned; call it inside a compact method."""
+    options = dict(use_scale=learned, use_bias=learned, use_fast_variance=False)
+    return Normalization(epsilon, dtype=x.dtype, name=name, **options)(x)
 
 
 class SelfAttention(nn.Module):
