@@ -14,7 +14,7 @@ Positions of DiT are no parameters here, and the table in its file is compared w
 
 import math
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 import jax
@@ -60,8 +60,8 @@ HEAD = 64  # channels of a head in all published networks but the largest
 class Publisher(NamedTuple):
     """Names of a publisher's tensors by ours, and the sizes that it published.
 
-    patches, table: names of the map of patches and of the table of classes. layers: patterns of our names of layers, and
-    the publisher's. sizes: name and number of heads, by width and depth.
+    network: our name of it. patches, table: names of the map of patches and of the table of classes. layers: patterns
+    of our names of layers, and the publisher's. sizes: name and number of heads, by width and depth.
     """
 
     title: str
@@ -102,9 +102,13 @@ MARKS = {"mid_block.attn.qkv.weight": UVIT, "blocks.0.adaLN_modulation.1.weight"
 
 
 class Description(NamedTuple):
-    """What tensors say: values of our config by key, values to assume beside them, facts by name, and what is lacking."""
+    """What tensors say of a network.
 
-    publisher: Publisher
+    title: the publisher's name of it. values, assumed: values of our config by key, which tensors say and do not say.
+    facts: what they say besides, by name. unknown: sentences on what they do not say.
+    """
+
+    title: str
     values: dict[str, Any]
     assumed: dict[str, Any]
     facts: dict[str, str]
@@ -151,7 +155,7 @@ def described(tensors: Mapping[str, np.ndarray]) -> Description:
     facts = {"network": f"{publisher.title}{f'-{size}' * bool(size)}/{patch}, {values['model.depth']} blocks"}
     if channels == LATENTS:
         facts["latents"] = "4 channels, of an autoencoder that is not here"
-    return Description(publisher, values, assumed | {"model.num_heads": heads}, facts, tuple(unknown))
+    return Description(publisher.title, values, assumed | {"model.num_heads": heads}, facts, tuple(unknown))
 
 
 LATENTS = 4  # channels of Stable Diffusion's autoencoder
@@ -213,8 +217,8 @@ def params_of(tensors: Mapping[str, np.ndarray], network: UViT | DiT, image_shap
     """Parameters of our network from a published one's tensors, by name, which are weights or their averages.
 
     image_shape: (h, w, c) of the file's images. A table of classes may lack the null label's row, which is zeros then;
-    DiT's table of this row alone is a part of its embedding of the noise level here. Raises `UsageError` naming the first
-    tensor that is missing, left over, of another shape, or not finite, and for other positions than DiT's.
+    DiT's table of this row alone is a part of its embedding of the noise level here. Raises `UsageError` naming the
+    first tensor that is missing, left over, of another shape, or not finite, and for other positions than DiT's.
     """
     publisher, shapes = _publisher(network), _shapes(network, image_shape)
     names = {path: _published_name(publisher, path) for path in shapes}
