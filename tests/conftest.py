@@ -45,6 +45,14 @@ IN_TEST_LONG = (
     "test_edm2.py::test_the_network_and_its_preconditioning_compute_what_the_published_ones_do[latents",
     "test_edm2.py::test_networks_have_the_published_numbers_of_parameters[64-",
     "test_edm2.py::test_networks_have_the_published_numbers_of_parameters[512-",
+    *(
+        f"test_transformer_layout.py::test_a_network_computes_what_its_publishers_does_from_the_same_tensors[{name}"
+        for name in ("uvit_m", "uvit_l", "uvit_h", "uvit_s2", "dit_xl")
+    ),
+    *(
+        f"test_transformer_layout.py::test_names_and_shapes_of_a_published_file_say_its_network[{name}"
+        for name in ("U-ViT-L", "U-ViT-H", "DiT-XL")
+    ),
     "test_edm2.py::test_weights_of_the_encoder_are_scale_free_and_activations_stay_at_their_size",
     "test_edm2.py::test_the_forward_derivative_is_the_transpose_of_the_backward_one",
     "test_edm2.py::test_every_weight_row_has_the_norm_of_its_length_at_first_and_after_an_update",

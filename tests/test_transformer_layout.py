@@ -227,6 +227,7 @@ def test_a_state_dict_of_uvit_becomes_a_workdir(tmp_path, monkeypatch, capsys):
         "U-ViT/2, 4 blocks",
         "8x8, 3 channels",
         "model.num_heads=N",
+        "--config=NAME",
     ):
         assert words in printed
     model = score_sde.load(tmp_path / "run")

@@ -42,6 +42,7 @@ OBJECTIVE = {
     "parameterization.name": "noise",
     "times.name": "uniform",
     "weight.name": "noise",
+    "sampling.clip": "none",
 }
 # Beta at the ends of the chain, times 1,000, of a VP SDE with the chain's noise level at both ends.
 STABLE_DIFFUSION = {
@@ -147,7 +148,7 @@ def described(tensors: Mapping[str, np.ndarray]) -> Description:
     values |= {"model.name": publisher.network, "model.patch_size": patch, "model.width": width}
     values |= {"data.image_size": side * patch, "data.num_channels": channels, "data.centered": True}
     size, heads = publisher.sizes.get((width, values["model.depth"]), ("", 0))
-    unknown = [OF_TRAINING.format(publisher.title)] if publisher is DIT else []
+    unknown = [OF_TRAINING.format(publisher.title)]
     if not size:
         heads = width // HEAD if width % HEAD == 0 else 1
         unknown.append(f"The size is none that {publisher.title} published, so its {heads} heads are a guess; ")
