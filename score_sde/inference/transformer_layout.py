@@ -103,7 +103,7 @@ MARKS = {"mid_block.attn.qkv.weight": UVIT, "blocks.0.adaLN_modulation.1.weight"
 
 
 class Description(NamedTuple):
-    """What tensors say of a network.
+    """The network that the tensors of a file describe.
 
     title: the publisher's name of it. values, assumed: values of our config by key, which tensors say and do not say.
     facts: what they say besides, by name. unknown: sentences on what they do not say.
