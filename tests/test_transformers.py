@@ -15,7 +15,7 @@ from score_sde.configs.transformer_presets import DIT, UVIT, dit, uvit
 from test_configs import TRANSFORMERS, config_of
 
 import score_sde
-from score_sde.cond import Entry
+from score_sde.cond import Entry, fitted
 from score_sde.errors import UsageError
 from score_sde.inference.snapshots import restore_state
 from score_sde.models import ADM, ENCODERS, MODELS, Compute, DiT, UViT
@@ -248,6 +248,8 @@ def test_padding_changes_no_bit(name):
     for filling in (0, 8, -1, 10**6):
         tokens = jnp.where(COND["tokens_mask"], COND["tokens"], filling)
         np.testing.assert_array_equal(output(network, cond=COND | {"tokens": tokens}), output(network))
+    padded = COND | {"tokens": jnp.where(COND["tokens_mask"], COND["tokens"], -1)}
+    assert set(fitted(padded, network.cond_entries, 2)) == set(COND)
     longer = COND | {entry: jnp.pad(COND[entry], ((0, 0), (0, 2))) for entry in ("tokens", "tokens_mask")}
     np.testing.assert_array_equal(output(network, cond=longer), output(network))
 
