@@ -90,7 +90,7 @@ class UViT(nn.Module):
 
     patch_size: Annotated[int, "[1, inf)"] = 2
     width: Annotated[int, "[1, inf)"] = 512
-    depth: Annotated[int, "[0, inf)"] = 12
+    depth: Annotated[int, "[1, inf)"] = 12
     num_heads: Annotated[int, "[1, inf)"] = 8
     mlp_ratio: Annotated[float, "(0, inf)"] = 4.0
     dropout: Annotated[float, "[0, 1)"] = 0.0
