@@ -15,7 +15,7 @@ from score_sde.configs.transformer_presets import DIT, UVIT, dit, uvit
 from test_configs import TRANSFORMERS, config_of
 
 import score_sde
-from score_sde.cond import Entry
+from score_sde.cond import Entry, fitted
 from score_sde.errors import UsageError
 from score_sde.inference.snapshots import restore_state
 from score_sde.models import ADM, ENCODERS, MODELS, Compute, DiT, UViT
@@ -248,6 +248,8 @@ def test_padding_changes_no_bit(name):
     for filling in (0, 8, -1, 10**6):
         tokens = jnp.where(COND["tokens_mask"], COND["tokens"], filling)
         np.testing.assert_array_equal(output(network, cond=COND | {"tokens": tokens}), output(network))
+    padded = COND | {"tokens": jnp.where(COND["tokens_mask"], COND["tokens"], -1)}
+    assert set(fitted(padded, network.cond_entries, 2)) == set(COND)
     longer = COND | {entry: jnp.pad(COND[entry], ((0, 0), (0, 2))) for entry in ("tokens", "tokens_mask")}
     np.testing.assert_array_equal(output(network, cond=longer), output(network))
 
@@ -373,6 +375,7 @@ def test_a_run_goes_on_bit_for_bit_and_samples(name, compiled_once, tiny_config,
         *((name, dict(patch_size=3), (32,), "patch_size=3 do not tile data.image_size=32") for name in NETWORKS),
         *((name, dict(patch_size=4), (8, 6), "patch_size=4 do not tile data.image_width=6") for name in NETWORKS),
         *((name, dict(num_heads=3), (8,), "num_heads=3 does not divide model.width=16") for name in NETWORKS),
+        *((name, dict(num_heads=0), (8,), "num_heads=0 does not divide model.width=16") for name in NETWORKS),
         ("uvit", dict(depth=3), (8,), "set model.depth=3 to an even number"),
         ("dit", dict(width=18, num_heads=2), (8,), "set model.width=18 to a multiple of 4"),
     ],

@@ -177,7 +177,7 @@ MODEL = _annotated(
                 "label_embedding": _argument(
                     str, "How classes enter: by a table, whose last row is null, or linear, where null is zero"
                 ),
-                "num_heads": _argument(int, "Heads of attention; 0: one for each head_channels channels"),
+                "num_heads": _argument(int, "Heads of attention; 0, of ADM alone: one for each head_channels channels"),
                 "head_channels": _argument(int, "Channels of a head of attention"),
                 "scale_shift": _argument(bool, "Whether the embedding scales and shifts features, or only shifts them"),
                 "num_groups": _argument(int, "Groups of normalisations; 0: one for each 4 channels, at most 32"),

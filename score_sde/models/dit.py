@@ -125,7 +125,7 @@ class DiT(nn.Module):
     patch_size: Annotated[int, "[1, inf)"] = 2
     width: Annotated[int, "[1, inf)"] = 384
     depth: Annotated[int, "[1, inf)"] = 12
-    num_heads: Annotated[int, "[1, inf)"] = 6
+    num_heads: Annotated[int, "[0, inf)"] = 6
     mlp_ratio: Annotated[float, "(0, inf)"] = 4.0
     dropout: Annotated[float, "[0, 1)"] = 0.0
     learned_variance: bool = False
@@ -152,14 +152,14 @@ class DiT(nn.Module):
         self, x: ModelImages, noise_cond: PerSample, cond: Cond | None = None, *, dropout_keys: Keys | None = None
     ) -> ModelImages:
         size, (height, width, c) = self.patch_size, x.shape[1:]
-        told = encoded(self.encoder, cond, len(x))
-        embedding = self._embed(noise_cond, cond, told.vector)
+        embedded = encoded(self.encoder, cond, len(x))
+        embedding = self._embed(noise_cond, cond, embedded.vector)
         h = LINEAR(self.width, name="x_embedder")(patches_of(x, size))
         num_patches = h.shape[1]
         h = h + grid_positions(height // size, width // size, self.width)
-        if told.tokens is not None:
-            h = jnp.concatenate([LINEAR(self.width, name="context_embedder")(told.tokens), h], axis=1)
-        mask = seen(told.mask, h.shape[1])
+        if embedded.tokens is not None:
+            h = jnp.concatenate([LINEAR(self.width, name="context_embedder")(embedded.tokens), h], axis=1)
+        mask = seen(embedded.mask, h.shape[1])
 
         options = (self.num_heads, self.mlp_ratio, self.dropout, self.compute)
         block, h = functools.partial(self.compute.block(DiTBlock), *options), self.compute.features(h)

@@ -60,7 +60,7 @@ def check_transformer(width: int, num_heads: int, patch_size: int, image_size: i
             raise UsageError(
                 f"Patches of model.patch_size={patch_size} do not tile data.{key}={side}; choose a divisor of {side}."
             )
-    if width % num_heads:
+    if not num_heads or width % num_heads:
         raise UsageError(
             f"model.num_heads={num_heads} does not divide model.width={width}; choose a divisor, such as one that "
             "leaves 64 numbers for each head."

@@ -90,8 +90,8 @@ class UViT(nn.Module):
 
     patch_size: Annotated[int, "[1, inf)"] = 2
     width: Annotated[int, "[1, inf)"] = 512
-    depth: Annotated[int, "[0, inf)"] = 12
-    num_heads: Annotated[int, "[1, inf)"] = 8
+    depth: Annotated[int, "[1, inf)"] = 12
+    num_heads: Annotated[int, "[0, inf)"] = 8
     mlp_ratio: Annotated[float, "(0, inf)"] = 4.0
     dropout: Annotated[float, "[0, 1)"] = 0.0
     skip: bool = True
@@ -121,12 +121,12 @@ class UViT(nn.Module):
     ) -> ModelImages:
         patches = patches_of(x, self.patch_size)
         n, num_patches, numbers = patches.shape
-        told = encoded(self.encoder, cond, n)
-        h = jnp.concatenate([*self._extras(noise_cond, cond, told.vector), self._embed(patches)], axis=1)
+        embedded = encoded(self.encoder, cond, n)
+        h = jnp.concatenate([*self._extras(noise_cond, cond, embedded.vector), self._embed(patches)], axis=1)
         h = h + self.param("pos_embed", INIT, (1, h.shape[1], self.width))
-        if told.tokens is not None:
-            h = jnp.concatenate([LINEAR(self.width, name="context_embed")(told.tokens), h], axis=1)
-        mask = seen(told.mask, h.shape[1])
+        if embedded.tokens is not None:
+            h = jnp.concatenate([LINEAR(self.width, name="context_embed")(embedded.tokens), h], axis=1)
+        mask = seen(embedded.mask, h.shape[1])
 
         options = (self.num_heads, self.mlp_ratio, self.dropout, self.compute)
         block = functools.partial(self.compute.block(UViTBlock), *options)
