@@ -222,7 +222,7 @@ def check_cond(cond: Cond | None, entries: Entries, n: Number) -> None:
     for name, array in (cond or {}).items():
         if name != NULL:
             _check_array(name, array, entries[name], n)
-            _check_range(name, array, entries[name])
+            _check_range(name, array, entries[name], cond.get(name + MASK))
 
 
 def _check_array(name: str, array: Any, entry: Entry, n: int) -> None:
@@ -239,10 +239,11 @@ def _check_array(name: str, array: Any, entry: Entry, n: int) -> None:
         )
 
 
-def _check_range(name: str, array: Any, entry: Entry) -> None:
-    if entry.below is None or is_abstract(array):
+def _check_range(name: str, array: Any, entry: Entry, mask: Any) -> None:
+    if entry.below is None or is_abstract(array) or is_abstract(mask):
         return
-    outside = np.unique(np.asarray(array)[(np.asarray(array) < 0) | (np.asarray(array) >= entry.below)])
+    values = np.asarray(array) if mask is None else np.asarray(array)[np.asarray(mask, bool)]  # padding may be anything
+    outside = np.unique(values[(values < 0) | (values >= entry.below)])
     if len(outside):
         raise UsageError(f"There are {name} 0 to {entry.below - 1}, not {outside.tolist()}.")
 

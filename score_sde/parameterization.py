@@ -23,9 +23,9 @@ with s = sigma_data and r = sqrt(sigma^2 + alpha^2 s^2). `v` is from Salimans an
 matching (Lipman et al., 2023), `edm` is the F of Karras et al. (2022, table 1) applied to x / alpha. Each class writes
 (2) out, so that no digits are lost. The paper's own networks are `noise` (VP, sub-VP), `scaled_score` (VE) and `score`
 (VE networks without `scale_by_sigma`). Networks trained at the levels of a chain get other noise conditions:
-`chain_index` under VP, `level_index` under VE, and under any process `cosine_index` of iDDPM's chain and `linear_index`
-of DDPM's (`NOISE_CONDS`). EDM's VE networks have data in [-1, 1] and `log_half_noise_level`, ln(sigma / (2 alpha)), the
-logarithm of the noise level for data in [0, 1].
+`chain_index` under VP, `level_index` under VE, and under any process `cosine_index` of iDDPM's chain, `linear_index` of
+DDPM's and `scaled_linear_step` of Stable Diffusion's (`NOISE_CONDS`). EDM's VE networks have data in [-1, 1] and
+`log_half_noise_level`, ln(sigma / (2 alpha)), the logarithm of the noise level for data in [0, 1].
 
 Data in [0, 1] enter a network as 2x - 1, data in [-1, 1] as they are; under `edm` as x / r, which has unit variance.
 
@@ -96,7 +96,7 @@ class Parameterization(abc.ABC):
         centered: whether data are in [-1, 1]; otherwise they are in [0, 1].
         Raises `UsageError` where the network needs one noise level and each pixel has its own.
         """
-        if self.noise_cond in ("sigma", "log_noise_level", "log_half_noise_level", "cosine_index", "linear_index"):
+        if self.noise_cond in OF_NOISE_LEVEL:
             check_scalar(process, f"noise_cond={self.noise_cond}", "set parameterization.noise_cond=time")
         noise_cond = NOISE_CONDS[self.noise_cond]
         return lambda x, t: network(self._input(process, x, t, centered), noise_cond(self, process, t))
@@ -314,7 +314,21 @@ def cosine_levels() -> np.ndarray:
 @functools.cache
 def linear_levels() -> np.ndarray:
     """Noise levels of DDPM's chain of 1,000 steps, ascending from 0, in float64 (Ho et al., 2020, section 4)."""
-    return np.sqrt(np.expm1(np.cumsum(np.append(0.0, -np.log1p(-np.linspace(1e-4, 0.02, STEPS))))))
+    return _levels_of(np.linspace(1e-4, 0.02, STEPS))
+
+
+@functools.cache
+def scaled_linear_levels() -> np.ndarray:
+    """Noise levels of Stable Diffusion's chain of 1,000 steps, ascending from 0, in float64 (Rombach et al., 2022).
+
+    Roots of its betas are equally spaced, and betas are 0.00085 to 0.012.
+    """
+    return _levels_of(np.linspace(0.00085**0.5, 0.012**0.5, STEPS) ** 2)
+
+
+def _levels_of(betas: np.ndarray) -> np.ndarray:
+    """Noise levels before and after the steps of a chain."""
+    return np.sqrt(np.expm1(np.cumsum(np.append(0.0, -np.log1p(-betas)))))
 
 
 def _nearest_step(levels: np.ndarray, process: Process, t: Times) -> PerSample:
@@ -334,10 +348,15 @@ NOISE_CONDS: dict[str, Callable[[Parameterization, Process, Times], PerSample]] 
     "level_index": lambda row, process, t: jnp.round((1 - t) * (process.num_scales - 1.0)),  # 0 is sigma_max
     "cosine_index": lambda row, process, t: _nearest_step(cosine_levels(), process, t),  # of EDM's form of iDDPM
     "linear_index": lambda row, process, t: jnp.maximum(_nearest_step(linear_levels(), process, t), 0.0),
+    "scaled_linear_step": lambda row, process, t: jnp.maximum(
+        _nearest_step(scaled_linear_levels(), process, t) + 1, 1.0
+    ),
     "sigma": lambda row, process, t: process.sigma(t),
     "log_noise_level": lambda row, process, t: _log_noise_level(process, t) / 4,
     "log_half_noise_level": lambda row, process, t: _log_noise_level(process, t) - math.log(2),
 }
+OF_NOISE_LEVEL = {"cosine_index", "linear_index", "scaled_linear_step"}
+OF_NOISE_LEVEL |= {"sigma", "log_noise_level", "log_half_noise_level"}
 
 PARAMETERIZATIONS: dict[str, type[Parameterization]] = {
     "noise": Noise,

@@ -31,6 +31,16 @@ LONG += ("step", "labels")
 
 # Tests of `make test-long`: whole runs beside which quicker ones of their kind stay in `make test`.
 IN_TEST_LONG = (
+    *(
+        f"test_transformers.py::test_networks_have_the_published_numbers_of_parameters[{name}"
+        for name in ("u-m", "u-l")
+    ),
+    *(
+        f"test_transformers.py::test_networks_have_the_published_numbers_of_parameters[{name}"
+        for name in ("u-m", "u-l", "u-h", "d-")
+    ),
+    *(f"test_chaos.py::test_a_life_is_the_undisturbed_run[{name}" for name in ("uvit", "dit")),
+    "test_parallel.py::test_devices_move_no_number_of_a_transformer",
     "test_augmentation.py::test_an_update_does_not_depend_on_the_parts_of_a_batch",
     "test_posthoc.py::test_a_run_killed_between_a_checkpoint_and_its_averages_goes_on_with_all_of_them",
     "test_coupling.py::test_a_batch_in_parts_sees_the_same_noise",
@@ -45,6 +55,14 @@ IN_TEST_LONG = (
     "test_edm2.py::test_the_network_and_its_preconditioning_compute_what_the_published_ones_do[latents",
     "test_edm2.py::test_networks_have_the_published_numbers_of_parameters[64-",
     "test_edm2.py::test_networks_have_the_published_numbers_of_parameters[512-",
+    *(
+        f"test_transformer_layout.py::test_a_network_computes_what_its_publishers_does_from_the_same_tensors[{name}"
+        for name in ("uvit_m", "uvit_l", "uvit_h", "uvit_s2", "dit_xl")
+    ),
+    *(
+        f"test_transformer_layout.py::test_names_and_shapes_of_a_published_file_say_its_network[{name}"
+        for name in ("U-ViT-L", "U-ViT-H", "DiT-XL")
+    ),
     "test_edm2.py::test_weights_of_the_encoder_are_scale_free_and_activations_stay_at_their_size",
     "test_edm2.py::test_the_forward_derivative_is_the_transpose_of_the_backward_one",
     "test_edm2.py::test_every_weight_row_has_the_norm_of_its_length_at_first_and_after_an_update",
@@ -196,6 +214,8 @@ def tiny_config(data_dir):
         config.data.data_dir = data_dir
         if config.model.name == "wideresnet":
             config.model.channel_multiplier = 1
+        elif "patch_size" in config.model:
+            config.model.update(width=8, depth=2, num_heads=2)
         else:
             config.model.update(nf=8, attn_resolutions=(4,))
         if "ch_mult" in config.model and name.startswith("vp"):  # the others keep a down and an up block

@@ -116,11 +116,19 @@ def test_the_summary_counts_kills_by_what_differs():
     assert [line.split()[-1] for line in text_table(lives).splitlines()[2:]] == ["yes", "yes", "yes", "NO"]
 
 
+TINY = {"model.patch_size": 2, "model.width": 8, "model.depth": 2, "model.num_heads": 2}
+
+
 @pytest.mark.usefixtures("one_block")
-def test_a_life_is_the_undisturbed_run(tmp_path, capsys, monkeypatch):
+@pytest.mark.parametrize(
+    "network",
+    [{}, {"model.name": "uvit", **TINY}, {"model.name": "dit", **TINY}],
+    ids=lambda network: network.get("model.name", "ncsnpp"),
+)
+def test_a_life_is_the_undisturbed_run(network, tmp_path, capsys, monkeypatch):
     """Training killed in its first save and evaluation in its first part (by the seed), with the config cut short."""
     monkeypatch.setattr(life, "PROGRAM", (sys.executable, "-c", PROGRAM))
-    options = {"training.n_iters": 6, "training.snapshot_freq": 3, "eval.enable_bpd": False}
+    options = {"training.n_iters": 6, "training.snapshot_freq": 3, "eval.enable_bpd": False, **network}
     overrides = [f"--config.{key}={value}" for key, value in options.items()]
     assert run(tmp_path, kills=1, seed=197, workers=1, overrides=overrides) == 0, capsys.readouterr().err
     assert "1 kills of training, 1 of evaluation: 2 of 2 identical" in capsys.readouterr().out

@@ -258,10 +258,10 @@ EXCEPTIONS = {
     **dict.fromkeys(("nudged", "reach_of_gradient", "inside", "isotropic_solve", "within_reach", "denoised"), TRACED),
     **dict.fromkeys(("State",), TRACED),
     **dict.fromkeys(
-        ("magnitude", "normalize", "taken_entries", "augment_labels"),
+        ("magnitude", "normalize", "taken_entries", "augment_labels", "encoded", "encoded_vector"),
         "is called inside networks, with features that they made",
     ),
-    **dict.fromkeys(("EDM2UNet", "MPLinear", "MPFourier"), NETWORK_CLASS),
+    **dict.fromkeys(("EDM2UNet", "MPLinear", "MPFourier", "UViT", "DiT", "TokenEncoder"), NETWORK_CLASS),
     **dict.fromkeys(("ADM", "DDPM", "NCSNpp", "NCSNv2", "WideResnet", "Dequantizer", "VectorEncoder"), NETWORK_CLASS),
     **dict.fromkeys(
         ("params_of", "origins", "published_shapes", "Origin"), "is called by the import: tests/test_edm_networks.py"
@@ -269,6 +269,7 @@ EXCEPTIONS = {
     "check_guidance": "checks the values of `config.guidance`, after the table of keys",
     "Compute": "is options of a network, chosen by name in PRECISIONS",
     "Entry": "is declared by a network",
+    "Encoded": "is what encoders return",
     "Snapshot": "is the base of Pretrained and PretrainedClassifier, which check their arguments",
     "Operator": "is a base class",
     "Observation": "is a pytree, checked by the functions that take it",

@@ -32,7 +32,7 @@ ROOMS = {
     "learned": "",
     "paths": "",
     "models": """compute resampling group_norm layers transformer magnitude encoders dequantizer wide_resnet ddpm ncsn
-                 ncsnpp edm2 adm""",
+                 ncsnpp edm2 adm uvit dit""",
     "parameterization": "",
     "times": "",
     "weights": "",
@@ -48,8 +48,8 @@ ROOMS = {
     "metrics": """protocol ends corruptions distances frechet kernels inception small features reference figures
                   baselines""",
     "inference": """published_tensors reference_checkpoints diffusers_layout edm_layout openai_flags adm_layout
-                    edm2_layout checkpoint_formats class_choice inputs posthoc_weights snapshots start_images
-                    dequantizer conditional_samplers sampling_plan pretrained train_dequantizer reflow""",
+                    transformer_layout edm2_layout checkpoint_formats class_choice inputs posthoc_weights snapshots
+                    start_images dequantizer conditional_samplers sampling_plan pretrained train_dequantizer reflow""",
     "evaluation": "sample_metrics identities figure_names report exports inverse_problems over_split evaluate",
     "cli": """command_line modes runs reflow describe make_averages fitting_config import_checkpoint
               dataset_statistics inspect_data measure experiment main""",

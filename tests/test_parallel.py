@@ -9,7 +9,7 @@ from pathlib import Path
 import coupled
 import numpy as np
 import pytest
-from score_sde.experiments.invariance.cases import CASES, REFERENCE, difference, missed, run
+from score_sde.experiments.invariance.cases import CASES, REFERENCE, REFERENCES, difference, missed, run
 
 SCRIPT = Path(__file__).parent / "eight_devices.py"
 WORKER = f"""
@@ -52,6 +52,14 @@ def test_devices_and_checkpoints_move_no_number(name, measured):
     assert result["devices"].tolist() == [case.devices * case.processes, case.processes]
     assert missed(difference(result, measured["1 device"])) == []
     assert len(result["losses"]) == (2 if case.restore else 4)
+
+
+@pytest.mark.parametrize("name", ["U-ViT, 8 devices, fsdp=4", "DiT, 8 devices, fsdp=4"])
+def test_devices_move_no_number_of_a_transformer(name, tmp_path):
+    case = CASES[name]
+    one, eight = (run(case, tmp_path, ["-c", WORKER]) for case in (REFERENCES[case.network], case))
+    assert missed(difference(eight, one)) == []
+    assert int(eight["state_bytes"]) < 0.35 * int(one["state_bytes"])
 
 
 def test_a_bound_that_is_missed_is_named(measured):

@@ -15,6 +15,7 @@ from score_sde.parameterization import (
     Velocity,
     cosine_levels,
     linear_levels,
+    scaled_linear_levels,
 )
 from score_sde.paths import PROCESSES, Linear
 from score_sde.process import LEAST_TIME, score
@@ -213,3 +214,12 @@ def test_the_index_of_ddpms_chain_is_that_of_the_nearest_level():
     k = jnp.asarray(levels[[0, 1, 16, 499, 999]] / 1e4, jnp.float32)
     np.testing.assert_array_equal(NOISE_CONDS["linear_index"](Noise(), EDM(1e-4, 1e4), k), [0, 1, 16, 499, 999])
     assert NOISE_CONDS["linear_index"](Noise(), EDM(1e-4, 1e4), jnp.array([1e-7]))[0] == 0
+
+
+def test_the_step_of_stable_diffusions_chain_counts_from_1_and_its_last_level_is_146_tenths():
+    levels, step = scaled_linear_levels(), NOISE_CONDS["scaled_linear_step"]
+    beta = (0.00085**0.5 + np.arange(1000) / 999 * (0.012**0.5 - 0.00085**0.5)) ** 2
+    np.testing.assert_allclose(1 / (1 + levels[1:] ** 2), np.cumprod(1 - beta), rtol=1e-9)
+    assert levels[-1] == pytest.approx(14.6146, abs=1e-4)
+    k = jnp.asarray(levels[[0, 1, 2, 500, 1000]] / 1e4, jnp.float32)
+    np.testing.assert_array_equal(step(Noise(), EDM(1e-4, 1e4), k), [1, 1, 2, 500, 1000])

@@ -17,7 +17,7 @@ WORKER = ("-m", "score_sde.experiments.invariance.worker")
 
 
 class Case(NamedTuple):
-    """Place where the worker runs. save, restore: names of checkpoints that cases leave for others."""
+    """Place where the worker runs, and its network. save, restore: names of checkpoints that cases leave for others."""
 
     devices: int = 1  # of each process
     processes: int = 1
@@ -25,9 +25,11 @@ class Case(NamedTuple):
     batch: int = 16
     save: str | None = None
     restore: str | None = None
+    network: str = "ddpmpp"
 
 
 REFERENCE = Case(save="1")
+REFERENCES = {"ddpmpp": REFERENCE, "uvit": Case(network="uvit"), "dit": Case(network="dit")}  # on one device
 CASES = {
     "2 devices": Case(2),
     "4 devices": Case(4),
@@ -42,6 +44,8 @@ CASES = {
     "checkpoint of 8, fsdp=4, on 1": Case(restore="8, fsdp=4"),
     "checkpoint of 1 on 8": Case(8, restore="1"),
     "checkpoint of 1 on 8, fsdp=8": Case(8, fsdp=8, restore="1"),
+    "U-ViT, 8 devices, fsdp=4": Case(8, fsdp=4, network="uvit"),
+    "DiT, 8 devices, fsdp=4": Case(8, fsdp=4, network="dit"),
 }
 
 
@@ -56,7 +60,7 @@ def run(case: Case, folder: Path, worker: Sequence[str] = WORKER) -> dict[str, n
     with tempfile.TemporaryDirectory() as scratch:
         out = Path(scratch) / "out.npz"
         command = [sys.executable, *worker, f"--out={out}"]
-        command += [f"--fsdp={case.fsdp}", f"--batch={case.batch}"]
+        command += [f"--network={case.network}", f"--fsdp={case.fsdp}", f"--batch={case.batch}"]
         command += [f"--{name}={folder / value}" for name, value in case._asdict().items() if name in PATHS and value]
         if case.processes > 1:
             command += [f"--coordinator=localhost:{free_port()}", f"--num_processes={case.processes}"]

@@ -4,7 +4,7 @@ import sys
 import tempfile
 from pathlib import Path
 
-from score_sde.experiments.invariance.cases import CASES, REFERENCE, difference, missed, run
+from score_sde.experiments.invariance.cases import CASES, REFERENCES, difference, missed, run
 
 from score_sde.runtime.progress import bar
 
@@ -12,12 +12,14 @@ from score_sde.runtime.progress import bar
 def table() -> int:
     """Prints the table; 1 if a bound is missed."""
     failed = []
-    with tempfile.TemporaryDirectory() as scratch, bar("cases", len(CASES) + 1, "case") as progress:
-        reference = run(REFERENCE, Path(scratch))
-        progress.update()
+    with tempfile.TemporaryDirectory() as scratch, bar("cases", len(CASES) + len(REFERENCES), "case") as progress:
+        references = {}
+        for network, case in REFERENCES.items():
+            references[network] = run(case, Path(scratch))
+            progress.update()
         rows = []
         for name, case in CASES.items():
-            result = run(case, Path(scratch))
+            result, reference = run(case, Path(scratch)), references[case.network]
             apart = difference(result, reference)
             failed += [f"{name}: {', '.join(missed(apart))}"] if missed(apart) else []
             share = result["state_bytes"] / reference["state_bytes"]

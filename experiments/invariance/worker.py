@@ -10,7 +10,8 @@ from pathlib import Path
 import jax
 import jax.numpy as jnp
 import numpy as np
-from score_sde.configs.vp.digits_ddpmpp_continuous import get_config
+from score_sde.configs.presets import compose, ddpmpp, digits, vp
+from score_sde.configs.transformer_presets import dit, uvit
 
 from score_sde.array_types import PyTree
 from score_sde.io.checkpoints import Checkpoints, Retention
@@ -28,13 +29,19 @@ from score_sde.training.state import TrainState
 
 SAMPLES = 16
 STEPS, SAVED = 4, 2  # updates, and those made before the checkpoint
+NETWORKS = {  # with their sizes
+    "ddpmpp": (ddpmpp, dict(nf=8, num_res_blocks=1, ch_mult=(1,), attn_resolutions=(4,))),
+    "uvit": (uvit("s", 2), dict(width=16, depth=2, num_heads=2)),
+    "dit": (dit("s", 2), dict(width=16, depth=2, num_heads=2)),
+}
 PIXELS = np.random.default_rng(0).integers(0, 256, (STEPS, SAMPLES, 8, 8, 1)).astype(np.uint8)
 
 
-def experiment(corrector: str = "langevin") -> Experiment:
+def experiment(corrector: str = "langevin", network: str = "ddpmpp") -> Experiment:
     """A small network with all that is random in training: dropout, flips, dequantization."""
-    config = get_config()
-    config.model.update(nf=8, num_res_blocks=1, ch_mult=(1,), dropout=0.3)
+    piece, size = NETWORKS[network]
+    config = compose(piece, vp, digits)
+    config.model.update(**size, dropout=0.3)
     config.optim.warmup = 0
     config.data.update(uniform_dequantization=True, random_flip=True)
     config.sde.num_scales = 30
@@ -42,13 +49,13 @@ def experiment(corrector: str = "langevin") -> Experiment:
     return Experiment(config)
 
 
-def measure(fsdp: int, batch: int, save: Path | None, restore: Path | None) -> dict[str, np.ndarray]:
+def measure(network: str, fsdp: int, batch: int, save: Path | None, restore: Path | None) -> dict[str, np.ndarray]:
     """The case's numbers. batch: samples in a round. save: checkpoint to write at SAVED updates. restore: to load."""
-    parts = experiment()
+    parts = experiment(network=network)
     state, losses, state_bytes = _train(parts, fsdp, save, restore)
     keys = sample_keys(jax.random.key(1), jnp.arange(SAMPLES))
     noise = np.concatenate([np.asarray(parts.prior(keys[rows])) for rows in _rounds(batch)])
-    samples = _rounds_of(Runner(experiment("langevin_per_sample").sampler), state.params, keys, noise, batch)
+    samples = _rounds_of(Runner(experiment("langevin_per_sample", network).sampler), state.params, keys, noise, batch)
     # The signal-to-noise ratio of this corrector is the batch's, so it is always one round.
     coupled = _rounds_of(Runner(parts.sampler), state.params, keys, noise, SAMPLES)
     # Of a network, rounding may flip a decision of the step control, which moves the result by the solver's tolerance.
@@ -107,6 +114,7 @@ def _rounds_of(runner: Runner, params: PyTree, keys: jax.Array, x: np.ndarray, b
 def main(argv: list[str]) -> None:
     parser = argparse.ArgumentParser(prog="python -m experiments.invariance.worker", description=__doc__)
     parser.add_argument("--out", type=expanded, required=True)
+    parser.add_argument("--network", choices=NETWORKS, default="ddpmpp")
     parser.add_argument("--fsdp", type=int, default=1)
     parser.add_argument("--batch", type=int, default=SAMPLES)
     parser.add_argument("--save", type=expanded)
@@ -116,7 +124,7 @@ def main(argv: list[str]) -> None:
     parser.add_argument("--process_id", type=int)
     arguments = parser.parse_args(argv[1:])
     with together(arguments.coordinator, arguments.num_processes, arguments.process_id):
-        result = measure(arguments.fsdp, arguments.batch, arguments.save, arguments.restore)
+        result = measure(arguments.network, arguments.fsdp, arguments.batch, arguments.save, arguments.restore)
         if sharding.is_first():
             np.savez(arguments.out, **result)
 

@@ -1,7 +1,8 @@
 """Import of a published checkpoint as a workdir: `score_sde --mode=import`.
 
-The file is the paper's, EDM's or EDM2's, OpenAI's, or diffusers' (`score_sde.inference.checkpoint_formats`). Where it
-says its network and objective, the config is made from it; a --config is compared with it.
+The file is the paper's, EDM's or EDM2's, OpenAI's, U-ViT's, DiT's, or diffusers'
+(`score_sde.inference.checkpoint_formats`). Where it says its network, the config is made from it, with which a --config
+is compared.
 """
 
 import functools

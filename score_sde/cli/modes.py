@@ -125,10 +125,10 @@ FLAGS = {
     "from": Flag(
         "FILE",
         "The checkpoint: the paper's (PyTorch .pth, or Flax without extension; of a score network or of the "
-        "noise-conditional classifier), EDM's or EDM2's (.pkl), OpenAI's of ADM (.pt), a folder of diffusers with "
-        "config.json, or a state dict (.pth, .safetensors). Nothing in it is executed, and PyTorch is not needed. "
-        "EDM's and diffusers' say their network and objective, and need no --config; the paper's do not say the SDE, "
-        "so --config must.",
+        "noise-conditional classifier), EDM's or EDM2's (.pkl), OpenAI's of ADM (.pt), U-ViT's (.pth), DiT's (.pt), a "
+        "folder of diffusers with config.json, or a state dict (.pth, .safetensors). Nothing in it is executed, and "
+        "PyTorch is not needed. EDM's and diffusers' say their network and objective, U-ViT's and DiT's their network, "
+        "and need no --config; the paper's do not say the SDE, so --config must.",
     ),
     "model_flags": Flag(
         "FLAGS",
@@ -241,7 +241,7 @@ MODES = {
     "import": Mode(
         "import_checkpoint:run",
         ("from", "workdir", "model_flags"),
-        "Makes a workdir from a published checkpoint: the paper's, EDM's, EDM2's, OpenAI's or diffusers'.",
+        "Makes a workdir from a published checkpoint: the paper's, EDM's, OpenAI's, U-ViT's, DiT's or diffusers'.",
         (
             "--mode=import --from=checkpoint_8.pth --config=vp/cifar10_ddpmpp_deep_continuous --workdir=runs/paper",
             "--mode=import --from=edm-cifar10-32x32-cond-vp.pkl --workdir=runs/edm",

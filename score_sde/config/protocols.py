@@ -175,7 +175,7 @@ class Encoder(Piece, Protocol):
     """An embedding of conditions, a flax module: a condition of n samples, or None, to vectors (n, d).
 
     cond_entries: the entries that it takes, by name; a property. `score_sde.cond.read` gives an entry and where it is
-    null.
+    null. An encoder may also return a `score_sde.models.encoders.Encoded`, with tokens that transformers attend to.
 
         import flax.linen as nn
         import jax.numpy as jnp
@@ -200,7 +200,7 @@ class Encoder(Piece, Protocol):
 
     @property
     def cond_entries(self) -> Mapping[str, Any]: ...
-    def __call__(self, cond: Cond, n: int) -> Float[Array, "n d"]: ...
+    def __call__(self, cond: Cond, n: int) -> Any: ...
 
 
 class Sampler(Piece, Protocol):

@@ -28,6 +28,7 @@ from score_sde.inference import (
     edm_layout,
     openai_flags,
     reference_checkpoints,
+    transformer_layout,
 )
 from score_sde.inference.published_tensors import Shapes
 from score_sde.inference.reference_checkpoints import Reference
@@ -313,6 +314,23 @@ def _of_openai(content: Any, source: Source, container: str, model_flags: str) -
     )
 
 
+def _of_transformer(content: Any, source: Source, container: str, _: str) -> Published:
+    """A state dict of U-ViT's or DiT's network, or a checkpoint of DiT's training, which holds two."""
+    raw, averaged = _weights(content)
+    said, path = transformer_layout.described(raw), source.weights
+    match = re.search(r"(?:^|/)(\d+)\.ckpt/nnet(?:_ema)?\.pth$|(?:^|/)(\d{6,})\.pt$", path.as_posix())
+    step = int(match[1] or match[2]) if match else 0
+    return Published(
+        f"{said.title}'s {'training checkpoint' if averaged else 'state dict'} ({container})",
+        _by_layout(transformer_layout.params_of, raw, averaged, step),
+        said.values,
+        said.assumed | {"data.dataset": "folder"},
+        said.facts | ({"updates": f"{step:,}, by the file's name"} if match else {}) | _facts_of_weights(averaged),
+        said.unknown,
+        networks=(said.values["model.name"],),
+    )
+
+
 def _flags(text: str) -> dict[str, str]:
     """Flags as on a command line, "--image_size 64 --learn_sigma=True", by name."""
     words = re.split(r"[\s=]+", text.strip())
@@ -345,7 +363,7 @@ def _of_paper(content: Any, source: Source, container: str, _: str) -> Published
     if not flax and _is_tensors(content) and not any("all_modules." in name for name in content):
         raise UsageError(
             f"{source.weights} holds tensors as {next(iter(content))}, and is of no layout that is read: the paper's, "
-            "EDM's, EDM2's, OpenAI's, or diffusers'."
+            "EDM's, EDM2's, OpenAI's, U-ViT's, DiT's, or diffusers'."
         )
 
     def restore(network: Any, _: ImageShape, shapes: Callable[[], Shapes]) -> Reference:
@@ -359,6 +377,7 @@ FAMILIES: dict[str, Family] = {
     "EDM": Family(_holds_modules, _of_edm),
     "diffusers": Family(_has("conv_in.weight"), _of_diffusers),
     "OpenAI": Family(_has("input_blocks.0.0.weight"), _of_openai),
+    "transformers": Family(_has(*transformer_layout.MARKS), _of_transformer),
     "EDM's state dict": Family(
         _has("model.map_layer0.weight", "map_layer0.weight", "unet.emb_noise.weight", "emb_noise.weight"), _of_bare_edm
     ),

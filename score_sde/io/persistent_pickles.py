@@ -76,6 +76,7 @@ NAMES = _Names(
         REBUILD: _object,
         "torch.storage._load_from_bytes": _storage,
         "dnnlib.util.EasyDict": PlainDict,
+        "argparse.Namespace": PlainDict,  # flags of DiT's training; a dictionary without them here
         "numpy.core.multiarray._reconstruct": lambda *_: ArrayRecord(),
         "numpy._core.multiarray._reconstruct": lambda *_: ArrayRecord(),
         "numpy.ndarray": PlainDict,  # an argument of the line above

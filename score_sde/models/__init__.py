@@ -9,11 +9,13 @@ from score_sde.models.adm import ADM
 from score_sde.models.compute import PRECISIONS, Compute, check_computes
 from score_sde.models.ddpm import DDPM
 from score_sde.models.dequantizer import Dequantizer
+from score_sde.models.dit import DiT
 from score_sde.models.edm2 import EDM2UNet
 from score_sde.models.encoders import ENCODERS
 from score_sde.models.layers import is_trainable
 from score_sde.models.ncsn import NCSN, NCSNv2, NCSNv2_128, NCSNv2_256
 from score_sde.models.ncsnpp import NCSNpp
+from score_sde.models.uvit import UViT
 from score_sde.models.wide_resnet import WideResnet
 
 MODELS = {
@@ -25,6 +27,8 @@ MODELS = {
     "ncsnv2_256": NCSNv2_256,
     "ncsn": NCSN,
     "edm2": EDM2UNet,
+    "uvit": UViT,
+    "dit": DiT,
 }
 CLASSIFIERS = {"wideresnet": WideResnet}
 
@@ -37,9 +41,11 @@ __all__ = [
     "PRECISIONS",
     "Compute",
     "Dequantizer",
+    "DiT",
     "EDM2UNet",
     "NCSNpp",
     "NCSNv2",
+    "UViT",
     "WideResnet",
     "check_computes",
     "is_trainable",

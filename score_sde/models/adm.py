@@ -24,7 +24,7 @@ from score_sde.config.arguments import check_arguments
 from score_sde.errors import UsageError
 from score_sde.models import resampling
 from score_sde.models.compute import Compute, Conv, Dense, as_input
-from score_sde.models.encoders import augment_labels, taken_entries
+from score_sde.models.encoders import augment_labels, encoded_vector, taken_entries
 from score_sde.models.layers import ACTIVATIONS, Dropout, GroupNorm, check_unet, pytorch_init, upsampled_conv3x3
 
 Embedding = Float[Array, "b d"]
@@ -262,5 +262,5 @@ class ADM(nn.Module):
             rows = nn.Embed(self.num_classes, 4 * size, embedding_init=nn.initializers.normal(1.0))(labels)
             temb = temb + jnp.where(null[:, None], 0, rows)
         if self.encoder is not None:
-            temb = temb + nn.Dense(4 * size, name="of_encoder")(self.encoder(cond, n))
+            temb = temb + nn.Dense(4 * size, name="of_encoder")(encoded_vector(self.encoder, cond, n))
         return act(temb)

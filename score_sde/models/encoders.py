@@ -1,18 +1,53 @@
-"""Encoders of conditions: each embeds an entry as a vector, which a network adds to its embedding of the noise level.
+"""Encoders of conditions: each embeds an entry as a vector, as a sequence of tokens, or as both.
 
 A network with a field `encoder` takes any of them, by `encoder.name` in a config: `score_sde.config.protocols.Encoder`.
+Every network adds the vector to its embedding of the noise level, or has it as a token. Transformers, `uvit` and `dit`,
+also attend to the tokens.
 """
 
-from typing import Annotated
+from typing import Annotated, NamedTuple
 
 import flax.linen as nn
 import jax.numpy as jnp
 
-from score_sde.array_types import Array, Float
+from score_sde.array_types import Array, Bool, Float
 from score_sde.cond import Cond, Entry, read
 from score_sde.config.arguments import check_arguments
 from score_sde.errors import UsageError
 from score_sde.models.layers import dense
+
+
+class Encoded(NamedTuple):
+    """The embedding of a condition of n samples: what an encoder returns, unless it returns a vector alone.
+
+    vector: (n, d), or None. tokens: (n, L, d), or None. mask: (n, L), True where there is a token; None: everywhere.
+    What stands where the mask is False has no effect. Sums over tokens are the same to the last bit only for sequences
+    of one length, so an encoder pads all conditions, and null, to the same L.
+    """
+
+    vector: Float[Array, "n d"] | None = None
+    tokens: Float[Array, "n l d"] | None = None
+    mask: Bool[Array, "n l"] | None = None
+
+
+def encoded(encoder: nn.Module | None, cond: Cond | None, n: int) -> Encoded:
+    """The embedding of a condition by a network's encoder, if it has one; call it inside a compact method."""
+    result = Encoded() if encoder is None else encoder(cond, n)
+    return result if isinstance(result, Encoded) else Encoded(result)
+
+
+def encoded_vector(encoder: nn.Module, cond: Cond | None, n: int) -> Float[Array, "n d"]:
+    """The vector of a condition, for networks without a sequence; call it inside a compact method.
+
+    Raises `UsageError` for an encoder that has tokens alone.
+    """
+    vector = encoded(encoder, cond, n).vector
+    if vector is None:
+        raise UsageError(
+            f"{type(encoder).__name__} has tokens and no vector, and this network takes the vector alone; choose "
+            "model.name=uvit or dit, or an encoder with a vector."
+        )
+    return vector
 
 
 def taken_entries(num_classes: int, encoder: nn.Module | None = None) -> dict[str, Entry]:
@@ -65,4 +100,56 @@ class VectorEncoder(nn.Module):
         return jnp.where(null[:, None], without, embedded)
 
 
-ENCODERS: dict[str, type[nn.Module]] = {"vector": VectorEncoder}
+@check_arguments
+class TokenEncoder(nn.Module):
+    """A learned embedding of each token and of its place; the vector is the mean over tokens.
+
+    vocab_size: tokens are 0, 1, ..., vocab_size - 1. max_tokens: greatest length of a sequence. features: width of the
+    embedding. The condition's entries are `tokens`, int32 (b, L), and `tokens_mask`, bool (b, L), True where there is a
+    token. The null condition is one learned token. Raises `UsageError` for more than max_tokens.
+
+        import jax
+        import jax.numpy as jnp
+        from score_sde.models import ENCODERS
+
+        encoder = ENCODERS["tokens"](vocab_size=100, max_tokens=5, features=16)
+        tokens, mask = [[7, 1, 99], [4, 0, 0]], [[True, True, True], [True, False, False]]
+        cond = {"tokens": jnp.array(tokens), "tokens_mask": jnp.array(mask)}
+        encoded, params = encoder.init_with_output(jax.random.key(0), cond, 2)
+        encoded.vector, encoded.tokens, encoded.mask  # of shapes (2, 16), (2, 5, 16) and (2, 5)
+    """
+
+    vocab_size: Annotated[int, "[1, inf)"]
+    max_tokens: Annotated[int, "[1, inf)"] = 32
+    features: Annotated[int, "[1, inf)"] = 128
+
+    @property
+    def cond_entries(self) -> dict[str, Entry]:
+        """Tokens and their mask."""
+        return {"tokens": Entry(jnp.int32, (None,), self.vocab_size), "tokens_mask": Entry(jnp.bool_, (None,))}
+
+    @nn.compact
+    def __call__(self, cond: Cond | None, n: int) -> Encoded:
+        tokens, null = read(cond, self.cond_entries, "tokens", n)
+        mask, _ = read(cond, self.cond_entries, "tokens_mask", n)
+        if tokens.shape[1] > self.max_tokens:
+            raise UsageError(
+                f"The condition has {tokens.shape[1]} tokens, and the encoder takes {self.max_tokens}; shorten it, or "
+                "train with a greater encoder.max_tokens."
+            )
+        padding = ((0, 0), (0, self.max_tokens - tokens.shape[1]))
+        tokens, mask = jnp.pad(tokens, padding), jnp.pad(mask, padding)
+        init = nn.initializers.normal(0.02)
+        table = nn.Embed(self.vocab_size, self.features, embedding_init=init, name="table")
+        places = self.param("places", init, (self.max_tokens, self.features))
+        without = self.param("null", init, (self.features,))
+
+        is_first = jnp.arange(self.max_tokens) == 0
+        embedded = table(jnp.where(mask, tokens, 0)) + places
+        embedded = jnp.where(null[:, None, None], without, embedded)
+        mask = jnp.where(null[:, None], is_first, mask)
+        kept = jnp.where(mask[..., None], embedded, 0)
+        return Encoded(kept.sum(1) / jnp.maximum(mask.sum(1, keepdims=True), 1), kept, mask)
+
+
+ENCODERS: dict[str, type[nn.Module]] = {"vector": VectorEncoder, "tokens": TokenEncoder}

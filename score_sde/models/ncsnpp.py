@@ -22,7 +22,7 @@ from score_sde.config.arguments import check_arguments
 from score_sde.errors import UsageError
 from score_sde.models import resampling
 from score_sde.models.compute import Compute
-from score_sde.models.encoders import augment_labels, taken_entries
+from score_sde.models.encoders import augment_labels, encoded_vector, taken_entries
 from score_sde.models.layers import (
     ACTIVATIONS,
     NIN,
@@ -219,7 +219,7 @@ class NCSNpp(nn.Module):
         if self.num_classes and self.label_embedding == "table":
             temb = temb + nn.Embed(self.num_classes + 1, temb.shape[-1])(self._classes(cond, len(x)))
         if self.encoder is not None:
-            temb = temb + nn.Dense(temb.shape[-1], name="of_encoder")(self.encoder(cond, len(x)))
+            temb = temb + nn.Dense(temb.shape[-1], name="of_encoder")(encoded_vector(self.encoder, cond, len(x)))
 
         def resample(module, features=None, with_conv=False):
             return module(features, with_conv, self.fir, self.fir_kernel)

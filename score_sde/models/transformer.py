@@ -16,12 +16,14 @@ import jax.numpy as jnp
 import numpy as np
 
 from score_sde.array_types import Array, Bool, Float, Keys, ModelImages, PerSample
+from score_sde.cond import Cond, Entries, read
 from score_sde.errors import UsageError
-from score_sde.models.compute import Compute, Dense, as_input
+from score_sde.models.compute import Compute, Dense, Layer, as_input
 from score_sde.models.layers import Dropout
 
 Patches = Float[Array, "b n _"]
 Sequence = Float[Array, "b n c"]
+PerRow = Float[Array, "b c"]
 Mask = Bool[Array, "b m"]  # True where there is a token
 
 
@@ -58,7 +60,7 @@ def check_transformer(width: int, num_heads: int, patch_size: int, image_size: i
             raise UsageError(
                 f"Patches of model.patch_size={patch_size} do not tile data.{key}={side}; choose a divisor of {side}."
             )
-    if width % num_heads:
+    if not num_heads or width % num_heads:
         raise UsageError(
             f"model.num_heads={num_heads} does not divide model.width={width}; choose a divisor, such as one that "
             "leaves 64 numbers for each head."
@@ -66,11 +68,39 @@ def check_transformer(width: int, num_heads: int, patch_size: int, image_size: i
 
 
 def timestep_embedding(noise_cond: PerSample, dim: int) -> Float[Array, "b d"]:
-    """[cos, sin](noise_cond f_j), f_j = 10000^(-2j / dim), zero-padded if `dim` is odd."""
+    """[cos, sin](noise_cond f_j), f_j = 10000^(-2j / dim), zero-padded if `dim` is odd.
+
+    The exponents have the publishers' rounding to float32, and their powers are rounded once: noise conditions of 999
+    magnify one unit in the last place of f_j to 6e-5 in the angle.
+    """
     half = dim // 2
-    frequencies = np.exp(np.float32(-np.log(10000)) * np.arange(half, dtype=np.float32) / np.float32(half))
-    angles = noise_cond[:, None] * jnp.asarray(frequencies)[None, :]
+    exponents = np.float32(-np.log(10000)) * np.arange(half, dtype=np.float32) / np.float32(half)
+    frequencies = jnp.asarray(np.exp(exponents.astype(np.float64)), jnp.float32)
+    angles = noise_cond[:, None] * frequencies[None, :]
     return jnp.pad(jnp.concatenate([jnp.cos(angles), jnp.sin(angles)], axis=-1), ((0, 0), (0, dim % 2)))
+
+
+def label_rows(cond: Cond | None, entries: Entries, n: int, features: int, init: Callable, name: str) -> PerRow:
+    """A learned row for the class of each of n samples, with a last row for null; call it inside a compact method."""
+    labels, null = read(cond, entries, "labels", n)
+    num_classes = entries["labels"].below
+    rows = nn.Embed(num_classes + 1, features, embedding_init=init, name=name)
+    return rows(jnp.where(null, num_classes, labels))
+
+
+def seen(mask: Bool[Array, "b _"] | None, n: int) -> Bool[Array, "b _"] | None:
+    """The mask of the first tokens of a sequence, followed by tokens that are all seen, up to length n."""
+    return None if mask is None else jnp.pad(mask, ((0, 0), (0, n - mask.shape[1])), constant_values=True)
+
+
+class Normalization(Layer, nn.LayerNorm):
+    """Normalisation of each token's features, in float32, with the result in the type of its input."""
+
+
+def normalized(x: Sequence, epsilon: float, *, learned: bool, name: str | None = None) -> Sequence:
+    """Tokens with features of mean 0 and variance 1, scaled and shifted if learned; call it inside a compact method."""
+    options = dict(use_scale=learned, use_bias=learned, use_fast_variance=False)
+    return Normalization(epsilon, dtype=x.dtype, name=name, **options)(x)
 
 
 class SelfAttention(nn.Module):
