@@ -55,6 +55,10 @@ RULES = (
         "The transformer is trained without noise, which images could be coupled with; set "
         "training.coupling=independent.",
     ),
+    Rule(
+        lambda config: config.training.start_from,
+        "The transformer begins with fresh weights; leave training.start_from empty.",
+    ),
 )
 OF_OTHERS = ("name", "scale_by_sigma")  # keys of the section `model` that are no arguments
 

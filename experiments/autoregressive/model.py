@@ -27,8 +27,9 @@ from score_sde.array_types import Array, Integer, Key, PyTree, UInt8
 from score_sde.config.arguments import check_arguments
 from score_sde.errors import UsageError
 from score_sde.inference.inputs import of_shape
-from score_sde.inference.snapshots import available_step, saved_weights
+from score_sde.inference.snapshots import available_step
 from score_sde.io import workdir
+from score_sde.io.checkpoints import Checkpoints
 from score_sde.io.result_cache import mean_and_error
 from score_sde.randomness import Stream, batch_keys, stream
 from score_sde.runtime import sharding
@@ -51,7 +52,8 @@ def load(directory: Path, ema: bool = True, step: int | None = None) -> "Autoreg
     directory = expanded(directory)
     step = available_step(directory, step)
     density = Density(workdir.stored_config(directory))
-    params, digest = saved_weights(density, directory / "checkpoints", step, _part(density) if ema else "params")
+    with Checkpoints(directory / "checkpoints") as saved:
+        params, digest = saved.load_part(step, _part(density) if ema else "params"), saved.digest(step)
     return Autoregressive(density, sharding.place(params), step, digest)
 
 
