@@ -18,6 +18,7 @@ from score_sde.experiments.autoregressive.network import Logits, PixelTransforme
 from score_sde.experiments.autoregressive.training import update_of
 from test_loop import left_by, stopped_after_one_update
 
+import score_sde
 from score_sde.array_types import PyTree
 from score_sde.data import InMemory
 from score_sde.errors import UsageError
@@ -263,6 +264,8 @@ def test_a_training_that_is_stopped_goes_on_to_the_same_bits(config, tmp_path):
     model = load(tmp_path / "stopped")
     assert (model.density.config.seed, model.step) == (config.seed, 4)
 
+    with pytest.raises(UsageError, match="PixelTransformer is no Network"):
+        score_sde.load(tmp_path / "stopped")
     config.model.depth = 2
     with pytest.raises(UsageError, match=r"was trained with model\.depth=1, not 2"):
         train(config, tmp_path / "stopped")
