@@ -14,11 +14,12 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from score_sde.array_types import Array, Bool, FeatureMaps, Float
+from score_sde.array_types import Array, Bool, Float
 from score_sde.errors import UsageError
 
 Tokens = Float[Array, "b n c"]
 Heads = Float[Array, "b n h d"]
+OtherHeads = Float[Array, "b m h d"]  # of tokens that are attended to
 
 
 class Compute(NamedTuple):
@@ -34,7 +35,7 @@ class Compute(NamedTuple):
     remat: bool = False
     fused: bool = False
 
-    def features(self, h: FeatureMaps | Tokens) -> FeatureMaps | Tokens:
+    def features(self, h: Float[Array, "b ..."]) -> Float[Array, "b ..."]:
         return h.astype(self.dtype)
 
     def block(self, block: type[nn.Module]) -> type[nn.Module]:
@@ -50,7 +51,13 @@ class Compute(NamedTuple):
         return jnp.einsum("bnm,bmc->bnc", jax.nn.softmax(logits).astype(v.dtype), v)
 
     def attend_heads(
-        self, q: Heads, k: Heads, v: Heads, mask: Bool[Array, "b 1 #n m"] | None = None, *, causal: bool = False
+        self,
+        q: Heads,
+        k: OtherHeads,
+        v: OtherHeads,
+        mask: Bool[Array, "b 1 #n m"] | None = None,
+        *,
+        causal: bool = False,
     ) -> Heads:
         """Attention of several heads, with the softmax in float32. mask: True where a query may see a key."""
         by_cudnn = mask is None and self._by_cudnn(q)
@@ -60,7 +67,7 @@ class Compute(NamedTuple):
     def _by_cudnn(self, q: Heads) -> bool:
         return self.fused and q.dtype == jnp.bfloat16 and _cudnn_takes(q.shape[1:])
 
-    def apply(self, network: nn.Module, *args: Any, **kwargs: Any) -> Array:
+    def apply(self, network: nn.Module, *args: Any, **kwargs: Any) -> Any:
         """The result of `network.apply`, computed in this way."""
         network = network.clone(compute=self) if hasattr(network, "compute") else network
         with jax.default_matmul_precision(self.products):
