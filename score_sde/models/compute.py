@@ -19,6 +19,7 @@ from score_sde.errors import UsageError
 
 Tokens = Float[Array, "b n c"]
 Heads = Float[Array, "b n h d"]
+OtherHeads = Float[Array, "b m h d"]  # of tokens that are attended to
 
 
 class Compute(NamedTuple):
@@ -50,7 +51,13 @@ class Compute(NamedTuple):
         return jnp.einsum("bnm,bmc->bnc", jax.nn.softmax(logits).astype(v.dtype), v)
 
     def attend_heads(
-        self, q: Heads, k: Heads, v: Heads, mask: Bool[Array, "b 1 #n m"] | None = None, *, causal: bool = False
+        self,
+        q: Heads,
+        k: OtherHeads,
+        v: OtherHeads,
+        mask: Bool[Array, "b 1 #n m"] | None = None,
+        *,
+        causal: bool = False,
     ) -> Heads:
         """Attention of several heads, with the softmax in float32. mask: True where a query may see a key."""
         by_cudnn = mask is None and self._by_cudnn(q)

@@ -12,13 +12,14 @@ from collections.abc import Callable
 from typing import NamedTuple
 
 import flax.linen as nn
+import jax
 import jax.numpy as jnp
 import numpy as np
 
-from score_sde.array_types import Array, Bool, Float, Keys, ModelImages, PerSample
+from score_sde.array_types import Array, Bool, Float, Int, Keys, ModelImages, PerSample
 from score_sde.cond import Cond, Entries, read
 from score_sde.errors import UsageError
-from score_sde.models.compute import Compute, Dense, Layer, as_input
+from score_sde.models.compute import Compute, Dense, Heads, Layer, OtherHeads, as_input
 from score_sde.models.layers import Dropout
 
 Patches = Float[Array, "b n _"]
@@ -103,22 +104,36 @@ class SelfAttention(nn.Module):
 
     One linear map makes queries, keys and values, in this order, each split into heads of consecutive channels.
     mask: tokens that may be attended to. causal: whether a token attends to itself and to earlier ones alone.
+
+    at: position of the only token in x, which attends to itself and to the tokens that were passed at earlier
+    positions; flax's collection `cache` has their keys and values, and `length` is the number that it has room for.
     """
 
     num_heads: int
     linear: Linears = Linears()
     qkv_bias: bool = True
     causal: bool = False
+    length: int = 0
     compute: Compute = Compute()
 
     @nn.compact
-    def __call__(self, x: Sequence, mask: Mask | None = None) -> Sequence:
+    def __call__(self, x: Sequence, mask: Mask | None = None, at: Int[Array, ""] | None = None) -> Sequence:
         b, n, c = x.shape
         maps = self.linear(3 * c, use_bias=self.qkv_bias, name="qkv")(x)
         q, k, v = jnp.moveaxis(maps.reshape(b, n, 3, self.num_heads, c // self.num_heads), 2, 0)
+        if at is not None:
+            k, v = self._kept("k", k, at), self._kept("v", v, at)
+            mask = jnp.broadcast_to(jnp.arange(self.length) <= at, (b, self.length))
         mask = None if mask is None else mask[:, None, None, :]
-        h = self.compute.attend_heads(q, k, v, mask, causal=self.causal)
+        h = self.compute.attend_heads(q, k, v, mask, causal=self.causal and at is None)
         return self.linear(c, name="proj")(h.reshape(b, n, c))
+
+    def _kept(self, name: str, new: Heads, at: Int[Array, ""]) -> OtherHeads:
+        """The keys or values of all positions, with those of the token `at`, which the cache keeps."""
+        b, _, heads, d = new.shape
+        kept = self.variable("cache", name, jnp.zeros, (b, self.length, heads, d), new.dtype)
+        kept.value = jax.lax.dynamic_update_slice_in_dim(kept.value, new, at, axis=1)
+        return kept.value
 
 
 class MLP(nn.Module):
