@@ -49,6 +49,13 @@ EDM = {  # parameters of the published networks; NCSN++'s 128 frequencies more d
     "edm/digits_augmented": 749_025,
 }
 LATER += list(EDM)
+TRANSFORMERS = {  # DiT keeps no positions among its parameters
+    "vp/cifar10_uvit": 44_255_328,
+    "vp/digits_uvit": 755_150,
+    "flow/cifar10_dit": 32_471_436,
+    "flow/digits_dit": 722_788,
+}
+LATER += list(TRANSFORMERS)
 LATER += [f"flow/{name}" for name in FLOW]
 CLASSIFIERS = {  # all but the last 128 are trainable
     **{f"{sde}/cifar10_wideresnet": 38_913_242 for sde in ("vp", "subvp", "ve")},

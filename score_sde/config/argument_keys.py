@@ -111,6 +111,8 @@ ENCODER = _annotated(
         "size": _argument(int, "Length of the vector that comes with each image, at least 1"),
         "entry": _argument(str, "Name of the condition's entry, the same as in the data set"),
         "features": _argument(int, "Width of the encoder's embedding, at least 1"),
+        "vocab_size": _argument(int, "Number of tokens that there are, at least 1"),
+        "max_tokens": _argument(int, "Greatest number of tokens of a condition, at least 1"),
     },
 )
 
@@ -144,6 +146,13 @@ MODEL = _annotated(
                 ),
                 "num_res_blocks": _argument(int, "Residual blocks of each level"),
                 "attn_resolutions": _argument(Ints, "Heights, in pixels, of feature maps with attention"),
+                "patch_size": _argument(int, "Height and width of a transformer's patch, which divides the image's"),
+                "width": _argument(int, "Features of a transformer's token, a multiple of num_heads"),
+                "depth": _argument(int, "Blocks of a transformer; U-ViT's has one more, in the middle"),
+                "mlp_ratio": _argument(float, "Width of the inner layer of a transformer's MLP over that of a token"),
+                "skip": _argument(bool, "Whether U-ViT has long skip connections"),
+                "conv": _argument(bool, "Whether a 3x3 convolution of the image is U-ViT's last layer"),
+                "mlp_time_embed": _argument(bool, "Whether an MLP precedes U-ViT's token of the noise level"),
                 "dropout": _argument(float, "Probability of dropout in residual blocks"),
                 "nonlinearity": _argument(str, "Activation between layers", "score_sde.models.layers:ACTIVATIONS"),
                 "conditional": _argument(bool, "Whether the network takes the noise level"),

@@ -113,7 +113,8 @@ class TokenEncoder(nn.Module):
         from score_sde.models import ENCODERS
 
         encoder = ENCODERS["tokens"](vocab_size=100, max_tokens=5, features=16)
-        cond = {"tokens": jnp.array([[7, 1, 99], [4, 0, 0]]), "tokens_mask": jnp.array([[True] * 3, [True, False, False]])}
+        tokens, mask = [[7, 1, 99], [4, 0, 0]], [[True, True, True], [True, False, False]]
+        cond = {"tokens": jnp.array(tokens), "tokens_mask": jnp.array(mask)}
         encoded, params = encoder.init_with_output(jax.random.key(0), cond, 2)
         encoded.vector, encoded.tokens, encoded.mask  # of shapes (2, 16), (2, 5, 16) and (2, 5)
     """
