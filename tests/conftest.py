@@ -196,6 +196,8 @@ def tiny_config(data_dir):
         config.data.data_dir = data_dir
         if config.model.name == "wideresnet":
             config.model.channel_multiplier = 1
+        elif "patch_size" in config.model:
+            config.model.update(width=8, depth=2, num_heads=2)
         else:
             config.model.update(nf=8, attn_resolutions=(4,))
         if "ch_mult" in config.model and name.startswith("vp"):  # the others keep a down and an up block

@@ -10,7 +10,7 @@ the last layer start at zero, so that a fresh network is zero everywhere.
 """
 
 import functools
-from typing import Annotated
+from typing import Annotated, Any
 
 import flax.linen as nn
 import jax.numpy as jnp
@@ -26,6 +26,7 @@ from score_sde.models.transformer import (
     MLP,
     Linears,
     Mask,
+    Patches,
     PerRow,
     SelfAttention,
     Sequence,
@@ -38,6 +39,7 @@ from score_sde.models.transformer import (
     timestep_embedding,
 )
 
+ForAll = Float[Array, "b 1 c"]  # the same for all tokens
 EPSILON = 1e-6  # of normalisations
 SINUSOIDS = 256  # of the noise level
 INIT = nn.initializers.normal(0.02)
@@ -62,10 +64,10 @@ def grid_positions(rows: int, columns: int, dim: int) -> Float[Array, "n d"]:
     return jnp.concatenate(halves, axis=-1).reshape(rows * columns, dim)
 
 
-def modulation(embedding: PerRow, parts: int, features: int, like: Sequence) -> list[Sequence]:
-    """Parts of a linear map of the embedding that starts at zero, for all tokens; call it inside a compact method."""
+def modulation(embedding: PerRow, parts: int, features: int, dtype: Any) -> list[ForAll]:
+    """Vectors for all tokens by a linear map of the embedding that starts at zero; call it inside a compact method."""
     maps = ZERO(parts * features, name="adaLN_modulation")(nn.silu(embedding))
-    return jnp.split(maps[:, None].astype(like.dtype), parts, axis=-1)
+    return jnp.split(maps[:, None].astype(dtype), parts, axis=-1)
 
 
 class DiTBlock(nn.Module):
@@ -80,7 +82,7 @@ class DiTBlock(nn.Module):
     def __call__(self, x: Sequence, embedding: PerRow, mask: Mask | None, dropout_keys: Keys | None) -> Sequence:
         attention = SelfAttention(self.num_heads, LINEAR, compute=self.compute, name="attn")
         mlp = MLP(nn.gelu, self.mlp_ratio, LINEAR, self.dropout, name="mlp")
-        shift, scale, gate, shift_mlp, scale_mlp, gate_mlp = modulation(embedding, 6, x.shape[-1], x)
+        shift, scale, gate, shift_mlp, scale_mlp, gate_mlp = modulation(embedding, 6, x.shape[-1], x.dtype)
         h = normalized(x, EPSILON, learned=False) * (1 + scale) + shift
         x = x + gate * attention(h, mask)
         h = normalized(x, EPSILON, learned=False) * (1 + scale_mlp) + shift_mlp
@@ -93,8 +95,8 @@ class FinalLayer(nn.Module):
     features: int
 
     @nn.compact
-    def __call__(self, x: Sequence, embedding: PerRow) -> Sequence:
-        shift, scale = modulation(embedding, 2, x.shape[-1], x)
+    def __call__(self, x: Sequence, embedding: PerRow) -> Patches:
+        shift, scale = modulation(embedding, 2, x.shape[-1], x.dtype)
         return ZERO(self.features, name="linear")(normalized(x, EPSILON, learned=False) * (1 + scale) + shift)
 
 
@@ -167,7 +169,7 @@ class DiT(nn.Module):
         h = FinalLayer(size * size * outputs, name="final_layer")(h, embedding)
         return image_of(h, size, (height, width, outputs))[..., :c]
 
-    def _embed(self, noise_cond: PerSample, cond: Cond | None, vector: PerRow | None) -> PerRow:
+    def _embed(self, noise_cond: PerSample, cond: Cond | None, vector: Float[Array, "b _"] | None) -> PerRow:
         """Embedding of the noise level, the class and the condition's vector; called inside the compact method."""
         embedding = nn.silu(EMBEDDING(self.width, name="t_embedder_0")(timestep_embedding(noise_cond, SINUSOIDS)))
         embedding = EMBEDDING(self.width, name="t_embedder_2")(embedding)

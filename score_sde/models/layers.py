@@ -112,7 +112,7 @@ class Dropout(nn.Module):
     rate: float
 
     @nn.compact
-    def __call__(self, x: FeatureMaps, keys: Keys | None) -> FeatureMaps:
+    def __call__(self, x: Float[Array, "b ..."], keys: Keys | None) -> Float[Array, "b ..."]:
         if keys is None or self.rate == 0:
             return x
         keys = stream(keys, zlib.crc32("/".join(self.path).encode()))

@@ -84,7 +84,7 @@ def label_rows(cond: Cond | None, entries: Entries, n: int, features: int, init:
     return rows(jnp.where(null, num_classes, labels))
 
 
-def seen(mask: Mask | None, n: int) -> Mask | None:
+def seen(mask: Bool[Array, "b _"] | None, n: int) -> Bool[Array, "b _"] | None:
     """The mask of the first tokens of a sequence, followed by tokens that are all seen, up to length n."""
     return None if mask is None else jnp.pad(mask, ((0, 0), (0, n - mask.shape[1])), constant_values=True)
 

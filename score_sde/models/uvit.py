@@ -15,7 +15,7 @@ from typing import Annotated
 import flax.linen as nn
 import jax.numpy as jnp
 
-from score_sde.array_types import Keys, ModelImages, PerSample
+from score_sde.array_types import Array, Float, Keys, ModelImages, PerSample
 from score_sde.cond import Cond, Entry
 from score_sde.config.arguments import check_arguments
 from score_sde.errors import UsageError
@@ -26,6 +26,7 @@ from score_sde.models.transformer import (
     MLP,
     Linears,
     Mask,
+    Patches,
     SelfAttention,
     Sequence,
     check_transformer,
@@ -145,11 +146,13 @@ class UViT(nn.Module):
         c = x.shape[-1]
         return Conv(c, (3, 3), padding="SAME", name="final_layer", **pytorch_init(9 * c))(image)
 
-    def _embed(self, patches: Sequence) -> Sequence:
+    def _embed(self, patches: Patches) -> Sequence:
         """A token for each patch; called inside the compact method."""
         return Linears(**pytorch_init(patches.shape[-1]))(self.width, name="patch_embed")(patches)
 
-    def _extras(self, noise_cond: PerSample, cond: Cond | None, vector: Sequence | None) -> list[Sequence]:
+    def _extras(
+        self, noise_cond: PerSample, cond: Cond | None, vector: Float[Array, "b _"] | None
+    ) -> list[Float[Array, "b 1 c"]]:
         """Tokens of the class, of the condition's vector and of the noise level, one each."""
         tokens, normal = [], nn.initializers.normal(1.0)
         if self.num_classes:
