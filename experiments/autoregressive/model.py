@@ -38,7 +38,7 @@ from score_sde.runtime.progress import bar
 from score_sde.training.state import average_part
 
 __all__ = ["Autoregressive", "load", "train"]
-Images = UInt8[Array, "b h w c"] | UInt8[np.ndarray, "b h w c"]
+Images = UInt8[Array, "b h w c"]
 Labels = Annotated[Integer[Array, " b"] | Integer[np.ndarray, " b"], "[0, inf)"]
 
 
@@ -165,7 +165,8 @@ class Autoregressive:
         labels = np.asarray(labels, np.int32)
         if len(labels) != n or labels.max(initial=0) >= classes:
             raise UsageError(
-                f"{len(labels)} labels up to {labels.max()} for {n} images of {classes} classes do not fit."
+                f"{len(labels)} labels up to {labels.max(initial=0)} do not fit {n} images of {classes} classes; give "
+                f"one of 0 to {classes - 1} for each."
             )
         return labels
 

@@ -14,7 +14,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from score_sde.array_types import Array, Bool, FeatureMaps, Float
+from score_sde.array_types import Array, Bool, Float
 from score_sde.errors import UsageError
 
 Tokens = Float[Array, "b n c"]
@@ -67,7 +67,7 @@ class Compute(NamedTuple):
     def _by_cudnn(self, q: Heads) -> bool:
         return self.fused and q.dtype == jnp.bfloat16 and _cudnn_takes(q.shape[1:])
 
-    def apply(self, network: nn.Module, *args: Any, **kwargs: Any) -> Array:
+    def apply(self, network: nn.Module, *args: Any, **kwargs: Any) -> Any:
         """The result of `network.apply`, computed in this way."""
         network = network.clone(compute=self) if hasattr(network, "compute") else network
         with jax.default_matmul_precision(self.products):
