@@ -35,7 +35,7 @@ class Compute(NamedTuple):
     remat: bool = False
     fused: bool = False
 
-    def features(self, h: FeatureMaps | Tokens) -> FeatureMaps | Tokens:
+    def features(self, h: Float[Array, "b ..."]) -> Float[Array, "b ..."]:
         return h.astype(self.dtype)
 
     def block(self, block: type[nn.Module]) -> type[nn.Module]:
