@@ -19,13 +19,25 @@ DRAWS = {"num_samples": 8, "num_filled": 4}
 # Sizes.
 
 
-@pytest.mark.parametrize("dataset", ["digits", "cifar10"])
-def test_the_transformers_have_as_many_parameters_as_the_unet(dataset, tmp_path):
-    planned = experiment._planned(tmp_path, dataset, config.MODELS, 1, DRAWS, {})
+@pytest.fixture(scope="module")
+def planned(tmp_path_factory):
+    """The runs on the digits with two seeds."""
+    folder = tmp_path_factory.mktemp("runs")
+    return experiment._planned(folder, "digits", config.MODELS, 2, DRAWS, {"training.n_iters": 7})
+
+
+def assert_as_many(planned):
     counts = {name: config.parameters(of_model[0].config) for name, of_model in planned.items()}
-    if dataset == "digits":
-        assert counts["unet"] == 188_769
     assert all(abs(count / counts["unet"] - 1) < 0.03 for count in counts.values())
+
+
+def test_the_transformers_have_as_many_parameters_as_the_unet(planned):
+    assert config.parameters(planned["unet"][0].config) == 188_769
+    assert_as_many(planned)
+
+
+def test_so_they_have_on_other_images(tmp_path):
+    assert_as_many(experiment._planned(tmp_path, "cifar10", config.MODELS, 1, DRAWS, {}))
 
 
 def test_a_size_that_cannot_be_reached_is_refused():
@@ -33,8 +45,7 @@ def test_a_size_that_cannot_be_reached_is_refused():
         fitted(lambda depth, width: depth * 12 * width**2, 10, 48, range(1, 9), 4)
 
 
-def test_all_trainings_share_data_batches_updates_and_average(tmp_path):
-    planned = experiment._planned(tmp_path, "digits", config.MODELS, 2, DRAWS, {"training.n_iters": 7})
+def test_all_trainings_share_data_batches_updates_and_average(planned):
     configs = [run.config for of_model in planned.values() for run in of_model]
     shared = {(c.data.dataset, c.training.batch_size, c.training.n_iters, c.optim.ema_rate) for c in configs}
     assert shared == {("digits", 128, 7, 0.995)}
