@@ -1,4 +1,4 @@
-"""Compares a U-Net, U-ViT and DiT inside one diffusion model, and an autoregressive transformer instead of it."""
+"""Compares a U-Net and transformers inside a diffusion model, and a transformer instead of it."""
 
 import argparse
 import sys

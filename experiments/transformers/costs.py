@@ -1,4 +1,4 @@
-"""What the models cost: operations by the compiler's count, and seconds on this machine with nothing beside them."""
+"""Costs of the models: operations by the compiler's count, and seconds on this machine with nothing beside them."""
 
 import itertools
 import time

@@ -141,6 +141,7 @@ def _figures(images: Data, drawn: Drawn) -> dict[str, float]:
     """Every figure of one trained model that is tested."""
     best = _last(drawn)
     values = {"bits": float(drawn["likelihoods"]["bits"].mean(dtype=np.float64))} | _of_samples(images, best)
+    values["copies"] = nearness(best, images.train.images, images.test.images)
     if images.measure:
         at = dict(samples(drawn))
         for budget in EVALUATIONS[:-1]:
@@ -162,7 +163,6 @@ def _of_samples(images: Data, pixels: Pixels) -> dict[str, float]:
         p = images.judge.of(pixels)
         values["recognised"] = 100 * float((p.max(axis=1) > CERTAIN).mean())
         values["classes"] = class_distance(p.argmax(axis=1), images.train.labels)
-    values["copies"] = nearness(pixels, images.train.images, images.test.images)
     return values
 
 
@@ -218,7 +218,7 @@ def _keep_neighbours(folder: Path, images: Data, drawn: AllDrawn) -> None:
 
 
 def _reference(images: Data, n: int) -> dict[str, dict[str, float]]:
-    """Figures of test images, and of noise, in the place of samples. Their bits/dim are those of independent pixels."""
+    """Figures of test images and of noise in the place of samples, and bits/dim of independent pixels."""
     shape = images.test.images.shape[1:]
     noise = np.random.default_rng(0).integers(0, 256, (n, *shape), np.uint8)
     half = len(images.test.images) // 2

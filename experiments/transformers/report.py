@@ -124,7 +124,7 @@ def compared(result: Result, figure: str) -> list[Comparison]:
 
 
 def verdict(result: Result, figure: str, first: str, second: str) -> str:
-    """Whether the first model is "better" or "worse", "less" or "more" if neither is better; "" if not told apart."""
+    """The first model against the second: "better" or "worse", "less" or "more" where neither is; "" for neither."""
     for each in compared(result, figure):
         if {each.first, each.second} == {first, second}:
             below = (each.difference < 0) == (each.first == first)
@@ -176,6 +176,9 @@ def _costs(result: Result) -> Table:
     head += ["evaluations for bits/dim", "evaluations a sample", "ms a sample"]
     rows = []
     for model, of in result["costs"].items():
+        if "parameters" not in of:  # reported before it was measured
+            rows.append([NAMES[model], *["not run"] * (len(head) - 1)])
+            continue
         cells = [f"{of['parameters']:,}", *(f"{of[key] / 1e6:.1f}" for key in ("flops_forward", "flops_update"))]
         seconds = [each for each in of["seconds_an_update"] if each is not None]
         cells.append(_cell([1000 * each for each in seconds]) if seconds else "")
