@@ -18,7 +18,7 @@ from score_sde.io.html_page import Element
 
 GREY = 128  # of what is hidden
 SHEET, COLUMNS = 40, 10
-ROWS, NEIGHBOURS = 4, 10
+ROWS, NEIGHBOURS = 4, 6
 
 INTRODUCTION = (
     "A diffusion model makes a picture out of noise. It is a network that was trained to remove noise, and it removes "

@@ -110,13 +110,13 @@ def findings(result: Result) -> list[str]:
 
 def sentences(result: Result) -> list[str]:
     """A paragraph for each figure on which differences are significant and which are not."""
+    tested = [
+        (figure, pairs) for figure in FIGURES if figure in result["figures"] and (pairs := compared(result, figure))
+    ]
     return [
         comparisons.sentence(capitalised(FIGURES[figure].words), pairs, result["unequal"][figure], NAMES.__getitem__)
-        if (pairs := compared(result, figure))
-        else f"{capitalised(FIGURES[figure].words)}: not tested, as that needs two models with two seeds each."
-        for figure in FIGURES
-        if figure in result["figures"]
-    ]
+        for figure, pairs in tested
+    ] or ["Differences are not tested, as that needs two models with two seeds each."]
 
 
 def compared(result: Result, figure: str) -> list[Comparison]:
