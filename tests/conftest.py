@@ -31,6 +31,9 @@ LONG += ("step", "labels")
 
 # Tests of `make test-long`: whole runs beside which quicker ones of their kind stay in `make test`.
 IN_TEST_LONG = (
+    "test_autoregressive.py::test_an_update_in_bfloat16_is_that_in_float32_but_for_its_digits",
+    "test_autoregressive.py::test_the_command_trains_measures_and_samples",
+    "test_autoregressive.py::test_classes_begin_with_tokens_of_their_own",
     "test_augmentation.py::test_an_update_does_not_depend_on_the_parts_of_a_batch",
     "test_posthoc.py::test_a_run_killed_between_a_checkpoint_and_its_averages_goes_on_with_all_of_them",
     "test_coupling.py::test_a_batch_in_parts_sees_the_same_noise",

@@ -9,6 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 import one_block
 import optax
+import tiny_pixels
 from score_sde.experiments.benchmark.scaling import collectives
 from score_sde.experiments.invariance.worker import PIXELS, experiment
 
@@ -112,6 +113,11 @@ def coupling(*_: Any) -> dict:
     return {"numbers": np.asarray(coupled.batches(parts)(0)[2]).tolist(), "losses": coupled.losses(parts, 2)}
 
 
+def pixels(*_: Any) -> dict:
+    """Updates, bits/dim and samples of a transformer over pixels."""
+    return tiny_pixels.on_these_devices()
+
+
 def largest_difference(a: PyTree, b: PyTree) -> float:
     differences = jax.tree.map(lambda a, b: np.abs(np.asarray(a) - np.asarray(b)).max(), a, b)
     return float(max(jax.tree.leaves(differences)))
@@ -120,4 +126,5 @@ def largest_difference(a: PyTree, b: PyTree) -> float:
 one_block.use()
 made = experiment()
 weights = jax.jit(made.init_params)()
-print(json.dumps({what.__name__: what(made, weights) for what in (literal_pmap, library, parts_of_batches, coupling)}))
+parts = (literal_pmap, library, parts_of_batches, coupling, pixels)
+print(json.dumps({part.__name__: part(made, weights) for part in parts}))

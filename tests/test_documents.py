@@ -144,7 +144,7 @@ def check_arguments(argv: list[str]) -> None:
         if key not in KEYS:
             check_name(key)
         assert key in KEYS or any(":" in (value or "") for value in written.values()), f"there is no key {key}"
-    if (name := written.get("config")) and not name.endswith(".py"):
+    if (name := written.get("config")) and not name.partition(":")[0].endswith(".py"):
         assert name.removeprefix("configs/") in config_names(), f"there is no config {name}"
     if written.get("mode") == "experiment":
         return check_experiment(written)

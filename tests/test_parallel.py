@@ -9,6 +9,7 @@ from pathlib import Path
 import coupled
 import numpy as np
 import pytest
+import tiny_pixels
 from score_sde.experiments.invariance.cases import CASES, REFERENCE, difference, missed, run
 
 SCRIPT = Path(__file__).parent / "eight_devices.py"
@@ -100,3 +101,10 @@ def test_an_optimal_coupling_is_the_same_on_eight_devices(on_eight_devices):
     result, parts = on_eight_devices["coupling"], coupled.experiment()
     assert result["numbers"] == np.asarray(coupled.batches(parts)(0)[2]).tolist() != list(range(coupled.ROWS))
     np.testing.assert_allclose(result["losses"], coupled.losses(parts, 2), rtol=1e-5)
+
+
+def test_a_transformer_over_pixels_is_the_same_on_eight_devices(on_eight_devices):
+    eight, one = on_eight_devices["pixels"], tiny_pixels.on_these_devices()
+    for name in ("losses", "bits"):
+        np.testing.assert_allclose(eight[name], one[name], rtol=2e-6)
+    assert eight["samples"] == one["samples"]

@@ -14,8 +14,8 @@ SCHEDULE = {
 }
 DIGITS = {  # minutes on two CPU cores
     "training.batch_size": 64,
-    "training.n_iters": 2000,
-    "training.snapshot_freq": 1000,
+    "training.n_iters": 1500,
+    "training.snapshot_freq": 500,
     "training.snapshot_freq_for_preemption": 250,
     "training.log_freq": 25,
     "training.eval_freq": 100,

@@ -55,6 +55,10 @@ RULES = (
         "The transformer is trained without noise, which images could be coupled with; set "
         "training.coupling=independent.",
     ),
+    Rule(
+        lambda config: config.training.start_from,
+        "The transformer begins with fresh weights; leave training.start_from empty.",
+    ),
 )
 OF_OTHERS = ("name", "scale_by_sigma")  # keys of the section `model` that are no arguments
 
@@ -149,12 +153,13 @@ class Density:
         dropout_keys: given in training, one for each image. precision: default `eval.precision`, and in training that
         of config.training.
         """
-        options = self.config.training
+        training = self.config.training
         if dropout_keys is None:
             compute = PRECISIONS[precision or self.config.eval.precision]
         else:
-            compute = PRECISIONS[precision or options.precision]._replace(remat=options.remat, fused=True)
-        return compute.apply(self.network, {"params": params}, self.tokens(pixels), labels, dropout_keys)
+            compute = PRECISIONS[precision or training.precision]._replace(remat=training.remat, fused=True)
+        options = dict(labels=labels, dropout_keys=dropout_keys)
+        return compute.apply(self.network, {"params": params}, self.tokens(pixels), **options)
 
     def bits_per_dim(
         self, params: PyTree, pixels: Pixels, labels: Labels | None = None, dropout_keys: Keys | None = None
@@ -182,7 +187,7 @@ class Density:
 
         def apply(cache: PyTree, token: Tokens, at: Int[Array, ""]) -> tuple[Logits, PyTree]:
             variables = {"params": params, **cache}
-            return compute.apply(self.network, variables, token, labels, at=at, mutable=["cache"])
+            return compute.apply(self.network, variables, token, labels=labels, at=at, mutable=["cache"])
 
         def step(carry: tuple[PyTree, Tokens], inputs: tuple) -> tuple[tuple[PyTree, Tokens], Array]:
             cache, before = carry

@@ -24,11 +24,13 @@ from score_sde.experiments.autoregressive.training import labels_of, train
 
 from score_sde import data, ema
 from score_sde.array_types import Array, Integer, Key, PyTree, UInt8
+from score_sde.config import AnyConfig
 from score_sde.config.arguments import check_arguments
 from score_sde.errors import UsageError
 from score_sde.inference.inputs import of_shape
-from score_sde.inference.snapshots import available_step, saved_weights
+from score_sde.inference.snapshots import available_step
 from score_sde.io import workdir
+from score_sde.io.checkpoints import Checkpoints
 from score_sde.io.result_cache import mean_and_error
 from score_sde.randomness import Stream, batch_keys, stream
 from score_sde.runtime import sharding
@@ -43,15 +45,21 @@ Labels = Annotated[Integer[Array, " b"] | Integer[np.ndarray, " b"], "[0, inf)"]
 
 
 @check_arguments
-def load(directory: Path, ema: bool = True, step: int | None = None) -> "Autoregressive":
+def load(
+    directory: Path, ema: bool = True, step: int | None = None, config: AnyConfig | None = None
+) -> "Autoregressive":
     """The transformer of a workdir, with the averaged or the raw weights of a checkpoint, by default the last.
 
-    Raises `UsageError` for a folder without such a run or checkpoint.
+    config: of the same run, with other values of `eval` and `sampling`; default the workdir's. Raises `UsageError` for
+    a folder without such a run or checkpoint.
     """
     directory = expanded(directory)
     step = available_step(directory, step)
-    density = Density(workdir.stored_config(directory))
-    params, digest = saved_weights(density, directory / "checkpoints", step, _part(density) if ema else "params")
+    if config is not None:
+        workdir.check_same_run(directory, config.to_dict())
+    density = Density(workdir.stored_config(directory) if config is None else config)
+    with Checkpoints(directory / "checkpoints") as saved:
+        params, digest = saved.load_part(step, _part(density) if ema else "params"), saved.digest(step)
     return Autoregressive(density, sharding.place(params), step, digest)
 
 

@@ -74,6 +74,7 @@ class PixelTransformer(nn.Module):
     def __call__(
         self,
         tokens: Tokens,
+        *,
         labels: Labels | None = None,
         dropout_keys: Keys | None = None,
         at: Position | None = None,

@@ -32,8 +32,7 @@ def run(directory: Path, steps: Sequence[str], temperature: float, argv: Sequenc
     if "train" in steps:
         train(config, directory, overrides)
     if "bits" in steps or "sample" in steps:
-        workdir.check_same_run(directory, config.to_dict())
-        model = load(directory)
+        model = load(directory, config=config)
         facts = {"step": model.step, "digest": model.digest, "parameters": model.num_params, "seed": config.seed}
         facts |= {"evaluations": model.evaluations, "flops_per_image": model.flops_per_image()}
         held_out = load_data(config, train=False)

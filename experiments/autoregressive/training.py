@@ -18,14 +18,13 @@ from score_sde.io import atomic_files, workdir
 from score_sde.io.checkpoints import Retention
 from score_sde.randomness import Stream, sample_keys, stream
 from score_sde.runtime import sharding
-from score_sde.runtime.backend import expanded
+from score_sde.runtime.backend import expanded, program
 from score_sde.runtime.memory import enough_memory
 from score_sde.training import launch
 from score_sde.training.coupling import update_key
 from score_sde.training.loop import Training, fit
 from score_sde.training.nan_guard import DivergenceError
 from score_sde.training.run import accumulated, load_data
-from score_sde.training.start import beginning
 from score_sde.training.state import NAN_GRADIENTS, TrainState, apply_gradients
 
 CHUNK = 1000  # images whose bytes are checked at a time
@@ -49,7 +48,7 @@ def train(config: AnyConfig, directory: str | Path, overrides: Mapping[str, Any]
         _check_data(density, source)
     described = {name: {"images": len(each), each.digested: each.digest()} for name, each in sources.items()}
     placement = sharding.fully_sharded(density.state_shapes, options.fsdp)
-    init = beginning(density, directory, placement)
+    init = program(density.init_state, out_shardings=placement)
     with atomic_files.locked(directory, "train"):
         workdir.check_same_run(directory, config.to_dict())
         workdir.check_same_data(directory, config.data.path, described)

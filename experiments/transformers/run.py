@@ -87,11 +87,10 @@ def _run(folder: Path, name: str, values: Point, draws: Mapping[str, int]) -> Ru
     """The run of a model with these config values; its folders are known by the values that they depend on."""
     config = _config(name, values)
     flat = workdir.flatten(config.to_dict())
-    of_training = {key: value for key, value in flat.items() if not runs.is_evaluated(key)}
-    directory, until = folder / f"{name}-{values['seed']}-{runs.digest(of_training)}", config.training.n_iters
+    directory, until = folder / f"{name}-{values['seed']}-{runs.digest(flat)}", config.training.n_iters
     flags = [runs.flag(key, value) for key, value in values.items()]
     train = (*PROGRAM, *TRAIN[name], f"--config={CONFIG}:{name}", f"--workdir={directory}", *flags)
-    drawn = f"drawn-{fingerprint(dict(draws) | {'config': runs.digest(flat)})}"
+    drawn = f"drawn-{fingerprint(dict(draws))}"
     numbers = [f"--{key}={value}" for key, value in draws.items()]
     draw = (*DRAW, f"--model={name}", f"--workdir={directory}", f"--out={directory / drawn}", *numbers)
     jobs = (
