@@ -97,6 +97,8 @@ IN_TEST_LONG = (
     "test_adm.py::test_names_and_shapes_of_openais_tensors_say_all_flags_but_the_heads_and_the_objective[flags2",
     "test_adm.py::test_a_run_",
     "test_rectangular.py::test_a_network_of_transposed_weights_gives_the_transposed_image[adm",
+    "test_transformers_experiment.py::test_a_short_run",
+    "test_transformers_experiment.py::test_so_they_have_on_other_images",
     "test_fuzz_mathematics.py::test_valid_arguments_are_valid",
     "test_fuzz_mathematics.py::test_many_arguments_that_do_not_fit_are_refused_in_words",
     "test_rectangular.py::test_a_network_of_transposed_weights_gives_the_transposed_image[ncsn]",

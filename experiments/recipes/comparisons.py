@@ -6,7 +6,7 @@ together, which has more degrees of freedom than those of a pair. With two recip
 """
 
 import itertools
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -114,3 +114,32 @@ def _p_value(difference: float, error: float, freedom: float) -> float:
 def as_values(comparisons: Sequence[Comparison]) -> list[Mapping[str, float | str]]:
     """Comparisons as they are kept in a file."""
     return [each._asdict() for each in comparisons]
+
+
+def sentence(title: str, pairs: Sequence[Comparison], spread: float | None, name: Callable[[str], str]) -> str:
+    """A paragraph on which differences of a figure are significant and which are not.
+
+    spread: of `unequal`. name: the words for what is compared.
+    """
+    significant, rest = ([each for each in pairs if each.significant is wanted] for wanted in (True, False))
+    parts = [f"{title}: {len(significant)} of {len(pairs)} differences are significant."]
+    if significant:
+        parts.append(f"{_below(significant, name)}.")
+    if rest:
+        parts.append(f"Not significant: {'; '.join(f'{name(each.first)} and {name(each.second)}' for each in rest)}.")
+    if spread is not None and spread < LEVEL:
+        parts.append(
+            f"The spreads over seeds differ (Bartlett, p {spread:.1g}), so that errors are too small for those with "
+            "the larger spreads, and too large for the others."
+        )
+    return " ".join(parts)
+
+
+def _below(significant: Sequence[Comparison], name: Callable[[str], str]) -> str:
+    """What each is below, those that are below most first."""
+    below: dict[str, list[str]] = {}
+    for each in significant:
+        better, worse = (each.first, each.second) if each.difference < 0 else (each.second, each.first)
+        below.setdefault(name(better), []).append(name(worse))
+    by_number = sorted(below.items(), key=lambda item: -len(item[1]))
+    return "; ".join(f"{better} is below {', '.join(worse)}" for better, worse in by_number)

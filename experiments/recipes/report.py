@@ -6,7 +6,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from score_sde.experiments.compare.report import aligned
+from score_sde.experiments.recipes import comparisons
 from score_sde.experiments.recipes.comparisons import LEVEL, Comparison
+from score_sde.experiments.recipes.panels import drawing
 from score_sde.experiments.recipes.sweep import BITS
 from score_sde.experiments.sweep import results
 
@@ -40,7 +42,10 @@ def write(folder: Path, result: Result, planned: "Runs | None" = None, commands:
     atomic_files.replace(folder / TABLE, lambda file: file.write(content.encode()), "--folder")
     body = [html_page.warning(f"Failed: {why}") for why in dict.fromkeys(result["failed"].values())]
     body += [html_page.note(settings(result)), html_page.table(head(result), rows(result), sortable=True)]
-    body += [*map(html_page.note, notes(result)), html_page.figure("Every dot is a seed.", _drawing(result))]
+    body += [
+        *map(html_page.note, notes(result)),
+        html_page.figure("Every dot is a seed.", drawing(result["figures"], name, log)),
+    ]
     body.append(html_page.heading("Differences between recipes"))
     for figure, sentence in zip(result["figures"], sentences(result), strict=True):
         body.append(html_page.note(sentence))
@@ -109,6 +114,11 @@ def compared(result: Result, figure: str) -> list[Comparison]:
     return [Comparison(**each) for each in result["comparisons"][figure]]
 
 
+def log(figure: str) -> bool:
+    """Whether a figure is drawn on a logarithmic axis."""
+    return figure != BITS
+
+
 def name(recipe: str) -> str:
     return NAMES.get(recipe, recipe)
 
@@ -118,29 +128,7 @@ def _sentence(result: Result, figure: str) -> str:
     title = "Bits/dim" if figure == BITS else f"Distance, {figure}"
     if not pairs:
         return f"{title}: differences are not tested, as that needs two recipes with two seeds each."
-    significant, rest = ([each for each in pairs if each.significant is wanted] for wanted in (True, False))
-    parts = [f"{title}: {len(significant)} of {len(pairs)} differences are significant."]
-    if significant:
-        parts.append(f"{_below(significant)}.")
-    if rest:
-        parts.append(f"Not significant: {'; '.join(f'{name(each.first)} and {name(each.second)}' for each in rest)}.")
-    spread = result["unequal"][figure]
-    if spread is not None and spread < LEVEL:
-        parts.append(
-            f"The spreads over seeds differ between recipes (Bartlett, p {spread:.1g}), so that errors are too small "
-            "for the recipes with the larger spreads, and too large for the others."
-        )
-    return " ".join(parts)
-
-
-def _below(significant: Sequence[Comparison]) -> str:
-    """The recipes that each recipe is below, those that are below most first."""
-    below: dict[str, list[str]] = {}
-    for each in significant:
-        better, worse = (each.first, each.second) if each.difference < 0 else (each.second, each.first)
-        below.setdefault(name(better), []).append(name(worse))
-    by_number = sorted(below.items(), key=lambda item: -len(item[1]))
-    return "; ".join(f"{better} is below {', '.join(worse)}" for better, worse in by_number)
+    return comparisons.sentence(title, pairs, result["unequal"][figure], name)
 
 
 def _difference(figure: str) -> str:
@@ -166,41 +154,6 @@ def _cell(row: Mapping[str, Any] | None, figure: str) -> str:
     within = f" ({NORMAL * np.mean(errors):.2g})" if errors else ""
     adaptive = figure.startswith("ODE") and row["nfe"]
     return results.text(each) + within + (f", NFE {row['nfe']:.0f}" if adaptive else "")
-
-
-def _drawing(result: Result) -> str:
-    """A panel for each figure: every seed, and the mean with its interval."""
-    import matplotlib
-
-    matplotlib.use("Agg")
-    from matplotlib import pyplot as plt
-    from matplotlib.ticker import LogLocator, NullFormatter
-
-    figures = {figure: of for figure, of in result["figures"].items() if of}
-    recipes = list(dict.fromkeys(recipe for of_figure in figures.values() for recipe in of_figure))[::-1]
-    drawing, axes = plt.subplots(
-        1, len(figures), figsize=(2.6 * len(figures) + 1, 3.2), layout="constrained", sharey=True, squeeze=False
-    )
-    for panel, (figure, of_figure) in zip(axes[0], figures.items(), strict=True):
-        for recipe, row in of_figure.items():
-            y, values = recipes.index(recipe), row["values"]
-            each = results.over_seeds([{"mean": value, "standard_error": None} for value in values])
-            panel.errorbar(
-                each.mean, y, xerr=each.half, color=html_page.COLOURS[0], marker="|", capsize=3, markersize=9
-            )
-            panel.plot(values, [y] * len(values), "o", color=html_page.COLOURS[1], markersize=3.5, linestyle="")
-        if figure != BITS:
-            panel.set_xscale("log")
-            panel.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
-            panel.xaxis.set_major_formatter("{x:g}")
-            panel.xaxis.set_minor_formatter(NullFormatter())
-        panel.set_title(figure, fontsize=9)
-        panel.set_yticks(range(len(recipes)), [name(recipe) for recipe in recipes], fontsize=9)
-        panel.tick_params(axis="x", labelsize=8)
-        panel.spines[["top", "right"]].set_visible(False)
-        panel.grid(color=html_page.LINE, linewidth=0.6)
-        panel.set_axisbelow(True)
-    return html_page.svg(drawing, f"Figures of the recipes {', '.join(recipes[::-1])}")
 
 
 def _samples(planned: "Runs") -> list[html_page.Element]:
