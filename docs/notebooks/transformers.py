@@ -116,7 +116,7 @@ assert not first.any()  # DiT's
 #
 # With eight pictures, the best prediction is known: each picture is weighed by how likely it is to have become $x$.
 # Its loss is not zero, since noise can hide which picture it was. No network can be better. After so few updates the
-# U-Net is nearest: convolutions know which pixels are neighbours, and transformers have to learn it.
+# U-Net is nearest. Attention treats patches as a set, so a transformer has to learn what their places mean.
 
 
 # %%

@@ -3,6 +3,7 @@
 from collections.abc import Iterator, Mapping
 from typing import Any
 
+from score_sde.config.import_paths import is_import_path
 from score_sde.config.keys import ABSENT, Differs, Key
 from score_sde.config.table import ARGUMENTS, FREE_SECTIONS, KEYS, MOVED, PIECES, REMOVED
 from score_sde.errors import UsageError, nearest
@@ -64,7 +65,8 @@ def explained(values: Mapping[str, Any], prefix: str = "") -> Iterator[str]:
         )
     for name in chosen:
         yield f"{name} = {values[name]}"
-        yield f"    {_line(KEYS[name], values[name]) if name in KEYS else _unknown(name, values)}"
+        known = name in KEYS and not _is_of_own_class(name, values)
+        yield f"    {_line(KEYS[name], values[name]) if known else _unknown(name, values)}"
 
 
 def page() -> str:
@@ -91,6 +93,12 @@ def _line(key: Key, value: Any) -> str:
     if key.default is not ABSENT and value != (list(key.default) if isinstance(key.default, tuple) else key.default):
         parts.append(f"Default: {key.default!r}")
     return ". ".join([*filter(None, parts), f"May differ {key.differs.value}."])
+
+
+def _is_of_own_class(name: str, values: Mapping[str, Any]) -> bool:
+    """Whether a key is an argument of a class at an import path, which may mean something else by its name."""
+    section, _, last = name.rpartition(".")
+    return section in ARGUMENTS and last != "name" and is_import_path(values.get(f"{section}.name"))
 
 
 def _unknown(name: str, values: Mapping[str, Any]) -> str:
