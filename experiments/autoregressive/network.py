@@ -16,11 +16,12 @@ from score_sde.config.arguments import check_arguments
 from score_sde.errors import UsageError
 from score_sde.models.compute import Compute
 from score_sde.models.layers import Dropout
-from score_sde.models.transformer import MLP, SelfAttention, Sequence
+from score_sde.models.transformer import MLP, SelfAttention, Sequence, normalized
 
 Tokens = Int[Array, "b n"]
 Logits = Float[Array, "b n levels"]
 Position = Int[Array, ""]
+EPSILON = 1e-5  # of normalisations
 SMALL = nn.initializers.normal(0.02)
 
 
@@ -35,9 +36,9 @@ class Block(nn.Module):
     @nn.compact
     def __call__(self, x: Sequence, dropout_keys: Keys | None, at: Position | None) -> Sequence:
         attention = SelfAttention(self.num_heads, causal=True, length=self.length, compute=self.compute)
-        h = attention(_normalized(x), at=at)
+        h = attention(normalized(x, EPSILON, learned=True), at=at)
         x = x + Dropout(self.dropout)(h, dropout_keys)
-        h = MLP(nn.gelu)(_normalized(x))
+        h = MLP(nn.gelu)(normalized(x, EPSILON, learned=True))
         return x + Dropout(self.dropout)(h, dropout_keys)
 
 
@@ -94,9 +95,6 @@ class PixelTransformer(nn.Module):
         block = self.compute.block(Block)
         for i in range(self.depth):
             h = block(self.num_heads, self.length, self.dropout, self.compute, name=f"block_{i}")(h, dropout_keys, at)
-        return nn.Dense(self.levels, kernel_init=nn.initializers.zeros)(_normalized(h.astype(jnp.float32)))
+        h = normalized(h.astype(jnp.float32), EPSILON, learned=True)
+        return nn.Dense(self.levels, kernel_init=nn.initializers.zeros)(h)
 
-
-def _normalized(x: Sequence) -> Sequence:
-    """The tokens normalised, in the type of x, with statistics in float32; call it inside a compact method."""
-    return nn.LayerNorm(epsilon=1e-5, dtype=x.dtype)(x)
