@@ -17,7 +17,7 @@ from score_sde.experiments.transformers.size import Size, fitted
 from score_sde.errors import one_of
 from score_sde.training.build import Experiment, parameter_counts
 
-UPDATES = 2000
+UPDATES = 1200
 EQUAL = {
     "training.batch_size": 128,
     "training.n_iters": UPDATES,
