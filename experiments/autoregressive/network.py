@@ -97,4 +97,3 @@ class PixelTransformer(nn.Module):
             h = block(self.num_heads, self.length, self.dropout, self.compute, name=f"block_{i}")(h, dropout_keys, at)
         h = normalized(h.astype(jnp.float32), EPSILON, learned=True)
         return nn.Dense(self.levels, kernel_init=nn.initializers.zeros)(h)
-
