@@ -28,6 +28,7 @@ COLOURS = ["#0b559f", "#c2410c", "#15803d", "#7e22ce", "#b91c1c", "#0f766e", "#a
 DARK_COLOURS = ["#74b3f5", "#ff9d66", "#63d18b", "#cb9cf7", "#ff8a8a", "#55d3c6", "#e2bd4e", "#b9bec6"]
 INK, LINE, SOFT, SHEET = "#1c1c1c", "#e4e4e4", "#999999", "#ffffff"  # text, grid, what stands back, page
 LEGEND = 16  # curves at most; more cannot be told apart
+TICKS = 8  # places on a logarithmic axis that are named one by one
 DASHES = ["-", "--", ":"]  # for the first curve in each colour, the second, the third
 CHART = (5.2, 3.3)  # inches of 96 pixels: two or three in a row of a page, and legible on a phone
 BROAD = 7.5  # inches from which a chart keeps its size on a phone, where it can be moved sideways
@@ -120,8 +121,12 @@ def chart(
         axes.errorbar(x, y, bars, label=_as_it_is(label), capsize=3, **style)
     scales = {"xscale": "log" if log_x else "linear", "yscale": "log" if log else "linear"}
     axes.set(xlabel=_as_it_is(x_label), ylabel=_as_it_is(y_label), **scales)
+    places = sorted({float(each) for x, _, _ in curves.values() for each in x})
     if not log_x:
         axes.ticklabel_format(axis="x", scilimits=(-4, 5))  # longer labels would overlap
+    elif 0 < len(places) <= TICKS:
+        axes.set_xticks(places, [f"{place:g}" for place in places])
+        axes.set_xticks([], minor=True)
     if 1 < len(curves) <= LEGEND and axes.containers:
         axes.legend(frameon=False, fontsize="small" if len(curves) > 4 else None)
     axes.spines[["top", "right"]].set_visible(False)
