@@ -16,7 +16,7 @@ ROOMS = {
     "array_types": "",
     "errors": "",
     "runtime": "clone moved failures backend preemption sharding memory profiling progress multihost",
-    "config": """keys kinds arguments argument_keys sampling_keys training_keys table rules explanation import_paths
+    "config": """keys kinds arguments argument_keys sampling_keys training_keys table rules import_paths explanation
                  tree protocols""",
     "randomness": "",
     "images": "",

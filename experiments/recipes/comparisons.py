@@ -136,7 +136,7 @@ def sentence(title: str, pairs: Sequence[Comparison], spread: float | None, name
 
 
 def _below(significant: Sequence[Comparison], name: Callable[[str], str]) -> str:
-    """What each is below, those that are below most first."""
+    """Words on which are below which, those that are below most first."""
     below: dict[str, list[str]] = {}
     for each in significant:
         better, worse = (each.first, each.second) if each.difference < 0 else (each.second, each.first)

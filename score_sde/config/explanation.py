@@ -65,8 +65,8 @@ def explained(values: Mapping[str, Any], prefix: str = "") -> Iterator[str]:
         )
     for name in chosen:
         yield f"{name} = {values[name]}"
-        known = name in KEYS and not _is_of_own_class(name, values)
-        yield f"    {_line(KEYS[name], values[name]) if known else _unknown(name, values)}"
+        has_row = name in KEYS and not _is_of_own_class(name, values)
+        yield f"    {_line(KEYS[name], values[name]) if has_row else _unknown(name, values)}"
 
 
 def page() -> str:
