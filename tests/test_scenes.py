@@ -8,6 +8,7 @@ from hypothesis import given, strategies
 from scipy import stats
 
 from score_sde import data
+from score_sde.cli import inspect_data
 from score_sde.config import KEYS, base, check
 from score_sde.config.import_paths import arguments
 from score_sde.data import scene_captions, scene_drawing
@@ -251,12 +252,20 @@ def test_mirrored_scenes_are_refused():
         check(config)
 
 
-@pytest.mark.parametrize("shape", [(1, 8, 8, 3), (1, 16, 32, 3), (1, 100, 100, 3)])
-def test_the_decoder_refuses_other_images(shape):
-    with pytest.raises(UsageError, match="squares of 16 to 64 pixels"):
-        decode(np.zeros(shape))
-    with pytest.raises(UsageError, match="from int64; convert"):
-        decode(np.zeros((1, 16, 16, 3), np.int64))
+@pytest.mark.parametrize(
+    ("shape", "dtype", "words"),
+    [
+        ((1, 8, 8, 3), float, "have 16 to 64 pixels, and these images are 8x8; resize"),
+        ((1, 100, 100, 3), float, "have 16 to 64 pixels, and these images are 100x100; resize"),
+        ((1, 16, 32, 3), float, r"shape \(n, side, side, 3\)"),
+        ((1, 16, 16, 1), float, r"shape \(n, side, side, 3\)"),
+        ((1, 16, 16, 3), np.int64, "from uint8 or float images, and not from int64; convert"),
+    ],
+)
+def test_the_decoder_refuses_other_images(shape, dtype, words):
+    with pytest.raises(UsageError, match=words):
+        decode(np.zeros(shape, dtype))
+    assert decode(np.zeros((0, 16, 16, 3))) == []
 
 
 def test_scenes_and_numbers_are_two_forms_of_the_same():
@@ -279,4 +288,10 @@ def test_a_source_in_memory_takes_captions():
 
 def test_the_caption_of_a_number_is_always_the_same():
     assert caption(TWO, 64) == "a tiny red circle left of a large blue star"
-    assert len({caption(TWO, number) for number in range(0, 10**6, 101)}) > 3000
+    assert len({caption(TWO, number) for number in range(0, 10**6, 1001)}) > 500
+
+
+def test_the_report_on_data_shows_captions():
+    lines = "\n".join(inspect_data._lines("training", load()))
+    assert "50,000 images, 16x16x3" in lines and "made as they are needed" in lines
+    assert f"captions: {load().captions(np.array([0]))[0]}; " in lines

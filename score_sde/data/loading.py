@@ -184,7 +184,7 @@ def _readable(files: folder.Files, form: Form, options: Options, split_name: str
 # Data sets that this package makes, which are functions as at an import path.
 MADE: dict[str, Callable[..., Source]] = {"scenes": scenes.Scenes}
 # Options of one data set, which others refuse.
-OF_SCENES = tuple(key for key in arguments(scenes.Scenes) if key.startswith("scene_"))
+OF_SCENES = ("scene_objects", "scene_relations", "scene_held_out", "scene_images", "scene_seed")
 OF_ONE = {"labels": "folder", "array_range": "array", **dict.fromkeys(OF_SCENES, "scenes")}
 # Data sets of a user's own images, at config.data.path; all others come from TFDS.
 OWN: dict[str, Callable[..., Pictures]] = {"folder": folder.open_split, "array": arrays.open_split}

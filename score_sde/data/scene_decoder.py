@@ -16,6 +16,8 @@ by least squares. Where even that is farther than `TOLERANCE`, the image is no s
     decode(np.full((1, 32, 32, 3), 0.5))  # [()], a background without objects
 """
 
+import math
+
 import numpy as np
 
 from score_sde.array_types import Int, Shaped
@@ -58,25 +60,27 @@ def places(images: Shaped[np.ndarray, "n side side 3"], strict: bool = True) -> 
     result = np.empty((len(images), len(PLACES), 3), np.int32)
     for place, covers in enumerate(covered(size)):
         row, column = divmod(place, 3)
-        pixels = levels[:, ends[row] : ends[row + 1], ends[column] : ends[column + 1]].reshape(len(images), -1, 3)
-        objects = covers.reshape(-1, pixels.shape[1]).astype(np.float32)  # (shapes * sizes, pixels)
-        products = np.moveaxis(np.tensordot(pixels, objects, (1, 1)), 1, 2) @ colours.T  # (n, shapes * sizes, colours)
-        # Squared distance, less that of the background.
-        gains = (3 * np.square(objects).sum(axis=1)[:, None] - 2 * products).reshape(len(images), -1)
-        nearest, least = gains.argmin(axis=1), np.minimum(gains.min(axis=1, initial=0), 0)
-        shape, scale, colour = np.unravel_index(nearest, (*covers.shape[:2], len(colours)))
+        pixels = levels[:, ends[row] : ends[row + 1], ends[column] : ends[column + 1]]
+        covers = covers.astype(np.float32)  # (shapes, sizes, h, w)
+        products = np.tensordot(pixels, covers, ((1, 2), (2, 3)))  # (n, 3, shapes, sizes)
+        products = np.tensordot(products, colours, (1, 1))  # (n, shapes, sizes, colours)
+        # Squared distances of the objects, less that of the background.
+        gains = 3 * np.square(covers).sum(axis=(2, 3))[..., None] - 2 * products
+        flat = gains.reshape(len(gains), math.prod(gains.shape[1:]))
+        shape, scale, colour = np.unravel_index(flat.argmin(axis=1), gains.shape[1:])
+        least = np.minimum(flat.min(axis=1), 0)
         result[:, place] = np.where(least[:, None] < 0, np.stack([shape, colour, scale], axis=1), NONE)
         if strict:
-            errors = np.square(pixels).sum(axis=(1, 2)) + least
+            errors = np.square(pixels).sum(axis=(1, 2, 3)) + least
             result[~(errors <= pixels[:1].size * (255 * TOLERANCE) ** 2), place] = UNREADABLE  # also NaN
     return result
 
 
 def _levels(images: np.ndarray) -> np.ndarray:
     """The images as levels of 0 to 255 less the background's, float32."""
-    height, width = images.shape[1:3]
-    if height != width or not 16 <= height <= 64:
-        raise UsageError(f"Scenes are squares of 16 to 64 pixels, and these images are {height}x{width}.")
+    side = images.shape[1]
+    if not 16 <= side <= 64:
+        raise UsageError(f"Scenes have 16 to 64 pixels, and these images are {side}x{side}; resize them.")
     if images.dtype != np.uint8 and images.dtype.kind != "f":
         raise UsageError(f"Scenes are read from uint8 or float images, and not from {images.dtype}; convert these.")
     levels = images if images.dtype == np.uint8 else 255 * np.clip(images, 0, 1)
