@@ -45,7 +45,8 @@ class Scenes(Source):
     image_size: 16 to 64 pixels. scene_objects: most objects of an image; each number is as frequent. scene_relations:
     whether captions say how objects lie. scene_held_out: pairs of shape, colour and size that no object has but for
     the second half of the evaluation split; "red circle", or any other words of captions. scene_images: of the training
-    split. scene_seed: another one is another data set.
+    split. scene_seed: another one is another data set. The attribute `first_held_out` is the index at which that second
+    half begins, or the number of images where there is none.
 
     Raises `UsageError` for another size, for images that are not RGB, and for a pair that is not two attributes.
     """
