@@ -109,6 +109,13 @@ def test_an_image_is_a_function_of_its_index_alone():
     np.testing.assert_array_equal(batch.images, load(24, scene_images=1_000_000).take(indices).images)
 
 
+@pytest.mark.parametrize("index", [-1, 50_000])
+@pytest.mark.parametrize("method", ["take", "attributes", "scenes", "captions"])
+def test_an_index_outside_of_a_split_is_refused(method, index):
+    with pytest.raises(UsageError, match=r"Images are numbered 0\.\.49999"):
+        getattr(load(), method)(np.array([index]))
+
+
 def test_options_splits_and_seeds_have_other_images_and_digests():
     of = [load(), load(train=False), load(scene_seed=1), load(scene_objects=1), load(scene_held_out=()), load(32)]
     of += [load(scene_relations=False), load(scene_images=100)]

@@ -85,7 +85,6 @@ class Scenes(Source):
         return ("attributes",)
 
     def take(self, indices: np.ndarray) -> Batch:
-        check_inside(indices, len(self))
         attributes = self.attributes(indices)
         return Batch(draw(attributes, self.image_size), {"attributes": attributes})
 
@@ -126,6 +125,7 @@ class Scenes(Source):
 
     def _raw(self, indices: np.ndarray) -> np.ndarray:
         """Random numbers of images, uint64 (b, 16): the bits of a generator of each image's own."""
+        check_inside(indices, len(self))
         generators = (np.random.PCG64([self._seed, int(not self._train), i]) for i in np.asarray(indices).tolist())
         return np.array([each.random_raw(RAW) for each in generators], np.uint64).reshape(-1, RAW)
 
