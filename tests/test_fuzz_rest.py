@@ -22,7 +22,7 @@ from score_sde.configs import presets
 
 from score_sde import config, data, metrics
 from score_sde.cli.describe import describe
-from score_sde.data import pairs
+from score_sde.data import pairs, scene_captions, scene_decoder, scene_drawing, scenes
 from score_sde.ema import Power
 from score_sde.errors import UsageError
 from score_sde.evaluation import evaluate
@@ -36,6 +36,7 @@ ROOT = Path(__file__).parent.parent
 RNG = np.random.default_rng(0)
 IMAGES = RNG.integers(0, 256, (6, 8, 8, 1), np.uint8)
 SOURCE = data.InMemory(IMAGES, labels=np.arange(6) % 2)
+SCENE = (scene_captions.Object("circle", "red", "small", "top left"),)
 F1, F2 = RNG.normal(size=(40, 3)), RNG.normal(size=(30, 3))
 MEAN, COVARIANCE = F1.mean(axis=0), np.cov(F1, rowvar=False)
 STATISTICS = metrics.Statistics(40, MEAN, COVARIANCE, F1, {"split": "train"})
@@ -125,6 +126,43 @@ CALLS: dict[str, Callable[[], tuple[Callable, dict[str, Any]]]] = {
     ),
     "data.InMemory": lambda: (data.InMemory, dict(images=IMAGES, labels=np.arange(6), attributes=np.zeros((6, 2)))),
     "data.InMemory.take": lambda: (SOURCE.take, dict(indices=np.array([0, 3]))),
+    "data.InMemory.captions": lambda: (SOURCE.captions, dict(indices=np.array([0, 3]))),
+    "data.scene_captions.agreement": lambda: (
+        scene_captions.agreement,
+        dict(of=scene_captions.asked("a red star"), scene=SCENE),
+    ),
+    "data.scene_captions.asked": lambda: (scene_captions.asked, dict(caption="a red star")),
+    "data.scene_captions.caption": lambda: (scene_captions.caption, dict(scene=SCENE, number=3, relations=True)),
+    "data.scene_captions.lies": lambda: (
+        scene_captions.lies,
+        dict(first=SCENE[0], relation="above", second=SCENE[0]),
+    ),
+    "data.scene_decoder.decode": lambda: (
+        scene_decoder.decode,
+        dict(images=np.zeros((2, 16, 16, 3), np.uint8), strict=True),
+    ),
+    "data.scene_decoder.places": lambda: (
+        scene_decoder.places,
+        dict(images=np.zeros((2, 16, 16, 3), np.uint8), strict=True),
+    ),
+    "data.scene_drawing.attribute_names": lambda: (scene_drawing.attribute_names, dict(image_size=16)),
+    "data.scene_drawing.distance": lambda: (scene_drawing.distance, dict(image_size=16, scales=(0.5, 1.0))),
+    "data.scene_drawing.draw": lambda: (
+        scene_drawing.draw,
+        dict(attributes=scene_drawing.numbers([SCENE], 16), image_size=16),
+    ),
+    "data.scene_drawing.edges": lambda: (scene_drawing.edges, dict(image_size=16)),
+    "data.scene_drawing.numbers": lambda: (scene_drawing.numbers, dict(scenes=[SCENE], image_size=16, most=2)),
+    "data.scene_drawing.scenes": lambda: (
+        scene_drawing.scenes,
+        dict(attributes=scene_drawing.numbers([SCENE], 16), image_size=16),
+    ),
+    "data.scenes.Scenes": lambda: (
+        scenes.Scenes,
+        dict(train=True, image_size=16, num_channels=3, image_width=None, scene_objects=2, scene_relations=True)
+        | dict(scene_held_out=("red circle",), scene_images=100, scene_seed=1),
+    ),
+    "data.scenes.pairs": lambda: (scenes.pairs, dict(of=["red circle"])),
     "data.batch_fn": lambda: (
         lambda **options: data.batch_fn(**options)(0),
         dict(source=SOURCE, batch_size=2, seed=0, entries={}),

@@ -25,7 +25,8 @@ ROOMS = {
     "cond": "",
     "data": """archives tfrecords digits ffhq readers preparers split_report decoding held_out sources split_names
                containers shards directory zip_files tar_files parquet_files label_files own_files arrays folder
-               datasets records loading pairs batches extent spread""",
+               datasets records scene_captions scene_drawing scene_decoder scenes loading pairs batches extent
+               spread""",
     "ema": "",
     "process": "",
     "sde": "",

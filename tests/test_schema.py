@@ -457,6 +457,7 @@ FREE = {
     "sampling.ema": "score_sde.ema:check",
     "sampling.condition": "score_sde.conditioning.grammar:check",
     "data.array_range": "score_sde.data.arrays:check_range",
+    "data.scene_held_out": "score_sde.data.scenes:pairs",
     "encoder.entry": "a name of the data set's",
     **dict.fromkeys(("sampling.start", "guidance.classifier", "guidance.weak"), "a place, opened as it is used"),
     **dict.fromkeys(("data.path", "data.data_dir", "data.archives"), "a place, opened as it is used"),

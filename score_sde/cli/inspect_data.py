@@ -12,7 +12,7 @@ from score_sde import data, images
 from score_sde.config import Config
 from score_sde.data import records
 from score_sde.data.decoding import resize
-from score_sde.data.loading import OWN
+from score_sde.data.loading import MADE, OWN
 from score_sde.errors import UsageError, shown
 from score_sde.io import atomic_files
 from score_sde.training.run import load_data
@@ -20,6 +20,7 @@ from score_sde.training.run import load_data
 SHOWN = 100  # images on the sheet
 LARGEST = 128  # longer side of one there
 NAMED = 20  # classes
+CAPTIONS = 3  # of a split
 MEASURED = 10_000  # images whose standard deviation is printed
 
 
@@ -99,6 +100,8 @@ def _place(out: str, name: str) -> Path:
 
 def _terms(name: str, data_dir: str, path: str) -> str:
     """Licence and citation, as far as they are known."""
+    if name in MADE:
+        return "drawn by this package, without a download"
     if name in OWN:
         return f"your own, {shown(path)}"
     entry = data.dataset(name, data_dir)
@@ -111,9 +114,10 @@ def _terms(name: str, data_dir: str, path: str) -> str:
 def _lines(title: str, source: data.Source) -> Iterator[str]:
     shape = source.take(np.arange(1)).images.shape[1:]
     size = len(source) * int(np.prod(shape)) / 2**20
-    where = "in memory" if isinstance(source, data.InMemory) else "decoded from disk"
-    yield f"{title}: {len(source):,} images, {'x'.join(map(str, shape))}, {size:,.1f} MiB of pixels, {where}"
+    yield f"{title}: {len(source):,} images, {'x'.join(map(str, shape))}, {size:,.1f} MiB of pixels, {source.stored}"
     yield f"  digest {source.digest()}"
+    if captions := source.captions(np.arange(min(CAPTIONS, len(source)))):
+        yield "  captions: " + "; ".join(captions) + "; ..."
     if source.labels is None:
         yield "  no classes"
         return

@@ -68,6 +68,10 @@ RULES = (
         "A mirrored image is no longer the one that the noise of its pair leads to; set data.random_flip=False.",
     ),
     Rule(
+        lambda config: config.data.dataset.lower() == "scenes" and config.data.random_flip,
+        "A mirrored scene is no longer what its caption says; set data.random_flip=False.",
+    ),
+    Rule(
         lambda config: config.training.coupling != "independent" and config.data.augment_p > 0,
         "The network is told an augmentation, which training.coupling={config.training.coupling} would tie to the "
         "noise; set data.augment_p=0.",
@@ -114,6 +118,7 @@ RULES = (
 OWNERS: tuple[tuple[str, tuple[str, ...]], ...] = (
     ("score_sde.data:dataset", ("data.dataset", "data.data_dir")),
     ("score_sde.data.arrays:check_range", ("data.array_range",)),
+    ("score_sde.data.scenes:pairs", ("data.scene_held_out",)),
     ("score_sde.ema:check", ("ema.profiles", "optim.ema_rate", "optim.ema_schedule", "sampling.ema")),
     ("score_sde.likelihood:check_divergence", ("eval.hutchinson_type", "eval.num_probes")),
     ("score_sde.conditioning.grammar:check", ("sampling.condition",)),

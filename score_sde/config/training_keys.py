@@ -139,6 +139,26 @@ DATA = {
         differs=MACHINE,
         kind=tuple[float, ...],
     ),
+    "scene_objects": Key(3, "Most objects of a scene", "[1, 3]", ALLOWED, newer=True),
+    "scene_relations": Key(
+        True, "Whether half of the captions of scenes with several objects say how two lie", differs=ALLOWED, newer=True
+    ),
+    "scene_held_out": Key(
+        ("red circle", "blue star", "green square", "white cross"),
+        "Pairs of shape, colour and size that scenes of the training split never have, and the second half of the "
+        "evaluation split has; (): none",
+        differs=ALLOWED,
+        kind=tuple[str, ...],
+        newer=True,
+    ),
+    "scene_images": Key(
+        50_000,
+        "Scenes of the training split; each half of the evaluation split has a tenth",
+        "[10, 4294967296)",
+        ALLOWED,
+        newer=True,
+    ),
+    "scene_seed": Key(0, "Seed of the scenes; another one gives other scenes", "[0, 4294967296)", ALLOWED, newer=True),
     "image_size": Key(32, "Height of the images in pixels, and without data.image_width also their width", "[1, inf)"),
     "image_width": Key(
         None, "Width of images that are not square; None: data.image_size", "[1, inf)", kind=int, newer=True

@@ -65,6 +65,8 @@ DATASETS: dict[str, Dataset] = {
     "celebahq_1024": Dataset("celeb_a_hq/1024", eval_split="train"),
     "ffhq_256": Dataset("ffhq/256", eval_split="train", stock=False),
     "ffhq_1024": Dataset("ffhq/1024", eval_split="train", stock=False),
+    # Made by this package, see `score_sde.data.loading.MADE`.
+    "scenes": Dataset(""),
     # Images of the user's own, at config.data.path.
     "folder": Dataset(""),
     "array": Dataset(""),

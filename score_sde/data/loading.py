@@ -11,7 +11,7 @@ import numpy as np
 from score_sde.config import KEYS, check_section, protocols
 from score_sde.config.arguments import check_arguments
 from score_sde.config.import_paths import arguments, choose, is_import_path
-from score_sde.data import arrays, folder, records
+from score_sde.data import arrays, folder, records, scenes
 from score_sde.data.datasets import dataset
 from score_sde.data.decoding import Form, UnreadableError, named
 from score_sde.data.sources import OnDisk, Pictures, Source, each, in_memory, tell_left_out
@@ -65,7 +65,7 @@ def load(
 
     name: in `DATASETS`, of TFDS, or an import path. image_size: the height, and without `image_width` also the width.
     options: fields of `Options`; for a function at an import path also its own arguments
-    (`score_sde.config.protocols.DataSet`).
+    (`score_sde.config.protocols.DataSet`), and for a data set in `MADE` those of its class.
 
     Images are cropped to the proportions of this size and resized as `DATASETS` says, with antialiasing, on 256 levels.
     The order is the same in memory and on disk. Images that cannot be read are left out only with `corrupt="skip"`, and
@@ -80,20 +80,21 @@ def load(
         source = data.load("array", train=True, image_size=8, num_channels=3, path="images.npy", held_out=0)
         images = source.take(np.array([0, 3])).images  # uint8 (2, 8, 8, 3)
     """
-    own_options = {key: options[key] for key in OPTIONS if key in options}
+    own_options = {key: options[key] for key in (*OPTIONS, *OF_SCENES) if key in options}
     check_section("data", own_options)
-    read_options = Options(**{key: KEYS[f"data.{key}"].plain(value) for key, value in own_options.items()})
+    own_options = {key: KEYS[f"data.{key}"].plain(value) for key, value in own_options.items()}
+    own, sizes = name.lower(), (image_size, image_width, num_channels)
     if is_import_path(name):
-        return _opened(name, options, (image_size, image_width, num_channels), train)
-    if unknown := options.keys() - set(OPTIONS):
+        return _opened(name, options, sizes, train)
+    if unknown := options.keys() - own_options.keys():
         raise UsageError(f"data.{min(unknown)} is an option of no data set of this package; leave it out.")
-    entry, own = dataset(name, read_options.data_dir), name.lower()
+    _check_owners(own, own_options)
+    if own in MADE:
+        return _opened(own, options, sizes, train)
+    read_options = Options(**{key: value for key, value in own_options.items() if key in OPTIONS})
+    entry = dataset(name, read_options.data_dir)
     if own in OWN and num_channels not in (1, 3):
         raise UsageError(f"data.num_channels={num_channels} is neither 1, greyscale, nor 3, RGB.")
-    if own != "folder" and read_options.labels != "auto":
-        raise UsageError(f"data.labels={read_options.labels} is for data.dataset=folder; leave it out.")
-    if own != "array" and read_options.array_range is not None:
-        raise UsageError("data.array_range is for data.dataset=array; leave it out.")
     pictures = OWN.get(own, records.open_split)(name, read_options, train=train)
     form = Form(image_size, num_channels, entry.crop, entry.filter, read_options.convert, own == "folder", image_width)
     split_name, skip = f"{name} ({'training' if train else 'evaluation'})", read_options.corrupt == "skip"
@@ -106,9 +107,20 @@ def load(
     return source
 
 
+def _check_owners(name: str, options: dict[str, Any]) -> None:
+    """Raises `UsageError` for an option, other than its default, of another data set."""
+    for key, owner in OF_ONE.items():
+        default = KEYS[f"data.{key}"].default
+        if name != owner and options.get(key, default) != default:
+            raise UsageError(f"data.{key}={options[key]} is for data.dataset={owner}; leave it out.")
+
+
 def _opened(name: str, options: dict[str, Any], sizes: tuple[int, int | None, int], train: bool) -> Source:
-    """The split that a function at an import path opens. Raises `UsageError` unless it holds images of these sizes."""
-    function = choose("data.dataset", name, {}, protocols.DataSet)
+    """The split that a function opens: one of `MADE`, or that at an import path.
+
+    Raises `UsageError` unless it holds images of these sizes.
+    """
+    function = choose("data.dataset", name, MADE, protocols.DataSet)
     image_size, image_width, num_channels = sizes
     options = options | {"image_width": image_width}
     chosen = {key: value for key, value in options.items() if key in arguments(function)}
@@ -169,5 +181,10 @@ def _readable(files: folder.Files, form: Form, options: Options, split_name: str
     return files.where(lambda i: i not in bad)
 
 
+# Data sets that this package makes, which are functions as at an import path.
+MADE: dict[str, Callable[..., Source]] = {"scenes": scenes.Scenes}
+# Options of one data set, which others refuse.
+OF_SCENES = ("scene_objects", "scene_relations", "scene_held_out", "scene_images", "scene_seed")
+OF_ONE = {"labels": "folder", "array_range": "array", **dict.fromkeys(OF_SCENES, "scenes")}
 # Data sets of a user's own images, at config.data.path; all others come from TFDS.
 OWN: dict[str, Callable[..., Pictures]] = {"folder": folder.open_split, "array": arrays.open_split}

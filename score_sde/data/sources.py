@@ -49,10 +49,12 @@ class Source(abc.ABC):
     """Images and their conditions, numbered 0..n-1; the order does not depend on how they are stored.
 
     class_names: names of the labels, if they have names. report: how the files were read; None where that is fixed, as
-    for CIFAR-10. digested: the content that `digest` covers; digests of different content do not compare.
+    for CIFAR-10. digested: the content that `digest` covers; digests of different content do not compare. stored: where
+    the images are, in words.
     """
 
     digested: str
+    stored = "made as they are needed"
     class_names: Sequence[str] | None = None
     report: SplitReport | None = None
     labels: np.ndarray | None  # int (n,)
@@ -74,6 +76,10 @@ class Source(abc.ABC):
     def digest(self) -> str:
         """The digest of all images, 32 hexadecimal digits; it is computed once."""
 
+    def captions(self, indices: Integer[np.ndarray, " b"]) -> list[str] | None:
+        """The captions of the images at these indices; None for images without captions."""
+        return None
+
     @property
     def cond_entries(self) -> tuple[str, ...]:
         """Names of the condition's entries."""
@@ -92,7 +98,8 @@ class Source(abc.ABC):
 class InMemory(Source):
     """Images in memory.
 
-    images: uint8 (n, h, w, c). labels: int (n,) or None. entries: other entries of the condition, n rows each.
+    images: uint8 (n, h, w, c). labels: int (n,) or None. captions: a text for each image, or None. entries: other
+    entries of the condition, n rows each.
 
         import numpy as np
         from score_sde.data import InMemory
@@ -102,15 +109,22 @@ class InMemory(Source):
     """
 
     digested = "InMemory"
+    stored = "in memory"
 
     @check_arguments
     def __init__(
-        self, images: UInt8[np.ndarray, "n h w c"], labels: Integer[np.ndarray, " n"] | None = None, **entries: Any
+        self,
+        images: UInt8[np.ndarray, "n h w c"],
+        labels: Integer[np.ndarray, " n"] | None = None,
+        captions: Sequence[str] | None = None,
+        **entries: Any,
     ):
+        if captions is not None and len(captions) != len(images):
+            raise UsageError(f"There are {len(captions)} captions and {len(images)} images; give each image one.")
         for name, entry in entries.items():
             if any(np.shape(leaf)[:1] != (len(images),) for leaf in jax.tree.leaves(entry)):
                 raise UsageError(f"The entry {name} of the condition must have a row for each of {len(images)} images.")
-        self.images, self.labels = images, labels
+        self.images, self.labels, self._captions = images, labels, captions
         self.cond = (entries if labels is None else {"labels": labels} | entries) or None
 
     def __len__(self) -> int:
@@ -120,8 +134,12 @@ class InMemory(Source):
         check_inside(indices, len(self))
         return Batch(self.images[indices], rows(self.cond, indices))
 
+    def captions(self, indices: np.ndarray) -> list[str] | None:
+        check_inside(indices, len(self))
+        return None if self._captions is None else [self._captions[i] for i in indices]
+
     def digest(self) -> str:
-        """The digest of every pixel and of every entry of the condition."""
+        """The digest of every pixel, of every entry of the condition, and of the captions."""
         return self._digest
 
     @functools.cached_property
@@ -130,6 +148,7 @@ class InMemory(Source):
         labels = [] if self.labels is None else [np.asarray(self.labels, np.int64)]
         others = map(np.ascontiguousarray, jax.tree.leaves(entries))
         named = [sorted(entries)] if entries else []
+        named += [] if self._captions is None else [list(self._captions)]
         return hashed([len(self), *self.images.shape[1:], *named], np.ascontiguousarray(self.images), *labels, *others)
 
 
@@ -201,6 +220,7 @@ class OnDisk(Source):
     """
 
     digested = "pieces of files"
+    stored = "decoded from disk"
 
     def __init__(self, pictures: Pictures, form: Form, *, workers: int, skip: bool = False):
         self.pictures, self.form = pictures, form
