@@ -49,7 +49,9 @@ def weights_of_chain(table: np.ndarray, width: int = 8) -> PyTree:
     units, scale = np.eye(width), np.sqrt((1 - 1 / width) / width + 1e-5)
     rows = np.zeros((width, LEVELS))
     rows[: LEVELS + 1] = table
-    norms = {name: leaf | {"scale": jnp.ones(width)} for name, leaf in params.items() if name.startswith("Normalization")}
+    norms = {
+        name: leaf | {"scale": jnp.ones(width)} for name, leaf in params.items() if name.startswith("Normalization")
+    }
     last = {"kernel": scale * rows, "bias": rows.mean(axis=0)}
     ours = {"bytes": units[:LEVELS], "starts": units[LEVELS : LEVELS + 1], "Dense_0": last}
     return params | norms | jax.tree.map(lambda leaf: jnp.asarray(leaf, jnp.float32), ours)
