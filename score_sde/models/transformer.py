@@ -63,8 +63,8 @@ def check_transformer(width: int, num_heads: int, patch_size: int, image_size: i
             )
     if not num_heads or width % num_heads:
         raise UsageError(
-            f"model.num_heads={num_heads} does not divide model.width={width}; choose a divisor, such as one that "
-            "leaves 64 numbers for each head."
+            f"model.num_heads={num_heads} does not divide model.width={width}; choose one of "
+            f"{', '.join(str(heads) for heads in range(1, width + 1) if width % heads == 0)}."
         )
 
 
