@@ -5,11 +5,13 @@ from collections.abc import Callable, Collection
 from pathlib import Path
 from typing import NamedTuple
 
+import numpy as np
 from PIL import Image
 from score_sde.experiments.gallery import drawing, plots, samples
 from score_sde.experiments.gallery.card import png
 from score_sde.experiments.gallery.config import CHANGES, get_digits
 
+from score_sde import data, images
 from score_sde.errors import UsageError, one_of
 from score_sde.io import atomic_files
 from score_sde.training.run import train
@@ -79,6 +81,12 @@ def _own(runs: Runs) -> bytes:
     return png(card.picture())
 
 
+def _scenes() -> bytes:
+    source = data.load("scenes", train=True, image_size=32, num_channels=3)
+    sheet = images.grid(source.take(np.arange(40)).images, columns=10)
+    return png(Image.fromarray(sheet.repeat(2, axis=0).repeat(2, axis=1)))
+
+
 def _screenshot(runs: Runs, name: str) -> bytes:
     """A browser's picture of a page with fewer colours. Raises `UsageError` where there is none."""
     path = runs.screenshots / f"{name}.png"
@@ -93,6 +101,7 @@ PICTURES: dict[str, tuple[str, Callable[[Runs], bytes]]] = {
     "posterior": ("png", _posterior),
     "digits_classes": ("png", _digits),
     "own_folder": ("png", _own),
+    "scenes": ("png", lambda _: _scenes()),
     "orders": ("png", lambda _: png(plots.orders(), colours=128)),
     "mixture": ("png", lambda _: png(plots.mixture(), colours=128)),
     "architecture": ("svg", lambda _: drawing.architecture().encode()),
