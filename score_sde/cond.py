@@ -219,10 +219,17 @@ def check_cond(cond: Cond | None, entries: Entries, n: Number) -> None:
         if name not in names(cond):
             raise UsageError(f"cond['{NULL}'] names '{name}'{nearest(name, names(cond))}, which the condition lacks.")
         _check_array(f"{NULL}']['{name}", rows, Entry(jnp.bool_), n)
-    for name, array in (cond or {}).items():
-        if name != NULL:
-            _check_array(name, array, entries[name], n)
-            _check_range(name, array, entries[name], cond.get(name + MASK))
+    arrays = {name: array for name, array in (cond or {}).items() if name != NULL}
+    for name, array in arrays.items():
+        _check_array(name, array, entries[name], n)
+    for name, array in arrays.items():
+        mask = arrays.get(name + MASK)
+        if mask is not None and array.shape[: mask.ndim] != mask.shape:
+            raise UsageError(
+                f"cond['{name}'] has shape {tuple(array.shape)}, and its mask {tuple(mask.shape)}; give a mask of the "
+                "same length."
+            )
+        _check_range(name, array, entries[name], mask)
 
 
 def _check_array(name: str, array: Any, entry: Entry, n: int) -> None:

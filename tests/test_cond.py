@@ -175,6 +175,7 @@ def changed(**entries) -> dict:
         (changed(labels=np.zeros(3, int)), r"entry 'labels'; classes need model\.num_classes"),
         (changed(imge=np.zeros(3)), r"entry 'imge' \(did you mean 'image'\?\); it takes tokens, tokens_mask, image"),
         (changed(tokens_mask=None), "tokens and no tokens_mask"),
+        (changed(tokens_mask=np.ones((3, LENGTH - 1), bool)), "its mask .*; give a mask of the same length"),
         (changed(image=np.zeros((2, 8, 8, 1), np.float32)), r"image'\] must be float32 of shape \(3, 8, 8, 1\)"),
         (changed(image=np.zeros((3, 8, 8, 1), np.uint8)), r"and is uint8 of shape \(3, 8, 8, 1\)"),
         (changed(tokens=np.full((3, 5), WORDS)), r"There are tokens 0 to 6, not \[7\]"),

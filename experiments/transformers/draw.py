@@ -11,7 +11,7 @@ from pathlib import Path
 import jax
 import numpy as np
 from score_sde.experiments.transformers.config import MODELS
-from score_sde.experiments.transformers.models import MASKS, Model, load
+from score_sde.experiments.transformers.models import MASKS, Model, filled_name, load
 
 from score_sde import data
 from score_sde.array_types import Keys
@@ -53,7 +53,7 @@ def draw(name: str, directory: Path, out: Path, num_samples: int, num_filled: in
             def filled(hidden: np.ndarray = hidden) -> Arrays:
                 return {"pixels": trained.filled(keys, truth, hidden), "truth": truth, "labels": labels}
 
-            _keep(out, f"filled_{mask.replace(' ', '_')}", filled)
+            _keep(out, filled_name(mask), filled)
         report = {"model": name, "budgets": trained.budgets, "devices": sorted({d.device_kind for d in jax.devices()})}
         workdir.write(out, "report.json", report | {"versions": workdir.versions(), "complete": True})
 

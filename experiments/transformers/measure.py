@@ -8,7 +8,7 @@ import jax
 import numpy as np
 from score_sde.experiments.recipes import comparisons
 from score_sde.experiments.sweep.runs import Run
-from score_sde.experiments.transformers.models import EVALUATIONS, MASKS
+from score_sde.experiments.transformers.models import EVALUATIONS, MASKS, filled_name
 
 from score_sde import data
 from score_sde.array_types import Float, Pixels
@@ -27,6 +27,7 @@ CERTAIN = 0.5  # the judge's probability from which on it recognises an image
 NEIGHBOURS, SHOWN = "neighbours.npz", 16  # the nearest training images of the first samples of each model
 Drawn = dict[str, Arrays]  # of one trained model, by the names of `draw`
 AllDrawn = dict[str, list[Drawn]]  # of each model, in the order of the seeds
+Curve = list[tuple[int, float]]  # distances by the number of evaluations, fewest first
 Probabilities = Float[np.ndarray, "n k"]
 
 
@@ -69,9 +70,10 @@ def collected(folder: Path, finished: Mapping[str, Sequence[Run]], drawn: AllDra
     first = next(run for of_model in finished.values() for run in of_model)
     images = _data(folder, first.config)
     figures: dict[str, dict[str, list[float]]] = {}
+    curves = {name: [_curve(images, one) for one in of_model] for name, of_model in drawn.items()}
     for name, of_model in drawn.items():
-        for one in of_model:
-            for figure, value in _figures(images, one).items():
+        for one, curve in zip(of_model, curves[name], strict=True):
+            for figure, value in _figures(images, one, curve).items():
                 figures.setdefault(figure, {}).setdefault(name, []).append(value)
     _keep_neighbours(folder, images, drawn)
     seeds = max(map(len, drawn.values()))
@@ -91,7 +93,7 @@ def collected(folder: Path, finished: Mapping[str, Sequence[Run]], drawn: AllDra
             for name, of in drawn.items()
             if "bound" in of[0]["likelihoods"]
         },
-        "curves": {name: [_curve(images, one) for one in of_model] for name, of_model in drawn.items()},
+        "curves": curves,
         "levels": len(np.unique(images.train.images)),
         "reference": _reference(images, len(_last(next(iter(drawn.values()))[0]))),
         "figures": figures,
@@ -137,33 +139,38 @@ def _last(drawn: Drawn) -> Pixels:
     return samples(drawn)[-1][1]
 
 
-def _figures(images: Data, drawn: Drawn) -> dict[str, float]:
+def _figures(images: Data, drawn: Drawn, curve: Curve) -> dict[str, float]:
     """Every figure of one trained model that is tested."""
     best = _last(drawn)
-    values = {"bits": float(drawn["likelihoods"]["bits"].mean(dtype=np.float64))} | _of_samples(images, best)
+    values = {"bits": float(drawn["likelihoods"]["bits"].mean(dtype=np.float64))}
+    if curve:
+        values["distance"] = curve[-1][1]
+    values |= _judged(images, best)
     values["copies"] = nearness(best, images.train.images, images.test.images)
-    if images.measure:
-        at = dict(samples(drawn))
-        for budget in EVALUATIONS[:-1]:
-            values[f"distance_{budget}"] = _distance(images.measure, at.get(budget, best))
+    if curve:
+        at = dict(curve)
+        values |= {f"distance_{budget}": at.get(budget, values["distance"]) for budget in EVALUATIONS[:-1]}
     if images.judge:
         for mask in MASKS:
-            filled = drawn[f"filled_{mask.replace(' ', '_')}"]
+            filled = drawn[filled_name(mask)]
             right = images.judge.of(filled["pixels"]).argmax(axis=1) == filled["labels"]
             values[f"filled_{mask}"] = 100 * float(right.mean())
     return values
 
 
 def _of_samples(images: Data, pixels: Pixels) -> dict[str, float]:
-    """Figures of images alone, which real ones have too."""
-    values = {}
-    if images.measure:
-        values["distance"] = _distance(images.measure, pixels)
-    if images.judge:
-        p = images.judge.of(pixels)
-        values["recognised"] = 100 * float((p.max(axis=1) > CERTAIN).mean())
-        values["classes"] = class_distance(p.argmax(axis=1), images.train.labels)
-    return values
+    """Figures of images alone, such as real ones."""
+    distance = {"distance": _distance(images.measure, pixels)} if images.measure else {}
+    return distance | _judged(images, pixels)
+
+
+def _judged(images: Data, pixels: Pixels) -> dict[str, float]:
+    """Figures of images in the eyes of the judge, none without a judge."""
+    if not images.judge:
+        return {}
+    p = images.judge.of(pixels)
+    recognised = 100 * float((p.max(axis=1) > CERTAIN).mean())
+    return {"recognised": recognised, "classes": class_distance(p.argmax(axis=1), images.train.labels)}
 
 
 def _distance(measure: Measure, pixels: Pixels) -> float:
@@ -171,7 +178,7 @@ def _distance(measure: Measure, pixels: Pixels) -> float:
     return next(value["mean"] for name, value in figures.items() if name.startswith(("frechet", "fid")))
 
 
-def _curve(images: Data, drawn: Drawn) -> list[tuple[int, float]]:
+def _curve(images: Data, drawn: Drawn) -> Curve:
     """Distances by the number of evaluations."""
     if images.measure is None:
         return []

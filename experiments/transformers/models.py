@@ -162,6 +162,11 @@ MASKS: dict[str, Callable[[int, int], np.ndarray]] = {
 }
 
 
+def filled_name(mask: str) -> str:
+    """The name of the arrays of images that were filled in, by that of the mask in `MASKS`."""
+    return f"filled_{mask.replace(' ', '_')}"
+
+
 def _kept(folder: Path, stem: str) -> dict[str, Any]:
     """Arrays of the rounds that an evaluation has left, over all images."""
     rounds = [np.load(file) for file in sorted(folder.glob(f"{stem}.[0-9]*.npz"))]

@@ -8,7 +8,7 @@ from score_sde.experiments.recipes.panels import drawing
 from score_sde.experiments.transformers import measure, report
 from score_sde.experiments.transformers.config import AUTOREGRESSIVE
 from score_sde.experiments.transformers.measure import AllDrawn, Drawn
-from score_sde.experiments.transformers.models import FRAMES, MASKS
+from score_sde.experiments.transformers.models import FRAMES, MASKS, filled_name
 from score_sde.experiments.transformers.report import NAMES, PAIRS, Result
 
 from score_sde import images
@@ -155,7 +155,7 @@ def _filled(shown: dict[str, Drawn]) -> list[Element]:
     """Rows of truth, what is known, and each model's answer, for each mask."""
     figures = []
     for mask, of_shape in MASKS.items():
-        filled = {name: drawn[f"filled_{mask.replace(' ', '_')}"] for name, drawn in shown.items()}
+        filled = {name: drawn[filled_name(mask)] for name, drawn in shown.items()}
         truth = next(iter(filled.values()))["truth"][:COLUMNS]
         known = np.where(of_shape(*truth.shape[1:3])[..., None], truth, GREY).astype(np.uint8)
         rows = [truth, known, *(of["pixels"][:COLUMNS] for of in filled.values())]
