@@ -107,4 +107,5 @@ PICTURES: dict[str, tuple[str, Callable[[Runs], bytes]]] = {
     "architecture": ("svg", lambda _: drawing.architecture().encode()),
     "report": ("png", lambda runs: _screenshot(runs, "report")),
     "compare": ("png", lambda runs: _screenshot(runs, "compare")),
+    "transformers": ("png", lambda runs: _screenshot(runs, "transformers")),
 }
