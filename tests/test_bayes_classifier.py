@@ -3,7 +3,7 @@
 import jax
 import numpy as np
 import pytest
-from test_conditional_likelihood import D, KEY, NAMES, PIXELS, captioned, exact, of_classes
+from test_conditional_likelihood import KEY, NAMES, PIXELS, D, captioned, exact, of_classes
 
 from score_sde.errors import UsageError
 from score_sde.randomness import batch_keys, stream

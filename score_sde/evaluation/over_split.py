@@ -103,8 +103,8 @@ def accuracy(model: PretrainedClassifier, source: data.Source, folder: Path | No
 def bits_per_dim(model: Pretrained, source: data.Source, repeats: int, folder: Path | None = None) -> dict[str, Any]:
     """Bits/dim over a split, each image `repeats` times with fresh dequantization noise and probe.
 
-    They are of p(x), or with eval.bpd_with_cond of p(x | c) under each image's own condition. The standard error is over
-    images, of means over repeats, and contains the spread of both. folder: as for `loss`.
+    They are of p(x), or with eval.bpd_with_cond of p(x | c) under each image's own condition. The standard error is
+    over images, of means over repeats, and contains the spread of both. folder: as for `loss`.
     """
     part = _part(model, source)
     rounds = kept_rounds(folder, "bits_per_dim", ["bits_per_dim", "nfe"], model, _of_likelihood(model, source, repeats))

@@ -4,16 +4,19 @@ For candidate conditions c_1, ..., c_k of an image x, Bayes' rule is
 
     p(c_j | x) = p(c_j) p(x | c_j) / sum_i p(c_i) p(x | c_i),                                             (1)
 
-and the model gives log p(x | c) itself, so that nothing else is trained (Li et al., 2023, who take the bound). Both
+and the model gives log p(x | c) itself, so that nothing else is trained (Li et al., 2023, who take the bound). The
 log-likelihoods are estimates with random numbers: dequantization noise, and Hutchinson's probe of the ODE or times and
-noise of the bound. All candidates of an image share these numbers. The errors of their log-likelihoods are then nearly
-the same, and cancel in eq. (1).
+noise of the bound. All candidates of an image share these numbers, so that a part of the errors is common to them and
+cancels in eq. (1): the larger a part, the nearer the predictions under two candidates are to each other. For two classes
+of Gaussian pixels of equal likelihood the difference of two bounds had a standard deviation of 1.8 nats, and of 3.2 with
+numbers of their own.
 """
 
 import math
 from typing import Annotated, Any, NamedTuple
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 
 from score_sde.array_types import Array, Float, Integer, Key, Keys, PerSample, UnitImages
@@ -154,11 +157,11 @@ def _candidates(model: Snapshot, n: int, labels: Any, cond: Cond | None, text: A
         counts = ", ".join(f"{number} of {name}" for name, number in numbers.items())
         raise UsageError(f"classify takes one candidate or more, the same number of each kind, and not {counts}.")
     k = next(iter(numbers.values()))
-    labels = None if labels is None else np.asarray(numbered(labels, model.class_names))
+    labels = None if labels is None else jnp.asarray(numbered(labels, model.class_names))
     return jax.tree.map(np.asarray, inputs.condition(model, n * k, labels, cond, text)), k
 
 
-def _flat(name: str, values: Any, n: int, numbers: dict[str, int]) -> list | None:
+def _flat(name: str, values: Any, n: int, numbers: dict[str, int]) -> tuple | None:
     """Labels or captions of all pairs, from k for all images or a row of k for each; `numbers` gets their k."""
     if values is None:
         return None
@@ -171,7 +174,7 @@ def _flat(name: str, values: Any, n: int, numbers: dict[str, int]) -> list | Non
             f"{name} of classify are k candidates for all images, or a row of k for each of the {n} images."
         )
     numbers[name] = len(lists[0])
-    return [value for row in lists for value in row]
+    return tuple(value for row in lists for value in row)
 
 
 def _repeated(name: str, array: Any, n: int, rank: int, numbers: dict[str, int]) -> np.ndarray:
