@@ -7,9 +7,9 @@ For candidate conditions c_1, ..., c_k of an image x, Bayes' rule is
 and the model gives log p(x | c) itself, so that nothing else is trained (Li et al., 2023, who take the bound). The
 log-likelihoods are estimates with random numbers: dequantization noise, and Hutchinson's probe of the ODE or times and
 noise of the bound. All candidates of an image share these numbers, so that a part of the errors is common to them and
-cancels in eq. (1): the larger a part, the nearer the predictions under two candidates are to each other. For two classes
-of Gaussian pixels of equal likelihood the difference of two bounds had a standard deviation of 1.8 nats, and of 3.2 with
-numbers of their own.
+cancels in eq. (1): the larger a part, the nearer the predictions under two candidates are to each other. For two
+classes of Gaussian pixels of about equal likelihood the difference of two bounds had a standard deviation of 1.8 nats,
+and would have one of 3.2 with numbers of their own.
 """
 
 import math
