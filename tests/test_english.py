@@ -108,9 +108,10 @@ def test_an_example_of_a_docstring_runs(name, tmp_path, monkeypatch):
 def test_the_examples_of_a_model_run_with_the_one_of_its_class():
     model = {"__name__": "example", "np": np, "Average": Average}
     exec(EXAMPLES["inference/pretrained:Pretrained"], model)
-    for name, _, text in docstrings((ROOT / "score_sde" / "inference" / "pretrained.py").read_text()):
-        for code in indented(text) if name != "Pretrained" else ():
-            exec(code, model)
+    for module in ("pretrained", "likelihoods", "latents"):
+        for name, _, text in docstrings((ROOT / "score_sde" / "inference" / f"{module}.py").read_text()):
+            for code in indented(text) if name != "Pretrained" else ():
+                exec(code, model)
     assert model["s"].shape == model["x0"].shape == model["z"].shape == (2, 8, 8, 1)
     assert model["eps"].shape == model["decoded"].shape == (2, 8, 8, 1) and model["path"].shape == (3, 2, 8, 8, 1)
     assert model["bits"].shape == model["above"].shape == (2,)

@@ -30,9 +30,10 @@ class OracleModel(Pretrained):
 
     @property
     def config(self):
-        return SimpleNamespace(seed=self.seed, eval=SimpleNamespace(batch_size=IMAGES, max_images=None))
+        options = SimpleNamespace(batch_size=IMAGES, max_images=None, bpd_with_cond=False)
+        return SimpleNamespace(seed=self.seed, eval=options)
 
-    def likelihoods(self, keys, x, report):
+    def likelihoods(self, keys, x, report, *, cond):
         return evaluated(keys, x)
 
 
@@ -84,7 +85,7 @@ def part(n: int, most: int, monkeypatch) -> dict:
     monkeypatch.setattr(
         OracleModel,
         "config",
-        SimpleNamespace(seed=3, eval=SimpleNamespace(batch_size=8, max_images=most)),
+        SimpleNamespace(seed=3, eval=SimpleNamespace(batch_size=8, max_images=most, bpd_with_cond=False)),
     )
     return bits_per_dim(OracleModel(3), InMemory(pixels, None), 1)
 
@@ -92,8 +93,8 @@ def part(n: int, most: int, monkeypatch) -> dict:
 def test_a_part_of_a_split_is_named_and_its_images_have_the_figures_that_they_have_in_the_whole(monkeypatch):
     asked, likelihoods = [], OracleModel.likelihoods
 
-    def noted(self, keys, x, report):
-        bits, nfe = likelihoods(self, keys, x, report)
+    def noted(self, keys, x, report, *, cond):
+        bits, nfe = likelihoods(self, keys, x, report, cond=cond)
         asked.extend((image.tobytes(), float(own)) for image, own in zip(np.asarray(x), bits, strict=True))
         return bits, nfe
 

@@ -120,9 +120,17 @@ SLOW = {  # programs are compiled for each new value of an option
         MODEL.posterior,
         dict(key=KEY, operator=Average(2), y=SMALL, noise=0.1, sampler="ddim", num_steps=2, inverse="pigdm"),
     ),
-    "bits_per_dim": (MODEL.bits_per_dim, dict(key=KEY, pixels=PIXELS)),
-    "likelihoods": (MODEL.likelihoods, dict(keys=KEYS, x=X)),
-    "bound": (MODEL.bound, dict(key=KEY, pixels=PIXELS)),
+    "bits_per_dim": (
+        MODEL.bits_per_dim,
+        dict(key=KEY, pixels=PIXELS, labels=LABELS, cond={"vector": COND["vector"]}, text=None),
+    ),
+    "likelihoods": (MODEL.likelihoods, dict(keys=KEYS, x=X, cond=COND)),
+    "bound": (MODEL.bound, dict(key=KEY, pixels=PIXELS, labels=1, cond={"vector": COND["vector"]}, text=None)),
+    "classify": (
+        MODEL.classify,
+        dict(key=KEY, pixels=PIXELS, labels=LABELS, cond={"vector": COND["vector"]}, text=None, prior=[0.2, 0.8])
+        | dict(method="bound", repeats=1),
+    ),
     "encode": (MODEL.encode, dict(pixels=PIXELS)),
     "decode": (MODEL.decode, dict(z=X)),
     "interpolate": (MODEL.interpolate, dict(first=PIXELS, last=PIXELS, n=3)),
@@ -239,6 +247,7 @@ ALL = {
 MODULES = (
     *("score_sde.cond", "score_sde.conditioning", "score_sde.inference.pretrained", "score_sde.inference.snapshots"),
     *("score_sde.inference.inputs", "score_sde.inference.conditional_samplers", "score_sde.inference.dequantizer"),
+    *(f"score_sde.inference.{name}" for name in ("likelihoods", "latents", "bayes_classifier")),
     *(f"score_sde.conditioning.{name}" for name in ("grammar", "guidance", "observations", "operators", "posterior")),
     *("score_sde.conditioning.particles", "score_sde.models", "score_sde.models.encoders"),
     *("score_sde.models.dequantizer", "score_sde.models.group_norm", "score_sde.models.resampling"),
@@ -250,8 +259,8 @@ TRACED = "is called inside a sampler's step, with what the sampler has made"
 RESULT = "is what functions return"
 NETWORK_CLASS = "is a flax module, rebuilt by flax; the table of keys and its `check` check what a config sets"
 EXCEPTIONS = {
-    **dict.fromkeys(("Samples", "Likelihoods", "Projection", "Conditions", "Observe"), RESULT),
-    **dict.fromkeys(("for_each", "unit_images", "of_shape", "check_taken", "check_finite"), CHECKED),
+    **dict.fromkeys(("Samples", "Likelihoods", "Classified", "Projection", "Conditions", "Observe"), RESULT),
+    **dict.fromkeys(("for_each", "unit_images", "of_shape", "condition", "check_taken", "check_finite"), CHECKED),
     **dict.fromkeys(("names", "read", "restricted", "rows", "Conditional", "finished", "unused_option"), CHECKED),
     **dict.fromkeys(("config_of", "restore_state", "saved_weights", "dequantize", "dequantizer_params"), CHECKED),
     **dict.fromkeys(("for_images", "residual", "operator_class", "check_computes", "is_trainable"), CHECKED),

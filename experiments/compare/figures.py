@@ -139,6 +139,7 @@ def _quantity(name: str, config: Mapping[str, Any]) -> dict[str, Any]:
             parts["model.name"] = "classifier"
     if name in (BITS_PER_DIM, BOUND):
         keys += LIKELIHOOD
+        parts["eval.bpd_with_cond"] = bool(config.get("eval.bpd_with_cond"))  # older reports lack it
     return parts | {key: config.get(key) for key in keys}
 
 

@@ -11,6 +11,7 @@ import jax.numpy as jnp
 from absl.flags import FlagValues
 
 from score_sde.array_types import PyTree
+from score_sde.cond import blank
 from score_sde.conditioning.grammar import ALL, chosen_class, chosen_rows, observation_of
 from score_sde.config import Config, check
 from score_sde.config.explanation import explained
@@ -151,10 +152,11 @@ def _asked_for(experiment: Experiment) -> tuple[Conditional, Conditions, dict[st
 def _evaluated(experiment: Experiment) -> None:
     """Raises `UsageError` for figures of config.eval that this network cannot have."""
     options, params = experiment.config.eval, experiment.objective.init_params(jax.random.key(0))
+    cond = (blank(experiment.cond_entries, 1) or None) if options.bpd_with_cond else None
     if options.enable_bpd:
-        experiment.frozen(params).bits_per_dim(params)
+        experiment.frozen(params).bits_per_dim(params, cond)
     if options.enable_bound:
-        experiment.frozen(params).bound(params)
+        experiment.frozen(params).bound(params, cond)
 
 
 def _sampler(experiment: Experiment, condition: str) -> str:

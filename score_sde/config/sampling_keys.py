@@ -118,6 +118,10 @@ EVAL = {
     "bpd_num_repeats": Key(
         5, "Passes of bits/dim with fresh dequantization noise and probes; a training set is passed once", "[1, inf)"
     ),
+    "bpd_with_cond": Key(
+        False,
+        "Whether bits/dim and their bound are of p(x | c), given each image's own condition, and not of p(x)",
+    ),
     "hutchinson_type": Key(
         "rademacher", "Estimate of the divergence in bits/dim", "score_sde.likelihood:DIVERGENCES", any_case=True
     ),

@@ -19,7 +19,15 @@ from score_sde.evaluation import report as page
 from score_sde.evaluation.exports import export
 from score_sde.evaluation.figure_names import short_names
 from score_sde.evaluation.inverse_problems import ARRAYS, mean_nfe, memory_of_samples, reconstruct
-from score_sde.evaluation.over_split import accuracy, bits_per_dim, bits_per_dim_bound, kept_rounds, loss, weights
+from score_sde.evaluation.over_split import (
+    accuracy,
+    bits_per_dim,
+    bits_per_dim_bound,
+    check_own_cond,
+    kept_rounds,
+    loss,
+    weights,
+)
 from score_sde.evaluation.sample_metrics import Measure, ends_of_data, measure, remedy
 from score_sde.inference import class_choice, posthoc_weights
 from score_sde.inference.dequantizer import DEQUANTIZER
@@ -100,7 +108,8 @@ def _parts(model: Pretrained) -> Parts:
     if options.enable_loss:
         check_source(model.experiment, test_set)
     if likelihoods:
-        model.experiment.bits_per_dim(model.params)
+        own = check_own_cond(model, bpd_set)
+        model.experiment.bits_per_dim(model.params, own)
         _ = model.dequantizer_params
     parts: Parts = {}
     if options.enable_loss:
@@ -109,7 +118,7 @@ def _parts(model: Pretrained) -> Parts:
     if options.enable_bpd:
         parts["bits_per_dim"] = lambda model, folder: bits_per_dim(model, bpd_set, repeats, folder)
     if options.enable_bound:
-        model.experiment.bound(model.params)
+        model.experiment.bound(model.params, own)
         parts["bits_per_dim_bound"] = lambda model, folder: bits_per_dim_bound(model, bpd_set, repeats, folder)
     if options.enable_sampling:
         if observation_of(config.sampling.condition, model.experiment.image_shape):

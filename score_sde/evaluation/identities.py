@@ -13,6 +13,7 @@ import jax
 import numpy as np
 
 from score_sde import data
+from score_sde.cond import names
 from score_sde.conditioning.grammar import Observe, chosen_class, identity_of, parts
 from score_sde.config import ARGUMENTS
 from score_sde.inference.pretrained import Pretrained
@@ -97,7 +98,8 @@ def of_likelihood(model: Pretrained, source: data.Source, repeats: int) -> dict[
     keys += ("rtol", "atol", "ode_method")
     learned = digest(model.dequantizer_params) if model.dequantizer_params else None
     options = {key: model.config.eval[key] for key in keys}
-    return {"images": source.digest(), "repeats": repeats, "dequantizer": learned, "eval": options}
+    entries = {"given": names(model.experiment.cond_entries)} if model.config.eval.bpd_with_cond else {}
+    return {"images": source.digest(), "repeats": repeats, "dequantizer": learned, "eval": options} | entries
 
 
 def _code(model: Snapshot, name: str, sections: Sequence[str]) -> dict[str, Any]:

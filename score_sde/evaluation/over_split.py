@@ -16,6 +16,8 @@ import jax.numpy as jnp
 import numpy as np
 
 from score_sde import data, images
+from score_sde.cond import Cond, names, restricted
+from score_sde.errors import UsageError
 from score_sde.evaluation import identities
 from score_sde.inference.pretrained import Pretrained, Report
 from score_sde.inference.snapshots import PretrainedClassifier, Snapshot
@@ -27,6 +29,7 @@ from score_sde.runtime.progress import bar, reporter
 from score_sde.runtime.sharding import pad_to_devices
 from score_sde.sampling.grids import time_grid
 from score_sde.training import averages
+from score_sde.training.source_checks import check_source
 
 NOISE_LEVELS = 10  # number of those at which a classifier's accuracy is evaluated
 
@@ -100,7 +103,8 @@ def accuracy(model: PretrainedClassifier, source: data.Source, folder: Path | No
 def bits_per_dim(model: Pretrained, source: data.Source, repeats: int, folder: Path | None = None) -> dict[str, Any]:
     """Bits/dim over a split, each image `repeats` times with fresh dequantization noise and probe.
 
-    The standard error is over images, of means over repeats, and contains the spread of both. folder: as for `loss`.
+    They are of p(x), or with eval.bpd_with_cond of p(x | c) under each image's own condition. The standard error is
+    over images, of means over repeats, and contains the spread of both. folder: as for `loss`.
     """
     part = _part(model, source)
     rounds = kept_rounds(folder, "bits_per_dim", ["bits_per_dim", "nfe"], model, _of_likelihood(model, source, repeats))
@@ -108,12 +112,15 @@ def bits_per_dim(model: Pretrained, source: data.Source, repeats: int, folder: P
 
     def chunk(indices: np.ndarray, repeat: int, report: Report) -> Arrays:
         keys = sample_keys(stream(root, repeat), jnp.asarray(indices))
-        bpd, nfe = model.likelihoods(keys, images.to_unit(jnp.asarray(source.take(indices).images)), report)
+        pixels, cond = source.take(indices)
+        x, own = images.to_unit(jnp.asarray(pixels)), _own_cond(model, cond)
+        bpd, nfe = model.likelihoods(keys, x, report, cond=own)
         return {"bits_per_dim": np.asarray(bpd), "nfe": np.asarray(nfe)}
 
     size = min(model.config.eval.batch_size, pad_to_devices(len(part)))
     arrays = _over_split(rounds, "bits/dim", part, size, repeats, chunk)
-    return {**_figure(arrays["bits_per_dim"], source), "repeats": repeats, "nfe": float(arrays["nfe"].mean())}
+    figure = _figure(arrays["bits_per_dim"], source) | {"repeats": repeats, "nfe": float(arrays["nfe"].mean())}
+    return figure | _entries(model)
 
 
 def bits_per_dim_bound(
@@ -126,11 +133,35 @@ def bits_per_dim_bound(
 
     def chunk(indices: np.ndarray, repeat: int, report: Report) -> Arrays:
         keys = sample_keys(stream(root, repeat), jnp.asarray(indices))
-        return {"bound": np.asarray(model.bound(keys, source.take(indices).images))}
+        pixels, cond = source.take(indices)
+        return {"bound": np.asarray(model.bound(keys, pixels, cond=_own_cond(model, cond)))}
 
     size = min(model.config.eval.batch_size, pad_to_devices(len(part)))
     arrays = _over_split(rounds, "bound", part, size, repeats, chunk)
-    return {**_figure(arrays["bound"], source), "repeats": repeats}
+    return _figure(arrays["bound"], source) | {"repeats": repeats} | _entries(model)
+
+
+def check_own_cond(model: Pretrained, source: data.Source) -> Cond | None:
+    """The condition under which the likelihood of a split's first image is evaluated; None is the null condition.
+
+    Raises `UsageError` for eval.bpd_with_cond of a network or of images without conditions.
+    """
+    if not model.config.eval.bpd_with_cond:
+        return None
+    if not model.experiment.cond_entries:
+        raise UsageError("eval.bpd_with_cond=True: this network takes no condition; set it to False.")
+    check_source(model.experiment, source)
+    return _own_cond(model, source.take(np.arange(1)).cond)
+
+
+def _own_cond(model: Pretrained, cond: Cond | None) -> Cond | None:
+    """The condition under which likelihoods of images with this condition are evaluated."""
+    return restricted(cond, model.experiment.cond_entries) if model.config.eval.bpd_with_cond else None
+
+
+def _entries(model: Pretrained) -> dict[str, list[str]]:
+    """The entries of the condition under which likelihoods are evaluated, for a report; {} for those of p(x)."""
+    return {"given": names(model.experiment.cond_entries)} if model.config.eval.bpd_with_cond else {}
 
 
 def _part(model: Snapshot, source: data.Source) -> np.ndarray:

@@ -114,9 +114,14 @@ def figures(entry: Mapping[str, Any], *, apart: bool = False) -> dict[str, dict[
 
 
 def parts(entry: Mapping[str, Any]) -> list[str]:
-    """Sentences on the figures of a checkpoint that were evaluated on a part of the split, by `eval.max_images`."""
-    of = {label: entry[name] for name, label in LABELS.items() if "of" in entry.get(name, {})}
-    return [f"{label}: on {each['images']:,} of {each['of']:,} images (eval.max_images)." for label, each in of.items()]
+    """Sentences on the figures of a checkpoint that are of a part of the split, or of p(x | c) and not of p(x)."""
+    said = []
+    for label, figure in {label: entry[name] for name, label in LABELS.items() if name in entry}.items():
+        if "of" in figure:
+            said.append(f"{label}: on {figure['images']:,} of {figure['of']:,} images (eval.max_images).")
+        if "given" in figure:
+            said.append(f"{label}: of each image given its {' and '.join(figure['given'])} (eval.bpd_with_cond).")
+    return said
 
 
 def warnings(entry: Mapping[str, Any]) -> list[str]:

@@ -1,4 +1,4 @@
-"""Inputs of a trained model's functions: images and times, checked and brought to one form."""
+"""Inputs of a trained model's functions: images, times and conditions, checked and brought to one form."""
 
 from collections.abc import Callable
 from typing import Annotated, Any
@@ -9,6 +9,7 @@ import numpy as np
 
 from score_sde import images
 from score_sde.array_types import Array, Bool, Float, Integer, PerSample, Real, Times, UnitImages
+from score_sde.cond import Cond, fitted, numbered, with_labels
 from score_sde.config.kinds import is_abstract
 from score_sde.errors import UsageError
 
@@ -20,7 +21,9 @@ AnyImages = Real[Array, "..."] | Bool[Array, "..."]  # uint8, or numbers in [0, 
 AnyLabels = (
     Annotated[int, "[0, 2147483647]"] | str | Integer[Array, "..."] | tuple[int | str, ...] | None
 )  # numbers or names
+AnyText = str | tuple[str, ...] | None  # a caption for all images, or one for each
 Shape = tuple[int, ...]
+Report = Callable[[float], None]  # called with the fraction of the work that is done
 
 
 def for_each(values: AnyTimes | Levels, n: int) -> PerSample:
@@ -58,6 +61,38 @@ def of_shape(x: Array, image_shape: Shape) -> Array:
         shape = ", ".join(map(str, image_shape))
         raise UsageError(f"Images of shape {x.shape}: this model takes (n, {shape}), with n at least 1.")
     return x
+
+
+def condition(
+    model: Any, n: int, labels: AnyLabels = None, cond: Cond | None = None, text: AnyText = None
+) -> Cond | None:
+    """The checked condition of n images: entries of `cond`, with those of labels and captions added.
+
+    model: a `Snapshot`. labels, text: one for all images, or one for each. Raises `UsageError` for what its network
+    does not take, and for a network that is no score without an entry that is missing.
+    """
+    labels = numbered(labels, model.class_names)
+    if labels is not None:
+        labels = jnp.asarray(labels)
+        labels = jnp.broadcast_to(labels, (n,)) if labels.ndim == 0 else labels
+    experiment, cond = model.experiment, with_labels(_with_text(model, n, cond, text), labels)
+    experiment.check_cond(cond)
+    return fitted(cond, experiment.cond_entries, n)
+
+
+def _with_text(model: Any, n: int, cond: Cond | None, text: AnyText) -> Cond | None:
+    """The condition with the entries of captions added."""
+    if text is None:
+        return cond
+    if getattr(model, "text", None) is None:
+        raise UsageError("This model takes no text, because its run was trained without; give labels or cond.")
+    texts = [text] * n if isinstance(text, str) else list(text)
+    if len(texts) != n:
+        raise UsageError(f"{len(texts)} captions for {n} images; give one for all, or one for each.")
+    entries = model.text.cond(texts)
+    if twice := [name for name in entries if name in (cond or {})]:
+        raise UsageError(f"The text is cond['{twice[0]}'] as well; give one of the two.")
+    return (cond or {}) | entries
 
 
 def check_taken(program: Callable, image_shape: Shape, params: Any, x: Array, *others: Any) -> None:

@@ -1,6 +1,7 @@
 """A trained model, for notebooks and scripts: `model = score_sde.load(workdir)`.
 
-A `Pretrained` is frozen data. The functions of this module take it as their first argument, and are its methods too.
+A `Pretrained` is frozen data. The functions of this module take it as their first argument, and are its methods too, as
+are those of `likelihoods`, `latents` and `bayes_classifier`.
 
 | function                                | result                                                               |
 |-----------------------------------------|----------------------------------------------------------------------|
@@ -9,13 +10,12 @@ A `Pretrained` is frozen data. The functions of this module take it as their fir
 | `encode`, `decode`, `interpolate`       | latents of images by the probability-flow ODE, and back              |
 | `bits_per_dim`, `bound`                 | likelihoods of images, and a bound on them                           |
 | `draw`, `likelihoods`                   | the same with a key for each image, and their numbers of evaluations |
+| `classify`                              | the likeliest class or caption of images, by log p(image, class)     |
 
 The functions take images in [0, 1] or uint8, NHWC; x and latents are in model range.
 """
 
 import dataclasses
-import functools
-from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated, Any, NamedTuple
 
@@ -24,17 +24,20 @@ import jax.numpy as jnp
 import numpy as np
 
 from score_sde import images
-from score_sde.array_types import Array, Float, Key, Keys, ModelImages, PerSample, PyTree, Real, Times, UnitImages
-from score_sde.cond import Cond, fitted, numbered, rows, with_labels
+from score_sde.array_types import Array, Key, Keys, ModelImages, PyTree, Real, Times, UnitImages
+from score_sde.cond import Cond, fitted, rows, with_labels
 from score_sde.conditioning import Operator
 from score_sde.config import AnyConfig
 from score_sde.config.arguments import check_arguments
 from score_sde.config.kinds import is_abstract
-from score_sde.errors import UsageError, renamed
+from score_sde.errors import UsageError, moved_names, renamed
 from score_sde.inference import inputs
+from score_sde.inference.bayes_classifier import classify
 from score_sde.inference.conditional_samplers import UnitObservation, finished, unused_option
 from score_sde.inference.dequantizer import dequantize, dequantizer_params
-from score_sde.inference.inputs import AnyImages, AnyLabels, AnyTimes, Levels, NoisyTimes
+from score_sde.inference.inputs import AnyLabels, AnyTimes, Levels, NoisyTimes, Report
+from score_sde.inference.latents import decode, encode, interpolate
+from score_sde.inference.likelihoods import bits_per_dim, bound, likelihoods
 from score_sde.inference.sampling_plan import each_label, plan
 from score_sde.inference.snapshots import Snapshot, config_of
 from score_sde.inference.start_images import AnyStart, check_start, for_samples
@@ -43,12 +46,8 @@ from score_sde.process import Prediction
 from score_sde.randomness import batch_keys, expand
 from score_sde.runtime import backend
 from score_sde.runtime.sharding import is_traced, pad_to_devices, pmap, split
-from score_sde.sampling import slerp
-from score_sde.sampling.runner import Runner
 from score_sde.sampling.solver import Counts
 from score_sde.training.sampler_options import Method, name_of
-
-Report = Callable[[float], None]
 
 
 @check_arguments
@@ -128,11 +127,7 @@ def _applied(
     model: "Pretrained", name: str, x: ModelImages, t: AnyTimes, labels: AnyLabels, cond: Cond | None
 ) -> ModelImages | Prediction:
     """The result at x and t of the experiment's function of this name."""
-    experiment, labels = model.experiment, numbered(labels, model.class_names)
-    if labels is not None:
-        labels = jnp.asarray(labels)
-        labels = jnp.broadcast_to(labels, (len(x),)) if labels.ndim == 0 else labels
-    cond = fitted(with_labels(cond, labels), experiment.cond_entries, len(x))
+    experiment, cond = model.experiment, inputs.condition(model, len(x), labels, cond)
 
     def applied(params: PyTree, x: ModelImages, t: Times, cond: Cond | None) -> ModelImages | Prediction:
         return getattr(experiment, name)(params, cond=cond)(x, t)
@@ -256,114 +251,6 @@ def _ended(x: ModelImages, scaling: images.Scaling, *, clip: bool) -> tuple[Unit
     return jnp.clip(unit, 0, 1) if clip else unit, jnp.all(jnp.isfinite(x))
 
 
-# Likelihoods.
-
-
-class Likelihoods(NamedTuple):
-    """Bits/dim of each image, and the evaluations of the network (nfe) that they took."""
-
-    bits_per_dim: PerSample
-    nfe: Counts
-
-
-@check_arguments
-def bits_per_dim(model: "Pretrained", key: Key[Array, "..."], pixels: AnyImages) -> PerSample:
-    """Bits/dim of each image, shape (n,), under the probability-flow ODE (paper, section 4.3).
-
-    pixels: images, uint8 or in [0, 1] on 256 levels; they are dequantized first, as config.eval says, with noise from
-    `key`. Raises `UsageError` for other images.
-
-        bits = model.bits_per_dim(jax.random.key(0), np.zeros((2, *model.image_shape), np.uint8))
-    """
-    x = inputs.unit_images(pixels, model.image_shape)
-    return likelihoods(model, batch_keys(key, len(x)), x).bits_per_dim
-
-
-@check_arguments
-def likelihoods(
-    model: "Pretrained", keys: Keys, x: Annotated[UnitImages, "[0, 1]"], report: Report = lambda _: None
-) -> Likelihoods:
-    """Bits/dim and evaluations of each image in [0, 1]; all randomness is from the image's own key."""
-    y, log_q = dequantize(model, keys, inputs.of_shape(x, model.image_shape))
-    runner = model.experiment.once("bits_per_dim", lambda: Runner(model.experiment.bits_per_dim))
-    bits, _, nfe = runner(model.params, keys, y, report)
-    inputs.check_finite(jnp.all(jnp.isfinite(bits)), "A likelihood")
-    return Likelihoods(bits + log_q, nfe)
-
-
-@check_arguments
-def bound(model: "Pretrained", key: Key[Array, "..."], pixels: AnyImages) -> PerSample:
-    """An upper bound on the bits/dim of each image under the reverse SDE, estimated with noise from `key`.
-
-    pixels: as for `bits_per_dim`. Composes with `jit`. See `score_sde.likelihood.bound`.
-
-        above = model.bound(jax.random.key(0), np.zeros((2, *model.image_shape), np.uint8))
-    """
-    experiment, x = model.experiment, inputs.unit_images(pixels, model.image_shape)
-    keys = batch_keys(key, len(x))
-    y, log_q = dequantize(model, keys, x)
-
-    def bounded(params: PyTree, keys: Keys, y: ModelImages) -> PerSample:
-        return experiment.bound(params)(keys, y)
-
-    program = experiment.once("bound", lambda: pmap(bounded, in_axes=(None, 0, 0), out_axes=None))
-    bits = program(model.params, *split(keys, y))[: len(x)] + log_q
-    inputs.check_finite(jnp.all(jnp.isfinite(bits)), "A bound on bits/dim")
-    return bits
-
-
-# Latents.
-
-
-@check_arguments
-def encode(model: "Pretrained", pixels: AnyImages) -> ModelImages:
-    """Latents x_1 of images, by the probability-flow ODE from t = 1e-5.
-
-    pixels: images, uint8 or in [0, 1].
-
-        z = model.encode(np.zeros((2, *model.image_shape), np.uint8))
-    """
-    return _transported(model, model.image_range.to_model(inputs.unit_images(pixels, model.image_shape)), encode=True)
-
-
-@check_arguments
-def decode(model: "Pretrained", z: ModelImages) -> UnitImages:
-    """Images in [0, 1] of latents: the inverse of `encode`, without a denoising step.
-
-    z: latents, of the images' shape, in model range.
-
-        decoded = model.decode(np.zeros((2, *model.image_shape), np.float32))
-    """
-    x = _transported(model, inputs.of_shape(z, model.image_shape).astype(jnp.float32), encode=False)
-    return jnp.clip(model.image_range.to_unit(x), 0, 1)
-
-
-@check_arguments
-def interpolate(
-    model: "Pretrained", first: AnyImages, last: AnyImages, n: Annotated[int, "[2, inf)"]
-) -> Float[Array, "n b h w c"]:
-    """Images (n, b, h, w, c) from each of `first` to each of `last`, by `slerp` of their latents.
-
-    n: number of images, with both ends; at least 2. first, last: pixels as for `encode`, the same number of each.
-
-        path = model.interpolate(images[:2], images[2:4], 3)
-    """
-    first, last = (inputs.unit_images(ends, model.image_shape) for ends in (first, last))
-    if len(first) != len(last):
-        raise UsageError(f"Interpolating {len(first)} and {len(last)} images; give pairs of images.")
-    z0, z1 = encode(model, first), encode(model, last)
-    z = jnp.concatenate([slerp(z0, z1, i / (n - 1)) for i in range(n)])
-    return decode(model, z).reshape(n, *z0.shape)
-
-
-def _transported(model: "Pretrained", x: ModelImages, *, encode: bool) -> ModelImages:
-    transport = functools.partial(model.experiment.transport, encode=encode)
-    runner = model.experiment.once(("transport", encode), lambda: Runner(transport))
-    y, _ = runner(model.params, batch_keys(jax.random.key(0), len(x)), x)  # an ODE draws nothing
-    inputs.check_finite(jnp.all(jnp.isfinite(y)), "A solution of the probability-flow ODE")
-    return y
-
-
 @check_arguments
 @dataclasses.dataclass(frozen=True, eq=False, repr=False)
 class Pretrained(Snapshot):
@@ -396,5 +283,9 @@ class Pretrained(Snapshot):
     score, predict, denoise = score, predict, denoise
     sample, posterior, draw = sample, posterior, draw
     bits_per_dim, likelihoods, bound, dequantize = bits_per_dim, likelihoods, bound, dequantize
+    classify = classify
     encode, decode, interpolate = encode, decode, interpolate
     dequantizer_params = property(dequantizer_params)
+
+
+__getattr__ = moved_names(__name__, {"Likelihoods": "score_sde.inference.likelihoods.Likelihoods"})

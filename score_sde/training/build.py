@@ -85,8 +85,8 @@ class Experiment(Trainable):
         if self.config.training.label_dropout == 0:
             raise UsageError(
                 f"This network had every image's condition in training (training.label_dropout=0) and is no score "
-                f"without {lacking}: sample with a condition and guidance.scale=1, or train with "
-                "training.label_dropout=0.1 for likelihoods, guidance, and samples of all conditions."
+                f"without {lacking}: sample with a condition and guidance.scale=1, take likelihoods given a condition "
+                "(eval.bpd_with_cond=True), or train with training.label_dropout=0.1 for guidance and all the rest."
             )
         raise UsageError(
             f"This network was never without {lacking} alone in training; give the whole condition or none, or train "
@@ -295,26 +295,23 @@ class Experiment(Trainable):
         name, limits = clip_of(sampling, method), (low, low + self.scaling.scale)
         return clipped(process, model, name, limits, quantile=sampling.clip_quantile)
 
-    def bits_per_dim(self, params: PyTree) -> Solver:
-        """The solver for bits/dim of the density in model range, at points from `dequantization`."""
-        process, model, divergence = (
-            self.process_of(params),
-            self.model(params),
-            self.config.eval.hutchinson_type.lower(),
-        )
+    def bits_per_dim(self, params: PyTree, cond: Cond | None = None) -> Solver:
+        """The solver for bits/dim of the density in model range, under a condition, at points from `dequantization`."""
         options = {key: self.config.eval[key] for key in ("num_probes", "rtol", "atol", "ode_method")}
+        options["divergence"] = self.config.eval.hutchinson_type.lower()
         options |= dict(offset_bits=0, eps=self.dequantization().eps)  # log q contains the offset
-        return likelihood.bits_per_dim(process, model, divergence=divergence, **options)
+        return likelihood.bits_per_dim(self.process_of(params), self.model(params, cond=cond), **options)
 
-    def bound(self, params: PyTree) -> Bound:
-        """The upper bound on bits/dim of the density in model range."""
+    def bound(self, params: PyTree, cond: Cond | None = None) -> Bound:
+        """The upper bound on bits/dim of the density in model range, under a condition."""
         self.check_score("The bound (eval.enable_bound)")
         if self.dequantization_name == "truncated_normal":
             raise UsageError(
                 "The bound is on a density at time 0, and truncated-normal dequantization gives points at a later "
                 "one; set eval.dequantization to uniform or variational, or eval.enable_bound=False."
             )
-        return likelihood_bound(self.process_of(params), self.model(params), num_times=self.config.eval.bound_num_times)
+        process, model = self.process_of(params), self.model(params, cond=cond)
+        return likelihood_bound(process, model, num_times=self.config.eval.bound_num_times)
 
     @property
     def dequantization_name(self) -> str:
