@@ -84,7 +84,7 @@ def _with_text(model: Any, n: int, cond: Cond | None, text: AnyText) -> Cond | N
     """The condition with the entries of captions added."""
     if text is None:
         return cond
-    if getattr(model, "text", None) is None:
+    if model.text is None:
         raise UsageError("This model takes no text, because its run was trained without; give labels or cond.")
     texts = [text] * n if isinstance(text, str) else list(text)
     if len(texts) != n:
