@@ -56,6 +56,8 @@ TRANSFORMERS = {  # DiT keeps no positions among its parameters
     "flow/digits_dit": 722_788,
 }
 LATER += list(TRANSFORMERS)
+CAPTIONS = {"vp/scenes_unet": 1_932_995, "vp/scenes_uvit": 1_917_328}  # of encoder and network
+LATER += list(CAPTIONS)
 LATER += [f"flow/{name}" for name in FLOW]
 CLASSIFIERS = {  # all but the last 128 are trainable
     **{f"{sde}/cifar10_wideresnet": 38_913_242 for sde in ("vp", "subvp", "ve")},
@@ -160,6 +162,11 @@ def full_size(name: str) -> dict:
     config = config_of(name)
     levels = config.sde.num_scales if config.model.name == "ncsn" else None
     return {"model": config.model.to_dict(), "image_size": config.data.image_size, "levels": levels}
+
+
+@pytest.mark.parametrize("name", CAPTIONS)
+def test_configs_of_captions_have_their_parameters(name):
+    assert parameter_counts(Experiment(config_of(name)).param_shapes) == (CAPTIONS[name],) * 2
 
 
 @pytest.mark.parametrize("names", grouped(COUNTS, full_size))
