@@ -5,6 +5,7 @@ import itertools
 import json
 import sys
 
+import jax.numpy as jnp
 import numpy as np
 import pytest
 from golden_weights import GOLDEN, relative
@@ -37,25 +38,28 @@ def tensors_of(network) -> dict[str, np.ndarray]:
     return {name: tensor(name, shape) for name, shape in network.shapes().items()}
 
 
+def features_of(network, tokens, mask) -> np.ndarray:
+    tensors = {name: jnp.asarray(value) for name, value in tensors_of(network).items()}
+    return np.asarray(network(tensors, jnp.asarray(tokens), jnp.asarray(mask)))
+
+
 @pytest.mark.parametrize("name", NETWORKS)
 def test_an_encoder_computes_what_its_publishers_does_from_the_same_tensors(name):
-    features = NETWORKS[name](tensors_of(NETWORKS[name]), TOKENS, MASK)
+    features = features_of(NETWORKS[name], TOKENS, MASK)
     assert relative(features[MASK], np.load(GOLDEN / "text_layouts.npz")[name][MASK]) <= 2e-6
 
 
 @pytest.mark.parametrize("name", ["bert", "clip", "t5"])
 def test_what_stands_in_padded_places_changes_no_bit(name):
-    network, tensors = NETWORKS[name], tensors_of(NETWORKS[name])
-    other = network(tensors, np.where(MASK, TOKENS, 22 - TOKENS), MASK)
-    np.testing.assert_array_equal(network(tensors, TOKENS, MASK)[MASK], other[MASK])
+    other = features_of(NETWORKS[name], np.where(MASK, TOKENS, 22 - TOKENS), MASK)
+    np.testing.assert_array_equal(features_of(NETWORKS[name], TOKENS, MASK)[MASK], other[MASK])
 
 
 @pytest.mark.parametrize(("name", "moved"), [("clip", False), ("bert", True), ("t5", True)])
 def test_only_clips_tokens_do_not_see_later_ones(name, moved):
-    network, tensors = NETWORKS[name], tensors_of(NETWORKS[name])
     all_seen, changed = np.ones_like(MASK), TOKENS.copy()
     changed[:, 8] = (changed[:, 8] + 1) % 23
-    before, after = (network(tensors, tokens, all_seen)[:, :8] for tokens in (TOKENS, changed))
+    before, after = (features_of(NETWORKS[name], tokens, all_seen)[:, :8] for tokens in (TOKENS, changed))
     assert bool(np.any(before != after)) is moved
 
 
@@ -198,7 +202,7 @@ def test_captions_become_the_features_of_their_tokens(folder):
     assert cond["text_mask"].sum(1).tolist() == [5, 6, 4, 2]
     numbers = [[2, 4, 6, 8, 3, 0, 0, 0], [2, 4, 5, 7, 8, 3, 0, 0], [2, 8, 9, 3, 0, 0, 0, 0], [2, 3, 0, 0, 0, 0, 0, 0]]
     tokens = np.array(numbers, np.int32)
-    exact = np.asarray(NETWORKS["bert"](tensors_of(NETWORKS["bert"]), tokens, cond["text_mask"]))
+    exact = features_of(NETWORKS["bert"], tokens, cond["text_mask"])
     exact = np.where(cond["text_mask"][..., None], exact, 0)
     assert (np.abs(cond["text"] - exact) <= np.abs(exact) / 2048 + 1e-6).all()  # of float16, and of another program
     assert layout_in(folder).size == 8
@@ -222,16 +226,15 @@ def test_a_caption_alone_has_the_features_that_it_has_among_others(folder, monke
 
 
 def test_a_caption_that_is_too_long_is_refused_or_cut_before_its_last_special_token(folder):
-    with pytest.raises(UsageError, match="'a red circle' has 5 tokens.* text.max_tokens=4; shorten"):
+    with pytest.raises(UsageError, match=r"'a red circle' has 5 tokens.* text.max_tokens=4; shorten"):
         Frozen(folder, 4).cond(CAPTIONS)
     cut = Frozen(folder, 4, truncate=True).cond(["a small blue circle", "a small"])
     np.testing.assert_array_equal(cut["text"][0], cut["text"][1])
 
 
-@pytest.mark.parametrize("caption", ["\ud800", 3, None, b"bytes"])
-def test_what_is_no_text_is_one_sentence(folder, caption):
+def test_half_of_a_character_is_one_sentence(folder):
     with pytest.raises(UsageError, match="is no text that UTF-8 encodes"):
-        Frozen(folder, 8).cond([caption])
+        Frozen(folder, 8).cond(["a", "\ud800"])
 
 
 def test_a_run_finds_its_encoder_again(folder, tmp_path):
@@ -246,7 +249,7 @@ def test_a_run_finds_its_encoder_again(folder, tmp_path):
     np.testing.assert_array_equal(again.cond(["a"])["text"], frozen.cond(["a"])["text"])
     assert again.digest() == frozen.digest() != Frozen(moved, 8).digest()
     (moved / "config.json").write_text((moved / "config.json").read_text() + " ")
-    with pytest.raises(UsageError, match=r"config.json is not the file that the run was trained with.*--config.text"):
+    with pytest.raises(UsageError, match=r"config.json is not the file that this run was trained with.*--config.text"):
         Frozen.of_json(fields | {"folder": str(moved)})
 
 
@@ -266,7 +269,7 @@ def test_a_damaged_file_is_one_sentence(folder, name):
 
 @pytest.mark.parametrize(
     ("max_tokens", "words"),
-    [(17, "more than the 16 places of the encoder in .* at most 16"), (2, "adds 2 tokens .* max_tokens above 2")],
+    [(17, "more than the 16 places of the encoder in .* at most 16"), (2, "adds 2 tokens .*max_tokens above 2")],
 )
 def test_a_length_that_the_encoder_cannot_have_is_refused(folder, max_tokens, words):
     with pytest.raises(UsageError, match=words):
@@ -277,7 +280,7 @@ def test_files_of_two_encoders_are_refused(folder):
     network = BERT(**SIZES | {"vocab_size": 9})
     (folder / "config.json").write_text(json.dumps({"model_type": "bert", **dataclasses.asdict(network)}))
     (folder / "model.safetensors").write_bytes(safetensors(tensors_of(network)))
-    with pytest.raises(UsageError, match="has 10 tokens, and model.safetensors the features of 9"):
+    with pytest.raises(UsageError, match=r"has 10 tokens, and model.safetensors the features of 9"):
         Frozen(folder, 8)
 
 

@@ -22,7 +22,7 @@ from score_sde.configs import presets
 
 from score_sde import config, data, metrics
 from score_sde.cli.describe import describe
-from score_sde.data import pairs, scene_captions, scene_decoder, scene_drawing, scenes
+from score_sde.data import captioned, pairs, scene_captions, scene_decoder, scene_drawing, scenes, text_cond, tokenizers
 from score_sde.ema import Power
 from score_sde.errors import UsageError
 from score_sde.evaluation import evaluate
@@ -36,6 +36,9 @@ ROOT = Path(__file__).parent.parent
 RNG = np.random.default_rng(0)
 IMAGES = RNG.integers(0, 256, (6, 8, 8, 1), np.uint8)
 SOURCE = data.InMemory(IMAGES, labels=np.arange(6) % 2)
+CAPTIONED = data.InMemory(IMAGES, captions=["a red star"] * 6)
+WORDS = tokenizers.Words(("a", " red"))
+TEXT = text_cond.Tokens(WORDS, 9)
 SCENE = (scene_captions.Object("circle", "red", "small", "top left"),)
 F1, F2 = RNG.normal(size=(40, 3)), RNG.normal(size=(30, 3))
 MEAN, COVARIANCE = F1.mean(axis=0), np.cov(F1, rowvar=False)
@@ -163,6 +166,19 @@ CALLS: dict[str, Callable[[], tuple[Callable, dict[str, Any]]]] = {
         | dict(scene_held_out=("red circle",), scene_images=100, scene_seed=1),
     ),
     "data.scenes.pairs": lambda: (scenes.pairs, dict(of=["red circle"])),
+    "data.captioned.Captioned": lambda: (captioned.Captioned, dict(source=CAPTIONED, text=TEXT)),
+    "data.captioned.captioned": lambda: (captioned.captioned, dict(source=CAPTIONED, text=TEXT)),
+    "data.captioned.some_captions": lambda: (captioned.some_captions, dict(source=CAPTIONED, most=4)),
+    "data.text_cond.Tokens": lambda: (text_cond.Tokens, dict(tokenizer=WORDS, max_tokens=9, truncate=True)),
+    "data.text_cond.Tokens.check": lambda: (TEXT.check, dict(texts=["a red star", ""])),
+    "data.text_cond.Tokens.cond": lambda: (TEXT.cond, dict(texts=["a red star", ""])),
+    "data.text_cond.Tokens.lengths": lambda: (TEXT.lengths, dict(texts=["a red star", ""])),
+    "data.tokenizers.Bytes.decode": lambda: (tokenizers.Bytes().decode, dict(tokens=[97, 256])),
+    "data.tokenizers.Bytes.encode": lambda: (tokenizers.Bytes().encode, dict(text="a red star")),
+    "data.tokenizers.Words": lambda: (tokenizers.Words, dict(words=("a", " red"))),
+    "data.tokenizers.Words.decode": lambda: (WORDS.decode, dict(tokens=[258, 256])),
+    "data.tokenizers.Words.encode": lambda: (WORDS.encode, dict(text="a red star")),
+    "data.tokenizers.Words.learned": lambda: (tokenizers.Words.learned, dict(texts=["a red"], vocab_size=300)),
     "data.batch_fn": lambda: (
         lambda **options: data.batch_fn(**options)(0),
         dict(source=SOURCE, batch_size=2, seed=0, entries={}),
@@ -280,13 +296,13 @@ WITHOUT = {
         training.average_snapshots training.averages training.build training.classification training.launch
         training.loop training.memory_estimate training.nan_guard training.own_code training.pieces training.recipe
          training.sampler_options training.sigma_data training.source_checks training.start training.summary
-         training.trainable""",
+         training.text training.trainable""",
     "called with a folder of files, whose mistakes tests/test_frozen_text.py has": "training.frozen_text",
     "called by the importer, with files whose mistakes tests/test_published_checkpoints.py has": """
         io.persistent_pickles io.safetensors_files io.unpickler""",
     "called with paths that doors have expanded, and arrays of states": """
-        io.array_cache io.atomic_files io.checkpoints io.digest io.downloads io.json_files io.metrics_log io.pytorch_files
-        io.result_cache io.workdir""",
+        io.array_cache io.atomic_files io.checkpoints io.digest io.downloads io.json_files io.metrics_log
+        io.pytorch_files io.result_cache io.workdir""",
     "called by programs and loops with numbers of a checked config, and by launchers: tests/test_launch.py": """
         runtime.backend runtime.clone runtime.failures runtime.memory runtime.moved runtime.multihost
         runtime.preemption runtime.profiling runtime.progress runtime.sharding""",

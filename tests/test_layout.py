@@ -26,7 +26,7 @@ ROOMS = {
     "data": """archives tfrecords digits ffhq readers preparers split_report decoding held_out sources split_names
                containers shards directory zip_files tar_files parquet_files label_files own_files arrays folder
                datasets records scene_captions scene_drawing scene_decoder scenes loading pairs batches extent
-               spread""",
+               spread tokenizers text_cond captioned""",
     "ema": "",
     "process": "",
     "sde": "",
@@ -43,7 +43,8 @@ ROOMS = {
                    runge_kutta predictor_corrector adaptive probability_flow fast compaction runner""",
     "likelihood": "dequantization ode bound",
     "conditioning": "observations operators guidance posterior particles grammar",
-    "training": """state average_snapshots posthoc nan_guard loop pieces frozen_text sigma_data sampler_options recipe
+    "training": """state average_snapshots posthoc nan_guard loop pieces frozen_text text sigma_data sampler_options
+                   recipe
                    augmentation trainable classification build coupling memory_estimate own_code source_checks
                    averages launch summary start run""",
     "metrics": """protocol ends corruptions distances frechet kernels inception small features reference figures

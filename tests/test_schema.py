@@ -27,6 +27,7 @@ from score_sde.config.explanation import explained, page
 from score_sde.config.keys import Differs, Key
 from score_sde.config.table import MOVED, REMOVED, SECTIONS
 from score_sde.data import DATASETS, dataset
+from score_sde.data.tokenizers import TOKENIZERS
 from score_sde.errors import UsageError
 from score_sde.io.workdir import flatten
 from score_sde.likelihood import dequantization
@@ -151,6 +152,7 @@ NAMED = [
     ("optim.nan_gradients", NAN_GRADIENTS),
     ("optim.ema_schedule", ema.SHORTHAND),
     ("data.dataset", DATASETS),
+    ("text.tokenizer", TOKENIZERS),
     ("data.corrupt", ("refuse", "skip")),
     ("data.labels", ("auto", "folders", "none")),
     ("wandb.mode", ("disabled", "offline", "online")),
@@ -573,6 +575,7 @@ def test_what_may_differ_is_as_it_was():
         "training.coupling_block",
         *(f"data.{key}" for key in ("image_size", "image_width", "num_channels", "centered")),
         "data.uniform_dequantization",
+        *(f"text.{key}" for key in ("tokenizer", "max_tokens", "truncate", "vocab_size")),
         *(f"optim.{key}" for key in ("optimizer", "ema_rate", "ema_schedule")),
         "ema.profiles",
     }

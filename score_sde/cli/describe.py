@@ -26,6 +26,7 @@ from score_sde.training.build import Classification, Experiment, parameter_count
 from score_sde.training.memory_estimate import Disk, disk_use, kept_bytes, state_bytes
 from score_sde.training.pieces import piece_arguments
 from score_sde.training.recipe import replaced
+from score_sde.training.text import of_described
 
 MIB = 2**20
 
@@ -66,6 +67,8 @@ def describe(config: Config, explain: str | None = None, directory: Path | None 
         f"{saved * batch / MIB / devices:,.0f} MiB on each of {devices} device(s) at batch size {batch}"
     )
     print(_disk(disk_use(experiment)))
+    if line := of_described(config, directory):
+        print(line)
     nfe = None
     if isinstance(experiment, Experiment):
         nfe = planned_nfe(experiment)

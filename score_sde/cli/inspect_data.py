@@ -11,10 +11,13 @@ from absl.flags import FlagValues
 from score_sde import data, images
 from score_sde.config import Config
 from score_sde.data import records
+from score_sde.data.captioned import some_captions
 from score_sde.data.decoding import resize
 from score_sde.data.loading import MADE, OWN
+from score_sde.data.text_cond import TextCond
 from score_sde.errors import UsageError, shown
 from score_sde.io import atomic_files
+from score_sde.training import text
 from score_sde.training.run import load_data
 
 SHOWN = 100  # images on the sheet
@@ -28,8 +31,8 @@ def run(values: FlagValues) -> None:
     """Prepares the data set if needed, reads both splits as a training does, and says what they are.
 
     It prints number, shape and size of the images, classes, whether they are in memory or decoded from disk, digest and
-    licence, and for your own images how the files were read. Where `--out` says, it writes a sheet of 100 training
-    images. With --distances it also prints the largest distance of two of them.
+    licence, for your own images how the files were read, and for captions how many tokens they have. Where `--out`
+    says, it writes a sheet of 100 training images. With --distances it also prints the largest distance of two of them.
     """
     if values.distances is not None and (values.distances < 0 or values.distances == 1):
         raise UsageError(f"--distances={values.distances} is a number of images, 2 or more; 0 stands for all.")
@@ -40,8 +43,11 @@ def run(values: FlagValues) -> None:
     print(f"{name}: {_terms(name, config.data.data_dir, config.data.path)}")
     if line := data.summary(config.data.path or config.data.dataset, train, evaluation):
         print(line)
+    of_text = text.of_config(config, train)
+    if of_text:
+        print(f"text: {text.described(of_text)}")
     for title, source in (("training", train), ("evaluation", evaluation)):
-        print("\n".join(_lines(title, source)))
+        print("\n".join([*_lines(title, source), *([_lengths(of_text, source)] if of_text else [])]))
     print(_spread(config, train))
     if values.distances is not None:
         print(_extent(config, train, values.distances or None))
@@ -53,6 +59,18 @@ def run(values: FlagValues) -> None:
     sheet, magnify = images.grid(pixels), images.magnification(pixels)
     atomic_files.replace(path, lambda file: images.write_png(file, sheet, magnify), "--out")
     print(f"{path}: {len(indices)} training images, at random")
+
+
+def _lengths(of_text: TextCond, source: data.Source) -> str:
+    """Numbers of tokens of captions, and the share of captions that are too long."""
+    captions = some_captions(source)
+    lengths = np.array(of_text.lengths(captions))
+    long, part = lengths > of_text.max_tokens, "all" if len(captions) == len(source) else f"{len(captions):,}"
+    line = f"  {part} captions: {lengths.min()} to {lengths.max()} tokens, {lengths.mean():.1f} on average; "
+    if not long.any():
+        return line + f"none has more than text.max_tokens={of_text.max_tokens}"
+    example = captions[int(lengths.argmax())]
+    return line + f"{long.mean():.1%} have more than text.max_tokens={of_text.max_tokens}, as {example!r:.80}"
 
 
 def _spread(config: Config, train: data.Source) -> str:

@@ -29,6 +29,7 @@ SECTIONS = {
     "eval": "Snapshots to evaluate, and the figures to compute of each: loss, bits/dim, samples.",
     "metrics": "Features and statistics by which samples are compared with data.",
     "data": "The data set, its place, and the treatment of its images.",
+    "text": "Captions as entries of the condition, for an encoder of text.",
     "optim": "The optimizer, its learning rate, and the average of the parameters.",
     "ema": "Several averages of the parameters, in the place of one.",
     "dequantizer": "The network of the variational dequantization, which `--mode=train_dequantizer` trains.",

@@ -7,7 +7,7 @@ from typing import Any
 from score_sde.config.argument_keys import ENCODER, MODEL, PARAMETERIZATION, PROCESS, SDE, TIMES, WEIGHT
 from score_sde.config.keys import SAME, Differs, Key
 from score_sde.config.sampling_keys import DEQUANTIZER, EVAL, GUIDANCE, METRICS, SAMPLING, WANDB
-from score_sde.config.training_keys import DATA, EMA, OPTIM, RUN, TRAINING
+from score_sde.config.training_keys import DATA, EMA, OPTIM, RUN, TEXT, TRAINING
 from score_sde.errors import UsageError
 
 SECTIONS: dict[str, tuple[Differs, dict[str, Key]]] = {
@@ -18,6 +18,7 @@ SECTIONS: dict[str, tuple[Differs, dict[str, Key]]] = {
     "eval": (Differs.LATER, EVAL),
     "metrics": (Differs.LATER, METRICS),
     "data": (Differs.NEVER, DATA),
+    "text": (Differs.NEVER, TEXT),
     "optim": (Differs.NEVER, OPTIM),
     "ema": (Differs.NEVER, EMA),
     "dequantizer": (Differs.LATER, DEQUANTIZER),

@@ -1,4 +1,4 @@
-"""Keys of a training: the run itself, `training`, `data`, `optim` and `ema`."""
+"""Keys of a training: the run itself, `training`, `data`, `text`, `optim` and `ema`."""
 
 from score_sde.config.keys import SEEDS, Differs, Key
 
@@ -191,6 +191,24 @@ DATA = {
     ),
     "uniform_dequantization": Key(
         False, "Whether uniform noise of one level is added in training; bits/dim are always dequantized"
+    ),
+}
+
+TEXT = {
+    "tokenizer": Key(
+        "",
+        "Tokens that captions become entries of the condition as: bytes of UTF-8, or words learned from the training "
+        "captions with bytes for others; empty: captions are not used",
+        "score_sde.data.tokenizers:TOKENIZERS",
+        newer=True,
+    ),
+    "max_tokens": Key(32, "Tokens to which every caption is padded, its end among them", "[1, 65536]", newer=True),
+    "truncate": Key(False, "Whether captions of more tokens are cut, or refused", newer=True),
+    "vocab_size": Key(
+        1024,
+        "Tokens of tokenizer=words: 257 of bytes and the end, the others of the most frequent words",
+        "[257, 10000000]",
+        newer=True,
     ),
 }
 

@@ -13,6 +13,8 @@ from score_sde import ema, images, metrics
 from score_sde.conditioning.grammar import observation_of
 from score_sde.config import AnyConfig, Config
 from score_sde.config.arguments import check_arguments
+from score_sde.data import Source
+from score_sde.data.captioned import captioned
 from score_sde.errors import UsageError, warn
 from score_sde.evaluation import identities
 from score_sde.evaluation import report as page
@@ -94,8 +96,8 @@ def _parts(model: Pretrained) -> Parts:
     config, options = model.config, model.config.eval
     likelihoods = options.enable_bpd or options.enable_bound
     train = likelihoods and options.bpd_dataset == "train"
-    test_set = load_data(config, train=False) if options.enable_loss or (likelihoods and not train) else None
-    bpd_set = load_data(config, train=True) if train else test_set
+    test_set = _split(model, train=False) if options.enable_loss or (likelihoods and not train) else None
+    bpd_set = _split(model, train=True) if train else test_set
     repeats = 1 if train else options.bpd_num_repeats
     if options.enable_loss:
         check_source(model.experiment, test_set)
@@ -140,13 +142,18 @@ def _parts_of_classifier(model: PretrainedClassifier) -> Parts:
             raise UsageError(f"A classifier has a loss and an accuracy only; set eval.{key}=False.")
     if not model.config.eval.enable_loss:
         raise UsageError("Nothing to evaluate: set eval.enable_loss, for a classifier's loss and accuracy, to True.")
-    test_set = load_data(model.config, train=False)
+    test_set = _split(model, train=False)
     check_source(model.experiment, test_set)
     return {
         "loss": lambda model, folder: loss(model, test_set, folder),
         "weights": lambda model, folder: weights(model, test_set, folder),
         "accuracy": lambda model, folder: accuracy(model, test_set, folder),
     }
+
+
+def _split(model: Snapshot, *, train: bool) -> Source:
+    """A split of the model's data, with the entries of captions that its network takes."""
+    return captioned(load_data(model.config, train=train), model.text)
 
 
 @check_arguments

@@ -33,6 +33,7 @@ from score_sde.cond import Cond, restricted
 from score_sde.config import AnyConfig, Config, FrozenConfig, base
 from score_sde.config.arguments import check_arguments
 from score_sde.config.kinds import described
+from score_sde.data.text_cond import TextCond
 from score_sde.ema import Profile
 from score_sde.errors import UsageError, moved_names
 from score_sde.inference import posthoc_weights
@@ -44,6 +45,7 @@ from score_sde.process import Process
 from score_sde.runtime.backend import expanded
 from score_sde.runtime.sharding import fully_sharded, mesh, on_host, place, pmap, split
 from score_sde.training import own_code
+from score_sde.training import text as run_text
 from score_sde.training.build import Classification, Dequantizing, Experiment, parameter_counts
 from score_sde.training.pieces import complete
 from score_sde.training.state import TrainState, average_part, misfit
@@ -63,7 +65,8 @@ class Snapshot:
     ema: whether the weights are averaged; the name of the average where the run has several, or it was made after the
     fact.
     experiment: objective and network as functions of parameters, made from the above and shared with other snapshots.
-    class_names: names of the classes, which may stand for their numbers in labels.
+    class_names: names of the classes, which may stand for their numbers in labels. text: turns captions into entries
+    of the condition, `model.text.cond(["a red star"])`; None for a network without text.
 
     Raises `UsageError` for parameters that do not fit the network.
     """
@@ -80,6 +83,7 @@ class Snapshot:
     ema: bool | str = False
     experiment: Experiment | Classification | None = None
     class_names: Sequence[str] = ()
+    text: TextCond | None = None
     _experiment_class: ClassVar[type] = Experiment
 
     def __post_init__(self):
@@ -126,7 +130,7 @@ class Snapshot:
             experiment.param_shapes = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype), params)
         parts = {name: getattr(experiment, name) for name in ("objective", "network", "image_shape", "config")}
         parts |= dict(image_range=experiment.scaling, experiment=experiment)
-        parts |= dict(class_names=workdir.class_names(directory))
+        parts |= dict(class_names=workdir.class_names(directory), text=run_text.stored(directory))
         return cls(**parts, params=params, step=step, digest=saved_digest, directory=directory, ema=name)
 
     def at(self, step: int | None = None, *, ema: bool | str | float | None = None) -> "Snapshot":

@@ -23,13 +23,13 @@ Row = tuple[bytes, bytes]  # key, and the numbers of an array
 class Newest:
     """The arrays that were used last, up to so many bytes; the newest stays in any case.
 
-        import numpy as np
-        from score_sde.io.array_cache import Newest
+    import numpy as np
+    from score_sde.io.array_cache import Newest
 
-        newest = Newest(80)  # bytes
-        for name in "abc":
-            newest.put(name, np.zeros(5))  # 40 bytes each
-        newest.get("a"), newest.get("c")  # None, and the array
+    newest = Newest(80)  # bytes
+    for name in "abc":
+        newest.put(name, np.zeros(5))  # 40 bytes each
+    newest.get("a"), newest.get("c")  # None, and the array
     """
 
     def __init__(self, max_bytes: int = MEMORY_BYTES):

@@ -4,6 +4,7 @@ config.json     the resolved config
 launch.json     overrides, versions, data and names of classes of its last launch, the files of a user's own pieces and
                 the file it was imported from, if any, and what was changed on the way: key, step, and the values before
                 and after it; the place of the workdir, by which a copy is known
+text.json       of a run with captions: its tokenizer, with the words, and the length of captions
 metrics.jsonl   one JSON object a line, each with its step
 checkpoints/    one folder a step
 averages/       snapshots of the power averages by `ema.snapshot_freq`, one folder a step
@@ -65,6 +66,7 @@ FORMS = {
         "code": {ANY: {"path": str, "file": str, "digest": str}},
         "imported": {"step": int},
         "class_names": list,
+        "text": str,
         "place": {"path": str, "inode": int},
     },
     "report.json": {"config": dict, "checkpoints": list},

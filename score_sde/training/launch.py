@@ -21,12 +21,13 @@ def record(
     class_names: Sequence[str] | None,
     *,
     mirrored: bool,
+    text: str = "",
 ) -> dict[str, Any]:
     """The content of launch.json, after the launch that the file now describes.
 
     described: of each split of the data. code: files of a user's own pieces. changed: {key: (before, now)} of the
     changes that this launch makes. class_names: of the labels, if they have names. mirrored: whether Weights & Biases
-    gets the metrics, and then a line on stderr tells of a copy.
+    gets the metrics, and then a line on stderr tells of a copy. text: digest of the run's text condition.
     """
     earlier, here = workdir.read(directory, NAME), place(directory)
     step = max(workdir.saved_steps(directory), default=0)
@@ -38,6 +39,7 @@ def record(
     run_id = secrets.token_hex(4) if copied or "run_id" not in earlier else earlier["run_id"]
     content = {"run_id": run_id, "place": here, "overrides": dict(overrides), "data": dict(described)}
     content |= {"code": dict(code)} if code else {}
+    content |= {"text": text} if text else {}
     content |= {"class_names": [str(name) for name in class_names]} if class_names else {}
     content |= {"changes": history + [each for each in changes if each not in history]}
     kept = {key: earlier[key] for key in ("imported",) if key in earlier}

@@ -1,5 +1,6 @@
 """Training of a score network or a classifier in a workdir: checks, data, and its part of the loop."""
 
+import functools
 import shutil
 import signal
 from collections.abc import Callable, Mapping, Sequence
@@ -15,6 +16,7 @@ from score_sde.array_types import Array, Keys, PyTree
 from score_sde.cond import Cond, restricted
 from score_sde.config import AnyConfig, Config
 from score_sde.config.arguments import check_arguments
+from score_sde.data.captioned import captioned
 from score_sde.errors import UsageError, warn
 from score_sde.io import atomic_files, workdir
 from score_sde.io.checkpoints import Retention
@@ -25,7 +27,7 @@ from score_sde.runtime.memory import enough_memory
 from score_sde.runtime.preemption import Stopped
 from score_sde.runtime.progress import bar, reporter
 from score_sde.sampling.runner import Runner
-from score_sde.training import averages, launch, own_code, sigma_data, summary
+from score_sde.training import averages, launch, own_code, sigma_data, summary, text
 from score_sde.training.average_snapshots import schedule
 from score_sde.training.build import Classification, Experiment, trainable
 from score_sde.training.coupling import coupling_of, update_key
@@ -132,8 +134,10 @@ def train(
     own_code.check_same(directory, code, allowed)
     _check_schedule(config)
     atomic_files.check_writable(directory)
-    train_set = coupling_of(experiment).source or load_data(config, train=True)
-    eval_set = load_data(config, train=False)
+    load_train = functools.cache(lambda: load_data(config, train=True))  # learning words and training need the same
+    of_text = text.of_training(directory, config, load_train)
+    train_set = coupling_of(experiment).source or captioned(load_train(), of_text)
+    eval_set = captioned(load_data(config, train=False), of_text)
     check_source(experiment, train_set, all_of_them=True)
     check_source(experiment, eval_set)
     if sigma_data.measure(config, train_set):
@@ -148,8 +152,11 @@ def train(
             _check_space(directory, experiment)
         named = train_set.class_names
         mirrored = config.wandb.mode != "disabled"
-        record = launch.record(directory, overrides or {}, described, code, changed, named, mirrored=mirrored)
+        facts = dict(mirrored=mirrored, text=of_text.digest() if of_text else "")
+        record = launch.record(directory, overrides or {}, described, code, changed, named, **facts)
         # The config is written last: after a kill between the two writes the same command finds the same changes.
+        if of_text:
+            workdir.write(directory, text.NAME, of_text.to_json())
         workdir.write(directory, launch.NAME, record)
         workdir.write(directory, "config.json", config.to_dict())
         imported = [record["imported"]["step"]] if "imported" in record else []

@@ -4,8 +4,10 @@ import numpy as np
 
 from score_sde import data
 from score_sde.cond import check_cond, restricted
+from score_sde.data.text_cond import Tokens
 from score_sde.errors import UsageError
 from score_sde.training.build import Classification, Experiment
+from score_sde.training.text import check_captions
 
 
 def check_source(experiment: Experiment | Classification, source: data.Source, *, all_of_them: bool = False) -> None:
@@ -21,10 +23,13 @@ def check_source(experiment: Experiment | Classification, source: data.Source, *
     available = source.cond_entries
     for entry in entries:
         if entry not in available:
+            has_text = entry in Tokens.entries and source.captions(np.arange(1)) is not None
+            advice = "set text.tokenizer=words, which makes them from its captions, " if has_text else ""
             raise UsageError(
                 f"{experiment.config.data.dataset} has no {entry}, and {experiment.config.model.name} is trained on "
-                "them; choose another data.dataset, or a network without."
+                f"them; {advice}choose another data.dataset, or a network without."
             )
+    check_captions(source)
     check_cond(restricted(source.take(np.arange(1)).cond, entries), entries, 1)
 
 

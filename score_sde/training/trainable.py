@@ -24,7 +24,7 @@ from score_sde.objective import Objective, network_params
 from score_sde.process import Process
 from score_sde.randomness import Stream, sample_keys, stream
 from score_sde.runtime.sharding import on_host
-from score_sde.training import augmentation
+from score_sde.training import augmentation, text
 from score_sde.training.pieces import construct, named
 from score_sde.training.state import TrainState, adam, initial_state
 
@@ -50,6 +50,7 @@ class Trainable(abc.ABC):
         self.objective, self.sde = objective, objective.process
         self.network = _network(config, choices, self.sde) if network is None else network
         _check_network(self.network, *self.image_shape[:2])
+        text.check_network(config, self.cond_entries)
         augmentation.check(self.network, config.data.augment_p, config.data.augment_transforms)
         check_computes(self.network, config.training.precision, remat=config.training.remat)
         self._programs: dict[Hashable, Any] = {}
@@ -241,7 +242,7 @@ def _check_network(network: Any, height: int, width: int) -> None:
 def _network(config: Config, choices: dict[str, Any], process: Process) -> Any:
     """The network that a config describes."""
     levels = {"num_levels": process.num_scales} if config.model.name == "ncsn" else {}  # an embedding for each
-    encoder = named(config, "encoder")
+    encoder = named(config, "encoder", **text.encoder_arguments(config))
     if hasattr(encoder, "check"):
         encoder.check()
     arguments = {} if encoder is None else {"encoder": encoder}
