@@ -63,7 +63,7 @@ def run(values: FlagValues) -> None:
 
 def _lengths(of_text: TextCond, source: data.Source) -> str:
     """Numbers of tokens of captions, and the share of captions that are too long."""
-    captions = some_captions(source)
+    captions = some_captions(source, text.CHECKED)
     lengths = np.array(of_text.lengths(captions))
     long, part = lengths > of_text.max_tokens, "all" if len(captions) == len(source) else f"{len(captions):,}"
     line = f"  {part} captions: {lengths.min()} to {lengths.max()} tokens, {lengths.mean():.1f} on average; "

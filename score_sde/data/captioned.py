@@ -23,7 +23,7 @@ from score_sde.data.text_cond import TextCond
 from score_sde.errors import UsageError
 from score_sde.runtime.progress import bar
 
-READ = 20_000  # captions from which words are learned, and whose lengths are looked at before training
+READ = 20_000  # captions from which words are learned
 CHUNK = 1024  # captions that are read at once
 NO_CAPTIONS = "Text needs captions, and this data set has none; choose another data.dataset, or leave text.* out."
 

@@ -26,6 +26,7 @@ from score_sde.training.pieces import arguments_of
 
 NAME = "text.json"
 FORM = {"kind": str, "tokenizer": str, "words": list, "max_tokens": int}
+CHECKED = 100_000  # captions of a split whose lengths are looked at before training
 ADVICE = "restore it, or train in another --workdir"
 # Keys of section `text` that ask for captions, each with the entry that it makes of them and the encoder of that entry.
 MADE = {"tokenizer": ("tokens", "text")}
@@ -123,12 +124,12 @@ def stored(directory: Path) -> TextCond | None:
 
 
 def check_captions(source: Source) -> None:
-    """Raises `UsageError` for a caption of a captioned source that is too long, of as many as are read before training.
+    """Raises `UsageError` for a caption of a captioned source that is too long; of a great one `CHECKED` are read.
 
-    Others do nothing.
+    A longer one among the others stops the training where it comes.
     """
-    if isinstance(source, Captioned):
-        source.text.check(some_captions(source))
+    if isinstance(source, Captioned) and not source.text.truncate:
+        source.text.check(some_captions(source, CHECKED))
 
 
 def described(text: TextCond) -> str:
