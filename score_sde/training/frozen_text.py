@@ -226,5 +226,5 @@ def _encoded(tokenizer: Any, texts: Sequence[str]) -> list[list[int]]:
     """The tokens of each text. Raises `UsageError` for one that UTF-8 does not encode."""
     try:
         return [each.ids for each in tokenizer.encode_batch(list(texts))]
-    except (TypeError, ValueError) as error:
+    except TypeError as error:
         raise UsageError(f"A caption is no text that UTF-8 encodes ({error}); mend it.") from error
