@@ -31,6 +31,7 @@ LONG += ("step", "labels")
 
 # Tests of `make test-long`: whole runs beside which quicker ones of their kind stay in `make test`.
 IN_TEST_LONG = (
+    "test_frozen_text.py::test_a_training_takes_features_of_captions_and_its_run_finds_the_encoder_again",
     "test_scenes.py::test_the_decoder_reads_ten_thousand_fresh_scenes",
     *(
         f"test_transformers.py::test_networks_have_the_published_numbers_of_parameters[{name}"
@@ -38,6 +39,23 @@ IN_TEST_LONG = (
     ),
     *(f"test_chaos.py::test_a_life_is_the_undisturbed_run[{name}" for name in ("uvit", "dit")),
     "test_parallel.py::test_devices_move_no_number_of_a_transformer",
+    "test_text_encoder.py::test_an_encoder_computes_as_its_network_does",
+    *(
+        f"test_cross_attention.py::test_{name}"
+        for name in ("eight_devices_change_nothing", "derivatives_agree", "blocks_computed_again_give_the_same")
+    ),
+    *(
+        f"test_cross_attention.py::test_{name}[{network}"
+        for network in ("ncsnpp", "ddpm", "uvit")
+        for name in (
+            "a_network_has_all_parameters_of_the_one_without_cross_attention_and_at_first_its_output",
+            "no_caption_is_the_null_caption_to_the_last_bit",
+            "padding_changes_no_bit",
+            "permuted_rows_give_permuted_outputs",
+            "two_tokens_that_change_places_change_the_output",
+            "the_size_of_the_batch_changes_nothing",
+        )
+    ),
     "test_autoregressive.py::test_an_update_in_bfloat16_is_that_in_float32_but_for_its_digits",
     "test_autoregressive.py::test_the_command_trains_measures_and_samples",
     "test_autoregressive.py::test_classes_begin_with_tokens_of_their_own",

@@ -219,7 +219,7 @@ def test_a_piece_that_cannot_be_had_is_one_sentence(key, name, words):
     ("values", "words"),
     [
         ({"process.power": 3}, "Unknown config key 'process.power'"),
-        ({"encoder.name": "own_pieces:Attributes", "model.name": "ddpm"}, "DDPM takes no encoder"),
+        ({"encoder.name": "own_pieces:Attributes", "model.name": "ncsnv2_64"}, "NCSNv2 takes no encoder"),
         ({"encoder.name": "vector"}, "needs encoder.size"),
         ({"training.precision": "bfloat16"}, "Mixer has no field `compute"),
     ],

@@ -5,7 +5,8 @@ import itertools
 import json
 import sys
 
-import jax.numpy as jnp
+import flax.linen as nn
+import jax
 import numpy as np
 import pytest
 from golden_weights import GOLDEN, relative
@@ -13,10 +14,15 @@ from test_published_checkpoints import safetensors
 from test_transformer_layout import tensor
 
 from score_sde.errors import UsageError
+from score_sde.inference.pretrained import load
 from score_sde.io.array_cache import Newest, RowFile
-from score_sde.models.text_layouts import BERT, CLIP, LAYOUTS, T5, layout_of
-from score_sde.training import frozen_text
+from score_sde.models import MODELS
+from score_sde.models.encoders import encoded, taken_entries
+from score_sde.models.text_layouts import BERT, CLIP, T5, layout_of
+from score_sde.training import frozen_text, text
+from score_sde.training.build import Experiment
 from score_sde.training.frozen_text import Frozen, layout_in
+from score_sde.training.run import train
 
 SIZES = dict(vocab_size=23, hidden_size=8, num_hidden_layers=2, num_attention_heads=2, intermediate_size=12)
 SIZES |= dict(max_position_embeddings=16)
@@ -39,8 +45,7 @@ def tensors_of(network) -> dict[str, np.ndarray]:
 
 
 def features_of(network, tokens, mask) -> np.ndarray:
-    tensors = {name: jnp.asarray(value) for name, value in tensors_of(network).items()}
-    return np.asarray(network(tensors, jnp.asarray(tokens), jnp.asarray(mask)))
+    return np.asarray(jax.jit(network)(tensors_of(network), tokens, mask))
 
 
 @pytest.mark.parametrize("name", NETWORKS)
@@ -221,8 +226,9 @@ def test_a_captions_features_are_computed_once(folder, monkeypatch):
 def test_a_caption_alone_has_the_features_that_it_has_among_others(folder, monkeypatch, tmp_path):
     together = Frozen(folder, 8).cond(CAPTIONS)
     monkeypatch.setenv("SCORE_SDE_CACHE", str(tmp_path / "another"))
+    frozen = Frozen(folder, 8)
     for row, caption in enumerate(CAPTIONS):
-        np.testing.assert_array_equal(Frozen(folder, 8).cond([caption])["text"][0], together["text"][row])
+        np.testing.assert_array_equal(frozen.cond([caption])["text"][0], together["text"][row])
 
 
 def test_a_caption_that_is_too_long_is_refused_or_cut_before_its_last_special_token(folder):
@@ -243,7 +249,7 @@ def test_a_run_finds_its_encoder_again(folder, tmp_path):
     assert fields["files"]["config.json"]["bytes"] == (folder / "config.json").stat().st_size
     assert Frozen.of_json(fields).to_json() == frozen.to_json()
     moved = folder.rename(tmp_path / "moved")
-    with pytest.raises(UsageError, match=r"encoder, which is gone; .*--config.text.frozen=FOLDER"):
+    with pytest.raises(UsageError, match=r"There is no folder .*encoder; .*--config.text.frozen=FOLDER"):
         Frozen.of_json(fields)
     again = Frozen.of_json(fields | {"folder": str(moved)})
     np.testing.assert_array_equal(again.cond(["a"])["text"], frozen.cond(["a"])["text"])
@@ -256,7 +262,7 @@ def test_a_run_finds_its_encoder_again(folder, tmp_path):
 @pytest.mark.parametrize("name", frozen_text.FILES)
 def test_a_missing_file_is_named(folder, name):
     (folder / name).unlink()
-    with pytest.raises(UsageError, match=f"has no {name}; text.frozen is a folder with"):
+    with pytest.raises(UsageError, match=f"has no {name}; give a folder with"):
         Frozen(folder)
 
 
@@ -290,5 +296,76 @@ def test_a_missing_library_is_one_sentence(folder, monkeypatch):
         Frozen(folder, 8)
 
 
-def test_every_layout_that_a_page_names_is_read():
-    assert set(LAYOUTS) == {"bert", "clip_text_model", "clip", "t5"}
+# A training.
+
+
+class Reader(nn.Module):
+    """A network that adds the vector of a caption to its features."""
+
+    encoder: nn.Module | None = None
+
+    @property
+    def cond_entries(self):
+        return taken_entries(0, self.encoder)
+
+    @nn.compact
+    def __call__(self, x, noise_cond, cond=None, *, dropout_keys=None):
+        h = nn.Conv(4, (3, 3))(x)
+        if self.encoder is not None:
+            h += nn.Dense(4)(encoded(self.encoder, cond, len(x)).vector)[:, None, None]
+        return nn.Conv(3, (3, 3))(nn.swish(h))
+
+    def clone(self, *, compute=None, **kwargs):  # it computes in one way only
+        return super().clone(**kwargs)
+
+
+@pytest.fixture
+def of_features(tiny_config, folder, monkeypatch):
+    """(values by key) -> the config of a training on features of captions of scenes, with these values."""
+    monkeypatch.setitem(MODELS, "reader", Reader)
+
+    def build(**values):
+        config = tiny_config()
+        with config.unlocked():
+            config.model = dict(name="reader", scale_by_sigma=False)
+        config.training.update(n_iters=2, snapshot_freq=1, snapshot_sampling=False)
+        config.data.update(dataset="scenes", random_flip=False, image_size=16, num_channels=3)
+        config.data.update(scene_objects=1, scene_images=100)
+        config.encoder.update(name="sequence", features=4)
+        config.text.update(frozen=str(folder), max_tokens=16)
+        config.update_from_flattened_dict(values)
+        return config
+
+    return build
+
+
+def test_a_training_takes_features_of_captions_and_its_run_finds_the_encoder_again(of_features, folder, tmp_path):
+    train(of_features(**{"training.n_iters": 1}), tmp_path / "run")
+    model = load(tmp_path / "run")
+    assert model.params["encoder"]["linear"]["kernel"].shape == (8, 4)
+    assert model.text.digest() == Frozen(folder, 16).digest()
+    moved = folder.rename(tmp_path / "moved")
+    with pytest.raises(UsageError, match=r"There is no folder .*by --config.text.frozen=FOLDER"):
+        load(tmp_path / "run")
+    config = of_features(**{"text.frozen": str(moved)})
+    train(config, tmp_path / "run")
+    assert load(tmp_path / "run", config=config).text.folder == moved
+    (moved / "tokenizer.json").write_text((moved / "tokenizer.json").read_text() + " ")
+    with pytest.raises(UsageError, match=r"tokenizer.json is not the file that this run was trained with"):
+        load(tmp_path / "run", config=config)
+
+
+def test_a_config_without_what_features_need_is_one_sentence(of_features):
+    for values, words in (
+        (
+            {"encoder.name": "", "encoder.features": None},
+            "this network takes none; set encoder.name=sequence",
+        ),
+        ({"encoder.size": 5}, r"encoder.size=5, and by section text it is 8; leave encoder.size out"),
+        ({"text.tokenizer": "words"}, r"text.tokenizer and text.frozen each make an entry of captions; set one"),
+        ({"text.frozen": "nowhere"}, r"There is no folder nowhere; give a folder with model.safetensors"),
+    ):
+        with pytest.raises(UsageError, match=words):
+            Experiment(of_features(**values))
+    line = "text: 8 features a token by BERT, at most 0.2 KiB a caption in the cache; captions of at most 16 tokens"
+    assert text.of_described(of_features(), None).startswith(line)

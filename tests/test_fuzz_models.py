@@ -246,6 +246,7 @@ MODULES = (
     *("score_sde.inference.inputs", "score_sde.inference.conditional_samplers", "score_sde.inference.dequantizer"),
     *(f"score_sde.conditioning.{name}" for name in ("grammar", "guidance", "observations", "operators", "posterior")),
     *("score_sde.conditioning.particles", "score_sde.models", "score_sde.models.encoders"),
+    *("score_sde.models.text_encoder", "score_sde.models.cross_attention"),
     *("score_sde.models.dequantizer", "score_sde.models.group_norm", "score_sde.models.resampling"),
     "score_sde.inference.edm_layout",
     "score_sde.models.magnitude",
@@ -264,10 +265,15 @@ EXCEPTIONS = {
     **dict.fromkeys(("nudged", "reach_of_gradient", "inside", "isotropic_solve", "within_reach", "denoised"), TRACED),
     **dict.fromkeys(("State",), TRACED),
     **dict.fromkeys(
-        ("magnitude", "normalize", "taken_entries", "augment_labels", "encoded", "encoded_vector"),
+        ("magnitude", "normalize", "taken_entries", "augment_labels", "encoded", "encoded_for_unet", "token_entries"),
+        "is called inside networks, with features that they made",
+    ),
+    **dict.fromkeys(
+        ("padded", "pooled", "TextBlock", "CrossAttention", "MPCrossAttention", "check_encoder"),
         "is called inside networks, with features that they made",
     ),
     **dict.fromkeys(("EDM2UNet", "MPLinear", "MPFourier", "UViT", "DiT", "TokenEncoder"), NETWORK_CLASS),
+    **dict.fromkeys(("TextEncoder", "SequenceEncoder"), NETWORK_CLASS),
     **dict.fromkeys(("ADM", "DDPM", "NCSNpp", "NCSNv2", "WideResnet", "Dequantizer", "VectorEncoder"), NETWORK_CLASS),
     **dict.fromkeys(
         ("params_of", "origins", "published_shapes", "Origin"), "is called by the import: tests/test_edm_networks.py"

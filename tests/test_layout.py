@@ -32,8 +32,8 @@ ROOMS = {
     "sde": "",
     "learned": "",
     "paths": "",
-    "models": """compute resampling group_norm layers transformer magnitude encoders dequantizer wide_resnet ddpm ncsn
-                 ncsnpp edm2 adm uvit dit text_layouts""",
+    "models": """compute resampling group_norm layers transformer magnitude encoders text_encoder cross_attention
+                 dequantizer wide_resnet ddpm ncsn ncsnpp edm2 adm uvit dit text_layouts""",
     "parameterization": "",
     "times": "",
     "weights": "",

@@ -108,11 +108,13 @@ ENCODER = _annotated(
             "score_sde.models:ENCODERS",
             takes_path=True,
         ),
-        "size": _argument(int, "Length of the vector that comes with each image, at least 1"),
+        "size": _argument(int, "Length of the vector that comes with each image, or with each token, at least 1"),
         "entry": _argument(str, "Name of the condition's entry, the same as in the data set"),
         "features": _argument(int, "Width of the encoder's embedding, at least 1"),
         "vocab_size": _argument(int, "Number of tokens that there are, at least 1"),
         "max_tokens": _argument(int, "Greatest number of tokens of a condition, at least 1"),
+        "depth": _argument(int, "Blocks of the transformer over tokens, at least 1"),
+        "num_heads": _argument(int, "Heads of the attention of tokens to each other, which divide features"),
     },
 )
 
@@ -180,6 +182,10 @@ MODEL = _annotated(
                 "num_heads": _argument(int, "Heads of attention; 0, of ADM alone: one for each head_channels channels"),
                 "head_channels": _argument(int, "Channels of a head of attention"),
                 "scale_shift": _argument(bool, "Whether the embedding scales and shifts features, or only shifts them"),
+                "cross_resolutions": _argument(
+                    Ints, "Heights, in pixels, of feature maps that attend to the encoder's tokens; (): none"
+                ),
+                "cross_heads": _argument(int, "Heads of this attention, which divide the channels there"),
                 "num_groups": _argument(int, "Groups of normalisations; 0: one for each 4 channels, at most 32"),
                 "embedding_size": _argument(int, "Features of the noise level's positional embedding; 0: nf"),
                 "learned_variance": _argument(

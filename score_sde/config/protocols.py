@@ -175,7 +175,7 @@ class Encoder(Piece, Protocol):
     """An embedding of conditions, a flax module: a condition of n samples, or None, to vectors (n, d).
 
     cond_entries: the entries that it takes, by name; a property. `score_sde.cond.read` gives an entry and where it is
-    null. An encoder may also return a `score_sde.models.encoders.Encoded`, with tokens that transformers attend to.
+    null. An encoder may also return a `score_sde.models.encoders.Encoded`, with tokens that networks attend to.
 
         import flax.linen as nn
         import jax.numpy as jnp

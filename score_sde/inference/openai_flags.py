@@ -58,7 +58,8 @@ CHANNEL_MULT = {  # of OpenAI's sizes
     64: (1, 2, 3, 4),
 }
 OPENAI_GROUPS = 32  # of all normalisations
-OF_FLAX = ("parent", "name", "compute", "encoder")
+# Fields of the network that no program of OpenAI's sets.
+OURS = ("parent", "name", "compute", "encoder", "cross_resolutions", "cross_heads")
 _ALL = dict(
     attention_resolutions="32,16,8",
     class_cond=True,
@@ -220,7 +221,7 @@ def _stage(inputs: Mapping[int, set[str]], outputs: Mapping[int, set[str]], tota
 
 def model_values(options: Mapping[str, Any]) -> dict[str, Any]:
     """Values of section `model`: the options, and others at the network's defaults."""
-    defaults = {field.name: field.default for field in dataclasses.fields(ADM) if field.name not in OF_FLAX}
+    defaults = {field.name: field.default for field in dataclasses.fields(ADM) if field.name not in OURS}
     return {
         f"model.{name}": value
         for name, value in {"name": "adm", "scale_by_sigma": False, **defaults, **options}.items()

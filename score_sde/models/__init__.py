@@ -11,10 +11,11 @@ from score_sde.models.ddpm import DDPM
 from score_sde.models.dequantizer import Dequantizer
 from score_sde.models.dit import DiT
 from score_sde.models.edm2 import EDM2UNet
-from score_sde.models.encoders import ENCODERS
+from score_sde.models.encoders import TokenEncoder, VectorEncoder
 from score_sde.models.layers import is_trainable
 from score_sde.models.ncsn import NCSN, NCSNv2, NCSNv2_128, NCSNv2_256
 from score_sde.models.ncsnpp import NCSNpp
+from score_sde.models.text_encoder import SequenceEncoder, TextEncoder
 from score_sde.models.uvit import UViT
 from score_sde.models.wide_resnet import WideResnet
 
@@ -31,6 +32,7 @@ MODELS = {
     "dit": DiT,
 }
 CLASSIFIERS = {"wideresnet": WideResnet}
+ENCODERS = {"vector": VectorEncoder, "tokens": TokenEncoder, "text": TextEncoder, "sequence": SequenceEncoder}
 
 __all__ = [
     "ADM",

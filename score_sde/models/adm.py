@@ -24,7 +24,8 @@ from score_sde.config.arguments import check_arguments
 from score_sde.errors import UsageError
 from score_sde.models import resampling
 from score_sde.models.compute import Compute, Conv, Dense, as_input
-from score_sde.models.encoders import augment_labels, encoded_vector, taken_entries
+from score_sde.models.cross_attention import CrossAttention, check_encoder
+from score_sde.models.encoders import augment_labels, encoded_for_unet, taken_entries
 from score_sde.models.layers import ACTIVATIONS, Dropout, GroupNorm, check_unet, pytorch_init, upsampled_conv3x3
 
 Embedding = Float[Array, "b d"]
@@ -127,7 +128,8 @@ class ADM(nn.Module):
     convolution also gives a variance for each number, which is left out. num_classes: number of classes in the
     condition's `labels`, or 0; the null embedding is the zero vector. augment_dim: length of the labels of
     augmentations, `augment`, of which None are zeros; 0: none. encoder: of other entries of the condition
-    (`score_sde.models.encoders`). dropout_keys: one for each image, in training.
+    (`score_sde.models.encoders`); cross_resolutions: heights at which pixels attend to its tokens, with cross_heads
+    heads, after self-attention or where it would be. dropout_keys: one for each image, in training.
 
         import jax
         import jax.numpy as jnp
@@ -156,6 +158,8 @@ class ADM(nn.Module):
     num_classes: Annotated[int, "[0, inf)"] = 0
     augment_dim: Annotated[int, "[0, inf)"] = 0
     encoder: nn.Module | None = None
+    cross_resolutions: Sequence[Annotated[int, "[1, inf)"]] = ()
+    cross_heads: Annotated[int, "[1, inf)"] = 4
     compute: Compute = Compute()
 
     @property
@@ -177,6 +181,7 @@ class ADM(nn.Module):
     def check(self, image_size: int, image_width: int | None = None) -> None:
         """Raises `UsageError` for options that this network does not have."""
         check_unet(self, image_size, image_width)
+        check_encoder(self, image_size)
         widths = [self.nf * multiple for multiple in self.ch_mult]
         for level, width in enumerate(widths):
             if image_size >> level in self.attn_resolutions or level == len(widths) - 1:
@@ -200,18 +205,22 @@ class ADM(nn.Module):
     ) -> ModelImages:
         act, compute, of = ACTIVATIONS[self.nonlinearity], self.compute, self.compute.block
         groups, last = self.num_groups or None, len(self.ch_mult) - 1
-        temb = self._embed(noise_cond, cond, augment, act)
+        embedded = encoded_for_unet(self.encoder, cond, len(x), attends=bool(self.cross_resolutions))
+        temb = self._embed(noise_cond, cond, embedded.vector, augment, act)
 
         def block(h, features, **direction):
             options = dict(dropout=self.dropout, scale_shift=self.scale_shift, groups=groups, compute=compute)
             return of(ResnetBlockADM)(act, features, **options, **direction)(h, temb, dropout_keys)
 
-        def attend(h):
-            return of(AttnBlockADM)(self.heads(h.shape[-1]), groups, compute)(h)
+        def attend(h, *, always=False):
+            if always or h.shape[1] in self.attn_resolutions:
+                h = of(AttnBlockADM)(self.heads(h.shape[-1]), groups, compute)(h)
+            if h.shape[1] in self.cross_resolutions:
+                h = of(CrossAttention)(self.cross_heads, groups, compute)(h, embedded.tokens, embedded.mask)
+            return h
 
         def stage(h, features):
-            h = block(h, features)
-            return attend(h) if h.shape[1] in self.attn_resolutions else h
+            return attend(block(h, features))
 
         def down(h):
             if self.resblock_type == "biggan":
@@ -236,7 +245,7 @@ class ADM(nn.Module):
                 skips.append(down(skips[-1]))
 
         h = block(skips[-1], skips[-1].shape[-1])
-        h = block(attend(h), h.shape[-1])
+        h = block(attend(h, always=True), h.shape[-1])
 
         for level, multiple in reversed(list(enumerate(self.ch_mult))):
             for _ in range(self.num_res_blocks + 1):
@@ -248,9 +257,14 @@ class ADM(nn.Module):
         return h[..., : x.shape[-1]]
 
     def _embed(
-        self, noise_cond: PerSample, cond: Cond | None, augment: Float[Array, "b k"] | None, act: Callable
+        self,
+        noise_cond: PerSample,
+        cond: Cond | None,
+        vector: Float[Array, "b v"] | None,
+        augment: Float[Array, "b k"] | None,
+        act: Callable,
     ) -> Embedding:
-        """Embedding of noise level, augmentation and class; called inside the compact method."""
+        """Embedding of noise level, augmentation, class and the encoder's vector; called inside the compact method."""
         size, n = self.embedding_size or self.nf, len(noise_cond)
         temb = positional_embedding(noise_cond, size)
         augment = augment_labels(augment, self.augment_dim, n)
@@ -261,6 +275,6 @@ class ADM(nn.Module):
             labels, null = read(cond, self.cond_entries, "labels", n)
             rows = nn.Embed(self.num_classes, 4 * size, embedding_init=nn.initializers.normal(1.0))(labels)
             temb = temb + jnp.where(null[:, None], 0, rows)
-        if self.encoder is not None:
-            temb = temb + nn.Dense(4 * size, name="of_encoder")(encoded_vector(self.encoder, cond, n))
+        if vector is not None:
+            temb = temb + nn.Dense(4 * size, name="of_encoder")(vector)
         return act(temb)

@@ -68,10 +68,16 @@ class Compute(NamedTuple):
         return self.fused and q.dtype == jnp.bfloat16 and _cudnn_takes(q.shape[1:])
 
     def apply(self, network: nn.Module, *args: Any, **kwargs: Any) -> Any:
-        """The result of `network.apply`, computed in this way."""
-        network = network.clone(compute=self) if hasattr(network, "compute") else network
+        """The result of `network.apply`, with the network and its encoder computed in this way."""
         with jax.default_matmul_precision(self.products):
-            return network.apply(*args, **kwargs)
+            return self._of(network).apply(*args, **kwargs)
+
+    def _of(self, module: nn.Module) -> nn.Module:
+        """The module, and its encoder, with this field `compute` if they have one."""
+        encoder = getattr(module, "encoder", None)
+        fields = {"encoder": self._of(encoder)} if isinstance(encoder, nn.Module) else {}
+        fields |= {"compute": self} if hasattr(module, "compute") else {}
+        return module.clone(**fields) if fields else module
 
 
 PRECISIONS = {

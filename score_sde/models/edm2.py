@@ -17,7 +17,8 @@ from score_sde.config.arguments import check_arguments
 from score_sde.errors import UsageError
 from score_sde.models import magnitude
 from score_sde.models.compute import Compute
-from score_sde.models.encoders import taken_entries
+from score_sde.models.cross_attention import MPCrossAttention, check_encoder
+from score_sde.models.encoders import Encoded, encoded_for_unet, taken_entries
 from score_sde.models.layers import Dropout, check_halvings
 from score_sde.models.magnitude import MPFourier, MPLinear
 from score_sde.models.resampling import mean_downsample, nearest_upsample
@@ -26,7 +27,7 @@ Embedding = Float[Array, "b d"]
 
 # Constants of all networks that were published.
 RESIDUAL, ATTENTION = 0.3, 0.3  # shares of a residual branch, and of attention, in their sums
-CONCAT, LABEL = 0.5, 0.5  # shares of the skip connection in a concatenation, and of the class in the embedding
+CONCAT, LABEL = 0.5, 0.5  # shares of the skip connection in a concatenation, and of a condition in the embedding
 LARGEST = 256.0  # activations after each block are clipped at it
 
 
@@ -44,7 +45,7 @@ def attended(x: FeatureMaps, heads: int) -> FeatureMaps:
 
 
 class Block(nn.Module):
-    """A residual block, with attention after it if it has heads.
+    """A residual block, with attention to pixels after it if it has heads, and to a condition's tokens by cross_heads.
 
     encoder: whether it is of the encoder, which maps and normalises pixels before both branches; the decoder's maps
     pixels on the skip branch alone. resample: "", "down" or "up", before all else.
@@ -53,11 +54,14 @@ class Block(nn.Module):
     features: int
     encoder: bool
     heads: int
+    cross_heads: int
     dropout: float
     resample: str = ""
 
     @nn.compact
-    def __call__(self, x: FeatureMaps, embedding: Embedding, dropout_keys: Keys | None) -> FeatureMaps:
+    def __call__(
+        self, x: FeatureMaps, embedding: Embedding, embedded: Encoded, dropout_keys: Keys | None
+    ) -> FeatureMaps:
         def mapped(x: FeatureMaps) -> FeatureMaps:
             return x if x.shape[-1] == self.features else MPLinear(self.features, (1, 1), name="conv_skip")(x)
 
@@ -75,6 +79,8 @@ class Block(nn.Module):
 
         x = magnitude.add(x if self.encoder else mapped(x), y, RESIDUAL)
         x = attended(x, self.heads) if self.heads else x
+        if self.cross_heads:
+            x = MPCrossAttention(self.cross_heads, name="cross")(x, embedded.tokens, embedded.mask)
         return jnp.clip(x, -LARGEST, LARGEST)
 
 
@@ -85,7 +91,10 @@ class EDM2UNet(nn.Module):
     nf: channels of the first level; ch_mult: factors on it, one per level; attn_resolutions: heights with attention,
     besides the lowest level. head_channels: channels of each head. num_classes: number of classes in the
     condition's `labels`, or 0; the null label is the zero vector in the place of a one-hot one. Height and width of the
-    images must be divisible by 2 ** (len(ch_mult) - 1). dropout_keys: one for each image, in training.
+    images must be divisible by 2 ** (len(ch_mult) - 1). encoder: of other entries of the condition
+    (`score_sde.models.encoders`), whose vector and tokens are normalised; cross_resolutions: heights at which pixels
+    attend to its tokens, with cross_heads heads, after self-attention or where it would be. The published networks have
+    neither. dropout_keys: one for each image, in training.
 
     Training calls `normalized` after each update; without it the network learns otherwise, and not as published.
 
@@ -106,12 +115,15 @@ class EDM2UNet(nn.Module):
     head_channels: Annotated[int, "[1, inf)"] = 64
     dropout: Annotated[float, "[0, 1)"] = 0.0
     num_classes: Annotated[int, "[0, inf)"] = 0
+    encoder: nn.Module | None = None
+    cross_resolutions: Sequence[Annotated[int, "[1, inf)"]] = ()
+    cross_heads: Annotated[int, "[1, inf)"] = 4
     compute: Compute = Compute()
 
     @property
     def cond_entries(self) -> dict[str, Entry]:
         """The entries of a condition that this network takes."""
-        return taken_entries(self.num_classes)
+        return taken_entries(self.num_classes, self.encoder)
 
     def check(self, image_size: int, image_width: int | None = None) -> None:
         """Raises `UsageError` for options that this network does not have."""
@@ -119,6 +131,7 @@ class EDM2UNet(nn.Module):
             raise UsageError("model.ch_mult=() must hold one positive integer a level, like (1, 2, 3, 4).")
         halvings = len(self.ch_mult) - 1
         check_halvings(image_size, image_width, halvings, f"the {halvings + 1} levels of model.ch_mult")
+        check_encoder(self, image_size)
         for level, multiple in enumerate(self.ch_mult):
             attends = level == halvings or image_size >> level in self.attn_resolutions
             if attends and self.nf * multiple % self.head_channels:
@@ -139,16 +152,19 @@ class EDM2UNet(nn.Module):
     def __call__(
         self, x: ModelImages, noise_cond: PerSample, cond: Cond | None = None, *, dropout_keys: Keys | None = None
     ) -> ModelImages:
-        embedding, last = self._embed(noise_cond, cond), len(self.ch_mult) - 1
+        embedded = encoded_for_unet(self.encoder, cond, len(x), attends=bool(self.cross_resolutions))
+        embedding, last = self._embed(noise_cond, cond, embedded.vector), len(self.ch_mult) - 1
         cls = self.compute.block(Block)
 
         def block(name: str, h: FeatureMaps, level: int, *, attends: bool | None = None, resample: str = ""):
+            height = x.shape[1] >> level
+            crosses = attends is not False and height in self.cross_resolutions
             if attends is None:
-                attends = x.shape[1] >> level in self.attn_resolutions
+                attends = height in self.attn_resolutions
             channels = h.shape[-1] if resample else self.nf * self.ch_mult[level]
-            heads = channels // self.head_channels if attends else 0
-            made = cls(channels, name.startswith("enc"), heads, self.dropout, resample, name=name)
-            return made(h, embedding, dropout_keys)
+            heads = channels // self.head_channels if attends else 0, self.cross_heads if crosses else 0
+            made = cls(channels, name.startswith("enc"), *heads, self.dropout, resample, name=name)
+            return made(h, embedding, embedded, dropout_keys)
 
         # Encoder: the output of each of its layers is a skip connection.
         h = jnp.concatenate([x, jnp.ones_like(x[..., :1])], axis=-1)  # the ones take the place of a bias
@@ -173,8 +189,8 @@ class EDM2UNet(nn.Module):
         gain = self.param("out_gain", nn.initializers.zeros, (), jnp.float32)
         return MPLinear(x.shape[-1], (3, 3), name="out_conv")(h.astype(x.dtype), gain)
 
-    def _embed(self, noise_cond: PerSample, cond: Cond | None) -> Embedding:
-        """The embedding of noise level and class; called inside the compact method."""
+    def _embed(self, noise_cond: PerSample, cond: Cond | None, vector: Float[Array, "b v"] | None) -> Embedding:
+        """The embedding of noise level, class and the encoder's vector; called inside the compact method."""
         width = self.nf * max(self.ch_mult)
         features = MPFourier(self.nf * self.ch_mult[0], name="emb_fourier")(noise_cond)
         embedding = MPLinear(width, name="emb_noise")(features)
@@ -183,4 +199,7 @@ class EDM2UNet(nn.Module):
             one_hot = jax.nn.one_hot(jnp.where(null, -1, labels), self.num_classes)  # of -1: zeros
             of_class = MPLinear(width, name="emb_label")(one_hot * self.num_classes**0.5)
             embedding = magnitude.add(embedding, of_class, LABEL)
+        if vector is not None:
+            of_encoder = MPLinear(width, name="emb_encoder")(magnitude.normalize(vector, (1,)))
+            embedding = magnitude.add(embedding, of_encoder, LABEL)
         return magnitude.silu(embedding)

@@ -2,7 +2,7 @@
 
 A network with a field `encoder` takes any of them, by `encoder.name` in a config: `score_sde.config.protocols.Encoder`.
 Every network adds the vector to its embedding of the noise level, or has it as a token. Transformers, `uvit` and `dit`,
-also attend to the tokens.
+also attend to the tokens, and U-Nets do at `cross_resolutions` (`score_sde.models.cross_attention`).
 """
 
 from typing import Annotated, NamedTuple
@@ -10,11 +10,11 @@ from typing import Annotated, NamedTuple
 import flax.linen as nn
 import jax.numpy as jnp
 
-from score_sde.array_types import Array, Bool, Float
-from score_sde.cond import Cond, Entry, read
+from score_sde.array_types import Array, Bool, Float, Shaped
+from score_sde.cond import MASK, Cond, Entries, Entry, read
 from score_sde.config.arguments import check_arguments
 from score_sde.errors import UsageError
-from score_sde.models.layers import dense
+from score_sde.models.layers import Vector, dense
 
 
 class Encoded(NamedTuple):
@@ -36,18 +36,24 @@ def encoded(encoder: nn.Module | None, cond: Cond | None, n: int) -> Encoded:
     return result if isinstance(result, Encoded) else Encoded(result)
 
 
-def encoded_vector(encoder: nn.Module, cond: Cond | None, n: int) -> Float[Array, "n d"]:
-    """The vector of a condition, for networks without a sequence; call it inside a compact method.
+def encoded_for_unet(encoder: nn.Module | None, cond: Cond | None, n: int, *, attends: bool) -> Encoded:
+    """The embedding of a condition for a U-Net, which attends to tokens or not; call it inside a compact method.
 
-    Raises `UsageError` for an encoder that has tokens alone.
+    Raises `UsageError` for an encoder that has nothing that the U-Net takes: tokens alone and no attention to them, or
+    attention and no tokens.
     """
-    vector = encoded(encoder, cond, n).vector
-    if vector is None:
+    result = encoded(encoder, cond, n)
+    if encoder is not None and result.vector is None and not attends:
         raise UsageError(
-            f"{type(encoder).__name__} has tokens and no vector, and this network takes the vector alone; choose "
-            "model.name=uvit or dit, or an encoder with a vector."
+            f"{type(encoder).__name__} has tokens and no vector, and this network takes the vector alone; set "
+            "model.cross_resolutions, or choose model.name=uvit or dit, or an encoder with a vector."
         )
-    return vector
+    if attends and result.tokens is None:
+        raise UsageError(
+            f"{type(encoder).__name__} has no tokens to attend to at model.cross_resolutions; choose encoder.name="
+            "text, sequence or tokens, or set model.cross_resolutions=()."
+        )
+    return result
 
 
 def taken_entries(num_classes: int, encoder: nn.Module | None = None) -> dict[str, Entry]:
@@ -66,6 +72,40 @@ def augment_labels(augment: Float[Array, "n a"] | None, augment_dim: int, n: int
     if augment is not None:
         raise UsageError("The network takes no labels of augmentations; set model.augment_dim to their number.")
     return None
+
+
+def token_entries(vocab_size: int) -> dict[str, Entry]:
+    """The entries of tokens below `vocab_size`, in sequences of any length, and of their mask."""
+    return {"tokens": Entry(jnp.int32, (None,), vocab_size), "tokens_mask": Entry(jnp.bool_, (None,))}
+
+
+def padded(
+    cond: Cond | None, entries: Entries, name: str, n: int, max_tokens: int
+) -> tuple[Shaped[Array, "n l ..."], Bool[Array, "n l"], Bool[Array, " n"]]:
+    """An entry of sequences, padded to length `max_tokens`; its mask; and where it is null.
+
+    Padding is 0, whatever stood there. Raises `UsageError` for longer sequences.
+    """
+    (values, null), (mask, _) = (read(cond, entries, each, n) for each in (name, name + MASK))
+    length = values.shape[1]
+    if length > max_tokens:
+        raise UsageError(
+            f"The condition has {length} tokens, and the encoder takes {max_tokens}; shorten it, or train with a "
+            "greater encoder.max_tokens."
+        )
+    values = jnp.where(mask.reshape(*mask.shape, *(1,) * (values.ndim - 2)), values, 0)
+    values = jnp.pad(values, ((0, 0), (0, max_tokens - length), *((0, 0),) * (values.ndim - 2)))
+    return values, jnp.pad(mask, ((0, 0), (0, max_tokens - length))), null
+
+
+def pooled(
+    tokens: Float[Array, "n l d"], mask: Bool[Array, "n l"], null: Bool[Array, " n"], without: Vector
+) -> Encoded:
+    """Tokens with their mean as the vector, and the single token `without` in the place of all where they are null."""
+    tokens = jnp.where(null[:, None, None], without, tokens)
+    mask = jnp.where(null[:, None], jnp.arange(mask.shape[1]) == 0, mask)
+    kept = jnp.where(mask[..., None], tokens, 0)
+    return Encoded(kept.sum(1) / jnp.maximum(mask.sum(1, keepdims=True), 1), kept, mask)
 
 
 @check_arguments
@@ -126,30 +166,12 @@ class TokenEncoder(nn.Module):
     @property
     def cond_entries(self) -> dict[str, Entry]:
         """Tokens and their mask."""
-        return {"tokens": Entry(jnp.int32, (None,), self.vocab_size), "tokens_mask": Entry(jnp.bool_, (None,))}
+        return token_entries(self.vocab_size)
 
     @nn.compact
     def __call__(self, cond: Cond | None, n: int) -> Encoded:
-        tokens, null = read(cond, self.cond_entries, "tokens", n)
-        mask, _ = read(cond, self.cond_entries, "tokens_mask", n)
-        if tokens.shape[1] > self.max_tokens:
-            raise UsageError(
-                f"The condition has {tokens.shape[1]} tokens, and the encoder takes {self.max_tokens}; shorten it, or "
-                "train with a greater encoder.max_tokens."
-            )
-        padding = ((0, 0), (0, self.max_tokens - tokens.shape[1]))
-        tokens, mask = jnp.pad(tokens, padding), jnp.pad(mask, padding)
+        tokens, mask, null = padded(cond, self.cond_entries, "tokens", n, self.max_tokens)
         init = nn.initializers.normal(0.02)
         table = nn.Embed(self.vocab_size, self.features, embedding_init=init, name="table")
         places = self.param("places", init, (self.max_tokens, self.features))
-        without = self.param("null", init, (self.features,))
-
-        is_first = jnp.arange(self.max_tokens) == 0
-        embedded = table(jnp.where(mask, tokens, 0)) + places
-        embedded = jnp.where(null[:, None, None], without, embedded)
-        mask = jnp.where(null[:, None], is_first, mask)
-        kept = jnp.where(mask[..., None], embedded, 0)
-        return Encoded(kept.sum(1) / jnp.maximum(mask.sum(1, keepdims=True), 1), kept, mask)
-
-
-ENCODERS: dict[str, type[nn.Module]] = {"vector": VectorEncoder, "tokens": TokenEncoder}
+        return pooled(table(tokens) + places, mask, null, self.param("null", init, (self.features,)))

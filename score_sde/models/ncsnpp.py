@@ -22,7 +22,8 @@ from score_sde.config.arguments import check_arguments
 from score_sde.errors import UsageError
 from score_sde.models import resampling
 from score_sde.models.compute import Compute
-from score_sde.models.encoders import augment_labels, encoded_vector, taken_entries
+from score_sde.models.cross_attention import CrossAttention, check_encoder
+from score_sde.models.encoders import augment_labels, encoded_for_unet, taken_entries
 from score_sde.models.layers import (
     ACTIVATIONS,
     NIN,
@@ -140,8 +141,9 @@ class NCSNpp(nn.Module):
     condition's `labels`, or 0. label_embedding: "table", whose last row is the null embedding, or "linear", where
     null is the zero vector. augment_dim: length of the labels of augmentations, `augment`, which come in training only;
     0: none. learned_variance: the last convolution also gives a variance for each number, which is left out.
-    encoder: of other entries of the condition (`score_sde.models.encoders`). dropout_keys: one for each image, in
-    training.
+    encoder: of other entries of the condition (`score_sde.models.encoders`); cross_resolutions: heights at which pixels
+    attend to its tokens, with cross_heads heads, after self-attention or where it would be. dropout_keys: one for each
+    image, in training.
 
         import jax
         import jax.numpy as jnp
@@ -176,6 +178,8 @@ class NCSNpp(nn.Module):
     augment_dim: Annotated[int, "[0, inf)"] = 0
     learned_variance: bool = False
     encoder: nn.Module | None = None
+    cross_resolutions: Sequence[Annotated[int, "[1, inf)"]] = ()
+    cross_heads: Annotated[int, "[1, inf)"] = 4
     compute: Compute = Compute()
 
     @property
@@ -199,8 +203,7 @@ class NCSNpp(nn.Module):
                 f"model.augment_dim={self.augment_dim}: labels of augmentations enter with the noise level; set "
                 "model.conditional=True."
             )
-        if self.encoder is not None and not self.conditional:
-            raise UsageError("The encoder's output enters with the noise level; set model.conditional=True.")
+        check_encoder(self, image_size)
 
     @nn.compact
     def __call__(
@@ -218,8 +221,9 @@ class NCSNpp(nn.Module):
         temb = self._embed(noise_cond, act, cond, augment)
         if self.num_classes and self.label_embedding == "table":
             temb = temb + nn.Embed(self.num_classes + 1, temb.shape[-1])(self._classes(cond, len(x)))
-        if self.encoder is not None:
-            temb = temb + nn.Dense(temb.shape[-1], name="of_encoder")(encoded_vector(self.encoder, cond, len(x)))
+        embedded = encoded_for_unet(self.encoder, cond, len(x), attends=bool(self.cross_resolutions))
+        if embedded.vector is not None:
+            temb = temb + nn.Dense(temb.shape[-1], name="of_encoder")(embedded.vector)
 
         def resample(module, features=None, with_conv=False):
             return module(features, with_conv, self.fir, self.fir_kernel)
@@ -232,8 +236,12 @@ class NCSNpp(nn.Module):
             kwargs |= dict(fir=self.fir, fir_kernel=self.fir_kernel)
             return of(ResnetBlockBigGANpp)(**kwargs, **direction)(h, temb, dropout_keys)
 
-        def attention(h):
-            return of(AttnBlockpp)(self.skip_rescale, self.init_scale, compute)(h)
+        def attention(h, *, always=False):
+            if always or h.shape[1] in self.attn_resolutions:
+                h = of(AttnBlockpp)(self.skip_rescale, self.init_scale, compute)(h)
+            if h.shape[1] in self.cross_resolutions:
+                h = of(CrossAttention)(self.cross_heads, None, compute)(h, embedded.tokens, embedded.mask)
+            return h
 
         def rescale(h):
             return rescaled(h) if self.skip_rescale else h
@@ -246,10 +254,7 @@ class NCSNpp(nn.Module):
         skips = [compute.features(conv3x3(self.nf)(x))]
         for level, multiple in enumerate(self.ch_mult):
             for _ in range(self.num_res_blocks):
-                h = block(skips[-1], self.nf * multiple)
-                if h.shape[1] in self.attn_resolutions:
-                    h = attention(h)
-                skips.append(h)
+                skips.append(attention(block(skips[-1], self.nf * multiple)))
             if level != levels - 1:
                 if self.resblock_type == "ddpm":
                     h = resample(Downsample, with_conv=self.resamp_with_conv)(skips[-1])
@@ -265,7 +270,7 @@ class NCSNpp(nn.Module):
 
         # Middle.
         h = block(skips[-1], skips[-1].shape[-1])
-        h = attention(h)
+        h = attention(h, always=True)
         h = block(h, h.shape[-1])
 
         # Up: pop the skips, join them by concatenation, and build the output pyramid.
@@ -273,8 +278,7 @@ class NCSNpp(nn.Module):
         for level, multiple in reversed(list(enumerate(self.ch_mult))):
             for _ in range(self.num_res_blocks + 1):
                 h = block(jnp.concatenate([h, skips.pop()], axis=-1), self.nf * multiple)
-            if h.shape[1] in self.attn_resolutions:
-                h = attention(h)
+            h = attention(h)
             if self.progressive == "output_skip":
                 if pyramid is None:
                     pyramid = to_image(h, outputs, self.init_scale)

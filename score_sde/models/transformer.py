@@ -61,11 +61,14 @@ def check_transformer(width: int, num_heads: int, patch_size: int, image_size: i
             raise UsageError(
                 f"Patches of model.patch_size={patch_size} do not tile data.{key}={side}; choose a divisor of {side}."
             )
-    if not num_heads or width % num_heads:
-        raise UsageError(
-            f"model.num_heads={num_heads} does not divide model.width={width}; choose one of "
-            f"{', '.join(str(heads) for heads in range(1, width + 1) if width % heads == 0)}."
-        )
+    check_heads(f"model.num_heads={num_heads}", num_heads, f"model.width={width}", width)
+
+
+def check_heads(heads: str, number: int, of: str, width: int) -> None:
+    """Raises `UsageError` unless a number of heads divides a width. heads, of: both as the sentence names them."""
+    if not number or width % number:
+        divisors = ", ".join(str(divisor) for divisor in range(1, width + 1) if width % divisor == 0)
+        raise UsageError(f"{heads} does not divide {of}; choose one of {divisors}.")
 
 
 def timestep_embedding(noise_cond: PerSample, dim: int) -> Float[Array, "b d"]:

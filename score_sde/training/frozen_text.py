@@ -31,8 +31,7 @@ from score_sde.runtime.backend import cache_folder, program
 TENSORS, TOKENIZER, CONFIG = "model.safetensors", "tokenizer.json", "config.json"
 FILES = (TENSORS, TOKENIZER, CONFIG)
 BATCH = 16  # captions that are encoded at once; always as many, so that features do not depend on the others
-NEEDED = f"text.frozen is a folder with {TENSORS}, {TOKENIZER} and {CONFIG}"
-MOVED = "give its new place by --config.text.frozen=FOLDER"
+NEEDED = f"give a folder with {TENSORS}, {TOKENIZER} and {CONFIG} by --config.text.frozen=FOLDER"
 
 
 class Frozen(TextCond):
@@ -115,13 +114,11 @@ class Frozen(TextCond):
     def of_json(cls, content: Mapping[str, Any]) -> "Frozen":
         """The text condition that `to_json` describes. Raises `UsageError` for files that are gone or have changed."""
         folder = Path(content["folder"])
-        if not folder.is_dir():
-            raise UsageError(f"The text encoder of this run was in {shown(folder)}, which is gone; {MOVED}.")
         files = _identities(folder)
         if changed := [name for name in FILES if files[name] != content["files"][name]]:
             raise UsageError(
                 f"{shown(folder / changed[0])} is not the file that this run was trained with; put that one there, or "
-                f"{MOVED}."
+                "give its folder by --config.text.frozen=FOLDER."
             )
         return cls(folder, content["max_tokens"], content["truncate"])
 
