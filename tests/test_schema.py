@@ -463,7 +463,7 @@ FREE = {
     "encoder.entry": "a name of the data set's",
     **dict.fromkeys(("sampling.start", "guidance.classifier", "guidance.weak"), "a place, opened as it is used"),
     **dict.fromkeys(("data.path", "data.data_dir", "data.archives"), "a place, opened as it is used"),
-    **dict.fromkeys(("training.pairs", "training.start_from"), "a place, opened as it is used"),
+    **dict.fromkeys(("training.pairs", "training.start_from", "text.frozen"), "a place, opened as it is used"),
     **dict.fromkeys(("metrics.weights", "metrics.statistics", "metrics.dir"), "a place, opened as it is used"),
     **dict.fromkeys(("wandb.project", "wandb.entity", "wandb.group", "wandb.name"), "a name at Weights & Biases"),
 }
