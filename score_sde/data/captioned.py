@@ -1,14 +1,16 @@
 """Captioned sources: the condition of each image also has the entries of its caption.
 
-import numpy as np
-from score_sde import data
-from score_sde.data.captioned import Captioned
-from score_sde.data.text_cond import Tokens
-from score_sde.data.tokenizers import Bytes
+    import numpy as np
+    from score_sde import data
+    from score_sde.data.captioned import Captioned
+    from score_sde.data.text_cond import Tokens
+    from score_sde.data.tokenizers import Bytes
 
-scenes = data.load("scenes", train=True, image_size=16, num_channels=3)
-source = Captioned(scenes, Tokens(Bytes(), max_tokens=128))
-source.take(np.arange(4)).cond["tokens"]  # int32 (4, 128), the bytes of "a small red circle ..."
+    scenes = data.load("scenes", train=True, image_size=16, num_channels=3)
+    source = Captioned(scenes, Tokens(Bytes(), max_tokens=128))
+    source.take(np.arange(4)).cond["tokens"]  # int32 (4, 128), the bytes of "a small red circle ..."
+
+Training and evaluation make one of every split, where section `text` of the config asks for it.
 """
 
 from typing import Annotated

@@ -1,11 +1,13 @@
 """Text conditions: captions as entries of a condition, padded to one length, see `score_sde.cond`.
 
-from score_sde.data.text_cond import Tokens
-from score_sde.data.tokenizers import Bytes
+    from score_sde.data.text_cond import Tokens
+    from score_sde.data.tokenizers import Bytes
 
-text = Tokens(Bytes(), max_tokens=8)
-cond = text.cond(["a star", ""])  # tokens, int32 (2, 8), and tokens_mask, bool (2, 8)
-cond["tokens_mask"].sum(1)  # [7, 1]: the last token is the caption's end
+    text = Tokens(Bytes(), max_tokens=8)
+    cond = text.cond(["a star", ""])  # tokens, int32 (2, 8), and tokens_mask, bool (2, 8)
+    cond["tokens_mask"].sum(1)  # [7, 1]: the last token is the caption's end
+
+Each text condition is a row of `score_sde.training.text.KINDS`, by which a workdir's text.json names it.
 """
 
 import abc
@@ -46,14 +48,16 @@ class TextCond(abc.ABC):
 
     @abc.abstractmethod
     def cond(self, texts: Sequence[str]) -> dict[str, np.ndarray]:
-        """The entries, with a row for each caption. Raises `UsageError` for one that is too long and must not be cut.
+        """The entries, with a row for each caption.
 
-        cond = model.text.cond(["a red star", "a small blue circle"])
+            cond = model.text.cond(["a red star", "a small blue circle"])
+
+        Raises `UsageError` for a caption that is too long, unless it is to be cut.
         """
 
     @abc.abstractmethod
     def to_json(self) -> dict[str, Any]:
-        """All that makes this text condition, as JSON has it: "kind" and what `of_json` of that kind takes."""
+        """The text condition as JSON has it: "kind", and the values that `of_json` of that kind takes."""
 
     @classmethod
     @abc.abstractmethod

@@ -81,11 +81,13 @@ class Tokenizer(abc.ABC):
 
 @dataclasses.dataclass(frozen=True)
 class Bytes(Tokenizer):
-    """The bytes of UTF-8, for captions of any language: 257 tokens, about one for each character of English.
+    """The bytes of UTF-8, for captions of any language: 257 tokens.
 
-    from score_sde.data.tokenizers import Bytes
+    A character of English takes one token, and one of other alphabets two to four.
 
-    tokens = Bytes().encode("a star")  # [97, 32, 115, 116, 97, 114, 256]
+        from score_sde.data.tokenizers import Bytes
+
+        tokens = Bytes().encode("a star")  # [97, 32, 115, 116, 97, 114, 256]
     """
 
     name = "bytes"
