@@ -31,6 +31,7 @@ LONG += ("step", "labels")
 
 # Tests of `make test-long`: whole runs beside which quicker ones of their kind stay in `make test`.
 IN_TEST_LONG = (
+    "test_frozen_text.py::test_a_training_takes_features_of_captions_and_its_run_finds_the_encoder_again",
     "test_scenes.py::test_the_decoder_reads_ten_thousand_fresh_scenes",
     "test_text_training.py::test_an_evaluation_has_losses_and_bits_per_dim_of_a_captioned_split",
     *(

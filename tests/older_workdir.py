@@ -4,7 +4,7 @@
 ADDED = {
     "data": "path archives in_memory_gib num_workers held_out corrupt convert labels "
     "augment_p augment_transforms sigma_images scene_objects scene_relations scene_held_out scene_images scene_seed",
-    "text": "tokenizer max_tokens truncate vocab_size",
+    "text": "tokenizer max_tokens truncate vocab_size frozen",
     "training": "precision accumulate remat fsdp keep_last keep_best nonfinite label_dropout cond_dropout "
     "coupling coupling_block pairs start_from",
     "sampling": "precision batch_size temperature clip clip_quantile diffusion ode_method sde_rtol sde_atol num_steps "

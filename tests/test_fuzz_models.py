@@ -36,7 +36,7 @@ from score_sde.errors import UsageError
 from score_sde.inference import edm_layout, pretrained, snapshots
 from score_sde.inference.pretrained import Pretrained
 from score_sde.inference.snapshots import PretrainedClassifier
-from score_sde.models import group_norm, magnitude, resampling
+from score_sde.models import group_norm, magnitude, resampling, text_layouts
 from score_sde.objective import Objective
 from score_sde.parameterization import Noise
 from score_sde.process import from_score
@@ -210,6 +210,7 @@ OPERATORS = {
     ),
 }
 SONG = dict(class_name="EDMPrecond", model_type="SongUNet", img_resolution=32, img_channels=3)
+ENCODER = dict(model_type="clip", text_config=dict(hidden_size=8, num_attention_heads=2))
 NETWORKS = {
     "group_norm": (
         lambda **given: group_norm.group_norm(**given, act=nn.swish),
@@ -225,6 +226,10 @@ NETWORKS = {
     "values_of": (edm_layout.values_of, dict(kwargs=SONG)),
     "objective_values": (edm_layout.objective_values, dict(kwargs=SONG)),
     "network_arguments": (edm_layout.network_arguments, dict(kwargs=SONG, defaults=edm_layout.NETWORK)),
+    "layout_of": (text_layouts.layout_of, dict(config=ENCODER, where="config.json")),
+    "BERT": (text_layouts.BERT, dict(hidden_size=8, num_attention_heads=2, hidden_act="relu", layer_norm_eps=1e-5)),
+    "CLIP": (text_layouts.CLIP, dict(hidden_size=8, num_attention_heads=2, hidden_act="gelu", layer_norm_eps=1e-5)),
+    "T5": (text_layouts.T5, dict(d_model=8, num_heads=2, feed_forward_proj="gated-gelu", layer_norm_epsilon=1e-5)),
     "silu": (magnitude.silu, dict(x=FEATURES)),
     "add": (magnitude.add, dict(a=FEATURES, b=FEATURES, balance=0.3)),
     "concatenate": (magnitude.concatenate, dict(a=FEATURES, b=FEATURES[..., :1], balance=0.3)),
@@ -254,6 +259,7 @@ MODULES = (
     *("score_sde.models.dequantizer", "score_sde.models.group_norm", "score_sde.models.resampling"),
     "score_sde.inference.edm_layout",
     "score_sde.models.magnitude",
+    "score_sde.models.text_layouts",
 )
 CHECKED = "is called by the doors, after their check"
 TRACED = "is called inside a sampler's step, with what the sampler has made"
@@ -287,6 +293,7 @@ EXCEPTIONS = {
     "Encoded": "is what encoders return",
     "Snapshot": "is the base of Pretrained and PretrainedClassifier, which check their arguments",
     "Operator": "is a base class",
+    "Layout": "is a base class",
     "Observation": "is a pytree, checked by the functions that take it",
 }
 

@@ -297,11 +297,12 @@ WITHOUT = {
         training.loop training.memory_estimate training.nan_guard training.own_code training.pieces training.recipe
          training.sampler_options training.sigma_data training.source_checks training.start training.summary
          training.text training.trainable""",
+    "called with a folder of files, whose mistakes tests/test_frozen_text.py has": "training.frozen_text",
     "called by the importer, with files whose mistakes tests/test_published_checkpoints.py has": """
         io.persistent_pickles io.safetensors_files io.unpickler""",
     "called with paths that doors have expanded, and arrays of states": """
-        io.atomic_files io.checkpoints io.digest io.downloads io.json_files io.metrics_log io.pytorch_files
-        io.result_cache io.workdir""",
+        io.array_cache io.atomic_files io.checkpoints io.digest io.downloads io.json_files io.metrics_log
+        io.pytorch_files io.result_cache io.workdir""",
     "called by programs and loops with numbers of a checked config, and by launchers: tests/test_launch.py": """
         runtime.backend runtime.clone runtime.failures runtime.memory runtime.moved runtime.multihost
         runtime.preemption runtime.profiling runtime.progress runtime.sharding""",

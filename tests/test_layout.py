@@ -21,7 +21,7 @@ ROOMS = {
     "randomness": "",
     "images": "",
     "io": """json_files digest downloads unpickler pytorch_files persistent_pickles safetensors_files atomic_files
-             result_cache metrics_log html_page checkpoints workdir""",
+             result_cache array_cache metrics_log html_page checkpoints workdir""",
     "cond": "",
     "data": """archives tfrecords digits ffhq readers preparers split_report decoding held_out sources split_names
                containers shards directory zip_files tar_files parquet_files label_files own_files arrays folder
@@ -33,7 +33,7 @@ ROOMS = {
     "learned": "",
     "paths": "",
     "models": """compute resampling group_norm layers transformer magnitude encoders text_encoder cross_attention
-                 dequantizer wide_resnet ddpm ncsn ncsnpp edm2 adm uvit dit""",
+                 dequantizer wide_resnet ddpm ncsn ncsnpp edm2 adm uvit dit text_layouts""",
     "parameterization": "",
     "times": "",
     "weights": "",
@@ -43,7 +43,8 @@ ROOMS = {
                    runge_kutta predictor_corrector adaptive probability_flow fast compaction runner""",
     "likelihood": "dequantization ode bound",
     "conditioning": "observations operators guidance posterior particles grammar",
-    "training": """state average_snapshots posthoc nan_guard loop pieces text sigma_data sampler_options recipe
+    "training": """state average_snapshots posthoc nan_guard loop pieces frozen_text text sigma_data sampler_options
+                   recipe
                    augmentation trainable classification build coupling memory_estimate own_code source_checks
                    averages launch summary start run""",
     "metrics": """protocol ends corruptions distances frechet kernels inception small features reference figures
@@ -80,6 +81,7 @@ DOORS = {
     "ml_collections": {"config", "cli.command_line"},
     "flax.linen": {"models", "metrics", "cli.describe"},
     "tqdm": {"runtime.progress"},
+    "tokenizers": {"training.frozen_text"},
     "tensorflow": set(),
     "torch": set(),
 }

@@ -463,7 +463,7 @@ FREE = {
     "encoder.entry": "a name of the data set's",
     **dict.fromkeys(("sampling.start", "guidance.classifier", "guidance.weak"), "a place, opened as it is used"),
     **dict.fromkeys(("data.path", "data.data_dir", "data.archives"), "a place, opened as it is used"),
-    **dict.fromkeys(("training.pairs", "training.start_from"), "a place, opened as it is used"),
+    **dict.fromkeys(("training.pairs", "training.start_from", "text.frozen"), "a place, opened as it is used"),
     **dict.fromkeys(("metrics.weights", "metrics.statistics", "metrics.dir"), "a place, opened as it is used"),
     **dict.fromkeys(("wandb.project", "wandb.entity", "wandb.group", "wandb.name"), "a name at Weights & Biases"),
 }
@@ -575,7 +575,7 @@ def test_what_may_differ_is_as_it_was():
         "training.coupling_block",
         *(f"data.{key}" for key in ("image_size", "image_width", "num_channels", "centered")),
         "data.uniform_dequantization",
-        *(f"text.{key}" for key in ("tokenizer", "max_tokens", "truncate", "vocab_size")),
+        *(f"text.{key}" for key in ("tokenizer", "max_tokens", "truncate", "vocab_size", "frozen")),
         *(f"optim.{key}" for key in ("optimizer", "ema_rate", "ema_schedule")),
         "ema.profiles",
     }

@@ -20,7 +20,7 @@ from score_sde.evaluation.evaluate import evaluate
 from score_sde.inference.pretrained import load
 from score_sde.io import workdir
 from score_sde.models import MODELS
-from score_sde.models.encoders import encoded_vector, taken_entries
+from score_sde.models.encoders import encoded, taken_entries
 from score_sde.training import text
 from score_sde.training.build import Experiment
 from score_sde.training.run import load_data, train
@@ -43,7 +43,7 @@ class Reader(nn.Module):
     def __call__(self, x, noise_cond, cond=None, *, dropout_keys=None):
         h = nn.Conv(self.nf, (3, 3))(x) + nn.Dense(self.nf)(jnp.log1p(noise_cond)[:, None])[:, None, None]
         if self.encoder is not None:
-            h = h + nn.Dense(self.nf)(encoded_vector(self.encoder, cond, len(x)))[:, None, None]
+            h = h + nn.Dense(self.nf)(encoded(self.encoder, cond, len(x)).vector)[:, None, None]
         return nn.Conv(x.shape[-1], (3, 3))(nn.swish(h))
 
     def clone(self, *, compute=None, **kwargs):  # it computes in one way only

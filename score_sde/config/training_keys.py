@@ -210,6 +210,14 @@ TEXT = {
         "[257, 10000000]",
         newer=True,
     ),
+    "frozen": Key(
+        "",
+        "Folder with model.safetensors, tokenizer.json and config.json of a published encoder, by whose features "
+        "captions become an entry of the condition; empty: none",
+        differs=MACHINE,
+        moves_numbers=False,
+        newer=True,
+    ),
 }
 
 OPTIM = {

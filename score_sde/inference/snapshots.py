@@ -130,7 +130,7 @@ class Snapshot:
             experiment.param_shapes = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype), params)
         parts = {name: getattr(experiment, name) for name in ("objective", "network", "image_shape", "config")}
         parts |= dict(image_range=experiment.scaling, experiment=experiment)
-        parts |= dict(class_names=workdir.class_names(directory), text=run_text.stored(directory))
+        parts |= dict(class_names=workdir.class_names(directory), text=run_text.stored(directory, config.text.frozen))
         return cls(**parts, params=params, step=step, digest=saved_digest, directory=directory, ema=name)
 
     def at(self, step: int | None = None, *, ema: bool | str | float | None = None) -> "Snapshot":
