@@ -80,6 +80,7 @@ class Snapshot:
     ema: bool | str = False
     experiment: Experiment | Classification | None = None
     class_names: Sequence[str] = ()
+    text: Any = None  # a TextCond
     _experiment_class: ClassVar[type] = Experiment
 
     def __post_init__(self):
