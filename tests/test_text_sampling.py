@@ -1,6 +1,7 @@
 """Samples of captions: what a config and a call may ask for, and what it means."""
 
 import dataclasses
+import functools
 import json
 
 import flax.linen as nn
@@ -13,7 +14,7 @@ from test_conditional import saved
 from score_sde import data, images
 from score_sde.cli.describe import planned_nfe
 from score_sde.cond import Entry, read
-from score_sde.conditioning import Inpaint, grammar
+from score_sde.conditioning import Inpaint, grammar, interpolation
 from score_sde.config import FrozenConfig, base
 from score_sde.errors import UsageError
 from score_sde.evaluation import evaluate as evaluation
@@ -285,8 +286,17 @@ def test_a_row_goes_from_one_caption_to_another(model):
     row = dict(FEW, same_noise=3)
     way = model.sample(KEY, 6, **row, text=letter(16), towards=letter(48))
     for i, text in ((0, letter(16)), (2, letter(48))):
-        np.testing.assert_array_equal(way[i::3], model.sample(KEY, 6, **row, text=text)[i::3])
+        np.testing.assert_allclose(way[i::3], model.sample(KEY, 6, **row, text=text)[i::3], atol=2e-6)
     np.testing.assert_allclose(way[1::3], model.sample(KEY, 6, **row, text=letter(32))[1::3], atol=1e-6)
+
+
+def test_the_ends_of_an_interpolation_are_its_models_to_the_last_bit(model):
+    x, t = jax.random.normal(KEY, (3, *SHAPE)), jnp.full(3, 0.3)
+    first, second = (functools.partial(model.predict, text=text) for text in ("a", "b"))
+    mixed = interpolation(first, second, jnp.array([0.0, 1.0, 0.25]))(x, t)
+    for part, start, end in zip(mixed, first(x, t), second(x, t), strict=True):
+        np.testing.assert_array_equal(part[:2], [start[0], end[1]])
+        np.testing.assert_allclose(part[2], 0.75 * start[2] + 0.25 * end[2], rtol=1e-5, atol=1e-6)
 
 
 def test_the_way_between_captions_is_guided_too(model):

@@ -126,7 +126,8 @@ def interpolation(first: Model, second: Model, share: Annotated[PerSample, "[0, 
 
     At each noise level its score is that of the normalised product p_first^(1 - a) p_second^a of the noisy densities.
     Noise on the product of the densities of images is another law, so the samples are not exactly of that product, as
-    guided samples are not of the tilted law. At a = 0 and 1 the numbers are those of `first` and `second`, exactly.
+    guided samples are not of the tilted law. At a = 0 and 1 the numbers are those of `first` and `second`, exactly;
+    a program of both networks may round their last bit in another way than a program of one.
 
     share: a of each sample, float (b,).
 
