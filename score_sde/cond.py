@@ -50,6 +50,7 @@ from score_sde.randomness import Stream, stream, uniform
 
 Cond = dict[str, Any]  # arrays by entry, and `NULL`
 NULL, MASK = "null", "_mask"
+TEXT = ("tokens", "text")  # entries that captions become, of which a network that takes text has one
 NAMED = 30  # classes that a message lists
 
 
@@ -72,6 +73,11 @@ def names(entries: Iterable[str]) -> list[str]:
     """The entries that can be null: all except masks and `null` itself."""
     listed = list(entries)
     return [name for name in listed if name != NULL and not (name.endswith(MASK) and name[: -len(MASK)] in listed)]
+
+
+def takes_text(entries: Iterable[str]) -> bool:
+    """Whether a network with these entries can take captions."""
+    return not set(TEXT).isdisjoint(entries)
 
 
 @check_arguments

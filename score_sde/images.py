@@ -13,6 +13,7 @@ sheet = images.grid(images.to_pixels(x), columns=4)  # (32, 42, 3) with the line
 """
 
 import math
+import textwrap
 from collections.abc import Sequence
 from io import BytesIO
 from pathlib import Path
@@ -65,6 +66,7 @@ CENTERED = Scaling(2.0, -1.0)  # [-1, 1]
 UNIT = Scaling(1.0, 0.0)  # [0, 1]
 COLUMNS = 20  # the most that have headings in a sheet of classes
 LETTER = 6  # pixels of a letter in a heading
+CAPTIONED, LINE, LINES = 112, 14, 6  # a captioned image is at least so wide; pixels of a line, and the most lines
 
 
 @check_arguments
@@ -126,6 +128,43 @@ def headed(pixels: Pixels, headings: Sequence[str], magnify: Magnification = 1) 
     for i, heading in enumerate(headings):
         draw.text((i * width + 2 * magnify, 2), heading, fill="white", font=ImageFont.load_default(size=11))
     return np.concatenate([np.asarray(band), sheet])
+
+
+@check_arguments
+def captioned(
+    pixels: Pixels, captions: Sequence[str], columns: Count | None = None, magnify: Magnification | None = None
+) -> np.ndarray:
+    """A sheet (H, W, 3) of images with their captions, each beneath its image in as many lines as it needs, up to six.
+
+    columns: default as many as rows. magnify: width of a pixel; default one at which the images have room for words.
+    Raises `UsageError` for another number of captions than images.
+
+        import numpy as np
+        from score_sde import images
+
+        sheet = images.captioned(np.zeros((2, 16, 16, 3), np.uint8), ["a red circle", "a blue star"], columns=2)
+    """
+    pixels = np.asarray(pixels)
+    if len(pixels) != len(captions) or not len(captions):
+        raise UsageError(f"There are {len(captions)} captions for {len(pixels)} images; give each of them one.")
+    magnify = magnify or -(-CAPTIONED // pixels.shape[2])
+    large = np.repeat(np.repeat(pixels, magnify, axis=1), magnify, axis=2)
+    large = large if large.shape[3] == 3 else np.repeat(large[..., :1], 3, axis=3)
+    width = large.shape[2]
+    wrap = textwrap.TextWrapper(max(4, width // LETTER), max_lines=LINES, placeholder="...")
+    wrapped = [wrap.wrap(caption) for caption in captions]
+    height = LINE * max(map(len, wrapped)) + 2
+    tiles = [np.concatenate([image, _band(wrapped[i], width, height)]) for i, image in enumerate(large)]
+    return grid(np.stack(tiles), columns)
+
+
+def _band(lines: Sequence[str], width: int, height: int) -> np.ndarray:
+    """A picture, uint8 (height, width, 3), of lines of text."""
+    band = Image.new("RGB", (width, height))
+    draw, font = ImageDraw.Draw(band), ImageFont.load_default(size=11)
+    for i, line in enumerate(lines):
+        draw.text((1, 1 + i * LINE), line, fill="white", font=font)
+    return np.asarray(band)
 
 
 @check_arguments

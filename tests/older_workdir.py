@@ -8,8 +8,9 @@ ADDED = {
     "training": "precision accumulate remat fsdp keep_last keep_best nonfinite label_dropout cond_dropout "
     "coupling coupling_block pairs start_from",
     "sampling": "precision batch_size temperature clip clip_quantile diffusion ode_method sde_rtol sde_atol num_steps "
-    "grid rho eta s_churn s_min s_max s_noise condition ema start start_time save",
-    "guidance": "scale interval classifier weak weak_step inverse noise samples_each step iterations particles",
+    "grid rho eta s_churn s_min s_max s_noise condition ema start start_time save same_noise",
+    "guidance": "scale interval negative classifier weak weak_step inverse noise samples_each step iterations "
+    "particles",
     "eval": "precision dequantization num_probes enable_bound bound_num_times ode_method max_images",
     "optim": "ema_schedule beta2 warmup_images decay_after nan_gradients",
     "ema": "profiles snapshot_freq",

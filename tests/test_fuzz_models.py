@@ -92,7 +92,9 @@ WEIGHT = np.ones((3, 3, 2, 2), np.float32)
 def guided(guide, **arguments):
     """A guide's model, traced if its functions are models."""
     model = guide(**arguments)
-    functions = [arguments[name] for name in ("model", "main", "reference", "logits_fn") if name in arguments]
+    functions = [
+        arguments[name] for name in ("model", "main", "reference", "first", "second", "logits_fn") if name in arguments
+    ]
     if all(function in (SCORE, LOGITS) for function in functions):
         jax.eval_shape(model, X, T)
 
@@ -159,6 +161,8 @@ GRAMMAR = {
     "numbered": (grammar.numbered, dict(condition="class=plane", class_names=("plane",))),
     "worded": (grammar.worded, dict(condition="class=0", class_names=("plane",))),
     "chosen_rows": (grammar.chosen_rows, dict(condition="class=3")),
+    "chosen_texts": (grammar.chosen_texts, dict(condition="text=a red circle;towards=a star")),
+    "chosen_split": (grammar.chosen_split, dict(condition="texts=test")),
     "identity_of": (grammar.identity_of, dict(condition="class=3")),
     **{
         f"observation_of {condition}": (grammar.observation_of, dict(condition=condition, image_shape=(4, 4, 3)))
@@ -180,6 +184,10 @@ GUIDANCE = {
     "extrapolation": (
         lambda **arguments: guided(guidance.extrapolation, **arguments),
         dict(main=SCORE, reference=SCORE, scale=2.0, interval=(0.1, 0.5)),
+    ),
+    "interpolation": (
+        lambda **arguments: guided(guidance.interpolation, **arguments),
+        dict(first=SCORE, second=SCORE, share=np.array([0.0, 1.0], np.float32)),
     ),
     **{name: (each_guide(name), GUIDE) for name in GUIDES},
     "projection": (
@@ -266,9 +274,12 @@ TRACED = "is called inside a sampler's step, with what the sampler has made"
 RESULT = "is what functions return"
 NETWORK_CLASS = "is a flax module, rebuilt by flax; the table of keys and its `check` check what a config sets"
 EXCEPTIONS = {
-    **dict.fromkeys(("Samples", "Likelihoods", "Classified", "Projection", "Conditions", "Observe"), RESULT),
+    **dict.fromkeys(("Samples", "Likelihoods", "Classified", "Projection", "Conditions", "Towards", "Observe"), RESULT),
     **dict.fromkeys(("for_each", "unit_images", "of_shape", "condition", "check_taken", "check_finite"), CHECKED),
-    **dict.fromkeys(("names", "read", "restricted", "rows", "Conditional", "finished", "unused_option"), CHECKED),
+    **dict.fromkeys(("text_cond", "with_text"), CHECKED),
+    **dict.fromkeys(
+        ("names", "takes_text", "read", "restricted", "rows", "Conditional", "finished", "unused_option"), CHECKED
+    ),
     **dict.fromkeys(("config_of", "restore_state", "saved_weights", "dequantize", "dequantizer_params"), CHECKED),
     **dict.fromkeys(("for_images", "residual", "operator_class", "check_computes", "is_trainable"), CHECKED),
     **dict.fromkeys(("nudged", "reach_of_gradient", "inside", "isotropic_solve", "within_reach", "denoised"), TRACED),

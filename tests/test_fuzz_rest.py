@@ -208,6 +208,7 @@ CALLS: dict[str, Callable[[], tuple[Callable, dict[str, Any]]]] = {
     "data.on_devices": lambda: (data.on_devices, dict(source=SOURCE, indices=np.array([0, 3]), entries={})),
     "data.padded_chunks": lambda: (data.padded_chunks, dict(n=6, size=4)),
     "data.part_of": lambda: (data.part_of, dict(n=6, most=4)),
+    "data.scattered": lambda: (data.scattered, dict(n=6, numbers=np.arange(4))),
     "data.prefetched": lambda: (data.prefetched, dict(batch=lambda step: (step,), steps=range(3))),
     "data.spread": lambda: (data.spread, dict(source=SOURCE, most=4)),
     "data.summary": lambda: (data.summary, dict(name="array", train=SOURCE, evaluation=SOURCE)),

@@ -51,7 +51,7 @@ ROOMS = {
                   baselines""",
     "inference": """published_tensors reference_checkpoints diffusers_layout edm_layout openai_flags adm_layout
                     transformer_layout edm2_layout checkpoint_formats class_choice inputs posthoc_weights snapshots
-                    start_images dequantizer conditional_samplers sampling_plan
+                    start_images dequantizer conditional_samplers captions sampling_plan
                     likelihoods latents bayes_classifier pretrained train_dequantizer reflow""",
     "evaluation": "sample_metrics identities figure_names report exports inverse_problems over_split evaluate",
     "cli": """command_line modes runs reflow describe make_averages fitting_config import_checkpoint

@@ -461,6 +461,7 @@ FREE = {
     "data.array_range": "score_sde.data.arrays:check_range",
     "data.scene_held_out": "score_sde.data.scenes:pairs",
     "encoder.entry": "a name of the data set's",
+    "guidance.negative": "a caption, as captions are",
     **dict.fromkeys(("sampling.start", "guidance.classifier", "guidance.weak"), "a place, opened as it is used"),
     **dict.fromkeys(("data.path", "data.data_dir", "data.archives"), "a place, opened as it is used"),
     **dict.fromkeys(("training.pairs", "training.start_from", "text.frozen"), "a place, opened as it is used"),

@@ -11,13 +11,14 @@ import jax.numpy as jnp
 from absl.flags import FlagValues
 
 from score_sde.array_types import PyTree
-from score_sde.cond import blank
-from score_sde.conditioning.grammar import ALL, chosen_class, chosen_rows, observation_of
+from score_sde.cond import MASK, TEXT, Cond, blank
+from score_sde.conditioning.grammar import ALL, chosen_class, chosen_rows, chosen_texts, observation_of, parts
 from score_sde.config import Config, check
 from score_sde.config.explanation import explained
 from score_sde.config.import_paths import is_import_path, lowered
+from score_sde.errors import UsageError
 from score_sde.inference.class_choice import with_any_name
-from score_sde.inference.conditional_samplers import Conditional, Conditions
+from score_sde.inference.conditional_samplers import Conditional, Conditions, Towards
 from score_sde.inference.snapshots import available_step
 from score_sde.inference.start_images import check_start
 from score_sde.io import workdir
@@ -129,27 +130,44 @@ def _asked_for(experiment: Experiment) -> tuple[Conditional, Conditions, dict[st
     Traces no network. Raises `UsageError` for a condition with which these networks cannot sample.
     """
     condition, guidance = experiment.config.sampling.condition, experiment.config.guidance
+    named = parts(condition).keys()
     networks: dict[str, Experiment | Classification] = {}
     if guidance.classifier:
         networks["classifier"] = Classification(stored_config(expanded(guidance.classifier)))
     if guidance.weak:
         networks["weak"] = Experiment(stored_config(weak := expanded(guidance.weak)))
         available_step(weak, guidance.weak_step)
-    conditional, cond = Conditional(experiment, **networks), experiment.cond_in_turn(1)
-    observe, chosen = observation_of(condition, experiment.image_shape), chosen_class(condition)
+    caption = _any_caption(experiment) if guidance.negative or not named.isdisjoint(("text", "texts")) else {}
+    conditional = Conditional(experiment, **networks, negative=caption if guidance.negative else None)
+    observe, chosen, cond = observation_of(condition, experiment.image_shape), chosen_class(condition), {}
     if chosen is not None:
         cond = {"labels": jnp.full(1, 0 if chosen == ALL else chosen, jnp.int32)}
     elif (rows := chosen_rows(condition)) is not None:
         cond = {name: array[:1] for name, array in rows.items()}
-    elif observe:
-        cond = None
+    elif not (observe or named):
+        cond = experiment.cond_in_turn(1)
+    if not named.isdisjoint(("text", "texts")):
+        chosen_texts(condition)  # raises for a file of captions that cannot be read
+        cond |= caption
+    towards = Towards(cond, jnp.full(1, 0.5)) if "towards" in named else None
     sampling, observed = experiment.config.sampling, None
     check_start(sampling.start_time, started=bool(sampling.start), observed=bool(observe))
     if observe:
         operator = observe(1)
         observed = operator, operator.forward(jnp.zeros((1, *experiment.image_shape))), 0.0
     method = lowered(sampling.method)
-    return conditional, conditional.conditions(cond, observed, 1, method), networks
+    return conditional, conditional.conditions(cond or None, observed, 1, method, towards), networks
+
+
+def _any_caption(experiment: Experiment) -> Cond:
+    """The entries of some caption. Raises `UsageError` for a network that takes no text."""
+    entries = {name: entry for name, entry in experiment.cond_entries.items() if name.removesuffix(MASK) in TEXT}
+    if not entries:
+        raise UsageError(
+            "This network takes no text; set encoder.name=text and text.tokenizer=words to train one that does, or ask "
+            "for no caption."
+        )
+    return blank(entries, 1)
 
 
 def _evaluated(experiment: Experiment) -> None:

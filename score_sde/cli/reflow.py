@@ -19,7 +19,7 @@ def run(values: FlagValues) -> None:
     """Makes the pairs of a command line, and prints how straight the teacher's paths are."""
     directory, folder = Path(values.workdir), expanded(values.out)
     model = load(directory, config=class_choice.with_numbers(of_workdir(values), directory))
-    check_condition(model, configured_cond(model, np.arange(1)), None)
+    check_condition(model)
     description = write_pairs(model, values.n, folder)
     made = sum(shard["pairs"] for shard in description["shards"])
     print(f"{made:,} pairs, {description['nfe']:g} network evaluations each, in {folder}")

@@ -115,6 +115,7 @@ def _tell_unused(config: Config, overrides: dict) -> None:
         "num_samples",
         "batch_size",
         "condition",
+        "same_noise",
         "ema",
         "save",
         "start",

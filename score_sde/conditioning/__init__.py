@@ -1,6 +1,6 @@
 """Controllable generation: samples given a class or an observation, from one score (paper, section 5, appendix I)."""
 
-from score_sde.conditioning.guidance import check_guidance, classifier_guidance, extrapolation
+from score_sde.conditioning.guidance import check_guidance, classifier_guidance, extrapolation, interpolation
 from score_sde.conditioning.observations import Observation, Operator
 from score_sde.conditioning.operators import Average, Blur, Inpaint, Linear, Sense
 from score_sde.conditioning.particles import particles
@@ -22,6 +22,7 @@ __all__ = [
     "classifier_guidance",
     "dps",
     "extrapolation",
+    "interpolation",
     "particles",
     "pigdm",
     "projection",

@@ -1,22 +1,30 @@
 """Grammar of `config.sampling.condition`: entries kind=argument, joined by ";", as class=3;inpaint=right_half.
 
-A class or other conditions, and one observation of test images, can be asked for together.
+A class or a caption or other conditions, and one observation of test images, can be asked for together. A network that
+takes both has a class and a caption.
 
 | condition              | asks for samples                                                                            |
 |------------------------|---------------------------------------------------------------------------------------------|
 | `class=3`, `class=all` | of one class, by its number; of each in turn                                                |
 | `class=ship`           | of one class, by its name, where the data set has names                                     |
 | `cond=FILE.npz`        | of the network's conditions: arrays by entry, whose rows are taken in turn                  |
+| `text=CAPTION`         | of a caption                                                                                |
+| `text=A;towards=B`     | from caption A to caption B, over each row of `sampling.same_noise` samples with one noise  |
+| `texts=FILE`           | of the captions in a file, UTF-8 with one on each line, in turn                             |
+| `texts=test`, `=train` | of the captions of a split of the run's data                                                |
 | `inpaint=WHERE`        | of hidden pixels: left_half, right_half, top_half, bottom_half, center; a fraction of the   |
 |                        | pixels, at random, as 0.9; or a PNG file of the images' size, black where they are hidden   |
 | `colorize`             | in colour, of grey images                                                                   |
 | `superresolve=4`       | of images a fourth as wide and high                                                         |
 | `deblur=2.0`           | of images blurred by a Gaussian of this standard deviation in pixels                        |
 | `sense=0.3`            | of images of which this fraction of random measurements is known                            |
+
+A caption may hold ";" and "=": it ends only before a ";" that one of these kinds follows. Put a caption with such words
+into a file, named `texts=FILE`. Blanks around a caption are left out.
 """
 
 import dataclasses
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import jax
@@ -36,6 +44,15 @@ from score_sde.runtime.backend import expanded
 Shape = ImageShape
 Operators = Callable[[int], Operator]  # number of images -> operator of a batch
 ALL = "all"
+CAPTIONS = ("text", "towards")  # kinds whose argument is a caption
+SPLITS = ("train", "test")  # whose captions `texts` can name, in place of a file
+OTHERS = ("class", "cond", *CAPTIONS, "texts")  # kinds besides observations
+APART = (
+    ("class", "cond", "asks for a class and a file; put labels into the file"),
+    ("text", "texts", "asks for one caption and for several; choose one"),
+    ("text", "cond", "asks for a caption and a file; put the caption's tokens into the file"),
+    ("texts", "cond", "asks for captions and a file; put the captions' tokens into the file"),
+)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -56,20 +73,38 @@ class Observe:
 def parts(condition: str) -> dict[str, str]:
     """The argument of each kind in the condition, "" where it has none.
 
-    Raises `UsageError` for an unknown kind, one that is named twice, and two observations.
+    Raises `UsageError` for an unknown kind, one that is named twice, kinds that exclude one another, and no caption.
     """
     arguments: dict[str, str] = {}
-    for entry in filter(None, map(str.strip, condition.split(";"))):
+    for entry in _entries(condition):
         kind, _, argument = entry.partition("=")
-        one_of("sampling.condition", kind, ("class", "cond", *KINDS))
+        one_of("sampling.condition", kind, (*OTHERS, *KINDS))
         if kind in arguments:
             raise UsageError(f"sampling.condition={condition} names {kind} twice; name each kind once.")
-        arguments[kind] = argument
-    if "class" in arguments and "cond" in arguments:
-        raise UsageError(f"sampling.condition={condition} asks for a class and a file; put labels into the file.")
+        arguments[kind] = argument.strip() if kind in CAPTIONS else argument
+    for first, second, words in APART:
+        if first in arguments and second in arguments:
+            raise UsageError(f"sampling.condition={condition} {words}.")
+    for kind in filter(arguments.__contains__, CAPTIONS):
+        if not arguments[kind]:
+            raise UsageError(f"sampling.condition={condition} must give a caption: {kind}=a small red circle.")
+    if "towards" in arguments and "text" not in arguments:
+        raise UsageError(f"sampling.condition={condition} must also name where it begins: text=A;towards=B.")
     if len(observations := [kind for kind in arguments if kind in KINDS]) > 1:
         raise UsageError(f"sampling.condition={condition} asks for {' and '.join(observations)}; choose one.")
     return arguments
+
+
+def _entries(condition: str) -> list[str]:
+    """The entries kind=argument. A ";" belongs to the caption before it, unless a kind follows."""
+    entries: list[str] = []
+    for piece in condition.split(";"):
+        kind, before = (each.partition("=")[0].strip() for each in (piece, entries[-1] if entries else ""))
+        if before in CAPTIONS and kind not in (*OTHERS, *KINDS):
+            entries[-1] += f";{piece}"
+        else:
+            entries.append(piece)
+    return [entry.strip() for entry in entries if entry.strip()]
 
 
 @check_arguments
@@ -119,8 +154,12 @@ def worded(condition: str, class_names: tuple[str, ...]) -> str:
 
 def _replaced(condition: str, argument: str) -> str:
     """The condition with another argument of `class`."""
-    entries = condition.split(";")
-    return ";".join(f"class={argument}" if entry.strip().startswith("class=") else entry for entry in entries)
+    return _joined({kind: argument if kind == "class" else other for kind, other in parts(condition).items()})
+
+
+def _joined(arguments: Mapping[str, str]) -> str:
+    """The condition of which these are the `parts`."""
+    return ";".join(f"{kind}={argument}" if argument else kind for kind, argument in arguments.items())
 
 
 @check_arguments
@@ -140,13 +179,49 @@ def chosen_rows(condition: str) -> dict[str, np.ndarray] | None:
 
 
 @check_arguments
+def chosen_texts(condition: str) -> tuple[str, ...] | None:
+    """The captions that `text`, or the file of `texts`, gives; None without them, and for those of a split.
+
+    Raises `UsageError` for a file that is missing, empty or not UTF-8, and for one with an empty line.
+    """
+    arguments = parts(condition)
+    if "text" in arguments:
+        return (arguments["text"],)
+    return _lines(arguments["texts"]) if "texts" in arguments and chosen_split(condition) is None else None
+
+
+@check_arguments
+def chosen_split(condition: str) -> str | None:
+    """The split whose captions `texts` names, "train" or "test"; None without one."""
+    named = parts(condition).get("texts")
+    return named if named in SPLITS else None
+
+
+def _lines(argument: str) -> tuple[str, ...]:
+    """The lines of a file of captions, without blanks around them."""
+    path, example = expanded(argument), "texts=FILE names a file of captions, UTF-8 with one on each line"
+    if not path.is_file():
+        raise UsageError(f"No file {argument or '(no name)'}: sampling.condition={example}, or texts=test.")
+    try:
+        lines = path.read_text(encoding="utf-8-sig").removesuffix("\n").split("\n")
+    except UnicodeDecodeError:
+        raise UsageError(f"{argument} is not UTF-8; sampling.condition={example}.") from None
+    captions = tuple(map(str.strip, lines))
+    if "" in captions:
+        number = "is empty" if captions == ("",) else f"has no caption in line {captions.index('') + 1}"
+        raise UsageError(f"{argument} {number}; sampling.condition={example}.")
+    return captions
+
+
+@check_arguments
 def identity_of(condition: str) -> str:
-    """The condition, in which the name of a file of rows is replaced by its digest."""
-    rows = chosen_rows(condition)
-    if rows is None:
-        return condition
-    arguments = parts(condition) | {"cond": f"{'+'.join(sorted(rows))}:{digest(rows)}"}
-    return ";".join(f"{kind}={argument}" for kind, argument in arguments.items())
+    """The condition, in which the name of a file of rows or captions is replaced by its digest."""
+    changes = {}
+    if (rows := chosen_rows(condition)) is not None:
+        changes["cond"] = f"{'+'.join(sorted(rows))}:{digest(rows)}"
+    if "texts" in parts(condition) and (texts := chosen_texts(condition)) is not None:
+        changes["texts"] = digest(np.frombuffer("\n".join(texts).encode(), np.uint8))
+    return _joined(parts(condition) | changes) if changes else condition
 
 
 @check_arguments
@@ -167,9 +242,9 @@ def observation_of(condition: str, image_shape: Shape) -> Observe | None:
         return None
     operators = KINDS[kind](arguments[kind], image_shape)
     arrays = jax.tree.leaves(operators(1))
-    others = [f"{name}={arguments[name]}" for name in ("class", "cond") if name in arguments]
+    others = identity_of(_joined({name: arguments[name] for name in OTHERS if name in arguments}))
     identity = f"{kind}={digest(arrays) if arrays else arguments[kind]}"
-    return Observe(operators, ";".join([*map(identity_of, others), identity]))
+    return Observe(operators, ";".join(filter(None, (others, identity))))
 
 
 def _inpaint(argument: str, shape: Shape) -> Operators:

@@ -2,10 +2,11 @@ r"""Guidance: predictions that move samples towards a class or a better network,
 
     classifier          s + w grad_x log p(class | x_t)        (paper, eq. 14; w: Dhariwal and Nichol, 2021)
     classifier-free     s_0 + w (s_class - s_0)                (Ho and Salimans, 2022; s_0 of the network without class)
+    negative caption    s_neg + w (s_text - s_neg)             (s_neg of the network under another caption)
     autoguidance        s_weak + w (s - s_weak)                (Karras et al., 2024; s_weak of a weaker network)
 
-The last two are one expression, which holds for predictions of x_0 and eps as it does for scores. With a weight of 0 or
-1 only one of the models is evaluated, so that samples are that model's to the last bit. Where guidance is limited to an
+The last three are one expression, which holds for predictions of x_0 and eps as for scores. With a weight of 0 or 1
+only one of the models is evaluated, so that samples are that model's to the last bit. Where guidance is limited to an
 interval of times (Kynkaanniemi et al., 2024), the weight outside it is 1, and 0 for a classifier. Every forward pass of
 a network counts as an evaluation: two inside the interval, one outside.
 """
@@ -18,7 +19,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from score_sde.array_types import Array, Float, Integer, ModelImages, Times
+from score_sde.array_types import Array, Float, Integer, ModelImages, PerSample, Times
 from score_sde.config.arguments import check_arguments
 from score_sde.config.kinds import is_abstract
 from score_sde.errors import UsageError, renamed
@@ -117,6 +118,34 @@ def extrapolation(
         return jax.tree.map(lambda own, base: base + scale * (own - base), prediction, predict(reference, x, t))
 
     return _within(interval, main, guided, functools.partial(passes, reference))
+
+
+@check_arguments
+def interpolation(first: Model, second: Model, share: Annotated[PerSample, "[0, 1]"]) -> Model:
+    """The model (1 - a) first + a second, as between two captions; two evaluations at every time.
+
+    At each noise level its score is that of the normalised product p_first^(1 - a) p_second^a of the noisy densities.
+    Noise on the product of the densities of images is another law, so the samples are not exactly of that product, as
+    guided samples are not of the tilted law. At a = 0 and 1 the numbers are those of `first` and `second`, exactly;
+    a program of both networks may round their last bit in another way than a program of one.
+
+    share: a of each sample, float (b,).
+
+        import jax.numpy as jnp
+        from score_sde.conditioning import interpolation
+        from score_sde.process import from_score
+        from score_sde.sde import VP
+
+        first, second = (from_score(VP(), lambda x, t, mean=mean: mean - x) for mean in (0.0, 1.0))
+        model = interpolation(first, second, jnp.array([0.0, 0.5, 1.0]))
+        x0, eps = model(jnp.zeros((3, 8, 8, 1)), jnp.full(3, 0.5))
+    """
+
+    def model(x: ModelImages, t: Times) -> Prediction:
+        a, ends = expand(share, x), (predict(first, x, t), predict(second, x, t))
+        return jax.tree.map(lambda start, end: (1 - a) * start + a * end, *ends)
+
+    return CountedModel(model, lambda t: passes(first, t) + passes(second, t))
 
 
 def inside(t: Times | Float[np.ndarray, " b"], interval: Interval) -> Array | np.ndarray:

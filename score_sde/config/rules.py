@@ -112,6 +112,16 @@ RULES = (
         lambda config: config.guidance.classifier and config.guidance.weak,
         "guidance.classifier and guidance.weak are two ways of guidance; set one of them.",
     ),
+    Rule(
+        lambda config: config.guidance.negative and (config.guidance.classifier or config.guidance.weak),
+        "guidance.negative is for a network that is guided by itself, and guidance.classifier and guidance.weak name "
+        "another; set one of them.",
+    ),
+    Rule(
+        lambda config: config.guidance.negative and config.guidance.scale in (0, 1),
+        "guidance.negative={config.guidance.negative} would change nothing, as guidance.scale="
+        "{config.guidance.scale:g} does not guide; set guidance.scale=2, say, or leave guidance.negative out.",
+    ),
 )
 
 # Functions that own a check, each called with the values of these keys.

@@ -70,8 +70,15 @@ SAMPLING = {
     ),
     "condition": Key(
         "",
-        "Condition of the samples: a class (class=3, class=all) or rows of other conditions (cond=FILE.npz), an "
-        'observation (inpaint=right_half, colorize, superresolve=4, deblur=2.0, sense=0.3), or both, joined by ";"',
+        "Condition of the samples: a class (class=3, class=all), a caption (text=a red circle, text=A;towards=B), "
+        "captions in turn (texts=FILE, texts=test) or rows of other conditions (cond=FILE.npz), an observation "
+        '(inpaint=right_half, colorize, superresolve=4, deblur=2.0, sense=0.3), or both, joined by ";"',
+    ),
+    "same_noise": Key(
+        1,
+        "Consecutive samples that share their noise, as under several captions; those of text=A;towards=B go from A to "
+        "B over so many",
+        "[1, inf)",
     ),
     "ema": Key(
         "",
@@ -83,6 +90,7 @@ SAMPLING = {
 GUIDANCE = {
     "scale": Key(1.0, "Scale of guidance towards the condition: 1 is Bayes' rule, 0 none", "[0, inf)"),
     "interval": Key((0.0, 1.0), "Times between which there is guidance, low < high", "[0, 1]", kind=tuple[float, ...]),
+    "negative": Key("", "Caption that guidance moves away from, in place of the null caption; empty: the null caption"),
     "classifier": Key("", "Workdir of a noise-conditional classifier, for networks that take no classes"),
     "weak": Key("", "Workdir of a weaker network, for autoguidance"),
     "weak_step": Key(None, "Step of the weaker network's checkpoint; None: the last", "[0, inf)", kind=int),

@@ -1,6 +1,15 @@
 """Data sets by name, their splits as sources of images, and batches of these."""
 
-from score_sde.data.batches import batch_fn, batch_indices, batches, on_devices, padded_chunks, part_of, prefetched
+from score_sde.data.batches import (
+    batch_fn,
+    batch_indices,
+    batches,
+    on_devices,
+    padded_chunks,
+    part_of,
+    prefetched,
+    scattered,
+)
 from score_sde.data.datasets import DATASETS, dataset
 from score_sde.data.extent import Extent, extent
 from score_sde.data.loading import OPTIONS, Options, load, summary
@@ -27,6 +36,7 @@ __all__ = [
     "padded_chunks",
     "part_of",
     "prefetched",
+    "scattered",
     "spread",
     "summary",
 ]

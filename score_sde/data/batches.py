@@ -11,6 +11,7 @@ batch.images, batch.labels  # (32, 8, 8, 1), (32,): the same ones whenever step 
 import contextlib
 import functools
 import itertools
+import math
 from collections import deque
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -146,6 +147,25 @@ def part_of(n: Annotated[int, "[0, 1e9]"], most: Annotated[int, "[0, inf)"] | No
         return np.arange(n)
     # Raw numbers of NumPy's Philox are the same in all its versions, which those of its distributions need not be.
     return np.sort(np.argsort(np.random.Philox(key=0).random_raw(n), kind="stable")[:most])
+
+
+@check_arguments
+def scattered(
+    n: Annotated[int, "[1, 4294967296]"], numbers: Annotated[Integer[np.ndarray, " b"], "[0, 4294967296)"]
+) -> np.ndarray:
+    """Numbers 0..n-1 for samples 0, 1, ..., spread evenly over the n from the first few samples on.
+
+    Sample i has the number i s mod n, with s the next number after n times the golden section that has no factor in
+    common with n, so that each number comes once before one comes twice. It depends on n and i alone.
+
+        import numpy as np
+        from score_sde.data import scattered
+
+        numbers = scattered(10, np.arange(4))  # [0, 7, 4, 1]
+    """
+    golden = (math.sqrt(5) - 1) / 2
+    step = next(step for step in range(max(1, round(n * golden)), n + 1) if math.gcd(step, n) == 1)
+    return np.asarray(numbers, np.int64) * step % n
 
 
 @check_arguments

@@ -10,6 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from score_sde import ema, images, metrics
+from score_sde.array_types import Pixels
 from score_sde.conditioning.grammar import observation_of
 from score_sde.config import AnyConfig, Config
 from score_sde.config.arguments import check_arguments
@@ -32,21 +33,29 @@ from score_sde.evaluation.over_split import (
 )
 from score_sde.evaluation.sample_metrics import Measure, ends_of_data, measure, remedy
 from score_sde.inference import class_choice, posthoc_weights
+from score_sde.inference.captions import shown_captions, with_captions
 from score_sde.inference.dequantizer import DEQUANTIZER
 from score_sde.inference.pretrained import Pretrained, load
-from score_sde.inference.sampling_plan import check_condition, configured_cond, samples_at_once
+from score_sde.inference.sampling_plan import (
+    check_condition,
+    configured_conditions,
+    configured_labels,
+    noise_keys,
+    samples_at_once,
+)
 from score_sde.inference.snapshots import PretrainedClassifier, Snapshot, load_classifier
 from score_sde.inference.start_images import Starts, check_start, configured_start, sheet_of
 from score_sde.io import atomic_files, workdir
 from score_sde.io.result_cache import Arrays, Keep
 from score_sde.models import CLASSIFIERS
-from score_sde.randomness import Stream, sample_keys, stream
+from score_sde.randomness import Stream, stream
 from score_sde.runtime import sharding
 from score_sde.runtime.backend import expanded
 from score_sde.runtime.progress import bar, reporter
 from score_sde.training.run import load_data
 from score_sde.training.source_checks import check_source
 
+CAPTIONED, ROW = 64, 12  # the most samples in a sheet with captions, and the most with one noise in its row
 NOISE_LEVELS = 10  # number of those at which a classifier's accuracy is evaluated
 Parts = dict[str, Callable[[Snapshot, Path], dict[str, Any]]]  # parts of a report: (model, its folder) -> figures
 ELSEWHERE = "name a folder to write to by --out=DIR"
@@ -64,7 +73,7 @@ def evaluate(config: AnyConfig, directory: str | Path, folder: str = "eval", out
     directory, written = expanded(directory), expanded(out or directory) / folder
     if not folder or Path(folder).name != folder or folder in workdir.TAKEN:
         raise UsageError(f"--eval_folder={folder} must name a new folder in the workdir, as eval or few_steps.")
-    config = class_choice.with_numbers(config, directory)
+    config = with_captions(class_choice.with_numbers(config, directory), directory)
     steps = _steps_to_evaluate(config, _available(config, directory))
     sharding.check_divisible("eval.batch_size", config.eval.batch_size)
     if config.model.name in CLASSIFIERS:
@@ -128,7 +137,7 @@ def _parts(model: Pretrained) -> Parts:
                 f"Samples given observations are made by --mode=sample; evaluate without "
                 f"sampling.condition={config.sampling.condition}, or with a class."
             )
-        check_condition(model, configured_cond(model, np.arange(1)), None)
+        check_condition(model)
         if options.num_samples < 2 and config.metrics.features != "none":
             raise UsageError(
                 f"eval.num_samples={options.num_samples} has no covariance, by which features are compared; set it "
@@ -171,9 +180,9 @@ def sample(config: AnyConfig, directory: str | Path, out: str | Path | None = No
 
     File names end in a digest of all that the samples depend on, so that other settings write other files, and the same
     samples are drawn once; samples/index.json lists them. out: parent of samples/, default the workdir; with another
-    one the workdir is only read. `sampling.condition` asks for samples of a class, or given observations of test
-    images: see `score_sde.evaluation.inverse_problems`; `sampling.start` for ones that begin at images with noise;
-    `sampling.save` for files that other programs read: see `score_sde.evaluation.exports`.
+    one the workdir is only read. `sampling.condition` asks for samples of a class or of captions, or given observations
+    of test images: see `score_sde.evaluation.inverse_problems`; `sampling.start` for ones that begin at images with
+    noise; `sampling.save` for files that other programs read: see `score_sde.evaluation.exports`.
     """
     directory = expanded(directory)
     config = class_choice.with_numbers(config, directory)
@@ -182,7 +191,7 @@ def sample(config: AnyConfig, directory: str | Path, out: str | Path | None = No
     n, condition = config.sampling.num_samples, config.sampling.condition
     folder = expanded(out or directory) / "samples"
     observe = observation_of(condition, model.experiment.image_shape)
-    check_condition(model, configured_cond(model, np.arange(1)), observe and observe(1))
+    check_condition(model, observe and observe(1))
     starts = configured_start(model)
     if starts is not None:
         check_start(config.sampling.start_time, started=True, observed=bool(observe))
@@ -227,13 +236,15 @@ def draw_samples(
     """Draws `n` samples in rounds of `samples_at_once`, one .npz file a round, `stem`.npz if there is one; and a sheet.
 
     Sample i of a checkpoint depends on (seed, step, i) only, unless the sampler couples the batch, and is of the class
-    that config.sampling.condition asks for. starts: the images from which samples start. measure: computes their
-    "metrics"; their features are rounds too.
+    and of the caption that config.sampling.condition asks for. starts: the images from which samples start. measure:
+    computes their "metrics"; their features are rounds too.
     """
-    size = samples_at_once(model, n, lambda size: {"cond": configured_cond(model, np.arange(size))})
+    size = samples_at_once(model, n, lambda size: configured_conditions(model, np.arange(size)))
+    captions = shown_captions(model, np.arange(n))
     key = stream(stream(jax.random.key(model.config.seed + 1), Stream.SAMPLE), model.step)
     of_samples = identities.of_samples(model, n, starts=starts) | {"at_once": size}
-    rounds = kept_rounds(folder, stem, ["images", "nfe", "batch_nfe"], model, lambda: of_samples)
+    names = ["images", "nfe", "batch_nfe"] + ["captions"] * (captions is not None)
+    rounds = kept_rounds(folder, stem, names, model, lambda: of_samples)
     if measure:
         of_features = of_samples | {"weights": measure.features.digest}
         feature_rounds = kept_rounds(folder, "features", list(measure.features.arrays), model, lambda: of_features)
@@ -244,11 +255,12 @@ def draw_samples(
 
             def draw(start: int = start, valid: int = valid) -> Arrays:
                 numbers = np.arange(start, start + size)
-                keys, cond = sample_keys(key, jnp.asarray(numbers)), configured_cond(model, numbers)
+                keys, conditions = noise_keys(model, key, numbers), configured_conditions(model, numbers)
                 x0 = None if starts is None else jnp.asarray(starts.take(numbers))
-                x, *counts = model.draw(keys, report=reporter(progress, valid, start), cond=cond, start=x0)
+                x, *counts = model.draw(keys, report=reporter(progress, valid, start), start=x0, **conditions)
                 own, of_batch = (np.asarray(count)[:valid] for count in counts)
-                return {"images": images.to_pixels(x)[:valid], "nfe": own, "batch_nfe": of_batch}
+                texts = {} if captions is None else {"captions": np.array(captions[start : start + valid])}
+                return {"images": images.to_pixels(x)[:valid], "nfe": own, "batch_nfe": of_batch} | texts
 
             name = "" if n <= size else f"{start // size:04d}"
             again.append(lambda name=name, draw=draw: rounds(name, draw)["images"])  # which is in its file by then
@@ -260,11 +272,7 @@ def draw_samples(
             batch_nfe.append(drawn["batch_nfe"])
             shares.append(metrics.at_the_ends(drawn["images"]))
             first = drawn["images"] if first is None else first
-    magnify = images.magnification(first)
-    if starts is None:
-        sheet = images.in_turn(first[:256], class_choice.names_in_turn(model.config, model.directory), magnify)
-    else:
-        sheet = sheet_of(starts, first, magnify)
+    sheet = _sheet(model, first, starts, captions)
     atomic_files.replace(folder / f"{stem}.png", lambda file: images.write_png(file, sheet))
     result: dict[str, Any] = {"num_samples": n, **mean_nfe(np.concatenate(nfe), np.concatenate(batch_nfe))}
     advice = remedy(model.config.sampling)
@@ -272,9 +280,20 @@ def draw_samples(
     if measure:
         arrays = {key: np.concatenate([part[key] for part in features]) for key in features[0]}
         result["metrics"] = measure(arrays, identities.protocol(model, n, starts))
-    labels = (configured_cond(model, np.arange(n)) or {}).get("labels")
-    saved = export(model.config.sampling.save, folder, stem, again, n, labels)
+    labels = configured_labels(model, np.arange(n))
+    saved = export(model.config.sampling.save, folder, stem, again, n, labels, captions)
     return result | ({"saved": [str(path) for path in saved]} if saved else {})
+
+
+def _sheet(model: Pretrained, pixels: Pixels, starts: Starts | None, captions: list[str] | None) -> np.ndarray:
+    """The sheet of the first samples: beside their start images, above their captions, or beneath their classes."""
+    magnify, row = images.magnification(pixels), model.config.sampling.same_noise
+    if starts is not None:
+        return sheet_of(starts, pixels, magnify)
+    if captions is not None:
+        shown = pixels[:CAPTIONED]
+        return images.captioned(shown, captions[: len(shown)], row if 1 < row <= ROW else None)
+    return images.in_turn(pixels[:256], class_choice.names_in_turn(model.config, model.directory), magnify)
 
 
 def _available(config: Config, directory: Path) -> list[int]:

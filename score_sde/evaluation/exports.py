@@ -2,7 +2,8 @@
 
 | form       | files beside STEM.npz                                   | read by, for example                       |
 |------------|---------------------------------------------------------|--------------------------------------------|
-| `png`      | STEM/000000.png, one for each sample, in one folder     | pytorch-fid, torch-fidelity, clean-fid     |
+| `png`      | STEM/000000.png, one for each sample, in one folder;    | pytorch-fid, torch-fidelity, clean-fid     |
+|            | and STEM/metadata.jsonl, where samples have captions    | `data.dataset=folder`, Hugging Face        |
 | `png_1000` | STEM/000000/000000.png, in folders of 1,000             | EDM's fid.py, clean-fid                    |
 | `arr_0`    | STEM.arr_0.npz: `arr_0`, uint8 (n, h, w, c), and        | the evaluation of ADM (guided diffusion)   |
 |            | `arr_1`, the labels, where samples are of classes       |                                            |
@@ -11,6 +12,7 @@ The files are made of the rounds of samples, which a killed program keeps. Each 
 and one that exists is not written again.
 """
 
+import json
 import zipfile
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -49,11 +51,12 @@ def export(
     rounds: Sequence[Callable[[], Pixels]],
     n: int,
     labels: Int[np.ndarray, " n"] | None = None,
+    captions: Sequence[str] | None = None,
 ) -> list[Path]:
     """Writes samples in these forms, and returns the paths of what is there now.
 
-    folder, stem: as of the rounds. rounds: functions that read the samples of each round, n in all. labels: of all
-    samples. Raises `UsageError` where nothing can be written.
+    folder, stem: as of the rounds. rounds: functions that read the samples of each round, n in all. labels, captions:
+    of all samples. Raises `UsageError` where nothing can be written.
 
         from pathlib import Path
 
@@ -66,6 +69,8 @@ def export(
     paths = []
     for form in (form for form in forms if form in PLACES):
         _pictures(folder / stem, PLACES[form], rounds, n)
+        if captions is not None:
+            _metadata(folder / stem, PLACES[form], captions)
         paths.append(folder / stem)
     if ARRAY in forms:
         path = folder / f"{stem}.{ARRAY}.npz"
@@ -85,6 +90,15 @@ def _pictures(folder: Path, place: Place, rounds: Sequence[Callable[[], Pixels]]
                     atomic_files.replace(path, lambda file, image=image: file.write(png(image)))
                 number += 1
                 progress.update(1)
+
+
+def _metadata(folder: Path, place: Place, captions: Sequence[str]) -> None:
+    """Writes the captions beside the pictures, a line for each in the form of Hugging Face's image folders."""
+    lines = [
+        json.dumps({"file_name": place(number), "text": caption}, ensure_ascii=False) + "\n"
+        for number, caption in enumerate(captions)
+    ]
+    atomic_files.replace(folder / "metadata.jsonl", lambda file: file.write("".join(lines).encode()))
 
 
 def _arrays(file: BinaryIO, rounds: Sequence[Callable[[], Pixels]], n: int, labels: np.ndarray | None) -> None:

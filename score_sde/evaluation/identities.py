@@ -14,10 +14,11 @@ import numpy as np
 
 from score_sde import data
 from score_sde.cond import names
-from score_sde.conditioning.grammar import Observe, chosen_class, identity_of, parts
+from score_sde.conditioning.grammar import Observe, chosen_split, identity_of, parts
 from score_sde.config import ARGUMENTS
+from score_sde.inference.captions import configured_captions
 from score_sde.inference.pretrained import Pretrained
-from score_sde.inference.sampling_plan import configured_cond, helpers_of, planned_nfe
+from score_sde.inference.sampling_plan import helpers_of, planned_nfe
 from score_sde.inference.snapshots import Snapshot
 from score_sde.inference.start_images import Starts
 from score_sde.io import json_files, workdir
@@ -61,6 +62,9 @@ def of_samples(
     if starts is not None:
         used["sampling"] |= of_start | {"start": starts.digest}
     used["sampling"]["condition"] = observe.identity if observe else identity_of(config.sampling.condition)
+    if (split := chosen_split(config.sampling.condition)) is not None:
+        captions = "\n".join(configured_captions(model, np.arange(n)))
+        used[f"captions_of_{split}"] = digest(np.frombuffer(captions.encode(), np.uint8))
     if config.sampling.condition or config.guidance.weak:
         places = ("classifier", "weak", "weak_step")  # paths of networks, whose digests identify them
         options = {key: value for key, value in config.guidance.items() if key not in places}
@@ -75,10 +79,11 @@ def protocol(model: Pretrained, n: int, starts: Starts | None = None) -> dict[st
     method, options = experiment.sampler_options()
     if method == "pc":
         options["num_scales"] = experiment.sampling_sde.num_scales
-    nfe = planned_nfe(model, configured_cond(model, np.arange(1)))
+    nfe = planned_nfe(model)
     used = of_samples(model, n)
     unusual = {key: used[key] for key in ("guidance", "networks") if key in used}
     unusual |= {"condition": sampling.condition} if sampling.condition else {}
+    unusual |= {"same_noise": sampling.same_noise} if sampling.same_noise > 1 else {}
     unusual |= {} if starts is None else {"start": starts.digest}
     unusual |= {"precision": sampling.precision} if sampling.precision != "tf32" else {}
     return unusual | {
@@ -117,7 +122,7 @@ def name_of(model: Pretrained, identity: dict[str, Any]) -> str:
     words = [f"step_{model.step:08d}", *average, method.replace(":", "_"), *num_steps]
     for kind, argument in parts(condition).items():
         words.append(re.sub(r"[^a-z0-9.]+", "_", f"{kind}_{Path(argument).name}".lower())[:LONGEST].strip("_"))
-    if chosen_class(condition) is not None and scale != 1:
+    if scale != 1 and not parts(condition).keys().isdisjoint(("class", "text", "texts")):
         words.append(f"scale_{scale:g}")
     if model.config.sampling.start:
         start = re.sub(r"[^a-z0-9.]+", "_", Path(model.config.sampling.start).name.lower())[:LONGEST].strip("_")

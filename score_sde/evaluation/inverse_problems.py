@@ -15,8 +15,9 @@ from score_sde.conditioning import Operator
 from score_sde.conditioning.grammar import Observe
 from score_sde.data import Source
 from score_sde.evaluation.exports import export
+from score_sde.inference.captions import shown_captions
 from score_sde.inference.pretrained import Pretrained
-from score_sde.inference.sampling_plan import configured_cond, samples_at_once
+from score_sde.inference.sampling_plan import configured_conditions, noise_keys, samples_at_once
 from score_sde.io import atomic_files, workdir
 from score_sde.io.result_cache import Arrays, Keep, mean_and_error
 from score_sde.randomness import Stream, normal, sample_keys, stream
@@ -32,7 +33,7 @@ def reconstruct(
 ) -> dict[str, Any]:
     """Draws `n` samples, `guidance.samples_each` for each of the first images of a split, given observations of these.
 
-    They are also given the class in config.sampling.condition, if it has one.
+    They are also given the class or the caption in config.sampling.condition, if it has one.
 
     keep: number of samples drawn at once -> the rounds of `ARRAYS`. Writes `stem`.png and `stem`.figures.json: PSNR in
     dB of samples and of their mean; their spread, the root mean square over pixels of their standard deviation; and
@@ -45,7 +46,7 @@ def reconstruct(
     def conditions_of(size: int) -> dict[str, Any]:
         operator = observe(size)
         y = operator.forward(jnp.zeros((size, *model.experiment.image_shape), jnp.float32))
-        return {"cond": configured_cond(model, np.arange(size)), "observed": (operator, y, options.noise)}
+        return configured_conditions(model, np.arange(size)) | {"observed": (operator, y, options.noise)}
 
     size = samples_at_once(model, n, conditions_of)
     rounds = keep(size)
@@ -60,8 +61,8 @@ def reconstruct(
                 truth = images.to_unit(jnp.asarray(source.take(index).images))
                 operator = observe(size)
                 y = observed(operator, truth, options.noise, sample_keys(observing, jnp.asarray(index)))
-                keys, report = sample_keys(key, jnp.asarray(number)), reporter(progress, valid, start)
-                conditions = {"cond": configured_cond(model, number), "observed": (operator, y, options.noise)}
+                keys, report = noise_keys(model, key, number), reporter(progress, valid, start)
+                conditions = configured_conditions(model, number) | {"observed": (operator, y, options.noise)}
                 x, nfe, batch_nfe = model.draw(keys, report=report, **conditions)
                 off = (operator.forward(x) - y) / math.sqrt(_measured(operator, y) / len(y))
                 arrays = {
@@ -78,12 +79,14 @@ def reconstruct(
             parts.append(rounds("" if n <= size else f"{start // size:04d}", draw))
             progress.update(start + valid - progress.n)
     arrays = {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
+    captions = shown_captions(model, np.arange(n))
     result = {"condition": model.config.sampling.condition, "samples_each": each, **figures(arrays, each)}
+    result |= {} if captions is None else {"captions": captions}
     workdir.write(folder, f"{stem}.figures.json", result)
     if sharding.is_first():
         picture = sheet(arrays, each, images.magnification(arrays["images"]))
         atomic_files.replace(folder / f"{stem}.png", lambda file: images.write_png(file, picture))
-    saved = export(model.config.sampling.save, folder, stem, [lambda: arrays["images"]], n)
+    saved = export(model.config.sampling.save, folder, stem, [lambda: arrays["images"]], n, captions=captions)
     return result | ({"saved": [str(path) for path in saved]} if saved else {})
 
 

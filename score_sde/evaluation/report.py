@@ -25,6 +25,7 @@ LABELS = {
 }
 OVER_BLOCKS = ", over blocks"
 SIDE = 768  # pixels of a grid in the page
+CAPTIONED = 6  # the most columns with captions
 REAL = "real.npz"  # real images beside a report
 
 
@@ -254,8 +255,11 @@ def sheet(folder: Path, entry: Mapping[str, Any]) -> str:
     file = next((path for path in (Path(f"{stem}.npz"), Path(f"{stem}.0000.npz")) if path.exists()), None)
     if file is None:
         return ""
+    name = f"samples at step {entry['step']:,}"
     with np.load(file, allow_pickle=False) as stored:
-        return square(stored["images"], f"samples at step {entry['step']:,}")
+        if "captions" in stored:
+            return above_captions(stored["images"], stored["captions"].tolist(), name)
+        return square(stored["images"], name)
 
 
 def real_sheet(folder: Path) -> str:
@@ -273,6 +277,13 @@ def square(pixels: Pixels, name: str) -> html_page.Element:
     columns = columns_of(size, len(pixels))
     alt = f"{columns**2} {name}, in {columns} rows of {columns}"
     return html_page.picture(images.grid(pixels[: columns**2], columns), alt, max(1, SIDE // (size * columns)))
+
+
+def above_captions(pixels: Pixels, captions: Sequence[str], name: str) -> html_page.Element:
+    """A sheet of the first images with their captions, as many rows as columns. name: of the images, in words."""
+    columns = min(CAPTIONED, math.isqrt(len(pixels)))
+    shown = images.captioned(pixels[: columns**2], captions[: columns**2], columns)
+    return html_page.picture(shown, f"{columns**2} {name} with their captions, in {columns} rows of {columns}", 1)
 
 
 def columns_of(size: int, n: int) -> int:

@@ -9,7 +9,7 @@ import numpy as np
 
 from score_sde import data, metrics
 from score_sde.array_types import Float, Pixels
-from score_sde.conditioning.grammar import ALL, chosen_class
+from score_sde.conditioning.grammar import ALL, chosen_class, chosen_split, parts
 from score_sde.config import Config, protocols
 from score_sde.config.import_paths import choose, is_import_path, lowered, source_digest
 from score_sde.errors import UsageError, one_of, warn
@@ -77,20 +77,24 @@ def ends_of_data(config: Config) -> Float[np.ndarray, " n"] | None:
 def real_images(config: Config, n: int) -> Pixels | None:
     """Images of the evaluation split, `n` at most and evenly spread; None if they are not available.
 
-    They are decoded now, and nothing else is. Samples of one class have none, as these images may not show that class.
+    They are decoded now, and nothing else is. Samples of one class or of captions have none, as these images may not
+    show it; samples with captions of the split have the images of these captions.
 
         from score_sde.configs.vp.digits_ddpmpp_continuous import get_config
         from score_sde.evaluation.sample_metrics import real_images
 
         pixels = real_images(get_config(), 16)  # uint8 (16, 8, 8, 1), the same ones at every call
     """
-    if chosen_class(config.sampling.condition) not in (None, ALL):
+    condition = config.sampling.condition
+    named, split = parts(condition), chosen_split(condition)
+    if chosen_class(condition) not in (None, ALL) or "text" in named or ("texts" in named and split != "test"):
         return None
     options = config.data.to_dict() | {"in_memory_gib": 0.0}  # only these are decoded
     try:
         source = load_data(Config({"data": options}), train=False)
         n = min(len(source), n)
-        return source.take(np.arange(n) * len(source) // n).images
+        of_captions = data.scattered(len(source), np.arange(n))
+        return source.take(of_captions if split else np.arange(n) * len(source) // n).images
     except UsageError:
         return None
 

@@ -3,6 +3,7 @@
 | given          | by                                        | config.guidance                                       |
 |----------------|-------------------------------------------|-------------------------------------------------------|
 | a condition    | a network that takes its entries          | `scale`: classifier-free guidance                     |
+| a condition    | the same, and another caption             | `negative`: the caption to move away from; `scale`    |
 | classes        | a noise-conditional classifier            | `classifier`: its workdir; `scale`                    |
 | any of these   | and a weaker network of the same kind     | `weak`: its workdir; `scale`: autoguidance            |
 | an observation | any network                               | `inverse`: `score_sde.conditioning.posterior.METHODS` |
@@ -16,7 +17,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from score_sde import conditioning
-from score_sde.array_types import Array, Float, PyTree, UnitImages
+from score_sde.array_types import Array, Float, PerSample, PyTree, UnitImages
 from score_sde.cond import NULL, Cond, Entries, check_names, fitted
 from score_sde.conditioning import Observation
 from score_sde.conditioning.observations import check_observed, checked_observation, for_images
@@ -33,27 +34,43 @@ UnitObservation = tuple[
 ]  # y of images in [0, 1], and the noise on it
 
 
+class Towards(NamedTuple):
+    """Another condition that samples go towards.
+
+    share: of the prediction under it in each sample's, 0 to 1; the rest is that under the sample's own condition.
+    """
+
+    cond: Cond
+    share: Annotated[PerSample, "[0, 1]"]
+
+
 class Conditions(NamedTuple):
     """Condition and observation that samples are drawn given; every array has one row for each sample.
 
-    observation: in model range.
+    observation: in model range. towards: the second condition of an interpolation, see `conditioning.interpolation`.
     """
 
     cond: Cond | None = None
     observation: Observation | None = None
+    towards: Towards | None = None
 
 
 class Conditional:
     """The samplers of an experiment under a condition, as functions of parameters.
 
-    classifier, weak: the networks that config.guidance names, if any. Parameters are a dictionary: "score", and
-    "classifier" and "weak" where these exist.
+    classifier, weak: the networks that config.guidance names, if any. negative: the entries of guidance.negative, one
+    row, if it is set. Parameters are a dictionary: "score", and "classifier" and "weak" where these exist.
     """
 
     def __init__(
-        self, experiment: Experiment, classifier: Classification | None = None, weak: Experiment | None = None
+        self,
+        experiment: Experiment,
+        classifier: Classification | None = None,
+        weak: Experiment | None = None,
+        negative: Cond | None = None,
     ):
         self.experiment, self.classifier, self.weak = experiment, classifier, weak
+        self.negative = fitted(negative, experiment.cond_entries, 1)
         self.options = experiment.config.guidance
         check(experiment.config)
         if classifier is not None or weak is not None or self.options.scale != 1:
@@ -96,13 +113,26 @@ class Conditional:
             return cond
         return {name: array for name, array in cond.items() if name != "labels"} or None
 
+    def reference(self, cond: Cond) -> Cond | None:
+        """The condition of the network that classifier-free guidance moves away from: null, or a negative caption.
+
+        The negative caption takes the place of the sample's, whose other entries stay: a network trained with whole
+        conditions has had such a one.
+        """
+        if self.negative is None:
+            return None
+        n = len(next(rows for name, rows in cond.items() if name != NULL))
+        null = {name: rows for name, rows in cond.get(NULL, {}).items() if name not in self.negative}
+        negative = {name: jnp.broadcast_to(row, (n, *row.shape[1:])) for name, row in self.negative.items()}
+        return {name: rows for name, rows in cond.items() if name != NULL} | negative | ({NULL: null} if null else {})
+
     def check(self, conditions: Conditions, method: Method) -> None:
         """Raises `UsageError` for a condition or observation with which these networks and method cannot sample."""
         cond = conditions.cond
         check_names(cond, self.cond_entries)
         self.experiment.check_cond(self.of_network(cond))
         if self.weak is None and self.classifier is None and self.options.scale != 1:  # classifier-free
-            self.experiment.check_cond(None)
+            self.experiment.check_cond(None if cond is None else self.reference(cond))
         if cond is None and self.weak is None:
             self._check_unguided()
         without_class = cond is not None and ("labels" not in cond or "labels" in cond.get(NULL, {}))
@@ -128,19 +158,30 @@ class Conditional:
 
     def _check_unguided(self) -> None:
         """Raises `UsageError` for guidance towards a class when no class is chosen."""
-        for name, without in (("scale", 1.0), ("interval", (0.0, 1.0)), ("classifier", "")):
+        for name, without in (("scale", 1.0), ("interval", (0.0, 1.0)), ("classifier", ""), ("negative", "")):
             value = self.options[name]
             if (tuple(value) if name == "interval" else value) != without:
                 raise UsageError(
                     f"guidance.{name}={value} guides towards a class or another condition, and none is asked for; set "
-                    f"sampling.condition=class=N (or class=all), or leave guidance.{name} at {without!r}."
+                    f"sampling.condition=class=N (or class=all, or text=A CAPTION), or leave guidance.{name} at "
+                    f"{without!r}."
                 )
 
-    def conditions(self, cond: Cond | None, observed: UnitObservation | None, n: int, method: Method) -> Conditions:
+    def conditions(
+        self,
+        cond: Cond | None,
+        observed: UnitObservation | None,
+        n: int,
+        method: Method,
+        towards: Towards | None = None,
+    ) -> Conditions:
         """The checked condition and observation of n samples. Raises `UsageError` if the method cannot sample so."""
         observation = None if observed is None else self.observed(*observed)
         self.check(Conditions(cond, observation), method)
-        return Conditions(fitted(cond, self.cond_entries, n), observation)
+        if towards is not None:
+            self.check(Conditions(towards.cond, observation), method)
+            towards = towards._replace(cond=fitted(towards.cond, self.cond_entries, n))
+        return Conditions(fitted(cond, self.cond_entries, n), observation, towards)
 
     def sampler(self, params: dict[str, PyTree], conditions: Conditions, method: Method | None = None) -> Solver:
         """The solver of config.sampling, or of the given method, from x_T to samples of p(x_0 | given)."""
@@ -151,7 +192,7 @@ class Conditional:
             return experiment.sampler_of(params["score"], experiment.model_of(params["score"], method), method)()
         self.check(conditions, method)
         repeats = self.options.particles if observation is not None and inverse == "particles" else 1
-        model = self._guided(params, conditions.cond, method, repeats)
+        model = self._guided(params, conditions, method, repeats)
         if repeats > 1:
             chosen = {key: options[key] for key in ("predictor", "eps", "noise_removal")} | {"num_particles": repeats}
             return conditioning.particles(sde, model, observation.repeated(repeats), self._inverse_options, **chosen)
@@ -165,27 +206,33 @@ class Conditional:
             model = conditioning.GUIDES[inverse](sde, model, observation, of_guide)
         return experiment.sampler_of(params["score"], model, method)()
 
-    def _guided(self, params: dict[str, PyTree], cond: Cond | None, method: Method, repeats: int) -> Model:
+    def _guided(self, params: dict[str, PyTree], conditions: Conditions, method: Method, repeats: int) -> Model:
         """The model under a condition, for batches in which each sample has `repeats` consecutive rows."""
-        options, experiment = self.options, self.experiment
-        cond = jax.tree.map(lambda rows: jnp.repeat(rows, repeats, axis=0), cond)
-        scale, interval = float(options.scale), tuple(options.interval)
-        own = self.of_network(cond)
-        model = experiment.model_of(params["score"], method, own)
+        both = (conditions.cond, conditions.towards)
+        cond, towards = jax.tree.map(lambda rows: jnp.repeat(rows, repeats, axis=0), both)
+        options = dict(scale=float(self.options.scale), interval=tuple(self.options.interval))
+
+        def under(experiment: Experiment, params: PyTree) -> Model:
+            """The network's model under the samples' conditions."""
+            first = experiment.model_of(params, method, self.of_network(cond))
+            if towards is None:
+                return first
+            second = experiment.model_of(params, method, self.of_network(towards.cond))
+            return conditioning.interpolation(first, second, towards.share)
+
+        experiment, model = self.experiment, under(self.experiment, params["score"])
         if self.weak is not None:
-            weak = self.weak.model_of(params["weak"], method, own)
-            return conditioning.extrapolation(model, weak, scale=scale, interval=interval)
+            return conditioning.extrapolation(model, under(self.weak, params["weak"]), **options)
         if cond is None:
             return model
         if self.classifier is not None:
             logits_fn, labels = self.classifier.logits_fn(params["classifier"]), cond["labels"]
-            return conditioning.classifier_guidance(
-                experiment.sde_of(params["score"], method), model, logits_fn, labels, scale=scale, interval=interval
-            )
-        if scale == 1:  # the network need not be a score without a condition
+            process = experiment.sde_of(params["score"], method)
+            return conditioning.classifier_guidance(process, model, logits_fn, labels, **options)
+        if options["scale"] == 1:  # the network need not be a score without a condition
             return model
-        without = experiment.model_of(params["score"], method, None)
-        return conditioning.extrapolation(model, without, scale=scale, interval=interval)
+        reference = experiment.model_of(params["score"], method, self.reference(cond))
+        return conditioning.extrapolation(model, reference, **options)
 
     @property
     def _inverse_options(self) -> conditioning.Options:

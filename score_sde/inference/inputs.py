@@ -1,6 +1,6 @@
 """Inputs of a trained model's functions: images, times and conditions, checked and brought to one form."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Annotated, Any
 
 import jax
@@ -75,24 +75,36 @@ def condition(
     if labels is not None:
         labels = jnp.asarray(labels)
         labels = jnp.broadcast_to(labels, (n,)) if labels.ndim == 0 else labels
-    experiment, cond = model.experiment, with_labels(_with_text(model, n, cond, text), labels)
+    experiment, cond = model.experiment, with_labels(with_text(model, cond, text, n), labels)
     experiment.check_cond(cond)
     return fitted(cond, experiment.cond_entries, n)
 
 
-def _with_text(model: Any, n: int, cond: Cond | None, text: AnyText) -> Cond | None:
-    """The condition with the entries of captions added."""
+def text_cond(model: Any, captions: Sequence[str]) -> Cond:
+    """The entries of captions, one row for each. Raises `UsageError` for a network without text, and long captions."""
+    if model.text is None:
+        raise UsageError(
+            "This network takes no text; load one that was trained with text.tokenizer on captioned images, or ask for "
+            "no caption."
+        )
+    return model.text.cond(list(captions))
+
+
+def with_text(model: Any, cond: Cond | None, text: AnyText, n: int) -> Cond | None:
+    """The condition of n samples with the entries of their captions added; without `text` it is left as it is.
+
+    Raises `UsageError` for a network without text, another number of captions, and entries that `cond` has already.
+    """
     if text is None:
         return cond
-    if model.text is None:
-        raise UsageError("This model takes no text, because its run was trained without; give labels or cond.")
-    texts = [text] * n if isinstance(text, str) else list(text)
-    if len(texts) != n:
-        raise UsageError(f"{len(texts)} captions for {n} images; give one for all, or one for each.")
-    entries = model.text.cond(texts)
-    if twice := [name for name in entries if name in (cond or {})]:
-        raise UsageError(f"The text is cond['{twice[0]}'] as well; give one of the two.")
-    return (cond or {}) | entries
+    captions = (text,) if isinstance(text, str) else text
+    if not isinstance(text, str) and len(captions) != n:
+        raise UsageError(f"There are {len(captions)} captions for {n} images; give one for all, or one for each.")
+    entries = text_cond(model, captions)
+    for name in entries:
+        if name in (cond or {}):
+            raise UsageError(f"The caption is cond['{name}'] as well; give one of the two.")
+    return (cond or {}) | {name: np.broadcast_to(rows, (n, *rows.shape[1:])) for name, rows in entries.items()}
 
 
 def check_taken(program: Callable, image_shape: Shape, params: Any, x: Array, *others: Any) -> None:

@@ -33,9 +33,10 @@ from score_sde.config.kinds import is_abstract
 from score_sde.errors import UsageError, moved_names, renamed
 from score_sde.inference import inputs
 from score_sde.inference.bayes_classifier import classify
-from score_sde.inference.conditional_samplers import UnitObservation, finished, unused_option
+from score_sde.inference.captions import towards_caption
+from score_sde.inference.conditional_samplers import Towards, UnitObservation, finished, unused_option
 from score_sde.inference.dequantizer import dequantize, dequantizer_params
-from score_sde.inference.inputs import AnyLabels, AnyTimes, Levels, NoisyTimes, Report
+from score_sde.inference.inputs import AnyLabels, AnyText, AnyTimes, Levels, NoisyTimes, Report
 from score_sde.inference.latents import decode, encode, interpolate
 from score_sde.inference.likelihoods import bits_per_dim, bound, likelihoods
 from score_sde.inference.sampling_plan import each_label, plan
@@ -43,7 +44,7 @@ from score_sde.inference.snapshots import Snapshot, config_of
 from score_sde.inference.start_images import AnyStart, check_start, for_samples
 from score_sde.io import workdir
 from score_sde.process import Prediction
-from score_sde.randomness import batch_keys, expand
+from score_sde.randomness import batch_keys, expand, sample_keys
 from score_sde.runtime import backend
 from score_sde.runtime.sharding import is_traced, pad_to_devices, pmap, split
 from score_sde.sampling.solver import Counts
@@ -73,23 +74,34 @@ def load(
 @renamed("classes", "labels")
 @check_arguments
 def score(
-    model: "Pretrained", x: ModelImages, t: NoisyTimes, labels: AnyLabels = None, cond: Cond | None = None
+    model: "Pretrained",
+    x: ModelImages,
+    t: NoisyTimes,
+    labels: AnyLabels = None,
+    cond: Cond | None = None,
+    text: AnyText = None,
 ) -> ModelImages:
     """The score of p_t at x, of x's shape: -E[eps | x_t = x] / sigma(t).
 
     x: images in model range, float32. t: a time in (0, 1] for each image, or one for all. labels: numbers or names of
-    classes, short for cond={"labels": labels}. cond: arrays of b rows, see `score_sde.cond`; default the null
-    condition. Composes with `jit`, `grad`, `scan`, `vmap`. Raises `UsageError` for other arguments, as uint8 images.
+    classes, short for cond={"labels": labels}. text: a caption for all, or one for each. cond: arrays of b rows, see
+    `score_sde.cond`; default the null condition. Composes with `jit`, `grad`, `scan`, `vmap`. Raises `UsageError` for
+    other arguments, as uint8 images.
 
         s = model.score(jnp.zeros((2, *model.image_shape)), 0.5)
     """
-    return _applied(model, "score_fn", x, t, labels, cond)
+    return _applied(model, "score_fn", x, t, labels, cond, text)
 
 
 @renamed("classes", "labels")
 @check_arguments
 def predict(
-    model: "Pretrained", x: ModelImages, t: AnyTimes, labels: AnyLabels = None, cond: Cond | None = None
+    model: "Pretrained",
+    x: ModelImages,
+    t: AnyTimes,
+    labels: AnyLabels = None,
+    cond: Cond | None = None,
+    text: AnyText = None,
 ) -> Prediction:
     """The prediction E[x_0 | x_t] and E[eps | x_t] at x, which samplers and likelihoods take.
 
@@ -97,13 +109,18 @@ def predict(
 
         x0, eps = model.predict(jnp.zeros((2, *model.image_shape)), 0.5)
     """
-    return _applied(model, "model", x, t, labels, cond)
+    return _applied(model, "model", x, t, labels, cond, text)
 
 
 @renamed("classes", "labels")
 @check_arguments
 def denoise(
-    model: "Pretrained", x: ModelImages, sigma: Levels, labels: AnyLabels = None, cond: Cond | None = None
+    model: "Pretrained",
+    x: ModelImages,
+    sigma: Levels,
+    labels: AnyLabels = None,
+    cond: Cond | None = None,
+    text: AnyText = None,
 ) -> ModelImages:
     """The posterior mean E[x_0 | x] of x = x_0 + sigma eps, in model range, whatever process the network has learned.
 
@@ -120,14 +137,20 @@ def denoise(
             f"denoise: sigma must be at most {largest:g}, the noise level of this model's process at t = 1."
         )
     t = jnp.clip(process.time(inputs.for_each(sigma, len(x))), 0.0, 1.0)
-    return predict(model, expand(process.alpha(t), x) * x, t, labels, cond).x0
+    return predict(model, expand(process.alpha(t), x) * x, t, labels, cond, text).x0
 
 
 def _applied(
-    model: "Pretrained", name: str, x: ModelImages, t: AnyTimes, labels: AnyLabels, cond: Cond | None
+    model: "Pretrained",
+    name: str,
+    x: ModelImages,
+    t: AnyTimes,
+    labels: AnyLabels,
+    cond: Cond | None,
+    text: AnyText,
 ) -> ModelImages | Prediction:
     """The result at x and t of the experiment's function of this name."""
-    experiment, cond = model.experiment, inputs.condition(model, len(x), labels, cond)
+    experiment, cond = model.experiment, inputs.condition(model, len(x), labels, cond, text)
 
     def applied(params: PyTree, x: ModelImages, t: Times, cond: Cond | None) -> ModelImages | Prediction:
         return getattr(experiment, name)(params, cond=cond)(x, t)
@@ -158,7 +181,10 @@ def sample(
     *,
     start: AnyStart = None,
     labels: AnyLabels = None,
+    text: AnyText = None,
+    towards: str | None = None,
     cond: Cond | None = None,
+    same_noise: Annotated[int, "[1, inf)"] | None = None,
     **options: Any,
 ) -> UnitImages:
     """Draws `n` images in [0, 1]; sample i depends on (key, i) only, unless the sampler couples the batch.
@@ -168,8 +194,10 @@ def sample(
     default config.sampling.method.
     start: images, uint8 or in [0, 1], one for all or one for each, or a file of them; the samples begin at
     `start_time=0.5`, for example, from these with noise, and resemble them (SDEdit; Meng et al., 2022).
-    labels: classes by numbers 0, 1, ... or by names, one for all, or one for each. cond: arrays of n rows, see
-    `score_sde.cond`.
+    labels: classes by numbers 0, 1, ... or by names, one for all, or one for each. text: a caption for all, or one for
+    each. cond: arrays of n rows, see `score_sde.cond`.
+    same_noise: number of consecutive images that share their noise; default config.sampling.same_noise. towards:
+    another caption, which the images go towards over each row of so many, see `conditioning.interpolation`.
     options: values that replace those of config.sampling and config.guidance, as num_steps=10 or scale=2.0.
     Composes with `jit` and `grad`: samplers of fixed steps have derivatives by start images, conditions and parameters
     in both modes, `ode` and `adaptive` in forward mode (`jax.jvp`). Clipping to [0, 1] has the derivative 0 or 1.
@@ -178,13 +206,15 @@ def sample(
         x = model.sample(jax.random.key(0), 16, "dpmpp_2m", num_steps=10)
         like_x = model.sample(jax.random.key(1), 16, "dpmpp_2m", num_steps=10, start=x, start_time=0.5)
     """
-    filled = n if key.ndim else pad_to_devices(n)
+    filled, each = n if key.ndim else pad_to_devices(n), same_noise or model.config.sampling.same_noise
     entries = plan(model, sampler, options).conditional.cond_entries
     numbers = np.minimum(np.arange(filled), n - 1)
-    labels = each_label(model, labels, n, sampler, options)
-    cond = rows(fitted(with_labels(cond, labels), entries, n), numbers)
+    cond = with_labels(cond, each_label(model, labels, n, sampler, options))
+    cond = rows(fitted(inputs.with_text(model, cond, text, n), entries, n), numbers)
+    way = None if towards is None else towards_caption(model, cond, towards, numbers, each)
     start = None if start is None else for_samples(start, n, model.image_shape)[numbers]
-    return draw(model, batch_keys(key, filled), sampler, cond=cond, start=start, **options).images[:n]
+    keys = key if key.ndim else sample_keys(key, np.arange(filled, dtype=np.uint32) // np.uint32(each))
+    return draw(model, keys, sampler, cond=cond, towards=way, start=start, **options).images[:n]
 
 
 @check_arguments
@@ -195,9 +225,13 @@ def posterior(
     y: Real[Array, "b ..."],
     noise: Annotated[float, "[0, inf)"] = 0.0,
     sampler: Method | None = None,
+    *,
+    labels: AnyLabels = None,
+    text: AnyText = None,
+    cond: Cond | None = None,
     **options: Any,
 ) -> UnitImages:
-    """Draws an image in [0, 1] for each row of y, from p(x_0 | y) for y = A x_0 + n.
+    """Draws an image in [0, 1] for each row of y, from p(x_0 | y) for y = A x_0 + n; also given a condition, if any.
 
     operator: A, see `score_sde.conditioning`. y: of images in [0, 1], or uint8. noise: the standard deviation of n, 0
     or more; at 0 the operator maps the images to y exactly. options: as for `sample`; inverse="pigdm" is another
@@ -207,7 +241,9 @@ def posterior(
         x = model.posterior(jax.random.key(0), small, small.forward(images), 0.1, "dpmpp_2m", num_steps=10)
     """
     y = images.to_unit(y) if y.dtype == jnp.uint8 else y.astype(jnp.float32)
-    return draw(model, batch_keys(key, len(y)), sampler, observed=(operator, y, noise), **options).images
+    cond = with_labels(cond, each_label(model, labels, len(y), sampler, options))
+    conditions = dict(cond=inputs.with_text(model, cond, text, len(y)), observed=(operator, y, noise))
+    return draw(model, batch_keys(key, len(y)), sampler, **conditions, **options).images
 
 
 @check_arguments
@@ -219,6 +255,7 @@ def draw(
     compile_only: bool = False,
     *,
     cond: Cond | None = None,
+    towards: Towards | None = None,
     start: UnitImages | None = None,
     observed: UnitObservation | None = None,
     **options: Any,
@@ -226,13 +263,16 @@ def draw(
     """Draws one sample for each key, and counts the evaluations of networks that it took.
 
     report: called with the fraction done. compile_only: see `Runner`. start: an image in [0, 1] for each key. observed:
-    operator, y and noise as for `posterior`. Other arguments as for `sample`; the number of keys must be a multiple of
-    the number of devices.
+    operator, y and noise as for `posterior`. towards: another condition, with each sample's share of it. Others as for
+    `sample`; the number of keys must be a multiple of the number of devices.
     """
     method, conditional, runner, params = plan(model, sampler, options)
-    conditions, experiment = conditional.conditions(cond, observed, len(keys), method), conditional.experiment
+    conditions = conditional.conditions(cond, observed, len(keys), method, towards)
+    experiment = conditional.experiment
     for name in options:
         sections = experiment.config.sampling, conditional.options
+        if name == "same_noise":
+            raise UsageError("Samples share their noise if they have the same key; give such keys, or call sample.")
         if name in ("noise", "samples_each"):
             raise UsageError(f"{name} is read by --mode=sample; posterior takes noise and a row of y for each image.")
         if reason := unused_option(name, *sections, method, observed=observed is not None):

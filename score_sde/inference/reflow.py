@@ -17,6 +17,7 @@ import numpy as np
 
 from score_sde.array_types import Array, Key, Keys, PyTree
 from score_sde.cond import NULL, Cond
+from score_sde.conditioning.grammar import parts
 from score_sde.config.arguments import check_arguments
 from score_sde.data import pairs
 from score_sde.errors import UsageError
@@ -69,6 +70,8 @@ def _description(model: Pretrained) -> dict[str, Any]:
             f"The sampler {name_of(method)}, as it is set, draws noise on its way, so that its images are no "
             "function of the first noise; set sampling.method=ode, or a deterministic fast solver as dpmpp_2m."
         )
+    if "towards" in parts(sampling.condition):
+        raise UsageError("Pairs are of one caption each; leave towards= out of sampling.condition.")
     if sampling.temperature != 1 or sampling.start_time != 1:
         raise UsageError("Pairs begin in the prior; set sampling.temperature=1 and sampling.start_time=1.")
     options = {name: sampling[name] for name in (*sampling_options(sampling, method), "condition")}

@@ -11,17 +11,18 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from score_sde.array_types import PyTree
+from score_sde.array_types import Array, Key, Keys, PyTree
 from score_sde.cond import Cond, numbered
 from score_sde.conditioning import Operator
-from score_sde.conditioning.grammar import ALL, chosen_class, chosen_rows
+from score_sde.conditioning.grammar import ALL, chosen_class, chosen_rows, chosen_texts, parts
 from score_sde.config import Config, FrozenConfig
 from score_sde.config.import_paths import is_import_path
 from score_sde.config.keys import plain
 from score_sde.errors import UsageError, one_of, renaming
-from score_sde.inference.conditional_samplers import Conditional, Conditions, UnitObservation
+from score_sde.inference.captions import configured_captions, text_cond, towards_caption
+from score_sde.inference.conditional_samplers import Conditional, Conditions, Towards, UnitObservation
 from score_sde.inference.snapshots import Snapshot, available_step, config_of, load_classifier
-from score_sde.randomness import batch_keys
+from score_sde.randomness import batch_keys, sample_keys
 from score_sde.runtime.backend import expanded
 from score_sde.runtime.memory import largest_batch
 from score_sde.runtime.sharding import check_divisible, pad_to_devices
@@ -48,8 +49,14 @@ def plan(model: Snapshot, sampler: Method | None = None, options: dict[str, Any]
     def make() -> tuple[Conditional, Runner]:
         changes = options or (is_import_path(method) and method != experiment.config.sampling.method)
         chosen = experiment.with_config(_changed(experiment.config, method, options)) if changes else experiment
-        helpers = {name: helper.experiment for name, helper in helpers_of(model, chosen.config).items()}
-        conditional = Conditional(chosen, **helpers)
+        helpers = helpers_of(model, chosen.config)
+        _check_same_text(model, helpers)
+        negative = chosen.config.guidance.negative
+        conditional = Conditional(
+            chosen,
+            **{name: helper.experiment for name, helper in helpers.items()},
+            negative=text_cond(model, [negative]) if negative else None,
+        )
         return conditional, Runner(functools.partial(conditional.sampler, method=method), batch_nfe=True)
 
     conditional, runner = experiment.once(("sampler", method, *sorted(options.items())), make)
@@ -88,6 +95,19 @@ def helpers_of(model: Snapshot, config: FrozenConfig) -> dict[str, Snapshot]:
     return named
 
 
+def _check_same_text(model: Snapshot, helpers: dict[str, Snapshot]) -> None:
+    """Raises `UsageError` for a weaker network that reads a caption in another way."""
+    if model.text is None or "weak" not in helpers:
+        return
+    own, other = ({} if each.text is None else each.text.to_json() for each in (model, helpers["weak"]))
+    names = [name for name in {**own, **other} if name != "folder" and own.get(name) != other.get(name)]
+    if names:
+        raise UsageError(
+            f"guidance.weak reads captions by another {names[0]} than this model; name a run, or a step, with the same "
+            "text condition."
+        )
+
+
 def _changed(config: FrozenConfig, method: Method, options: dict[str, Any]) -> FrozenConfig:
     """A config with another sampler, and other values in `sampling` and `guidance`."""
     changed = Config(config).copy_and_resolve_references()  # a copy of a frozen config would share its sections
@@ -114,40 +134,73 @@ def _plain(value: Any) -> Any:
 # The samples that a config describes.
 
 
+def configured_conditions(model: Snapshot, numbers: np.ndarray) -> dict[str, Any]:
+    """The condition of the samples with these numbers, and what they go towards, by config.sampling.
+
+    They are keyword arguments of `draw`.
+    """
+    cond, caption = configured_cond(model, numbers), parts(model.config.sampling.condition).get("towards")
+    if caption is None:
+        return {"cond": cond}
+    each = model.config.sampling.same_noise
+    return {"cond": cond, "towards": towards_caption(model, cond, caption, numbers, each)}
+
+
+def noise_keys(model: Snapshot, key: Key[Array, ""], numbers: np.ndarray) -> Keys:
+    """The keys of the samples with these numbers: one for each, or for so many as share their noise."""
+    return sample_keys(key, numbers // model.config.sampling.same_noise)
+
+
 def configured_cond(model: Snapshot, indices: np.ndarray) -> Cond | None:
     """The condition of the samples at these indices, by config.sampling.condition."""
     condition = model.config.sampling.condition
     if (rows := chosen_rows(condition)) is not None:
         return {name: array[indices % len(array)] for name, array in rows.items()}
+    labels, captions = configured_labels(model, indices), configured_captions(model, indices)
+    cond = {} if labels is None else {"labels": labels}
+    return (cond if captions is None else cond | text_cond(model, captions)) or None
+
+
+def configured_labels(model: Snapshot, indices: np.ndarray) -> np.ndarray | None:
+    """The classes of the samples at these indices, by config.sampling.condition; None where it names none."""
+    condition = model.config.sampling.condition
+    if (rows := chosen_rows(condition)) is not None:
+        return rows["labels"][indices % len(rows["labels"])] if "labels" in rows else None
     chosen = chosen_class(condition)  # a number, by `class_choice.with_numbers`
-    if chosen is None:
-        return None
     if chosen == ALL:
-        return {"labels": indices % max(plan(model).conditional.num_classes, 1)}
-    return {"labels": np.full(len(indices), chosen)}
+        return indices % max(plan(model).conditional.num_classes, 1)
+    return None if chosen is None else np.full(len(indices), chosen)
 
 
-def check_condition(model: Snapshot, cond: Cond | None, operator: Operator | None) -> None:
-    """Raises `UsageError` if the config's sampler cannot draw a sample of this condition and observation."""
+def check_condition(model: Snapshot, operator: Operator | None = None) -> None:
+    """Raises `UsageError` if the config's sampler cannot draw a sample of its condition and this observation."""
     observed = None
     if operator is not None:
         observed = (operator, operator.forward(jnp.zeros((1, *model.image_shape), jnp.float32)), 0.0)
     method, conditional, _, _ = plan(model)
-    conditional.conditions(cond, observed, 1, method)
+    conditional.conditions(observed=observed, n=1, method=method, **configured_conditions(model, np.arange(1)))
+    if texts := chosen_texts(model.config.sampling.condition):
+        text_cond(model, texts)  # raises for a caption that is too long
 
 
-def planned_nfe(model: Snapshot, cond: Cond | None) -> int | None:
-    """Evaluations of a sample by the config's sampler under a condition; None for adaptive samplers."""
+def planned_nfe(model: Snapshot) -> int | None:
+    """Evaluations of a sample by the config's sampler under its condition; None for adaptive samplers."""
     _, conditional, _, params = plan(model)
-    return conditional.sampler(params, Conditions(cond)).nfe
+    return conditional.sampler(params, Conditions(**configured_conditions(model, np.arange(1)))).nfe
 
 
-def sampling_bytes(model: Snapshot, n: int, cond: Cond | None = None, observed: UnitObservation | None = None) -> int:
+def sampling_bytes(
+    model: Snapshot,
+    n: int,
+    cond: Cond | None = None,
+    observed: UnitObservation | None = None,
+    towards: Towards | None = None,
+) -> int:
     """Bytes that each device needs to draw n samples at once by the config's sampler, under this condition."""
     method, conditional, runner, params = plan(model)
     keys = batch_keys(jax.random.key(0), n)
     conditions, x = (
-        conditional.conditions(cond, observed, n, method),
+        conditional.conditions(cond, observed, n, method, towards),
         jax.eval_shape(conditional.experiment.prior, keys),
     )
     return runner.bytes(params, keys, x, (conditions,))

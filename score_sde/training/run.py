@@ -13,7 +13,7 @@ import numpy as np
 
 from score_sde import data, ema, images
 from score_sde.array_types import Array, Keys, PyTree
-from score_sde.cond import Cond, restricted
+from score_sde.cond import Cond, restricted, takes_text
 from score_sde.config import AnyConfig, Config
 from score_sde.config.arguments import check_arguments
 from score_sde.data.captioned import captioned
@@ -325,14 +325,22 @@ def _sheet(directory: Path, step: int) -> Path:
 
 
 def _sheet_cond(experiment: Experiment, source: data.Source, n: int) -> Cond | None:
-    """Condition of a snapshot's sheet: None if the network has learned to sample without one.
+    """Condition of a snapshot's sheet: that of the source's images for a network that takes their captions.
 
-    Otherwise classes in turn, or the conditions of the source's images.
+    Otherwise None if the network has learned to sample without one, classes in turn, or that of the source's images.
     """
-    cond = experiment.cond_in_turn(n)
-    if cond is None or list(cond) == ["labels"]:
+    cond, numbers = experiment.cond_in_turn(n), np.arange(n) % len(source)
+    if _sheet_captions(experiment, source, 1) is not None:
+        numbers = data.scattered(len(source), np.arange(n))
+    elif cond is None or list(cond) == ["labels"]:
         return cond
-    return restricted(source.take(np.arange(n) % len(source)).cond, experiment.cond_entries)
+    return restricted(source.take(numbers).cond, experiment.cond_entries)
+
+
+def _sheet_captions(experiment: Experiment, source: data.Source, n: int) -> list[str] | None:
+    """The captions of a snapshot's sheet; None for a network or a source without text."""
+    numbers = data.scattered(len(source), np.arange(n))
+    return source.captions(numbers) if takes_text(experiment.cond_entries) else None
 
 
 def _sampling(experiment: Experiment) -> Runner:
@@ -364,6 +372,8 @@ def _sample_sheet(
     pixels = images.to_pixels(experiment.scaling.to_unit(x))
     names = source.class_names if list(conditions[0] or ()) == ["labels"] else None
     sheet = images.in_turn(pixels, names, max(1, 64 // pixels.shape[2])) if names else images.grid(pixels)
+    if captions := _sheet_captions(experiment, source, len(keys)):
+        sheet = images.captioned(pixels, captions)
     path = _sheet(directory, step)
     try:
         atomic_files.replace(path.with_suffix(".npz"), lambda file: np.savez(file, images=pixels))
