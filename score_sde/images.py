@@ -13,6 +13,7 @@ sheet = images.grid(images.to_pixels(x), columns=4)  # (32, 42, 3) with the line
 """
 
 import math
+import textwrap
 from collections.abc import Sequence
 from io import BytesIO
 from pathlib import Path
@@ -64,7 +65,10 @@ class Scaling(NamedTuple):
 CENTERED = Scaling(2.0, -1.0)  # [-1, 1]
 UNIT = Scaling(1.0, 0.0)  # [0, 1]
 COLUMNS = 20  # the most that have headings in a sheet of classes
-LETTER = 6  # pixels of a letter in a heading
+LETTER = 6  # pixels of a letter in a heading or caption, on average
+LINE = 14  # pixels from one line of a caption to the next
+CAPTION = 40  # letters in a line of a caption
+ACROSS = 4  # images with captions beside one another
 
 
 @check_arguments
@@ -138,6 +142,33 @@ def in_turn(pixels: Pixels, names: Sequence[str], magnify: Magnification = 1) ->
         return np.repeat(np.repeat(grid(pixels), magnify, axis=0), magnify, axis=1)
     longest = max(1, (pixels.shape[2] + 2) * magnify // LETTER)
     return headed(pixels, [name[:longest] for name in names], magnify)
+
+
+@check_arguments
+def captioned(pixels: Pixels, captions: Sequence[str], magnify: Magnification = 1) -> np.ndarray:
+    """A sheet (H, W, 3) of images, each with its caption on its right, cut where it has more lines than there is room.
+
+    magnify: pixels of the sheet that each pixel of an image is wide. Raises `UsageError` unless each image has a
+    caption.
+
+        import numpy as np
+        from score_sde import images
+
+        sheet = images.captioned(np.zeros((2, 16, 16, 3), np.uint8), ["a red circle", "a blue star"], magnify=4)
+    """
+    if len(captions) != len(pixels):
+        raise UsageError(f"There are {len(captions)} captions and {len(pixels)} images; give each image one.")
+    large = np.repeat(np.repeat(np.asarray(pixels), magnify, axis=1), magnify, axis=2)
+    height, width = large.shape[1:3]
+    cells = np.zeros((len(large), height, width + (CAPTION + 2) * LETTER, 3), np.uint8)
+    cells[:, :, :width] = large if large.shape[-1] == 3 else large[..., :1]
+    font = ImageFont.load_default(size=11)
+    for cell, caption in zip(cells, captions, strict=True):
+        text = Image.fromarray(cell[:, width:])
+        lines = textwrap.wrap(caption, CAPTION, max_lines=max(1, height // LINE), placeholder=" ...")
+        ImageDraw.Draw(text).multiline_text((LETTER, 0), "\n".join(lines), fill="white", font=font)
+        cell[:, width:] = np.asarray(text)
+    return grid(cells, ACROSS if len(cells) >= ACROSS else None)
 
 
 @check_arguments

@@ -186,6 +186,7 @@ CALLS: dict[str, Callable[[], tuple[Callable, dict[str, Any]]]] = {
             corrupt="refuse",
             convert=False,
             labels="auto",
+            captions="auto",
             array_range=None,
         ),
     ),
@@ -269,9 +270,10 @@ WITHOUT = {
     "tests/test_fuzz_arguments.py": "config.arguments config.kinds",
     "interfaces": "config.protocols",
     "called by data.load, with options that it has checked and files whose mistakes tests/test_folder.py has": """
-        data.archives data.arrays data.containers data.decoding data.digits data.directory data.ffhq data.folder
-        data.held_out data.label_files data.own_files data.parquet_files data.preparers data.readers data.records
-        data.shards data.split_names data.split_report data.tar_files data.tfrecords data.zip_files""",
+        data.archives data.arrays data.caption_files data.containers data.decoding data.digits data.directory
+        data.ffhq data.folder data.held_out data.label_files data.own_files data.parquet_files data.preparers
+        data.readers data.records data.shards data.split_names data.split_report data.tar_files data.tfrecords
+        data.zip_files""",
     "called by metrics.trained_features and metrics.inception_features": "metrics.corruptions metrics.inception",
     "called by evaluate and sample, with a model and its config": """
         evaluation.exports evaluation.figure_names evaluation.identities evaluation.inverse_problems

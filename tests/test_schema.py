@@ -153,6 +153,7 @@ NAMED = [
     ("data.dataset", DATASETS),
     ("data.corrupt", ("refuse", "skip")),
     ("data.labels", ("auto", "folders", "none")),
+    ("data.captions", ("auto", "none")),
     ("wandb.mode", ("disabled", "offline", "online")),
 ]
 

@@ -146,9 +146,9 @@ def train(
         changed |= workdir.check_same_data(directory, config.data.path, described, allowed)
         if max(workdir.saved_steps(directory), default=0) < config.training.n_iters:
             _check_space(directory, experiment)
-        named = train_set.class_names
         mirrored = config.wandb.mode != "disabled"
-        record = launch.record(directory, overrides or {}, described, code, changed, named, mirrored=mirrored)
+        of_data = dict(class_names=train_set.class_names, licence=train_set.licence or eval_set.licence)
+        record = launch.record(directory, overrides or {}, described, code, changed, **of_data, mirrored=mirrored)
         # The config is written last: after a kill between the two writes the same command finds the same changes.
         workdir.write(directory, launch.NAME, record)
         workdir.write(directory, "config.json", config.to_dict())
