@@ -14,6 +14,7 @@ sheet = images.grid(images.to_pixels(x), columns=4)  # (32, 42, 3) with the line
 
 import math
 import textwrap
+import unicodedata
 from collections.abc import Sequence
 from io import BytesIO
 from pathlib import Path
@@ -148,8 +149,8 @@ def in_turn(pixels: Pixels, names: Sequence[str], magnify: Magnification = 1) ->
 def captioned(pixels: Pixels, captions: Sequence[str], magnify: Magnification = 1) -> np.ndarray:
     """A sheet (H, W, 3) of images, each with its caption on its right, cut where it has more lines than there is room.
 
-    magnify: pixels of the sheet that each pixel of an image is wide. Raises `UsageError` unless each image has a
-    caption.
+    Letters are written without accents, which the font lacks. magnify: pixels of the sheet that each pixel of an image
+    is wide. Raises `UsageError` unless each image has a caption.
 
         import numpy as np
         from score_sde import images
@@ -165,7 +166,9 @@ def captioned(pixels: Pixels, captions: Sequence[str], magnify: Magnification = 
     font = ImageFont.load_default(size=11)
     for cell, caption in zip(cells, captions, strict=True):
         text = Image.fromarray(cell[:, width:])
-        lines = textwrap.wrap(caption, CAPTION, max_lines=max(1, height // LINE), placeholder=" ...")
+        letters = unicodedata.normalize("NFKD", caption)
+        plain = "".join(letter for letter in letters if not unicodedata.combining(letter))
+        lines = textwrap.wrap(plain, CAPTION, max_lines=max(1, height // LINE), placeholder=" ...")
         ImageDraw.Draw(text).multiline_text((LETTER, 0), "\n".join(lines), fill="white", font=font)
         cell[:, width:] = np.asarray(text)
     return grid(cells, ACROSS if len(cells) >= ACROSS else None)

@@ -48,13 +48,12 @@ def read(container: Container, folder: str, entries: Sequence[Entry], *, skip: b
     for a picture without a caption, captions at two places, and a file that cannot be read.
     """
     ways = (_stored(container, entries), _of_table(container, folder, entries), _of_files(container, entries))
-    found = [captions for captions in ways if captions]
-    where = shown(container.root / folder)
-    if len(found) > 1:
-        raise UsageError(f"{where} has captions {found[0].source} and {found[1].source}; keep one, or {OTHERWISE}.")
-    if not found:
+    present, where = [captions for captions in ways if captions], shown(container.root / folder)
+    if not present:
         return None
-    (captions,) = found
+    captions, *others = present
+    if others:
+        raise UsageError(f"{where} has captions {captions.source} and {others[0].source}; keep one, or {OTHERWISE}.")
     if None in captions.texts:
         name = container.name(entries[captions.texts.index(None)])
         raise UsageError(f"{name} has no caption {captions.source}, and other pictures have; add it, or {OTHERWISE}.")

@@ -71,7 +71,7 @@ class Files(Pictures):
         identities: list[Any] = [None] * len(self)
 
         def look(i: int) -> None:
-            path, place, _ = self._entries[i]
+            path, place = self._entries[i][:2]
             identities[i] = (_portable(path.removeprefix(self._folder)), *self._container.identity(place))
 
         each(look, len(self), "comparing files", THREADS)
