@@ -32,6 +32,7 @@ LONG += ("step", "labels")
 # Tests of `make test-long`: whole runs beside which quicker ones of their kind stay in `make test`.
 IN_TEST_LONG = (
     "test_scenes.py::test_the_decoder_reads_ten_thousand_fresh_scenes",
+    "test_captions.py::test_the_licence_of_the_data_is_kept_with_samples_and_on_pages",
     *(
         f"test_transformers.py::test_networks_have_the_published_numbers_of_parameters[{name}"
         for name in ("u-m", "u-l", "u-h", "d-")

@@ -22,7 +22,7 @@ from score_sde.configs import presets
 
 from score_sde import config, data, metrics
 from score_sde.cli.describe import describe
-from score_sde.data import pairs, scene_captions, scene_decoder, scene_drawing, scenes
+from score_sde.data import openmoji, pairs, scene_captions, scene_decoder, scene_drawing, scenes
 from score_sde.ema import Power
 from score_sde.errors import UsageError
 from score_sde.evaluation import evaluate
@@ -127,6 +127,7 @@ CALLS: dict[str, Callable[[], tuple[Callable, dict[str, Any]]]] = {
     "data.InMemory": lambda: (data.InMemory, dict(images=IMAGES, labels=np.arange(6), attributes=np.zeros((6, 2)))),
     "data.InMemory.take": lambda: (SOURCE.take, dict(indices=np.array([0, 3]))),
     "data.InMemory.captions": lambda: (SOURCE.captions, dict(indices=np.array([0, 3]))),
+    "data.openmoji.caption": lambda: (openmoji.caption, dict(name=":red_circle:", emoji="\U0001f534")),
     "data.scene_captions.agreement": lambda: (
         scene_captions.agreement,
         dict(of=scene_captions.asked("a red star"), scene=SCENE),

@@ -11,8 +11,8 @@ of `score_sde.runtime.backend.cache_folder`. A caption is a name with its attrib
 Some pictures have several names: "farmer" and "man farmer", flags. Version 17 has copies of the picture without a skin
 tone in the place of some with one, which are left out, because their names are not true. A picture is held out for
 evaluation by a hash of the code points of its first name, so that it is in one split only. There are no labels: none of
-the packages has categories. The pictures are under CC BY-SA 4.0: whoever shows them, or pictures made from them, names OpenMoji and the
-licence, as pages of this library do.
+the packages has categories. The pictures are under CC BY-SA 4.0: whoever shows them, or pictures made from them, names
+OpenMoji and the licence, as pages of this library do.
 """
 
 import importlib.metadata
