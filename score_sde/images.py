@@ -14,6 +14,7 @@ sheet = images.grid(images.to_pixels(x), columns=4)  # (32, 42, 3) with the line
 
 import math
 import textwrap
+import unicodedata
 from collections.abc import Sequence
 from io import BytesIO
 from pathlib import Path
@@ -137,7 +138,8 @@ def captioned(
     """A sheet (H, W, 3) of images with their captions, each beneath its image in as many lines as it needs, up to six.
 
     columns: default as many as rows. magnify: width of a pixel; default one at which the images have room for words.
-    Raises `UsageError` for another number of captions than images.
+    Letters are written without accents, which the font lacks. Raises `UsageError` for another number of captions than
+    images.
 
         import numpy as np
         from score_sde import images
@@ -152,10 +154,14 @@ def captioned(
     large = large if large.shape[3] == 3 else np.repeat(large[..., :1], 3, axis=3)
     width = large.shape[2]
     wrap = textwrap.TextWrapper(max(4, width // LETTER), max_lines=LINES, placeholder="...")
-    wrapped = [wrap.wrap(caption) for caption in captions]
+    wrapped = [wrap.wrap(_without_accents(caption)) for caption in captions]
     height = LINE * max(map(len, wrapped)) + 2
     tiles = [np.concatenate([image, _band(wrapped[i], width, height)]) for i, image in enumerate(large)]
     return grid(np.stack(tiles), columns)
+
+
+def _without_accents(text: str) -> str:
+    return "".join(letter for letter in unicodedata.normalize("NFKD", text) if not unicodedata.combining(letter))
 
 
 def _band(lines: Sequence[str], width: int, height: int) -> np.ndarray:

@@ -34,6 +34,7 @@ IN_TEST_LONG = (
     "test_frozen_text.py::test_a_training_takes_features_of_captions_and_its_run_finds_the_encoder_again",
     "test_scenes.py::test_the_decoder_reads_ten_thousand_fresh_scenes",
     "test_text_training.py::test_an_evaluation_has_losses_and_bits_per_dim_of_a_captioned_split",
+    "test_captions.py::test_the_licence_of_the_data_is_kept_with_samples_and_on_pages",
     *(
         f"test_transformers.py::test_networks_have_the_published_numbers_of_parameters[{name}"
         for name in ("u-m", "u-l", "u-h", "d-")

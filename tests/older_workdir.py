@@ -2,7 +2,7 @@
 
 # Keys that some workdir was written before, and what it means where that is not today's default.
 ADDED = {
-    "data": "path archives in_memory_gib num_workers held_out corrupt convert labels "
+    "data": "path archives in_memory_gib num_workers held_out corrupt convert labels captions "
     "augment_p augment_transforms sigma_images scene_objects scene_relations scene_held_out scene_images scene_seed",
     "text": "tokenizer max_tokens truncate vocab_size frozen",
     "training": "precision accumulate remat fsdp keep_last keep_best nonfinite label_dropout cond_dropout "
@@ -22,7 +22,7 @@ ADDED = {
     "model": "num_classes",
     "wandb": "entity group",
 }
-OTHERWISE = {"sampling.clip": "none", "optim.ema_schedule": "constant", "model.num_classes": 0}
+OTHERWISE = {"sampling.clip": "none", "optim.ema_schedule": "constant", "model.num_classes": 0, "data.captions": "none"}
 
 
 def older(stored: dict) -> dict:

@@ -15,6 +15,7 @@ from score_sde.inference.pretrained import load
 from score_sde.models import MODELS
 from score_sde.randomness import Stream, sample_keys, stream, uniform
 from score_sde.training import run as training
+from score_sde.training import sheets
 from score_sde.training.build import Experiment
 
 KEYS = sample_keys(jax.random.key(0), jnp.arange(4000))
@@ -197,7 +198,7 @@ def test_entries_that_were_dropped_alone_may_be_left_out(mixer):
         with pytest.raises(UsageError, match="never without tokens alone"):
             experiment.check_cond(cond)
     assert not experiment.scores_without_cond
-    of_sheet = training._sheet_cond(experiment, source(), IMAGES + 2)
+    of_sheet = sheets.cond_of(experiment, source(), IMAGES + 2)
     np.testing.assert_array_equal(of_sheet["image"][-2:], conditions(IMAGES)["image"][:2])
     with pytest.raises(UsageError, match=r"training\.cond_dropout 'imag' \(did you mean 'image'\?\)"):
         Experiment(config(cond_dropout=("imag",)))

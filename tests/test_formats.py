@@ -556,12 +556,14 @@ def test_splits_may_be_folders_of_files(tmp_path):
     assert len(load(tmp_path / "default")) == 6
 
 
-def test_captions_are_left_out_and_said(tmp_path):
+def test_captions_are_read_or_left_out_and_the_summary_says_so(tmp_path):
     path = parquet(tmp_path / "a.parquet", {"img": pictures(), "text": ["x"] * 3, "labels": ["b", "a", "b"]})
     source = load(path, held_out=0)
     assert (source.labels.tolist(), source.class_names) == ([1, 0, 1], ["a", "b"])
-    assert line(path, held_out=0).endswith("; left out: 1 column text")
-    assert line(FORMATS / "webdataset").endswith("; left out: 24 .txt")
+    assert line(path, held_out=0).endswith("; captions by column text")
+    assert line(path, held_out=0, captions="none").endswith("; left out: 1 column text")
+    assert line(FORMATS / "webdataset").endswith("; captions by .txt")
+    assert line(FORMATS / "webdataset", captions="none").endswith("; left out: 24 .txt")
 
 
 def test_files_of_one_table_have_its_classes_or_no_labels(tmp_path):

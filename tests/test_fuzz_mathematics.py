@@ -167,8 +167,8 @@ CALLS = {
     "images.to_pixels": (images.to_pixels, dict(x=X)),
     "images.grid": (images.grid, dict(pixels=PIXELS, columns=2, padding=1)),
     "images.magnification": (images.magnification, dict(pixels=PIXELS)),
-    "images.headed": (images.headed, dict(pixels=PIXELS, headings=["a", "b"], magnify=2)),
     "images.captioned": (images.captioned, dict(pixels=PIXELS, captions=["a", "b"], columns=2, magnify=8)),
+    "images.headed": (images.headed, dict(pixels=PIXELS, headings=["a", "b"], magnify=2)),
     "images.in_turn": (images.in_turn, dict(pixels=PIXELS, names=["a", "b"], magnify=2)),
     "images.write_png": (images.write_png, dict(file=io.BytesIO(), sheet=np.zeros((2, 2, 3), np.uint8), magnify=2)),
     # averages

@@ -22,7 +22,17 @@ from score_sde.configs import presets
 
 from score_sde import config, data, metrics
 from score_sde.cli.describe import describe
-from score_sde.data import captioned, pairs, scene_captions, scene_decoder, scene_drawing, scenes, text_cond, tokenizers
+from score_sde.data import (
+    captioned,
+    openmoji,
+    pairs,
+    scene_captions,
+    scene_decoder,
+    scene_drawing,
+    scenes,
+    text_cond,
+    tokenizers,
+)
 from score_sde.ema import Power
 from score_sde.errors import UsageError
 from score_sde.evaluation import evaluate
@@ -130,6 +140,7 @@ CALLS: dict[str, Callable[[], tuple[Callable, dict[str, Any]]]] = {
     "data.InMemory": lambda: (data.InMemory, dict(images=IMAGES, labels=np.arange(6), attributes=np.zeros((6, 2)))),
     "data.InMemory.take": lambda: (SOURCE.take, dict(indices=np.array([0, 3]))),
     "data.InMemory.captions": lambda: (SOURCE.captions, dict(indices=np.array([0, 3]))),
+    "data.openmoji.caption": lambda: (openmoji.caption, dict(name=":red_circle:", emoji="\U0001f534")),
     "data.scene_captions.agreement": lambda: (
         scene_captions.agreement,
         dict(of=scene_captions.asked("a red star"), scene=SCENE),
@@ -202,6 +213,7 @@ CALLS: dict[str, Callable[[], tuple[Callable, dict[str, Any]]]] = {
             corrupt="refuse",
             convert=False,
             labels="auto",
+            captions="auto",
             array_range=None,
         ),
     ),
@@ -286,9 +298,10 @@ WITHOUT = {
     "tests/test_fuzz_arguments.py": "config.arguments config.kinds",
     "interfaces": "config.protocols",
     "called by data.load, with options that it has checked and files whose mistakes tests/test_folder.py has": """
-        data.archives data.arrays data.containers data.decoding data.digits data.directory data.ffhq data.folder
-        data.held_out data.label_files data.own_files data.parquet_files data.preparers data.readers data.records
-        data.shards data.split_names data.split_report data.tar_files data.tfrecords data.zip_files""",
+        data.archives data.arrays data.caption_files data.containers data.decoding data.digits data.directory
+        data.ffhq data.folder data.held_out data.label_files data.own_files data.parquet_files data.preparers
+        data.readers data.records data.shards data.split_names data.split_report data.tar_files data.tfrecords
+        data.zip_files""",
     "called by metrics.trained_features and metrics.inception_features": "metrics.corruptions metrics.inception",
     "called by evaluate and sample, with a model and its config": """
         evaluation.exports evaluation.figure_names evaluation.identities evaluation.inverse_problems

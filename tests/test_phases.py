@@ -12,6 +12,7 @@ from jax import monitoring
 from score_sde.evaluation import evaluate
 from score_sde.runtime.profiling import WARM_UP
 from score_sde.training import run as training
+from score_sde.training import sheets
 
 pytestmark = pytest.mark.usefixtures("one_block")
 
@@ -35,8 +36,8 @@ def test_nothing_is_compiled_after_the_first_step_of_each_phase(tiny_config, tmp
     config = tiny_config()
     config.training.update(n_iters=6, snapshot_sampling=True)
     config.eval.update(begin_ckpt=1, end_ckpt=3, enable_sampling=True, num_samples=16, enable_bpd=True)
-    counts, sheet, write = [], training._sample_sheet, evaluate.page.write
-    monkeypatch.setattr(training, "_sample_sheet", lambda *args: (sheet(*args), counts.append(len(compilations))))
+    counts, sheet, write = [], sheets.draw, evaluate.page.write
+    monkeypatch.setattr(sheets, "draw", lambda *args: (sheet(*args), counts.append(len(compilations))))
     training.train(config, tmp_path)
     assert counts[0] > 0 and counts == counts[:1] * 3 and len(compilations) == counts[0]
 

@@ -155,6 +155,7 @@ NAMED = [
     ("text.tokenizer", TOKENIZERS),
     ("data.corrupt", ("refuse", "skip")),
     ("data.labels", ("auto", "folders", "none")),
+    ("data.captions", ("auto", "none")),
     ("wandb.mode", ("disabled", "offline", "online")),
 ]
 
@@ -562,6 +563,7 @@ def test_what_may_differ_is_as_it_was():
     assert by[Differs.MACHINE] == {
         *(f"data.{key}" for key in ("path", "data_dir", "archives", "in_memory_gib", "num_workers", "corrupt")),
         "data.array_range",
+        "data.captions",
         "training.pairs",
         "training.fsdp",
     }

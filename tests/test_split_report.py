@@ -172,8 +172,8 @@ def test_labels_may_be_names_in_each_split_or_above_both(tmp_path):
     ("name", "content"),
     [
         ("dataset.json", '{"labels": null}'),
-        ("metadata.csv", "file_name,text\n00000/img00000000.png,a bird\n"),
-        ("metadata.jsonl", '{"file_name": "00000/img00000000.png", "text": "a bird"}\n'),
+        ("metadata.csv", "file_name,author\n00000/img00000000.png,Ann\n"),
+        ("metadata.jsonl", '{"file_name": "00000/img00000000.png", "author": "Ann"}\n'),
     ],
 )
 def test_a_file_without_labels_means_that_there_are_none(name, content, tmp_path):

@@ -27,6 +27,7 @@ from score_sde.parameterization import Noise
 from score_sde.sde import VP
 from score_sde.times import Uniform
 from score_sde.training import run as training
+from score_sde.training import sheets
 from score_sde.training.build import Experiment
 from score_sde.weights import NoiseWeight
 
@@ -414,7 +415,7 @@ def test_sheets_of_a_training_are_of_captions_of_the_evaluation_split(run):
     with np.load(folder / "samples/snapshots/step_00000002.npz") as stored:
         assert len(stored["images"]) == 16
     experiment, source = Experiment(config), training.load_data(config)
-    of_sheet = training._sheet_cond(experiment, source, 4)
+    of_sheet = sheets.cond_of(experiment, source, 4)
     expected = Letters().cond(source.captions(data.scattered(40, np.arange(4))))
     np.testing.assert_array_equal(of_sheet["tokens"], expected["tokens"])
 

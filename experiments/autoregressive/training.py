@@ -53,8 +53,8 @@ def train(config: AnyConfig, directory: str | Path, overrides: Mapping[str, Any]
         workdir.check_same_run(directory, config.to_dict())
         workdir.check_same_data(directory, config.data.path, described)
         mirrored = config.wandb.mode != "disabled"
-        names = sources["training"].class_names
-        record = launch.record(directory, overrides or {}, described, {}, {}, names, mirrored=mirrored)
+        of_data = {name: getattr(sources["training"], name) for name in ("class_names", "licence")}
+        record = launch.record(directory, overrides or {}, described, {}, {}, **of_data, mirrored=mirrored)
         workdir.write(directory, launch.NAME, record)
         workdir.write(directory, "config.json", config.to_dict())
         with enough_memory(f"a training at training.batch_size={options.batch_size}", _advice):

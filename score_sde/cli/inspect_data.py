@@ -30,9 +30,10 @@ MEASURED = 10_000  # images whose standard deviation is printed
 def run(values: FlagValues) -> None:
     """Prepares the data set if needed, reads both splits as a training does, and says what they are.
 
-    It prints number, shape and size of the images, classes, whether they are in memory or decoded from disk, digest and
-    licence, for your own images how the files were read, and for captions how many tokens they have. Where `--out`
-    says, it writes a sheet of 100 training images. With --distances it also prints the largest distance of two of them.
+    It prints number, shape and size of the images, classes, captions and how many tokens they have, whether images are
+    in memory or decoded from disk, digest and licence, and for your own images how the files were read. Where `--out`
+    says, it writes a sheet of 100 training images, with captions beneath them. With --distances it also prints the
+    largest distance of two.
     """
     if values.distances is not None and (values.distances < 0 or values.distances == 1):
         raise UsageError(f"--distances={values.distances} is a number of images, 2 or more; 0 stands for all.")
@@ -40,7 +41,7 @@ def run(values: FlagValues) -> None:
     name = config.data.dataset.lower()
     path = _place(values.out, name) if values.out else None
     train, evaluation = load_data(config, train=True), load_data(config, train=False)
-    print(f"{name}: {_terms(name, config.data.data_dir, config.data.path)}")
+    print(f"{name}: {train.licence or _terms(name, config.data.data_dir, config.data.path)}")
     if line := data.summary(config.data.path or config.data.dataset, train, evaluation):
         print(line)
     of_text = text.of_config(config, train)
@@ -56,9 +57,11 @@ def run(values: FlagValues) -> None:
         return
     indices = data.batch_indices(len(train), min(SHOWN, len(train)), seed=config.seed, step=0)
     pixels = _at_most(train.take(indices).images)
-    sheet, magnify = images.grid(pixels), images.magnification(pixels)
-    atomic_files.replace(path, lambda file: images.write_png(file, sheet, magnify), "--out")
-    print(f"{path}: {len(indices)} training images, at random")
+    magnify, captions = images.magnification(pixels), train.captions(indices)
+    sheet = images.grid(pixels) if captions is None else images.captioned(pixels, captions)
+    scale = magnify if captions is None else 1
+    atomic_files.replace(path, lambda file: images.write_png(file, sheet, scale), "--out")
+    print(f"{path}: {len(indices)} training images, at random" + ", with their captions" * (captions is not None))
 
 
 def _lengths(of_text: TextCond, source: data.Source) -> str:
@@ -117,14 +120,11 @@ def _place(out: str, name: str) -> Path:
 
 
 def _terms(name: str, data_dir: str, path: str) -> str:
-    """Licence and citation, as far as they are known."""
+    """Citation of a data set whose licence is not known, or whose images it holds."""
     if name in MADE:
         return "drawn by this package, without a download"
     if name in OWN:
         return f"your own, {shown(path)}"
-    entry = data.dataset(name, data_dir)
-    if note := records.licence(entry.builder):
-        return note
     citation = " ".join(records.find(name, data_dir).info.citation.split())
     return citation or "no licence is stated"
 

@@ -68,8 +68,8 @@ RULES = (
         "A mirrored image is no longer the one that the noise of its pair leads to; set data.random_flip=False.",
     ),
     Rule(
-        lambda config: config.data.dataset.lower() == "scenes" and config.data.random_flip,
-        "A mirrored scene is no longer what its caption says; set data.random_flip=False.",
+        lambda config: config.data.dataset.lower() in ("scenes", "openmoji") and config.data.random_flip,
+        "A mirrored picture is no longer what its caption says; set data.random_flip=False.",
     ),
     Rule(
         lambda config: config.training.coupling != "independent" and config.data.augment_p > 0,

@@ -133,6 +133,14 @@ DATA = {
         differs=ALLOWED,
     ),
     "labels": Key("auto", "Source of the labels of the user's own images", "score_sde.data.folder:LABELS", LAUNCH),
+    "captions": Key(
+        "auto",
+        "Whether captions that are stored with the user's own images are read",
+        "score_sde.data.caption_files:CAPTIONS",
+        MACHINE,
+        older="none",
+        inherited=True,
+    ),
     "array_range": Key(
         None,
         "Numbers that are black and white in an array that is not uint8, as -1,1; None: it is uint8",

@@ -13,6 +13,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from score_sde.data import held_out
+from score_sde.data.containers import NO_CAPTIONS, not_utf8
 from score_sde.data.sources import CHUNK, Pictures, Stored, Subset, hashed
 from score_sde.data.split_report import SplitReport
 from score_sde.errors import UsageError, shown
@@ -20,20 +21,38 @@ from score_sde.runtime.backend import expanded
 
 
 class Names(NamedTuple):
-    """Names of a file's arrays: images and labels, and those of a split for evaluation, if the file has one."""
+    """Names of the arrays of a split: images, and labels and captions, which it may lack."""
 
     images: str
     labels: str
-    eval_images: str = ""
-    eval_labels: str = ""
+    captions: str
 
 
+# The splits of each kind of file: of all images, or for training and for evaluation.
 NAMES = (
-    Names("images", "labels"),
-    Names("arr_0", "arr_1"),  # ADM's
-    Names("x_train", "y_train", "x_test", "y_test"),  # Keras's
-    Names("train_images", "train_labels", "test_images", "test_labels"),  # MedMNIST's
+    (Names("images", "labels", "captions"),),
+    (Names("arr_0", "arr_1", "captions"),),  # ADM's
+    (Names("x_train", "y_train", "captions_train"), Names("x_test", "y_test", "captions_test")),  # Keras's
+    (
+        Names("train_images", "train_labels", "train_captions"),  # MedMNIST's
+        Names("test_images", "test_labels", "test_captions"),
+    ),
 )
+
+
+class Split(NamedTuple):
+    """The arrays of a split.
+
+    separate: the images' name if the split is one of two in the file. unread: names of other arrays.
+    """
+
+    images: np.ndarray
+    labels: np.ndarray | None = None
+    captions: np.ndarray | None = None
+    separate: str = ""
+    unread: Sequence[str] = ()
+
+
 CHANNELS = (1, 3)
 USUAL = ((0, 1), (-1, 1), (0, 255), (0, 65535))  # ranges that a message proposes, if the numbers fit
 SLACK = 1e-3  # of a level, by which rounding in float32 may leave the range
@@ -62,11 +81,18 @@ class Layout(NamedTuple):
 class Arrays(Pictures):
     """The images of one NumPy file, in memory or mapped to the file, converted by `layout` when they are read.
 
-    labels: int (n,) or None.
+    labels: int (n,) or None. captions: a text for each image, or None.
     """
 
-    def __init__(self, path: Path, images: np.ndarray, labels: np.ndarray | None, layout: Layout):
-        self._path, self._images, self._labels, self._layout = path, images, labels, layout
+    def __init__(
+        self,
+        path: Path,
+        images: np.ndarray,
+        labels: np.ndarray | None,
+        layout: Layout,
+        captions: Sequence[str] | None = None,
+    ):
+        self._path, self._images, self._labels, self._layout, self.captions = path, images, labels, layout, captions
 
     def __len__(self) -> int:
         return len(self._images)
@@ -96,13 +122,15 @@ def open_split(name: str, options: Any, *, train: bool) -> Pictures:
     """
     check_range(options.array_range)
     path = _path(options.path)
-    images, labels, separate, unread = read_arrays(path, train)
+    images, labels, captions, separate, unread = read_arrays(path, train)
     layout = Layout(_check_shape(path, images), options.array_range)
     notes = ("channels are the second axis",) * layout.channels_first + _check_numbers(path, images, layout.limits)
     labels = _check_labels(path, labels, len(images))
-    pictures = Arrays(path, images, labels, layout)
+    texts = None if options.captions == "none" else _check_captions(path, captions, len(images))
+    pictures = Arrays(path, images, labels, layout, texts)
     of_split = "held out" if options.held_out and not train else ""
     part = f"in {separate}" if separate else of_split
+    notes += ("with captions",) * (texts is not None)
     pictures.report = SplitReport(part, "", dict.fromkeys(unread, 1), notes)
     if separate:
         return pictures
@@ -140,21 +168,23 @@ def _path(path: str) -> Path:
     return file
 
 
-def read_arrays(path: Path, train: bool = True) -> tuple[np.ndarray, np.ndarray | None, str, list[str]]:
-    """Images, labels, the images' name if they are a split of their own, and names of the unread arrays of a file.
+def read_arrays(path: Path, train: bool = True) -> Split:
+    """The arrays of the split for training or evaluation, or of all images, in a file.
 
     A .npy is mapped, not read. Raises `UsageError` for a file that cannot be read, or has no images.
     """
     try:
         if path.suffix.lower() == ".npy":
-            return np.load(path, mmap_mode="r", allow_pickle=False), None, "", []
+            return Split(np.load(path, mmap_mode="r", allow_pickle=False))
         with np.load(path, allow_pickle=False) as file:
-            for names in NAMES:
-                if names.images in file:
-                    separate = names.eval_images in file
-                    images, labels = names[:2] if train or not separate else names[2:]
-                    unread = [f"array {name}" for name in file if name not in (names if separate else names[:2])]
-                    return file[images], file.get(labels), images if separate else "", unread
+            for splits in NAMES:
+                present = [names for names in splits if names.images in file]
+                if splits[0] in present:
+                    images, labels, captions = present[0 if train else -1]
+                    read = {name for names in present for name in names}
+                    unread = [f"array {name}" for name in file if name not in read]
+                    separate = images if len(present) == 2 else ""
+                    return Split(file[images], file.get(labels), file.get(captions), separate, unread)
             others = ", ".join(file) or "none"
     except Exception as error:  # NumPy and zipfile raise various types for what is damaged, or holds objects
         reason = str(error).strip().partition("\n")[0]
@@ -244,3 +274,19 @@ def _check_labels(path: Path, labels: np.ndarray | None, n: int) -> np.ndarray |
             f"the {n} images."
         )
     return labels
+
+
+def _check_captions(path: Path, captions: np.ndarray | None, n: int) -> list[str] | None:
+    """The captions as a list; bytes are UTF-8. Raises `UsageError` unless they are n texts."""
+    if captions is None:
+        return None
+    if captions.shape != (n,) or captions.dtype.kind not in "US":
+        raise UsageError(
+            f"The captions of {path} are {captions.dtype} of shape {captions.shape}; they must be texts, one for each "
+            f"of the {n} images: save them as np.array(captions), or set {NO_CAPTIONS}."
+        )
+    texts = captions.tolist()
+    try:
+        return [text.decode() for text in texts] if captions.dtype.kind == "S" else texts
+    except UnicodeDecodeError as error:
+        raise not_utf8(f"An array of captions in {path}", error) from error

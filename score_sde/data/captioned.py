@@ -47,7 +47,7 @@ class Captioned(Source):
             )
         self.source, self.text = source, text
         self.digested, self.stored = source.digested, source.stored
-        self.class_names, self.report = source.class_names, source.report
+        self.class_names, self.report, self.licence = source.class_names, source.report, source.licence
 
     def __len__(self) -> int:
         return len(self.source)

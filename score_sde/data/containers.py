@@ -22,6 +22,8 @@ KINDS = ", ".join(decoding.FORMATS)
 SUFFIXES = tuple(suffix for suffixes in decoding.SUFFIXES.values() for suffix in suffixes)
 MAX_BYTES = 4 * decoding.MAX_PIXELS  # of one file in a container; the pixels of the largest picture take as many
 PIECE = 2**14  # bytes that a file's checksum covers at each of three places
+CAPTION_COLUMNS = ("text", "caption")  # of which the first counts
+NO_CAPTIONS = "config.data.captions=none"
 POINTER = b"version https://git-lfs"  # begin of a small text that a clone without Git LFS has in place of a file
 SYSTEM = "__MACOSX"  # folder that macOS adds to archives
 
@@ -30,12 +32,13 @@ class Entry(NamedTuple):
     """A picture of a container.
 
     path: name, relative to the container; folders in it are splits and classes. place: where the container finds it.
-    label: label that is stored beside the picture, not in a file for all.
+    label, caption: those that are stored beside the picture, not in a file for all.
     """
 
     path: str
     place: Any
     label: Label | None = None
+    caption: str | None = None
 
 
 class Listing(NamedTuple):
@@ -44,7 +47,8 @@ class Listing(NamedTuple):
     images: sorted by path. others: other files, and their places. folders: all of them, also empty ones. hidden: number
     of images and folders whose names begin with a dot, which are left out. labelled: where labels of the images
     come from that are stored beside them; "" where there are none. unpaired: names of such labels without an image.
-    class_names: names that are stored with such labels. unread: other things that are left out, in words.
+    class_names: names that are stored with such labels. captioned: as `labelled`, for captions. unread: other things
+    that are left out, in words.
     """
 
     images: list[Entry]
@@ -54,6 +58,7 @@ class Listing(NamedTuple):
     labelled: str = ""
     unpaired: Sequence[str] = ()
     class_names: Sequence[str] | None = None
+    captioned: str = ""
     unread: Sequence[str] = ()
 
 
@@ -108,12 +113,12 @@ class Container(abc.ABC):
 class Archive(Container):
     """A container of one or several archives, in each of which files have names.
 
-    labels: whether labels that are stored beside each picture are read.
+    labels, captions: whether those that are stored beside each picture are read.
     """
 
     kind: str
 
-    def __init__(self, root: Path, shards: Sequence[Shard], *, labels: bool = True):
+    def __init__(self, root: Path, shards: Sequence[Shard], *, labels: bool = True, captions: bool = True):
         self.root, self.shards = root, shards
 
     def part(self, folder: str) -> str:
@@ -150,6 +155,19 @@ def unreadable(path: Path, error: Exception) -> UsageError:
             return UsageError(f"{shown(path)} is a pointer of Git LFS, not the file; get the file by git lfs pull.")
     reason = str(error).strip().partition("\n")[0] or type(error).__name__
     return UsageError(f"Cannot read {shown(path)} ({reason}); put an undamaged one in its place.")
+
+
+def text_of(content: bytes, name: str) -> str:
+    """The text of a file, without white space at its ends. Raises `UsageError` unless it is UTF-8."""
+    try:
+        return content.decode("utf-8-sig").strip()
+    except UnicodeDecodeError as error:
+        raise not_utf8(name, error) from error
+
+
+def not_utf8(name: str, error: UnicodeDecodeError) -> UsageError:
+    """The error for a file of captions of another encoding."""
+    return UsageError(f"{name} is not UTF-8 ({error.reason}); save it as UTF-8, or set {NO_CAPTIONS}.")
 
 
 def check_size(size: int) -> None:

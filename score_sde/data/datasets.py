@@ -67,6 +67,7 @@ DATASETS: dict[str, Dataset] = {
     "ffhq_1024": Dataset("ffhq/1024", eval_split="train", stock=False),
     # Made by this package, see `score_sde.data.loading.MADE`.
     "scenes": Dataset(""),
+    "openmoji": Dataset(""),
     # Images of the user's own, at config.data.path.
     "folder": Dataset(""),
     "array": Dataset(""),

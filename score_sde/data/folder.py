@@ -1,4 +1,4 @@
-"""A user's own images, of any size, in a folder or in files: their splits, their labels, and what is left out.
+"""A user's own images, of any size, in a folder or in files: their splits, labels and captions, and what is left out.
 
 Folders `train` (or `training`) and `test` (`testing`; otherwise `val`, `valid`, `validation`, `eval`, `evaluation`,
 `dev`), in any case, are the splits; without them some images are held out for evaluation. Ambiguous folders raise.
@@ -12,7 +12,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from score_sde.data import held_out, label_files
+from score_sde.data import caption_files, held_out, label_files
+from score_sde.data.caption_files import Captions
 from score_sde.data.containers import KINDS, Archive, Container, Entry, Label, Listing, suffixes
 from score_sde.data.own_files import opened
 from score_sde.data.sources import Pictures, Stored, each
@@ -28,8 +29,9 @@ ADVICE = "remove or replace it, or leave such images out with config.data.corrup
 class Files(Pictures):
     """Pictures of a container, sorted by path.
 
-    labels, class_names: a number for each picture, and the names of these numbers, or None. written: whether the labels
-    are stored, and so do not come from the paths. folder: the split's, which identities of pictures leave out.
+    labels, class_names: a number for each picture, and the names of these numbers, or None. captions: a text for each,
+    or None. written: whether the labels are stored, and so do not come from the paths. folder: the split's, which
+    identities of pictures leave out.
     """
 
     advice = ADVICE
@@ -41,12 +43,13 @@ class Files(Pictures):
         labels: Sequence[int] | None = None,
         class_names: Sequence[str] | None = None,
         *,
+        captions: Sequence[str] | None = None,
         written: bool = False,
         report: SplitReport | None = None,
         folder: str = "",
     ):
         self._container, self._entries, self._labels, self.class_names = container, list(entries), labels, class_names
-        self._written, self.report, self._folder = written, report, folder
+        self.captions, self._written, self.report, self._folder = captions, written, report, folder
 
     def __len__(self) -> int:
         return len(self._entries)
@@ -68,7 +71,7 @@ class Files(Pictures):
         identities: list[Any] = [None] * len(self)
 
         def look(i: int) -> None:
-            path, place, _ = self._entries[i]
+            path, place = self._entries[i][:2]
             identities[i] = (_portable(path.removeprefix(self._folder)), *self._container.identity(place))
 
         each(look, len(self), "comparing files", THREADS)
@@ -78,7 +81,9 @@ class Files(Pictures):
         """The pictures at the indices for which `keep` is true."""
         kept = [i for i in range(len(self)) if keep(i)]
         labels = None if self._labels is None else [self._labels[i] for i in kept]
+        captions = None if self.captions is None else [self.captions[i] for i in kept]
         entries, options = [self._entries[i] for i in kept], dict(report=self.report, folder=self._folder)
+        options["captions"] = captions
         return Files(self._container, entries, labels, self.class_names, written=self._written, **options)
 
     def close(self) -> None:
@@ -93,18 +98,19 @@ def _portable(path: str) -> str:
 def open_split(name: str, options: Any, *, train: bool) -> Files:
     """The training or evaluation images of the folder or file `options.path`.
 
-    Raises `UsageError` where there are none, where a class has none, and where it is not clear which folders are splits
-    and which are classes. name: not used. options: see `loading.Options`.
+    Raises `UsageError` where there are none, where a class has none, where it is not clear which folders are splits and
+    which are classes, and as `caption_files.read`. name: not used. options: see `loading.Options`.
     """
-    container = opened(options.path, labels=options.labels == "auto")
+    container = opened(options.path, labels=options.labels == "auto", captions=options.captions == "auto")
     if options.labels == "folders" and not container.classes_are_folders:
         raise UsageError(
             f"{container.root} has its labels in a column, not in folders; leave config.data.labels=folders out."
         )
     folders = _splits(container, options.labels)
-    trees = [_tree(container, folder, options.labels) for folder in folders]
+    trees = [_captioned(_tree(container, folder, options.labels), container, options) for folder in folders]
     tree = trees[0 if train else -1]
-    report = SplitReport(container.part(tree.folder), tree.source, _left_out(container, trees, options.corrupt))
+    notes = (f"captions {tree.captions.source}",) if tree.captions else ()
+    report = SplitReport(container.part(tree.folder), tree.source, _left_out(container, trees, options.corrupt), notes)
     if len(trees) == 2:
         return _files(container, tree, trees[0], report, folder=tree.folder)
     if not train:
@@ -148,7 +154,7 @@ class _Tree(NamedTuple):
     """The images of the whole container, or of a split, and a number or name for each.
 
     source: where the labels come from, or why there are none. table: file of labels. stored: whether labels are stored,
-    in such a file or beside the images. unmatched: labels for images that are missing.
+    in such a file or beside the images. unmatched: labels for images that are missing. captions: of the images.
     """
 
     folder: str
@@ -158,6 +164,14 @@ class _Tree(NamedTuple):
     table: str = ""
     stored: bool = False
     unmatched: Sequence[str] = ()
+    captions: Captions | None = None
+
+
+def _captioned(tree: _Tree, container: Container, options: Any) -> _Tree:
+    if options.captions == "none":
+        return tree
+    skip = options.corrupt == "skip"
+    return tree._replace(captions=caption_files.read(container, tree.folder, tree.entries, skip=skip))
 
 
 def _tree(container: Container, folder: str, mode: str) -> _Tree:
@@ -248,7 +262,7 @@ def _of_folders(container: Container, folder: str, paths: Sequence[str], mode: s
 
 def _files(container: Container, tree: _Tree, training: _Tree, report: SplitReport, *, folder: str = "") -> Files:
     """The tree, with its labels numbered as in the training split."""
-    options = dict(report=report, folder=folder)
+    options = dict(report=report, folder=folder, captions=tree.captions.texts if tree.captions else None)
     if tree.labels is None or training.labels is None:
         return Files(container, tree.entries, **options)
     numbers = all(isinstance(label, int) for label in training.labels)
@@ -272,7 +286,8 @@ def _left_out(container: Container, trees: Sequence[_Tree], corrupt: str) -> dic
     Raises `UsageError` for labels without an image in an archive, which is made at once; a folder may have lost some.
     """
     listing = container.listing
-    used = {tree.table for tree in trees}
+    captions = [tree.captions for tree in trees if tree.captions]
+    used = {tree.table for tree in trees}.union(*(of_tree.files for of_tree in captions))
     result = suffixes(path for path in listing.others if path not in used) + Counter(listing.unread)
     if all(tree.folder for tree in trees):
         tops = (entry.path.partition("/") for entry in listing.images)
@@ -289,4 +304,7 @@ def _left_out(container: Container, trees: Sequence[_Tree], corrupt: str) -> dic
             )
         if tree.unmatched:
             result[f"of {tree.table or 'labels'} without an image"] = len(tree.unmatched)
+    for of_tree in captions:
+        if of_tree.unmatched:
+            result[f"of {min(of_tree.files)} without an image"] = len(of_tree.unmatched)
     return dict(result) | ({"hidden": listing.hidden} if listing.hidden else {})

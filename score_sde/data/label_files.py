@@ -7,7 +7,7 @@ import csv
 import io
 import json
 import re
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -91,22 +91,39 @@ def _dataset_json(content: bytes) -> list[tuple[str, Any]] | None:
     fields = json.loads(content.decode("utf-8-sig"))
     if not isinstance(fields, dict) or "labels" not in fields:
         return None
-    return [(_relative(name), label) for name, label in fields["labels"] or ()]
+    return [(relative(name), label) for name, label in fields["labels"] or ()]
 
 
 def _jsonl(content: bytes) -> list[tuple[str, Any]] | None:
-    with _lines(content) as lines:
-        return _of_rows([json.loads(line) for line in lines if line.strip()])
+    return _of_rows([row for _, row in jsonl_rows(content)])
 
 
 def _csv(content: bytes) -> list[tuple[str, Any]] | None:
-    with _lines(content, newline="") as file:
-        return _of_rows(list(csv.DictReader(file)))
+    return _of_rows([row for _, row in csv_rows(content)])
 
 
 def _parquet(content: bytes) -> list[tuple[str, Any]] | None:
     rows = parquet_files.rows(content, ("file_name", "label"))
     return None if rows is None else _of_rows(rows)
+
+
+def jsonl_rows(content: bytes) -> Iterator[tuple[int, Any]]:
+    """The lines of a JSON Lines file that are not empty, each with its number from 1 on."""
+    with _lines(content) as lines:
+        for number, line in enumerate(lines, 1):
+            if line.strip():
+                yield number, json.loads(line)
+
+
+def csv_rows(content: bytes) -> Iterator[tuple[int, dict[str | None, Any]]]:
+    """The rows of a CSV file by the names in its first line, each with the number of its last line, from 2 on.
+
+    Fields beyond the last name are a list at None.
+    """
+    with _lines(content, newline="") as file:
+        reader = csv.DictReader(file)
+        for row in reader:
+            yield reader.line_num, row
 
 
 def _lines(content: bytes, **options: Any) -> io.TextIOWrapper:
@@ -118,10 +135,11 @@ def _of_rows(rows: list[Mapping[str, Any]]) -> list[tuple[str, Any]] | None:
     if not all("file_name" in row for row in rows):
         return None
     labelled = any("label" in row for row in rows)
-    return [(_relative(row["file_name"]), row.get("label")) for row in rows] if labelled else []
+    return [(relative(row["file_name"]), row.get("label")) for row in rows] if labelled else []
 
 
-def _relative(name: str) -> str:
+def relative(name: str) -> str:
+    """The normal form of a picture's name in a file beside it, relative to the folder of both."""
     return Path(name.replace("\\", "/")).as_posix()
 
 

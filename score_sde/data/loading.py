@@ -11,7 +11,7 @@ import numpy as np
 from score_sde.config import KEYS, check_section, protocols
 from score_sde.config.arguments import check_arguments
 from score_sde.config.import_paths import arguments, choose, is_import_path
-from score_sde.data import arrays, folder, records, scenes
+from score_sde.data import arrays, folder, openmoji, records, scenes
 from score_sde.data.datasets import dataset
 from score_sde.data.decoding import Form, UnreadableError, named
 from score_sde.data.sources import OnDisk, Pictures, Source, each, in_memory, tell_left_out
@@ -33,8 +33,10 @@ class Options:
     fraction of the images for evaluation, where there is no split for it; 0: all images are in both splits. corrupt:
     "refuse" or "skip" images that cannot be read. convert: whether images of other colours are converted. labels: for
     `folder`: "none"; "folders" (the topmost are classes, whatever else is there); or "auto", which reads labels that
-    are stored with the images and otherwise CLASS/FILE, and refuses ambiguous folders. array_range: for `array`, the
-    numbers that are black and white; None: its images are uint8. num_workers: decoding threads; 0: one for each core.
+    are stored with the images and otherwise CLASS/FILE, and refuses ambiguous folders. captions: for `folder` and
+    `array`, "auto" reads those that are stored with the images (`score_sde.data.caption_files`), "none" leaves them
+    out. array_range: for `array`, the numbers that are black and white; None: its images are uint8. num_workers:
+    decoding threads; 0: one for each core.
     """
 
     path: str = ""
@@ -45,6 +47,7 @@ class Options:
     corrupt: str = "refuse"
     convert: bool = False
     labels: str = "auto"
+    captions: str = "auto"
     array_range: tuple[float, ...] | None = None
     num_workers: int = 0
 
@@ -99,11 +102,13 @@ def load(
     form = Form(image_size, num_channels, entry.crop, entry.filter, read_options.convert, own == "folder", image_width)
     split_name, skip = f"{name} ({'training' if train else 'evaluation'})", read_options.corrupt == "skip"
     if len(pictures) * math.prod(form.shape) <= read_options.in_memory_gib * 2**30:
-        return in_memory(OnDisk(pictures, form, workers=read_options.workers, skip=skip), split_name)
-    if isinstance(pictures, folder.Files):
-        pictures = _readable(pictures, form, read_options, split_name)
-    source = OnDisk(pictures, form, workers=read_options.workers, skip=skip)
-    source.take(np.arange(1))  # raises now if none can be read
+        source = in_memory(OnDisk(pictures, form, workers=read_options.workers, skip=skip), split_name)
+    else:
+        if isinstance(pictures, folder.Files):
+            pictures = _readable(pictures, form, read_options, split_name)
+        source = OnDisk(pictures, form, workers=read_options.workers, skip=skip)
+        source.take(np.arange(1))  # raises now if none can be read
+    source.licence = records.licence(entry.builder)
     return source
 
 
@@ -182,7 +187,7 @@ def _readable(files: folder.Files, form: Form, options: Options, split_name: str
 
 
 # Data sets that this package makes, which are functions as at an import path.
-MADE: dict[str, Callable[..., Source]] = {"scenes": scenes.Scenes}
+MADE: dict[str, Callable[..., Source]] = {"scenes": scenes.Scenes, "openmoji": openmoji.openmoji}
 # Options of one data set, which others refuse.
 OF_SCENES = ("scene_objects", "scene_relations", "scene_held_out", "scene_images", "scene_seed")
 OF_ONE = {"labels": "folder", "array_range": "array", **dict.fromkeys(OF_SCENES, "scenes")}

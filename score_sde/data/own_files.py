@@ -1,6 +1,6 @@
 """A user's own images by their path: a folder of pictures, or files that hold pictures, of which none is unpacked."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from score_sde.data import shards
@@ -18,11 +18,12 @@ COMPRESSED = (".gz", ".tgz", ".bz2", ".tbz2", ".xz", ".txz", ".zst")
 TABLE = "metadata.parquet"  # of labels, and none of images
 
 
-def opened(path: str, *, labels: bool = True) -> Container:
+def opened(path: str, **beside: bool) -> Container:
     """The container at a path: a folder, a file of `FILES`, a folder in a zip or tar, or a pattern of files.
 
-    A folder that holds no picture is read for its files of `FILES`. labels: whether labels that are stored beside each
-    picture are read. Raises `UsageError` where there is no image, or where files of several kinds could be meant.
+    A folder that holds no picture is read for its files of `FILES`. beside: `labels` and `captions`, whether those that
+    are stored beside each picture are read. Raises `UsageError` where there is no image, or where files of several
+    kinds could be meant.
     """
     if not path:
         raise UsageError(
@@ -31,18 +32,18 @@ def opened(path: str, *, labels: bool = True) -> Container:
         )
     root = expanded(path)
     if root.is_dir():
-        container = _of_folder(root, labels)
+        container = _of_folder(root, beside)
     elif root.is_file():
-        container = _without_wrapper(_archive(root, [Shard(root, "")], labels))
+        container = _without_wrapper(_archive(root, [Shard(root, "")], beside))
     elif "{" in path:
-        container = _archive(root, shards.of_files(shards.of_pattern(str(root))), labels)
+        container = _archive(root, shards.of_files(shards.of_pattern(str(root))), beside)
     else:
-        container = _of_folder_inside(root, path, labels)
+        container = _of_folder_inside(root, path, beside)
     check_images(container.root, container.listing)
     return container
 
 
-def _of_folder(root: Path, labels: bool) -> Container:
+def _of_folder(root: Path, beside: Mapping[str, bool]) -> Container:
     folder = Directory(root)
     others = folder.listing.others
     names = sorted(name for name in others if _suffix(name) in FILES and Path(name).name != TABLE)
@@ -56,13 +57,13 @@ def _of_folder(root: Path, labels: bool) -> Container:
         raise UsageError(
             f"{shown(root)} has {shown(one)} and {shown(other)}, of different kinds; give one as config.data.path."
         )
-    archive = _without_wrapper(_archive(root, shards.of_folder(root, [root / name for name in names]), labels))
+    archive = _without_wrapper(_archive(root, shards.of_folder(root, [root / name for name in names]), beside))
     unread = {name: None for name in others if name not in names}
     archive.listing = archive.listing._replace(others=unread | archive.listing.others)
     return archive
 
 
-def _of_folder_inside(root: Path, path: str, labels: bool) -> Container:
+def _of_folder_inside(root: Path, path: str, beside: Mapping[str, bool]) -> Container:
     """A folder in an archive, such as `pets.zip/train`."""
     file = next((above for above in root.parents if above.is_file()), None)
     if file is None or _suffix(file) not in FILES or not FILES[_suffix(file)].classes_are_folders:
@@ -70,12 +71,12 @@ def _of_folder_inside(root: Path, path: str, labels: bool) -> Container:
             f"config.data.path={path} is no folder and no file of images ({', '.join(FILES)}); give the one that holds "
             "them."
         )
-    archive = _archive(file, [Shard(file, "")], labels)
+    archive = _archive(file, [Shard(file, "")], beside)
     archive.root, archive.listing = root, beneath(archive.listing, f"{root.relative_to(file).as_posix()}/")
     return archive
 
 
-def _archive(root: Path, files: Sequence[Shard], labels: bool) -> Archive:
+def _archive(root: Path, files: Sequence[Shard], beside: Mapping[str, bool]) -> Archive:
     for shard in files:
         _refuse_other(shard.path)
     suffixes = {_suffix(shard.path): shard.path for shard in files}
@@ -88,7 +89,7 @@ def _archive(root: Path, files: Sequence[Shard], labels: bool) -> Archive:
             f"config.data.path={shown(root)} is no folder and no file of images ({', '.join(FILES)}); give the one "
             "that holds them."
         )
-    return FILES[suffix](root, files, labels=labels)
+    return FILES[suffix](root, files, **beside)
 
 
 def _without_wrapper(archive: Archive) -> Archive:

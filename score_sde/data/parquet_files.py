@@ -1,4 +1,4 @@
-"""Pictures in parquet files, as Hugging Face's datasets writes them: a column of {bytes, path}, and one of labels.
+"""Pictures in parquet files, as Hugging Face's datasets writes them: columns of {bytes, path}, of labels, of captions.
 
 The rows of a parquet file are compressed in groups, so a group is read whole for any picture in it. Groups that were
 read last stay in memory.
@@ -13,7 +13,17 @@ from concurrent.futures import Future
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from score_sde.data.containers import Archive, Entry, Listing, Shard, Window, check_size, pieces, unreadable
+from score_sde.data.containers import (
+    CAPTION_COLUMNS,
+    Archive,
+    Entry,
+    Listing,
+    Shard,
+    Window,
+    check_size,
+    pieces,
+    unreadable,
+)
 from score_sde.errors import UsageError, shown
 
 CACHE_BYTES = 2**28  # of the groups that stay in memory; the newest stays in any case
@@ -32,7 +42,7 @@ class Place(NamedTuple):
 
 
 class Table(NamedTuple):
-    """A file's metadata and the names of its columns of images and labels.
+    """A file's metadata and the names of its columns of images, labels and captions.
 
     class_names: as datasets stores them. unread: other columns.
     """
@@ -41,6 +51,7 @@ class Table(NamedTuple):
     image: str
     label: str | None
     class_names: list[str] | None
+    caption: str | None
     unread: list[str]
 
 
@@ -53,9 +64,9 @@ class Parquet(Archive):
     kind = "parquet"
     classes_are_folders = False
 
-    def __init__(self, root: Path, shards: Sequence[Shard], *, labels: bool = True):
+    def __init__(self, root: Path, shards: Sequence[Shard], *, labels: bool = True, captions: bool = True):
         super().__init__(root, shards)
-        self._tables = [_table(shard.path, labels) for shard in shards]
+        self._tables = [_table(shard.path, labels, captions) for shard in shards]
         i = next((i for i, table in enumerate(self._tables) if table.label), 0)
         first = self._tables[i]
         for table, shard in zip(self._tables, shards, strict=True):
@@ -68,9 +79,10 @@ class Parquet(Archive):
         self._identities: dict[tuple[int, int], tuple[int, int]] = {}
         images = [entry for i, shard in enumerate(shards) for entry in self._entries(i, shard)]
         labelled = f"by column {first.label}" if any(entry.label is not None for entry in images) else ""
+        captioned = next((f"by column {table.caption}" for table in self._tables if table.caption), "")
         unread = [f"column {shown(name)}" for name in first.unread]
         names = first.class_names if labelled else None
-        self.listing = Listing(images, {}, self.split_folders(), 0, labelled, (), names, unread)
+        self.listing = Listing(images, {}, self.split_folders(), 0, labelled, (), names, captioned, unread)
 
     def open(self, place: Place) -> io.BufferedIOBase:
         content, path = self._groups.of(place[:2])[place.row]
@@ -98,11 +110,12 @@ class Parquet(Archive):
 
     def _entries(self, i: int, shard: Shard) -> Iterator[Entry]:
         table = self._tables[i]
-        labels, number = _labels(shard.path, table), 0
+        labels, captions, number = _labels(shard.path, table), _of_rows(shard.path, table, table.caption), 0
         for group in range(table.metadata.num_row_groups):
             for row in range(table.metadata.row_group(group).num_rows):
                 label = labels[number] if labels else None
-                yield Entry(f"{shard.folder}{shard.path.stem}#{number}", Place(i, group, row), label)
+                caption = captions[number] if captions else None
+                yield Entry(f"{shard.folder}{shard.path.stem}#{number}", Place(i, group, row), label, caption)
                 number += 1
 
     def _group(self, key: tuple[int, int]) -> Pictures:
@@ -182,7 +195,7 @@ def _values(path: Path, column: str, metadata: Any, groups: Sequence[int]) -> It
             yield from batch.column(0).to_pylist()
 
 
-def _table(path: Path, labels: bool) -> Table:
+def _table(path: Path, labels: bool, captions: bool) -> Table:
     import pyarrow.parquet as pq
 
     try:
@@ -200,7 +213,10 @@ def _table(path: Path, labels: bool) -> Table:
     classes = classes or [name for name in CLASSES if name in schema.names]
     label = _column(path, schema, "classes", classes, CLASSES) if labels else None
     names = features.get(label, {}).get("names")
-    table = Table(metadata, image, label, names, [name for name in schema.names if name not in (image, label)])
+    texts = [name for name in CAPTION_COLUMNS if name in schema.names and _is_text(schema.field(name).type)]
+    caption = texts[0] if texts and captions and texts[0] != label else None
+    unread = [name for name in schema.names if name not in (image, label, caption)]
+    table = Table(metadata, image, label, names, caption, unread)
     for group in range(metadata.num_row_groups):
         size = metadata.row_group(group).column(_leaf(table)).total_uncompressed_size
         if size > GROUP_BYTES:
@@ -238,6 +254,12 @@ def _is_binary(kind: Any) -> bool:
     import pyarrow as pa
 
     return pa.types.is_binary(kind) or pa.types.is_large_binary(kind)
+
+
+def _is_text(kind: Any) -> bool:
+    import pyarrow as pa
+
+    return pa.types.is_string(kind) or pa.types.is_large_string(kind)
 
 
 def _column(path: Path, schema: Any, kind: str, candidates: Sequence[str], names: Sequence[str]) -> str | None:
@@ -281,15 +303,8 @@ def _extent(table: Table, group: int) -> tuple[int, int]:
 
 def _labels(path: Path, table: Table) -> list[Any] | None:
     """The label of each row; None for those without one, which datasets has as -1, and None if there is no column."""
-    if table.label is None:
-        return None
-    try:
-        labels = list(_values(path, table.label, table.metadata, range(table.metadata.num_row_groups)))
-        if len(labels) != table.metadata.num_rows:
-            raise ValueError(f"{table.metadata.num_rows:,} rows have {len(labels):,} labels")
-    except Exception as error:  # various types for what is damaged
-        raise unreadable(path, error) from error
-    if table.class_names is not None:
+    labels = _of_rows(path, table, table.label)
+    if labels is not None and table.class_names is not None:
         labels = [None if label == -1 else label for label in labels]
         for row, label in enumerate(labels):
             if label is not None and not 0 <= label < len(table.class_names):
@@ -298,3 +313,16 @@ def _labels(path: Path, table: Table) -> list[Any] | None:
                     f"{len(table.class_names)} classes; mend it, or set config.data.labels=none."
                 )
     return labels
+
+
+def _of_rows(path: Path, table: Table, column: str | None) -> list[Any] | None:
+    """The value of a column in each row; None without a column."""
+    if column is None:
+        return None
+    try:
+        values = list(_values(path, column, table.metadata, range(table.metadata.num_row_groups)))
+        if len(values) != table.metadata.num_rows:
+            raise ValueError(f"{table.metadata.num_rows:,} rows have {len(values):,} of column {column}")
+    except Exception as error:  # various types for what is damaged
+        raise unreadable(path, error) from error
+    return values

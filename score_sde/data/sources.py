@@ -50,11 +50,12 @@ class Source(abc.ABC):
 
     class_names: names of the labels, if they have names. report: how the files were read; None where that is fixed, as
     for CIFAR-10. digested: the content that `digest` covers; digests of different content do not compare. stored: where
-    the images are, in words.
+    the images are, in words. licence: the terms of the images, which pages with such images show; "" if unknown.
     """
 
     digested: str
     stored = "made as they are needed"
+    licence = ""
     class_names: Sequence[str] | None = None
     report: SplitReport | None = None
     labels: np.ndarray | None  # int (n,)
@@ -165,9 +166,11 @@ class Stored(NamedTuple):
 class Pictures(abc.ABC):
     """A split as it is stored: numbered pictures of any size.
 
-    advice: the end of the message on a picture that cannot be read. class_names, report: as for `Source`.
+    advice: the end of the message on a picture that cannot be read. class_names, report: as for `Source`. captions: a
+    text for each picture, or None.
     """
 
+    captions: Sequence[str] | None = None
     class_names: Sequence[str] | None = None
     report: SplitReport | None = None
     advice = ADVICE
@@ -196,6 +199,7 @@ class Subset(Pictures):
     def __init__(self, pictures: Pictures, indices: np.ndarray):
         self._pictures, self._indices = pictures, indices
         self.class_names, self.report, self.advice = pictures.class_names, pictures.report, pictures.advice
+        self.captions = None if pictures.captions is None else [pictures.captions[i] for i in indices]
 
     def __len__(self) -> int:
         return len(self._indices)
@@ -216,7 +220,8 @@ class Subset(Pictures):
 class OnDisk(Source):
     """Pictures on disk, decoded by `workers` threads when they are asked for.
 
-    skip: in place of a picture that cannot be read, take the next one that can; otherwise raise.
+    skip: in place of a picture that cannot be read, take the next one that can, with its label, and from then on its
+    caption; otherwise raise.
     """
 
     digested = "pieces of files"
@@ -227,6 +232,7 @@ class OnDisk(Source):
         self.class_names, self.report = pictures.class_names, pictures.report
         self._skip, self._workers = skip, workers
         self._unreadable: set[int] = set()
+        self._instead: dict[int, int] = {}  # of unreadable ones: the picture that was taken
         self._lock = threading.Lock()
 
     def __len__(self) -> int:
@@ -242,13 +248,19 @@ class OnDisk(Source):
         labels = as_labels(labels)
         return Batch(images, None if labels is None else {"labels": labels})
 
+    def captions(self, indices: np.ndarray) -> list[str] | None:
+        check_inside(indices, len(self))
+        texts = self.pictures.captions
+        return None if texts is None else [texts[self._instead.get(i, i)] for i in indices.tolist()]
+
     def digest(self) -> str:
-        """The digest of the pictures' names, of their files' content, and of the form they are converted to."""
+        """The digest of the pictures' names, files' content and captions, and of the form they are converted to."""
         return self._digest
 
     @functools.cached_property
     def _digest(self) -> str:
-        return hashed([self.pictures.fingerprint(), str(self.form), len(self)])
+        texts = [] if self.pictures.captions is None else [list(self.pictures.captions)]
+        return hashed([self.pictures.fingerprint(), str(self.form), len(self), *texts])
 
     @functools.cached_property
     def labels(self) -> np.ndarray | None:
@@ -296,8 +308,10 @@ class OnDisk(Source):
 
     def _next(self, index: int) -> tuple[np.ndarray, int | None]:
         for step in range(1, len(self)):
-            images, labels, bad = self.decode(np.array([(index + step) % len(self)]))
+            other = (index + step) % len(self)
+            images, labels, bad = self.decode(np.array([other]))
             if not bad:
+                self._instead[index] = other
                 return images[0], labels[0]
         raise UsageError(f"No image can be read, among them {self.pictures.name(index)}; {self.pictures.advice}.")
 
@@ -322,18 +336,19 @@ def in_memory(source: OnDisk, split_name: str) -> InMemory:
 
     Raises `UsageError` if no image can be read, or for an unreadable one that is not skipped.
     """
-    form, kept, labels, bad = source.form, 0, [], []
+    form, texts, kept, labels, captions, bad = source.form, source.pictures.captions, 0, [], [], []
     images = np.empty((len(source), *form.shape), np.uint8)
     for indices in _chunks(len(source), f"reading {split_name}", images[:1].nbytes):
         part, part_labels, unreadable = source.decode(indices)
         good = [i for i in range(len(part)) if i not in unreadable]
         images[kept : kept + len(good)] = part[good] if unreadable else part
         labels += [part_labels[i] for i in good]
+        captions += [texts[indices[i]] for i in good] if texts is not None else []
         bad += [source.pictures.name(int(indices[i])) for i in unreadable]
         kept += len(good)
     source.close()
     tell_left_out(bad, len(source), split_name)
-    result = InMemory(images[:kept], as_labels(labels))
+    result = InMemory(images[:kept], as_labels(labels), None if texts is None else captions)
     result.class_names, result.report = source.class_names, source.report
     return result
 

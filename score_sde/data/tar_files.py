@@ -1,4 +1,4 @@
-"""Pictures in tar files, as WebDataset writes them, KEY.png with a label in KEY.cls or KEY.json, and any other program.
+"""Pictures in tar files of any program; in WebDataset's KEY.png, its label in KEY.cls or KEY.json, caption in KEY.txt.
 
 A tar is read once, its headers only, to learn where each picture is; from then on pictures are read at their places.
 This needs a tar that is not compressed.
@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from score_sde.data.containers import (
+    NO_CAPTIONS,
     Archive,
     Entry,
     Label,
@@ -24,11 +25,13 @@ from score_sde.data.containers import (
     member_name,
     parents,
     pieces,
+    text_of,
     unreadable,
 )
 from score_sde.errors import UsageError, shown
 
-LABEL_BYTES = 2**20  # of one KEY.cls or KEY.json
+CAPTION = ".txt"
+BESIDE_BYTES = 2**20  # of one KEY.cls, KEY.json or KEY.txt
 COMPRESSED = (b"\x1f\x8b", b"BZh", b"\xfd7zXZ", b"\x28\xb5\x2f\xfd")  # gzip, bzip2, xz, zstandard
 
 
@@ -49,7 +52,7 @@ class Tar(Archive):
 
     kind = "tar"
 
-    def __init__(self, root: Path, shards: Sequence[Shard], *, labels: bool = True):
+    def __init__(self, root: Path, shards: Sequence[Shard], *, labels: bool = True, captions: bool = True):
         super().__init__(root, shards)
         images, others, folders, hidden = [], {}, self.split_folders(), 0
         source, unpaired = set(), []
@@ -63,17 +66,23 @@ class Tar(Archive):
             pictures = _pictures(shard.path, files)
             with shard.path.open("rb") as file:
                 beside = {key: _label(shard.path, key, files, file) if labels else ("", None) for key in pictures}
+                texts = {key: _caption(shard.path, key, files, file) if captions else None for key in pictures}
             used = {suffix for suffix, _ in beside.values() if suffix}
             source |= used
-            images += [Entry(shard.folder + name, files[name], beside[key][1]) for key, name in pictures.items()]
+            images += [
+                Entry(shard.folder + name, files[name], beside[key][1], texts[key]) for key, name in pictures.items()
+            ]
             of_labels = {key + suffix for key in pictures for suffix in used}
+            of_captions = {key + CAPTION for key, text in texts.items() if text is not None}
             if ".cls" in used:  # of which each has one, as not every .json is a label
                 lonely = {name for name in files if name.endswith(".cls")} - of_labels
                 unpaired += [shard.folder + name for name in sorted(lonely)]
-            rest = files.keys() - set(pictures.values()) - of_labels
+            rest = files.keys() - set(pictures.values()) - of_labels - of_captions
             others |= {shard.folder + name: files[name] for name in rest}
         labelled = f"by {' and '.join(sorted(source))}" if source else ""
-        self.listing = Listing(sorted(images, key=lambda entry: entry[:2]), others, folders, hidden, labelled, unpaired)
+        captioned = f"by {CAPTION}" if any(entry.caption is not None for entry in images) else ""
+        images.sort(key=lambda entry: entry[:2])
+        self.listing = Listing(images, others, folders, hidden, labelled, unpaired, captioned=captioned)
 
     def open(self, place: Place) -> io.BufferedIOBase:
         check_size(place.size)
@@ -94,16 +103,33 @@ def _label(path: Path, key: str, files: dict[str, Place], file: io.BufferedIOBas
         if place is None:
             continue
         try:
-            if place.size > LABEL_BYTES:
-                raise ValueError(f"its {place.size:,} bytes are too many for a label")
-            file.seek(place.offset)
-            label = read(file.read(place.size))
+            label = read(_beside(place, file))
         except Exception as error:  # JSON and codecs raise various types
             where = shown(path / (key + suffix))
             raise UsageError(f"Cannot read {where} ({error}); mend it, or set config.data.labels=none.") from error
         if label is not None:
             return suffix, label
     return "", None
+
+
+def _caption(path: Path, key: str, files: dict[str, Place], file: io.BufferedIOBase) -> str | None:
+    """The caption of a picture; None without one. file: the open tar."""
+    if (place := files.get(key + CAPTION)) is None:
+        return None
+    name = shown(path / (key + CAPTION))
+    try:
+        return text_of(_beside(place, file), name)
+    except UsageError:
+        raise
+    except Exception as error:  # of a file that is too large, or damaged
+        raise UsageError(f"Cannot read {name} ({error}); mend it, or set {NO_CAPTIONS}.") from error
+
+
+def _beside(place: Place, file: io.BufferedIOBase) -> bytes:
+    if place.size > BESIDE_BYTES:
+        raise ValueError(f"its {place.size:,} bytes are too many for a label or caption")
+    file.seek(place.offset)
+    return file.read(place.size)
 
 
 def _members(path: Path, number: int) -> dict[str, Place | None]:

@@ -37,7 +37,7 @@ class Zip(Archive):
 
     kind = "zip"
 
-    def __init__(self, root: Path, shards: Sequence[Shard], *, labels: bool = True):
+    def __init__(self, root: Path, shards: Sequence[Shard], *, labels: bool = True, captions: bool = True):
         super().__init__(root, shards)
         (folder, number), *_ = Counter(shard.folder for shard in shards).most_common()
         if number > 1:

@@ -88,6 +88,8 @@ def evaluate(config: AnyConfig, directory: str | Path, folder: str = "eval", out
         report["dequantizer"] = workdir.read(directory, f"{DEQUANTIZER}/config.json")
     report["checkpoints"] = []
     with atomic_files.locked(written, "eval", ELSEWHERE):
+        if licence := workdir.licence(directory):
+            report["licence"] = licence
         if "sampling" in parts:
             report["condition"] = class_choice.worded(config, directory)
             page.keep_real(written, config, config.eval.num_samples)

@@ -141,6 +141,8 @@ def enter(folder: Path, name: str, model: Pretrained, result: dict[str, Any]) ->
         entry |= {"condition": config.sampling.condition, "guidance": config.guidance.to_dict()}
     entry |= {"start": config.sampling.start} if config.sampling.start else {}
     entry |= {"num_samples": result["num_samples"], "nfe": result["nfe"]}
+    if model.directory and (licence := workdir.licence(model.directory)):
+        entry["licence"] = licence
     if "at_the_ends" in result:
         entry["at_the_ends"] = {of: share for of, share in result["at_the_ends"].items() if of != "warning"}
     entry["when"] = datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")

@@ -70,6 +70,8 @@ def _samples(folder: Path, report: Mapping[str, Any]) -> list[html_page.Element]
     beside = [html_page.figure("Real images of the evaluation split", real)] if real else []
     body = [html_page.heading("Samples"), html_page.division("pair", last, *beside)]
     body += [html_page.note(f"Step {entry['step']:,}, {ends(ends_of(entry))}.") for entry in entries if ends_of(entry)]
+    if report.get("licence"):
+        body.append(html_page.note(f"Images that the model was trained on: {report['licence']}"))
     if earlier:
         body += [html_page.heading("Samples of earlier checkpoints", 3), html_page.division("small", *earlier)]
     return body

@@ -114,6 +114,11 @@ def class_names(workdir: Path) -> tuple[str, ...]:
     return tuple(read(workdir, "launch.json").get("class_names", ()))
 
 
+def licence(workdir: Path) -> str:
+    """The terms of the images that the run was trained on; "" if they are unknown, or its version kept none."""
+    return read(workdir, "launch.json").get("licence", "")
+
+
 def saved_steps(workdir: Path) -> list[int]:
     """Steps with a checkpoint, ascending."""
     return checkpoints.steps(Path(workdir) / "checkpoints")

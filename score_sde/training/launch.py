@@ -22,12 +22,14 @@ def record(
     *,
     mirrored: bool,
     text: str = "",
+    licence: str = "",
 ) -> dict[str, Any]:
     """The content of launch.json, after the launch that the file now describes.
 
     described: of each split of the data. code: files of a user's own pieces. changed: {key: (before, now)} of the
     changes that this launch makes. class_names: of the labels, if they have names. mirrored: whether Weights & Biases
     gets the metrics, and then a line on stderr tells of a copy. text: digest of the run's text condition.
+    licence: of the training images, if it is known.
     """
     earlier, here = workdir.read(directory, NAME), place(directory)
     step = max(workdir.saved_steps(directory), default=0)
@@ -41,6 +43,7 @@ def record(
     content |= {"code": dict(code)} if code else {}
     content |= {"text": text} if text else {}
     content |= {"class_names": [str(name) for name in class_names]} if class_names else {}
+    content |= {"licence": licence} if licence else {}
     content |= {"changes": history + [each for each in changes if each not in history]}
     kept = {key: earlier[key] for key in ("imported",) if key in earlier}
     return content | {"versions": workdir.versions()} | kept

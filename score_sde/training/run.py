@@ -2,7 +2,6 @@
 
 import functools
 import shutil
-import signal
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -13,21 +12,18 @@ import numpy as np
 
 from score_sde import data, ema, images
 from score_sde.array_types import Array, Keys, PyTree
-from score_sde.cond import Cond, restricted, takes_text
+from score_sde.cond import Cond
 from score_sde.config import AnyConfig, Config
 from score_sde.config.arguments import check_arguments
 from score_sde.data.captioned import captioned
 from score_sde.errors import UsageError, warn
 from score_sde.io import atomic_files, workdir
 from score_sde.io.checkpoints import Retention
-from score_sde.randomness import Stream, sample_keys, stream
+from score_sde.randomness import sample_keys
 from score_sde.runtime import sharding
 from score_sde.runtime.backend import expanded
 from score_sde.runtime.memory import enough_memory
-from score_sde.runtime.preemption import Stopped
-from score_sde.runtime.progress import bar, reporter
-from score_sde.sampling.runner import Runner
-from score_sde.training import averages, launch, own_code, sigma_data, summary, text
+from score_sde.training import averages, launch, own_code, sheets, sigma_data, summary, text
 from score_sde.training.average_snapshots import schedule
 from score_sde.training.build import Classification, Experiment, trainable
 from score_sde.training.coupling import coupling_of, update_key
@@ -150,10 +146,10 @@ def train(
         changed |= workdir.check_same_data(directory, config.data.path, described, allowed)
         if max(workdir.saved_steps(directory), default=0) < config.training.n_iters:
             _check_space(directory, experiment)
-        named = train_set.class_names
         mirrored = config.wandb.mode != "disabled"
-        facts = dict(mirrored=mirrored, text=of_text.digest() if of_text else "")
-        record = launch.record(directory, overrides or {}, described, code, changed, named, **facts)
+        of_data = dict(class_names=train_set.class_names, licence=train_set.licence or eval_set.licence)
+        facts = of_data | dict(mirrored=mirrored, text=of_text.digest() if of_text else "")
+        record = launch.record(directory, overrides or {}, described, code, changed, **facts)
         # The config is written last: after a kill between the two writes the same command finds the same changes.
         if of_text:
             workdir.write(directory, text.NAME, of_text.to_json())
@@ -208,18 +204,18 @@ def _fit(
         reason = "the loss or a gradient is NaN or infinite"
         return _divergence(reason, problem.step, directory, kept, skipping=training.nonfinite == "skip")
 
-    sample = _sampling(experiment) if training.snapshot_sampling and isinstance(experiment, Experiment) else None
+    sample = sheets.sampler(experiment) if training.snapshot_sampling and isinstance(experiment, Experiment) else None
 
     def draw(state: TrainState, step: int, run: Running) -> None:
         """Draws the sheet of a snapshot or of the last step, unless an earlier launch has finished it."""
         if step % training.snapshot_freq and step != training.n_iters:
             return
-        if step == run.start and sharding.all_agree(_sheet(directory, step).exists()):
+        if step == run.start and sharding.all_agree(sheets.path_of(directory, step).exists()):
             return
         params = averaged(state)
         frozen = experiment.frozen(params)
-        runner = sample if frozen is experiment else _sampling(frozen)
-        _sample_sheet(experiment, runner, eval_set, params, step, directory, run)
+        runner = sample if frozen is experiment else sheets.sampler(frozen)
+        sheets.draw(experiment, runner, eval_set, params, step, directory, run)
 
     def begin(start: int) -> None:
         if sharding.is_first():
@@ -251,7 +247,7 @@ def _fit(
         profile=config.profile,
     )
     if sharding.is_first():
-        summary.at_end(experiment, directory, _sheet(directory, max(workdir.saved_steps(directory))))
+        summary.at_end(experiment, directory, sheets.path_of(directory, max(workdir.saved_steps(directory))))
 
 
 def _evaluations(
@@ -318,69 +314,6 @@ def load_data(config: Config, *, train: bool) -> data.Source:
 def _described(source: data.Source) -> dict[str, Any]:
     """Identity of a split; in-memory and on-disk digests differ."""
     return {"images": len(source), source.digested: source.digest()}
-
-
-def _sheet(directory: Path, step: int) -> Path:
-    return directory / "samples" / "snapshots" / f"step_{step:08d}.png"
-
-
-def _sheet_cond(experiment: Experiment, source: data.Source, n: int) -> Cond | None:
-    """Condition of a snapshot's sheet: that of the source's images for a network that takes their captions.
-
-    Otherwise None if the network has learned to sample without one, classes in turn, or that of the source's images.
-    """
-    cond, numbers = experiment.cond_in_turn(n), np.arange(n) % len(source)
-    if _sheet_captions(experiment, source, 1) is not None:
-        numbers = data.scattered(len(source), np.arange(n))
-    elif cond is None or list(cond) == ["labels"]:
-        return cond
-    return restricted(source.take(numbers).cond, experiment.cond_entries)
-
-
-def _sheet_captions(experiment: Experiment, source: data.Source, n: int) -> list[str] | None:
-    """The captions of a snapshot's sheet; None for a network or a source without text."""
-    numbers = data.scattered(len(source), np.arange(n))
-    return source.captions(numbers) if takes_text(experiment.cond_entries) else None
-
-
-def _sampling(experiment: Experiment) -> Runner:
-    return Runner(lambda params, cond: experiment.sampler(params, cond=cond))
-
-
-def _sample_sheet(
-    experiment: Experiment,
-    sample: Runner,
-    source: data.Source,
-    params: PyTree,
-    step: int,
-    directory: Path,
-    run: Running,
-) -> None:
-    """Draws one batch of samples with these parameters, and writes it to samples/snapshots/ as .npz and .png."""
-    key = stream(stream(jax.random.key(experiment.config.seed), Stream.SAMPLE), step)
-    keys = sample_keys(key, jnp.arange(experiment.config.training.batch_size))
-    with bar(f"samples at step {step}", len(keys), "img") as progress:
-        report = reporter(progress, len(keys))
-
-        def tell(fraction: float) -> None:
-            if not sharding.all_agree(not run.notice.number):
-                raise Stopped(run.notice.number or signal.SIGTERM)
-            report(fraction)
-
-        conditions = (_sheet_cond(experiment, source, len(keys)),)
-        x, _ = sample(params, keys, experiment.prior(keys), tell, conditions=conditions)
-    pixels = images.to_pixels(experiment.scaling.to_unit(x))
-    names = source.class_names if list(conditions[0] or ()) == ["labels"] else None
-    sheet = images.in_turn(pixels, names, max(1, 64 // pixels.shape[2])) if names else images.grid(pixels)
-    if captions := _sheet_captions(experiment, source, len(keys)):
-        sheet = images.captioned(pixels, captions)
-    path = _sheet(directory, step)
-    try:
-        atomic_files.replace(path.with_suffix(".npz"), lambda file: np.savez(file, images=pixels))
-        atomic_files.replace(path, lambda file: images.write_png(file, sheet))
-    except UsageError as error:
-        warn(f"{error} Training goes on.")
-    run.writer.image(step, "samples", sheet)
 
 
 def _keep_batch(directory: Path, step: int, indices: np.ndarray) -> str:
