@@ -564,6 +564,7 @@ def test_what_may_differ_is_as_it_was():
         *(f"data.{key}" for key in ("path", "data_dir", "archives", "in_memory_gib", "num_workers", "corrupt")),
         "data.array_range",
         "data.captions",
+        "text.frozen",
         "training.pairs",
         "training.fsdp",
     }
