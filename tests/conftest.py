@@ -31,6 +31,7 @@ LONG += ("step", "labels")
 
 # Tests of `make test-long`: whole runs beside which quicker ones of their kind stay in `make test`.
 IN_TEST_LONG = (
+    "test_experiment_text.py::test_a_short_run_judges_captions_and_is_not_repeated",
     "test_scenes.py::test_the_decoder_reads_ten_thousand_fresh_scenes",
     *(
         f"test_transformers.py::test_networks_have_the_published_numbers_of_parameters[{name}"

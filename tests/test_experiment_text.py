@@ -1,7 +1,9 @@
 """The experiment on captions: figures of pictures whose truth is known, chances in closed form, words, a short run."""
 
 import json
+from types import SimpleNamespace
 
+import jax
 import numpy as np
 import pytest
 from score_sde.experiments.sweep import runs
@@ -244,6 +246,84 @@ def test_objects_are_matched_so_that_most_is_right():
     assert "✗ 2 objects, not 1" in page.reading("a star", (star, circle))
 
 
+# From draws to the page, with a model that draws what its captions say.
+
+
+class Oracle:
+    """A model whose pictures have all that their captions name; the rest is the noise's choice. At scale 0 all is."""
+
+    config, digest, text = get_config("scenes"), "oracle", SimpleNamespace(cond=lambda captions: {"captions": captions})
+
+    def at(self, step: int) -> "Oracle":
+        return self
+
+    def draw(self, keys, *, cond, scale=1.0, **options):
+        pixels = drawn(*map(self.object, jax.random.key_data(keys), cond["captions"], [scale] * len(keys)))
+        return SimpleNamespace(images=pixels / 255)
+
+    def object(self, bits: np.ndarray, caption: str, scale: float) -> Object:
+        rng = np.random.default_rng(np.asarray(bits))
+        named = asked(caption).objects[0]._asdict() if scale else {}
+        return Object(**{name: named.get(name) or str(rng.choice(values)) for name, values in NAMES.items()})
+
+    def classify(self, keys, pixels, *, text, method):
+        of = np.stack([drawn(*(asked(caption).objects[0] for caption in captions)) for captions in text])
+        return SimpleNamespace(log_likelihoods=-np.square(of / 255 - pixels[:, None] / 255).sum((2, 3, 4)))
+
+
+NUMBERS = draw.Numbers(samples=80, curve=8, pairs=48, negatives=8, classified=10)
+
+
+@pytest.fixture(scope="module")
+def of_oracle(tmp_path_factory):
+    """The folder of an experiment of which the oracle drew all, and its results."""
+    folder = tmp_path_factory.mktemp("text")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(draw.pretrained, "load", lambda directory: Oracle())
+        patch.setattr(draw, "curve_steps", lambda directory: [10, 20])
+        of_set = run.plan(folder, "scenes", NUMBERS, {})
+        draw.draw("scenes", of_set.workdir, of_set.workdir / of_set.jobs[-1].folder, NUMBERS)
+    assert run.run(folder, None, ["scenes"], NUMBERS) == 0
+    return folder, json.loads((folder / run.RESULTS).read_text())["sets"]["scenes"]
+
+
+def test_a_model_that_follows_captions_has_all_right_but_at_scale_0(of_oracle):
+    _, of = of_oracle
+    assert of["best"] == "1" and set(of["curve"]) == {"10", "20"}
+    for half in prompts.HALVES:
+        shares = {scale: each[half]["figures"]["together"]["share"] for scale, each in of["scales"].items()}
+        assert {scale for scale, share in shares.items() if share == 1} == {"1", "1.5", "2", "3", "5"}
+        without = of["scales"]["0"][half]["figures"]["place"]
+        assert without["low"] < 1 / 9 < without["high"]
+
+
+def test_its_noise_decides_what_no_caption_names_and_its_likelihood_is_right(of_oracle):
+    _, of = of_oracle
+    place = of["swap"]["same"]["place"]
+    assert (place["n"], place["share"]) == (48, 1) and place["p"] < 1e-3 and place["chance"] < 0.3
+    assert of["swap"]["right"]["share"] == 1
+    assert {name: each["share"] for name, each in of["bayes"].items()} == dict.fromkeys(NAMES, 1.0)
+    assert all(each["kept"]["with"]["share"] == 1 for each in of["negative"])
+
+
+def test_the_page_has_captions_pictures_and_words(of_oracle):
+    folder, _ = of_oracle
+    text = (folder / "report.html").read_text()
+    for part in ("Asked for, drawn, read", "One noise, two captions", "The model as a classifier", "scale 1.5"):
+        assert part in text
+    assert "a red square" in text and "✓ " in text and "✗ " in text  # wrong at scale 0 alone
+    assert "reached; " in (folder / report.TABLE).read_text()
+
+
+def test_what_is_drawn_is_not_drawn_again(of_oracle, monkeypatch):
+    folder, _ = of_oracle
+    idle = SimpleNamespace(config=Oracle.config, digest="oracle", at=lambda step: idle)
+    monkeypatch.setattr(draw.pretrained, "load", lambda directory: idle)
+    monkeypatch.setattr(draw, "curve_steps", lambda directory: [10, 20])
+    of_set = run.plan(folder, "scenes", NUMBERS, {})
+    draw.draw("scenes", of_set.workdir, of_set.workdir / of_set.jobs[-1].folder, NUMBERS)
+
+
 # The real programs.
 
 TINY = [
@@ -258,11 +338,11 @@ TINY = [
     "encoder.depth=1",
     "data.scene_images=400",
 ]
-NUMBERS = ["--samples=8", "--curve=4", "--pairs=4", "--negatives=2", "--classified=2"]
+FEW = ["--samples=8", "--curve=4", "--pairs=4", "--negatives=2", "--classified=2"]
 
 
 def test_a_short_run_judges_captions_and_is_not_repeated(tmp_path, capsys):
-    command = ["text", f"--folder={tmp_path}", *NUMBERS, *(f"--config.{value}" for value in TINY)]
+    command = ["text", f"--folder={tmp_path}", *FEW, *(f"--config.{value}" for value in TINY)]
     assert program(command) == 0
     result = json.loads((tmp_path / run.RESULTS).read_text())
     of = result["sets"]["scenes"]
