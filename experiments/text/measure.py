@@ -97,5 +97,5 @@ def _negative(shown: prompts.Shown, drawn: Drawn) -> list[dict[str, Any]]:
 
 
 def _bayes(drawn: Drawn) -> dict[str, Any]:
-    prefix = "classified_"
-    return {stem.removeprefix(prefix): judge.chosen(**of) for stem, of in drawn.items() if stem.startswith(prefix)}
+    of = {name: drawn[f"classified_{name}"] for name in judge.FIGURES if f"classified_{name}" in drawn}
+    return {name: judge.chosen(**arrays) for name, arrays in of.items()}

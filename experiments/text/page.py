@@ -22,6 +22,7 @@ CAPTIONS = 8  # of each half in the table of pictures by scale, the first ones
 PAIRS = 10  # swaps of each pair of captions
 ROW = 10  # pictures with and without a negative caption
 ORDER = ("size", "colour", "shape", "place")  # of words
+UNBROKEN = "\N{NO-BREAK SPACE}"
 ORDINALS = ("first", "second", "third")
 
 INTRODUCTION = (
@@ -117,8 +118,13 @@ def _paragraph(text: str) -> Element:
     return html_page.element("<p>{{ text }}</p>", text=text)
 
 
-def _picture(pixels: Pixels, alt: str, columns: int = 1) -> Element:
+def _sheet(pixels: Pixels, alt: str, columns: int) -> Element:
     return html_page.picture(images.grid(pixels, columns), alt, max(1, 80 // pixels.shape[2]))
+
+
+def _picture(pixels: Pixels, alt: str) -> Element:
+    """One picture without a border."""
+    return html_page.picture(pixels, alt, max(1, 80 // pixels.shape[1]))
 
 
 def reading(caption: str, scene: Scene | None) -> Element:
@@ -159,13 +165,13 @@ def _compared(want: Any, have: Any) -> list[tuple[str, str]]:
 
 def _words(words: Sequence[tuple[str, str]]) -> Element:
     source = '{% for word, mark in words %}<span class="{{ mark }}">{{ word }}</span> {% endfor %}'
-    return html_page.element(source, words=words)
+    return html_page.element(source, words=[(word.replace(" ", UNBROKEN), mark) for word, mark in words])
 
 
 def _cell(caption: str, pixels: Pixels, scene: Scene | None) -> Element:
     alt = f"A sample for “{caption}”"
     source = "{{ picture }}<small>{{ read }}</small>"
-    return html_page.element(source, picture=_picture(pixels[None], alt), read=reading(caption, scene))
+    return html_page.element(source, picture=_picture(pixels, alt), read=reading(caption, scene))
 
 
 def _scenes(drawn: Drawn) -> Element:
@@ -190,8 +196,8 @@ def _emoji(folder: Path, of: Result, drawn: Drawn) -> Element:
         samples = drawn[f"scale_{of['best']}_{half}"]
         for caption, sample, near in zip(samples["captions"].tolist(), samples["pixels"], nearest[half], strict=False):
             shown = [
-                _picture(sample[None], f"A sample for “{caption}”"),
-                _picture(near[None], "Its nearest training picture"),
+                _picture(sample, f"A sample for “{caption}”"),
+                _picture(near, "Its nearest training picture"),
             ]
             rows.append([caption, OF_HALVES[half], *shown])
     return html_page.table(["asked for", "captions", f"sample at scale {of['best']}", "nearest training picture"], rows)
@@ -204,7 +210,7 @@ def _charts(of: Result) -> Element:
         for half in HALVES:
             chart = html_page.chart(_curves(of, key, half), x_label, "right, %")
             charts.append(html_page.figure(f"{OF_HALVES[half].capitalize()} captions, by {x_label}", chart))
-    return html_page.division("grids", *charts)
+    return html_page.division("pair", *charts)
 
 
 def _curves(of: Result, key: str, half: str) -> dict[str, html_page.Curve]:
@@ -212,8 +218,7 @@ def _curves(of: Result, key: str, half: str) -> dict[str, html_page.Curve]:
     for name in report.figures(of):
         points = [(float(x.replace(",", "")), each[half]["figures"][name]) for x, each in of[key].items()]
         points = [(x, share) for x, share in points if share["n"]]
-        errors = [100 * (share["high"] - share["low"]) / (2 * judge.NORMAL) for _, share in points]
-        curves[FIGURES[name]] = [x for x, _ in points], [100 * share["share"] for _, share in points], errors
+        curves[FIGURES[name]] = [x for x, _ in points], [100 * share["share"] for _, share in points], None
     return curves
 
 
@@ -226,7 +231,7 @@ def _swaps(name: str, drawn: Drawn) -> list[Element]:
             each["pixels"][each["captions"] == caption][:PAIRS] for each, caption in zip(rows, pair, strict=True)
         ]
         alt = f"Above: {pair[0]}. Below: {pair[1]}"
-        sheets.append(html_page.figure(alt, _picture(np.concatenate(of_pair), alt, len(of_pair[0])))) if len(
+        sheets.append(html_page.figure(alt, _sheet(np.concatenate(of_pair), alt, len(of_pair[0])))) if len(
             of_pair[0]
         ) else None
     return [html_page.division("grids", *sheets)]
@@ -237,7 +242,7 @@ def _between(name: str, drawn: Drawn) -> list[Element]:
     figures = []
     for pair, pixels in zip(pairs, np.split(drawn["between"]["pixels"], len(pairs)), strict=True):
         words = f"From “{pair[0]}” to “{pair[1]}”"
-        figures.append(html_page.figure(words, _picture(pixels, words, len(PARTS))))
+        figures.append(html_page.figure(words, _sheet(pixels, words, len(PARTS))))
     return [html_page.division("grids", *figures)]
 
 
@@ -246,5 +251,5 @@ def _negatives(name: str, drawn: Drawn) -> list[Element]:
     for i, (caption, negative) in enumerate(prompts.SHOWN[name].negative):
         rows = [drawn[f"{side}_{i}"]["pixels"][:ROW] for side in ("without", "with")]
         words = f"“{caption}”; below, guided away from “{negative}”"
-        figures.append(html_page.figure(words, _picture(np.concatenate(rows), words, len(rows[0]))))
+        figures.append(html_page.figure(words, _sheet(np.concatenate(rows), words, len(rows[0]))))
     return [html_page.division("grids", *figures)]

@@ -14,7 +14,7 @@ from score_sde.errors import UsageError
 from score_sde.training.run import load_data
 
 HALVES = ("seen", "held_out")
-OF_HALVES = {"seen": "seen", "held_out": "held out"}
+OF_HALVES = {"seen": "seen", "held_out": "held-out"}
 
 
 class Shown(NamedTuple):
