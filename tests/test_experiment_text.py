@@ -6,12 +6,13 @@ from types import SimpleNamespace
 import jax
 import numpy as np
 import pytest
+from ml_collections import ConfigDict
 from score_sde.experiments.sweep import runs
 from score_sde.experiments.text import draw, judge, measure, page, pictures, prompts, report, run
 from score_sde.experiments.text.__main__ import program
 from score_sde.experiments.text.config import SETS, get_config
 
-from score_sde.data import scene_drawing
+from score_sde.data import InMemory, scene_drawing
 from score_sde.data.scene_captions import Object, asked
 from score_sde.errors import UsageError
 
@@ -29,6 +30,13 @@ def objects(n: int, **fixed: str) -> list[Object]:
 def drawn(*scenes: Object) -> np.ndarray:
     """Pictures of one object each."""
     return scene_drawing.draw(scene_drawing.numbers([(each,) for each in scenes], 16, most=1), 16)
+
+
+def few_scenes() -> ConfigDict:
+    """The config of scenes, with fewer of them."""
+    config = get_config("scenes")
+    config.data.scene_images = 1000
+    return config
 
 
 # Captions.
@@ -58,7 +66,7 @@ def test_candidates_differ_in_one_attribute_and_contain_the_truth():
 
 
 def test_held_out_captions_name_a_held_out_pair_and_seen_ones_name_none():
-    config = get_config("scenes")
+    config = few_scenes()
     held_out = prompts.held_out_pairs(config)
     halves = prompts.of_halves(config, 40)
     assert len(held_out) == 4 and [len(of) for of in halves.values()] == [40, 40]
@@ -137,10 +145,10 @@ def test_the_chance_is_the_share_of_other_captions():
 
 
 def test_the_chance_of_uniform_attributes_is_one_over_their_number():
-    scenes = objects(1500)
+    scenes = objects(600)
     figures = judge.judged([prompts.described(each) for each in scenes], drawn(*scenes))["figures"]
     for name, values in NAMES.items():
-        error = np.sqrt(1 / len(values) / (1500 * judge.SHIFTS))
+        error = np.sqrt(1 / len(values) / (600 * judge.SHIFTS))
         assert abs(figures[name]["chance"] - figures[name]["uniform"]) < 5 * error
 
 
@@ -256,7 +264,7 @@ def test_objects_are_matched_so_that_most_is_right():
 class Oracle:
     """A model whose pictures have all that their captions name; the rest is the noise's choice. At scale 0 all is."""
 
-    config, digest, text = get_config("scenes"), "oracle", SimpleNamespace(cond=lambda captions: {"captions": captions})
+    config, digest, text = few_scenes(), "oracle", SimpleNamespace(cond=lambda captions: {"captions": captions})
 
     def at(self, step: int) -> "Oracle":
         return self
@@ -275,7 +283,7 @@ class Oracle:
         return SimpleNamespace(log_likelihoods=-np.square(of / 255 - pixels[:, None] / 255).sum((2, 3, 4)))
 
 
-NUMBERS = draw.Numbers(samples=80, curve=8, pairs=48, negatives=8, classified=10)
+NUMBERS = draw.Numbers(samples=48, curve=8, pairs=32, negatives=8, classified=10)
 
 
 @pytest.fixture(scope="module")
@@ -304,7 +312,7 @@ def test_a_model_that_follows_captions_has_all_right_but_at_scale_0(of_oracle):
 def test_its_noise_decides_what_no_caption_names_and_its_likelihood_is_right(of_oracle):
     _, of = of_oracle
     place = of["swap"]["same"]["place"]
-    assert (place["n"], place["share"]) == (48, 1) and place["p"] < 1e-3 and place["chance"] < 0.3
+    assert (place["n"], place["share"]) == (32, 1) and place["p"] < 1e-3 and place["chance"] < 0.3
     assert of["swap"]["right"]["share"] == 1
     assert {name: each["share"] for name, each in of["bayes"].items()} == dict.fromkeys(NAMES, 1.0)
     assert all(each["kept"]["with"]["share"] == 1 for each in of["negative"])
@@ -328,6 +336,35 @@ def test_what_is_drawn_is_not_drawn_again(of_oracle, monkeypatch):
     draw.draw("scenes", of_set.workdir, of_set.workdir / of_set.jobs[-1].folder, NUMBERS)
 
 
+def test_pictures_that_no_decoder_reads_are_judged_by_their_own(tmp_path, monkeypatch):
+    train, test = (
+        InMemory(RNG.integers(0, 256, (8, 24, 24, 3), np.uint8), captions=[f"{name} {i}" for i in range(8)])
+        for name in ("seen", "new")
+    )
+    shown = {caption: picture for of in (train, test) for caption, picture in zip(of._captions, of.images, strict=True)}
+
+    class Echo(Oracle):
+        config = get_config("openmoji")
+
+        def draw(self, keys, *, cond, **options):
+            copies = np.stack([shown.get(each, test.images[0]) for each in cond["captions"]])
+            return SimpleNamespace(images=(copies ^ 1) / 255)  # each number is off by one
+
+    for module in (prompts, pictures):
+        monkeypatch.setattr(module, "load_data", lambda config, train, of=(test, train): of[train])
+    monkeypatch.setattr(draw.pretrained, "load", lambda directory: Echo())
+    monkeypatch.setattr(draw, "curve_steps", lambda directory: [10])
+    of_set = run.plan(tmp_path, "openmoji", NUMBERS, {})
+    draw.draw("openmoji", of_set.workdir, of_set.workdir / of_set.jobs[-1].folder, NUMBERS)
+    assert run.run(tmp_path, None, ["openmoji"], NUMBERS) == 0
+    of = json.loads((tmp_path / run.RESULTS).read_text())["sets"]["openmoji"]
+    assert {half: each["figures"]["found"]["share"] for half, each in of["scales"]["1"].items()} == dict(
+        seen=1, held_out=1
+    )
+    assert of["copies"]["seen"] < 0.02 and of["copies"]["held_out"] > 50 and of["bayes"] == {} and of["swap"] is None
+    assert "nearest training picture" in (tmp_path / "report.html").read_text()
+
+
 # The real programs.
 
 TINY = [
@@ -337,7 +374,9 @@ TINY = [
     "eval.batch_size=8",
     "eval.bound_num_times=1",
     "model.nf=8",
-    "model.ch_mult=(1,1,1)",
+    "model.ch_mult=(1,1)",
+    "model.attn_resolutions=(8,)",
+    "model.cross_resolutions=(8,)",
     "encoder.features=8",
     "encoder.depth=1",
     "data.scene_images=400",

@@ -33,7 +33,7 @@ RUN = {
     "optim.lr": 1e-3,
     "optim.ema_rate": 0.998,
     "eval.batch_size": 128,
-    "eval.bound_num_times": 16,
+    "eval.bound_num_times": 8,
     "eval.rtol": 1e-3,
     "eval.atol": 1e-3,
 }
@@ -45,8 +45,8 @@ SETS: dict[str, dict[str, Any]] = {
         "data.scene_objects": 1,
         "text.max_tokens": 24,
         "text.vocab_size": 512,
-        "training.n_iters": 6000,
-        "training.snapshot_freq": 1000,
+        "training.n_iters": 2400,
+        "training.snapshot_freq": 400,
     },
     "scenes_three": {
         "data.dataset": "scenes",
@@ -54,16 +54,16 @@ SETS: dict[str, dict[str, Any]] = {
         "data.scene_objects": 3,
         "text.max_tokens": 64,
         "text.vocab_size": 512,
-        "training.n_iters": 15_000,
-        "training.snapshot_freq": 2500,
+        "training.n_iters": 4800,
+        "training.snapshot_freq": 800,
     },
     "openmoji": {
         "data.dataset": "openmoji",
         "data.image_size": 24,
         "text.max_tokens": 32,
         "text.vocab_size": 2048,
-        "training.n_iters": 15_000,
-        "training.snapshot_freq": 2500,
+        "training.n_iters": 4800,
+        "training.snapshot_freq": 800,
     },
 }
 ENCODER = {"name": "text", "features": 128, "depth": 2, "num_heads": 4}

@@ -62,9 +62,9 @@ class Numbers(NamedTuple):
     """
 
     samples: int = 512
-    curve: int = 256
+    curve: int = 128
     pairs: int = 128
-    negatives: int = 64
+    negatives: int = 48
     classified: int = 100
     exact: int = 0
 
