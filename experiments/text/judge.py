@@ -133,7 +133,7 @@ class Same(NamedTuple):
 def same(
     first: Integer[np.ndarray, " n"], second: Integer[np.ndarray, " n"], groups: Integer[np.ndarray, " n"]
 ) -> Same:
-    """How often two values of a pair are equal, against pairs put together at random within their groups.
+    """The share of pairs with equal values, against pairs put together at random within their groups.
 
     The chance is the sum of the products of the shares of each value, group by group. p is that of a permutation test
     with 9,999 permutations: the share of arrangements, the real one among them, with as many equal pairs or more.
@@ -157,7 +157,7 @@ def same(
 
 
 def swapped(first: Sequence[str], second: Sequence[str], pixels: tuple[Pixels, Pixels]) -> dict[str, Any]:
-    """Pairs of pictures under one noise and two captions: whether place and size, which no caption names, are equal.
+    """The figures of pairs of pictures under one noise and two captions: are place and size, which none names, equal?
 
     Of these, pairs count in which both pictures were read and have one object. "right": pictures with all that their
     caption says. "same": by attribute, as of `Same`.

@@ -90,7 +90,7 @@ def _set(folder: Path, name: str, of: Result, drawn: Drawn) -> list[Element]:
         html_page.note(report.settings(of)),
         *map(_paragraph, report.sentences(of)),
     ]
-    body += [html_page.heading("Asked for, drawn, read", 3)]
+    body += [html_page.heading("Asked for, drawn, read" if of["objects"] else "Asked for and drawn", 3)]
     body += (
         [_paragraph(EXACT), _paragraph(SCALE), _scenes(drawn)]
         if of["objects"]
@@ -190,17 +190,17 @@ def _scenes(drawn: Drawn) -> Element:
 
 
 def _emoji(folder: Path, of: Result, drawn: Drawn) -> Element:
-    """A row for each caption: the sample at the best scale, and the nearest training picture."""
-    nearest, rows = atomic_files.read_arrays(folder / NEIGHBOURS), []
+    """A row for each caption: the sample at the best scale, the caption's own picture, and the nearest for training."""
+    beside, rows = atomic_files.read_arrays(folder / NEIGHBOURS), []
     for half in HALVES:
         samples = drawn[f"scale_{of['best']}_{half}"]
-        for caption, sample, near in zip(samples["captions"].tolist(), samples["pixels"], nearest[half], strict=False):
-            shown = [
-                _picture(sample, f"A sample for “{caption}”"),
-                _picture(near, "Its nearest training picture"),
-            ]
+        columns = samples["captions"].tolist(), samples["pixels"], beside[f"own_{half}"], beside[half]
+        for caption, sample, own, near in zip(*columns, strict=False):
+            words = (f"A sample for “{caption}”", "The caption's own picture", "The nearest training picture")
+            shown = [_picture(pixels, alt) for pixels, alt in zip((sample, own, near), words, strict=True)]
             rows.append([caption, OF_HALVES[half], *shown])
-    return html_page.table(["asked for", "captions", f"sample at scale {of['best']}", "nearest training picture"], rows)
+    head = ["asked for", "captions", f"sample at scale {of['best']}", "its own picture", "nearest training picture"]
+    return html_page.table(head, rows)
 
 
 def _charts(of: Result) -> Element:

@@ -56,7 +56,7 @@ def judged(captions: Sequence[str], pixels: Pixels, of: Album, half: str) -> dic
 
 
 def _tones(captions: Sequence[str], pixels: Pixels, own: Pixels, of: Album) -> list[tuple[bool, float]]:
-    """Whether each sample of a caption with one tone has it, and the chance, 1 over the number of tones."""
+    """A verdict on each sample of a caption with one tone of skin: whether it has it, and the chance of it."""
     named: dict[str, list[Pixels]] = {}
     for all_captions, all_pixels in zip(of.captions, (of.train, of.test), strict=True):
         for caption, picture in zip(all_captions, all_pixels, strict=True):
@@ -78,5 +78,6 @@ def copies(of: Album, samples: dict[str, Pixels]) -> dict[str, float]:
 
 
 def neighbours(of: Album, samples: dict[str, Pixels]) -> dict[str, Pixels]:
-    """The nearest training picture of the first samples of each half."""
-    return {half: of.train[nearest(samples[half][:NEIGHBOURS], of.train)[0]] for half in HALVES}
+    """The nearest training pictures of the first samples of each half, and under `own_HALF` their captions' own."""
+    nearby = {half: of.train[nearest(samples[half][:NEIGHBOURS], of.train)[0]] for half in HALVES}
+    return nearby | {f"own_{half}": of.asked[half][:NEIGHBOURS] for half in HALVES}

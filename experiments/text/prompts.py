@@ -64,7 +64,7 @@ def is_scenes(config: AnyConfig) -> bool:
 
 
 def of_halves(config: AnyConfig, n: int) -> dict[str, list[str]]:
-    """Up to n captions of each half: "seen" and "held_out".
+    """The captions of each half, "seen" and "held_out", at most n.
 
     Those of scenes are of the evaluation split, and each held-out caption names a held-out pair of attributes. Those of
     other data sets are of the training split and of the evaluation split.

@@ -107,7 +107,7 @@ def best(of: Result) -> Table:
 
 
 def swaps(of: Result) -> Table:
-    """Whether place and size, which no caption of a pair names, are the same under one noise."""
+    """The shares of pairs with the same place and the same size, which no caption of a pair names."""
     swap = of["swap"]
     rows = [
         [attribute, str(same["n"]), percent(same["share"]), percent(same["chance"]), p_value(same["p"])]
