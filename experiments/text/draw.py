@@ -62,9 +62,9 @@ class Numbers(NamedTuple):
     """
 
     samples: int = 512
-    curve: int = 128
+    curve: int = 256
     pairs: int = 128
-    negatives: int = 48
+    negatives: int = 64
     classified: int = 100
     exact: int = 0
 
