@@ -96,7 +96,7 @@ def _set(folder: Path, name: str, of: Result, drawn: Drawn) -> list[Element]:
         if of["objects"]
         else [_paragraph(EMOJI), _emoji(folder, of, drawn)]
     )
-    body += [html_page.heading("How often", 3), _charts(of)]
+    body += [html_page.heading("How often", 3), *_charts(of)]
     for title, table in list(tables.items())[:3]:
         body += [html_page.note(title), html_page.table(*table)]
     if of["swap"]:
@@ -203,14 +203,16 @@ def _emoji(folder: Path, of: Result, drawn: Drawn) -> Element:
     return html_page.table(head, rows)
 
 
-def _charts(of: Result) -> Element:
-    """Shares by scale and by update, for each half."""
-    charts = []
+def _charts(of: Result) -> list[Element]:
+    """Shares by scale, and beneath them by update: seen captions on the left, held-out ones on the right."""
+    rows = []
     for key, x_label in (("scales", "guidance scale"), ("curve", "updates")):
+        charts = []
         for half in HALVES:
             chart = html_page.chart(_curves(of, key, half), x_label, "right, %")
             charts.append(html_page.figure(f"{OF_HALVES[half].capitalize()} captions, by {x_label}", chart))
-    return html_page.division("pair", *charts)
+        rows.append(html_page.division("pair", *charts))
+    return rows
 
 
 def _curves(of: Result, key: str, half: str) -> dict[str, html_page.Curve]:
