@@ -32,6 +32,7 @@ LONG += ("step", "labels")
 # Tests of `make test-long`: whole runs beside which quicker ones of their kind stay in `make test`.
 IN_TEST_LONG = (
     "test_frozen_text.py::test_a_training_takes_features_of_captions_and_its_run_finds_the_encoder_again",
+    "test_experiment_text.py::test_a_short_run_judges_captions_and_is_not_repeated",
     "test_scenes.py::test_the_decoder_reads_ten_thousand_fresh_scenes",
     "test_text_training.py::test_an_evaluation_has_losses_and_bits_per_dim_of_a_captioned_split",
     "test_captions.py::test_the_licence_of_the_data_is_kept_with_samples_and_on_pages",

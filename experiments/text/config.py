@@ -1,0 +1,65 @@
+"""A small network that learns captions on two CPU cores: `--config=experiments/text/config.py:scenes`.
+
+| name           | pictures                    | captions                  | training on 2 idle cores |
+|----------------|-----------------------------|---------------------------|--------------------------|
+| `scenes`       | 16x16, one drawn object     | its attributes, or a part | about 25 minutes         |
+| `scenes_three` | 24x24, one to three objects | the same, and relations   | about 2 hours            |
+| `openmoji`     | 24x24, emoji                | their English names       | about 2 hours            |
+"""
+
+from typing import Any
+
+from ml_collections import ConfigDict
+from score_sde.configs.presets import compose, vp
+from score_sde.configs.scenes_presets import scenes, scenes_unet
+
+from score_sde.errors import one_of
+
+# Besides the values of `scenes_presets`.
+RUN = {
+    "data.num_channels": 3,
+    "data.uniform_dequantization": True,
+    "training.snapshot_freq_for_preemption": 250,
+    "optim.warmup": 200,
+    "optim.ema_rate": 0.998,
+    "eval.batch_size": 128,
+    "eval.bound_num_times": 16,
+    "eval.rtol": 1e-3,
+    "eval.atol": 1e-3,
+}
+# data.scene_objects: at most. training.snapshot_freq: a sixth of the updates, so that there is a learning curve.
+SETS: dict[str, dict[str, Any]] = {
+    "scenes": {
+        "data.image_size": 16,
+        "data.scene_objects": 1,
+        "text.max_tokens": 24,
+        "text.vocab_size": 512,
+        "training.n_iters": 3600,
+        "training.snapshot_freq": 600,
+    },
+    "scenes_three": {
+        "data.image_size": 24,
+        "data.scene_objects": 3,
+        "text.max_tokens": 64,
+        "text.vocab_size": 512,
+        "training.n_iters": 7200,
+        "training.snapshot_freq": 1200,
+    },
+    "openmoji": {
+        "data.dataset": "openmoji",
+        "data.image_size": 24,
+        "text.max_tokens": 32,
+        "text.vocab_size": 2048,
+        "training.n_iters": 7200,
+        "training.snapshot_freq": 1200,
+    },
+}
+ATTENTION = {16: (8, 4), 24: (12, 6)}  # heights at which the U-Net attends, to itself and to the caption
+
+
+def get_config(name: str) -> ConfigDict:
+    config = compose(scenes, scenes_unet, vp)
+    config.update_from_flattened_dict(RUN | SETS[one_of("set", name, SETS)])
+    at = ATTENTION[config.data.image_size]
+    config.model.update(attn_resolutions=at, cross_resolutions=at)
+    return config
