@@ -42,7 +42,7 @@ def few_scenes() -> ConfigDict:
 # Captions.
 
 
-@pytest.mark.parametrize("name", SETS)
+@pytest.mark.parametrize("name", [*SETS, "scenes_three-uvit"])
 def test_a_set_is_a_config_that_trains_on_captions(name):
     config = get_config(name)
     assert config.text.tokenizer == "words" and config.encoder.name == "text"
@@ -293,7 +293,7 @@ def of_oracle(tmp_path_factory):
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(draw.pretrained, "load", lambda directory: Oracle())
         patch.setattr(draw, "curve_steps", lambda directory: [10, 20])
-        of_set = run.plan(folder, "scenes", NUMBERS, {})
+        of_set = run.plan(folder, "scenes", NUMBERS)
         draw.draw("scenes", of_set.workdir, of_set.workdir / of_set.jobs[-1].folder, NUMBERS)
     assert run.run(folder, None, ["scenes"], NUMBERS) == 0
     return folder, json.loads((folder / run.RESULTS).read_text())["sets"]["scenes"]
@@ -332,7 +332,7 @@ def test_what_is_drawn_is_not_drawn_again(of_oracle, monkeypatch):
     idle = SimpleNamespace(config=Oracle.config, digest="oracle", at=lambda step: idle)
     monkeypatch.setattr(draw.pretrained, "load", lambda directory: idle)
     monkeypatch.setattr(draw, "curve_steps", lambda directory: [10, 20])
-    of_set = run.plan(folder, "scenes", NUMBERS, {})
+    of_set = run.plan(folder, "scenes", NUMBERS)
     draw.draw("scenes", of_set.workdir, of_set.workdir / of_set.jobs[-1].folder, NUMBERS)
 
 
@@ -354,7 +354,7 @@ def test_pictures_that_no_decoder_reads_are_judged_by_their_own(tmp_path, monkey
         monkeypatch.setattr(module, "load_data", lambda config, train, of=(test, train): of[train])
     monkeypatch.setattr(draw.pretrained, "load", lambda directory: Echo())
     monkeypatch.setattr(draw, "curve_steps", lambda directory: [10])
-    of_set = run.plan(tmp_path, "openmoji", NUMBERS, {})
+    of_set = run.plan(tmp_path, "openmoji", NUMBERS)
     draw.draw("openmoji", of_set.workdir, of_set.workdir / of_set.jobs[-1].folder, NUMBERS)
     assert run.run(tmp_path, None, ["openmoji"], NUMBERS) == 0
     of = json.loads((tmp_path / run.RESULTS).read_text())["sets"]["openmoji"]
@@ -411,9 +411,9 @@ def test_without_runs_there_is_nothing_to_report(tmp_path):
 
 
 def test_another_number_of_samples_is_another_folder_of_the_same_training(tmp_path):
-    few, many = (run.plan(tmp_path, "scenes", draw.Numbers(samples=n), {}) for n in (8, 9))
+    few, many = (run.plan(tmp_path, "scenes", draw.Numbers(samples=n)) for n in (8, 9))
     assert few.workdir == many.workdir and few.jobs[0] == many.jobs[0] and few.jobs[1].folder != many.jobs[1].folder
-    assert runs.line(few.jobs[0].command).endswith(f"--config={run.CONFIG}:scenes --workdir={few.workdir}")
+    assert runs.line(few.jobs[0].command).endswith(f"--config={run.CONFIG}:scenes-unet --workdir={few.workdir}")
 
 
 # Tables.

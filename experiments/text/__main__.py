@@ -5,7 +5,7 @@ import sys
 from pathlib import Path
 
 from score_sde.experiments.sweep.flags import add_launcher, parsed, start_of
-from score_sde.experiments.text.config import SETS
+from score_sde.experiments.text.config import NETWORKS, SETS
 from score_sde.experiments.text.draw import Numbers
 from score_sde.experiments.text.run import run
 
@@ -17,6 +17,7 @@ DEFAULT = Numbers()
 parser = argparse.ArgumentParser(prog="score_sde --mode=experiment --name=text", description=__doc__)
 parser.add_argument("--folder", type=folder, default=Path("runs/text"), help="of the runs; default runs/text")
 parser.add_argument("--sets", default="scenes", help=f"of {', '.join(SETS)}; default scenes")
+parser.add_argument("--network", choices=NETWORKS, default="unet", help="of the models; default unet")
 parser.add_argument("--samples", type=count, default=DEFAULT.samples, help="at each guidance scale; default 512")
 parser.add_argument("--curve", type=count, default=DEFAULT.curve, help="of each snapshot; default 256")
 parser.add_argument("--pairs", type=count, default=DEFAULT.pairs, help="swaps of a word; default 128")
@@ -31,8 +32,15 @@ def program(argv: list[str]) -> int:
     options, common = parsed(parser, argv)
     numbers = Numbers(**{name: int(getattr(options, name)) for name in Numbers._fields})
     start = start_of(options, options.folder)
-    sets = options.sets.split(",")
-    return run(options.folder, None if options.report else start, sets, numbers, common, options.retries)
+    return run(
+        options.folder,
+        None if options.report else start,
+        options.sets.split(","),
+        numbers,
+        network=options.network,
+        common=common,
+        retries=options.retries,
+    )
 
 
 if __name__ == "__main__":

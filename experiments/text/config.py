@@ -5,13 +5,15 @@
 | `scenes`       | 16x16, one drawn object     | its attributes, or a part | about 25 minutes         |
 | `scenes_three` | 24x24, one to three objects | the same, and relations   | about 2 hours            |
 | `openmoji`     | 24x24, emoji                | their English names       | about 2 hours            |
+
+After "-" a name may have another network than the U-Net: `scenes-uvit`.
 """
 
 from typing import Any
 
 from ml_collections import ConfigDict
 from score_sde.configs.presets import compose, vp
-from score_sde.configs.scenes_presets import scenes, scenes_unet
+from score_sde.configs.scenes_presets import scenes, scenes_unet, scenes_uvit
 
 from score_sde.errors import one_of
 
@@ -57,9 +59,14 @@ SETS: dict[str, dict[str, Any]] = {
 ATTENTION = {16: (8, 4), 24: (12, 6)}  # heights at which the U-Net attends, to itself and to the caption
 
 
+NETWORKS = {"unet": scenes_unet, "uvit": scenes_uvit}
+
+
 def get_config(name: str) -> ConfigDict:
-    config = compose(scenes, scenes_unet, vp)
-    config.update_from_flattened_dict(RUN | SETS[one_of("set", name, SETS)])
-    at = ATTENTION[config.data.image_size]
-    config.model.update(attn_resolutions=at, cross_resolutions=at)
+    of_set, _, network = name.partition("-")
+    config = compose(scenes, NETWORKS[one_of("network", network or "unet", NETWORKS)], vp)
+    config.update_from_flattened_dict(RUN | SETS[one_of("set", of_set, SETS)])
+    if "attn_resolutions" in config.model:
+        at = ATTENTION[config.data.image_size]
+        config.model.update(attn_resolutions=at, cross_resolutions=at)
     return config

@@ -42,6 +42,7 @@ def collected(folder: Path, run: Run, drawn: Drawn) -> Result:
     best = best_of(scales, main)
     seconds = [program.read(job.status).get("seconds") for job in run.jobs]
     result = {
+        "network": config.model.name,
         "updates": config.training.n_iters,
         "batch_size": config.training.batch_size,
         "image_size": config.data.image_size,

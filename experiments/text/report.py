@@ -63,8 +63,8 @@ def settings(of: Result) -> str:
     ]
     captions = " and ".join(f"{n} {OF_HALVES[half]}" for half, n in of["captions"].items())
     return (
-        f"{size}x{size} pixels, {of['updates']:,} updates of {of['batch_size']} images, {captions} captions at each "
-        f"scale{''.join(f', {each}' for each in spent)}; {', '.join(of['devices'])}."
+        f"{size}x{size} pixels, network {of['network']}, {of['updates']:,} updates of {of['batch_size']} images, "
+        f"{captions} captions at each scale{''.join(f', {each}' for each in spent)}; {', '.join(of['devices'])}."
     )
 
 

@@ -24,12 +24,19 @@ DRAW = (sys.executable, "-m", "score_sde.experiments.text.draw")
 
 
 def run(
-    folder: Path, start: Any, sets: Sequence[str], numbers: Numbers, common: Point | None = None, retries: int = 1
+    folder: Path,
+    start: Any,
+    sets: Sequence[str],
+    numbers: Numbers,
+    *,
+    network: str = "unet",
+    common: Point | None = None,
+    retries: int = 1,
 ) -> int:
     """Makes what there is not of these sets, by a launcher, and judges what there is; 0, or 1 if a run has failed.
 
-    start: None makes nothing. common: config values of all runs. Raises `UsageError` for a set that there is not, for
-    too few samples, and where there is nothing to judge.
+    start: None makes nothing. network: of all models, by its name in `config.NETWORKS`. common: config values of all
+    runs. Raises `UsageError` for a set that there is not, for too few samples, and where there is nothing to judge.
     """
     for name, least in (("samples", 4), ("curve", 4)):
         if getattr(numbers, name) < least:
@@ -38,7 +45,7 @@ def run(
             )
     if numbers.curve > numbers.samples:
         raise UsageError(f"--curve={numbers.curve} is more than --samples={numbers.samples}; take fewer.")
-    planned = {name: plan(folder, one_of("set", name, SETS), numbers, common or {}) for name in sets}
+    planned = {name: plan(folder, one_of("set", name, SETS), numbers, network, common or {}) for name in sets}
     failures: dict[str, str] = {}
     if start is not None:
         _, failures = drive(list(planned.values()), start, retries, "text", _name)
@@ -48,7 +55,7 @@ def run(
         raise UsageError(f"No model is trained and drawn from, so there is nothing to report: {why.rstrip('.')}.")
     drawn = {name: read(each.workdir / each.jobs[-1].folder) for name, each in finished.items()}
     judged = {name: measure.collected(folder / name, each, drawn[name]) for name, each in finished.items()}
-    result = {"sets": judged, "numbers": numbers._asdict(), "failed": failures}
+    result = {"sets": judged, "network": network, "numbers": numbers._asdict(), "failed": failures}
     workdir.write(folder, RESULTS, result)
     print(report.text(result))
     shown = page.write(folder, result, drawn, commands(list(planned.values())))
@@ -56,13 +63,14 @@ def run(
     return 1 if failures else 0
 
 
-def plan(folder: Path, name: str, numbers: Numbers, common: Point) -> Run:
+def plan(folder: Path, name: str, numbers: Numbers, network: str = "unet", common: Point | None = None) -> Run:
     """The training and the draws of a set; their folders are known by the values that they depend on."""
-    flags = [runs.flag(key, value) for key, value in common.items()]
-    config = runs.parsed(f"{CONFIG}:{name}", flags)
-    directory = folder / f"{name}-{runs.digest(workdir.flatten(config.to_dict()))}"
+    flags = [runs.flag(key, value) for key, value in (common or {}).items()]
+    file = f"{CONFIG}:{name}-{network}"
+    config = runs.parsed(file, flags)
+    directory = folder / f"{name}-{network}-{runs.digest(workdir.flatten(config.to_dict()))}"
     until, drawn = config.training.n_iters, f"drawn-{fingerprint(numbers._asdict())}"
-    train = (*TRAIN, f"--config={CONFIG}:{name}", f"--workdir={directory}", *flags)
+    train = (*TRAIN, f"--config={file}", f"--workdir={directory}", *flags)
     each = [f"--{key}={value}" for key, value in numbers._asdict().items()]
     draw = (*DRAW, f"--set={name}", f"--workdir={directory}", f"--out={directory / drawn}", *each)
     jobs = (
