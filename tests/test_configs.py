@@ -56,7 +56,7 @@ TRANSFORMERS = {  # DiT keeps no positions among its parameters
     "flow/digits_dit": 722_788,
 }
 LATER += list(TRANSFORMERS)
-CAPTIONS = {"vp/scenes_unet": 1_932_995, "vp/scenes_uvit": 1_917_328}  # of encoder and network
+CAPTIONS = {"flow/scenes_unet": 1_932_995, "flow/scenes_uvit": 1_917_328}  # of encoder and network
 LATER += list(CAPTIONS)
 LATER += [f"flow/{name}" for name in FLOW]
 CLASSIFIERS = {  # all but the last 128 are trainable

@@ -12,7 +12,7 @@ After "-" a name may have another network than the U-Net: `scenes-uvit`.
 from typing import Any
 
 from ml_collections import ConfigDict
-from score_sde.configs.presets import compose, vp
+from score_sde.configs.presets import compose, flow
 from score_sde.configs.scenes_presets import scenes, scenes_unet, scenes_uvit
 
 from score_sde.errors import one_of
@@ -64,7 +64,7 @@ NETWORKS = {"unet": scenes_unet, "uvit": scenes_uvit}
 
 def get_config(name: str) -> ConfigDict:
     of_set, _, network = name.partition("-")
-    config = compose(scenes, NETWORKS[one_of("network", network or "unet", NETWORKS)], vp)
+    config = compose(scenes, NETWORKS[one_of("network", network or "unet", NETWORKS)], flow)
     config.update_from_flattened_dict(RUN | SETS[one_of("set", of_set, SETS)])
     if "attn_resolutions" in config.model:
         at = ATTENTION[config.data.image_size]

@@ -1,8 +1,0 @@
-"""U-ViT (VP) that draws scenes of one object by their captions, 16x16; an update took 1.1 s of a CPU core."""
-
-from score_sde.configs.presets import compose, ema, vp
-from score_sde.configs.scenes_presets import scenes, scenes_uvit
-
-
-def get_config():
-    return compose(scenes, scenes_uvit, vp, ema(0.999))
