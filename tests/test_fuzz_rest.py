@@ -309,8 +309,8 @@ WITHOUT = {
     "called by train, and by Pretrained, with a config that config.check has looked at": """
         training.average_snapshots training.averages training.build training.classification training.launch
         training.loop training.memory_estimate training.nan_guard training.own_code training.pieces training.recipe
-         training.sampler_options training.sheets training.sigma_data training.source_checks training.start training.summary
-         training.text training.trainable""",
+        training.sampler_options training.sheets training.sigma_data training.source_checks training.start
+        training.summary training.text training.trainable""",
     "called with a folder of files, whose mistakes tests/test_frozen_text.py has": "training.frozen_text",
     "called by the importer, with files whose mistakes tests/test_published_checkpoints.py has": """
         io.persistent_pickles io.safetensors_files io.unpickler""",
