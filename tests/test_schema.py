@@ -579,7 +579,7 @@ def test_what_may_differ_is_as_it_was():
         "training.coupling_block",
         *(f"data.{key}" for key in ("image_size", "image_width", "num_channels", "centered")),
         "data.uniform_dequantization",
-        *(f"text.{key}" for key in ("tokenizer", "max_tokens", "truncate", "vocab_size", "frozen")),
+        *(f"text.{key}" for key in ("tokenizer", "max_tokens", "truncate", "vocab_size")),
         *(f"optim.{key}" for key in ("optimizer", "ema_rate", "ema_schedule")),
         "ema.profiles",
     }

@@ -16,6 +16,7 @@ from score_sde.cli.describe import planned_nfe
 from score_sde.cond import Entry, read
 from score_sde.conditioning import Inpaint, grammar, interpolation
 from score_sde.config import FrozenConfig, base
+from score_sde.data.text_cond import TextCond
 from score_sde.errors import UsageError
 from score_sde.evaluation import evaluate as evaluation
 from score_sde.inference import captions, sampling_plan
@@ -68,10 +69,13 @@ def letter(number):
     return chr(32 + number)
 
 
-class Letters:
+class Letters(TextCond):
     """A text condition: the bytes of a caption."""
 
-    entries = ("tokens", "tokens_mask")
+    kind, entries, max_tokens, truncate = "letters", ("tokens", "tokens_mask"), LENGTH, False
+
+    def lengths(self, texts):
+        return [len(text.encode()) for text in texts]
 
     def cond(self, texts):
         tokens, lengths = np.zeros((len(texts), LENGTH), np.int32), []
@@ -84,6 +88,10 @@ class Letters:
 
     def to_json(self):
         return {"kind": "letters"}
+
+    @classmethod
+    def of_json(cls, content):
+        return cls()
 
 
 def made(num_classes=0, text=None, **values):
@@ -367,6 +375,7 @@ def run(tiny_config, monkeypatch, tmp_path):
     source = data.InMemory(pixels, captions=texts, **Letters().cond(texts))
     for module in (training, captions):
         monkeypatch.setattr(module, "load_data", lambda *_, **__: source)
+    monkeypatch.setattr(evaluation, "load_data", lambda *_, **__: data.InMemory(pixels, captions=texts))
     monkeypatch.setattr(
         evaluation, "load", lambda *args, **options: dataclasses.replace(load(*args, **options), text=Letters())
     )

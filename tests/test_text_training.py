@@ -157,7 +157,7 @@ def test_an_evaluation_has_losses_and_bits_per_dim_of_a_captioned_split(run, tmp
         ({"text.tokenizer": ""}, r"takes tokens; set text\.tokenizer=words, .* or encoder\.vocab_size"),
         ({"text.tokenizer": "", "encoder.vocab_size": 9}, r"scenes has no tokens, .* set text\.tokenizer=words"),
         ({"text.max_tokens": 3}, r"The caption '.*' has \d+ tokens, .* text\.max_tokens=3; shorten it"),
-        ({"data.random_flip": True}, "A mirrored scene is no longer what its caption says"),
+        ({"data.random_flip": True}, "A mirrored picture is no longer what its caption says"),
     ],
 )
 def test_text_that_does_not_fit_is_refused_before_anything_is_written(of_scenes, values, words, tmp_path):

@@ -55,7 +55,8 @@ def shapes_of(network, shape=SHAPE):
 
 @functools.cache
 def params_of(network, shape=SHAPE):
-    return jax.tree.map(jnp.asarray, seeded(shapes_of(network, shape)))
+    with jax.ensure_compile_time_eval():  # kept for other tests, and asked for inside programs
+        return jax.tree.map(jnp.asarray, seeded(shapes_of(network, shape)))
 
 
 @functools.cache

@@ -213,7 +213,8 @@ def sample(
     cond = rows(fitted(inputs.with_text(model, cond, text, n), entries, n), numbers)
     way = None if towards is None else towards_caption(model, cond, towards, numbers, each)
     start = None if start is None else for_samples(start, n, model.image_shape)[numbers]
-    keys = key if key.ndim else sample_keys(key, np.arange(filled, dtype=np.uint32) // np.uint32(each))
+    in_rows = np.arange(filled, dtype=np.uint32) // np.uint32(each)
+    keys = batch_keys(key, filled) if key.ndim else sample_keys(key, in_rows)
     return draw(model, keys, sampler, cond=cond, towards=way, start=start, **options).images[:n]
 
 

@@ -25,6 +25,7 @@ from score_sde.training.loop import Running
 
 
 def path_of(directory: Path, step: int) -> Path:
+    """The picture of the sheet at a step."""
     return directory / "samples" / "snapshots" / f"step_{step:08d}.png"
 
 
@@ -48,6 +49,7 @@ def captions_of(experiment: Experiment, source: data.Source, n: int) -> list[str
 
 
 def sampler(experiment: Experiment) -> Runner:
+    """The programs that draw sheets, functions of parameters and a condition."""
     return Runner(lambda params, cond: experiment.sampler(params, cond=cond))
 
 
