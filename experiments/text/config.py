@@ -3,8 +3,8 @@
 | name           | pictures                    | captions                  | training on 2 idle cores |
 |----------------|-----------------------------|---------------------------|--------------------------|
 | `scenes`       | 16x16, one drawn object     | its attributes, or a part | about 25 minutes         |
-| `scenes_three` | 24x24, one to three objects | the same, and relations   | about 2 hours            |
-| `openmoji`     | 24x24, emoji                | their English names       | about 2 hours            |
+| `scenes_three` | 16x16, one to three objects | the same, and relations   | about 40 minutes         |
+| `openmoji`     | 24x24, emoji                | their English names       | about 75 minutes         |
 
 After "-" a name may have another network than the U-Net: `scenes-uvit`.
 """
@@ -40,20 +40,20 @@ SETS: dict[str, dict[str, Any]] = {
         "training.snapshot_freq": 600,
     },
     "scenes_three": {
-        "data.image_size": 24,
+        "data.image_size": 16,
         "data.scene_objects": 3,
-        "text.max_tokens": 64,
+        "text.max_tokens": 48,
         "text.vocab_size": 512,
-        "training.n_iters": 7200,
-        "training.snapshot_freq": 1200,
+        "training.n_iters": 5400,
+        "training.snapshot_freq": 900,
     },
     "openmoji": {
         "data.dataset": "openmoji",
         "data.image_size": 24,
         "text.max_tokens": 32,
         "text.vocab_size": 2048,
-        "training.n_iters": 7200,
-        "training.snapshot_freq": 1200,
+        "training.n_iters": 4800,
+        "training.snapshot_freq": 800,
     },
 }
 ATTENTION = {16: (8, 4), 24: (12, 6)}  # heights at which the U-Net attends, to itself and to the caption
