@@ -41,7 +41,24 @@ SITE = [str(path.relative_to(ROOT)) for path in sorted((ROOT / "docs").rglob("*.
 SITE = ["README.md", *SITE]  # test_contributing.py has the pages on adding
 CHECKED = ["configs/README.md", *sorted(str(path.relative_to(ROOT)) for path in ROOT.glob("experiments/*/README.md"))]
 DATA = ("text", "bibtex", "toml", "yaml")  # languages of blocks that are not run
-FILES = {"csv", "html", "json", "jsonl", "md", "npy", "npz", "pkl", "png", "pth", "py", "safetensors", "tar", "toml", "txt", "yaml"}
+FILES = {
+    "csv",
+    "html",
+    "json",
+    "jsonl",
+    "md",
+    "npy",
+    "npz",
+    "pkl",
+    "png",
+    "pth",
+    "py",
+    "safetensors",
+    "tar",
+    "toml",
+    "txt",
+    "yaml",
+}
 
 FENCE = re.compile(r"( *)(`{3,})(.*)")
 MARK = re.compile(r"\s*<!--\s*(\w+):\s*(.*?)\s*-->")

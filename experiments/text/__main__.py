@@ -20,7 +20,7 @@ parser.add_argument("--sets", default="scenes", help=f"of {', '.join(SETS)}; def
 parser.add_argument("--network", choices=NETWORKS, default="unet", help="of the models; default unet")
 parser.add_argument("--samples", type=count, default=DEFAULT.samples, help="at each guidance scale; default 512")
 parser.add_argument("--curve", type=count, default=DEFAULT.curve, help="of each snapshot; default 256")
-parser.add_argument("--pairs", type=count, default=DEFAULT.pairs, help="swaps of a word; default 128")
+parser.add_argument("--pairs", type=count, default=DEFAULT.pairs, help="swaps of a word; default 360")
 parser.add_argument("--negatives", type=count, default=DEFAULT.negatives, help="by negative caption; default 64")
 parser.add_argument("--classified", type=count, default=DEFAULT.classified, help="by Bayes' rule; default 100")
 parser.add_argument("--exact", action="store_true", help="Bayes' rule by the ODE's likelihoods, not by the bound")

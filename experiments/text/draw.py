@@ -48,7 +48,8 @@ from score_sde.training.run import load_data
 SEED = 1000  # of draws, added to the training's
 USES = ("seen", "held_out", "swap", "negative", "between", "likelihood")  # of keys; a use is the same noise wherever
 SCALES = (0.0, 1.0, 1.5, 2.0, 3.0, 5.0)  # of guidance; at 0 the caption has no effect
-SCALE = 2.0  # of the learning curve, of swaps, and of pictures with a negative caption
+SCALE = 2.0  # of the learning curve, and of pictures with a negative caption
+OPEN = 1.0  # of swaps: what a caption leaves open is the noise's choice, and guidance would narrow it
 SAMPLER = {"sampler": "dpmpp_2m", "num_steps": 25, "grid": "log_snr"}  # an ODE's, so that noise is all chance
 PARTS = (0.0, 0.25, 0.5, 0.75, 1.0)  # of the way from one caption to another
 ROWS = 4  # noises of each pair of captions between which pictures go
@@ -63,7 +64,7 @@ class Numbers(NamedTuple):
 
     samples: int = 512
     curve: int = 256
-    pairs: int = 128
+    pairs: int = 360
     negatives: int = 64
     classified: int = 100
     exact: int = 0
@@ -126,7 +127,7 @@ def draw(name: str, directory: Path, out: Path, numbers: Numbers) -> None:
                 artist.draw(f"step_{step}_{half}", half, captions[: numbers.curve // 2], SCALE, step)
         if shown.swaps:
             for which, captions in zip(("first", "second"), prompts.in_turn(shown.swaps, numbers.pairs), strict=True):
-                artist.draw(f"swap_{which}", "swap", captions, SCALE)
+                artist.draw(f"swap_{which}", "swap", captions, OPEN)
         for i, (caption, negative) in enumerate(shown.negative):
             artist.draw(f"without_{i}", "negative", [caption] * numbers.negatives, SCALE)
             artist.draw(f"with_{i}", "negative", [caption] * numbers.negatives, SCALE, negative=negative)

@@ -79,10 +79,16 @@ def _halves(judged: Judged, drawn: Drawn, stem: str) -> dict[str, Any]:
 
 
 def _swap(drawn: Drawn) -> dict[str, Any] | None:
+    """The figures of pairs under one noise, by what differs between their captions."""
     if "swap_first" not in drawn:
         return None
-    sides = [drawn[f"swap_{which}"] for which in ("first", "second")]
-    return judge.swapped(*(of["captions"].tolist() for of in sides), tuple(of["pixels"] for of in sides))
+    first, second = (drawn[f"swap_{which}"] for which in ("first", "second"))
+    kinds = np.array(list(map(prompts.changed, first["captions"].tolist(), second["captions"].tolist())))
+    result = {}
+    for kind in dict.fromkeys(kinds.tolist()):
+        captions = (of["captions"][kinds == kind].tolist() for of in (first, second))
+        result[kind] = judge.swapped(*captions, tuple(of["pixels"][kinds == kind] for of in (first, second)))
+    return result
 
 
 def _negative(shown: prompts.Shown, drawn: Drawn) -> list[dict[str, Any]]:

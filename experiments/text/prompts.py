@@ -8,7 +8,7 @@ import numpy as np
 from score_sde import data
 from score_sde.config import AnyConfig
 from score_sde.data.scene_captions import WORDS, Object, asked
-from score_sde.data.scene_drawing import attribute_names
+from score_sde.data.scene_drawing import COLOURS, attribute_names
 from score_sde.data.scenes import pairs
 from score_sde.errors import UsageError
 from score_sde.training.run import load_data
@@ -31,9 +31,14 @@ class Shown(NamedTuple):
 # Swaps name shape and colour alone, so that place and size are the noise's choice. None of these pairs is held out.
 OF_SCENES = Shown(
     swaps=(
-        ("a red square", "a blue square"),
-        ("a green circle", "a yellow circle"),
-        ("a magenta star", "a cyan star"),
+        ("a red square", "a red triangle"),
+        ("a blue circle", "a blue square"),
+        ("a yellow star", "a yellow cross"),
+        ("a red square", "a yellow square"),
+        ("a green circle", "a cyan circle"),
+        ("a black triangle", "a blue triangle"),
+        ("a red square", "a cyan square"),
+        ("a green circle", "a magenta circle"),
         ("a black triangle", "a white triangle"),
     ),
     negative=(("a star", "a small star"), ("a red object", "a red star")),
@@ -99,6 +104,20 @@ def named_pairs(caption: str) -> list[tuple[str, str]]:
     """
     objects, _ = asked(caption)
     return [(each.shape, each.colour) for each in objects if each.shape and each.colour]
+
+
+def changed(first: str, second: str) -> str:
+    """What differs between two captions of one object: its shape, or so many of the colour's three channels.
+
+    from score_sde.experiments.text.prompts import changed
+
+    assert changed("a red star", "a cyan star") == "the colour, in 3 of 3 channels"
+    """
+    (before,), (after,) = (asked(caption).objects for caption in (first, second))
+    if before.shape != after.shape:
+        return "the shape"
+    channels = zip(COLOURS[before.colour], COLOURS[after.colour], strict=True)
+    return f"the colour, in {sum(a != b for a, b in channels)} of 3 channels"
 
 
 def described(of: Object) -> str:

@@ -108,12 +108,12 @@ def best(of: Result) -> Table:
 
 def swaps(of: Result) -> Table:
     """The shares of pairs with the same place and the same size, which no caption of a pair names."""
-    swap = of["swap"]
     rows = [
-        [attribute, str(same["n"]), percent(same["share"]), percent(same["chance"]), p_value(same["p"])]
+        [kind, attribute, str(same["n"]), percent(same["share"]), percent(same["chance"]), p_value(same["p"])]
+        for kind, swap in of["swap"].items()
         for attribute, same in swap["same"].items()
     ]
-    return ["the same", "pairs", "share", "chance", "p"], rows
+    return ["the captions differ in", "the same", "pairs", "share", "chance", "p"], rows
 
 
 def negatives(of: Result) -> Table:
@@ -161,8 +161,8 @@ def sentences(of: Result) -> list[str]:
             f"{percent(held_out['chance'])} %: {'above chance' if above else 'not shown to be above chance'}."
         )
     if of["swap"]:
-        right = of["swap"]["right"]
-        lines.append(f"Of {right['n']} swapped pictures, {interval(right)} % show all that their caption says.")
+        words = "; ".join(f"{kind}: {interval(swap['right'])} %" for kind, swap in of["swap"].items())
+        lines.append(f"Pictures with all that their caption says, of pairs whose captions differ in {words}.")
     if of.get("copies"):
         near = ", ".join(f"{of['copies'][half]:.2f} for {OF_HALVES[half]} captions" for half in HALVES)
         lines.append(f"Nearness to training pictures, 0 for copies and 1 for new pictures: {near}.")
