@@ -108,4 +108,5 @@ PICTURES: dict[str, tuple[str, Callable[[Runs], bytes]]] = {
     "report": ("png", lambda runs: _screenshot(runs, "report")),
     "compare": ("png", lambda runs: _screenshot(runs, "compare")),
     "transformers": ("png", lambda runs: _screenshot(runs, "transformers")),
+    "text": ("png", lambda runs: _screenshot(runs, "text")),
 }
