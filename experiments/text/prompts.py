@@ -107,7 +107,7 @@ def named_pairs(caption: str) -> list[tuple[str, str]]:
 
 
 def changed(first: str, second: str) -> str:
-    """What differs between two captions of one object: its shape, or so many of the colour's three channels.
+    """The difference of two captions of one object: its shape, or so many of the three channels of its colour.
 
     from score_sde.experiments.text.prompts import changed
 
