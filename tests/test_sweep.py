@@ -402,3 +402,9 @@ def test_the_real_program_trains_once_for_two_samplers(tmp_path, data_dir):
     assert pc["loss"] == ddim["loss"]
     assert (pc["NFE"]["mean"], ddim["NFE"]["mean"]) == (5, 4)
     assert results.curve(made[0], "eval_loss")[0] == [1, 2]
+
+
+def test_a_key_that_a_later_version_adds_moves_no_run():
+    whole = {"seed": 3, "model.nf": 8, "encoder.depth": None, "sampling.same_noise": 1, "model.ch_mult": (1, 2)}
+    before = {"seed": 3, "model.nf": 8, "model.ch_mult": [1, 2]}
+    assert runs.digest(whole) == runs.digest(before) != runs.digest(before | {"sampling.same_noise": 2})

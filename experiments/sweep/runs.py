@@ -17,7 +17,7 @@ from score_sde.experiments.sweep.definition import Sweep
 from score_sde.experiments.sweep.space import Point
 
 from score_sde.cli import command_line
-from score_sde.config import PLACES
+from score_sde.config import KEYS, PLACES, keys
 from score_sde.errors import UsageError
 from score_sde.io import workdir
 from score_sde.io.checkpoints import steps
@@ -174,8 +174,17 @@ def line(command: Sequence[str]) -> str:
 
 
 def digest(values: Mapping[str, Any]) -> str:
-    """Digest of values, without those of `ELSEWHERE`."""
-    return fingerprint({key: value for key, value in values.items() if key not in ELSEWHERE})
+    """Digest of values that are not at their defaults, without those of `ELSEWHERE`.
+
+    A key that a later version adds is at its default, so runs keep their ids and a sweep goes on.
+    """
+    chosen = {key: value for key, value in values.items() if not _is_default(key, value)}
+    return fingerprint({key: value for key, value in chosen.items() if key not in ELSEWHERE})
+
+
+def _is_default(key: str, value: Any) -> bool:
+    default = KEYS[key].default if key in KEYS else None  # arguments of classes are None where a config sets none
+    return keys.plain(value) == keys.plain(default)
 
 
 def _is_used(mode: str, key: str) -> bool:
