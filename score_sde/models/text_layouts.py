@@ -34,7 +34,7 @@ from score_sde.errors import UsageError, one_of
 
 Tensors = Mapping[str, Array]
 Shapes = dict[str, tuple[int, ...]]
-Sequence = Float[Array, "b n _"]
+Hidden = Float[Array, "b n _"]
 Mask = Bool[Array, "b n"]  # True where there is a token
 Size = Annotated[int, "[1, inf)"]
 Positive = Annotated[float, "(0, inf)"]
@@ -78,7 +78,7 @@ class Layout(abc.ABC):
         """Shapes of the tensors that the features need, by name."""
 
     @abc.abstractmethod
-    def __call__(self, tensors: Tensors, tokens: Int[Array, "b n"], mask: Mask) -> Sequence:
+    def __call__(self, tensors: Tensors, tokens: Int[Array, "b n"], mask: Mask) -> Hidden:
         """The features of tokens, float32; no token attends to one where the mask is False."""
 
     def read(self, published: Mapping[str, np.ndarray], where: str) -> dict[str, np.ndarray]:
@@ -153,7 +153,7 @@ class BERT(Layout):
             shapes |= _vectors([f"{block}.attention.output.LayerNorm", f"{block}.output.LayerNorm"], d)
         return shapes
 
-    def __call__(self, tensors: Tensors, tokens: Int[Array, "b n"], mask: Mask) -> Sequence:
+    def __call__(self, tensors: Tensors, tokens: Int[Array, "b n"], mask: Mask) -> Hidden:
         linear, norm = partial(_linear, tensors), partial(_layer_norm, tensors, epsilon=self.layer_norm_eps)
         x = tensors["embeddings.word_embeddings.weight"][tokens]
         x += tensors["embeddings.position_embeddings.weight"][: tokens.shape[1]]
@@ -206,7 +206,7 @@ class CLIP(Layout):
             shapes |= _vectors([f"{block}.layer_norm1", f"{block}.layer_norm2"], d)
         return shapes | _vectors(["final_layer_norm"], d)
 
-    def __call__(self, tensors: Tensors, tokens: Int[Array, "b n"], mask: Mask) -> Sequence:
+    def __call__(self, tensors: Tensors, tokens: Int[Array, "b n"], mask: Mask) -> Hidden:
         linear, norm = partial(_linear, tensors), partial(_layer_norm, tensors, epsilon=self.layer_norm_eps)
         x = tensors["embeddings.token_embedding.weight"][tokens]
         x += tensors["embeddings.position_embedding.weight"][: tokens.shape[1]]
@@ -267,7 +267,7 @@ class T5(Layout):
             shapes |= {f"{block}.layer.{i}.layer_norm.weight": (d,) for i in (0, 1)}
         return shapes
 
-    def __call__(self, tensors: Tensors, tokens: Int[Array, "b n"], mask: Mask) -> Sequence:
+    def __call__(self, tensors: Tensors, tokens: Int[Array, "b n"], mask: Mask) -> Hidden:
         linear, norm = partial(_linear, tensors), partial(_rms_norm, tensors, epsilon=self.layer_norm_epsilon)
         activation = ACTIVATIONS["relu" if self.feed_forward_proj == "relu" else "gelu_new"]
         bias = jnp.moveaxis(tensors[_BUCKETS][self._buckets(tokens.shape[1])], -1, 0)[None]
@@ -320,20 +320,20 @@ def _check_heads(width: int, heads: int) -> None:
         raise UsageError(f"config.json has num_attention_heads={heads}, which does not divide hidden_size={width}.")
 
 
-def _linear(tensors: Tensors, name: str, x: Sequence) -> Sequence:
+def _linear(tensors: Tensors, name: str, x: Hidden) -> Hidden:
     return x @ tensors[f"{name}.weight"].T + tensors.get(f"{name}.bias", 0)
 
 
-def _layer_norm(tensors: Tensors, name: str, x: Sequence, epsilon: float) -> Sequence:
+def _layer_norm(tensors: Tensors, name: str, x: Hidden, epsilon: float) -> Hidden:
     centred = x - x.mean(-1, keepdims=True)
     return _rms_norm(tensors, name, centred, epsilon) + tensors[f"{name}.bias"]
 
 
-def _rms_norm(tensors: Tensors, name: str, x: Sequence, epsilon: float) -> Sequence:
+def _rms_norm(tensors: Tensors, name: str, x: Hidden, epsilon: float) -> Hidden:
     return x * jax.lax.rsqrt(jnp.square(x).mean(-1, keepdims=True) + epsilon) * tensors[f"{name}.weight"]
 
 
-def _attention(q: Sequence, k: Sequence, v: Sequence, heads: int, mask: Mask, **options: Any) -> Sequence:
+def _attention(q: Hidden, k: Hidden, v: Hidden, heads: int, mask: Mask, **options: Any) -> Hidden:
     """Attention to the tokens of the mask; queries, keys and values are split into heads of consecutive features."""
     b, n, _ = q.shape
     split = [maps.reshape(b, n, heads, -1) for maps in (q, k, v)]
