@@ -27,6 +27,7 @@ NEXT_TESTS := $(addprefix tests/, \
   test_processes.py::test_a_mistake_is_said_once_by_all \
   test_benchmark.py::test_ours_and_a_peers_are_timed_in_turns test_compaction.py \
   test_autoregressive.py::test_logits_by_the_cache_are_those_without_it \
+  test_text_sampling.py::test_samples_of_one_noise_differ_by_their_captions_alone test_bayes_classifier.py \
   $(addprefix test_configs.py::test_an_update_the_sampler_and_the_evaluation_of_a_config_can_be_traced, \
     [ve/cifar10_ddpm] [ve/ncsnv2/bedroom] [ve/ffhq_ncsnpp_continuous] [vp/cifar10_ddpmpp] [vp/ddpm/cifar10_continuous]) \
   $(addprefix test_parity.py::test_a_network_computes_what_the_papers_does, [ncsn] [ncsnv2_64] [ddpm_vp] [ncsnpp_cat] [wideresnet]))
