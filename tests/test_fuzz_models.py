@@ -304,7 +304,7 @@ EXCEPTIONS = {
     "Encoded": "is what encoders return",
     "Snapshot": "is the base of Pretrained and PretrainedClassifier, which check their arguments",
     "Operator": "is a base class",
-    "Layout": "is a base class",
+    **dict.fromkeys(("Layout", "Placed"), "is a base class"),
     "Observation": "is a pytree, checked by the functions that take it",
 }
 

@@ -232,10 +232,9 @@ def _swaps(name: str, drawn: Drawn) -> list[Element]:
         of_pair = [
             each["pixels"][each["captions"] == caption][:PAIRS] for each, caption in zip(rows, pair, strict=True)
         ]
-        alt = f"Above: {pair[0]}. Below: {pair[1]}"
-        sheets.append(html_page.figure(alt, _sheet(np.concatenate(of_pair), alt, len(of_pair[0])))) if len(
-            of_pair[0]
-        ) else None
+        if len(of_pair[0]):
+            alt = f"Above: {pair[0]}. Below: {pair[1]}"
+            sheets.append(html_page.figure(alt, _sheet(np.concatenate(of_pair), alt, len(of_pair[0]))))
     return [html_page.division("grids", *sheets)]
 
 

@@ -108,9 +108,24 @@ class Layout(abc.ABC):
         return name
 
 
+class Placed(Layout):
+    """A layout with a learned embedding of each place, by the names that BERT and CLIP give their sizes."""
+
+    hidden_size: Size
+    max_position_embeddings: Size
+
+    @property
+    def size(self) -> int:
+        return self.hidden_size
+
+    @property
+    def places(self) -> int:
+        return self.max_position_embeddings
+
+
 @check_arguments
 @dataclasses.dataclass(frozen=True)
-class BERT(Layout):
+class BERT(Placed):
     """BERT's encoder, of which MiniLM is a small one: features of the last block, without the pooler."""
 
     title = "BERT"
@@ -131,14 +146,6 @@ class BERT(Layout):
         one_of("hidden_act of BERT", self.hidden_act, ACTIVATIONS)
         one_of("position_embedding_type of BERT", self.position_embedding_type or "absolute", ["absolute"])
         _check_heads(self.hidden_size, self.num_attention_heads)
-
-    @property
-    def size(self) -> int:
-        return self.hidden_size
-
-    @property
-    def places(self) -> int:
-        return self.max_position_embeddings
 
     def shapes(self) -> Shapes:
         d, inner = self.hidden_size, self.intermediate_size
@@ -169,7 +176,7 @@ class BERT(Layout):
 
 @check_arguments
 @dataclasses.dataclass(frozen=True)
-class CLIP(Layout):
+class CLIP(Placed):
     """CLIP's text tower: features after the last normalisation, without the projection."""
 
     title = "CLIP's text tower"
@@ -187,14 +194,6 @@ class CLIP(Layout):
     def __post_init__(self):
         one_of("hidden_act of CLIP", self.hidden_act, ACTIVATIONS)
         _check_heads(self.hidden_size, self.num_attention_heads)
-
-    @property
-    def size(self) -> int:
-        return self.hidden_size
-
-    @property
-    def places(self) -> int:
-        return self.max_position_embeddings
 
     def shapes(self) -> Shapes:
         d, inner = self.hidden_size, self.intermediate_size

@@ -10,6 +10,7 @@ The encoder is not trained, so a caption is encoded once. Its features are round
 at most 1 part in 2,048, or by 3e-8 if it is below 6e-5; they are the same whether they were computed or kept.
 """
 
+import functools
 import hashlib
 import threading
 from collections.abc import Mapping, Sequence
@@ -190,13 +191,20 @@ def _identities(folder: Path) -> dict[str, dict[str, Any]]:
     _check_files(folder)
     result = {}
     for name in FILES:
+        path = folder / name
         try:
-            with (folder / name).open("rb") as file:
-                digest = hashlib.file_digest(file, lambda: hashlib.blake2b(digest_size=16)).hexdigest()
-                result[name] = {"bytes": file.tell(), "digest": digest}
+            facts = path.stat()
+            result[name] = {"bytes": facts.st_size, "digest": _digest(path, facts.st_size, facts.st_mtime_ns)}
         except OSError as error:
-            raise UsageError(f"Cannot read {shown(folder / name)} ({error.strerror}); {NEEDED}.") from error
+            raise UsageError(f"Cannot read {shown(path)} ({error.strerror}); {NEEDED}.") from error
     return result
+
+
+@functools.lru_cache
+def _digest(path: Path, size: int, changed: int) -> str:
+    """The digest of a file, read once for each size and time of its last change: encoders can have gigabytes."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, lambda: hashlib.blake2b(digest_size=16)).hexdigest()
 
 
 def _tokenizers(path: Path, max_tokens: int) -> tuple[Any, Any]:
