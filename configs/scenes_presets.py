@@ -10,8 +10,14 @@ from score_sde.config import Config
 
 
 def scenes(config: Config) -> None:
-    """Scenes of one object with their captions in words, and a schedule for two CPU cores."""
-    config.data.update(dataset="scenes", image_size=16, scene_objects=1, random_flip=False)
+    """Scenes of one object with their captions, and `in_words`."""
+    in_words(config)
+    config.data.update(dataset="scenes", image_size=16, scene_objects=1)
+
+
+def in_words(config: Config) -> None:
+    """Captions in words, which a flip would make wrong, and a schedule for two CPU cores."""
+    config.data.random_flip = False
     config.text.tokenizer = "words"
     config.encoder.update(name="text", features=128, depth=2, num_heads=4)
     config.training.update(

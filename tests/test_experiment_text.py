@@ -12,13 +12,22 @@ from score_sde.experiments.text import draw, judge, measure, page, pictures, pro
 from score_sde.experiments.text.__main__ import program
 from score_sde.experiments.text.config import SETS, get_config
 
-from score_sde.data import InMemory, scene_drawing
+from score_sde.data import InMemory, loading, scene_drawing
 from score_sde.data.scene_captions import Object, asked
 from score_sde.errors import UsageError
+from score_sde.training.run import load_data
 
 RNG = np.random.default_rng(0)
 NAMES = scene_drawing.attribute_names(16)
 HELD_OUT = {("circle", "red")}
+
+
+@pytest.mark.parametrize("name", SETS)
+def test_the_data_options_of_a_set_fit_its_data_set(name, monkeypatch):
+    config = get_config(name)
+    images = np.zeros((1, config.data.image_size, config.data.image_size, 3), np.uint8)
+    monkeypatch.setitem(loading.MADE, config.data.dataset, lambda **options: InMemory(images))
+    load_data(config, train=True)
 
 
 def objects(n: int, **fixed: str) -> list[Object]:

@@ -13,11 +13,11 @@ from typing import Any
 
 from ml_collections import ConfigDict
 from score_sde.configs.presets import compose, flow
-from score_sde.configs.scenes_presets import scenes, scenes_unet, scenes_uvit
+from score_sde.configs.scenes_presets import in_words, scenes_unet, scenes_uvit
 
 from score_sde.errors import one_of
 
-# Besides the values of `scenes_presets`.
+# Besides the values of `in_words`.
 RUN = {
     "data.num_channels": 3,
     "data.uniform_dequantization": True,
@@ -32,6 +32,7 @@ RUN = {
 # data.scene_objects: at most. training.snapshot_freq: a sixth of the updates, so that there is a learning curve.
 SETS: dict[str, dict[str, Any]] = {
     "scenes": {
+        "data.dataset": "scenes",
         "data.image_size": 16,
         "data.scene_objects": 1,
         "text.max_tokens": 24,
@@ -40,6 +41,7 @@ SETS: dict[str, dict[str, Any]] = {
         "training.snapshot_freq": 600,
     },
     "scenes_three": {
+        "data.dataset": "scenes",
         "data.image_size": 16,
         "data.scene_objects": 3,
         "text.max_tokens": 48,
@@ -64,7 +66,7 @@ NETWORKS = {"unet": scenes_unet, "uvit": scenes_uvit}
 
 def get_config(name: str) -> ConfigDict:
     of_set, _, network = name.partition("-")
-    config = compose(scenes, NETWORKS[one_of("network", network or "unet", NETWORKS)], flow)
+    config = compose(in_words, NETWORKS[one_of("network", network or "unet", NETWORKS)], flow)
     config.update_from_flattened_dict(RUN | SETS[one_of("set", of_set, SETS)])
     if "attn_resolutions" in config.model:
         at = ATTENTION[config.data.image_size]
