@@ -239,8 +239,8 @@ def test_a_binomial_test_in_its_place_would_reject_far_too_often():
         for i in range(60)
         for of in [gaussian(700, 64, seed=(2, i))]
     ]
-    rejected = sum(stats.binomtest(round(500 * each), 500, alternative="greater").pvalue <= 0.05 for each in shares)
-    assert share(rejected, 60).low > 0.15
+    rejected = sum(stats.binomtest(round(500 * each), 500).pvalue <= 0.05 for each in shares)
+    assert share(rejected, 60).low > 0.2
 
 
 def test_the_power_grows_from_the_level_with_planted_copies():
