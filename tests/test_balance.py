@@ -52,6 +52,7 @@ def test_estimates_have_the_predicted_bias_and_none_and_intervals_cover(name):
     amplified = np.array([(each.amplification.low > 0) | (each.amplification.high < 0) for each in of])
     assert np.array_equal(amplified, ~covered)
     assert stats.kstest([each.p_value for each in of], "uniform").pvalue > 0.01
+    assert abs(np.mean([each.total_variation / each.expected for each in of]) - 1) < 0.06
 
 
 def test_two_classes_are_corrected_as_rogan_and_gladen_do():
@@ -68,12 +69,6 @@ def test_a_judge_without_errors_leaves_the_multinomial():
     np.testing.assert_allclose(of.uncorrected, wilson, atol=1e-12)
     np.testing.assert_allclose(of.corrected, wilson, atol=1e-6)
     np.testing.assert_allclose(of.p_value, stats.chisquare(counts, expected).pvalue, rtol=1e-6)
-
-
-def test_the_expected_total_variation_is_that_of_exact_samplers():
-    of = list(replications("two", 1000, 2))
-    mean = np.mean([each.total_variation for each in of])
-    assert abs(mean / np.mean([each.expected for each in of]) - 1) < 0.05
 
 
 def test_intervals_widen_with_fewer_held_out_images_and_narrow_with_a_lower_level():
@@ -229,15 +224,13 @@ SOURCE = data.InMemory(IMAGES, labels=SHADES)
 QUICK = Options(nf=8, dimension=8, n_iters=50, batch_size=16, lr=1e-2, seed=1)
 
 
-def test_a_judge_learns_labels_or_an_attribute_and_counts_its_errors(tmp_path):
-    first = judge(SOURCE, SOURCE, tmp_path, options=QUICK)
-    assert np.array_equal(first.confusion, np.diag([32, 32])) and first.accuracy == 1
-    assert np.array_equal(first.counts(IMAGES[:3]), [2, 1])
-    reverse = Attribute("darkness", 1 - SHADES, np.where(np.arange(64) < 8, SHADES, 1 - SHADES))
-    second = judge(SOURCE, SOURCE, tmp_path, options=QUICK, attribute=reverse)
-    assert np.array_equal(second.confusion, [[28, 4], [4, 28]]) and second.accuracy == 0.875
-    assert np.array_equal(second.counts(IMAGES[:3]), [1, 2])
-    assert len(list(tmp_path.glob("*.npz"))) == 2
+def test_a_judge_learns_an_attribute_and_counts_its_errors_and_is_kept(tmp_path):
+    darkness = Attribute("darkness", 1 - SHADES, np.where(np.arange(64) < 8, SHADES, 1 - SHADES))  # 8 errors
+    for _ in range(2):
+        of_darkness = judge(SOURCE, SOURCE, tmp_path, options=QUICK, attribute=darkness)
+        assert np.array_equal(of_darkness.confusion, [[28, 4], [4, 28]]) and of_darkness.accuracy == 0.875
+        assert np.array_equal(of_darkness.counts(IMAGES[:3]), [1, 2])
+    assert len(list(tmp_path.glob("*.npz"))) == 1
 
 
 @pytest.mark.parametrize(

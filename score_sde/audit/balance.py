@@ -51,7 +51,8 @@ class Balance(NamedTuple):
     uncorrected: as they are judged. corrected: without the judge's errors, not clipped to [0, 1]. data: of the training
     images. amplification: corrected - data. total_variation: half the sum of its absolute values. expected: the mean
     total variation of an exact sampler, with as many samples and held-out images. p_value: that all amplifications are
-    0, from a score test, which is Pearson's chi-squared test if the judge makes no errors.
+    0, from a score test, which is Pearson's chi-squared test if the judge makes no errors; it holds for about five
+    samples or more of each class.
     """
 
     n: int
@@ -244,7 +245,7 @@ def _with_ends(p: np.ndarray, errors: _Errors, z: float) -> Frequencies:
     root = np.sqrt(np.maximum(middle**2 - 4 * leading * (p**2 - z**2 * constant), 0))
 
     def end(sign: int) -> np.ndarray:
-        """Outside of [0, 1], the variance is that at 0 or 1."""
+        """The lower or upper ends; outside of [0, 1] the variance is the one at 0 or 1."""
         below, above = p + sign * at_none, p + sign * at_all
         return np.where(below < 0, below, np.where(above > 1, above, (middle + sign * root) / (2 * leading)))
 

@@ -120,9 +120,9 @@ def judge(
             "give both splits the same."
         )
     of = _classifier(options, k, small.trained(options, train, folder))
-    known = held_out.take(data.part_of(len(held_out), MOST))
+    tested = held_out.take(data.part_of(len(held_out), MOST))
     confusion = np.zeros((k, k), int)
-    np.add.at(confusion, (known.labels, of(known.images).argmax(axis=1)), 1)
+    np.add.at(confusion, (tested.labels, of(tested.images).argmax(axis=1)), 1)
     return Judge(of, confusion)
 
 
