@@ -93,8 +93,8 @@ def audit_denoiser(
     """The audit of a model's denoiser at each of the times.
 
     Args:
-        model: the model, called with batches of `batch_size`. It compiles itself, as `Pretrained.predict` does, or is
-            wrapped by `jax.jit`.
+        model: the model, called with batches of `batch_size`. `Pretrained.predict` is compiled; compile a network of
+            your own first.
         train, held_out: images in model range. If there are more of one kind, a random part of them is used, as many as
             of the other kind, because d_S depends on their number.
         key: of this part, and of the noise, which is a function of the key, an image's index and its draw, and the same

@@ -126,7 +126,7 @@ def auc(members: Losses, others: OtherLosses, level: Level = 0.95) -> Interval:
 
 
 def _placements(losses: np.ndarray, among: np.ndarray) -> np.ndarray:
-    """For each loss the share of the losses `among` that are below it, equal ones by half; by sorting."""
+    """The share of the losses `among` that are below each loss, equal ones by half; by sorting."""
     ordered = np.sort(among)
     return (np.searchsorted(ordered, losses, "left") + np.searchsorted(ordered, losses, "right")) / (2 * len(among))
 
