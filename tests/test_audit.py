@@ -236,11 +236,11 @@ def test_p_values_are_uniform_in_two_thousand_replications():
 def test_a_binomial_test_in_its_place_would_reject_far_too_often():
     shares = [
         exchangeable(of[200:], of[:100], of[100:200], 1).share
-        for i in range(100)
+        for i in range(60)
         for of in [gaussian(700, 64, seed=(2, i))]
     ]
-    rejected = sum(stats.binomtest(round(500 * each), 500, alternative="greater").pvalue <= 0.05 for each in shares)
-    assert share(rejected, 100).low > 0.1
+    rejected = sum(stats.binomtest(round(500 * each), 500).pvalue <= 0.05 for each in shares)
+    assert share(rejected, 60).low > 0.2
 
 
 def test_the_power_grows_from_the_level_with_planted_copies():
@@ -268,7 +268,8 @@ def test_the_power_is_that_of_the_test_itself_on_images_with_planted_copies():
     [
         (dict(copies=(51,)), "51 copies among 50 samples"),
         (dict(permutations=10), "give 20 permutations or more"),
-        (dict(test=PIXELS[:0]), "of one type"),
+        (dict(test=PIXELS[:0]), "0 held-out images"),
+        (dict(samples=PIXELS[:0], copies=(0,)), "0 samples"),
         (dict(test=PIXELS / 255), "of one type"),
     ],
 )
@@ -305,5 +306,9 @@ def test_the_emoji_hold_groups_of_identical_images():
     from score_sde import data
 
     source = data.load("openmoji", train=True, image_size=32, num_channels=3, held_out=0)
-    groups = near_duplicates(source.take(np.arange(len(source))).images)
-    assert [len(group) for group in groups[:3]] == [6, 3, 3]
+    x = source.take(np.arange(len(source))).images
+    groups = near_duplicates(x)
+    names = [name.removeprefix("flag: ") for name in source.captions(groups[0])]
+    assert names == ["Clipperton Island", "France", "St. Martin"]
+    assert {len(group) for group in groups[1:]} == {2}
+    assert len(x) - len({image.tobytes() for image in x}) == 1 + len(groups)

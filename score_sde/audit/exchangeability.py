@@ -4,7 +4,8 @@ If a model has learned the law of the data and nothing of its training images, t
 exchangeable: the nearest one to a sample is of the training set with probability n_train / (n_train + n_test). Samples
 share their nearest images, so they are not independent trials, and a binomial test rejects too often. Here the labels
 "training" and "held-out" of the images are permuted while all samples stay together, which is exact for any number of
-samples.
+samples. It needs held-out images that were chosen at random, and pixels or features that know nothing of the choice: in
+features of a network that was trained on the training images, p-values of a model that has copied nothing may be small.
 
 The share of samples whose nearest image is labelled "training" is a sum over images, of the number of samples to which
 each is nearest. Under a permutation only the number of training labels among images with equal numbers matters, so a
@@ -161,11 +162,12 @@ class _Shares(NamedTuple):
 
 def _pooled(samples: np.ndarray, train: np.ndarray, test: np.ndarray) -> tuple[np.ndarray, Bool[np.ndarray, " p"]]:
     """All images, and which of them are of the training set."""
-    if not len(train) or not len(test) or train.shape[1:] != test.shape[1:] or train.dtype != test.dtype:
+    if not (samples.size and train.size and test.size):
+        number = f"{len(samples)} samples, {len(train)} training and {len(test)} held-out images"
+        raise UsageError(f"exchangeable: {number}; give one or more of each.")
+    if train.shape[1:] != test.shape[1:] or train.dtype != test.dtype:
         of = f"{train.dtype} of shape {train.shape} and {test.dtype} of shape {test.shape}"
-        raise UsageError(
-            f"exchangeable: train and test are {of}; give images of one type and of one shape but the first axis."
-        )
+        raise UsageError(f"exchangeable: train and test are {of}; give images of one type and of one shape.")
     return np.concatenate([train, test]), np.arange(len(train) + len(test)) < len(train)
 
 

@@ -146,8 +146,9 @@ class Copying(NamedTuple):
 def c_t(of_samples: Distances, of_test: OtherDistances) -> Copying:
     """The data-copying statistic C_T: the Mann-Whitney U of two sets of distances to the training set, as a z.
 
-    The null is that samples and held-out images are of one law. Equal distances count by halves, and the variance is
-    corrected for them. The paper also has a version that adds up the z of cells of the space; this is that of one cell.
+    The null is that samples and held-out images are of one law. It fails in features of a network that was trained on
+    the training images, because held-out images are further away in them. Equal distances count by halves, and the
+    variance is corrected for them. The paper also adds up the z of cells of the space; this one is of a single cell.
 
     Args:
         of_samples: distances of samples to their nearest training images.
