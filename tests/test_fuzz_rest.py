@@ -110,7 +110,7 @@ CALLS: dict[str, Callable[[], tuple[Callable, dict[str, Any]]]] = {
         dict(model=halved, process=VP(), images=IMAGES_01, keys=jax.random.key(0), times=np.array([0.5]))
         | dict(cond=LABELLED, draws=1, batch_size=4, progress="a"),
     ),
-    "audit.tpr_at": lambda: (audit.tpr_at, dict(fpr=0.1, members=F1[:, 0], others=F2[:, 0], level=0.9)),
+    "audit.tpr_at": lambda: (audit.tpr_at, dict(rate=0.1, members=F1[:, 0], others=F2[:, 0], level=0.9)),
     "audit.c_t": lambda: (audit.c_t, dict(of_samples=F1[:, 0] ** 2, of_test=F2[:, 0] ** 2)),
     "audit.carlini": lambda: (audit.carlini, dict(to_train=NEAR, n=3, alpha=0.5, level=0.9)),
     "audit.exchangeable": lambda: (

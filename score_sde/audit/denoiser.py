@@ -108,9 +108,10 @@ def audit_denoiser(
 
     Intervals of distances and ratios are by the jackknife over `GROUPS` groups of images, left out as x_0 and from
     eq. (1), with Student's t: errors over x_0 alone miss that all D_S(x_t) share S. For Gaussian data and their own
-    denoiser they covered in 95 to 99 % of 200 repetitions. Intervals of denoising errors are over images. All are for
-    one level, not for all levels at once. For the memoriser itself the ratio is 0, and the upper end of its interval is
-    not, because its denoiser without some images is another one.
+    denoiser the interval of the ratio held 1 in 95 to 99 % of 200 repetitions (40 and 40 images of 4 x 4 pixels, five
+    noise levels). For the memoriser itself the ratio is 0, and the upper end of its interval is not, because its
+    denoiser without some images is another one. Intervals of denoising errors are over images. All are for one level,
+    not for all levels at once.
 
     Raises `UsageError` for images of two shapes, fewer than `LEAST` of either, and a condition for one set alone.
 

@@ -132,17 +132,18 @@ def _placements(losses: np.ndarray, among: np.ndarray) -> np.ndarray:
 
 
 @check_arguments
-def tpr_at(fpr: Annotated[float, "(0, 1)"], members: Losses, others: OtherLosses, level: Level = 0.95) -> Interval:
-    """The true positive rate at a false positive rate: the share of members below the loss that so many others are.
+def tpr_at(rate: Annotated[float, "(0, 1)"], members: Losses, others: OtherLosses, level: Level = 0.95) -> Interval:
+    """The true positive rate at a false positive rate: the share of members below a loss that few others are below.
 
-    fpr: for example 0.01. At most this share of the others have a loss below the threshold, which is one of theirs.
+    rate: of false positives, for example 0.01. The threshold is the largest loss of another image that at most this
+    share of the others are below.
 
     The interval takes in that the threshold is estimated, too. With a confidence of (1 + level) / 2 the quantile of
     others' losses lies between two of their order statistics, whatever their distribution (by the binomial law), and
     with the same confidence so does the share of members below either, by Wilson; both together have at least about
     `level`. With few others the lower end is 0.
 
-    Raises `UsageError` for fewer than 1 / fpr others, of which no positive share is as small.
+    Raises `UsageError` for fewer than 1 / rate others, of which no positive share is as small.
 
         import numpy as np
         from score_sde.audit.membership import tpr_at
@@ -151,18 +152,18 @@ def tpr_at(fpr: Annotated[float, "(0, 1)"], members: Losses, others: OtherLosses
         assert of.value == 0.51 and of.low == 0  # losses below 51, of which others have one in a hundred
     """
     n, m = len(members), len(others)
-    if not n or m * fpr < 1 - 1e-9:
-        needed = int(np.ceil(1 / fpr - 1e-9))
+    if not n or m * rate < 1 - 1e-9:
+        needed = int(np.ceil(1 / rate - 1e-9))
         raise UsageError(
-            f"A rate of false positives of {fpr:g} needs losses of 1 member and {needed:,} other images; there are {n} "
-            f"and {m}. Give more held-out images, or ask at a higher rate."
+            f"A rate of false positives of {rate:g} needs losses of 1 member and {needed:,} other images; there are "
+            f"{n} and {m}. Give more held-out images, or ask at a higher rate."
         )
     ordered = np.concatenate([[-np.inf], np.sort(others), [np.inf]])  # the k-th smallest at place k
     each = (1 + level) / 2
-    ranks = stats.binom.ppf([(1 - each) / 2, (1 + each) / 2], m, fpr).astype(int)
+    ranks = stats.binom.ppf([(1 - each) / 2, (1 + each) / 2], m, rate).astype(int)
     low = share(int((members < ordered[ranks[0]]).sum()), n, each).low
     high = share(int((members <= ordered[min(ranks[1] + 1, m + 1)]).sum()), n, each).high
-    threshold = ordered[int(m * fpr + 1e-9) + 1]
+    threshold = ordered[int(m * rate + 1e-9) + 1]
     return Interval(float((members < threshold).mean()), low, high)
 
 
