@@ -31,6 +31,7 @@ LONG += ("step", "labels")
 
 # Tests of `make test-long`: whole runs beside which quicker ones of their kind stay in `make test`.
 IN_TEST_LONG = (
+    "test_denoiser_audit.py::test_the_interval_of_the_ratio_covers_one_in_a_hundred_repetitions",
     "test_audit.py::test_p_values_are_uniform_in_two_thousand_replications",
     "test_audit.py::test_the_power_is_that_of_the_test_itself_on_images_with_planted_copies",
     "test_audit.py::test_the_emoji_hold_groups_of_identical_images",

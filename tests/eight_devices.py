@@ -6,6 +6,7 @@ from typing import Any
 import coupled
 import jax
 import jax.numpy as jnp
+import member_losses
 import numpy as np
 import one_block
 import optax
@@ -118,6 +119,11 @@ def pixels(*_: Any) -> dict:
     return tiny_pixels.on_these_devices()
 
 
+def losses(*_: Any) -> list[list[float]]:
+    """Denoising losses of images that eight devices do not divide."""
+    return member_losses.on_these_devices()
+
+
 def largest_difference(a: PyTree, b: PyTree) -> float:
     differences = jax.tree.map(lambda a, b: np.abs(np.asarray(a) - np.asarray(b)).max(), a, b)
     return float(max(jax.tree.leaves(differences)))
@@ -126,5 +132,5 @@ def largest_difference(a: PyTree, b: PyTree) -> float:
 one_block.use()
 made = experiment()
 weights = jax.jit(made.init_params)()
-parts = (literal_pmap, library, parts_of_batches, coupling, pixels)
+parts = (literal_pmap, library, parts_of_batches, coupling, pixels, losses)
 print(json.dumps({part.__name__: part(made, weights) for part in parts}))

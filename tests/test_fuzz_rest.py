@@ -39,6 +39,8 @@ from score_sde.errors import UsageError
 from score_sde.evaluation import evaluate
 from score_sde.io import html_page
 from score_sde.metrics import distances, frechet, judge, kernels
+from score_sde.process import Prediction
+from score_sde.sde import VP
 from score_sde.training import augmentation, coupling, posthoc, state
 from score_sde.training.build import trainable
 from score_sde.training.run import train
@@ -53,8 +55,14 @@ TEXT = text_cond.Tokens(WORDS, 9)
 SCENE = (scene_captions.Object("circle", "red", "small", "top left"),)
 F1, F2 = RNG.normal(size=(40, 3)), RNG.normal(size=(30, 3))
 MEAN, COVARIANCE = F1.mean(axis=0), np.cov(F1, rowvar=False)
+IMAGES_01, LABELLED = RNG.random((10, 2, 2, 1)), {"labels": np.arange(10) % 2}
 NEAR = audit.nearest(F1, F2, k=3)
 STATISTICS = metrics.Statistics(40, MEAN, COVARIANCE, F1, {"split": "train"})
+
+
+def halved(x, t, cond=None):
+    """A model of images that are noise by half."""
+    return Prediction(x / 2, x / 2)
 
 
 class Pixels:
@@ -96,6 +104,20 @@ CALLS: dict[str, Callable[[], tuple[Callable, dict[str, Any]]]] = {
     "data.pairs.pair_keys": lambda: (pairs.pair_keys, dict(seed=0, number=0, indices=np.arange(3, dtype=np.uint32))),
     "training.coupling.optimal_assignment": lambda: (coupling.optimal_assignment, dict(x0=F1[:5], eps=F1[5:10])),
     "audit.auth_pct": lambda: (audit.auth_pct, dict(to_train=NEAR, of_train=np.ones(30), level=0.9)),
+    "audit.auc": lambda: (audit.auc, dict(members=F1[:, 0], others=F2[:, 0], level=0.9)),
+    "audit.audit_denoiser": lambda: (
+        audit.audit_denoiser,
+        dict(model=halved, process=VP(), train=IMAGES_01, held_out=IMAGES_01[::-1], key=jax.random.key(0))
+        | dict(times=np.array([0.5]), train_cond=LABELLED, held_out_cond=LABELLED, probes=10, draws=1, batch_size=4)
+        | dict(level=0.9, progress="a"),
+    ),
+    "audit.combined": lambda: (audit.combined, dict(members=F1, others=F2)),
+    "audit.losses": lambda: (
+        audit.losses,
+        dict(model=halved, process=VP(), images=IMAGES_01, keys=jax.random.key(0), times=np.array([0.5]))
+        | dict(cond=LABELLED, draws=1, batch_size=4, progress="a"),
+    ),
+    "audit.tpr_at": lambda: (audit.tpr_at, dict(rate=0.1, members=F1[:, 0], others=F2[:, 0], level=0.9)),
     "audit.c_t": lambda: (audit.c_t, dict(of_samples=F1[:, 0] ** 2, of_test=F2[:, 0] ** 2)),
     "audit.carlini": lambda: (audit.carlini, dict(to_train=NEAR, n=3, alpha=0.5, level=0.9)),
     "audit.exchangeable": lambda: (
@@ -367,6 +389,7 @@ WITHOUT = {
 }
 # Public names without a call, by module or by name, with the reason.
 EXCEPTIONS: dict[str, str] = {
+    "audit.AtLevel": "a result",
     "audit.Copying": "a result",
     "audit.Exchangeable": "a result",
     "audit.Interval": "a result",

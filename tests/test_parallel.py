@@ -7,6 +7,7 @@ import sys
 from pathlib import Path
 
 import coupled
+import member_losses
 import numpy as np
 import pytest
 import tiny_pixels
@@ -116,3 +117,7 @@ def test_a_transformer_over_pixels_is_the_same_on_eight_devices(on_eight_devices
     for name in ("losses", "bits"):
         np.testing.assert_allclose(eight[name], one[name], rtol=2e-6)
     assert eight["samples"] == one["samples"]
+
+
+def test_the_denoising_losses_of_an_audit_are_the_same_on_eight_devices(on_eight_devices):
+    np.testing.assert_allclose(on_eight_devices["losses"], member_losses.on_these_devices(), rtol=2e-6)
