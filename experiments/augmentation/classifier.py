@@ -120,9 +120,9 @@ def train(
     real, generated: the pools of each seed. share: of generated images, in [0, 1]. most: of classical augmentation,
     which is of all images; None for none.
     """
-    image, step_of = real[0].images.shape[1:], _update(options, num_classes, most)
-    params, state = _initial(options, num_classes, image, len(real))
-    keys = jax.vmap(lambda seed: stream(jax.random.key(seed), Stream.AUGMENT))(np.arange(len(real)))
+    keys = jax.vmap(jax.random.key)(np.arange(len(real)))
+    params, state = _initial(options, num_classes, real[0].images.shape[1:])(keys)
+    step_of = _update(options, num_classes, most)
     pools = list(zip(range(len(real)), real, generated or [None] * len(real), strict=True))
     with bar(title, options.updates, "update") as progress:
         for step in range(options.updates):
@@ -137,15 +137,16 @@ def _optimizer(options: Options) -> optax.GradientTransformation:
     return optax.adam(optax.cosine_decay_schedule(options.lr, options.updates))
 
 
-def _initial(options: Options, num_classes: int, image: tuple[int, ...], seeds: int) -> tuple[PyTree, PyTree]:
-    """Parameters and states of the optimizer, by seed."""
-    net, keys = Classifier(options.width, num_classes), jax.vmap(jax.random.key)(np.arange(seeds))
+@functools.cache
+def _initial(options: Options, num_classes: int, image: tuple[int, ...]):
+    """The parameters and the state of the optimizer of each key, compiled once for all rows."""
+    net, optimizer = Classifier(options.width, num_classes), _optimizer(options)
 
     def init(key: Array) -> tuple[PyTree, PyTree]:
         params = net.init(stream(key, Stream.INIT), jnp.zeros((1, *image)))["params"]
-        return params, _optimizer(options).init(params)
+        return params, optimizer.init(params)
 
-    return jax.jit(jax.vmap(init))(keys)
+    return jax.jit(jax.vmap(init))
 
 
 @functools.cache
@@ -156,7 +157,8 @@ def _update(options: Options, num_classes: int, most: Transform | None):
     def update(params: PyTree, state: PyTree, key: Array, step: Array, pixels: Array, labels: Array):
         x = 2 * images.to_unit(pixels) - 1
         if most is not None:
-            x = transformed(sample_keys(jax.random.fold_in(key, step), jnp.arange(len(x))), x, most)
+            of_step = jax.random.fold_in(stream(key, Stream.AUGMENT), step)
+            x = transformed(sample_keys(of_step, jnp.arange(len(x))), x, most)
 
         def loss(params: PyTree) -> Array:
             logits = net.apply({"params": params}, x)
