@@ -63,7 +63,9 @@ def predicted(flipped: tuple[float, float]) -> float:
 
 
 def noisy(pool: Pool, flipped: tuple[float, float]) -> Pool:
-    flips = RNG.random(len(pool.labels)) < np.take(flipped, pool.labels)
+    """The pool with these parts of the labels 0 and 1 flipped, so that only images are random."""
+    rank = np.arange(len(pool.labels)) // 2 / (len(pool.labels) / 2)
+    flips = rank < np.take(flipped, pool.labels)
     return pool._replace(labels=np.where(flips, 1 - pool.labels, pool.labels))
 
 
@@ -76,13 +78,14 @@ def test_samples_of_an_exact_generator_reach_the_bayes_rate_and_never_exceed_it(
 
 @pytest.mark.parametrize("flipped", [(0.0, 0.4), (0.2, 0.2), (0.7, 0.7)])
 def test_label_noise_lowers_the_score_as_the_quadrature_predicts(flipped):
-    assert accuracy(noisy(gaussians(40_000), flipped)) == pytest.approx(predicted(flipped), abs=0.004)
+    measured = accuracy(noisy(gaussians(40_000), flipped))
+    assert measured == pytest.approx(predicted(flipped), abs=0.004)  # three standard deviations over samples
 
 
 def test_the_prediction_for_symmetrical_noise_is_the_bayes_rate_or_its_reverse():
     assert predicted((0.2, 0.2)) == pytest.approx(BAYES, abs=1e-5)
     assert predicted((0.7, 0.7)) == pytest.approx(1 - BAYES, abs=1e-5)
-    assert predicted((0.0, 0.4)) < BAYES - 0.05
+    assert predicted((0.0, 0.4)) < BAYES - 0.14
 
 
 @pytest.mark.parametrize("most", [None, TRANSFORMS["fashion_mnist"]])
@@ -205,7 +208,7 @@ def test_too_few_real_images_and_no_labels_are_one_sentence(tiny_config, tmp_pat
 def test_counts_are_whole_numbers_or_all(text):
     with pytest.raises(UsageError, match="must be different whole numbers of 1 or more, or all"):
         counts_of(text)
-    assert counts_of("5,all") == (5, 0)
+    assert counts_of("all,15,5") == (5, 15, 0)
 
 
 # Runs.

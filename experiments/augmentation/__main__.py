@@ -22,7 +22,7 @@ parser.add_argument("--samples", type=Path, help="labelled samples from elsewher
 parser.add_argument(
     "--counts",
     default=",".join(str(each or ALL) for each in COUNTS),
-    help="real images of each class to learn from, the fewest first; all for all of them",
+    help="real images of each class to learn from; all for all of them",
 )
 parser.add_argument("--seeds", type=count, default=5, help="repetitions, with seeds 0, 1, ...; default 5")
 parser.add_argument("--each", type=count, default=200, help="generated images of each class; default 200")
@@ -37,11 +37,12 @@ def program(argv: list[str]) -> int:
 
 
 def counts_of(text: str) -> tuple[int, ...]:
-    """The numbers of --counts, 0 for all. Raises `UsageError` for others."""
+    """The numbers of --counts, the fewest first, 0 for all. Raises `UsageError` for others."""
     words = text.split(",")
     if not all(word == ALL or (word.isdecimal() and int(word)) for word in words) or len(set(words)) < len(words):
         raise UsageError(f"--counts={text} must be different whole numbers of 1 or more, or {ALL}, as 5,50,{ALL}.")
-    return tuple(0 if word == ALL else int(word) for word in words)
+    numbers = sorted(int(word) for word in words if word != ALL)
+    return (*numbers, 0) if ALL in words else tuple(numbers)
 
 
 if __name__ == "__main__":
