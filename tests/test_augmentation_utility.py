@@ -97,6 +97,12 @@ def test_a_generator_that_copies_changes_no_bit_at_any_share(most):
         jax.tree.map(np.testing.assert_array_equal, train(options, 2, [real] * 2, [copies] * 2, share, most), alone)
 
 
+def test_copies_are_counted_and_exact_samples_are_none():
+    real = gaussians(20)
+    assert measure.copies(real, Pool(*(np.repeat(each, 2, axis=0) for each in real))) == 1
+    assert measure.copies(real, gaussians(200)) == 0
+
+
 def test_samples_of_an_exact_generator_help_where_real_images_are_few():
     real, generated = gaussians(10), gaussians(40_000)
     alone, both = (accuracy(real, generated, share) for share in (0.0, 0.5))

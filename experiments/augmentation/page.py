@@ -30,7 +30,7 @@ def write(folder: Path, result: Mapping[str, Any], splits: Splits, generated: Ma
     body.append(html_page.division("grids", *charts(result)))
     for title, table in report.tables(result).items():
         body += [html_page.heading(title), html_page.table(*table)]
-    body += [html_page.note(text) for text in (*report.notes(result), *report.shares(result))]
+    body += [html_page.note(text) for text in (*report.notes(result), report.copies(result), report.shares(result))]
     body += [html_page.heading("Generated images beside real ones"), *_samples(splits, generated)]
     body += [html_page.heading("What differs"), *map(html_page.note, report.sentences(result))]
     body += [html_page.folded("Every difference", *_differences(result))]
