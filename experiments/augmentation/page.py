@@ -18,10 +18,10 @@ MOST_CLASSES = 20
 TITLE = "Do generated images help a classifier?"
 
 
-def write(folder: Path, result: Mapping[str, Any], splits: Splits, generated: Mapping[int, Pool]) -> Path:
+def write(folder: Path, result: Mapping[str, Any], splits: Splits, generated: Mapping[str, Pool]) -> Path:
     """Writes `folder`/table.md and report.html, and returns the latter's path.
 
-    generated: images by the number of real images of each class, of the first seed.
+    generated: images of the first seed by their caption.
     """
     content = report.markdown(result)
     atomic_files.replace(folder / report.TABLE, lambda file: file.write(content.encode()), "--folder")
@@ -66,10 +66,9 @@ def _percent(figures: list[Mapping[str, Any]]) -> tuple[list[float], list[float]
     return [float(each.mean()) for each in values], errors or None
 
 
-def _samples(splits: Splits, generated: Mapping[int, Pool]) -> list[Element]:
+def _samples(splits: Splits, generated: Mapping[str, Pool]) -> list[Element]:
     """A sheet of real images, and one of each generator, a row for each class."""
-    pools = {"Real training images": splits.train}
-    pools |= {f"Generated: {count or 'all'} real images of each class": pool for count, pool in generated.items()}
+    pools = {"Real training images": splits.train, **generated}
     names = splits.names[:MOST_CLASSES]
     figures = []
     for caption, pool in pools.items():

@@ -61,7 +61,8 @@ def run(folder: Path, plan: Plan) -> int:
     }
     workdir.write(folder, RESULTS, result)
     print(report.text(result))
-    shown = {count: generated(count, 0) for count in plan.counts}
+    of_counts = {f"Generated, of {count or 'all'} real images of each class": count for count in plan.counts}
+    shown = {words: generated(count, 0) for words, count in (of_counts if own else {"Generated": 0}).items()}
     path = page.write(folder, result, parts, shown)
     print(f"{folder / RESULTS} has the figures, {folder / report.TABLE} the tables for a README. Open {path}")
     return 0
