@@ -211,6 +211,8 @@ IN_TEST_LONG = (
     "test_notebooks.py::test_a_notebook_runs_without_a_warning_and_draws",
     "test_reflow.py::test_a_student_begins_with_the_averaged_weights_of_its_teacher",
     "test_reflow.py::test_weights_that_do_not_fit_are_refused_before_anything_is_written",
+    "test_augmentation_utility.py::test_one_command_writes",
+    "test_augmentation_utility.py::test_a_generator_is_trained",
 )
 
 

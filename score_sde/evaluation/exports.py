@@ -5,8 +5,8 @@
 | `png`      | STEM/000000.png, one for each sample, in one folder;    | pytorch-fid, torch-fidelity, clean-fid     |
 |            | and STEM/metadata.jsonl, where samples have captions    | `data.dataset=folder`, Hugging Face        |
 | `png_1000` | STEM/000000/000000.png, in folders of 1,000             | EDM's fid.py, clean-fid                    |
-| `arr_0`    | STEM.arr_0.npz: `arr_0`, uint8 (n, h, w, c), and        | the evaluation of ADM (guided diffusion)   |
-|            | `arr_1`, the labels, where samples are of classes       |                                            |
+| `arr_0`    | STEM.arr_0.npz: `arr_0`, uint8 (n, h, w, c), and        | the evaluation of ADM (guided diffusion),  |
+|            | `arr_1`, the labels, where samples are of classes       | `data.dataset=array`                       |
 
 The files are made of the rounds of samples, which a killed program keeps. Each is written as a whole, or not at all,
 and one that exists is not written again.
