@@ -367,7 +367,7 @@ def test_every_other_module_of_these_rooms_has_calls_or_a_reason():
     modules = {f"{room}.{path.stem}" for room in rooms for path in (ROOT / "score_sde" / room).glob("[a-z]*.py")}
     public = {getattr(module, name) for module in ROOMS.values() for name in module.__all__ if name[0].islower()}
     own = {each.__module__.removeprefix("score_sde.") for each in public if hasattr(each, "__module__")}
-    own |= {"data.part", "data.sources", "metrics.small", "config.table", "config.tree"}  # of classes and names without calls
+    own |= {"data.part", "data.sources", "metrics.small", "config.table", "config.tree"}  # of classes and other names
     called = {name.rpartition(".")[0] for name in CALLS if name.count(".") == 2}
     assert modules - own - called == {name for names in WITHOUT.values() for name in names.split()}
 
