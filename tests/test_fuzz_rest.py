@@ -20,7 +20,7 @@ from hypothesis import given, strategies
 from ml_collections import ConfigDict
 from score_sde.configs import presets
 
-from score_sde import config, data, metrics
+from score_sde import audit, config, data, metrics
 from score_sde.cli.describe import describe
 from score_sde.data import (
     captioned,
@@ -52,6 +52,7 @@ TEXT = text_cond.Tokens(WORDS, 9)
 SCENE = (scene_captions.Object("circle", "red", "small", "top left"),)
 F1, F2 = RNG.normal(size=(40, 3)), RNG.normal(size=(30, 3))
 MEAN, COVARIANCE = F1.mean(axis=0), np.cov(F1, rowvar=False)
+NEAR = audit.nearest(F1, F2, k=3)
 STATISTICS = metrics.Statistics(40, MEAN, COVARIANCE, F1, {"split": "train"})
 
 
@@ -87,6 +88,25 @@ def own() -> metrics.Features:
 CALLS: dict[str, Callable[[], tuple[Callable, dict[str, Any]]]] = {
     "data.pairs.pair_keys": lambda: (pairs.pair_keys, dict(seed=0, number=0, indices=np.arange(3, dtype=np.uint32))),
     "training.coupling.optimal_assignment": lambda: (coupling.optimal_assignment, dict(x0=F1[:5], eps=F1[5:10])),
+    "audit.auth_pct": lambda: (audit.auth_pct, dict(to_train=NEAR, of_train=np.ones(30), level=0.9)),
+    "audit.c_t": lambda: (audit.c_t, dict(of_samples=F1[:, 0] ** 2, of_test=F2[:, 0] ** 2)),
+    "audit.carlini": lambda: (audit.carlini, dict(to_train=NEAR, n=3, alpha=0.5, level=0.9)),
+    "audit.exchangeable": lambda: (
+        audit.exchangeable,
+        dict(samples=F1, train=F2[:20], test=F2[20:], permutations=9, level=0.9, seed=1, progress="a"),
+    ),
+    "audit.gu_ratio": lambda: (audit.gu_ratio, dict(to_train=NEAR, threshold=0.3, level=0.9)),
+    "audit.near_duplicates": lambda: (audit.near_duplicates, dict(x=IMAGES, threshold=1.0, progress="a")),
+    "audit.nearest": lambda: (
+        audit.nearest,
+        dict(x=F2, among=F2, k=3, without_itself=True, progress="a"),
+    ),
+    "audit.power": lambda: (
+        audit.power,
+        dict(samples=F1, train=F2[:20], test=F2[20:], copies=(0, 5), replications=2, significance=0.2)
+        | dict(permutations=9, level=0.9, seed=1, progress="a"),
+    ),
+    "audit.share": lambda: (audit.share, dict(k=3, n=5, level=0.9)),
     "metrics.at_the_ends": lambda: (metrics.at_the_ends, dict(pixels=IMAGES)),
     "metrics.baselines_of": lambda: (
         metrics.baselines_of,
@@ -289,7 +309,7 @@ CALLS: dict[str, Callable[[], tuple[Callable, dict[str, Any]]]] = {
         dict(config=tiny(), directory=folder(), out=folder() / "out"),
     ),
 }
-ROOMS = {"config": config, "data": data, "metrics": metrics}
+ROOMS = {"audit": audit, "config": config, "data": data, "metrics": metrics}
 # Modules that no user calls, by the reason for which their arguments fit.
 WITHOUT = {
     "a command line, whose mistakes tests/test_main.py and test_modes.py have": """
@@ -326,6 +346,12 @@ WITHOUT = {
 }
 # Public names without a call, by module or by name, with the reason.
 EXCEPTIONS: dict[str, str] = {
+    "audit.Copying": "a result",
+    "audit.Exchangeable": "a result",
+    "audit.Interval": "a result",
+    "audit.Memorised": "a result",
+    "audit.Neighbours": "a result, whose fields are checked where it is an argument",
+    "audit.Power": "a result",
     "config.Config": "a ConfigDict, whose values are checked as they are set",
     "config.FrozenConfig": "as Config, which its values are set in",
     "config.base": "without arguments",

@@ -14,7 +14,6 @@ In a caption with a held-out pair, `pair` counts held-out pairs alone.
 """
 
 import itertools
-import math
 from collections.abc import Collection, Sequence
 from typing import Any, NamedTuple
 
@@ -22,12 +21,12 @@ import numpy as np
 from score_sde.experiments.text.prompts import named_pairs
 
 from score_sde.array_types import Float, Integer, Pixels
+from score_sde.audit import intervals
 from score_sde.data.scene_captions import Asked, Object, Scene, agreement, asked, lies
 from score_sde.data.scene_decoder import decode
 from score_sde.data.scene_drawing import attribute_names
 
 FIGURES = ("shape", "colour", "size", "place", "relation", "count", "pair", "together")
-NORMAL = 1.959963984540054  # the 97.5 % quantile
 SHIFTS = 8  # by how many captions the pictures are moved, for the chance of each figure
 PERMUTATIONS = 9999
 Counts = dict[str, tuple[int, int]]
@@ -115,10 +114,7 @@ def share(right: int, n: int) -> dict[str, Any]:
     """
     if not n:
         return {"right": 0, "n": 0, "share": None, "low": None, "high": None}
-    p, scale = right / n, 1 + NORMAL**2 / n
-    middle = (p + NORMAL**2 / (2 * n)) / scale
-    half = NORMAL * math.sqrt(p * (1 - p) / n + NORMAL**2 / (4 * n**2)) / scale
-    return {"right": right, "n": n, "share": p, "low": max(0.0, middle - half), "high": min(1.0, middle + half)}
+    return {"right": right, "n": n} | dict(zip(("share", "low", "high"), intervals.share(right, n), strict=True))
 
 
 class Same(NamedTuple):

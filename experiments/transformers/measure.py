@@ -1,5 +1,6 @@
 """Figures of the models, from the arrays that `draw` has left, and which differences between models are significant."""
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -12,6 +13,7 @@ from score_sde.experiments.transformers.models import EVALUATIONS, MASKS, filled
 
 from score_sde import data
 from score_sde.array_types import Float, Pixels
+from score_sde.audit import neighbours
 from score_sde.evaluation import sample_metrics
 from score_sde.evaluation.sample_metrics import Measure
 from score_sde.io import atomic_files
@@ -200,10 +202,8 @@ def class_distance(classes: np.ndarray, labels: np.ndarray) -> float:
 
 def nearest(pixels: Pixels, among: Pixels) -> tuple[np.ndarray, np.ndarray]:
     """Index of the nearest of other images to each image, and the distance: a root mean square of pixels in [0, 1]."""
-    x, y = (each.reshape(len(each), -1) / 255 for each in (pixels, among))
-    squares = (x**2).sum(axis=1)[:, None] + (y**2).sum(axis=1) - 2 * x @ y.T
-    index = squares.argmin(axis=1)
-    return index, np.sqrt(((x - y[index]) ** 2).mean(axis=1))
+    of = neighbours.nearest(pixels, among)
+    return of.indices[:, 0], of.distances[:, 0] / math.sqrt(pixels[0].size)
 
 
 def nearness(pixels: Pixels, train: Pixels, test: Pixels) -> float:
