@@ -21,6 +21,7 @@ from ml_collections import ConfigDict
 from score_sde.configs import presets
 
 from score_sde import audit, config, data, metrics
+from score_sde.audit import balance
 from score_sde.cli.describe import describe
 from score_sde.data import (
     captioned,
@@ -37,7 +38,7 @@ from score_sde.ema import Power
 from score_sde.errors import UsageError
 from score_sde.evaluation import evaluate
 from score_sde.io import html_page
-from score_sde.metrics import distances, frechet, kernels
+from score_sde.metrics import distances, frechet, judge, kernels
 from score_sde.training import augmentation, coupling, posthoc, state
 from score_sde.training.build import trainable
 from score_sde.training.run import train
@@ -82,6 +83,12 @@ def folder() -> Path:
 @functools.cache
 def own() -> metrics.Features:
     return metrics.own_features(Pixels(), "0", (8, 8, 1), 4)
+
+
+def of_light() -> judge.Judge:
+    """A judge of which images are light."""
+    light = np.eye(2)
+    return judge.Judge(lambda x: light[(x.mean(axis=(1, 2, 3)) > 127).astype(int)], np.array([[45, 5], [4, 46]]))
 
 
 # name -> (function, its valid arguments), made when it is called.
@@ -152,6 +159,23 @@ CALLS: dict[str, Callable[[], tuple[Callable, dict[str, Any]]]] = {
     "metrics.frechet.Frechet.of_infinitely_many": lambda: (
         frechet.Frechet(MEAN, COVARIANCE).of_infinitely_many,
         dict(features=F1),
+    ),
+    "metrics.judge.judge": lambda: (
+        judge.judge,
+        dict(train=SOURCE, held_out=SOURCE, folder=folder() / "judge", options=metrics.Options(4, 4, 1, 2))
+        | dict(attribute=judge.Attribute("side", np.arange(6) % 2, np.arange(6) % 2)),
+    ),
+    "audit.balance.balance": lambda: (
+        balance.balance,
+        dict(judged=np.array([6, 4]), confusion=np.array([[45, 5], [4, 46]]), data=np.array([3, 3]), level=0.9),
+    ),
+    "audit.balance.balance_by_guidance": lambda: (
+        balance.balance_by_guidance,
+        dict(scales=[1.0, 2.0], samples=[IMAGES, IMAGES], judge=of_light(), data=np.array([3, 3]), level=0.9),
+    ),
+    "audit.balance.per_class": lambda: (
+        balance.per_class,
+        dict(features=F1, classes=np.arange(40) % 2, reference=F2, labels=np.arange(30) % 2, images=12),
     ),
     "metrics.frechet.frechet_distance": lambda: (
         frechet.frechet_distance,

@@ -1,46 +1,34 @@
 """Figures of the models, from the arrays that `draw` has left, and which differences between models are significant."""
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import jax
 import numpy as np
 from score_sde.experiments.recipes import comparisons
 from score_sde.experiments.sweep.runs import Run
 from score_sde.experiments.transformers.models import EVALUATIONS, MASKS, filled_name
 
 from score_sde import data
-from score_sde.array_types import Float, Pixels
+from score_sde.array_types import Pixels
 from score_sde.audit import neighbours
 from score_sde.evaluation import sample_metrics
 from score_sde.evaluation.sample_metrics import Measure
 from score_sde.io import atomic_files
 from score_sde.io.result_cache import Arrays
 from score_sde.metrics import measure as figures_of
-from score_sde.metrics import small
-from score_sde.runtime.backend import program
+from score_sde.metrics.judge import OPTIONS, Judge
+from score_sde.metrics.judge import judge as judge_of
 from score_sde.training.run import load_data
 
-JUDGE = small.Options(seed=1)  # another training than that of the features by which distances are measured
+JUDGE = OPTIONS  # another training than that of the features by which distances are measured
 MOST = 50_000, 10_000  # images of either split that are looked at
 CERTAIN = 0.5  # the judge's probability from which on it recognises an image
 NEIGHBOURS, SHOWN = "neighbours.npz", 16  # the nearest training images of the first samples of each model
 Drawn = dict[str, Arrays]  # of one trained model, by the names of `draw`
 AllDrawn = dict[str, list[Drawn]]  # of each model, in the order of the seeds
 Curve = list[tuple[int, float]]  # distances by the number of evaluations, fewest first
-Probabilities = Float[np.ndarray, "n k"]
-
-
-class Judge(NamedTuple):
-    """A classifier of real images. of: uint8 images -> the probability that each shows class k and is intact.
-
-    accuracy: share of test images of which it knows the class.
-    """
-
-    of: Callable[[Pixels], Probabilities]
-    accuracy: float
 
 
 class Data(NamedTuple):
@@ -109,26 +97,8 @@ def collected(folder: Path, finished: Mapping[str, Sequence[Run]], drawn: AllDra
 def _data(folder: Path, config: Any) -> Data:
     splits = [load_data(config, train=train) for train in (True, False)]
     parts = [source.take(data.part_of(len(source), most)) for source, most in zip(splits, MOST, strict=True)]
-    judge = _judge(*splits, folder / "judge") if splits[0].num_classes > 1 else None
+    judge = judge_of(*splits, folder / "judge", options=JUDGE) if splits[0].num_classes > 1 else None
     return Data(*parts, judge, sample_metrics.measure(config))
-
-
-def _judge(train: data.Source, test: data.Source, folder: Path) -> Judge:
-    task = small.task_of(train)
-    params = small.train(JUDGE, train, folder)
-    network = small.Network(JUDGE.nf, JUDGE.dimension, task.num_classes)
-
-    @program
-    def of(pixels: Pixels) -> Probabilities:
-        _, classes, corruptions = network.apply({"params": params}, pixels)
-        return jax.nn.softmax(classes) * jax.nn.softmax(corruptions)[:, :1]
-
-    def in_parts(pixels: Pixels) -> Probabilities:
-        chunks = data.padded_chunks(len(pixels), 512)
-        return np.concatenate([np.asarray(of(pixels[indices]))[:valid] for indices, valid in chunks])
-
-    known = test.take(data.part_of(len(test), MOST[1]))
-    return Judge(in_parts, float((in_parts(known.images).argmax(axis=1) == known.labels).mean()))
 
 
 def samples(drawn: Drawn) -> list[tuple[int, Pixels]]:

@@ -2,14 +2,12 @@
 
 import hashlib
 import re
-import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated, Any, NamedTuple
 
 import jax.numpy as jnp
 import numpy as np
-from flax import traverse_util
 
 from score_sde import data
 from score_sde.array_types import Array, ImageShape, PyTree, UInt8
@@ -17,7 +15,6 @@ from score_sde.config import protocols
 from score_sde.config.arguments import check_arguments
 from score_sde.config.import_paths import missing
 from score_sde.errors import UsageError, warn
-from score_sde.io import atomic_files
 from score_sde.io.digest import digest
 from score_sde.io.downloads import Download, fetch
 from score_sde.io.result_cache import Arrays
@@ -25,7 +22,7 @@ from score_sde.metrics import inception, small
 from score_sde.metrics.protocol import fingerprint
 from score_sde.runtime.backend import expanded
 from score_sde.runtime.memory import enough_memory
-from score_sde.runtime.sharding import all_agree, first_goes_first, is_first, pad_to_devices, place, pmap, split
+from score_sde.runtime.sharding import first_goes_first, pad_to_devices, place, pmap, split
 
 INCEPTION, TRAINED = "inception", "trained"
 WEIGHTS = Download(
@@ -136,20 +133,7 @@ def trained_features(
 
     A training that is stopped goes on with the next call. If two calls run at once, one trains and the other waits.
     """
-    task = small.task_of(source)
-    of = {"data": source.digest(), "options": options._asdict(), "task": task._asdict(), "version": small.VERSION}
-    identity = fingerprint(of)
-    path, work = folder / f"features_{identity}.npz", folder / f"features_{identity}"
-    leaves = atomic_files.read_arrays(path)
-    if not all_agree(leaves is not None):
-        with atomic_files.locked(work, "train", "choose another config.metrics.dir", wait=True):
-            leaves = atomic_files.read_arrays(path)  # written by another run that had the lock
-            if not all_agree(leaves is not None):
-                leaves = traverse_util.flatten_dict(small.train(options, source, work), sep="/")
-                atomic_files.replace(path, lambda file: np.savez(file, **leaves), "config.metrics.dir")
-            if is_first():
-                shutil.rmtree(work, ignore_errors=True)
-    params = traverse_util.unflatten_dict(leaves, sep="/")
+    task, params = small.task_of(source), small.trained(options, source, folder)
     number = digest(params)
 
     def apply(params: PyTree, pixels) -> dict:

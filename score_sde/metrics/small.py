@@ -6,6 +6,7 @@ that has seen only data can place noise among the data, which raises precision.)
 data set with each other only.
 """
 
+import shutil
 from pathlib import Path
 from typing import Annotated, NamedTuple
 
@@ -14,13 +15,16 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
+from flax import traverse_util
 
 from score_sde import data, images
 from score_sde.array_types import Array, Float, Pixels, PyTree
 from score_sde.config.keys import SEEDS
 from score_sde.errors import UsageError
+from score_sde.io import atomic_files
 from score_sde.io.checkpoints import Retention
 from score_sde.metrics.corruptions import CORRUPTIONS, corrupted
+from score_sde.metrics.protocol import fingerprint
 from score_sde.randomness import Stream, stream
 from score_sde.runtime import sharding
 from score_sde.runtime.backend import program
@@ -87,6 +91,26 @@ def task_of(source: data.Source) -> Task:
 def features(options: Options, task: Task, params: PyTree, pixels: Pixels) -> Float[Array, "b d"]:
     """Features of uint8 images, by trained parameters."""
     return Network(options.nf, options.dimension, task.num_classes).apply({"params": params}, pixels)[0]
+
+
+def trained(options: Options, source: data.Source, folder: Path) -> PyTree:
+    """Parameters of a network trained on a data set, now or by an earlier call; they are kept in `folder`.
+
+    A training that is stopped goes on with the next call. If two calls run at once, one trains and the other waits.
+    """
+    of = {"data": source.digest(), "options": options._asdict(), "task": task_of(source)._asdict(), "version": VERSION}
+    identity = fingerprint(of)
+    path, work = folder / f"features_{identity}.npz", folder / f"features_{identity}"
+    leaves = atomic_files.read_arrays(path)
+    if not sharding.all_agree(leaves is not None):
+        with atomic_files.locked(work, "train", "choose another config.metrics.dir", wait=True):
+            leaves = atomic_files.read_arrays(path)  # written by another run that had the lock
+            if not sharding.all_agree(leaves is not None):
+                leaves = traverse_util.flatten_dict(train(options, source, work), sep="/")
+                atomic_files.replace(path, lambda file: np.savez(file, **leaves), "config.metrics.dir")
+            if sharding.is_first():
+                shutil.rmtree(work, ignore_errors=True)
+    return traverse_util.unflatten_dict(leaves, sep="/")
 
 
 def train(options: Options, source: data.Source, folder: Path) -> PyTree:
