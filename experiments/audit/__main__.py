@@ -4,7 +4,7 @@ import argparse
 import sys
 from pathlib import Path
 
-from score_sde.experiments.audit.run import PARTS, SCALES, Options, run, run_digits
+from score_sde.experiments.audit.run import PARTS, SCALES, Options, check_parts, run, run_digits
 from score_sde.experiments.sweep.flags import add_launcher, parsed, start_of
 
 from score_sde.cli.experiment import count, folder
@@ -41,6 +41,7 @@ def program(argv: list[str]) -> int:
     options, values = parsed(parser, argv)
     if bool(options.workdir) == options.digits:
         raise UsageError("Name one trained model by --workdir=DIR, or let --digits train and audit two.")
+    check_parts(options.parts.split(","))
     of_audit = Options(
         options.num_samples,
         options.parts.split(","),

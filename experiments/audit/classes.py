@@ -1,5 +1,6 @@
 """Balance of classes and of attributes: how often samples show each, as a judge sees it, without the judge's errors."""
 
+import functools
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -10,6 +11,7 @@ from score_sde.experiments.audit.subject import Subject
 from score_sde.array_types import Integer, Pixels
 from score_sde.audit.balance import Balance, Frequencies, balance, per_class
 from score_sde.errors import UsageError
+from score_sde.metrics import small
 from score_sde.metrics.judge import Attribute, Judge, judge
 
 Figures = dict[str, Any]
@@ -35,8 +37,16 @@ def attributes(path: Path | None) -> dict[str, Attribute]:
 
 def judges(of: Subject, folder: Path, named: Mapping[str, Attribute]) -> dict[str, Judge]:
     """The judges of the data's classes and of the attributes. Raises `UsageError` where there are neither."""
-    found = {"class": judge(of.whole, of.evaluation, folder)} if of.whole.num_classes > 1 else {}
-    found |= {name: judge(of.whole, of.evaluation, folder, attribute=each) for name, each in named.items()}
+    if of.digests["evaluation"] == of.digests["whole"]:
+        raise UsageError(
+            "The evaluation images are the training images, so a judge's errors on others are unknown, and balance "
+            "cannot be corrected for them; train with config.data.held_out above 0."
+        )
+    options = of.model.config.metrics  # with another seed than that of the features
+    like = small.Options(options.nf, options.dimension, options.n_iters, lr=options.lr, seed=options.seed + 1)
+    make = functools.partial(judge, of.whole, of.evaluation, folder, options=like)
+    found = {"class": make()} if of.whole.num_classes > 1 else {}
+    found |= {name: make(attribute=each) for name, each in named.items()}
     if not found:
         raise UsageError(
             "The data have no labels, so nothing is known of the balance of classes; give --attributes=FILE.npz."

@@ -8,7 +8,8 @@
 | `levels`     | the audit of the denoiser, and membership, by noise level                                            |
 | `balance`    | frequencies of classes and attributes, corrected, by guidance scale; recall and distance of each     |
 
-Near is nearer than a third of `typical`, the median distance of a training image to its nearest other one.
+Two images are nearly the same if their distance is at most `near_of` the training images, a third of the median
+distance of one of them to its nearest other one.
 """
 
 from collections.abc import Callable, Sequence
@@ -17,7 +18,7 @@ from typing import Any
 import numpy as np
 
 from score_sde import audit
-from score_sde.array_types import Float, Pixels
+from score_sde.array_types import Float, Integer, Pixels
 from score_sde.audit import Interval, Memorised, near_duplicates, nearest
 from score_sde.audit.membership import auc, combined, tpr_at
 from score_sde.errors import UsageError
@@ -36,21 +37,20 @@ def interval(of: Interval) -> Figures:
     return {name: float(value) for name, value in of._asdict().items()}
 
 
-def duplicates(train: Pixels) -> Figures:
+def near_of(train: Pixels) -> float:
+    """The distance in pixels up to which two images are nearly the same; 0 for a single training image."""
+    if len(train) < 2:
+        return 0.0
+    return NEAR * float(np.median(nearest(train, train, without_itself=True).distances))
+
+
+def duplicates(train: Pixels, near: float) -> Figures:
     """Groups of identical and of nearly identical training images, as lists of indices, the largest first."""
-    near = NEAR * typical(train)
     groups = {"identical": near_duplicates(train, 0.0), "near": near_duplicates(train, near)}
     return {"images": len(train), "threshold": near} | {
         name: {"groups": len(of), "images": sum(map(len, of)), "shown": [group.tolist() for group in of[:SHOWN]]}
         for name, of in groups.items()
     }
-
-
-def typical(train: Pixels) -> float:
-    """The median distance of training images to the nearest other one; 0 for a single image."""
-    if len(train) < 2:
-        return 0.0
-    return float(np.median(nearest(train, train, without_itself=True).distances))
 
 
 def memorised(samples: Pixels, train: Pixels, held_out: Pixels, features: Features) -> tuple[Figures, dict]:
@@ -78,7 +78,7 @@ def memorised(samples: Pixels, train: Pixels, held_out: Pixels, features: Featur
 
 def _in_space(samples: np.ndarray, train: np.ndarray, held_out: np.ndarray) -> tuple[Figures, Memorised, Any]:
     k = min(NEIGHBOURS, len(train))
-    own, figures = nearest(train, train, without_itself=True), {}
+    own, figures = nearest(train, train, without_itself=True).distances[:, 0], {}
     found = {"samples": nearest(samples, train, k=k), "held_out": nearest(held_out, train, k=k)}
     by_gu = audit.gu_ratio(found["samples"])
     for side, to_train in found.items():
@@ -99,6 +99,12 @@ def _exchangeable(samples: np.ndarray, train: np.ndarray, held_out: np.ndarray) 
     return {"share": of.share, "null": interval(of.null), "p": of.p}
 
 
+def asked(samples: Pixels, train: Pixels, indices: Integer[np.ndarray, " n"]) -> Figures:
+    """The share of samples to which the training image whose condition they were asked for is the nearest one."""
+    found = nearest(samples, train).indices[:, 0]
+    return interval(audit.share(int((found == indices).sum()), len(samples))) | {"chance": 1 / len(train)}
+
+
 def power(samples: Pixels, train: Pixels, held_out: Pixels) -> Figures:
     """The share of replications in which the permutation test detects k planted copies, by k, with intervals."""
     copies = [k for k in COPIES if k <= len(samples)]
@@ -106,13 +112,12 @@ def power(samples: Pixels, train: Pixels, held_out: Pixels) -> Figures:
     return {"copies": copies, "detected": [interval(each) for each in of.detected]}
 
 
-def extracted(samples: Pixels, train: Pixels, held_out: Pixels) -> tuple[Figures, dict]:
+def extracted(samples: Pixels, train: Pixels, held_out: Pixels, near: float) -> tuple[Figures, dict]:
     """Clusters of samples that are nearly the same, how many are training images, and pictures of the first ones.
 
     A cluster is a training image if one of its samples is near one. That it is near a held-out image instead is
     counted, too, which cannot be a copy.
     """
-    near = NEAR * typical(train)
     clusters = near_duplicates(samples, near)
     members = np.concatenate([*clusters, np.arange(0)]).astype(int)
     result: Figures = {"samples": len(samples), "threshold": near, "clusters": len(clusters), "members": len(members)}
@@ -150,10 +155,9 @@ def membership(members: Float[np.ndarray, "n levels"], others: Float[np.ndarray,
     together = combined(members, others)
     result["combined"] = {"auc": interval(auc(*together))}
     for rate in RATES:
-        name = f"tpr_at_{rate:g}"
-        result["combined"][name] = _or_why(lambda rate=rate: interval(tpr_at(rate, *together)))
-        of_levels = zip(members.T, others.T, strict=True)
-        result[name] = [_or_why(lambda of=of, rate=rate: interval(tpr_at(rate, *of))) for of in of_levels]
+        result["combined"][f"tpr_at_{rate:g}"] = _or_why(lambda rate=rate: interval(tpr_at(rate, *together)))
+    of_levels = zip(members.T, others.T, strict=True)
+    result["tpr_at_0.01"] = [_or_why(lambda of=of: interval(tpr_at(0.01, *of))) for of in of_levels]
     return result
 
 

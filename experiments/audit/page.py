@@ -19,22 +19,22 @@ Pictures = Mapping[str, Mapping[str, np.ndarray]]  # of each audit, by name
 
 INTRODUCTION = (
     "Does a generative model repeat the pictures that it was trained on? Do its errors tell who was in the training "
-    "set? Does it show every class as often as the data do? This page answers with figures that have intervals, and with "
-    "the pictures that prove them."
+    "set? Does it show every class as often as the data do? This page answers with figures that have intervals, and "
+    "with the pictures that prove them."
 )
 ABOUT = {
     "Near-duplicates inside the training set": (
-        "A picture that is there several times is learned by heart first, and its copies hide each other from ratios of "
-        "distances. Each row is one group; small groups repeat. Near is nearer than a third of the median distance of a "
-        "training image to its nearest other one."
+        "A picture that is there several times is learned by heart first, and its copies hide each other from ratios "
+        "of distances. Each row is one group; small groups repeat. Near is nearer than a third of the median distance "
+        "of a training image to its nearest other one."
     ),
     "Memorisation": (
         "The most suspicious samples first, by the ratio of the distances to the nearest and to the second nearest "
         "training image. From above: the sample, the nearest training image, the second nearest, and the nearest by "
         "trained features. A copy is equal to the picture beneath it. Gu's ratio calls a sample memorised below 1/3; "
         "Carlini's criterion below half of the mean distance to its nearest training images. AuthPct counts samples "
-        "that are further from their nearest training image than that is from its own. C_T compares the samples' distances "
-        "to training images with those of held-out images."
+        "that are further from their nearest training image than that is from its own. C_T compares the samples' "
+        "distances to training images with those of held-out images."
     ),
     "Do the samples know the training images?": (
         "If a model has learned the law of the data alone, training and held-out images are exchangeable, and the "
@@ -43,15 +43,16 @@ ABOUT = {
         "planted among samples which know nothing."
     ),
     "Where on the schedule": (
-        "At each noise level, the denoiser is compared with two memorisers: the best denoiser of the training images, on "
-        "these, and that of as many held-out images, on those. A ratio of distances of 1 means that the model treats "
-        "both alike; 0 is a memoriser of its training set. At high noise a ratio below 1 need be no copying, since any "
-        "fit follows the mean of its data."
+        "At each noise level, the denoiser is compared with two memorisers: the best denoiser of the training images, "
+        "on these, and that of as many held-out images, on those. A ratio of distances of 1 means that the model "
+        "treats both alike; 0 is a memoriser of its training set. At high noise a ratio below 1 need be no copying, "
+        "since any fit follows the mean of its data."
     ),
     "Membership": (
-        "An attacker who can compute losses calls an image a member of the training set if its denoising loss is small. "
-        "The AUC is the probability that a member's loss is below that of a held-out image, 0.5 by chance. Noise is fixed "
-        "for each image, so that the same audit gives the same losses. Levels are shown together, never the best alone."
+        "An attacker who can compute losses calls an image a member of the training set if its denoising loss is "
+        "small. The AUC is the probability that a member's loss is below that of a held-out image, 0.5 by chance. "
+        "Noise is fixed for each image, so that the same audit gives the same losses. Levels are shown together, never "
+        "the best alone."
     ),
     "Extraction": (
         "Without the training images, one can look for samples that come again: clusters of nearly the same. Above are "
@@ -59,8 +60,8 @@ ABOUT = {
     ),
     "Balance": (
         "A classifier of real images judges what each sample shows. Its errors on held-out images are known, and the "
-        "frequencies are corrected for them, with intervals that have both uncertainties. Amplification is the corrected "
-        "frequency minus that of the training images. Guidance has the frequencies of the guided ODE."
+        "frequencies are corrected for them, with intervals that have both uncertainties. Amplification is the "
+        "corrected frequency minus that of the training images. Guided samples have the frequencies of the guided ODE."
     ),
 }
 
@@ -130,8 +131,8 @@ def _memorised(audits: Mapping[str, Any], pictures: Pictures) -> list[Element]:
         rows = [pictures[name][key] for key in ("samples", "nearest", "second", "by_features")]
         ratios = audits[name]["memorised"]["most_suspicious"]["ratio"]
         words = (
-            f"{name}: the most suspicious samples; beneath each the nearest training image, the second nearest, and the "
-            f"nearest by features. Ratios from {ratios[0]:.2f} to {ratios[-1]:.2f}"
+            f"{name}: the most suspicious samples; beneath each the nearest training image, the second nearest, and "
+            f"the nearest by features. Ratios from {ratios[0]:.2f} to {ratios[-1]:.2f}"
         )
         return [(words, _sheet(np.concatenate(rows), len(rows[0]), words))]
 

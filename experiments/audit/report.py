@@ -16,8 +16,8 @@ OF_SAMPLES = {
     "auth_pct": "authentic (AuthPct), %",
 }
 NOTE = (
-    "Intervals are 95 %, over samples and images of one trained model; another training would differ by more. Each figure "
-    "stands beside the one of held-out images in the place of samples, which is what a model without copies has."
+    "Intervals are 95 %, over samples and images of one trained model; another training would differ by more. Figures "
+    "of memorisation stand beside those of held-out images in the place of samples, which a model without copies has."
 )
 
 
@@ -73,6 +73,8 @@ def _of_copies(of: Result) -> Iterator[str]:
         f"{percent(shares['held_out']['gu'])} % of held-out images would be."
     )
     for space in ("pixels", "features"):
+        if "missing" in part[space]["copying"]:
+            yield part[space]["copying"]["missing"]
         test = part[space]["exchangeable"]
         if "missing" in test:
             yield test["missing"]
@@ -81,7 +83,13 @@ def _of_copies(of: Result) -> Iterator[str]:
         yield (
             f"In {space}, the nearest real image is a training image for {100 * test['share']:.1f} % of the samples; "
             f"{100 * test['null']['value']:.1f} % is chance (p = {test['p']:.2g}): "
-            f"{'the samples know which images were trained on' if knows else 'nothing shows that they know the training images'}."
+            f"{'samples know which images were trained on' if knows else 'nothing shows that they know these images'}."
+        )
+
+    if "asked" in of:
+        yield (
+            "The training image whose condition a sample was asked for is its nearest one for "
+            f"{percent(of['asked'])} % of the samples; {100 * of['asked']['chance']:.2g} % is chance."
         )
 
 
@@ -112,7 +120,8 @@ def _of_clusters(of: Result) -> Iterator[str]:
         return
     yield (
         f"{part['members']:,} of {part['samples']:,} samples are in {part['clusters']:,} clusters of nearly the same; "
-        f"{percent(part['of_train'])} % of the clusters are training images, {part['train_images']:,} of {part['of']:,}."
+        f"{percent(part['of_train'])} % of the clusters are training images, "
+        f"and {part['train_images']:,} of the {part['of']:,} training images are extracted."
     )
 
 
@@ -133,6 +142,9 @@ def _of_balance(of: Result) -> Iterator[str]:
                 f"{name.capitalize()} frequencies{at} {differs} from the data's (p = {shown['p_value']:.2g}): total "
                 f"variation {shown['total_variation']:.3f}, and {shown['expected']:.3f} by chance."
             )
+        lacks = [figures["lacks"] for shown in each["scales"].values() for figures in shown["per_class"]]
+        if any(lacks):
+            yield f"Recall or distance are missing {sum(map(bool, lacks))} times: {next(filter(None, lacks))}"
 
 
 def tables(result: Result) -> dict[str, Table]:

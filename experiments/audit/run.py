@@ -28,6 +28,12 @@ CONFIG = "experiments/audit/config.py"
 GROUP = 6  # images of a group of near-duplicates that are kept for the page
 
 
+def check_parts(parts: Sequence[str]) -> None:
+    """Raises `UsageError` for a part that there is not."""
+    for part in parts:
+        one_of("--parts", part, PARTS)
+
+
 class Options(NamedTuple):
     """Options of an audit.
 
@@ -84,8 +90,6 @@ def _finish(
     failures: Mapping[str, str],
     trained_by: Sequence[str],
 ) -> int:
-    for part in options.parts:
-        one_of("--parts", part, PARTS)
     if only_report:
         result = workdir.read(folder, RESULTS)
         if not result:
@@ -108,19 +112,22 @@ def audited(of: Subject, out: Path, options: Options) -> Figures:
     scales = _scales(of, options.scales)
     with atomic_files.locked(out, "audit", "choose another --out"):
         result, pictures = _facts(of, options), {}
-        drawn = draw.samples(of, out, options.num_samples)["pixels"]
+        samples = draw.samples(of, out, options.num_samples)
+        drawn, near = samples["pixels"], measure.near_of(of.train.images)
         images = drawn, of.train.images, of.held_out.images
         if "memorisation" in options.parts:
-            result["duplicates"] = measure.duplicates(of.train.images)
+            result["duplicates"] = measure.duplicates(of.train.images, near)
             pictures |= _groups(of.train.images, result["duplicates"])
             parts = _part(lambda: measure.memorised(*images, lambda x: draw.features(of, x)))
             result["memorised"], shown = parts if isinstance(parts, tuple) else (parts, {})
             pictures |= shown
+            if of.model.experiment.cond_entries:
+                result["asked"] = measure.asked(drawn, of.train.images, samples["asked"])
             result["power"] = _part(lambda: measure.power(*images))
         if {"denoiser", "membership"} & set(options.parts):
             result["levels"] = _part(lambda: noise.by_level(of, out, options.parts))
         if "extraction" in options.parts:
-            result["extracted"], shown = measure.extracted(*images)
+            result["extracted"], shown = measure.extracted(*images, near)
             pictures |= shown
         if "balance" in options.parts:
             result["balance"] = _part(lambda: _balance(of, out, drawn, scales, named, options.num_samples))
