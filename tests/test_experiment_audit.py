@@ -1,18 +1,19 @@
 """The program that audits trained models: oracles as models, a whole run and its resumption, the page, and refusals."""
 
 import json
-import shutil
 
 import numpy as np
 import pytest
 from score_sde.configs.vp.digits_ddpmpp_continuous import get_config
-from score_sde.experiments.audit import classes, draw, measure, noise, report, run
+from score_sde.experiments.audit import classes, draw, measure, noise, page, report, run, subject
 from score_sde.experiments.audit.__main__ import program
-from score_sde.experiments.audit.run import PARTS, Options
+from score_sde.experiments.audit.run import Options
 from score_sde.experiments.audit.subject import opened
 
 from score_sde import data
+from score_sde.audit import Interval, nearest
 from score_sde.errors import UsageError
+from score_sde.metrics.judge import Judge
 from score_sde.runtime.preemption import Stopped
 from score_sde.training.run import train
 
@@ -27,8 +28,21 @@ def flat(pixels):
     return pixels.reshape(len(pixels), -1).astype(np.float32)
 
 
+def nearest_judge(train, held_out, folder, *, options=None, attribute=None):
+    """A judge by the nearest training image, which needs no training."""
+    whole, known = (source.take(np.arange(len(source))) for source in (train, held_out))
+
+    def of(pixels):
+        return np.eye(10)[whole.labels[nearest(pixels, whole.images).indices[:, 0]]]
+
+    confusion = np.zeros((10, 10), int)
+    np.add.at(confusion, (known.labels, of(known.images).argmax(axis=1)), 1)
+    return Judge(of, confusion)
+
+
 @pytest.fixture
 def less_work(monkeypatch):
+    monkeypatch.setattr(classes, "judge", nearest_judge)
     monkeypatch.setattr(noise, "LEVELS", 2)
     monkeypatch.setattr(noise, "PROBES", 20)
     monkeypatch.setattr(measure, "REPLICATIONS", 5)
@@ -68,7 +82,8 @@ def test_fresh_samples_of_the_same_law_are_not():
     fresh = DRAWS.normal(128, 40, (200, 4, 4, 1)).clip(0, 255).astype(np.uint8)
     of, _ = measure.memorised(fresh, TRAIN, HELD_OUT, flat)
     for space in ("pixels", "features"):
-        assert of[space]["samples"]["gu"]["value"] == of[space]["samples"]["carlini"]["value"] == 0
+        assert of[space]["samples"]["gu"]["value"] == 0
+        assert of[space]["samples"]["carlini"]["low"] <= of[space]["held_out"]["carlini"]["high"]
         assert of[space]["exchangeable"]["p"] > 0.01 and abs(of[space]["copying"]["z"]) < 4
     assert measure.extracted(fresh, TRAIN, HELD_OUT, NEAR)[0]["clusters"] == 0
 
@@ -99,6 +114,50 @@ def test_noise_levels_are_those_of_the_process_and_evenly_spread_in_their_logari
     assert levels[[0, -1]] == pytest.approx([0.03, 10], rel=1e-4) and np.ptp(np.diff(np.log(levels))) < 1e-4
 
 
+# The page.
+
+
+def audit_of(samples, losses):
+    """A result as `run.audited` has it, of arrays in the place of a network's."""
+    data = {"name": "normal", "train": 80, "of": 80, "held_out": 80, "from_train": 0}
+    facts = {"data": data, "step": 7, "num_samples": len(samples), "sampler": "ddim", "num_steps": 5, "scale": None}
+    memorised, shown = measure.memorised(samples, TRAIN, HELD_OUT, flat)
+    extracted, clusters = measure.extracted(samples, TRAIN, HELD_OUT, NEAR)
+    labels = np.arange(80) % 10
+    by = Judge(lambda x: np.eye(10)[np.arange(len(x)) % 10], np.diag([30] * 10))
+    balance = classes.balanced(by, {"1": samples, "4": samples}, labels, features=flat, train=TRAIN)
+    of = facts | {"licence": "", "devices": ["cpu"], "duplicates": measure.duplicates(TRAIN, NEAR)}
+    of |= {
+        "memorised": memorised,
+        "extracted": extracted,
+        "balance": {"class": balance | {"names": list("abcdefghij")}},
+    }
+    of |= {"power": {"copies": [0, 5], "detected": [measure.interval(Interval(0.05, 0.02, 0.1))] * 2}}
+    return of | {
+        "levels": {"noise_level": [0.1, 1.0, 9.0], "membership": measure.membership(*losses)}
+    }, shown | clusters
+
+
+def test_the_page_shows_both_models_side_by_side_with_a_section_and_a_sentence_for_each_part(tmp_path):
+    fresh = DRAWS.normal(128, 40, (100, 4, 4, 1)).clip(0, 255).astype(np.uint8)
+    losses = DRAWS.uniform(size=(2, 150, 3))
+    made = {"copies": audit_of(np.concatenate([TRAIN, TRAIN]), (losses[0], losses[1] + 1))}
+    made |= {"new": audit_of(fresh, losses)}
+    result = {"audits": {name: of for name, (of, _) in made.items()}, "failed": {}, "versions": {"jax": "1"}}
+    result = json.loads(json.dumps(result))  # as `--report` reads it
+    path = page.write(tmp_path, result, {name: shown for name, (_, shown) in made.items()}, ["a command"])
+    text = path.read_text()
+    assert [title for title in page.ABOUT if f"<h2>{title}</h2>" not in text] == [
+        "Near-duplicates inside the training set"
+    ]
+    assert text.count("<img") == 3 and text.count("<svg") == 3
+    said = {name: " ".join(report.sentences(of)) for name, of in result["audits"].items()}
+    assert "100.0 (97.7 to 100.0) % of the samples are memorised" in said["copies"]
+    assert "AUC 1.000" in said["copies"] and "samples know which images were trained on" in said["copies"]
+    assert "nothing shows that they know" in said["new"] and "do not tell members" in said["new"]
+    assert "none is called extracted" in said["new"] and "80 training images are extracted" in said["copies"]
+
+
 # A whole run.
 
 
@@ -111,9 +170,9 @@ def test_an_audit_that_is_killed_goes_on_to_the_same_results(trained, tmp_path, 
     assert of["data"]["train"] == 40 and of["data"]["from_train"] == 1458 and of["data"]["held_out"] == 1757
     assert not any("missing" in of[part] for part in ("memorised", "power", "levels", "extracted", "balance"))
     assert list(of["balance"]["class"]["scales"]) == ["1", "3"]
-    page = (tmp_path / "whole" / "report.html").read_text()
+    shown = (tmp_path / "whole" / "report.html").read_text()
     for title in ("Memorisation", "Where on the schedule", "Membership", "Extraction", "Balance", "not trained on"):
-        assert title in page and page.count("<svg") == 5
+        assert title in shown and shown.count("<svg") == 5
     assert "nearest real image is a training image" in said and "| " in (tmp_path / "whole" / "table.md").read_text()
 
     drawn, seen = draw._drawn, []
@@ -121,7 +180,7 @@ def test_an_audit_that_is_killed_goes_on_to_the_same_results(trained, tmp_path, 
     def stopped(*arguments):
         seen.append(arguments)
         if len(seen) == 2:
-            raise Stopped
+            raise Stopped(15)
         return drawn(*arguments)
 
     monkeypatch.setattr(draw, "_drawn", stopped)
@@ -181,27 +240,34 @@ def test_fewer_samples_than_a_test_needs_are_said():
         (["--workdir={run}", "--step=7"], "No checkpoint of step 7"),
         (["--workdir={run}", "--config.data.train_images=50"], "data.train_images"),
         (["--workdir={run}", "--config.sampling.condition=class=3"], "asks for the conditions of training images"),
-        (["--workdir={run}", "--config.data.data_dir={empty}"], "No training data are at hand"),
-        (["--workdir={classifier}"], "holds a classifier"),
         ([], "Name one trained model"),
         (["--workdir={run}", "--report"], "has no results.json"),
     ],
 )
 def test_a_workdir_or_option_that_cannot_be_audited_is_refused(trained, tmp_path, arguments, words):
-    places = {"run": trained, "empty": tmp_path / "empty", "classifier": tmp_path / "classifier"}
-    shutil.copytree(trained, places["classifier"])
-    path = places["classifier"] / "config.json"
-    path.write_text(path.read_text().replace('"name": "ncsnpp"', '"name": "wideresnet"'))
+    places = {"run": trained, "empty": tmp_path}
     with pytest.raises(UsageError, match=words):
         program(["audit", *(each.format(**places) for each in arguments)])
-    assert not (trained / "audit" / "results.json").exists()
+    assert not (trained / "audit").exists()
 
 
-def test_each_part_can_be_had_alone(trained, tmp_path, less_work):
-    of = opened(trained)
-    for part in PARTS[:1]:
-        result = run.audited(of, tmp_path, Options(num_samples=25, parts=(part,)))
-        assert {"duplicates", "memorised", "asked", "power"} < result.keys() and "levels" not in result
+def test_a_classifier_is_refused(trained, tmp_path, monkeypatch):
+    monkeypatch.setattr(subject, "CLASSIFIERS", {"ncsnpp": None})
+    with pytest.raises(UsageError, match="holds a classifier, which draws no images"):
+        opened(trained)
+
+
+def test_data_that_are_not_there_and_other_data_are_refused(trained, monkeypatch):
+    def lost(config, *, train):
+        raise UsageError("digits is not in /data; prepare it.")
+
+    others = data.InMemory(np.zeros((1498, 8, 8, 1), np.uint8), np.zeros(1498, int))
+    monkeypatch.setattr(subject, "load_data", lambda config, *, train: others)
+    with pytest.raises(UsageError, match=r"are not those of .*, whose 40 images have another digest"):
+        opened(trained)
+    monkeypatch.setattr(subject, "load_data", lost)
+    with pytest.raises(UsageError, match=r"No training data are at hand, .*: digits is not in /data"):
+        opened(trained)
 
 
 # The digits.
@@ -210,4 +276,4 @@ def test_each_part_can_be_had_alone(trained, tmp_path, less_work):
 def test_the_two_models_differ_in_their_training_images_alone(tmp_path):
     few, all_of_them = (run.plan(tmp_path, name, {}).config.to_dict() for name in ("digits_50", "digits_all"))
     assert (few["data"].pop("train_images"), all_of_them["data"].pop("train_images")) == (50, 0)
-    assert few == all_of_them and few["training"]["n_iters"] * few["training"]["batch_size"] == 256_000
+    assert few == all_of_them and few["training"]["n_iters"] * few["training"]["batch_size"] == 384_000

@@ -10,8 +10,8 @@ from score_sde.configs.vp.digits_ddpmpp_continuous import get_config as digits
 from score_sde.errors import one_of
 
 SCHEDULE = {
-    "training.n_iters": 2000,
-    "training.snapshot_freq": 2000,
+    "training.n_iters": 3000,
+    "training.snapshot_freq": 3000,
     "training.snapshot_freq_for_preemption": 250,
     "optim.lr": 3e-3,
     "optim.ema_rate": 0.99,
