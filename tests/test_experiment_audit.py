@@ -147,9 +147,7 @@ def test_the_page_shows_both_models_side_by_side_with_a_section_and_a_sentence_f
     result = json.loads(json.dumps(result))  # as `--report` reads it
     path = page.write(tmp_path, result, {name: shown for name, (_, shown) in made.items()}, ["a command"])
     text = path.read_text()
-    assert [title for title in page.ABOUT if f"<h2>{title}</h2>" not in text] == [
-        "Near-duplicates inside the training set"
-    ]
+    assert all(f"<h2>{title}</h2>" in text for title in page.ABOUT)
     assert text.count("<img") == 3 and text.count("<svg") == 3
     said = {name: " ".join(report.sentences(of)) for name, of in result["audits"].items()}
     assert "100.0 (97.7 to 100.0) % of the samples are memorised" in said["copies"]

@@ -242,7 +242,7 @@ def _levels(audits: Mapping[str, Any]) -> Table:
         "error, training",
         "error, held-out",
     ]
-    return [*head, "membership AUC", "TPR at 1 % FPR, %"], rows
+    return [*head, "membership AUC", "true positives at 1 % false ones, %"], rows
 
 
 def _membership(audits: Mapping[str, Any]) -> Table:
@@ -252,7 +252,7 @@ def _membership(audits: Mapping[str, Any]) -> Table:
         rates = [both[f"tpr_at_{rate}"] for rate in ("0.01", "0.001")]
         cells = [each["missing"] if "missing" in each else percent(each) for each in rates]
         rows.append([name, f"{of['members']:,}", f"{of['others']:,}", number(both["auc"], 3), *cells])
-    return ["", "members", "held-out", "AUC", "TPR at 1 % FPR, %", "TPR at 0.1 % FPR, %"], rows
+    return ["", "members", "held-out", "AUC", "true positives at 1 % false ones, %", "at 0.1 % false ones, %"], rows
 
 
 def _extraction(audits: Mapping[str, Any]) -> Table:
