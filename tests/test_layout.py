@@ -49,7 +49,7 @@ ROOMS = {
                    averages launch summary start sheets run""",
     "metrics": """protocol ends corruptions distances frechet kernels inception small judge features reference figures
                   baselines""",
-    "audit": "intervals neighbours memorisation exchangeability duplicates balance",
+    "audit": "intervals neighbours memorisation exchangeability duplicates denoiser membership balance",
     "inference": """published_tensors reference_checkpoints diffusers_layout edm_layout openai_flags adm_layout
                     transformer_layout edm2_layout checkpoint_formats class_choice inputs posthoc_weights snapshots
                     start_images dequantizer conditional_samplers captions sampling_plan

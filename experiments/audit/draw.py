@@ -29,7 +29,7 @@ def root(of: Subject, use: Stream) -> Key:
 
 
 def identity(of: Subject) -> dict[str, object]:
-    """What every figure of a subject depends on: checkpoint, data, features."""
+    """The cache key that all figures of a subject share: checkpoint, data, features."""
     return identities.of_model(of.model) | {"data": of.digests, "features": of.features.digest}
 
 

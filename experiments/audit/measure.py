@@ -140,7 +140,7 @@ def extracted(samples: Pixels, train: Pixels, held_out: Pixels, near: float) -> 
 
 
 def _closest(clusters: Sequence[np.ndarray], members: np.ndarray, distances: np.ndarray) -> list[int]:
-    """For each cluster the place in `members` of the member that is nearest to an image."""
+    """The place in `members` of the member of each cluster that is nearest to an image."""
     ends = np.cumsum([len(each) for each in clusters])
     return [
         int(end - len(each) + np.argmin(distances[end - len(each) : end]))

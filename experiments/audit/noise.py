@@ -1,4 +1,4 @@
-"""By noise level: how near the model's denoiser is to a memoriser's, and what losses tell of membership."""
+"""Figures by noise level: how near the denoiser is to a memoriser's, and how losses tell members."""
 
 from pathlib import Path
 from typing import Any

@@ -53,14 +53,15 @@ def settings(of: Result) -> str:
 
 
 def sentences(of: Result) -> list[str]:
-    """What the figures mean, a sentence for each part; and why a part is missing."""
+    """Sentences on the meaning of the figures, part by part, and on why a part is missing."""
     return [*_of_copies(of), *_of_levels(of), *_of_clusters(of), *_of_balance(of)]
 
 
 def _of_copies(of: Result) -> Iterator[str]:
     if "duplicates" in of:
         near = of["duplicates"]["near"]
-        found = f"{near['images']:,} in {near['groups']:,} groups are" if near["groups"] else "none are"
+        groups = f"{near['groups']:,} group{'s' * (near['groups'] > 1)}"
+        found = f"{near['images']:,} in {groups} are" if near["groups"] else "none are"
         yield f"Of {of['duplicates']['images']:,} training images, {found} nearly the same."
     if (part := of.get("memorised")) is None:
         return
@@ -144,7 +145,10 @@ def _of_balance(of: Result) -> Iterator[str]:
             )
         lacks = [figures["lacks"] for shown in each["scales"].values() for figures in shown["per_class"]]
         if any(lacks):
-            yield f"Recall or distance are missing {sum(map(bool, lacks))} times: {next(filter(None, lacks))}"
+            yield (
+                f"{sum(map(bool, lacks))} of {len(lacks)} classes have no recall or no distance: "
+                f"{next(filter(None, lacks))}"
+            )
 
 
 def tables(result: Result) -> dict[str, Table]:

@@ -1,4 +1,4 @@
-"""What is audited: a trained model with the images that it was trained on, and images that were held out."""
+"""The subject of an audit: a trained model with the images that it was trained on, and held-out images."""
 
 from collections.abc import Mapping
 from pathlib import Path
