@@ -105,7 +105,7 @@ def _used(whole: data.Source, train: data.Source) -> np.ndarray:
 
 
 def _batch(source: data.Source, model: Pretrained, most: int) -> data.Batch:
-    """The images of a source, at most so many, with their labels and the entries of the condition that the network takes."""
+    """The images of a source, at most so many, with their labels and the condition that the network takes."""
     images, cond = captioned(source, model.text).take(data.part_of(len(source), most))
     labels = {} if cond is None or "labels" not in cond else {"labels": np.asarray(cond["labels"], np.int32)}
     return data.Batch(images, (restricted(cond, model.experiment.cond_entries) or {}) | labels or None)
