@@ -35,6 +35,8 @@ IN_TEST_LONG = (
     "test_audit.py::test_p_values_are_uniform_in_two_thousand_replications",
     "test_audit.py::test_the_power_is_that_of_the_test_itself_on_images_with_planted_copies",
     "test_audit.py::test_the_emoji_hold_groups_of_identical_images",
+    "test_experiment_audit.py::test_an_audit_that_is_killed_goes_on_to_the_same_results",
+    "test_experiment_audit.py::test_the_balance_of_attributes_is_that_of_a_file",
     "test_frozen_text.py::test_a_training_takes_features_of_captions_and_its_run_finds_the_encoder_again",
     "test_experiment_text.py::test_a_short_run_judges_captions_and_is_not_repeated",
     "test_scenes.py::test_the_decoder_reads_ten_thousand_fresh_scenes",

@@ -25,8 +25,8 @@ ROOMS = {
     "cond": "",
     "data": """archives tfrecords digits ffhq readers preparers split_report decoding held_out sources split_names
                containers shards directory zip_files tar_files parquet_files label_files caption_files own_files
-               arrays folder datasets records scene_captions scene_drawing scene_decoder scenes openmoji loading pairs
-               batches extent spread tokenizers text_cond captioned""",
+               arrays folder datasets records scene_captions scene_drawing scene_decoder scenes openmoji batches part
+               loading pairs extent spread tokenizers text_cond captioned""",
     "ema": "",
     "process": "",
     "sde": "",

@@ -126,6 +126,13 @@ DATA = {
         "[0, 1)",
         ALLOWED,
     ),
+    "train_images": Key(
+        0,
+        "Images of the training split that a run has, by score_sde.data.part_of, so that fewer are among more; 0: all",
+        "[0, inf)",
+        ALLOWED,
+        newer=True,
+    ),
     "corrupt": Key("refuse", "Treatment of images that cannot be read", "score_sde.data.loading:CORRUPT", MACHINE),
     "convert": Key(
         False,

@@ -13,6 +13,7 @@ from score_sde.data.batches import (
 from score_sde.data.datasets import DATASETS, dataset
 from score_sde.data.extent import Extent, extent
 from score_sde.data.loading import OPTIONS, Options, load, summary
+from score_sde.data.part import Part
 from score_sde.data.sources import Batch, InMemory, OnDisk, Source
 from score_sde.data.spread import Spread, spread
 
@@ -24,6 +25,7 @@ __all__ = [
     "InMemory",
     "OnDisk",
     "Options",
+    "Part",
     "Source",
     "Spread",
     "batch_fn",

@@ -58,6 +58,11 @@ class Captioned(Source):
         return self.source.labels
 
     @property
+    def num_classes(self) -> int:
+        """Number of classes of the source."""
+        return self.source.num_classes
+
+    @property
     def cond_entries(self) -> tuple[str, ...]:
         """The entries of the source, and those of captions."""
         return (*self.source.cond_entries, *self.text.entries)

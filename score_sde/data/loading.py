@@ -14,6 +14,7 @@ from score_sde.config.import_paths import arguments, choose, is_import_path
 from score_sde.data import arrays, folder, openmoji, records, scenes
 from score_sde.data.datasets import dataset
 from score_sde.data.decoding import Form, UnreadableError, named
+from score_sde.data.part import train_part
 from score_sde.data.sources import OnDisk, Pictures, Source, each, in_memory, tell_left_out
 from score_sde.data.split_report import counted
 from score_sde.errors import UsageError, shown
@@ -62,19 +63,28 @@ OPTIONS = tuple(field.name for field in dataclasses.fields(Options))
 
 @check_arguments
 def load(
-    name: str, *, train: bool, image_size: Side, num_channels: Side, image_width: Side | None = None, **options: Any
+    name: str,
+    *,
+    train: bool,
+    image_size: Side,
+    num_channels: Side,
+    image_width: Side | None = None,
+    train_images: Annotated[int, "[0, inf)"] = 0,
+    **options: Any,
 ) -> Source:
     """The training or evaluation split of a data set, as uint8 images of one size.
 
     name: in `DATASETS`, of TFDS, or an import path. image_size: the height, and without `image_width` also the width.
-    options: fields of `Options`; for a function at an import path also its own arguments
-    (`score_sde.config.protocols.DataSet`), and for a data set in `MADE` those of its class.
+    train_images: so many images of the training split, by `score_sde.data.part_of`, so that fewer are among more; 0:
+    all. The evaluation split is the same for each number. options: fields of `Options`; for a function at an import
+    path also its own arguments (`score_sde.config.protocols.DataSet`), and for a data set in `MADE` those of its class.
 
     Images are cropped to the proportions of this size and resized as `DATASETS` says, with antialiasing, on 256 levels.
     The order is the same in memory and on disk. Images that cannot be read are left out only with `corrupt="skip"`, and
     only those that are found before training: for a source on disk by their headers, see `OnDisk` for the others.
 
-    Raises `UsageError` when the data set is missing, an image cannot be read, or its channels are not `num_channels`.
+    Raises `UsageError` when the data set is missing, an image cannot be read, its channels are not `num_channels`, or
+    it has less than `train_images` images.
 
         import numpy as np
         from score_sde import data
@@ -83,10 +93,16 @@ def load(
         source = data.load("array", train=True, image_size=8, num_channels=3, path="images.npy", held_out=0)
         images = source.take(np.array([0, 3])).images  # uint8 (2, 8, 8, 3)
     """
+    source = _split(name, options, (image_size, image_width, num_channels), train)
+    return train_part(source, train_images) if train else source
+
+
+def _split(name: str, options: dict[str, Any], sizes: tuple[int, int | None, int], train: bool) -> Source:
+    """All images of a split; `sizes` are height, width and channels."""
     own_options = {key: options[key] for key in (*OPTIONS, *OF_SCENES) if key in options}
     check_section("data", own_options)
     own_options = {key: KEYS[f"data.{key}"].plain(value) for key, value in own_options.items()}
-    own, sizes = name.lower(), (image_size, image_width, num_channels)
+    own, (image_size, image_width, num_channels) = name.lower(), sizes
     if is_import_path(name):
         return _opened(name, options, sizes, train)
     if unknown := options.keys() - own_options.keys():

@@ -43,11 +43,13 @@ class Measure(NamedTuple):
 
         protocol: everything that they depend on besides features and statistics, which are added here.
         """
+        of = self.statistics.about
         of_all = dict(protocol) | {
             "features": self.features.name,
             "weights": self.features.digest,
             "statistics": self.statistics.digest,
-            "statistics_of": {key: self.statistics.about.get(key) for key in ("data_set", "split", "file")},
+            "statistics_of": {key: of.get(key) for key in ("data_set", "split", "file")}
+            | {key: of[key] for key in ("train_images",) if key in of},
             "pixels": "clipped, times 255, rounded down to uint8",
         }
         figures = metrics.measure(self.features.name, arrays, self.statistics, self.inception_splits)
@@ -152,7 +154,7 @@ def _statistics(config: Config, of: metrics.Features, load: Load) -> metrics.Sta
         "data_digest": source.digest(),
         "features": of.name,
         "features_digest": of.digest,
-    }
+    } | ({"train_images": n} if (n := config.data.train_images) and options.split == "train" else {})
     path = folder(config) / f"statistics_{metrics.fingerprint(about)}.npz"
     statistics = _kept(path, about)
     if statistics is None:

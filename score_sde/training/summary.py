@@ -71,13 +71,15 @@ def _devices(precision: str) -> str:
 
 def _data(experiment: Experiment | Classification, train_set: data.Source, eval_set: data.Source) -> str:
     config = experiment.config
+    number = config.data.train_images
+    chosen = f"; a part of the training split, by data.train_images={number}" if number else ""
     if line := data.summary(config.data.path or config.data.dataset, train_set, eval_set):
-        return line
+        return line + chosen
     shape, names = "x".join(map(str, experiment.image_shape)), train_set.class_names
     classes = f" in {len(names):,} classes ({_some(names)})" if names else ""
     unused = ", not used by the network" if names and "labels" not in experiment.cond_entries else ""
     images = f"{len(train_set):,} images of {shape}{classes}{unused}"
-    return f"{config.data.dataset}, {images}; {len(eval_set):,} to evaluate on"
+    return f"{config.data.dataset}, {images}; {len(eval_set):,} to evaluate on{chosen}"
 
 
 def _some(names: Sequence[str]) -> str:
