@@ -61,8 +61,9 @@ def test_clipped_gradients_equal_a_loops(config):
 
 
 def test_without_noise_and_clipping_it_is_the_ordinary_update(config):
-    config.privacy.update(clip=1e9, noise_multiplier=1e-20, times=1)
+    config.privacy.times = 1
     experiment = trainable(config)
+    config.privacy.update(clip=1e9, noise_multiplier=1e-20)
     state, numbers = state_of(experiment), np.arange(16, dtype=np.int32)
     private, _ = jax.jit(private_step(experiment, training.accumulated))(state, PIXELS, None, numbers, 0, WORDS)
     ordinary, _ = jax.jit(training.train_step(experiment))(state, PIXELS)
@@ -82,8 +83,8 @@ def test_one_image_more_moves_the_sum_by_no_more_than_the_clip(row, clip):
 
 
 def test_the_keys_of_an_image_are_its_own_wherever_it_stands_in_the_batch(config):
-    config.privacy.noise_multiplier = 1e-20
     experiment = trainable(config)
+    config.privacy.noise_multiplier = 1e-20
     step = jax.jit(private_step(experiment, training.accumulated))
     numbers, order = np.arange(16, dtype=np.int32), np.random.default_rng(1).permutation(16)
     numbers[3] = -1

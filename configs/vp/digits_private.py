@@ -10,7 +10,7 @@ def private(config: Config) -> None:
     """A smaller network, which less noise hides, large batches, and several noise levels an image; epsilon 10."""
     config.model.update(width=64, depth=2)
     config.training.update(privacy=True, batch_size=512, n_iters=340, snapshot_freq=170)
-    config.privacy.update(epsilon=10.0, delta=1e-4, noise_multiplier=3.0, clip=1.0, times=8)
+    config.privacy.update(epsilon=10.0, delta=1e-4, noise_multiplier=3.0, clip=1.0, times=4)
     config.optim.update(lr=2e-3, warmup=20, grad_clip=-1.0)
 
 

@@ -88,10 +88,10 @@ TRAINING = {
 }
 
 PRIVACY = {
-    "epsilon": Key(10.0, "Epsilon that no update may exceed: the training ends before", "(0, inf)", newer=True),
+    "epsilon": Key(10.0, "Epsilon that no update may exceed: the training ends before", "(0, 100]", newer=True),
     "delta": Key(1e-5, "Delta of the guarantee; below one over the number of training images", "(0, 1)", newer=True),
     "noise_multiplier": Key(
-        1.0, "Standard deviation of the noise on the sum of gradients, over privacy.clip", "(0, inf)", newer=True
+        1.0, "Standard deviation of the noise on the sum of gradients, over privacy.clip", "[0.1, 1e4]", newer=True
     ),
     "clip": Key(1.0, "Norm to which the gradient of each image is clipped", "(0, inf)", newer=True),
     "times": Key(8, "Noise levels at which an image's loss is averaged in an update", "[1, inf)", newer=True),

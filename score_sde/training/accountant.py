@@ -31,27 +31,40 @@ from score_sde.config.arguments import check_arguments
 from score_sde.errors import UsageError
 
 RELATION = "sets of training images, with their labels and captions, of which one has one image more"
+LIMIT = 100.0  # the largest epsilon that is told; larger ones promise nothing
+DIVERGENT = 200.0  # Renyi divergence of order 2 of updates whose epsilon is beyond it
 OF_DELTA, A_MILLION = 1e-3, 10**6  # the part of delta that a capacity by `capacity_for` costs in so many updates
-MOST_EPSILON = 700.0  # beyond which e^epsilon is no float
 MOST_UPDATES = 10**9
 
-Positive = Annotated[float, "(0, inf)"]
+Limit = Annotated[float, "(0, 100]"]
 Delta = Annotated[float, "(0, 1)"]
 Count = Annotated[int, "[1, 1e9]"]
+Updates = Annotated[int, "[0, 1e9]"]
+NOISE = "[0.1, 1e4]"  # values of a noise multiplier
 
 
 class Mechanism(NamedTuple):
     """One private update: number of training images, expected batch size, noise multiplier, and places of a batch."""
 
-    images: int
-    batch_size: int
-    noise_multiplier: float
-    capacity: int
+    images: Count
+    batch_size: Count
+    noise_multiplier: Annotated[float, NOISE]
+    capacity: Count
 
     @property
     def rate(self) -> float:
-        """The probability q that an image joins an update."""
+        """The probability q that an image joins an update. Raises `UsageError` for a batch of more images than all."""
+        if self.batch_size > self.images:
+            raise UsageError(
+                f"training.batch_size={self.batch_size} images are expected in an update, and there are "
+                f"{self.images}; set it to {max(self.images // 4, 1)}, say."
+            )
         return self.batch_size / self.images
+
+    @property
+    def divergence(self) -> float:
+        """The Renyi divergence of order 2 of one update with an image from one without it."""
+        return math.log1p(self.rate**2 * math.expm1(self.noise_multiplier**-2))
 
     @property
     def overflow(self) -> float:
@@ -59,13 +72,13 @@ class Mechanism(NamedTuple):
         return float(stats.binom.sf(self.capacity, self.images + 1, self.rate))
 
 
-Spending = tuple[tuple[Mechanism, int], ...]  # mechanisms, each with the number of its updates
+Spending = tuple[tuple[Mechanism, Updates], ...]  # mechanisms, each with the number of its updates
 
 
 @check_arguments
 @functools.lru_cache(maxsize=256)
 def epsilon(spending: Spending, delta: Delta) -> float:
-    """The least epsilon for which these updates are (epsilon, delta)-private by eq. (2); inf if there is none.
+    """The least epsilon for which these updates are (epsilon, delta)-private by eq. (2); inf if it is above 100.
 
     spending: pairs of a mechanism and the number of its updates, in any order. Raises `UsageError` without the package
     dp-accounting.
@@ -75,6 +88,8 @@ def epsilon(spending: Spending, delta: Delta) -> float:
         mnist = Mechanism(images=60_000, batch_size=600, noise_multiplier=4.0, capacity=900)
         spent = epsilon(((mnist, 10_000),), delta=1e-5)  # 0.95; 1.26 by the bound of Abadi et al. (2016)
     """
+    if sum(updates * mechanism.divergence for mechanism, updates in spending) > DIVERGENT:
+        return math.inf
     dp, accountants = _library()
     accountant = accountants.PLDAccountant(neighboring_relation=dp.NeighboringRelation.ADD_OR_REMOVE_ONE)
     lost = 0.0  # T tau
@@ -87,13 +102,13 @@ def epsilon(spending: Spending, delta: Delta) -> float:
     while value > before:  # rises to the least solution, or until nothing of delta is left
         before, left = value, delta - lost * (1 + math.exp(value))
         value = float(accountant.get_epsilon(left)) if left > 0 else math.inf
-        if value > MOST_EPSILON:
+        if value > LIMIT:
             return math.inf
     return before
 
 
 @check_arguments
-def most_updates(mechanism: Mechanism, limit: Positive, delta: Delta, before: Spending = ()) -> int:
+def most_updates(mechanism: Mechanism, limit: Limit, delta: Delta, before: Spending = ()) -> int:
     """The largest number of further updates after which epsilon is at most `limit`; 0 if there is none.
 
     before: updates that are spent already.
@@ -114,13 +129,12 @@ def most_updates(mechanism: Mechanism, limit: Positive, delta: Delta, before: Sp
 
 
 @check_arguments
-def capacity_for(images: Count, batch_size: Count, limit: Positive, delta: Delta) -> int:
+def capacity_for(images: Count, batch_size: Count, limit: Limit, delta: Delta) -> int:
     """The least number of places whose overflow in a million updates costs a thousandth of delta, at epsilon=limit."""
-    allowed = OF_DELTA * delta / A_MILLION / (1 + math.exp(min(limit, MOST_EPSILON)))
+    rate = Mechanism(images, batch_size, 1.0, images).rate
+    allowed = OF_DELTA * delta / A_MILLION / (1 + math.exp(limit))
     # Not binom.isf, which goes by 1 - allowed.
-    return bisect.bisect_left(
-        range(images + 1), -allowed, key=lambda places: -stats.binom.sf(places, images + 1, batch_size / images)
-    )
+    return bisect.bisect_left(range(images + 1), -allowed, key=lambda places: -stats.binom.sf(places, images + 1, rate))
 
 
 @functools.cache

@@ -161,11 +161,6 @@ def recorded(plan: Plan, config: Config, directory: Path) -> Plan:
 def segment_of(config: Config, images: int) -> Segment:
     """The first segment of a run on so many images. Raises `UsageError` for more expected than there are."""
     options, size = config.privacy, config.training.batch_size
-    if size > images:
-        raise UsageError(
-            f"training.batch_size={size} images are expected in an update, and there are {images}; set it to "
-            f"{images // 4}, say."
-        )
     chosen = options.capacity or capacity_for(images, size, options.epsilon, options.delta)
     mechanism = Mechanism(images, size, options.noise_multiplier, chosen)
     return {"first": 0, **mechanism._asdict(), "clip": options.clip, "times": options.times}
