@@ -32,6 +32,7 @@ LONG += ("step", "labels")
 # Tests of `make test-long`: whole runs beside which quicker ones of their kind stay in `make test`.
 IN_TEST_LONG = (
     "test_privacy.py::test_a_changed_setting_is_a_segment_of_its_own",
+    "test_privacy.py::test_eight_devices_make_the_same_run",
     "test_privacy.py::test_the_seed_of_the_noise_is_secret_and_in_no_other_file",
     "test_privacy.py::test_a_run_that_is_stopped_and_goes_on_is_the_undisturbed_run_and_spends_the_same",
     "test_frozen_text.py::test_a_training_takes_features_of_captions_and_its_run_finds_the_encoder_again",

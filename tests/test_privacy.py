@@ -2,6 +2,9 @@
 
 import json
 import math
+import os
+import subprocess
+import sys
 
 import jax
 import jax.numpy as jnp
@@ -180,7 +183,7 @@ def test_the_most_updates_are_within_the_budget_and_one_more_is_not():
     assert most_updates(mechanism, 0.01, 1e-5) == 0
 
 
-def last_line(directory):
+def lines_of(directory):
     return [json.loads(line) for line in (directory / "metrics.jsonl").read_text().splitlines()]
 
 
@@ -194,13 +197,36 @@ def test_a_run_that_is_stopped_and_goes_on_is_the_undisturbed_run_and_spends_the
     assert whole.updates == 4
     assert whole.epsilon == epsilon(whole.segments, config.privacy.delta)
     lines = [
-        [{k: v for k, v in line.items() if k != "time"} for line in last_line(tmp_path / name)]
+        [{k: v for k, v in line.items() if k != "time"} for line in lines_of(tmp_path / name)]
         for name in ("whole", "parts")
     ]
     norms = [[line["gradient_norm"] for line in each if "gradient_norm" in line] for each in lines]
     assert norms[0] == norms[1]
     assert [line["epsilon"] for line in lines[0] if "epsilon" in line][-1] == whole.epsilon
     assert not any("training_loss" in line for line in lines[0])
+
+
+# Trains by the config.json of one workdir in another.
+AGAIN = """
+import json, sys, one_block
+from score_sde.config import Config
+from score_sde.training.run import train
+one_block.use()
+train(Config(json.load(open(sys.argv[1]))), sys.argv[2])
+"""
+
+
+def test_eight_devices_make_the_same_run(config, tmp_path):
+    training.train(config, tmp_path / "one")
+    flags = os.environ.get("XLA_FLAGS", "") + " --xla_force_host_platform_device_count=8"
+    program = [sys.executable, "-c", AGAIN, str(tmp_path / "one" / "config.json"), str(tmp_path / "eight")]
+    subprocess.run(program, env=os.environ | {"XLA_FLAGS": flags, "PYTHONPATH": os.pathsep.join(sys.path)}, check=True)
+    one, eight = (
+        [line["gradient_norm"] for line in lines_of(tmp_path / name) if "gradient_norm" in line]
+        for name in ("one", "eight")
+    )
+    np.testing.assert_allclose(eight, one, rtol=1e-5)
+    assert privacy.spent(tmp_path / "one") == privacy.spent(tmp_path / "eight")
 
 
 def test_a_training_ends_before_its_budget_is_exceeded(config, tmp_path, capsys):
@@ -264,6 +290,6 @@ def test_settings_that_would_break_the_guarantee_are_refused(message, changes, c
 
 def test_the_accountant_says_how_it_is_installed(monkeypatch):
     accountant._library.cache_clear()
-    monkeypatch.setitem(__import__("sys").modules, "dp_accounting", None)
+    monkeypatch.setitem(sys.modules, "dp_accounting", None)
     with pytest.raises(UsageError, match=r'pip install "score-sde\[privacy\]"'):
         most_updates(Mechanism(100, 10, 1.0, 50), 1.2345, 1e-5)
