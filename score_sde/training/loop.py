@@ -146,9 +146,7 @@ def fit(
                 if saves or averages.is_due(step):
                     losses.last()
                     check_finite(float(total(state.params)), step)
-                    if saves and (notes := training.notes(step)):
-                        writer.scalars(step, **notes)
-                    writer.sync()
+                    _note(training, step, writer)
                     _save(checkpoints if saves else None, averages, step, state, eval_loss if keeps_best else None)
             except DivergenceError as problem:
                 checkpoints.wait()  # so that the message names the last one
@@ -190,6 +188,13 @@ def _log(training: Training, loss: float, step: int, writer: Writer, progress: A
     if math.isfinite(loss):
         writer.scalars(step, **{training.loss: loss})
         progress.set_postfix_str(training.shown.format(loss), refresh=False)
+
+
+def _note(training: Training, step: int, writer: Writer) -> None:
+    """Writes the notes of a save to metrics.jsonl, whose lines are on disk afterwards."""
+    if notes := training.notes(step):
+        writer.scalars(step, **notes)
+    writer.sync()
 
 
 def _save(

@@ -64,8 +64,8 @@ class Plan(NamedTuple):
         """The epsilon that `step` updates of the run have spent."""
         return epsilon(spending(self.segments, step), self.delta)
 
-    def told(self, step: int) -> str:
-        """What `step` updates have spent, in words."""
+    def in_words(self, step: int) -> str:
+        """The epsilon that `step` updates have spent, and the budget, in words."""
         return f"epsilon {self.epsilon(step):.4g} at delta {self.delta:g} spent; {self.limit:g} at most"
 
     def of(self, training: Training, source: data.Source, entries: Entries, places_of: int) -> Training:

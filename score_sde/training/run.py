@@ -227,7 +227,7 @@ def _fit(
 
     def begin(start: int) -> None:
         if sharding.is_first():
-            summary.at_start(experiment, directory, train_set, eval_set, start, plan.told(start) if plan else "")
+            summary.at_start(experiment, directory, train_set, eval_set, start, plan.in_words(start) if plan else "")
 
     ordinary = Training(
         "training",
@@ -257,7 +257,7 @@ def _fit(
     )
     if sharding.is_first():
         last = max(workdir.saved_steps(directory))
-        summary.at_end(experiment, directory, sheets.path_of(directory, last), plan.told(last) if plan else "")
+        summary.at_end(experiment, directory, sheets.path_of(directory, last), plan.in_words(last) if plan else "")
 
 
 def _evaluations(
