@@ -52,6 +52,7 @@ LATER += list(EDM)
 TRANSFORMERS = {  # DiT keeps no positions among its parameters
     "vp/cifar10_uvit": 44_255_328,
     "vp/digits_uvit": 755_150,
+    "vp/digits_private": 159_438,
     "flow/cifar10_dit": 32_471_436,
     "flow/digits_dit": 722_788,
 }

@@ -41,7 +41,7 @@ from score_sde.io import html_page
 from score_sde.metrics import distances, frechet, judge, kernels
 from score_sde.process import Prediction
 from score_sde.sde import VP
-from score_sde.training import augmentation, coupling, posthoc, state
+from score_sde.training import accountant, augmentation, coupling, posthoc, privacy, state
 from score_sde.training.build import trainable
 from score_sde.training.run import train
 
@@ -77,6 +77,9 @@ class Pixels:
         return params * pixels.reshape(len(pixels), -1)[:, :3]
 
 
+SPENDING = ((accountant.Mechanism(1000, 100, 9.0, 200), 2),)
+
+
 @functools.cache
 def folder() -> Path:
     """A folder with an array of images, features and baselines."""
@@ -102,6 +105,17 @@ def of_light() -> judge.Judge:
 # name -> (function, its valid arguments), made when it is called.
 CALLS: dict[str, Callable[[], tuple[Callable, dict[str, Any]]]] = {
     "data.pairs.pair_keys": lambda: (pairs.pair_keys, dict(seed=0, number=0, indices=np.arange(3, dtype=np.uint32))),
+    "training.accountant.capacity_for": lambda: (
+        accountant.capacity_for,
+        dict(images=1000, batch_size=100, limit=3.0, delta=1e-5),
+    ),
+    "training.accountant.epsilon": lambda: (accountant.epsilon, dict(spending=SPENDING, delta=1e-5)),
+    "training.accountant.most_updates": lambda: (
+        accountant.most_updates,
+        dict(mechanism=SPENDING[0][0], limit=0.05, delta=1e-5, before=SPENDING),
+    ),
+    "training.privacy.spent": lambda: (privacy.spent, dict(directory=folder())),  # there is no run
+    "data.poisson_batch": lambda: (data.poisson_batch, dict(n=20, rate=0.3, capacity=8, seed=0, step=2)),
     "training.coupling.optimal_assignment": lambda: (coupling.optimal_assignment, dict(x0=F1[:5], eps=F1[5:10])),
     "audit.auth_pct": lambda: (audit.auth_pct, dict(to_train=NEAR, of_train=np.ones(30), level=0.9)),
     "audit.auc": lambda: (audit.auc, dict(members=F1[:, 0], others=F2[:, 0], level=0.9)),
@@ -377,7 +391,8 @@ WITHOUT = {
         evaluation.over_split evaluation.report evaluation.sample_metrics""",
     "called by train, and by Pretrained, with a config that config.check has looked at": """
         training.average_snapshots training.averages training.build training.classification training.launch
-        training.loop training.memory_estimate training.nan_guard training.own_code training.pieces training.recipe
+        training.loop training.memory_estimate training.nan_guard training.own_code training.pieces
+        training.private_step training.recipe
         training.sampler_options training.sheets training.sigma_data training.source_checks training.start
         training.summary training.text training.trainable""",
     "called with a folder of files, whose mistakes tests/test_frozen_text.py has": "training.frozen_text",

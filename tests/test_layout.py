@@ -26,7 +26,7 @@ ROOMS = {
     "data": """archives tfrecords digits ffhq readers preparers split_report decoding held_out sources split_names
                containers shards directory zip_files tar_files parquet_files label_files caption_files own_files
                arrays folder datasets records scene_captions scene_drawing scene_decoder scenes openmoji batches part
-               loading pairs extent spread tokenizers text_cond captioned""",
+               poisson loading pairs extent spread tokenizers text_cond captioned""",
     "ema": "",
     "process": "",
     "sde": "",
@@ -46,7 +46,7 @@ ROOMS = {
     "training": """state average_snapshots posthoc nan_guard loop pieces frozen_text text sigma_data sampler_options
                    recipe
                    augmentation trainable classification build coupling memory_estimate own_code source_checks
-                   averages launch summary start sheets run""",
+                   averages launch summary start sheets accountant privacy private_step run""",
     "metrics": """protocol ends corruptions distances frechet kernels inception small judge features reference figures
                   baselines""",
     "audit": "intervals neighbours memorisation exchangeability duplicates denoiser membership balance",
@@ -83,6 +83,7 @@ DOORS = {
     "flax.linen": {"models", "metrics", "cli.describe"},
     "tqdm": {"runtime.progress"},
     "tokenizers": {"training.frozen_text"},
+    "dp_accounting": {"training.accountant"},
     "tensorflow": set(),
     "torch": set(),
     "emoji": {"data.openmoji"},

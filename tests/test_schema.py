@@ -577,6 +577,8 @@ def test_what_may_differ_is_as_it_was():
         "seed",
         *(f"training.{key}" for key in ("continuous", "likelihood_weighting", "reduce_mean", "coupling")),
         "training.coupling_block",
+        "training.privacy",
+        "privacy.secret_seed",
         *(f"data.{key}" for key in ("image_size", "image_width", "num_channels", "centered")),
         "data.uniform_dequantization",
         *(f"text.{key}" for key in ("tokenizer", "max_tokens", "truncate", "vocab_size")),

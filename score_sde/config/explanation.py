@@ -24,6 +24,7 @@ WORDS = {"NEVER": "never", "ALLOWED": "allowed", "LAUNCH": "launch", "MACHINE": 
 SECTIONS = {
     "": "Keys without a section are about the run as a whole.",
     "training": "The training loop: batches, checkpoints, logs, and the precision of the computation.",
+    "privacy": "The budget and the mechanism of a differentially private training, with `training.privacy=True`.",
     "sampling": "Samplers and their options, for snapshots, `--mode=sample` and `--mode=eval`.",
     "guidance": "Guidance towards a class, and methods for observations.",
     "eval": "Snapshots to evaluate, and the figures to compute of each: loss, bits/dim, samples.",
