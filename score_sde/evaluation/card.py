@@ -1,0 +1,348 @@
+"""The facts of a model card, each with the file of the workdir that it was read from.
+
+Nothing is computed by the network and no data set is opened, so a card can be made wherever the workdir is. A fact that
+no file has is `NOT_RECORDED`. A figure of another checkpoint than the card's is marked as stale, with its step.
+"""
+
+import datetime
+import itertools
+import statistics
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from score_sde.cond import names, takes_text
+from score_sde.config import Config
+from score_sde.config.import_paths import is_import_path
+from score_sde.errors import UsageError
+from score_sde.evaluation import report
+from score_sde.evaluation.figure_names import short_names
+from score_sde.io import metrics_log, workdir
+from score_sde.metrics.features import INCEPTION
+from score_sde.training import sheets
+from score_sde.training.build import Classification, Experiment, parameter_counts, trainable
+from score_sde.training.trainable import profiles_of, shape_of
+
+NOT_RECORDED = "not recorded"
+AUDIT = "audit/results.json"
+OF_FILES = ("folder", "array")  # data sets that are a place, and no name
+FIGURES = ("figure", "value", "computed on", "step", "read from")
+AUDITS = ("figure", "value and interval", "step", "read from")
+FACTS = ("fact", "value", "read from")
+Row = tuple[str, ...]
+
+
+class Section(NamedTuple):
+    """A part of a card: a table whose last column is the file that the row was read from, and sentences beneath it."""
+
+    title: str
+    head: Row
+    rows: list[Row]
+    notes: Sequence[str] = ()
+
+
+class Card(NamedTuple):
+    """The facts of a model card.
+
+    step: of the checkpoint that the card is of. author: texts by the names of `author.ENTRIES`. header: facts for the
+    hub's header. picture: the sheet of samples of this step, or None.
+    """
+
+    name: str
+    step: int
+    header: dict[str, Any]
+    sections: list[Section]
+    author: Mapping[str, str]
+    picture: Path | None
+    caption: str
+
+
+class _Run(NamedTuple):
+    """The files of a workdir."""
+
+    directory: Path
+    step: int
+    config: Config
+    launch: dict[str, Any]
+    lines: list[dict[str, Any]]
+    experiment: Experiment | Classification | None  # None where it needs code that is not here
+    reports: dict[str, dict[str, Any]]  # by file
+
+
+def gather(directory: Path, author: Mapping[str, str]) -> Card:
+    """The card of a workdir's last checkpoint. Raises `UsageError` where there is none, or a file cannot be used."""
+    run = _read(directory)
+    picture, caption = _picture(run)
+    sections = [_data(run), _network(run), _objective(run), _training(run), _losses(run)]
+    sections += [] if isinstance(run.experiment, Classification) else [_samples(run), _audits(run)]
+    sections.append(_privacy(run))
+    return Card(Path(directory).absolute().name, run.step, _header(run), sections, author, picture, caption)
+
+
+def _read(directory: Path) -> _Run:
+    step, config = workdir.checkpoint_steps(directory)[-1], workdir.stored_config(directory)
+    try:
+        experiment = trainable(config)
+    except UsageError:  # a piece of the user's own is on another machine
+        experiment = None
+    files = sorted(directory.glob("*/report.json"))
+    reports = {file.relative_to(directory).as_posix(): workdir.read(file.parent, file.name) for file in files}
+    reports = {file: content for file, content in reports.items() if _is_evaluation(content)}
+    lines = metrics_log.read_lines(directory / "metrics.jsonl", step)
+    return _Run(directory, step, config, workdir.read(directory, "launch.json"), lines, experiment, reports)
+
+
+def _is_evaluation(content: Mapping[str, Any]) -> bool:
+    """Whether a report.json is of an evaluation; experiments write some of their own."""
+    entries = content.get("checkpoints")
+    return bool(entries) and "config" in content and all(isinstance(each, dict) and "step" in each for each in entries)
+
+
+def _facts(title: str, rows: Mapping[str, tuple[Any, str]], *notes: str) -> Section:
+    """A section of facts, {name: (value, file)}; a value that is None or empty is not recorded."""
+    known = {name: (str(value), file) for name, (value, file) in rows.items() if value not in (None, "", ())}
+    return Section(title, FACTS, [(name, *known.get(name, (NOT_RECORDED, ""))) for name in rows], list(notes))
+
+
+def _data(run: _Run) -> Section:
+    data, launch = run.config.data, "launch.json"
+    splits, classes = run.launch.get("data", {}), workdir.class_names(run.directory)
+    shape = "{} x {} x {}, height, width and channels".format(*shape_of(run.config))
+    rows: dict[str, tuple[Any, str]] = {"data set": (data.dataset, "config.json"), "images": (shape, "config.json")}
+    for split in ("training", "evaluation"):
+        of_split = splits.get(split, {})
+        n = of_split.get("images")
+        rows[f"{split} images"] = (None if n is None else f"{n:,}", launch)
+        digests = [f"{value} ({kind})" for kind, value in of_split.items() if kind != "images"]
+        rows[f"digest of the {split} images"] = (", ".join(digests), launch)
+    if classes:
+        rows["classes"] = (f"{len(classes):,}: {', '.join(classes)}", launch)
+    rows["licence of the images"] = (workdir.licence(run.directory), launch)
+    return _facts("Data", rows)
+
+
+def _network(run: _Run) -> Section:
+    config, file = run.config, "config.json"
+    rows: dict[str, tuple[Any, str]] = {"network": (config.model.name, file), "parameters": (None, file)}
+    entries = ""
+    if run.experiment is not None:
+        learned, total = parameter_counts(run.experiment.param_shapes)
+        rows["parameters"] = (f"{learned:,} trainable, {total:,} in all", file)
+        entries = ", ".join(names(run.experiment.cond_entries))
+        rows["condition"] = (entries or "none", file)
+    average = config.sampling.ema or profiles_of(config)[0].name
+    rows["weights of this card"] = (f"average {average} after update {run.step:,}", f"checkpoints/{run.step}")
+    if code := run.launch.get("code"):
+        rows["own code"] = (", ".join(each["path"] for each in code.values()), "launch.json")
+    return _facts("Network", rows)
+
+
+def _objective(run: _Run) -> Section:
+    parts = ("process", "parameterization", "times", "weight")
+    known = vars(run.experiment.objective) if isinstance(run.experiment, Experiment) else {}
+    if isinstance(run.experiment, Classification):
+        return _facts("Objective", {"objective": ("cross-entropy of classes of noisy images", "config.json")})
+    rows: dict[str, tuple[Any, str]] = {part: (known.get(part), "config.json") for part in parts}
+    rows["coupling"] = (run.config.training.coupling, "config.json")
+    return _facts("Objective", rows)
+
+
+def _training(run: _Run) -> Section:
+    options, optim, log = run.config.training, run.config.optim, "metrics.jsonl"
+    rows: dict[str, tuple[Any, str]] = {"updates": (f"{run.step:,}", f"checkpoints/{run.step}")}
+    imported, notes = run.launch.get("imported", {}), []
+    if imported:
+        notes.append(f"The weights of update {imported['step']:,} were imported from {imported.get('file', 'a file')}.")
+        notes.append("How those were trained is not recorded.")
+    if run.step > _begin(run):
+        if run.step < options.n_iters:
+            notes.append(f"The training has not ended: {run.step:,} of {options.n_iters:,} updates are made.")
+        since = " since the import" * bool(imported)
+        rows[f"images seen{since}"] = (f"{_images_seen(run):,}", "launch.json, config.json")
+        rows["batch"] = (f"{options.batch_size:,} images", "config.json")
+        rows["optimizer"] = (f"{optim.optimizer}, learning rate {optim.lr:g}", "config.json")
+        rows["seed"] = (run.config.seed, "config.json")
+        rows |= {f"hours{since}, about": (_hours(run), log), "hours of the log": (_span(run.lines), log)}
+        last = {key: (value, line["step"]) for line in run.lines for key, value in line.items() if key.endswith("loss")}
+        rows |= {f"last {key.replace('_', ' ')}": (f"{x:.4g} at step {at:,}", log) for key, (x, at) in last.items()}
+    devices, versions = run.launch.get("devices", {}), run.launch.get("versions", {})
+    rows["hardware of the last launch"] = (", ".join(f"{n} x {kind}" for kind, n in devices.items()), "launch.json")
+    rows["versions"] = (", ".join(f"{name} {version}" for name, version in versions.items()), "launch.json")
+    for change in run.launch.get("changes", []):
+        of = "" if change["key"] in (workdir.DATA, workdir.CODE) else f" from {change['from']} to {change['to']}"
+        notes.append(f"At step {change['step']:,} the training's {change['key']} was changed{of}.")
+    return _facts("Training", rows, *notes)
+
+
+def _begin(run: _Run) -> int:
+    """The number of updates that others made: those of an imported file, or none."""
+    return run.launch.get("imported", {}).get("step", 0)
+
+
+def _images_seen(run: _Run) -> int:
+    """Updates times images a batch, over the sizes that the batch has had."""
+    changes = [each for each in run.launch.get("changes", []) if each["key"] == "training.batch_size"]
+    bounds = [_begin(run), *(min(each["step"], run.step) for each in changes), run.step]
+    sizes = [*(each["from"] for each in changes), run.config.training.batch_size]
+    return sum(size * (end - begin) for size, (begin, end) in zip(sizes, itertools.pairwise(bounds), strict=True))
+
+
+def _hours(run: _Run) -> str:
+    """The median time of an update times the updates, which leaves out pauses, evaluation and sheets."""
+    timed = [(line["step"], line["time"]) for line in run.lines if "time" in line]
+    paces = [(now - then) / (b - a) for (a, then), (b, now) in itertools.pairwise(timed) if b > a]
+    if not paces:
+        return ""
+    pace = statistics.median(paces)
+    return f"{pace * (run.step - _begin(run)) / 3600:.2g}, at {pace:.2g} s an update (median)"
+
+
+def _span(lines: list[dict[str, Any]]) -> str:
+    timed = [line["time"] for line in lines if "time" in line]
+    if not timed:
+        return ""
+    day = datetime.datetime.fromtimestamp(timed[-1], datetime.UTC).date()
+    return f"{(timed[-1] - timed[0]) / 3600:.2g}, pauses included; the last line is of {day}"
+
+
+def _shown(run: _Run) -> Iterator[tuple[str, dict[str, Any], dict[str, Any]]]:
+    """File, report and entry of each evaluation: that of the card's step, or else the last one."""
+    for file, content in run.reports.items():
+        entries = content["checkpoints"]
+        yield file, content, next((each for each in entries if each["step"] == run.step), entries[-1])
+
+
+def _step(run: _Run, step: int) -> str:
+    return f"{step:,}" + ("" if step == run.step else f" (stale: the card is of step {run.step:,})")
+
+
+def _losses(run: _Run) -> Section:
+    """Loss, bits/dim and bound of each evaluation, and a classifier's accuracy."""
+    rows, notes = [], []
+    for file, content, entry in _shown(run):
+        for name, label in report.LABELS.items():
+            if name in entry:
+                on = _of_images(name, entry[name], content["config"])
+                rows.append((label, report.text(entry[name]), on, _step(run, entry["step"]), file))
+        notes += [f"{file}: {said}" for said in report.warnings(entry)]
+    notes += [f"{file} is not complete." for file, content, _ in _shown(run) if content.get("complete") is False]
+    command = "score_sde --mode=eval --workdir=DIR --config.eval.enable_bpd=True"
+    if not any(row[0] == report.LABELS["bits_per_dim"] for row in rows) and not isinstance(
+        run.experiment, Classification
+    ):
+        notes.append(f"The likelihood is not evaluated; `{command}` does.")
+    return Section("Loss and likelihood", FIGURES, rows, notes + ["± is one standard error."] * bool(rows))
+
+
+def _of_images(name: str, figure: Mapping[str, Any], config: Mapping[str, Any]) -> str:
+    """The images of a figure, and the options that a likelihood depends on."""
+    of = f" of {figure['of']:,}" if "of" in figure else ""
+    split = config.get("eval.bpd_dataset") if name.startswith("bits") else None
+    said = [f"{figure['images']:,}{of} {'training' if split == 'train' else 'evaluation'} images"]
+    if not name.startswith("bits"):
+        return said[0]
+    said += [f"{figure['repeats']} draws each"] if figure.get("repeats", 1) > 1 else []
+    said += [f"each given its {' and '.join(figure['given'])}"] if "given" in figure else []
+    said += [f"{config['eval.dequantization']} dequantization"] if "eval.dequantization" in config else []
+    if name == "bits_per_dim":
+        said += [f"{key} {config[f'eval.{key}']:g}" for key in ("rtol", "atol") if f"eval.{key}" in config]
+        said += [f"{figure['nfe']:g} network evaluations"] if "nfe" in figure else []
+    return ", ".join(said)
+
+
+def _samples(run: _Run) -> Section:
+    """Metrics of the samples of each evaluation, and of what they are compared with."""
+    tables: list[tuple[str, Mapping[str, Any], Row]] = []  # images, their figures, and the last two cells
+    notes, features = [], set()
+    for file, _, entry in _shown(run):
+        step = _step(run, entry["step"])
+        if measured := report.metrics_of(entry):
+            tables.append((_of_samples(entry, measured), report.means(measured), (step, file)))
+            tables += [(name, figures, (step, file)) for name, figures in report.baselines([entry]).items()]
+            features.add(measured.get("protocol", {}).get("features"))
+        if ends := report.ends_of(entry):
+            notes.append(f"{file}, step {step}, {report.ends(ends)}.")
+    if not tables:
+        command = "score_sde --mode=eval --workdir=DIR --config.eval.enable_sampling=True"
+        return Section("Samples", FIGURES, [], [*notes, f"Samples are not measured; `{command}` does."])
+    short, footnotes = short_names([name for _, figures, _ in tables for name in figures])
+    rows = [
+        (images, *(report.text(figures[name]) if name in figures else "" for name in short), *last)
+        for images, figures, last in tables
+    ]
+    notes += [*footnotes, "± is one standard error. Distances compare only where their fingerprints are equal."]
+    if features - {INCEPTION, None}:
+        notes.append("A Fréchet distance of features other than Inception's is no FID.")
+    return Section("Samples", ("images", *short.values(), "step", "read from"), rows, notes)
+
+
+def _of_samples(entry: Mapping[str, Any], measured: Mapping[str, Any]) -> str:
+    """The number of samples of a metric, their sampler, the images that they are compared with, and the fingerprint."""
+    sampling, protocol = entry["sampling"], measured.get("protocol", {})
+    said = [f"{sampling['num_samples']:,} samples"] if "num_samples" in sampling else []
+    said += [f"given {protocol['condition']}"] if protocol.get("condition") else []
+    said += [str(protocol["sampler"])] if "sampler" in protocol else []
+    said += [f"{sampling['nfe']:g} network evaluations"] if "nfe" in sampling else []
+    against = protocol.get("statistics_of", {})
+    said += [f"against the {against['split']} split of {against['data_set']}"] if against.get("split") else []
+    return ", ".join([*said, f"fingerprint {measured['fingerprint']}"])
+
+
+def _audits(run: _Run) -> Section:
+    """The figures with an interval of audit/results.json, by their names there."""
+    results = workdir.read(run.directory, AUDIT)
+    if not results:
+        command = "score_sde --mode=experiment --name=audit --workdir=DIR"
+        note = f"Memorisation, membership, extraction and balance are not audited; `{command}` does."
+        return Section("Audits", AUDITS, [], [note])
+    of = results.get("step")
+    step = _step(run, of) if isinstance(of, int) else NOT_RECORDED
+    rows = [(name, text, step, AUDIT) for name, text in _intervals(results)]
+    return Section("Audits", AUDITS, rows, ["The audit's page says how each figure misleads."])
+
+
+def _intervals(results: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, str]]:
+    """Names and texts of the objects {"value", "low", "high"}, at any depth."""
+    for key, value in results.items():
+        if isinstance(value, Mapping):
+            figures = [value.get(name) for name in ("value", "low", "high")]
+            if all(isinstance(each, int | float) and not isinstance(each, bool) for each in figures):
+                yield prefix + key.replace("_", " "), "{:.4g} ({:.4g} to {:.4g})".format(*figures)
+            else:
+                yield from _intervals(value, f"{prefix}{key.replace('_', ' ')}, ")
+
+
+def _privacy(run: _Run) -> Section:
+    text = "trained without differential privacy"
+    return _facts("Privacy", {"differential privacy": (text, "config.json")})
+
+
+def _picture(run: _Run) -> tuple[Path | None, str]:
+    """The sheet of samples of the card's step, of an evaluation or of the training, and the sentence beneath it."""
+    name = f"step_{run.step:08d}"
+    files = [run.directory / Path(file).parent / name / "samples.png" for file in run.reports]
+    files.append(sheets.path_of(run.directory, run.step))
+    file = next((each for each in files if each.is_file()), None)
+    if file is None:
+        return None, "There is no picture of samples of this step."
+    where = file.relative_to(run.directory).as_posix()
+    return file, f"Samples at step {run.step:,}, not selected ({where})."
+
+
+def _header(run: _Run) -> dict[str, Any]:
+    """Facts for the header of a card on Hugging Face's hub; it has no entry for facts that are not known."""
+    tags, task = ["score-based-generative-model"], "unconditional-image-generation"
+    if isinstance(run.experiment, Classification):
+        tags, task = ["noise-conditional-classifier"], "image-classification"
+    elif run.experiment is not None and takes_text(run.experiment.cond_entries):
+        task = "text-to-image"
+    named = run.config.data.dataset
+    measured = [
+        name
+        for _, _, entry in _shown(run)
+        for name in (*(each for each in report.LABELS if each in entry), *report.means(report.metrics_of(entry)))
+    ]
+    kinds = list(dict.fromkeys(name.partition("[")[0].partition(",")[0] for name in measured))
+    header = {"library_name": "score_sde", "pipeline_tag": task, "tags": [*tags, run.config.model.name]}
+    header |= {} if named in OF_FILES or is_import_path(named) else {"datasets": [named]}
+    return header | ({"metrics": kinds} if kinds else {})
