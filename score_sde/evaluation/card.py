@@ -100,8 +100,8 @@ def _is_evaluation(content: Mapping[str, Any]) -> bool:
 
 def _facts(title: str, rows: Mapping[str, tuple[Any, str]], *notes: str) -> Section:
     """A section of facts, {name: (value, file)}; a value that is None or empty is not recorded."""
-    known = {name: (str(value), file) for name, (value, file) in rows.items() if value not in (None, "", ())}
-    return Section(title, FACTS, [(name, *known.get(name, (NOT_RECORDED, ""))) for name in rows], list(notes))
+    cells = {name: (str(value), file) for name, (value, file) in rows.items() if value not in (None, "", ())}
+    return Section(title, FACTS, [(name, *cells.get(name, (NOT_RECORDED, ""))) for name in rows], list(notes))
 
 
 def _data(run: _Run) -> Section:
@@ -139,10 +139,10 @@ def _network(run: _Run) -> Section:
 
 def _objective(run: _Run) -> Section:
     parts = ("process", "parameterization", "times", "weight")
-    known = vars(run.experiment.objective) if isinstance(run.experiment, Experiment) else {}
+    of_run = vars(run.experiment.objective) if isinstance(run.experiment, Experiment) else {}
     if isinstance(run.experiment, Classification):
         return _facts("Objective", {"objective": ("cross-entropy of classes of noisy images", "config.json")})
-    rows: dict[str, tuple[Any, str]] = {part: (known.get(part), "config.json") for part in parts}
+    rows: dict[str, tuple[Any, str]] = {part: (of_run.get(part), "config.json") for part in parts}
     rows["coupling"] = (run.config.training.coupling, "config.json")
     return _facts("Objective", rows)
 
@@ -162,7 +162,9 @@ def _training(run: _Run) -> Section:
         rows["batch"] = (f"{options.batch_size:,} images", "config.json")
         rows["optimizer"] = (f"{optim.optimizer}, learning rate {optim.lr:g}", "config.json")
         rows["seed"] = (run.config.seed, "config.json")
-        rows |= {f"hours{since}, about": (_hours(run), log), "hours of the log": (_span(run.lines), log)}
+        if options.start_from:
+            rows["began with the weights of"] = (Path(options.start_from).name, "config.json")
+        rows |= {f"hours of training{since}, about": (_hours(run), log), "hours of the log": (_span(run.lines), log)}
         last = {key: (value, line["step"]) for line in run.lines for key, value in line.items() if key.endswith("loss")}
         rows |= {f"last {key.replace('_', ' ')}": (f"{x:.4g} at step {at:,}", log) for key, (x, at) in last.items()}
     devices, versions = run.launch.get("devices", {}), run.launch.get("versions", {})
