@@ -155,7 +155,7 @@ def test_a_network_that_is_not_here_has_no_number_of_parameters(run):
     config = workdir.read(run, "config.json")
     config["model"] = {"name": "not_here:Net"}
     workdir.write(run, "config.json", config)
-    assert facts(run, "Network")["parameters"] == card.NOT_RECORDED
+    assert facts(run, "Network")["parameters"] == card.NOT_RECORDED and facts(run, "Objective")["process"] == "vpsde"
 
 
 def test_an_imported_checkpoint_says_that_its_training_is_not_recorded(run):

@@ -17,10 +17,11 @@ from score_sde.config.import_paths import is_import_path
 from score_sde.errors import UsageError
 from score_sde.evaluation import report
 from score_sde.evaluation.figure_names import short_names
-from score_sde.io import metrics_log, workdir
+from score_sde.io import json_files, metrics_log, workdir
 from score_sde.metrics.features import INCEPTION
-from score_sde.training import sheets
+from score_sde.training import own_code, sheets
 from score_sde.training.build import Classification, Experiment, parameter_counts, trainable
+from score_sde.training.pieces import code_of
 from score_sde.training.trainable import profiles_of, shape_of
 
 NOT_RECORDED = "not recorded"
@@ -82,11 +83,12 @@ def gather(directory: Path, author: Mapping[str, str]) -> Card:
 def _read(directory: Path) -> _Run:
     step, config = workdir.checkpoint_steps(directory)[-1], workdir.stored_config(directory)
     try:
+        own_code.check_same(directory, code_of(config))
         experiment = trainable(config)
-    except UsageError:  # a piece of the user's own is on another machine
+    except UsageError:  # a piece of the user's own has changed, or is on another machine
         experiment = None
     files = sorted(directory.glob("*/report.json"))
-    reports = {file.relative_to(directory).as_posix(): workdir.read(file.parent, file.name) for file in files}
+    reports = {file.relative_to(directory).as_posix(): json_files.read(file) for file in files}
     reports = {file: content for file, content in reports.items() if _is_evaluation(content)}
     lines = metrics_log.read_lines(directory / "metrics.jsonl", step)
     return _Run(directory, step, config, workdir.read(directory, "launch.json"), lines, experiment, reports)
@@ -95,7 +97,8 @@ def _read(directory: Path) -> _Run:
 def _is_evaluation(content: Mapping[str, Any]) -> bool:
     """Whether a report.json is of an evaluation; experiments write some of their own."""
     entries = content.get("checkpoints")
-    return bool(entries) and "config" in content and all(isinstance(each, dict) and "step" in each for each in entries)
+    has_config = isinstance(content.get("config"), dict)
+    return has_config and bool(entries) and all(isinstance(each, dict) and "step" in each for each in entries)
 
 
 def _facts(title: str, rows: Mapping[str, tuple[Any, str]], *notes: str) -> Section:
@@ -124,26 +127,29 @@ def _data(run: _Run) -> Section:
 def _network(run: _Run) -> Section:
     config, file = run.config, "config.json"
     rows: dict[str, tuple[Any, str]] = {"network": (config.model.name, file), "parameters": (None, file)}
-    entries = ""
-    if run.experiment is not None:
+    notes = []
+    if run.experiment is None:
+        notes.append("The parameters are not counted, since the run's own code has changed or is not on this machine.")
+    else:
         learned, total = parameter_counts(run.experiment.param_shapes)
         rows["parameters"] = (f"{learned:,} trainable, {total:,} in all", file)
-        entries = ", ".join(names(run.experiment.cond_entries))
-        rows["condition"] = (entries or "none", file)
+        rows["condition"] = (", ".join(names(run.experiment.cond_entries)) or "none", file)
     average = config.sampling.ema or profiles_of(config)[0].name
     rows["weights of this card"] = (f"average {average} after update {run.step:,}", f"checkpoints/{run.step}")
     if code := run.launch.get("code"):
         rows["own code"] = (", ".join(each["path"] for each in code.values()), "launch.json")
-    return _facts("Network", rows)
+    return _facts("Network", rows, *notes)
 
 
 def _objective(run: _Run) -> Section:
-    parts = ("process", "parameterization", "times", "weight")
-    of_run = vars(run.experiment.objective) if isinstance(run.experiment, Experiment) else {}
+    config, file = run.config, "config.json"
     if isinstance(run.experiment, Classification):
-        return _facts("Objective", {"objective": ("cross-entropy of classes of noisy images", "config.json")})
-    rows: dict[str, tuple[Any, str]] = {part: (of_run.get(part), "config.json") for part in parts}
-    rows["coupling"] = (run.config.training.coupling, "config.json")
+        return _facts("Objective", {"objective": ("cross-entropy of the classes of noisy images", file)})
+    by_name = {part: config[part].name for part in ("process", "parameterization", "times", "weight")}
+    by_name["process"] = by_name["process"] or config.sde.name
+    parts = by_name if run.experiment is None else vars(run.experiment.objective)
+    rows: dict[str, tuple[Any, str]] = {part: (parts[part], file) for part in by_name}
+    rows["coupling"] = (config.training.coupling, file)
     return _facts("Objective", rows)
 
 
@@ -241,8 +247,9 @@ def _of_images(name: str, figure: Mapping[str, Any], config: Mapping[str, Any]) 
     of = f" of {figure['of']:,}" if "of" in figure else ""
     split = config.get("eval.bpd_dataset") if name.startswith("bits") else None
     said = [f"{figure['images']:,}{of} {'training' if split == 'train' else 'evaluation'} images"]
+    said += _average(config)
     if not name.startswith("bits"):
-        return said[0]
+        return ", ".join(said)
     said += [f"{figure['repeats']} draws each"] if figure.get("repeats", 1) > 1 else []
     said += [f"each given its {' and '.join(figure['given'])}"] if "given" in figure else []
     said += [f"{config['eval.dequantization']} dequantization"] if "eval.dequantization" in config else []
@@ -252,14 +259,19 @@ def _of_images(name: str, figure: Mapping[str, Any], config: Mapping[str, Any]) 
     return ", ".join(said)
 
 
+def _average(config: Mapping[str, Any]) -> list[str]:
+    """The average of the weights that was evaluated, where it is not the run's own choice."""
+    return [f"average {config['sampling.ema']}"] if config.get("sampling.ema") else []
+
+
 def _samples(run: _Run) -> Section:
     """Metrics of the samples of each evaluation, and of what they are compared with."""
     tables: list[tuple[str, Mapping[str, Any], Row]] = []  # images, their figures, and the last two cells
     notes, features = [], set()
-    for file, _, entry in _shown(run):
+    for file, content, entry in _shown(run):
         step = _step(run, entry["step"])
         if measured := report.metrics_of(entry):
-            tables.append((_of_samples(entry, measured), report.means(measured), (step, file)))
+            tables.append((_of_samples(entry, content["config"]), report.means(measured), (step, file)))
             tables += [(name, figures, (step, file)) for name, figures in report.baselines([entry]).items()]
             features.add(measured.get("protocol", {}).get("features"))
         if ends := report.ends_of(entry):
@@ -268,22 +280,25 @@ def _samples(run: _Run) -> Section:
         command = "score_sde --mode=eval --workdir=DIR --config.eval.enable_sampling=True"
         return Section("Samples", FIGURES, [], [*notes, f"Samples are not measured; `{command}` does."])
     short, footnotes = short_names([name for _, figures, _ in tables for name in figures])
-    rows = [
-        (images, *(report.text(figures[name]) if name in figures else "" for name in short), *last)
-        for images, figures, last in tables
-    ]
+    rows = {  # noise and held-out images of several evaluations are the same, and stand once
+        (images, *(report.text(figures[name]) if name in figures else "" for name in short)): last
+        for images, figures, last in reversed(tables)
+    }
     notes += [*footnotes, "± is one standard error. Distances compare only where their fingerprints are equal."]
     if features - {INCEPTION, None}:
         notes.append("A Fréchet distance of features other than Inception's is no FID.")
-    return Section("Samples", ("images", *short.values(), "step", "read from"), rows, notes)
+    cells = [(*row, *last) for row, last in reversed(rows.items())]
+    return Section("Samples", ("images", *short.values(), "step", "read from"), cells, notes)
 
 
-def _of_samples(entry: Mapping[str, Any], measured: Mapping[str, Any]) -> str:
+def _of_samples(entry: Mapping[str, Any], config: Mapping[str, Any]) -> str:
     """The number of samples of a metric, their sampler, the images that they are compared with, and the fingerprint."""
-    sampling, protocol = entry["sampling"], measured.get("protocol", {})
+    sampling, measured = entry["sampling"], report.metrics_of(entry)
+    protocol = measured.get("protocol", {})
     said = [f"{sampling['num_samples']:,} samples"] if "num_samples" in sampling else []
     said += [f"given {protocol['condition']}"] if protocol.get("condition") else []
     said += [str(protocol["sampler"])] if "sampler" in protocol else []
+    said += _average(config)
     said += [f"{sampling['nfe']:g} network evaluations"] if "nfe" in sampling else []
     against = protocol.get("statistics_of", {})
     said += [f"against the {against['split']} split of {against['data_set']}"] if against.get("split") else []
@@ -333,11 +348,12 @@ def _picture(run: _Run) -> tuple[Path | None, str]:
 
 def _header(run: _Run) -> dict[str, Any]:
     """Facts for the header of a card on Hugging Face's hub; it has no entry for facts that are not known."""
-    tags, task = ["score-based-generative-model"], "unconditional-image-generation"
+    kind, task = "score-based-generative-model", ""
     if isinstance(run.experiment, Classification):
-        tags, task = ["noise-conditional-classifier"], "image-classification"
-    elif run.experiment is not None and takes_text(run.experiment.cond_entries):
-        task = "text-to-image"
+        kind, task = "noise-conditional-classifier", "image-classification"
+    elif run.experiment is not None:
+        entries = run.experiment.cond_entries
+        task = "text-to-image" if takes_text(entries) else "" if entries else "unconditional-image-generation"
     named = run.config.data.dataset
     measured = [
         name
@@ -345,6 +361,7 @@ def _header(run: _Run) -> dict[str, Any]:
         for name in (*(each for each in report.LABELS if each in entry), *report.means(report.metrics_of(entry)))
     ]
     kinds = list(dict.fromkeys(name.partition("[")[0].partition(",")[0] for name in measured))
-    header = {"library_name": "score_sde", "pipeline_tag": task, "tags": [*tags, run.config.model.name]}
+    header = {"library_name": "score_sde", "tags": [kind, run.config.model.name]}
+    header |= {"pipeline_tag": task} if task else {}
     header |= {} if named in OF_FILES or is_import_path(named) else {"datasets": [named]}
     return header | ({"metrics": kinds} if kinds else {})
