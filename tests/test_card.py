@@ -8,7 +8,7 @@ import pytest
 import yaml
 
 from score_sde.cli.main import main
-from score_sde.evaluation import author, card, card_text, report
+from score_sde.evaluation import author, card, card_figures, card_text, report
 from score_sde.io import workdir
 from score_sde.training.build import trainable
 
@@ -46,7 +46,7 @@ def measured(run: Path, step: int, figure: str, features: str) -> None:
     workdir.write(run / "few", "report.json", {"config": {}, "checkpoints": [entry]})
 
 
-def section(run: Path, title: str) -> card.Section:
+def section(run: Path, title: str) -> card_figures.Section:
     (found,) = (each for each in card.gather(run, NOBODY).sections if each.title == title)
     return found
 
@@ -60,10 +60,12 @@ def test_a_card_has_every_figure_of_every_report_with_the_reports_digits(run):
     assert main(["score_sde", "--mode=card", f"--workdir={run}"]) == 0
     entries = [workdir.read(run / name, "report.json")["checkpoints"][0] for name in ("eval", "few")]
     figures = [figure for entry in entries for figure in report.figures(entry).values()]
-    assert len(figures) == 3
+    texts, baseline = {report.text(figure) for figure in figures}, "1.25"
+    assert len(texts) == 3
+    values = {row[1] for title in ("Loss and likelihood", "Samples") for row in section(run, title).rows}
+    assert values == texts | {baseline}  # and no other number
     for text in ((run / "card.md").read_text(), (run / "card.html").read_text()):
-        assert all(report.text(figure) in text for figure in figures)
-        assert "cd24c1132f20" in text and "few/report.json" in text and "1.25" in text
+        assert all(each in text for each in (*texts, baseline, "cd24c1132f20", "few/report.json"))
         assert str(run.parent) not in text
 
 
@@ -165,13 +167,17 @@ def test_an_imported_checkpoint_says_that_its_training_is_not_recorded(run):
     assert not {"images seen", "batch"} & {row[0] for row in training.rows}
 
 
-def test_audits_are_their_figures_with_an_interval(run):
+def test_audits_are_their_figures_with_an_interval_and_what_is_missing(run):
     (run / "audit").mkdir()
-    share = {"value": 0.125, "low": 0.1, "high": 0.25}
-    content = {"step": 8, "memorisation": {"gu_ratio": share, "threshold": 0.5}, "other": [1.0, 2.0]}
-    workdir.write(run / "audit", "results.json", content)
-    expected = ("memorisation, gu ratio", "0.125 (0.1 to 0.25)", "8", "audit/results.json")
-    assert section(run, "Audits").rows == [expected]
+    share, test = {"value": 0.125, "low": 0.1, "high": 0.25}, {"share": 0.5, "p": 0.0123}
+    of = {"step": 4, "memorised": {"gu_ratio": share, "exchangeable": test}, "balance": {"missing": "No labels."}}
+    workdir.write(run / "audit", "results.json", {"audits": {"digits": of}})
+    audits = section(run, "Audits")
+    assert [row[:2] for row in audits.rows] == [
+        ("memorised, gu ratio", "0.125 (0.1 to 0.25)"),
+        ("memorised, exchangeable, p-value", "0.012"),
+    ]
+    assert audits.rows[0][2].startswith("4 (stale") and audits.notes[0] == "balance: No labels."
 
 
 def test_a_licence_that_the_hub_does_not_know_keeps_the_authors_words(run):

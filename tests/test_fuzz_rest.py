@@ -304,7 +304,7 @@ WITHOUT = {
         data.zip_files""",
     "called by metrics.trained_features and metrics.inception_features": "metrics.corruptions metrics.inception",
     "called by --mode=card, whose mistakes tests/test_card.py has": """
-        evaluation.author evaluation.card evaluation.card_text""",
+        evaluation.author evaluation.card evaluation.card_figures evaluation.card_text""",
     "called by evaluate and sample, with a model and its config": """
         evaluation.exports evaluation.figure_names evaluation.identities evaluation.inverse_problems
         evaluation.over_split evaluation.report evaluation.sample_metrics""",

@@ -54,7 +54,7 @@ ROOMS = {
                     start_images dequantizer conditional_samplers captions sampling_plan
                     likelihoods latents bayes_classifier pretrained train_dequantizer reflow""",
     "evaluation": """sample_metrics identities figure_names report exports inverse_problems over_split evaluate author
-                     card card_text""",
+                     card_figures card card_text""",
     "cli": """command_line modes runs reflow describe make_averages fitting_config import_checkpoint
               dataset_statistics inspect_data measure card experiment main""",
     "__init__": "",

@@ -7,7 +7,7 @@ no file has is `NOT_RECORDED`. A figure of another checkpoint than the card's is
 import datetime
 import itertools
 import statistics
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -15,31 +15,16 @@ from score_sde.cond import names, takes_text
 from score_sde.config import Config
 from score_sde.config.import_paths import is_import_path
 from score_sde.errors import UsageError
-from score_sde.evaluation import report
-from score_sde.evaluation.figure_names import short_names
+from score_sde.evaluation import card_figures, report
+from score_sde.evaluation.card_figures import NOT_RECORDED, Section
 from score_sde.io import json_files, metrics_log, workdir
-from score_sde.metrics.features import INCEPTION
 from score_sde.training import own_code, sheets
 from score_sde.training.build import Classification, Experiment, parameter_counts, trainable
 from score_sde.training.pieces import code_of
 from score_sde.training.trainable import profiles_of, shape_of
 
-NOT_RECORDED = "not recorded"
-AUDIT = "audit/results.json"
 OF_FILES = ("folder", "array")  # data sets that are a place, and no name
-FIGURES = ("figure", "value", "computed on", "step", "read from")
-AUDITS = ("figure", "value and interval", "step", "read from")
 FACTS = ("fact", "value", "read from")
-Row = tuple[str, ...]
-
-
-class Section(NamedTuple):
-    """A part of a card: a table whose last column is the file that the row was read from, and sentences beneath it."""
-
-    title: str
-    head: Row
-    rows: list[Row]
-    notes: Sequence[str] = ()
 
 
 class Card(NamedTuple):
@@ -74,8 +59,12 @@ def gather(directory: Path, author: Mapping[str, str]) -> Card:
     """The card of a workdir's last checkpoint. Raises `UsageError` where there is none, or a file cannot be used."""
     run = _read(directory)
     picture, caption = _picture(run)
-    sections = [_data(run), _network(run), _objective(run), _training(run), _losses(run)]
-    sections += [] if isinstance(run.experiment, Classification) else [_samples(run), _audits(run)]
+    of_score, figures = not isinstance(run.experiment, Classification), (run.reports, run.step)
+    sections = [_data(run), _network(run), _objective(run), _training(run)]
+    sections.append(card_figures.losses(*figures, of_score=of_score))
+    if of_score:
+        audit = workdir.read(directory, card_figures.AUDIT)
+        sections += [card_figures.samples(*figures), card_figures.audits(audit, run.step)]
     sections.append(_privacy(run))
     return Card(Path(directory).absolute().name, run.step, _header(run), sections, author, picture, caption)
 
@@ -213,125 +202,19 @@ def _span(lines: list[dict[str, Any]]) -> str:
     return f"{(timed[-1] - timed[0]) / 3600:.2g}, pauses included; the last line is of {day}"
 
 
-def _shown(run: _Run) -> Iterator[tuple[str, dict[str, Any], dict[str, Any]]]:
-    """File, report and entry of each evaluation: that of the card's step, or else the last one."""
-    for file, content in run.reports.items():
-        entries = content["checkpoints"]
-        yield file, content, next((each for each in entries if each["step"] == run.step), entries[-1])
-
-
-def _step(run: _Run, step: int) -> str:
-    return f"{step:,}" + ("" if step == run.step else f" (stale: the card is of step {run.step:,})")
-
-
-def _losses(run: _Run) -> Section:
-    """Loss, bits/dim and bound of each evaluation, and a classifier's accuracy."""
-    rows, notes = [], []
-    for file, content, entry in _shown(run):
-        for name, label in report.LABELS.items():
-            if name in entry:
-                on = _of_images(name, entry[name], content["config"])
-                rows.append((label, report.text(entry[name]), on, _step(run, entry["step"]), file))
-        notes += [f"{file}: {said}" for said in report.warnings(entry)]
-    notes += [f"{file} is not complete." for file, content, _ in _shown(run) if content.get("complete") is False]
-    command = "score_sde --mode=eval --workdir=DIR --config.eval.enable_bpd=True"
-    if not any(row[0] == report.LABELS["bits_per_dim"] for row in rows) and not isinstance(
-        run.experiment, Classification
-    ):
-        notes.append(f"The likelihood is not evaluated; `{command}` does.")
-    return Section("Loss and likelihood", FIGURES, rows, notes + ["± is one standard error."] * bool(rows))
-
-
-def _of_images(name: str, figure: Mapping[str, Any], config: Mapping[str, Any]) -> str:
-    """The images of a figure, and the options that a likelihood depends on."""
-    of = f" of {figure['of']:,}" if "of" in figure else ""
-    split = config.get("eval.bpd_dataset") if name.startswith("bits") else None
-    said = [f"{figure['images']:,}{of} {'training' if split == 'train' else 'evaluation'} images"]
-    said += _average(config)
-    if not name.startswith("bits"):
-        return ", ".join(said)
-    said += [f"{figure['repeats']} draws each"] if figure.get("repeats", 1) > 1 else []
-    said += [f"each given its {' and '.join(figure['given'])}"] if "given" in figure else []
-    said += [f"{config['eval.dequantization']} dequantization"] if "eval.dequantization" in config else []
-    if name == "bits_per_dim":
-        said += [f"{key} {config[f'eval.{key}']:g}" for key in ("rtol", "atol") if f"eval.{key}" in config]
-        said += [f"{figure['nfe']:g} network evaluations"] if "nfe" in figure else []
-    return ", ".join(said)
-
-
-def _average(config: Mapping[str, Any]) -> list[str]:
-    """The average of the weights that was evaluated, where it is not the run's own choice."""
-    return [f"average {config['sampling.ema']}"] if config.get("sampling.ema") else []
-
-
-def _samples(run: _Run) -> Section:
-    """Metrics of the samples of each evaluation, and of what they are compared with."""
-    tables: list[tuple[str, Mapping[str, Any], Row]] = []  # images, their figures, and the last two cells
-    notes, features = [], set()
-    for file, content, entry in _shown(run):
-        step = _step(run, entry["step"])
-        if measured := report.metrics_of(entry):
-            tables.append((_of_samples(entry, content["config"]), report.means(measured), (step, file)))
-            tables += [(name, figures, (step, file)) for name, figures in report.baselines([entry]).items()]
-            features.add(measured.get("protocol", {}).get("features"))
-        if ends := report.ends_of(entry):
-            notes.append(f"{file}, step {step}, {report.ends(ends)}.")
-    if not tables:
-        command = "score_sde --mode=eval --workdir=DIR --config.eval.enable_sampling=True"
-        return Section("Samples", FIGURES, [], [*notes, f"Samples are not measured; `{command}` does."])
-    short, footnotes = short_names([name for _, figures, _ in tables for name in figures])
-    rows = {  # noise and held-out images of several evaluations are the same, and stand once
-        (images, *(report.text(figures[name]) if name in figures else "" for name in short)): last
-        for images, figures, last in reversed(tables)
-    }
-    notes += [*footnotes, "± is one standard error. Distances compare only where their fingerprints are equal."]
-    if features - {INCEPTION, None}:
-        notes.append("A Fréchet distance of features other than Inception's is no FID.")
-    cells = [(*row, *last) for row, last in reversed(rows.items())]
-    return Section("Samples", ("images", *short.values(), "step", "read from"), cells, notes)
-
-
-def _of_samples(entry: Mapping[str, Any], config: Mapping[str, Any]) -> str:
-    """The number of samples of a metric, their sampler, the images that they are compared with, and the fingerprint."""
-    sampling, measured = entry["sampling"], report.metrics_of(entry)
-    protocol = measured.get("protocol", {})
-    said = [f"{sampling['num_samples']:,} samples"] if "num_samples" in sampling else []
-    said += [f"given {protocol['condition']}"] if protocol.get("condition") else []
-    said += [str(protocol["sampler"])] if "sampler" in protocol else []
-    said += _average(config)
-    said += [f"{sampling['nfe']:g} network evaluations"] if "nfe" in sampling else []
-    against = protocol.get("statistics_of", {})
-    said += [f"against the {against['split']} split of {against['data_set']}"] if against.get("split") else []
-    return ", ".join([*said, f"fingerprint {measured['fingerprint']}"])
-
-
-def _audits(run: _Run) -> Section:
-    """The figures with an interval of audit/results.json, by their names there."""
-    results = workdir.read(run.directory, AUDIT)
-    if not results:
-        command = "score_sde --mode=experiment --name=audit --workdir=DIR"
-        note = f"Memorisation, membership, extraction and balance are not audited; `{command}` does."
-        return Section("Audits", AUDITS, [], [note])
-    of = results.get("step")
-    step = _step(run, of) if isinstance(of, int) else NOT_RECORDED
-    rows = [(name, text, step, AUDIT) for name, text in _intervals(results)]
-    return Section("Audits", AUDITS, rows, ["The audit's page says how each figure misleads."])
-
-
-def _intervals(results: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, str]]:
-    """Names and texts of the objects {"value", "low", "high"}, at any depth."""
-    for key, value in results.items():
-        if isinstance(value, Mapping):
-            figures = [value.get(name) for name in ("value", "low", "high")]
-            if all(isinstance(each, int | float) and not isinstance(each, bool) for each in figures):
-                yield prefix + key.replace("_", " "), "{:.4g} ({:.4g} to {:.4g})".format(*figures)
-            else:
-                yield from _intervals(value, f"{prefix}{key.replace('_', ' ')}, ")
-
-
 def _privacy(run: _Run) -> Section:
-    text = "trained without differential privacy"
-    return _facts("Privacy", {"differential privacy": (text, "config.json")})
+    """The budget that a private training has spent, updates after the last checkpoint included."""
+    if not run.config.training.get("privacy"):
+        return _facts("Privacy", {"differential privacy": ("trained without differential privacy", "config.json")})
+    from score_sde.training.privacy import RECORD, SECRET, spent
+
+    of = spent(run.directory)
+    guarantee = f"({of.epsilon:.4g}, {of.delta:g})-differentially private after {of.updates:,} updates"
+    notes = ["Evaluation and audits look at the training images again, and are not part of this budget."]
+    if (run.directory / SECRET).exists():
+        notes.append(f"Delete {SECRET} before you give the workdir to others: who knows it can subtract the noise.")
+    rows = {"differential privacy": (guarantee, RECORD), "data sets that are told apart": (of.relation, RECORD)}
+    return _facts("Privacy", rows, *notes)
 
 
 def _picture(run: _Run) -> tuple[Path | None, str]:
@@ -357,7 +240,7 @@ def _header(run: _Run) -> dict[str, Any]:
     named = run.config.data.dataset
     measured = [
         name
-        for _, _, entry in _shown(run)
+        for _, _, entry in card_figures.shown(run.reports, run.step)
         for name in (*(each for each in report.LABELS if each in entry), *report.means(report.metrics_of(entry)))
     ]
     kinds = list(dict.fromkeys(name.partition("[")[0].partition(",")[0] for name in measured))

@@ -9,7 +9,8 @@ import numpy as np
 from PIL import Image
 
 from score_sde.evaluation.author import ENTRIES, missing
-from score_sde.evaluation.card import Card, Section
+from score_sde.evaluation.card import Card
+from score_sde.evaluation.card_figures import Section
 from score_sde.io import html_page
 
 NOT_STATED = "not stated by the author"
