@@ -39,5 +39,5 @@ def write(directory: str | Path, texts: str | Path | None = None, out: str | Pat
     card_text.write_page(card, folder / "card.html")
     print(f"Card: {folder / 'card.md'}, card.html{', card.png' * bool(card.picture)}")
     if unstated := author.missing(card.author):
-        print(f"Not stated by the author: {', '.join(unstated)}; fill them in in {path} and run this again.")
+        print(f"Not stated by the author: {', '.join(unstated)}; write them into {path} and run this again.")
     return folder / "card.md"
