@@ -4,7 +4,7 @@ from collections.abc import Callable
 from typing import Annotated
 
 import numpy as np
-from jaxtyping import Array, Bool, Float, Int, Integer, Key, PyTree, Real, Shaped, UInt8
+from jaxtyping import Array, Bool, Float, Int, Integer, Key, PyTree, Real, Shaped, UInt8, UInt32
 
 UnitImages = Float[Array, "b h w c"]  # data in [0, 1], as users give and get them
 ModelImages = Float[Array, "b h w c"]  # model range, see images.Scaling: x, x0, eps, scores, and what networks take
@@ -37,6 +37,7 @@ __all__ = [
     "Shaped",
     "Times",
     "UInt8",
+    "UInt32",
     "UnitImages",
 ]
 

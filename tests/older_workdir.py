@@ -6,7 +6,8 @@ ADDED = {
     "augment_p augment_transforms sigma_images scene_objects scene_relations scene_held_out scene_images scene_seed",
     "text": "tokenizer max_tokens truncate vocab_size frozen",
     "training": "precision accumulate remat fsdp keep_last keep_best nonfinite label_dropout cond_dropout "
-    "coupling coupling_block pairs start_from",
+    "coupling coupling_block pairs start_from privacy",
+    "privacy": "epsilon delta noise_multiplier clip times capacity secret_seed",
     "sampling": "precision batch_size temperature clip clip_quantile diffusion ode_method sde_rtol sde_atol num_steps "
     "grid rho eta s_churn s_min s_max s_noise condition ema start start_time save same_noise",
     "guidance": "scale interval negative classifier weak weak_step inverse noise samples_each step iterations "

@@ -10,6 +10,7 @@ import yaml
 from score_sde.cli.main import main
 from score_sde.evaluation import author, card, card_figures, card_text, report
 from score_sde.io import workdir
+from score_sde.training import privacy
 from score_sde.training.build import trainable
 
 KEPT = Path(__file__).parent / "golden" / "workdir_0_1_0.tar.gz"
@@ -178,6 +179,19 @@ def test_audits_are_their_figures_with_an_interval_and_what_is_missing(run):
         ("memorised, exchangeable, p-value", "0.012"),
     ]
     assert audits.rows[0][2].startswith("4 (stale") and audits.notes[0] == "balance: No labels."
+
+
+def test_a_private_training_says_what_it_has_spent_and_another_that_it_is_none(run, monkeypatch):
+    name = "differential privacy"
+    assert facts(run, "Privacy") == {name: "trained without differential privacy"}
+    config = workdir.read(run, "config.json")
+    config["training"]["privacy"] = True
+    workdir.write(run, "config.json", config)
+    assert facts(run, "Privacy") == {name: card.NOT_RECORDED}
+    workdir.write(run, privacy.RECORD, {"segments": []})
+    monkeypatch.setattr(privacy, "spent", lambda directory: privacy.Spent(2.34567, 1e-5, 9, ()))
+    guarantee = "(2.346, 1e-05)-differentially private after 9 updates"
+    assert facts(run, "Privacy") == {name: guarantee, "relation": privacy.RELATION}
 
 
 def test_a_licence_that_the_hub_does_not_know_keeps_the_authors_words(run):

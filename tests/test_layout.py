@@ -26,7 +26,7 @@ ROOMS = {
     "data": """archives tfrecords digits ffhq readers preparers split_report decoding held_out sources split_names
                containers shards directory zip_files tar_files parquet_files label_files caption_files own_files
                arrays folder datasets records scene_captions scene_drawing scene_decoder scenes openmoji loading pairs
-               batches extent spread tokenizers text_cond captioned""",
+               batches poisson extent spread tokenizers text_cond captioned""",
     "ema": "",
     "process": "",
     "sde": "",
@@ -46,9 +46,10 @@ ROOMS = {
     "training": """state average_snapshots posthoc nan_guard loop pieces frozen_text text sigma_data sampler_options
                    recipe
                    augmentation trainable classification build coupling memory_estimate own_code source_checks
-                   averages launch summary start sheets run""",
+                   averages launch summary start sheets accountant privacy private_step run""",
     "metrics": """protocol ends corruptions distances frechet kernels inception small features reference figures
                   baselines""",
+    "audit": "intervals neighbours",
     "inference": """published_tensors reference_checkpoints diffusers_layout edm_layout openai_flags adm_layout
                     transformer_layout edm2_layout checkpoint_formats class_choice inputs posthoc_weights snapshots
                     start_images dequantizer conditional_samplers captions sampling_plan
@@ -83,6 +84,7 @@ DOORS = {
     "flax.linen": {"models", "metrics", "cli.describe"},
     "tqdm": {"runtime.progress"},
     "tokenizers": {"training.frozen_text"},
+    "dp_accounting": {"training.accountant"},
     "tensorflow": set(),
     "torch": set(),
     "emoji": {"data.openmoji"},

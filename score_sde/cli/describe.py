@@ -24,10 +24,12 @@ from score_sde.inference.start_images import check_start
 from score_sde.io import workdir
 from score_sde.io.workdir import stored_config
 from score_sde.runtime.backend import expanded
+from score_sde.training import privacy
 from score_sde.training.build import Classification, Experiment, parameter_counts, trainable
 from score_sde.training.memory_estimate import Disk, disk_use, kept_bytes, state_bytes
 from score_sde.training.pieces import piece_arguments
 from score_sde.training.recipe import replaced
+from score_sde.training.run import load_data
 from score_sde.training.text import of_described
 
 MIB = 2**20
@@ -71,6 +73,8 @@ def describe(config: Config, explain: str | None = None, directory: Path | None 
     print(_disk(disk_use(experiment)))
     if line := of_described(config, directory):
         print(line)
+    if config.training.privacy:
+        print(privacy.report(config, len(load_data(config, train=True))))
     nfe = None
     if isinstance(experiment, Experiment):
         nfe = planned_nfe(experiment)

@@ -82,6 +82,24 @@ RULES = (
         "training.coupling={config.training.coupling} is the best; set training.keep_best=0.",
     ),
     Rule(
+        lambda config: config.training.privacy and config.training.coupling != "independent",
+        "training.privacy=True needs gradients of single images, and training.coupling={config.training.coupling} ties "
+        "them to other images; set training.coupling=independent.",
+    ),
+    Rule(
+        lambda config: config.training.privacy and config.data.sigma_images,
+        "data.sigma_images measures the training images without privacy; set parameterization.sigma_data and "
+        "weight.sigma_data to numbers from elsewhere, and data.sigma_images=0.",
+    ),
+    Rule(
+        lambda config: config.training.privacy and config.text.tokenizer == "words",
+        "text.tokenizer=words learns words of the training captions without privacy; set text.tokenizer=bytes.",
+    ),
+    Rule(
+        lambda config: config.training.privacy and config.training.fsdp > 1,
+        "A private training has a copy of the parameters on each device; set training.fsdp=1.",
+    ),
+    Rule(
         lambda config: config.optim.grad_clip == 0,
         "optim.grad_clip=0 clips every gradient to 0, so that no parameter moves; set the norm to clip to, or a "
         "negative number for no clipping.",

@@ -7,12 +7,13 @@ from typing import Any
 from score_sde.config.argument_keys import ENCODER, MODEL, PARAMETERIZATION, PROCESS, SDE, TIMES, WEIGHT
 from score_sde.config.keys import SAME, Differs, Key
 from score_sde.config.sampling_keys import DEQUANTIZER, EVAL, GUIDANCE, METRICS, SAMPLING, WANDB
-from score_sde.config.training_keys import DATA, EMA, OPTIM, RUN, TEXT, TRAINING
+from score_sde.config.training_keys import DATA, EMA, OPTIM, PRIVACY, RUN, TEXT, TRAINING
 from score_sde.errors import UsageError
 
 SECTIONS: dict[str, tuple[Differs, dict[str, Key]]] = {
     "": (Differs.NEVER, RUN),
     "training": (Differs.NEVER, TRAINING),
+    "privacy": (Differs.ALLOWED, PRIVACY),
     "sampling": (Differs.LATER, SAMPLING),
     "guidance": (Differs.LATER, GUIDANCE),
     "eval": (Differs.LATER, EVAL),

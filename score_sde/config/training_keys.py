@@ -1,4 +1,4 @@
-"""Keys of a training: the run itself, `training`, `data`, `text`, `optim` and `ema`."""
+"""Keys of a training: the run itself, `training`, `privacy`, `data`, `text`, `optim` and `ema`."""
 
 from score_sde.config.keys import SEEDS, Differs, Key
 
@@ -70,6 +70,9 @@ TRAINING = {
     "start_from": Key(
         "", "Workdir of a run whose averaged weights the training begins with; empty: fresh ones", differs=LAUNCH
     ),
+    "privacy": Key(
+        False, "Whether the training is differentially private, with the settings of section privacy", newer=True
+    ),
     "label_dropout": Key(
         0.1,
         "Probability that an image's condition (class, tokens, ...) is dropped in training; 0: never",
@@ -81,6 +84,32 @@ TRAINING = {
         "Entries of the condition that are each dropped with that probability; (): the whole at once",
         differs=ALLOWED,
         kind=tuple[str, ...],
+    ),
+}
+
+PRIVACY = {
+    "epsilon": Key(10.0, "Epsilon that no update may exceed: the training ends before", "(0, inf)", newer=True),
+    "delta": Key(1e-5, "Delta of the guarantee; below one over the number of training images", "(0, 1)", newer=True),
+    "noise_multiplier": Key(
+        1.0, "Standard deviation of the noise on the sum of gradients, over privacy.clip", "(0, inf)", newer=True
+    ),
+    "clip": Key(1.0, "Norm to which the gradient of each image is clipped", "(0, inf)", newer=True),
+    "times": Key(8, "Noise levels at which an image's loss is averaged in an update", "[1, inf)", newer=True),
+    "capacity": Key(
+        0,
+        "Most images in an update, of which training.batch_size are expected; 0: so many that what is left out costs "
+        "a thousandth of privacy.delta",
+        "[0, 1e9]",
+        newer=True,
+    ),
+    "secret_seed": Key(
+        None,
+        "Seed of the batches and the noise, for studies: a guarantee needs a secret one; None: one is drawn at the "
+        "start of the run and kept in its privacy_seed.json",
+        SEEDS,
+        Differs.NEVER,
+        kind=int,
+        newer=True,
     ),
 }
 

@@ -13,6 +13,7 @@ from score_sde.data.batches import (
 from score_sde.data.datasets import DATASETS, dataset
 from score_sde.data.extent import Extent, extent
 from score_sde.data.loading import OPTIONS, Options, load, summary
+from score_sde.data.poisson import poisson_batch
 from score_sde.data.sources import Batch, InMemory, OnDisk, Source
 from score_sde.data.spread import Spread, spread
 
@@ -35,6 +36,7 @@ __all__ = [
     "on_devices",
     "padded_chunks",
     "part_of",
+    "poisson_batch",
     "prefetched",
     "scattered",
     "spread",

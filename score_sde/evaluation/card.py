@@ -18,7 +18,7 @@ from score_sde.errors import UsageError
 from score_sde.evaluation import card_figures, report
 from score_sde.evaluation.card_figures import NOT_RECORDED, Section
 from score_sde.io import json_files, metrics_log, workdir
-from score_sde.training import own_code, sheets
+from score_sde.training import own_code, privacy, sheets
 from score_sde.training.build import Classification, Experiment, parameter_counts, trainable
 from score_sde.training.pieces import code_of
 from score_sde.training.trainable import profiles_of, shape_of
@@ -203,18 +203,20 @@ def _span(lines: list[dict[str, Any]]) -> str:
 
 
 def _privacy(run: _Run) -> Section:
-    """The budget that a private training has spent, updates after the last checkpoint included."""
-    if not run.config.training.get("privacy"):
-        return _facts("Privacy", {"differential privacy": ("trained without differential privacy", "config.json")})
-    from score_sde.training.privacy import RECORD, SECRET, spent
-
-    of = spent(run.directory)
+    """The budget that a private training has spent, updates after its last checkpoint included."""
+    name, directory = "differential privacy", run.directory
+    if not run.config.training.privacy:
+        return _facts("Privacy", {name: ("trained without differential privacy", "config.json")})
+    if not (directory / privacy.RECORD).exists():
+        return _facts("Privacy", {name: (None, "")}, f"The workdir has no {privacy.RECORD}, which says what was spent.")
+    of = privacy.spent(directory)
     guarantee = f"({of.epsilon:.4g}, {of.delta:g})-differentially private after {of.updates:,} updates"
-    notes = ["Evaluation and audits look at the training images again, and are not part of this budget."]
-    if (run.directory / SECRET).exists():
-        notes.append(f"Delete {SECRET} before you give the workdir to others: who knows it can subtract the noise.")
-    rows = {"differential privacy": (guarantee, RECORD), "data sets that are told apart": (of.relation, RECORD)}
-    return _facts("Privacy", rows, *notes)
+    notes = ["Evaluations and audits look at the images again, outside of this budget."]
+    if run.config.privacy.secret_seed is not None:
+        notes.append("The seed of the noise is privacy.secret_seed of the config: who knows it can subtract the noise.")
+    if (directory / privacy.SECRET).exists():
+        notes.append(f"{privacy.SECRET} has the seed of the noise; delete it before you give the workdir to others.")
+    return _facts("Privacy", {name: (guarantee, privacy.RECORD), "relation": (of.relation, privacy.RECORD)}, *notes)
 
 
 def _picture(run: _Run) -> tuple[Path | None, str]:

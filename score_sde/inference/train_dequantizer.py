@@ -55,6 +55,11 @@ def train_dequantizer(config: Config, directory: str | Path) -> None:
     `UsageError` before anything is written, and when the bound is no longer finite.
     """
     directory, options = expanded(directory), config.dequantizer
+    if config.training.privacy:
+        raise UsageError(
+            "A variational dequantizer would learn from the training images without privacy; evaluate this run with "
+            "eval.dequantization=uniform."
+        )
     folder = directory / DEQUANTIZER
     sharding.check_divisible("dequantizer.batch_size", options.batch_size)
     stored = workdir.read(directory, f"{DEQUANTIZER}/config.json")

@@ -4,6 +4,8 @@ config.json     the resolved config
 launch.json     overrides, versions, devices, data and names of classes of its last launch, the files of a user's own
                 pieces and the file it was imported from, if any, and what was changed on the way: key, step, and the
                 values before and after it; the place of the workdir, by which a copy is known
+privacy.json    of a private training: its settings, by which `score_sde.training.privacy.spent` knows what it has spent
+privacy_seed.json  the secret seed of its batches and noise; delete it before you give the workdir to others
 text.json       of a run with captions: its tokenizer, with the words, and the length of captions
 metrics.jsonl   one JSON object a line, each with its step
 checkpoints/    one folder a step
@@ -71,6 +73,8 @@ FORMS = {
         "text": str,
         "place": {"path": str, "inode": int},
     },
+    "privacy.json": {"segments": list},
+    "privacy_seed.json": {"seed": int},
     "report.json": {"config": dict, "checkpoints": list},
 }
 # Names of folders that hold other files.
@@ -203,7 +207,7 @@ def check_same_run(
     if different:
         # First the most telling: the SDE, network or data set.
         named = sorted(different, key=lambda key: (key not in TELLING, key))[:NAMED]
-        each = "; ".join(f"{key}={stored.get(key)!r}, not {current.get(key)!r}" for key in named)
+        each = "; ".join(f"{key}={_value(stored, key)!r}, not {_value(current, key)!r}" for key in named)
         others = f"; and {len(different) - len(named)} more keys" if len(different) > len(named) else ""
         can = allowed is not None and set(different) <= set(CHANGEABLE)
         advice = f"; or go on with it, by --allow_change={','.join(changed)}" if can else ""
@@ -211,7 +215,12 @@ def check_same_run(
             f"{workdir} was trained with {each}{others}. Leave these overrides out, and --config too, to go on as it "
             f"was; or train in another --workdir{advice}."
         )
-    return {key: (stored.get(key), current.get(key)) for key in changed}
+    return {key: (_value(stored, key), _value(current, key)) for key in changed}
+
+
+def _value(identity: Mapping[str, Any], key: str) -> Any:
+    """The value of a key in an identity, which leaves defaults of newer keys out."""
+    return identity.get(key, NEWER.get(key))
 
 
 def check_same_data(

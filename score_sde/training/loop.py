@@ -49,6 +49,7 @@ class Training(NamedTuple):
     begin: called with the number of updates made, before anything compiles. finish: called after the last update.
     draw: called after each save, and when a run goes on from `step`.
     averages: the schedule of snapshots of averages; None saves none.
+    notes: step -> further numbers that are logged at each save.
     """
 
     name: str
@@ -69,6 +70,7 @@ class Training(NamedTuple):
     finish: Callable[[TrainState, int], None] | None = None
     draw: Callable[[TrainState, int, Running], None] | None = None
     averages: Schedule | None = None
+    notes: Callable[[int], dict[str, float]] = lambda step: {}
 
 
 def fit(
@@ -144,6 +146,8 @@ def fit(
                 if saves or averages.is_due(step):
                     losses.last()
                     check_finite(float(total(state.params)), step)
+                    if saves and (notes := training.notes(step)):
+                        writer.scalars(step, **notes)
                     writer.sync()
                     _save(checkpoints if saves else None, averages, step, state, eval_loss if keeps_best else None)
             except DivergenceError as problem:

@@ -23,7 +23,7 @@ from score_sde.randomness import sample_keys
 from score_sde.runtime import sharding
 from score_sde.runtime.backend import expanded
 from score_sde.runtime.memory import enough_memory
-from score_sde.training import averages, launch, own_code, sheets, sigma_data, summary, text
+from score_sde.training import averages, launch, own_code, privacy, sheets, sigma_data, summary, text
 from score_sde.training.average_snapshots import schedule
 from score_sde.training.build import Classification, Experiment, trainable
 from score_sde.training.coupling import coupling_of, update_key
@@ -31,6 +31,7 @@ from score_sde.training.loop import Running, Training, fit
 from score_sde.training.memory_estimate import advice, disk_use
 from score_sde.training.nan_guard import DivergenceError
 from score_sde.training.pieces import code_of, complete
+from score_sde.training.private_step import private_step
 from score_sde.training.recipe import check_overrides
 from score_sde.training.source_checks import check_source
 from score_sde.training.start import beginning
@@ -68,10 +69,11 @@ def compiled_step(
     experiment: Experiment | Classification, placement: PyTree
 ) -> Callable[..., tuple[TrainState, Array]]:
     """The update `train_step`, compiled over all devices; the state, with the shardings `placement`, is donated."""
-    of_batch = (0, 0) if coupling_of(experiment).numbers is None else (0, 0, 0)
-    return sharding.pmap(
-        train_step(experiment), in_axes=(placement, *of_batch), out_axes=(placement, None), donate_argnums=(0,)
-    )
+    if experiment.config.training.privacy:
+        step, of_batch = private_step(experiment, accumulated), (0, 0, 0, None, None)
+    else:
+        step, of_batch = train_step(experiment), (0, 0) if coupling_of(experiment).numbers is None else (0, 0, 0)
+    return sharding.pmap(step, in_axes=(placement, *of_batch), out_axes=(placement, None), donate_argnums=(0,))
 
 
 def accumulated(fn: Callable[..., PyTree], parts: int) -> Callable[..., PyTree]:
@@ -144,6 +146,8 @@ def train(
         described = {"training": _described(train_set), "evaluation": _described(eval_set)}
         changed |= own_code.check_same(directory, code, allowed)
         changed |= workdir.check_same_data(directory, config.data.path, described, allowed)
+        if plan := privacy.planned(config, directory, described["training"], changed):
+            config.training.n_iters = plan.updates
         if max(workdir.saved_steps(directory), default=0) < config.training.n_iters:
             _check_space(directory, experiment)
         mirrored = config.wandb.mode != "disabled"
@@ -154,12 +158,13 @@ def train(
         if of_text:
             workdir.write(directory, text.NAME, of_text.to_json())
         workdir.write(directory, launch.NAME, record)
+        plan = plan and privacy.recorded(plan, config, directory)
         workdir.write(directory, "config.json", config.to_dict())
         imported = [record["imported"]["step"]] if "imported" in record else []
         options = config.training
         retention = Retention(options.keep_last, options.snapshot_freq, options.keep_best, tuple(imported))
         with enough_memory(f"a training at training.batch_size={options.batch_size}", lambda: advice(experiment)):
-            _fit(experiment, directory, retention, record["run_id"], train_set, eval_set, init)
+            _fit(experiment, directory, retention, record["run_id"], train_set, eval_set, init, plan)
 
 
 def _check_schedule(config: Config) -> None:
@@ -182,8 +187,9 @@ def _fit(
     train_set: data.Source,
     eval_set: data.Source,
     init: Callable[[], TrainState],
+    plan: privacy.Plan | None = None,
 ) -> None:
-    """Runs the training loop for the experiment. init: makes the state before the first update."""
+    """Runs the training loop. init: makes the state before the first update. plan: of a private training."""
     config, training = experiment.config, experiment.config.training
     shapes, entries, n = experiment.state_shapes, experiment.cond_entries, training.batch_size
     coupling = coupling_of(experiment)
@@ -199,6 +205,8 @@ def _fit(
         if problem.updated:
             reason = f"the evaluation loss or a parameter is {problem.value}"
             return _divergence(reason, problem.step, directory)
+        if plan:  # the images of a batch are not private
+            return _divergence("the gradient is NaN or infinite", problem.step, directory)
         indices = data.batch_indices(len(train_set), n, seed=config.seed, step=problem.step - 1)
         kept = _keep_batch(directory, problem.step, indices)
         reason = "the loss or a gradient is NaN or infinite"
@@ -219,27 +227,28 @@ def _fit(
 
     def begin(start: int) -> None:
         if sharding.is_first():
-            summary.at_start(experiment, directory, train_set, eval_set, start)
+            summary.at_start(experiment, directory, train_set, eval_set, start, plan.told(start) if plan else "")
 
+    ordinary = Training(
+        "training",
+        init=init,
+        like=sharding.like(shapes, placement),
+        batch=data.batch_fn(train_set, n, seed=config.seed, entries=entries, numbers=coupling.numbers),
+        update=compiled_step(experiment, placement),
+        diverged=diverged,
+        n_iters=training.n_iters,
+        log_freqs=(training.log_freq,),
+        save_freqs=(training.snapshot_freq, training.snapshot_freq_for_preemption),
+        eval_freqs=(training.eval_freq,),
+        skip=training.nonfinite == "skip",
+        evaluate=evaluate,
+        begin=begin,
+        finish=compare,
+        draw=draw if sample else None,
+        averages=schedule(experiment.profiles, config.ema.snapshot_freq),
+    )
     fit(
-        Training(
-            "training",
-            init=init,
-            like=sharding.like(shapes, placement),
-            batch=data.batch_fn(train_set, n, seed=config.seed, entries=entries, numbers=coupling.numbers),
-            update=compiled_step(experiment, placement),
-            diverged=diverged,
-            n_iters=training.n_iters,
-            log_freqs=(training.log_freq,),
-            save_freqs=(training.snapshot_freq, training.snapshot_freq_for_preemption),
-            eval_freqs=(training.eval_freq,),
-            skip=training.nonfinite == "skip",
-            evaluate=evaluate,
-            begin=begin,
-            finish=compare,
-            draw=draw if sample else None,
-            averages=schedule(experiment.profiles, config.ema.snapshot_freq),
-        ),
+        plan.of(ordinary, train_set, entries, jax.device_count() * training.accumulate) if plan else ordinary,
         directory,
         retention,
         wandb=config.wandb.to_dict() | {"id": run_id},
@@ -247,7 +256,8 @@ def _fit(
         profile=config.profile,
     )
     if sharding.is_first():
-        summary.at_end(experiment, directory, sheets.path_of(directory, max(workdir.saved_steps(directory))))
+        last = max(workdir.saved_steps(directory))
+        summary.at_end(experiment, directory, sheets.path_of(directory, last), plan.told(last) if plan else "")
 
 
 def _evaluations(

@@ -16,15 +16,24 @@ NAMED = 3  # classes that are named
 
 
 def at_start(
-    experiment: Experiment | Classification, directory: Path, train_set: data.Source, eval_set: data.Source, start: int
+    experiment: Experiment | Classification,
+    directory: Path,
+    train_set: data.Source,
+    eval_set: data.Source,
+    start: int,
+    privacy: str = "",
 ) -> None:
-    """Prints devices, data, network, updates, checkpoints and log of a training, which begins after `start` updates."""
+    """Prints devices, data, network, updates, checkpoints and log of a training, which begins after `start` updates.
+
+    privacy: the budget in words, of a private training.
+    """
     config = experiment.config
     rows = [
         ("devices", _devices(config.training.precision)),
         ("data", _data(experiment, train_set, eval_set)),
         ("network", _network(experiment)),
         ("updates", _updates(config.training, start)),
+        *([("privacy", privacy)] if privacy else []),
         ("checkpoints", _checkpoints(config.training, directory, start)),
         *_averages(config, directory),
         ("log", f"{directory / 'metrics.jsonl'}, {_every(config.training.log_freq)}"),
@@ -34,10 +43,11 @@ def at_start(
     show([f"Training in {directory}", *_table(rows)])
 
 
-def at_end(experiment: Experiment | Classification, directory: Path, sheet: Path | None) -> None:
-    """Prints where the checkpoint and the sheet of samples are, and commands that use them."""
+def at_end(experiment: Experiment | Classification, directory: Path, sheet: Path | None, privacy: str = "") -> None:
+    """Prints where the checkpoint and the sheet of samples are, and commands that use them. privacy: as above."""
     last, place = workdir.saved_steps(directory)[-1], shlex.quote(str(directory))
     rows = [("checkpoint", str(directory / "checkpoints" / str(last)))]
+    rows += [("privacy", privacy)] if privacy else []
     if isinstance(experiment, Experiment):
         rows += [("samples", str(sheet))] if sheet and sheet.exists() else []
         rows.append(("draw more", f"score_sde --mode=sample --workdir={place}"))
