@@ -171,12 +171,13 @@ def test_an_imported_checkpoint_says_that_its_training_is_not_recorded(run):
 def test_audits_are_their_figures_with_an_interval_and_what_is_missing(run):
     (run / "audit").mkdir()
     share, test = {"value": 0.125, "low": 0.1, "high": 0.25}, {"share": 0.5, "p": 0.0123}
-    of = {"step": 4, "memorised": {"gu_ratio": share, "exchangeable": test}, "balance": {"missing": "No labels."}}
+    of = {"step": 4, "memorised": {"gu": share, "exchangeable": test}, "balance": {"missing": "No labels."}}
     workdir.write(run / "audit", "results.json", {"audits": {"digits": of}})
     audits = section(run, "Audits")
     assert [row[:2] for row in audits.rows] == [
-        ("memorised, gu ratio", "0.125 (0.1 to 0.25)"),
-        ("memorised, exchangeable, p-value", "0.012"),
+        ("memorised, Gu's ratio", "0.125 (0.1 to 0.25)"),
+        ("memorised, exchangeable, share", "0.5"),
+        ("memorised, exchangeable, p-value", "0.0123"),
     ]
     assert audits.rows[0][2].startswith("4 (stale") and audits.notes[0] == "balance: No labels."
 

@@ -15,6 +15,16 @@ NOT_RECORDED = "not recorded"
 AUDIT = "audit/results.json"
 FIGURES = ("figure", "value", "computed on", "step", "read from")
 AUDITS = ("figure", "value and interval", "step", "read from")
+TITLES = {  # of an audit's keys; others are shown as they are
+    "gu": "Gu's ratio",
+    "carlini": "Carlini's criterion",
+    "auth_pct": "AuthPct",
+    "held_out": "held-out images in the place of samples",
+    "null": "share by chance",
+    "p": "p-value",
+    "asked": "nearest to the training image whose condition was asked for",
+    "auc": "AUC",
+}
 Row = tuple[str, ...]
 Reports = Mapping[str, Mapping[str, Any]]  # by the file in the workdir
 
@@ -133,23 +143,32 @@ def audits(results: Mapping[str, Any], step: int) -> Section:
         at = _step(of["step"], step) if isinstance(of.get("step"), int) else NOT_RECORDED
         whose = f"{name}, " * (len(audited) > 1)
         rows += [(whose + figure, text, at, AUDIT) for figure, text in _intervals(of)]
-        notes += [f"{whose}{part}: {of[part]['missing']}" for part in of if _is_missing(of[part])]
+        counts = [of.get("num_samples"), *(of.get("data", {}).get(name) for name in ("train", "held_out"))]
+        if all(isinstance(each, int) for each in counts):
+            notes.append(whose + "{:,} samples, {:,} training images, {:,} held-out images.".format(*counts))
+        notes += [f"{whose}{part}: {reason}" for part, reason in _missing(of)]
     return Section("Audits", AUDITS, rows, [*notes, "The audit's page says on how many images, and how each misleads."])
 
 
-def _is_missing(part: Any) -> bool:
-    return isinstance(part, Mapping) and "missing" in part
+def _missing(of: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, str]]:
+    """Names of the parts of an audit that could not be made, and the reasons, at any depth."""
+    for key, value in of.items():
+        name = prefix + TITLES.get(key, key.replace("_", " "))
+        if isinstance(value, Mapping) and "missing" in value:
+            yield name, str(value["missing"])
+        elif isinstance(value, Mapping):
+            yield from _missing(value, f"{name}, ")
 
 
 def _intervals(of: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, str]]:
-    """Names and texts of the objects {"value", "low", "high"} of an audit and of its p-values, at any depth."""
+    """Names and texts of an audit's objects {"value", "low", "high"}, and of its shares and p-values, at any depth."""
     for key, value in of.items():
-        name = prefix + key.replace("_", " ")
+        name = prefix + TITLES.get(key, key.replace("_", " "))
         if isinstance(value, Mapping):
             figures = [value.get(each) for each in ("value", "low", "high")]
             if all(isinstance(each, int | float) for each in figures):
                 yield name, "{:.4g} ({:.4g} to {:.4g})".format(*figures)
             else:
                 yield from _intervals(value, f"{name}, ")
-        elif key == "p" and isinstance(value, int | float):
-            yield f"{prefix}p-value", f"{value:.2g}"
+        elif key in ("share", "p") and isinstance(value, int | float):
+            yield name, f"{value:.4g}"
