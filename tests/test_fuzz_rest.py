@@ -373,8 +373,8 @@ ROOMS = {"audit": audit, "config": config, "data": data, "metrics": metrics}
 # Modules that no user calls, by the reason for which their arguments fit.
 WITHOUT = {
     "a command line, whose mistakes tests/test_main.py and test_modes.py have": """
-        cli.command_line cli.dataset_statistics cli.describe cli.experiment cli.fitting_config cli.import_checkpoint
-        cli.inspect_data cli.main cli.make_averages cli.measure cli.modes cli.reflow cli.runs""",
+        cli.card cli.command_line cli.dataset_statistics cli.describe cli.experiment cli.fitting_config
+        cli.import_checkpoint cli.inspect_data cli.main cli.make_averages cli.measure cli.modes cli.reflow cli.runs""",
     "must not import JAX, as the check of arguments does; called with names and rows of the table": """
         config.argument_keys config.explanation config.import_paths config.keys config.sampling_keys
         config.training_keys""",
@@ -386,6 +386,8 @@ WITHOUT = {
         data.readers data.records data.shards data.split_names data.split_report data.tar_files data.tfrecords
         data.zip_files""",
     "called by metrics.trained_features and metrics.inception_features": "metrics.corruptions metrics.inception",
+    "called by --mode=card, whose mistakes tests/test_card.py has": """
+        evaluation.author evaluation.card evaluation.card_figures evaluation.card_text""",
     "called by evaluate and sample, with a model and its config": """
         evaluation.exports evaluation.figure_names evaluation.identities evaluation.inverse_problems
         evaluation.over_split evaluation.report evaluation.sample_metrics""",

@@ -54,9 +54,10 @@ ROOMS = {
                     transformer_layout edm2_layout checkpoint_formats class_choice inputs posthoc_weights snapshots
                     start_images dequantizer conditional_samplers captions sampling_plan
                     likelihoods latents bayes_classifier pretrained train_dequantizer reflow""",
-    "evaluation": "sample_metrics identities figure_names report exports inverse_problems over_split evaluate",
+    "evaluation": """sample_metrics identities figure_names report exports inverse_problems over_split evaluate author
+                     card_figures card card_text""",
     "cli": """command_line modes runs reflow describe make_averages fitting_config import_checkpoint
-              dataset_statistics inspect_data measure experiment main""",
+              dataset_statistics inspect_data measure card experiment main""",
     "__init__": "",
     "__main__": "",  # programs, of whatever folder
 }

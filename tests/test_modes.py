@@ -53,7 +53,7 @@ def test_a_mode_has_its_function(name):
 @pytest.mark.parametrize(
     ("line", "sentence"),
     [
-        ("--mode=train --out=x", "--out is for --mode=eval, sample, pairs, statistics, data; --mode=train takes"),
+        ("--mode=train --out=x", "--out is for --mode=eval, sample, pairs, statistics, data, card; --mode=train takes"),
         (
             "--mode=eval --explain=sde",
             "--explain is for --mode=describe; --mode=eval takes --workdir, --eval_folder",

@@ -3,6 +3,7 @@
 import os
 import shutil
 
+import jax
 import numpy as np
 import pytest
 
@@ -77,6 +78,7 @@ def test_a_copy_has_a_run_of_its_own_and_an_older_one_keeps_its_own(tmp_path, ca
     own = recorded(tmp_path / "first")
     assert recorded(tmp_path / "first") == own
     assert workdir.class_names(tmp_path / "first") == ("ant", "bee")
+    assert workdir.read(tmp_path / "first", launch.NAME)["devices"] == {"cpu": jax.device_count()}
     shutil.copytree(tmp_path / "first", tmp_path / "copy")
     other = recorded(tmp_path / "copy")
     assert other != own and recorded(tmp_path / "copy") == other

@@ -148,6 +148,11 @@ FLAGS = {
         "The update after which the averages end; default that of the last snapshot of averages.",
         flags.DEFINE_integer,
     ),
+    "author": Flag(
+        "FILE",
+        "The author's texts, in TOML: intended use, limits, licence and more. Without it the texts are those of "
+        "author.toml beside the card, which is written there to be filled in if there is none.",
+    ),
     "n": Flag("N", "Number of pairs; those that the folder holds already count.", flags.DEFINE_integer),
     "name": Flag("NAME", "Name of the experiment; without it, all are listed."),
     "coordinator": Flag(
@@ -283,6 +288,16 @@ MODES = {
         ),
         processes=False,
         out="The file NAME.png of the sheet, or a folder, which gets DATASET.png; without it no sheet is drawn.",
+    ),
+    "card": Mode(
+        "card:run",
+        ("workdir", "author", "out"),
+        "Writes the model card of a run: data, network, training, figures, audits and privacy, each with its file.",
+        ("--mode=card --workdir=runs/cifar10", "--mode=card --workdir=runs/cifar10 --author=author.toml --out=release"),
+        processes=False,
+        out="The folder of card.md, card.html and card.png; default the workdir.",
+        needs=("workdir",),
+        config=False,
     ),
     "experiment": Mode(
         "",  # its program is found by its name

@@ -113,7 +113,7 @@ def figures(entry: Mapping[str, Any], *, apart: bool = False) -> dict[str, dict[
     labelled = {label: entry[name] for name, label in LABELS.items() if name in entry}
     measured = metrics_of(entry)
     suffix = f" ({measured['fingerprint']})" if apart and measured else ""
-    return labelled | _means(measured, suffix)
+    return labelled | means(measured, suffix)
 
 
 def parts(entry: Mapping[str, Any]) -> list[str]:
@@ -139,21 +139,21 @@ def baselines(entries: Sequence[Mapping[str, Any]], *, apart: bool = False) -> d
     for measured in map(metrics_of, entries):
         for name, of_row in measured.get("baselines", {}).items():
             row = rows.setdefault(f"{name} ({of_row['images']:,})", {})
-            row |= _means(of_row, f" ({measured['fingerprint']})" if apart else "")
+            row |= means(of_row, f" ({measured['fingerprint']})" if apart else "")
     return rows
 
 
 def lines(rows: Mapping[str, Mapping[str, Any]]) -> list[str]:
     """Rows of baselines for a terminal."""
-    short, footnotes = short_names([key for of in rows.values() for key in _means(of)])
+    short, footnotes = short_names([key for of in rows.values() for key in means(of)])
     texts = {
-        name: ", ".join(f"{short[key]} {text(figure)}" for key, figure in _means(of).items())
+        name: ", ".join(f"{short[key]} {text(figure)}" for key, figure in means(of).items())
         for name, of in rows.items()
     }
     return [f"{name}: {figures}, {rows[name]['images']} images" for name, figures in texts.items()] + footnotes
 
 
-def _means(measured: Mapping[str, Any], suffix: str = "") -> dict[str, dict[str, Any]]:
+def means(measured: Mapping[str, Any], suffix: str = "") -> dict[str, dict[str, Any]]:
     """The entries that have a mean, among everything that is reported of samples.
 
     Kernel distances over blocks, as all are in reports before 0.6, are named so: they do not compare with the others.

@@ -1,9 +1,9 @@
 """The workdir, the folder that holds all of a run:
 
 config.json     the resolved config
-launch.json     overrides, versions, data and names of classes of its last launch, the files of a user's own pieces and
-                the file it was imported from, if any, and what was changed on the way: key, step, and the values before
-                and after it; the place of the workdir, by which a copy is known
+launch.json     overrides, versions, devices, data and names of classes of its last launch, the files of a user's own
+                pieces and the file it was imported from, if any, and what was changed on the way: key, step, and the
+                values before and after it; the place of the workdir, by which a copy is known
 privacy.json    of a private training: its settings, by which `score_sde.training.privacy.spent` knows what it has spent
 privacy_seed.json  the secret seed of its batches and noise; delete it before you give the workdir to others
 text.json       of a run with captions: its tokenizer, with the words, and the length of captions
@@ -15,6 +15,7 @@ weights.json    at the end of training: the averaged weights against the raw one
 diverged.json   of a training that was stopped by a loss or gradient that is not finite: the step and its batch
 samples/        samples as .npz and .png, and index.json, which lists them
 eval/           report.json, report.html, and a folder of rounds for each checkpoint
+card.*          the model card as .md, .html and its picture; author.toml has its author's texts
 *.lock          held by the process that writes there
 dequantizer/    of variational dequantization: config.json, metrics.jsonl, checkpoints/
 """
@@ -63,6 +64,7 @@ FORMS = {
         "run_id": str,
         "overrides": dict,
         "versions": dict,
+        "devices": {ANY: int},
         "changes": list,
         "data": {ANY: {"images": int}},
         "code": {ANY: {"path": str, "file": str, "digest": str}},

@@ -1,9 +1,12 @@
 """The record of a training's last launch, launch.json, from which later programs know what the config does not say."""
 
+import collections
 import secrets
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
+
+import jax
 
 from score_sde.errors import tell
 from score_sde.io import workdir
@@ -46,7 +49,8 @@ def record(
     content |= {"licence": licence} if licence else {}
     content |= {"changes": history + [each for each in changes if each not in history]}
     kept = {key: earlier[key] for key in ("imported",) if key in earlier}
-    return content | {"versions": workdir.versions()} | kept
+    devices = collections.Counter(device.device_kind for device in jax.devices())
+    return content | {"versions": workdir.versions(), "devices": dict(devices)} | kept
 
 
 def place(directory: Path) -> dict[str, Any]:
