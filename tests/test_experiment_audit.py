@@ -88,6 +88,21 @@ def test_fresh_samples_of_the_same_law_are_not():
     assert measure.extracted(fresh, TRAIN, HELD_OUT, NEAR)[0]["clusters"] == 0
 
 
+def test_features_that_know_the_training_images_are_tested_on_held_out_images_that_they_know_too():
+    known = {image.tobytes() for image in [*TRAIN, *HELD_OUT[40:]]}
+
+    def knowing(images):  # far from all others, as a network may place images that it was trained on
+        return flat(images) / 8 + np.array([[1000.0 if image.tobytes() in known else 0] for image in images])
+
+    fresh = DRAWS.normal(128, 40, (200, 4, 4, 1)).clip(0, 255).astype(np.uint8)
+    fresh = np.concatenate([fresh[:150], HELD_OUT[40:], TRAIN[:40]])  # of either half alike
+    of, _ = measure.memorised(fresh, TRAIN, HELD_OUT, knowing, alike=40)
+    assert of["features"]["exchangeable"]["p"] > 0.01
+    of, _ = measure.memorised(fresh, TRAIN, HELD_OUT, knowing, alike=0)
+    assert "trained on the training images" in of["features"]["exchangeable"]["missing"]
+    assert "p" in of["pixels"]["exchangeable"]
+
+
 def test_groups_inside_the_training_set_are_found_with_the_largest_first():
     train = np.concatenate([TRAIN, TRAIN[:3], TRAIN[:1], TRAIN[5:6] + 1])
     of = measure.duplicates(train, NEAR)

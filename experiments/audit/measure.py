@@ -29,6 +29,10 @@ SHOWN = 16  # most suspicious samples, and clusters
 COPIES = (0, 1, 2, 5, 10, 20, 50, 100)  # planted, for the power of the permutation test
 REPLICATIONS = 200
 RATES = (0.01, 0.001)  # of false positives of an attacker
+UNFAIR = {
+    "missing": "No test is made in features: their network was trained on the training images, from which it tells "
+    "held-out ones itself. Train with config.data.train_images, or give other features, for example inception."
+}
 Figures = dict[str, Any]
 Features = Callable[[Pixels], Float[np.ndarray, "n d"]]
 
@@ -53,11 +57,15 @@ def duplicates(train: Pixels, near: float) -> Figures:
     }
 
 
-def memorised(samples: Pixels, train: Pixels, held_out: Pixels, features: Features) -> tuple[Figures, dict]:
+def memorised(
+    samples: Pixels, train: Pixels, held_out: Pixels, features: Features, alike: int | None = None
+) -> tuple[Figures, dict]:
     """Figures of memorisation in pixels and in features, and the neighbours of the most suspicious samples.
 
-    Held-out images in the place of samples have figures, too, which is what a model without copies has. Raises
-    `UsageError` for fewer than three training images.
+    Held-out images in the place of samples have figures, too, which is what a model without copies has. alike: for
+    features of a network that was trained on the training split, the number of held-out images, the last ones, that are
+    of this split as well. The network treats these as it treats training images, and the others it does not, so that
+    tests in features are of these alone. None: all are alike. Raises `UsageError` for fewer than three training images.
     """
     if len(train) < 3:
         raise UsageError(f"Memorisation needs 3 training images or more, and there are {len(train)}.")
@@ -65,7 +73,8 @@ def memorised(samples: Pixels, train: Pixels, held_out: Pixels, features: Featur
     spaces = {"pixels": (samples, train, held_out), "features": tuple(map(features, (samples, train, held_out)))}
     shown = {}
     for name, images in spaces.items():
-        result[name], by_gu, to_train = _in_space(*images)
+        fair = len(held_out) if name == "pixels" or alike is None else alike
+        result[name], by_gu, to_train = _in_space(*images, fair)
         if name == "pixels":
             first = np.argsort(by_gu.ratio, kind="stable")[:SHOWN]
             result["most_suspicious"] = {"samples": first.tolist(), "ratio": by_gu.ratio[first].tolist()}
@@ -76,7 +85,9 @@ def memorised(samples: Pixels, train: Pixels, held_out: Pixels, features: Featur
     return result, shown
 
 
-def _in_space(samples: np.ndarray, train: np.ndarray, held_out: np.ndarray) -> tuple[Figures, Memorised, Any]:
+def _in_space(
+    samples: np.ndarray, train: np.ndarray, held_out: np.ndarray, fair: int
+) -> tuple[Figures, Memorised, Any]:
     k = min(NEIGHBOURS, len(train))
     own, figures = nearest(train, train, without_itself=True).distances[:, 0], {}
     found = {"samples": nearest(samples, train, k=k), "held_out": nearest(held_out, train, k=k)}
@@ -89,8 +100,11 @@ def _in_space(samples: np.ndarray, train: np.ndarray, held_out: np.ndarray) -> t
         }
         figures[side] = {name: interval(each.share) for name, each in of.items()}
     figures["neighbours"] = k
-    figures["copying"] = _or_why(lambda: audit.c_t(*(of.distances[:, 0] for of in found.values()))._asdict())
-    figures["exchangeable"] = _or_why(lambda: _exchangeable(samples, train, held_out))
+    if not fair:
+        return figures | {"copying": UNFAIR, "exchangeable": UNFAIR}, by_gu, found["samples"]
+    of_samples, of_others = found["samples"].distances[:, 0], found["held_out"].distances[-fair:, 0]
+    figures["copying"] = _or_why(lambda: audit.c_t(of_samples, of_others)._asdict())
+    figures["exchangeable"] = _or_why(lambda: _exchangeable(samples, train, held_out[-fair:]))
     return figures, by_gu, found["samples"]
 
 

@@ -68,6 +68,15 @@ def _of_copies(of: Result) -> Iterator[str]:
     if "missing" in part:
         yield part["missing"]
         return
+    yield from dict.fromkeys(_of_neighbours(part))
+    if "asked" in of:
+        yield (
+            "The training image whose condition a sample was asked for is its nearest one for "
+            f"{percent(of['asked'])} % of the samples; {100 * of['asked']['chance']:.2g} % is chance."
+        )
+
+
+def _of_neighbours(part: Result) -> Iterator[str]:
     shares = part["pixels"]
     yield (
         f"{percent(shares['samples']['gu'])} % of the samples are memorised by Gu's ratio, and "
@@ -85,12 +94,6 @@ def _of_copies(of: Result) -> Iterator[str]:
             f"In {space}, the nearest real image is a training image for {100 * test['share']:.1f} % of the samples; "
             f"{100 * test['null']['value']:.1f} % is chance (p = {test['p']:.2g}): "
             f"{'samples know which images were trained on' if knows else 'nothing shows that they know these images'}."
-        )
-
-    if "asked" in of:
-        yield (
-            "The training image whose condition a sample was asked for is its nearest one for "
-            f"{percent(of['asked'])} % of the samples; {100 * of['asked']['chance']:.2g} % is chance."
         )
 
 

@@ -20,6 +20,7 @@ from score_sde.array_types import Pixels
 from score_sde.errors import UsageError, one_of
 from score_sde.evaluation import sample_metrics
 from score_sde.io import atomic_files, workdir
+from score_sde.metrics.features import TRAINED
 
 RESULTS, PICTURES = "results.json", "pictures.npz"
 PARTS = ("memorisation", "denoiser", "membership", "extraction", "balance")
@@ -118,7 +119,8 @@ def audited(of: Subject, out: Path, options: Options) -> Figures:
         if "memorisation" in options.parts:
             result["duplicates"] = measure.duplicates(of.train.images, near)
             pictures |= _groups(of.train.images, result["duplicates"])
-            parts = _part(lambda: measure.memorised(*images, lambda x: draw.features(of, x)))
+            alike = of.from_train if of.features.name.startswith(TRAINED) else None
+            parts = _part(lambda: measure.memorised(*images, lambda x: draw.features(of, x), alike))
             result["memorised"], shown = parts if isinstance(parts, tuple) else (parts, {})
             pictures |= shown
             if of.model.experiment.cond_entries:
