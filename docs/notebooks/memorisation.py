@@ -220,7 +220,7 @@ assert levels[2] < 2 * typical / 10 and [at.value for at in attacks["memoriser"]
 assert all(at.low < 0.5 < at.high for at in attacks["Gaussian of others"])
 
 # %% mystnb={"image": {"alt": "Ratio of distances and membership AUC of six models against the noise level"}}
-figure, panels = plt.subplots(1, 2, figsize=(9.5, 3.8), layout="constrained")
+figure, panels = plt.subplots(1, 2, figsize=(10, 3.6), layout="constrained")
 for name in models:
     for panel, of in zip(panels, ([at.ratio for at in by_level[name]], attacks[name]), strict=True):
         value, low, high = np.array(of).T
@@ -229,7 +229,7 @@ for name in models:
 for panel, label in zip(panels, (r"$d_T / d_H$", "AUC of an attacker"), strict=True):
     panel.set(xscale="log", xlabel="noise level", ylabel=label)
 panels[0].set_ylim(0, 1.6)
-_ = panels[1].legend(frameon=False, fontsize=8)
+_ = figure.legend(*panels[0].get_legend_handles_labels(), loc="outside right center", frameon=False)
 
 # %% [markdown]
 # - Up to a noise level of about 1, the memoriser's mean has one or two pictures. There the networks are nearer to it
