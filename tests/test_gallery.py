@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from score_sde.experiments.gallery import drawing, plots, run, samples
+from score_sde.experiments.gallery import drawing, memoriser, plots, run, samples
 from score_sde.experiments.gallery.card import Card, Row, png
 from score_sde.experiments.gallery.paths import times_of, way
 
@@ -105,6 +105,15 @@ def test_the_errors_of_the_plot_fall_with_the_samplers_order():
 def test_the_mixture_is_drawn_of_any_size():
     picture = plots.mixture({"VP": VP()}, (1.0, 0.5), 9)
     assert picture.width == round(8.2 * plots.DPI) and len(png(picture, colours=64)) < run.LARGEST
+
+
+def test_at_low_noise_a_memoriser_shows_a_training_image_and_a_gaussian_what_it_sees():
+    train, held_out = memoriser.digits()
+    _, memorised, fitted = memoriser.memoriser(train, held_out, (0.01, 5.0), 1).rows
+    np.testing.assert_array_equal(memorised.images[0], train[0])
+    away = np.abs(train - held_out.astype(float)).sum(axis=(1, 2, 3))
+    np.testing.assert_array_equal(memorised.images[2], train[away.argmin()])
+    assert np.abs(fitted.images[2].astype(float) - held_out[0]).max() < 20 < away.min()
 
 
 class Standard(nn.Module):

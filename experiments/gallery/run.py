@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 import numpy as np
 from PIL import Image
-from score_sde.experiments.gallery import drawing, plots, samples
+from score_sde.experiments.gallery import drawing, memoriser, plots, samples
 from score_sde.experiments.gallery.card import png
 from score_sde.experiments.gallery.config import CHANGES, get_digits
 
@@ -104,6 +104,7 @@ PICTURES: dict[str, tuple[str, Callable[[Runs], bytes]]] = {
     "scenes": ("png", lambda _: _scenes()),
     "orders": ("png", lambda _: png(plots.orders(), colours=128)),
     "mixture": ("png", lambda _: png(plots.mixture(), colours=128)),
+    "memoriser": ("png", lambda _: png(memoriser.memoriser(*memoriser.digits()).picture())),
     "architecture": ("svg", lambda _: drawing.architecture().encode()),
     "report": ("png", lambda runs: _screenshot(runs, "report")),
     "compare": ("png", lambda runs: _screenshot(runs, "compare")),
