@@ -1,4 +1,4 @@
-"""What the denoiser of a perfect memoriser and that of a fitted Gaussian see in one noisy picture, by noise level."""
+"""A noisy picture as a perfect memoriser and a fitted Gaussian denoise it, by noise level."""
 
 from collections.abc import Sequence
 
