@@ -55,8 +55,8 @@ ABOUT = {
         "the best alone."
     ),
     "Extraction": (
-        "Without the training images, one can look for samples that come again: clusters of nearly the same. Above are "
-        "clusters, the largest first; beneath each is its nearest training image."
+        "Without the training images, one can look for samples that come again: clusters of nearly the same. The "
+        "pictures are clusters, the largest first; beneath each is its nearest training image."
     ),
     "Balance": (
         "A classifier of real images judges what each sample shows. Its errors on held-out images are known, and the "

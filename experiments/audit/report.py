@@ -202,7 +202,7 @@ def _memorisation(audits: Mapping[str, Any]) -> Table:
             rows.append([title, space, *cells])
         copying = [of[space]["copying"] for of in found.values()]
         cells = [
-            cell for of in copying for cell in ("" if "missing" in of else f"{of['z']:.1f} (p = {of['p']:.2g})", "0")
+            cell for of in copying for cell in ("" if "missing" in of else f"{of['z']:.1f} ({p_value(of['p'])})", "0")
         ]
         rows.append(["C_T, below 0 if copied", space, *cells])
         tests = [of[space]["exchangeable"] for of in found.values()]
@@ -212,7 +212,7 @@ def _memorisation(audits: Mapping[str, Any]) -> Table:
             for cell in (
                 ["", ""]
                 if "missing" in of
-                else [f"{100 * of['share']:.1f} (p = {of['p']:.2g})", f"{percent(of['null'])}, by chance"]
+                else [f"{100 * of['share']:.1f} ({p_value(of['p'])})", f"{percent(of['null'])}, by chance"]
             )
         ]
         rows.append(["nearest is a training image, %", space, *cells])
@@ -235,6 +235,7 @@ def _levels(audits: Mapping[str, Any]) -> Table:
         for i, sigma in enumerate(of["noise_level"]):
             row = [name, f"{sigma:.3g}"]
             row.append(number(of["denoiser"]["ratio"][i], 3) if "denoiser" in of else "")
+            row.append(f"{of['denoiser']['images'][i]:.3g}" if "denoiser" in of else "")
             row += [
                 f"{of['denoiser'][side][i]['value']:.3g}" if "denoiser" in of else ""
                 for side in ("error_train", "error_held_out")
@@ -246,6 +247,7 @@ def _levels(audits: Mapping[str, Any]) -> Table:
         "",
         "noise level",
         "distance to the training set's memoriser over the other's",
+        "images in its mean",
         "error, training",
         "error, held-out",
     ]
@@ -257,7 +259,7 @@ def _membership(audits: Mapping[str, Any]) -> Table:
     for name, of in there(audits, "levels", "membership").items():
         both = of["combined"]
         rates = [both[f"tpr_at_{rate}"] for rate in ("0.01", "0.001")]
-        cells = [each["missing"] if "missing" in each else percent(each) for each in rates]
+        cells = ["too few images" if "missing" in each else percent(each) for each in rates]
         rows.append([name, f"{of['members']:,}", f"{of['others']:,}", number(both["auc"], 3), *cells])
     return ["", "members", "held-out", "AUC", "true positives at 1 % false ones, %", "at 0.1 % false ones, %"], rows
 
@@ -320,6 +322,11 @@ def number(of: Mapping[str, float] | None, digits: int, factor: float = 1.0) -> 
         return ""
     value, low, high = (f"{factor * of[end]:.{digits}f}" for end in ("value", "low", "high"))
     return f"{value} ({low} to {high})"
+
+
+def p_value(p: float) -> str:
+    """A p-value in words; one that floats cannot hold is below the least of them."""
+    return f"p = {p:.2g}" if p > 0 else "p < 1e-300"
 
 
 def percent(of: Mapping[str, float] | None) -> str:

@@ -23,11 +23,12 @@ from score_sde.array_types import Float, Integer, UInt8
 from score_sde.audit.intervals import Level
 from score_sde.config.arguments import check_arguments
 from score_sde.errors import UsageError
-from score_sde.metrics.distances import NEIGHBOURS, OtherRows, Rows, precision_recall
+from score_sde.metrics.distances import OtherRows, Rows, precision_recall
 from score_sde.metrics.frechet import Frechet
 from score_sde.metrics.judge import Judge
 
 WORST = 20.0  # condition number of A from which on no correction is made
+LEAST = 20  # images of a class for precision and recall: around few, the balls between neighbours cover everything
 PRIOR = 0.5  # images that are added to each class for the error of A: an error that was not seen may still be made
 
 Counts = Annotated[Integer[np.ndarray, " k"], "[0, 1e12]"]
@@ -177,8 +178,8 @@ def per_class(
 
     features, classes: of samples, and the classes they are judged to show, or were asked for. reference, labels: of
     real images. images: of each class, the first so many samples and real images; None: all. Figures depend on the
-    numbers, so give a number that all classes have in order to compare them. Precision and recall need `NEIGHBOURS` + 1
-    of either, the distance more than there are features.
+    numbers, so give a number that all classes have in order to compare them. Precision and recall need `LEAST` of
+    either, the distance more than there are features.
 
         import numpy as np
         from score_sde.audit.balance import per_class
@@ -198,9 +199,9 @@ def per_class(
 
 def _figures(number: int, x: np.ndarray, y: np.ndarray) -> ClassFigures:
     fewest, dimension = min(len(x), len(y)), x.shape[1]
-    needs = {"precision and recall": NEIGHBOURS + 1, "the Frechet distance": dimension + 1}
+    needs = {"precision and recall": LEAST, "the Frechet distance": dimension + 1}
     lacks = [f"{name} need{'s' * (name != 'precision and recall')} {n}" for name, n in needs.items() if fewest < n]
-    precision, recall = precision_recall(x, y) if fewest > NEIGHBOURS else (None, None)
+    precision, recall = precision_recall(x, y) if fewest >= LEAST else (None, None)
     frechet = Frechet(y.mean(axis=0), np.atleast_2d(np.cov(y, rowvar=False))).value(x) if fewest > dimension else None
     sentence = f"Class {number} has {len(x)} samples and {len(y)} real images; {' and '.join(lacks)}."
     return ClassFigures(len(x), len(y), precision, recall, frechet, sentence if lacks else "")

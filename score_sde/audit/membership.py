@@ -156,7 +156,7 @@ def tpr_at(rate: Annotated[float, "(0, 1)"], members: Losses, others: OtherLosse
         needed = int(np.ceil(1 / rate - 1e-9))
         raise UsageError(
             f"A rate of false positives of {rate:g} needs losses of 1 member and {needed:,} other images; there are "
-            f"{n} and {m}. Give more held-out images, or ask at a higher rate."
+            f"{n:,} and {m:,}. Give more held-out images, or ask at a higher rate."
         )
     ordered = np.concatenate([[-np.inf], np.sort(others), [np.inf]])  # the k-th smallest at place k
     each = (1 + level) / 2
