@@ -110,4 +110,5 @@ PICTURES: dict[str, tuple[str, Callable[[Runs], bytes]]] = {
     "compare": ("png", lambda runs: _screenshot(runs, "compare")),
     "transformers": ("png", lambda runs: _screenshot(runs, "transformers")),
     "text": ("png", lambda runs: _screenshot(runs, "text")),
+    "audit": ("png", lambda runs: _screenshot(runs, "audit")),
 }
