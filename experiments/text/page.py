@@ -8,6 +8,7 @@ import numpy as np
 from score_sde.experiments.text import judge, prompts, report
 from score_sde.experiments.text.draw import PARTS, SCALES
 from score_sde.experiments.text.measure import NEIGHBOURS, Drawn
+from score_sde.experiments.text.pictures import shown
 from score_sde.experiments.text.prompts import HALVES, OF_HALVES
 from score_sde.experiments.text.report import FIGURES, TITLES, Result
 
@@ -27,7 +28,7 @@ ORDINALS = ("first", "second", "third")
 
 INTRODUCTION = (
     "Small diffusion models were trained to draw what a caption says. The pictures on this page are samples, and "
-    "nothing was selected: captions and noises are the first ones of their lists."
+    "nothing was selected: captions and noises are the first ones of their lists, or evenly spaced in them."
 )
 EXACT = (
     "A scene can be read from its pixels exactly, without a network: its objects, and their shape, colour, size and "
@@ -49,8 +50,9 @@ BETWEEN = (
     "to the second alone on the right."
 )
 NEGATIVE = (
-    "The same noises, guided away from no caption (above) and from a negative caption (below). The table counts "
-    "pictures that show all of the negative caption, and those that show all of the caption."
+    "The same noises, guided away from no caption (above) and from a negative caption (below). Where a "
+    "decoder reads them, the table counts pictures that show all of the negative caption, and those that show all of "
+    "the caption."
 )
 BAYES = (
     "The model as a classifier: for a real image, the likelihood under captions with each value of one attribute, the "
@@ -194,11 +196,12 @@ def _emoji(folder: Path, of: Result, drawn: Drawn) -> Element:
     beside, rows = atomic_files.read_arrays(folder / NEIGHBOURS), []
     for half in HALVES:
         samples = drawn[f"scale_{of['best']}_{half}"]
-        columns = samples["captions"].tolist(), samples["pixels"], beside[f"own_{half}"], beside[half]
-        for caption, sample, own, near in zip(*columns, strict=False):
+        at = shown(len(samples["pixels"]))
+        columns = samples["captions"][at].tolist(), samples["pixels"][at], beside[f"own_{half}"], beside[half]
+        for caption, sample, own, near in zip(*columns, strict=True):
             words = (f"A sample for “{caption}”", "The caption's own picture", "The nearest training picture")
-            shown = [_picture(pixels, alt) for pixels, alt in zip((sample, own, near), words, strict=True)]
-            rows.append([caption, OF_HALVES[half], *shown])
+            beside_it = [_picture(pixels, alt) for pixels, alt in zip((sample, own, near), words, strict=True)]
+            rows.append([caption, OF_HALVES[half], *beside_it])
     head = ["asked for", "captions", f"sample at scale {of['best']}", "its own picture", "nearest training picture"]
     return html_page.table(head, rows)
 

@@ -77,7 +77,13 @@ def copies(of: Album, samples: dict[str, Pixels]) -> dict[str, float]:
     return {half: nearness(samples[half], of.train, of.test) for half in HALVES}
 
 
+def shown(n: int) -> np.ndarray:
+    """The numbers of the samples that the page shows, of n: evenly spaced, since captions come by kind of picture."""
+    return np.arange(NEIGHBOURS) * n // NEIGHBOURS if n > NEIGHBOURS else np.arange(n)
+
+
 def neighbours(of: Album, samples: dict[str, Pixels]) -> dict[str, Pixels]:
-    """The nearest training pictures of the first samples of each half, and under `own_HALF` their captions' own."""
-    nearby = {half: of.train[nearest(samples[half][:NEIGHBOURS], of.train)[0]] for half in HALVES}
-    return nearby | {f"own_{half}": of.asked[half][:NEIGHBOURS] for half in HALVES}
+    """The nearest training pictures of the `shown` samples of each half, and under `own_HALF` their captions' own."""
+    at = {half: shown(len(samples[half])) for half in HALVES}
+    nearby = {half: of.train[nearest(samples[half][at[half]], of.train)[0]] for half in HALVES}
+    return nearby | {f"own_{half}": of.asked[half][at[half]] for half in HALVES}
