@@ -6,7 +6,7 @@ NEXT := .venv-next/bin
 WORKERS := -n 2 --dist loadfile --no-loadscope-reorder
 
 # Each use of JAX, Flax and Orbax once: networks traced, and computing; updates, runs and checkpoints; each sampler;
-# likelihoods; conditions; dequantization; features; eight devices; traces, and what a compiled program says of itself.
+# likelihoods; conditions; dequantization; features; privacy; audits; eight devices; traces, and what a compiled program says.
 NEXT_TESTS := $(addprefix tests/, \
   test_layout.py::test_every_module_can_be_imported test_imports.py test_checkpoints.py test_state.py test_inception.py \
   test_configs.py::test_a_config_shrunk_trains_stops_goes_on_samples_and_evaluates[vp/cifar10_ddpmpp_continuous] \
@@ -28,6 +28,8 @@ NEXT_TESTS := $(addprefix tests/, \
   test_benchmark.py::test_ours_and_a_peers_are_timed_in_turns test_compaction.py \
   test_autoregressive.py::test_logits_by_the_cache_are_those_without_it \
   test_text_sampling.py::test_samples_of_one_noise_differ_by_their_captions_alone test_bayes_classifier.py \
+  test_privacy.py::test_without_noise_and_clipping_it_is_the_ordinary_update \
+  test_privacy.py::test_a_training_ends_before_its_budget_is_exceeded test_denoiser_audit.py test_membership.py test_card.py \
   $(addprefix test_configs.py::test_an_update_the_sampler_and_the_evaluation_of_a_config_can_be_traced, \
     [ve/cifar10_ddpm] [ve/ncsnv2/bedroom] [ve/ffhq_ncsnpp_continuous] [vp/cifar10_ddpmpp] [vp/ddpm/cifar10_continuous]) \
   $(addprefix test_parity.py::test_a_network_computes_what_the_papers_does, [ncsn] [ncsnv2_64] [ddpm_vp] [ncsnpp_cat] [wideresnet]))
