@@ -113,10 +113,17 @@ def _exchangeable(samples: np.ndarray, train: np.ndarray, held_out: np.ndarray) 
     return {"share": of.share, "null": interval(of.null), "p": of.p}
 
 
-def asked(samples: Pixels, train: Pixels, indices: Integer[np.ndarray, " n"]) -> Figures:
-    """The share of samples to which the training image whose condition they were asked for is the nearest one."""
+def asked(
+    samples: Pixels, train: Pixels, indices: Integer[np.ndarray, " n"], alike: Integer[np.ndarray, " t"]
+) -> Figures:
+    """The share of samples to which the training image whose condition they were asked for is the nearest one.
+
+    indices: of that image, for each sample. alike: a number for each training image, equal where conditions are. The
+    chance is one over the number of images with the condition, of which a model that has learned it draws a new one.
+    """
     found = nearest(samples, train).indices[:, 0]
-    return interval(audit.share(int((found == indices).sum()), len(samples))) | {"chance": 1 / len(train)}
+    chance = float((1 / np.bincount(alike)[alike[indices]]).mean())
+    return interval(audit.share(int((found == indices).sum()), len(samples))) | {"chance": chance}
 
 
 def power(samples: Pixels, train: Pixels, held_out: Pixels) -> Figures:

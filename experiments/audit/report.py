@@ -72,7 +72,8 @@ def _of_copies(of: Result) -> Iterator[str]:
     if "asked" in of:
         yield (
             "The training image whose condition a sample was asked for is its nearest one for "
-            f"{percent(of['asked'])} % of the samples; {100 * of['asked']['chance']:.2g} % is chance."
+            f"{percent(of['asked'])} % of the samples; {100 * of['asked']['chance']:.2g} % is chance, "
+            "among images with this condition."
         )
 
 

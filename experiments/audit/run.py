@@ -17,6 +17,8 @@ from score_sde.experiments.sweep.runs import Job, Run
 from score_sde.experiments.sweep.space import Point
 
 from score_sde.array_types import Pixels
+from score_sde.audit.denoiser import condition_numbers
+from score_sde.cond import restricted
 from score_sde.errors import UsageError, one_of
 from score_sde.evaluation import sample_metrics
 from score_sde.io import atomic_files, workdir
@@ -124,7 +126,10 @@ def audited(of: Subject, out: Path, options: Options) -> Figures:
             result["memorised"], shown = parts if isinstance(parts, tuple) else (parts, {})
             pictures |= shown
             if of.model.experiment.cond_entries:
-                result["asked"] = measure.asked(drawn, of.train.images, samples["asked"])
+                alike = condition_numbers(
+                    restricted(of.train.cond, of.model.experiment.cond_entries), len(of.train.images)
+                )
+                result["asked"] = measure.asked(drawn, of.train.images, samples["asked"], alike)
             result["power"] = _part(lambda: measure.power(*images))
         if {"denoiser", "membership"} & set(options.parts):
             result["levels"] = _part(lambda: noise.by_level(of, out, options.parts))

@@ -231,7 +231,7 @@ class _Set(NamedTuple):
         keys = sample_keys(key, np.arange(len(images), dtype=np.uint32))
         order = np.argsort(np.asarray(uniform(stream(keys, Stream.PROJECT))), kind="stable")[:n]
         first = order[:probes]
-        return _Set(images[order], probes, keys[first], rows(cond, first), _numbered(rows(cond, order), n))
+        return _Set(images[order], probes, keys[first], rows(cond, first), condition_numbers(rows(cond, order), n))
 
     def measured(
         self, model: ImageModel, process: Process, t: float, alpha: Any, sigma: Any, draws: int, batch_size: int
@@ -336,7 +336,7 @@ def _student(n: int, level: float) -> float:
     return float(stats.t.ppf((1 + level) / 2, n - 1))
 
 
-def _numbered(cond: Cond | None, n: int) -> Integer[np.ndarray, " n"]:
+def condition_numbers(cond: Cond | None, n: int) -> Integer[np.ndarray, " n"]:
     """A number for each row of a condition, equal where rows are."""
     if not (arrays := jax.tree.leaves(cond)):
         return np.zeros(n, np.int64)
