@@ -197,6 +197,11 @@ def test_a_file_of_samples_that_does_not_suffice_is_one_sentence(arrays, words, 
         splits.samples(tmp_path / "samples.npz", 2, Pool(np.zeros((1, 8, 8, 1), np.uint8), np.zeros(1)), ("a", "b"))
 
 
+def test_a_file_of_samples_that_is_not_there_is_one_sentence(tmp_path):
+    with pytest.raises(UsageError, match=r"There is no file .*none\.npz; look at its name"):
+        splits.samples(tmp_path / "none.npz", 2, Pool(np.zeros((1, 8, 8, 1), np.uint8), np.zeros(1)), ("a", "b"))
+
+
 def test_too_few_real_images_and_no_labels_are_one_sentence(tiny_config, tmp_path):
     pool = gaussians(20)
     with pytest.raises(UsageError, match="--counts=11 is more than the 10 training images that class a has"):

@@ -186,6 +186,8 @@ def read_arrays(path: Path, train: bool = True) -> Split:
                     separate = images if len(present) == 2 else ""
                     return Split(file[images], file.get(labels), file.get(captions), separate, unread)
             others = ", ".join(file) or "none"
+    except FileNotFoundError:
+        raise UsageError(f"There is no file {path}; look at its name.") from None
     except Exception as error:  # NumPy and zipfile raise various types for what is damaged, or holds objects
         reason = str(error).strip().partition("\n")[0]
         raise UsageError(f"Cannot read {path} ({reason}); save it again with np.save or np.savez.") from error
