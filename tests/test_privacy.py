@@ -154,6 +154,22 @@ def test_epsilon_agrees_with_published_figures(mechanism, updates, figure):
     assert 0.6 * bound < epsilon(((mechanism, updates),), 1e-5) < renyi.get_epsilon(1e-5) < bound
 
 
+# Koskela, Jalko and Honkela (2020), by Fourier transforms: delta of 10,000 updates for one image more, in the tests of
+# their Fourier accountant. Rate, noise, epsilon, delta.
+FOURIER = [
+    (0.01, 2.0, 1.0, 0.010224911209),
+    (0.01, 2.0, 0.8, 0.022850339596),
+    (0.01, 1.0, 1.0, 0.239176394736),
+    (0.02, 2.0, 1.0, 0.149917329693),
+]
+
+
+@pytest.mark.parametrize(("rate", "noise", "value", "delta"), FOURIER)
+def test_epsilon_equals_that_of_an_independent_accountant(rate, noise, value, delta):
+    mechanism = Mechanism(60_000, round(60_000 * rate), noise, 60_000)
+    assert epsilon(((mechanism, 10_000),), delta) == pytest.approx(value, abs=1e-3)
+
+
 def test_one_update_without_sampling_is_the_gaussian_mechanism():
     def delta(value: float) -> float:  # Balle and Wang (2018), theorem 5, at noise 2
         return stats.norm.cdf(1 / 4 - 2 * value) - math.exp(value) * stats.norm.cdf(-1 / 4 - 2 * value)
