@@ -101,6 +101,8 @@ def test_copies_are_counted_and_exact_samples_are_none():
     real = gaussians(20)
     assert measure.copies(real, Pool(*(np.repeat(each, 2, axis=0) for each in real))) == 1
     assert measure.copies(real, gaussians(200)) == 0
+    turned = Pool(real.images[:, :, ::-1], real.labels)
+    assert measure.copies(real, turned) < measure.copies(real, turned, mirrored=True) == 1
 
 
 def test_samples_of_an_exact_generator_help_where_real_images_are_few():

@@ -28,6 +28,10 @@ def flat(pixels):
     return pixels.reshape(len(pixels), -1).astype(np.float32)
 
 
+def compared(samples, train, mirrored=False):
+    return measure.Compared.of(samples, train, HELD_OUT, mirrored=mirrored)
+
+
 def nearest_judge(train, held_out, folder, *, options=None, attribute=None):
     """A judge by the nearest training image, which needs no training."""
     whole, known = (source.take(np.arange(len(source))) for source in (train, held_out))
@@ -68,24 +72,24 @@ def trained(tmp_path_factory, data_dir, one_block):
 
 def test_the_training_images_as_a_model_are_memorised_and_extracted_whole():
     copies = np.concatenate([TRAIN, TRAIN])
-    of, shown = measure.memorised(copies, TRAIN, HELD_OUT, flat)
+    of, shown = measure.memorised(compared(copies, TRAIN), flat)
     for space in ("pixels", "features"):
         figures = of[space]["samples"]
         assert [figures[name]["value"] for name in ("gu", "carlini", "auth_pct")] == [1, 1, 0]
         assert of[space]["exchangeable"]["p"] == 1e-4 and of[space]["copying"]["z"] < -8
     assert (shown["samples"] == shown["nearest"]).all() and (shown["nearest"] != shown["second"]).any()
-    found, _ = measure.extracted(copies, TRAIN, HELD_OUT, NEAR)
+    found, _ = measure.extracted(compared(copies, TRAIN), NEAR)
     assert found["clusters"] == found["train_images"] == 80 and found["of_train"]["value"] == 1
 
 
 def test_fresh_samples_of_the_same_law_are_not():
     fresh = DRAWS.normal(128, 40, (200, 4, 4, 1)).clip(0, 255).astype(np.uint8)
-    of, _ = measure.memorised(fresh, TRAIN, HELD_OUT, flat)
+    of, _ = measure.memorised(compared(fresh, TRAIN), flat)
     for space in ("pixels", "features"):
         assert of[space]["samples"]["gu"]["value"] == 0
         assert of[space]["samples"]["carlini"]["low"] <= of[space]["held_out"]["carlini"]["high"]
         assert of[space]["exchangeable"]["p"] > 0.01 and abs(of[space]["copying"]["z"]) < 4
-    assert measure.extracted(fresh, TRAIN, HELD_OUT, NEAR)[0]["clusters"] == 0
+    assert measure.extracted(compared(fresh, TRAIN), NEAR)[0]["clusters"] == 0
 
 
 def test_features_that_know_the_training_images_are_tested_on_held_out_images_that_they_know_too():
@@ -96,11 +100,33 @@ def test_features_that_know_the_training_images_are_tested_on_held_out_images_th
 
     fresh = DRAWS.normal(128, 40, (200, 4, 4, 1)).clip(0, 255).astype(np.uint8)
     fresh = np.concatenate([fresh[:150], HELD_OUT[40:], TRAIN[:40]])  # of either half alike
-    of, _ = measure.memorised(fresh, TRAIN, HELD_OUT, knowing, alike=40)
+    of, _ = measure.memorised(compared(fresh, TRAIN), knowing, alike=40)
     assert of["features"]["exchangeable"]["p"] > 0.01
-    of, _ = measure.memorised(fresh, TRAIN, HELD_OUT, knowing, alike=0)
+    of, _ = measure.memorised(compared(fresh, TRAIN), knowing, alike=0)
     assert "trained on the training images" in of["features"]["exchangeable"]["missing"]
     assert "p" in of["pixels"]["exchangeable"]
+
+
+def test_mirrored_copies_are_copies_if_the_training_mirrors_images():
+    copies = np.concatenate([TRAIN[:40], TRAIN[40:, :, ::-1]])
+    blind, _ = measure.memorised(compared(copies, TRAIN), flat)
+    of, shown = measure.memorised(compared(copies, TRAIN, mirrored=True), flat)
+    assert blind["pixels"]["samples"]["gu"]["value"] == 0.5 and of["pixels"]["samples"]["gu"]["value"] == 1
+    assert (shown["samples"] == shown["nearest"]).all()
+    assert measure.extracted(compared(np.concatenate([copies, TRAIN]), TRAIN, mirrored=True), NEAR)[0]["clusters"] == 80
+
+
+def test_samples_that_are_turned_towards_real_images_still_know_none_of_them():
+    shares = []  # of samples nearest to a training image: turned towards all real images, and towards these alone
+    for _ in range(100):
+        samples, train, held_out = DRAWS.normal(128, 40, (3, 60, 4, 4, 1)).clip(0, 255).astype(np.uint8)
+        of = measure.Compared.of(samples, train, held_out, mirrored=True)
+        shares.append(
+            [(nearest(x, np.concatenate([train, held_out])).indices < 60).mean() for x in (of.tested, of.samples)]
+        )
+    fair, unfair = np.mean(shares, axis=0)
+    error = np.std(shares, axis=0, ddof=1) / 10
+    assert abs(fair - 0.5) < 4 * error[0] and unfair > 0.5 + 8 * error[1]
 
 
 def test_groups_inside_the_training_set_are_found_with_the_largest_first():
@@ -136,8 +162,8 @@ def audit_of(samples, losses):
     """A result as `run.audited` has it, of arrays in the place of a network's."""
     data = {"name": "normal", "train": 80, "of": 80, "held_out": 80, "from_train": 0}
     facts = {"data": data, "step": 7, "num_samples": len(samples), "sampler": "ddim", "num_steps": 5, "scale": None}
-    memorised, shown = measure.memorised(samples, TRAIN, HELD_OUT, flat)
-    extracted, clusters = measure.extracted(samples, TRAIN, HELD_OUT, NEAR)
+    memorised, shown = measure.memorised(compared(samples, TRAIN), flat)
+    extracted, clusters = measure.extracted(compared(samples, TRAIN), NEAR)
     labels = np.arange(80) % 10
     by = Judge(lambda x: np.eye(10)[np.arange(len(x)) % 10], np.diag([30] * 10))
     balance = classes.balanced(by, {"1": samples, "4": samples}, labels, features=flat, train=TRAIN)
@@ -239,10 +265,10 @@ def test_without_labels_the_rest_of_the_audit_goes_on_and_the_page_says_so(train
 
 
 def test_fewer_samples_than_a_test_needs_are_said():
-    of, _ = measure.memorised(TRAIN[:10], TRAIN, HELD_OUT, flat)
+    of, _ = measure.memorised(compared(TRAIN[:10], TRAIN), flat)
     assert "give 20 or more of each" in of["pixels"]["copying"]["missing"]
     with pytest.raises(UsageError, match="needs 3 training images or more"):
-        measure.memorised(TRAIN, TRAIN[:2], HELD_OUT, flat)
+        measure.memorised(compared(TRAIN, TRAIN[:2]), flat)
 
 
 @pytest.mark.parametrize(

@@ -140,6 +140,7 @@ CALLS: dict[str, Callable[[], tuple[Callable, dict[str, Any]]]] = {
     ),
     "audit.gu_ratio": lambda: (audit.gu_ratio, dict(to_train=NEAR, threshold=0.3, level=0.9)),
     "audit.near_duplicates": lambda: (audit.near_duplicates, dict(x=IMAGES, threshold=1.0, progress="a")),
+    "audit.aligned": lambda: (audit.aligned, dict(images=IMAGES_01, among=IMAGES_01[::-1])),
     "audit.nearest": lambda: (
         audit.nearest,
         dict(x=F2, among=F2, k=3, without_itself=True, progress="a"),

@@ -13,13 +13,13 @@ distance of one of them to its nearest other one.
 """
 
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from score_sde import audit
 from score_sde.array_types import Float, Integer, Pixels
-from score_sde.audit import Interval, Memorised, near_duplicates, nearest
+from score_sde.audit import Interval, Memorised, aligned, near_duplicates, nearest
 from score_sde.audit.membership import auc, combined, tpr_at
 from score_sde.errors import UsageError
 
@@ -57,9 +57,36 @@ def duplicates(train: Pixels, near: float) -> Figures:
     }
 
 
-def memorised(
-    samples: Pixels, train: Pixels, held_out: Pixels, features: Features, alike: int | None = None
-) -> tuple[Figures, dict]:
+class Compared(NamedTuple):
+    """Images that are compared: samples and held-out images in their place, each turned towards the training images.
+
+    tested: the samples for tests of which images are nearest, turned towards all real images alike.
+    """
+
+    samples: np.ndarray
+    control: np.ndarray
+    tested: np.ndarray
+    train: np.ndarray
+    held_out: np.ndarray
+
+    @staticmethod
+    def of(samples: Pixels, train: Pixels, held_out: Pixels, *, mirrored: bool) -> "Compared":
+        """The images, turned if the model was trained on mirrored ones, too."""
+        if not mirrored:
+            return Compared(samples, held_out, samples, train, held_out)
+        tested = aligned(samples, np.concatenate([train, held_out]))
+        return Compared(aligned(samples, train), aligned(held_out, train), tested, train, held_out)
+
+    def by(self, features: Features) -> "Compared":
+        """The features of the images, each array's once."""
+        found: dict[int, np.ndarray] = {}
+        for each in self:
+            if id(each) not in found:
+                found[id(each)] = features(each)
+        return Compared(*(found[id(each)] for each in self))
+
+
+def memorised(images: Compared, features: Features, alike: int | None = None) -> tuple[Figures, dict]:
     """Figures of memorisation in pixels and in features, and the neighbours of the most suspicious samples.
 
     Held-out images in the place of samples have figures, too, which is what a model without copies has. alike: for
@@ -67,14 +94,14 @@ def memorised(
     of this split as well. The network treats these as it treats training images, and the others it does not, so that
     tests in features are of these alone. None: all are alike. Raises `UsageError` for fewer than three training images.
     """
+    samples, train = images.samples, images.train
     if len(train) < 3:
         raise UsageError(f"Memorisation needs 3 training images or more, and there are {len(train)}.")
-    result: Figures = {"samples": len(samples), "train": len(train), "held_out": len(held_out)}
-    spaces = {"pixels": (samples, train, held_out), "features": tuple(map(features, (samples, train, held_out)))}
+    result: Figures = {"samples": len(samples), "train": len(train), "held_out": len(images.held_out)}
     shown = {}
-    for name, images in spaces.items():
-        fair = len(held_out) if name == "pixels" or alike is None else alike
-        result[name], by_gu, to_train = _in_space(*images, fair)
+    for name, of in {"pixels": images, "features": images.by(features)}.items():
+        fair = len(of.held_out) if name == "pixels" or alike is None else alike
+        result[name], by_gu, to_train = _in_space(of, fair)
         if name == "pixels":
             first = np.argsort(by_gu.ratio, kind="stable")[:SHOWN]
             result["most_suspicious"] = {"samples": first.tolist(), "ratio": by_gu.ratio[first].tolist()}
@@ -85,12 +112,10 @@ def memorised(
     return result, shown
 
 
-def _in_space(
-    samples: np.ndarray, train: np.ndarray, held_out: np.ndarray, fair: int
-) -> tuple[Figures, Memorised, Any]:
-    k = min(NEIGHBOURS, len(train))
+def _in_space(images: Compared, fair: int) -> tuple[Figures, Memorised, Any]:
+    train, k = images.train, min(NEIGHBOURS, len(images.train))
     own, figures = nearest(train, train, without_itself=True).distances[:, 0], {}
-    found = {"samples": nearest(samples, train, k=k), "held_out": nearest(held_out, train, k=k)}
+    found = {"samples": nearest(images.samples, train, k=k), "held_out": nearest(images.control, train, k=k)}
     by_gu = audit.gu_ratio(found["samples"])
     for side, to_train in found.items():
         of = {
@@ -104,7 +129,7 @@ def _in_space(
         return figures | {"copying": UNFAIR, "exchangeable": UNFAIR}, by_gu, found["samples"]
     of_samples, of_others = found["samples"].distances[:, 0], found["held_out"].distances[-fair:, 0]
     figures["copying"] = _or_why(lambda: audit.c_t(of_samples, of_others)._asdict())
-    figures["exchangeable"] = _or_why(lambda: _exchangeable(samples, train, held_out[-fair:]))
+    figures["exchangeable"] = _or_why(lambda: _exchangeable(images.tested, train, images.held_out[-fair:]))
     return figures, by_gu, found["samples"]
 
 
@@ -126,34 +151,35 @@ def asked(
     return interval(audit.share(int((found == indices).sum()), len(samples))) | {"chance": chance}
 
 
-def power(samples: Pixels, train: Pixels, held_out: Pixels) -> Figures:
+def power(images: Compared) -> Figures:
     """The share of replications in which the permutation test detects k planted copies, by k, with intervals."""
-    copies = [k for k in COPIES if k <= len(samples)]
-    of = audit.power(samples, train, held_out, copies, replications=REPLICATIONS)
+    copies = [k for k in COPIES if k <= len(images.tested)]
+    of = audit.power(images.tested, images.train, images.held_out, copies, replications=REPLICATIONS)
     return {"copies": copies, "detected": [interval(each) for each in of.detected]}
 
 
-def extracted(samples: Pixels, train: Pixels, held_out: Pixels, near: float) -> tuple[Figures, dict]:
+def extracted(images: Compared, near: float) -> tuple[Figures, dict]:
     """Clusters of samples that are nearly the same, how many are training images, and pictures of the first ones.
 
     A cluster is a training image if one of its samples is near one. That it is near a held-out image instead is
     counted, too, which cannot be a copy.
     """
+    samples, train = images.samples, images.train
     clusters = near_duplicates(samples, near)
     members = np.concatenate([*clusters, np.arange(0)]).astype(int)
     result: Figures = {"samples": len(samples), "threshold": near, "clusters": len(clusters), "members": len(members)}
     if not clusters:
         return result | {"of_train": None, "of_held_out": None, "train_images": 0}, {}
-    sides, images = {}, []
-    for name, among in (("of_train", train), ("of_held_out", held_out)):
+    sides, pairs = {}, []
+    for name, among in (("of_train", train), ("of_held_out", images.held_out)):
         found = nearest(samples[members], among)
         closest = _closest(clusters, members, found.distances[:, 0])
         hits = np.array([found.distances[at, 0] <= near for at in closest])
         sides[name] = interval(audit.share(int(hits.sum()), len(clusters)))
         if name == "of_train":
             extracted_images = np.unique(found.indices[found.distances[:, 0] <= near, 0])
-            images = [(members[at], found.indices[at, 0], bool(hit)) for at, hit in zip(closest, hits, strict=True)]
-    first = images[:SHOWN]
+            pairs = [(members[at], found.indices[at, 0], bool(hit)) for at, hit in zip(closest, hits, strict=True)]
+    first = pairs[:SHOWN]
     result |= sides | {"train_images": len(extracted_images), "of": len(train)}
     result["shown"] = {"size": [len(each) for each in clusters[:SHOWN]], "is_train": [hit for _, _, hit in first]}
     shown = {"clusters": samples[[at for at, _, _ in first]], "cluster_nearest": train[[i for _, i, _ in first]]}

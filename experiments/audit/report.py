@@ -46,9 +46,11 @@ def settings(of: Result) -> str:
     others = f", {data['from_train']:,} of them of the training split, but not trained on" if data["from_train"] else ""
     scale = "" if of["scale"] is None else f", at guidance scale {of['scale']:g}, asked for as training images are"
     steps = f" in {of['num_steps']} steps" if of["sampler"] not in ("pc", "ode", "adaptive") else ""
+    turned = ", each mirrored if that is nearer to a real image, as in training" if of.get("mirrored") else ""
     return (
         f"{data['name']}, {data['train']:,}{part} training images and {data['held_out']:,} held-out ones{others}; step "
-        f"{of['step']:,}, {of['num_samples']:,} samples by {of['sampler']}{steps}{scale}; {', '.join(of['devices'])}."
+        f"{of['step']:,}, {of['num_samples']:,} samples by {of['sampler']}{steps}{scale}{turned}; "
+        f"{', '.join(of['devices'])}."
     )
 
 

@@ -9,7 +9,7 @@ import jax
 import numpy as np
 from score_sde.experiments.audit import classes, draw, measure, noise, page, report
 from score_sde.experiments.audit.config import MODELS
-from score_sde.experiments.audit.measure import Figures
+from score_sde.experiments.audit.measure import Compared, Figures
 from score_sde.experiments.audit.subject import Subject, opened
 from score_sde.experiments.sweep import runs
 from score_sde.experiments.sweep.run import commands, drive
@@ -117,24 +117,25 @@ def audited(of: Subject, out: Path, options: Options) -> Figures:
         result, pictures = _facts(of, options), {}
         samples = draw.samples(of, out, options.num_samples)
         drawn, near = samples["pixels"], measure.near_of(of.train.images)
-        images = drawn, of.train.images, of.held_out.images
+        mirrored = of.model.config.data.random_flip
+        images = Compared.of(drawn, of.train.images, of.held_out.images, mirrored=mirrored)
         if "memorisation" in options.parts:
             result["duplicates"] = measure.duplicates(of.train.images, near)
             pictures |= _groups(of.train.images, result["duplicates"])
-            alike = of.from_train if of.features.name.startswith(TRAINED) else None
-            parts = _part(lambda: measure.memorised(*images, lambda x: draw.features(of, x), alike))
+            known = of.from_train if of.features.name.startswith(TRAINED) else None
+            parts = _part(lambda: measure.memorised(images, lambda x: draw.features(of, x), known))
             result["memorised"], shown = parts if isinstance(parts, tuple) else (parts, {})
             pictures |= shown
             if of.model.experiment.cond_entries:
                 alike = condition_numbers(
                     restricted(of.train.cond, of.model.experiment.cond_entries), len(of.train.images)
                 )
-                result["asked"] = measure.asked(drawn, of.train.images, samples["asked"], alike)
-            result["power"] = _part(lambda: measure.power(*images))
+                result["asked"] = measure.asked(images.samples, of.train.images, samples["asked"], alike)
+            result["power"] = _part(lambda: measure.power(images))
         if {"denoiser", "membership"} & set(options.parts):
             result["levels"] = _part(lambda: noise.by_level(of, out, options.parts))
         if "extraction" in options.parts:
-            result["extracted"], shown = measure.extracted(*images, near)
+            result["extracted"], shown = measure.extracted(images, near)
             pictures |= shown
         if "balance" in options.parts:
             result["balance"] = _part(lambda: _balance(of, out, drawn, scales, named, options.num_samples))
@@ -157,6 +158,7 @@ def _facts(of: Subject, options: Options) -> Figures:
             "digests": of.digests,
         },
         "num_samples": options.num_samples,
+        "mirrored": bool(config.data.random_flip),
         "sampler": config.sampling.method,
         "num_steps": config.sampling.num_steps,
         "scale": config.guidance.scale if of.model.experiment.cond_entries else None,

@@ -14,7 +14,7 @@ from score_sde.experiments.recipes import comparisons
 from score_sde.experiments.sweep import results
 
 from score_sde.array_types import Bool, Float
-from score_sde.audit import gu_ratio, nearest
+from score_sde.audit import aligned, gu_ratio, nearest
 from score_sde.audit import share as share_of
 from score_sde.io.result_cache import Rounds
 
@@ -115,7 +115,7 @@ def _of_count(
         "images": len(real[0].labels),
         "share": mixed,
         "best_share": chosen(by_share),
-        "copies": [copies(*pools) for pools in zip(real, generated[OWN], strict=True)],
+        "copies": [copies(*pools, mirrored=learner.most.flip) for pools in zip(real, generated[OWN], strict=True)],
         "rows": {name: figure(fit) for name, fit in fits.items()},
         "shares": {f"{share:g}": figure(fit) for share, fit in by_share.items()},
         **compared(fits),
@@ -134,9 +134,13 @@ def chosen(by_share: Mapping[float, Fit]) -> float:
     return max(sorted(by_share), key=lambda share: by_share[share].validation.mean())
 
 
-def copies(real: Pool, generated: Pool) -> float:
-    """The share of generated images that copy a real one, by the ratio of Gu et al. (2023)."""
-    return gu_ratio(nearest(generated.images, real.images, k=2, progress="copies")).share.value
+def copies(real: Pool, generated: Pool, *, mirrored: bool = False) -> float:
+    """The share of generated images that copy a real one, by the ratio of Gu et al. (2023).
+
+    mirrored: whether a mirror image of a real one is a copy, too.
+    """
+    images = aligned(generated.images, real.images) if mirrored else generated.images
+    return gu_ratio(nearest(images, real.images, k=2, progress="copies")).share.value
 
 
 def figure(fit: Fit) -> dict[str, Any]:

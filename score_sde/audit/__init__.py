@@ -6,7 +6,7 @@ from score_sde.audit.exchangeability import Exchangeable, Power, exchangeable, p
 from score_sde.audit.intervals import Interval, share
 from score_sde.audit.membership import auc, combined, losses, tpr_at
 from score_sde.audit.memorisation import Copying, Memorised, auth_pct, c_t, carlini, gu_ratio
-from score_sde.audit.neighbours import Neighbours, nearest
+from score_sde.audit.neighbours import Neighbours, aligned, nearest
 
 __all__ = [
     "AtLevel",
@@ -16,6 +16,7 @@ __all__ = [
     "Memorised",
     "Neighbours",
     "Power",
+    "aligned",
     "auc",
     "audit_denoiser",
     "auth_pct",

@@ -20,6 +20,8 @@ DELAY = 3.0  # seconds before progress is shown
 
 Points = Annotated[Real[np.ndarray, "n *_"], "[-1e100, 1e100]"]  # uint8 images (n, h, w, c), or features (n, d)
 OtherPoints = Annotated[Real[np.ndarray, "m *_"], "[-1e100, 1e100]"]
+Images = Annotated[Real[np.ndarray, "n h w c"], "[-1e100, 1e100]"]
+OtherImages = Annotated[Real[np.ndarray, "m h w c"], "[-1e100, 1e100]"]
 Rows = Float[np.ndarray, "n d"]
 
 
@@ -66,6 +68,24 @@ def nearest(
             shown.update(len(part[0]))
     order = np.lexsort((indices, distances), axis=1)
     return Neighbours(*(np.take_along_axis(each, order, axis=1) for each in (indices, distances)))
+
+
+@check_arguments
+def aligned(images: Images, among: OtherImages) -> Images:
+    """Images, each mirrored if its mirror image is nearer to one of the images `among` than it is itself.
+
+    A model whose training mirrors images (`data.random_flip`) copies them in both orientations, and `nearest` sees one.
+    For a test of which images are nearest, align with all of them alike. Raises `UsageError` as `nearest` does.
+
+        import numpy as np
+        from score_sde.audit.neighbours import aligned
+
+        train = np.random.default_rng(0).integers(0, 256, (5, 4, 4, 3), np.uint8)
+        assert (aligned(train[:, :, ::-1], train) == train).all()
+    """
+    mirrored = images[:, :, ::-1]
+    nearer = nearest(mirrored, among).distances[:, 0] < nearest(images, among).distances[:, 0]
+    return np.where(nearer[:, None, None, None], mirrored, images)
 
 
 def _check(x: np.ndarray, among: np.ndarray, k: int, without_itself: bool) -> None:
