@@ -21,7 +21,8 @@ pytestmark = pytest.mark.usefixtures("one_block")
 DRAWS = np.random.default_rng(0)
 HALVES = DRAWS.normal(128, 40, (2, 80, 4, 4, 1)).clip(0, 255).astype(np.uint8)  # of one law
 TRAIN, HELD_OUT = HALVES
-NEAR = measure.near_of(TRAIN)
+OWN = measure.own_distances(TRAIN)
+NEAR = measure.near_of(OWN)
 
 
 def flat(pixels):
@@ -72,7 +73,7 @@ def trained(tmp_path_factory, data_dir, one_block):
 
 def test_the_training_images_as_a_model_are_memorised_and_extracted_whole():
     copies = np.concatenate([TRAIN, TRAIN])
-    of, shown = measure.memorised(compared(copies, TRAIN), flat)
+    of, shown = measure.memorised(compared(copies, TRAIN), OWN, flat)
     for space in ("pixels", "features"):
         figures = of[space]["samples"]
         assert [figures[name]["value"] for name in ("gu", "carlini", "auth_pct")] == [1, 1, 0]
@@ -84,7 +85,7 @@ def test_the_training_images_as_a_model_are_memorised_and_extracted_whole():
 
 def test_fresh_samples_of_the_same_law_are_not():
     fresh = DRAWS.normal(128, 40, (200, 4, 4, 1)).clip(0, 255).astype(np.uint8)
-    of, _ = measure.memorised(compared(fresh, TRAIN), flat)
+    of, _ = measure.memorised(compared(fresh, TRAIN), OWN, flat)
     for space in ("pixels", "features"):
         assert of[space]["samples"]["gu"]["value"] == 0
         assert of[space]["samples"]["carlini"]["low"] <= of[space]["held_out"]["carlini"]["high"]
@@ -100,17 +101,17 @@ def test_features_that_know_the_training_images_are_tested_on_held_out_images_th
 
     fresh = DRAWS.normal(128, 40, (200, 4, 4, 1)).clip(0, 255).astype(np.uint8)
     fresh = np.concatenate([fresh[:150], HELD_OUT[40:], TRAIN[:40]])  # of either half alike
-    of, _ = measure.memorised(compared(fresh, TRAIN), knowing, alike=40)
+    of, _ = measure.memorised(compared(fresh, TRAIN), OWN, knowing, alike=40)
     assert of["features"]["exchangeable"]["p"] > 0.01
-    of, _ = measure.memorised(compared(fresh, TRAIN), knowing, alike=0)
+    of, _ = measure.memorised(compared(fresh, TRAIN), OWN, knowing, alike=0)
     assert "trained on the training images" in of["features"]["exchangeable"]["missing"]
     assert "p" in of["pixels"]["exchangeable"]
 
 
 def test_mirrored_copies_are_copies_if_the_training_mirrors_images():
     copies = np.concatenate([TRAIN[:40], TRAIN[40:, :, ::-1]])
-    blind, _ = measure.memorised(compared(copies, TRAIN), flat)
-    of, shown = measure.memorised(compared(copies, TRAIN, mirrored=True), flat)
+    blind, _ = measure.memorised(compared(copies, TRAIN), OWN, flat)
+    of, shown = measure.memorised(compared(copies, TRAIN, mirrored=True), OWN, flat)
     assert blind["pixels"]["samples"]["gu"]["value"] == 0.5 and of["pixels"]["samples"]["gu"]["value"] == 1
     assert (shown["samples"] == shown["nearest"]).all()
     assert measure.extracted(compared(np.concatenate([copies, TRAIN]), TRAIN, mirrored=True), NEAR)[0]["clusters"] == 80
@@ -162,7 +163,7 @@ def audit_of(samples, losses):
     """A result as `run.audited` has it, of arrays in the place of a network's."""
     data = {"name": "normal", "train": 80, "of": 80, "held_out": 80, "from_train": 0}
     facts = {"data": data, "step": 7, "num_samples": len(samples), "sampler": "ddim", "num_steps": 5, "scale": None}
-    memorised, shown = measure.memorised(compared(samples, TRAIN), flat)
+    memorised, shown = measure.memorised(compared(samples, TRAIN), OWN, flat)
     extracted, clusters = measure.extracted(compared(samples, TRAIN), NEAR)
     labels = np.arange(80) % 10
     by = Judge(lambda x: np.eye(10)[np.arange(len(x)) % 10], np.diag([30] * 10))
@@ -265,10 +266,10 @@ def test_without_labels_the_rest_of_the_audit_goes_on_and_the_page_says_so(train
 
 
 def test_fewer_samples_than_a_test_needs_are_said():
-    of, _ = measure.memorised(compared(TRAIN[:10], TRAIN), flat)
+    of, _ = measure.memorised(compared(TRAIN[:10], TRAIN), OWN, flat)
     assert "give 20 or more of each" in of["pixels"]["copying"]["missing"]
     with pytest.raises(UsageError, match="needs 3 training images or more"):
-        measure.memorised(compared(TRAIN, TRAIN[:2]), flat)
+        measure.memorised(compared(TRAIN, TRAIN[:2]), OWN, flat)
 
 
 @pytest.mark.parametrize(

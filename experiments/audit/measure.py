@@ -41,11 +41,14 @@ def interval(of: Interval) -> Figures:
     return {name: float(value) for name, value in of._asdict().items()}
 
 
-def near_of(train: Pixels) -> float:
+def own_distances(train: np.ndarray) -> Float[np.ndarray, " t"]:
+    """The distance of each training image to its nearest other one; none of a single image."""
+    return nearest(train, train, without_itself=True).distances[:, 0] if len(train) > 1 else np.empty(0)
+
+
+def near_of(own: Float[np.ndarray, " t"]) -> float:
     """The distance in pixels up to which two images are nearly the same; 0 for a single training image."""
-    if len(train) < 2:
-        return 0.0
-    return NEAR * float(np.median(nearest(train, train, without_itself=True).distances))
+    return NEAR * float(np.median(own)) if len(own) else 0.0
 
 
 def duplicates(train: Pixels, near: float) -> Figures:
@@ -86,10 +89,13 @@ class Compared(NamedTuple):
         return Compared(*(found[id(each)] for each in self))
 
 
-def memorised(images: Compared, features: Features, alike: int | None = None) -> tuple[Figures, dict]:
+def memorised(
+    images: Compared, own: Float[np.ndarray, " t"], features: Features, alike: int | None = None
+) -> tuple[Figures, dict]:
     """Figures of memorisation in pixels and in features, and the neighbours of the most suspicious samples.
 
-    Held-out images in the place of samples have figures, too, which is what a model without copies has. alike: for
+    Held-out images in the place of samples have figures, too, which is what a model without copies has. own: the
+    `own_distances` of training images, in pixels. alike: for
     features of a network that was trained on the training split, the number of held-out images, the last ones, that are
     of this split as well. The network treats these as it treats training images, and the others it does not, so that
     tests in features are of these alone. None: all are alike. Raises `UsageError` for fewer than three training images.
@@ -101,7 +107,8 @@ def memorised(images: Compared, features: Features, alike: int | None = None) ->
     shown = {}
     for name, of in {"pixels": images, "features": images.by(features)}.items():
         fair = len(of.held_out) if name == "pixels" or alike is None else alike
-        result[name], by_gu, to_train = _in_space(of, fair)
+        among = own if name == "pixels" else own_distances(of.train)
+        result[name], by_gu, to_train = _in_space(of, among, fair)
         if name == "pixels":
             first = np.argsort(by_gu.ratio, kind="stable")[:SHOWN]
             result["most_suspicious"] = {"samples": first.tolist(), "ratio": by_gu.ratio[first].tolist()}
@@ -112,9 +119,8 @@ def memorised(images: Compared, features: Features, alike: int | None = None) ->
     return result, shown
 
 
-def _in_space(images: Compared, fair: int) -> tuple[Figures, Memorised, Any]:
-    train, k = images.train, min(NEIGHBOURS, len(images.train))
-    own, figures = nearest(train, train, without_itself=True).distances[:, 0], {}
+def _in_space(images: Compared, own: np.ndarray, fair: int) -> tuple[Figures, Memorised, Any]:
+    train, k, figures = images.train, min(NEIGHBOURS, len(images.train)), {}
     found = {"samples": nearest(images.samples, train, k=k), "held_out": nearest(images.control, train, k=k)}
     by_gu = audit.gu_ratio(found["samples"])
     for side, to_train in found.items():

@@ -116,14 +116,15 @@ def audited(of: Subject, out: Path, options: Options) -> Figures:
     with atomic_files.locked(out, "audit", "choose another --out"):
         result, pictures = _facts(of, options), {}
         samples = draw.samples(of, out, options.num_samples)
-        drawn, near = samples["pixels"], measure.near_of(of.train.images)
+        drawn, own = samples["pixels"], measure.own_distances(of.train.images)
+        near = measure.near_of(own)
         mirrored = of.model.config.data.random_flip
         images = Compared.of(drawn, of.train.images, of.held_out.images, mirrored=mirrored)
         if "memorisation" in options.parts:
             result["duplicates"] = measure.duplicates(of.train.images, near)
             pictures |= _groups(of.train.images, result["duplicates"])
             known = of.from_train if of.features.name.startswith(TRAINED) else None
-            parts = _part(lambda: measure.memorised(images, lambda x: draw.features(of, x), known))
+            parts = _part(lambda: measure.memorised(images, own, lambda x: draw.features(of, x), known))
             result["memorised"], shown = parts if isinstance(parts, tuple) else (parts, {})
             pictures |= shown
             if of.model.experiment.cond_entries:

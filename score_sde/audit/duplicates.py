@@ -39,12 +39,25 @@ def near_duplicates(
     """
     if not x.size:
         raise UsageError(f"near_duplicates: x has shape {x.shape}; give one point or more.")
+    if not threshold:
+        return _groups(_identical(x))
     of, group = Blocks(x, x), np.arange(len(x))
     with bar(progress, len(x), "img", delay=DELAY) as shown:
         for i in range(0, len(x), BLOCK[0]):
             for j in range(i - i % BLOCK[1], len(x), BLOCK[1]):
                 group = _joined(group, *_pairs(of, i, j, threshold))
             shown.update(len(x[i : i + BLOCK[0]]))
+    return _groups(group)
+
+
+def _identical(x: np.ndarray) -> Integer[np.ndarray, " n"]:
+    """A number for each point, the same for identical ones; by sorting their bytes, as 0.0 is -0.0 after + 0."""
+    rows = np.ascontiguousarray(x.reshape(len(x), -1) + np.zeros(1, x.dtype))
+    return np.unique(rows.view(np.dtype((np.void, rows.itemsize * rows.shape[1]))), return_inverse=True)[1].reshape(-1)
+
+
+def _groups(group: Integer[np.ndarray, " n"]) -> list[Integer[np.ndarray, " k"]]:
+    """The indices with each number that occurs more than once, the largest group first."""
     order = np.argsort(group, kind="stable")
     groups = np.split(order, np.flatnonzero(np.diff(group[order])) + 1)
     return sorted((each for each in groups if len(each) > 1), key=lambda each: (-len(each), each[0]))
