@@ -7,7 +7,7 @@ from scipy import sparse
 from scipy.sparse import csgraph
 
 from score_sde.array_types import Integer
-from score_sde.audit.neighbours import BLOCK, DELAY, Blocks, Points
+from score_sde.audit.neighbours import BLOCK, DELAY, Blocks, Points, identical
 from score_sde.config.arguments import check_arguments
 from score_sde.errors import UsageError
 from score_sde.runtime.progress import bar
@@ -40,7 +40,7 @@ def near_duplicates(
     if not x.size:
         raise UsageError(f"near_duplicates: x has shape {x.shape}; give one point or more.")
     if not threshold:
-        return _groups(_identical(x))
+        return _groups(identical(x))
     of, group = Blocks(x, x), np.arange(len(x))
     with bar(progress, len(x), "img", delay=DELAY) as shown:
         for i in range(0, len(x), BLOCK[0]):
@@ -48,12 +48,6 @@ def near_duplicates(
                 group = _joined(group, *_pairs(of, i, j, threshold))
             shown.update(len(x[i : i + BLOCK[0]]))
     return _groups(group)
-
-
-def _identical(x: np.ndarray) -> Integer[np.ndarray, " n"]:
-    """A number for each point, the same for identical ones; by sorting their bytes, as 0.0 is -0.0 after + 0."""
-    rows = np.ascontiguousarray(x.reshape(len(x), -1) + np.zeros(1, x.dtype))
-    return np.unique(rows.view(np.dtype((np.void, rows.itemsize * rows.shape[1]))), return_inverse=True)[1].reshape(-1)
 
 
 def _groups(group: Integer[np.ndarray, " n"]) -> list[Integer[np.ndarray, " k"]]:

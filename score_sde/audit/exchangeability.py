@@ -19,7 +19,7 @@ import numpy as np
 
 from score_sde.array_types import Bool, Float, Integer, Real
 from score_sde.audit.intervals import Interval, Level, share
-from score_sde.audit.neighbours import OtherPoints, Points, nearest
+from score_sde.audit.neighbours import OtherPoints, Points, identical, nearest
 from score_sde.config.arguments import check_arguments
 from score_sde.errors import UsageError
 
@@ -141,7 +141,7 @@ def power(
         )
     points, is_train = _pooled(samples, train, test)
     of_sample = _shares(samples, points, progress)
-    like = _identical(points)
+    like = identical(points)
     detected = []
     for k in copies:
         p = [
@@ -195,12 +195,6 @@ def _totals(
 
 def _p(observed: float, null: np.ndarray) -> float:
     return (1 + int((null >= observed - ROUNDING * (1 + abs(observed))).sum())) / (1 + len(null))
-
-
-def _identical(points: np.ndarray) -> Integer[np.ndarray, " p"]:
-    """The first point that is identical to each."""
-    first: dict[bytes, int] = {}
-    return np.array([first.setdefault(point.tobytes(), i) for i, point in enumerate(points)])
 
 
 def _planted(

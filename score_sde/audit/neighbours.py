@@ -88,6 +88,12 @@ def aligned(images: Images, among: OtherImages) -> Images:
     return np.where(nearer[:, None, None, None], mirrored, images)
 
 
+def identical(x: np.ndarray) -> Integer[np.ndarray, " n"]:
+    """A number for each point, the same for identical ones; by sorting their bytes, as 0.0 is -0.0 after + 0."""
+    rows = np.ascontiguousarray(x.reshape(len(x), -1) + np.zeros(1, x.dtype))
+    return np.unique(rows.view(np.dtype((np.void, rows.itemsize * rows.shape[1]))), return_inverse=True)[1].reshape(-1)
+
+
 def _check(x: np.ndarray, among: np.ndarray, k: int, without_itself: bool) -> None:
     if x.shape[1:] != among.shape[1:] or (x.dtype == np.uint8) != (among.dtype == np.uint8):
         of = f"{x.dtype} of shape {x.shape} and {among.dtype} of shape {among.shape}"
