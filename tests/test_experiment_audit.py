@@ -167,7 +167,8 @@ def audit_of(samples, losses):
     extracted, clusters = measure.extracted(compared(samples, TRAIN), NEAR)
     labels = np.arange(80) % 10
     by = Judge(lambda x: np.eye(10)[np.arange(len(x)) % 10], np.diag([30] * 10))
-    balance = classes.balanced(by, {"1": samples, "4": samples}, labels, features=flat, train=TRAIN)
+    features = {"1": flat(samples), "4": flat(samples)}
+    balance = classes.balanced(by, {"1": samples, "4": samples}, labels, features=features, real=flat(TRAIN))
     of = facts | {"licence": "", "devices": ["cpu"], "duplicates": measure.duplicates(TRAIN, NEAR)}
     of |= {
         "memorised": memorised,

@@ -12,6 +12,7 @@ from score_sde.array_types import Integer, Pixels
 from score_sde.audit.balance import Balance, Frequencies, balance, per_class
 from score_sde.errors import UsageError
 from score_sde.metrics import small
+from score_sde.metrics.distances import Rows
 from score_sde.metrics.judge import Attribute, Judge, judge
 
 Figures = dict[str, Any]
@@ -55,16 +56,23 @@ def judges(of: Subject, folder: Path, named: Mapping[str, Attribute]) -> dict[st
 
 
 def balanced(
-    by: Judge, samples: Mapping[str, Pixels], labels: Integer[np.ndarray, " n"], *, features: Any, train: Pixels
+    by: Judge,
+    samples: Mapping[str, Pixels],
+    labels: Integer[np.ndarray, " n"],
+    *,
+    features: Mapping[str, Rows],
+    real: Rows,
 ) -> Figures:
-    """The balance of samples by scale, and each class's recall and distance, against the training images' labels."""
+    """The balance of samples by scale, and each class's recall and distance, against the training images' labels.
+
+    features: of the samples, by scale. real: features of the training images.
+    """
     counts = np.bincount(labels, minlength=len(by.confusion))
     result: Figures = {"accuracy": by.accuracy, "judged_on": int(by.confusion.sum()), "scales": {}}
-    real = features(train)
     for scale, pixels in samples.items():
         shown = by.classes(pixels)
         of = balance(np.bincount(shown, minlength=len(counts)), by.confusion, counts)
-        each = [figures._asdict() for figures in per_class(features(pixels), shown, real, labels)]
+        each = [figures._asdict() for figures in per_class(features[scale], shown, real, labels)]
         result["scales"][scale] = _plain(of) | {"per_class": each}
     return result
 

@@ -200,11 +200,11 @@ def _balance(
     samples = {f"{own:g}" if of.model.experiment.cond_entries else "": drawn}
     samples |= {f"{w:g}": draw.samples(of, out, n, w)["pixels"] for w in scales if w != own}
     samples = dict(sorted(samples.items(), key=lambda item: float(item[0] or 0)))
-    result = {}
+    features = {scale: draw.features(of, pixels) for scale, pixels in samples.items()}
+    more, result = dict(features=features, real=draw.features(of, of.train.images)), {}
     for name, judge in by.items():
         labels = of.train.labels if name == "class" else named[name].train[of.trained_on]
-        features = dict(features=lambda x: draw.features(of, x), train=of.train.images)
         names = of.whole.class_names if name == "class" else None
-        result[name] = _part(lambda judge=judge, of=labels, more=features: classes.balanced(judge, samples, of, **more))
+        result[name] = _part(lambda judge=judge, of=labels: classes.balanced(judge, samples, of, **more))
         result[name]["names"] = list(names) if names else [str(i) for i in range(len(judge.confusion))]
     return result
