@@ -6,9 +6,11 @@ import numpy as np
 import pytest
 
 from score_sde import data
+from score_sde.cli import runs
 from score_sde.cli.main import main
 from score_sde.data import InMemory, spread
 from score_sde.errors import UsageError
+from score_sde.inference import pretrained
 from score_sde.io import workdir
 from score_sde.training import sigma_data
 from score_sde.training.run import load_data, train
@@ -44,6 +46,13 @@ def test_a_run_measures_its_data_once_and_records_the_number(tiny_config, tmp_pa
     again = of(tiny_config, **{"training.n_iters": 3, "data.augment_p": 0.0})
     train(again, tmp_path)
     assert again.parameterization.sigma_data == measured and max(workdir.saved_steps(tmp_path)) == 3
+    as_begun = of(tiny_config, **{"data.augment_p": 0.0})  # programs that are told the config that it began with
+    assert runs._of_workdir(tmp_path, as_begun, {}).weight.sigma_data == measured
+    as_begun = of(tiny_config, **{"data.augment_p": 0.0})
+    assert pretrained.load(tmp_path, config=as_begun).config.weight.sigma_data == measured
+    other = of(tiny_config, **{"data.augment_p": 0.0, "parameterization.sigma_data": 0.3})
+    with pytest.raises(UsageError, match=r"parameterization\.sigma_data=0\.\d+, not 0\.3"):
+        runs._of_workdir(tmp_path, other, {})
 
 
 def test_a_run_that_goes_on_takes_the_recorded_number(tiny_config, tmp_path, monkeypatch):

@@ -17,6 +17,7 @@ from score_sde.inference.train_dequantizer import train_dequantizer as fit_dequa
 from score_sde.io import workdir
 from score_sde.runtime.sharding import is_first
 from score_sde.training import run as training
+from score_sde.training import sigma_data
 from score_sde.training.pieces import complete
 
 
@@ -63,6 +64,7 @@ def _of_workdir(directory: Path, config: Config, overrides: dict) -> Config:
     _repeat(directory, config, lambda key: key not in overrides)
     workdir.inherit(directory, config, overrides)
     complete(config)
+    sigma_data.inherit(directory, config)
     workdir.check_same_run(directory, config.to_dict())
     stored = workdir.stored_config(directory)
     flat = workdir.flatten(stored.to_dict())

@@ -44,7 +44,7 @@ from score_sde.objective import Objective
 from score_sde.process import Process
 from score_sde.runtime.backend import expanded
 from score_sde.runtime.sharding import fully_sharded, mesh, on_host, place, pmap, split
-from score_sde.training import own_code
+from score_sde.training import own_code, sigma_data
 from score_sde.training import text as run_text
 from score_sde.training.build import Classification, Dequantizing, Experiment, parameter_counts
 from score_sde.training.pieces import complete
@@ -298,6 +298,7 @@ def config_of(directory: Path, other: Config | None) -> FrozenConfig:
     """The workdir's config, or another config that describes the same run."""
     if other is not None:
         complete(other := Config(other))
+        sigma_data.inherit(directory, other)
         workdir.check_same_run(directory, other.to_dict())
     config = workdir.stored_config(directory) if other is None else other
     own_code.check_code(directory, config)
