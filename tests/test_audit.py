@@ -9,6 +9,7 @@ from score_sde.audit import (
     Neighbours,
     auth_pct,
     c_t,
+    c_t_by_cell,
     carlini,
     duplicates,
     exchangeability,
@@ -179,6 +180,69 @@ def test_c_t_is_the_z_of_the_mann_whitney_test_below_zero_for_copies():
     assert c_t(np.ones(20), np.ones(20)) == (0, 0.5, 0.5)
     with pytest.raises(UsageError, match="give 20 or more"):
         c_t(x, y[:19])
+
+
+# The same over cells.
+
+
+def test_one_cell_is_the_whole_space():
+    train, test, samples = gaussian(150, 16), gaussian(90, 16, seed=1), gaussian(70, 16, seed=2)
+    of = c_t_by_cell(samples, test, train, num_cells=1)
+    whole = c_t(*(nearest(x, train).distances[:, 0] for x in (samples, test)))
+    assert of.z == pytest.approx(whole.z) and of.p == pytest.approx(whole.p) == pytest.approx(of.least)
+    assert of.cells[0][:3] == (70, 90, 150)
+
+
+def test_cells_weigh_as_their_held_out_images_and_search_within_themselves():
+    away = np.array([100.0, 0])
+
+    def side(n, m, seed):
+        return np.concatenate([gaussian(n, 2, seed=seed), gaussian(m, 2, seed=seed + 9) + away])
+
+    train, test, samples = side(60, 40, 1), side(50, 150, 2), side(80, 30, 3)
+    of = c_t_by_cell(samples, test, train, num_cells=2)
+    expected = []
+    for x, y, among in ((samples[:80], test[:50], train[:60]), (samples[80:], test[50:], train[60:])):
+        expected.append(c_t(*(nearest(points, among).distances[:, 0] for points in (x, y))).z)
+    assert of.z == pytest.approx((expected[0] * 50 + expected[1] * 150) / 200)
+    assert of.p == pytest.approx(stats.norm.cdf(of.z * 200 / np.hypot(50, 150)))
+    assert {cell[:3] for cell in of.cells} == {(80, 50, 60), (30, 150, 40)}
+    assert of.least == pytest.approx(1 - (1 - stats.norm.cdf(min(expected))) ** 2)
+    few = c_t_by_cell(samples[:99], test, train, num_cells=2)  # 19 in the second cell
+    assert few.z == pytest.approx(expected[0]) and few.cells[1] == (19, 150, 40, None)
+    with pytest.raises(UsageError, match="none of 2 cells has 20 samples"):
+        c_t_by_cell(samples[70:90], test, train, num_cells=2)
+    with pytest.raises(UsageError, match="101 cells of 100"):
+        c_t_by_cell(samples, test, train, num_cells=101)
+
+
+def test_both_p_values_over_cells_are_uniform_for_samples_of_the_same_law():
+    found = [
+        c_t_by_cell(*(gaussian(n, 3, seed=3 * i + j) for j, n in enumerate((300, 300, 200))), num_cells=4)
+        for i in range(300)
+    ]
+    for name in ("p", "least"):
+        assert stats.kstest([getattr(of, name) for of in found], "uniform").pvalue > 0.01
+
+
+def test_copies_in_one_cell_show_although_the_model_misses_the_others():
+    rng, centres = np.random.default_rng(0), 20 * np.eye(4)
+    train, test = (np.concatenate([c + rng.normal(size=(100, 4)) for c in centres]) for _ in range(2))
+    copies = train[:100] + 0.01 * rng.normal(size=(100, 4))
+    missed = np.concatenate([c + 1.25 * rng.normal(size=(100, 4)) for c in centres[1:]])
+    samples = np.concatenate([copies, missed])
+    assert c_t(*(nearest(x, train).distances[:, 0] for x in (samples, test))).p > 0.01
+    of = c_t_by_cell(samples, test, train, num_cells=4)
+    assert of.least < 1e-10 and of.cells[0].z < -8 and all(cell.z > 1 for cell in of.cells[1:])
+
+
+def test_pixels_have_the_cells_of_their_values():
+    train, test, samples = (RNG.integers(0, 256, (n, 4, 4, 1), np.uint8) for n in (120, 90, 100))
+    of_pixels = c_t_by_cell(samples, test, train, num_cells=3)
+    of_floats = c_t_by_cell(*(x.astype(np.float64) for x in (samples, test, train)), num_cells=3)
+    assert of_pixels.z == pytest.approx(of_floats.z) and [c[:3] for c in of_pixels.cells] == [
+        c[:3] for c in of_floats.cells
+    ]
 
 
 # Exchangeability.

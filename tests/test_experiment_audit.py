@@ -78,6 +78,7 @@ def test_the_training_images_as_a_model_are_memorised_and_extracted_whole():
         figures = of[space]["samples"]
         assert [figures[name]["value"] for name in ("gu", "carlini", "auth_pct")] == [1, 1, 0]
         assert of[space]["exchangeable"]["p"] == 1e-4 and of[space]["copying"]["z"] < -8
+        assert of[space]["copying_by_cell"]["least"] < 1e-8
     assert (shown["samples"] == shown["nearest"]).all() and (shown["nearest"] != shown["second"]).any()
     found, _ = measure.extracted(compared(copies, TRAIN), NEAR)
     assert found["clusters"] == found["train_images"] == 80 and found["of_train"]["value"] == 1
@@ -90,6 +91,7 @@ def test_fresh_samples_of_the_same_law_are_not():
         assert of[space]["samples"]["gu"]["value"] == 0
         assert of[space]["samples"]["carlini"]["low"] <= of[space]["held_out"]["carlini"]["high"]
         assert of[space]["exchangeable"]["p"] > 0.01 and abs(of[space]["copying"]["z"]) < 4
+        assert of[space]["copying_by_cell"]["least"] > 0.01
     assert measure.extracted(compared(fresh, TRAIN), NEAR)[0]["clusters"] == 0
 
 

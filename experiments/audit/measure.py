@@ -25,6 +25,7 @@ from score_sde.errors import UsageError
 
 NEAR = 1 / 3
 NEIGHBOURS = 50  # of Carlini's criterion, where there are so many training images
+CELLS, OF_CELL = 10, 40  # the most cells of k-means for the test of copying in each, and held-out images of a cell
 SHOWN = 16  # most suspicious samples, and clusters
 COPIES = (0, 1, 2, 5, 10, 20, 50, 100)  # planted, for the power of the permutation test
 REPLICATIONS = 200
@@ -132,11 +133,18 @@ def _in_space(images: Compared, own: np.ndarray, fair: int) -> tuple[Figures, Me
         figures[side] = {name: interval(each.share) for name, each in of.items()}
     figures["neighbours"] = k
     if not fair:
-        return figures | {"copying": UNFAIR, "exchangeable": UNFAIR}, by_gu, found["samples"]
+        tests = dict.fromkeys(("copying", "copying_by_cell", "exchangeable"), UNFAIR)
+        return figures | tests, by_gu, found["samples"]
     of_samples, of_others = found["samples"].distances[:, 0], found["held_out"].distances[-fair:, 0]
     figures["copying"] = _or_why(lambda: audit.c_t(of_samples, of_others)._asdict())
+    figures["copying_by_cell"] = _or_why(lambda: _by_cell(images.samples, images.control[-fair:], train))
     figures["exchangeable"] = _or_why(lambda: _exchangeable(images.tested, train, images.held_out[-fair:]))
     return figures, by_gu, found["samples"]
+
+
+def _by_cell(samples: np.ndarray, held_out: np.ndarray, train: np.ndarray) -> Figures:
+    of = audit.c_t_by_cell(samples, held_out, train, max(1, min(CELLS, len(held_out) // OF_CELL, len(train))))
+    return of._asdict() | {"cells": [cell._asdict() for cell in of.cells]}
 
 
 def _exchangeable(samples: np.ndarray, train: np.ndarray, held_out: np.ndarray) -> Figures:

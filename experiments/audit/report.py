@@ -88,6 +88,13 @@ def _of_neighbours(part: Result) -> Iterator[str]:
     for space in ("pixels", "features"):
         if "missing" in part[space]["copying"]:
             yield part[space]["copying"]["missing"]
+        cells = part[space].get("copying_by_cell", {})
+        if cells.get("least", 1) < SIGNIFICANT:
+            yield (
+                f"In {space}, there is a cell, of {len(cells['cells'])} cells of the space, where samples are nearer "
+                "to training images than held-out images are "
+                f"(z = {cells['cells'][0]['z']:.1f}, p = {cells['least']:.2g})."
+            )
         test = part[space]["exchangeable"]
         if "missing" in test:
             yield test["missing"]
@@ -208,6 +215,7 @@ def _memorisation(audits: Mapping[str, Any]) -> Table:
             cell for of in copying for cell in ("" if "missing" in of else f"{of['z']:.1f} ({p_value(of['p'])})", "0")
         ]
         rows.append(["C_T, below 0 if copied", space, *cells])
+        rows.append(["C_T over cells, and their lowest z", space, *_over_cells(found, space)])
         tests = [of[space]["exchangeable"] for of in found.values()]
         cells = [
             cell
@@ -220,6 +228,20 @@ def _memorisation(audits: Mapping[str, Any]) -> Table:
         ]
         rows.append(["nearest is a training image, %", space, *cells])
     return head, rows if found else []
+
+
+def _over_cells(found: Mapping[str, Any], space: str) -> list[str]:
+    """The table's cells on copying within cells of the space; empty for audits of earlier versions."""
+    result = []
+    for each in found.values():
+        of, text = each[space].get("copying_by_cell", {"missing": ""}), ""
+        if "missing" not in of:
+            tested = [cell["z"] for cell in of["cells"] if cell["z"] is not None]
+            text = (
+                f"{of['z']:.1f} ({p_value(of['p'])}), {tested[0]:.1f} of {len(tested)} cells ({p_value(of['least'])})"
+            )
+        result += [text, "0"]
+    return result
 
 
 def _power(audits: Mapping[str, Any]) -> Table:

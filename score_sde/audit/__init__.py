@@ -1,5 +1,6 @@
 """Audits of samples against the data that a model was trained on. All are computations on arrays."""
 
+from score_sde.audit.cells import Cell, CellCopying, c_t_by_cell
 from score_sde.audit.denoiser import AtLevel, audit_denoiser
 from score_sde.audit.duplicates import near_duplicates
 from score_sde.audit.exchangeability import Exchangeable, Power, exchangeable, power
@@ -10,6 +11,8 @@ from score_sde.audit.neighbours import Neighbours, aligned, nearest
 
 __all__ = [
     "AtLevel",
+    "Cell",
+    "CellCopying",
     "Copying",
     "Exchangeable",
     "Interval",
@@ -21,6 +24,7 @@ __all__ = [
     "audit_denoiser",
     "auth_pct",
     "c_t",
+    "c_t_by_cell",
     "carlini",
     "combined",
     "exchangeable",
