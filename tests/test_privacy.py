@@ -14,13 +14,16 @@ from hypothesis import given, settings, strategies
 from scipy import special, stats
 
 from score_sde.array_types import PyTree
+from score_sde.cli.describe import describe
 from score_sde.data import poisson_batch
 from score_sde.errors import UsageError
 from score_sde.io import workdir
+from score_sde.runtime.memory import tree_bytes
 from score_sde.training import accountant, privacy
 from score_sde.training import run as training
 from score_sde.training.accountant import Mechanism, capacity_for, epsilon, most_updates
 from score_sde.training.build import trainable
+from score_sde.training.memory_estimate import kept_bytes
 from score_sde.training.private_step import clipped_sum, example_gradient, gaussian, private_step
 
 PIXELS = np.random.default_rng(0).integers(0, 256, (16, 8, 8, 1)).astype(np.uint8)
@@ -61,6 +64,20 @@ def test_clipped_gradients_equal_a_loops(config):
         expected += grads * min(1, 0.5 / np.linalg.norm(grads))
     total = jax.jit(clipped_sum(gradient, 0.5))(params, present, keys, pixels, None)
     np.testing.assert_allclose(flat(total), expected, atol=1e-6 * np.linalg.norm(expected))
+
+
+def test_memory_counts_each_draw_of_an_image_and_its_gradient(config, capsys):
+    kept, gradient = kept_bytes(private := trainable(config)), tree_bytes(private.param_shapes)
+    config.privacy.times = 5
+    assert kept_bytes(trainable(config)) == 5 * (kept - gradient) / 2 + gradient
+    config.privacy.times, config.training.privacy = 2, False
+    assert kept_bytes(trainable(config)) == (kept - gradient) / 2
+    config.training.update(privacy=True, accumulate=2)
+    config.privacy.capacity = 32
+    describe(config)
+    line = next(line for line in capsys.readouterr().out.splitlines() if line.startswith("kept for"))
+    assert f"{kept / 2**20:,.1f} MiB an image, {kept * 16 / 2**20:,.0f} MiB on each of 1 device(s) at 32 places" in line
+    assert line.endswith("for images, each with a gradient of its own, in 2 parts")
 
 
 def test_without_noise_and_clipping_it_is_the_ordinary_update(config):

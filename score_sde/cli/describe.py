@@ -61,20 +61,17 @@ def describe(config: Config, explain: str | None = None, directory: Path | None 
     print(layers)
 
     learned, total = parameter_counts(experiment.param_shapes)
-    batch, devices = config.training.batch_size, jax.device_count()
-    state, saved = state_bytes(experiment), kept_bytes(experiment)
+    images = len(load_data(config, train=True)) if config.training.privacy else 0
     print(f"parameters: {learned:,} trainable, {total:,} in all")
     average = "EMA" if len(experiment.profiles) == 1 else f"{len(experiment.profiles)} EMAs"
-    print(f"training state (parameters, two Adam moments, {average}): {state / MIB:,.1f} MiB on each device")
-    print(
-        f"kept for the backward pass, before the compiler's savings: {saved / MIB:,.1f} MiB an image, "
-        f"{saved * batch / MIB / devices:,.0f} MiB on each of {devices} device(s) at batch size {batch}"
-    )
+    state = f"training state (parameters, two Adam moments, {average})"
+    print(f"{state}: {state_bytes(experiment) / MIB:,.1f} MiB on each device")
+    print(_backward(experiment, images))
     print(_disk(disk_use(experiment)))
     if line := of_described(config, directory):
         print(line)
     if config.training.privacy:
-        print(privacy.report(config, len(load_data(config, train=True))))
+        print(privacy.report(config, images))
     nfe = None
     if isinstance(experiment, Experiment):
         nfe = planned_nfe(experiment)
@@ -85,6 +82,21 @@ def describe(config: Config, explain: str | None = None, directory: Path | None 
         evaluations = f"{'adaptive' if nfe is None else nfe} network evaluations a sample"
         print(f"sampler: {_sampler(experiment, config.sampling.condition)}, {evaluations}")
     print(json.dumps({"trainable_parameters": learned, "total_parameters": total, "nfe": nfe}))
+
+
+def _backward(experiment: Experiment | Classification, images: int) -> str:
+    """The memory for the backward pass. images: number in the data set, for a private training."""
+    config, devices, each = experiment.config, jax.device_count(), kept_bytes(experiment) / MIB
+    batch, parts_of_batch = config.training.batch_size, config.training.accumulate
+    size = f"batch size {batch}"
+    if config.training.privacy:
+        batch = privacy.segment_of(config, images)["capacity"]
+        size = f"{batch} places for images, each with a gradient of its own"
+    size += f", in {parts_of_batch} parts" if parts_of_batch > 1 else ""
+    return (
+        f"kept for the backward pass, before the compiler's savings: {each:,.1f} MiB an image, "
+        f"{each * batch / devices / parts_of_batch:,.0f} MiB on each of {devices} device(s) at {size}"
+    )
 
 
 def _disk(disk: Disk) -> str:

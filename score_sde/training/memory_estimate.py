@@ -55,7 +55,10 @@ def disk_use(experiment: Experiment | Classification) -> Disk:
 
 
 def kept_bytes(experiment: Experiment | Classification) -> int:
-    """Bytes that training keeps of one image for the backward pass, before the compiler's savings."""
+    """Bytes that training keeps of one image for the backward pass, before the compiler's savings.
+
+    A private training keeps them of each of `privacy.times` draws, and the image's own gradient.
+    """
 
     def kept(params: PyTree, x: Array, noise_cond: Array, keys: Keys, cond: tuple) -> PyTree:
         dropout = {"dropout_keys": keys} if isinstance(experiment, Experiment) else {}  # classifiers have none
@@ -77,7 +80,10 @@ def kept_bytes(experiment: Experiment | Classification) -> int:
     for equation in jaxpr.eqns:
         if not reached.isdisjoint(variables(equation.invars)):
             reached.update(equation.outvars)
-    return sum(tree_bytes(var.aval) for var in variables(jaxpr.outvars) if var in reached)
+    kept_of_draw = sum(tree_bytes(var.aval) for var in variables(jaxpr.outvars) if var in reached)
+    if not experiment.config.training.privacy:
+        return kept_of_draw
+    return kept_of_draw * experiment.config.privacy.times + tree_bytes(experiment.param_shapes)
 
 
 def advice(experiment: Experiment | Classification) -> str:
@@ -93,4 +99,5 @@ def advice(experiment: Experiment | Classification) -> str:
     if jax.default_backend() != "cpu":  # where both save nothing
         ways += [f"compute it in parts by training.accumulate={2 * training.accumulate}"]
         ways += [] if training.remat else ["set training.remat=True"]
+    ways += ["lower privacy.times"] if training.privacy and experiment.config.privacy.times > 1 else []
     return estimate + ", or ".join(ways)
