@@ -44,7 +44,7 @@ import numpy as np
 
 from score_sde.array_types import Array, Keys, Shaped
 from score_sde.config.arguments import check_arguments
-from score_sde.config.kinds import is_abstract
+from score_sde.config.kinds import MisfitError, as_jax, is_abstract
 from score_sde.errors import UsageError, nearest
 from score_sde.randomness import Stream, stream, uniform
 
@@ -130,25 +130,33 @@ def fitted(cond: Cond | None, entries: Entries, n: Number) -> Cond | None:
     """
     check_names(cond, entries)
     if cond is not None:
-        null = {name: _as_array(name, rows, jnp.bool_) for name, rows in cond.get(NULL, {}).items()}
+        null = {name: as_array(name, rows, jnp.bool_) for name, rows in cond.get(NULL, {}).items()}
         arrays = {name: array for name, array in cond.items() if name != NULL}
-        cond = {name: _as_array(name, array, entries[name].dtype) for name, array in arrays.items()}
+        cond = {name: as_array(name, array, entries[name].dtype) for name, array in arrays.items()}
         cond |= {NULL: null} if null else {}
     check_cond(cond, entries, n)
     return restricted(cond, entries)
 
 
-def _as_array(name: str, values: Any, dtype: Any) -> Array:
-    """The values as an array; whole numbers of a list may be floats. Raises `UsageError` for no numbers."""
+def as_array(name: str, values: Any, dtype: Any) -> Array:
+    """The values of an entry as an array; whole numbers of a list may be floats.
+
+    Raises `UsageError` for values that are no numbers, and for integers outside the type's range.
+    """
     try:
         array = values if isinstance(values, jax.Array) else np.asarray(values)
     except ValueError:  # rows of several lengths
         array = np.array(None)
     if array.dtype.kind not in "biufV":
         raise UsageError(f"cond['{name}'] must be an array of numbers, and is a {type(values).__name__}.")
-    array = jnp.asarray(array)
-    whole = not hasattr(values, "dtype") and jnp.issubdtype(array.dtype, jnp.integer)
-    return array.astype(dtype) if whole and jnp.issubdtype(dtype, jnp.floating) else array
+    if isinstance(array, jax.Array):
+        return array
+    if array.dtype.kind in "iu" and jnp.issubdtype(dtype, jnp.floating) and not hasattr(values, "dtype"):
+        array = array.astype(dtype)
+    try:
+        return as_jax(array, dtype)
+    except MisfitError as misfit:
+        raise UsageError(f"cond['{name}'] must be {np.dtype(dtype)}: {misfit}.") from None
 
 
 @check_arguments
@@ -189,7 +197,7 @@ def with_labels(cond: Cond | None, labels: Array | np.ndarray | None) -> Cond | 
         return cond
     if cond is not None and "labels" in cond:
         raise UsageError("The labels are cond['labels'] as well; give one of the two.")
-    return (cond or {}) | {"labels": jnp.asarray(labels)}
+    return (cond or {}) | {"labels": as_array("labels", labels, jnp.int32)}
 
 
 def rows(cond: Cond | None, indices: np.ndarray) -> Cond | None:

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from score_sde import data
-from score_sde.cond import Entry, check_cond, dropped, names, read, restricted
+from score_sde.cond import Entry, as_array, check_cond, dropped, names, read, restricted
 from score_sde.errors import UsageError
 from score_sde.inference.pretrained import load
 from score_sde.models import MODELS
@@ -245,3 +245,22 @@ def test_labels_of_every_kind_of_integer_are_taken_and_floats_are_not():
         assert restricted({"labels": labels, "more": labels}, entries)["labels"].dtype == np.int32
     with pytest.raises(UsageError, match="must be int32 of shape"):
         check_cond({"labels": np.zeros(3)}, entries, 3)
+
+
+@pytest.mark.parametrize(
+    ("values", "dtype"),
+    [
+        (2**32, np.int32),
+        (-(2**31) - 1, np.int32),
+        (-1, np.uint32),
+        (300, np.uint8),
+        (1e39, np.float32),
+        (7e4, np.float16),
+    ],
+)
+def test_numbers_that_a_type_does_not_hold_are_refused(values, dtype):
+    """They would wrap around, or become infinite."""
+    as_array("mine", np.array([0, max(0, values / 4)]).astype(type(values)), dtype)
+    with pytest.raises(UsageError, match=rf"cond\['mine'\] must be {np.dtype(dtype)}: its numbers are from"):
+        as_array("mine", np.array([0, values]), dtype)
+    assert np.isinf(as_array("mine", np.array([0, np.inf]), np.float32)[1])  # it was one before

@@ -29,6 +29,34 @@ def test_a_seed_is_a_key_and_numbers_of_numpy_and_jax_are_numbers():
     np.testing.assert_array_equal(MODEL.sample(jax.random.PRNGKey(3), N, "ddim", num_steps=np.int8(2)), x)
 
 
+def test_labels_beyond_32_bits_are_refused_instead_of_wrapping_around():
+    wide = 2**32 + 1  # which is class 1 in 32 bits
+    for labels in (wide, [1, wide], np.array([0, wide]), np.uint64(wide)):
+        for call in (
+            lambda labels: MODEL.sample(KEY, N, "ddim", num_steps=2, labels=labels, cond=COND),
+            lambda labels: MODEL.score(X, 0.5, labels, COND),
+        ):
+            with pytest.raises(
+                UsageError, match=rf"labels.*from [01] to {wide}|from {wide} to {wide}|labels 0 to 2, not \[{wide}\]"
+            ):
+                call(labels)
+    with pytest.raises(UsageError, match=rf"cond\['labels'\] must be int32: its numbers are from 0 to {wide}"):
+        MODEL.score(X, 0.5, cond=COND | {"labels": np.array([0, wide])})
+
+
+def test_whole_numbers_of_a_list_are_floats_where_the_network_takes_floats():
+    vector = np.asarray(cond.fitted({"vector": [[2**40, 1], [0, 2]]}, ENTRIES, N)["vector"])
+    np.testing.assert_array_equal(vector, np.array([[2**40, 1], [0, 2]], np.float32))
+
+
+def test_observations_share_noise_as_samples_do():
+    y = np.full((2 * N, 2, 2, 1), 0.25, np.float32)
+    pairs = MODEL.posterior(KEY, Average(2), y, **STEPS, same_noise=2)
+    np.testing.assert_array_equal(pairs[::2], pairs[1::2])
+    np.testing.assert_array_equal(pairs[::2], MODEL.posterior(KEY, Average(2), y, **STEPS)[:N])
+    assert np.abs(pairs[0] - pairs[2]).max() > 1e-3
+
+
 def test_one_time_and_one_label_are_for_all_images():
     each = MODEL.score(X, np.full(N, 0.5), [1, 1], COND)
     for t, label in ((0.5, 1), (np.float64(0.5), np.uint8(1)), (jnp.float32(0.5), jnp.int32(1)), ([0.5, 0.5], [1, 1])):

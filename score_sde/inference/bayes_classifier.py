@@ -16,7 +16,6 @@ import math
 from typing import Annotated, Any, NamedTuple
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 
 from score_sde.array_types import Array, Float, Integer, Key, Keys, PerSample, UnitImages
@@ -157,7 +156,7 @@ def _candidates(model: Snapshot, n: int, labels: Any, cond: Cond | None, text: A
         counts = ", ".join(f"{number} of {name}" for name, number in numbers.items())
         raise UsageError(f"classify takes one candidate or more, the same number of each kind, and not {counts}.")
     k = next(iter(numbers.values()))
-    labels = None if labels is None else jnp.asarray(numbered(labels, model.class_names))
+    labels = None if labels is None else np.asarray(numbered(labels, model.class_names))
     return jax.tree.map(np.asarray, inputs.condition(model, n * k, labels, cond, text)), k
 
 

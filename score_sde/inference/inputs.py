@@ -9,7 +9,7 @@ import numpy as np
 
 from score_sde import images
 from score_sde.array_types import Array, Bool, Float, Integer, PerSample, Real, Times, UnitImages
-from score_sde.cond import Cond, fitted, numbered, with_labels
+from score_sde.cond import Cond, as_array, fitted, numbered, with_labels
 from score_sde.config.kinds import is_abstract
 from score_sde.errors import UsageError
 
@@ -73,7 +73,7 @@ def condition(
     """
     labels = numbered(labels, model.class_names)
     if labels is not None:
-        labels = jnp.asarray(labels)
+        labels = as_array("labels", labels, jnp.int32)
         labels = jnp.broadcast_to(labels, (n,)) if labels.ndim == 0 else labels
     experiment, cond = model.experiment, with_labels(with_text(model, cond, text, n), labels)
     experiment.check_cond(cond)
