@@ -69,14 +69,16 @@ def sample_keys(key: Key[Array, ""], indices: Indices) -> Keys:
 
 
 @check_arguments
-def batch_keys(key: Key[Array, "..."], batch_size: Annotated[int, "[0, 16777216]"]) -> Keys:
+def batch_keys(
+    key: Key[Array, "..."], batch_size: Annotated[int, "[0, 16777216]"], same: Annotated[int, "[1, inf)"] = 1
+) -> Keys:
     """Keys of samples 0..batch_size-1, from a single key; an array of batch_size keys is returned unchanged.
 
-    Raises `UsageError` for keys of another number.
+    same: number of consecutive samples that share a key. Raises `UsageError` for keys of another number.
     """
     if key.ndim and key.shape != (batch_size,):
         raise UsageError(f"Keys of shape {key.shape} for {batch_size} images; give a single key, or one for each.")
-    return key if key.ndim else sample_keys(key, np.arange(batch_size, dtype=np.uint32))
+    return key if key.ndim else sample_keys(key, np.arange(batch_size, dtype=np.uint32) // np.uint32(same))
 
 
 Noise = Callable[[Keys, tuple[Size, ...]], Float[Array, "b ..."]]  # for example `normal`

@@ -17,7 +17,9 @@ from score_sde.evaluation import identities, over_split, report
 from score_sde.inference.pretrained import Pretrained
 from score_sde.objective import Objective
 from score_sde.parameterization import Noise
+from score_sde.process import LEAST_TIME
 from score_sde.randomness import Stream, batch_keys, expand, sample_keys, stream
+from score_sde.sampling import slerp
 from score_sde.sde import VP
 from score_sde.times import Uniform
 from score_sde.weights import NoiseWeight
@@ -189,3 +191,41 @@ def test_images_without_the_condition_are_refused():
     with pytest.raises(UsageError, match="has no labels"):
         over_split.check_own_cond(of_classes(eval__bpd_with_cond=True), InMemory(PIXELS))
     assert over_split.check_own_cond(of_classes(), InMemory(PIXELS)) is None
+
+
+def latents(y, labels):
+    """Solutions of the probability-flow ODE, which moves a Gaussian's quantiles to quantiles."""
+    t = np.array([LEAST_TIME, 1.0], np.float32)
+    alpha, sigma = (
+        np.asarray(scale(t), np.float64)[:, None, None, None, None] for scale in (PROCESS.alpha, PROCESS.sigma)
+    )
+    mean, std = (column[labels][:, None, None, None] for column in (MEANS, STDS))
+    (start, end), (narrow, wide) = alpha * mean, np.sqrt(np.square(alpha * std) + np.square(sigma))
+    return end + wide / narrow * (y - start)
+
+
+def test_latents_given_a_class_are_those_of_the_class():
+    model, y = of_classes(), np.asarray(PIXELS, np.float64) / 127.5 - 1
+    z = model.encode(PIXELS, LABELS)
+    np.testing.assert_allclose(z, latents(y, LABELS), atol=2e-3)
+    np.testing.assert_array_equal(model.encode(PIXELS, [NAMES[label] for label in LABELS]), z)
+    np.testing.assert_allclose(model.decode(z, LABELS), PIXELS / 255, atol=1e-3)
+    assert np.abs(model.encode(PIXELS) - z).max() > 0.1  # those of the mixture
+
+
+def test_an_image_decoded_as_another_class_has_the_same_place_in_it():
+    model, y = of_classes(), np.asarray(PIXELS, np.float64) / 127.5 - 1
+    others = (LABELS + 1) % 3
+    mean, std, mean_of_other, std_of_other = (
+        column[labels][:, None, None, None] for labels in (LABELS, others) for column in (MEANS, STDS)
+    )
+    expected = np.clip((mean_of_other + std_of_other / std * (y - mean) + 1) / 2, 0, 1)
+    np.testing.assert_allclose(model.decode(model.encode(PIXELS, LABELS), others), expected, atol=2e-3)
+
+
+def test_interpolation_given_a_class_has_the_ends_it_was_given():
+    model, of_pair = of_classes(), dict(labels=LABELS[:3])
+    path = model.interpolate(PIXELS[:3], PIXELS[3:], 3, **of_pair)
+    np.testing.assert_allclose(path[::2], np.stack([PIXELS[:3], PIXELS[3:]]) / 255, atol=1e-3)
+    middle = slerp(model.encode(PIXELS[:3], **of_pair), model.encode(PIXELS[3:], **of_pair), 0.5)
+    np.testing.assert_allclose(path[1], model.decode(middle, **of_pair), atol=1e-6)

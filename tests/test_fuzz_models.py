@@ -133,9 +133,9 @@ SLOW = {  # programs are compiled for each new value of an option
         dict(key=KEY, pixels=PIXELS, labels=LABELS, cond={"vector": COND["vector"]}, text=None, prior=[0.2, 0.8])
         | dict(method="bound", repeats=1),
     ),
-    "encode": (MODEL.encode, dict(pixels=PIXELS)),
-    "decode": (MODEL.decode, dict(z=X)),
-    "interpolate": (MODEL.interpolate, dict(first=PIXELS, last=PIXELS, n=3)),
+    "encode": (MODEL.encode, dict(pixels=PIXELS, labels=LABELS, cond={"vector": COND["vector"]}, text=None)),
+    "decode": (MODEL.decode, dict(z=X, labels=1, cond={"vector": COND["vector"]}, text=None)),
+    "interpolate": (MODEL.interpolate, dict(first=PIXELS, last=PIXELS, n=3, labels=None, cond=COND, text=None)),
 }
 SNAPSHOTS = {
     "PretrainedClassifier": (PretrainedClassifier, NETWORK | dict(network=Classes())),
@@ -278,7 +278,8 @@ EXCEPTIONS = {
     **dict.fromkeys(("for_each", "unit_images", "of_shape", "condition", "check_taken", "check_finite"), CHECKED),
     **dict.fromkeys(("text_cond", "with_text"), CHECKED),
     **dict.fromkeys(
-        ("names", "takes_text", "read", "restricted", "rows", "Conditional", "finished", "unused_option"), CHECKED
+        ("names", "takes_text", "read", "as_array", "restricted", "rows", "Conditional", "finished", "unused_option"),
+        CHECKED,
     ),
     **dict.fromkeys(("config_of", "restore_state", "saved_weights", "dequantize", "dequantizer_params"), CHECKED),
     **dict.fromkeys(("for_images", "residual", "operator_class", "check_computes", "is_trainable"), CHECKED),

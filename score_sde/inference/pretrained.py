@@ -44,7 +44,7 @@ from score_sde.inference.snapshots import Snapshot, config_of
 from score_sde.inference.start_images import AnyStart, check_start, for_samples
 from score_sde.io import workdir
 from score_sde.process import Prediction
-from score_sde.randomness import batch_keys, expand, sample_keys
+from score_sde.randomness import batch_keys, expand
 from score_sde.runtime import backend
 from score_sde.runtime.sharding import is_traced, pad_to_devices, pmap, split
 from score_sde.sampling.solver import Counts
@@ -213,8 +213,7 @@ def sample(
     cond = rows(fitted(inputs.with_text(model, cond, text, n), entries, n), numbers)
     way = None if towards is None else towards_caption(model, cond, towards, numbers, each)
     start = None if start is None else for_samples(start, n, model.image_shape)[numbers]
-    in_rows = np.arange(filled, dtype=np.uint32) // np.uint32(each)
-    keys = batch_keys(key, filled) if key.ndim else sample_keys(key, in_rows)
+    keys = batch_keys(key, filled, each)
     return draw(model, keys, sampler, cond=cond, towards=way, start=start, **options).images[:n]
 
 
@@ -230,13 +229,14 @@ def posterior(
     labels: AnyLabels = None,
     text: AnyText = None,
     cond: Cond | None = None,
+    same_noise: Annotated[int, "[1, inf)"] | None = None,
     **options: Any,
 ) -> UnitImages:
     """Draws an image in [0, 1] for each row of y, from p(x_0 | y) for y = A x_0 + n; also given a condition, if any.
 
     operator: A, see `score_sde.conditioning`. y: of images in [0, 1], or uint8. noise: the standard deviation of n, 0
-    or more; at 0 the operator maps the images to y exactly. options: as for `sample`; inverse="pigdm" is another
-    method. Raises `UsageError` for observations and options that do not fit.
+    or more; at 0 the operator maps the images to y exactly. same_noise, options: as for `sample`; inverse="pigdm" is
+    another method. Raises `UsageError` for observations and options that do not fit.
 
         small = Average(2)  # of score_sde.conditioning
         x = model.posterior(jax.random.key(0), small, small.forward(images), 0.1, "dpmpp_2m", num_steps=10)
@@ -244,7 +244,8 @@ def posterior(
     y = images.to_unit(y) if y.dtype == jnp.uint8 else y.astype(jnp.float32)
     cond = with_labels(cond, each_label(model, labels, len(y), sampler, options))
     conditions = dict(cond=inputs.with_text(model, cond, text, len(y)), observed=(operator, y, noise))
-    return draw(model, batch_keys(key, len(y)), sampler, **conditions, **options).images
+    keys = batch_keys(key, len(y), same_noise or model.config.sampling.same_noise)
+    return draw(model, keys, sampler, **conditions, **options).images
 
 
 @check_arguments

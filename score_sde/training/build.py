@@ -331,9 +331,12 @@ class Experiment(Trainable):
             return dequantization.variational(self.scaling, dequantizer)
         return dequantization.uniform(self.scaling)
 
-    def transport(self, params: PyTree, *, encode: bool) -> Solver:
-        """The probability-flow ODE between images in model range, at LEAST_TIME, and latents, in either direction."""
-        sampling, model = self.config.sampling, self.model(params)
+    def transport(self, params: PyTree, cond: Cond | None = None, *, encode: bool) -> Solver:
+        """The probability-flow ODE between images in model range, at LEAST_TIME, and latents, in either direction.
+
+        cond: the condition of each image.
+        """
+        sampling, model = self.config.sampling, self.model(params, cond=cond)
         options = {key: sampling[key] for key in OPTIONS["ode"]} | dict(eps=LEAST_TIME, noise_removal=False)
         return probability_flow(self.process_of(params), model, encode=encode, **options)
 
