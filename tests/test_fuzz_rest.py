@@ -133,6 +133,10 @@ CALLS: dict[str, Callable[[], tuple[Callable, dict[str, Any]]]] = {
     ),
     "audit.tpr_at": lambda: (audit.tpr_at, dict(rate=0.1, members=F1[:, 0], others=F2[:, 0], level=0.9)),
     "audit.c_t": lambda: (audit.c_t, dict(of_samples=F1[:, 0] ** 2, of_test=F2[:, 0] ** 2)),
+    "audit.c_t_by_cell": lambda: (
+        audit.c_t_by_cell,
+        dict(samples=F1, test=F2[:20], train=F2[20:], num_cells=1, seed=1),
+    ),
     "audit.carlini": lambda: (audit.carlini, dict(to_train=NEAR, n=3, alpha=0.5, level=0.9)),
     "audit.exchangeable": lambda: (
         audit.exchangeable,
@@ -412,7 +416,9 @@ WITHOUT = {
 EXCEPTIONS: dict[str, str] = {
     "audit.AtLevel": "a result",
     "audit.Copying": "a result",
+    "audit.CellCopying": "a result",
     "audit.Exchangeable": "a result",
+    "audit.SpaceCell": "a result",
     "audit.Interval": "a result",
     "audit.Memorised": "a result",
     "audit.Neighbours": "a result, whose fields are checked where it is an argument",

@@ -1,6 +1,6 @@
 """Audits of samples against the data that a model was trained on. All are computations on arrays."""
 
-from score_sde.audit.cells import Cell, CellCopying, c_t_by_cell
+from score_sde.audit.cells import CellCopying, SpaceCell, c_t_by_cell
 from score_sde.audit.denoiser import AtLevel, audit_denoiser
 from score_sde.audit.duplicates import near_duplicates
 from score_sde.audit.exchangeability import Exchangeable, Power, exchangeable, power
@@ -11,7 +11,6 @@ from score_sde.audit.neighbours import Neighbours, aligned, nearest
 
 __all__ = [
     "AtLevel",
-    "Cell",
     "CellCopying",
     "Copying",
     "Exchangeable",
@@ -19,6 +18,7 @@ __all__ = [
     "Memorised",
     "Neighbours",
     "Power",
+    "SpaceCell",
     "aligned",
     "auc",
     "audit_denoiser",

@@ -16,17 +16,16 @@ import numpy as np
 from scipy import stats
 from scipy.cluster import vq
 
-from score_sde.array_types import Real
+from score_sde.audit.exchangeability import Seed, TestPoints
 from score_sde.audit.memorisation import FEWEST, c_t
 from score_sde.audit.neighbours import OtherPoints, Points, nearest
 from score_sde.config.arguments import check_arguments
 from score_sde.errors import UsageError
 
-TestPoints = Annotated[Real[np.ndarray, "l *_"], "[-1e100, 1e100]"]
 ITERATIONS = 50
 
 
-class Cell(NamedTuple):
+class SpaceCell(NamedTuple):
     """A cell of the space: numbers of its samples, held-out and training images, and z; None where they are too few."""
 
     samples: int
@@ -45,7 +44,7 @@ class CellCopying(NamedTuple):
     z: float
     p: float
     least: float
-    cells: tuple[Cell, ...]
+    cells: tuple[SpaceCell, ...]
 
 
 @check_arguments
@@ -55,7 +54,7 @@ def c_t_by_cell(
     train: OtherPoints,
     num_cells: Annotated[int, "[1, 1000]"] = 10,
     *,
-    seed: Annotated[int, "[0, 4294967296)"] = 0,
+    seed: Seed = 0,
 ) -> CellCopying:
     """The data-copying statistic C_T of Meehan et al. (2020), over cells of k-means on the training images.
 
@@ -78,6 +77,12 @@ def c_t_by_cell(
         train, test = rng.normal(size=(400, 2)), rng.normal(size=(400, 2))
         assert c_t_by_cell(train[:200], test, train, num_cells=4).z < -4
     """
+    found = [f"{x.dtype} of shape {x.shape}" for x in (samples, test, train)]
+    if len({(x.shape[1:], x.dtype == np.uint8) for x in (samples, test, train)}) > 1:
+        raise UsageError(
+            f"c_t_by_cell: samples, held-out and training images are {', '.join(found)}; give points of one type, and "
+            "of one shape but the first axis."
+        )
     if num_cells > len(train):
         raise UsageError(f"c_t_by_cell: {num_cells} cells of {len(train)} training images; ask for fewer cells.")
     assign = _partition(train, num_cells, seed)
@@ -105,8 +110,9 @@ def _partition(train: np.ndarray, num_cells: int, seed: int) -> Callable[[np.nda
     """The function from points to the numbers of their cells."""
 
     def rows(x: np.ndarray) -> np.ndarray:
-        return (x.reshape(len(x), -1) - centre).astype(np.float32)
+        return (x.reshape(len(x), -1) - centre).astype(kind)
 
+    kind = np.float32 if train.dtype == np.uint8 else np.float64
     centre = train.reshape(len(train), -1).mean(axis=0, dtype=np.float64)
     points = rows(train)
     with warnings.catch_warnings():
@@ -115,8 +121,8 @@ def _partition(train: np.ndarray, num_cells: int, seed: int) -> Callable[[np.nda
     return lambda x: vq.vq(rows(x), centres)[0]
 
 
-def _cell(samples: np.ndarray, test: np.ndarray, train: np.ndarray) -> Cell:
+def _cell(samples: np.ndarray, test: np.ndarray, train: np.ndarray) -> SpaceCell:
     if min(len(samples), len(test)) < FEWEST or not len(train):
-        return Cell(len(samples), len(test), len(train), None)
+        return SpaceCell(len(samples), len(test), len(train), None)
     z = c_t(*(nearest(x, train).distances[:, 0] for x in (samples, test))).z
-    return Cell(len(samples), len(test), len(train), z)
+    return SpaceCell(len(samples), len(test), len(train), z)
