@@ -19,7 +19,7 @@ import jax
 import numpy as np
 
 from score_sde.array_types import Array, Float, Integer, Key, Keys, PerSample, UnitImages
-from score_sde.cond import NULL, Cond, check_names, numbered, rows
+from score_sde.cond import NULL, Cond, as_array, check_names, numbered, rows
 from score_sde.config.arguments import check_arguments
 from score_sde.data import padded_chunks
 from score_sde.errors import UsageError, one_of
@@ -156,7 +156,7 @@ def _candidates(model: Snapshot, n: int, labels: Any, cond: Cond | None, text: A
         counts = ", ".join(f"{number} of {name}" for name, number in numbers.items())
         raise UsageError(f"classify takes one candidate or more, the same number of each kind, and not {counts}.")
     k = next(iter(numbers.values()))
-    labels = None if labels is None else np.asarray(numbered(labels, model.class_names))
+    labels = None if labels is None else as_array("labels", numbered(labels, model.class_names), np.int32)
     return jax.tree.map(np.asarray, inputs.condition(model, n * k, labels, cond, text)), k
 
 
