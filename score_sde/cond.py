@@ -44,7 +44,8 @@ import numpy as np
 
 from score_sde.array_types import Array, Keys, Shaped
 from score_sde.config.arguments import check_arguments
-from score_sde.config.kinds import MisfitError, as_jax, is_abstract
+from score_sde.config.arrays import MisfitError, as_jax
+from score_sde.config.kinds import is_abstract
 from score_sde.errors import UsageError, nearest
 from score_sde.randomness import Stream, stream, uniform
 

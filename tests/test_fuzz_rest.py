@@ -383,7 +383,7 @@ WITHOUT = {
     "must not import JAX, as the check of arguments does; called with names and rows of the table": """
         config.argument_keys config.explanation config.import_paths config.keys config.sampling_keys
         config.training_keys""",
-    "tests/test_fuzz_arguments.py": "config.arguments config.kinds",
+    "tests/test_fuzz_arguments.py": "config.arguments config.arrays config.kinds",
     "interfaces": "config.protocols",
     "called by data.load, with options that it has checked and files whose mistakes tests/test_folder.py has": """
         data.archives data.arrays data.caption_files data.containers data.decoding data.digits data.directory

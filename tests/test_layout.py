@@ -16,8 +16,8 @@ ROOMS = {
     "array_types": "",
     "errors": "",
     "runtime": "clone moved failures backend preemption sharding memory profiling progress multihost",
-    "config": """keys kinds arguments argument_keys sampling_keys training_keys table rules import_paths explanation
-                 tree protocols""",
+    "config": """keys arrays kinds arguments argument_keys sampling_keys training_keys table rules import_paths
+                 explanation tree protocols""",
     "randomness": "",
     "images": "",
     "io": """json_files digest downloads unpickler pytorch_files persistent_pickles safetensors_files atomic_files
@@ -49,7 +49,7 @@ ROOMS = {
                    averages launch summary start sheets accountant privacy private_step run""",
     "metrics": """protocol ends corruptions distances frechet kernels inception small judge features reference figures
                   baselines""",
-    "audit": "intervals neighbours memorisation exchangeability duplicates denoiser membership balance",
+    "audit": "intervals neighbours memorisation exchangeability cells duplicates denoiser membership balance",
     "inference": """published_tensors reference_checkpoints diffusers_layout edm_layout openai_flags adm_layout
                     transformer_layout edm2_layout checkpoint_formats class_choice inputs posthoc_weights snapshots
                     start_images dequantizer conditional_samplers captions sampling_plan

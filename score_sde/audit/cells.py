@@ -77,10 +77,10 @@ def c_t_by_cell(
         train, test = rng.normal(size=(400, 2)), rng.normal(size=(400, 2))
         assert c_t_by_cell(train[:200], test, train, num_cells=4).z < -4
     """
-    found = [f"{x.dtype} of shape {x.shape}" for x in (samples, test, train)]
+    kinds = [f"{x.dtype} of shape {x.shape}" for x in (samples, test, train)]
     if len({(x.shape[1:], x.dtype == np.uint8) for x in (samples, test, train)}) > 1:
         raise UsageError(
-            f"c_t_by_cell: samples, held-out and training images are {', '.join(found)}; give points of one type, and "
+            f"c_t_by_cell: samples, held-out and training images are {', '.join(kinds)}; give points of one type, and "
             "of one shape but the first axis."
         )
     if num_cells > len(train):

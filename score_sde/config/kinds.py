@@ -25,14 +25,11 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import AbstractArray
 
+from score_sde.config.arrays import MisfitError, as_jax
 from score_sde.config.keys import PLURALS, inside, interval_words, is_scalar, plain
 from score_sde.errors import UsageError
 
 ROUNDING = 1e-6  # relative, by which a number may pass an end of an interval
-
-
-class MisfitError(Exception):
-    """Reason why a value is not of a kind; "" if there is no more to say than the kind's words."""
 
 
 class Kind(NamedTuple):
@@ -301,24 +298,6 @@ def _as_array(value: Any, *, numpy: bool, dtypes: tuple[str, ...]) -> Any:
     if array.dtype.kind in "iu" and "float32" in dtypes and not hasattr(value, "dtype"):
         array = array.astype(np.float32)  # of numbers as Python has them, 1 is 1.0
     return array if numpy else as_jax(array)
-
-
-def as_jax(array: np.ndarray, dtype: Any = None) -> jax.Array:
-    """The array in JAX's types, of 32 bits, or in one of them that is of the same kind.
-
-    Raises `MisfitError` for integers that would wrap around there, and floats that would become infinite.
-    """
-    own = jax.dtypes.canonicalize_dtype(array.dtype)
-    wanted = own if dtype is None else np.dtype(dtype)
-    kinds = {own.kind, wanted.kind}
-    dtype = wanted if kinds <= {"i", "u"} or kinds == {"f"} else own
-    numbers = array[np.isfinite(array)] if own.kind == "f" else array
-    if own.kind in "iuf" and numbers.size and array.dtype != dtype:
-        limits = np.iinfo(dtype) if own.kind in "iu" else np.finfo(dtype)
-        low, high = numbers.min(), numbers.max()
-        if not (limits.min <= low and high <= limits.max):
-            raise MisfitError(f"its numbers are from {low} to {high}, beyond those of {dtype}")
-    return jnp.asarray(array)
 
 
 def _numpy(value: Any) -> np.ndarray:

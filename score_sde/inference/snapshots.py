@@ -338,9 +338,7 @@ def _readable(folder: Path, step: int) -> Iterator[checkpoints.Checkpoints]:
             yield saved
         except UsageError as error:
             others = ", ".join(str(other) for other in checkpoints.steps(folder) if other != step) or "none"
-            raise UsageError(
-                f"{error} Other steps: {others}; training goes on from the last that can be read."
-            ) from error
+            raise UsageError(f"{error} Other steps: {others}; training goes on from the last readable one.") from error
 
 
 def _average(experiment: Experiment | Classification, average: bool | str | float) -> tuple[Profile, bool | str]:
