@@ -5,7 +5,7 @@ from score_sde.runtime import clone, moved
 from score_sde.runtime.backend import configure
 from score_sde.runtime.backend import start as _start
 
-__version__ = "0.13.0"
+__version__ = "0.13.1"
 
 clone.register()
 moved.register()

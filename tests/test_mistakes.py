@@ -230,8 +230,19 @@ def test_memory_that_is_used_up_names_the_batch_its_key_and_the_estimate(tiny_co
     assert "--mode=describe estimates 0.0 GiB of state and 16.0 GiB for the backward pass" in sentence
     assert sentence.endswith("lower training.batch_size.")
     monkeypatch.setattr(jax, "default_backend", lambda: "gpu")
-    other = memory_estimate.advice(Experiment(config))
+    other = memory_estimate.advice(Experiment(config), 16)
     assert "training.accumulate=2" in other and other.endswith("set training.remat=True")
+
+
+def test_advice_on_memory_counts_a_private_trainings_places_for_images(tiny_config, monkeypatch):
+    config = tiny_config()
+    monkeypatch.setattr(memory_estimate, "kept_bytes", lambda _: 2**30)
+    config.training.update(privacy=True, accumulate=2)
+    config.privacy.times = 1
+    sentence = memory_estimate.advice(Experiment(config), 40)
+    assert "20.0 GiB for the backward pass" in sentence and sentence.endswith("lower training.batch_size")
+    config.privacy.capacity = 40  # of which the batch size is no part
+    assert memory_estimate.advice(Experiment(config), 40).endswith("lower privacy.capacity")
 
 
 def test_an_array_larger_than_this_machine_is_out_of_memory():

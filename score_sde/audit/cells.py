@@ -122,7 +122,7 @@ def _partition(train: np.ndarray, num_cells: int, seed: int) -> Callable[[np.nda
 
 
 def _cell(samples: np.ndarray, test: np.ndarray, train: np.ndarray) -> SpaceCell:
-    if min(len(samples), len(test)) < FEWEST or not len(train):
-        return SpaceCell(len(samples), len(test), len(train), None)
-    z = c_t(*(nearest(x, train).distances[:, 0] for x in (samples, test))).z
+    z = None
+    if min(len(samples), len(test)) >= FEWEST and len(train):
+        z = c_t(*(nearest(x, train).distances[:, 0] for x in (samples, test))).z
     return SpaceCell(len(samples), len(test), len(train), z)

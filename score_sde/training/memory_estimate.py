@@ -86,18 +86,21 @@ def kept_bytes(experiment: Experiment | Classification) -> int:
     return kept_of_draw * experiment.config.privacy.times + tree_bytes(experiment.param_shapes)
 
 
-def advice(experiment: Experiment | Classification) -> str:
-    """The end of a sentence on a training without enough memory: the estimate, and the keys that lower it."""
-    training, devices, estimate = experiment.config.training, jax.device_count(), ""
+def advice(experiment: Experiment | Classification, images: int) -> str:
+    """The end of a sentence on a training without enough memory: the estimate, and the keys that lower it.
+
+    images: those of an update: the batch size, or the places for images of a private training.
+    """
+    training, privacy, estimate = experiment.config.training, experiment.config.privacy, ""
     with contextlib.suppress(Exception):  # there may be no memory for this either
-        kept = kept_bytes(experiment) * training.batch_size / devices / training.accumulate
+        kept = kept_bytes(experiment) * images / jax.device_count() / training.accumulate
         estimate = (
             f"--mode=describe estimates {state_bytes(experiment) / GIB:,.1f} GiB of state and {kept / GIB:,.1f} GiB "
             "for the backward pass on each device, before the compiler's savings; "
         )
-    ways = ["lower training.batch_size"]
+    ways = ["lower privacy.capacity" if training.privacy and privacy.capacity else "lower training.batch_size"]
     if jax.default_backend() != "cpu":  # where both save nothing
         ways += [f"compute it in parts by training.accumulate={2 * training.accumulate}"]
         ways += [] if training.remat else ["set training.remat=True"]
-    ways += ["lower privacy.times"] if training.privacy and experiment.config.privacy.times > 1 else []
+    ways += ["lower privacy.times"] if training.privacy and privacy.times > 1 else []
     return estimate + ", or ".join(ways)

@@ -163,7 +163,8 @@ def train(
         imported = [record["imported"]["step"]] if "imported" in record else []
         options = config.training
         retention = Retention(options.keep_last, options.snapshot_freq, options.keep_best, tuple(imported))
-        with enough_memory(f"a training at training.batch_size={options.batch_size}", lambda: advice(experiment)):
+        rows = plan.segments[-1]["capacity"] if plan else options.batch_size
+        with enough_memory(f"a training at training.batch_size={options.batch_size}", lambda: advice(experiment, rows)):
             _fit(experiment, directory, retention, record["run_id"], train_set, eval_set, init, plan)
 
 
