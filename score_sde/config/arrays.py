@@ -12,9 +12,10 @@ class MisfitError(Exception):
 
 
 def as_jax(array: np.ndarray, dtype: Any = None) -> jax.Array:
-    """The array in JAX's types, of 32 bits, or in one of them that is of the same kind.
+    """The array in JAX's types, which have 32 bits.
 
-    Raises `MisfitError` for integers that would wrap around there, and floats that would become infinite.
+    dtype: a type that the numbers have to fit as well, if it is of their kind; the array does not take it. Raises
+    `MisfitError` for integers that would wrap around, and floats that would become infinite.
     """
     own = jax.dtypes.canonicalize_dtype(array.dtype)
     wanted = own if dtype is None else np.dtype(dtype)
